@@ -1,0 +1,220 @@
+"""One tree of errors. Each has a stable code that travels on the wire, and one sentence."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+ErrorCode = Literal[
+    "invalid_request",
+    "payload_too_large",
+    "context_exceeded",
+    "unknown_model",
+    "unknown_strategy",
+    "unknown_request",
+    "request_id_conflict",
+    "overloaded",
+    "not_ready",
+    "cancelled",
+    "deadline_exceeded",
+    "model_unusable",
+    "generation_failed",
+    "no_answers",
+    "poison_message",
+    "mesh_unreachable",
+    "broker_unavailable",
+    "configuration",
+    "internal",
+]
+
+
+class ErrorBody(BaseModel):
+    """What an error looks like on the wire: `{"code", "message", "field"?, "retry_after_s"?, ...}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: ErrorCode
+    message: str
+    field: str | None = None
+    retry_after_s: float | None = None
+    request_id: str | None = None
+    known: tuple[str, ...] | None = None
+
+
+class ChoirError(Exception):
+    """Any failure that Choir has a name for."""
+
+    code: ClassVar[ErrorCode] = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_s: float | None = None,
+        known: tuple[str, ...] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+        self.known = known
+
+    def body(self, request_id: str | None = None) -> ErrorBody:
+        """The wire form of this error."""
+        return ErrorBody(
+            code=self.code,
+            message=self.message,
+            field=self.field,
+            retry_after_s=self.retry_after_s,
+            request_id=request_id,
+            known=self.known,
+        )
+
+
+class InvalidRequest(ChoirError):
+    """Raised when a message is not what its schema says, or a value is absurd."""
+
+    code = "invalid_request"
+
+
+class PayloadTooLarge(ChoirError):
+    """Raised when a message would be larger than the broker carries."""
+
+    code = "payload_too_large"
+
+
+class ContextExceeded(ChoirError):
+    """Raised when a prompt has more tokens than the model's context."""
+
+    code = "context_exceeded"
+
+
+class UnknownModel(ChoirError):
+    """Raised when no live agent serves the model that was asked for."""
+
+    code = "unknown_model"
+
+
+class UnknownStrategy(ChoirError):
+    """Raised when a strategy is asked for that is not in the table."""
+
+    code = "unknown_strategy"
+
+
+class UnknownRequest(ChoirError):
+    """Raised when a request id is neither in flight nor answered."""
+
+    code = "unknown_request"
+
+
+class RequestIdConflict(ChoirError):
+    """Raised when two different requests come under one request id."""
+
+    code = "request_id_conflict"
+
+
+class Overloaded(ChoirError):
+    """Raised at the door when the queue of work is full."""
+
+    code = "overloaded"
+
+
+class NotReady(ChoirError):
+    """Raised when a result is asked for that is still being made."""
+
+    code = "not_ready"
+
+
+class Cancelled(ChoirError):
+    """Raised when a request was cancelled by its client."""
+
+    code = "cancelled"
+
+
+class DeadlineExceeded(ChoirError):
+    """Raised when the time allowed for a request has run out."""
+
+    code = "deadline_exceeded"
+
+
+class ModelUnusable(ChoirError):
+    """Raised when a model file is missing, damaged or of a kind that cannot be run."""
+
+    code = "model_unusable"
+
+
+class GenerationFailed(ChoirError):
+    """Raised when a backend could not generate an answer."""
+
+    code = "generation_failed"
+
+
+class NoAnswers(ChoirError):
+    """Raised when not a single member of an ensemble has answered in time."""
+
+    code = "no_answers"
+
+
+class PoisonMessage(ChoirError):
+    """Raised when a message cannot be worked on, however often it is tried."""
+
+    code = "poison_message"
+
+
+class MeshUnreachable(ChoirError):
+    """Raised in a client when no broker or no router answers."""
+
+    code = "mesh_unreachable"
+
+
+class BrokerUnavailable(ChoirError):
+    """Raised when the broker did not take a message in time."""
+
+    code = "broker_unavailable"
+
+
+class ConfigurationError(ChoirError):
+    """Raised when choir.toml or the environment says something that cannot be."""
+
+    code = "configuration"
+
+
+class InternalError(ChoirError):
+    """Raised for a failure that Choir has no better name for."""
+
+    code = "internal"
+
+
+ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
+    error.code: error
+    for error in (
+        InvalidRequest,
+        PayloadTooLarge,
+        ContextExceeded,
+        UnknownModel,
+        UnknownStrategy,
+        UnknownRequest,
+        RequestIdConflict,
+        Overloaded,
+        NotReady,
+        Cancelled,
+        DeadlineExceeded,
+        ModelUnusable,
+        GenerationFailed,
+        NoAnswers,
+        PoisonMessage,
+        MeshUnreachable,
+        BrokerUnavailable,
+        ConfigurationError,
+        InternalError,
+    )
+}
+
+
+def error_from_body(body: ErrorBody) -> ChoirError:
+    """The exception that a wire error stands for."""
+    return ERRORS_BY_CODE[body.code](
+        body.message, field=body.field, retry_after_s=body.retry_after_s, known=body.known
+    )
