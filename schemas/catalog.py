@@ -1,0 +1,237 @@
+"""The mesh in one table: streams, consumers, buckets, and which service may use which subject.
+
+Provisioning, permissions and the tables in the README are generated from it. A limit of 0 means
+that there is none. Sizes are in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas import subjects as s
+
+MIB = 1024 * 1024
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """A JetStream stream. `write_once` keeps the first message of a subject and refuses the others."""
+
+    name: str
+    subjects: tuple[str, ...]
+    why: str
+    retention: Literal["limits", "work_queue"] = "limits"
+    storage: Literal["file", "memory"] = "file"
+    discard: Literal["old", "new"] = "old"
+    write_once: bool = False
+    max_messages: int = 0
+    max_bytes: int = 0
+    max_age_s: float = 0
+    duplicate_window_s: float = 120
+    republish_from: str = ""
+    republish_to: str = ""
+    persist_async: bool = False
+
+
+STREAMS: tuple[StreamSpec, ...] = (
+    StreamSpec(
+        s.COMMANDS_STREAM,
+        (s.ALL_COMMANDS,),
+        "durable work, pulled by whoever has a free slot",
+        retention="work_queue",
+        discard="new",
+        max_messages=20_000,
+        max_bytes=512 * MIB,
+        duplicate_window_s=600,
+    ),
+    StreamSpec(
+        s.ANSWERS_STREAM,
+        (s.ALL_ANSWERS,),
+        "write-once: an answer exists once, whoever retries",
+        discard="new",
+        write_once=True,
+        max_bytes=1024 * MIB,
+        max_age_s=HOUR_S * 6,
+        republish_from=s.ALL_ANSWERS,
+        republish_to=s.ALL_STORED_ANSWERS,
+    ),
+    StreamSpec(
+        s.RESULTS_STREAM,
+        (s.ALL_RESULTS,),
+        "write-once: a request has exactly one result",
+        discard="new",
+        write_once=True,
+        max_bytes=2048 * MIB,
+        max_age_s=DAY_S,
+        republish_from=s.ALL_RESULTS,
+        republish_to=s.ALL_STORED_RESULTS,
+    ),
+    StreamSpec(
+        s.TOKENS_STREAM,
+        (s.ALL_TOKENS,),
+        "text while it is generated; a client resumes from a sequence number",
+        storage="memory",
+        max_bytes=64 * MIB,
+        max_age_s=600,
+        republish_from=s.ALL_TOKENS,
+        republish_to=s.ALL_STORED_TOKENS,
+    ),
+    StreamSpec(
+        s.ACTIVATIONS_STREAM,
+        (s.ALL_STAGES,),
+        "the replay log of a pipeline of stages",
+        storage="memory",
+        max_bytes=256 * MIB,
+        max_age_s=600,
+    ),
+    StreamSpec(
+        s.EVENTS_STREAM,
+        (s.ALL_EVENTS,),
+        "everything that happened",
+        max_bytes=1024 * MIB,
+        max_age_s=DAY_S * 7,
+        persist_async=True,
+    ),
+    StreamSpec(
+        s.DEAD_STREAM,
+        (s.ALL_DEAD, s.MAX_DELIVERIES_ADVISORIES),
+        "what could not be done, kept with the reason",
+        max_bytes=256 * MIB,
+        max_age_s=DAY_S * 7,
+    ),
+)
+
+ACK_WAIT_S = 12.0
+MAX_DELIVER = 40
+"""How often the broker itself delivers a message before it gives up: a backstop behind the work loop's own limit."""
+
+
+@dataclass(frozen=True)
+class ConsumerSpec:
+    """A durable pull consumer. Many instances of a service share one, so each message has one taker."""
+
+    name: str
+    stream: str
+    filter_subject: str
+    ack_wait_s: float = ACK_WAIT_S
+    max_deliver: int = MAX_DELIVER
+    max_ack_pending: int = 8_192
+    max_waiting: int = 4_096
+
+
+FIXED_CONSUMERS: tuple[ConsumerSpec, ...] = (
+    *(
+        ConsumerSpec(s.gather_consumer(priority), s.COMMANDS_STREAM, s.all_gathers(priority))
+        for priority in s.PRIORITIES
+    ),
+    ConsumerSpec(s.DEAD_LETTER_CONSUMER, s.DEAD_STREAM, s.MAX_DELIVERIES_ADVISORIES),
+)
+
+
+def model_consumers(model: str) -> tuple[ConsumerSpec, ...]:
+    """The consumers from which agents of `model` pull: one for each class of work."""
+    return tuple(
+        ConsumerSpec(
+            s.generate_consumer(priority, model), s.COMMANDS_STREAM, s.all_generates(priority, model)
+        )
+        for priority in s.PRIORITIES
+    )
+
+
+def consumers(models: Iterable[str]) -> tuple[ConsumerSpec, ...]:
+    """All consumers of a mesh that serves `models`."""
+    return (*FIXED_CONSUMERS, *(spec for model in models for spec in model_consumers(model)))
+
+
+@dataclass(frozen=True)
+class BucketSpec:
+    """A key-value bucket. With `ttl_s` a key runs out, and a watcher sees it go."""
+
+    name: str
+    why: str
+    storage: Literal["file", "memory"] = "file"
+    ttl_s: float = 0
+    history: int = 1
+    max_bytes: int = 64 * MIB
+
+
+LEASE_TTL_S = 8.0
+
+BUCKETS: tuple[BucketSpec, ...] = (
+    BucketSpec(s.NODES_BUCKET, "leases of live service instances", storage="memory", ttl_s=LEASE_TTL_S),
+    BucketSpec(s.WORKERS_BUCKET, "external HTTP workers that a user registered"),
+    BucketSpec(s.PIPELINES_BUCKET, "placement plans with an epoch"),
+    BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
+    BucketSpec(s.SCORES_BUCKET, "accuracy history per agent"),
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What one service may do: publish to, subscribe to, pull from streams, read streams, use buckets."""
+
+    service: str
+    publishes: tuple[str, ...]
+    subscribes: tuple[str, ...]
+    pulls: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    buckets_read: tuple[str, ...] = ()
+    buckets_written: tuple[str, ...] = (s.NODES_BUCKET,)
+
+
+ACCESS: tuple[Access, ...] = (
+    Access(
+        "router",
+        publishes=(s.ALL_COMMANDS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_DEAD, s.ALL_EVENTS),
+        subscribes=(
+            s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS,
+            s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
+        ),
+        pulls=(s.DEAD_STREAM,),
+        reads=(s.COMMANDS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM),
+        buckets_read=(s.NODES_BUCKET,),
+    ),
+    Access(
+        "agent",
+        publishes=(s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_DEAD, s.ALL_EVENTS),
+        subscribes=(s.ALL_CANCELS, s.ALL_COUNTS),
+        pulls=(s.COMMANDS_STREAM,),
+        reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
+    ),
+    Access(
+        "aggregator",
+        publishes=(s.ALL_COMMANDS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_DEAD, s.ALL_EVENTS),
+        subscribes=(s.ALL_STORED_ANSWERS, s.FEEDBACK, s.ALL_CANCELS),
+        pulls=(s.COMMANDS_STREAM,),
+        reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
+        buckets_read=(s.SCORES_BUCKET,),
+        buckets_written=(s.NODES_BUCKET, s.SCORES_BUCKET),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One request-reply endpoint of the client surface."""
+
+    subject: str
+    service: str
+    takes: str
+    gives: str
+    why: str
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(s.ASK, "router", "Ask", "Result", "ask and wait for the result"),
+    Endpoint(s.SUBMIT, "router", "Ask", "Accepted", "ask, and fetch the result later"),
+    Endpoint(s.FETCH, "router", "Fetch", "Result", "the result of a request, or its token stream from a sequence on"),
+    Endpoint(s.CANCEL, "router", "Cancel", "Cancelled", "give up a request"),
+    Endpoint(s.NODES, "router", "-", "NodesReply", "all live service instances"),
+    Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
+    Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance"),
+    Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right; weights learn from it"),
+)  # fmt: skip

@@ -1,0 +1,58 @@
+"""What a service instance says of itself: its lease. It vanishes when the instance does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.errors import ErrorBody
+from schemas.message import Message, Name, Part
+
+NodeState = Literal["starting", "ready", "broken", "draining"]
+
+
+class Gpu(Part):
+    """A graphics processor of the host."""
+
+    name: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+    utilization_percent: float
+
+
+class ServedModel(Part):
+    """A model that an agent serves. With a `problem` it cannot be asked at present."""
+
+    name: Name
+    backend: str
+    slots: Annotated[int, Field(ge=0)]
+    busy: Annotated[int, Field(ge=0)] = 0
+    context_tokens: int | None = None
+    parameters: int | None = None
+    size_bytes: int | None = None
+    tokens_per_s: float | None = None
+    description: str | None = None
+    problem: ErrorBody | None = None
+
+
+class NodeLease(Message):
+    """One service instance, as of `seen_at_s`."""
+
+    service: Name
+    instance: Name
+    host: str
+    pid: int
+    version: str
+    state: NodeState
+    started_at_s: float
+    seen_at_s: float
+    models: tuple[ServedModel, ...] = ()
+    slots: int = 0
+    busy: int = 0
+    load_average: float = 0.0
+    cpu_percent: float = 0.0
+    memory_used_bytes: int = 0
+    host_memory_free_bytes: int = 0
+    gpus: tuple[Gpu, ...] = ()
+    problem: ErrorBody | None = None

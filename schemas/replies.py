@@ -1,0 +1,180 @@
+"""What comes back: answers of models, decisions of strategies, the one result of a request."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.errors import ErrorBody
+from schemas.message import Message, Name, Part, RequestId
+from schemas.nodes import NodeLease
+from schemas.subjects import encode_token
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+Topology = Literal["single", "ensemble"]
+
+
+class Timings(Part):
+    """Where the time of one task went, in nanoseconds."""
+
+    total_duration_ns: Annotated[int, Field(ge=0)] = 0
+    queue_duration_ns: Annotated[int, Field(ge=0)] = 0
+    load_duration_ns: Annotated[int, Field(ge=0)] = 0
+    prompt_eval_duration_ns: Annotated[int, Field(ge=0)] = 0
+    eval_duration_ns: Annotated[int, Field(ge=0)] = 0
+    first_token_ns: Annotated[int, Field(ge=0)] = 0
+
+
+class Answer(Message):
+    """What one agent made of one task: a text, or the typed reason why there is none."""
+
+    request_id: RequestId
+    round: int = 1
+    agent: Name
+    model: Name
+    instance: str
+    text: str = ""
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    timings: Timings = Timings()
+    logprobs: tuple[dict[str, Any], ...] = ()
+    chunks: int = 0
+    error: ErrorBody | None = None
+
+    @property
+    def task_id(self) -> str:
+        """`<request>.<round>.<agent>`, with the agent's name as a subject token."""
+        return f"{self.request_id}.{self.round}.{encode_token(self.agent)}"
+
+
+class Vote(Part):
+    """One agent's part in a decision. `answer` is None if its text could not be read: it abstains."""
+
+    agent: Name
+    answer: str | None
+    weight: float
+
+
+class Decision(Message):
+    """What one strategy makes of a set of answers.
+
+    `share` is the winner's part of all weight that was cast, `margin` its lead over the runner-up
+    in the same unit. `scores` has the weight of each normalised answer.
+    """
+
+    strategy: Name
+    answer: str | None
+    text: str | None
+    share: float
+    margin: float
+    tie: bool
+    votes: tuple[Vote, ...]
+    scores: dict[str, float]
+    abstained: tuple[str, ...] = ()
+
+
+class Result(Message):
+    """The one final outcome of a request."""
+
+    kind: Literal["result"] = "result"
+    request_id: RequestId
+    fingerprint: str
+    topology: Topology
+    text: str | None = None
+    error: ErrorBody | None = None
+    answers: tuple[Answer, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    missing: tuple[str, ...] = ()
+    accepted_at_s: float
+    completed_at_s: float
+
+
+class TokenChunk(Message):
+    """A piece of an answer's text while it is being generated.
+
+    `index` counts the chunks of one agent from 0; `sequence` is the chunk's number in the TOKENS
+    stream, filled in on the way to the client. The last chunk of an agent has `done` set.
+    """
+
+    kind: Literal["token"] = "token"
+    request_id: RequestId
+    agent: Name
+    index: Annotated[int, Field(ge=0)]
+    text: str
+    done: bool = False
+    sequence: int | None = None
+
+
+class Accepted(Message):
+    """A request has been stored durably; its result can be fetched."""
+
+    request_id: RequestId
+
+
+class Cancelled(Message):
+    """What a cancellation led to: `cancelled` is False if the request already had a result."""
+
+    request_id: RequestId
+    cancelled: bool
+
+
+class FeedbackCounted(Message):
+    """Which agents' histories a feedback has changed."""
+
+    request_id: RequestId
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
+    already_counted: bool = False
+
+
+class TokenCount(Message):
+    """How many tokens a prompt has, and how many the model's context holds."""
+
+    prompt_tokens: int
+    context_tokens: int
+
+
+class ModelSummary(Part):
+    """A model of the mesh and who serves it."""
+
+    name: Name
+    agents: tuple[str, ...]
+    slots: int
+    busy: int
+    context_tokens: int | None = None
+    parameters: int | None = None
+    tokens_per_s: float | None = None
+    description: str | None = None
+
+
+class NodesReply(Message):
+    """All live service instances."""
+
+    nodes: tuple[NodeLease, ...]
+
+
+class ModelsReply(Message):
+    """All models that live agents serve."""
+
+    models: tuple[ModelSummary, ...]
+
+
+class StatusReply(Message):
+    """The mesh at a glance. `queued` counts commands that are stored and not yet done."""
+
+    services: dict[str, int]
+    models: tuple[str, ...]
+    slots: int
+    busy: int
+    queued: int
+    results: int
+    problems: tuple[str, ...]
+
+
+class ErrorReply(Message):
+    """A reply that says why there is no other."""
+
+    kind: Literal["error"] = "error"
+    error: ErrorBody

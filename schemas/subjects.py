@@ -1,0 +1,215 @@
+"""The only place where a subject, stream, consumer or bucket name is spelled.
+
+A subject is a list of tokens joined by dots, so whatever a user may choose freely (a model's
+name, a node's name) is encoded into one token first: see `encode_token`.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Literal
+
+Priority = Literal["interactive", "batch"]
+PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
+
+# --- tokens -----------------------------------------------------------------------------
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "-_")
+
+
+def encode_token(name: str) -> str:
+    """One subject token for any non-empty name: `llama3.2:3b` -> `llama3=2E2=3A3b`.
+
+    Letters, digits, `-` and `_` stay; every other UTF-8 byte becomes `=XX` (upper-case hex).
+    The result is also a valid KV key and consumer name. `decode_token` is the inverse.
+    """
+    if not name:
+        raise ValueError("an empty name has no subject token")
+    return "".join(
+        char if char in _PLAIN else "".join(f"={byte:02X}" for byte in char.encode()) for char in name
+    )
+
+
+def decode_token(token: str) -> str:
+    """The name that `encode_token` made `token` from; ValueError for anything it cannot have made."""
+    head, *escaped = token.split("=")
+    octets = bytearray(head.encode())
+    for part in escaped:
+        octets.append(int(part[:2], 16))
+        octets += part[2:].encode()
+    name = octets.decode()
+    if encode_token(name) != token:
+        raise ValueError(f"not an encoded token: {token!r}")
+    return name
+
+
+# --- the client surface: core NATS request-reply ----------------------------------------
+
+ASK = "choir.ask"
+SUBMIT = "choir.submit"
+FETCH = "choir.fetch"
+CANCEL = "choir.cancel"
+FEEDBACK = "choir.feedback"
+NODES = "choir.nodes"
+MODELS = "choir.models"
+STATUS = "choir.status"
+
+# --- streams ----------------------------------------------------------------------------
+
+COMMANDS_STREAM = "COMMANDS"
+ANSWERS_STREAM = "ANSWERS"
+RESULTS_STREAM = "RESULTS"
+TOKENS_STREAM = "TOKENS"
+ACTIVATIONS_STREAM = "ACTIVATIONS"
+EVENTS_STREAM = "EVENTS"
+DEAD_STREAM = "DEAD"
+
+ALL_COMMANDS = "choir.command.>"
+ALL_ANSWERS = "choir.answer.>"
+ALL_RESULTS = "choir.result.>"
+ALL_TOKENS = "choir.token.>"
+ALL_STAGES = "choir.stage.>"
+ALL_EVENTS = "choir.event.>"
+ALL_DEAD = "choir.dead.>"
+MAX_DELIVERIES_ADVISORIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
+
+ALL_STORED_ANSWERS = "choir.stored.answer.>"
+ALL_STORED_RESULTS = "choir.stored.result.>"
+ALL_STORED_TOKENS = "choir.stored.token.>"
+
+
+def generate(priority: Priority, model: str, request_id: str) -> str:
+    """Where a `Generate` for `model` is queued."""
+    return f"choir.command.generate.{priority}.{encode_token(model)}.{request_id}"
+
+
+def all_generates(priority: Priority, model: str) -> str:
+    """Every `Generate` of one class for `model`: the filter of its work-queue consumer."""
+    return f"choir.command.generate.{priority}.{encode_token(model)}.*"
+
+
+def gather(priority: Priority, request_id: str) -> str:
+    """Where a `Gather` is queued."""
+    return f"choir.command.gather.{priority}.{request_id}"
+
+
+def all_gathers(priority: Priority) -> str:
+    """Every `Gather` of one class: the filter of its work-queue consumer."""
+    return f"choir.command.gather.{priority}.*"
+
+
+def commands_of(request_id: str) -> tuple[str, str]:
+    """The subjects under which any command of a request may be queued (with wildcards)."""
+    return f"choir.command.gather.*.{request_id}", f"choir.command.generate.*.*.{request_id}"
+
+
+def answer(request_id: str, round_: int, agent: str) -> str:
+    """The write-once place of one answer; `agent` is the member's name, not yet encoded."""
+    return f"choir.answer.{request_id}.{round_}.{encode_token(agent)}"
+
+
+def stored_answers(request_id: str, round_: int) -> str:
+    """Answers of one round, delivered only once they are stored."""
+    return f"choir.stored.answer.{request_id}.{round_}.*"
+
+
+def result(request_id: str) -> str:
+    """The write-once place of a request's one result."""
+    return f"choir.result.{request_id}"
+
+
+def request_of_result(subject: str) -> str:
+    """The request id in a (stored) result's subject."""
+    return subject.rsplit(".", 1)[-1]
+
+
+def token(request_id: str, agent: str) -> str:
+    """Where the text of one agent streams."""
+    return f"choir.token.{request_id}.{encode_token(agent)}"
+
+
+def tokens_of(request_id: str) -> str:
+    """All token chunks of a request, as kept in the stream."""
+    return f"choir.token.{request_id}.*"
+
+
+def stored_tokens_of(request_id: str) -> str:
+    """All token chunks of a request, delivered with their sequence number in the stream."""
+    return f"choir.stored.token.{request_id}.*"
+
+
+def event(service: str, kind: str) -> str:
+    """Where a fact is published."""
+    return f"choir.event.{service}.{kind}"
+
+
+def dead(service: str, request_id: str) -> str:
+    """Where `service` puts a message that it could not work on."""
+    return f"choir.dead.{service}.{request_id}"
+
+
+# --- signals between services: core NATS, never stored -----------------------------------
+
+ALL_CANCELS = "choir.signal.cancel.*"
+
+
+def cancel_signal(request_id: str) -> str:
+    """Tells whoever works on a request that nobody waits for it any more."""
+    return f"choir.signal.cancel.{request_id}"
+
+
+def count_tokens(model: str) -> str:
+    """Asks any agent of `model` how many tokens a prompt has."""
+    return f"choir.count.{encode_token(model)}"
+
+
+ALL_COUNTS = "choir.count.*"
+
+# --- consumers --------------------------------------------------------------------------
+
+
+def generate_consumer(priority: Priority, model: str) -> str:
+    """The durable consumer from which agents of `model` pull."""
+    return f"generate-{priority}-{encode_token(model)}"
+
+
+def gather_consumer(priority: Priority) -> str:
+    """The durable consumer from which aggregators pull."""
+    return f"gather-{priority}"
+
+
+DEAD_LETTER_CONSUMER = "dead-letters"
+
+# --- buckets ----------------------------------------------------------------------------
+
+NODES_BUCKET = "choir_nodes"
+WORKERS_BUCKET = "choir_workers"
+PIPELINES_BUCKET = "choir_pipelines"
+CACHE_BUCKET = "choir_cache"
+SCORES_BUCKET = "choir_scores"
+
+
+def node_key(service: str, instance: str) -> str:
+    """The key of a service instance's lease."""
+    return f"{encode_token(service)}.{encode_token(instance)}"
+
+
+def score_key(agent: str) -> str:
+    """The key of an agent's accuracy history."""
+    return f"agent.{encode_token(agent)}"
+
+
+def feedback_key(request_id: str) -> str:
+    """The key that says that a request's feedback has been counted."""
+    return f"feedback.{request_id}"
+
+
+# --- headers ----------------------------------------------------------------------------
+
+ERROR_HEADER = "Nats-Service-Error"
+ERROR_CODE_HEADER = "Nats-Service-Error-Code"
+MESSAGE_ID_HEADER = "Nats-Msg-Id"
+SEQUENCE_HEADER = "Nats-Sequence"
+SUBJECT_HEADER = "Nats-Subject"
+REASON_HEADER = "Choir-Reason"
+KIND_HEADER = "Choir-Kind"
