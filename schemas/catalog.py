@@ -107,7 +107,7 @@ STREAMS: tuple[StreamSpec, ...] = (
 
 ACK_WAIT_S = 12.0
 MAX_DELIVER = 40
-"""How often the broker itself delivers a message before it gives up: a backstop behind the work loop's own limit."""
+"""How often the broker delivers a message before it gives up: a backstop behind the work loop's own limit."""
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,10 @@ class Endpoint:
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.ASK, "router", "Ask", "Result", "ask and wait for the result"),
     Endpoint(s.SUBMIT, "router", "Ask", "Accepted", "ask, and fetch the result later"),
-    Endpoint(s.FETCH, "router", "Fetch", "Result", "the result of a request, or its token stream from a sequence on"),
+    Endpoint(s.FETCH, "router", "Fetch", "Result", "the result of a request, or its tokens from a sequence on"),
     Endpoint(s.CANCEL, "router", "Cancel", "Cancelled", "give up a request"),
     Endpoint(s.NODES, "router", "-", "NodesReply", "all live service instances"),
     Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
     Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance"),
-    Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right; weights learn from it"),
+    Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
 )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Settings from `choir.toml` and the environment, for every service.
+
+A service's settings are a subclass of `ServiceSettings` with one more section. The file is the one
+named by `CHOIR_CONFIG`, else `choir.toml` in the working directory, if there is one. The environment
+wins over the file: `CHOIR_MESH__URL=nats://host:4222` sets `url` in section `[mesh]`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from schemas.errors import ConfigurationError
+
+CONFIG_VARIABLE = "CHOIR_CONFIG"
+DEFAULT_CONFIG = Path("choir.toml")
+DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+class Section(BaseModel):
+    """A table of `choir.toml`; a key that nobody declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MeshSection(Section):
+    """`[mesh]`: how to reach the broker."""
+
+    url: str = DEFAULT_URL
+    user: str | None = None
+    password: str | None = None
+
+
+class LoggingSection(Section):
+    """`[logging]`: one line per event, for people (`console`) or for machines (`json`)."""
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class HealthSection(Section):
+    """`[health]`: an HTTP port with `/health/live` and `/health/ready`; 0 opens none."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65_535)
+
+
+def config_path() -> Path | None:
+    """The choir.toml that applies here; ConfigurationError if `CHOIR_CONFIG` names a file that is not there."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise ConfigurationError(f"{CONFIG_VARIABLE} names {named}, and there is no such file")
+        return path
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told. Sections of other services in the same file are passed over."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHOIR_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    mesh: MeshSection = MeshSection()
+    logging: LoggingSection = LoggingSection()
+    health: HealthSection = HealthSection()
+    instance: str | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the file."""
+        path = config_path()
+        toml = () if path is None else (TomlConfigSettingsSource(settings_cls, toml_file=path),)
+        return (init_settings, env_settings, *toml)
+
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+
+def load_settings(settings: type[SettingsT]) -> SettingsT:
+    """The settings of a service; ConfigurationError with the section, the key and what is wrong there."""
+    try:
+        return settings()
+    except ValidationError as error:
+        raise ConfigurationError(describe(error), field=field_of(error)) from error
+    except ValueError as error:  # not TOML, or an environment variable that is not JSON
+        raise ConfigurationError(f"{config_path() or 'environment'}: {error}") from error
+
+
+def field_of(error: ValidationError) -> str:
+    """The dotted path of the first thing that is wrong."""
+    return ".".join(str(part) for part in error.errors()[0]["loc"])
+
+
+def describe(error: ValidationError) -> str:
+    """One line that names every wrong setting."""
+    where = config_path() or "environment"
+    faults = (f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+    return f"{where}: " + "; ".join(faults)
