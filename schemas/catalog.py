@@ -228,7 +228,7 @@ class Endpoint:
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.ASK, "router", "Ask", "Result", "ask and wait for the result"),
     Endpoint(s.SUBMIT, "router", "Ask", "Accepted", "ask, and fetch the result later"),
-    Endpoint(s.FETCH, "router", "Fetch", "Result", "the result of a request, or its tokens from a sequence on"),
+    Endpoint(s.FETCH, "router", "Fetch", "Result", "a result, or a token stream from a sequence on"),
     Endpoint(s.CANCEL, "router", "Cancel", "Cancelled", "give up a request"),
     Endpoint(s.NODES, "router", "-", "NodesReply", "all live service instances"),
     Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
