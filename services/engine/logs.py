@@ -1,0 +1,40 @@
+"""llama.cpp's own log, routed into the logger "llama.cpp" instead of stderr."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+
+import llama_cpp
+
+logger = logging.getLogger("llama.cpp")
+
+# ggml_log_level; its INFO is a hundred lines for every model, so it counts as debugging here.
+LEVELS = {1: logging.DEBUG, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
+CONTINUED = 5
+
+
+class LlamaLog:
+    """Joins the pieces that llama.cpp logs into lines and passes them on."""
+
+    def __init__(self) -> None:
+        self._level = logging.DEBUG
+        self._line = ""
+        # ctypes does not keep callbacks alive: this reference must outlive llama.cpp's use of it.
+        self._callback = llama_cpp.llama_log_callback(self._write)
+
+    def install(self) -> None:
+        """From now on llama.cpp logs here."""
+        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _write(self, level: int, text: bytes, _user_data: object) -> None:
+        if level != CONTINUED:
+            self._level = LEVELS.get(level, logging.DEBUG)
+        self._line += text.decode("utf-8", errors="replace")
+        *lines, self._line = self._line.split("\n")
+        for line in lines:
+            if line.strip(" ."):
+                logger.log(self._level, "%s", line.rstrip())
+
+
+LLAMA_LOG = LlamaLog()
