@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.message import Message, Name, Part, RequestId
+from schemas.message import Message, Name, Part, RequestId, field_error
 from schemas.sampling import Sampling
 from schemas.subjects import Priority, encode_token
 
@@ -56,11 +56,13 @@ class Ask(Message):
     @model_validator(mode="after")
     def _consistent(self) -> Ask:
         if (self.prompt is None) == (not self.messages):
-            raise ValueError("exactly one of prompt and messages must be given")
+            raise field_error("prompt", "exactly one of prompt and messages must be given")
         if self.model is not None and (self.models or self.strategies):
-            raise ValueError("model asks one model, models and strategies ask an ensemble: not both")
+            raise field_error(
+                "model", "model asks one model, models and strategies ask an ensemble: not both"
+            )
         if len(set(self.models)) != len(self.models):
-            raise ValueError("models names a model twice")
+            raise field_error("models", "a model is named twice")
         return self
 
     @property

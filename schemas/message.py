@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^\S+$")]
+
+
+def field_error(field: str, message: str) -> PydanticCustomError:
+    """A validation error over several fields that still names one: the one to change."""
+    return PydanticCustomError("inconsistent", "{message}", {"field": field, "message": message})
 
 
 class Part(BaseModel):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from schemas.message import Part, field_error
 
 
-class Sampling(BaseModel):
+class Sampling(Part):
     """Sampler options of one generation.
 
     `temperature` 0 is greedy decoding; `top_k` 0 and `top_p` 1 switch those filters off.
@@ -15,8 +17,6 @@ class Sampling(BaseModel):
     `grammar` (GBNF) constrains the output. `logprobs` is how many alternatives are reported
     for each generated token (0: none).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: int = Field(default=256, ge=1, le=32_768)
     temperature: float = Field(default=0.0, ge=0.0, le=5.0)
@@ -31,7 +31,7 @@ class Sampling(BaseModel):
     @model_validator(mode="after")
     def _one_constraint(self) -> Sampling:
         if self.json_schema is not None and self.grammar is not None:
-            raise ValueError("json_schema and grammar exclude one another")
+            raise field_error("sampling.grammar", "json_schema and grammar exclude one another")
         if any(not stop or len(stop) > 256 for stop in self.stop):
-            raise ValueError("a stop string has 1 to 256 characters")
+            raise field_error("sampling.stop", "a stop string has 1 to 256 characters")
         return self

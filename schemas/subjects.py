@@ -194,6 +194,10 @@ def node_key(service: str, instance: str) -> str:
     return f"{encode_token(service)}.{encode_token(instance)}"
 
 
+LEASE_UPDATES = f"$KV.{NODES_BUCKET}.>"
+"""A lease that is put into its bucket passes here: whoever listens knows the live nodes."""
+
+
 def score_key(agent: str) -> str:
     """The key of an agent's accuracy history."""
     return f"agent.{encode_token(agent)}"
@@ -202,6 +206,19 @@ def score_key(agent: str) -> str:
 def feedback_key(request_id: str) -> str:
     """The key that says that a request's feedback has been counted."""
     return f"feedback.{request_id}"
+
+
+# --- the broker's own API ----------------------------------------------------------------
+
+
+def direct_get(stream: str) -> str:
+    """Reads a stored message of a stream."""
+    return f"$JS.API.DIRECT.GET.{stream}"
+
+
+def pull_next(stream: str, consumer: str) -> str:
+    """Asks a durable consumer for its next messages."""
+    return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
 
 
 # --- headers ----------------------------------------------------------------------------

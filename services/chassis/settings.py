@@ -55,7 +55,7 @@ class HealthSection(Section):
 
 
 def config_path() -> Path | None:
-    """The choir.toml that applies here; ConfigurationError if `CHOIR_CONFIG` names a file that is not there."""
+    """The choir.toml that applies here; ConfigurationError if `CHOIR_CONFIG` names a missing file."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named)

@@ -1,0 +1,84 @@
+"""The connection to the broker: it never gives up, and it says at once when something is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+
+from schemas.errors import PayloadTooLarge
+from services.chassis.identity import Identity
+from services.chassis.logs import get_logger
+from services.chassis.settings import MeshSection
+
+RECONNECT_WAIT_S = 1
+CONNECT_TIMEOUT_S = 5
+PENDING_BYTES = 64 * 1024 * 1024
+ENVELOPE_BYTES = 512
+"""What a broker adds to a message of ours at most: subject and headers count as payload too."""
+
+Callback = Callable[[], Awaitable[None]]
+
+log = get_logger("chassis.connection")
+
+
+class ConnectionEvents:
+    """Tells those who asked when the connection has come back."""
+
+    def __init__(self) -> None:
+        self._on_reconnect: list[Callback] = []
+
+    def on_reconnect(self, callback: Callback) -> None:
+        """Calls `callback` after every reconnection."""
+        self._on_reconnect.append(callback)
+
+    async def reconnected(self) -> None:
+        """For the NATS client to call."""
+        log.warning("reconnected to the broker")
+        for callback in self._on_reconnect:
+            await callback()
+
+    async def disconnected(self) -> None:
+        """For the NATS client to call."""
+        log.warning("connection to the broker lost, trying again")
+
+    async def failed(self, error: Exception) -> None:
+        """For the NATS client to call: slow consumers and forbidden subjects are told only here."""
+        log.error("broker connection", error=str(error) or type(error).__name__)
+
+
+def connection_options(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> dict[str, Any]:
+    """Options for `nats.connect` and for FastStream's broker, which passes them on."""
+    options: dict[str, Any] = {
+        "servers": [mesh.url],
+        "name": identity.instance,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": RECONNECT_WAIT_S,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "inbox_prefix": f"_INBOX_{identity.service}".encode(),
+        "pending_size": PENDING_BYTES,
+        "error_cb": events.failed,
+        "disconnected_cb": events.disconnected,
+        "reconnected_cb": events.reconnected,
+    }
+    if mesh.user is not None:
+        options |= {"user": mesh.user, "password": mesh.password}
+    return options
+
+
+def open_broker(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> NatsBroker:
+    """FastStream's broker on our connection options; not connected yet."""
+    return NatsBroker(logger=None, **connection_options(mesh, identity, events))
+
+
+def check_payload(client: Client, payload: bytes, field: str = "prompt") -> None:
+    """Raises PayloadTooLarge, naming `field`, for what the broker would answer with a dropped connection."""
+    limit = client.max_payload - ENVELOPE_BYTES
+    if len(payload) > limit:
+        raise PayloadTooLarge(
+            f"{field}: the message has {len(payload)} bytes, the broker carries {limit}; "
+            "shorten it or raise max_payload in section [broker]",
+            field=field,
+        )

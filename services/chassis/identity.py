@@ -1,0 +1,33 @@
+"""Who a service instance is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from ulid import ULID
+
+
+def new_id() -> str:
+    """A new ULID: 26 characters that sort by time."""
+    return str(ULID())
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One running instance of a service; `instance` is unique in the mesh."""
+
+    service: str
+    instance: str
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    started_at_s: float = field(default_factory=time.time)
+    version: str = field(default_factory=lambda: version("choir"))
+
+    @classmethod
+    def of(cls, service: str, instance: str | None) -> Identity:
+        """The identity under a given instance name, or under one of its own making."""
+        return cls(service, instance or f"{service}-{new_id()[-8:].lower()}")

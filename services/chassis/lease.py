@@ -1,0 +1,110 @@
+"""An instance's lease: put into KV again and again, and gone when the instance is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from schemas import subjects
+from schemas.catalog import LEASE_TTL_S
+from schemas.errors import ErrorBody
+from schemas.nodes import NodeLease, NodeState, ServedModel
+from services.chassis.identity import Identity
+from services.chassis.logs import get_logger
+from services.chassis.machine import Machine
+
+RENEW_INTERVAL_S = LEASE_TTL_S / 4
+
+log = get_logger("chassis.lease")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a service says of its work in its lease."""
+
+    state: NodeState = "ready"
+    slots: int = 0
+    busy: int = 0
+    models: tuple[ServedModel, ...] = ()
+    problem: ErrorBody | None = None
+
+
+class Lease:
+    """Keeps one instance's lease alive."""
+
+    def __init__(self, client: Client, identity: Identity, load: Callable[[], Load]) -> None:
+        self._js = JetStreamContext(client, timeout=2.0)
+        self._identity = identity
+        self._load = load
+        self._machine = Machine()
+        self._key = subjects.node_key(identity.service, identity.instance)
+        self._task: asyncio.Task[None] | None = None
+        self._renew = asyncio.Event()
+
+    async def start(self) -> None:
+        """Takes the lease and renews it from now on."""
+        await self._put()
+        self._task = asyncio.create_task(self._keep(), name="lease")
+
+    def renew_soon(self) -> None:
+        """Tells of a change now instead of at the next renewal."""
+        self._renew.set()
+
+    async def stop(self) -> None:
+        """Gives the lease back."""
+        if self._task is not None:
+            self._task.cancel()
+        await self._attempt("give back", self._delete())
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._renew.wait(), RENEW_INTERVAL_S)
+            except TimeoutError:
+                pass
+            self._renew.clear()
+            await self._attempt("renew", self._put())
+
+    async def _attempt(self, what: str, step: asyncio.Future[None] | object) -> None:
+        try:
+            await step  # type: ignore[misc]
+        except (nats.errors.Error, nats.js.errors.Error) as error:
+            log.warning("lease", step=what, failed=str(error) or type(error).__name__)
+
+    async def _put(self) -> None:
+        bucket = await self._js.key_value(subjects.NODES_BUCKET)
+        await bucket.put(self._key, (await self.current()).to_bytes())
+
+    async def _delete(self) -> None:
+        bucket = await self._js.key_value(subjects.NODES_BUCKET)
+        await bucket.delete(self._key)
+
+    async def current(self) -> NodeLease:
+        """The lease as it would be put now."""
+        load, sample = self._load(), await self._machine.sample()
+        return NodeLease(
+            service=self._identity.service,
+            instance=self._identity.instance,
+            host=self._identity.host,
+            pid=self._identity.pid,
+            version=self._identity.version,
+            state=load.state,
+            started_at_s=self._identity.started_at_s,
+            seen_at_s=time.time(),
+            models=load.models,
+            slots=load.slots,
+            busy=load.busy,
+            load_average=sample.load_average,
+            cpu_percent=sample.cpu_percent,
+            memory_used_bytes=sample.memory_used_bytes,
+            host_memory_free_bytes=sample.host_memory_free_bytes,
+            gpus=sample.gpus,
+            problem=load.problem,
+        )

@@ -1,0 +1,89 @@
+"""Demand on one durable pull consumer: how many messages have been asked for and not yet come.
+
+nats-py's `fetch` waits for one batch after another. A work loop wants a standing demand that grows
+by one whenever a slot falls free, and that can be taken back when all slots are full, so the pull
+protocol (ADR-13) is spoken here directly.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from schemas import subjects
+from services.chassis.logs import get_logger
+
+EXPIRES_S = 30.0
+PENDING_HEADER = "Nats-Pending-Messages"
+
+OnMessage = Callable[[Msg], Awaitable[None]]
+
+log = get_logger("chassis.pull")
+
+
+class Demand:
+    """Asks one consumer for messages and hands them to `on_message`."""
+
+    def __init__(self, client: Client, stream: str, consumer: str, on_message: OnMessage) -> None:
+        self._client = client
+        self._subject = subjects.pull_next(stream, consumer)
+        self._consumer = consumer
+        self._on_message = on_message
+        self._inbox: Subscription | None = None
+        self._asked_at = 0.0
+        self.outstanding = 0
+
+    async def ask(self, count: int) -> None:
+        """Asks for `count` more messages."""
+        inbox = await self._open()
+        self.outstanding += count
+        self._asked_at = time.monotonic()
+        request = {"batch": count, "expires": int(EXPIRES_S * 1e9)}
+        await self._client.publish(self._subject, json.dumps(request).encode(), reply=inbox.subject)
+
+    async def withdraw(self) -> None:
+        """Takes all demand back; a message that is already on its way still arrives."""
+        inbox, self._inbox = self._inbox, None
+        self.outstanding = 0
+        if inbox is not None and not self._client.is_closed:
+            await inbox.drain()
+
+    def forget(self) -> None:
+        """The broker has forgotten what was asked of it (it restarted): so do we."""
+        self.outstanding = 0
+
+    def forget_if_overdue(self) -> None:
+        """Demand that neither came nor expired in time was lost on the way."""
+        if self.outstanding and time.monotonic() > self._asked_at + EXPIRES_S + 5:
+            log.warning("pull request was lost", consumer=self._consumer)
+            self.forget()
+
+    async def _open(self) -> Subscription:
+        if self._inbox is None:
+            self._inbox = await self._client.subscribe(self._client.new_inbox(), cb=self._receive)
+        return self._inbox
+
+    async def _receive(self, msg: Msg) -> None:
+        status = msg.headers.get("Status") if msg.headers else None
+        current = self._inbox is not None and msg.subject == self._inbox.subject
+        if status is None or msg.reply:
+            if current:
+                self.outstanding = max(0, self.outstanding - 1)
+            await self._on_message(msg)
+        elif current:
+            self._settle(status, msg)
+
+    def _settle(self, status: str, msg: Msg) -> None:
+        """A pull request has ended without all its messages: 404 none, 408 expired, 409 cut off, 503 no broker."""
+        headers = msg.headers or {}
+        pending = headers.get(PENDING_HEADER)
+        self.outstanding = max(0, self.outstanding - int(pending)) if pending else 0
+        if status not in ("404", "408"):
+            log.warning(
+                "pull request refused", consumer=self._consumer, status=status, why=headers.get("Description")
+            )

@@ -1,0 +1,173 @@
+"""Durable steps: publishes that are acknowledged by the broker, and direct reads of what is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from tenacity import (
+    AsyncRetrying,
+    RetryError,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from schemas import subjects
+from schemas.errors import BrokerUnavailable, Overloaded
+from services.chassis.connection import check_payload
+
+STREAM_FULL = 10077
+PUBLISH_TIMEOUT_S = 2.0
+OUTCOME_PATIENCE_S = 45.0
+DOOR_PATIENCE_S = 4.0
+RETRY_AFTER_S = 1.0
+READ_TIMEOUT_S = 2.0
+
+_TRANSIENT = (
+    nats.errors.TimeoutError,
+    nats.errors.NoRespondersError,
+    nats.errors.OutboundBufferLimitError,
+    nats.js.errors.NoStreamResponseError,
+    nats.js.errors.ServiceUnavailableError,
+    BrokerUnavailable,
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A message as a stream holds it."""
+
+    subject: str
+    sequence: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The broker's word that a message is stored; `duplicate` if it was there before, at `sequence`."""
+
+    sequence: int
+    duplicate: bool
+
+
+class Storage:
+    """The streams of the mesh, as one service writes and reads them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._js = JetStreamContext(client, timeout=PUBLISH_TIMEOUT_S)
+
+    @property
+    def client(self) -> Client:
+        """The connection underneath."""
+        return self._client
+
+    async def enqueue(
+        self, subject: str, payload: bytes, message_id: str, patience_s: float = DOOR_PATIENCE_S
+    ) -> Receipt:
+        """Stores a command; a second one of the same `message_id` is a duplicate.
+
+        Raises PayloadTooLarge, Overloaded if the queue is full, BrokerUnavailable after `patience_s`.
+        """
+        check_payload(self._client, payload)
+        headers = {subjects.MESSAGE_ID_HEADER: message_id}
+        return await self._persist(subject, payload, headers, patience_s)
+
+    async def store_once(self, subject: str, payload: bytes, patience_s: float = OUTCOME_PATIENCE_S) -> bool:
+        """Stores an outcome on a write-once subject. False if the subject has one already.
+
+        Raises PayloadTooLarge, or BrokerUnavailable after `patience_s`.
+        """
+        check_payload(self._client, payload, field="answer")
+        try:
+            async for attempt in _patiently(patience_s, (*_TRANSIENT, Overloaded)):
+                with attempt:
+                    return await self._store_or_see(subject, payload)
+        except RetryError as error:
+            raise BrokerUnavailable(f"{subject} was not stored within {patience_s} s") from error
+        raise AssertionError("unreachable")
+
+    async def _store_or_see(self, subject: str, payload: bytes) -> bool:
+        try:
+            await self._publish(subject, payload, None)
+        except Overloaded:
+            stream = _stream_of(subject)
+            if await self.last(stream, subject) is None:
+                raise
+            return False
+        return True
+
+    async def _persist(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None, patience_s: float
+    ) -> Receipt:
+        try:
+            async for attempt in _patiently(patience_s, _TRANSIENT):
+                with attempt:
+                    return await self._publish(subject, payload, headers)
+        except RetryError as error:
+            raise BrokerUnavailable(
+                f"the broker did not store the message within {patience_s} s", retry_after_s=RETRY_AFTER_S
+            ) from error
+        raise AssertionError("unreachable")
+
+    async def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Receipt:
+        try:
+            ack = await self._js.publish(subject, payload, headers=dict(headers) if headers else None)
+        except nats.js.errors.APIError as error:
+            if error.err_code == STREAM_FULL:
+                raise Overloaded(
+                    "the queue of work is full, try again later", retry_after_s=RETRY_AFTER_S
+                ) from error
+            raise
+        return Receipt(ack.seq, bool(ack.duplicate))
+
+    async def bury(self, service: str, request_id: str, payload: bytes, reason: str) -> None:
+        """Keeps a message that could not be worked on, with the reason in a header."""
+        headers = {subjects.REASON_HEADER: " ".join(reason.split())[:512]}
+        await self._persist(subjects.dead(service, request_id), payload, headers, OUTCOME_PATIENCE_S)
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message on `subject` (wildcards allowed); None if there is none."""
+        return await self._get(stream, {"last_by_subj": subject})
+
+    async def at(self, stream: str, sequence: int) -> Stored | None:
+        """The message at `sequence`; None if it is gone."""
+        return await self._get(stream, {"seq": sequence})
+
+    async def next(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        """The first message on `subject` at `sequence` or after; None if there is none."""
+        return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
+
+    async def _get(self, stream: str, query: Mapping[str, object]) -> Stored | None:
+        request = json.dumps(query).encode()
+        try:
+            reply = await self._client.request(subjects.direct_get(stream), request, timeout=READ_TIMEOUT_S)
+        except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
+            raise BrokerUnavailable(f"stream {stream} could not be read") from error
+        headers = reply.headers or {}
+        status = headers.get("Status")
+        if status == "404":
+            return None
+        if status is not None:
+            raise BrokerUnavailable(f"stream {stream}: {status} {headers.get('Description', '')}")
+        return Stored(headers[subjects.SUBJECT_HEADER], int(headers[subjects.SEQUENCE_HEADER]), reply.data)
+
+
+def _stream_of(subject: str) -> str:
+    answers = subject.startswith(subjects.ALL_ANSWERS.removesuffix(">"))
+    return subjects.ANSWERS_STREAM if answers else subjects.RESULTS_STREAM
+
+
+def _patiently(patience_s: float, errors: tuple[type[Exception], ...]) -> AsyncRetrying:
+    """Tries again with growing, random pauses for as long as `patience_s`."""
+    return AsyncRetrying(
+        retry=retry_if_exception_type(errors),
+        stop=stop_after_delay(patience_s),
+        wait=wait_random_exponential(multiplier=0.05, max=1.0),
+    )

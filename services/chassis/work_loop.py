@@ -1,0 +1,293 @@
+"""The pull work loop: takes commands while it has free slots, and acknowledges them only when done.
+
+A message that is delivered here is on a JetStream subject: its `reply` is the acknowledgement subject
+`$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>`.
+
+What is promised:
+
+- at most `slots` commands at once; sources in front go first, and a full loop asks for nothing;
+- every command in work is reported as in progress, so it is not delivered to anybody else;
+- a command is acknowledged after `handle` returned, and `handle` returns after the outcome is stored;
+- what fails for a passing reason goes back to the queue with a delay; what fails for good, too often,
+  or past its deadline gets an error outcome; what cannot be read lies in DEAD with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from pydantic import ValidationError
+
+from schemas.catalog import ACK_WAIT_S
+from schemas.commands import Gather, Generate
+from schemas.errors import (
+    BrokerUnavailable,
+    ChoirError,
+    DeadlineExceeded,
+    InternalError,
+    PoisonMessage,
+)
+from services.chassis.logs import get_logger
+from services.chassis.pull import Demand
+from services.chassis.storage import Storage
+
+HEARTBEAT_S = ACK_WAIT_S / 3
+BACKGROUND_DELAY_S = 0.002
+MAX_ATTEMPTS = 8
+RETRY_DELAY_S = 0.5
+DEADLINE_GRACE_S = 2.0
+DRAIN_PATIENCE_S = 20.0
+REFILL_INTERVAL_S = 1.0
+
+CommandT = TypeVar("CommandT", Generate, Gather)
+CommandT_contra = TypeVar("CommandT_contra", Generate, Gather, contravariant=True)
+
+log = get_logger("chassis.work_loop")
+
+
+class Retry(Exception):
+    """Raised by a handler that failed for a reason that may pass."""
+
+    def __init__(self, error: ChoirError, delay_s: float = RETRY_DELAY_S) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.delay_s = delay_s
+
+
+class Worker(Protocol[CommandT_contra]):
+    """What a service does with its commands. Both methods return only when an outcome is stored."""
+
+    async def handle(self, command: CommandT_contra, delivery: int) -> None:
+        """Does the work. Raises Retry, a ChoirError that ends the command, or anything by mistake."""
+
+    async def give_up(self, command: CommandT_contra, error: ChoirError) -> None:
+        """Stores an error as the outcome."""
+
+    async def refuse(self, request_id: str, error: ChoirError) -> None:
+        """Stores an error as the result of a request whose command cannot even be read."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One delivered message and what its acknowledgement subject tells."""
+
+    msg: Msg
+    count: int
+
+    @classmethod
+    def of(cls, msg: Msg) -> Delivery:
+        """Reads the delivery count; a message that is not from JetStream counts as the first."""
+        tokens = msg.reply.split(".")
+        return cls(msg, int(tokens[-5]) if len(tokens) >= 9 else 1)
+
+    @property
+    def request_id(self) -> str:
+        """The last token of every command's subject."""
+        return self.msg.subject.rsplit(".", 1)[-1]
+
+
+class WorkLoop(Generic[CommandT]):
+    """Pulls commands of one type from one or more consumers, the first ones first."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        service: str,
+        command_type: type[CommandT],
+        stream: str,
+        consumers: Sequence[str],
+        slots: int,
+        worker: Worker[CommandT],
+    ) -> None:
+        self._storage = storage
+        self._client: Client = storage.client
+        self._service = service
+        self._command_type = command_type
+        self._worker = worker
+        self.slots = slots
+        self._active: dict[asyncio.Task[None], Msg] = {}
+        self._demands = [Demand(self._client, stream, name, self._receive) for name in consumers]
+        self._open = False
+        self._lock = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._behind: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> int:
+        """How many commands are in work."""
+        return len(self._active)
+
+    @property
+    def free(self) -> int:
+        """How many more could be taken."""
+        return max(0, self.slots - len(self._active))
+
+    async def start(self) -> None:
+        """Begins to pull."""
+        self._open = True
+        self._keeper = asyncio.create_task(self._keep(), name=f"{self._service} heartbeats")
+        await self._refill()
+
+    async def resume(self) -> None:
+        """Asks again for work: after a reconnection, when the broker may have forgotten the demand."""
+        for demand in self._demands:
+            demand.forget()
+        await self._refill()
+
+    async def stop(self) -> None:
+        """Takes nothing more, waits for what is in work, and gives back what does not end in time."""
+        self._open = False
+        for demand in self._demands:
+            await demand.withdraw()
+        try:
+            await asyncio.wait_for(self._idle.wait(), DRAIN_PATIENCE_S)
+        except TimeoutError:
+            log.warning("gives unfinished work back", commands=self.busy)
+            await self._give_back()
+        if self._keeper is not None:
+            self._keeper.cancel()
+
+    async def _give_back(self) -> None:
+        for task, msg in list(self._active.items()):
+            task.cancel()
+            await msg.nak()
+        await asyncio.gather(*self._active, return_exceptions=True)
+
+    # --- demand -------------------------------------------------------------------------
+
+    async def _refill(self) -> None:
+        """Asks the first source for as many commands as there are free slots, the others a moment later."""
+        if not self._open or self._client.is_closed:
+            return
+        first, *others = self._demands
+        async with self._lock:
+            missing = self.free - first.outstanding
+            if missing > 0:
+                await first.ask(missing)
+            for demand in others:
+                if demand.outstanding > self.free:
+                    await demand.withdraw()
+        if others and self.free and self._behind is None:
+            loop = asyncio.get_running_loop()
+            self._behind = loop.call_later(BACKGROUND_DELAY_S, self._start_refill_behind)
+
+    def _start_refill_behind(self) -> None:
+        self._behind = None
+        self._spawn(self._refill_behind())
+
+    async def _refill_behind(self) -> None:
+        """By now the first source would have answered: what is still free may go to the others."""
+        async with self._lock:
+            for demand in self._demands[1:]:
+                missing = self.free - demand.outstanding
+                if self._open and missing > 0:
+                    await demand.ask(missing)
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        _BACKGROUND.add(task)
+        task.add_done_callback(_BACKGROUND.discard)
+
+    async def _keep(self) -> None:
+        """Reports work as in progress, and mends demand that was lost."""
+        beat_at = 0.0
+        while True:
+            now = time.monotonic()
+            if now >= beat_at:
+                beat_at = now + HEARTBEAT_S
+                for msg in list(self._active.values()):
+                    await msg.in_progress()
+            for demand in self._demands:
+                demand.forget_if_overdue()
+            await self._refill()
+            await asyncio.sleep(REFILL_INTERVAL_S)
+
+    # --- work ---------------------------------------------------------------------------
+
+    async def _receive(self, msg: Msg) -> None:
+        if not self._open or self.free == 0:
+            await msg.nak()
+            return
+        self._idle.clear()
+        task = asyncio.create_task(self._work(Delivery.of(msg)))
+        self._active[task] = msg
+        task.add_done_callback(self._finished)
+        if self.free == 0 and len(self._demands) > 1:
+            await self._refill()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._active.pop(task, None)
+        if not self._active:
+            self._idle.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a command was left for redelivery", error=repr(error))
+        if self._open:
+            self._spawn(self._refill())
+
+    async def _work(self, delivery: Delivery) -> None:
+        try:
+            command = self._command_type.model_validate_json(delivery.msg.data)
+        except ValidationError as error:
+            await self._bury(delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}"))
+            return
+        if delivery.count > MAX_ATTEMPTS:
+            poison = PoisonMessage(f"delivered {delivery.count} times and never finished")
+            await self._storage.bury(self._service, command.request_id, delivery.msg.data, poison.message)
+            await self._give_up(command, poison)
+            await delivery.msg.ack()
+            return
+        try:
+            await self._within_deadline(command, delivery)
+        except Retry as retry:
+            if delivery.count < MAX_ATTEMPTS:
+                log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
+                await delivery.msg.nak(delay=retry.delay_s)
+                return
+            await self._give_up(command, retry.error)
+        await delivery.msg.ack()
+
+    async def _within_deadline(self, command: CommandT, delivery: Delivery) -> None:
+        """Handles a command; every end of it but Retry is an outcome."""
+        left_s = command.deadline_at_s - time.time()
+        try:
+            if left_s <= 0:
+                raise DeadlineExceeded("the time for this request ran out while it was queued")
+            async with asyncio.timeout(left_s + DEADLINE_GRACE_S):
+                await self._worker.handle(command, delivery.count)
+        except TimeoutError:
+            await self._give_up(command, DeadlineExceeded("the time for this request ran out"))
+        except BrokerUnavailable as error:
+            raise Retry(error) from error
+        except ChoirError as error:
+            await self._give_up(command, error)
+        except (Retry, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception("a handler failed", request_id=command.request_id)
+            if delivery.count < 3:
+                raise Retry(InternalError(f"{type(error).__name__} in {self._service}")) from error
+            await self._storage.bury(self._service, command.request_id, delivery.msg.data, repr(error))
+            await self._give_up(command, InternalError(f"{type(error).__name__} in {self._service}"))
+
+    async def _give_up(self, command: CommandT, error: ChoirError) -> None:
+        log.warning("command ends in an error", request_id=command.request_id, code=error.code)
+        await self._worker.give_up(command, error)
+
+    async def _bury(self, delivery: Delivery, error: PoisonMessage) -> None:
+        """Keeps what cannot be read in DEAD, and answers its request with an error."""
+        log.error("unreadable command", subject=delivery.msg.subject)
+        await self._storage.bury(self._service, delivery.request_id, delivery.msg.data, error.message)
+        await self._worker.refuse(delivery.request_id, PoisonMessage("the command could not be read"))
+        await delivery.msg.ack()
+
+
+_BACKGROUND: set[asyncio.Future[object]] = set()
+"""Keeps short tasks alive until they are done; the event loop itself holds only weak references."""
