@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from schemas.commands import AnswerKind
 from schemas.errors import ErrorBody
 from schemas.message import Message, Name, Part, RequestId
 from schemas.nodes import NodeLease
@@ -53,7 +54,7 @@ class Vote(Part):
     """One agent's part in a decision. `answer` is None if its text could not be read: it abstains."""
 
     agent: Name
-    answer: str | None
+    answer: str | None = None
     weight: float
 
 
@@ -65,8 +66,8 @@ class Decision(Message):
     """
 
     strategy: Name
-    answer: str | None
-    text: str | None
+    answer: str | None = None
+    text: str | None = None
     share: float
     margin: float
     tie: bool
@@ -76,7 +77,11 @@ class Decision(Message):
 
 
 class Result(Message):
-    """The one final outcome of a request."""
+    """The one final outcome of a request.
+
+    `missing` are members of an ensemble that had not answered when it was decided; `answer_kind` and
+    `choices` say how the answers were read.
+    """
 
     kind: Literal["result"] = "result"
     request_id: RequestId
@@ -87,6 +92,8 @@ class Result(Message):
     answers: tuple[Answer, ...] = ()
     decisions: tuple[Decision, ...] = ()
     missing: tuple[str, ...] = ()
+    answer_kind: AnswerKind = "auto"
+    choices: tuple[str, ...] = ()
     accepted_at_s: float
     completed_at_s: float
 

@@ -194,8 +194,14 @@ def node_key(service: str, instance: str) -> str:
     return f"{encode_token(service)}.{encode_token(instance)}"
 
 
-LEASE_UPDATES = f"$KV.{NODES_BUCKET}.>"
-"""A lease that is put into its bucket passes here: whoever listens knows the live nodes."""
+def bucket_updates(bucket: str) -> str:
+    """Where everything that is put into a bucket passes: whoever listens here needs no consumer."""
+    return f"$KV.{bucket}.>"
+
+
+def key_of_update(subject: str) -> str:
+    """The key in a subject of `bucket_updates`."""
+    return subject.split(".", 2)[2]
 
 
 def score_key(agent: str) -> str:
@@ -206,6 +212,16 @@ def score_key(agent: str) -> str:
 def feedback_key(request_id: str) -> str:
     """The key that says that a request's feedback has been counted."""
     return f"feedback.{request_id}"
+
+
+def bucket_stream(bucket: str) -> str:
+    """The stream behind a bucket."""
+    return f"KV_{bucket}"
+
+
+def endpoint_name(subject: str) -> str:
+    """The name of an endpoint in the services API: its subject without dots and the mesh's prefix."""
+    return subject.removeprefix("choir.").replace(".", "-").replace("=", "_").replace("*", "any")
 
 
 # --- the broker's own API ----------------------------------------------------------------

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
@@ -45,6 +47,7 @@ class Lease:
         self._load = load
         self._machine = Machine()
         self._key = subjects.node_key(identity.service, identity.instance)
+        self._kv: KeyValue | None = None
         self._task: asyncio.Task[None] | None = None
         self._renew = asyncio.Event()
 
@@ -65,26 +68,28 @@ class Lease:
 
     async def _keep(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._renew.wait(), RENEW_INTERVAL_S)
-            except TimeoutError:
-                pass
             self._renew.clear()
             await self._attempt("renew", self._put())
 
-    async def _attempt(self, what: str, step: asyncio.Future[None] | object) -> None:
+    async def _attempt(self, what: str, step: Awaitable[None]) -> None:
         try:
-            await step  # type: ignore[misc]
+            await step
         except (nats.errors.Error, nats.js.errors.Error) as error:
             log.warning("lease", step=what, failed=str(error) or type(error).__name__)
 
     async def _put(self) -> None:
-        bucket = await self._js.key_value(subjects.NODES_BUCKET)
-        await bucket.put(self._key, (await self.current()).to_bytes())
+        lease = await self.current()
+        await (await self._bucket()).put(self._key, lease.to_bytes())
 
     async def _delete(self) -> None:
-        bucket = await self._js.key_value(subjects.NODES_BUCKET)
-        await bucket.delete(self._key)
+        await (await self._bucket()).delete(self._key)
+
+    async def _bucket(self) -> KeyValue:
+        if self._kv is None:
+            self._kv = await self._js.key_value(subjects.NODES_BUCKET)
+        return self._kv
 
     async def current(self) -> NodeLease:
         """The lease as it would be put now."""

@@ -51,7 +51,7 @@ class Demand:
         inbox, self._inbox = self._inbox, None
         self.outstanding = 0
         if inbox is not None and not self._client.is_closed:
-            await inbox.drain()
+            await inbox.drain()  # type: ignore[no-untyped-call]
 
     def forget(self) -> None:
         """The broker has forgotten what was asked of it (it restarted): so do we."""
@@ -79,7 +79,7 @@ class Demand:
             self._settle(status, msg)
 
     def _settle(self, status: str, msg: Msg) -> None:
-        """A pull request has ended without all its messages: 404 none, 408 expired, 409 cut off, 503 no broker."""
+        """A pull request ended early: 404 nothing there, 408 expired, 409 cut off, 503 no broker."""
         headers = msg.headers or {}
         pending = headers.get(PENDING_HEADER)
         self.outstanding = max(0, self.outstanding - int(pending)) if pending else 0

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -45,8 +45,8 @@ DEADLINE_GRACE_S = 2.0
 DRAIN_PATIENCE_S = 20.0
 REFILL_INTERVAL_S = 1.0
 
-CommandT = TypeVar("CommandT", Generate, Gather)
-CommandT_contra = TypeVar("CommandT_contra", Generate, Gather, contravariant=True)
+CommandT = TypeVar("CommandT", bound=Generate | Gather)
+CommandT_contra = TypeVar("CommandT_contra", bound=Generate | Gather, contravariant=True)
 
 log = get_logger("chassis.work_loop")
 
@@ -119,6 +119,7 @@ class WorkLoop(Generic[CommandT]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._behind: asyncio.TimerHandle | None = None
+        self._steps: set[asyncio.Task[None]] = set()
 
     @property
     def busy(self) -> int:
@@ -191,10 +192,11 @@ class WorkLoop(Generic[CommandT]):
                 if self._open and missing > 0:
                     await demand.ask(missing)
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        _BACKGROUND.add(task)
-        task.add_done_callback(_BACKGROUND.discard)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a short step; the set keeps it alive, for the event loop holds only weak references."""
+        task = asyncio.create_task(work)
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
 
     async def _keep(self) -> None:
         """Reports work as in progress, and mends demand that was lost."""
@@ -233,8 +235,9 @@ class WorkLoop(Generic[CommandT]):
             self._spawn(self._refill())
 
     async def _work(self, delivery: Delivery) -> None:
+        command: CommandT
         try:
-            command = self._command_type.model_validate_json(delivery.msg.data)
+            command = cast(CommandT, self._command_type.model_validate_json(delivery.msg.data))
         except ValidationError as error:
             await self._bury(delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}"))
             return
@@ -260,10 +263,7 @@ class WorkLoop(Generic[CommandT]):
         try:
             if left_s <= 0:
                 raise DeadlineExceeded("the time for this request ran out while it was queued")
-            async with asyncio.timeout(left_s + DEADLINE_GRACE_S):
-                await self._worker.handle(command, delivery.count)
-        except TimeoutError:
-            await self._give_up(command, DeadlineExceeded("the time for this request ran out"))
+            await self._handle_for(left_s + DEADLINE_GRACE_S, command, delivery)
         except BrokerUnavailable as error:
             raise Retry(error) from error
         except ChoirError as error:
@@ -277,6 +277,15 @@ class WorkLoop(Generic[CommandT]):
             await self._storage.bury(self._service, command.request_id, delivery.msg.data, repr(error))
             await self._give_up(command, InternalError(f"{type(error).__name__} in {self._service}"))
 
+    async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await self._worker.handle(command, delivery.count)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded("the time for this request ran out") from error
+
     async def _give_up(self, command: CommandT, error: ChoirError) -> None:
         log.warning("command ends in an error", request_id=command.request_id, code=error.code)
         await self._worker.give_up(command, error)
@@ -287,7 +296,3 @@ class WorkLoop(Generic[CommandT]):
         await self._storage.bury(self._service, delivery.request_id, delivery.msg.data, error.message)
         await self._worker.refuse(delivery.request_id, PoisonMessage("the command could not be read"))
         await delivery.msg.ack()
-
-
-_BACKGROUND: set[asyncio.Future[object]] = set()
-"""Keeps short tasks alive until they are done; the event loop itself holds only weak references."""

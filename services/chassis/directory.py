@@ -1,0 +1,66 @@
+"""Who is alive: the leases of the mesh.
+
+A lease counts as run out by the time since it was last seen *here*, so clocks of other hosts do not
+matter.
+"""
+
+from __future__ import annotations
+
+import time
+
+from nats.aio.client import Client
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.catalog import LEASE_TTL_S
+from schemas.nodes import NodeLease, ServedModel
+from services.chassis.bucket_view import BucketView
+from services.chassis.logs import get_logger
+
+log = get_logger("chassis.directory")
+
+
+class Directory:
+    """All live leases."""
+
+    def __init__(self, client: Client) -> None:
+        self._leases: dict[str, tuple[float, NodeLease]] = {}
+        self._view = BucketView(client, subjects.NODES_BUCKET, self._take, self._drop)
+
+    async def start(self) -> None:
+        """Returns when the leases of now are known."""
+        await self._view.start()
+
+    async def reload(self) -> None:
+        """Reads all leases again."""
+        await self._view.reload()
+
+    def _take(self, key: str, data: bytes) -> None:
+        try:
+            lease = NodeLease.model_validate_json(data)
+        except ValidationError as error:
+            log.warning("unreadable lease", key=key, faults=error.error_count())
+            return
+        self._leases[key] = (time.monotonic(), lease)
+
+    def _drop(self, key: str) -> None:
+        self._leases.pop(key, None)
+
+    @property
+    def nodes(self) -> tuple[NodeLease, ...]:
+        """All live instances, in the order of service and instance."""
+        horizon = time.monotonic() - LEASE_TTL_S
+        self._leases = {key: seen for key, seen in self._leases.items() if seen[0] >= horizon}
+        leases = (lease for _, lease in self._leases.values())
+        return tuple(sorted(leases, key=lambda lease: (lease.service, lease.instance)))
+
+    def serving(self) -> dict[str, list[tuple[NodeLease, ServedModel]]]:
+        """Each model that can be asked now, with the instances that serve it."""
+        serving: dict[str, list[tuple[NodeLease, ServedModel]]] = {}
+        for lease in self.nodes:
+            if lease.state != "ready":
+                continue
+            for model in lease.models:
+                if model.problem is None:
+                    serving.setdefault(model.name, []).append((lease, model))
+        return dict(sorted(serving.items()))

@@ -1,0 +1,137 @@
+"""The life of a service process: settings, connection, start, drain on SIGTERM, and its health.
+
+FastStream owns the lifecycle (signals, hooks, health routes); the work itself is done by what
+`start` builds on the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import uvloop
+from faststream import FastStream
+from faststream.asgi import AsgiResponse, get, make_ping_asgi
+from faststream.asgi.types import ASGIApp, Scope
+from nats.aio.client import Client
+
+from schemas.errors import ChoirError, ConfigurationError
+from schemas.events import ServiceStarted, ServiceStopped
+from services.chassis.connection import ConnectionEvents, open_broker
+from services.chassis.events import EventLog
+from services.chassis.identity import Identity
+from services.chassis.lease import Lease, Load
+from services.chassis.logs import configure_logs, get_logger
+from services.chassis.settings import ServiceSettings
+from services.chassis.storage import Storage
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+
+log = get_logger("chassis.service")
+
+
+class Mesh:
+    """What a running service has in hand."""
+
+    def __init__(self, client: Client, identity: Identity, connection: ConnectionEvents) -> None:
+        self.client = client
+        self.identity = identity
+        self.connection = connection
+        self.storage = Storage(client)
+        self.events = EventLog(client, identity)
+
+
+class Service(Protocol):
+    """What a service adds to the chassis."""
+
+    async def start(self, mesh: Mesh) -> None:
+        """Begins to work; returns when it is ready."""
+
+    async def stop(self) -> None:
+        """Drains: takes nothing more, finishes what it has."""
+
+    def load(self) -> Load:
+        """What its lease says."""
+
+
+class Host:
+    """Runs one service in this process."""
+
+    def __init__(self, service: Service, identity: Identity, settings: ServiceSettings) -> None:
+        self._service = service
+        self._identity = identity
+        self._settings = settings
+        self._connection = ConnectionEvents()
+        self._broker = open_broker(settings.mesh, identity, self._connection)
+        self._lease: Lease | None = None
+        self._mesh: Mesh | None = None
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT."""
+        app = FastStream(self._broker, logger=None, after_startup=[self._start], on_shutdown=[self._stop])
+        health = self._settings.health
+        if health.port == 0:
+            await app.run()
+            return
+        routes: list[tuple[str, ASGIApp]] = [
+            ("/health/live", make_ping_asgi(self._broker, timeout=2.0)),
+            ("/health/ready", self._ready()),
+        ]
+        await app.as_asgi(routes).run(
+            run_extra_options={"host": health.host, "port": str(health.port), "access_log": "false"}
+        )
+
+    def _ready(self) -> ASGIApp:
+        @get
+        async def ready(_scope: Scope) -> AsgiResponse:
+            if self._lease is None:
+                return AsgiResponse(b"starting", 503)
+            lease = await self._lease.current()
+            return AsgiResponse(lease.to_bytes(), 200 if lease.state == "ready" else 503)
+
+        return ready
+
+    async def _start(self) -> None:
+        client = await self._broker.connect()
+        mesh = Mesh(client, self._identity, self._connection)
+        self._mesh = mesh
+        await self._service.start(mesh)
+        self._lease = Lease(client, self._identity, self._service.load)
+        await self._lease.start()
+        await mesh.events.publish(ServiceStarted, host=self._identity.host, pid=self._identity.pid)
+        log.info("ready", url=self._settings.mesh.url)
+
+    async def _stop(self) -> None:
+        log.info("draining")
+        await self._service.stop()
+        if self._mesh is not None:
+            await self._mesh.events.publish(ServiceStopped)
+        if self._lease is not None:
+            await self._lease.stop()
+
+
+def run_service(
+    name: str, load_settings: Callable[[], ServiceSettings], build: Callable[[Identity], Service]
+) -> None:
+    """Runs a service as a process. Exit code 2 is a fault in the settings, 1 any other."""
+    try:
+        settings = load_settings()
+        identity = Identity.of(name, settings.instance)
+        configure_logs(settings.logging, identity)
+        uvloop.run(Host(build(identity), identity, settings).run())
+    except ConfigurationError as error:
+        _complain(error)
+        sys.exit(EXIT_CONFIGURATION)
+    except ChoirError as error:
+        _complain(error)
+        sys.exit(EXIT_FAILED)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(EXIT_FAILED)
+
+
+def _complain(error: ChoirError) -> None:
+    structlog.get_logger("chassis.service").error("cannot run", code=error.code, why=error.message)
