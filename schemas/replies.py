@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.commands import AnswerKind
-from schemas.errors import ErrorBody
+from schemas.commands import AnswerKind, Gather, Generate
+from schemas.errors import ChoirError, ErrorBody
 from schemas.message import Message, Name, Part, RequestId
 from schemas.nodes import NodeLease
 from schemas.subjects import encode_token
@@ -43,6 +43,19 @@ class Answer(Message):
     logprobs: tuple[dict[str, Any], ...] = ()
     chunks: int = 0
     error: ErrorBody | None = None
+
+    @classmethod
+    def failed(cls, command: Generate, error: ChoirError, instance: str) -> Answer:
+        """The answer to a task that ended in an error."""
+        return cls(
+            request_id=command.request_id,
+            round=command.round,
+            agent=command.agent,
+            model=command.model,
+            instance=instance,
+            finish_reason="error",
+            error=error.body(command.request_id),
+        )
 
     @property
     def task_id(self) -> str:
@@ -96,6 +109,30 @@ class Result(Message):
     choices: tuple[str, ...] = ()
     accepted_at_s: float
     completed_at_s: float
+
+    @classmethod
+    def failed(cls, command: Generate | Gather, error: ChoirError, at_s: float) -> Result:
+        """The result of a request that ended in an error at `at_s`."""
+        return cls(
+            request_id=command.request_id,
+            fingerprint=command.fingerprint,
+            topology="ensemble" if isinstance(command, Gather) else "single",
+            error=error.body(command.request_id),
+            accepted_at_s=command.accepted_at_s,
+            completed_at_s=at_s,
+        )
+
+    @classmethod
+    def unreadable(cls, request_id: str, error: ChoirError, at_s: float) -> Result:
+        """The result of a request of which nothing is known but its id: its command cannot be read."""
+        return cls(
+            request_id=request_id,
+            fingerprint="",
+            topology="single",
+            error=error.body(request_id),
+            accepted_at_s=at_s,
+            completed_at_s=at_s,
+        )
 
 
 class TokenChunk(Message):

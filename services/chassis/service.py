@@ -25,7 +25,7 @@ from services.chassis.events import EventLog
 from services.chassis.identity import Identity
 from services.chassis.lease import Lease, Load
 from services.chassis.logs import configure_logs, get_logger
-from services.chassis.settings import ServiceSettings
+from services.chassis.settings import ServiceSettings, SettingsT, load_settings
 from services.chassis.storage import Storage
 
 EXIT_FAILED = 1
@@ -115,14 +115,16 @@ class Host:
 
 
 def run_service(
-    name: str, load_settings: Callable[[], ServiceSettings], build: Callable[[Identity], Service]
+    name: str,
+    settings_type: type[SettingsT],
+    build: Callable[[SettingsT, Identity], Service],
 ) -> None:
     """Runs a service as a process. Exit code 2 is a fault in the settings, 1 any other."""
     try:
-        settings = load_settings()
+        settings = load_settings(settings_type)
         identity = Identity.of(name, settings.instance)
         configure_logs(settings.logging, identity)
-        uvloop.run(Host(build(identity), identity, settings).run())
+        uvloop.run(Host(build(settings, identity), identity, settings).run())
     except ConfigurationError as error:
         _complain(error)
         sys.exit(EXIT_CONFIGURATION)

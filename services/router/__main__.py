@@ -1,0 +1,8 @@
+"""`python -m services.router`"""
+
+from services.chassis.service import run_service
+from services.router.service import Router
+from services.router.settings import RouterSettings
+
+if __name__ == "__main__":
+    run_service("router", RouterSettings, lambda settings, _identity: Router(settings.router))

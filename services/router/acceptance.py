@@ -1,0 +1,90 @@
+"""The door: a request is validated, planned, and stored as one command; or refused, and nothing is stored."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from schemas import subjects
+from schemas.commands import Ask
+from schemas.errors import ChoirError, RequestIdConflict
+from schemas.events import RequestAccepted, RequestRefused
+from schemas.replies import Result
+from services.chassis.connection import check_payload
+from services.chassis.directory import Directory
+from services.chassis.service import Mesh
+from services.router.context_check import ContextCheck
+from services.router.planner import Plan, plan
+from services.router.sweeper import parse_command
+from services.router.waiting import Waiting
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of a request at the door: a result that it has already, or a place in the queue."""
+
+    result: Result | None = None
+    fresh: bool = True
+
+
+class Door:
+    """Lets requests in, once each."""
+
+    def __init__(self, mesh: Mesh, directory: Directory, waiting: Waiting, default_strategy: str) -> None:
+        self._mesh = mesh
+        self._directory = directory
+        self._waiting = waiting
+        self._contexts = ContextCheck(mesh.client)
+        self._default_strategy = default_strategy
+
+    async def admit(self, ask: Ask, request_id: str) -> Admission:
+        """Stores the request's command. Raises a typed error if it is refused."""
+        try:
+            return await self._admit(ask, request_id)
+        except ChoirError as error:
+            body = error.body(request_id)
+            await self._mesh.events.publish(RequestRefused, request_id=request_id, error=body)
+            raise
+
+    async def _admit(self, ask: Ask, request_id: str) -> Admission:
+        if ask.request_id is not None and (known := await self._waiting.stored(request_id)) is not None:
+            check_same(ask, request_id, known.fingerprint)
+            return Admission(known, fresh=False)
+        serving = self._directory.serving()
+        chosen = plan(ask, request_id, time.time(), serving, self._default_strategy)
+        payload = chosen.command.to_bytes()
+        field = "prompt" if ask.prompt is not None else "messages"
+        check_payload(self._mesh.client, payload, field)
+        await self._contexts.check(ask.conversation, chosen.models, serving, field)
+        receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
+        if receipt.duplicate:
+            await self._check_duplicate(ask, request_id, receipt.sequence)
+            return Admission(fresh=False)
+        await self._announce(chosen, request_id, len(payload))
+        return Admission()
+
+    async def _check_duplicate(self, ask: Ask, request_id: str, sequence: int) -> None:
+        """The id is in flight: under the same content it is the same request, else a conflict."""
+        stored = await self._mesh.storage.at(subjects.COMMANDS_STREAM, sequence)
+        if stored is not None:
+            check_same(ask, request_id, parse_command(stored.data).fingerprint)
+
+    async def _announce(self, chosen: Plan, request_id: str, size: int) -> None:
+        strategies = getattr(chosen.command, "strategies", ())
+        await self._mesh.events.publish(
+            RequestAccepted,
+            request_id=request_id,
+            topology=chosen.topology,
+            models=chosen.models,
+            strategies=strategies,
+            prompt_bytes=size,
+        )
+
+
+def check_same(ask: Ask, request_id: str, fingerprint: str) -> None:
+    """Raises RequestIdConflict if what is known under the id was another request."""
+    if fingerprint and fingerprint != ask.fingerprint:
+        raise RequestIdConflict(
+            f"request_id: {request_id!r} already stands for a different request; take a new one",
+            field="request_id",
+        )

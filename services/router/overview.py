@@ -1,0 +1,74 @@
+"""What the mesh looks like at this moment: nodes, models, status. Pure but for the queue's length."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from nats.js import JetStreamContext
+
+from schemas import subjects
+from schemas.message import Message
+from schemas.nodes import NodeLease, ServedModel
+from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
+from services.chassis.directory import Directory
+from services.chassis.endpoints import Caller
+
+
+class Overview:
+    """`nodes`, `models` and `status`."""
+
+    def __init__(self, directory: Directory, js: JetStreamContext) -> None:
+        self._directory = directory
+        self._js = js
+
+    async def nodes(self, _request: Message, caller: Caller) -> None:
+        """Sends all live leases."""
+        await caller.send(NodesReply(nodes=self._directory.nodes))
+
+    async def models(self, _request: Message, caller: Caller) -> None:
+        """Sends all models that can be asked."""
+        serving = self._directory.serving()
+        models = tuple(summarize_model(name, served) for name, served in serving.items())
+        await caller.send(ModelsReply(models=models))
+
+    async def status(self, _request: Message, caller: Caller) -> None:
+        """Sends the mesh at a glance."""
+        commands = await self._js.stream_info(subjects.COMMANDS_STREAM)
+        results = await self._js.stream_info(subjects.RESULTS_STREAM)
+        nodes = self._directory.nodes
+        await caller.send(
+            StatusReply(
+                services=dict(Counter(node.service for node in nodes)),
+                models=tuple(self._directory.serving()),
+                slots=sum(node.slots for node in nodes if node.service == "agent"),
+                busy=sum(node.busy for node in nodes if node.service == "agent"),
+                queued=commands.state.messages,
+                results=results.state.messages,
+                problems=problems(nodes),
+            )
+        )
+
+
+def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> ModelSummary:
+    """One model over all agents that serve it; speed is the sum over agents that have measured it."""
+    models = [model for _, model in served]
+    speeds = [model.tokens_per_s for model in models if model.tokens_per_s is not None]
+    contexts = [model.context_tokens for model in models if model.context_tokens is not None]
+    return ModelSummary(
+        name=name,
+        agents=tuple(lease.instance for lease, _ in served),
+        slots=sum(model.slots for model in models),
+        busy=sum(model.busy for model in models),
+        context_tokens=min(contexts, default=None),
+        parameters=models[0].parameters,
+        tokens_per_s=sum(speeds) if speeds else None,
+        description=models[0].description,
+    )
+
+
+def problems(nodes: tuple[NodeLease, ...]) -> tuple[str, ...]:
+    """A line for everything that some lease complains of."""
+    lines = [f"{node.instance}: {node.problem.message}" for node in nodes if node.problem]
+    for node in nodes:
+        lines += [f"{node.instance}: {m.name}: {m.problem.message}" for m in node.models if m.problem]
+    return tuple(lines)

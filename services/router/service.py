@@ -1,0 +1,62 @@
+"""The router as a service: wires door, waiting, sweeper and endpoints together."""
+
+from __future__ import annotations
+
+from nats.js import JetStreamContext
+
+from schemas import subjects
+from schemas.commands import Ask, Cancel, Fetch
+from schemas.message import Message
+from services.chassis.directory import Directory
+from services.chassis.endpoints import Endpoints
+from services.chassis.lease import Load
+from services.chassis.service import Mesh
+from services.router.acceptance import Door
+from services.router.handlers import Handlers
+from services.router.overview import Overview
+from services.router.settings import RouterSection
+from services.router.sweeper import Sweeper
+from services.router.waiting import Waiting
+
+DESCRIPTION = "Takes requests, plans them, and hands back their results"
+
+
+class Router:
+    """The mesh's front door. It holds no state that another router could not rebuild from the streams."""
+
+    def __init__(self, settings: RouterSection) -> None:
+        self._settings = settings
+
+    async def start(self, mesh: Mesh) -> None:
+        """Answers requests from now on."""
+        self._directory = Directory(mesh.client)
+        await self._directory.start()
+        waiting = Waiting(mesh.storage)
+        await waiting.start()
+        self._sweeper = Sweeper(mesh, self._settings.sweep_interval_s)
+        await self._sweeper.start()
+        mesh.connection.on_reconnect(self._resume)
+        door = Door(mesh, self._directory, waiting, self._settings.default_strategy)
+        handlers = Handlers(mesh, door, waiting)
+        overview = Overview(self._directory, JetStreamContext(mesh.client, timeout=2.0))
+        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION, self._settings.max_waiting)
+        await self._endpoints.start()
+        await self._endpoints.add(subjects.ASK, Ask, handlers.ask)
+        await self._endpoints.add(subjects.SUBMIT, Ask, handlers.submit)
+        await self._endpoints.add(subjects.FETCH, Fetch, handlers.fetch)
+        await self._endpoints.add(subjects.CANCEL, Cancel, handlers.cancel)
+        await self._endpoints.add(subjects.NODES, Message, overview.nodes)
+        await self._endpoints.add(subjects.MODELS, Message, overview.models)
+        await self._endpoints.add(subjects.STATUS, Message, overview.status)
+
+    async def _resume(self) -> None:
+        self._sweeper.resume()
+
+    async def stop(self) -> None:
+        """Takes nothing more; clients that still wait are told to ask again under the same id."""
+        await self._endpoints.stop()
+        await self._sweeper.stop()
+
+    def load(self) -> Load:
+        """A router has no slots."""
+        return Load()

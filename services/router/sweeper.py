@@ -1,0 +1,142 @@
+"""Ends what nobody else will end: commands past their deadline, and those the broker has given up.
+
+An accepted request gets a result even if no agent of its model ever comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import nats.errors
+import nats.js.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.commands import Gather, Generate
+from schemas.errors import BrokerUnavailable, ChoirError, DeadlineExceeded, PoisonMessage
+from schemas.events import MessageDied
+from schemas.replies import Answer, Result
+from services.chassis.logs import get_logger
+from services.chassis.pull import Demand
+from services.chassis.service import Mesh
+from services.chassis.storage import Stored
+
+GRACE_S = 5.0
+BATCH = 256
+DEAD_LETTER_SLOTS = 8
+
+log = get_logger("router.sweeper")
+
+
+def parse_command(data: bytes) -> Generate | Gather:
+    """The command in a message of the COMMANDS stream; PoisonMessage if it is none."""
+    for command_type in (Generate, Gather):
+        try:
+            return command_type.model_validate_json(data)
+        except ValidationError:
+            log.debug("not this type of command", type=command_type.__name__)
+    raise PoisonMessage("the command could not be read")
+
+
+class Sweeper:
+    """Looks through the queue again and again, and takes up the broker's max-deliveries advisories."""
+
+    def __init__(self, mesh: Mesh, interval_s: float) -> None:
+        self._mesh = mesh
+        self._storage = mesh.storage
+        self._js = JetStreamContext(mesh.client, timeout=2.0)
+        self._interval_s = interval_s
+        self._position = 1
+        self._tasks: list[asyncio.Task[None]] = []
+        self._advisories = Demand(
+            mesh.client, subjects.DEAD_STREAM, subjects.DEAD_LETTER_CONSUMER, self._on_advisory
+        )
+
+    async def start(self) -> None:
+        """Sweeps from now on."""
+        self._tasks = [asyncio.create_task(self._sweep_for_ever(), name="sweeper")]
+
+    async def stop(self) -> None:
+        """Sweeps no more."""
+        for task in self._tasks:
+            task.cancel()
+        await self._advisories.withdraw()
+
+    def resume(self) -> None:
+        """After a reconnection: the broker has forgotten what it was asked for."""
+        self._advisories.forget()
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            try:
+                self._advisories.forget_if_overdue()
+                if self._advisories.outstanding == 0:
+                    await self._advisories.ask(DEAD_LETTER_SLOTS)
+                await self.sweep()
+            except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
+                log.warning("sweep interrupted", why=str(error) or type(error).__name__)
+            await asyncio.sleep(self._interval_s)
+
+    async def sweep(self) -> None:
+        """Looks at the next commands in the queue and ends those whose time is over."""
+        for _ in range(BATCH):
+            stored = await self._storage.next(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS, self._position)
+            if stored is None:
+                self._position = 1
+                return
+            self._position = stored.sequence + 1
+            await self._end_if_expired(stored)
+
+    async def _end_if_expired(self, stored: Stored) -> None:
+        try:
+            command = parse_command(stored.data)
+        except PoisonMessage:
+            return  # whoever pulls it buries it
+        if time.time() > command.deadline_at_s + GRACE_S:
+            await self._end(stored, command, DeadlineExceeded("nobody was free in time for this request"))
+
+    async def _on_advisory(self, msg: Msg) -> None:
+        """The broker has delivered a message as often as it may: it gets its error, and a grave."""
+        advisory = json.loads(msg.data)
+        if advisory.get("stream") == subjects.COMMANDS_STREAM:
+            stored = await self._storage.at(subjects.COMMANDS_STREAM, int(advisory["stream_seq"]))
+            if stored is not None:
+                await self._bury(stored)
+        await msg.ack()
+
+    async def _bury(self, stored: Stored) -> None:
+        error = PoisonMessage("delivered too often and never finished")
+        request_id = stored.subject.rsplit(".", 1)[-1]
+        await self._storage.bury("router", request_id, stored.data, error.message)
+        await self._mesh.events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
+        try:
+            command = parse_command(stored.data)
+        except PoisonMessage as unreadable:
+            result = Result.unreadable(request_id, unreadable, time.time())
+            await self._storage.store_once(subjects.result(request_id), result.to_bytes())
+            await self._delete(stored)
+            return
+        await self._end(stored, command, error)
+
+    async def _end(self, stored: Stored, command: Generate | Gather, error: ChoirError) -> None:
+        log.warning("command ended", request_id=command.request_id, code=error.code)
+        if isinstance(command, Generate) and command.routing_slip:
+            answer = Answer.failed(command, error, self._mesh.identity.instance)
+            subject = subjects.answer(command.request_id, command.round, command.agent)
+            await self._storage.store_once(subject, answer.to_bytes())
+        else:
+            result = Result.failed(command, error, time.time())
+            await self._storage.store_once(subjects.result(command.request_id), result.to_bytes())
+        await self._delete(stored)
+
+    async def _delete(self, stored: Stored) -> None:
+        try:
+            await self._js.delete_msg(subjects.COMMANDS_STREAM, stored.sequence)
+        except nats.js.errors.APIError as error:
+            log.info("already gone", sequence=stored.sequence, why=error.description)
+        except nats.errors.TimeoutError as error:
+            raise BrokerUnavailable("a swept command could not be deleted") from error

@@ -1,0 +1,85 @@
+"""Token streams: from the TOKENS stream, live or from a sequence number on, to one caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nats.aio.msg import Msg
+
+from schemas import subjects
+from schemas.replies import Result, TokenChunk
+from services.chassis.endpoints import Caller
+from services.chassis.storage import Storage, Stored
+
+LAST_CHUNK_PATIENCE_S = 0.5
+
+
+class TokenRelay:
+    """Sends the chunks of one request to one caller: each chunk of an agent once, in order."""
+
+    def __init__(self, storage: Storage, request_id: str, caller: Caller, after_sequence: int = 0) -> None:
+        self._storage = storage
+        self._request_id = request_id
+        self._caller = caller
+        self._sequence = after_sequence
+        self._next_index: dict[str, int] = {}
+        self._done: set[str] = set()
+        self._progress = asyncio.Event()
+        self._held: list[Stored] | None = []
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, storage: Storage, request_id: str, caller: Caller, after_sequence: int = 0
+    ) -> AsyncIterator[TokenRelay]:
+        """Listens for chunks for as long as the context is open; they are held until `replay`."""
+        relay = cls(storage, request_id, caller, after_sequence)
+        live = await storage.client.subscribe(subjects.stored_tokens_of(request_id), cb=relay._on_chunk)
+        try:
+            yield relay
+        finally:
+            await live.unsubscribe()
+
+    async def replay(self) -> None:
+        """Sends what was stored after the caller's last sequence number, then what came meanwhile."""
+        subject = subjects.tokens_of(self._request_id)
+        while (
+            stored := await self._storage.next(subjects.TOKENS_STREAM, subject, self._sequence + 1)
+        ) is not None:
+            await self._send(stored)
+        held, self._held = self._held or [], None
+        for stored in held:
+            await self._send(stored)
+
+    async def finish(self, result: Result) -> None:
+        """Waits a moment for chunks that the result has overtaken."""
+        expected = {answer.agent for answer in result.answers if answer.chunks}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_CHUNK_PATIENCE_S):
+                while expected - self._done:
+                    self._progress.clear()
+                    await self._progress.wait()
+
+    async def _on_chunk(self, msg: Msg) -> None:
+        headers = msg.headers or {}
+        stored = Stored(msg.subject, int(headers[subjects.SEQUENCE_HEADER]), msg.data)
+        if self._held is not None:
+            self._held.append(stored)
+        else:
+            await self._send(stored)
+
+    async def _send(self, stored: Stored) -> None:
+        """A task that was done again repeats its chunks: those that the caller has are left out."""
+        if stored.sequence <= self._sequence:
+            return
+        self._sequence = stored.sequence
+        chunk = TokenChunk.model_validate_json(stored.data)
+        if chunk.index >= self._next_index.get(chunk.agent, 0):
+            self._next_index[chunk.agent] = chunk.index + 1
+            await self._caller.send(chunk.model_copy(update={"sequence": stored.sequence}), chunk.kind)
+        if chunk.done:
+            self._done.add(chunk.agent)
+            self._progress.set()
