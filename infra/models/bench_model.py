@@ -1,8 +1,8 @@
 """Writes a GGUF model with random weights, for measurements and tests: `python -m infra.models.bench_model`.
 
-The shapes are those of Qwen2-0.5B (24 layers, width 896, 14 heads of which 2 hold keys and values) in the llama
-architecture, the weights Q8_0, the vocabulary bytes and a few merges. Nothing can be learned from what it
-says, but it takes the time and memory of a real model. The same parameters give the same file.
+The shapes are those of Qwen2-0.5B (24 layers, width 896, 14 heads, 2 of them with keys and values) in the
+llama architecture, the weights Q8_0, the vocabulary bytes and a few merges. Nothing can be learned from what
+it says, but it takes the time and memory of a real model. The same parameters give the same file.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def default_path(layers: int = 24, width: int = 896, seed: int = 0) -> Path:
     return cache / "choir" / f"bench-{layers}x{width}-s{seed}.gguf"
 
 
-def write_bench_model(
-    path: Path | None = None, *, layers: int = 24, width: int = 896, seed: int = 0
-) -> Path:
+def write_bench_model(path: Path | None = None, *, layers: int = 24, width: int = 896, seed: int = 0) -> Path:
     """The path of a random-weight model, written unless it is there already.
 
     Raises ValueError for a shape that cannot be, OSError where the folder cannot be written.

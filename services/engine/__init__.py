@@ -1,0 +1,22 @@
+"""llama.cpp as a library: batched generation with one model, for the services that run one."""
+
+from services.engine.engine import Engine
+from services.engine.generation import Finished, Generation, RankedToken, TokenEvent, TokenLogprob
+from services.engine.gguf_check import check_model_file
+from services.engine.info import EngineStats, ModelInfo
+from services.engine.prompt import ChatMessage, Message, Prompt
+
+__all__ = [
+    "ChatMessage",
+    "Engine",
+    "EngineStats",
+    "Finished",
+    "Generation",
+    "Message",
+    "ModelInfo",
+    "Prompt",
+    "RankedToken",
+    "TokenEvent",
+    "TokenLogprob",
+    "check_model_file",
+]

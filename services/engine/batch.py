@@ -1,4 +1,4 @@
-"""The batch of tokens that is given to llama.cpp: one set of arrays, allocated once and filled again and again."""
+"""The batch of tokens for llama.cpp: one set of arrays, allocated once and filled again and again."""
 
 from __future__ import annotations
 

@@ -31,7 +31,11 @@ class Context:
         # The default reserves logits for every token of a batch: 300 MB with a vocabulary of 150,000.
         params.n_outputs_max = slots
         params.n_threads = params.n_threads_batch = threads
+        # One pool of cells for all slots: separate pools must be decoded in runs of neighbouring slots, so a
+        # batch falls apart as soon as one in the middle is free. See "Choices" in README.md.
         params.kv_unified = True
+        # Without flash attention the logits of a sequence change with the number of cells that others use.
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
             size = f"{slots} sequences of {context_tokens} tokens"

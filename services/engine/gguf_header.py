@@ -231,7 +231,9 @@ def _read_tensor(cursor: _Cursor) -> TensorInfo:
     dimensions = tuple(cursor.u64(f"a dimension of {name}") for _ in range(rank))
     if min(dimensions) < 1 or prod(dimensions) > MAX_ELEMENTS:
         raise GgufFault(f"tensor {name!r} has the impossible dimensions {dimensions}")
-    return TensorInfo(name, dimensions, cursor.u32(f"the type of {name}"), cursor.u64(f"the offset of {name}"))
+    return TensorInfo(
+        name, dimensions, cursor.u32(f"the type of {name}"), cursor.u64(f"the offset of {name}")
+    )
 
 
 def _alignment(metadata: dict[str, MetadataValue]) -> int:

@@ -9,8 +9,8 @@ import llama_cpp
 
 logger = logging.getLogger("llama.cpp")
 
-# ggml_log_level; its INFO is a hundred lines for every model, so it counts as debugging here.
-LEVELS = {1: logging.DEBUG, 2: logging.WARNING, 3: logging.ERROR, 4: logging.DEBUG}
+# ggml_log_level: debug, info, warn, error. Its info is a hundred lines for every model: debugging here.
+LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 CONTINUED = 5
 
 

@@ -45,6 +45,8 @@ class Model:
             raise ModelUnusable(f"llama.cpp cannot load the model file {path}; its log says why")
         self.vocab = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        tokens = self.header.array("tokenizer.ggml.tokens")
+        self.longest_token_bytes = max(1, tokens.longest_bytes if tokens else 1)
         self._add_bos: bool = llama_cpp.llama_vocab_get_add_bos(self.vocab)
         self._check_can_generate()
         self.bos_text = self._special_text(llama_cpp.llama_vocab_bos(self.vocab))
@@ -123,7 +125,9 @@ class Model:
     def _generation_fault(self) -> str | None:
         if llama_cpp.llama_vocab_type(self.vocab) == NO_VOCABULARY:
             return "it has no tokenizer"
-        if llama_cpp.llama_model_has_encoder(self.handle) or not llama_cpp.llama_model_has_decoder(self.handle):
+        if llama_cpp.llama_model_has_encoder(self.handle) or not llama_cpp.llama_model_has_decoder(
+            self.handle
+        ):
             return "it is not a decoder-only model"
         if self._add_bos and llama_cpp.llama_vocab_bos(self.vocab) == NO_TOKEN:
             return "its tokenizer wants a beginning-of-sequence token and names none"

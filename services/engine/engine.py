@@ -1,0 +1,189 @@
+"""The engine: a model, its context and the inference thread, behind a thread-safe door."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from schemas.errors import (
+    ConfigurationError,
+    ContextExceeded,
+    GenerationFailed,
+    InvalidRequest,
+    ModelUnusable,
+)
+from schemas.sampling import Sampling
+from services.engine.context import Context
+from services.engine.generation import Finished, Generation, OnEvent
+from services.engine.info import EngineStats, ModelInfo, describe
+from services.engine.model import Model, Tokens
+from services.engine.prompt import Prompt
+from services.engine.sampler import new_sampler
+from services.engine.scheduler import Scheduler
+from services.engine.sequence import Sequence
+from services.engine.templates import ChatTemplate
+
+CONTEXT_TOKENS_CAP = 4096
+MAX_SLOTS = 256
+
+
+class Engine:
+    """A continuous-batching llama.cpp engine: one model, one context, some slots, one inference thread.
+
+    Every method may be called from any thread. A context manager that closes itself.
+    """
+
+    def __init__(self, model: Model, context: Context, scheduler: Scheduler, context_tokens: int) -> None:
+        self.info: ModelInfo = describe(model, context_tokens)
+        self._model = model
+        self._context = context
+        self._scheduler = scheduler
+        self._template = _template_of(model)
+        self._closed = False
+        # Held while the vocabulary is used, so that close() cannot free it meanwhile.
+        self._vocabulary_lock = threading.Lock()
+        self._thread = threading.Thread(target=scheduler.run, name=f"engine {self.info.name}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        slots: int = 4,
+        context_tokens: int | None = None,
+        batch_tokens: int = 512,
+        threads: int | None = None,
+        gpu_layers: int = 0,
+    ) -> Engine:
+        """Loads a model file, blocking. `slots` sequences run at a time. `context_tokens` is for each of them:
+        by default 4096, and never more than the model was trained for. `batch_tokens` is the most that one
+        step evaluates.
+
+        Raises ModelUnusable with a sentence that names the file and what is wrong with it, and
+        ConfigurationError for numbers that cannot be.
+        """
+        _check_numbers(slots, context_tokens, batch_tokens, threads)
+        model = Model(path, gpu_layers=gpu_layers)
+        try:
+            room = min(model.trained_context_tokens, context_tokens or CONTEXT_TOKENS_CAP)
+            batch_tokens = max(min(batch_tokens, room), slots)
+            context = Context(
+                model,
+                slots=slots,
+                context_tokens=room,
+                batch_tokens=batch_tokens,
+                threads=threads or usable_cores(),
+            )
+            scheduler = Scheduler(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
+            return cls(model, context, scheduler, room)
+        except ModelUnusable:
+            model.close()
+            raise
+
+    def submit(self, prompt: Prompt, sampling: Sampling, on_event: OnEvent | None = None) -> Generation:
+        """Queues a prompt and returns at once. `on_event` is called on the inference thread with every
+        TokenEvent and, last, with Finished; it must not block.
+
+        Raises ContextExceeded for a prompt that does not leave room for a token, InvalidRequest for messages
+        or a constraint that cannot be used, GenerationFailed when the engine is closed.
+        """
+        text = self._text_of(prompt)
+        with self._vocabulary_lock:
+            self._require_open()
+            tokens = self._tokenize(text)
+            sampler = new_sampler(self._model, sampling)
+        generation = Generation(self._scheduler.wake)
+        try:
+            self._scheduler.submit(Sequence(tokens, sampling, sampler, generation, on_event))
+        except GenerationFailed:
+            sampler.close()
+            raise
+        return generation
+
+    def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Finished:
+        """submit() and the wait for its outcome; raises the outcome's error if it has one."""
+        finished = self.submit(prompt, sampling or Sampling()).wait()
+        if finished.error is not None:
+            raise finished.error
+        return finished
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """How many tokens a prompt has, however many the context holds."""
+        text = self._text_of(prompt)
+        with self._vocabulary_lock:
+            self._require_open()
+            return len(self._model.tokenize(text))
+
+    def stats(self) -> EngineStats:
+        """What the engine is doing, and its totals."""
+        return self._scheduler.stats()
+
+    def close(self) -> None:
+        """Ends the inference thread after the step at hand and frees llama.cpp's memory. Generations that are
+        not done finish with an error. Calling it again does nothing."""
+        with self._vocabulary_lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._scheduler.stop()
+        self._thread.join()
+        self._context.close()
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _text_of(self, prompt: Prompt) -> str:
+        text = prompt if isinstance(prompt, str) else self._template.render(prompt)
+        if not text:
+            raise InvalidRequest("the prompt is empty", field="prompt")
+        return text
+
+    def _tokenize(self, text: str) -> Tokens:
+        """The tokens of a prompt that fits; one that cannot fit is refused before it is tokenized."""
+        room = self.info.context_tokens
+        least = len(text) // self._model.longest_token_bytes
+        tokens = self._model.tokenize(text) if least < room else None
+        if tokens is None or len(tokens) >= room:
+            count = f"at least {least}" if tokens is None else str(len(tokens))
+            raise ContextExceeded(
+                f"the prompt has {count} tokens; the context of {self.info.name} holds {room}", field="prompt"
+            )
+        if not len(tokens):
+            raise InvalidRequest("the prompt has no tokens", field="prompt")
+        return tokens
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise GenerationFailed("the engine is closed")
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _template_of(model: Model) -> ChatTemplate:
+    source = model.header.text("tokenizer.chat_template")
+    try:
+        return ChatTemplate(source, bos_text=model.bos_text, eos_text=model.eos_text)
+    except ModelUnusable as error:
+        raise ModelUnusable(f"the model file {model.path} is not usable: {error.message}") from error
+
+
+def _check_numbers(slots: int, context_tokens: int | None, batch_tokens: int, threads: int | None) -> None:
+    if not 1 <= slots <= MAX_SLOTS:
+        raise ConfigurationError(f"slots is {slots}; 1 to {MAX_SLOTS} are possible", field="slots")
+    numbers = {"context_tokens": context_tokens, "batch_tokens": batch_tokens, "threads": threads}
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name} is {value}; it is at least 1", field=name)
