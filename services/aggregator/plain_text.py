@@ -1,0 +1,39 @@
+"""The plain form of a text before anything is read from it, and how much of it is looked at.
+
+At most `WINDOW` characters of each end of a text are looked at, so that a very long text costs no
+more than a long one (Unicode's canonical ordering alone takes quadratic time on hostile input).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+WINDOW = 4_096
+
+_GROUPING_SPACE = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
+_BEFORE_VULGAR_FRACTION = re.compile("(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])")
+_PLAIN_SIGNS = str.maketrans(
+    {"\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2212": "-", "\u2044": "/", "\u2019": "'"}
+)
+
+
+def clean(text: str) -> str:
+    """`text` with compatibility characters, dashes and apostrophes in their plain form."""
+    text = _BEFORE_VULGAR_FRACTION.sub(" ", _GROUPING_SPACE.sub("", text))
+    return unicodedata.normalize("NFKC", text).translate(_PLAIN_SIGNS)
+
+
+def fold(text: str) -> str:
+    """`text` cleaned and without case."""
+    return clean(clean(text).casefold())
+
+
+def end_of(text: str) -> str:
+    """The last part of `text`, cleaned."""
+    return clean(text[-WINDOW:])
+
+
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The last place in `text` that `pattern` fits."""
+    return max(pattern.finditer(text), key=re.Match.start, default=None)

@@ -1,0 +1,50 @@
+"""What a strategy is given: the ballots of one question, and what is known beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from schemas.replies import Decision
+from services.aggregator.history import NO_HISTORY, AgentHistory
+
+FEWEST_OPTIONS = 2
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """One agent's answer: its text, and what was read from it (None if nothing could be: it abstains)."""
+
+    agent: str
+    text: str
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class StrategyContext:
+    """What a strategy may know beside the ballots.
+
+    `seed` decides ties; from the same request it must always be the same (its id will do), so that
+    any aggregator decides alike. `options` is the number of options of a closed question, None for
+    an open one. `history` has the agents of whom something is known.
+    """
+
+    seed: str
+    options: int | None = None
+    history: Mapping[str, AgentHistory] = field(default_factory=dict)
+
+    def history_of(self, agent: str) -> AgentHistory:
+        """What is known of an agent; an empty history if nothing is."""
+        return self.history.get(agent, NO_HISTORY)
+
+    def options_for(self, ballots: Sequence[Ballot]) -> int:
+        """K: the options of a closed question, the distinct answers to an open one; at least 2."""
+        distinct = len({ballot.answer for ballot in ballots} - {None})
+        return max(FEWEST_OPTIONS, distinct if self.options is None else self.options)
+
+
+Strategy = Callable[[Sequence[Ballot], StrategyContext], Decision]
+"""A strategy is a pure function: the same ballots and context always give the same decision.
+
+Ballots come in an order that does not depend on who answered first (that of the request's members).
+"""

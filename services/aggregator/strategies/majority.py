@@ -1,0 +1,14 @@
+"""Majority vote (self-consistency; Wang et al. 2022, arXiv:2203.11171): the answer that most agents gave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from schemas.replies import Decision
+from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.tally import tally
+
+
+def majority(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+    """Every agent that has an answer has one vote."""
+    return tally("majority", ballots, {ballot.agent: 1.0 for ballot in ballots}, context.seed)
