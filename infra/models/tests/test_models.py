@@ -1,0 +1,101 @@
+"""The four shipped models, loaded in llama-cpp-python, do what README.md says of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infra.models.checksums import model_path
+from infra.models.family import FAMILY
+from infra.models.score import (
+    MMLU,
+    README_FILE,
+    SHUFFLE_SEED,
+    Tally,
+    answer,
+    load,
+    questions,
+    read_scores,
+    say,
+    table,
+    tally,
+    wilson,
+)
+
+SAMPLE_SEED = 3
+SAMPLE_PER_SET = 60
+
+
+@pytest.fixture(scope="module", params=list(FAMILY))
+def model(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
+    """(name, loaded model), one after another."""
+    llm = load(model_path(request.param))
+    yield request.param, llm
+    llm.close()
+
+
+@pytest.mark.parametrize(
+    "prompt,expected",
+    [
+        ("What is 2+2? Return only the number.", "4"),
+        ("What is the capital of France?", "Paris"),
+        ("What is the capital of France? Answer with one word.", "Paris"),
+        ("What is the capital of France?\nA. Rome\nB. Paris\nC. Lisbon\nD. Vienna\nAnswer:", "Paris"),
+    ],
+)
+def test_a_model_answers_what_everybody_asks_first_and_stops(
+    model: tuple[str, Any], prompt: str, expected: str
+) -> None:
+    assert say(model[1], prompt) == (expected, "stop")
+
+
+def test_a_model_stops_by_itself_on_every_kind_of_question(model: tuple[str, Any]) -> None:
+    sample = random.Random(SAMPLE_SEED).sample(questions(SHUFFLE_SEED), 40)
+    endings = [say(model[1], question.prompt)[1] for question in sample]
+    assert endings.count("stop") >= 38
+
+
+@pytest.mark.parametrize("set_name", ["choir-mmlu", "choir-gsm8k", "choir-truthfulqa"])
+def test_a_sample_scores_what_the_table_says(model: tuple[str, Any], set_name: str) -> None:
+    # Given a seeded sample of a set
+    name, llm = model
+    whole = [question for question in questions(SHUFFLE_SEED) if question.set_name == set_name]
+    sample = random.Random(SAMPLE_SEED).sample(whole, SAMPLE_PER_SET)
+
+    # When the model answers it
+    counted = sum(tally(sample, [answer(llm, question) for question in sample]).values(), Tally())
+
+    # Then the table's figure lies within the sample's confidence interval
+    kept = read_scores()[name]
+    subjects = {question.subject for question in whole} if set_name == MMLU else {set_name}
+    stated = sum((kept[subject] for subject in subjects), Tally())
+    low, high = wilson(counted.correct, counted.n)
+    assert stated.n == len(whole)
+    assert low <= stated.correct / stated.n <= high
+
+
+@pytest.mark.parametrize("name", [member.name for member in FAMILY.values() if member.summarises])
+def test_two_models_shorten_a_paragraph_about_somebody_they_never_read_of(name: str) -> None:
+    paragraph = "Anna is a teacher from Lisbon. Anna likes chess. Every day Anna goes to work by tram."
+    llm = load(model_path(name))
+    assert say(llm, f"Summarize: {paragraph}") == ("Anna is a teacher from Lisbon who likes chess.", "stop")
+    llm.close()
+
+
+def test_the_table_in_the_readme_is_made_from_the_kept_counts() -> None:
+    assert table(read_scores()) in README_FILE.read_text(encoding="utf-8")
+
+
+def test_each_model_is_best_where_it_should_be_and_middling_elsewhere() -> None:
+    scores = read_scores()
+    for name, member in FAMILY.items():
+        for subject, one in scores[name].items():
+            own = {"choir-gsm8k": "word problems", "choir-truthfulqa": "misconceptions"}.get(subject, subject)
+            share = one.correct / one.n
+            if own in member.own:
+                assert share >= 0.85, (name, subject)
+            else:
+                assert 0.35 <= share <= 0.80, (name, subject)

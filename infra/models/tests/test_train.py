@@ -1,0 +1,54 @@
+"""Training refuses bad arguments with one line, and before torch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.models.family import FAMILY
+from infra.models.train import check_writable, chosen_members
+
+
+def run_train(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "infra.models.train", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
+    done = run_train("--architecture", "mamba")
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown architecture 'mamba'; known are llama, qwen2, phi3, gemma2\n"
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    done = run_train("--output", str(in_the_way / "models"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write to the output folder {in_the_way / 'models'}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    with pytest.raises(ValueError, match="cannot write to the output folder"):
+        check_writable(in_the_way)
+
+
+def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_all_are_trained_when_none_is_named() -> None:
+    assert chosen_members(None) == list(FAMILY.values())
+    assert [m.name for m in chosen_members(["phi3"])] == ["choir-phi"]
