@@ -94,10 +94,9 @@ class TaskCompleted(Event):
 
 
 class TaskRetried(Event):
-    """A task went back to the queue."""
+    """A command went back to the queue."""
 
     kind: Literal["task_retried"] = "task_retried"
-    model: str
     delivery: int
     error: ErrorBody
 

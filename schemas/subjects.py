@@ -209,6 +209,12 @@ def score_key(agent: str) -> str:
     return f"agent.{encode_token(agent)}"
 
 
+def agent_of_score(key: str) -> str | None:
+    """The agent whose history is under a key of the scores bucket; None for other keys."""
+    kind, _, token = key.partition(".")
+    return decode_token(token) if kind == "agent" else None
+
+
 def feedback_key(request_id: str) -> str:
     """The key that says that a request's feedback has been counted."""
     return f"feedback.{request_id}"

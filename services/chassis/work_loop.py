@@ -20,7 +20,6 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
@@ -33,9 +32,10 @@ from schemas.errors import (
     InternalError,
     PoisonMessage,
 )
+from schemas.events import MessageDied, TaskRetried
 from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
-from services.chassis.storage import Storage
+from services.chassis.service import Mesh
 
 HEARTBEAT_S = ACK_WAIT_S / 3
 BACKGROUND_DELAY_S = 0.002
@@ -97,17 +97,17 @@ class WorkLoop(Generic[CommandT]):
 
     def __init__(
         self,
-        storage: Storage,
-        service: str,
+        mesh: Mesh,
         command_type: type[CommandT],
         stream: str,
         consumers: Sequence[str],
         slots: int,
         worker: Worker[CommandT],
     ) -> None:
-        self._storage = storage
-        self._client: Client = storage.client
-        self._service = service
+        self._storage = mesh.storage
+        self._client = mesh.client
+        self._events = mesh.events
+        self._service = mesh.identity.service
         self._command_type = command_type
         self._worker = worker
         self.slots = slots
@@ -239,11 +239,11 @@ class WorkLoop(Generic[CommandT]):
         try:
             command = cast(CommandT, self._command_type.model_validate_json(delivery.msg.data))
         except ValidationError as error:
-            await self._bury(delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}"))
+            await self._refuse(delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}"))
             return
         if delivery.count > MAX_ATTEMPTS:
             poison = PoisonMessage(f"delivered {delivery.count} times and never finished")
-            await self._storage.bury(self._service, command.request_id, delivery.msg.data, poison.message)
+            await self._bury(command.request_id, delivery, poison)
             await self._give_up(command, poison)
             await delivery.msg.ack()
             return
@@ -251,8 +251,7 @@ class WorkLoop(Generic[CommandT]):
             await self._within_deadline(command, delivery)
         except Retry as retry:
             if delivery.count < MAX_ATTEMPTS:
-                log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
-                await delivery.msg.nak(delay=retry.delay_s)
+                await self._send_back(command, delivery, retry)
                 return
             await self._give_up(command, retry.error)
         await delivery.msg.ack()
@@ -274,8 +273,9 @@ class WorkLoop(Generic[CommandT]):
             log.exception("a handler failed", request_id=command.request_id)
             if delivery.count < 3:
                 raise Retry(InternalError(f"{type(error).__name__} in {self._service}")) from error
-            await self._storage.bury(self._service, command.request_id, delivery.msg.data, repr(error))
-            await self._give_up(command, InternalError(f"{type(error).__name__} in {self._service}"))
+            failure = InternalError(f"{type(error).__name__} in {self._service}")
+            await self._bury(command.request_id, delivery, failure)
+            await self._give_up(command, failure)
 
     async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
         try:
@@ -290,9 +290,21 @@ class WorkLoop(Generic[CommandT]):
         log.warning("command ends in an error", request_id=command.request_id, code=error.code)
         await self._worker.give_up(command, error)
 
-    async def _bury(self, delivery: Delivery, error: PoisonMessage) -> None:
+    async def _send_back(self, command: CommandT, delivery: Delivery, retry: Retry) -> None:
+        log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
+        await delivery.msg.nak(delay=retry.delay_s)
+        body = retry.error.body(command.request_id)
+        await self._events.publish(
+            TaskRetried, request_id=command.request_id, delivery=delivery.count, error=body
+        )
+
+    async def _refuse(self, delivery: Delivery, error: PoisonMessage) -> None:
         """Keeps what cannot be read in DEAD, and answers its request with an error."""
         log.error("unreadable command", subject=delivery.msg.subject)
-        await self._storage.bury(self._service, delivery.request_id, delivery.msg.data, error.message)
+        await self._bury(delivery.request_id, delivery, error)
         await self._worker.refuse(delivery.request_id, PoisonMessage("the command could not be read"))
         await delivery.msg.ack()
+
+    async def _bury(self, request_id: str, delivery: Delivery, error: ChoirError) -> None:
+        await self._storage.bury(self._service, request_id, delivery.msg.data, error.message)
+        await self._events.publish(MessageDied, request_id=request_id, error=error.body(request_id))

@@ -1,0 +1,8 @@
+"""`python -m services.agent`"""
+
+from services.agent.service import Agent
+from services.agent.settings import AgentSettings
+from services.chassis.service import run_service
+
+if __name__ == "__main__":
+    run_service("agent", AgentSettings, lambda settings, _identity: Agent(settings.agent))

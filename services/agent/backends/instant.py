@@ -1,0 +1,69 @@
+"""`instant`: always the same reply, after an optional delay. It measures the mesh, not a model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from schemas.commands import ChatMessage
+from schemas.replies import TokenCount
+from schemas.sampling import Sampling
+from services.agent.backends.backend import Backend, BackendInfo, Generated, OnText
+from services.agent.settings import ModelSection
+
+DEFAULT_CONTEXT_TOKENS = 8_192
+
+
+class Instant:
+    """A reply that is known beforehand; a word counts as a token."""
+
+    def __init__(self, model: ModelSection) -> None:
+        self._words = model.reply.split(" ")
+        self._delay_s = model.delay_ms / 1000
+        context_tokens = model.context_tokens or DEFAULT_CONTEXT_TOKENS
+        self.info = BackendInfo(context_tokens=context_tokens, description="a fixed reply, for measuring")
+
+    def tokens_per_s(self) -> float | None:
+        """Nothing is generated, so nothing is measured."""
+        return None
+
+    async def generate(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        """Waits, then says its reply, word by word if somebody listens."""
+        started = time.perf_counter_ns()
+        words = self._words[: sampling.max_tokens]
+        pause_s = self._delay_s / len(words)
+        if on_text is None:
+            if self._delay_s:
+                await asyncio.sleep(self._delay_s)
+        else:
+            for index, word in enumerate(words):
+                if pause_s:
+                    await asyncio.sleep(pause_s)
+                await on_text(word if index == 0 else f" {word}")
+        return Generated(
+            text=" ".join(words),
+            finish_reason="stop" if len(words) == len(self._words) else "length",
+            prompt_tokens=count_words(messages),
+            generated_tokens=len(words),
+            eval_ns=time.perf_counter_ns() - started,
+        )
+
+    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+        """A word counts as a token."""
+        context_tokens = self.info.context_tokens or DEFAULT_CONTEXT_TOKENS
+        return TokenCount(prompt_tokens=count_words(messages), context_tokens=context_tokens)
+
+    async def close(self) -> None:
+        """There is nothing to free."""
+
+
+def count_words(messages: tuple[ChatMessage, ...]) -> int:
+    """Words of a conversation."""
+    return sum(len(message.content.split()) for message in messages)
+
+
+async def open_instant(model: ModelSection, threads: int | None) -> Backend:
+    """Ready at once."""
+    return Instant(model)

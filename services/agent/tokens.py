@@ -1,0 +1,35 @@
+"""Streams an answer's text while it is generated: plain publishes on subjects that TOKENS captures."""
+
+from __future__ import annotations
+
+from nats.aio.client import Client
+
+from schemas import subjects
+from schemas.commands import Generate
+from schemas.replies import TokenChunk
+
+
+class TokenStream:
+    """The chunks of one task, counted from 0."""
+
+    def __init__(self, client: Client, command: Generate) -> None:
+        self._client = client
+        self._command = command
+        self._subject = subjects.token(command.request_id, command.agent)
+        self.chunks = 0
+
+    async def send(self, text: str, done: bool = False) -> None:
+        """Publishes the next chunk."""
+        chunk = TokenChunk(
+            request_id=self._command.request_id,
+            agent=self._command.agent,
+            index=self.chunks,
+            text=text,
+            done=done,
+        )
+        self.chunks += 1
+        await self._client.publish(self._subject, chunk.to_bytes())
+
+    async def end(self) -> None:
+        """Publishes the last chunk, which has no text."""
+        await self.send("", done=True)

@@ -1,0 +1,154 @@
+"""One task after another: look whether it is done already, generate, store the outcome once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import ChoirError
+from schemas.events import TaskCompleted, TaskPulled
+from schemas.replies import Answer, Result, Timings
+from services.agent.backends import Backend, Generated
+from services.agent.tokens import TokenStream
+from services.chassis.service import Mesh
+
+
+class GenerateWorker:
+    """Serves one model."""
+
+    def __init__(self, mesh: Mesh, backend: Backend) -> None:
+        self._mesh = mesh
+        self._storage = mesh.storage
+        self._backend = backend
+        self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        for task in self._generating.get(request_id, ()):
+            task.cancel()
+
+    async def handle(self, command: Generate, delivery: int) -> None:
+        """Generates the answer of a task, unless its outcome is stored already."""
+        if await self._is_done(command):
+            return
+        started_s = time.time()
+        queue_ns = max(0, int((started_s - command.accepted_at_s) * 1e9))
+        await self._mesh.events.publish(
+            TaskPulled,
+            request_id=command.request_id,
+            task_id=command.task_id,
+            model=command.model,
+            delivery=delivery,
+            queue_duration_ns=queue_ns,
+        )
+        answer = await self._answer(command, queue_ns)
+        if answer is None:
+            return
+        await self._store(command, answer)
+        await self._announce(answer)
+
+    async def _is_done(self, command: Generate) -> bool:
+        """Whether the request has its result (also: a cancellation), or this task its answer.
+
+        A delivery count of 1 does not say that nobody has done this: a broker that crashed forgets.
+        """
+        reads = [self._storage.last(subjects.RESULTS_STREAM, subjects.result(command.request_id))]
+        if command.routing_slip:
+            subject = subjects.answer(command.request_id, command.round, command.agent)
+            reads.append(self._storage.last(subjects.ANSWERS_STREAM, subject))
+        return any(stored is not None for stored in await asyncio.gather(*reads))
+
+    async def _answer(self, command: Generate, queue_ns: int) -> Answer | None:
+        """The answer, or None if the request was cancelled meanwhile."""
+        started_ns = time.perf_counter_ns()
+        tokens = TokenStream(self._mesh.client, command) if command.stream else None
+        generated = await self._generate(command, tokens)
+        if generated is None:
+            return None
+        if tokens is not None:
+            await tokens.end()
+        return Answer(
+            request_id=command.request_id,
+            round=command.round,
+            agent=command.agent,
+            model=command.model,
+            instance=self._mesh.identity.instance,
+            text=generated.text,
+            finish_reason=generated.finish_reason,
+            prompt_tokens=generated.prompt_tokens,
+            generated_tokens=generated.generated_tokens,
+            timings=Timings(
+                total_duration_ns=time.perf_counter_ns() - started_ns,
+                queue_duration_ns=queue_ns + generated.queue_ns,
+                load_duration_ns=generated.load_ns,
+                prompt_eval_duration_ns=generated.prompt_eval_ns,
+                eval_duration_ns=generated.eval_ns,
+                first_token_ns=generated.first_token_ns,
+            ),
+            logprobs=generated.logprobs,
+            chunks=tokens.chunks if tokens is not None else 0,
+        )
+
+    async def _generate(self, command: Generate, tokens: TokenStream | None) -> Generated | None:
+        """Generates in a task of its own, which a cancellation of the request ends."""
+        on_text = tokens.send if tokens is not None else None
+        work = self._backend.generate(command.messages, command.sampling, on_text)
+        task = asyncio.create_task(work)
+        siblings = self._generating.setdefault(command.request_id, set())
+        siblings.add(task)
+        try:
+            done, _ = await asyncio.wait([task])
+        finally:
+            task.cancel()
+            siblings.discard(task)
+            if not siblings:
+                self._generating.pop(command.request_id, None)
+        return None if task.cancelled() else done.pop().result()
+
+    async def _store(self, command: Generate, answer: Answer) -> None:
+        """Write-once: if another agent was faster, its outcome stands."""
+        if command.routing_slip:
+            subject = subjects.answer(command.request_id, command.round, command.agent)
+            await self._storage.store_once(subject, answer.to_bytes())
+            return
+        result = Result(
+            request_id=command.request_id,
+            fingerprint=command.fingerprint,
+            topology="single",
+            text=answer.text,
+            answers=(answer,),
+            accepted_at_s=command.accepted_at_s,
+            completed_at_s=time.time(),
+        )
+        await self._storage.store_once(subjects.result(command.request_id), result.to_bytes())
+
+    async def give_up(self, command: Generate, error: ChoirError) -> None:
+        """Stores an error as the task's outcome."""
+        answer = Answer.failed(command, error, self._mesh.identity.instance)
+        if command.routing_slip:
+            subject = subjects.answer(command.request_id, command.round, command.agent)
+            await self._storage.store_once(subject, answer.to_bytes())
+        else:
+            result = Result.failed(command, error, time.time())
+            await self._storage.store_once(subjects.result(command.request_id), result.to_bytes())
+        await self._announce(answer)
+
+    async def refuse(self, request_id: str, error: ChoirError) -> None:
+        """Stores an error as the result of a request whose command cannot be read."""
+        result = Result.unreadable(request_id, error, time.time())
+        await self._storage.store_once(subjects.result(request_id), result.to_bytes())
+
+    async def _announce(self, answer: Answer) -> None:
+        await self._mesh.events.publish(
+            TaskCompleted,
+            request_id=answer.request_id,
+            task_id=answer.task_id,
+            model=answer.model,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=answer.prompt_tokens,
+            generated_tokens=answer.generated_tokens,
+            timings=answer.timings,
+            error=answer.error,
+        )

@@ -1,0 +1,59 @@
+"""`choir.feedback`: a client says what was right, and the agents' histories learn from it, once a request."""
+
+from __future__ import annotations
+
+from schemas import subjects
+from schemas.commands import Feedback
+from schemas.errors import InvalidRequest, UnknownRequest
+from schemas.events import FeedbackReceived
+from schemas.replies import FeedbackCounted, Result
+from services.aggregator.history import judge
+from services.aggregator.normalise import normalise
+from services.aggregator.scores import Scores
+from services.chassis.endpoints import Caller
+from services.chassis.service import Mesh
+
+
+class FeedbackHandler:
+    """Judges stored answers by what a client says."""
+
+    def __init__(self, mesh: Mesh, scores: Scores) -> None:
+        self._mesh = mesh
+        self._scores = scores
+
+    async def handle(self, feedback: Feedback, caller: Caller) -> None:
+        """Counts every agent that had answered as right or wrong."""
+        result = await self._result(feedback.request_id)
+        right, wrong = judge(*readings(result, feedback.correct))
+        if not await self._scores.claim(feedback.request_id):
+            await caller.send(
+                FeedbackCounted(
+                    request_id=feedback.request_id, right=right, wrong=wrong, already_counted=True
+                )
+            )
+            return
+        for agent in (*right, *wrong):
+            await self._scores.record(agent, agent in right)
+        await self._mesh.events.publish(
+            FeedbackReceived, request_id=feedback.request_id, right=right, wrong=wrong
+        )
+        await caller.send(FeedbackCounted(request_id=feedback.request_id, right=right, wrong=wrong))
+
+    async def _result(self, request_id: str) -> Result:
+        stored = await self._mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        if stored is None:
+            raise UnknownRequest(f"request_id: {request_id!r} has no result", field="request_id")
+        return Result.model_validate_json(stored.data)
+
+
+def readings(result: Result, correct: str) -> tuple[dict[str, str | None], str]:
+    """All answers and the correct one, normalised alike. InvalidRequest if `correct` cannot be read."""
+    expected = normalise(correct, result.answer_kind, result.choices)
+    if expected is None:
+        raise InvalidRequest(f"correct: {correct!r} cannot be read as an answer", field="correct")
+    given = {
+        answer.agent: normalise(answer.text, result.answer_kind, result.choices)
+        for answer in result.answers
+        if answer.error is None
+    }
+    return given, expected

@@ -1,0 +1,85 @@
+"""The accuracy histories of all agents, kept in the `choir_scores` bucket."""
+
+from __future__ import annotations
+
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.errors import BrokerUnavailable
+from services.aggregator.history import NO_HISTORY, AgentHistory
+from services.chassis.bucket_view import BucketView
+from services.chassis.logs import get_logger
+
+UPDATE_ATTEMPTS = 16
+
+log = get_logger("aggregator.scores")
+
+
+class Scores:
+    """Reads histories from a live copy, and changes them by compare-and-set."""
+
+    def __init__(self, client: Client) -> None:
+        self._js = JetStreamContext(client, timeout=2.0)
+        self._view = BucketView(client, subjects.SCORES_BUCKET, self._take, self._drop)
+        self._kv: KeyValue | None = None
+        self.histories: dict[str, AgentHistory] = {}
+
+    async def start(self) -> None:
+        """Returns when the histories of now are known."""
+        self._kv = await self._js.key_value(subjects.SCORES_BUCKET)
+        await self._view.start()
+
+    async def reload(self) -> None:
+        """Reads all histories again."""
+        await self._view.reload()
+
+    def _take(self, key: str, data: bytes) -> None:
+        agent = subjects.agent_of_score(key)
+        if agent is None:
+            return
+        try:
+            self.histories[agent] = AgentHistory.from_bytes(data)
+        except ValidationError as error:
+            log.warning("unreadable history", agent=agent, faults=error.error_count())
+
+    def _drop(self, key: str) -> None:
+        agent = subjects.agent_of_score(key)
+        if agent is not None:
+            self.histories.pop(agent, None)
+
+    async def claim(self, request_id: str) -> bool:
+        """Whether this request's feedback has not been counted yet; from now on it has."""
+        try:
+            await self._bucket().create(subjects.feedback_key(request_id), b"1")
+        except nats.js.errors.KeyWrongLastSequenceError:
+            return False
+        return True
+
+    async def record(self, agent: str, right: bool) -> None:
+        """Adds one question to an agent's history, whoever else does the same at this moment."""
+        key = subjects.score_key(agent)
+        for _ in range(UPDATE_ATTEMPTS):
+            try:
+                await self._update(key, right)
+            except nats.js.errors.KeyWrongLastSequenceError:
+                continue  # somebody else was faster: read again
+            return
+        raise BrokerUnavailable(f"the history of {agent} could not be updated", retry_after_s=1.0)
+
+    async def _update(self, key: str, right: bool) -> None:
+        try:
+            entry = await self._bucket().get(key)
+        except nats.js.errors.KeyNotFoundError:
+            await self._bucket().create(key, NO_HISTORY.after(right=right).to_bytes())
+            return
+        history = AgentHistory.from_bytes(entry.value or b"{}").after(right=right)
+        await self._bucket().update(key, history.to_bytes(), last=entry.revision)
+
+    def _bucket(self) -> KeyValue:
+        if self._kv is None:
+            raise RuntimeError("start() comes first")
+        return self._kv

@@ -1,0 +1,61 @@
+"""The aggregator as a service: a work loop on the gather queues, and the feedback endpoint."""
+
+from __future__ import annotations
+
+from nats.aio.msg import Msg
+
+from schemas import subjects
+from schemas.commands import Feedback, Gather
+from services.aggregator.feedback import FeedbackHandler
+from services.aggregator.scores import Scores
+from services.aggregator.settings import AggregatorSection
+from services.aggregator.worker import GatherWorker
+from services.chassis.endpoints import Endpoints
+from services.chassis.lease import Load
+from services.chassis.service import Mesh
+from services.chassis.work_loop import WorkLoop
+
+DESCRIPTION = "Asks the members of an ensemble and decides from their answers"
+
+
+class Aggregator:
+    """Decides ensembles. What it knows is in the streams: another one takes over where it died."""
+
+    def __init__(self, settings: AggregatorSection) -> None:
+        self._settings = settings
+
+    async def start(self, mesh: Mesh) -> None:
+        """Pulls and decides from now on."""
+        self._scores = Scores(mesh.client)
+        await self._scores.start()
+        self._worker = GatherWorker(mesh, self._scores, self._settings.poll_interval_s)
+        await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
+        self._loop = WorkLoop(
+            mesh,
+            Gather,
+            subjects.COMMANDS_STREAM,
+            [subjects.gather_consumer(priority) for priority in subjects.PRIORITIES],
+            self._settings.slots,
+            self._worker,
+        )
+        mesh.connection.on_reconnect(self._resume)
+        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
+        await self._endpoints.start()
+        await self._endpoints.add(subjects.FEEDBACK, Feedback, FeedbackHandler(mesh, self._scores).handle)
+        await self._loop.start()
+
+    async def _on_cancel(self, msg: Msg) -> None:
+        self._worker.cancel(msg.subject.rsplit(".", 1)[-1])
+
+    async def _resume(self) -> None:
+        await self._loop.resume()
+        await self._scores.reload()
+
+    async def stop(self) -> None:
+        """Finishes what is in work."""
+        await self._endpoints.stop()
+        await self._loop.stop()
+
+    def load(self) -> Load:
+        """How many ensembles are being gathered."""
+        return Load(slots=self._loop.slots, busy=self._loop.busy)
