@@ -1,0 +1,258 @@
+"""Creates the streams, consumers and buckets of the catalog on a broker, and keeps them to it.
+
+What is missing is created, what has changed is updated, and what cannot be changed on a live stream
+(where it is stored, how it retains) is refused with a message that says what differs. Running it
+twice changes nothing.
+
+    python -m infra.provision --url nats://127.0.0.1:4222 --model choir-llama
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Annotated
+
+import nats
+import nats.errors
+import structlog
+import typer
+from nats.aio.client import Client
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError
+
+from schemas import catalog
+from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
+from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
+
+NO_LIMIT = -1
+PAGE = 256
+LEAST_MARKER_S = 1.0
+LONGEST_MARKER_S = 60.0
+
+FIXED_STREAM_FIELDS = frozenset({"storage", "retention", "persist_mode"})
+"""What a broker does not change, or Choir does not want changed, once a stream holds messages."""
+
+FIXED_CONSUMER_FIELDS = frozenset({"deliver_policy", "ack_policy", "max_waiting", "replay_policy"})
+
+_RETENTION = {"limits": api.RetentionPolicy.LIMITS, "work_queue": api.RetentionPolicy.WORK_QUEUE}
+
+Differences = Mapping[str, tuple[object, object]]
+
+
+def stream_config(spec: StreamSpec) -> api.StreamConfig:
+    """The broker's form of a stream."""
+    return api.StreamConfig(
+        name=spec.name,
+        description=spec.why,
+        subjects=list(spec.subjects),
+        retention=_RETENTION[spec.retention],
+        storage=api.StorageType(spec.storage),
+        discard=api.DiscardPolicy(spec.discard),
+        discard_new_per_subject=spec.write_once,
+        max_msgs_per_subject=1 if spec.write_once else NO_LIMIT,
+        max_msgs=spec.max_messages or NO_LIMIT,
+        max_bytes=spec.max_bytes or NO_LIMIT,
+        max_age=spec.max_age_s,
+        duplicate_window=spec.duplicate_window_s,
+        republish=api.RePublish(src=spec.republish_from, dest=spec.republish_to)
+        if spec.republish_from
+        else None,
+        persist_mode=api.PersistMode.ASYNC if spec.persist_async else None,
+        allow_direct=True,
+        num_replicas=1,
+    )
+
+
+def bucket_config(spec: BucketSpec) -> api.StreamConfig:
+    """The stream behind a key-value bucket (ADR-8), with markers for keys that run out (ADR-48)."""
+    return api.StreamConfig(
+        name=f"KV_{spec.name}",
+        description=spec.why,
+        subjects=[f"$KV.{spec.name}.>"],
+        retention=api.RetentionPolicy.LIMITS,
+        storage=api.StorageType(spec.storage),
+        discard=api.DiscardPolicy.NEW,
+        max_msgs_per_subject=spec.history,
+        max_msgs=NO_LIMIT,
+        max_bytes=spec.max_bytes or NO_LIMIT,
+        max_age=spec.ttl_s,
+        duplicate_window=min(120.0, spec.ttl_s or 120.0),
+        subject_delete_marker_ttl=min(max(spec.ttl_s, LEAST_MARKER_S), LONGEST_MARKER_S)
+        if spec.ttl_s
+        else None,
+        allow_msg_ttl=True,
+        allow_rollup_hdrs=True,
+        allow_direct=True,
+        deny_delete=True,
+        num_replicas=1,
+    )
+
+
+def consumer_config(spec: ConsumerSpec) -> api.ConsumerConfig:
+    """The broker's form of a durable pull consumer."""
+    return api.ConsumerConfig(
+        name=spec.name,
+        durable_name=spec.name,
+        filter_subject=spec.filter_subject,
+        ack_policy=api.AckPolicy.EXPLICIT,
+        deliver_policy=api.DeliverPolicy.ALL,
+        replay_policy=api.ReplayPolicy.INSTANT,
+        ack_wait=spec.ack_wait_s,
+        max_deliver=spec.max_deliver,
+        max_ack_pending=spec.max_ack_pending,
+        max_waiting=spec.max_waiting,
+    )
+
+
+def differences(wanted: api.Base, found: api.Base) -> Differences:
+    """Field -> (found, wanted), for all that `wanted` says; what it leaves open may be anything."""
+    wants, finds = _plain(wanted), _plain(found)
+    # The broker leaves out what is off, so a rule that is wanted no longer shows only on its side.
+    removed: dict[str, object] = {
+        name: None for name in ("republish", "subject_delete_marker_ttl") if name in finds
+    }
+    return {
+        name: (finds.get(name), value)
+        for name, value in {**removed, **wants}.items()
+        if (finds.get(name) or None) != (value or None)
+    }
+
+
+def _plain(config: api.Base) -> dict[str, object]:
+    return {
+        name: value.value if isinstance(value, Enum) else value for name, value in config.as_dict().items()
+    }
+
+
+async def provision(nc: Client, models: Iterable[str]) -> None:
+    """Make the broker agree with the catalog, for a mesh that serves `models`.
+
+    Raises ConfigurationError for what cannot be changed, and MeshUnreachable if the broker does
+    not answer.
+    """
+    js = nc.jetstream()
+    try:
+        streams = await _existing_streams(js)
+        for wanted in (*map(stream_config, catalog.STREAMS), *map(bucket_config, catalog.BUCKETS)):
+            await _ensure_stream(js, wanted, streams.get(wanted.name or ""))
+        await _ensure_consumers(js, catalog.consumers(dict.fromkeys(models)))
+    except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
+        raise MeshUnreachable(f"the broker's JetStream does not answer: {error}") from error
+
+
+async def ensure_model(js: JetStreamContext, model: str) -> None:
+    """Make sure that work for `model` can be queued and pulled."""
+    await _ensure_consumers(js, catalog.model_consumers(model))
+
+
+async def _existing_streams(js: JetStreamContext) -> dict[str, api.StreamConfig]:
+    found: dict[str, api.StreamConfig] = {}
+    while page := await js.streams_info(offset=len(found)):
+        found |= {info.config.name or "": info.config for info in page}
+        if len(page) < PAGE:
+            break
+    return found
+
+
+async def _ensure_stream(
+    js: JetStreamContext, wanted: api.StreamConfig, found: api.StreamConfig | None
+) -> None:
+    what = f"stream {wanted.name}"
+    if found is None:
+        try:
+            await js.add_stream(wanted)
+        except APIError as error:
+            raise ConfigurationError(f"{what} could not be created: {error.description}") from error
+        return
+    changes = differences(wanted, found)
+    if not changes:
+        return
+    _refuse(what, {name: change for name, change in changes.items() if name in FIXED_STREAM_FIELDS})
+    try:
+        await js.update_stream(wanted)
+    except APIError as error:
+        raise ConfigurationError(
+            f"{what} could not be changed: {error.description} ({_said(changes)})"
+        ) from error
+    structlog.get_logger("provision").info(f"{what} updated", changes=_said(changes))
+
+
+async def _ensure_consumers(js: JetStreamContext, specs: Iterable[ConsumerSpec]) -> None:
+    existing: dict[str, dict[str, api.ConsumerConfig]] = {}
+    for spec in specs:
+        if spec.stream not in existing:
+            existing[spec.stream] = await _existing_consumers(js, spec.stream)
+        await _ensure_consumer(js, spec, existing[spec.stream].get(spec.name))
+
+
+async def _existing_consumers(js: JetStreamContext, stream: str) -> dict[str, api.ConsumerConfig]:
+    found: dict[str, api.ConsumerConfig] = {}
+    while page := await js.consumers_info(stream, offset=len(found)):
+        found |= {info.name: info.config for info in page}
+        if len(page) < PAGE:
+            break
+    return found
+
+
+async def _ensure_consumer(
+    js: JetStreamContext, spec: ConsumerSpec, found: api.ConsumerConfig | None
+) -> None:
+    wanted = consumer_config(spec)
+    what = f"consumer {spec.name} of stream {spec.stream}"
+    changes: Differences = {} if found is None else differences(wanted, found)
+    if found is not None and not changes:
+        return
+    _refuse(what, {name: change for name, change in changes.items() if name in FIXED_CONSUMER_FIELDS})
+    try:
+        await js.add_consumer(spec.stream, wanted)
+    except APIError as error:
+        raise ConfigurationError(
+            f"{what} could not be created or changed: {error.description} ({_said(changes)})"
+        ) from error
+
+
+def _refuse(what: str, changes: Differences) -> None:
+    if changes:
+        raise ConfigurationError(
+            f"{what} exists with another definition, and this cannot be changed while it lives: "
+            f"{_said(changes)}. Stop the mesh, keep what you need of it, delete it "
+            "(`nats stream rm`, or the broker's store_dir), and start again"
+        )
+
+
+def _said(changes: Differences) -> str:
+    return "; ".join(f"{name} is {found}, wanted {wanted}" for name, (found, wanted) in changes.items())
+
+
+async def _provision_at(url: str, models: list[str]) -> None:
+    try:
+        nc = await nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.2, connect_timeout=5)
+    except (OSError, nats.errors.Error) as error:
+        raise MeshUnreachable(f"no broker answers at {url}: {error}") from error
+    try:
+        await provision(nc, models)
+    finally:
+        await nc.close()
+
+
+def main(
+    url: Annotated[str, typer.Option(help="where the broker is")] = "nats://127.0.0.1:4222",
+    model: Annotated[list[str] | None, typer.Option(help="a model that the mesh serves; repeatable")] = None,
+) -> None:
+    """Create or update the streams, consumers and buckets of a mesh."""
+    models = model or []
+    try:
+        asyncio.run(_provision_at(url, models))
+    except ChoirError as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(3 if isinstance(error, MeshUnreachable) else 1) from error
+    typer.echo(
+        f"{len(catalog.STREAMS)} streams, {len(catalog.consumers(models))} consumers and "
+        f"{len(catalog.BUCKETS)} buckets are as the catalog says"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,187 @@
+"""Provisioning on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import APIError, NotFoundError
+from nats.js.kv import KV_PURGE, KeyValue
+
+from infra.provision import (
+    bucket_config,
+    consumer_config,
+    differences,
+    ensure_model,
+    provision,
+    stream_config,
+)
+from schemas import catalog, subjects
+from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
+from schemas.errors import ConfigurationError
+
+
+def with_stream(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> StreamSpec:
+    """Change one stream of the catalog."""
+    specs = {spec.name: spec for spec in catalog.STREAMS}
+    specs[name] = dataclasses.replace(specs[name], **changes)  # type: ignore[arg-type]
+    monkeypatch.setattr(catalog, "STREAMS", tuple(specs.values()))
+    return specs[name]
+
+
+async def test_the_broker_then_agrees_with_the_catalog(connection: Client) -> None:
+    js = connection.jetstream()
+    await provision(connection, ["llama3.2:3b"])
+    for wanted in (*map(stream_config, catalog.STREAMS), *map(bucket_config, catalog.BUCKETS)):
+        info = await js.stream_info(wanted.name or "")
+        assert differences(wanted, info.config) == {}, wanted.name
+    for spec in catalog.consumers(["llama3.2:3b"]):
+        consumer = await js.consumer_info(spec.stream, spec.name)
+        assert differences(consumer_config(spec), consumer.config) == {}, spec.name
+
+
+async def test_doing_it_again_changes_nothing(connection: Client) -> None:
+    js = connection.jetstream()
+    await js.publish(subjects.dead("router", "r1"), b"kept")
+    created = {info.config.name: info.created for info in await js.streams_info()}
+    await provision(connection, ["alpha"])
+    assert {info.config.name: info.created for info in await js.streams_info()} == created
+    assert (await js.stream_info(subjects.DEAD_STREAM)).state.messages == 1
+
+
+async def test_a_changed_limit_is_updated_and_the_messages_stay(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    js = connection.jetstream()
+    await js.publish(subjects.event("router", "test"), b"kept")
+    with_stream(monkeypatch, subjects.EVENTS_STREAM, max_age_s=3600.0, why="changed")
+    await provision(connection, [])
+    info = await js.stream_info(subjects.EVENTS_STREAM)
+    assert (info.config.max_age, info.config.description) == (3600.0, "changed")
+    assert info.state.messages == 1
+
+
+async def test_a_republish_rule_that_is_gone_from_the_catalog_goes_from_the_broker(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stream(monkeypatch, subjects.TOKENS_STREAM, republish_from="", republish_to="")
+    await provision(connection, [])
+    assert (await connection.jetstream().stream_info(subjects.TOKENS_STREAM)).config.republish is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"storage": "memory"}, "storage is file, wanted memory"),
+        ({"retention": "work_queue"}, "retention is limits, wanted workqueue"),
+    ],
+)
+async def test_what_cannot_change_is_refused_and_named(
+    connection: Client, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], said: str
+) -> None:
+    with_stream(monkeypatch, subjects.DEAD_STREAM, **changes)
+    with pytest.raises(ConfigurationError, match=f"stream DEAD exists(.*){said}"):
+        await provision(connection, [])
+
+
+async def test_a_stream_larger_than_the_store_is_refused_in_the_brokers_words(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stream(monkeypatch, subjects.DEAD_STREAM, max_bytes=10**13)
+    with pytest.raises(ConfigurationError, match="stream DEAD could not be changed: insufficient storage"):
+        await provision(connection, [])
+
+
+async def test_a_consumers_ack_wait_is_updated(connection: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ConsumerSpec(
+        subjects.DEAD_LETTER_CONSUMER, subjects.DEAD_STREAM, subjects.MAX_DELIVERIES_ADVISORIES, ack_wait_s=3
+    )
+    monkeypatch.setattr(catalog, "FIXED_CONSUMERS", (spec,))
+    await provision(connection, [])
+    info = await connection.jetstream().consumer_info(spec.stream, spec.name)
+    assert info.config.ack_wait == 3
+
+
+async def test_a_new_model_gets_its_queues(connection: Client) -> None:
+    js = connection.jetstream()
+    with pytest.raises(NotFoundError):
+        await js.consumer_info(
+            subjects.COMMANDS_STREAM, subjects.generate_consumer("batch", "org/new model:1b")
+        )
+    await ensure_model(js, "org/new model:1b")
+    await ensure_model(js, "org/new model:1b")
+    await js.publish(subjects.generate("batch", "org/new model:1b", "r1"), b"work")
+    consumer = subjects.generate_consumer("batch", "org/new model:1b")
+    assert (await js.consumer_info(subjects.COMMANDS_STREAM, consumer)).num_pending == 1
+
+
+async def test_an_answer_is_stored_once_and_only_the_stored_one_is_republished(connection: Client) -> None:
+    js = connection.jetstream()
+    stored = await connection.subscribe(subjects.stored_answers("r1", 0))
+    await js.publish(subjects.answer("r1", 0, "alpha"), b"first")
+    with pytest.raises(APIError) as refused:
+        await js.publish(subjects.answer("r1", 0, "alpha"), b"second")
+    assert refused.value.err_code == 10077
+    assert (await stored.next_msg(timeout=2)).data == b"first"
+    await connection.flush()
+    assert stored.pending_msgs == 0
+    kept = await js.get_msg(subjects.ANSWERS_STREAM, subject=subjects.answer("r1", 0, "alpha"), direct=True)
+    assert kept.data == b"first"
+
+
+async def test_a_full_queue_refuses_new_commands_and_keeps_the_old_ones(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    js = connection.jetstream()
+    with_stream(monkeypatch, subjects.COMMANDS_STREAM, max_messages=1)
+    await provision(connection, ["alpha"])
+    await js.publish(subjects.gather("interactive", "r1"), b"old")
+    with pytest.raises(APIError) as refused:
+        await js.publish(subjects.gather("interactive", "r2"), b"new")
+    assert refused.value.err_code == 10077
+
+
+async def test_watchers_see_a_lease_run_out(connection: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a bucket like the one of the leases, whose keys live for a second
+    monkeypatch.setattr(catalog, "BUCKETS", (BucketSpec("test_leases", "test", storage="memory", ttl_s=1),))
+    await provision(connection, [])
+    bucket = await connection.jetstream().key_value("test_leases")
+    watcher = await bucket.watchall(ignore_deletes=False)
+    await bucket.put("agent.alpha", b"here")
+    # When nobody renews it, then the watcher sees it, and later its end
+    seen: list[KeyValue.Entry] = []
+    async with asyncio.timeout(5):
+        while not seen or seen[-1].operation != KV_PURGE:
+            update = await watcher.updates(timeout=5)  # type: ignore[no-untyped-call]
+            if update is not None:
+                seen.append(update)
+    assert seen[0].value == b"here"
+    await watcher.stop()  # type: ignore[no-untyped-call]
+
+
+async def test_the_command_says_that_no_broker_answers() -> None:
+    from typer import Typer
+    from typer.testing import CliRunner
+
+    from infra.provision import main
+
+    app = Typer()
+    app.command()(main)
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["--url", "nats://127.0.0.1:9"])
+    assert result.exit_code == 3
+    assert "no broker answers at nats://127.0.0.1:9" in result.output
+
+
+async def test_the_command_provisions(mesh_url: str) -> None:
+    from typer import Typer
+    from typer.testing import CliRunner
+
+    from infra.provision import main
+
+    app = Typer()
+    app.command()(main)
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["--url", mesh_url, "--model", "epsilon"])
+    assert result.exit_code == 0, result.output
+    assert "5 buckets" in result.output
