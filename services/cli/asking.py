@@ -1,0 +1,62 @@
+"""From what a caller says to a request of the client surface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, TypeVar
+
+from pydantic import ValidationError
+
+from schemas.commands import Ask, ChatMessage
+from schemas.errors import InvalidRequest
+from schemas.message import Message
+from schemas.sampling import Sampling
+from schemas.subjects import Priority
+from services.chassis.identity import new_id
+
+RequestT = TypeVar("RequestT", bound=Message)
+
+
+class AskOptions(TypedDict, total=False):
+    """What can be said beside the prompt: the fields of `Ask`, and those of `Sampling` among them."""
+
+    request_id: str | None
+    messages: Sequence[ChatMessage | Mapping[str, str]]
+    model: str | None
+    models: Sequence[str]
+    strategies: Sequence[str]
+    choices: Sequence[str]
+    answer_kind: str
+    max_agents: int | None
+    quorum: int | None
+    timeout_s: float
+    priority: Priority
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    stop: Sequence[str]
+    json_schema: dict[str, Any] | None
+    grammar: str | None
+    logprobs: int
+
+
+def build_ask(prompt: str | None, options: AskOptions, *, stream: bool = False) -> Ask:
+    """The request, always with a request_id. InvalidRequest names the field that is wrong."""
+    sampling = {name: value for name, value in options.items() if name in Sampling.model_fields}
+    fields = {name: value for name, value in options.items() if name not in sampling}
+    fields |= {"prompt": prompt, "sampling": sampling, "stream": stream}
+    fields["request_id"] = options.get("request_id") or new_id()
+    return build(Ask, fields)
+
+
+def build(request_type: type[RequestT], fields: Mapping[str, Any]) -> RequestT:
+    """A request of the client surface. InvalidRequest names the field that is wrong."""
+    try:
+        return request_type.model_validate(fields)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = [str(part) for part in fault["loc"] if part != "sampling"]
+        field = ".".join(place) or fault.get("ctx", {}).get("field", "request")
+        raise InvalidRequest(f"{field}: {fault['msg']}", field=field) from error

@@ -1,0 +1,180 @@
+"""The Python client: ask the mesh from any program.
+
+    async with Choir() as mesh:
+        result = await mesh.ask("What is the capital of France?", strategies=["majority"])
+        print(result.text)
+
+Every wait has a deadline, and every failure is one of the errors in `schemas.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TypeVar, Unpack
+
+from schemas import subjects
+from schemas.commands import Cancel, Feedback, Fetch
+from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
+from schemas.message import Message
+from schemas.nodes import NodeLease
+from schemas.replies import (
+    Accepted,
+    Cancelled,
+    FeedbackCounted,
+    ModelsReply,
+    ModelSummary,
+    NodesReply,
+    Result,
+    StatusReply,
+    TokenChunk,
+)
+from services.cli.asking import AskOptions, build, build_ask
+from services.cli.link import HOW_TO_START, open_link
+from services.cli.mailbox import Mailbox, Unanswered, read
+from services.cli.mesh_url import find_mesh
+from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
+
+CALL_PATIENCE_S = 4.0
+TRANSIENT = (Unanswered, BrokerUnavailable)
+
+ReplyT = TypeVar("ReplyT", bound=Message)
+
+
+class Choir:
+    """A mesh, as a client sees it. Use it as an asynchronous context manager.
+
+    `url` is where the broker is; without it the client looks where `find_mesh` says. Opening raises
+    MeshUnreachable if no broker answers. Afterwards a lost connection is made again by itself.
+    """
+
+    def __init__(self, url: str | None = None, *, name: str = "choir-client") -> None:
+        self._url = url
+        self._name = name
+        self._mailbox = Mailbox()
+        self._stack = AsyncExitStack()
+        self._open = False
+
+    async def __aenter__(self) -> Choir:
+        link = open_link(find_mesh(self._url), self._name, self._mailbox.interrupted)
+        await self._mailbox.start(await self._stack.enter_async_context(link))
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        await self._stack.aclose()
+
+    async def ask(self, prompt: str | None = None, **options: Unpack[AskOptions]) -> Result:
+        """The result of a request; its error is raised.
+
+        `model` asks one model. Otherwise an ensemble answers: `models` (all if empty), decided by each of
+        `strategies`. If the router, an agent or the broker dies meanwhile, the same request goes on.
+        """
+        async for reply in self._pursue(prompt, options, stream=False):
+            if isinstance(reply, Result):
+                result = reply
+        return result
+
+    def ask_stream(
+        self, prompt: str | None = None, **options: Unpack[AskOptions]
+    ) -> AsyncGenerator[TokenChunk | Result, None]:
+        """The text while it is generated, chunk by chunk, then the result; its error is raised.
+
+        After a lost connection the stream goes on where it stopped: no chunk is missing or doubled.
+        """
+        return self._pursue(prompt, options, stream=True)
+
+    def _pursue(
+        self, prompt: str | None, options: AskOptions, *, stream: bool
+    ) -> AsyncGenerator[TokenChunk | Result, None]:
+        ask = build_ask(prompt, options, stream=stream)
+        self._check_open()
+        return Pursuit(self._mailbox, ask).replies()
+
+    async def submit(self, prompt: str | None = None, **options: Unpack[AskOptions]) -> str:
+        """Has the request stored and returns its id; `fetch` gives the result later."""
+        ask = build_ask(prompt, options)
+        accepted = await self._call(subjects.SUBMIT, ask, Accepted)
+        return accepted.request_id
+
+    async def fetch(self, request_id: str, wait_s: float = 0.0) -> Result:
+        """The result of a request, waiting for it up to `wait_s`; its error is raised.
+
+        Raises NotReady if there is none yet, UnknownRequest if nobody knows of the request.
+        """
+        end_s = time.monotonic() + wait_s
+        while True:
+            attempt_s = time.monotonic()
+            slice_s = max(0.0, min(SLICE_S, end_s - attempt_s))
+            fetch = build(Fetch, {"request_id": request_id, "wait_s": slice_s})
+            try:
+                return await self._call(subjects.FETCH, fetch, Result, slice_s, transient=TRANSIENT)
+            except NotReady:
+                if time.monotonic() >= end_s:
+                    raise
+            await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
+
+    async def cancel(self, request_id: str) -> bool:
+        """Gives up a request; False if it had its result already."""
+        cancel = build(Cancel, {"request_id": request_id})
+        return (await self._call(subjects.CANCEL, cancel, Cancelled)).cancelled
+
+    async def feedback(self, request_id: str, correct: str) -> FeedbackCounted:
+        """Says what the right answer was, so that the weights of the agents learn."""
+        feedback = build(Feedback, {"request_id": request_id, "correct": correct})
+        return await self._call(subjects.FEEDBACK, feedback, FeedbackCounted)
+
+    async def nodes(self) -> tuple[NodeLease, ...]:
+        """All live service instances."""
+        return (await self._call(subjects.NODES, None, NodesReply)).nodes
+
+    async def models(self) -> tuple[ModelSummary, ...]:
+        """All models that can be asked."""
+        return (await self._call(subjects.MODELS, None, ModelsReply)).models
+
+    async def status(self) -> StatusReply:
+        """The mesh at a glance."""
+        return await self._call(subjects.STATUS, None, StatusReply)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise MeshUnreachable("not connected: use `async with Choir() as mesh:`")
+
+    async def _call(
+        self,
+        subject: str,
+        request: Message | None,
+        reply_type: type[ReplyT],
+        wait_s: float = 0.0,
+        transient: tuple[type[Exception], ...] = (*TRANSIENT, NotReady),
+    ) -> ReplyT:
+        """One request and its one reply, tried again for a little longer than `wait_s`."""
+        self._check_open()
+        payload = b"" if request is None else request.to_bytes()
+        end_s = time.monotonic() + wait_s + CALL_PATIENCE_S
+        while True:
+            try:
+                return await self._try_call(subject, payload, reply_type, wait_s)
+            except transient as error:
+                if time.monotonic() >= end_s:
+                    raise self._unreachable(subject, error) from error
+            await asyncio.sleep(PAUSE_S)
+
+    async def _try_call(
+        self, subject: str, payload: bytes, reply_type: type[ReplyT], wait_s: float
+    ) -> ReplyT:
+        async with self._mailbox.post(subject, payload) as letters:
+            return read(await letters.next(wait_s + REPLY_MARGIN_S), reply_type)
+
+    def _unreachable(self, subject: str, error: Exception) -> ChoirError:
+        if isinstance(error, ChoirError):
+            return error
+        if not self._mailbox.connected:
+            return MeshUnreachable(f"the broker has gone; {HOW_TO_START}")
+        return MeshUnreachable(f"the broker answers, but nobody does on {subject}; {HOW_TO_START}")

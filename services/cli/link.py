@@ -1,0 +1,98 @@
+"""The connection of a client: one attempt to reach the broker, then reconnection without end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+
+from schemas.errors import ConfigurationError, MeshUnreachable, PayloadTooLarge
+from services.chassis.settings import MeshSection
+
+CONNECT_PATIENCE_S = 2.0
+RECONNECT_WAIT_S = 0.25
+CLOSE_PATIENCE_S = 2.0
+PENDING_BYTES = 64 * 1024 * 1024
+INBOX_PREFIX = "_INBOX_client"
+ENVELOPE_BYTES = 512
+"""What subject and headers add to a message at most: they count as payload too."""
+
+HOW_TO_START = "start one here with `choir up` or `choir demo`, or set CHOIR_MESH__URL to where one runs"
+
+
+@asynccontextmanager
+async def open_link(mesh: MeshSection, name: str, on_reconnect: Callable[[], None]) -> AsyncIterator[Client]:
+    """A connected client, closed at the end; MeshUnreachable if no broker answers within two seconds."""
+    client = Client()
+    faults: list[Exception] = []
+
+    async def failed(error: Exception) -> None:
+        faults.append(error)
+        del faults[:-1]
+
+    async def reconnected() -> None:
+        on_reconnect()
+
+    try:
+        await _connect(client, mesh, name, faults, error_cb=failed, reconnected_cb=reconnected)
+        yield client
+    finally:
+        with contextlib.suppress(TimeoutError, nats.errors.Error, OSError):
+            async with asyncio.timeout(CLOSE_PATIENCE_S):
+                await client.close()
+
+
+async def _connect(
+    client: Client,
+    mesh: MeshSection,
+    name: str,
+    faults: list[Exception],
+    **callbacks: Callable[..., Awaitable[None]],
+) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_PATIENCE_S):
+            await client.connect(
+                [mesh.url],
+                name=name,
+                user=mesh.user,
+                password=mesh.password,
+                inbox_prefix=INBOX_PREFIX,
+                max_reconnect_attempts=-1,
+                pending_size=PENDING_BYTES,
+                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
+                **callbacks,  # type: ignore[arg-type]
+            )
+    except TimeoutError as error:
+        why = f" ({said(faults[-1])})" if faults else ""
+        raise MeshUnreachable(
+            f"no broker answers at {without_password(mesh.url)}{why}; {HOW_TO_START}"
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"mesh.url: {mesh.url!r} is not a URL: {error}", field="mesh.url") from error
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def said(error: Exception) -> str:
+    """What an error says of itself, or else its name."""
+    return str(error) or type(error).__name__
+
+
+def check_payload(client: Client, payload: bytes) -> None:
+    """Raises PayloadTooLarge for what the broker would answer with a dropped connection."""
+    limit = client.max_payload - ENVELOPE_BYTES
+    if len(payload) > limit:
+        raise PayloadTooLarge(
+            f"prompt: the request has {len(payload)} bytes, the broker carries {limit}; "
+            "shorten it, or raise max_payload in section [broker]",
+            field="prompt",
+        )

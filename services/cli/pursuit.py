@@ -1,0 +1,137 @@
+"""Following one request to its result, whatever dies on the way.
+
+The request is sent once. When its reply does not come (the router died, the connection was lost), the
+client does not guess: it asks for the result under the same id, from the last token on that it has, and
+only if no router knows of the request it is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from schemas import subjects
+from schemas.commands import Ask, Fetch
+from schemas.errors import (
+    BrokerUnavailable,
+    ChoirError,
+    DeadlineExceeded,
+    MeshUnreachable,
+    NotReady,
+    UnknownRequest,
+)
+from schemas.replies import Result, TokenChunk
+from services.cli.link import HOW_TO_START
+from services.cli.mailbox import Mailbox, Unanswered, kind_of, read
+
+GRACE_S = 12.0
+"""How long after a request's own deadline its result may still be on the way."""
+ROUTER_PATIENCE_S = 4.0
+"""How long a first router is waited for: the time in which a supervisor starts another one."""
+SLICE_S = 5.0
+"""How long silence is borne before the client asks for the result again."""
+REPLY_MARGIN_S = 1.5
+PAUSE_S = 0.2
+
+
+class Position:
+    """How far the text of each agent has been received."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self._next_index: dict[str, int] = {}
+
+    def advance(self, chunk: TokenChunk) -> bool:
+        """Whether the chunk is new. One that was generated again after a failure is not."""
+        if chunk.sequence is not None:
+            self.sequence = max(self.sequence, chunk.sequence)
+        if chunk.index < self._next_index.get(chunk.agent, 0):
+            return False
+        self._next_index[chunk.agent] = chunk.index + 1
+        return True
+
+
+class Pursuit:
+    """One request, on its way."""
+
+    def __init__(self, mailbox: Mailbox, ask: Ask) -> None:
+        self._mailbox = mailbox
+        self._ask = ask
+        self._position = Position()
+        self._started_s = time.monotonic()
+        self._taken = False  # a router may have accepted it
+        self._heard = False  # some router has replied
+
+    @property
+    def _left_s(self) -> float:
+        return self._started_s + self._ask.timeout_s + GRACE_S - time.monotonic()
+
+    async def replies(self) -> AsyncGenerator[TokenChunk | Result, None]:
+        """Token chunks, if the request streams, then the result. Raises the typed error instead of it."""
+        trouble: ChoirError | None = None
+        while self._left_s > 0:
+            attempt_s = time.monotonic()
+            try:
+                async with aclosing(self._attempt()) as replies:
+                    async for reply in replies:
+                        yield reply
+                        if isinstance(reply, Result):
+                            return
+            except Unanswered as nothing:
+                trouble = self._on_silence(nothing)
+            except (NotReady, BrokerUnavailable) as error:
+                self._taken, trouble = True, error
+            except UnknownRequest as error:
+                self._taken, trouble = False, error
+            await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
+        raise self._given_up(trouble)
+
+    async def _attempt(self) -> AsyncGenerator[TokenChunk | Result, None]:
+        """Sends the request, or asks for its result once it has been sent, and passes on what comes."""
+        subject, request, wait_s = self._next_request()
+        async with self._mailbox.post(subject, request.to_bytes()) as letters:
+            while True:
+                msg = await letters.next(wait_s + REPLY_MARGIN_S)
+                self._heard = True
+                if kind_of(msg) != "token":
+                    yield read(msg, Result)
+                    return
+                chunk = read(msg, TokenChunk)
+                if self._position.advance(chunk):
+                    yield chunk
+
+    def _next_request(self) -> tuple[str, Ask | Fetch, float]:
+        """Where to send what, and how long its reply may take."""
+        if not self._taken:
+            return subjects.ASK, self._ask, SLICE_S
+        wait_s = max(0.0, min(SLICE_S, self._left_s))
+        fetch = Fetch(
+            request_id=self._ask.request_id or "",
+            wait_s=wait_s,
+            stream=self._ask.stream,
+            after_sequence=self._position.sequence,
+        )
+        return subjects.FETCH, fetch, wait_s
+
+    def _on_silence(self, nothing: Unanswered) -> ChoirError:
+        """What silence means; MeshUnreachable if there has been no sign of a router for too long."""
+        if not nothing.nobody:
+            self._taken = True
+            return DeadlineExceeded("no reply")
+        error = MeshUnreachable(f"the broker answers, but no router does; {HOW_TO_START}")
+        if not (self._taken or self._heard) and time.monotonic() > self._started_s + ROUTER_PATIENCE_S:
+            raise error
+        return error
+
+    def _given_up(self, trouble: ChoirError | None) -> ChoirError:
+        if isinstance(trouble, MeshUnreachable):
+            return trouble
+        request = f"request {self._ask.request_id}"
+        if not self._mailbox.connected:
+            return MeshUnreachable(f"the broker has gone; fetch the result of {request} when it is back")
+        return DeadlineExceeded(
+            f"no result of {request} within {self._ask.timeout_s:g} s and {GRACE_S:g} s of grace; "
+            "fetch it later, or ask again with more time"
+        )
