@@ -1,0 +1,349 @@
+"""One message of every type, or several where one cannot have all fields: what the golden files show."""
+
+from __future__ import annotations
+
+from schemas.commands import Ask, Cancel, ChatMessage, CountTokens, Feedback, Fetch, Gather, Generate
+from schemas.errors import ErrorBody
+from schemas.events import (
+    DecisionMade,
+    FeedbackReceived,
+    MessageDied,
+    RequestAccepted,
+    RequestCancelled,
+    RequestRefused,
+    RequestReplied,
+    ServiceStarted,
+    ServiceStopped,
+    TaskCompleted,
+    TaskPulled,
+    TaskRetried,
+)
+from schemas.message import Message
+from schemas.nodes import Gpu, NodeLease, ServedModel
+from schemas.replies import (
+    Accepted,
+    Answer,
+    Cancelled,
+    Decision,
+    ErrorReply,
+    FeedbackCounted,
+    ModelsReply,
+    ModelSummary,
+    NodesReply,
+    Result,
+    StatusReply,
+    Timings,
+    TokenChunk,
+    TokenCount,
+    Vote,
+)
+from schemas.sampling import Sampling
+
+REQUEST = "01JZ0CH0RA8W2M6Q4T7Y1B3N5P"
+FINGERPRINT = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+ACCEPTED_AT_S = 1_750_000_000.0
+COMPLETED_AT_S = 1_750_000_001.25
+DEADLINE_AT_S = 1_750_000_060.0
+
+CONVERSATION = (
+    ChatMessage(role="system", content="Answer in one word."),
+    ChatMessage(role="user", content="What is the capital of France?"),
+)
+SAMPLING = Sampling(
+    max_tokens=64,
+    temperature=0.7,
+    top_k=20,
+    top_p=0.9,
+    seed=42,
+    stop=("\n\n",),
+    json_schema={"type": "object", "properties": {"city": {"type": ["string", "null"], "default": None}}},
+    logprobs=2,
+)
+GRAMMAR_SAMPLING = Sampling(grammar='root ::= "yes" | "no"')
+
+OVERLOADED = ErrorBody(
+    code="overloaded", message="the queue of work is full", retry_after_s=2.5, request_id=REQUEST
+)
+UNKNOWN_MODEL = ErrorBody(
+    code="unknown_model",
+    message="no live agent serves 'llama3.2:3b'",
+    field="model",
+    request_id=REQUEST,
+    known=("choir-alto", "choir-bass"),
+)
+FAILED = ErrorBody(code="generation_failed", message="the backend has closed the connection")
+
+TIMINGS = Timings(
+    total_duration_ns=1_200_000_000,
+    queue_duration_ns=3_000_000,
+    load_duration_ns=5_000_000,
+    prompt_eval_duration_ns=40_000_000,
+    eval_duration_ns=1_100_000_000,
+    first_token_ns=52_000_000,
+)
+ANSWER = Answer(
+    request_id=REQUEST,
+    round=1,
+    agent="llama3.2:3b",
+    model="llama3.2:3b",
+    instance="agent-1",
+    text="Paris",
+    finish_reason="stop",
+    prompt_tokens=21,
+    generated_tokens=2,
+    timings=TIMINGS,
+    logprobs=({"token": "Paris", "logprob": -0.01, "top": [{"token": "London", "logprob": -5.5}]},),
+    chunks=2,
+)
+FAILED_ANSWER = Answer(
+    request_id=REQUEST,
+    agent="choir-bass",
+    model="choir-bass",
+    instance="agent-2",
+    finish_reason="error",
+    error=FAILED,
+)
+DECISION = Decision(
+    strategy="majority",
+    answer="paris",
+    text="Paris",
+    share=0.75,
+    margin=0.5,
+    tie=False,
+    votes=(
+        Vote(agent="llama3.2:3b", answer="paris", weight=1.0),
+        Vote(agent="choir-bass", answer=None, weight=0.0),
+    ),
+    scores={"paris": 3.0, "london": 1.0},
+    abstained=("choir-bass",),
+)
+UNDECIDED = Decision(
+    strategy="weighted",
+    share=0.0,
+    margin=0.0,
+    tie=False,
+    votes=(Vote(agent="choir-bass", weight=0.0),),
+    scores={},
+    abstained=("choir-bass",),
+)
+LEASE = NodeLease(
+    service="agent",
+    instance="agent-1",
+    host="alpha",
+    pid=4711,
+    version="0.1.0",
+    state="ready",
+    started_at_s=ACCEPTED_AT_S,
+    seen_at_s=COMPLETED_AT_S,
+    models=(
+        ServedModel(
+            name="llama3.2:3b",
+            backend="llama_cpp",
+            slots=4,
+            busy=1,
+            context_tokens=4_096,
+            parameters=3_212_749_888,
+            size_bytes=2_019_377_696,
+            tokens_per_s=12.5,
+            description="a general model",
+        ),
+        ServedModel(
+            name="broken",
+            backend="llama_cpp",
+            slots=0,
+            problem=ErrorBody(code="model_unusable", message="broken.gguf is truncated"),
+        ),
+    ),
+    slots=4,
+    busy=1,
+    load_average=0.5,
+    cpu_percent=12.5,
+    memory_used_bytes=2_500_000_000,
+    host_memory_free_bytes=8_000_000_000,
+    gpus=(
+        Gpu(
+            name="GPU 0",
+            memory_total_bytes=24_000_000_000,
+            memory_free_bytes=20_000_000_000,
+            utilization_percent=7.5,
+        ),
+    ),
+    problem=ErrorBody(code="model_unusable", message="one of two models cannot be served"),
+)
+
+ROUTER = {
+    "event_id": "01JZ0EVENT0000000000000001",
+    "at_s": ACCEPTED_AT_S,
+    "service": "router",
+    "instance": "router-1",
+}
+AGENT = {**ROUTER, "service": "agent", "instance": "agent-1"}
+AGGREGATOR = {**ROUTER, "service": "aggregator", "instance": "aggregator-1"}
+REQUESTED = {
+    "request_id": REQUEST,
+    "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "span_id": "00f067aa0ba902b7",
+}
+TASK = {**REQUESTED, "task_id": ANSWER.task_id}
+
+GATHER = Gather(
+    request_id=REQUEST,
+    members=("llama3.2:3b", "choir-bass"),
+    strategies=("majority", "weighted"),
+    quorum=1,
+    choices=("London", "Paris"),
+    answer_kind="choice",
+    messages=CONVERSATION,
+    sampling=SAMPLING,
+    priority="batch",
+    stream=True,
+    fingerprint=FINGERPRINT,
+    accepted_at_s=ACCEPTED_AT_S,
+    deadline_at_s=DEADLINE_AT_S,
+)
+
+SAMPLES: dict[str, Message] = {
+    # commands
+    "ask_one_model": Ask(
+        request_id=REQUEST, prompt="What is the capital of France?", model="llama3.2:3b", stream=True
+    ),
+    "ask_ensemble": Ask(
+        messages=CONVERSATION,
+        models=("llama3.2:3b", "choir-bass"),
+        strategies=("majority", "weighted"),
+        choices=("London", "Paris"),
+        answer_kind="choice",
+        max_agents=2,
+        quorum=1,
+        sampling=SAMPLING,
+        timeout_s=30.0,
+        priority="batch",
+    ),
+    "ask_shortest": Ask(prompt="What is the capital of France?"),
+    "generate": Generate(
+        request_id=REQUEST,
+        round=1,
+        agent="llama3.2:3b",
+        model="llama3.2:3b",
+        messages=CONVERSATION,
+        sampling=GRAMMAR_SAMPLING,
+        priority="interactive",
+        stream=True,
+        fingerprint=FINGERPRINT,
+        accepted_at_s=ACCEPTED_AT_S,
+        deadline_at_s=DEADLINE_AT_S,
+        routing_slip=("aggregator",),
+    ),
+    "gather": GATHER,
+    "fetch": Fetch(request_id=REQUEST, wait_s=10.0, stream=True, after_sequence=17),
+    "cancel": Cancel(request_id=REQUEST),
+    "feedback": Feedback(request_id=REQUEST, correct="Paris"),
+    "count_tokens": CountTokens(messages=CONVERSATION),
+    # replies
+    "answer": ANSWER,
+    "answer_failed": FAILED_ANSWER,
+    "decision": DECISION,
+    "decision_without_answers": UNDECIDED,
+    "result": Result(
+        request_id=REQUEST,
+        fingerprint=FINGERPRINT,
+        topology="ensemble",
+        text="Paris",
+        answers=(ANSWER, FAILED_ANSWER),
+        decisions=(DECISION,),
+        missing=("choir-tenor",),
+        answer_kind="choice",
+        choices=("London", "Paris"),
+        accepted_at_s=ACCEPTED_AT_S,
+        completed_at_s=COMPLETED_AT_S,
+    ),
+    "result_failed": Result(
+        request_id=REQUEST,
+        fingerprint=FINGERPRINT,
+        topology="single",
+        error=FAILED,
+        accepted_at_s=ACCEPTED_AT_S,
+        completed_at_s=COMPLETED_AT_S,
+    ),
+    "token_chunk": TokenChunk(
+        request_id=REQUEST, agent="llama3.2:3b", index=1, text="ris", done=True, sequence=18
+    ),
+    "accepted": Accepted(request_id=REQUEST),
+    "cancelled": Cancelled(request_id=REQUEST, cancelled=True),
+    "feedback_counted": FeedbackCounted(
+        request_id=REQUEST, right=("llama3.2:3b",), wrong=("choir-bass",), already_counted=True
+    ),
+    "token_count": TokenCount(prompt_tokens=21, context_tokens=4_096),
+    "nodes_reply": NodesReply(nodes=(LEASE,)),
+    "models_reply": ModelsReply(
+        models=(
+            ModelSummary(
+                name="llama3.2:3b",
+                agents=("agent-1",),
+                slots=4,
+                busy=1,
+                context_tokens=4_096,
+                parameters=3_212_749_888,
+                tokens_per_s=12.5,
+                description="a general model",
+            ),
+        )
+    ),
+    "status_reply": StatusReply(
+        services={"router": 1, "agent": 4, "aggregator": 1},
+        models=("llama3.2:3b",),
+        slots=4,
+        busy=1,
+        queued=3,
+        results=120,
+        problems=("agent-2: broken.gguf is truncated",),
+    ),
+    "error_reply": ErrorReply(error=UNKNOWN_MODEL),
+    # nodes
+    "node_lease": LEASE,
+    # events
+    "service_started": ServiceStarted(**AGENT, host="alpha", pid=4711),
+    "service_stopped": ServiceStopped(**AGENT),
+    "request_accepted": RequestAccepted(
+        **ROUTER,
+        **REQUESTED,
+        topology="ensemble",
+        models=("llama3.2:3b", "choir-bass"),
+        strategies=("majority",),
+        prompt_bytes=30,
+    ),
+    "request_refused": RequestRefused(**ROUTER, request_id=REQUEST, error=OVERLOADED),
+    "request_replied": RequestReplied(**ROUTER, **REQUESTED, total_duration_ns=1_250_000_000, error=FAILED),
+    "request_cancelled": RequestCancelled(**ROUTER, **REQUESTED),
+    "task_pulled": TaskPulled(**AGENT, **TASK, model="llama3.2:3b", delivery=1, queue_duration_ns=3_000_000),
+    "task_completed": TaskCompleted(
+        **AGENT,
+        **TASK,
+        model="llama3.2:3b",
+        finish_reason="error",
+        prompt_tokens=21,
+        generated_tokens=2,
+        timings=TIMINGS,
+        error=FAILED,
+    ),
+    "task_retried": TaskRetried(**AGENT, **TASK, delivery=2, error=FAILED),
+    "decision_made": DecisionMade(
+        **AGGREGATOR,
+        **REQUESTED,
+        strategy="majority",
+        agents=4,
+        abstained=1,
+        missing=1,
+        share=0.75,
+        margin=0.5,
+        tie=False,
+    ),
+    "feedback_received": FeedbackReceived(
+        **AGGREGATOR, **REQUESTED, right=("llama3.2:3b",), wrong=("choir-bass",)
+    ),
+    "message_died": MessageDied(
+        **AGENT,
+        **TASK,
+        error=ErrorBody(code="poison_message", message="not a Generate: field model is missing"),
+    ),
+}

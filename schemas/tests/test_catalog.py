@@ -1,0 +1,232 @@
+"""The table of streams, consumers, buckets and permissions is consistent in itself."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from schemas import catalog, commands, replies, subjects
+from schemas.catalog import ACCESS, BUCKETS, ENDPOINTS, STREAMS, Access, Endpoint, StreamSpec
+from schemas.message import Message
+
+MODELS = ("llama3.2:3b", "llama3", "org/model", "*", ">", "模型")
+REQUEST = "r1"
+
+SIGNALS = (subjects.ALL_CANCELS, subjects.ALL_COUNTS)
+CONSUMERS = catalog.consumers(MODELS)
+STREAM_NAMES = {stream.name for stream in STREAMS}
+BUCKET_NAMES = {bucket.name for bucket in BUCKETS}
+
+streams = pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+accesses = pytest.mark.parametrize("access", ACCESS, ids=lambda access: access.service)
+endpoints = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.subject)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a subject can match both patterns."""
+    match one.split("."), other.split("."):
+        case [">"], [_, *_]:
+            return True
+        case [_, *_], [">"]:
+            return True
+        case [a, *rest], [b, *other_rest]:
+            if a != b and "*" not in (a, b):
+                return False
+            if not rest or not other_rest:
+                return not rest and not other_rest
+            return overlap(".".join(rest), ".".join(other_rest))
+    return False
+
+
+def inside(subject: str, pattern: str) -> bool:
+    """Whether everything that matches `subject` matches `pattern` as well."""
+    match subject.split("."), pattern.split("."):
+        case [_, *_], [">"]:
+            return True
+        case [a, *rest], [b, *pattern_rest]:
+            if b not in ("*", a) or a == ">":
+                return False
+            if not rest or not pattern_rest:
+                return not rest and not pattern_rest
+            return inside(".".join(rest), ".".join(pattern_rest))
+    return False
+
+
+def stream_named(name: str) -> StreamSpec:
+    return next(stream for stream in STREAMS if stream.name == name)
+
+
+def test_patterns_are_compared_as_the_broker_does() -> None:
+    assert overlap("a.*", "*.b")
+    assert overlap("a.>", "a.b.c")
+    assert not overlap("a.>", "a")
+    assert not overlap("a.*", "a.b.c")
+    assert inside("a.*", "a.>")
+    assert not inside("a.>", "a.*")
+
+
+def test_names_are_unique() -> None:
+    for things in (STREAMS, BUCKETS, CONSUMERS):
+        names = [thing.name for thing in things]
+        assert len(set(names)) == len(names)
+    assert len({access.service for access in ACCESS}) == len(ACCESS)
+    assert len({endpoint.subject for endpoint in ENDPOINTS}) == len(ENDPOINTS)
+
+
+def test_no_subject_is_kept_by_two_streams() -> None:
+    owned = [(stream.name, subject) for stream in STREAMS for subject in stream.subjects]
+    for (_, one), (_, other) in combinations(owned, 2):
+        assert not overlap(one, other)
+
+
+@streams
+def test_every_stream_is_bounded_and_says_why_it_exists(stream: StreamSpec) -> None:
+    assert stream.max_bytes > 0
+    assert stream.why
+    assert stream.retention == "work_queue" or stream.max_age_s > 0
+
+
+@streams
+def test_what_is_written_once_refuses_what_is_new_and_tells_what_is_stored(stream: StreamSpec) -> None:
+    if stream.write_once:
+        assert stream.discard == "new"
+        assert stream.republish_to
+
+
+@streams
+def test_republished_subjects_come_from_the_stream_and_go_back_into_none(stream: StreamSpec) -> None:
+    assert bool(stream.republish_from) == bool(stream.republish_to)
+    if stream.republish_from:
+        assert any(inside(stream.republish_from, subject) for subject in stream.subjects)
+        assert not any(overlap(stream.republish_to, kept) for other in STREAMS for kept in other.subjects)
+
+
+def test_accepting_a_request_twice_within_ten_minutes_queues_it_once() -> None:
+    commands_stream = stream_named(subjects.COMMANDS_STREAM)
+    assert commands_stream.duplicate_window_s == 600
+    assert (commands_stream.retention, commands_stream.discard, commands_stream.storage) == (
+        "work_queue",
+        "new",
+        "file",
+    )
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS, ids=lambda consumer: consumer.name)
+def test_a_consumer_filters_within_its_stream(consumer: catalog.ConsumerSpec) -> None:
+    assert any(inside(consumer.filter_subject, kept) for kept in stream_named(consumer.stream).subjects)
+    assert "." not in consumer.name
+    assert not set(consumer.name) & set(" *>/\\")
+
+
+def test_a_command_has_exactly_one_taker() -> None:
+    queue = [c for c in CONSUMERS if c.stream == subjects.COMMANDS_STREAM]
+    for one, other in combinations(queue, 2):
+        assert not overlap(one.filter_subject, other.filter_subject), "a work queue refuses such consumers"
+
+    for priority in subjects.PRIORITIES:
+        sent = [
+            subjects.gather(priority, REQUEST),
+            *(subjects.generate(priority, m, REQUEST) for m in MODELS),
+        ]
+        for subject in sent:
+            assert sum(inside(subject, consumer.filter_subject) for consumer in queue) == 1
+
+
+def test_a_model_has_a_queue_for_each_class_of_work() -> None:
+    names = [consumer.name for consumer in catalog.model_consumers("llama3.2:3b")]
+    assert names == ["generate-interactive-llama3=2E2=3A3b", "generate-batch-llama3=2E2=3A3b"]
+
+
+def test_every_command_of_a_request_is_found_by_its_id() -> None:
+    patterns = subjects.commands_of(REQUEST)
+    for priority in subjects.PRIORITIES:
+        for subject in (
+            subjects.gather(priority, REQUEST),
+            subjects.generate(priority, "org/model", REQUEST),
+        ):
+            assert sum(inside(subject, pattern) for pattern in patterns) == 1
+            assert not any(inside(subject.replace(REQUEST, "r2"), pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("subject", "stream"),
+    [
+        (subjects.generate("batch", "*", REQUEST), subjects.COMMANDS_STREAM),
+        (subjects.gather("interactive", REQUEST), subjects.COMMANDS_STREAM),
+        (subjects.answer(REQUEST, 1, ">"), subjects.ANSWERS_STREAM),
+        (subjects.result(REQUEST), subjects.RESULTS_STREAM),
+        (subjects.token(REQUEST, "org/model"), subjects.TOKENS_STREAM),
+        (subjects.event("router", "request_accepted"), subjects.EVENTS_STREAM),
+        (subjects.dead("agent", REQUEST), subjects.DEAD_STREAM),
+        (subjects.cancel_signal(REQUEST), None),
+        (subjects.count_tokens("org/model"), None),
+    ],
+)
+def test_what_is_published_is_kept_where_it_belongs(subject: str, stream: str | None) -> None:
+    keepers = [spec.name for spec in STREAMS if any(inside(subject, kept) for kept in spec.subjects)]
+    assert keepers == ([] if stream is None else [stream])
+
+
+@accesses
+def test_a_service_may_touch_only_what_exists(access: Access) -> None:
+    kept = [subject for stream in STREAMS for subject in stream.subjects]
+    republished = [stream.republish_to for stream in STREAMS if stream.republish_to]
+    served = [endpoint.subject for endpoint in ENDPOINTS if endpoint.service == access.service]
+
+    for subject in access.publishes:
+        assert any(inside(subject, known) for known in (*kept, *SIGNALS)), subject
+    for subject in access.subscribes:
+        assert any(inside(subject, known) for known in (*republished, *served, *SIGNALS)), subject
+    assert set(access.pulls) <= {consumer.stream for consumer in CONSUMERS}
+    assert set(access.reads) <= STREAM_NAMES
+    assert {*access.buckets_read, *access.buckets_written} <= BUCKET_NAMES
+
+
+@accesses
+def test_every_service_keeps_a_lease_and_tells_what_happens(access: Access) -> None:
+    assert subjects.NODES_BUCKET in access.buckets_written
+    assert subjects.ALL_EVENTS in access.publishes
+    assert subjects.ALL_DEAD in access.publishes
+
+
+@endpoints
+def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endpoint) -> None:
+    access = next(access for access in ACCESS if access.service == endpoint.service)
+    assert endpoint.subject in access.subscribes
+    assert endpoint.why
+
+
+@endpoints
+def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint) -> None:
+    assert endpoint.takes == "-" or issubclass(getattr(commands, endpoint.takes), Message)
+    assert issubclass(getattr(replies, endpoint.gives), Message)
+
+
+@endpoints
+def test_no_endpoint_is_kept_by_a_stream(endpoint: Endpoint) -> None:
+    assert not any(overlap(endpoint.subject, kept) for stream in STREAMS for kept in stream.subjects)
+
+
+def test_every_constant_of_the_subjects_is_in_the_catalog() -> None:
+    constants = {
+        name: value for name, value in vars(subjects).items() if name.isupper() and isinstance(value, str)
+    }
+    known = (
+        STREAM_NAMES
+        | BUCKET_NAMES
+        | {subject for stream in STREAMS for subject in (*stream.subjects, stream.republish_to)}
+        | {consumer.name for consumer in CONSUMERS}
+        | {endpoint.subject for endpoint in ENDPOINTS}
+        | set(SIGNALS)
+    )
+    strays = {n: v for n, v in constants.items() if v not in known and not n.endswith("_HEADER")}
+    assert strays == {}
+    assert len(set(constants.values())) == len(constants), "two constants of the same value"
+
+
+def test_a_lease_runs_out_and_other_entries_are_as_durable_as_they_need_to_be() -> None:
+    by_name = {bucket.name: bucket for bucket in BUCKETS}
+    assert by_name[subjects.NODES_BUCKET].ttl_s == catalog.LEASE_TTL_S
+    assert by_name[subjects.SCORES_BUCKET].ttl_s == 0
+    assert by_name[subjects.SCORES_BUCKET].storage == "file"
