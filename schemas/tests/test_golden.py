@@ -17,6 +17,8 @@ from schemas.message import Message, Part
 WITHOUT_SAMPLE: set[type[BaseModel]] = {Event}
 """Classes that are only ever sent as one of their subclasses."""
 
+README = FOLDER.parent / "README.md"
+
 samples = pytest.mark.parametrize("name", SAMPLES)
 
 
@@ -56,6 +58,11 @@ def test_the_wire_format_is_that_of_the_golden_files() -> None:
 @pytest.mark.parametrize("message", MESSAGES)
 def test_every_message_has_a_sample(message: type[BaseModel]) -> None:
     assert message in {type(sample) for sample in SAMPLES.values()}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_every_message_is_in_the_table_of_the_readme(message: type[BaseModel]) -> None:
+    assert f"`{message.__name__}`" in README.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("part", by_name(set(PARTS) - WITHOUT_SAMPLE))

@@ -7,20 +7,20 @@ from services.aggregator.strategies.ballot import Ballot, Strategy, StrategyCont
 from services.aggregator.strategies.majority import majority
 from services.aggregator.strategies.weighted import weighted
 
-__all__ = ["KNOWN", "STRATEGIES", "Ballot", "Strategy", "StrategyContext", "get"]
+__all__ = ["KNOWN", "TABLE", "Ballot", "Strategy", "StrategyContext", "get"]
 
-STRATEGIES: dict[str, Strategy] = {
+TABLE: dict[str, Strategy] = {
     "majority": majority,
     "weighted": weighted,
 }
 
-KNOWN: tuple[str, ...] = tuple(STRATEGIES)
+KNOWN: tuple[str, ...] = tuple(TABLE)
 
 
 def get(name: str) -> Strategy:
     """The strategy of that name; UnknownStrategy, with the names that there are, if it has none."""
     try:
-        return STRATEGIES[name]
+        return TABLE[name]
     except KeyError:
         raise UnknownStrategy(
             f"there is no strategy {name!r}; known are: {', '.join(KNOWN)}", field="strategies", known=KNOWN
