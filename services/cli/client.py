@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TypeVar, Unpack
 
 from schemas import subjects
-from schemas.commands import Cancel, Feedback, Fetch
+from schemas.commands import Ask, Cancel, Feedback, Fetch
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
 from schemas.nodes import NodeLease
@@ -76,7 +76,7 @@ class Choir:
         `model` asks one model. Otherwise an ensemble answers: `models` (all if empty), decided by each of
         `strategies`. If the router, an agent or the broker dies meanwhile, the same request goes on.
         """
-        async for reply in self._pursue(prompt, options, stream=False):
+        async for reply in self.pursue(build_ask(prompt, options)):
             if isinstance(reply, Result):
                 result = reply
         return result
@@ -88,12 +88,10 @@ class Choir:
 
         After a lost connection the stream goes on where it stopped: no chunk is missing or doubled.
         """
-        return self._pursue(prompt, options, stream=True)
+        return self.pursue(build_ask(prompt, options, stream=True))
 
-    def _pursue(
-        self, prompt: str | None, options: AskOptions, *, stream: bool
-    ) -> AsyncGenerator[TokenChunk | Result, None]:
-        ask = build_ask(prompt, options, stream=stream)
+    def pursue(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
+        """The replies to a request that is complete: chunks if it streams, then the result."""
         self._check_open()
         return Pursuit(self._mailbox, ask).replies()
 

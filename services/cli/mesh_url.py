@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infra.state import running_mesh
 from services.chassis.settings import MeshSection, ServiceSettings, load_settings
 
 
@@ -12,10 +13,6 @@ def find_mesh(url: str | None = None) -> MeshSection:
     this host; nats://127.0.0.1:4222. Raises ConfigurationError if choir.toml cannot be read.
     """
     mesh = load_settings(ServiceSettings).mesh
-    if url is None and "url" not in mesh.model_fields_set:
-        url = _running_here()
+    if url is None and "url" not in mesh.model_fields_set and (here := running_mesh()) is not None:
+        url = here.url
     return mesh if url is None else mesh.model_copy(update={"url": url})
-
-
-def _running_here() -> str | None:
-    return None

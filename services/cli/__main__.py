@@ -1,0 +1,15 @@
+"""`choir`, or `python -m services.cli`."""
+
+import sys
+
+from services.cli.app import build_app
+from services.cli.outcome import run
+
+
+def main() -> None:
+    """Runs the command that was typed, and ends with its exit code."""
+    sys.exit(run(build_app(), sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A result for people: the text; of an ensemble every answer and every decision beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from schemas.replies import Answer, Decision, Result
+from services.cli.overview_tables import NOTHING, table
+
+NS_PER_MS = 1e6
+NS_PER_S = 1e9
+NAME_COLUMN_WIDTH = 16
+STRATEGY_COLUMN_WIDTH = 18
+"""At least this wide is a strategy's column; where more do not fit, another table follows."""
+
+
+class ResultView:
+    """One result; `already_shown` is what has been printed of its text while it was generated."""
+
+    def __init__(self, result: Result, already_shown: str = "") -> None:
+        self._result = result
+        self._already_shown = already_shown
+
+    def print(self, out: Console) -> None:
+        """Prints it."""
+        self._print_text(out)
+        if self._result.topology == "single":
+            if out.is_terminal:
+                for answer in self._result.answers:
+                    out.print(Text(footer(answer), "dim"))
+            return
+        out.print()
+        out.print(answers_table(self._result))
+        fitting = max(1, (out.width - NAME_COLUMN_WIDTH) // STRATEGY_COLUMN_WIDTH)
+        decisions = iter(self._result.decisions)
+        while chunk := tuple(islice(decisions, fitting)):
+            out.print()
+            out.print(decisions_table(chunk))
+
+    def _print_text(self, out: Console) -> None:
+        text = self._result.text or ""
+        if self._already_shown and text.startswith(self._already_shown):
+            out.print(Text(text.removeprefix(self._already_shown)), soft_wrap=True)
+            return
+        if self._already_shown:
+            out.print()
+        style = "bold" if self._result.topology == "ensemble" else ""
+        out.print(Text(text or "(no answer could be read)", style), soft_wrap=True)
+
+
+def footer(answer: Answer) -> str:
+    """Who answered, and how fast."""
+    parts = [answer.agent, f"{answer.generated_tokens} tokens", milliseconds(answer)]
+    if answer.timings.eval_duration_ns and answer.generated_tokens:
+        speed = answer.generated_tokens / answer.timings.eval_duration_ns * NS_PER_S
+        parts.append(f"{speed:,.0f} tokens/s")
+    if answer.finish_reason == "length":
+        parts.append("cut off at max_tokens")
+    return " · ".join(parts)
+
+
+def milliseconds(answer: Answer) -> str:
+    """How long the answer took altogether."""
+    return f"{answer.timings.total_duration_ns / NS_PER_MS:,.0f} ms"
+
+
+def answers_table(result: Result) -> Table:
+    """What each agent said."""
+    rows = table("agent", "answer", "tokens", "time", right=("tokens", "time"))
+    for answer in result.answers:
+        text = answer.text if answer.error is None else f"{answer.error.code}: {answer.error.message}"
+        style = "" if answer.error is None else "red"
+        rows.add_row(
+            answer.agent, Text(text.strip(), style), str(answer.generated_tokens), milliseconds(answer)
+        )
+    for agent in result.missing:
+        rows.add_row(agent, Text("(not in time)", "dim"), NOTHING, NOTHING)
+    return rows
+
+
+def decisions_table(decisions: Sequence[Decision]) -> Table:
+    """What each strategy made of the answers: a column for each, with every agent's vote and weight."""
+    rows = table("", *(decision.strategy for decision in decisions))
+    rows.add_row("decision", *(Text(decision.answer or "(none)", "bold green") for decision in decisions))
+    rows.add_row("share", *(percent(decision.share) for decision in decisions))
+    rows.add_row("margin", *(percent(decision.margin) for decision in decisions))
+    rows.add_row("tie", *(Text("yes", "yellow") if decision.tie else Text("no") for decision in decisions))
+    for agent in dict.fromkeys(vote.agent for decision in decisions for vote in decision.votes):
+        rows.add_row(agent, *(_vote(decision, agent) for decision in decisions))
+    return rows
+
+
+def _vote(decision: Decision, agent: str) -> Text:
+    """`Paris (1.39)`: what an agent's answer counts as, and with which weight."""
+    for vote in decision.votes:
+        if vote.agent == agent:
+            if vote.answer is None:
+                return Text("abstains", "dim")
+            wins = vote.answer == decision.answer
+            return Text(f"{vote.answer} ({vote.weight:.2f})", "green" if wins else "")
+    return Text(NOTHING, "dim")
+
+
+def percent(share: float) -> str:
+    """`75 %`"""
+    return f"{share * 100:.0f} %"

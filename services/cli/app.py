@@ -1,0 +1,52 @@
+"""The command line: which commands there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from services.cli.commands.ask import ask
+from services.cli.commands.host import down, up
+from services.cli.commands.overview import models, nodes, status
+
+ASKING = "Ask"
+RUNNING = "Run"
+LOOKING = "Look"
+
+COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
+    ("ask", ask, ASKING),
+    ("up", up, RUNNING),
+    ("down", down, RUNNING),
+    ("nodes", nodes, LOOKING),
+    ("models", models, LOOKING),
+    ("status", status, LOOKING),
+)
+"""Every command: its name, the function, and the heading it stands under in `choir --help`."""
+
+
+def choir(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+) -> None:
+    """Many local language models that answer as one."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"choir {version_of('choir')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def build_app() -> typer.Typer:
+    """The application with all commands."""
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(choir)
+    for name, function, heading in COMMANDS:
+        app.command(name, rich_help_panel=heading)(function)
+    return app

@@ -1,0 +1,59 @@
+"""Asks one question and shows what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from schemas.commands import Ask
+from schemas.errors import ChoirError
+from schemas.replies import Result, TokenChunk
+from services.cli.answer_view import ResultView
+from services.cli.asking import AskOptions, build_ask
+from services.cli.client import Choir
+from services.cli.live_answers import LiveAnswers
+from services.cli.terminal import console, print_json
+
+CANCEL_PATIENCE_S = 2.0
+
+
+class AskSession:
+    """One question of `choir ask`."""
+
+    def __init__(self, prompt: str, options: AskOptions, *, stream: bool, as_json: bool) -> None:
+        self._ask = build_ask(prompt, options, stream=stream)
+        self._as_json = as_json
+
+    async def run(self) -> None:
+        """Asks, shows the text while it is generated if it streams, and shows the result."""
+        shown = LiveAnswers(console(), quiet=self._as_json, single=self._ask.model is not None)
+        async with (
+            Choir() as mesh,
+            cancelled_with_us(mesh, self._ask),
+            aclosing(mesh.pursue(self._ask)) as replies,
+        ):
+            with shown:
+                async for reply in replies:
+                    match reply:
+                        case TokenChunk():
+                            shown.add(reply)
+                        case Result():
+                            result = reply
+        if self._as_json:
+            print_json(result)
+        else:
+            ResultView(result, shown.text).print(console())
+
+
+@asynccontextmanager
+async def cancelled_with_us(mesh: Choir, ask: Ask) -> AsyncIterator[None]:
+    """On Ctrl-C the mesh is told that nobody waits any more, so that it works on something else."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        with contextlib.suppress(TimeoutError, ChoirError):
+            async with asyncio.timeout(CANCEL_PATIENCE_S):
+                await mesh.cancel(ask.request_id or "")
+        raise

@@ -1,0 +1,80 @@
+"""`choir ask`: one question, one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from services.cli.commands.overview import JsonFlag
+
+Kind = Literal["auto", "choice", "number", "text"]
+PriorityClass = Literal["interactive", "batch"]
+
+FROM_STDIN = "-"
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Ask this one model.")] = None,
+    models: Annotated[str, typer.Option(metavar="A,B", help="Ask these models together.")] = "",
+    strategy: Annotated[
+        str, typer.Option("--strategy", "-s", metavar="S,S", help="Decide an ensemble with each of these.")
+    ] = "",
+    choices: Annotated[
+        str, typer.Option(metavar="A,B,C", help="The options of a closed question, in order.")
+    ] = "",
+    kind: Annotated[Kind, typer.Option(help="How answers are read before voting.")] = "auto",
+    max_agents: Annotated[int | None, typer.Option(min=1, help="Ask at most so many models.")] = None,
+    quorum: Annotated[int | None, typer.Option(min=1, help="Decide when so many have answered.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is generated.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="End an answer after so many tokens.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=5.0, help="0 always takes the likeliest token.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same text.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End an answer before this text; repeatable.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds until it must be decided.")] = 60,
+    priority: Annotated[PriorityClass, typer.Option(help="Which queue it waits in.")] = "interactive",
+    request_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Under the same id it is the same request.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask one model (--model), or an ensemble that decides together.
+
+    Without --model all models answer, or those of --models, and --strategy says how they decide.
+    """
+    from services.cli.ask_session import AskSession
+    from services.cli.asking import AskOptions
+
+    options: AskOptions = {
+        "model": model,
+        "models": _listed(models),
+        "strategies": _listed(strategy),
+        "choices": _listed(choices),
+        "answer_kind": kind,
+        "max_agents": max_agents,
+        "quorum": quorum,
+        "timeout_s": timeout,
+        "priority": priority,
+        "request_id": request_id,
+        "stop": stop or (),
+    }
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
+    if temperature is not None:
+        options["temperature"] = temperature
+    if seed is not None:
+        options["seed"] = seed
+    question = sys.stdin.read() if prompt == FROM_STDIN else prompt
+    asyncio.run(AskSession(question, options, stream=stream, as_json=as_json).run())
+
+
+def _listed(text: str) -> list[str]:
+    """`A, B` as a list; nothing as an empty one."""
+    return [part.strip() for part in text.split(",")] if text.strip() else []

@@ -1,0 +1,64 @@
+"""`choir up`, `choir down`: this host's part of the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from services.cli.terminal import console
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Which choir.toml; without it the one in this folder, or else the demo's.",
+    ),
+]
+LogFormat = Annotated[
+    Literal["console", "json"] | None,
+    typer.Option(help="One line per event, for people or for machines; goes to standard error."),
+]
+
+FORMAT_VARIABLE = "CHOIR_LOGGING__FORMAT"
+
+
+def up(config: ConfigOption = None, log_format: LogFormat = None) -> None:
+    """Run this host's part of the mesh in the foreground, until Ctrl-C or `choir down`."""
+    if log_format is not None:
+        os.environ[FORMAT_VARIABLE] = log_format  # every service reads it, as it would from choir.toml
+
+    from infra.settings import load_host_settings
+    from infra.supervisor import Supervisor
+    from services.cli.log_lines import forward_for
+
+    async def run() -> None:
+        settings = load_host_settings(config)
+        supervisor = Supervisor(settings, forward=forward_for(settings.logging.format))
+        await supervisor.start()
+        await supervisor.run_until_stopped()
+
+    asyncio.run(run())
+
+
+def down() -> None:
+    """Stop the mesh that `choir up` runs on this host."""
+    from infra.state import STOP_DEADLINE_S, running_mesh, stop_mesh
+    from schemas.errors import InternalError
+
+    out = console()
+    mesh = running_mesh()
+    if mesh is None:
+        out.print("no mesh runs on this host")
+        return
+    if not asyncio.run(stop_mesh(mesh)):
+        raise InternalError(
+            f"the mesh at {mesh.url} (process {mesh.pid}) has not stopped within {STOP_DEADLINE_S:g} s; "
+            "ask again, or kill that process"
+        )
+    out.print(f"the mesh at {mesh.url} has stopped")

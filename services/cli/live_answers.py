@@ -1,0 +1,61 @@
+"""Texts while they are generated: one runs through, several grow side by side in a live table."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from schemas.replies import TokenChunk
+from services.cli.overview_tables import table
+
+REFRESH_PER_S = 12
+
+
+class LiveAnswers:
+    """Shows token chunks. Without a terminal an ensemble's texts are not shown before they are complete."""
+
+    def __init__(self, out: Console, *, quiet: bool, single: bool) -> None:
+        self._out = out
+        self._quiet = quiet
+        self._single = single
+        self._texts: dict[str, str] = {}
+        self._live = Live(console=out, refresh_per_second=REFRESH_PER_S, transient=True)
+
+    @property
+    def text(self) -> str:
+        """What has been printed of the one answer, if it is one."""
+        return "".join(self._texts.values()) if self._single and not self._quiet else ""
+
+    def __enter__(self) -> LiveAnswers:
+        if self._shows_table:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shows_table:
+            self._live.stop()
+        elif error is not None and self.text:
+            self._out.print()
+
+    @property
+    def _shows_table(self) -> bool:
+        return not self._quiet and not self._single and self._out.is_terminal
+
+    def add(self, chunk: TokenChunk) -> None:
+        """Shows one more piece."""
+        self._texts[chunk.agent] = self._texts.get(chunk.agent, "") + chunk.text
+        if self._quiet:
+            return
+        if self._single:
+            self._out.print(Text(chunk.text), end="", soft_wrap=True)
+            self._out.file.flush()
+        elif self._shows_table:
+            rows = table("agent", "answer")
+            for agent, text in sorted(self._texts.items()):
+                rows.add_row(agent, Text(text))
+            self._live.update(rows)

@@ -1,0 +1,89 @@
+"""How a command ends: its exit code, and one line about what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from schemas.errors import ChoirError, ErrorBody
+
+DONE: Final = 0
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+MESH_UNREACHABLE: Final = 3
+INTERRUPTED: Final = 130
+
+JSON_FLAG = "--json"
+
+# Typer exports this one of its usage errors; the class of all of them is its base.
+UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
+
+EXIT_CODES = {"mesh_unreachable": MESH_UNREACHABLE, "invalid_request": WRONG_USAGE}
+
+WHAT_TO_DO = {
+    "unknown_model": "`choir models` lists what can be asked",
+    "overloaded": "try again in a moment",
+    "deadline_exceeded": "give it more time with --timeout",
+    "context_exceeded": "shorten the prompt, or ask a model with a longer context",
+    "no_answers": "`choir models` shows whether agents are there; --timeout gives them more time",
+    "model_unusable": "`choir validate` checks the model files",
+    "broker_unavailable": "try again; `choir validate` checks the broker",
+}
+
+
+def run(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Runs a command line and returns its exit code: 0, 1, 2, 3, or 130 after Ctrl-C."""
+    as_json = JSON_FLAG in arguments
+    try:
+        code = app(list(arguments), prog_name="choir", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except _choir_error() as error:
+        _complain(error.body(), as_json)
+        return EXIT_CODES.get(error.code, FAILED)
+    except UsageError as error:
+        _complain(_body_of_usage_error(error), as_json)
+        return WRONG_USAGE
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+
+
+def _choir_error() -> type[ChoirError]:
+    """Imported only once something has gone wrong: `choir --help` does without it."""
+    from schemas.errors import ChoirError
+
+    return ChoirError
+
+
+def _body_of_usage_error(error: Any) -> ErrorBody:
+    from schemas.errors import ErrorBody
+
+    where = error.ctx.command_path if error.ctx else "choir"
+    return ErrorBody(code="invalid_request", message=f"{error.format_message()} (see `{where} --help`)")
+
+
+def _complain(body: ErrorBody, as_json: bool) -> None:
+    if as_json:
+        document = {"error": body.model_dump(mode="json", exclude_none=True)}
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        typer.echo(error_line(body), err=True)
+
+
+def error_line(body: ErrorBody) -> str:
+    """Code, what is wrong and where, and what to do, in one line."""
+    message = " ".join(body.message.split())
+    if body.field is not None and not message.startswith(body.field):
+        message = f"{body.field}: {message}"
+    advice = WHAT_TO_DO.get(body.code)
+    return f"choir: {body.code}: {message}" + (f" - {advice}" if advice else "")

@@ -1,0 +1,127 @@
+"""Nodes, models and status as tables and lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from schemas.errors import ErrorBody
+from schemas.nodes import Gpu, NodeLease
+from schemas.replies import ModelSummary, StatusReply
+
+GIB = 1024**3
+MIB = 1024**2
+STATE_STYLES = {"ready": "green", "starting": "yellow", "draining": "yellow", "broken": "bold red"}
+NOTHING = "-"
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the house style; the columns in `right` hold numbers."""
+    empty = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return empty
+
+
+def size(count: int | None) -> str:
+    """Bytes, for people: `410 MiB`, `2.1 GiB`."""
+    if count is None:
+        return NOTHING
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"
+
+
+def number(count: float | None) -> str:
+    """A quantity, for people: `512`, `1.9 M`, `7.2 B`."""
+    if count is None:
+        return NOTHING
+    for unit, factor in (("B", 1e9), ("M", 1e6)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:,.0f}"
+
+
+def nodes_table(nodes: Iterable[NodeLease]) -> Table:
+    """One line for each live instance."""
+    rows = table(
+        "instance", "host", "state", "slots", "load", "cpu", "memory", "free", "gpu",
+        right=("slots", "load", "cpu", "memory", "free"),
+    )  # fmt: skip
+    for node in nodes:
+        rows.add_row(
+            node.instance,
+            node.host,
+            Text(node.state, STATE_STYLES[node.state]),
+            f"{node.busy}/{node.slots}" if node.slots else NOTHING,
+            f"{node.load_average:.1f}",
+            f"{node.cpu_percent:.0f} %",
+            size(node.memory_used_bytes),
+            size(node.host_memory_free_bytes),
+            "\n".join(_gpu(gpu) for gpu in node.gpus) or NOTHING,
+        )
+    return rows
+
+
+def _gpu(gpu: Gpu) -> str:
+    used = gpu.memory_total_bytes - gpu.memory_free_bytes
+    return f"{gpu.name} {gpu.utilization_percent:.0f} %, {size(used)} of {size(gpu.memory_total_bytes)}"
+
+
+def problem_lines(nodes: Iterable[NodeLease]) -> list[Text]:
+    """A line for everything that an instance complains of."""
+    lines = []
+    for node in nodes:
+        faults = [node.problem, *(model.problem for model in node.models)]
+        lines += [_problem(node.instance, fault) for fault in dict.fromkeys(faults) if fault is not None]
+    return lines
+
+
+def _problem(who: str, fault: ErrorBody) -> Text:
+    return Text.assemble((f"{who}: ", "bold red"), f"{fault.code}: {fault.message}")
+
+
+def models_table(models: Iterable[ModelSummary]) -> Table:
+    """One line for each model that can be asked."""
+    rows = table(
+        "model", "agents", "slots", "busy", "context", "parameters", "tokens/s",
+        right=("slots", "busy", "context", "parameters", "tokens/s"),
+    )  # fmt: skip
+    for model in models:
+        rows.add_row(
+            model.name,
+            ", ".join(model.agents),
+            str(model.slots),
+            str(model.busy),
+            number(model.context_tokens),
+            number(model.parameters),
+            number(model.tokens_per_s),
+        )
+    return rows
+
+
+def unusable_models(nodes: Iterable[NodeLease]) -> tuple[Text, ...]:
+    """A line for each model that an agent should serve and cannot."""
+    return tuple(
+        _problem(f"{model.name} ({node.instance})", model.problem)
+        for node in nodes
+        for model in node.models
+        if model.problem is not None
+    )
+
+
+def status_lines(status: StatusReply) -> list[Text]:
+    """The mesh in a few lines."""
+    services = ", ".join(f"{count} {name}" for name, count in sorted(status.services.items()))
+    lines = [
+        _line("services", services or "none"),
+        _line("models", ", ".join(status.models) or "none can be asked"),
+        _line("slots", f"{status.busy} of {status.slots} busy"),
+        _line("queued", str(status.queued)),
+        _line("results", f"{status.results} kept"),
+    ]
+    return lines + [Text.assemble(("problem   ", "bold red"), problem) for problem in status.problems]
+
+
+def _line(name: str, value: str) -> Text:
+    return Text.assemble((f"{name:<10}", "bold"), value)

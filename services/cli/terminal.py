@@ -1,0 +1,28 @@
+"""What commands print on: rich for people, one JSON document for programs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from schemas.message import Part
+
+WIDTH_WITHOUT_TERMINAL = 120
+
+
+def console() -> Console:
+    """Standard output. Where it is no terminal there is no colour, and room for a whole line."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def print_json(document: Part) -> None:
+    """Prints a message as one JSON document."""
+    typer.echo(document.model_dump_json(indent=2, exclude_none=True))
