@@ -11,7 +11,7 @@ from schemas import subjects
 from schemas.commands import CountTokens, Generate
 from schemas.errors import ChoirError, ErrorBody
 from schemas.nodes import ServedModel
-from services.agent.backends import BACKENDS, Backend
+from services.agent.backends import Backend, backend_opener
 from services.agent.settings import AgentSection, ModelSection
 from services.agent.worker import GenerateWorker
 from services.chassis.endpoints import Caller, Endpoints
@@ -71,7 +71,7 @@ class Agent:
         mesh.connection.on_reconnect(self._resume)
 
     async def _load(self, serving: Serving) -> None:
-        open_backend = BACKENDS[self._settings.backend]
+        open_backend = backend_opener(self._settings.backend)
         try:
             serving.backend = await open_backend(serving.model, self._settings.threads)
         except ChoirError as error:

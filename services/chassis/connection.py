@@ -29,10 +29,15 @@ class ConnectionEvents:
 
     def __init__(self) -> None:
         self._on_reconnect: list[Callback] = []
+        self._closing = False
 
     def on_reconnect(self, callback: Callback) -> None:
         """Calls `callback` after every reconnection."""
         self._on_reconnect.append(callback)
+
+    def closing(self) -> None:
+        """From now on a lost connection is no news."""
+        self._closing = True
 
     async def reconnected(self) -> None:
         """For the NATS client to call."""
@@ -42,7 +47,8 @@ class ConnectionEvents:
 
     async def disconnected(self) -> None:
         """For the NATS client to call."""
-        log.warning("connection to the broker lost, trying again")
+        if not self._closing:
+            log.warning("connection to the broker lost, trying again")
 
     async def failed(self, error: Exception) -> None:
         """For the NATS client to call: slow consumers and forbidden subjects are told only here."""

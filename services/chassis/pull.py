@@ -35,6 +35,7 @@ class Demand:
         self._consumer = consumer
         self._on_message = on_message
         self._inbox: Subscription | None = None
+        self._epoch = 0
         self._asked_at = 0.0
         self.outstanding = 0
 
@@ -64,13 +65,19 @@ class Demand:
             self.forget()
 
     async def _open(self) -> Subscription:
+        """The inbox of the demand that stands; a message in an older one settles nothing."""
         if self._inbox is None:
-            self._inbox = await self._client.subscribe(self._client.new_inbox(), cb=self._receive)
+            self._epoch += 1
+            epoch = self._epoch
+
+            async def receive(msg: Msg) -> None:
+                await self._receive(msg, current=self._inbox is not None and epoch == self._epoch)
+
+            self._inbox = await self._client.subscribe(self._client.new_inbox(), cb=receive)
         return self._inbox
 
-    async def _receive(self, msg: Msg) -> None:
+    async def _receive(self, msg: Msg, current: bool) -> None:
         status = msg.headers.get("Status") if msg.headers else None
-        current = self._inbox is not None and msg.subject == self._inbox.subject
         if status is None or msg.reply:
             if current:
                 self.outstanding = max(0, self.outstanding - 1)

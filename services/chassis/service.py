@@ -112,6 +112,7 @@ class Host:
             await self._mesh.events.publish(ServiceStopped)
         if self._lease is not None:
             await self._lease.stop()
+        self._connection.closing()
 
 
 def run_service(

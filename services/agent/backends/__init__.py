@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import cast
+
 from services.agent.backends.backend import Backend, Generated, OnText, OpenBackend
-from services.agent.backends.instant import open_instant
-from services.agent.backends.llama_cpp import open_llama_cpp
 from services.agent.settings import BackendName
 
-BACKENDS: dict[BackendName, OpenBackend] = {
-    "llama_cpp": open_llama_cpp,
-    "instant": open_instant,
+BACKENDS: dict[BackendName, str] = {
+    "llama_cpp": "services.agent.backends.llama_cpp",
+    "instant": "services.agent.backends.instant",
 }
+"""The module of each backend; its `open_backend` loads a model. Imported only by the agents that use it."""
 
-__all__ = ["BACKENDS", "Backend", "Generated", "OnText", "OpenBackend"]
+
+def backend_opener(name: BackendName) -> OpenBackend:
+    """What loads models for this backend."""
+    return cast(OpenBackend, import_module(BACKENDS[name]).open_backend)
+
+
+__all__ = ["BACKENDS", "Backend", "Generated", "OnText", "OpenBackend", "backend_opener"]

@@ -64,6 +64,6 @@ def count_words(messages: tuple[ChatMessage, ...]) -> int:
     return sum(len(message.content.split()) for message in messages)
 
 
-async def open_instant(model: ModelSection, threads: int | None) -> Backend:
+async def open_backend(model: ModelSection, threads: int | None) -> Backend:
     """Ready at once."""
     return Instant(model)

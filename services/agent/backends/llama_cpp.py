@@ -79,7 +79,7 @@ def generated(finished: Finished) -> Generated:
     )
 
 
-async def open_llama_cpp(model: ModelSection, threads: int | None) -> Backend:
+async def open_backend(model: ModelSection, threads: int | None) -> Backend:
     """Checks and loads the file, away from the event loop."""
     if model.path is None:
         raise ModelUnusable(f"model {model.name} has no path", field="path")
