@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sysconfig
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -94,7 +95,8 @@ class Broker:
     """One nats-server with JetStream. `port` 0 takes a free one, which stays the same over restarts.
 
     `directory` holds its configuration, its log and its store. `more_config` is appended to the
-    configuration (users and permissions, for example).
+    configuration (users and permissions, for example). `prepare` is awaited with the URL after every
+    start: streams in memory do not outlive the process, so a mesh is provisioned there each time.
     """
 
     def __init__(
@@ -104,19 +106,31 @@ class Broker:
         host: str = LOOPBACK,
         port: int = 0,
         max_payload: int = catalog.MIB,
+        user: str | None = None,
+        password: str | None = None,
         more_config: str = "",
+        prepare: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.directory = directory
         self.host = host
         self.port = port
         self.max_payload = max_payload
         self._more_config = more_config
+        if user is not None:
+            credentials = f"user: {json.dumps(user)}, password: {json.dumps(password or '')}"
+            self._more_config += f"\nauthorization {{ {credentials} }}"
+        self._prepare = prepare
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where clients connect; known once the broker has been started."""
-        return f"nats://{self.host}:{self.port}"
+        return f"nats://{self._reachable_host}:{self.port}"
+
+    @property
+    def _reachable_host(self) -> str:
+        """A server that listens on all addresses is reached from here by loopback."""
+        return LOOPBACK if self.host == "0.0.0.0" else self.host
 
     @property
     def pid(self) -> int:
@@ -150,15 +164,10 @@ class Broker:
         self._check_disk()
         if self.port:
             await self._start_on(self.port)
-            return
-        for port in random.sample(FREE_PORTS, PORT_ATTEMPTS):
-            try:
-                await self._start_on(port)
-            except PortTaken:
-                continue
-            self.port = port
-            return
-        raise ConfigurationError(f"no free port was found for the broker on {self.host}")
+        else:
+            self.port = await self._start_on_a_free_port()
+        if self._prepare is not None:
+            await self._prepare(self.url)
 
     async def stop(self) -> None:
         """End the server: SIGTERM, then SIGKILL after a deadline. Does nothing if it does not run."""
@@ -208,6 +217,15 @@ class Broker:
                 folder=str(self.directory),
             )
 
+    async def _start_on_a_free_port(self) -> int:
+        for port in random.sample(FREE_PORTS, PORT_ATTEMPTS):
+            try:
+                await self._start_on(port)
+            except PortTaken:
+                continue
+            return port
+        raise ConfigurationError(f"no free port was found for the broker on {self.host}")
+
     async def _start_on(self, port: int) -> None:
         server_name = f"choir-{uuid.uuid4().hex}"
         for log in (self.log_path, self.directory / "broker.err"):
@@ -221,6 +239,7 @@ class Broker:
 
     def _write_config(self, server_name: str, port: int) -> Path:
         path = self.directory / "nats.conf"
+        path.touch(0o600)  # it may hold a password
         path.write_text(
             CONFIG.format(
                 server_name=json.dumps(server_name),
@@ -279,7 +298,7 @@ class Broker:
         """What the server says of itself when a client connects; empty if nothing in time."""
         try:
             async with asyncio.timeout(INFO_DEADLINE_S):
-                reader, writer = await asyncio.open_connection(self.host, port)
+                reader, writer = await asyncio.open_connection(self._reachable_host, port)
                 try:
                     line = await reader.readline()
                 finally:

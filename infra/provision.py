@@ -226,7 +226,8 @@ def _said(changes: Differences) -> str:
     return "; ".join(f"{name} is {found}, wanted {wanted}" for name, (found, wanted) in changes.items())
 
 
-async def _provision_at(url: str, models: list[str]) -> None:
+async def provision_at(url: str, models: Iterable[str]) -> None:
+    """Connect, provision, disconnect. MeshUnreachable if nobody answers at `url`."""
     try:
         nc = await nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.2, connect_timeout=5)
     except (OSError, nats.errors.Error) as error:
@@ -244,7 +245,7 @@ def main(
     """Create or update the streams, consumers and buckets of a mesh."""
     models = model or []
     try:
-        asyncio.run(_provision_at(url, models))
+        asyncio.run(provision_at(url, models))
     except ChoirError as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(3 if isinstance(error, MeshUnreachable) else 1) from error

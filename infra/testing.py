@@ -27,7 +27,7 @@ from nats.js.errors import KeyNotFoundError
 
 from infra.broker import Broker
 from infra.processes import PREEXEC, ended, last_lines, pause, terminate, until
-from infra.provision import provision
+from infra.provision import provision, provision_at
 from schemas import subjects
 from schemas.nodes import NodeLease, NodeState
 
@@ -182,8 +182,7 @@ async def connection(mesh_url: str) -> AsyncIterator[Client]:
 @pytest_asyncio.fixture
 async def own_broker(tmp_path: Path, mesh_models: tuple[str, ...]) -> AsyncIterator[Broker]:
     """A provisioned broker that this test may kill, pause and restart."""
-    async with Broker(tmp_path / "broker") as running:
-        await renew(running.url, mesh_models)
+    async with Broker(tmp_path / "broker", prepare=lambda url: provision_at(url, mesh_models)) as running:
         yield running
 
 

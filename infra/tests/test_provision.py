@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, NotFoundError
 from nats.js.kv import KV_PURGE, KeyValue
 
+from infra.broker import Broker
 from infra.provision import (
     bucket_config,
     consumer_config,
@@ -18,6 +19,7 @@ from infra.provision import (
     provision,
     stream_config,
 )
+from infra.testing import connect
 from schemas import catalog, subjects
 from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
 from schemas.errors import ConfigurationError
@@ -185,3 +187,11 @@ async def test_the_command_provisions(mesh_url: str) -> None:
     result = await asyncio.to_thread(CliRunner().invoke, app, ["--url", mesh_url, "--model", "epsilon"])
     assert result.exit_code == 0, result.output
     assert "5 buckets" in result.output
+
+
+async def test_streams_in_memory_are_there_again_after_a_restart(own_broker: Broker) -> None:
+    own_broker.kill()
+    await own_broker.restart()
+    nc = await connect(own_broker.url)
+    assert len(await nc.jetstream().streams_info()) == len(catalog.STREAMS) + len(catalog.BUCKETS)
+    await nc.close()

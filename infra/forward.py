@@ -1,0 +1,25 @@
+"""What the processes of a host say, on one screen: each line with the name of who said it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+
+Forward = Callable[[str, str], None]
+"""Takes the name of an instance and one line that it wrote."""
+
+COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_blue")
+
+
+def to_console(console: Console, name_width: int = 18) -> Forward:
+    """Forward to a terminal, a colour for each instance; plain text where there is no terminal."""
+
+    def forward(instance: str, line: str) -> None:
+        colour = COLOURS[zlib.crc32(instance.encode()) % len(COLOURS)]
+        text = Text.assemble((f"{instance:<{name_width}}", colour), " | ", line)
+        console.print(text, soft_wrap=True, highlight=False)
+
+    return forward

@@ -1,0 +1,174 @@
+"""The whole choir.toml: what one host runs of the mesh.
+
+Each service reads its own section of the same file (`services/*/settings.py`); this is the only place
+where the file is read as a whole, so a section or key that nobody knows is found here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from schemas import catalog
+from schemas.errors import ConfigurationError
+from services.agent.settings import AgentSection, ModelSection
+from services.aggregator.settings import AggregatorSection
+from services.chassis.settings import (
+    CONFIG_VARIABLE,
+    Section,
+    ServiceSettings,
+    config_path,
+    load_settings,
+)
+from services.router.settings import RouterSection
+
+DEMO_CONFIG = Path(__file__).with_name("choir.toml")
+DEMO_MODELS = Path(__file__).with_name("models")
+DEMO_PREFIX = "demo:"
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+MAX_PAYLOAD_LIMIT = 64 * catalog.MIB
+"""nats-server refuses to start above it."""
+
+
+class BrokerSection(Section):
+    """`[broker]`: the broker that `choir up` starts on this host.
+
+    With `embedded = false` none is started, and `[mesh] url` says where one is. `port` 0 takes a free
+    one. `store_dir` is relative to choir.toml; by default it is `broker` in the state folder.
+    """
+
+    embedded: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=4222, ge=0, le=65_535)
+    store_dir: Path | None = None
+    max_payload: int = Field(default=catalog.MIB, ge=64 * 1024, le=MAX_PAYLOAD_LIMIT)
+
+
+class HostSettings(ServiceSettings):
+    """All sections of choir.toml, and nothing else. `config` is where it is, from `CHOIR_CONFIG`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CHOIR_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    config: Path | None = None
+    broker: BrokerSection = BrokerSection()
+    router: RouterSection = RouterSection()
+    aggregator: AggregatorSection = AggregatorSection()
+    agents: tuple[AgentSection, ...] = ()
+
+    @field_validator("agents")
+    @classmethod
+    def _different_names(cls, agents: tuple[AgentSection, ...]) -> tuple[AgentSection, ...]:
+        names = [agent.name for agent in agents]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two agents are called {', '.join(twice)}")
+        return agents
+
+    @model_validator(mode="after")
+    def _one_broker(self) -> HostSettings:
+        if self.broker.embedded and self.broker.host not in LOOPBACK_HOSTS and self.mesh.password is None:
+            raise ValueError(
+                f"broker.host is {self.broker.host}, so other hosts could use this mesh: "
+                "set user and password in section [mesh]"
+            )
+        here = f"nats://{self.broker.host}:{self.broker.port}"
+        if self.broker.embedded and "url" in self.mesh.model_fields_set and self.mesh.url != here:
+            raise ValueError(
+                f"mesh.url is {self.mesh.url}, but the broker started here would be {here}: to join the one "
+                "that is there, set embedded = false in section [broker] (CHOIR_BROKER__EMBEDDED=false); "
+                "otherwise leave url out"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths in the file start: the folder that it is in."""
+        return (self.config or Path("choir.toml")).absolute().parent
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of all models that agents of this host serve."""
+        return tuple(dict.fromkeys(model.name for agent in self.agents for model in agent.models))
+
+    def store_dir(self, state: Path) -> Path:
+        """The folder of the embedded broker; `state` is the state folder."""
+        if self.broker.store_dir is None:
+            return state / "broker"
+        return self.folder / self.broker.store_dir.expanduser()
+
+
+def load_host_settings(path: Path | None = None) -> HostSettings:
+    """The settings of this host, with model paths that are absolute.
+
+    `path` names the choir.toml; otherwise it is the one of `CHOIR_CONFIG`, the one in the working
+    directory, or, if there is neither, the demo. ConfigurationError says what is wrong.
+    """
+    with _read_from(path or config_path() or DEMO_CONFIG):
+        return resolve_models(load_settings(HostSettings))
+
+
+@contextmanager
+def _read_from(path: Path) -> Iterator[None]:
+    """Have `load_settings` read this file, which it finds by the environment."""
+    before = os.environ.get(CONFIG_VARIABLE)
+    os.environ[CONFIG_VARIABLE] = str(path.absolute())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CONFIG_VARIABLE]
+        else:
+            os.environ[CONFIG_VARIABLE] = before
+
+
+def resolve_models(settings: HostSettings) -> HostSettings:
+    """The same settings, with every model's path absolute.
+
+    `demo:NAME` is a model that comes with Choir; a relative path starts at the folder of choir.toml.
+    Whether the file is there is for its agent to find out: the others go on without it.
+    """
+
+    def resolved(model: ModelSection) -> ModelSection:
+        if model.path is None:
+            return model
+        return model.model_copy(update={"path": model_path(model.path, settings.folder)})
+
+    agents = tuple(
+        agent.model_copy(update={"models": tuple(resolved(model) for model in agent.models)})
+        for agent in settings.agents
+    )
+    return settings.model_copy(update={"agents": agents})
+
+
+def model_path(path: Path, folder: Path) -> Path:
+    """Where a model file is: see `resolve_models`. ConfigurationError for a demo model that there is not."""
+    name = str(path).removeprefix(DEMO_PREFIX)
+    if name == str(path):
+        return folder / path.expanduser()
+    shipped = DEMO_MODELS / f"{name}.gguf"
+    if not shipped.is_file():
+        known = ", ".join(sorted(f"{DEMO_PREFIX}{file.stem}" for file in DEMO_MODELS.glob("*.gguf")))
+        raise ConfigurationError(
+            f"there is no demo model {name}; there are: {known or 'none'}", field="agents"
+        )
+    return shipped
+
+
+def with_threads(agents: Iterable[AgentSection], cores: int) -> tuple[AgentSection, ...]:
+    """Share the cores of the host among the agents that compute on them, where the file does not say."""
+    agents = tuple(agents)
+    computing = sum(agent.replicas for agent in agents if agent.backend == "llama_cpp")
+    share = max(1, cores // max(1, computing))
+    return tuple(
+        agent.model_copy(update={"threads": share})
+        if agent.backend == "llama_cpp" and agent.threads is None
+        else agent
+        for agent in agents
+    )

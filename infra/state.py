@@ -1,0 +1,105 @@
+"""Where this host remembers the mesh that it runs, so that other commands find it.
+
+The state folder is `$XDG_STATE_HOME/choir`, by default `~/.local/state/choir`. One mesh runs from one
+state folder; it holds the store of the embedded broker too, unless choir.toml puts that elsewhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.processes import until, writable_folder
+from schemas.errors import ConfigurationError
+
+STATE_VARIABLE = "XDG_STATE_HOME"
+STATE_FILE = "mesh.json"
+LOCK_FILE = "mesh.lock"
+STOP_DEADLINE_S = 30.0
+
+
+class RunningMesh(BaseModel):
+    """The mesh that `choir up` runs on this host: whom to ask, and whom to stop."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    url: str
+    pid: int
+    process_started_at_s: float
+    config: Path | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs (and its process id has not been given to another process)."""
+        try:
+            process = psutil.Process(self.pid)
+            return process.create_time() == self.process_started_at_s and process.status() != "zombie"
+        except psutil.NoSuchProcess:
+            return False
+
+
+class Claim:
+    """The right to run a mesh from a state folder; it ends with the process at the latest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = writable_folder(folder, "the state folder")
+        self._lock = os.open(self.folder / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise _already_running(self.folder) from error
+
+    def publish(self, url: str, config: Path | None = None) -> None:
+        """Tell the other commands on this host where the mesh is."""
+        me = psutil.Process()
+        mesh = RunningMesh(url=url, pid=me.pid, process_started_at_s=me.create_time(), config=config)
+        new = self.folder / f"{STATE_FILE}.new"
+        new.write_text(mesh.model_dump_json(exclude_none=True, indent=2))
+        new.chmod(0o600)
+        new.replace(self.folder / STATE_FILE)
+
+    def release(self) -> None:
+        """The mesh runs no more. Does nothing the second time."""
+        if self._lock >= 0:
+            (self.folder / STATE_FILE).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _already_running(folder: Path) -> ConfigurationError:
+    mesh = running_mesh(folder)
+    where = "it is just starting" if mesh is None else f"at {mesh.url}, process {mesh.pid}"
+    return ConfigurationError(
+        f"a mesh is already running from {folder} ({where}): `choir status` shows it, `choir down` stops it; "
+        f"{STATE_VARIABLE} set to another folder runs a second one"
+    )
+
+
+def state_folder() -> Path:
+    """The state folder of this user on this host."""
+    home = os.environ.get(STATE_VARIABLE)
+    return (Path(home) if home else Path.home() / ".local" / "state") / "choir"
+
+
+def running_mesh(folder: Path | None = None) -> RunningMesh | None:
+    """The mesh that runs from a state folder; None if there is none."""
+    try:
+        text = ((folder or state_folder()) / STATE_FILE).read_text()
+        mesh = RunningMesh.model_validate_json(text)
+    except (OSError, ValidationError):
+        return None
+    return mesh if mesh.alive else None
+
+
+async def stop_mesh(mesh: RunningMesh, deadline_s: float = STOP_DEADLINE_S) -> bool:
+    """Ask a mesh to stop, and wait; False if it has not ended in time."""
+    try:
+        psutil.Process(mesh.pid).terminate()
+    except psutil.NoSuchProcess:
+        return True
+    return await until(lambda: not mesh.alive, deadline_s)

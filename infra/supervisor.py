@@ -1,0 +1,325 @@
+"""Runs one host's part of the mesh: broker, streams, services, in order of readiness.
+
+What dies is started again. Children never outlive the supervisor. `python -m infra.supervisor` is
+`choir up` without the command line around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from rich.console import Console
+
+from infra.broker import Broker
+from infra.child import EXIT_CONFIGURATION, BackOff, Child, ServiceCommand
+from infra.forward import Forward, to_console
+from infra.processes import until
+from infra.provision import provision
+from infra.settings import HostSettings, load_host_settings, with_threads
+from infra.state import Claim, state_folder
+from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
+from schemas.nodes import NodeLease
+from services.agent.settings import AgentSection
+from services.chassis.directory import Directory
+from services.chassis.settings import CONFIG_VARIABLE
+
+CONNECT_DEADLINE_S = 5.0
+SERVICE_DEADLINE_S = 30.0
+AGENT_DEADLINE_S = 120.0
+"""Longer: a large model is read from disk before its agent is ready."""
+STOP_DEADLINE_S = 15.0
+BROKER_LOOK_INTERVAL_S = 0.25
+SETTLED_STATES = ("ready", "broken")
+
+
+class Supervisor:
+    """This host's part of the mesh.
+
+    `state` is the state folder, by default the user's own. `forward` takes each line that a service
+    writes; by default it goes to stderr. `problems` says what runs less well than it should; `broker` is the
+    embedded broker, None if there is none.
+    """
+
+    def __init__(
+        self, settings: HostSettings, *, state: Path | None = None, forward: Forward | None = None
+    ) -> None:
+        self.settings = settings
+        self.problems: list[str] = []
+        self.broker: Broker | None = None
+        self._state = state or state_folder()
+        self._forward = forward or to_console(Console(stderr=True))
+        self._claim: Claim | None = None
+        self._client: Client | None = None
+        self._directory: Directory | None = None
+        self._children: list[Child] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop_asked = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the mesh."""
+        return self.settings.mesh.url if self.broker is None else self.broker.url
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """The service processes of this host."""
+        return tuple(self._children)
+
+    async def start(self) -> None:
+        """Return when the mesh answers. If it cannot, stop all that was started and say why (ChoirError)."""
+        started_s = time.monotonic()
+        try:
+            self._claim = Claim(self._state)
+            await self._start_broker()
+            await self._connect()
+            await self._start_services()
+            self._claim.publish(self.url, self.settings.config)
+        except BaseException:
+            await self.stop()
+            raise
+        for problem in self.problems:
+            self._say(problem)
+        self._say(f"ready at {self.url} after {time.monotonic() - started_s:.1f} s")
+
+    async def run_until_stopped(self) -> None:
+        """Wait for SIGINT, SIGTERM or `ask_to_stop`, then stop. A second signal kills what is left."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.ask_to_stop)
+        try:
+            await self._stop_asked.wait()
+            await self.stop()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def ask_to_stop(self) -> None:
+        """Stop cleanly; asked again, at once."""
+        if self._stop_asked.is_set():
+            for child in self._children:
+                child.kill()
+        else:
+            self._say("stopping")
+            self._stop_asked.set()
+
+    async def stop(self) -> None:
+        """Services first, while they can still store what they finish; then the broker."""
+        self._stop_asked.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(child.stop(STOP_DEADLINE_S) for child in self._children))
+        if self._client is not None:
+            await self._client.close()
+        if self.broker is not None:
+            await self.broker.stop()
+        if self._claim is not None:
+            self._claim.release()
+
+    async def _start_broker(self) -> None:
+        section = self.settings.broker
+        if not section.embedded:
+            return
+        self.broker = Broker(
+            self.settings.store_dir(self._state),
+            host=section.host,
+            port=section.port,
+            max_payload=section.max_payload,
+            user=self.settings.mesh.user,
+            password=self.settings.mesh.password,
+        )
+        await self.broker.start()
+        self._in_background(self._keep_broker(self.broker))
+
+    async def _keep_broker(self, broker: Broker) -> None:
+        back_off = BackOff()
+        started_s = time.monotonic()
+        while True:
+            await asyncio.sleep(BROKER_LOOK_INTERVAL_S)
+            if broker.alive:
+                continue
+            wait_s = back_off.after(time.monotonic() - started_s)
+            self._say(f"the broker died; it starts again in {wait_s:g} s")
+            await asyncio.sleep(wait_s)
+            started_s = time.monotonic()
+            try:
+                await broker.start()
+            except ConfigurationError as error:
+                self._say(error.message)
+
+    async def _connect(self) -> None:
+        mesh = self.settings.mesh
+        try:
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                self._client = await nats.connect(
+                    self.url,
+                    name="supervisor",
+                    user=mesh.user,
+                    password=mesh.password,
+                    inbox_prefix=b"_INBOX_supervisor",
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,
+                    reconnected_cb=self._on_reconnect,
+                    error_cb=_ignore,
+                )
+        except (TimeoutError, OSError, nats.errors.Error) as error:
+            raise MeshUnreachable(
+                f"no broker answers at {self.url}: {error or 'it took too long'}. Start it, or set "
+                "embedded = true in section [broker]"
+            ) from error
+        await provision(self._client, self.settings.models)
+        self._directory = Directory(self._client)
+        await self._directory.start()
+
+    async def _on_reconnect(self) -> None:
+        self._in_background(self._provision_again())
+
+    async def _provision_again(self) -> None:
+        """A broker that was started again has lost the streams that it kept in memory."""
+        assert self._client is not None
+        try:
+            await provision(self._client, self.settings.models)
+        except ChoirError as error:
+            self._say(f"after the broker came back: {error.message}")
+
+    async def _start_services(self) -> None:
+        """Whoever works first, then the router, which lets requests in."""
+        commands = service_commands(self.settings, self.url)
+        workers = [self._launch(command) for command in commands if command.service != "router"]
+        await asyncio.gather(*(self._settled(child) for child in workers))
+        routers = [self._launch(command) for command in commands if command.service == "router"]
+        await asyncio.gather(*(self._settled(child) for child in routers))
+
+    def _launch(self, command: ServiceCommand) -> Child:
+        child = Child(command, self._forward)
+        self._children.append(child)
+        child.start()
+        return child
+
+    async def _settled(self, child: Child) -> None:
+        """Until the instance has said in its lease that it is ready.
+
+        An agent that is broken, dies or takes too long is a problem, and the mesh starts without it;
+        settings that a service refuses, and a router or aggregator that is not ready, are errors.
+        """
+        optional = child.command.service == "agent"
+
+        def settled() -> bool:
+            lease = self._lease_of(child)
+            refused = child.last_exit == EXIT_CONFIGURATION
+            return refused or (optional and child.exits > 0) or lease is not None
+
+        await until(settled, AGENT_DEADLINE_S if optional else SERVICE_DEADLINE_S)
+        lease = self._lease_of(child)
+        if lease is not None:
+            self.problems += (
+                f"{child.name}: model {model.name} cannot be asked: {model.problem.message}"
+                for model in lease.models
+                if model.problem is not None
+            )
+            return
+        last_words = "\n".join(child.lines) or "(it wrote nothing)"
+        if child.last_exit == EXIT_CONFIGURATION:
+            raise ConfigurationError(f"{child.name} cannot run with its settings:\n{last_words}")
+        if not optional:
+            raise InternalError(f"{child.name} is not ready; it last wrote:\n{last_words}")
+        self.problems.append(f"{child.name} is not ready; the mesh starts without it")
+
+    def _lease_of(self, child: Child) -> NodeLease | None:
+        assert self._directory is not None
+        for lease in self._directory.nodes:
+            if (lease.service, lease.instance, lease.pid) == (child.command.service, child.name, child.pid):
+                return lease if lease.state in SETTLED_STATES else None
+        return None
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _say(self, line: str) -> None:
+        self._forward("choir", line)
+
+
+async def _ignore(_error: Exception) -> None:
+    """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere."""
+
+
+def service_commands(settings: HostSettings, url: str) -> tuple[ServiceCommand, ...]:
+    """Every process that this host runs, with its environment."""
+    host = socket.gethostname()
+    commands: list[ServiceCommand] = []
+
+    def add(service: str, instance: str, extra: dict[str, str]) -> None:
+        env = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "CHOIR_MESH__URL": url,
+            "CHOIR_INSTANCE": instance,
+            **({CONFIG_VARIABLE: str(settings.config)} if settings.config else {}),
+            # One port in the file, as many processes on the host: they take the ports from there on.
+            **(
+                {"CHOIR_HEALTH__PORT": str(settings.health.port + len(commands))}
+                if settings.health.port
+                else {}
+            ),
+            **extra,
+        }
+        # -P: a folder `services` in the working directory is not ours.
+        commands.append(
+            ServiceCommand(service, instance, [sys.executable, "-P", "-m", f"services.{service}"], env)
+        )
+
+    for number in range(1, settings.aggregator.replicas + 1):
+        add("aggregator", f"{host}-aggregator-{number}", {})
+    for agent in with_threads(settings.agents, _cores()):
+        for instance in _instances(agent):
+            add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)})
+    for number in range(1, settings.router.replicas + 1):
+        add("router", f"{host}-router-{number}", {})
+    return tuple(commands)
+
+
+def _instances(agent: AgentSection) -> Iterable[str]:
+    if agent.replicas == 1:
+        return [agent.name]
+    return [f"{agent.name}-{number}" for number in range(1, agent.replicas + 1)]
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
+
+
+async def run_host(settings: HostSettings) -> None:
+    """Start this host's part of the mesh, and run it until a signal comes."""
+    supervisor = Supervisor(settings)
+    await supervisor.start()
+    await supervisor.run_until_stopped()
+
+
+def main() -> None:
+    """`python -m infra.supervisor`. Exit code 2: wrong settings; 3: no broker; 1: anything else."""
+    try:
+        asyncio.run(run_host(load_host_settings()))
+    except ChoirError as error:
+        Console(stderr=True).print(f"choir: {error.message}", markup=False, highlight=False, soft_wrap=True)
+        codes: dict[Callable[..., ChoirError], int] = {ConfigurationError: 2, MeshUnreachable: 3}
+        sys.exit(codes.get(type(error), 1))
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

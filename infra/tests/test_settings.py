@@ -1,0 +1,150 @@
+"""The whole choir.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.settings import (
+    DEMO_CONFIG,
+    DEMO_MODELS,
+    HostSettings,
+    load_host_settings,
+    model_path,
+    with_threads,
+)
+from schemas.errors import ConfigurationError
+from services.agent.settings import AgentSection
+
+INSTANT = """
+[[agents]]
+name = "one"
+backend = "instant"
+models = [{ name = "m" }]
+"""
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No choir.toml nearby, and nothing said in the environment."""
+    monkeypatch.delenv("CHOIR_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def load(tmp_path: Path, text: str) -> HostSettings:
+    """The settings that a file with `text` stands for."""
+    path = tmp_path / "choir.toml"
+    path.write_text(text)
+    return load_host_settings(path)
+
+
+def test_a_small_file_is_enough(tmp_path: Path) -> None:
+    settings = load(tmp_path, INSTANT)
+    assert settings.models == ("m",)
+    assert settings.broker.embedded
+    assert (settings.router.replicas, settings.aggregator.replicas) == (1, 1)
+    assert settings.config == tmp_path / "choir.toml"
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHOIR_BROKER__PORT", "0")
+    assert load(tmp_path, "[broker]\nport = 5000\n").broker.port == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[brokers]\nport = 1\n", "brokers: Extra inputs are not permitted"),
+        ("[broker]\nprot = 1\n", "broker.prot: Extra inputs"),
+        ("[broker]\nport = -1\n", "broker.port: Input should be greater"),
+        ("[router]\nreplicas = 'many'\n", "router.replicas"),
+        ("[[agents]]\nname = 'a'\nmodels = []\n", "agents.0.models"),
+        ("[[agents]]\nname = 'a'\nmodels = [{ name = 'm' }]\n", "model m of agent a needs a path"),
+        (INSTANT + INSTANT, "two agents are called one"),
+        ("[broker\n", "choir.toml: Expected"),
+        ("[broker]\nhost = '0.0.0.0'\n", "set user and password"),
+        ("[mesh]\nurl = 'nats://elsewhere:4222'\n", "set embedded = false"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(tmp_path, text)
+    assert said in refused.value.message
+
+
+def test_joining_a_broker_elsewhere(tmp_path: Path) -> None:
+    settings = load(tmp_path, "[broker]\nembedded = false\n[mesh]\nurl = 'nats://elsewhere:4222'\n")
+    assert settings.mesh.url == "nats://elsewhere:4222"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        load_host_settings(tmp_path / "nowhere.toml")
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        "[broker]\nstore_dir = 'store'\n"
+        "[[agents]]\nname = 'a'\n"
+        "models = [{ name = 'm', path = 'models/m.gguf' }, { name = 'n', path = '/n.gguf' }]\n",
+    )
+    assert settings.store_dir(tmp_path / "state") == tmp_path / "store"
+    assert [model.path for model in settings.agents[0].models] == [
+        tmp_path / "models/m.gguf",
+        Path("/n.gguf"),
+    ]
+
+
+def test_the_store_is_in_the_state_folder_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    assert load(tmp_path, INSTANT).store_dir(tmp_path / "state") == tmp_path / "state" / "broker"
+
+
+def test_an_unknown_demo_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no demo model choir-none"):
+        model_path(Path("demo:choir-none"), tmp_path)
+
+
+def test_demo_models_come_with_choir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shipped.gguf").touch()
+    monkeypatch.setattr("infra.settings.DEMO_MODELS", tmp_path)
+    assert model_path(Path("demo:shipped"), Path("/elsewhere")) == tmp_path / "shipped.gguf"
+
+
+@pytest.mark.skipif(not list(DEMO_MODELS.glob("*.gguf")), reason="the demo models have not been trained here")
+def test_the_demo_is_four_models_of_which_every_file_is_there() -> None:
+    settings = load_host_settings()
+    assert settings.config == DEMO_CONFIG
+    assert settings.models == ("choir-llama", "choir-qwen", "choir-phi", "choir-gemma")
+    assert all(model.path is not None and model.path.is_file() for a in settings.agents for model in a.models)
+
+
+def test_every_preset_of_the_demo_file_is_valid(tmp_path: Path) -> None:
+    presets = DEMO_CONFIG.read_text().split("# --- presets")[1]
+    settings = load(tmp_path, uncommented(presets))
+    assert [agent.name for agent in settings.agents] == ["llama-3b", "pair", "instant"]
+
+
+def uncommented(presets: str) -> str:
+    """The tables among the comments: from a line `# [[...` to the next line that is only `#` or blank."""
+    lines, inside = [], False
+    for line in presets.splitlines():
+        inside = line.startswith("# [[") or (inside and line.startswith("# "))
+        if inside:
+            lines.append(line.removeprefix("# "))
+    return "\n".join(lines)
+
+
+def agent(name: str, threads: int | None = None, replicas: int = 1) -> AgentSection:
+    """An agent that computes on this host."""
+    model = {"name": "m", "path": "m.gguf"}
+    return AgentSection.model_validate(
+        {"name": name, "models": [model], "threads": threads, "replicas": replicas}
+    )
+
+
+def test_cores_are_shared_among_the_agents_that_compute() -> None:
+    agents = with_threads([agent("a"), agent("b", threads=3), agent("c", replicas=2)], cores=8)
+    assert [a.threads for a in agents] == [2, 3, 2]
+    assert [a.threads for a in with_threads([agent("a"), agent("b"), agent("c")], cores=2)] == [1, 1, 1]

@@ -1,0 +1,233 @@
+"""`choir up`, with real services and agents that answer at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import psutil
+import pytest
+import pytest_asyncio
+
+from infra.processes import POLL_S, ended, until
+from infra.settings import HostSettings, load_host_settings
+from infra.state import running_mesh
+from infra.supervisor import Supervisor, service_commands
+from infra.testing import connect
+from schemas import subjects
+from schemas.errors import ConfigurationError, MeshUnreachable
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONFIG = """
+[broker]
+port = 0
+
+[[agents]]
+name = "alice"
+backend = "instant"
+models = [{ name = "blue", reply = "blue" }]
+
+[[agents]]
+name = "bob"
+backend = "instant"
+models = [{ name = "red", reply = "red" }]
+"""
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEADLINE_S = 20.0
+
+
+def settings_of(folder: Path, text: str) -> HostSettings:
+    """The settings that a choir.toml with this text stands for."""
+    path = folder / "choir.toml"
+    path.write_text(text)
+    return load_host_settings(path)
+
+
+class Mesh:
+    """A running supervisor, and all that it has said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.said: list[str] = []
+        self.state = folder / "state"
+        self.supervisor = Supervisor(
+            settings_of(folder, CONFIG),
+            state=self.state,
+            forward=lambda instance, line: self.said.append(f"{instance}: {line}"),
+        )
+
+    def pid_of(self, instance: str) -> int | None:
+        """The process of an instance, while it has one."""
+        return next(child.pid for child in self.supervisor.children if child.name == instance)
+
+    async def ask(self, **request: Any) -> dict[str, Any]:
+        """Ask the mesh something, until somebody listens."""
+        nc = await connect(self.supervisor.url)
+        try:
+            reply = await nc.request(subjects.ASK, json.dumps(request).encode(), timeout=15)
+        finally:
+            await nc.close()
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
+
+    async def answers(self, model: str) -> bool:
+        """Whether a model can be asked."""
+        try:
+            return (await self.ask(prompt="colour?", model=model)).get("text") == model
+        except nats.errors.Error:
+            return False
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    """One mesh for the tests of this module: broker, router, aggregator, two agents."""
+    running = Mesh(tmp_path_factory.mktemp("mesh"))
+    await running.supervisor.start()
+    yield running
+    await running.supervisor.stop()
+
+
+async def eventually_answers(mesh: Mesh, model: str) -> bool:
+    """Whether a model can be asked before the deadline."""
+    end_s = time.monotonic() + DEADLINE_S
+    while not await mesh.answers(model):
+        if time.monotonic() > end_s:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
+
+
+async def test_the_mesh_answers_as_soon_as_start_returns(mesh: Mesh) -> None:
+    assert (await mesh.ask(prompt="Which colour?", model="blue"))["text"] == "blue"
+    assert any("ready at nats://127.0.0.1:" in line for line in mesh.said)
+    assert mesh.supervisor.problems == []
+
+
+async def test_workers_are_ready_before_the_router_is_started(mesh: Mesh) -> None:
+    ready = [line.split(":")[0] for line in mesh.said if "ready " in line and not line.startswith("choir")]
+    assert ready[-1].endswith("router-1")
+    assert {"alice", "bob"} <= set(ready[:-1])
+
+
+async def test_other_commands_find_it_and_a_second_one_is_refused(mesh: Mesh, tmp_path: Path) -> None:
+    found = running_mesh(mesh.state)
+    assert found is not None
+    assert (found.url, found.pid) == (mesh.supervisor.url, os.getpid())
+    second = Supervisor(settings_of(tmp_path, CONFIG), state=mesh.state, forward=lambda *_: None)
+    with pytest.raises(ConfigurationError, match="already running"):
+        await second.start()
+    assert running_mesh(mesh.state) == found
+
+
+async def test_a_killed_agent_is_started_again_and_answers(mesh: Mesh) -> None:
+    before = mesh.pid_of("bob")
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    assert await until(lambda: mesh.pid_of("bob") not in (None, before), DEADLINE_S)
+    assert await eventually_answers(mesh, "red")
+    assert "bob: was ended by SIGKILL; starts again in 0.5 s" in mesh.said
+
+
+async def test_a_killed_broker_is_started_again_with_all_its_streams(mesh: Mesh) -> None:
+    broker = mesh.supervisor.broker
+    assert broker is not None
+    os.kill(broker.pid, signal.SIGKILL)
+    assert await until(lambda: any("the broker died" in line for line in mesh.said), DEADLINE_S)
+    assert await until(lambda: broker.alive, DEADLINE_S)
+    assert await eventually_answers(mesh, "blue")
+
+
+async def test_nothing_is_left_after_stop(tmp_path: Path) -> None:
+    # Given a mesh of a broker and an aggregator
+    supervisor = Supervisor(
+        settings_of(tmp_path, "[broker]\nport = 0\n[router]\nreplicas = 0\n"),
+        state=tmp_path / "state",
+        forward=lambda *_: None,
+    )
+    await supervisor.start()
+    assert supervisor.broker is not None
+    pids = [supervisor.broker.pid, *(child.pid or 0 for child in supervisor.children)]
+    assert len(pids) == 2
+    # When it is stopped (even twice)
+    await supervisor.stop()
+    await supervisor.stop()
+    # Then no process and no state file is left
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert running_mesh(tmp_path / "state") is None
+
+
+async def test_settings_that_a_service_refuses_end_the_start_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(
+        settings_of(tmp_path, "[broker]\nport = 0\n[router]\nreplicas = 0\n"), state=tmp_path / "state"
+    )
+    monkeypatch.setenv("CHOIR_AGGREGATOR__SLOTS", "-1")
+    with pytest.raises(ConfigurationError, match=r"aggregator-1 cannot run(.|\n)*aggregator.slots"):
+        await supervisor.start()
+    assert supervisor.broker is not None and not supervisor.broker.alive
+
+
+async def test_a_broker_elsewhere_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.supervisor.CONNECT_DEADLINE_S", 0.5)
+    text = "[broker]\nembedded = false\n[mesh]\nurl = 'nats://127.0.0.1:9'\n"
+    with pytest.raises(MeshUnreachable, match=r"no broker answers at nats://127\.0\.0\.1:9"):
+        await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+async def test_no_process_outlives_the_supervisor(tmp_path: Path, number: signal.Signals) -> None:
+    # Given a mesh of a broker and an aggregator in a process of its own
+    settings_of(tmp_path, "[broker]\nport = 0\n[router]\nreplicas = 0\n")
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infra.supervisor"],
+            cwd=REPOSITORY,
+            env={**os.environ, "CHOIR_CONFIG": str(tmp_path / "choir.toml"), "XDG_STATE_HOME": str(tmp_path)},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        assert await until(lambda: "ready at" in log.read_text(), DEADLINE_S), log.read_text()
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) == 2
+        # When it is told to stop, or killed
+        process.send_signal(number)
+        assert await ended(process, DEADLINE_S)
+        # Then its children are gone as well
+        assert await until(lambda: not any(child.is_running() for child in children), DEADLINE_S)
+        assert process.returncode == (-9 if number == signal.SIGKILL else 0)
+        assert running_mesh(tmp_path / "choir") is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
+    text = "[health]\nport = 9000\n" + CONFIG.replace('name = "bob"', 'name = "bob"\nreplicas = 2')
+    commands = service_commands(settings_of(tmp_path, text), "nats://here:1")
+    assert [command.service for command in commands] == ["aggregator", "agent", "agent", "agent", "router"]
+    assert [command.instance for command in commands[1:4]] == ["alice", "bob-1", "bob-2"]
+    assert [command.env["CHOIR_HEALTH__PORT"] for command in commands] == [
+        "9000",
+        "9001",
+        "9002",
+        "9003",
+        "9004",
+    ]
+    assert all(command.env["CHOIR_MESH__URL"] == "nats://here:1" for command in commands)
+    agent = json.loads(commands[1].env["CHOIR_AGENT"])
+    assert (agent["name"], agent["models"][0]["reply"]) == ("alice", "blue")
