@@ -47,7 +47,7 @@ def plain_words(folded: str) -> str:
         said = said[mark + len("answer is ") :]
     while said.startswith(_ANSWER_WORDS):
         said = said.split(" ", 1)[1]
-    return unicodedata.normalize("NFKC", said)
+    return said
 
 
 def _without_articles(words: list[str]) -> list[str]:
@@ -56,20 +56,27 @@ def _without_articles(words: list[str]) -> list[str]:
     return kept or words
 
 
-_GROUPING_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
+_POINT_OF_NO_NUMBER = re.compile(r"(?<!\d)\.|\.(?!\d)")
+_GROUPING_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
 def _without_punctuation(text: str) -> str:
-    """`text` with its punctuation taken out or turned into blanks."""
-    padded = f" {_GROUPING_COMMA.sub('', text)} "
-    return "".join(map(_kept, padded, padded[1:], padded[2:]))
+    """`text` with its punctuation taken out or turned into blanks.
+
+    What is taken out goes first, so that the blanks depend on the neighbours that remain.
+    """
+    text = "".join(char for char in text if char != "'" and unicodedata.category(char) != "Cf")
+    text = _GROUPING_COMMA.sub("", _POINT_OF_NO_NUMBER.sub("", text))
+    text = unicodedata.normalize("NFKC", text)
+    padded = f" {text} "
+    return "".join(map(_kept_or_blank, padded, padded[1:], padded[2:]))
 
 
-def _kept(before: str, char: str, after: str) -> str:
-    """What stays of one character between its neighbours."""
-    if char.isalnum():
-        return char
+def _kept_or_blank(before: str, char: str, after: str) -> str:
+    """What becomes of one character between its neighbours."""
     match char:
         case "." if before.isdecimal() and after.isdecimal():
             return char
@@ -77,11 +84,6 @@ def _kept(before: str, char: str, after: str) -> str:
             return char
         case "#" | "%" if before.isalnum():
             return char
-        case "." | "'":
-            return ""
         case "`" | "~" | "|":
             return " "
-    category = unicodedata.category(char)
-    if category == "Cf":
-        return ""
-    return char if category[0] in "MS" else " "
+    return char if char.isalnum() or unicodedata.category(char)[0] in "MS" else " "

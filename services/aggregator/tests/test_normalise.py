@@ -309,6 +309,15 @@ def test_texts_are_already_in_their_own_form_whatever_they_are_made_of(words: li
         assert once is None or normalise(once, "text") == once
 
 
+@pytest.mark.parametrize(
+    "text", ["0'-0", "A.\u0300-0", "1'.5", "the the " * 600, "answer is " * 600, "a" * 5_000]
+)
+def test_what_is_taken_out_changes_the_neighbours_of_what_stays_only_once(text: str) -> None:
+    once = normalise(text, "text")
+    assert once is not None
+    assert normalise(once, "text") == once
+
+
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9))
 def test_a_number_keeps_its_value(value: float) -> None:
     read = normalise(f"The answer is {value}.", "number")
