@@ -63,6 +63,8 @@ class Ask(Message):
             )
         if len(set(self.models)) != len(self.models):
             raise field_error("models", "a model is named twice")
+        if len(set(self.strategies)) != len(self.strategies):
+            raise field_error("strategies", "a strategy is named twice")
         return self
 
     @property

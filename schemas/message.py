@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^\S+$")]
+from schemas.subjects import encode_token
 
+MAX_TOKEN_LENGTH = 200
+
+RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+def _check_token_length(name: str) -> str:
+    """Consumers are named after models, and the broker takes at most 255 characters for that."""
+    length = len(encode_token(name))
+    if length > MAX_TOKEN_LENGTH:
+        raise PydanticCustomError(
+            "name_too_long",
+            "the name takes {length} characters as a subject token, and {limit} is the limit",
+            {"length": length, "limit": MAX_TOKEN_LENGTH},
+        )
+    return name
+
+
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=r"^\S+$"),
+    AfterValidator(_check_token_length),
+]
 
 def field_error(field: str, message: str) -> PydanticCustomError:
     """A validation error over several fields that still names one: the one to change."""

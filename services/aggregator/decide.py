@@ -27,9 +27,9 @@ def ballots(gather: Gather, answers: Mapping[str, Answer]) -> list[strategies.Ba
 def decide(
     gather: Gather, cast: Sequence[strategies.Ballot], histories: Mapping[str, AgentHistory]
 ) -> tuple[Decision, ...]:
-    """One decision for each strategy; ties fall alike on every aggregator."""
+    """One decision for each strategy; ties fall alike whenever the same is asked with the same seed."""
     context = strategies.StrategyContext(
-        seed=gather.request_id,
+        seed=gather.fingerprint,
         options=len(gather.choices) or None,
         history=histories,
     )

@@ -94,10 +94,11 @@ def error_headers(error: ChoirError) -> dict[str, str]:
 def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
     """Reads a request; InvalidRequest names the first field that is wrong. No bytes mean no fields."""
     try:
-        return request_type.model_validate_json(data or b"{}")
+        return request_type.model_validate_json(data or b"{}", strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"]) or fault.get("ctx", {}).get("field", "body")
+        place = ".".join(str(part) for part in fault["loc"])
+        field = fault.get("ctx", {}).get("field") or place or "body"
         raise InvalidRequest(f"{field}: {fault['msg']}", field=field) from error
 
 
