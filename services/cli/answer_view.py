@@ -10,13 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.replies import Answer, Decision, Result
+from services.cli.closed_question import option
 from services.cli.overview_tables import NOTHING, table
+from services.cli.terminal import plain
 
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
 NAME_COLUMN_WIDTH = 16
 STRATEGY_COLUMN_WIDTH = 18
 """At least this wide is a strategy's column; where more do not fit, another table follows."""
+LONGEST_VOTE = 32
+NO_ANSWER = "(no answer could be read)"
 
 
 class ResultView:
@@ -40,17 +44,19 @@ class ResultView:
         decisions = iter(self._result.decisions)
         while chunk := tuple(islice(decisions, fitting)):
             out.print()
-            out.print(decisions_table(chunk))
+            out.print(decisions_table(chunk, self._result.choices))
 
     def _print_text(self, out: Console) -> None:
-        text = self._result.text or ""
-        if self._already_shown and text.startswith(self._already_shown):
-            out.print(Text(text.removeprefix(self._already_shown)), soft_wrap=True)
-            return
-        if self._already_shown:
-            out.print()
         style = "bold" if self._result.topology == "ensemble" else ""
-        out.print(Text(text or "(no answer could be read)", style), soft_wrap=True)
+        rest = rest_of(self._result.text or NO_ANSWER, self._already_shown)
+        out.print(Text(plain(rest), style), soft_wrap=True)
+
+
+def rest_of(text: str, already_shown: str) -> str:
+    """What is still to be printed of a text: all of it, on a new line, if something else was shown."""
+    if text.startswith(already_shown):
+        return text.removeprefix(already_shown)
+    return f"\n{text}"
 
 
 def footer(answer: Answer) -> str:
@@ -76,34 +82,59 @@ def answers_table(result: Result) -> Table:
         text = answer.text if answer.error is None else f"{answer.error.code}: {answer.error.message}"
         style = "" if answer.error is None else "red"
         rows.add_row(
-            answer.agent, Text(text.strip(), style), str(answer.generated_tokens), milliseconds(answer)
+            answer.agent, Text(plain(text.strip()), style), str(answer.generated_tokens), milliseconds(answer)
         )
     for agent in result.missing:
         rows.add_row(agent, Text("(not in time)", "dim"), NOTHING, NOTHING)
     return rows
 
 
-def decisions_table(decisions: Sequence[Decision]) -> Table:
+def decisions_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Table:
     """What each strategy made of the answers: a column for each, with every agent's vote and weight."""
     rows = table("", *(decision.strategy for decision in decisions))
-    rows.add_row("decision", *(Text(decision.answer or "(none)", "bold green") for decision in decisions))
+    rows.add_row(
+        "decision", *(Text(_clipped(decision.answer, choices), "bold green") for decision in decisions)
+    )
     rows.add_row("share", *(percent(decision.share) for decision in decisions))
     rows.add_row("margin", *(percent(decision.margin) for decision in decisions))
     rows.add_row("tie", *(Text("yes", "yellow") if decision.tie else Text("no") for decision in decisions))
     for agent in dict.fromkeys(vote.agent for decision in decisions for vote in decision.votes):
-        rows.add_row(agent, *(_vote(decision, agent) for decision in decisions))
+        rows.add_row(agent, *(_vote(decision, agent, choices) for decision in decisions))
     return rows
 
 
-def _vote(decision: Decision, agent: str) -> Text:
+def _vote(decision: Decision, agent: str, choices: Sequence[str]) -> Text:
     """`Paris (1.39)`: what an agent's answer counts as, and with which weight."""
     for vote in decision.votes:
         if vote.agent == agent:
             if vote.answer is None:
                 return Text("abstains", "dim")
             wins = vote.answer == decision.answer
-            return Text(f"{vote.answer} ({vote.weight:.2f})", "green" if wins else "")
+            return Text(f"{_clipped(vote.answer, choices)} ({vote.weight:.2f})", "green" if wins else "")
     return Text(NOTHING, "dim")
+
+
+def _clipped(answer: str | None, choices: Sequence[str]) -> str:
+    """A normalised answer, short enough for a column; an option with its text."""
+    if answer is None:
+        return "(none)"
+    spoken = option(answer, choices)
+    spoken = plain(spoken)
+    return spoken if len(spoken) <= LONGEST_VOTE else f"{spoken[: LONGEST_VOTE - 1]}…"
+
+
+def decision_line(decision: Decision) -> str:
+    """A decision in one line: who was for it, and what the others said."""
+    for_it = [vote.agent for vote in decision.votes if vote.answer == decision.answer]
+    others = [
+        f"{vote.agent} {_clipped(vote.answer, ())}"
+        for vote in decision.votes
+        if vote.answer != decision.answer
+    ]
+    parts = [f"{decision.strategy} {percent(decision.share)}: {', '.join(for_it)}"]
+    if others:
+        parts.append(f"otherwise: {', '.join(others)}")
+    return " · ".join([*parts, "a tie"] if decision.tie else parts)
 
 
 def percent(share: float) -> str:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from services.cli.commands.ask import ask
+from services.cli.commands.chat import chat
+from services.cli.commands.demo import demo
 from services.cli.commands.host import down, up
 from services.cli.commands.overview import models, nodes, status
 
@@ -17,6 +19,8 @@ LOOKING = "Look"
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("ask", ask, ASKING),
+    ("chat", chat, ASKING),
+    ("demo", demo, RUNNING),
     ("up", up, RUNNING),
     ("down", down, RUNNING),
     ("nodes", nodes, LOOKING),

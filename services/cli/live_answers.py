@@ -10,6 +10,7 @@ from rich.text import Text
 
 from schemas.replies import TokenChunk
 from services.cli.overview_tables import table
+from services.cli.terminal import plain
 
 REFRESH_PER_S = 12
 
@@ -52,10 +53,10 @@ class LiveAnswers:
         if self._quiet:
             return
         if self._single:
-            self._out.print(Text(chunk.text), end="", soft_wrap=True)
+            self._out.print(Text(plain(chunk.text)), end="", soft_wrap=True)
             self._out.file.flush()
         elif self._shows_table:
             rows = table("agent", "answer")
             for agent, text in sorted(self._texts.items()):
-                rows.add_row(agent, Text(text))
+                rows.add_row(agent, Text(plain(text)))
             self._live.update(rows)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from schemas.message import Part
 
 WIDTH_WITHOUT_TERMINAL = 120
+_COMMANDS = dict.fromkeys([code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"])
 
 
 def console() -> Console:
@@ -21,6 +22,11 @@ def console() -> Console:
 
     width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
     return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def plain(text: str) -> str:
+    """A text that others wrote, without what would command the terminal."""
+    return text.translate(_COMMANDS)
 
 
 def print_json(document: Part) -> None:

@@ -51,6 +51,7 @@ def ask(
     """
     from services.cli.ask_session import AskSession
     from services.cli.asking import AskOptions
+    from services.cli.closed_question import closed_question
 
     options: AskOptions = {
         "model": model,
@@ -71,7 +72,8 @@ def ask(
         options["temperature"] = temperature
     if seed is not None:
         options["seed"] = seed
-    question = sys.stdin.read() if prompt == FROM_STDIN else prompt
+    text = sys.stdin.read() if prompt == FROM_STDIN else prompt
+    question = closed_question(text, options["choices"])
     asyncio.run(AskSession(question, options, stream=stream, as_json=as_json).run())
 
 

@@ -1,0 +1,126 @@
+"""A chat on a terminal, or line by line through a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, aclosing
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from schemas.commands import Ask
+from schemas.errors import ChoirError, MeshUnreachable
+from schemas.replies import Result, TokenChunk
+from services.cli.answer_view import NO_ANSWER, decision_line, footer, rest_of
+from services.cli.ask_session import CANCEL_PATIENCE_S
+from services.cli.chat.conversation import Conversation
+from services.cli.chat.slash import Quit, obey
+from services.cli.client import Choir
+from services.cli.live_answers import LiveAnswers
+from services.cli.outcome import error_line
+from services.cli.terminal import plain
+
+PROMPT = "> "
+GREETING = "you talk to {partner}; /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends"
+
+
+class ChatSession:
+    """Reads lines and shows answers. The mesh is spoken to only while an answer is awaited."""
+
+    def __init__(self, conversation: Conversation, out: Console) -> None:
+        self._conversation = conversation
+        self._out = out
+        self._interactive = out.is_terminal and sys.stdin.isatty()
+
+    def run(self) -> None:
+        """Until the input ends."""
+        stack = AsyncExitStack()
+        with asyncio.Runner() as runner:
+            mesh: Choir = runner.run(stack.enter_async_context(Choir()))
+            try:
+                self._greet()
+                for line in self._lines():
+                    self._take(line, mesh, runner)
+            except Quit:
+                return
+            finally:
+                runner.run(stack.aclose())
+
+    def _greet(self) -> None:
+        if self._interactive:
+            self._out.print(Text(GREETING.format(partner=self._conversation.partner), "dim"), soft_wrap=True)
+
+    def _lines(self) -> Iterator[str]:
+        """What is typed, without empty lines."""
+        source = self._typed() if self._interactive else iter(sys.stdin)
+        yield from (line.strip() for line in source if line.strip())
+
+    def _typed(self) -> Iterator[str]:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # arrow keys and history for input()
+        while True:
+            try:
+                yield input(PROMPT)
+            except EOFError:
+                self._out.print()
+                return
+            except KeyboardInterrupt:
+                self._out.print(Text("\n(Ctrl-D or /quit ends)", "dim"))
+
+    def _take(self, line: str, mesh: Choir, runner: asyncio.Runner) -> None:
+        try:
+            if line.startswith("/"):
+                models = tuple(model.name for model in runner.run(mesh.models()))
+                self._out.print(Text(obey(line, self._conversation, models), "dim"), soft_wrap=True)
+                return
+            ask = self._conversation.next_ask(line)
+            self._conversation.remember(line, runner.run(self._answer(mesh, ask)))
+        except MeshUnreachable:
+            raise
+        except ChoirError as error:
+            typer.echo(error_line(error.body()), err=True)
+
+    async def _answer(self, mesh: Choir, ask: Ask) -> str | None:
+        """Shows an answer while it is generated. Ctrl-C stops it: then there is none."""
+        shown = LiveAnswers(self._out, quiet=False, single=ask.model is not None)
+        try:
+            with shown:
+                async with aclosing(mesh.pursue(ask)) as replies:
+                    async for reply in replies:
+                        match reply:
+                            case TokenChunk():
+                                shown.add(reply)
+                            case Result():
+                                result = reply
+        except asyncio.CancelledError:
+            if not self._interactive:
+                raise
+            await self._stop(mesh, ask)
+            return None
+        self._finish(result, shown.text)
+        return result.text
+
+    async def _stop(self, mesh: Choir, ask: Ask) -> None:
+        """Tells the mesh that nobody waits any more, and goes on talking."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        with contextlib.suppress(TimeoutError, ChoirError):
+            async with asyncio.timeout(CANCEL_PATIENCE_S):
+                await mesh.cancel(ask.request_id or "")
+        self._out.print(Text("(stopped)", "dim"))
+
+    def _finish(self, result: Result, already_shown: str) -> None:
+        self._out.print(Text(plain(rest_of(result.text or NO_ANSWER, already_shown))), soft_wrap=True)
+        if not self._out.is_terminal:
+            return
+        if result.decisions:
+            for decision in result.decisions:
+                self._out.print(Text(decision_line(decision), "dim"))
+        else:
+            for answer in result.answers:
+                self._out.print(Text(footer(answer), "dim"))

@@ -1,0 +1,25 @@
+"""`choir chat`: a conversation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from services.cli.terminal import console
+
+
+def chat(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Talk to this one model.")] = None,
+    strategy: Annotated[
+        str, typer.Option("--strategy", "-s", metavar="S,S", help="Let all models answer and decide so.")
+    ] = "",
+) -> None:
+    """Talk with one model, or with all of them. /help lists what can be typed."""
+    from services.cli.chat.conversation import Conversation
+    from services.cli.chat.session import ChatSession
+
+    strategies = tuple(part.strip() for part in strategy.split(",") if part.strip())
+    if model is not None and strategies:
+        raise typer.BadParameter("--model asks one model, --strategy all of them: not both")
+    ChatSession(Conversation(model, strategies), console()).run()
