@@ -28,6 +28,7 @@ from services.engine.templates import ChatTemplate
 
 CONTEXT_TOKENS_CAP = 4096
 MAX_SLOTS = 256
+WEIGHTS_BYTES_PER_THREAD = 64_000_000
 
 
 class Engine:
@@ -59,9 +60,9 @@ class Engine:
         threads: int | None = None,
         gpu_layers: int = 0,
     ) -> Engine:
-        """Loads a model file, blocking. `slots` sequences run at a time. `context_tokens` is for each of them:
+        """Loads a model file, blocking. `slots` sequences run at a time, each with room for `context_tokens`:
         by default 4096, and never more than the model was trained for. `batch_tokens` is the most that one
-        step evaluates.
+        step evaluates. `threads` is by default as many of the cores as a model of this size makes use of.
 
         Raises ModelUnusable with a sentence that names the file and what is wrong with it, and
         ConfigurationError for numbers that cannot be.
@@ -76,7 +77,7 @@ class Engine:
                 slots=slots,
                 context_tokens=room,
                 batch_tokens=batch_tokens,
-                threads=threads or usable_cores(),
+                threads=threads or sensible_threads(model.weights_bytes),
             )
             scheduler = Scheduler(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
             return cls(model, context, scheduler, room)
@@ -165,6 +166,11 @@ class Engine:
     def _require_open(self) -> None:
         if self._closed:
             raise GenerationFailed("the engine is closed")
+
+
+def sensible_threads(weights_bytes: int) -> int:
+    """How many threads a model is worth: in a small one they would mostly wait for one another."""
+    return min(usable_cores(), 1 + weights_bytes // WEIGHTS_BYTES_PER_THREAD)
 
 
 def usable_cores() -> int:
