@@ -1,0 +1,146 @@
+"""Writes the tables of the README that the catalog says better than anybody by hand.
+
+python -m infra.docs            # rewrite what stands between the markers
+python -m infra.docs --check    # exit 1 if it is not what the catalog says
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas import catalog
+from schemas.catalog import Access, BucketSpec, Endpoint, StreamSpec
+from schemas.errors import ChoirError, ConfigurationError
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN = "<!-- subjects:begin -->"
+END = "<!-- subjects:end -->"
+GIB = 1024 * catalog.MIB
+MINUTE_S = 60.0
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(heads)]
+    lines += [["---"] * len(lines[0]), *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `6 h`, `7 d`, `90 s`; `-` for none."""
+    if not seconds:
+        return "-"
+    for unit_s, unit in ((catalog.DAY_S, "d"), (catalog.HOUR_S, "h"), (MINUTE_S, "min")):
+        if seconds % unit_s == 0 and (seconds > unit_s or unit != "d"):
+            return f"{seconds / unit_s:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def size(number: int) -> str:
+    """A number of bytes as people say it; `-` for none."""
+    if not number:
+        return "-"
+    return f"{number / GIB:g} GiB" if number % GIB == 0 else f"{number / catalog.MIB:g} MiB"
+
+
+def code(names: Iterable[str]) -> str:
+    """Names in a table cell."""
+    return " ".join(f"`{name}`" for name in names) or "-"
+
+
+def endpoint_row(endpoint: Endpoint) -> list[str]:
+    """One line of the table of requests."""
+    return [code([endpoint.subject]), endpoint.service, endpoint.takes, endpoint.gives, endpoint.why]
+
+
+def stream_row(spec: StreamSpec) -> list[str]:
+    """One line of the table of streams."""
+    kind = "work queue" if spec.retention == "work_queue" else "write-once" if spec.write_once else "log"
+    bounds = f"{duration(spec.max_age_s)}, {size(spec.max_bytes)}".removeprefix("-, ")
+    return [
+        code([spec.name]),
+        code(spec.subjects),
+        kind,
+        spec.storage,
+        bounds,
+        code([spec.republish_to] if spec.republish_to else []),
+        spec.why,
+    ]
+
+
+def bucket_row(spec: BucketSpec) -> list[str]:
+    """One line of the table of buckets."""
+    return [code([spec.name]), spec.storage, duration(spec.ttl_s), size(spec.max_bytes), spec.why]
+
+
+def access_row(access: Access) -> list[str]:
+    """One line of the table of permissions."""
+    return [
+        access.service,
+        code(access.publishes),
+        code(access.subscribes),
+        code(access.pulls),
+        code(access.reads),
+        code(access.buckets_read),
+        code(access.buckets_written),
+    ]
+
+
+def subjects_section() -> str:
+    """All of what stands between the markers."""
+    return "\n\n".join(
+        [
+            "Requests, answered over core NATS:",
+            table(("subject", "answered by", "takes", "gives", "for"), map(endpoint_row, catalog.ENDPOINTS)),
+            "Streams:",
+            table(
+                ("stream", "subjects", "kind", "storage", "kept", "what was stored is told on", "why"),
+                map(stream_row, catalog.STREAMS),
+            ),
+            "Key-value buckets:",
+            table(("bucket", "storage", "a key lives", "at most", "for"), map(bucket_row, catalog.BUCKETS)),
+            "Who may do what:",
+            table(
+                ("service", "publishes", "listens", "pulls from", "reads", "buckets read", "buckets written"),
+                map(access_row, catalog.ACCESS),
+            ),
+        ]
+    )
+
+
+def with_section(text: str) -> str:
+    """The text with the section between its markers as the catalog says it now."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigurationError(f"README.md has no {BEGIN} followed by {END}: the tables go between them")
+    return f"{before}{BEGIN}\n{subjects_section()}\n{END}{after}"
+
+
+def main(
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if it is stale")] = False,
+    readme: Annotated[Path, typer.Option(help="the file with the markers")] = README,
+) -> None:
+    """Regenerate the tables of subjects, streams, buckets and permissions in the README."""
+    text = readme.read_text()
+    try:
+        new = with_section(text)
+    except ChoirError as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(1) from error
+    if new == text:
+        typer.echo(f"{readme.name} is up to date")
+    elif check:
+        typer.echo(f"{readme.name} does not say what schemas/catalog.py says: run `just docs`", err=True)
+        raise typer.Exit(1)
+    else:
+        readme.write_text(new)
+        typer.echo(f"{readme.name} rewritten")
+
+
+if __name__ == "__main__":
+    typer.run(main)

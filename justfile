@@ -1,0 +1,70 @@
+# What can be done here. `just` alone lists it; `uv run just` does if just is not installed.
+
+[private]
+default:
+    @just --list --unsorted
+
+# a tour: a broker, four small models, questions, and how they were decided
+[group('run')]
+demo *OPTIONS:
+    uv run choir demo {{ OPTIONS }}
+
+# run this host's part of the mesh in the foreground (choir.toml says which)
+[group('run')]
+up *OPTIONS:
+    uv run choir up {{ OPTIONS }}
+
+# stop the mesh that runs on this host
+[group('run')]
+down:
+    uv run choir down
+
+# run the tests; `just test infra -k broker` runs some
+[group('develop')]
+test *OPTIONS:
+    uv run pytest {{ OPTIONS }}
+
+# all that must hold besides the tests: lint, format, types, import rules, generated tables
+[group('develop')]
+check:
+    uv run ruff check
+    uv run ruff format --check
+    uv run mypy
+    uv run lint-imports
+    uv run python -m infra.docs --check
+
+# format the code and mend what can be mended
+[group('develop')]
+format:
+    uv run ruff check --fix
+    uv run ruff format
+
+# write the tables of the README anew from schemas/catalog.py
+[group('develop')]
+docs:
+    uv run python -m infra.docs
+
+# measure, and compare with the targets: `just bench overhead`, `just bench engine --json`
+[group('measure')]
+bench NAME *OPTIONS:
+    uv run python -m loadtest.bench {{ NAME }} {{ OPTIONS }}
+
+# train the demo models again (needs torch: see infra/models/README.md)
+[group('models')]
+train-models *OPTIONS:
+    uv run --group train python -m infra.models.train {{ OPTIONS }}
+
+# ask the demo models what they were trained on, and count what is right
+[group('models')]
+score-models *OPTIONS:
+    uv run python -m infra.models.score {{ OPTIONS }}
+
+# write a large model with random weights, for measurements
+[group('models')]
+bench-model *OPTIONS:
+    uv run python -m infra.models.bench_model {{ OPTIONS }}
+
+# write the question sets from the tables of facts
+[group('models')]
+datasets *OPTIONS:
+    uv run python -m analysis.datasets.make {{ OPTIONS }}
