@@ -12,6 +12,7 @@ from services.cli.commands.chat import chat
 from services.cli.commands.demo import demo
 from services.cli.commands.host import down, up
 from services.cli.commands.overview import models, nodes, status
+from services.cli.commands.validate import validate
 
 ASKING = "Ask"
 RUNNING = "Run"
@@ -23,6 +24,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("demo", demo, RUNNING),
     ("up", up, RUNNING),
     ("down", down, RUNNING),
+    ("validate", validate, RUNNING),
     ("nodes", nodes, LOOKING),
     ("models", models, LOOKING),
     ("status", status, LOOKING),

@@ -1,0 +1,23 @@
+"""`choir validate`: would a mesh run here?"""
+
+from __future__ import annotations
+
+import typer
+
+from services.cli.commands.host import ConfigOption
+from services.cli.commands.overview import JsonFlag
+from services.cli.terminal import console, print_json
+
+
+def validate(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
+    """Check configuration, broker, models, disk and memory, and say what to do."""
+    from services.cli.validation.checks import validate as look
+    from services.cli.validation.report import report
+
+    findings = look(config)
+    if as_json:
+        print_json(findings)
+    else:
+        console().print(report(findings))
+    if not findings.good:
+        raise typer.Exit(1)

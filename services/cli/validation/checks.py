@@ -1,0 +1,31 @@
+"""All checks, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from infra.settings import HostSettings, load_host_settings
+from schemas.errors import ConfigurationError
+from services.cli.validation.broker import check_broker
+from services.cli.validation.finding import Finding, Findings, ok, wrong
+from services.cli.validation.models import check_models
+from services.cli.validation.room import check_disk, check_memory
+
+CHECKS: tuple[Callable[[HostSettings], Iterator[Finding]], ...] = (
+    check_broker,
+    check_models,
+    check_disk,
+    check_memory,
+)
+
+
+def validate(config: Path | None) -> Findings:
+    """What is found on this host with this choir.toml. A file that cannot be read ends it there."""
+    what = "configuration"
+    try:
+        settings = load_host_settings(config)
+    except ConfigurationError as error:
+        return Findings(findings=(wrong(what, error.message, "correct it; infra/choir.toml is an example"),))
+    read = ok(what, f"{settings.config}: {len(settings.agents)} agents, {len(settings.models)} models")
+    return Findings(findings=(read, *(finding for check in CHECKS for finding in check(settings))))
