@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 
 from schemas import subjects
 from schemas.commands import Generate
@@ -13,6 +14,9 @@ from schemas.replies import Answer, Result, Timings
 from services.agent.backends import Backend, Generated
 from services.agent.tokens import TokenStream
 from services.chassis.service import Mesh
+from services.chassis.work_loop import Delivery
+
+REMEMBERED_CANCELLATIONS = 1_024
 
 
 class GenerateWorker:
@@ -23,15 +27,19 @@ class GenerateWorker:
         self._storage = mesh.storage
         self._backend = backend
         self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
+        self._cancelled: deque[str] = deque(maxlen=REMEMBERED_CANCELLATIONS)
 
     def cancel(self, request_id: str) -> None:
         """Nobody waits for this request any more."""
+        self._cancelled.append(request_id)
         for task in self._generating.get(request_id, ()):
             task.cancel()
 
-    async def handle(self, command: Generate, delivery: int) -> None:
+    async def handle(self, command: Generate, delivery: Delivery) -> None:
         """Generates the answer of a task, unless its outcome is stored already."""
-        if await self._is_done(command):
+        if command.request_id in self._cancelled:
+            return
+        if not delivery.fresh and await self._is_done(command):
             return
         started_s = time.time()
         queue_ns = max(0, int((started_s - command.accepted_at_s) * 1e9))
@@ -40,7 +48,7 @@ class GenerateWorker:
             request_id=command.request_id,
             task_id=command.task_id,
             model=command.model,
-            delivery=delivery,
+            delivery=delivery.count,
             queue_duration_ns=queue_ns,
         )
         answer = await self._answer(command, queue_ns)
@@ -50,10 +58,7 @@ class GenerateWorker:
         await self._announce(answer)
 
     async def _is_done(self, command: Generate) -> bool:
-        """Whether the request has its result (also: a cancellation), or this task its answer.
-
-        A delivery count of 1 does not say that nobody has done this: a broker that crashed forgets.
-        """
+        """Whether the request has its result (also: a cancellation), or this task its answer."""
         reads = [self._storage.last(subjects.RESULTS_STREAM, subjects.result(command.request_id))]
         if command.routing_slip:
             subject = subjects.answer(command.request_id, command.round, command.agent)

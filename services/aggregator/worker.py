@@ -15,7 +15,7 @@ from services.aggregator.decide import ballots, decide
 from services.aggregator.scores import Scores
 from services.chassis.service import Mesh
 from services.chassis.storage import OUTCOME_PATIENCE_S
-from services.chassis.work_loop import Retry
+from services.chassis.work_loop import Delivery, Retry
 
 DECIDE_BEFORE_DEADLINE_S = 0.2
 ROUND = 1
@@ -36,17 +36,21 @@ class GatherWorker:
         if (task := self._collecting.get(request_id)) is not None:
             task.cancel()
 
-    async def handle(self, gather: Gather, delivery: int) -> None:
+    async def handle(self, gather: Gather, delivery: Delivery) -> None:
         """Brings an ensemble to its result, unless it has one."""
-        if await self._storage.last(subjects.RESULTS_STREAM, subjects.result(gather.request_id)) is not None:
+        if not delivery.fresh and await self._has_result(gather.request_id):
             return
         async with Collector.open(self._storage, gather.request_id, ROUND) as collector:
-            if delivery > 1:
+            if not delivery.fresh:
                 await collector.read(gather.members)
             await self._scatter(gather, collector)
             if not await self._collect(gather, collector):
                 return
         await self._conclude(gather, collector.answers)
+
+    async def _has_result(self, request_id: str) -> bool:
+        result = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        return result is not None
 
     async def _scatter(self, gather: Gather, collector: Collector) -> None:
         """Asks every member that has not answered; asking twice under the same id is asking once."""

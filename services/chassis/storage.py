@@ -144,6 +144,14 @@ class Storage:
         """The first message on `subject` at `sequence` or after; None if there is none."""
         return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
 
+    async def last_sequence(self, stream: str) -> int:
+        """The sequence number of the message stored last; 0 if there never was one."""
+        try:
+            info = await self._js.stream_info(stream)
+        except _TRANSIENT as error:
+            raise BrokerUnavailable(f"stream {stream} could not be read") from error
+        return info.state.last_seq
+
     async def _get(self, stream: str, query: Mapping[str, object]) -> Stored | None:
         request = json.dumps(query).encode()
         try:

@@ -15,6 +15,7 @@ What is promised:
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ RETRY_DELAY_S = 0.5
 DEADLINE_GRACE_S = 2.0
 DRAIN_PATIENCE_S = 20.0
 REFILL_INTERVAL_S = 1.0
+NEVER_FRESH = sys.maxsize
 
 CommandT = TypeVar("CommandT", bound=Generate | Gather)
 CommandT_contra = TypeVar("CommandT_contra", bound=Generate | Gather, contravariant=True)
@@ -60,10 +62,37 @@ class Retry(Exception):
         self.delay_s = delay_s
 
 
-class Worker(Protocol[CommandT_contra]):
-    """What a service does with its commands. Both methods return only when an outcome is stored."""
+@dataclass(frozen=True)
+class Delivery:
+    """One delivered message, and what its acknowledgement subject tells.
 
-    async def handle(self, command: CommandT_contra, delivery: int) -> None:
+    `fresh` means that nobody can have worked on it before. A delivery count of 1 alone does not say
+    that: a broker that crashed forgets deliveries and acknowledgements. So a message is fresh only if
+    it was also stored after this service last (re)connected.
+    """
+
+    msg: Msg
+    count: int
+    sequence: int
+    fresh: bool
+
+    @classmethod
+    def of(cls, msg: Msg, floor: int) -> Delivery:
+        """Reads the acknowledgement subject; `floor` is the stream's last sequence at the last connection."""
+        tokens = msg.reply.split(".")
+        count, sequence = (int(tokens[-5]), int(tokens[-4])) if len(tokens) >= 9 else (1, 0)
+        return cls(msg, count, sequence, count == 1 and sequence > floor)
+
+    @property
+    def request_id(self) -> str:
+        """The last token of every command's subject."""
+        return self.msg.subject.rsplit(".", 1)[-1]
+
+
+class Worker(Protocol[CommandT_contra]):
+    """What a service does with its commands. All methods return only when an outcome is stored."""
+
+    async def handle(self, command: CommandT_contra, delivery: Delivery) -> None:
         """Does the work. Raises Retry, a ChoirError that ends the command, or anything by mistake."""
 
     async def give_up(self, command: CommandT_contra, error: ChoirError) -> None:
@@ -71,25 +100,6 @@ class Worker(Protocol[CommandT_contra]):
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot even be read."""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One delivered message and what its acknowledgement subject tells."""
-
-    msg: Msg
-    count: int
-
-    @classmethod
-    def of(cls, msg: Msg) -> Delivery:
-        """Reads the delivery count; a message that is not from JetStream counts as the first."""
-        tokens = msg.reply.split(".")
-        return cls(msg, int(tokens[-5]) if len(tokens) >= 9 else 1)
-
-    @property
-    def request_id(self) -> str:
-        """The last token of every command's subject."""
-        return self.msg.subject.rsplit(".", 1)[-1]
 
 
 class WorkLoop(Generic[CommandT]):
@@ -113,6 +123,8 @@ class WorkLoop(Generic[CommandT]):
         self.slots = slots
         self._active: dict[asyncio.Task[None], Msg] = {}
         self._demands = [Demand(self._client, stream, name, self._receive) for name in consumers]
+        self._stream = stream
+        self._floor = NEVER_FRESH
         self._open = False
         self._lock = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -133,15 +145,18 @@ class WorkLoop(Generic[CommandT]):
 
     async def start(self) -> None:
         """Begins to pull."""
+        self._floor = await self._storage.last_sequence(self._stream)
         self._open = True
         self._keeper = asyncio.create_task(self._keep(), name=f"{self._service} heartbeats")
         await self._refill()
 
     async def resume(self) -> None:
         """Asks again for work: after a reconnection, when the broker may have forgotten the demand."""
+        self._floor = NEVER_FRESH
         for demand in self._demands:
             demand.forget()
         await self._refill()
+        self._floor = await self._storage.last_sequence(self._stream)
 
     async def stop(self) -> None:
         """Takes nothing more, waits for what is in work, and gives back what does not end in time."""
@@ -165,14 +180,16 @@ class WorkLoop(Generic[CommandT]):
     # --- demand -------------------------------------------------------------------------
 
     async def _refill(self) -> None:
-        """Asks the first source for as many commands as there are free slots, the others a moment later."""
+        """Asks the first source for as many commands as there are free slots, the others a moment later.
+
+        Demand is topped up when half of it is used, so that not every command costs a pull request.
+        """
         if not self._open or self._client.is_closed:
             return
         first, *others = self._demands
         async with self._lock:
-            missing = self.free - first.outstanding
-            if missing > 0:
-                await first.ask(missing)
+            if first.outstanding * 2 <= self.free and self.free:
+                await first.ask(self.free - first.outstanding)
             for demand in others:
                 if demand.outstanding > self.free:
                     await demand.withdraw()
@@ -219,10 +236,10 @@ class WorkLoop(Generic[CommandT]):
             await msg.nak()
             return
         self._idle.clear()
-        task = asyncio.create_task(self._work(Delivery.of(msg)))
+        task = asyncio.create_task(self._work(Delivery.of(msg, self._floor)))
         self._active[task] = msg
         task.add_done_callback(self._finished)
-        if self.free == 0 and len(self._demands) > 1:
+        if self.free == 0 or self._demands[0].outstanding == 0:
             await self._refill()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
@@ -280,7 +297,7 @@ class WorkLoop(Generic[CommandT]):
     async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
         try:
             async with asyncio.timeout(seconds) as limit:
-                await self._worker.handle(command, delivery.count)
+                await self._worker.handle(command, delivery)
         except TimeoutError as error:
             if not limit.expired():
                 raise
