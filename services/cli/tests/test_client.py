@@ -1,0 +1,170 @@
+"""The Python client against a live mesh."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from schemas.commands import ChatMessage
+from schemas.errors import (
+    Cancelled,
+    InvalidRequest,
+    MeshUnreachable,
+    NotReady,
+    PayloadTooLarge,
+    RequestIdConflict,
+    UnknownModel,
+    UnknownRequest,
+    UnknownStrategy,
+)
+from schemas.replies import Result, TokenChunk
+from services.chassis.identity import new_id
+from services.cli.client import Choir
+from services.cli.tests.conftest import QUARTET
+
+NOBODY = "nats://127.0.0.1:9"
+
+
+@pytest_asyncio.fixture
+async def mesh(live_mesh: str) -> AsyncIterator[Choir]:
+    async with Choir(live_mesh) as choir:
+        yield choir
+
+
+async def test_one_model_answers(mesh: Choir) -> None:
+    result = await mesh.ask("What is the capital of France?", model="choir-one")
+    assert result.text == "Paris"
+    assert result.topology == "single"
+
+
+async def test_an_ensemble_decides_with_every_strategy(mesh: Choir) -> None:
+    result = await mesh.ask("Capital of France?", models=QUARTET, strategies=["majority", "weighted"])
+    assert result.text == "Paris"
+    assert {answer.agent for answer in result.answers} == set(QUARTET)
+    assert [decision.strategy for decision in result.decisions] == ["majority", "weighted"]
+    assert result.decisions[0].answer == "paris"
+
+
+async def test_a_conversation_and_sampler_options_travel_with_the_request(mesh: Choir) -> None:
+    messages = (
+        ChatMessage(role="user", content="Hello"),
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "Where is the Louvre?"},
+    )
+    result = await mesh.ask(messages=messages, model="choir-four", max_tokens=2)
+    assert result.text == "It is"
+    assert result.answers[0].finish_reason == "length"
+
+
+async def test_a_stream_is_chunks_and_then_the_result(mesh: Choir) -> None:
+    replies = [reply async for reply in mesh.ask_stream("Capital of France?", model="choir-four")]
+    *chunks, result = replies
+    assert isinstance(result, Result)
+    assert all(isinstance(chunk, TokenChunk) for chunk in chunks)
+    assert "".join(chunk.text for chunk in chunks if isinstance(chunk, TokenChunk)) == result.text
+
+
+async def test_a_submitted_request_is_fetched_later(mesh: Choir) -> None:
+    request_id = await mesh.submit("Capital of France?", model="choir-two")
+    result = await mesh.fetch(request_id, wait_s=10)
+    assert (result.request_id, result.text) == (request_id, "Paris.")
+
+
+async def test_fetching_too_early_says_not_ready_and_cancelling_ends_it(mesh: Choir) -> None:
+    # Given a request that takes a minute
+    request_id = await mesh.submit("Wait for it", model="choir-slow", timeout_s=120)
+    with pytest.raises(NotReady):
+        await mesh.fetch(request_id)
+    # When it is cancelled, then that is its result, and cancelling again changes nothing
+    assert await mesh.cancel(request_id)
+    with pytest.raises(Cancelled):
+        await mesh.fetch(request_id, wait_s=5)
+    assert not await mesh.cancel(request_id)
+
+
+async def test_feedback_says_who_was_right(mesh: Choir) -> None:
+    result = await mesh.ask("Capital of France?", models=QUARTET[:3], strategies=["weighted"])
+    counted = await mesh.feedback(result.request_id, "Paris")
+    assert (set(counted.right), set(counted.wrong)) == ({"choir-one", "choir-two"}, {"choir-three"})
+
+
+async def test_the_same_request_id_is_the_same_request(mesh: Choir) -> None:
+    request_id = new_id()
+    first = await mesh.ask("Capital of France?", model="choir-one", request_id=request_id)
+    again = await mesh.ask("Capital of France?", model="choir-one", request_id=request_id)
+    assert again == first
+    with pytest.raises(RequestIdConflict):
+        await mesh.ask("Something else", model="choir-one", request_id=request_id)
+
+
+async def test_nodes_models_and_status(mesh: Choir) -> None:
+    assert {node.service for node in await mesh.nodes()} == {"router", "aggregator", "agent"}
+    assert {*QUARTET, "choir-slow"} == {model.name for model in await mesh.models()}
+    status = await mesh.status()
+    assert status.services == {"router": 1, "aggregator": 1, "agent": 2}
+    assert not status.problems
+
+
+async def test_errors_of_the_mesh_are_typed_and_name_the_field(mesh: Choir) -> None:
+    with pytest.raises(UnknownModel) as unknown_model:
+        await mesh.ask("Hi", model="nobody")
+    assert unknown_model.value.field == "model"
+    assert "choir-one" in (unknown_model.value.known or ())
+    with pytest.raises(UnknownStrategy) as unknown_strategy:
+        await mesh.ask("Hi", models=QUARTET, strategies=["majority", "dice"])
+    assert unknown_strategy.value.field == "strategies.1"
+    with pytest.raises(UnknownRequest):
+        await mesh.fetch(new_id())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "field"),
+    [
+        ("  ", {}, "prompt"),
+        (None, {}, "prompt"),
+        ("Hi", {"temperature": -1.0}, "temperature"),
+        ("Hi", {"max_tokens": 0}, "max_tokens"),
+        ("Hi", {"timeout_s": float("nan")}, "timeout_s"),
+        ("Hi", {"request_id": "a.b c"}, "request_id"),
+        ("Hi", {"model": "a", "strategies": ["majority"]}, "model"),
+        ("Hi", {"colour": "red"}, "colour"),
+    ],
+)
+async def test_a_wrong_request_never_leaves_the_client(
+    mesh: Choir, prompt: str | None, options: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as invalid:
+        await mesh.ask(prompt, **options)  # type: ignore[arg-type]
+    assert invalid.value.field == field
+
+
+async def test_a_payload_over_the_limit_is_refused_before_it_is_sent(mesh: Choir) -> None:
+    with pytest.raises(PayloadTooLarge) as too_large:
+        await mesh.ask("x" * 2_000_000, model="choir-one")
+    assert too_large.value.field == "prompt"
+    # And the connection still works
+    assert (await mesh.ask("Hi", model="choir-one")).text == "Paris"
+
+
+async def test_without_a_broker_the_mesh_is_unreachable_within_seconds() -> None:
+    started_s = time.monotonic()
+    with pytest.raises(MeshUnreachable, match="no broker answers") as unreachable:
+        async with Choir(NOBODY):
+            pytest.fail("connected to nobody")
+    assert time.monotonic() - started_s < 6
+    assert "choir up" in unreachable.value.message
+
+
+async def test_a_password_is_not_shown() -> None:
+    with pytest.raises(MeshUnreachable) as unreachable:
+        async with Choir("nats://me:secret@127.0.0.1:9"):
+            pytest.fail("connected to nobody")
+    assert "secret" not in unreachable.value.message
+
+
+async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
+    with pytest.raises(MeshUnreachable, match="async with"):
+        await Choir(NOBODY).models()

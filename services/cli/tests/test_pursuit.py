@@ -1,0 +1,219 @@
+"""A request reaches its result, whatever happens on the way: a real broker, and routers that fail as told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from infra.broker import Broker
+from infra.testing import SpawnService, connect
+from schemas import subjects
+from schemas.commands import Ask, Fetch
+from schemas.errors import (
+    BrokerUnavailable,
+    ChoirError,
+    DeadlineExceeded,
+    MeshUnreachable,
+    NotReady,
+    UnknownRequest,
+)
+from schemas.message import Message
+from schemas.replies import ErrorReply, Result, TokenChunk
+from services.cli import pursuit
+from services.cli.client import Choir
+
+T = TypeVar("T", bound=Message)
+Reply = Callable[[Client, Msg], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is noticed soon."""
+    monkeypatch.setattr(pursuit, "SLICE_S", 0.3)
+    monkeypatch.setattr(pursuit, "REPLY_MARGIN_S", 0.2)
+    monkeypatch.setattr(pursuit, "ROUTER_PATIENCE_S", 0.5)
+
+
+def a_result(request_id: str, text: str = "Paris") -> Result:
+    return Result(
+        request_id=request_id,
+        fingerprint="",
+        topology="single",
+        text=text,
+        accepted_at_s=1.0,
+        completed_at_s=2.0,
+    )
+
+
+async def send(router: Client, msg: Msg, reply: Result | TokenChunk | ErrorReply) -> None:
+    await router.publish(msg.reply, reply.to_bytes(), headers={subjects.KIND_HEADER: reply.kind})
+
+
+async def send_error(router: Client, msg: Msg, error: ChoirError) -> None:
+    await send(router, msg, ErrorReply(error=error.body()))
+
+
+class StubRouter:
+    """Answers each ask and each fetch with the next of the replies it was given; the last one stays."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.asks: list[Ask] = []
+        self.fetches: list[Fetch] = []
+
+    async def serve(self, asks: list[Reply], fetches: list[Reply]) -> None:
+        await self._on(subjects.ASK, Ask, self.asks, asks)
+        await self._on(subjects.FETCH, Fetch, self.fetches, fetches)
+        await self._client.flush()
+
+    async def _on(self, subject: str, kind: type[T], seen: list[T], replies: list[Reply]) -> None:
+        async def take(msg: Msg) -> None:
+            seen.append(kind.model_validate_json(msg.data))
+            await replies[min(len(seen), len(replies)) - 1](self._client, msg)
+
+        await self._client.subscribe(subject, cb=take)
+
+
+async def nothing(_router: Client, _msg: Msg) -> None:
+    """A router that has died."""
+
+
+async def the_result(router: Client, msg: Msg) -> None:
+    await send(router, msg, a_result(Fetch.model_validate_json(msg.data).request_id))
+
+
+def an_error(error: ChoirError) -> Reply:
+    async def reply(router: Client, msg: Msg) -> None:
+        await send_error(router, msg, error)
+
+    return reply
+
+
+async def test_when_the_router_falls_silent_the_result_is_fetched(mesh_url: str, connection: Client) -> None:
+    router = StubRouter(connection)
+    await router.serve([nothing], [the_result])
+    async with Choir(mesh_url) as mesh:
+        result = await mesh.ask("Capital of France?", model="alpha")
+    assert result.text == "Paris"
+    assert [fetch.request_id for fetch in router.fetches] == [router.asks[0].request_id]
+
+
+async def test_a_request_that_nobody_knows_of_is_asked_again_under_its_id(
+    mesh_url: str, connection: Client
+) -> None:
+    # Given a router that dies before it has stored the request, and a second one that has never heard of it
+    async def answer(router: Client, msg: Msg) -> None:
+        await send(router, msg, a_result(Ask.model_validate_json(msg.data).request_id or ""))
+
+    router = StubRouter(connection)
+    await router.serve([nothing, answer], [an_error(UnknownRequest("no such request"))])
+    # When the client asks, then it asks twice, and it is one request
+    async with Choir(mesh_url) as mesh:
+        result = await mesh.ask("Capital of France?", model="alpha")
+    assert [ask.request_id for ask in router.asks] == [result.request_id] * 2
+
+
+@pytest.mark.parametrize("error", [NotReady("this router stops"), BrokerUnavailable("no leader")])
+async def test_a_passing_error_is_not_the_end(mesh_url: str, connection: Client, error: ChoirError) -> None:
+    router = StubRouter(connection)
+    await router.serve([an_error(error)], [an_error(error), the_result])
+    async with Choir(mesh_url) as mesh:
+        assert (await mesh.ask("Hi", model="alpha")).text == "Paris"
+    assert len(router.asks) == 1
+
+
+async def test_a_stream_goes_on_where_it_stopped(mesh_url: str, connection: Client) -> None:
+    def chunk(request_id: str, index: int, text: str) -> TokenChunk:
+        return TokenChunk(request_id=request_id, agent="alpha", index=index, text=text, sequence=10 + index)
+
+    async def half(router: Client, msg: Msg) -> None:
+        request_id = Ask.model_validate_json(msg.data).request_id or ""
+        await send(router, msg, chunk(request_id, 0, "The "))
+        await send(router, msg, chunk(request_id, 1, "city "))
+
+    async def rest(router: Client, msg: Msg) -> None:
+        request_id = Fetch.model_validate_json(msg.data).request_id
+        for index, text in ((1, "city "), (2, "is Paris")):
+            await send(router, msg, chunk(request_id, index, text))
+        await send(router, msg, a_result(request_id, "The city is Paris"))
+
+    router = StubRouter(connection)
+    await router.serve([half], [rest])
+    async with Choir(mesh_url) as mesh:
+        *chunks, result = [reply async for reply in mesh.ask_stream("Where?", model="alpha")]
+    # Then it is resumed after the last sequence number, and a repeated chunk comes once
+    assert [(fetch.stream, fetch.after_sequence) for fetch in router.fetches] == [(True, 11)]
+    assert [reply.text for reply in chunks] == ["The ", "city ", "is Paris"]
+    assert isinstance(result, Result)
+
+
+async def test_without_a_router_the_mesh_is_unreachable(mesh_url: str) -> None:
+    async with Choir(mesh_url) as mesh:
+        with pytest.raises(MeshUnreachable, match="no router"):
+            await mesh.ask("Hi", model="alpha")
+
+
+async def test_a_router_that_never_answers_does_not_hold_the_client_for_ever(
+    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pursuit, "GRACE_S", 0.5)
+    await StubRouter(connection).serve([nothing], [nothing])
+    started_s = time.monotonic()
+    async with Choir(mesh_url) as mesh:
+        with pytest.raises(DeadlineExceeded, match="fetch it later"):
+            await mesh.ask("Hi", model="alpha", timeout_s=0.5)
+    assert time.monotonic() - started_s < 10
+
+
+@pytest.fixture
+def mesh_models() -> tuple[str, ...]:
+    return ("alpha",)
+
+
+AGENT = {
+    "name": "alpha",
+    "backend": "instant",
+    "models": [{"name": "alpha", "reply": "one two three four", "delay_ms": 2000}],
+}
+
+
+async def test_a_killed_router_and_a_broker_that_restarts_cost_time_and_nothing_else(
+    own_broker: Broker, spawn_service: SpawnService
+) -> None:
+    # Given a mesh that takes two seconds for an answer
+    url = own_broker.url
+    nc = await connect(url)
+    router = spawn_service("router", url=url)
+    agent = spawn_service("agent", url=url, agent=AGENT)
+    await router.wait_ready(nc)
+    await agent.wait_ready(nc)
+    async with Choir(url) as mesh:
+
+        async def text_of_stream() -> str:
+            replies = [reply async for reply in mesh.ask_stream("Count", model="alpha")]
+            return "".join(reply.text for reply in replies if isinstance(reply, TokenChunk))
+
+        asked = [asyncio.create_task(mesh.ask("Count", model="alpha")) for _ in range(3)]
+        streamed = asyncio.create_task(text_of_stream())
+        await asyncio.sleep(0.7)
+        # When the router is killed in the middle and another one starts
+        router.kill()
+        second = spawn_service("router", url=url)
+        # Then everybody gets the one result, and the stream is whole
+        async with asyncio.timeout(40):
+            assert {(await task).text for task in asked} == {"one two three four"}
+            assert await streamed == "one two three four"
+            # And when the broker dies and comes back
+            late = asyncio.create_task(mesh.ask("Count", model="alpha"))
+            await asyncio.sleep(0.7)
+            own_broker.kill()
+            await own_broker.start()
+            assert (await late).text == "one two three four"
+    await second.stop()
+    await nc.close()
