@@ -17,6 +17,7 @@ from schemas.replies import FinishReason, Timings, Topology
 class Event(Message):
     """What all events carry; `trace_id` and `span_id` are W3C trace context where there is one."""
 
+    kind: str
     event_id: str
     at_s: float
     service: str

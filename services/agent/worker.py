@@ -43,7 +43,7 @@ class GenerateWorker:
             return
         started_s = time.time()
         queue_ns = max(0, int((started_s - command.accepted_at_s) * 1e9))
-        await self._mesh.events.publish(
+        self._mesh.events.publish(
             TaskPulled,
             request_id=command.request_id,
             task_id=command.task_id,
@@ -146,7 +146,7 @@ class GenerateWorker:
         await self._storage.store_once(subjects.result(request_id), result.to_bytes())
 
     async def _announce(self, answer: Answer) -> None:
-        await self._mesh.events.publish(
+        self._mesh.events.publish(
             TaskCompleted,
             request_id=answer.request_id,
             task_id=answer.task_id,

@@ -34,9 +34,7 @@ class FeedbackHandler:
             return
         for agent in (*right, *wrong):
             await self._scores.record(agent, agent in right)
-        await self._mesh.events.publish(
-            FeedbackReceived, request_id=feedback.request_id, right=right, wrong=wrong
-        )
+        self._mesh.events.publish(FeedbackReceived, request_id=feedback.request_id, right=right, wrong=wrong)
         await caller.send(FeedbackCounted(request_id=feedback.request_id, right=right, wrong=wrong))
 
     async def _result(self, request_id: str) -> Result:

@@ -113,7 +113,7 @@ class GatherWorker:
             await self._announce(gather, decision, len(missing))
 
     async def _announce(self, gather: Gather, decision: Decision, missing: int) -> None:
-        await self._mesh.events.publish(
+        self._mesh.events.publish(
             DecisionMade,
             request_id=gather.request_id,
             strategy=decision.strategy,

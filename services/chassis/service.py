@@ -102,14 +102,15 @@ class Host:
         await self._service.start(mesh)
         self._lease = Lease(client, self._identity, self._service.load)
         await self._lease.start()
-        await mesh.events.publish(ServiceStarted, host=self._identity.host, pid=self._identity.pid)
+        mesh.events.publish(ServiceStarted, host=self._identity.host, pid=self._identity.pid)
         log.info("ready", url=self._settings.mesh.url)
 
     async def _stop(self) -> None:
         log.info("draining")
         await self._service.stop()
         if self._mesh is not None:
-            await self._mesh.events.publish(ServiceStopped)
+            self._mesh.events.publish(ServiceStopped)
+            await self._mesh.events.flush()
         if self._lease is not None:
             await self._lease.stop()
         self._connection.closing()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -21,6 +23,7 @@ from tenacity import (
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded
 from services.chassis.connection import check_payload
+from services.chassis.logs import get_logger
 
 STREAM_FULL = 10077
 PUBLISH_TIMEOUT_S = 2.0
@@ -37,6 +40,10 @@ _TRANSIENT = (
     nats.js.errors.ServiceUnavailableError,
     BrokerUnavailable,
 )
+
+OutcomeT = TypeVar("OutcomeT")
+
+log = get_logger("chassis.storage")
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,8 @@ class Storage:
         Raises PayloadTooLarge, or BrokerUnavailable after `patience_s`.
         """
         check_payload(self._client, payload, field="answer")
-        try:
-            async for attempt in _patiently(patience_s, (*_TRANSIENT, Overloaded)):
-                with attempt:
-                    return await self._store_or_see(subject, payload)
-        except RetryError as error:
-            raise BrokerUnavailable(f"{subject} was not stored within {patience_s} s") from error
-        raise AssertionError("unreachable")
+        attempt = partial(self._store_or_see, subject, payload)
+        return await _patiently(attempt, patience_s, (*_TRANSIENT, Overloaded))
 
     async def _store_or_see(self, subject: str, payload: bytes) -> bool:
         try:
@@ -104,21 +106,13 @@ class Storage:
         return True
 
     async def _persist(
-        self, subject: str, payload: bytes, headers: Mapping[str, str] | None, patience_s: float
+        self, subject: str, payload: bytes, headers: dict[str, str], patience_s: float
     ) -> Receipt:
-        try:
-            async for attempt in _patiently(patience_s, _TRANSIENT):
-                with attempt:
-                    return await self._publish(subject, payload, headers)
-        except RetryError as error:
-            raise BrokerUnavailable(
-                f"the broker did not store the message within {patience_s} s", retry_after_s=RETRY_AFTER_S
-            ) from error
-        raise AssertionError("unreachable")
+        return await _patiently(partial(self._publish, subject, payload, headers), patience_s, _TRANSIENT)
 
-    async def _publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> Receipt:
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Receipt:
         try:
-            ack = await self._js.publish(subject, payload, headers=dict(headers) if headers else None)
+            ack = await self._js.publish(subject, payload, headers=headers)
         except nats.js.errors.APIError as error:
             if error.err_code == STREAM_FULL:
                 raise Overloaded(
@@ -172,10 +166,25 @@ def _stream_of(subject: str) -> str:
     return subjects.ANSWERS_STREAM if answers else subjects.RESULTS_STREAM
 
 
-def _patiently(patience_s: float, errors: tuple[type[Exception], ...]) -> AsyncRetrying:
-    """Tries again with growing, random pauses for as long as `patience_s`."""
-    return AsyncRetrying(
+async def _patiently(
+    attempt: Callable[[], Awaitable[OutcomeT]], patience_s: float, errors: tuple[type[Exception], ...]
+) -> OutcomeT:
+    """Tries again with growing, random pauses for as long as `patience_s`; then BrokerUnavailable.
+
+    Nearly every first attempt succeeds, so the machinery for more is set up only when one has failed.
+    """
+    try:
+        return await attempt()
+    except errors as error:
+        log.warning("not stored yet, trying again", why=str(error) or type(error).__name__)
+    retrying = AsyncRetrying(
         retry=retry_if_exception_type(errors),
         stop=stop_after_delay(patience_s),
         wait=wait_random_exponential(multiplier=0.05, max=1.0),
     )
+    try:
+        return await retrying(attempt)
+    except RetryError as error:
+        raise BrokerUnavailable(
+            f"the broker did not store the message within {patience_s} s", retry_after_s=RETRY_AFTER_S
+        ) from error

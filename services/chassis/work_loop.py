@@ -311,9 +311,7 @@ class WorkLoop(Generic[CommandT]):
         log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
         await delivery.msg.nak(delay=retry.delay_s)
         body = retry.error.body(command.request_id)
-        await self._events.publish(
-            TaskRetried, request_id=command.request_id, delivery=delivery.count, error=body
-        )
+        self._events.publish(TaskRetried, request_id=command.request_id, delivery=delivery.count, error=body)
 
     async def _refuse(self, delivery: Delivery, error: PoisonMessage) -> None:
         """Keeps what cannot be read in DEAD, and answers its request with an error."""
@@ -324,4 +322,4 @@ class WorkLoop(Generic[CommandT]):
 
     async def _bury(self, request_id: str, delivery: Delivery, error: ChoirError) -> None:
         await self._storage.bury(self._service, request_id, delivery.msg.data, error.message)
-        await self._events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
+        self._events.publish(MessageDied, request_id=request_id, error=error.body(request_id))

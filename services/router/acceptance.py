@@ -43,7 +43,7 @@ class Door:
             return await self._admit(ask, request_id)
         except ChoirError as error:
             body = error.body(request_id)
-            await self._mesh.events.publish(RequestRefused, request_id=request_id, error=body)
+            self._mesh.events.publish(RequestRefused, request_id=request_id, error=body)
             raise
 
     async def _admit(self, ask: Ask, request_id: str) -> Admission:
@@ -71,7 +71,7 @@ class Door:
 
     async def _announce(self, chosen: Plan, request_id: str, size: int) -> None:
         strategies = getattr(chosen.command, "strategies", ())
-        await self._mesh.events.publish(
+        self._mesh.events.publish(
             RequestAccepted,
             request_id=request_id,
             topology=chosen.topology,

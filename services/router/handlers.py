@@ -44,7 +44,7 @@ class Handlers:
         check_same(ask, request_id, result.fingerprint)
         await caller.send_result(result)
         duration_ns = time.perf_counter_ns() - started
-        await self._mesh.events.publish(
+        self._mesh.events.publish(
             RequestReplied, request_id=request_id, total_duration_ns=duration_ns, error=result.error
         )
 
@@ -123,7 +123,7 @@ class Handlers:
             cancelled = await self._storage.store_once(subjects.result(request_id), result.to_bytes())
             await self._mesh.client.publish(subjects.cancel_signal(request_id))
         if cancelled:
-            await self._mesh.events.publish(RequestCancelled, request_id=request_id)
+            self._mesh.events.publish(RequestCancelled, request_id=request_id)
         await caller.send(Cancelled(request_id=request_id, cancelled=cancelled))
 
     async def _queued(self, request_id: str) -> Generate | Gather | None:

@@ -112,7 +112,7 @@ class Sweeper:
         error = PoisonMessage("delivered too often and never finished")
         request_id = stored.subject.rsplit(".", 1)[-1]
         await self._storage.bury("router", request_id, stored.data, error.message)
-        await self._mesh.events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
+        self._mesh.events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
         try:
             command = parse_command(stored.data)
         except PoisonMessage as unreadable:
