@@ -186,7 +186,9 @@ class Access:
 ACCESS: tuple[Access, ...] = (
     Access(
         "router",
-        publishes=(s.ALL_COMMANDS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_DEAD, s.ALL_EVENTS),
+        publishes=(
+            s.ALL_COMMANDS, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_DEAD, s.ALL_EVENTS,
+        ),
         subscribes=(
             s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS,
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
