@@ -1,0 +1,134 @@
+"""Users of the broker who may do only what the catalog says, as a block for nats-server's configuration.
+
+One user for each service, one for clients, and one that may do everything (the supervisor, who
+provisions). Nobody else may create consumers: whoever can, can read a stream. Each service receives
+its replies under an inbox prefix of its own. It is not switched on by default:
+
+    CHOIR_PASSWORD_ROUTER=... CHOIR_PASSWORD_AGENT=... python -m infra.permissions > users.conf
+
+then `include users.conf` in the broker's configuration, and `CHOIR_MESH__USER` and
+`CHOIR_MESH__PASSWORD` for each service.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+import typer
+
+from schemas import catalog, subjects
+from schemas.catalog import Access
+from schemas.errors import ChoirError, ConfigurationError
+
+OPERATOR = "supervisor"
+CLIENT = "client"
+PASSWORD_VARIABLE = "CHOIR_PASSWORD_"
+
+RESPONSES = {"max": -1, "expires": "2h"}
+"""A reply may be a stream of tokens, and a request may take an hour."""
+
+SERVICES_API = "$SRV.>"
+
+DELETES: Mapping[str, tuple[str, ...]] = {"router": (subjects.COMMANDS_STREAM,)}
+"""Whose streams a service may delete single messages from: the router sweeps out what has expired."""
+
+User = dict[str, object]
+
+
+def users() -> tuple[str, ...]:
+    """Everybody who needs a password."""
+    return (OPERATOR, CLIENT, *(access.service for access in catalog.ACCESS))
+
+
+def publishes(access: Access) -> list[str]:
+    """Every subject that a service publishes to, the requests to JetStream's API among them."""
+    return [
+        *access.publishes,
+        *(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.>" for stream in access.pulls),
+        *(f"$JS.ACK.{stream}.>" for stream in access.pulls),
+        *(f"$JS.API.STREAM.INFO.{stream}" for stream in access.pulls),
+        *(subject for stream in access.reads for subject in _reading(stream)),
+        *(f"$JS.API.STREAM.MSG.DELETE.{stream}" for stream in DELETES.get(access.service, ())),
+        *(
+            subject
+            for bucket in dict.fromkeys((*access.buckets_read, *access.buckets_written))
+            for subject in _reading(f"KV_{bucket}")
+        ),
+        *(f"$KV.{bucket}.>" for bucket in access.buckets_written),
+    ]
+
+
+def subscribes(access: Access) -> list[str]:
+    """Every subject that a service listens to."""
+    return [
+        *access.subscribes,
+        *(f"$KV.{bucket}.>" for bucket in access.buckets_read),
+        f"_INBOX_{access.service}.>",
+        SERVICES_API,
+    ]
+
+
+def _reading(stream: str) -> tuple[str, ...]:
+    """What it takes to read a stream message by message: a direct get, and what the stream is."""
+    return (
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.>",
+    )
+
+
+def service_user(access: Access, password: str) -> User:
+    """A service. It may answer whoever asks it, under whatever reply subject."""
+    return {
+        "user": access.service,
+        "password": password,
+        "permissions": {
+            "publish": publishes(access),
+            "subscribe": subscribes(access),
+            "allow_responses": RESPONSES,
+        },
+    }
+
+
+def client_user(password: str) -> User:
+    """A client: it may ask what the client surface offers, and hear the reply."""
+    return {
+        "user": CLIENT,
+        "password": password,
+        "permissions": {
+            "publish": [endpoint.subject for endpoint in catalog.ENDPOINTS] + [SERVICES_API],
+            "subscribe": ["_INBOX.>"],
+        },
+    }
+
+
+def authorization(passwords: Mapping[str, str]) -> str:
+    """The `authorization` block. ConfigurationError names the users who have no password."""
+    missing = [user for user in users() if not passwords.get(user)]
+    if missing:
+        raise ConfigurationError(
+            f"no password for {', '.join(missing)}: set {PASSWORD_VARIABLE}{missing[0].upper()}"
+        )
+    everybody: list[User] = [
+        {"user": OPERATOR, "password": passwords[OPERATOR]},
+        client_user(passwords[CLIENT]),
+        *(service_user(access, passwords[access.service]) for access in catalog.ACCESS),
+    ]
+    # JSON is valid in nats-server's configuration.
+    return f"authorization: {json.dumps({'users': everybody}, indent=2)}\n"
+
+
+def main() -> None:
+    """Print the block, with the passwords that the environment holds."""
+    passwords = {user: os.environ.get(PASSWORD_VARIABLE + user.upper(), "") for user in users()}
+    try:
+        typer.echo(authorization(passwords))
+    except ChoirError as error:
+        typer.echo(error.message, err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
