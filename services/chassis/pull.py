@@ -7,10 +7,12 @@ protocol (ADR-13) is spoken here directly.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -37,6 +39,7 @@ class Demand:
         self._inbox: Subscription | None = None
         self._epoch = 0
         self._asked_at = 0.0
+        self._drains: set[asyncio.Task[None]] = set()
         self.outstanding = 0
 
     async def ask(self, count: int) -> None:
@@ -47,12 +50,28 @@ class Demand:
         request = {"batch": count, "expires": int(EXPIRES_S * 1e9)}
         await self._client.publish(self._subject, json.dumps(request).encode(), reply=inbox.subject)
 
-    async def withdraw(self) -> None:
-        """Takes all demand back; a message that is already on its way still arrives."""
+    def withdraw(self) -> None:
+        """Takes all demand back; a message that is already on its way still arrives.
+
+        Draining ends when `on_message` has returned, which may be where this is called: nobody waits for it.
+        """
         inbox, self._inbox = self._inbox, None
         self.outstanding = 0
         if inbox is not None and not self._client.is_closed:
+            drain = asyncio.create_task(self._drain(inbox))
+            self._drains.add(drain)
+            drain.add_done_callback(self._drains.discard)
+
+    async def drained(self) -> None:
+        """Returns when everything that was on its way has been handed over. Not for use in `on_message`."""
+        if self._drains:
+            await asyncio.wait(self._drains)
+
+    async def _drain(self, inbox: Subscription) -> None:
+        try:
             await inbox.drain()  # type: ignore[no-untyped-call]
+        except nats.errors.Error as error:
+            log.warning("inbox not drained", consumer=self._consumer, why=str(error))
 
     def forget(self) -> None:
         """The broker has forgotten what was asked of it (it restarted): so do we."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -122,6 +123,7 @@ class WorkLoop(Generic[CommandT]):
         self._worker = worker
         self.slots = slots
         self._active: dict[asyncio.Task[None], Msg] = {}
+        self._held: deque[Msg] = deque()
         self._demands = [Demand(self._client, stream, name, self._receive) for name in consumers]
         self._stream = stream
         self._floor = NEVER_FRESH
@@ -162,7 +164,11 @@ class WorkLoop(Generic[CommandT]):
         """Takes nothing more, waits for what is in work, and gives back what does not end in time."""
         self._open = False
         for demand in self._demands:
-            await demand.withdraw()
+            demand.withdraw()
+        for demand in self._demands:
+            await demand.drained()
+        while self._held:
+            await self._held.popleft().nak()
         try:
             await asyncio.wait_for(self._idle.wait(), DRAIN_PATIENCE_S)
         except TimeoutError:
@@ -188,11 +194,11 @@ class WorkLoop(Generic[CommandT]):
             return
         first, *others = self._demands
         async with self._lock:
+            for demand in self._demands:
+                if demand.outstanding > self.free:
+                    demand.withdraw()
             if first.outstanding * 2 <= self.free and self.free:
                 await first.ask(self.free - first.outstanding)
-            for demand in others:
-                if demand.outstanding > self.free:
-                    await demand.withdraw()
         if others and self.free and self._behind is None:
             loop = asyncio.get_running_loop()
             self._behind = loop.call_later(BACKGROUND_DELAY_S, self._start_refill_behind)
@@ -222,7 +228,7 @@ class WorkLoop(Generic[CommandT]):
             now = time.monotonic()
             if now >= beat_at:
                 beat_at = now + HEARTBEAT_S
-                for msg in list(self._active.values()):
+                for msg in [*self._active.values(), *self._held]:
                     await msg.in_progress()
             for demand in self._demands:
                 demand.forget_if_overdue()
@@ -232,18 +238,27 @@ class WorkLoop(Generic[CommandT]):
     # --- work ---------------------------------------------------------------------------
 
     async def _receive(self, msg: Msg) -> None:
-        if not self._open or self.free == 0:
+        if not self._open:
             await msg.nak()
-            return
+        elif self.free == 0:
+            # Demanded from several sources when there was room. Given back, it would come again at once, and
+            # every time counts as a failed attempt: it is held until a slot is free.
+            self._held.append(msg)
+        else:
+            self._take(msg)
+            if self.free == 0 or self._demands[0].outstanding == 0:
+                await self._refill()
+
+    def _take(self, msg: Msg) -> None:
         self._idle.clear()
         task = asyncio.create_task(self._work(Delivery.of(msg, self._floor)))
         self._active[task] = msg
         task.add_done_callback(self._finished)
-        if self.free == 0 or self._demands[0].outstanding == 0:
-            await self._refill()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._active.pop(task, None)
+        if self._held and self._open:
+            self._take(self._held.popleft())
         if not self._active:
             self._idle.set()
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -64,7 +64,7 @@ class Sweeper:
         """Sweeps no more."""
         for task in self._tasks:
             task.cancel()
-        await self._advisories.withdraw()
+        self._advisories.withdraw()
 
     def resume(self) -> None:
         """After a reconnection: the broker has forgotten what it was asked for."""
