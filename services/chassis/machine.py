@@ -65,16 +65,20 @@ async def _query_gpus(nvidia_smi: str) -> tuple[Gpu, ...]:
 
 
 def parse_gpus(csv: str) -> tuple[Gpu, ...]:
-    """Reads what `nvidia-smi` prints: one line per processor, memory in MiB."""
+    """Reads what `nvidia-smi` prints: a line per processor, memory in MiB, `[N/A]` for what it cannot tell."""
     gpus = []
     for line in filter(None, csv.splitlines()):
         name, total, free, utilization = (part.strip() for part in line.rsplit(",", 3))
         gpus.append(
             Gpu(
                 name=name,
-                memory_total_bytes=int(total) * MIB,
-                memory_free_bytes=int(free) * MIB,
-                utilization_percent=float(utilization) if utilization.isdigit() else 0.0,
+                memory_total_bytes=_number(total) * MIB,
+                memory_free_bytes=_number(free) * MIB,
+                utilization_percent=float(_number(utilization)),
             )
         )
     return tuple(gpus)
+
+
+def _number(field: str) -> int:
+    return int(field) if field.isdigit() else 0
