@@ -32,15 +32,19 @@ Name = Annotated[
     AfterValidator(_check_token_length),
 ]
 
+
 def field_error(field: str, message: str) -> PydanticCustomError:
     """A validation error over several fields that still names one: the one to change."""
     return PydanticCustomError("inconsistent", "{message}", {"field": field, "message": message})
 
 
 class Part(BaseModel):
-    """A piece of a message: frozen, and closed to fields that nobody declared."""
+    """A piece of a message: frozen, and closed to fields that nobody declared.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Its validation errors do not repeat the input: that may be a prompt, and errors reach logs and events.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Message(Part):
