@@ -1,0 +1,112 @@
+"""What the tests of all services stand on: a mesh around a connection, commands, and patient waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from nats.aio.client import Client
+from nats.js.api import StreamState
+
+from schemas import subjects
+from schemas.commands import ChatMessage, Gather, Generate
+from schemas.events import ANY_EVENT, AnyEvent
+from schemas.sampling import Sampling
+from services.chassis.connection import ConnectionEvents
+from services.chassis.identity import Identity
+from services.chassis.service import Mesh
+
+DEADLINE_S = 30.0
+POLL_S = 0.01
+
+T = TypeVar("T")
+
+
+def open_mesh(client: Client, service: str = "agent", instance: str | None = None) -> Mesh:
+    """What a service is given, around a connection of the test's."""
+    return Mesh(client, Identity.of(service, instance), ConnectionEvents())
+
+
+async def eventually(probe: Callable[[], Awaitable[T] | T], deadline_s: float = DEADLINE_S) -> T:
+    """The first value of `probe` that is true. It may be asynchronous; TimeoutError after the deadline."""
+    async with asyncio.timeout(deadline_s):
+        while True:
+            found = probe()
+            value: T = await found if isinstance(found, Awaitable) else found
+            if value:
+                return value
+            await asyncio.sleep(POLL_S)
+
+
+def generate(
+    request_id: str = "r1", model: str = "alpha", *, timeout_s: float = 60.0, **fields: Any
+) -> Generate:
+    """A task that anybody would take."""
+    now_s = time.time()
+    defaults: dict[str, Any] = {
+        "agent": model,
+        "messages": (ChatMessage(role="user", content="What is the tallest animal?"),),
+        "sampling": Sampling(),
+        "fingerprint": "f",
+        "accepted_at_s": now_s,
+        "deadline_at_s": now_s + timeout_s,
+    }
+    return Generate(request_id=request_id, model=model, **(defaults | fields))
+
+
+def gather(request_id: str, members: tuple[str, ...], *, timeout_s: float = 60.0, **fields: Any) -> Gather:
+    """An ensemble that anybody would gather."""
+    now_s = time.time()
+    defaults: dict[str, Any] = {
+        "strategies": ("majority",),
+        "messages": (ChatMessage(role="user", content="What is the tallest animal?"),),
+        "sampling": Sampling(),
+        "fingerprint": "f",
+        "accepted_at_s": now_s,
+        "deadline_at_s": now_s + timeout_s,
+    }
+    return Gather(request_id=request_id, members=members, **(defaults | fields))
+
+
+async def enqueue(mesh: Mesh, command: Generate | Gather) -> None:
+    """Stores a command where its takers look for it."""
+    if isinstance(command, Gather):
+        subject, message_id = subjects.gather(command.priority, command.request_id), command.request_id
+    else:
+        subject = subjects.generate(command.priority, command.model, command.request_id)
+        message_id = command.task_id
+    await mesh.storage.enqueue(subject, command.to_bytes(), message_id=message_id)
+
+
+async def state(client: Client, stream: str) -> StreamState:
+    """What a stream holds now."""
+    return (await client.jetstream().stream_info(stream)).state
+
+
+async def queued(client: Client) -> int:
+    """How many commands are in the queue or in work."""
+    return (await state(client, subjects.COMMANDS_STREAM)).messages
+
+
+async def queue_is_empty(client: Client) -> bool:
+    """Whether everything that was asked for is done."""
+    return await queued(client) == 0
+
+
+async def bodies(client: Client, stream: str) -> list[bytes]:
+    """All messages of a stream, oldest first."""
+    held = await state(client, stream)
+    js = client.jetstream()
+    messages = [
+        await js.get_msg(stream, seq=sequence)
+        for sequence in range(held.first_seq, held.last_seq + 1)
+        if held.messages
+    ]
+    return [message.data or b"" for message in messages]
+
+
+async def events(client: Client) -> list[AnyEvent]:
+    """Everything that has happened so far, as the EVENTS stream holds it."""
+    return [ANY_EVENT.validate_json(body) for body in await bodies(client, subjects.EVENTS_STREAM)]

@@ -1,0 +1,72 @@
+"""The connection: it says what it lost, calls back when it is there again, and refuses what is too large."""
+
+from __future__ import annotations
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from infra.broker import Broker
+from infra.testing import connect
+from schemas.errors import PayloadTooLarge
+from services.chassis.connection import (
+    ENVELOPE_BYTES,
+    ConnectionEvents,
+    check_payload,
+    connection_options,
+)
+from services.chassis.identity import Identity
+from services.chassis.settings import MeshSection
+from services.chassis.tests.mesh import eventually
+
+
+def test_options_say_who_it_is_and_give_it_an_inbox_of_its_own() -> None:
+    mesh = MeshSection(url="nats://there:1", user="router", password="open")
+    options = connection_options(mesh, Identity("router", "router-1"), ConnectionEvents())
+    assert options["servers"] == ["nats://there:1"]
+    assert (options["user"], options["password"]) == ("router", "open")
+    assert options["name"] == "router-1"
+    assert options["inbox_prefix"] == b"_INBOX_router"
+    assert options["max_reconnect_attempts"] == -1
+
+
+async def test_a_message_that_the_broker_would_not_carry_is_refused_by_name(connection: Client) -> None:
+    most = connection.max_payload - ENVELOPE_BYTES
+    check_payload(connection, b"x" * most)
+    with pytest.raises(PayloadTooLarge, match=f"messages: the message has {most + 1} bytes") as refused:
+        check_payload(connection, b"x" * (most + 1), "messages")
+    assert refused.value.field == "messages"
+
+
+async def test_it_comes_back_after_the_broker_was_killed_and_says_so_to_those_who_asked(
+    own_broker: Broker,
+) -> None:
+    events = ConnectionEvents()
+    told: list[str] = []
+
+    async def first() -> None:
+        told.append("first")
+
+    async def second() -> None:
+        told.append("second")
+
+    events.on_reconnect(first)
+    events.on_reconnect(second)
+    options = connection_options(MeshSection(url=own_broker.url), Identity("agent", "a"), events)
+    client = await nats.connect(**(options | {"reconnect_time_wait": 0.05}))
+    try:
+        own_broker.kill()
+        await eventually(lambda: not client.is_connected)
+        assert told == []
+        await own_broker.restart()
+        await eventually(lambda: len(told) == 2)
+        assert told == ["first", "second"]
+        other = await connect(own_broker.url)
+        heard = await other.subscribe("greeting")
+        await other.flush()
+        await client.publish("greeting", b"here again")
+        assert (await heard.next_msg(10)).data == b"here again"
+        await other.close()
+    finally:
+        events.closing()
+        await client.close()
