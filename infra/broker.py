@@ -228,8 +228,8 @@ class Broker:
 
     async def _start_on(self, port: int) -> None:
         server_name = f"choir-{uuid.uuid4().hex}"
-        for log in (self.log_path, self.directory / "broker.err"):
-            log.unlink(missing_ok=True)
+        if self.log_path.exists():  # what an earlier run said of its end is kept, apart from this one
+            self.log_path.replace(self.directory / "broker.log.before")
         self._process = self._launch(self._write_config(server_name, port))
         try:
             await self._wait_ready(server_name, port, self._process)

@@ -138,6 +138,8 @@ async def provision(nc: Client, models: Iterable[str]) -> None:
         for wanted in (*map(stream_config, catalog.STREAMS), *map(bucket_config, catalog.BUCKETS)):
             await _ensure_stream(js, wanted, streams.get(wanted.name or ""))
         await _ensure_consumers(js, catalog.consumers(dict.fromkeys(models)))
+    except APIError as error:
+        raise ConfigurationError(f"the broker's JetStream refuses: {error.description}") from error
     except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
         raise MeshUnreachable(f"the broker's JetStream does not answer: {error}") from error
 

@@ -7,7 +7,7 @@ where the file is read as a whole, so a section or key that nobody knows is foun
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -159,16 +159,3 @@ def model_path(path: Path, folder: Path) -> Path:
             f"there is no demo model {name}; there are: {known or 'none'}", field="agents"
         )
     return shipped
-
-
-def with_threads(agents: Iterable[AgentSection], cores: int) -> tuple[AgentSection, ...]:
-    """Share the cores of the host among the agents that compute on them, where the file does not say."""
-    agents = tuple(agents)
-    computing = sum(agent.replicas for agent in agents if agent.backend == "llama_cpp")
-    share = max(1, cores // max(1, computing))
-    return tuple(
-        agent.model_copy(update={"threads": share})
-        if agent.backend == "llama_cpp" and agent.threads is None
-        else agent
-        for agent in agents
-    )

@@ -7,12 +7,10 @@ What dies is started again. Children never outlive the supervisor. `python -m in
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,14 @@ from rich.console import Console
 from infra.broker import Broker
 from infra.child import EXIT_CONFIGURATION, BackOff, Child, ServiceCommand
 from infra.forward import Forward, to_console
+from infra.instances import service_commands
 from infra.processes import until
 from infra.provision import provision
-from infra.settings import HostSettings, load_host_settings, with_threads
+from infra.settings import HostSettings, load_host_settings
 from infra.state import Claim, state_folder
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
-from services.agent.settings import AgentSection
 from services.chassis.directory import Directory
-from services.chassis.settings import CONFIG_VARIABLE
 
 CONNECT_DEADLINE_S = 5.0
 SERVICE_DEADLINE_S = 30.0
@@ -254,52 +251,6 @@ class Supervisor:
 
 async def _ignore(_error: Exception) -> None:
     """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere."""
-
-
-def service_commands(settings: HostSettings, url: str) -> tuple[ServiceCommand, ...]:
-    """Every process that this host runs, with its environment."""
-    host = socket.gethostname()
-    commands: list[ServiceCommand] = []
-
-    def add(service: str, instance: str, extra: dict[str, str]) -> None:
-        env = {
-            **os.environ,
-            "PYTHONUNBUFFERED": "1",
-            "CHOIR_MESH__URL": url,
-            "CHOIR_INSTANCE": instance,
-            **({CONFIG_VARIABLE: str(settings.config)} if settings.config else {}),
-            # One port in the file, as many processes on the host: they take the ports from there on.
-            **(
-                {"CHOIR_HEALTH__PORT": str(settings.health.port + len(commands))}
-                if settings.health.port
-                else {}
-            ),
-            **extra,
-        }
-        # -P: a folder `services` in the working directory is not ours.
-        commands.append(
-            ServiceCommand(service, instance, [sys.executable, "-P", "-m", f"services.{service}"], env)
-        )
-
-    for number in range(1, settings.aggregator.replicas + 1):
-        add("aggregator", f"{host}-aggregator-{number}", {})
-    for agent in with_threads(settings.agents, _cores()):
-        for instance in _instances(agent):
-            add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)})
-    for number in range(1, settings.router.replicas + 1):
-        add("router", f"{host}-router-{number}", {})
-    return tuple(commands)
-
-
-def _instances(agent: AgentSection) -> Iterable[str]:
-    if agent.replicas == 1:
-        return [agent.name]
-    return [f"{agent.name}-{number}" for number in range(1, agent.replicas + 1)]
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
 
 
 async def run_host(settings: HostSettings) -> None:

@@ -96,6 +96,7 @@ async def test_a_killed_broker_comes_back_on_its_port_with_what_it_had_acknowled
         assert broker.port == port
         assert await until(lambda: nc.is_connected, 5)
         assert (await js.get_msg("S", 1)).data == b"kept"
+        assert (tmp_path / "broker.log.before").is_file()
         await nc.close()
 
 

@@ -12,10 +12,8 @@ from infra.settings import (
     HostSettings,
     load_host_settings,
     model_path,
-    with_threads,
 )
 from schemas.errors import ConfigurationError
-from services.agent.settings import AgentSection
 
 INSTANT = """
 [[agents]]
@@ -134,17 +132,3 @@ def uncommented(presets: str) -> str:
         if inside:
             lines.append(line.removeprefix("# "))
     return "\n".join(lines)
-
-
-def agent(name: str, threads: int | None = None, replicas: int = 1) -> AgentSection:
-    """An agent that computes on this host."""
-    model = {"name": "m", "path": "m.gguf"}
-    return AgentSection.model_validate(
-        {"name": name, "models": [model], "threads": threads, "replicas": replicas}
-    )
-
-
-def test_cores_are_shared_among_the_agents_that_compute() -> None:
-    agents = with_threads([agent("a"), agent("b", threads=3), agent("c", replicas=2)], cores=8)
-    assert [a.threads for a in agents] == [2, 3, 2]
-    assert [a.threads for a in with_threads([agent("a"), agent("b"), agent("c")], cores=2)] == [1, 1, 1]

@@ -21,7 +21,7 @@ import pytest_asyncio
 from infra.processes import POLL_S, ended, until
 from infra.settings import HostSettings, load_host_settings
 from infra.state import running_mesh
-from infra.supervisor import Supervisor, service_commands
+from infra.supervisor import Supervisor
 from infra.testing import connect
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
@@ -187,10 +187,15 @@ async def test_a_broker_elsewhere_that_does_not_answer_is_named(
         await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-async def test_no_process_outlives_the_supervisor(tmp_path: Path, number: signal.Signals) -> None:
-    # Given a mesh of a broker and an aggregator in a process of its own
-    settings_of(tmp_path, "[broker]\nport = 0\n[router]\nreplicas = 0\n")
+@pytest.mark.parametrize(
+    ("number", "aggregators"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, 1)]
+)
+async def test_no_process_outlives_the_supervisor(
+    tmp_path: Path, number: signal.Signals, aggregators: int
+) -> None:
+    # Given a broker, and perhaps an aggregator, under a supervisor in a process of its own
+    config = f"[broker]\nport = 0\n[router]\nreplicas = 0\n[aggregator]\nreplicas = {aggregators}\n"
+    settings_of(tmp_path, config)
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -203,7 +208,7 @@ async def test_no_process_outlives_the_supervisor(tmp_path: Path, number: signal
     try:
         assert await until(lambda: "ready at" in log.read_text(), DEADLINE_S), log.read_text()
         children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) == 2
+        assert len(children) == 1 + aggregators
         # When it is told to stop, or killed
         process.send_signal(number)
         assert await ended(process, DEADLINE_S)
@@ -214,20 +219,3 @@ async def test_no_process_outlives_the_supervisor(tmp_path: Path, number: signal
     finally:
         process.kill()
         process.wait()
-
-
-async def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
-    text = "[health]\nport = 9000\n" + CONFIG.replace('name = "bob"', 'name = "bob"\nreplicas = 2')
-    commands = service_commands(settings_of(tmp_path, text), "nats://here:1")
-    assert [command.service for command in commands] == ["aggregator", "agent", "agent", "agent", "router"]
-    assert [command.instance for command in commands[1:4]] == ["alice", "bob-1", "bob-2"]
-    assert [command.env["CHOIR_HEALTH__PORT"] for command in commands] == [
-        "9000",
-        "9001",
-        "9002",
-        "9003",
-        "9004",
-    ]
-    assert all(command.env["CHOIR_MESH__URL"] == "nats://here:1" for command in commands)
-    agent = json.loads(commands[1].env["CHOIR_AGENT"])
-    assert (agent["name"], agent["models"][0]["reply"]) == ("alice", "blue")

@@ -1,0 +1,58 @@
+"""The processes of a host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from infra.instances import service_commands, with_threads
+from infra.settings import load_host_settings
+from services.agent.settings import AgentSection
+
+CONFIG = """
+[health]
+port = 9000
+
+[[agents]]
+name = "alice"
+backend = "instant"
+models = [{ name = "blue", reply = "blue" }]
+
+[[agents]]
+name = "bob"
+backend = "instant"
+replicas = 2
+models = [{ name = "red", reply = "red" }]
+"""
+
+
+def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "choir.toml"
+    path.write_text(CONFIG)
+    commands = service_commands(load_host_settings(path), "nats://here:1")
+    assert [command.service for command in commands] == ["aggregator", "agent", "agent", "agent", "router"]
+    assert [command.instance for command in commands[1:4]] == ["alice", "bob-1", "bob-2"]
+    assert [command.env["CHOIR_HEALTH__PORT"] for command in commands] == [
+        "9000",
+        "9001",
+        "9002",
+        "9003",
+        "9004",
+    ]
+    assert all(command.env["CHOIR_MESH__URL"] == "nats://here:1" for command in commands)
+    agent = json.loads(commands[1].env["CHOIR_AGENT"])
+    assert (agent["name"], agent["models"][0]["reply"]) == ("alice", "blue")
+
+
+def agent(name: str, threads: int | None = None, replicas: int = 1) -> AgentSection:
+    """An agent that computes on this host."""
+    model = {"name": "m", "path": "m.gguf"}
+    return AgentSection.model_validate(
+        {"name": name, "models": [model], "threads": threads, "replicas": replicas}
+    )
+
+
+def test_cores_are_shared_among_the_agents_that_compute() -> None:
+    agents = with_threads([agent("a"), agent("b", threads=3), agent("c", replicas=2)], cores=8)
+    assert [a.threads for a in agents] == [2, 3, 2]
+    assert [a.threads for a in with_threads([agent("a"), agent("b"), agent("c")], cores=2)] == [1, 1, 1]
