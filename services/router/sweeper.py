@@ -24,6 +24,7 @@ from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
 from services.chassis.storage import Stored
+from services.router.room import Room
 
 GRACE_S = 5.0
 BATCH = 256
@@ -49,6 +50,7 @@ class Sweeper:
         self._mesh = mesh
         self._storage = mesh.storage
         self._js = JetStreamContext(mesh.client, timeout=2.0)
+        self._room = Room(self._js)
         self._interval_s = interval_s
         self._position = 1
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,6 +79,7 @@ class Sweeper:
                 if self._advisories.outstanding == 0:
                     await self._advisories.ask(DEAD_LETTER_SLOTS)
                 await self.sweep()
+                await self._room.make()
             except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
                 log.warning("sweep interrupted", why=str(error) or type(error).__name__)
             await asyncio.sleep(self._interval_s)
