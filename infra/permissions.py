@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import typer
 
-from schemas import catalog, subjects
+from schemas import catalog
 from schemas.catalog import Access
 from schemas.errors import ChoirError, ConfigurationError
 
@@ -30,9 +30,6 @@ RESPONSES = {"max": -1, "expires": "2h"}
 """A reply may be a stream of tokens, and a request may take an hour."""
 
 SERVICES_API = "$SRV.>"
-
-DELETES: Mapping[str, tuple[str, ...]] = {"router": (subjects.COMMANDS_STREAM,)}
-"""Whose streams a service may delete single messages from: the router sweeps out what has expired."""
 
 User = dict[str, object]
 
@@ -50,7 +47,8 @@ def publishes(access: Access) -> list[str]:
         *(f"$JS.ACK.{stream}.>" for stream in access.pulls),
         *(f"$JS.API.STREAM.INFO.{stream}" for stream in access.pulls),
         *(subject for stream in access.reads for subject in _reading(stream)),
-        *(f"$JS.API.STREAM.MSG.DELETE.{stream}" for stream in DELETES.get(access.service, ())),
+        *(f"$JS.API.STREAM.MSG.DELETE.{stream}" for stream in access.deletes),
+        *(f"$JS.API.STREAM.PURGE.{stream}" for stream in access.purges),
         *(
             subject
             for bucket in dict.fromkeys((*access.buckets_read, *access.buckets_written))

@@ -172,13 +172,18 @@ BUCKETS: tuple[BucketSpec, ...] = (
 
 @dataclass(frozen=True)
 class Access:
-    """What one service may do: publish to, subscribe to, pull from streams, read streams, use buckets."""
+    """What one service may do: publish to, subscribe to, pull from streams, read streams, use buckets.
+
+    `deletes` are streams whose single messages it may delete, `purges` those it may empty from the front.
+    """
 
     service: str
     publishes: tuple[str, ...]
     subscribes: tuple[str, ...]
     pulls: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ()
+    purges: tuple[str, ...] = ()
     buckets_read: tuple[str, ...] = ()
     buckets_written: tuple[str, ...] = (s.NODES_BUCKET,)
 
@@ -187,14 +192,17 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "router",
         publishes=(
-            s.ALL_COMMANDS, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_DEAD, s.ALL_EVENTS,
+            s.ALL_COMMANDS, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS,
+            s.ALL_DEAD, s.ALL_EVENTS,
         ),
         subscribes=(
             s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS,
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
-        reads=(s.COMMANDS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM),
+        reads=(s.COMMANDS_STREAM, s.ANSWERS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM),
+        deletes=(s.COMMANDS_STREAM,),
+        purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.NODES_BUCKET,),
     ),
     Access(

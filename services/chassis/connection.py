@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from faststream.nats import NatsBroker
+from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 
 from schemas.errors import PayloadTooLarge
@@ -76,7 +77,10 @@ def connection_options(mesh: MeshSection, identity: Identity, events: Connection
 
 def open_broker(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> NatsBroker:
     """FastStream's broker on our connection options; not connected yet."""
-    return NatsBroker(logger=None, **connection_options(mesh, identity, events))
+    options = connection_options(mesh, identity, events)
+    user, password = options.pop("user", None), options.pop("password", None)
+    security = None if user is None else SASLPlaintext(username=user, password=password or "", use_ssl=False)
+    return NatsBroker(logger=None, security=security, **options)
 
 
 def check_payload(client: Client, payload: bytes, field: str = "prompt") -> None:

@@ -65,7 +65,7 @@ async def _query_gpus(nvidia_smi: str) -> tuple[Gpu, ...]:
 
 
 def parse_gpus(csv: str) -> tuple[Gpu, ...]:
-    """Reads what `nvidia-smi` prints: a line per processor, memory in MiB, `[N/A]` for what it cannot tell."""
+    """Reads what `nvidia-smi` prints: a line each, memory in MiB, `[N/A]` for what it cannot tell."""
     gpus = []
     for line in filter(None, csv.splitlines()):
         name, total, free, utilization = (part.strip() for part in line.rsplit(",", 3))
