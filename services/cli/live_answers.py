@@ -6,6 +6,8 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
 from rich.text import Text
 
 from schemas.replies import TokenChunk
@@ -16,14 +18,19 @@ REFRESH_PER_S = 12
 
 
 class LiveAnswers:
-    """Shows token chunks. Without a terminal an ensemble's texts are not shown before they are complete."""
+    """Shows token chunks, and until there are any a sign of life.
+
+    Without a terminal there is no such sign, and an ensemble's texts are not shown before they are
+    complete. `quiet` shows nothing at all.
+    """
 
     def __init__(self, out: Console, *, quiet: bool, single: bool) -> None:
         self._out = out
         self._quiet = quiet
         self._single = single
         self._texts: dict[str, str] = {}
-        self._live = Live(console=out, refresh_per_second=REFRESH_PER_S, transient=True)
+        waiting = Spinner("dots", "asking ...")
+        self._live = Live(waiting, console=out, refresh_per_second=REFRESH_PER_S, transient=True)
 
     @property
     def text(self) -> str:
@@ -31,21 +38,16 @@ class LiveAnswers:
         return "".join(self._texts.values()) if self._single and not self._quiet else ""
 
     def __enter__(self) -> LiveAnswers:
-        if self._shows_table:
+        if self._out.is_terminal and not self._quiet:
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shows_table:
-            self._live.stop()
-        elif error is not None and self.text:
+        self._live.stop()
+        if error is not None and self.text:
             self._out.print()
-
-    @property
-    def _shows_table(self) -> bool:
-        return not self._quiet and not self._single and self._out.is_terminal
 
     def add(self, chunk: TokenChunk) -> None:
         """Shows one more piece."""
@@ -53,10 +55,14 @@ class LiveAnswers:
         if self._quiet:
             return
         if self._single:
+            self._live.stop()
             self._out.print(Text(plain(chunk.text)), end="", soft_wrap=True)
             self._out.file.flush()
-        elif self._shows_table:
-            rows = table("agent", "answer")
-            for agent, text in sorted(self._texts.items()):
-                rows.add_row(agent, Text(plain(text)))
-            self._live.update(rows)
+        elif self._out.is_terminal:
+            self._live.update(self._side_by_side())
+
+    def _side_by_side(self) -> Table:
+        rows = table("agent", "answer")
+        for agent, text in sorted(self._texts.items()):
+            rows.add_row(agent, Text(plain(text)))
+        return rows

@@ -17,9 +17,10 @@ from services.cli.overview_tables import NOTHING, table
 from services.cli.terminal import plain
 
 WEIGHTED = "weighted"
+LONGEST_ANSWER = 24
 NEXT = """\
 Try next:
-  choir up                      run this mesh for good; then, in another terminal:
+  choir up                      keep a mesh running; then, elsewhere:
   choir ask "What is the capital of Japan?" --strategy majority,weighted
   choir ask "What is 3 + 4?" --model choir-qwen --stream
   choir chat                    talk to one model or to all
@@ -63,7 +64,8 @@ def _short(agents: Sequence[str]) -> list[str]:
 
 def _cell(turn: Turn, agent: str) -> Text:
     """An agent's text: green if the (first) strategy decided for it."""
-    text = Text(plain(turn.answers.get(agent, "")))
+    text = Text(plain(" ".join(turn.answers.get(agent, "").split())))
+    text.truncate(LONGEST_ANSWER, overflow="ellipsis")
     for decision in turn.decisions.values():
         for vote in decision.votes:
             if vote.agent == agent and vote.answer is not None and vote.answer == decision.answer:

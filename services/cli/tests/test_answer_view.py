@@ -1,0 +1,121 @@
+"""Results for people, on narrow and wide terminals."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from schemas.errors import ErrorBody
+from schemas.replies import Answer, Decision, Result, Vote
+from services.cli.answer_view import ResultView, decision_line, rest_of
+from services.cli.closed_question import closed_question, option
+from services.cli.terminal import plain
+
+REQUEST = "R1"
+AGENTS = ("choir-llama", "choir-qwen", "choir-phi", "choir-gemma")
+
+
+def an_answer(agent: str, text: str, error: ErrorBody | None = None) -> Answer:
+    return Answer(
+        request_id=REQUEST,
+        agent=agent,
+        model=agent,
+        instance=agent,
+        text=text,
+        finish_reason="error" if error else "stop",
+        error=error,
+    )
+
+
+def a_decision(strategy: str) -> Decision:
+    votes = [Vote(agent=agent, answer="paris", weight=1.39) for agent in AGENTS[:2]]
+    votes.append(Vote(agent=AGENTS[2], answer="lyon", weight=0.41))
+    return Decision(
+        strategy=strategy,
+        answer="paris",
+        text="Paris",
+        share=0.87,
+        margin=0.74,
+        tie=False,
+        votes=(*votes, Vote(agent=AGENTS[3], weight=1.0)),
+        scores={"paris": 2.78, "lyon": 0.41},
+    )
+
+
+def an_ensemble(*strategies: str) -> Result:
+    texts = ("Paris", "Paris.", "It is Lyon, a city on the Rhone, and nobody should ever say otherwise.")
+    return Result(
+        request_id=REQUEST,
+        fingerprint="",
+        topology="ensemble",
+        text="Paris",
+        answers=tuple(an_answer(agent, text) for agent, text in zip(AGENTS, texts, strict=False)),
+        decisions=tuple(a_decision(strategy) for strategy in strategies),
+        missing=(AGENTS[3],),
+        accepted_at_s=1.0,
+        completed_at_s=2.0,
+    )
+
+
+def shown(result: Result, width: int, already_shown: str = "") -> str:
+    out = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    ResultView(result, already_shown).print(out)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_everything_is_there_and_nothing_is_cut_off(width: int) -> None:
+    text = shown(an_ensemble("majority", "weighted"), width)
+    assert all(len(line) <= width for line in text.splitlines())
+    for part in (
+        *AGENTS,
+        "majority",
+        "weighted",
+        "87 %",
+        "74 %",
+        "paris (1.39)",
+        "abstains",
+        "(not in time)",
+    ):
+        assert part in text
+    assert "otherwise." in text
+
+
+def test_many_strategies_take_several_tables() -> None:
+    text = shown(an_ensemble(*(f"strategy_{number}" for number in range(7))), 80)
+    assert all(f"strategy_{number}" in text for number in range(7))
+    assert text.count("decision") > 1
+
+
+def test_an_agent_that_failed_says_why() -> None:
+    broken = an_answer("choir-phi", "", ErrorBody(code="generation_failed", message="out of memory"))
+    result = an_ensemble("majority").model_copy(update={"answers": (broken,)})
+    assert "generation_failed: out of memory" in shown(result, 80)
+
+
+def test_a_text_that_was_shown_is_not_shown_again() -> None:
+    assert rest_of("Paris", "Par") == "is"
+    assert rest_of("Paris", "") == "Paris"
+    assert rest_of("Paris", "Lyon") == "\nParis"
+
+
+def test_a_decision_in_one_line() -> None:
+    assert decision_line(a_decision("majority")) == (
+        "majority 87 %: choir-llama, choir-qwen · otherwise: choir-phi lyon, choir-gemma (none)"
+    )
+
+
+def test_a_text_cannot_command_the_terminal() -> None:
+    assert plain("red \x1b[31mtext\x07\r\x9b2J\n\tend") == "red [31mtext2J\n\tend"
+    evil = an_ensemble("majority").model_copy(update={"text": "\x1b]0;owned\x07Paris"})
+    assert "\x1b" not in shown(evil, 80)
+
+
+def test_a_closed_question_names_its_options() -> None:
+    assert closed_question("Which?", ("Venus", "Mars")) == "Which?\nA. Venus\nB. Mars\nAnswer:"
+    assert closed_question("Venus or Mars?", ("Venus", "Mars")) == "Venus or Mars?"
+    assert closed_question("Which?", ()) == "Which?"
+    assert (option("B", ("Venus", "Mars")), option("C", ("Venus", "Mars"))) == ("B Mars", "C")

@@ -1,0 +1,100 @@
+"""A conversation: what is sent, what the slash commands do, and how it feels on a terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from schemas.commands import ChatMessage
+from schemas.errors import InvalidRequest
+from services.cli.chat.conversation import Conversation
+from services.cli.chat.slash import SLASH_COMMANDS, Quit, obey
+from services.cli.tests.conftest import choir_command
+from services.cli.tests.pseudo_terminal import on_terminal
+
+KNOWN = ("choir-one", "choir-two")
+
+
+def test_what_was_said_travels_with_the_next_line() -> None:
+    conversation = Conversation(model="choir-one")
+    conversation.remember("Hello", "Hello!")
+    ask = conversation.next_ask("And now?")
+    assert ask.messages == (
+        ChatMessage(role="user", content="Hello"),
+        ChatMessage(role="assistant", content="Hello!"),
+        ChatMessage(role="user", content="And now?"),
+    )
+    assert (ask.model, ask.stream) == ("choir-one", True)
+
+
+def test_a_line_without_an_answer_is_as_if_it_had_not_been_said() -> None:
+    conversation = Conversation()
+    conversation.remember("Hello", None)
+    assert conversation.messages == []
+
+
+def test_slash_commands_change_who_is_asked() -> None:
+    conversation = Conversation()
+    assert "choir-two" in obey("/model", conversation, KNOWN)
+    assert "no model" in obey("/model nobody", conversation, KNOWN)
+    obey("/model choir-two", conversation, KNOWN)
+    assert conversation.next_ask("Hi").model == "choir-two"
+    obey("/strategy majority, weighted", conversation, KNOWN)
+    ask = conversation.next_ask("Hi")
+    assert (ask.model, ask.strategies) == (None, ("majority", "weighted"))
+
+
+def test_new_forgets_help_lists_and_quit_ends() -> None:
+    conversation = Conversation()
+    conversation.remember("Hello", "Hello!")
+    obey("/new", conversation, KNOWN)
+    assert conversation.messages == []
+    assert all(name in obey("/help", conversation, KNOWN) for name in SLASH_COMMANDS)
+    assert "/help" in obey("/sing", conversation, KNOWN)
+    with pytest.raises(Quit):
+        obey("/quit", conversation, KNOWN)
+
+
+def test_a_strategy_with_a_space_in_its_name_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        Conversation(strategies=("a b",)).next_ask("Hi")
+
+
+def test_through_a_pipe_every_line_is_a_question(live_mesh: str) -> None:
+    lines = "Hello\n\n/model choir-three\nCapital of France?\n/strategy dice\nHi\n/quit\nnot asked\n"
+    outcome = subprocess.run(
+        choir_command("chat", "--model", "choir-one"),
+        input=lines,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CHOIR_MESH__URL": live_mesh},
+    )
+    assert outcome.returncode == 0
+    assert outcome.stdout.splitlines()[0] == "Paris"
+    assert "Lyon" in outcome.stdout.splitlines()
+    assert outcome.stderr.startswith("choir: unknown_strategy: ")
+
+
+def test_on_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_ends(live_mesh: str) -> None:
+    environment = {**os.environ, "CHOIR_MESH__URL": live_mesh}
+    with on_terminal(choir_command("chat", "--model", "choir-slow"), environment, columns=80) as t:
+        # Given an answer that takes a minute
+        t.wait_for("> ")
+        t.type("Hello\n")
+        t.wait_for("asking")
+        # When Ctrl-C is typed, then it stops, and the conversation goes on
+        t.type("\x03")
+        t.wait_for("(stopped)")
+        t.type("/model choir-one\n")
+        t.wait_for("you talk to choir-one")
+        t.type("Capital of France?\n")
+        t.wait_for("choir-one · ")
+        # And Ctrl-C at the prompt ends nothing, and Ctrl-D ends it
+        t.type("\x03")
+        t.wait_for("(Ctrl-D or /quit ends)\n> ")
+        t.type("\x04")
+        assert t.exit_code() == 0
+        assert "Traceback" not in t.text

@@ -1,0 +1,216 @@
+"""The commands that ask and look, against a live mesh."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from services.cli.tests.conftest import QUARTET, Cli, choir_command
+from services.cli.tests.pseudo_terminal import on_terminal
+
+ALL_FOUR = ",".join(QUARTET)
+
+
+def test_ask_one_model_prints_its_answer_and_nothing_else(cli: Cli) -> None:
+    outcome = cli("ask", "Capital of France?", "--model", "choir-one")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "Paris\n", "")
+
+
+def test_ask_an_ensemble_shows_answers_and_decisions_side_by_side(cli: Cli) -> None:
+    outcome = cli("ask", "Capital of France?", "--models", ALL_FOUR, "--strategy", "majority,weighted")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert lines[0] == "Paris"
+    assert any(line.split()[:2] == ["choir-three", "Lyon"] for line in lines)
+    assert any(line.split() == ["majority", "weighted"] for line in lines)
+    assert any(line.split() == ["decision", "paris", "paris"] for line in lines)
+    for row in ("share", "margin", "tie"):
+        assert any(line.startswith(row) for line in lines)
+    assert any(line.startswith("choir-one") and "paris (1.00)" in line for line in lines)
+
+
+def test_ask_with_json_prints_one_document(cli: Cli) -> None:
+    outcome = cli("ask", "Hi", "--models", ALL_FOUR, "--strategy", "majority", "--json", "--stream")
+    result = json.loads(outcome.out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert result["text"] == "Paris"
+    assert {answer["agent"] for answer in result["answers"]} == set(QUARTET)
+
+
+def test_ask_reads_the_prompt_from_standard_input(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("Capital of France?\n"))
+    assert cli("ask", "-", "-m", "choir-one").out == "Paris\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
+    outcome = cli("ask", "-", "-m", "choir-one")
+    assert outcome.code == 2
+    assert "prompt" in outcome.err
+
+
+def test_a_closed_question_is_decided_by_the_text_of_an_option(cli: Cli) -> None:
+    question = ("ask", "Capital of France?", "--choices", "Lyon, Paris", "--kind", "choice")
+    outcome = cli(*question, "--models", ALL_FOUR, "--json")
+    assert json.loads(outcome.out)["decisions"][0]["answer"] == "B"
+    assert "B Paris" in cli(*question, "--models", ALL_FOUR).out
+
+
+def test_ask_streams_a_text_as_it_comes(cli: Cli) -> None:
+    outcome = cli("ask", "Hi", "-m", "choir-four", "--stream")
+    assert outcome.out == "It is Paris of course\n"
+
+
+def test_errors_are_one_line_that_says_what_and_what_to_do(cli: Cli) -> None:
+    outcome = cli("ask", "Hi", "--model", "nobody")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("choir: unknown_model: model: ")
+    assert "choir-one" in outcome.err
+    assert "choir models" in outcome.err
+
+
+def test_errors_with_json_are_a_document_too(cli: Cli) -> None:
+    outcome = cli("ask", "Hi", "--model", "nobody", "--json")
+    error = json.loads(outcome.out)["error"]
+    assert (outcome.code, outcome.err) == (1, "")
+    assert (error["code"], error["field"]) == ("unknown_model", "model")
+
+
+def test_a_request_that_takes_too_long_fails_at_its_deadline(cli: Cli) -> None:
+    outcome = cli("ask", "Hi", "-m", "choir-slow", "--timeout", "0.5")
+    assert outcome.code == 1
+    assert "deadline_exceeded" in outcome.err
+    assert "--timeout" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ask",),
+        ("ask", "Hi", "--temperature", "9"),
+        ("ask", "Hi", "--max-tokens", "0"),
+        ("ask", "Hi", "--kind", "song"),
+        ("ask", "Hi", "--colour", "red"),
+        ("ask", " "),
+        ("ask", "Hi", "--model", "a", "--strategy", "majority"),
+        ("ask", "Hi", "--request-id", "a b"),
+        ("sing",),
+        ("up", "--config", "missing.toml"),
+        ("chat", "--model", "a", "--strategy", "majority"),
+    ],
+)
+def test_wrong_usage_ends_with_2_in_one_line(offline_cli: Cli, arguments: tuple[str, ...]) -> None:
+    outcome = offline_cli(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("choir: invalid_request: ")
+    assert outcome.err.count("\n") == 1
+    as_json = offline_cli(*arguments, "--json")
+    assert as_json.code == 2
+    assert json.loads(as_json.out)["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("command", [("ask", "Hi"), ("nodes",)])
+def test_without_a_mesh_the_exit_code_is_3_and_the_message_says_how_to_start_one(
+    offline_cli: Cli, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CHOIR_MESH__URL", "nats://127.0.0.1:9")
+    monkeypatch.setattr("services.cli.link.CONNECT_PATIENCE_S", 0.3)
+    outcome = offline_cli(*command)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "`choir up` or `choir demo`" in outcome.err
+    as_json = offline_cli(*command, "--json")
+    assert as_json.code == 3
+    assert json.loads(as_json.out)["error"]["code"] == "mesh_unreachable"
+
+
+def test_nodes_models_and_status_for_people(cli: Cli) -> None:
+    nodes = cli("nodes").out
+    assert "quartet" in nodes
+    assert "ready" in nodes
+    models = cli("models").out
+    assert models.splitlines()[0].split() == [
+        "model", "agents", "slots", "busy", "context", "parameters", "tokens/s"
+    ]  # fmt: skip
+    assert all(model in models for model in QUARTET)
+    assert "2 agent, 1 aggregator, 1 router" in cli("status").out
+
+
+def test_nodes_models_and_status_for_programs(cli: Cli) -> None:
+    nodes = json.loads(cli("nodes", "--json").out)["nodes"]
+    assert {node["service"] for node in nodes} == {"router", "aggregator", "agent"}
+    models = json.loads(cli("models", "--json").out)["models"]
+    assert {model["name"] for model in models} == {*QUARTET, "choir-slow"}
+    assert json.loads(cli("status", "--json").out)["slots"] == 20
+
+
+def test_help_and_version(offline_cli: Cli) -> None:
+    for arguments in ((), ("--help",)):
+        outcome = offline_cli(*arguments)
+        assert outcome.code == 0
+        for command in ("ask", "chat", "demo", "up", "down", "validate", "nodes", "models", "status"):
+            assert command in outcome.out
+    assert offline_cli("--version").out.startswith("choir ")
+
+
+def test_help_imports_nothing_that_takes_long(live_mesh: str) -> None:
+    modules = subprocess.run(
+        [*choir_command()[:1], "-X", "importtime", "-m", "services.cli", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stderr  # fmt: skip
+    for heavy in ("pydantic", "nats", "faststream", "llama_cpp"):
+        assert f" {heavy}\n" not in modules
+
+
+def test_a_reader_that_goes_away_is_no_crash(live_mesh: str) -> None:
+    environment = {**os.environ, "CHOIR_MESH__URL": live_mesh}
+    read, write = os.pipe()
+    os.close(read)
+    for arguments in (("nodes", "--json"), ("ask", "Hi", "-m", "choir-one")):
+        outcome = subprocess.run(
+            choir_command(*arguments), stdout=write, stderr=subprocess.PIPE, env=environment, check=False
+        )
+        assert (outcome.returncode, outcome.stderr) == (1, b"")
+    os.close(write)
+
+
+def busy(cli: Cli, model: str) -> bool:
+    """Whether some slot of the model is busy, as its agent last said."""
+    models = json.loads(cli("models", "--json").out)["models"]
+    return any(found["busy"] for found in models if found["name"] == model)
+
+
+def test_ctrl_c_ends_with_130_and_frees_the_agent(live_mesh: str, cli: Cli) -> None:
+    environment = {**os.environ, "CHOIR_MESH__URL": live_mesh}
+    with on_terminal(
+        choir_command("ask", "Hi", "-m", "choir-slow", "--request-id", "stop-me"), environment
+    ) as t:
+        t.wait_for("asking")
+        while not busy(cli, "choir-slow"):
+            assert t.process.poll() is None
+        t.type("\x03")
+        assert t.exit_code() == 130
+        assert "Traceback" not in t.text
+    outcome = cli("ask", "Hi", "-m", "choir-slow", "--request-id", "stop-me")
+    assert "cancelled" in outcome.err
+
+
+def test_sigint_is_enough_without_a_terminal(live_mesh: str) -> None:
+    environment = {**os.environ, "CHOIR_MESH__URL": live_mesh, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        choir_command("chat", "-m", "choir-one"),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"Hi\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"Paris\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, b"")

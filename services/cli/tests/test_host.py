@@ -1,0 +1,230 @@
+"""`choir up`, `choir down`, `choir validate` and `choir demo`, each on a host of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.models.checksums import model_path
+from infra.models.family import FAMILY
+from services.cli.demo.questions import QUESTIONS, STRATEGIES
+from services.cli.log_lines import as_json
+from services.cli.tests.conftest import (
+    QUARTET,
+    Cli,
+    choir_command,
+    clean_environment,
+    wait_until_up,
+)
+from services.cli.tests.pseudo_terminal import on_terminal
+
+GRACE_S = 20.0
+WITHOUT_SLEEPER = '\n[[agents]]\nname = "sleeper"'
+
+
+@pytest.fixture
+def quartet_config(instant_config: Path, tmp_path: Path) -> Path:
+    """A choir.toml of the four quick models."""
+    path = tmp_path / "quartet.toml"
+    path.write_text(instant_config.read_text().partition(WITHOUT_SLEEPER)[0])
+    return path
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=GRACE_S)
+    return not alive
+
+
+def test_up_is_found_by_the_other_commands_and_down_stops_it(quartet_config: Path, tmp_path: Path) -> None:
+    # Given a mesh that `choir up` runs
+    environment = clean_environment(tmp_path / "state")
+    up = subprocess.Popen(
+        choir_command("up", "--config", str(quartet_config), "--log-format", "json"),
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+    wait_until_up(tmp_path / "state", up)
+    children = children_of(up.pid)
+
+    def choir(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = choir_command(*arguments)
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    # Then the other commands find it without being told where it is
+    assert choir("ask", "Capital of France?", "-m", "choir-one").stdout == "Paris\n"
+    # When it is told to stop, then all of it stops, and there is nothing more to stop
+    assert choir("down").returncode == 0
+    _, log = up.communicate(timeout=GRACE_S)
+    assert up.returncode == 0
+    assert all_gone(children)
+    assert choir("down").stdout == "no mesh runs on this host\n"
+    # And every line of its log was one JSON document
+    assert all(json.loads(line)["event"] for line in log.decode().splitlines())
+
+
+def test_a_line_that_is_no_document_becomes_one() -> None:
+    assert as_json("router-1", '{"event": "ready"}') == '{"event": "ready"}'
+    document = json.loads(as_json("router-1", "Traceback (most recent call last):"))
+    assert (document["event"], document["instance"]) == ("Traceback (most recent call last):", "router-1")
+
+
+def test_the_demo_prints_one_document(quartet_config: Path, tmp_path: Path) -> None:
+    outcome = subprocess.run(
+        choir_command("demo", "--json", "--config", str(quartet_config)),
+        env=clean_environment(tmp_path, TMPDIR=str(tmp_path), CHOIR_MESH__URL="nats://127.0.0.1:9"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert outcome.returncode == 0, outcome.stderr
+    document = json.loads(outcome.stdout)
+    assert document["agents"] == sorted(QUARTET)
+    assert [question["prompt"] for question in document["questions"]] == [q.prompt for q in QUESTIONS]
+    for question in document["questions"]:
+        assert set(question["answers"]) == set(QUARTET)
+        assert set(question["decisions"]) == set(STRATEGIES)
+        assert all(set(decision) == {"answer", "share"} for decision in question["decisions"].values())
+        assert question["latency_ms"] > 0
+    assert not list(tmp_path.glob("choir-demo-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_behind(
+    quartet_config: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    environment = clean_environment(tmp_path, TMPDIR=str(tmp_path))
+    with on_terminal(choir_command("demo", "--config", str(quartet_config)), environment, columns=80) as t:
+        # Given a demo whose processes are running
+        t.wait_for("starting")
+        children: list[psutil.Process] = []
+        while len(children) < 2:
+            assert t.process.poll() is None, t.text
+            children = children_of(t.process.pid)
+            time.sleep(0.02)
+        # When it is interrupted
+        t.process.send_signal(number)
+        # Then it ends as interrupted, without a traceback, and what it started has gone
+        assert t.exit_code() == 130
+        assert "Traceback" not in t.text
+    assert all_gone(children)
+    assert not list(tmp_path.glob("choir-demo-*"))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_demo_fits_the_terminal(quartet_config: Path, tmp_path: Path, columns: int) -> None:
+    environment = clean_environment(tmp_path, TMPDIR=str(tmp_path))
+    with on_terminal(
+        choir_command("demo", "--config", str(quartet_config)), environment, columns=columns
+    ) as t:
+        assert t.exit_code(60) == 0
+        assert "What is the" in t.text
+        assert "Try next" in t.text
+        assert all(len(line) <= columns for line in t.text.rpartition("majority")[2].splitlines())
+
+
+def test_a_demo_without_its_models_says_which_are_missing(
+    offline_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("services.cli.demo.mesh.model_path", lambda name: tmp_path / f"{name}.gguf")
+    outcome = offline_cli("demo")
+    assert outcome.code == 1
+    assert all(f"{name}.gguf" in outcome.err for name in FAMILY)
+
+
+@pytest.mark.skipif(
+    not all(model_path(name).is_file() for name in FAMILY), reason="the demo models are not in infra/models"
+)
+def test_the_demo_models_know_the_capital_of_france(tmp_path: Path) -> None:
+    outcome = subprocess.run(
+        choir_command("demo", "--json"),
+        env=clean_environment(tmp_path, TMPDIR=str(tmp_path)), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert outcome.returncode == 0, outcome.stderr
+    document = json.loads(outcome.stdout)
+    assert sorted(document["agents"]) == sorted(FAMILY)
+    said = {question["prompt"]: question["answers"] for question in document["questions"]}
+    assert set(said["What is 2+2? Return only the number."].values()) == {"4"}
+    assert set(said["What is the capital of France?"].values()) == {"Paris"}
+
+
+def test_validate_finds_nothing_wrong_where_nothing_is(offline_cli: Cli, quartet_config: Path) -> None:
+    outcome = offline_cli("validate", "--config", str(quartet_config))
+    assert outcome.code == 0, outcome.out
+    assert "nats-server: v" in outcome.out
+    assert "wrong" not in outcome.out
+
+
+def test_validate_says_what_is_wrong_and_what_to_do(offline_cli: Cli, tmp_path: Path) -> None:
+    # Given a taken port, a model that is missing, and one that is no model
+    (tmp_path / "letter.gguf").write_text("Dear model, ...")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = tmp_path / "choir.toml"
+        config.write_text(f"""
+[broker]
+port = {port}
+[[agents]]
+name = "pair"
+models = [{{ name = "gone", path = "gone.gguf" }}, {{ name = "letter", path = "letter.gguf" }}]
+""")
+        # When it is checked
+        outcome = offline_cli("validate", "--json")
+    # Then each is named
+    findings = {finding["what"]: finding for finding in json.loads(outcome.out)["findings"]}
+    assert outcome.code == 1
+    for what in ("broker port", "model gone", "model letter"):
+        assert findings[what]["state"] == "wrong"
+        assert findings[what]["to_do"]
+    assert str(port) in findings["broker port"]["found"]
+
+
+def test_validate_names_the_wrong_key_of_a_configuration(offline_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "choir.toml").write_text("[broker]\nprot = 4222\n")
+    outcome = offline_cli("validate")
+    assert outcome.code == 1
+    assert "broker.prot" in outcome.out
+
+
+def test_a_configuration_that_cannot_be_read_fails_every_command(offline_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "choir.toml").write_text("[mesh\n")
+    for command in (("nodes",), ("up",), ("ask", "Hi")):
+        outcome = offline_cli(*command)
+        assert outcome.code == 1
+        assert outcome.err.startswith("choir: configuration: ")
+        assert "choir.toml" in outcome.err
+
+
+def test_environment_wins_over_file_and_file_over_the_running_mesh(
+    offline_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infra.state import Claim
+    from services.cli.mesh_url import find_mesh
+
+    assert find_mesh().url == "nats://127.0.0.1:4222"
+    claim = Claim(tmp_path / "state" / "choir")
+    claim.publish("nats://127.0.0.1:1111")
+    assert find_mesh().url == "nats://127.0.0.1:1111"
+    (tmp_path / "choir.toml").write_text('[mesh]\nurl = "nats://127.0.0.1:2222"\n')
+    assert find_mesh().url == "nats://127.0.0.1:2222"
+    monkeypatch.setenv("CHOIR_MESH__URL", "nats://127.0.0.1:3333")
+    assert find_mesh().url == "nats://127.0.0.1:3333"
+    assert find_mesh("nats://127.0.0.1:4444").url == "nats://127.0.0.1:4444"
+    claim.release()
+    assert os.environ["XDG_STATE_HOME"] == str(tmp_path / "state")
