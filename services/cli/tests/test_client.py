@@ -158,7 +158,8 @@ async def test_without_a_broker_the_mesh_is_unreachable_within_seconds() -> None
     assert "choir up" in unreachable.value.message
 
 
-async def test_a_password_is_not_shown() -> None:
+async def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.cli.link.CONNECT_PATIENCE_S", 0.2)
     with pytest.raises(MeshUnreachable) as unreachable:
         async with Choir("nats://me:secret@127.0.0.1:9"):
             pytest.fail("connected to nobody")
