@@ -7,11 +7,13 @@ FastStream owns the lifecycle (signals, hooks, health routes); the work itself i
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from typing import Protocol
 
 import structlog
+import uvicorn
 import uvloop
 from faststream import FastStream
 from faststream.asgi import AsgiResponse, get, make_ping_asgi
@@ -81,9 +83,12 @@ class Host:
             ("/health/live", make_ping_asgi(self._broker, timeout=2.0)),
             ("/health/ready", self._ready()),
         ]
-        await app.as_asgi(routes).run(
-            run_extra_options={"host": health.host, "port": str(health.port), "access_log": "false"}
+        # When uvicorn is done it raises the signal that ended it once more: by then there is nothing to end.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        config = uvicorn.Config(
+            app.as_asgi(routes), host=health.host, port=health.port, log_config=None, log_level="warning"
         )
+        await uvicorn.Server(config).serve()
 
     def _ready(self) -> ASGIApp:
         @get
@@ -98,17 +103,17 @@ class Host:
     async def _start(self) -> None:
         client = await self._broker.connect()
         mesh = Mesh(client, self._identity, self._connection)
-        self._mesh = mesh
         await self._service.start(mesh)
+        self._mesh = mesh
         self._lease = Lease(client, self._identity, self._service.load)
         await self._lease.start()
         mesh.events.publish(ServiceStarted, host=self._identity.host, pid=self._identity.pid)
         log.info("ready", url=self._settings.mesh.url)
 
     async def _stop(self) -> None:
-        log.info("draining")
-        await self._service.stop()
         if self._mesh is not None:
+            log.info("draining")
+            await self._service.stop()
             self._mesh.events.publish(ServiceStopped)
             await self._mesh.events.flush()
         if self._lease is not None:
