@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from nats.aio.client import Client
 from nats.js.api import StreamState
@@ -29,12 +29,17 @@ def open_mesh(client: Client, service: str = "agent", instance: str | None = Non
     return Mesh(client, Identity.of(service, instance), ConnectionEvents())
 
 
-async def eventually(probe: Callable[[], Awaitable[T] | T], deadline_s: float = DEADLINE_S) -> T:
+@overload
+async def eventually(probe: Callable[[], Awaitable[T | None]], deadline_s: float = DEADLINE_S) -> T: ...
+@overload
+async def eventually(probe: Callable[[], T | None], deadline_s: float = DEADLINE_S) -> T: ...
+async def eventually(probe: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
     """The first value of `probe` that is true. It may be asynchronous; TimeoutError after the deadline."""
     async with asyncio.timeout(deadline_s):
         while True:
-            found = probe()
-            value: T = await found if isinstance(found, Awaitable) else found
+            value = probe()
+            if isinstance(value, Awaitable):
+                value = await value
             if value:
                 return value
             await asyncio.sleep(POLL_S)
