@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
@@ -15,27 +17,33 @@ Logits = npt.NDArray[np.float32]
 DECODED = 0
 NO_KV_SPACE = 1
 
+# ggml types of cached keys and values. With two different types llama.cpp's attention treats every token
+# alike; with equal ones it has three algorithms, picks by the shape of the batch, and their sums differ in
+# the last bits. See "Choices" in README.md.
+F16 = 1
+Q8_0 = 8
+BF16 = 30
+Q8_0_BLOCK = 32
+
 
 class Context:
     """The state of `slots` sequences of up to `context_tokens` each. Only one thread may use it."""
 
     def __init__(
-        self, model: Model, *, slots: int, context_tokens: int, batch_tokens: int, threads: int
+        self,
+        model: Model,
+        *,
+        slots: int,
+        context_tokens: int,
+        batch_tokens: int,
+        threads: int,
+        exact: bool = True,
     ) -> None:
-        """Raises ModelUnusable where llama.cpp has no memory for it."""
+        """`exact`: a sequence's numbers do not depend on its neighbours in the batch, nor on how its prompt
+        was cut (with Q8_0 weights, on the CPU). Raises ModelUnusable where there is no memory for it."""
         self.model = model
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = slots * context_tokens
-        params.n_batch = params.n_ubatch = batch_tokens
-        params.n_seq_max = slots
-        # The default reserves logits for every token of a batch: 300 MB with a vocabulary of 150,000.
-        params.n_outputs_max = slots
-        params.n_threads = params.n_threads_batch = threads
-        # One pool of cells for all slots: separate pools must be decoded in runs of neighbouring slots, so a
-        # batch falls apart as soon as one in the middle is free. See "Choices" in README.md.
-        params.kv_unified = True
-        # Without flash attention the logits of a sequence change with the number of cells that others use.
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        params = _parameters(slots, context_tokens, batch_tokens, threads)
+        params.type_k, params.type_v = cache_types(model) if exact else (F16, F16)
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
             size = f"{slots} sequences of {context_tokens} tokens"
@@ -61,3 +69,35 @@ class Context:
         """Drops a slot's cells from position `keep` on. False where the memory of the model's kind
         cannot be cut there; dropping all of a slot never fails."""
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, keep or -1, -1))
+
+
+def cache_types(model: Model) -> tuple[int, int]:
+    """Types of keys and values that make attention exact; equal ones where the architecture has no others."""
+    architecture = model.header.text("general.architecture")
+    if model.header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
+        return F16, F16
+    return (F16, BF16) if _head_size(model) % Q8_0_BLOCK else (Q8_0, F16)
+
+
+def _head_size(model: Model) -> int:
+    """The length of a key; 1 where heads differ in size from layer to layer."""
+    architecture = model.header.text("general.architecture")
+    stated = model.header.integer(f"{architecture}.attention.key_length")
+    width = model.header.integer(f"{architecture}.embedding_length")
+    heads = model.header.integer(f"{architecture}.attention.head_count")
+    return stated or (width // heads if width and heads else 1)
+
+
+def _parameters(slots: int, context_tokens: int, batch_tokens: int, threads: int) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = slots * context_tokens
+    params.n_batch = params.n_ubatch = batch_tokens
+    params.n_seq_max = slots
+    # The default reserves logits for every token of a batch: 300 MB with a vocabulary of 150,000.
+    params.n_outputs_max = slots
+    params.n_threads = params.n_threads_batch = threads
+    # Every slot has cells of its own. In a shared pool the order of a sequence's cells, and so the order of
+    # its sums, would depend on when others came and went.
+    params.kv_unified = False
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+    return params

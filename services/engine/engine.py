@@ -78,6 +78,7 @@ class Engine:
                 context_tokens=room,
                 batch_tokens=batch_tokens,
                 threads=threads or sensible_threads(model.weights_bytes),
+                exact=gpu_layers == 0,
             )
             scheduler = Scheduler(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
             return cls(model, context, scheduler, room)

@@ -146,7 +146,7 @@ class Scheduler:
     def _step(self) -> None:
         started_ns = time.perf_counter_ns()
         parts = self._fill_batch()
-        status = self._decode()
+        status = self._context.decode(self._batch)
         if status != DECODED:
             self._fail(parts, status)
             return
@@ -160,10 +160,11 @@ class Scheduler:
             self._speed.append((len(spoken), time.perf_counter_ns() - started_ns))
 
     def _fill_batch(self) -> list[Part]:
-        """Who speaks comes first, one token each; then prompts in the order of their arrival."""
+        """Who speaks comes first, one token each, in the order of slots, since llama.cpp evaluates runs of
+        neighbouring slots together; then prompts in the order of their arrival."""
         self._batch.clear()
         speaking = [slot for slot in self._active if slot.sequence and slot.sequence.next_token is not None]
-        parts = [self._add_token(slot) for slot in speaking]
+        parts = [self._add_token(slot) for slot in sorted(speaking, key=lambda slot: slot.index)]
         room = min(self._batch.room, PROMPT_TOKENS_BESIDE_SPEAKERS) if speaking else self._batch.room
         for slot in self._active:
             if room > 0 and slot.sequence and slot.sequence.next_token is None:
@@ -184,19 +185,6 @@ class Scheduler:
         ends_prompt = done + len(chunk) == len(sequence.prompt)
         row = self._batch.add_chunk(slot.index, done, chunk, want_last=ends_prompt)
         return Part(slot, chunk.tolist(), row, ends_prompt, is_prompt=True)
-
-    def _decode(self) -> int:
-        """Evaluates the batch; where there is no room for it, once more without the cells of free slots."""
-        status = self._context.decode(self._batch)
-        if status == NO_KV_SPACE and self._forget_free_slots():
-            status = self._context.decode(self._batch)
-        return status
-
-    def _forget_free_slots(self) -> bool:
-        idle = [slot for slot in self._slots if slot.is_free and slot.cells]
-        for slot in idle:
-            self._forget(slot)
-        return bool(idle)
 
     def _continue(self, part: Part) -> None:
         """Samples the token after a part, and ends the sequence if it was the last."""

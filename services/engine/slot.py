@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from services.engine.model import Tokens
 from services.engine.sequence import Sequence
+
+# One part in so many of a prompt has to be in a slot already for that to decide.
+LEAST_SHARE = 4
 
 
 @dataclass(slots=True)
@@ -27,14 +29,22 @@ class Slot:
         return self.sequence is None
 
 
-def best_slot(slots: Iterable[Slot], prompt: Tokens) -> tuple[Slot, int] | None:
-    """The free slot that shares the longest beginning with `prompt`, and its length; of several the one
-    that has been free for longest. None if no slot is free."""
-    free = [(common_prefix(slot.cells, prompt), slot) for slot in slots if slot.is_free]
+def best_slot(slots: list[Slot], prompt: Tokens) -> tuple[Slot, int] | None:
+    """The best free slot for `prompt`, and how many tokens it shares with it; None if none is free.
+
+    Best is the one that shares most, if that is worth it. Otherwise a neighbour of slots in use, since
+    llama.cpp evaluates runs of neighbours together; of several the one that has been free for longest.
+    """
+    free = [(slot, common_prefix(slot.cells, prompt)) for slot in slots if slot.is_free]
     if not free:
         return None
-    shared, slot = max(free, key=lambda choice: (choice[0], -choice[1].last_used))
-    return slot, shared
+    return max(free, key=lambda choice: _worth(choice[0], choice[1], slots, len(prompt)))
+
+
+def _worth(slot: Slot, shared: int, slots: list[Slot], prompt_tokens: int) -> tuple[int, bool, int]:
+    worthwhile = shared if shared * LEAST_SHARE >= prompt_tokens else 0
+    neighbours = slots[max(0, slot.index - 1) : slot.index + 2]
+    return worthwhile, any(not neighbour.is_free for neighbour in neighbours), -slot.last_used
 
 
 def common_prefix(cells: list[int], prompt: Tokens) -> int:

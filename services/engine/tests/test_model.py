@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import pytest
+
+from infra.models.bench_model import vocabulary
+from schemas.errors import InvalidRequest, ModelUnusable
+from services.engine.model import Model
+
+
+def test_a_text_survives_tokens_and_back(model: Model) -> None:
+    text = "the café on the hill\n"
+    assert model.text_of(model.tokenize(text).tolist()) == text
+
+
+def test_control_tokens_are_recognised_and_stand_for_no_text(model: Model) -> None:
+    tokens = model.tokenize("<|im_end|>").tolist()
+    assert tokens == [vocabulary().index("<|im_end|>")]
+    assert model.ends_generation(tokens[0])
+    assert model.piece(tokens[0]) == b""
+
+
+def test_a_lone_surrogate_is_an_invalid_prompt(model: Model) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        model.tokenize("\ud800")
+    assert caught.value.field == "prompt"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match=r"nowhere\.gguf cannot be read: No such file"):
+        Model(tmp_path / "nowhere.gguf")
+
+
+def test_an_architecture_that_llama_cpp_does_not_know_is_unusable(tmp_path: Path) -> None:
+    path = tmp_path / "odd.gguf"
+    write_header_only(path, "nosuch")
+    with pytest.raises(ModelUnusable, match=r"llama\.cpp cannot load the model file .*odd\.gguf"):
+        Model(path)
+
+
+def write_header_only(path: Path, architecture: str) -> None:
+    """A well-formed file of one small tensor."""
+    import numpy as np
+
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(1)
+    writer.add_embedding_length(32)
+    writer.add_context_length(32)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

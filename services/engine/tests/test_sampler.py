@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from schemas.errors import InvalidRequest
+from schemas.sampling import Sampling
+from services.engine import Engine
+
+LARGEST_SEED = 2**32 - 1
+
+
+def said(engine: Engine, sampling: Sampling, prompt: str = "Say something") -> str:
+    return engine.generate(prompt, sampling).text
+
+
+def test_greedy_decoding_says_the_same_whatever_the_seed(engine: Engine) -> None:
+    assert said(engine, Sampling(max_tokens=20, seed=1)) == said(engine, Sampling(max_tokens=20, seed=2))
+
+
+@pytest.mark.parametrize("seed", [0, 7, LARGEST_SEED])
+def test_one_seed_says_the_same_twice(engine: Engine, seed: int) -> None:
+    sampling = Sampling(max_tokens=20, temperature=1.5, seed=seed)
+    assert said(engine, sampling) == said(engine, sampling)
+
+
+def test_seeds_and_temperature_make_a_difference(engine: Engine) -> None:
+    texts = {said(engine, Sampling(max_tokens=20, temperature=1.5, seed=seed)) for seed in range(4)}
+    assert len(texts) == 4
+
+
+def test_top_k_of_one_is_greedy(engine: Engine) -> None:
+    hot = Sampling(max_tokens=20, temperature=2, top_k=1)
+    assert said(engine, hot) == said(engine, Sampling(max_tokens=20))
+
+
+def test_a_narrow_top_p_is_greedy_and_filters_can_be_off(engine: Engine) -> None:
+    narrow = Sampling(max_tokens=20, temperature=2, top_p=1e-6)
+    assert said(engine, narrow) == said(engine, Sampling(max_tokens=20))
+    assert said(engine, Sampling(max_tokens=20, temperature=2, top_k=0, top_p=1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_grammar_is_kept_to_and_its_end_ends_the_text(engine: Engine, temperature: float) -> None:
+    sampling = Sampling(grammar='root ::= ("yes" | "no") "!"', temperature=temperature)
+    finished = engine.generate("Well?", sampling)
+    assert finished.text in {"yes!", "no!"}
+    assert finished.finish_reason == "stop"
+
+
+def test_text_after_a_schema_is_json_of_that_schema(engine: Engine) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"enum": ["A", "B"]}, "sure": {"type": "boolean"}},
+        "required": ["answer", "sure"],
+    }
+    for seed in range(5):
+        answer = json.loads(said(engine, Sampling(json_schema=schema, temperature=1, seed=seed)))
+        assert answer["answer"] in {"A", "B"} and isinstance(answer["sure"], bool)
+
+
+def test_a_grammar_may_ask_for_characters_of_several_bytes(engine: Engine) -> None:
+    assert said(engine, Sampling(grammar='root ::= "日本"')) == "日本"
+
+
+def test_a_dead_end_of_a_grammar_ends_the_text_not_the_process(engine: Engine) -> None:
+    finished = engine.generate("Well?", Sampling(grammar='root ::= "a" <[99999]>'))
+    assert finished.text == "a"
+    assert finished.stop_detail == "grammar_end"
+
+
+@pytest.mark.parametrize("grammar", ["root ::= (", 'start ::= "a"', 'root ::= root "a"', "no grammar at all"])
+def test_a_grammar_that_does_not_parse_is_an_invalid_request(engine: Engine, grammar: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        engine.submit("Well?", Sampling(grammar=grammar))
+    assert caught.value.field == "sampling.grammar"
