@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m loadtest.bench NAME`. Each compares Choir with something bare in the same run."""

