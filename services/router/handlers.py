@@ -59,10 +59,15 @@ class Handlers:
         return result or await self._end(ask, request_id)
 
     async def _end(self, ask: Ask, request_id: str) -> Result:
-        """Nobody has ended the request in time: the router does, unless a result comes first."""
+        """Nobody has ended the request in time: the router does, unless a result comes first.
+
+        A request that was asked before with more patience goes on: only this client waits no longer.
+        """
         error = DeadlineExceeded(f"no result within {ask.timeout_s} s")
         queued = await self._queued(request_id)
         now = time.time()
+        if queued is not None and now < queued.deadline_at_s:
+            raise _not_ready(request_id)
         if queued is None:
             result = Result.unreadable(request_id, error, now)
         else:
@@ -97,7 +102,7 @@ class Handlers:
                     return await self._stored_or_unknown(fetch.request_id)
                 result = await self._waiting.wait(fetch.request_id, waiter, fetch.wait_s)
         if result is None:
-            raise NotReady(f"request {fetch.request_id} is still being worked on", retry_after_s=1.0)
+            raise _not_ready(fetch.request_id)
         return result
 
     async def _stored_or_unknown(self, request_id: str) -> Result:
@@ -133,3 +138,7 @@ class Handlers:
             if stored is not None:
                 return parse_command(stored.data)
         return None
+
+
+def _not_ready(request_id: str) -> NotReady:
+    return NotReady(f"request {request_id} is still being worked on", retry_after_s=1.0)

@@ -50,9 +50,9 @@ class TokenRelay:
             stored := await self._storage.next(subjects.TOKENS_STREAM, subject, self._sequence + 1)
         ) is not None:
             await self._send(stored)
-        held, self._held = self._held or [], None
-        for stored in held:
-            await self._send(stored)
+        while self._held:
+            await self._send(self._held.pop(0))
+        self._held = None
 
     async def finish(self, result: Result) -> None:
         """Waits a moment for chunks that the result has overtaken."""
