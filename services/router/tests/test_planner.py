@@ -1,0 +1,83 @@
+"""How a request travels is fixed once, from what is asked and who is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from schemas import subjects
+from schemas.commands import Ask, Gather, Generate
+from schemas.errors import ChoirError, InvalidRequest, UnknownModel, UnknownStrategy
+from services.router.planner import Plan, plan
+
+LIVE = ("alpha", "beta", "llama3.2:3b")
+
+
+def planned(live: tuple[str, ...] = LIVE, **ask: Any) -> Plan:
+    return plan(Ask(prompt="hi", **ask), "r1", 100.0, live, "majority")
+
+
+def test_one_model_is_one_task_whose_answer_is_the_result() -> None:
+    made = planned(model="llama3.2:3b", timeout_s=7, priority="batch", stream=True)
+    assert (made.topology, made.models) == ("single", ("llama3.2:3b",))
+    assert made.subject == subjects.generate("batch", "llama3.2:3b", "r1")
+    assert isinstance(made.command, Generate)
+    assert made.command.routing_slip == ()
+    assert (made.command.accepted_at_s, made.command.deadline_at_s) == (100.0, 107.0)
+    assert made.command.stream
+    assert made.command.messages[0].content == "hi"
+
+
+def test_without_a_model_all_that_are_alive_are_an_ensemble() -> None:
+    made = planned()
+    assert made.topology == "ensemble"
+    assert made.subject == subjects.gather("interactive", "r1")
+    assert isinstance(made.command, Gather)
+    assert made.command.members == tuple(sorted(LIVE))
+    assert made.command.strategies == ("majority",)
+
+
+def test_models_that_are_named_are_the_members_in_their_order() -> None:
+    made = planned(
+        models=["beta", "alpha"], strategies=["weighted", "majority"], quorum=1, choices=["x", "y"]
+    )
+    assert isinstance(made.command, Gather)
+    assert made.command.members == ("beta", "alpha")
+    assert made.command.strategies == ("weighted", "majority")
+    assert (made.command.quorum, made.command.choices) == (1, ("x", "y"))
+
+
+def test_an_ensemble_has_no_more_members_than_were_asked_for() -> None:
+    assert planned(max_agents=2).models == ("alpha", "beta")
+
+
+def test_the_plan_does_not_depend_on_the_order_of_the_leases() -> None:
+    assert planned(live=LIVE) == planned(live=tuple(reversed(LIVE)))
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "field", "known"),
+    [
+        ({"model": "omega"}, UnknownModel, "model", LIVE),
+        ({"models": ["alpha", "omega"]}, UnknownModel, "models.1", LIVE),
+        ({"strategies": ["majority", "dice"]}, UnknownStrategy, "strategies.1", ("majority", "weighted")),
+        ({"quorum": 4}, InvalidRequest, "quorum", None),
+        ({"quorum": 3, "max_agents": 2}, InvalidRequest, "quorum", None),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_field_and_what_there_is(
+    ask: dict[str, Any], error: type[ChoirError], field: str, known: tuple[str, ...] | None
+) -> None:
+    with pytest.raises(error) as refused:
+        planned(**ask)
+    assert refused.value.field == field
+    assert refused.value.message.startswith(f"{field}: ")
+    assert refused.value.known == known
+
+
+@pytest.mark.parametrize("ask", [{}, {"model": "alpha"}])
+def test_without_any_agent_no_model_is_known(ask: dict[str, Any]) -> None:
+    with pytest.raises(UnknownModel) as refused:
+        planned(live=(), **ask)
+    assert refused.value.known == ()

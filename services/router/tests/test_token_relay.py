@@ -1,0 +1,133 @@
+"""Token streams: every piece once, in order, live or from where a client left off."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from nats.aio.msg import Msg
+
+from schemas import subjects
+from schemas.errors import Overloaded
+from schemas.message import Message
+from schemas.replies import Result, TokenChunk
+from services.chassis.endpoints import Caller
+from services.chassis.storage import Storage
+from services.router.tests.front import Front, Stream
+from services.router.token_relay import TokenRelay
+
+
+async def test_text_comes_while_it_is_generated_and_then_the_result(front: Front) -> None:
+    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    await front.command("r1")
+    for index, text in enumerate(("the ", "giraffe")):
+        await front.say("r1", index, text)
+        chunk = await stream.chunk()
+        assert (chunk.index, chunk.text, chunk.agent, chunk.done) == (index, text, "alpha", False)
+        assert chunk.sequence == index + 1
+    await front.say("r1", 2, "", done=True)
+    await front.finish("r1", "the giraffe", chunks=3)
+    assert (await stream.chunk()).done
+    assert (await stream.result()).text == "the giraffe"
+
+
+async def test_a_result_that_overtakes_the_last_pieces_waits_for_them(front: Front) -> None:
+    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    await front.finish("r1", chunks=2)
+    await front.say("r1", 0, "the giraffe")
+    await front.say("r1", 1, "", done=True)
+    assert [(await stream.chunk()).index for _ in range(2)] == [0, 1]
+    assert (await stream.result()).text == "the giraffe"
+
+
+async def test_a_client_that_comes_back_gets_what_it_has_not_seen(front: Front) -> None:
+    await front.request(subjects.SUBMIT, prompt="hi", model="alpha", request_id="r1", stream=True)
+    for index in range(4):
+        await front.say("r1", index, str(index))
+    await front.client.flush()
+    stream = await Stream(front).open(
+        subjects.FETCH, request_id="r1", stream=True, after_sequence=2, wait_s=30
+    )
+    resumed = [await stream.chunk() for _ in range(2)]
+    assert [(chunk.sequence, chunk.text) for chunk in resumed] == [(3, "2"), (4, "3")]
+    await front.say("r1", 4, "4", done=True)  # and from here on it is live
+    assert (await stream.chunk()).sequence == 5
+    await front.finish("r1", chunks=5)
+    assert (await stream.result()).request_id == "r1"
+
+
+async def test_a_client_that_comes_back_after_the_end_gets_the_rest_and_the_result(front: Front) -> None:
+    await front.request(subjects.SUBMIT, prompt="hi", model="alpha", request_id="r1", stream=True)
+    for index in range(3):
+        await front.say("r1", index, str(index), done=index == 2)
+    await front.finish("r1", chunks=3)
+    stream = await Stream(front).open(subjects.FETCH, request_id="r1", stream=True)
+    assert [(await stream.chunk()).text for _ in range(3)] == ["0", "1", "2"]
+    assert (await stream.result()).request_id == "r1"
+
+
+async def test_the_pieces_of_a_task_that_was_begun_again_are_not_repeated(front: Front) -> None:
+    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    await front.command("r1")
+    for index in (0, 1):
+        await front.say("r1", index, str(index))
+    for index in (0, 1, 2):  # another agent does the same task
+        await front.say("r1", index, str(index), done=index == 2)
+    await front.finish("r1", chunks=3)
+    assert [(await stream.chunk()).text for _ in range(3)] == ["0", "1", "2"]
+    assert (await stream.result()).request_id == "r1"
+
+
+async def test_pieces_of_other_requests_are_not_for_this_client(front: Front) -> None:
+    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    await front.command("r1")
+    await front.say("r2", 0, "not for you")
+    await front.say("r1", 0, "for you", done=True)
+    assert (await stream.chunk()).text == "for you"
+    await front.finish("r1", chunks=1)
+    assert (await stream.result()).request_id == "r1"
+
+
+class EmptyStorage:
+    async def next(self, _stream: str, _subject: str, _sequence: int) -> None:
+        return None
+
+
+class SlowCaller:
+    """Takes its time over the first piece, and then lets the test go on."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def send(self, reply: Message, _kind: str | None = None) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        self.got.append(cast(TokenChunk, reply).text)
+
+
+def live(index: int) -> Msg:
+    chunk = TokenChunk(request_id="r1", agent="alpha", index=index, text=str(index))
+    headers = {subjects.SEQUENCE_HEADER: str(index + 1)}
+    client: Any = None
+    return Msg(client, subjects.token("r1", "alpha"), "", chunk.to_bytes(), headers)
+
+
+async def test_a_piece_that_comes_while_the_held_ones_are_sent_comes_after_them() -> None:
+    caller = SlowCaller()
+    relay = TokenRelay(cast(Storage, EmptyStorage()), "r1", cast(Caller, caller))
+    await relay._on_chunk(live(0))
+    await relay._on_chunk(live(1))
+    replay = asyncio.create_task(relay.replay())
+    await caller.begun.wait()
+    late = asyncio.create_task(relay._on_chunk(live(2)))
+    await asyncio.sleep(0)
+    caller.go_on.set()
+    await asyncio.gather(replay, late)
+    assert caller.got == ["0", "1", "2"]
+
+
+async def test_a_result_without_pieces_is_not_waited_with() -> None:
+    relay = TokenRelay(cast(Storage, EmptyStorage()), "r1", cast(Caller, SlowCaller()))
+    result = Result.unreadable("r1", Overloaded("full"), 1.0)
+    await asyncio.wait_for(relay.finish(result), 0.4)
