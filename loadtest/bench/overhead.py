@@ -1,0 +1,182 @@
+"""What the mesh itself costs: `choir.ask` on the `instant` backend beside a bare nats-py request.
+
+Everything runs in its own process on one host, file streams are synced on every write, and all figures
+come from the same run: rounds of bare requests, single asks and ensembles of four alternate, and the
+medians of the rounds' medians are compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from nats.aio.client import Client
+
+from loadtest.bench.processes import BenchMesh, bench_mesh, choir_up, cpu_seconds, models_of
+from loadtest.bench.report import Report, at_most
+from schemas import subjects
+from schemas.errors import MeshUnreachable
+
+MODELS = ("alpha", "beta", "gamma", "delta")
+ECHO = "bench.echo"
+ROUNDS = 7
+BARE_PER_ROUND, SINGLE_PER_ROUND, ENSEMBLE_PER_ROUND = 400, 150, 80
+CLIENTS = 64
+BARE_AT_ONCE, SINGLE_AT_ONCE = 20_000, 3_000
+WARM_UP = 50
+RATE_ROUNDS = 3
+IDLE_S = 10.0
+SETTLE_S = 3.0
+READY_DEADLINE_S = 60.0
+TIMEOUT_S = 30.0
+
+SINGLE = json.dumps({"prompt": "What is the capital of France?", "model": MODELS[0]}).encode()
+ENSEMBLE = json.dumps({"prompt": "What is the capital of France?", "strategies": ["majority"]}).encode()
+
+Call = Callable[[], Awaitable[bool]]
+
+
+def bare(connection: Client) -> Call:
+    """One request to the echo process; True if it came back."""
+
+    async def call() -> bool:
+        reply = await connection.request(ECHO, SINGLE, timeout=TIMEOUT_S)
+        return reply.data == SINGLE
+
+    return call
+
+
+def ask(connection: Client, payload: bytes) -> Call:
+    """One `choir.ask`; True if it was answered with a text."""
+
+    async def call() -> bool:
+        reply = await connection.request(subjects.ASK, payload, timeout=TIMEOUT_S)
+        text: str | None = json.loads(reply.data).get("text")
+        return text == "ok"
+
+    return call
+
+
+async def latencies_ms(call: Call, count: int) -> tuple[list[float], int]:
+    """Latencies of one request after another, and how many failed."""
+    taken, failed = [], 0
+    for _ in range(count):
+        started = time.perf_counter()
+        failed += not await call()
+        taken.append((time.perf_counter() - started) * 1000)
+    return taken, failed
+
+
+async def rate_per_s(call: Call, count: int, clients: int) -> tuple[float, int]:
+    """Requests per second of `clients` that each ask again as soon as they are answered, and failures."""
+    turns = iter(range(count))
+    failed = 0
+
+    async def client() -> None:
+        nonlocal failed
+        for _ in turns:
+            failed += not await call()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return count / (time.perf_counter() - started), failed
+
+
+async def start(mesh: BenchMesh) -> None:
+    """The mesh that is measured, and the echo."""
+    mesh.spawn("loadtest.bench.echo", mesh.url, ECHO)
+    mesh.spawn("services.router")
+    mesh.spawn("services.aggregator")
+    for model in MODELS:
+        mesh.spawn_agent(model, slots=32)
+    await mesh.wait_ready(MODELS)
+
+
+async def measure_mesh(folder: Path) -> dict[str, Any]:
+    """Latencies, rates and losses of one run."""
+    async with bench_mesh(folder, MODELS) as mesh:
+        await start(mesh)
+        calls = {
+            "bare": (bare(mesh.connection), BARE_PER_ROUND),
+            "single": (ask(mesh.connection, SINGLE), SINGLE_PER_ROUND),
+            "ensemble": (ask(mesh.connection, ENSEMBLE), ENSEMBLE_PER_ROUND),
+        }
+        for call, _ in calls.values():
+            await latencies_ms(call, WARM_UP)
+        p50s: dict[str, list[float]] = {name: [] for name in calls}
+        p95s: dict[str, list[float]] = {name: [] for name in calls}
+        rates: dict[str, list[float]] = {"bare": [], "single": []}
+        lost = 0
+        for _ in range(ROUNDS):
+            for name, (call, count) in calls.items():
+                taken, failed = await latencies_ms(call, count)
+                p50s[name].append(statistics.median(taken))
+                p95s[name].append(statistics.quantiles(taken, n=20)[-1])
+                lost += failed
+        for _ in range(RATE_ROUNDS):
+            for name, count in (("bare", BARE_AT_ONCE), ("single", SINGLE_AT_ONCE)):
+                rate, failed = await rate_per_s(calls[name][0], count, CLIENTS)
+                rates[name].append(rate)
+                lost += failed
+    return {
+        "p50_ms": {name: statistics.median(values) for name, values in p50s.items()},
+        "p95_ms": {name: statistics.median(values) for name, values in p95s.items()},
+        f"requests_per_s_of_{CLIENTS}_clients": {n: statistics.median(v) for n, v in rates.items()},
+        "p50_ratio": _ratios(p50s),
+        "lost": lost,
+    }
+
+
+def _ratios(p50s: dict[str, list[float]]) -> dict[str, float]:
+    """Each round's ask against the same round's bare request; the median of the rounds."""
+    return {
+        name: statistics.median(ask / plain for ask, plain in zip(p50s[name], p50s["bare"], strict=True))
+        for name in ("single", "ensemble")
+    }
+
+
+async def measure_demo(folder: Path) -> dict[str, float]:
+    """How long `choir up` takes with the four demo models, and what it costs when nobody asks."""
+    started = time.perf_counter()
+    with choir_up(folder) as process:
+        while len(await models_of(folder)) < len(MODELS):
+            if time.perf_counter() > started + READY_DEADLINE_S:
+                raise MeshUnreachable(f"choir up did not serve {len(MODELS)} models in {READY_DEADLINE_S} s")
+            await asyncio.sleep(0.05)
+        ready_s = time.perf_counter() - started
+        await asyncio.sleep(SETTLE_S)
+        before = cpu_seconds(process.pid)
+        await asyncio.sleep(IDLE_S)
+        used_s = cpu_seconds(process.pid) - before
+    return {"up_ready_s": ready_s, "idle_percent_of_a_core": used_s / IDLE_S * 100}
+
+
+def run() -> Report:
+    """Measures on this machine's disk, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        mesh = uvloop.run(measure_mesh(Path(folder) / "mesh"))
+        demo = uvloop.run(measure_demo(Path(folder) / "demo"))
+    rates = mesh[f"requests_per_s_of_{CLIENTS}_clients"]
+    return Report(
+        bench="overhead",
+        raw={**mesh, **demo},
+        targets=(
+            at_most("single p50 / bare p50", mesh["p50_ratio"]["single"], 12.0),
+            at_most("ensemble of four p50 / bare p50", mesh["p50_ratio"]["ensemble"], 25.0),
+            at_most(f"bare rate / single rate, {CLIENTS} clients", rates["bare"] / rates["single"], 25.0),
+            at_most("requests lost", mesh["lost"], 0.0),
+            at_most("idle mesh of four agents, percent of a core", demo["idle_percent_of_a_core"], 3.0),
+            at_most("choir up ready, seconds", demo["up_ready_s"], 10.0),
+        ),
+        notes=(
+            "bare: one nats-py request to an echo process. Everything has a process of its own; "
+            "file streams are synced on every write.",
+        ),
+    )
