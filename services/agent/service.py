@@ -94,6 +94,7 @@ class Agent:
             await caller.send(await backend.count_tokens(request.messages))
 
         await self._endpoints.add(subjects.count_tokens(name), CountTokens, count)
+        mesh.connection.on_disconnect(serving.loop.suspect)
         await serving.loop.start()
 
     async def _on_cancel(self, msg: Msg) -> None:

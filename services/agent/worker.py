@@ -13,8 +13,8 @@ from schemas.events import TaskCompleted, TaskPulled
 from schemas.replies import Answer, Result, Timings
 from services.agent.backends import Backend, Generated
 from services.agent.tokens import TokenStream
+from services.chassis.delivery import Delivery
 from services.chassis.service import Mesh
-from services.chassis.work_loop import Delivery
 
 REMEMBERED_CANCELLATIONS = 1_024
 

@@ -38,6 +38,7 @@ class Aggregator:
             self._settings.slots,
             self._worker,
         )
+        mesh.connection.on_disconnect(self._loop.suspect)
         mesh.connection.on_reconnect(self._resume)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()

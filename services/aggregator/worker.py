@@ -13,9 +13,9 @@ from schemas.replies import Answer, Decision, Result
 from services.aggregator.collector import Collector
 from services.aggregator.decide import ballots, decide
 from services.aggregator.scores import Scores
+from services.chassis.delivery import Delivery, Retry
 from services.chassis.service import Mesh
 from services.chassis.storage import OUTCOME_PATIENCE_S
-from services.chassis.work_loop import Delivery, Retry
 
 DECIDE_BEFORE_DEADLINE_S = 0.2
 ROUND = 1

@@ -26,11 +26,16 @@ log = get_logger("chassis.connection")
 
 
 class ConnectionEvents:
-    """Tells those who asked when the connection has come back."""
+    """Tells those who asked when the connection is lost and when it has come back."""
 
     def __init__(self) -> None:
+        self._on_disconnect: list[Callable[[], None]] = []
         self._on_reconnect: list[Callback] = []
         self._closing = False
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` when the connection is lost, before it is made again."""
+        self._on_disconnect.append(callback)
 
     def on_reconnect(self, callback: Callback) -> None:
         """Calls `callback` after every reconnection."""
@@ -48,6 +53,8 @@ class ConnectionEvents:
 
     async def disconnected(self) -> None:
         """For the NATS client to call."""
+        for callback in self._on_disconnect:
+            callback()
         if not self._closing:
             log.warning("connection to the broker lost, trying again")
 

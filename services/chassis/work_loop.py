@@ -1,8 +1,5 @@
 """The pull work loop: takes commands while it has free slots, and acknowledges them only when done.
 
-A message that is delivered here is on a JetStream subject: its `reply` is the acknowledgement subject
-`$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>`.
-
 What is promised:
 
 - at most `slots` commands at once; sources in front go first, and a full loop asks for nothing;
@@ -15,18 +12,15 @@ What is promised:
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, cast
 
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from schemas.catalog import ACK_WAIT_S
-from schemas.commands import Gather, Generate
 from schemas.errors import (
     BrokerUnavailable,
     ChoirError,
@@ -35,6 +29,7 @@ from schemas.errors import (
     PoisonMessage,
 )
 from schemas.events import MessageDied, TaskRetried
+from services.chassis.delivery import NEVER_FRESH, CommandT, Delivery, Retry, Worker
 from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
@@ -42,65 +37,11 @@ from services.chassis.service import Mesh
 HEARTBEAT_S = ACK_WAIT_S / 3
 BACKGROUND_DELAY_S = 0.002
 MAX_ATTEMPTS = 8
-RETRY_DELAY_S = 0.5
 DEADLINE_GRACE_S = 2.0
 DRAIN_PATIENCE_S = 20.0
 REFILL_INTERVAL_S = 1.0
-NEVER_FRESH = sys.maxsize
-
-CommandT = TypeVar("CommandT", bound=Generate | Gather)
-CommandT_contra = TypeVar("CommandT_contra", bound=Generate | Gather, contravariant=True)
 
 log = get_logger("chassis.work_loop")
-
-
-class Retry(Exception):
-    """Raised by a handler that failed for a reason that may pass."""
-
-    def __init__(self, error: ChoirError, delay_s: float = RETRY_DELAY_S) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.delay_s = delay_s
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One delivered message, and what its acknowledgement subject tells.
-
-    `fresh` means that nobody can have worked on it before. A delivery count of 1 alone does not say
-    that: a broker that crashed forgets deliveries and acknowledgements. So a message is fresh only if
-    it was also stored after this service last (re)connected.
-    """
-
-    msg: Msg
-    count: int
-    sequence: int
-    fresh: bool
-
-    @classmethod
-    def of(cls, msg: Msg, floor: int) -> Delivery:
-        """Reads the acknowledgement subject; `floor` is the stream's last sequence at the last connection."""
-        tokens = msg.reply.split(".")
-        count, sequence = (int(tokens[-5]), int(tokens[-4])) if len(tokens) >= 9 else (1, 0)
-        return cls(msg, count, sequence, count == 1 and sequence > floor)
-
-    @property
-    def request_id(self) -> str:
-        """The last token of every command's subject."""
-        return self.msg.subject.rsplit(".", 1)[-1]
-
-
-class Worker(Protocol[CommandT_contra]):
-    """What a service does with its commands. All methods return only when an outcome is stored."""
-
-    async def handle(self, command: CommandT_contra, delivery: Delivery) -> None:
-        """Does the work. Raises Retry, a ChoirError that ends the command, or anything by mistake."""
-
-    async def give_up(self, command: CommandT_contra, error: ChoirError) -> None:
-        """Stores an error as the outcome."""
-
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
-        """Stores an error as the result of a request whose command cannot even be read."""
 
 
 class WorkLoop(Generic[CommandT]):
@@ -152,9 +93,12 @@ class WorkLoop(Generic[CommandT]):
         self._keeper = asyncio.create_task(self._keep(), name=f"{self._service} heartbeats")
         await self._refill()
 
+    def suspect(self) -> None:
+        """The connection is lost: what comes from now on may have been worked on before."""
+        self._floor = NEVER_FRESH
+
     async def resume(self) -> None:
         """Asks again for work: after a reconnection, when the broker may have forgotten the demand."""
-        self._floor = NEVER_FRESH
         for demand in self._demands:
             demand.forget()
         await self._refill()

@@ -22,6 +22,7 @@ from schemas.errors import BrokerUnavailable, ChoirError, GenerationFailed, Over
 from schemas.events import MessageDied, TaskRetried
 from services.chassis import work_loop
 from services.chassis.connection import ConnectionEvents, connection_options
+from services.chassis.delivery import Delivery, Retry
 from services.chassis.identity import Identity
 from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
@@ -35,7 +36,7 @@ from services.chassis.tests.mesh import (
     queue_is_empty,
     queued,
 )
-from services.chassis.work_loop import Delivery, Retry, WorkLoop
+from services.chassis.work_loop import WorkLoop
 
 ACK_WAIT_S = 1.5
 HEARTBEAT_S = 0.1
