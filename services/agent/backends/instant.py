@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from schemas.commands import ChatMessage
+from schemas.errors import ContextExceeded
 from schemas.replies import TokenCount
 from schemas.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnText
@@ -30,8 +31,13 @@ class Instant:
     async def generate(
         self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
     ) -> Generated:
-        """Waits, then says its reply, word by word if somebody listens."""
+        """Waits, then says its reply, word by word if somebody listens. ContextExceeded as a model would."""
         started = time.perf_counter_ns()
+        count = await self.count_tokens(messages)
+        if count.prompt_tokens >= count.context_tokens:
+            raise ContextExceeded(
+                f"the prompt has {count.prompt_tokens} tokens, the context {count.context_tokens}"
+            )
         words = self._words[: sampling.max_tokens]
         pause_s = self._delay_s / len(words)
         if on_text is None:
@@ -45,7 +51,7 @@ class Instant:
         return Generated(
             text=" ".join(words),
             finish_reason="stop" if len(words) == len(self._words) else "length",
-            prompt_tokens=count_words(messages),
+            prompt_tokens=count.prompt_tokens,
             generated_tokens=len(words),
             eval_ns=time.perf_counter_ns() - started,
         )
