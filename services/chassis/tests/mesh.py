@@ -85,6 +85,15 @@ async def enqueue(mesh: Mesh, command: Generate | Gather) -> None:
     await mesh.storage.enqueue(subject, command.to_bytes(), message_id=message_id)
 
 
+async def settled(client: Client) -> None:
+    """Returns when the broker has read everything that this client has sent so far.
+
+    The ping of nats-py's `flush` may overtake a subscription that is still in its buffer; a second cannot.
+    """
+    await client.flush()
+    await client.flush()
+
+
 async def state(client: Client, stream: str) -> StreamState:
     """What a stream holds now."""
     return (await client.jetstream().stream_info(stream)).state

@@ -17,7 +17,7 @@ from services.chassis.connection import (
 )
 from services.chassis.identity import Identity
 from services.chassis.settings import MeshSection
-from services.chassis.tests.mesh import eventually
+from services.chassis.tests.mesh import eventually, settled
 
 
 def test_options_say_who_it_is_and_give_it_an_inbox_of_its_own() -> None:
@@ -63,7 +63,7 @@ async def test_it_comes_back_after_the_broker_was_killed_and_says_so_to_those_wh
         assert told == ["first", "second"]
         other = await connect(own_broker.url)
         heard = await other.subscribe("greeting")
-        await other.flush()
+        await settled(other)
         await client.publish("greeting", b"here again")
         assert (await heard.next_msg(10)).data == b"here again"
         await other.close()

@@ -20,7 +20,7 @@ from schemas.replies import Answer, ErrorReply, Result, TokenChunk
 from services.chassis.identity import Identity
 from services.chassis.lease import Lease, Load
 from services.chassis.service import Mesh
-from services.chassis.tests.mesh import DEADLINE_S, eventually, open_mesh
+from services.chassis.tests.mesh import DEADLINE_S, eventually, open_mesh, settled
 from services.router.service import Router
 from services.router.settings import RouterSection
 from services.router.sweeper import parse_command
@@ -136,7 +136,7 @@ async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator
     mesh = open_mesh(connection, "router", "router-1")
     router = Router(RouterSection(**settings))
     await router.start(mesh)
-    await connection.flush()
+    await settled(connection)
     try:
         yield Front(mesh, client)
     finally:

@@ -11,7 +11,7 @@ from schemas import subjects
 from schemas.commands import ChatMessage, Generate
 from schemas.events import AnyEvent, RequestAccepted, RequestRefused
 from schemas.replies import Accepted, ErrorReply, TokenCount
-from services.chassis.tests.mesh import events, eventually
+from services.chassis.tests.mesh import events, eventually, settled
 from services.router import handlers
 from services.router.context_check import TEMPLATE_TOKENS_PER_MESSAGE, certainly_fits
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front
@@ -28,7 +28,7 @@ async def count_as(front: Front, tokens: int, model: str = "alpha") -> list[byte
         await msg.respond(TokenCount(prompt_tokens=tokens, context_tokens=CONTEXT_TOKENS).to_bytes())
 
     await front.client.subscribe(subjects.count_tokens(model), cb=count)
-    await front.client.flush()
+    await settled(front.client)
     return asked
 
 

@@ -1,0 +1,295 @@
+"""An agent on a real broker: every task answered once, whatever its models are like."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from infra.models.bench_model import write_bench_model
+from schemas import subjects
+from schemas.commands import ChatMessage, CountTokens
+from schemas.events import TaskCompleted, TaskPulled
+from schemas.replies import Answer, ErrorReply, Result, TokenChunk, TokenCount
+from schemas.sampling import Sampling
+from services.agent.service import Agent
+from services.agent.settings import AgentSection
+from services.chassis.service import Mesh
+from services.chassis.tests.mesh import (
+    bodies,
+    enqueue,
+    events,
+    eventually,
+    generate,
+    open_mesh,
+    queue_is_empty,
+    queued,
+    settled,
+)
+
+SLOW_MS = 60_000.0
+
+
+def instant(name: str = "alpha", **model: Any) -> AgentSection:
+    models = [{"name": name, "reply": "the tall giraffe", "slots": 2} | model]
+    return AgentSection.model_validate({"name": "singer", "backend": "instant", "models": models})
+
+
+@asynccontextmanager
+async def serving(client: Client, section: AgentSection, instance: str = "agent-1") -> AsyncIterator[Agent]:
+    """An agent that works for as long as the context is open."""
+    agent = Agent(section)
+    await agent.start(open_mesh(client, "agent", instance))
+    await settled(client)
+    try:
+        yield agent
+    finally:
+        await agent.stop()
+
+
+async def last(mesh: Mesh, stream: str, subject: str) -> bytes | None:
+    stored = await mesh.storage.last(stream, subject)
+    return None if stored is None else stored.data
+
+
+async def result_of(mesh: Mesh, request_id: str) -> Result | None:
+    data = await last(mesh, subjects.RESULTS_STREAM, subjects.result(request_id))
+    return None if data is None else Result.model_validate_json(data)
+
+
+async def answer_of(mesh: Mesh, request_id: str, agent: str = "alpha") -> Answer | None:
+    data = await last(mesh, subjects.ANSWERS_STREAM, subjects.answer(request_id, 1, agent))
+    return None if data is None else Answer.model_validate_json(data)
+
+
+async def test_the_answer_of_a_task_without_a_slip_is_the_request_s_result(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with serving(connection, instant()):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    result = await result_of(mesh, "r1")
+    assert result is not None
+    assert (result.text, result.topology, result.fingerprint) == ("the tall giraffe", "single", "f")
+    (answer,) = result.answers
+    assert (answer.agent, answer.instance, answer.finish_reason) == ("alpha", "agent-1", "stop")
+    assert answer.generated_tokens == 3
+    assert answer.timings.total_duration_ns > 0
+    assert await answer_of(mesh, "r1") is None
+
+
+async def test_the_answer_of_a_member_is_an_answer_and_no_result(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with serving(connection, instant()):
+        await enqueue(mesh, generate("r1", routing_slip=("aggregator",)))
+        await eventually(lambda: queue_is_empty(connection))
+    answer = await answer_of(mesh, "r1")
+    assert answer is not None and answer.text == "the tall giraffe"
+    assert await result_of(mesh, "r1") is None
+
+
+async def test_what_happens_to_a_task_is_told(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with serving(connection, instant()):
+        await enqueue(mesh, generate("r1"))
+
+        async def both() -> bool:
+            return len(await events(connection)) == 2
+
+        await eventually(both)
+    pulled, completed = await events(connection)
+    assert isinstance(pulled, TaskPulled) and isinstance(completed, TaskCompleted)
+    assert (pulled.task_id, pulled.delivery) == (completed.task_id, 1) == ("r1.1.alpha", 1)
+    assert (completed.generated_tokens, completed.finish_reason) == (3, "stop")
+    assert pulled.queue_duration_ns >= 0
+
+
+async def test_a_streamed_answer_comes_in_pieces_that_are_kept(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with serving(connection, instant()):
+        await enqueue(mesh, generate("r1", stream=True))
+        await eventually(lambda: queue_is_empty(connection))
+    chunks = [
+        TokenChunk.model_validate_json(body) for body in await bodies(connection, subjects.TOKENS_STREAM)
+    ]
+    result = await result_of(mesh, "r1")
+    assert result is not None
+    assert "".join(chunk.text for chunk in chunks) == result.text
+    assert [chunk.index for chunk in chunks] == list(range(result.answers[0].chunks))
+    assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+async def test_without_anybody_who_listens_nothing_is_streamed(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with serving(connection, instant()):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert await bodies(connection, subjects.TOKENS_STREAM) == []
+
+
+@pytest.mark.parametrize("slip", [(), ("aggregator",)])
+async def test_what_is_answered_already_is_not_generated_again(
+    slip: tuple[str, ...], connection: Client
+) -> None:
+    """The task was in the queue before the agent came, so somebody may have done it."""
+    mesh = open_mesh(connection)
+    subject = subjects.answer("r1", 1, "alpha") if slip else subjects.result("r1")
+    await mesh.storage.store_once(subject, b"{}")
+    await enqueue(mesh, generate("r1", routing_slip=slip))
+    async with serving(connection, instant(delay_ms=SLOW_MS)):
+        await eventually(lambda: queue_is_empty(connection))
+    stream = subjects.ANSWERS_STREAM if slip else subjects.RESULTS_STREAM
+    assert await bodies(connection, stream) == [b"{}"]
+    assert [event for event in await events(connection) if isinstance(event, TaskPulled)] == []
+
+
+async def test_a_member_is_not_asked_any_more_when_the_request_has_its_result(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    await mesh.storage.store_once(subjects.result("r1"), b"{}")
+    await enqueue(mesh, generate("r1", routing_slip=("aggregator",)))
+    async with serving(connection, instant(delay_ms=SLOW_MS)):
+        await eventually(lambda: queue_is_empty(connection))
+    assert await answer_of(mesh, "r1") is None
+
+
+async def test_of_two_agents_at_the_same_task_the_first_one_s_answer_stays(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    pulled = await connection.subscribe(subjects.event("agent", "task_pulled"))
+    async with serving(connection, instant(delay_ms=300)):
+        await enqueue(mesh, generate("r1"))
+        await pulled.next_msg(10)
+        await mesh.storage.store_once(subjects.result("r1"), b"the first")
+        await eventually(lambda: queue_is_empty(connection))
+    assert await bodies(connection, subjects.RESULTS_STREAM) == [b"the first"]
+
+
+async def test_a_cancelled_request_is_dropped_while_it_is_generated(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    pulled = await connection.subscribe(subjects.event("agent", "task_pulled"))
+    async with serving(connection, instant(delay_ms=SLOW_MS, slots=1)) as agent:
+        await enqueue(mesh, generate("r1", timeout_s=600))
+        await pulled.next_msg(10)
+        assert agent.load().busy == 1
+        await connection.publish(subjects.cancel_signal("other"))
+        await connection.publish(subjects.cancel_signal("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+        await eventually(lambda: agent.load().busy == 0)
+    assert await result_of(mesh, "r1") is None  # whoever cancels stores the result
+
+
+async def test_a_request_that_was_cancelled_before_its_turn_is_not_begun(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with serving(connection, instant(delay_ms=SLOW_MS)):
+        await connection.publish(subjects.cancel_signal("r1"))
+        await connection.flush()
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert await events(connection) == []
+
+
+async def ask_count(connection: Client, text: str, model: str = "alpha") -> bytes:
+    question = CountTokens(messages=(ChatMessage(role="user", content=text),))
+    return (await connection.request(subjects.count_tokens(model), question.to_bytes(), timeout=20)).data
+
+
+async def test_it_counts_prompts_for_whoever_asks(connection: Client) -> None:
+    async with serving(connection, instant(context_tokens=100)):
+        count = TokenCount.model_validate_json(await ask_count(connection, "one two three"))
+        refused = await connection.request(subjects.count_tokens("alpha"), b"{}", timeout=20)
+    assert (count.prompt_tokens, count.context_tokens) == (3, 100)
+    assert ErrorReply.model_validate_json(refused.data).error.field == "messages"
+
+
+async def test_its_load_says_what_it_serves_and_how_busy_it_is(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with serving(connection, instant(delay_ms=SLOW_MS, context_tokens=100)) as agent:
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: agent.load().busy == 1)
+        load = agent.load()
+        await connection.publish(subjects.cancel_signal("r1"))
+    assert (load.state, load.slots) == ("ready", 2)
+    (model,) = load.models
+    assert (model.name, model.backend, model.slots, model.busy) == ("alpha", "instant", 2, 1)
+    assert model.context_tokens == 100
+
+
+# --- models from files ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bench_model(tmp_path_factory.mktemp("models") / "tiny.gguf", layers=2, width=64)
+
+
+def from_files(**paths: Path) -> AgentSection:
+    models = [{"name": name, "path": path, "slots": 2, "context_tokens": 256} for name, path in paths.items()]
+    return AgentSection(name="singer", backend="llama_cpp", models=models, threads=1)
+
+
+async def test_a_broken_model_is_said_in_the_lease_and_the_others_go_on(
+    connection: Client, model_path: Path, tmp_path: Path
+) -> None:
+    whole = model_path.read_bytes()
+    (truncated := tmp_path / "truncated.gguf").write_bytes(whole[: len(whole) // 2])
+    (odd := tmp_path / "odd.gguf").write_bytes(b"not a model at all")
+    mesh = open_mesh(connection)
+    async with serving(connection, from_files(alpha=model_path, beta=truncated, gamma=odd)) as agent:
+        await enqueue(mesh, generate("r1", "alpha", sampling=Sampling(max_tokens=4)))
+        await enqueue(mesh, generate("r2", "beta"))
+        await eventually(lambda: result_of(mesh, "r1"))
+        load = agent.load()
+        left = await queued(connection)
+    assert load.state == "ready"
+    assert load.slots == 2
+    problems = {model.name: model.problem for model in load.models}
+    assert problems["alpha"] is None
+    for name, file in (("beta", "truncated.gguf"), ("gamma", "odd.gguf")):
+        problem = problems[name]
+        assert problem is not None and problem.code == "model_unusable"
+        assert file in problem.message
+    assert left == 1  # nobody pulls what cannot be answered: it is there for another agent of beta
+
+
+async def test_an_agent_without_a_single_usable_model_is_broken(connection: Client, tmp_path: Path) -> None:
+    async with serving(connection, from_files(alpha=tmp_path / "missing.gguf")) as agent:
+        load = agent.load()
+    assert (load.state, load.slots) == ("broken", 0)
+    assert load.problem is not None and "missing.gguf" in load.problem.message
+
+
+async def test_a_prompt_over_the_context_ends_as_that_error_at_the_first_try(
+    connection: Client, model_path: Path
+) -> None:
+    mesh = open_mesh(connection)
+    long = (ChatMessage(role="user", content="hi " * 600),)
+    async with serving(connection, from_files(alpha=model_path)):
+        await enqueue(mesh, generate("r1", messages=long))
+        await enqueue(mesh, generate("r2", messages=long, routing_slip=("aggregator",)))
+        await eventually(lambda: queue_is_empty(connection))
+    result, answer = await result_of(mesh, "r1"), await answer_of(mesh, "r2")
+    assert result is not None and result.error is not None
+    assert answer is not None and answer.error is not None
+    assert result.error.code == answer.error.code == "context_exceeded"
+    assert answer.finish_reason == "error"
+
+
+async def test_every_task_of_many_is_answered_once(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    async with (
+        serving(connection, instant(slots=3), "agent-1"),
+        serving(connection, instant(slots=2), "agent-2"),
+    ):
+        await asyncio.gather(
+            *(
+                enqueue(mesh, generate(f"r{i}", priority="batch" if i % 2 else "interactive"))
+                for i in range(60)
+            )
+        )
+        await eventually(lambda: queue_is_empty(connection))
+    results = [Result.model_validate_json(body) for body in await bodies(connection, subjects.RESULTS_STREAM)]
+    assert sorted(result.request_id for result in results) == sorted(f"r{i}" for i in range(60))
+    assert all(result.error is None for result in results)

@@ -1,0 +1,157 @@
+"""One contract for all backends: what an agent may rely on, whatever generates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from infra.models.bench_model import write_bench_model
+from schemas.commands import ChatMessage
+from schemas.errors import ContextExceeded, ModelUnusable
+from schemas.sampling import Sampling
+from services.agent.backends import BACKENDS, Backend, backend_opener
+from services.agent.backends.instant import Instant
+from services.agent.settings import BackendName, ModelSection
+
+CONTEXT_TOKENS = 256
+PATIENCE_S = 60
+WORDS = "one two three four five six seven eight"
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two narrow layers with random weights."""
+    return write_bench_model(tmp_path_factory.mktemp("models") / "tiny.gguf", layers=2, width=64)
+
+
+@pytest_asyncio.fixture(params=sorted(BACKENDS))
+async def backend(request: pytest.FixtureRequest, model_path: Path) -> AsyncIterator[Backend]:
+    """A loaded model of each backend."""
+    name: BackendName = request.param
+    path = model_path if name == "llama_cpp" else None
+    model = ModelSection(
+        name="tiny", path=path, slots=2, context_tokens=CONTEXT_TOKENS, reply=WORDS, delay_ms=40
+    )
+    opened = await backend_opener(name)(model, 1)
+    yield opened
+    await opened.close()
+
+
+def say(text: str) -> tuple[ChatMessage, ...]:
+    return (ChatMessage(role="user", content=text),)
+
+
+class Listener:
+    """Takes the pieces of a text."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.began = asyncio.Event()
+
+    async def hear(self, text: str) -> None:
+        self.pieces.append(text)
+        self.began.set()
+
+
+async def test_it_generates_a_text_and_says_how_it_ended(backend: Backend) -> None:
+    generated = await backend.generate(say("hi"), Sampling(max_tokens=6), None)
+    assert generated.text
+    assert generated.finish_reason in ("stop", "length")
+    assert 1 <= generated.generated_tokens <= 6
+    assert generated.prompt_tokens >= 1
+    assert generated.eval_ns > 0
+
+
+async def test_the_pieces_are_the_text(backend: Backend) -> None:
+    listener = Listener()
+    generated = await backend.generate(say("hi"), Sampling(max_tokens=6), listener.hear)
+    assert "".join(listener.pieces) == generated.text
+    assert len(listener.pieces) > 1
+
+
+async def test_the_text_is_the_same_whether_somebody_listens_or_not(backend: Backend) -> None:
+    sampling = Sampling(max_tokens=6, seed=3)
+    heard = await backend.generate(say("hi"), sampling, Listener().hear)
+    unheard = await backend.generate(say("hi"), sampling, None)
+    assert heard.text == unheard.text
+
+
+async def test_no_more_tokens_than_were_asked_for(backend: Backend) -> None:
+    generated = await backend.generate(say("hi"), Sampling(max_tokens=2), None)
+    assert (generated.generated_tokens, generated.finish_reason) == (2, "length")
+
+
+async def test_two_at_a_time_do_not_mix(backend: Backend) -> None:
+    sampling = Sampling(max_tokens=6)
+    alone = [await backend.generate(say(text), sampling, None) for text in ("hi", "good day")]
+    listeners = Listener(), Listener()
+    both = await asyncio.gather(
+        *(
+            backend.generate(say(text), sampling, listener.hear)
+            for text, listener in zip(("hi", "good day"), listeners, strict=True)
+        )
+    )
+    assert [generated.text for generated in both] == [generated.text for generated in alone]
+    assert ["".join(listener.pieces) for listener in listeners] == [generated.text for generated in both]
+
+
+async def test_a_cancelled_generation_stops_and_leaves_the_backend_as_it_was(backend: Backend) -> None:
+    before = await backend.generate(say("hi"), Sampling(max_tokens=6), None)
+    listener = Listener()
+    long = asyncio.create_task(backend.generate(say("hi"), Sampling(max_tokens=200), listener.hear))
+    await asyncio.wait_for(listener.began.wait(), PATIENCE_S)
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+    heard = len(listener.pieces)
+    after = await asyncio.wait_for(backend.generate(say("hi"), Sampling(max_tokens=6), None), PATIENCE_S)
+    assert after.text == before.text
+    assert len(listener.pieces) == heard
+
+
+async def test_a_prompt_is_counted_as_it_is_read(backend: Backend) -> None:
+    count = await backend.count_tokens(say("hi"))
+    longer = await backend.count_tokens(say("hi " * 20))
+    generated = await backend.generate(say("hi"), Sampling(max_tokens=1), None)
+    assert 1 <= count.prompt_tokens < longer.prompt_tokens
+    assert count.prompt_tokens == generated.prompt_tokens
+    assert count.context_tokens == CONTEXT_TOKENS == backend.info.context_tokens
+
+
+async def test_a_prompt_over_the_context_is_refused_with_the_error_that_says_so(backend: Backend) -> None:
+    with pytest.raises(ContextExceeded, match=str(CONTEXT_TOKENS)):
+        await backend.generate(say("hi " * 2 * CONTEXT_TOKENS), Sampling(max_tokens=1), None)
+
+
+async def test_speed_is_what_was_measured_or_nothing(backend: Backend) -> None:
+    await backend.generate(say("hi"), Sampling(max_tokens=6), None)
+    speed = backend.tokens_per_s()
+    assert speed is None if isinstance(backend, Instant) else speed is not None and speed > 0
+
+
+async def test_an_answer_without_a_delay_is_there_at_once() -> None:
+    backend = Instant(ModelSection(name="quick", reply="ok"))
+    generated = await backend.generate(say("hi there"), Sampling(), None)
+    assert (generated.text, generated.prompt_tokens, generated.finish_reason) == ("ok", 2, "stop")
+
+
+@pytest.mark.parametrize("fault", ["missing", "empty", "not gguf", "truncated"])
+async def test_a_file_that_cannot_be_served_is_refused_before_it_is_loaded(
+    fault: str, model_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.gguf"
+    whole = model_path.read_bytes()
+    contents = {"empty": b"", "not gguf": b"#!/bin/sh\n" * 100, "truncated": whole[: len(whole) // 2]}
+    if fault in contents:
+        path.write_bytes(contents[fault])
+    with pytest.raises(ModelUnusable, match=r"broken\.gguf"):
+        await backend_opener("llama_cpp")(ModelSection(name="broken", path=path), 1)
+
+
+async def test_a_model_without_a_file_is_named() -> None:
+    with pytest.raises(ModelUnusable, match="nowhere has no path"):
+        await backend_opener("llama_cpp")(ModelSection(name="nowhere"), 1)
