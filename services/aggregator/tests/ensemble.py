@@ -1,0 +1,122 @@
+"""Members of an ensemble that say what the test wants, and an aggregator in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from nats.aio.client import Client
+
+from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import ChoirError
+from schemas.replies import Answer, Result
+from services.aggregator.service import Aggregator
+from services.aggregator.settings import AggregatorSection
+from services.chassis.delivery import Delivery
+from services.chassis.service import Mesh
+from services.chassis.tests.mesh import eventually, open_mesh, settled
+from services.chassis.work_loop import WorkLoop
+
+Said = str | ChoirError | None
+"""What a member answers; None if it never does."""
+
+
+def answer(request_id: str, agent: str, said: str | ChoirError) -> Answer:
+    """An answer as an agent stores it."""
+    error = said.body(request_id) if isinstance(said, ChoirError) else None
+    return Answer(
+        request_id=request_id,
+        agent=agent,
+        model=agent,
+        instance=f"agent-of-{agent}",
+        text="" if isinstance(said, ChoirError) else said,
+        finish_reason="error" if error else "stop",
+        error=error,
+    )
+
+
+async def store_answer(mesh: Mesh, request_id: str, agent: str, said: str | ChoirError) -> None:
+    """Stores an answer, once."""
+    subject = subjects.answer(request_id, 1, agent)
+    await mesh.storage.store_once(subject, answer(request_id, agent, said).to_bytes())
+
+
+class Member:
+    """Answers every task of one model alike, and remembers which it was asked."""
+
+    def __init__(self, mesh: Mesh, name: str, said: Said) -> None:
+        self._mesh = mesh
+        self._said = said
+        self.asked: list[Generate] = []
+        self.loop = WorkLoop(
+            mesh,
+            Generate,
+            subjects.COMMANDS_STREAM,
+            [subjects.generate_consumer(priority, name) for priority in subjects.PRIORITIES],
+            4,
+            self,
+        )
+
+    async def handle(self, command: Generate, _delivery: Delivery) -> None:
+        self.asked.append(command)
+        if self._said is not None:
+            await store_answer(self._mesh, command.request_id, command.agent, self._said)
+
+    async def give_up(self, command: Generate, error: ChoirError) -> None:
+        raise AssertionError(f"{command.task_id}: {error.message}")
+
+    async def refuse(self, request_id: str, error: ChoirError) -> None:
+        raise AssertionError(f"{request_id}: {error.message}")
+
+
+@asynccontextmanager
+async def members(client: Client, said: Mapping[str, Said]) -> AsyncIterator[dict[str, Member]]:
+    """Members that answer for as long as the context is open."""
+    mesh = open_mesh(client)
+    present = {name: Member(mesh, name, what) for name, what in said.items()}
+    for member in present.values():
+        await member.loop.start()
+    try:
+        yield present
+    finally:
+        await asyncio.gather(*(member.loop.stop() for member in present.values()))
+
+
+@asynccontextmanager
+async def aggregating(client: Client, poll_interval_s: float = 0.2) -> AsyncIterator[Mesh]:
+    """An aggregator that works for as long as the context is open."""
+    mesh = open_mesh(client, "aggregator")
+    aggregator = Aggregator(AggregatorSection(poll_interval_s=poll_interval_s))
+    await aggregator.start(mesh)
+    await settled(client)
+    try:
+        yield mesh
+    finally:
+        await aggregator.stop()
+
+
+async def result_of(mesh: Mesh, request_id: str) -> Result:
+    """The result of a request, once it is there."""
+
+    async def stored() -> Result | None:
+        found = await mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        return None if found is None else Result.model_validate_json(found.data)
+
+    return await eventually(stored)
+
+
+async def store_result(mesh: Mesh, request_id: str, said: Mapping[str, str | ChoirError]) -> None:
+    """Stores what an ensemble answered, as its result."""
+    result = Result(
+        request_id=request_id,
+        fingerprint="f",
+        topology="ensemble",
+        text="",
+        answers=tuple(answer(request_id, agent, what) for agent, what in said.items()),
+        accepted_at_s=time.time(),
+        completed_at_s=time.time(),
+    )
+    await mesh.storage.store_once(subjects.result(request_id), result.to_bytes())
