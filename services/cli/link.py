@@ -19,6 +19,7 @@ CONNECT_PATIENCE_S = 2.0
 RECONNECT_WAIT_S = 0.25
 CLOSE_PATIENCE_S = 2.0
 PENDING_BYTES = 64 * 1024 * 1024
+SCHEMES = ("nats", "tls", "ws", "wss")
 INBOX_PREFIX = "_INBOX_client"
 ENVELOPE_BYTES = 512
 """What subject and headers add to a message at most: they count as payload too."""
@@ -29,6 +30,7 @@ HOW_TO_START = "start one here with `choir up` or `choir demo`, or set CHOIR_MES
 @asynccontextmanager
 async def open_link(mesh: MeshSection, name: str, on_reconnect: Callable[[], None]) -> AsyncIterator[Client]:
     """A connected client, closed at the end; MeshUnreachable if no broker answers within two seconds."""
+    check_url(mesh.url)
     client = Client()
     faults: list[Exception] = []
 
@@ -73,8 +75,20 @@ async def _connect(
         raise MeshUnreachable(
             f"no broker answers at {without_password(mesh.url)}{why}; {HOW_TO_START}"
         ) from error
-    except ValueError as error:
-        raise ConfigurationError(f"mesh.url: {mesh.url!r} is not a URL: {error}", field="mesh.url") from error
+
+
+def check_url(url: str) -> None:
+    """Raises ConfigurationError for what cannot be the address of a broker."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            f"mesh.url: {url!r} is not the address of a broker, such as nats://127.0.0.1:4222",
+            field="mesh.url",
+        )
 
 
 def without_password(url: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Iterator
 from contextlib import AsyncExitStack, aclosing
 
 import typer
@@ -18,6 +17,7 @@ from schemas.replies import Result, TokenChunk
 from services.cli.answer_view import NO_ANSWER, decision_line, footer, rest_of
 from services.cli.ask_session import CANCEL_PATIENCE_S
 from services.cli.chat.conversation import Conversation
+from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.slash import Quit, obey
 from services.cli.client import Choir
 from services.cli.live_answers import LiveAnswers
@@ -39,46 +39,53 @@ class ChatSession:
     def run(self) -> None:
         """Until the input ends."""
         stack = AsyncExitStack()
-        with asyncio.Runner() as runner:
-            mesh: Choir = runner.run(stack.enter_async_context(Choir()))
+        with InterruptedLoop() as loop:
+            mesh: Choir = loop.run(stack.enter_async_context(Choir()))
             try:
                 self._greet()
-                for line in self._lines():
-                    self._take(line, mesh, runner)
-            except Quit:
+                while True:
+                    self._turn(mesh, loop)
+            except (Quit, EOFError):
                 return
             finally:
-                runner.run(stack.aclose())
+                loop.run(stack.aclose())
 
     def _greet(self) -> None:
         if self._interactive:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401  # arrow keys and history for input()
             self._out.print(Text(GREETING.format(partner=self._conversation.partner), "dim"), soft_wrap=True)
 
-    def _lines(self) -> Iterator[str]:
-        """What is typed, without empty lines."""
-        source = self._typed() if self._interactive else iter(sys.stdin)
-        yield from (line.strip() for line in source if line.strip())
+    def _turn(self, mesh: Choir, loop: InterruptedLoop) -> None:
+        """One line, and what comes of it. On a terminal Ctrl-C does not end the chat, whenever it comes."""
+        try:
+            if line := self._read().strip():
+                self._take(line, mesh, loop)
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            self._out.print(Text("\n(Ctrl-D or /quit ends)", "dim"))
 
-    def _typed(self) -> Iterator[str]:
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  # arrow keys and history for input()
-        while True:
-            try:
-                yield input(PROMPT)
-            except EOFError:
-                self._out.print()
-                return
-            except KeyboardInterrupt:
-                self._out.print(Text("\n(Ctrl-D or /quit ends)", "dim"))
+    def _read(self) -> str:
+        """The next line; EOFError after the last one."""
+        if not self._interactive:
+            if line := sys.stdin.readline():
+                return line
+            raise EOFError
+        try:
+            return input(PROMPT)
+        except EOFError:
+            self._out.print()
+            raise
 
-    def _take(self, line: str, mesh: Choir, runner: asyncio.Runner) -> None:
+    def _take(self, line: str, mesh: Choir, loop: InterruptedLoop) -> None:
         try:
             if line.startswith("/"):
-                models = tuple(model.name for model in runner.run(mesh.models()))
+                models = tuple(model.name for model in loop.run(mesh.models()))
                 self._out.print(Text(obey(line, self._conversation, models), "dim"), soft_wrap=True)
                 return
             ask = self._conversation.next_ask(line)
-            self._conversation.remember(line, runner.run(self._answer(mesh, ask)))
+            self._conversation.remember(line, loop.run(self._answer(mesh, ask)))
         except MeshUnreachable:
             raise
         except ChoirError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from schemas.commands import ChatMessage
 from schemas.errors import InvalidRequest
 from services.cli.chat.conversation import Conversation
+from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.slash import SLASH_COMMANDS, Quit, obey
 from services.cli.tests.conftest import choir_command
 from services.cli.tests.pseudo_terminal import on_terminal
@@ -91,10 +94,34 @@ def test_on_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_ends(live_mesh: str) ->
         t.type("/model choir-one\n")
         t.wait_for("you talk to choir-one")
         t.type("Capital of France?\n")
-        t.wait_for("choir-one · ")
+        t.wait_for("tokens/s\n> ")
         # And Ctrl-C at the prompt ends nothing, and Ctrl-D ends it
         t.type("\x03")
         t.wait_for("(Ctrl-D or /quit ends)\n> ")
         t.type("\x04")
-        assert t.exit_code() == 0
+        assert t.exit_code() == 0, t.text
         assert "Traceback" not in t.text
+
+
+def test_ctrl_c_whenever_it_comes_leaves_a_loop_that_runs() -> None:
+    with InterruptedLoop() as loop:
+        # Given a Ctrl-C in the very step in which the work ends
+        async def interrupted_at_its_end() -> str:
+            signal.raise_signal(signal.SIGINT)
+            return "done"
+
+        assert loop.run(interrupted_at_its_end()) == "done"
+
+        # And one while it waits
+        async def interrupted_while_it_waits() -> None:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(10)
+
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(interrupted_while_it_waits())
+        # And one while nothing runs
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        # Then the loop runs as before
+        assert loop.run(asyncio.sleep(0, "still here")) == "still here"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

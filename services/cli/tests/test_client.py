@@ -11,6 +11,7 @@ import pytest_asyncio
 from schemas.commands import ChatMessage
 from schemas.errors import (
     Cancelled,
+    ConfigurationError,
     InvalidRequest,
     MeshUnreachable,
     NotReady,
@@ -164,6 +165,14 @@ async def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         async with Choir("nats://me:secret@127.0.0.1:9"):
             pytest.fail("connected to nobody")
     assert "secret" not in unreachable.value.message
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1", "http://127.0.0.1:4222", "nats://", "nats://host:port"])
+async def test_an_address_that_is_none_is_a_fault_of_the_configuration(url: str) -> None:
+    with pytest.raises(ConfigurationError) as fault:
+        async with Choir(url):
+            pytest.fail("connected to nobody")
+    assert fault.value.field == "mesh.url"
 
 
 async def test_a_client_that_is_not_open_says_how_to_open_it() -> None:
