@@ -8,6 +8,7 @@ measured in a process of its own.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import resource
 import statistics
@@ -21,7 +22,7 @@ from infra.models.bench_model import write_bench_model
 from loadtest.bench.report import Report, Target, at_least, at_most
 from schemas.sampling import Sampling
 from services.engine import Engine, Finished, TokenEvent
-from services.engine.context import Context, cache_types
+from services.engine.context import Context, cache_bytes_per_token
 from services.engine.model import Model
 
 # isort: split
@@ -34,17 +35,14 @@ SLOTS = 16
 CONTEXT_TOKENS = 1024
 BATCH_TOKENS = 512
 PROMPT = "The engine reads:"
-STRETCH_TOKENS = {1: 48, 4: 32, 8: 24, 16: 24}
-WARM_UP_TOKENS = 6
+STRETCH_TOKENS = {1: 24, 4: 16, 8: 12, 16: 12}
+WARM_UP_TOKENS = 3
 BUDGET_S = 200.0
-LEAST_ROUNDS = 3
-MOST_ROUNDS = 25
+MOST_ROUNDS = 40
 LEAST_RATIO = 0.95
 MEGABYTE = 1e6
 MOST_EXTRA_MB = 250.0
-MEMORY_PROMPT_TOKENS = 600
-# ggml type id: (bytes of a block, numbers in it)
-CACHE_TYPE_BYTES = {1: (2, 1), 8: (34, 32), 30: (2, 1)}
+MEMORY_PROMPT_TOKENS = 80
 
 
 class BareLoop:
@@ -154,7 +152,7 @@ def run() -> Report:
             "bare_tokens_per_s": {str(n): statistics.median(b for _, b in speeds[n]) for n in BATCH_SIZES},
             "ratio": {str(size): ratio for size, ratio in ratios.items()},
             "ratio_quartiles": {str(n): _quartiles([e / b for e, b in speeds[n]]) for n in BATCH_SIZES},
-            "rounds": len(speeds[BATCH_SIZES[0]]),
+            "pairs": {str(size): len(speeds[size]) for size in BATCH_SIZES},
             "threads": THREADS,
             "memory_mb": memory,
         },
@@ -168,11 +166,10 @@ def _alternate(path: Path) -> dict[int, list[tuple[float, float]]]:
     speeds: dict[int, list[tuple[float, float]]] = {size: [] for size in BATCH_SIZES}
     with _engine(path) as engine, BareLoop(path) as bare:
         started = time.perf_counter()
-        for number in range(MOST_ROUNDS):
-            if number >= LEAST_ROUNDS and time.perf_counter() - started > BUDGET_S:
+        for number, size in itertools.product(range(MOST_ROUNDS), BATCH_SIZES):
+            if number > 1 and time.perf_counter() - started > BUDGET_S:
                 break
-            for size in BATCH_SIZES:
-                speeds[size].append(_pair(engine, bare, size, engine_first=number % 2 == 0))
+            speeds[size].append(_pair(engine, bare, size, engine_first=number % 2 == 0))
     return speeds
 
 
@@ -186,7 +183,7 @@ def _pair(engine: Engine, bare: BareLoop, size: int, *, engine_first: bool) -> t
 
 
 def _quartiles(ratios: list[float]) -> list[float]:
-    return [round(value, 3) for value in statistics.quantiles(ratios, n=4)]
+    return [round(value, 3) for value in statistics.quantiles(ratios, n=4, method="inclusive")]
 
 
 def _engine(path: Path) -> Engine:
@@ -202,25 +199,16 @@ def _in_fresh_process(path: Path) -> dict[str, float]:
 
 
 def memory_of_an_engine(path: Path) -> dict[str, float]:
-    """The most memory that this process held while an engine read long prompts in all slots, and its parts."""
+    """The most memory that this process held while an engine read long prompts, and its parts."""
     with _engine(path) as engine:
         prompts = [f"{slot} ".ljust(MEMORY_PROMPT_TOKENS, "x") for slot in range(SLOTS)]
         for generation in [engine.submit(prompt, Sampling(max_tokens=4)) for prompt in prompts]:
             generation.wait()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        cache = kv_cache_bytes(engine._model) * SLOTS * CONTEXT_TOKENS
+        cache = cache_bytes_per_token(engine._model) * SLOTS * CONTEXT_TOKENS
         file = engine.info.size_bytes
     parts = {"peak_rss": peak, "model_file": file, "kv_cache": cache, "extra": peak - file - cache}
     return {name: value / MEGABYTE for name, value in parts.items()}
-
-
-def kv_cache_bytes(model: Model) -> float:
-    """What one token takes in the cache."""
-    numbers = llama_cpp.llama_model_n_embd(model.handle) / llama_cpp.llama_model_n_head(model.handle)
-    numbers *= llama_cpp.llama_model_n_head_kv(model.handle) * model.layers
-    return numbers * sum(
-        size / block for size, block in map(CACHE_TYPE_BYTES.__getitem__, cache_types(model))
-    )
 
 
 def _memory_target(memory: dict[str, float]) -> Target:

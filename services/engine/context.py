@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import llama_cpp
@@ -24,6 +25,8 @@ F16 = 1
 Q8_0 = 8
 BF16 = 30
 Q8_0_BLOCK = 32
+CACHE_TYPE_BYTES = {F16: 2.0, Q8_0: 34 / Q8_0_BLOCK, BF16: 2.0}
+GIGABYTE = 1e9
 
 
 class Context:
@@ -42,6 +45,7 @@ class Context:
         """`exact`: a sequence's numbers do not depend on its neighbours in the batch, nor on how its prompt
         was cut (with Q8_0 weights, on the CPU). Raises ModelUnusable where there is no memory for it."""
         self.model = model
+        _require_memory(model, slots * context_tokens)
         params = _parameters(slots, context_tokens, batch_tokens, threads)
         params.type_k, params.type_v = cache_types(model) if exact else (F16, F16)
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
@@ -77,6 +81,22 @@ def cache_types(model: Model) -> tuple[int, int]:
     if model.header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
         return F16, F16
     return (F16, BF16) if _head_size(model) % Q8_0_BLOCK else (Q8_0, F16)
+
+
+def cache_bytes_per_token(model: Model) -> float:
+    """What one token takes in the cache of an exact context."""
+    numbers = _head_size(model) * int(llama_cpp.llama_model_n_head_kv(model.handle)) * model.layers
+    return numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types(model)))
+
+
+def _require_memory(model: Model, cells: int) -> None:
+    """Raises ModelUnusable for a cache larger than the machine's memory: the system would grant it, and end
+    the process when it is filled."""
+    needed = cells * cache_bytes_per_token(model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        sizes = f"{needed / GIGABYTE:.0f} GB for {cells} tokens, the machine has {memory / GIGABYTE:.0f} GB"
+        raise ModelUnusable(f"the cache of the model {model.path} needs {sizes}")
 
 
 def _head_size(model: Model) -> int:
