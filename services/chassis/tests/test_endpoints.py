@@ -13,10 +13,10 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Ask
-from schemas.errors import Overloaded, UnknownModel
+from schemas.errors import InvalidRequest, Overloaded, UnknownModel
 from schemas.message import Message
 from schemas.replies import Accepted, ErrorReply, Result
-from services.chassis.endpoints import HTTP_LIKE, Caller, Endpoints
+from services.chassis.endpoints import HTTP_LIKE, Caller, Endpoints, parse
 from services.chassis.identity import Identity
 from services.chassis.tests.mesh import eventually
 
@@ -108,15 +108,21 @@ PROMPT = {"prompt": "hi"}
         (PROMPT | {"sampling": {"stop": [""]}}, "sampling.stop"),
     ],
 )
-async def test_bad_input_is_refused_with_the_field_that_is_wrong(
-    body: bytes | dict[str, object], field: str, connection: Client
+def test_bad_input_is_refused_with_the_field_that_is_wrong(
+    body: bytes | dict[str, object], field: str
 ) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(InvalidRequest) as refused:
+        parse(data, Ask)
+    assert refused.value.field == field
+    assert refused.value.message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("body", [b"hello", b"", b'{"prompt": "hi", "colour": "red"}'])
+async def test_bad_input_gets_a_typed_reply_and_reaches_no_handler(body: bytes, connection: Client) -> None:
     async with answering(connection, never):
-        reply = await connection.request(subjects.ASK, data, timeout=10)
-    error = error_of(reply).error
-    assert (error.code, error.field) == ("invalid_request", field)
-    assert error.message.startswith(f"{field}: ")
+        reply = await connection.request(subjects.ASK, body, timeout=10)
+    assert error_of(reply).error.code == "invalid_request"
     assert (reply.headers or {})[subjects.ERROR_CODE_HEADER] == "400"
 
 

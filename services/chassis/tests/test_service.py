@@ -169,10 +169,8 @@ async def _answered(port: int) -> tuple[int, bytes] | None:
 @pytest.mark.parametrize(
     ("env", "complaint"),
     [
-        ({"CHOIR_ROUTER__REPLICAS": "-1"}, "router.replicas"),
         ({"CHOIR_ROUTER__COLOUR": "red"}, "router.colour"),
         ({"CHOIR_CONFIG": "nowhere.toml"}, "nowhere.toml"),
-        ({"CHOIR_LOGGING__FORMAT": "loud"}, "logging.format"),
     ],
 )
 async def test_bad_settings_end_it_with_2_and_the_name_of_what_is_wrong(
