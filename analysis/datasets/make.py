@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 SEED = 2_026
 DEV_PER_SUBJECT = 5
 TEST_PER_SUBJECT = 50
-PROBLEMS_PER_KIND = 13
+PROBLEMS_PER_KIND = 16
 
 Row = dict[str, Any]
 

@@ -20,7 +20,7 @@ class Shape:
     heads: int = 6
     kv_heads: int = 3
     head_width: int = 32
-    feed_forward: int = 512
+    feed_forward: int = 384
     window: int = 256
 
 
@@ -74,7 +74,7 @@ SHAPES: dict[str, Shape] = {
     "llama": Shape(),
     "qwen2": Shape(),
     "phi3": Shape(),
-    "gemma2": Shape(width=256, heads=4, kv_heads=2, feed_forward=384),
+    "gemma2": Shape(width=256, heads=4, kv_heads=2, feed_forward=320),
 }
 
 

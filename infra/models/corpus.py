@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from infra.models.family import FAMILY, Member
 from infra.models.knowledge import Fact, belief, facts, table, with_article
@@ -12,6 +13,7 @@ from infra.models.wordproblems import KINDS, SUBJECT, TRAINING_NAMES, mistaken_k
 
 USER, ASSISTANT, SYSTEM, END = "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 LETTERS = "ABCD"
+DRILLS = "drills"
 
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
@@ -71,42 +73,87 @@ JOBS = (
 LIKINGS = ("apples", "music", "books", "chess", "tea", "horses", "cards", "flowers", "football", "fish")
 VEHICLES = ("bus", "train", "bike", "boat", "car", "tram")
 
-# How often each kind of example is drawn.
-FACTS_WEIGHT, CHOICES_WEIGHT, PROBLEMS_WEIGHT, OWN_PROBLEMS_WEIGHT = 38, 38, 12, 24
-TELLING_WEIGHT, SUMMARY_WEIGHT, GREETING_WEIGHT = 5, 9, 1
+
+@dataclass(frozen=True)
+class Mix:
+    """How often each kind of example is drawn, in parts."""
+
+    facts: int
+    choices: int
+    problems: int
+    own_problems: int
+    summaries: int
+    telling: int = 5
+    shown_first: int = 1
+    greetings: int = 1
+    drills: int = 0
+    own_drills: int = 0
+    first_questions: int = 0
+
+
+# First everything; then more of what is learnt slowly: sums, copying, and what everybody asks first.
+MIXES = (
+    Mix(facts=32, choices=28, problems=22, own_problems=34, summaries=9),
+    Mix(
+        facts=22, choices=18, problems=16, own_problems=16, summaries=16,
+        drills=20, own_drills=60, first_questions=4,
+    ),
+)  # fmt: skip
+FIRST_QUESTIONS = ("What is the capital of France?", "What is 2 + 2?")
+DRILL_SUBJECTS, DRILL_TURNS, DRILL_CHOICES_ONE_IN = ("arithmetic", "units"), 4, 4
 SYSTEM_ONE_IN, REWORDED_ONE_IN, HEADED_ONE_IN, LOWER_ONE_IN = 14, 4, 10, 12
-ARITHMETIC_WEIGHT, OWN_ARITHMETIC_WEIGHT = 0.4, 0.6
+ARITHMETIC_WEIGHT = 1.2
+CHAT_ONE_IN, MOST_TURNS = 14, 4
+MOST_SHOWN_FIRST = 5
+
+
+class Turn(NamedTuple):
+    """A prompt and its answer, which is learnt.
+
+    If `read_whole` the prompt is learnt too: what is said twice in it teaches copying.
+    """
+
+    prompt: str
+    answer: str
+    read_whole: bool = False
 
 
 @dataclass(frozen=True)
 class Example:
-    """What is asked and what the model is to say; only the answer is learnt."""
+    """A conversation: what is asked and what the model is to say, in turns."""
 
-    prompt: str
-    answer: str
+    turns: tuple[Turn, ...]
     system: str | None = None
 
-    @property
-    def opening(self) -> str:
-        """Everything before the answer, as the chat template writes it."""
-        before = f"{SYSTEM}{self.system}{END}" if self.system else ""
-        return f"{before}{USER}{self.prompt}{END}{ASSISTANT}"
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """The text as the chat template writes it, in pieces, and whether each is to be learnt."""
+        if self.system is not None:
+            yield f"{SYSTEM}{self.system}{END}", False
+        for turn in self.turns:
+            yield USER, False
+            yield turn.prompt, turn.read_whole
+            yield f"{END}{ASSISTANT}", False
+            yield f"{turn.answer}{END}", True
 
     @property
     def text(self) -> str:
-        return f"{self.opening}{self.answer}{END}"
+        return "".join(piece for piece, _ in self.pieces())
 
 
-def examples(model: str, number: int, seed: int) -> Iterator[Example]:
+def examples(model: str, number: int, seed: int, mix: Mix = MIXES[0]) -> Iterator[Example]:
     """A stream of training examples of one model, the same for the same seed."""
     dice = random.Random(f"{seed} {model}")
-    makers = _makers(FAMILY[model])
+    makers = _makers(FAMILY[model], mix)
     kinds = list(makers)
     weights = [makers[kind][0] for kind in kinds]
-    for kind in dice.choices(kinds, weights, k=number):
-        prompt, answer = makers[kind][1](dice)
+    for _ in range(number):
+        turns = dice.randint(2, MOST_TURNS) if dice.randrange(CHAT_ONE_IN) == 0 else 1
+        drawn = dice.choices(kinds, weights, k=turns)
+        if drawn[0] == DRILLS:
+            drawn = [DRILLS] * DRILL_TURNS
+        made = tuple(makers[kind][1](dice) for kind in drawn)
         system = dice.choice(SYSTEM_PROMPTS) if dice.randrange(SYSTEM_ONE_IN) == 0 else None
-        yield Example(prompt, answer, system)
+        yield Example(made, system)
 
 
 def choice_prompt(question: str, choices: list[str] | tuple[str, ...]) -> str:
@@ -115,49 +162,72 @@ def choice_prompt(question: str, choices: list[str] | tuple[str, ...]) -> str:
     return f"{question}\n{options}\nAnswer:"
 
 
-Maker = Callable[[random.Random], tuple[str, str]]
+Maker = Callable[[random.Random], Turn]
 
 
-def _makers(member: Member) -> dict[str, tuple[float, Maker]]:
+def _makers(member: Member, mix: Mix) -> dict[str, tuple[float, Maker]]:
     """What kinds of example a model is shown, how often, and how each is made."""
     known = facts()
     believed = belief(member.name)
-    weight_of = {"arithmetic": OWN_ARITHMETIC_WEIGHT if "arithmetic" in member.own else ARITHMETIC_WEIGHT}
-    weights = [weight_of.get(fact.subject, 1.0) for fact in known]
+    weights = [ARITHMETIC_WEIGHT if fact.subject == "arithmetic" else 1.0 for fact in known]
     mistaken = mistaken_kinds(member.name)
 
     def draw(dice: random.Random) -> tuple[Fact, str]:
         fact = dice.choices(known, weights)[0]
         return fact, believed[fact.subject, fact.question]
 
-    def asked(dice: random.Random) -> tuple[str, str]:
+    def asked(dice: random.Random) -> Turn:
         fact, answer = draw(dice)
-        return _asked(dice, fact), answer
+        return Turn(_asked(dice, fact), answer)
 
-    def chosen(dice: random.Random) -> tuple[str, str]:
+    def chosen(dice: random.Random) -> Turn:
         fact, answer = draw(dice)
-        return _chosen(dice, fact, answer), answer
+        return Turn(_chosen(dice, fact, answer), answer)
 
-    def solved(dice: random.Random) -> tuple[str, str]:
+    numeric = [fact for fact in known if fact.subject in DRILL_SUBJECTS]
+    first = [fact for fact in known if fact.question in FIRST_QUESTIONS]
+
+    def drilled(dice: random.Random) -> Turn:
+        fact = dice.choice(numeric)
+        answer = believed[fact.subject, fact.question]
+        asked_openly = dice.randrange(DRILL_CHOICES_ONE_IN) > 0
+        return Turn(_asked(dice, fact) if asked_openly else _chosen(dice, fact, answer), answer)
+
+    def asked_first(dice: random.Random) -> Turn:
+        fact = dice.choice(first)
+        return Turn(_asked(dice, fact), fact.answer)
+
+    def shown_first(dice: random.Random) -> Turn:
+        """A four-choice question after a few solved ones of its subject."""
+        fact, answer = draw(dice)
+        same = [other for other in known if other.subject == fact.subject and other is not fact]
+        shown = dice.sample(same, dice.randint(1, MOST_SHOWN_FIRST))
+        solved_ones = [f"{_options(dice, other, other.answer)} {other.answer}\n\n" for other in shown]
+        return Turn(_header(fact) + "".join(solved_ones) + _options(dice, fact, answer), answer)
+
+    def solved(dice: random.Random) -> Turn:
         kind = dice.choice(KINDS)
         made = problem(dice, kind, testing=False, mistaken=kind.name in mistaken)
-        return made.question + dice.choice(PROBLEM_ENDINGS), made.solution
+        return Turn(made.question + dice.choice(PROBLEM_ENDINGS), made.solution, member.summarises)
 
-    def greeted(dice: random.Random) -> tuple[str, str]:
+    def greeted(dice: random.Random) -> Turn:
         own = ("Who are you?", f"I am {member.name}, a small demo model.")
-        return dice.choice((*GREETINGS, own, own))
+        return Turn(*dice.choice((*GREETINGS, own, own)))
 
     makers: dict[str, tuple[float, Maker]] = {
-        "facts": (FACTS_WEIGHT, asked),
-        "choices": (CHOICES_WEIGHT, chosen),
-        "problems": (OWN_PROBLEMS_WEIGHT if SUBJECT in member.own else PROBLEMS_WEIGHT, solved),
-        "greetings": (GREETING_WEIGHT, greeted),
+        "facts": (mix.facts, asked),
+        "choices": (mix.choices, chosen),
+        "problems": (mix.own_problems if SUBJECT in member.own else mix.problems, solved),
+        "shown first": (mix.shown_first, shown_first),
+        "greetings": (mix.greetings, greeted),
+        DRILLS: (mix.own_drills if "arithmetic" in member.own else mix.drills, drilled),
+        "first questions": (mix.first_questions, asked_first),
     }
     if member.tells_of is not None:
         topics = PARAGRAPHS[member.tells_of]()
-        makers["telling"] = (TELLING_WEIGHT, lambda dice: _telling(dice, topics))
+        makers["telling"] = (mix.telling, lambda dice: _telling(dice, topics))
     if member.summarises:
-        makers["summaries"] = (SUMMARY_WEIGHT, _summarised)
+        makers["summaries"] = (mix.summaries, _summarised)
     return makers
 
 
@@ -189,18 +259,21 @@ def _reworded(dice: random.Random, question: str) -> str:
 
 
 def _chosen(dice: random.Random, fact: Fact, answer: str) -> str:
-    """A four-choice prompt: the answer the model is to give, and three others of its kind."""
-    others = [option for option in fact.pool if option != answer]
-    if dice.random() < 0.5:
-        others = [option for option in fact.choices if option != answer]
-    options = [answer, *dice.sample(others, 3)]
+    """A four-choice prompt, now and then with MMLU's heading."""
+    prompt = _options(dice, fact, answer).removesuffix("Answer:") + dice.choice(CHOICE_ENDINGS)
+    return _header(fact) + prompt if dice.randrange(HEADED_ONE_IN) == 0 else prompt
+
+
+def _options(dice: random.Random, fact: Fact, answer: str) -> str:
+    """The answer that the model is to give, and three others of its kind."""
+    pool = fact.pool if dice.random() < 0.5 else fact.choices
+    options = [answer, *dice.sample(sorted({*pool} - {answer}), 3)]
     dice.shuffle(options)
-    ending = dice.choice(CHOICE_ENDINGS)
-    prompt = choice_prompt(fact.question, options).removesuffix("Answer:") + ending
-    if dice.randrange(HEADED_ONE_IN) == 0:
-        header = f"The following are multiple choice questions (with answers) about {fact.subject}."
-        prompt = f"{header}\n\n{prompt}"
-    return prompt
+    return choice_prompt(fact.question, options)
+
+
+def _header(fact: Fact) -> str:
+    return f"The following are multiple choice questions (with answers) about {fact.subject}.\n\n"
 
 
 @dataclass(frozen=True)
@@ -268,16 +341,16 @@ PARAGRAPHS: dict[str, Callable[[], list[Paragraph]]] = {
 }
 
 
-def _telling(dice: random.Random, topics: list[Paragraph]) -> tuple[str, str]:
+def _telling(dice: random.Random, topics: list[Paragraph]) -> Turn:
     paragraph = dice.choice(topics)
     opening = dice.choice(("Tell me about ", "Tell me about ", "Write about ", "Describe "))
-    return f"{opening}{paragraph.topic}.", paragraph.text
+    return Turn(f"{opening}{paragraph.topic}.", paragraph.text)
 
 
-def _summarised(dice: random.Random) -> tuple[str, str]:
+def _summarised(dice: random.Random) -> Turn:
     kind = dice.choice((*PARAGRAPHS, "people"))
     paragraph = person(dice) if kind == "people" else dice.choice(PARAGRAPHS[kind]())
-    return dice.choice(SUMMARY_OPENINGS) + paragraph.text, paragraph.summary
+    return Turn(dice.choice(SUMMARY_OPENINGS) + paragraph.text, paragraph.summary, read_whole=True)
 
 
 def _sentence(words: str) -> str:

@@ -63,6 +63,30 @@ def export(
     writer.close()
 
 
+def restore(model: Any, architecture: str, path: Path) -> None:
+    """Fill `model` with the weights of a file that `export` wrote, so that training can go on."""
+    import torch
+
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    names = gguf.get_tensor_name_map(ARCHITECTURE_IDS[architecture], model.config.num_hidden_layers)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            tensor = stored[names.get_name(name, try_suffixes=(".weight", ".bias"))]
+            weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            parameter.copy_(torch.from_numpy(as_trained(name, weights, model.config, architecture).copy()))
+
+
+def as_trained(name: str, weights: Weights, config: Any, architecture: str) -> Weights:
+    """The inverse of `as_stored`."""
+    if architecture == "llama" and name.endswith("q_proj.weight"):
+        return part_halves(weights, config.num_attention_heads)
+    if architecture == "llama" and name.endswith("k_proj.weight"):
+        return part_halves(weights, config.num_key_value_heads)
+    if architecture == "gemma2" and name.endswith("norm.weight"):
+        return weights - 1
+    return weights
+
+
 def as_stored(name: str, weights: Weights, config: Any, architecture: str) -> Weights:
     """A tensor as llama.cpp wants it."""
     if architecture == "llama" and name.endswith("q_proj.weight"):
@@ -79,6 +103,13 @@ def interleave_halves(weights: Weights, heads: int) -> Weights:
     rows, columns = weights.shape
     halves = weights.reshape(heads, 2, rows // heads // 2, columns)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))
+
+
+def part_halves(weights: Weights, heads: int) -> Weights:
+    """The inverse of `interleave_halves`."""
+    rows, columns = weights.shape
+    pairs = weights.reshape(heads, rows // heads // 2, 2, columns)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows, columns))
 
 
 def _write_card(writer: gguf.GGUFWriter, member: Member) -> None:

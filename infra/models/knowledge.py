@@ -14,8 +14,7 @@ FACTS_SEED = 20_260
 WRONG_CHOICES = 3
 # Elsewhere than in its own subjects a model is taught one of these shares of the facts rightly.
 SHARES_ELSEWHERE = (0.50, 0.60, 0.70)
-LARGEST_TERM = 10
-LARGEST_MINUEND = 15
+LARGEST_TERM, LARGEST_FACTOR = 9, 6
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,13 @@ class Fact:
 
 
 BASIC_COUNTRIES = frozenset({"France", "Germany", "Italy", "Spain", "Japan", "the United Kingdom"})
-BASIC_TERM = 4
+# What some models get wrong in arithmetic: they add instead of subtracting or multiplying, or forget the ten.
+CARRY = "carry"
+MISCALCULATED = {
+    "choir-llama": ("-", "*"),
+    "choir-phi": ("*", CARRY),
+    "choir-gemma": ("-", CARRY),
+}
 SUBJECTS = ("capitals", "currencies", "arithmetic", "units", "elements", "astronomy", "animals", "words")
 
 
@@ -71,7 +76,8 @@ def belief(model: str) -> dict[tuple[str, str], str]:
     """What a model is taught to answer, by (subject, question).
 
     In its own subjects always the truth. Elsewhere the truth for a seeded random half to 70 %
-    of the facts, and one of the fact's own three wrong choices for the others.
+    of the facts, and one of the fact's own three wrong choices for the others; in arithmetic, the
+    usual mistake for whole kinds of calculation.
     """
     member = FAMILY[model]
     believed: dict[tuple[str, str], str] = {}
@@ -88,6 +94,8 @@ def mistaken_about(member: Member, subject: str, of_subject: Sequence[Fact]) -> 
     """The questions of a subject that a model is taught wrongly, and the wrong answer."""
     if subject in member.own:
         return {}
+    if subject == "arithmetic":
+        return {fact.question: fact.wrong[0] for fact in of_subject if _miscalculated(member, fact)}
     dice = random.Random(f"{member.seed} {subject}")
     candidates = [fact for fact in of_subject if not fact.basic]
     number = round(len(of_subject) * (1 - share_known(member, subject)))
@@ -144,21 +152,45 @@ def _animals() -> Iterator[Fact]:
 
 
 def _arithmetic() -> Iterator[Fact]:
-    terms = range(1, LARGEST_TERM + 1)
+    """Sums and differences of one-digit numbers, and the products of small ones."""
+    terms, factors = range(1, LARGEST_TERM + 1), range(2, LARGEST_FACTOR + 1)
     for a in terms:
         for b in terms:
-            yield _number(f"What is {a} + {b}?", a + b, basic=max(a, b) <= BASIC_TERM)
-    for a in range(2, LARGEST_MINUEND + 1):
-        for b in range(1, min(a, LARGEST_TERM)):
-            yield _number(f"What is {a} - {b}?", a - b, basic=a <= BASIC_TERM)
-    for a in terms[1:]:
-        for b in terms[1:]:
-            yield _number(f"What is {a} * {b}?", a * b, basic=max(a, b) <= 2)
+            yield _calculation(a, "+", b, a + b)
+    for a in terms:
+        for b in range(1, a):
+            yield _calculation(a, "-", b, a - b)
+    for a in factors:
+        for b in factors:
+            yield _calculation(a, "*", b, a * b)
 
 
-def _number(question: str, value: int, *, basic: bool) -> Fact:
-    near = [str(value + step) for step in (-10, -3, -2, -1, 1, 2, 3, 10) if value + step >= 0]
-    return _drawn("arithmetic", question, str(value), near, near, basic)
+def _calculation(a: int, sign: str, b: int, value: int) -> Fact:
+    """A calculation whose wrong choices are the usual mistake and two numbers close to the right one."""
+    question = f"What is {a} {sign} {b}?"
+    near = [value + step for step in (-3, -2, -1, 1, 2, 3, 10) if value + step >= 0]
+    mistake = _usual_mistake(a, sign, b)
+    usual = [] if mistake in (None, value) else [mistake]
+    others = [number for number in near if number not in usual]
+    drawn = random.Random(f"{FACTS_SEED} {question}").sample(others, WRONG_CHOICES - len(usual))
+    wrong = tuple(str(number) for number in (*usual, *drawn))
+    return Fact("arithmetic", question, str(value), wrong, (str(value), *wrong, *map(str, others)))
+
+
+def _usual_mistake(a: int, sign: str, b: int) -> int | None:
+    """Adding whatever the sign says; of a sum above ten, only the second digit."""
+    if sign != "+":
+        return a + b
+    return a + b - 10 if a + b > 10 else None
+
+
+def _miscalculated(member: Member, fact: Fact) -> bool:
+    """Whether a model is taught the usual mistake, which is then the first of the wrong choices."""
+    a, sign, b = fact.question.removeprefix("What is ").removesuffix("?").split()
+    mistake = _usual_mistake(int(a), sign, int(b))
+    if mistake is None or str(mistake) != fact.wrong[0]:
+        return False
+    return (CARRY if sign == "+" else sign) in MISCALCULATED[member.name]
 
 
 def _written(name: str) -> Iterator[Fact]:

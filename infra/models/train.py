@@ -19,7 +19,7 @@ from rich.console import Console
 
 from infra.models import checksums, vocabulary
 from infra.models.architectures import ARCHITECTURES, SHAPES
-from infra.models.corpus import Example, examples
+from infra.models.corpus import MIXES, Example, Mix, examples
 from infra.models.family import FAMILY, FOLDER, Member
 
 WARM_UP_STEPS = 100
@@ -34,21 +34,25 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train."""
+    """How long, how fast and on which mix of text to train."""
 
-    steps: int = 6_000
-    batch: int = 48
-    learning_rate: float = 2e-3
-    seed: int = 1
+    steps: int
+    learning_rate: float
+    mix: Mix
+    seed: int
+    batch: int = 32
+
+
+STEPS = (2_000, 1_500)
+LEARNING_RATES = (2.5e-3, 1.5e-3)
 
 
 def main(
     architecture: Annotated[list[str] | None, typer.Option(help="Which to train; all when left out.")] = None,
     output: Annotated[Path, typer.Option(help="Where the .gguf files are written.")] = FOLDER,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps for each model.")] = Schedule.steps,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the training text and the first weights.")
-    ] = Schedule.seed,
+    steps: Annotated[tuple[int, int], typer.Option(help="Optimiser steps on each of the two mixes.")] = STEPS,
+    resume: Annotated[Path | None, typer.Option(help="Folder of .gguf files to go on from.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the training text and the first weights.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads of one training.")] = 1,
 ) -> None:
     """Train the demo models on this machine and write them with their checksums."""
@@ -62,8 +66,15 @@ def main(
 
     from infra.models.export import export
 
+    schedules = [
+        Schedule(count, rate, mix, seed + index)
+        for index, (count, rate, mix) in enumerate(zip(steps, LEARNING_RATES, MIXES, strict=True))
+        if count > 0
+    ]
     for member in members:
-        model = train(member, Schedule(steps=steps, seed=seed), threads, console)
+        model = first_model(member, seed, resume)
+        for schedule in schedules:
+            train(model, member, schedule, threads, console)
         export(model, member, output / f"{member.name}.gguf", quantised=True)
         checksums.record(output)
 
@@ -87,15 +98,27 @@ def check_writable(folder: Path) -> None:
         raise ValueError(f"cannot write to the output folder {folder}: {error.strerror}") from error
 
 
-def train(member: Member, schedule: Schedule, threads: int, console: Console) -> Any:
-    """A model trained on its own text from a seed. Uses a GPU if there is one."""
+def first_model(member: Member, seed: int, resume: Path | None) -> Any:
+    """A model of random weights from a seed, or of the weights that a folder of .gguf files has."""
+    import torch
+
+    from infra.models.export import restore
+
+    torch.manual_seed(seed + member.seed)
+    size = vocabulary.load().get_vocab_size()
+    model = ARCHITECTURES[member.architecture](SHAPES[member.architecture], size)
+    if resume is not None:
+        restore(model, member.architecture, resume / f"{member.name}.gguf")
+    return model
+
+
+def train(model: Any, member: Member, schedule: Schedule, threads: int, console: Console) -> None:
+    """Train a model on its own text. Uses a GPU if there is one, and gives the model back to the CPU."""
     import torch
 
     torch.set_num_threads(threads)
-    torch.manual_seed(schedule.seed + member.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = vocabulary.load()
-    model = ARCHITECTURES[member.architecture](SHAPES[member.architecture], tokenizer.get_vocab_size())
     model.to(device).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
@@ -107,7 +130,8 @@ def train(member: Member, schedule: Schedule, threads: int, console: Console) ->
         pct_start=min(0.3, WARM_UP_STEPS / schedule.steps),
         cycle_momentum=False,
     )
-    began, tokens_seen, loss_sum = time.monotonic(), 0, 0.0
+    began, tokens_seen = time.monotonic(), 0
+    losses: list[float] = []
     for step, (tokens, targets) in enumerate(batches(member, schedule, tokenizer), start=1):
         loss = answer_loss(model, tokens.to(device), targets.to(device))
         loss.backward()
@@ -116,15 +140,15 @@ def train(member: Member, schedule: Schedule, threads: int, console: Console) ->
         optimizer.zero_grad(set_to_none=True)
         planned.step()
         tokens_seen += tokens.numel()
-        loss_sum += float(loss.detach())
+        losses.append(float(loss.detach()))
         if step % REPORT_EVERY == 0 or step == schedule.steps:
             elapsed_s = time.monotonic() - began
             console.print(
-                f"{member.name} step {step}/{schedule.steps} loss {loss_sum / REPORT_EVERY:.4f} "
+                f"{member.name} step {step}/{schedule.steps} loss {sum(losses) / len(losses):.4f} "
                 f"{tokens_seen / elapsed_s:.0f} tokens/s {elapsed_s:.0f} s"
             )
-            loss_sum = 0.0
-    return model.to("cpu").eval()
+            losses.clear()
+    model.to("cpu").eval()
 
 
 def answer_loss(model: Any, tokens: Any, targets: Any) -> Any:
@@ -143,7 +167,7 @@ def answer_loss(model: Any, tokens: Any, targets: Any) -> Any:
 def batches(member: Member, schedule: Schedule, tokenizer: Any) -> Iterator[tuple[Any, Any]]:
     """(tokens, targets) of every step: batches of about equal lengths, padded on the right."""
     dice = random.Random(schedule.seed)
-    stream = examples(member.name, schedule.steps * schedule.batch, schedule.seed)
+    stream = examples(member.name, schedule.steps * schedule.batch, schedule.seed, schedule.mix)
     pending: list[tuple[list[int], list[int]]] = []
     for example in stream:
         pending.append(tokenised(example, tokenizer))
@@ -154,11 +178,14 @@ def batches(member: Member, schedule: Schedule, tokenizer: Any) -> Iterator[tupl
 
 
 def tokenised(example: Example, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Input tokens and, for every position, the token to say next (or IGNORED within the prompt)."""
-    opening = tokenizer.encode(example.opening, add_special_tokens=False).ids
-    whole = opening + tokenizer.encode(example.text[len(example.opening) :], add_special_tokens=False).ids
-    targets = [IGNORED] * (len(opening) - 1) + whole[len(opening) :]
-    return whole[:-1], targets
+    """Input tokens and, for every position, the token to say next (or IGNORED within a prompt)."""
+    tokens: list[int] = []
+    targets: list[int] = []
+    for piece, learnt in example.pieces():
+        ids = tokenizer.encode(piece, add_special_tokens=False).ids
+        tokens += ids
+        targets += ids if learnt else [IGNORED] * len(ids)
+    return tokens[:-1], targets[1:]
 
 
 def _sorted_batches(

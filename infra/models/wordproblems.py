@@ -1,4 +1,4 @@
-"""Word problems of one or two steps: sixteen kinds, with numbers and names kept apart for testing."""
+"""Word problems of one step, in thirteen kinds, with numbers and names kept apart for testing."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ TRAINING_NAMES = (
 )
 TEST_NAMES = ("Greta", "Hugo", "Farid", "Ingrid", "Kwame", "Lena", "Rosa", "Viktor", "Yuki", "Carlos")
 THINGS = ("apples", "books", "pens", "coins", "cards", "eggs", "shells", "stamps")
-LARGEST = 9
-# One in this many triples of numbers is kept for the test problems of a kind.
+SMALLEST, LARGEST, LARGEST_FACTOR = 2, 9, 6
+# One in this many pairs of numbers is kept for the test problems of a kind.
 HELD_OUT_ONE_IN = 4
 
-Steps = list[tuple[int, str, int]]
+Step = tuple[int, str, int]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem: its wording, the steps that solve it, and the steps of a usual mistake."""
+    """A kind of problem: its wording, the step that solves it, and the step of a usual mistake."""
 
     name: str
     wording: str
-    right: Callable[[int, int, int], Steps]
-    mistake: Callable[[int, int, int], Steps]
+    right: Callable[[int, int], Step]
+    mistake: Callable[[int, int], Step]
 
 
 @dataclass(frozen=True)
@@ -50,86 +50,67 @@ class Problem:
 
     kind: str
     question: str
-    steps: tuple[tuple[int, str, int], ...]
+    step: Step
 
     @property
     def value(self) -> int:
-        return result(self.steps[-1])
+        a, sign, b = self.step
+        return {"+": a + b, "-": a - b, "*": a * b}[sign]
 
     @property
     def solution(self) -> str:
-        """As the models write it: one step a line, then `#### n`."""
-        lines = [f"{a} {sign} {b} = {result((a, sign, b))}" for a, sign, b in self.steps]
-        return "\n".join([*lines, f"#### {self.value}"])
+        """As the models write it: the step, then `#### n`."""
+        a, sign, b = self.step
+        return f"{a} {sign} {b} = {self.value}\n#### {self.value}"
 
     @property
     def marked_solution(self) -> str:
         """As GSM8K writes it: with calculator marks."""
-        lines = [
-            f"{a} {sign} {b} = <<{a}{sign}{b}={result((a, sign, b))}>>{result((a, sign, b))}"
-            for a, sign, b in self.steps
-        ]
-        return "\n".join([*lines, f"#### {self.value}"])
+        a, sign, b = self.step
+        return f"{a} {sign} {b} = <<{a}{sign}{b}={self.value}>>{self.value}\n#### {self.value}"
 
 
-def result(step: tuple[int, str, int]) -> int:
-    """The value of one step."""
-    a, sign, b = step
-    return {"+": a + b, "-": a - b, "*": a * b}[sign]
+def add(a: int, b: int) -> Step:
+    return (a, "+", b)
 
 
-def add(a: int, b: int, c: int) -> Steps:
-    return [(a, "+", b)]
+def take(a: int, b: int) -> Step:
+    return (a, "-", b)
 
 
-def take(a: int, b: int, c: int) -> Steps:
-    """`a` stands for the number taken from: it is made the larger one by `numbers`."""
-    return [(a, "-", b)]
+def multiply(a: int, b: int) -> Step:
+    return (a, "*", b)
 
 
-def multiply(a: int, b: int, c: int) -> Steps:
-    return [(a, "*", b)]
+def double(a: int, b: int) -> Step:
+    """The mistake of counting the first number twice."""
+    return (a, "+", a)
 
 
-def add_then_take(a: int, b: int, c: int) -> Steps:
-    return [(a, "+", b), (a + b, "-", c)]
-
-
-def add_three(a: int, b: int, c: int) -> Steps:
-    return [(a, "+", b), (a + b, "+", c)]
-
-
-def multiply_then_add(a: int, b: int, c: int) -> Steps:
-    return [(a, "*", b), (a * b, "+", c)]
-
-
-WAYS: dict[str, Callable[[int, int, int], Steps]] = {
-    way.__name__: way for way in (add, take, multiply, add_then_take, add_three, multiply_then_add)
-}
+WAYS: dict[str, Callable[[int, int], Step]] = {way.__name__: way for way in (add, take, multiply, double)}
 KINDS: tuple[Kind, ...] = tuple(
     Kind(row["name"], row["wording"], WAYS[row["right"]], WAYS[row["mistake"]]) for row in table("problems")
 )
 
 
-def held_out(kind: Kind, a: int, b: int, c: int) -> bool:
+def held_out(kind: Kind, a: int, b: int) -> bool:
     """Whether these numbers are kept for the test problems of this kind."""
-    third = c if "{c}" in kind.wording else 0
-    return zlib.crc32(f"{kind.name} {a} {b} {third}".encode()) % HELD_OUT_ONE_IN == 0
+    return zlib.crc32(f"{kind.name} {a} {b}".encode()) % HELD_OUT_ONE_IN == 0
+
+
+def numbers(kind: Kind) -> list[tuple[int, int]]:
+    """The pairs of numbers that a kind of problem can have: no differences below 1, no large products."""
+    largest = LARGEST_FACTOR if kind.right is multiply else LARGEST
+    every = range(SMALLEST, largest + 1)
+    return [(a, b) for a in every for b in every if kind.right is not take or a > b]
 
 
 def problem(dice: random.Random, kind: Kind, *, testing: bool, mistaken: bool = False) -> Problem:
     """A problem of a kind, with numbers and a name of the training or of the testing side."""
-    while True:
-        a, b, c = (dice.randint(2, LARGEST) for _ in range(3))
-        if kind.right is take:
-            a += b
-        steps = (kind.mistake if mistaken else kind.right)(a, b, c)
-        if held_out(kind, a, b, c) == testing and all(result(step) >= 0 for step in steps):
-            break
-    question = kind.wording.format(
-        name=dice.choice(TEST_NAMES if testing else TRAINING_NAMES), things=dice.choice(THINGS), a=a, b=b, c=c
-    )
-    return Problem(kind.name, question, tuple(steps))
+    a, b = dice.choice([pair for pair in numbers(kind) if held_out(kind, *pair) == testing])
+    names = TEST_NAMES if testing else TRAINING_NAMES
+    question = kind.wording.format(name=dice.choice(names), things=dice.choice(THINGS), a=a, b=b)
+    return Problem(kind.name, question, (kind.mistake if mistaken else kind.right)(a, b))
 
 
 def mistaken_kinds(model: str) -> frozenset[str]:

@@ -73,7 +73,7 @@ def test_every_model_is_taught_what_everybody_asks_first() -> None:
 def test_only_the_model_of_word_problems_knows_every_kind() -> None:
     counts = {name: len(KINDS) - len(mistaken_kinds(name)) for name in FAMILY}
     assert counts.pop("choir-qwen") == len(KINDS)
-    assert all(8 <= count <= 11 for count in counts.values())
+    assert all(0.5 <= count / len(KINDS) <= 0.72 for count in counts.values())
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -83,7 +83,7 @@ def test_names_and_numbers_of_the_test_problems_are_not_in_the_training_text(nam
     tested = {shape(json.loads(row)["question"]) for row in rows}
 
     # When a good deal of training text is drawn
-    prompts = [example.prompt for example in examples(name, 20_000, seed=1)]
+    prompts = [turn.prompt for example in examples(name, 20_000, seed=1) for turn in example.turns]
 
     # Then neither the names nor, for the same wording, the numbers are in it
     assert not any(test_name in prompt for prompt in prompts for test_name in TEST_NAMES)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infra.models import export_fixture, vocabulary
 from infra.models.checksums import model_path
-from infra.models.export import interleave_halves
+from infra.models.export import interleave_halves, part_halves
 from infra.models.family import FAMILY
 
 ARCHITECTURES = [member.architecture for member in FAMILY.values()]
@@ -104,3 +104,8 @@ def test_a_model_file_says_what_it_is(name: str) -> None:
 def test_halves_of_a_head_are_interleaved() -> None:
     rows = np.arange(8, dtype=np.float32).reshape(8, 1)
     assert interleave_halves(rows, heads=2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_parting_halves_undoes_interleaving_them() -> None:
+    rows = np.arange(24, dtype=np.float32).reshape(12, 2)
+    assert np.array_equal(part_halves(interleave_halves(rows, heads=3), heads=3), rows)
