@@ -12,7 +12,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 ROWS = 40
@@ -42,6 +42,17 @@ class Terminal:
     def type(self, keys: str) -> None:
         """Types, as a person would; `\\x03` is Ctrl-C and `\\x04` is Ctrl-D."""
         os.write(self._master, keys.encode())
+
+    def insist(self, keys: str, done: Callable[[], bool], deadline_s: float = 30.0) -> None:
+        """Types again each second, as a person would: a key typed while readline sets up the line is lost."""
+        end_s = time.monotonic() + deadline_s
+        while not done():
+            if time.monotonic() > end_s:
+                raise AssertionError(f"{keys!r} did nothing; this was written:\n{self.text}")
+            self.type(keys)
+            again_s = time.monotonic() + 1.0
+            while not done() and time.monotonic() < again_s:
+                self._read()
 
     def exit_code(self, deadline_s: float = 30.0) -> int:
         """Reads what is left, and waits for the end."""
