@@ -1,9 +1,9 @@
 """The engine against a bare llama_decode loop: same model, same context parameters, same run.
 
 The bare loop does what cannot be left out: fill the batch, decode, sample greedily in C. The engine does all
-of its work besides, events included. Both decode short stretches in turn, because what else the machine does
-changes from second to second; the ratio is the median over pairs of neighbouring stretches. Memory is
-measured in a process of its own.
+of its work besides, events included. The two take turns step by step, because what else the machine does
+changes from second to second; the ratio is the median over pairs of neighbouring steps. Memory is measured
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import resource
 import statistics
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from loadtest.bench.report import Report, Target, at_least, at_most
 from schemas.sampling import Sampling
 from services.engine import Engine, Finished, TokenEvent
 from services.engine.context import Context, cache_bytes_per_token
+from services.engine.generation import OnEvent
 from services.engine.model import Model
 
 # isort: split
@@ -35,10 +37,9 @@ SLOTS = 16
 CONTEXT_TOKENS = 1024
 BATCH_TOKENS = 512
 PROMPT = "The engine reads:"
-STRETCH_TOKENS = {1: 24, 4: 16, 8: 12, 16: 12}
-WARM_UP_TOKENS = 3
-BUDGET_S = 200.0
-MOST_ROUNDS = 40
+PAIRS_PER_VISIT = 25
+BUDGET_S = 180.0
+MOST_ROUNDS = 8
 LEAST_RATIO = 0.95
 MEGABYTE = 1e6
 MOST_EXTRA_MB = 250.0
@@ -61,33 +62,31 @@ class BareLoop:
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._sampler = llama_cpp.llama_sampler_init_greedy()
 
-    def tokens_per_s(self, sequences: int, steps: int) -> float:
-        """Decodes `steps` tokens in each of `sequences`."""
-        last = [self._read_prompt(sequence) for sequence in range(sequences)]
-        position = len(self._prompt)
-        for _ in range(WARM_UP_TOKENS):
-            last = self._step(last, position)
-            position += 1
+    def begin(self, sequences: int) -> None:
+        """Reads the prompt into `sequences` sequences."""
+        self._last = [self._read_prompt(sequence) for sequence in range(sequences)]
+        self._position = len(self._prompt)
+
+    def step_s(self) -> float:
+        """Decodes one token in each sequence; the seconds it took."""
         started = time.perf_counter()
-        for _ in range(steps):
-            last = self._step(last, position)
-            position += 1
-        return sequences * steps / (time.perf_counter() - started)
+        for sequence, token in enumerate(self._last):
+            self._put(sequence, token, self._position, sequence)
+        self._decode(len(self._last))
+        self._last = [self._sample(row) for row in range(len(self._last))]
+        self._position += 1
+        return time.perf_counter() - started
 
     def _read_prompt(self, sequence: int) -> int:
         self._context.forget(sequence)
         for place, token in enumerate(self._prompt):
             self._put(place, token, place, sequence)
-        self._batch.n_tokens = len(self._prompt)
-        llama_cpp.llama_decode(self._context.handle, self._batch)
+        self._decode(len(self._prompt))
         return self._sample(len(self._prompt) - 1)
 
-    def _step(self, last: list[int], position: int) -> list[int]:
-        for sequence, token in enumerate(last):
-            self._put(sequence, token, position, sequence)
-        self._batch.n_tokens = len(last)
+    def _decode(self, tokens: int) -> None:
+        self._batch.n_tokens = tokens
         llama_cpp.llama_decode(self._context.handle, self._batch)
-        return [self._sample(row) for row in range(len(last))]
 
     def _put(self, row: int, token: int, position: int, sequence: int) -> None:
         self._batch.token[row] = token
@@ -111,35 +110,54 @@ class BareLoop:
         self._model.close()
 
 
-class Stopwatch:
-    """Notes, from one generation's events, when which token was there."""
+class Turnstile:
+    """Stops the engine's thread, in its listeners, after each step in which all `sequences` have spoken, and
+    lets it through for one step at a time."""
 
-    def __init__(self) -> None:
-        self.marks: list[tuple[float, int]] = []
+    def __init__(self, sequences: int) -> None:
+        self._sequences = sequences
+        self._generated: dict[int, int] = {}
+        self._spoken = 0
+        self._open = False
+        self._go = threading.Semaphore(0)
+        self._done = threading.Semaphore(0)
 
-    def __call__(self, event: TokenEvent | Finished) -> None:
-        self.marks.append((time.perf_counter(), event.generated_tokens))
+    def listener(self, sequence: int) -> OnEvent:
+        """What one sequence tells its events to."""
 
+        def listen(event: TokenEvent | Finished) -> None:
+            if isinstance(event, TokenEvent) and not self._open:
+                self._note(sequence)
 
-def engine_tokens_per_s(engine: Engine, sequences: int, steps: int) -> float:
-    """Tokens per second while all of `sequences` were speaking, after their first few."""
-    watches = [Stopwatch() for _ in range(sequences)]
-    sampling = Sampling(max_tokens=WARM_UP_TOKENS + steps + sequences)
-    generations = [engine.submit(PROMPT, sampling, watch) for watch in watches]
-    for generation in generations:
-        generation.wait()
-    begin = max(next(at for at, count in watch.marks if count >= WARM_UP_TOKENS) for watch in watches)
-    end = min(watch.marks[-2][0] for watch in watches)
-    tokens = sum(_count_at(watch, end) - _count_at(watch, begin) for watch in watches)
-    return tokens / (end - begin)
+        return listen
 
+    def begin(self) -> None:
+        """Waits until the last sequence has begun to speak."""
+        self._done.acquire()
 
-def _count_at(watch: Stopwatch, moment: float) -> int:
-    return max(count for at, count in watch.marks if at <= moment)
+    def step_s(self) -> float:
+        """Lets one step through: a token of each sequence; the seconds it took."""
+        started = time.perf_counter()
+        self._go.release()
+        self._done.acquire()
+        return time.perf_counter() - started
+
+    def open(self) -> None:
+        """Lets everything through."""
+        self._open = True
+        self._go.release()
+
+    def _note(self, sequence: int) -> None:
+        began = len(self._generated) == self._sequences
+        self._generated[sequence] = self._generated.get(sequence, 0) + 1
+        self._spoken += began
+        if len(self._generated) == self._sequences and self._spoken % self._sequences == 0:
+            self._done.release()
+            self._go.acquire()
 
 
 def run() -> Report:
-    """Measures for at most BUDGET_S, and a minute more for the memory."""
+    """Measures for BUDGET_S, and a while more for the memory."""
     path = write_bench_model()
     memory = _in_fresh_process(path)
     speeds = _alternate(path)
@@ -157,29 +175,35 @@ def run() -> Report:
             "memory_mb": memory,
         },
         targets=(*targets, _memory_target(memory)),
-        notes=("ratio: median over pairs of neighbouring stretches of the engine and the bare loop",),
+        notes=("ratio: median over pairs of neighbouring steps of the engine and the bare loop",),
     )
 
 
 def _alternate(path: Path) -> dict[int, list[tuple[float, float]]]:
-    """Pairs (engine, bare) of tokens per second for each batch size, first one first, then the other."""
+    """Pairs (engine, bare) of tokens per second for each number of sequences, a step each."""
     speeds: dict[int, list[tuple[float, float]]] = {size: [] for size in BATCH_SIZES}
     with _engine(path) as engine, BareLoop(path) as bare:
         started = time.perf_counter()
         for number, size in itertools.product(range(MOST_ROUNDS), BATCH_SIZES):
-            if number > 1 and time.perf_counter() - started > BUDGET_S:
+            if number and time.perf_counter() - started > BUDGET_S:
                 break
-            speeds[size].append(_pair(engine, bare, size, engine_first=number % 2 == 0))
+            speeds[size] += _visit(engine, bare, size)
     return speeds
 
 
-def _pair(engine: Engine, bare: BareLoop, size: int, *, engine_first: bool) -> tuple[float, float]:
-    steps = STRETCH_TOKENS[size]
-    if engine_first:
-        ours = engine_tokens_per_s(engine, size, steps)
-        return ours, bare.tokens_per_s(size, steps)
-    theirs = bare.tokens_per_s(size, steps)
-    return engine_tokens_per_s(engine, size, steps), theirs
+def _visit(engine: Engine, bare: BareLoop, size: int) -> list[tuple[float, float]]:
+    turnstile = Turnstile(size)
+    sampling = Sampling(max_tokens=CONTEXT_TOKENS // 2)
+    generations = [engine.submit(PROMPT, sampling, turnstile.listener(index)) for index in range(size)]
+    turnstile.begin()
+    bare.begin(size)
+    pairs = [(size / turnstile.step_s(), size / bare.step_s()) for _ in range(PAIRS_PER_VISIT)]
+    for generation in generations:
+        generation.cancel()
+    turnstile.open()
+    for generation in generations:
+        generation.wait()
+    return pairs
 
 
 def _quartiles(ratios: list[float]) -> list[float]:
