@@ -6,6 +6,7 @@ than the vocabulary, and aborts the process on several other faults. What is ref
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
@@ -51,7 +52,9 @@ RUNNABLE_TYPES: dict[int, tuple[str, int, int]] = {
 REFUSED_TYPES = {
     9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64"
 }  # fmt: skip
-POSITIVE_INTEGERS = {"block_count": 1 << 12, "embedding_length": 1 << 20, "context_length": 1 << 31}
+# llama.cpp's own limit; it aborts beyond.
+MAX_LAYERS = 512
+POSITIVE_INTEGERS = {"block_count": MAX_LAYERS, "embedding_length": 1 << 20, "context_length": 1 << 31}
 FLOAT32_TYPE = 6
 MAX_VOCABULARY = 1 << 22
 
@@ -71,7 +74,8 @@ def check_model(source: ByteSource) -> GgufHeader:
     """The header of a model that llama.cpp can be given; raises GgufFault otherwise."""
     header = read_header(source)
     _check_architecture(header)
-    _check_vocabulary(header)
+    _check_numbers(header)
+    _check_vocabulary(header, source)
     _check_tensors(header, source.size)
     return header
 
@@ -99,8 +103,16 @@ def _check_architecture(header: GgufHeader) -> None:
             raise GgufFault(f"{architecture}.{name} is {value}, not a number from 1 to {limit}")
 
 
-def _check_vocabulary(header: GgufHeader) -> None:
-    """Parallel arrays of the vocabulary have one length and the types that llama.cpp takes for granted."""
+def _check_numbers(header: GgufHeader) -> None:
+    """llama.cpp aborts on a norm's epsilon that is negative or no number."""
+    for key, value in header.metadata.items():
+        if isinstance(value, float) and (not isfinite(value) or (key.endswith("epsilon") and value < 0)):
+            raise GgufFault(f"{key} is {value}")
+
+
+def _check_vocabulary(header: GgufHeader, source: ByteSource) -> None:
+    """Parallel arrays of the vocabulary have one length and the types that llama.cpp takes for granted, and
+    no token is there twice."""
     tokens = header.array("tokenizer.ggml.tokens")
     if tokens is None:
         return
@@ -112,6 +124,9 @@ def _check_vocabulary(header: GgufHeader) -> None:
     for key in header.metadata:
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
             _check_token_id(header, key, tokens.count)
+    named = [token for token in tokens.raw_strings(source) if token]
+    if len(set(named)) < len(named):
+        raise GgufFault("a token of its vocabulary is there twice")
 
 
 def _check_parallel(header: GgufHeader, key: str, count: int | None, types: frozenset[int]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -114,6 +115,12 @@ class MetadataArray:
         if self.item_type == STRING_TYPE:
             return tuple(cursor.text(MAX_STRING_BYTES, "an array's string") for _ in range(self.count))
         return tuple(cursor.scalar(self.item_type) for _ in range(self.count))
+
+    def raw_strings(self, source: ByteSource) -> Iterator[bytes]:
+        """The items of an array of strings, as their bytes."""
+        cursor = _Cursor(source, self.offset)
+        for _ in range(self.count):
+            yield cursor.take(cursor.u64("a string's length"), "an array's string")
 
 
 MetadataValue = Scalar | MetadataArray

@@ -101,6 +101,9 @@ def test_rows_that_are_not_whole_blocks_are_refused(tmp_path: Path) -> None:
         (lambda w: w.add_token_list(["a", "b"]) or w.add_token_scores([0.0]), "scores does not fit"),
         (lambda w: w.add_token_list(["a", "b"]) or w.add_bos_token_id(9), "not a token of the vocabulary"),
         (lambda w: w.add_array("tokenizer.ggml.tokens", [1, 2]), "not a list of strings"),
+        (lambda w: w.add_token_list(["a", "", "", "a"]), "there twice"),
+        (lambda w: w.add_layer_norm_rms_eps(-1e-5), "epsilon is -9"),
+        (lambda w: w.add_rope_freq_base(float("nan")), "freq_base is nan"),
     ],
 )
 def test_metadata_that_llama_cpp_would_believe_is_refused(
