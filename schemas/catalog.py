@@ -167,6 +167,7 @@ BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(s.PIPELINES_BUCKET, "placement plans with an epoch"),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
     BucketSpec(s.SCORES_BUCKET, "accuracy history per agent"),
+    BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
 )
 
 
@@ -219,7 +220,7 @@ ACCESS: tuple[Access, ...] = (
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.SCORES_BUCKET,),
-        buckets_written=(s.NODES_BUCKET, s.SCORES_BUCKET),
+        buckets_written=(s.NODES_BUCKET, s.SCORES_BUCKET, s.FEEDBACK_BUCKET),
     ),
 )  # fmt: skip
 

@@ -187,6 +187,7 @@ WORKERS_BUCKET = "choir_workers"
 PIPELINES_BUCKET = "choir_pipelines"
 CACHE_BUCKET = "choir_cache"
 SCORES_BUCKET = "choir_scores"
+FEEDBACK_BUCKET = "choir_feedback"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -217,7 +218,7 @@ def agent_of_score(key: str) -> str | None:
 
 def feedback_key(request_id: str) -> str:
     """The key that says that a request's feedback has been counted."""
-    return f"feedback.{request_id}"
+    return request_id
 
 
 def bucket_stream(bucket: str) -> str:

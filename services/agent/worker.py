@@ -54,8 +54,16 @@ class GenerateWorker:
         answer = await self._answer(command, queue_ns)
         if answer is None:
             return
-        await self._store(command, answer)
-        await self._announce(answer)
+        result = Result(
+            request_id=command.request_id,
+            fingerprint=command.fingerprint,
+            topology="single",
+            text=answer.text,
+            answers=(answer,),
+            accepted_at_s=command.accepted_at_s,
+            completed_at_s=time.time(),
+        )
+        await self._conclude(command, answer, result)
 
     async def _is_done(self, command: Generate) -> bool:
         """Whether the request has its result (also: a cancellation), or this task its answer."""
@@ -112,40 +120,31 @@ class GenerateWorker:
                 self._generating.pop(command.request_id, None)
         return None if task.cancelled() else done.pop().result()
 
-    async def _store(self, command: Generate, answer: Answer) -> None:
-        """Write-once: if another agent was faster, its outcome stands."""
+    async def _conclude(self, command: Generate, answer: Answer, result: Result) -> None:
+        """Stores a task's outcome: an answer if somebody takes it up, else the request's result.
+
+        Write-once: if another agent was faster its outcome stands, and this one never was.
+        """
         if command.routing_slip:
             subject = subjects.answer(command.request_id, command.round, command.agent)
-            await self._storage.store_once(subject, answer.to_bytes())
-            return
-        result = Result(
-            request_id=command.request_id,
-            fingerprint=command.fingerprint,
-            topology="single",
-            text=answer.text,
-            answers=(answer,),
-            accepted_at_s=command.accepted_at_s,
-            completed_at_s=time.time(),
-        )
-        await self._storage.store_once(subjects.result(command.request_id), result.to_bytes())
+            stored = await self._storage.store_once(subject, answer.to_bytes())
+        else:
+            subject = subjects.result(command.request_id)
+            stored = await self._storage.store_once(subject, result.to_bytes())
+        if stored:
+            self._announce(answer)
 
     async def give_up(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
         answer = Answer.failed(command, error, self._mesh.identity.instance)
-        if command.routing_slip:
-            subject = subjects.answer(command.request_id, command.round, command.agent)
-            await self._storage.store_once(subject, answer.to_bytes())
-        else:
-            result = Result.failed(command, error, time.time())
-            await self._storage.store_once(subjects.result(command.request_id), result.to_bytes())
-        await self._announce(answer)
+        await self._conclude(command, answer, Result.failed(command, error, time.time()))
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
         result = Result.unreadable(request_id, error, time.time())
         await self._storage.store_once(subjects.result(request_id), result.to_bytes())
 
-    async def _announce(self, answer: Answer) -> None:
+    def _announce(self, answer: Answer) -> None:
         self._mesh.events.publish(
             TaskCompleted,
             request_id=answer.request_id,

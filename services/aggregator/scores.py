@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -25,12 +26,13 @@ class Scores:
     def __init__(self, client: Client) -> None:
         self._js = JetStreamContext(client, timeout=2.0)
         self._view = BucketView(client, subjects.SCORES_BUCKET, self._take, self._drop)
-        self._kv: KeyValue | None = None
+        self._buckets: dict[str, KeyValue] = {}
         self.histories: dict[str, AgentHistory] = {}
 
     async def start(self) -> None:
         """Returns when the histories of now are known."""
-        self._kv = await self._js.key_value(subjects.SCORES_BUCKET)
+        for bucket in (subjects.SCORES_BUCKET, subjects.FEEDBACK_BUCKET):
+            self._buckets[bucket] = await self._js.key_value(bucket)
         await self._view.start()
 
     async def reload(self) -> None:
@@ -54,9 +56,11 @@ class Scores:
     async def claim(self, request_id: str) -> bool:
         """Whether this request's feedback has not been counted yet; from now on it has."""
         try:
-            await self._bucket().create(subjects.feedback_key(request_id), b"1")
+            await self._bucket(subjects.FEEDBACK_BUCKET).create(subjects.feedback_key(request_id), b"1")
         except nats.js.errors.KeyWrongLastSequenceError:
             return False
+        except nats.errors.TimeoutError as error:
+            raise BrokerUnavailable("the feedback could not be counted", retry_after_s=1.0) from error
         return True
 
     async def record(self, agent: str, right: bool) -> None:
@@ -65,21 +69,23 @@ class Scores:
         for _ in range(UPDATE_ATTEMPTS):
             try:
                 await self._update(key, right)
-            except nats.js.errors.KeyWrongLastSequenceError:
-                continue  # somebody else was faster: read again
+            except (nats.js.errors.KeyWrongLastSequenceError, nats.errors.TimeoutError) as error:
+                log.info("history read again", agent=agent, why=type(error).__name__)
+                continue
             return
         raise BrokerUnavailable(f"the history of {agent} could not be updated", retry_after_s=1.0)
 
     async def _update(self, key: str, right: bool) -> None:
+        scores = self._bucket(subjects.SCORES_BUCKET)
         try:
-            entry = await self._bucket().get(key)
+            entry = await scores.get(key)
         except nats.js.errors.KeyNotFoundError:
-            await self._bucket().create(key, NO_HISTORY.after(right=right).to_bytes())
+            await scores.create(key, NO_HISTORY.after(right=right).to_bytes())
             return
         history = AgentHistory.from_bytes(entry.value or b"{}").after(right=right)
-        await self._bucket().update(key, history.to_bytes(), last=entry.revision)
+        await scores.update(key, history.to_bytes(), last=entry.revision)
 
-    def _bucket(self) -> KeyValue:
-        if self._kv is None:
+    def _bucket(self, name: str) -> KeyValue:
+        if name not in self._buckets:
             raise RuntimeError("start() comes first")
-        return self._kv
+        return self._buckets[name]

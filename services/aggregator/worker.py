@@ -106,13 +106,13 @@ class GatherWorker:
             accepted_at_s=gather.accepted_at_s,
             completed_at_s=time.time(),
         )
-        await self._storage.store_once(subjects.result(gather.request_id), result.to_bytes())
+        stored = await self._storage.store_once(subjects.result(gather.request_id), result.to_bytes())
         if missing:
             await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
-        for decision in decisions:
-            await self._announce(gather, decision, len(missing))
+        for decision in decisions if stored else ():
+            self._announce(gather, decision, len(missing))
 
-    async def _announce(self, gather: Gather, decision: Decision, missing: int) -> None:
+    def _announce(self, gather: Gather, decision: Decision, missing: int) -> None:
         self._mesh.events.publish(
             DecisionMade,
             request_id=gather.request_id,

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, cast
 
+import nats.errors
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
@@ -169,14 +170,16 @@ class WorkLoop(Generic[CommandT]):
         """Reports work as in progress, and mends demand that was lost."""
         beat_at = 0.0
         while True:
-            now = time.monotonic()
-            if now >= beat_at:
-                beat_at = now + HEARTBEAT_S
-                for msg in [*self._active.values(), *self._held]:
-                    await msg.in_progress()
-            for demand in self._demands:
-                demand.forget_if_overdue()
-            await self._refill()
+            try:
+                if time.monotonic() >= beat_at:
+                    beat_at = time.monotonic() + HEARTBEAT_S
+                    for msg in [*self._active.values(), *self._held]:
+                        await msg.in_progress()
+                for demand in self._demands:
+                    demand.forget_if_overdue()
+                await self._refill()
+            except nats.errors.Error as error:
+                log.warning("heartbeat interrupted", why=str(error) or type(error).__name__)
             await asyncio.sleep(REFILL_INTERVAL_S)
 
     # --- work ---------------------------------------------------------------------------

@@ -68,6 +68,8 @@ class Door:
         stored = await self._mesh.storage.at(subjects.COMMANDS_STREAM, sequence)
         if stored is not None:
             check_same(ask, request_id, parse_command(stored.data).fingerprint)
+        elif (known := await self._waiting.stored(request_id)) is not None:
+            check_same(ask, request_id, known.fingerprint)
 
     async def _announce(self, chosen: Plan, request_id: str, size: int) -> None:
         strategies = getattr(chosen.command, "strategies", ())

@@ -27,7 +27,7 @@ from services.chassis.storage import Stored
 from services.router.room import Room
 
 GRACE_S = 5.0
-BATCH = 256
+BATCH = 1_024
 DEAD_LETTER_SLOTS = 8
 
 log = get_logger("router.sweeper")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from nats.aio.msg import Msg
 
 from schemas import subjects
+from schemas.errors import BrokerUnavailable
 from schemas.replies import Result
 from services.chassis.storage import Storage
 
@@ -65,7 +66,11 @@ class Waiting:
             done, _ = await asyncio.wait([waiter], timeout=max(0.0, min(left, POLL_INTERVAL_S)))
             if done:
                 return waiter.result()
-            if (result := await self.stored(request_id)) is not None:
+            try:
+                result = await self.stored(request_id)
+            except BrokerUnavailable:
+                result = None  # the request is accepted: it goes on when the broker is back
+            if result is not None:
                 return result
             if left <= POLL_INTERVAL_S:
                 return None
