@@ -22,6 +22,7 @@ class InterruptedLoop:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self._running = False
+        self._open_interrupt = False
         self._task: asyncio.Task[Any] | None = None
 
     def __enter__(self) -> InterruptedLoop:
@@ -37,14 +38,18 @@ class InterruptedLoop:
         signal.signal(signal.SIGINT, self._before)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Its result. Ctrl-C cancels it; unless it goes on nevertheless, KeyboardInterrupt is raised."""
+        """Its result. Ctrl-C cancels it; unless it bears that and goes on, KeyboardInterrupt is raised."""
         self._running = True
         try:
-            return self._runner.run(self._remembered(work))
+            result = self._runner.run(self._remembered(work))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
         finally:
+            came_too_late, self._open_interrupt = self._open_interrupt, False
             self._task, self._running = None, False
+        if came_too_late:
+            raise KeyboardInterrupt
+        return result
 
     async def _remembered(self, work: Coroutine[Any, Any, T]) -> T:
         self._task = asyncio.current_task()
@@ -53,5 +58,10 @@ class InterruptedLoop:
     def _on_ctrl_c(self, _number: int, _frame: FrameType | None) -> None:
         if not self._running:
             raise KeyboardInterrupt
+        self._open_interrupt = True
         if self._task is not None:
-            self._runner.get_loop().call_soon_threadsafe(self._task.cancel)
+            self._runner.get_loop().call_soon_threadsafe(self._cancel, self._task)
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if task.cancel():
+            self._open_interrupt = False

@@ -18,6 +18,8 @@ from services.cli.terminal import plain
 
 WEIGHTED = "weighted"
 LONGEST_ANSWER = 24
+LEAST_QUESTION_WIDTH = 18
+WIDTH_OF_THE_OTHERS = 82
 NEXT = """\
 Try next:
   choir up                      keep a mesh running; then, elsewhere:
@@ -29,9 +31,11 @@ Your own models: a few lines of choir.toml, see infra/choir.toml.
 """
 
 
-def board(agents: Sequence[str], turns: Sequence[Turn]) -> Table:
-    """A line for each question, and under them what each agent's vote weighs by now."""
+def board(agents: Sequence[str], turns: Sequence[Turn], width: int) -> Table:
+    """A line for each question, and under them what each agent's vote weighs by now, at most `width` wide."""
     rows = table("question", *_short(agents), *STRATEGIES, "ms", right=("ms",))
+    longest = max((len(turn.question.text) for turn in turns), default=0)
+    rows.columns[0].width = min(longest, max(LEAST_QUESTION_WIDTH, width - WIDTH_OF_THE_OTHERS))
     for turn in turns:
         rows.add_row(
             turn.question.text,
@@ -77,7 +81,8 @@ def _decision(turn: Turn, strategy: str) -> Text:
     decision = turn.decisions.get(strategy)
     if decision is None:
         return Text("...", "dim")
-    return Text.assemble((_said(turn, decision), "bold"), (f" {percent(decision.share)}", "dim"))
+    share = percent(decision.share).replace(" ", "")  # stays in one piece where the column is narrow
+    return Text.assemble((_said(turn, decision), "bold"), (f" {share}", "dim"))
 
 
 def _said(turn: Turn, decision: Decision) -> str:

@@ -29,7 +29,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("What is 2+2? Return only the number.", "4"),
     Question("What is the capital of France?", "Paris"),
     Question("What is the chemical symbol of gold?", "Au"),
-    Question("What is 7 * 8?", "56"),
+    Question("What is 9 + 6?", "15"),
     Question("What is a young kangaroo called?", "joey"),
     Question("What is the capital of Kenya?", "Nairobi"),
     Question("How many minutes are in an hour?", "60"),

@@ -82,7 +82,7 @@ async def _live(mesh: Choir, agents: tuple[str, ...], out: Console) -> None:
         async for turn in tour(mesh, agents):
             if not turns or turns[-1] is not turn:
                 turns.append(turn)
-            live.update(board(agents, turns))
+            live.update(board(agents, turns, out.width))
 
 
 async def _plain(mesh: Choir, agents: tuple[str, ...], out: Console) -> None:

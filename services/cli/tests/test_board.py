@@ -43,7 +43,7 @@ def test_every_answer_fits_the_terminal(width: int) -> None:
     turns = [a_turn("Paris", "paris", number) for number in range(len(QUESTIONS))]
     turns[3].answers["choir-phi"] = "A young kangaroo is called a joey, and it lives in a pouch."
     out = Console(file=io.StringIO(), width=width, highlight=False)
-    out.print(board(AGENTS, turns))
+    out.print(board(AGENTS, turns, width))
     lines = lines_of(out)
     assert all(len(line) <= width for line in lines)
     assert lines[0].split() == ["question", "gemma", "llama", "phi", "qwen", "majority", "weighted", "ms"]
@@ -53,7 +53,7 @@ def test_every_answer_fits_the_terminal(width: int) -> None:
 
 def test_a_question_that_is_still_open_has_no_decision_yet() -> None:
     out = Console(file=io.StringIO(), width=120, highlight=False)
-    out.print(board(AGENTS, [Turn(QUESTIONS[0], {"choir-phi": "4"})]))
+    out.print(board(AGENTS, [Turn(QUESTIONS[0], {"choir-phi": "4"})], 120))
     assert lines_of(out)[1].split()[-4:] == ["4", "...", "...", "-"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -105,11 +106,11 @@ def test_on_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_ends(live_mesh: str) ->
 def test_ctrl_c_whenever_it_comes_leaves_a_loop_that_runs() -> None:
     with InterruptedLoop() as loop:
         # Given a Ctrl-C in the very step in which the work ends
-        async def interrupted_at_its_end() -> str:
+        async def interrupted_at_its_end() -> None:
             signal.raise_signal(signal.SIGINT)
-            return "done"
 
-        assert loop.run(interrupted_at_its_end()) == "done"
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(interrupted_at_its_end())
 
         # And one while it waits
         async def interrupted_while_it_waits() -> None:
@@ -118,6 +119,15 @@ def test_ctrl_c_whenever_it_comes_leaves_a_loop_that_runs() -> None:
 
         with pytest.raises(KeyboardInterrupt):
             loop.run(interrupted_while_it_waits())
+
+        # And one that the work bears
+        async def goes_on() -> str:
+            signal.raise_signal(signal.SIGINT)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(10)
+            return "went on"
+
+        assert loop.run(goes_on()) == "went on"
         # And one while nothing runs
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
