@@ -38,9 +38,12 @@ class StrategyContext:
         return self.history.get(agent, NO_HISTORY)
 
     def options_for(self, ballots: Sequence[Ballot]) -> int:
-        """K: the options of a closed question, the distinct answers to an open one; at least 2."""
-        distinct = len({ballot.answer for ballot in ballots} - {None})
-        return max(FEWEST_OPTIONS, distinct if self.options is None else self.options)
+        """K: the options of a closed question; for an open one, one more than there are ballots.
+
+        Nobody has counted the answers that an open question could have; there is room for everybody's
+        own, and for the right one.
+        """
+        return max(FEWEST_OPTIONS, len(ballots) + 1 if self.options is None else self.options)
 
 
 Strategy = Callable[[Sequence[Ballot], StrategyContext], Decision]

@@ -32,18 +32,25 @@ def weighted(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
 
     An agent of which nothing is known is taken to be at chance, and its weight is 0: those that have
     shown something decide. If that holds for all that vote, as in a new mesh, all weigh 1 and the
-    decision is the majority's. An agent worse than chance has a negative weight: its vote speaks
-    against its answer.
+    decision is the majority's. An agent worse than chance has a negative weight: on a closed question
+    its vote speaks against its answer, and so for the other options. On an open one there is nothing
+    that it would speak for, and it weighs 0.
     """
     options = context.options_for(ballots)
+    least = 0.0 if context.options is None else -math.inf
     weights = {
-        ballot.agent: log_odds_weight(smoothed_accuracy(context.history_of(ballot.agent), options), options)
+        ballot.agent: max(least, log_odds_weight(accuracy_of(ballot.agent, context, options), options))
         for ballot in ballots
         if ballot.answer is not None
     }
     if all(abs(weight) < _NO_WEIGHT for weight in weights.values()):
         weights = dict.fromkeys(weights, 1.0)
     return tally("weighted", ballots, weights, context.seed)
+
+
+def accuracy_of(agent: str, context: StrategyContext, options: int) -> float:
+    """What an agent's accuracy is taken to be."""
+    return smoothed_accuracy(context.history_of(agent), options)
 
 
 def smoothed_accuracy(history: AgentHistory, options: int) -> float:

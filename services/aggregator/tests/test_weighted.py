@@ -115,15 +115,22 @@ def test_accuracy_is_smoothed_towards_chance_and_never_certain(
     assert smoothed_accuracy(history, options) == pytest.approx(accuracy)
 
 
-def test_an_open_question_has_as_many_options_as_there_are_answers_but_two_at_least() -> None:
-    history = known(x=0.75, y=0.75, z=0.75)
-    open_question = StrategyContext(seed="r", history=history)
+def test_an_open_question_has_room_for_an_answer_of_everybody_and_the_right_one() -> None:
+    context = StrategyContext(seed="r", history=known(x=0.75, y=0.75, z=0.75))
 
-    unanimous = weighted(cast(x="18", y="18"), open_question)
-    three_ways = weighted(cast(x="16", y="17", z="18"), open_question)
+    decision = weighted(cast(x="18", y="18", z="17"), context)
 
-    assert unanimous.votes[0].weight == pytest.approx(log_odds_weight(0.75, 2), abs=1e-3)
-    assert three_ways.votes[0].weight == pytest.approx(log_odds_weight(0.75, 3), abs=1e-3)
+    assert decision.votes[0].weight == pytest.approx(log_odds_weight(0.75, 4), abs=1e-3)
+
+
+def test_on_an_open_question_poor_agents_that_agree_do_not_speak_against_their_answer() -> None:
+    context = StrategyContext(seed="r", history=known(x=0.4, y=0.3, z=0.02))
+
+    decision = weighted(cast(x="Paris", y="Paris", z="Paris"), context)
+
+    assert decision.answer == "Paris"
+    assert decision.share == pytest.approx(1.0)
+    assert decision.votes[2].weight == 0.0
 
 
 @given(
