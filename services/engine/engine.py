@@ -37,12 +37,20 @@ class Engine:
     Every method may be called from any thread. A context manager that closes itself.
     """
 
-    def __init__(self, model: Model, context: Context, scheduler: Scheduler, context_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        scheduler: Scheduler,
+        template: ChatTemplate,
+        context_tokens: int,
+    ) -> None:
+        """Takes over what it is given and starts the thread; Engine.load() is the way to one."""
         self.info: ModelInfo = describe(model, context_tokens)
         self._model = model
         self._context = context
         self._scheduler = scheduler
-        self._template = _template_of(model)
+        self._template = template
         self._closed = False
         # Held while the vocabulary is used, so that close() cannot free it meanwhile.
         self._vocabulary_lock = threading.Lock()
@@ -70,6 +78,7 @@ class Engine:
         _check_numbers(slots, context_tokens, batch_tokens, threads)
         model = Model(path, gpu_layers=gpu_layers)
         try:
+            template = _template_of(model)
             room = min(model.trained_context_tokens, context_tokens or CONTEXT_TOKENS_CAP)
             batch_tokens = max(min(batch_tokens, room), slots)
             context = Context(
@@ -81,7 +90,7 @@ class Engine:
                 exact=gpu_layers == 0,
             )
             scheduler = Scheduler(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
-            return cls(model, context, scheduler, room)
+            return cls(model, context, scheduler, template, room)
         except ModelUnusable:
             model.close()
             raise

@@ -20,12 +20,21 @@ class LlamaLog:
     def __init__(self) -> None:
         self._level = logging.DEBUG
         self._line = ""
+        self._first_error = ""
         # ctypes does not keep callbacks alive: this reference must outlive llama.cpp's use of it.
         self._callback = llama_cpp.llama_log_callback(self._write)
 
     def install(self) -> None:
         """From now on llama.cpp logs here."""
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def forget_errors(self) -> None:
+        """From now on first_error() is that of what comes."""
+        self._first_error = ""
+
+    def first_error(self) -> str:
+        """What llama.cpp complained of first since forget_errors(); empty if it did not."""
+        return self._first_error
 
     def _write(self, level: int, text: bytes, _user_data: object) -> None:
         if level != CONTINUED:
@@ -34,7 +43,12 @@ class LlamaLog:
         *lines, self._line = self._line.split("\n")
         for line in lines:
             if line.strip(" ."):
-                logger.log(self._level, "%s", line.rstrip())
+                self._pass_on(line.rstrip())
+
+    def _pass_on(self, line: str) -> None:
+        if self._level == logging.ERROR:
+            self._first_error = self._first_error or line
+        logger.log(self._level, "%s", line)
 
 
 LLAMA_LOG = LlamaLog()

@@ -40,9 +40,11 @@ class Model:
         start_backend()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        LLAMA_LOG.forget_errors()
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            raise ModelUnusable(f"llama.cpp cannot load the model file {path}; its log says why")
+            reason = LLAMA_LOG.first_error() or "it does not say why"
+            raise ModelUnusable(f"llama.cpp cannot load the model file {path}: {reason}")
         self.vocab = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         tokens = self.header.array("tokenizer.ggml.tokens")

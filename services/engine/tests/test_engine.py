@@ -210,6 +210,13 @@ def test_a_damaged_model_file_is_named(model_path: Path, tmp_path: Path) -> None
         Engine.load(damaged)
 
 
+def test_a_model_whose_template_is_broken_is_named(model_path: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(model_path.read_bytes().replace(b"{% endfor %}", b"{% endxxx %}"))
+    with pytest.raises(ModelUnusable, match=r"broken\.gguf is not usable: the chat template"):
+        Engine.load(broken)
+
+
 def test_a_small_model_gets_one_thread_and_a_large_one_all_cores() -> None:
     assert sensible_threads(8_000_000) == 1
     assert sensible_threads(10**12) == usable_cores()

@@ -163,7 +163,7 @@ def test_bytes_changed_anywhere_are_a_fault_or_harmless(content: bytes, place: f
 
 
 def test_huge_numbers_anywhere_cost_no_memory(content: bytes) -> None:
-    places = random.Random(7).sample(range(4, 6_000), 400)
+    places = random.Random(7).sample(range(4, 6_000), 150)
     tracemalloc.start()
     for place in places:
         for number in (2**63 - 1, 2**32 - 1, 2**24):
