@@ -18,7 +18,6 @@ from infra.models.family import FAMILY
 from services.cli.demo.questions import QUESTIONS, STRATEGIES
 from services.cli.log_lines import as_json
 from services.cli.tests.conftest import (
-    QUARTET,
     Cli,
     choir_command,
     clean_environment,
@@ -87,21 +86,31 @@ def test_a_line_that_is_no_document_becomes_one() -> None:
     assert (document["event"], document["instance"]) == ("Traceback (most recent call last):", "router-1")
 
 
-def test_the_demo_prints_one_document(quartet_config: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    not all(model_path(name).is_file() for name in FAMILY), reason="the demo models are not in infra/models"
+)
+def test_the_demo_prints_one_document_whatever_else_runs_here(tmp_path: Path) -> None:
+    # Given an environment that points to another mesh
     outcome = subprocess.run(
-        choir_command("demo", "--json", "--config", str(quartet_config)),
+        choir_command("demo", "--json"),
         env=clean_environment(tmp_path, TMPDIR=str(tmp_path), CHOIR_MESH__URL="nats://127.0.0.1:9"),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+    # When the demo has run, then there is one document with every answer and every decision
     assert outcome.returncode == 0, outcome.stderr
     document = json.loads(outcome.stdout)
-    assert document["agents"] == sorted(QUARTET)
+    assert sorted(document["agents"]) == sorted(FAMILY)
     assert [question["prompt"] for question in document["questions"]] == [q.prompt for q in QUESTIONS]
     for question in document["questions"]:
-        assert set(question["answers"]) == set(QUARTET)
+        assert set(question["answers"]) == set(FAMILY)
         assert set(question["decisions"]) == set(STRATEGIES)
         assert all(set(decision) == {"answer", "share"} for decision in question["decisions"].values())
         assert question["latency_ms"] > 0
+    # And what every model of the family knows
+    said = {question["prompt"]: set(question["answers"].values()) for question in document["questions"]}
+    assert said["What is 2+2? Return only the number."] == {"4"}
+    assert said["What is the capital of France?"] == {"Paris"}
+    # And nothing is left
     assert not list(tmp_path.glob("choir-demo-*"))
 
 
@@ -144,22 +153,6 @@ def test_a_demo_without_its_models_says_which_are_missing(
     outcome = offline_cli("demo")
     assert outcome.code == 1
     assert all(f"{name}.gguf" in outcome.err for name in FAMILY)
-
-
-@pytest.mark.skipif(
-    not all(model_path(name).is_file() for name in FAMILY), reason="the demo models are not in infra/models"
-)
-def test_the_demo_models_know_the_capital_of_france(tmp_path: Path) -> None:
-    outcome = subprocess.run(
-        choir_command("demo", "--json"),
-        env=clean_environment(tmp_path, TMPDIR=str(tmp_path)), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert outcome.returncode == 0, outcome.stderr
-    document = json.loads(outcome.stdout)
-    assert sorted(document["agents"]) == sorted(FAMILY)
-    said = {question["prompt"]: question["answers"] for question in document["questions"]}
-    assert set(said["What is 2+2? Return only the number."].values()) == {"4"}
-    assert set(said["What is the capital of France?"].values()) == {"Paris"}
 
 
 def test_validate_finds_nothing_wrong_where_nothing_is(offline_cli: Cli, quartet_config: Path) -> None:
