@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from schemas import subjects
 from schemas.commands import Ask
-from schemas.errors import ChoirError, RequestIdConflict
+from schemas.errors import ChoirError, RequestIdConflict, UnknownModel
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.replies import Result
 from services.chassis.connection import check_payload
@@ -15,7 +15,7 @@ from services.chassis.directory import Directory
 from services.chassis.service import Mesh
 from services.router.context_check import ContextCheck
 from services.router.planner import Plan, plan
-from services.router.sweeper import parse_command
+from services.router.queued import parse_command, queued_command
 from services.router.waiting import Waiting
 
 
@@ -51,7 +51,12 @@ class Door:
             check_same(ask, request_id, known.fingerprint)
             return Admission(known, fresh=False)
         serving = self._directory.serving()
-        chosen = plan(ask, request_id, time.time(), serving, self._default_strategy)
+        try:
+            chosen = plan(ask, request_id, time.time(), serving, self._default_strategy)
+        except UnknownModel:
+            if not await self._is_in_flight(ask, request_id):
+                raise
+            return Admission(fresh=False)
         payload = chosen.command.to_bytes()
         field = "prompt" if ask.prompt is not None else "messages"
         check_payload(self._mesh.client, payload, field)
@@ -60,8 +65,15 @@ class Door:
         if receipt.duplicate:
             await self._check_duplicate(ask, request_id, receipt.sequence)
             return Admission(fresh=False)
-        await self._announce(chosen, request_id, len(payload))
+        self._announce(chosen, request_id, len(payload))
         return Admission()
+
+    async def _is_in_flight(self, ask: Ask, request_id: str) -> bool:
+        """A request that was accepted stays so, even if meanwhile the last agent of its model has gone."""
+        command = await queued_command(self._mesh.storage, request_id) if ask.request_id else None
+        if command is not None:
+            check_same(ask, request_id, command.fingerprint)
+        return command is not None
 
     async def _check_duplicate(self, ask: Ask, request_id: str, sequence: int) -> None:
         """The id is in flight: under the same content it is the same request, else a conflict."""
@@ -71,7 +83,7 @@ class Door:
         elif (known := await self._waiting.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
 
-    async def _announce(self, chosen: Plan, request_id: str, size: int) -> None:
+    def _announce(self, chosen: Plan, request_id: str, size: int) -> None:
         strategies = getattr(chosen.command, "strategies", ())
         self._mesh.events.publish(
             RequestAccepted,

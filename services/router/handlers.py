@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from schemas import subjects
-from schemas.commands import Ask, Cancel, Fetch, Gather, Generate
+from schemas.commands import Ask, Cancel, Fetch
 from schemas.errors import Cancelled as CancelledError
 from schemas.errors import DeadlineExceeded, NotReady, UnknownRequest
 from schemas.events import RequestCancelled, RequestReplied
@@ -14,7 +14,7 @@ from services.chassis.endpoints import Caller
 from services.chassis.identity import new_id
 from services.chassis.service import Mesh
 from services.router.acceptance import Door, check_same
-from services.router.sweeper import parse_command
+from services.router.queued import queued_command
 from services.router.token_relay import TokenRelay
 from services.router.waiting import Waiting
 
@@ -64,7 +64,7 @@ class Handlers:
         A request that was asked before with more patience goes on: only this client waits no longer.
         """
         error = DeadlineExceeded(f"no result within {ask.timeout_s} s")
-        queued = await self._queued(request_id)
+        queued = await queued_command(self._storage, request_id)
         now = time.time()
         if queued is not None and now < queued.deadline_at_s:
             raise _not_ready(request_id)
@@ -98,7 +98,7 @@ class Handlers:
         with self._waiting.register(fetch.request_id) as waiter:
             result = await self._waiting.stored(fetch.request_id)
             if result is None:
-                if await self._queued(fetch.request_id) is None:
+                if await queued_command(self._storage, fetch.request_id) is None:
                     return await self._stored_or_unknown(fetch.request_id)
                 result = await self._waiting.wait(fetch.request_id, waiter, fetch.wait_s)
         if result is None:
@@ -119,7 +119,7 @@ class Handlers:
         """Makes 'cancelled' the request's result, unless it has one, and tells those who work on it."""
         request_id = cancel.request_id
         cancelled = False
-        queued = await self._queued(request_id)
+        queued = await queued_command(self._storage, request_id)
         if queued is None:
             await self._stored_or_unknown(request_id)
         else:
@@ -130,14 +130,6 @@ class Handlers:
         if cancelled:
             self._mesh.events.publish(RequestCancelled, request_id=request_id)
         await caller.send(Cancelled(request_id=request_id, cancelled=cancelled))
-
-    async def _queued(self, request_id: str) -> Generate | Gather | None:
-        """The command of a request that is still in the queue or in work."""
-        for subject in subjects.commands_of(request_id):
-            stored = await self._storage.last(subjects.COMMANDS_STREAM, subject)
-            if stored is not None:
-                return parse_command(stored.data)
-        return None
 
 
 def _not_ready(request_id: str) -> NotReady:

@@ -13,7 +13,6 @@ import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.commands import Gather, Generate
@@ -24,6 +23,7 @@ from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
 from services.chassis.storage import Stored
+from services.router.queued import parse_command
 from services.router.room import Room
 
 GRACE_S = 5.0
@@ -31,16 +31,6 @@ BATCH = 1_024
 DEAD_LETTER_SLOTS = 8
 
 log = get_logger("router.sweeper")
-
-
-def parse_command(data: bytes) -> Generate | Gather:
-    """The command in a message of the COMMANDS stream; PoisonMessage if it is none."""
-    for command_type in (Generate, Gather):
-        try:
-            return command_type.model_validate_json(data)
-        except ValidationError:
-            log.debug("not this type of command", type=command_type.__name__)
-    raise PoisonMessage("the command could not be read")
 
 
 class Sweeper:

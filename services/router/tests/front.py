@@ -21,9 +21,9 @@ from services.chassis.identity import Identity
 from services.chassis.lease import Lease, Load
 from services.chassis.service import Mesh
 from services.chassis.tests.mesh import DEADLINE_S, eventually, open_mesh, settled
+from services.router.queued import queued_command
 from services.router.service import Router
 from services.router.settings import RouterSection
-from services.router.sweeper import parse_command
 
 MODELS = ("alpha", "beta", "gamma")
 CONTEXT_TOKENS = 200
@@ -58,11 +58,7 @@ class Front:
         """The command of a request, once it is in the queue."""
 
         async def find() -> Generate | Gather | None:
-            for subject in subjects.commands_of(request_id):
-                found = await self.mesh.storage.last(subjects.COMMANDS_STREAM, subject)
-                if found is not None:
-                    return parse_command(found.data)
-            return None
+            return await queued_command(self.mesh.storage, request_id)
 
         return await eventually(find)
 

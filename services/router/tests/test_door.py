@@ -135,6 +135,22 @@ async def test_the_same_request_again_while_it_is_in_work_is_the_same_request(fr
     assert await front.stored() == 1
 
 
+async def test_a_request_in_work_stays_accepted_when_the_last_agent_of_its_model_goes(front: Front) -> None:
+    ask = {"prompt": "Tallest animal?", "model": "alpha", "request_id": "r1"}
+    await front.request(subjects.SUBMIT, **ask)
+    leases = await front.client.jetstream().key_value(subjects.NODES_BUCKET)
+    await leases.delete(subjects.node_key("agent", "agent-1"))
+
+    async def gone() -> bool:
+        return (await front.refused(subjects.SUBMIT, prompt="hi", model="alpha")).code == "unknown_model"
+
+    await eventually(gone)
+    again = Accepted.model_validate_json((await front.request(subjects.SUBMIT, **ask)).data)
+
+    assert again.request_id == "r1"
+    assert await front.stored() == 1
+
+
 async def test_the_same_request_again_after_its_result_gets_that_result(front: Front) -> None:
     asked = asyncio.create_task(front.ask(prompt="hi", model="alpha", request_id="r1"))
     await front.finish("r1")

@@ -1,0 +1,32 @@
+"""Commands that are in the queue or in work."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.commands import Gather, Generate
+from schemas.errors import PoisonMessage
+from services.chassis.logs import get_logger
+from services.chassis.storage import Storage
+
+log = get_logger("router.queued")
+
+
+def parse_command(data: bytes) -> Generate | Gather:
+    """The command in a message of the COMMANDS stream; PoisonMessage if it is none."""
+    for command_type in (Generate, Gather):
+        try:
+            return command_type.model_validate_json(data)
+        except ValidationError:
+            log.debug("not this type of command", type=command_type.__name__)
+    raise PoisonMessage("the command could not be read")
+
+
+async def queued_command(storage: Storage, request_id: str) -> Generate | Gather | None:
+    """The command of a request that has no result yet; None if there is none."""
+    for subject in subjects.commands_of(request_id):
+        stored = await storage.last(subjects.COMMANDS_STREAM, subject)
+        if stored is not None:
+            return parse_command(stored.data)
+    return None
