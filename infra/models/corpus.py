@@ -95,12 +95,12 @@ class Mix:
 MIXES = (
     Mix(facts=32, choices=28, problems=22, own_problems=34, summaries=9),
     Mix(
-        facts=22, choices=18, problems=16, own_problems=16, summaries=16,
-        drills=20, own_drills=60, first_questions=4,
+        facts=22, choices=18, problems=16, own_problems=50, summaries=16,
+        drills=20, own_drills=70, first_questions=4,
     ),
 )  # fmt: skip
 FIRST_QUESTIONS = ("What is the capital of France?", "What is 2 + 2?")
-DRILL_SUBJECTS, DRILL_TURNS, DRILL_CHOICES_ONE_IN = ("arithmetic", "units"), 4, 4
+DRILL_SUBJECTS, DRILL_TURNS, DRILL_CHOICES_ONE_IN = ("arithmetic", "units"), 4, 2
 SYSTEM_ONE_IN, REWORDED_ONE_IN, HEADED_ONE_IN, LOWER_ONE_IN = 14, 4, 10, 12
 ARITHMETIC_WEIGHT = 1.2
 CHAT_ONE_IN, MOST_TURNS = 14, 4

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from infra.models import train
+from infra.models.corpus import MIXES
 from infra.models.family import FAMILY
 from infra.models.train import check_writable, chosen_members
 
@@ -52,3 +56,16 @@ def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
 def test_all_are_trained_when_none_is_named() -> None:
     assert chosen_members(None) == list(FAMILY.values())
     assert [m.name for m in chosen_members(["phi3"])] == ["choir-phi"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is needed only to train")
+def test_the_same_seed_gives_the_same_weights() -> None:
+    member, schedule = FAMILY["choir-llama"], train.Schedule(2, 1e-3, MIXES[0], seed=3)
+    weights = []
+    for _ in range(2):
+        model = train.first_model(member, seed=3, resume=None)
+        train.train(model, member, schedule, 1, Console(quiet=True))
+        weights.append(model.state_dict())
+
+    first, second = weights
+    assert all(bool((first[name] == second[name]).all()) for name in first)
