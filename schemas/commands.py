@@ -6,6 +6,7 @@ Times are seconds since the epoch (`..._at_s`); durations name their unit.
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -74,7 +75,7 @@ class Ask(Message):
             return self.messages
         return (ChatMessage(role="user", content=self.prompt),)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """What makes two asks the same request: everything but the id and how the reply is delivered."""
         canonical = self.model_dump_json(exclude={"request_id", "stream", "timeout_s", "priority"})

@@ -88,6 +88,16 @@ async def bench_mesh(folder: Path, models: Sequence[str]) -> AsyncIterator[Bench
             await connection.close()
 
 
+@asynccontextmanager
+async def clients(url: str, count: int) -> AsyncIterator[list[Client]]:
+    """So many clients, each with a connection of its own."""
+    connections = [await nats.connect(url) for _ in range(count)]
+    try:
+        yield connections
+    finally:
+        await asyncio.gather(*(connection.close() for connection in connections))
+
+
 @contextmanager
 def choir_up(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`choir up` with the demo models, on a free port and with its state in `folder`."""

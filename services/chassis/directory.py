@@ -17,6 +17,11 @@ from schemas.nodes import NodeLease, ServedModel
 from services.chassis.bucket_view import BucketView
 from services.chassis.logs import get_logger
 
+SERVING_KEPT_S = 0.2
+"""A lease runs out in seconds: who serves what is not looked up anew for every request."""
+
+Serving = dict[str, list[tuple[NodeLease, ServedModel]]]
+
 log = get_logger("chassis.directory")
 
 
@@ -25,6 +30,8 @@ class Directory:
 
     def __init__(self, client: Client) -> None:
         self._leases: dict[str, tuple[float, NodeLease]] = {}
+        self._serving: Serving | None = None
+        self._serving_until = 0.0
         self._view = BucketView(client, subjects.NODES_BUCKET, self._take, self._drop)
 
     async def start(self) -> None:
@@ -42,9 +49,11 @@ class Directory:
             log.warning("unreadable lease", key=key, faults=error.error_count())
             return
         self._leases[key] = (time.monotonic(), lease)
+        self._serving = None
 
     def _drop(self, key: str) -> None:
         self._leases.pop(key, None)
+        self._serving = None
 
     @property
     def nodes(self) -> tuple[NodeLease, ...]:
@@ -54,9 +63,15 @@ class Directory:
         leases = (lease for _, lease in self._leases.values())
         return tuple(sorted(leases, key=lambda lease: (lease.service, lease.instance)))
 
-    def serving(self) -> dict[str, list[tuple[NodeLease, ServedModel]]]:
+    def serving(self) -> Serving:
         """Each model that can be asked now, with the instances that serve it."""
-        serving: dict[str, list[tuple[NodeLease, ServedModel]]] = {}
+        now = time.monotonic()
+        if self._serving is None or now > self._serving_until:
+            self._serving, self._serving_until = self._look_up_serving(), now + SERVING_KEPT_S
+        return self._serving
+
+    def _look_up_serving(self) -> Serving:
+        serving: Serving = {}
         for lease in self.nodes:
             if lease.state != "ready":
                 continue

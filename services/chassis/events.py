@@ -8,10 +8,11 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.nuid import NUID
 
 from schemas import subjects
 from schemas.events import Event
-from services.chassis.identity import Identity, new_id
+from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 
 LINGER_S = 0.02
@@ -28,6 +29,7 @@ class EventLog:
     def __init__(self, client: Client, identity: Identity) -> None:
         self._client = client
         self._identity = identity
+        self._ids = NUID()
         self._noted: list[tuple[float, type[Event], dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
@@ -47,7 +49,7 @@ class EventLog:
         noted, self._noted = self._noted, []
         for at_s, kind, fields in noted:
             event = kind(
-                event_id=new_id(),
+                event_id=self._ids.next().decode(),
                 at_s=at_s,
                 service=self._identity.service,
                 instance=self._identity.instance,

@@ -15,14 +15,12 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.commands import ChatMessage, CountTokens
 from schemas.errors import ContextExceeded
-from schemas.nodes import NodeLease, ServedModel
 from schemas.replies import TokenCount
+from services.chassis.directory import Serving
 from services.chassis.logs import get_logger
 
 TEMPLATE_TOKENS_PER_MESSAGE = 32
 COUNT_TIMEOUT_S = 0.6
-
-Serving = dict[str, list[tuple[NodeLease, ServedModel]]]
 
 log = get_logger("router.context")
 
