@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from services.aggregator.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
+from services.aggregator.strategies.log_odds import log_odds_weight
 from services.aggregator.strategies.majority import majority
-from services.aggregator.strategies.weighted import log_odds_weight, smoothed_accuracy, weighted
+from services.aggregator.strategies.weighted import smoothed_accuracy, weighted
 
 MANY = 10**7
 

@@ -1,0 +1,66 @@
+"""How often two agents gave the same answer: what can be learnt of agents without knowing what was right.
+
+Predict first, update after, as with histories: a question is decided with the agreement on other
+questions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from schemas.message import Part
+
+Pair = frozenset[str]
+"""Two agents, in no order."""
+
+SMOOTHING = 4.0
+"""How many questions on which two agents agree as by chance are imagined before the real ones."""
+
+
+class Agreement(Part):
+    """Of `both` questions that two agents answered, they gave the same answer to `agreed`.
+
+    A question on which one of them abstained is in neither.
+    """
+
+    agreed: Annotated[int, Field(ge=0)] = 0
+    both: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _no_more_agreed_than_answered(self) -> Self:
+        if self.agreed > self.both:
+            raise ValueError("agreed is greater than both")
+        return self
+
+    def after(self, *, same: bool) -> Agreement:
+        """This agreement and one more question that both answered."""
+        return Agreement(agreed=self.agreed + same, both=self.both + 1)
+
+    def beyond_chance(self, options: int) -> float:
+        """`(K p - 1) / (K - 1)`, p the agreement rate: 1 if always, 0 as by chance, less below that.
+
+        Shrunk towards 0 by `SMOOTHING` imagined questions; 0 if the two have never met.
+        """
+        above = (options * self.agreed - self.both) / (options - 1)
+        return above / (self.both + SMOOTHING)
+
+
+NEVER_MET = Agreement()
+
+
+def agreements(questions: Iterable[Mapping[str, str | None]]) -> dict[Pair, Agreement]:
+    """The agreement of every two agents over questions, each given as the normalised answer by agent.
+
+    Who abstained (None) meets nobody on that question. The questions should have the same number of options.
+    """
+    counted: dict[Pair, Agreement] = {}
+    for answers in questions:
+        given = [(agent, answer) for agent, answer in answers.items() if answer is not None]
+        for (one, its), (other, theirs) in combinations(given, 2):
+            pair = frozenset((one, other))
+            counted[pair] = counted.get(pair, NEVER_MET).after(same=its == theirs)
+    return counted

@@ -1,0 +1,86 @@
+"""Optimal weights without labels (Ai et al. 2025, arXiv:2510.01499): accuracies fitted to agreement rates.
+
+If agents err independently, and all wrong options are equally likely, two agents agree with
+probability p_ij such that
+
+    (K p_ij - 1)/(K-1) = z_i z_j,    z_i = (K x_i - 1)/(K-1)
+
+so from three agents on their accuracies x follow from their agreement alone, but for one sign: it is
+taken that agents are, on the whole, better than chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from schemas.replies import Decision
+from services.aggregator.agreement import Agreement, Pair
+from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.log_odds import never_certain, vote_by_accuracy
+
+MOST_SWEEPS = 200
+_SETTLED_WITHIN = 1e-8
+"""The fit ends when no z moves by more than this in a sweep."""
+
+
+def ow_l(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+    """Every agent that has an answer votes with the log-odds of its fitted accuracy.
+
+    An agent that is not one of three that have all met cannot be fitted: it is taken to be at chance,
+    and weighs 0. If that holds for all that vote, as without any agreement, the decision is the majority's.
+    """
+    options = context.options_for(ballots)
+    fitted = fit_accuracies(context.agreement, options)
+    accuracies = {ballot.agent: never_certain(fitted.get(ballot.agent, 1 / options)) for ballot in ballots}
+    return vote_by_accuracy("ow_l", ballots, accuracies, context)
+
+
+def fit_accuracies(agreement: Mapping[Pair, Agreement], options: int) -> dict[str, float]:
+    """The accuracy of each agent that is one of three that have all met; of no other.
+
+    Least squares over the pairs, `sum n_ij (c_ij - z_i z_j)^2`: c_ij is the pair's agreement beyond
+    chance, n_ij the number of questions that both answered. Each z in turn takes its best value, which
+    is a division, until they settle; so the sum falls with every step.
+    """
+    met = {pair: each for pair, each in agreement.items() if each.both}
+    neighbours: dict[str, set[str]] = {}
+    for one, other in met:
+        neighbours.setdefault(one, set()).add(other)
+        neighbours.setdefault(other, set()).add(one)
+    fitted = sorted(agent for agent in neighbours if _is_of_three(agent, neighbours))
+
+    pulls: dict[str, list[tuple[str, float, float]]] = {agent: [] for agent in fitted}
+    for agent in fitted:
+        for other in sorted(neighbours[agent].intersection(fitted)):
+            pair = met[frozenset((agent, other))]
+            pulls[agent].append((other, float(pair.both), pair.beyond_chance(options)))
+    z = _settle(pulls, options)
+    return {agent: (1 + (options - 1) * z[agent]) / options for agent in fitted}
+
+
+def _is_of_three(agent: str, neighbours: Mapping[str, set[str]]) -> bool:
+    return any(other in neighbours[one] for one, other in combinations(neighbours[agent], 2))
+
+
+def _settle(pulls: Mapping[str, Sequence[tuple[str, float, float]]], options: int) -> dict[str, float]:
+    """The z of least squares. `pulls` has, for each agent, the others it met as (agent, n, c)."""
+    least = -1 / (options - 1)
+    z = {agent: _start(others) for agent, others in pulls.items()}
+    for _ in range(MOST_SWEEPS):
+        moved = 0.0
+        for agent, others in pulls.items():
+            along = math.fsum(n * c * z[other] for other, n, c in others)
+            square = math.fsum(n * z[other] ** 2 for other, n, _ in others)
+            best = min(max(along / square, least), 1.0) if square else 0.0
+            moved = max(moved, abs(best - z[agent]))
+            z[agent] = best
+        if moved < _SETTLED_WITHIN:
+            break
+    return z
+
+
+def _start(others: Sequence[tuple[str, float, float]]) -> float:
+    """Where the fit begins: better than chance if the agent agrees with others more often than by chance."""
+    return math.sqrt(max(0.0, max(c for _, _, c in others)))
