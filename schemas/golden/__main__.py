@@ -12,31 +12,47 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from schemas.activations import Frame
+from schemas.golden.frames import FRAMES
 from schemas.golden.samples import SAMPLES
 from schemas.message import Message
 
 FOLDER = Path(__file__).parent
+EVERYTHING: dict[str, Message | Frame] = {**SAMPLES, **FRAMES}
+SUFFIXES = (".json", ".bin")
 
 
-def render(message: Message) -> str:
-    """The wire form of a message, indented for reading."""
-    return json.dumps(json.loads(message.to_bytes()), indent=2, ensure_ascii=False) + "\n"
+def file_name(name: str, sample: Message | Frame) -> str:
+    """The file of a sample: messages are JSON, frames are bytes."""
+    return f"{name}.bin" if isinstance(sample, Frame) else f"{name}.json"
 
 
-def differences(folder: Path, samples: Mapping[str, Message]) -> list[str]:
+def render(sample: Message | Frame) -> bytes:
+    """What goes over the wire; a message's is indented for reading."""
+    if isinstance(sample, Frame):
+        return sample.to_bytes()
+    return (json.dumps(json.loads(sample.to_bytes()), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def differences(folder: Path, samples: Mapping[str, Message | Frame]) -> list[str]:
     """The names of files in `folder` that are missing, different or without a sample."""
-    found = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-    expected = {name: render(message) for name, message in samples.items()}
+    found = {path.name: path.read_bytes() for path in _golden_files(folder)}
+    expected = {file_name(name, sample): render(sample) for name, sample in samples.items()}
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 
 
-def write(folder: Path, samples: Mapping[str, Message]) -> None:
+def write(folder: Path, samples: Mapping[str, Message | Frame]) -> None:
     """Makes the files in `folder` what the samples say; a file without a sample goes."""
-    for path in folder.glob("*.json"):
-        if path.stem not in samples:
+    contents = {file_name(name, sample): render(sample) for name, sample in samples.items()}
+    for path in _golden_files(folder):
+        if path.name not in contents:
             path.unlink()
-    for name, message in samples.items():
-        (folder / f"{name}.json").write_text(render(message), encoding="utf-8")
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
+def _golden_files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix in SUFFIXES]
 
 
 def main() -> int:
@@ -44,11 +60,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m schemas.golden", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the files")
     arguments = parser.parse_args()
-    differing = differences(FOLDER, SAMPLES)
+    differing = differences(FOLDER, EVERYTHING)
     if arguments.write:
-        write(FOLDER, SAMPLES)
+        write(FOLDER, EVERYTHING)
     for name in differing:
-        sys.stdout.write(f"{'written' if arguments.write else 'differs'}: {name}.json\n")
+        sys.stdout.write(f"{'written' if arguments.write else 'differs'}: {name}\n")
     return 1 if differing and not arguments.write else 0
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.errors import ErrorBody
 from schemas.events import ANY_EVENT, Event
-from schemas.golden.__main__ import FOLDER, differences, write
+from schemas.golden.__main__ import EVERYTHING, FOLDER, differences, write
 from schemas.golden.samples import SAMPLES
 from schemas.message import Message, Part
 
@@ -49,7 +49,7 @@ def parts_of(value: object) -> Iterator[BaseModel]:
 
 
 def test_the_wire_format_is_that_of_the_golden_files() -> None:
-    assert differences(FOLDER, SAMPLES) == [], (
+    assert differences(FOLDER, EVERYTHING) == [], (
         "the wire format has changed: if that is meant, write the golden files with "
         "`uv run python -m schemas.golden --write` and look at the difference"
     )
@@ -137,13 +137,15 @@ def test_no_event_has_room_for_a_prompt_or_an_answer() -> None:
 
 
 def test_a_changed_a_missing_and_a_surplus_file_are_each_named_and_written_away(tmp_path: Path) -> None:
-    write(tmp_path, SAMPLES)
-    assert differences(tmp_path, SAMPLES) == []
+    write(tmp_path, EVERYTHING)
+    assert differences(tmp_path, EVERYTHING) == []
 
     (tmp_path / "accepted.json").write_text("{}\n")
     (tmp_path / "gather.json").unlink()
     (tmp_path / "telegram.json").write_text("{}\n")
-    assert differences(tmp_path, SAMPLES) == ["accepted", "gather", "telegram"]
+    (tmp_path / "frame_f32.bin").write_bytes(b"")
+    surplus = ["accepted.json", "frame_f32.bin", "gather.json", "telegram.json"]
+    assert differences(tmp_path, EVERYTHING) == surplus
 
-    write(tmp_path, SAMPLES)
-    assert differences(tmp_path, SAMPLES) == []
+    write(tmp_path, EVERYTHING)
+    assert differences(tmp_path, EVERYTHING) == []

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from schemas.errors import ModelUnusable
 from services.engine.batch import Batch
-from services.engine.model import Model
+from services.engine.hidden_tap import HiddenTap
+from services.engine.model import Weights
 
 Logits = npt.NDArray[np.float32]
 
@@ -34,20 +35,26 @@ class Context:
 
     def __init__(
         self,
-        model: Model,
+        model: Weights,
         *,
         slots: int,
         context_tokens: int,
         batch_tokens: int,
         threads: int,
         exact: bool = True,
+        tap: HiddenTap | None = None,
     ) -> None:
         """`exact`: a sequence's numbers do not depend on its neighbours in the batch, nor on how its prompt
-        was cut (with Q8_0 weights, on the CPU). Raises ModelUnusable where there is no memory for it."""
+        was cut (with Q8_0 weights, on the CPU). `tap`: takes the hidden states, and no logits are computed.
+        Raises ModelUnusable where there is no memory for it."""
         self.model = model
+        self._tap = tap
         _require_memory(model, slots * context_tokens)
         params = _parameters(slots, context_tokens, batch_tokens, threads)
         params.type_k, params.type_v = cache_types(model) if exact else (F16, F16)
+        if tap:
+            params.cb_eval = tap.callback
+            params.n_outputs_max = batch_tokens
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
             size = f"{slots} sequences of {context_tokens} tokens"
@@ -75,7 +82,7 @@ class Context:
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, keep or -1, -1))
 
 
-def cache_types(model: Model) -> tuple[int, int]:
+def cache_types(model: Weights) -> tuple[int, int]:
     """Types of keys and values that make attention exact; equal ones where the architecture has no others."""
     architecture = model.header.text("general.architecture")
     if model.header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
@@ -83,13 +90,13 @@ def cache_types(model: Model) -> tuple[int, int]:
     return (F16, BF16) if _head_size(model) % Q8_0_BLOCK else (Q8_0, F16)
 
 
-def cache_bytes_per_token(model: Model) -> float:
+def cache_bytes_per_token(model: Weights) -> float:
     """What one token takes in the cache of an exact context."""
     numbers = _head_size(model) * int(llama_cpp.llama_model_n_head_kv(model.handle)) * model.layers
     return numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types(model)))
 
 
-def _require_memory(model: Model, cells: int) -> None:
+def _require_memory(model: Weights, cells: int) -> None:
     """Raises ModelUnusable for a cache larger than the machine's memory: the system would grant it, and end
     the process when it is filled."""
     needed = cells * cache_bytes_per_token(model)
@@ -99,7 +106,7 @@ def _require_memory(model: Model, cells: int) -> None:
         raise ModelUnusable(f"the cache of the model {model.path} needs {sizes}")
 
 
-def _head_size(model: Model) -> int:
+def _head_size(model: Weights) -> int:
     """The length of a key; 1 where heads differ in size from layer to layer."""
     architecture = model.header.text("general.architecture")
     stated = model.header.integer(f"{architecture}.attention.key_length")

@@ -24,6 +24,7 @@ from services.engine.prompt import Prompt
 from services.engine.sampler import new_sampler
 from services.engine.scheduler import Scheduler
 from services.engine.sequence import Sequence
+from services.engine.slicing import SLICE_PREFIX
 from services.engine.templates import ChatTemplate
 
 CONTEXT_TOKENS_CAP = 4096
@@ -78,6 +79,7 @@ class Engine:
         _check_numbers(slots, context_tokens, batch_tokens, threads)
         model = Model(path, gpu_layers=gpu_layers)
         try:
+            _require_whole(model)
             template = _template_of(model)
             room = min(model.trained_context_tokens, context_tokens or CONTEXT_TOKENS_CAP)
             batch_tokens = max(min(batch_tokens, room), slots)
@@ -186,6 +188,12 @@ def sensible_threads(weights_bytes: int) -> int:
 def usable_cores() -> int:
     """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _require_whole(model: Model) -> None:
+    if any(key.startswith(SLICE_PREFIX) for key in model.header.metadata):
+        reason = "it is a slice of a model, for a stage of a pipeline"
+        raise ModelUnusable(f"the model file {model.path} is not usable: {reason}")
 
 
 def _template_of(model: Model) -> ChatTemplate:

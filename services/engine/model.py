@@ -30,8 +30,8 @@ def start_backend() -> None:
     llama_cpp.llama_backend_init()
 
 
-class Model:
-    """Weights and vocabulary of one checked GGUF file. Tokenizing is thread-safe; close() is not."""
+class Weights:
+    """The weights of one checked GGUF file: a whole model, or a slice of its layers."""
 
     def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
         """Raises ModelUnusable with a sentence that names the file and what is wrong with it."""
@@ -47,12 +47,6 @@ class Model:
             raise ModelUnusable(f"llama.cpp cannot load the model file {path}: {reason}")
         self.vocab = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        tokens = self.header.array("tokenizer.ggml.tokens")
-        self.longest_token_bytes = max(1, tokens.longest_bytes if tokens else 1)
-        self._add_bos: bool = llama_cpp.llama_vocab_get_add_bos(self.vocab)
-        self._check_can_generate()
-        self.bos_text = self._special_text(llama_cpp.llama_vocab_bos(self.vocab))
-        self.eos_text = self._special_text(llama_cpp.llama_vocab_eos(self.vocab))
 
     def close(self) -> None:
         """Frees the weights; nothing else may be called afterwards."""
@@ -64,6 +58,11 @@ class Model:
     def layers(self) -> int:
         """How many layers the model has."""
         return int(llama_cpp.llama_model_n_layer(self.handle))
+
+    @property
+    def width(self) -> int:
+        """How many numbers a hidden state has."""
+        return int(llama_cpp.llama_model_n_embd(self.handle))
 
     @property
     def trained_context_tokens(self) -> int:
@@ -79,6 +78,20 @@ class Model:
     def weights_bytes(self) -> int:
         """The size of all tensors."""
         return int(llama_cpp.llama_model_size(self.handle))
+
+
+class Model(Weights):
+    """A whole model, with the vocabulary to generate text. Tokenizing is thread-safe; close() is not."""
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
+        """Raises ModelUnusable with a sentence that names the file and what is wrong with it."""
+        super().__init__(path, gpu_layers=gpu_layers)
+        tokens = self.header.array("tokenizer.ggml.tokens")
+        self.longest_token_bytes = max(1, tokens.longest_bytes if tokens else 1)
+        self._add_bos: bool = llama_cpp.llama_vocab_get_add_bos(self.vocab)
+        self._check_can_generate()
+        self.bos_text = self._special_text(llama_cpp.llama_vocab_bos(self.vocab))
+        self.eos_text = self._special_text(llama_cpp.llama_vocab_eos(self.vocab))
 
     def tokenize(self, text: str) -> Tokens:
         """The tokens of a text, control tokens such as <|im_end|> recognised, after the beginning-of-sequence

@@ -1,0 +1,35 @@
+"""One frame of every dtype, and one without tokens: what the golden .bin files hold."""
+
+from __future__ import annotations
+
+import struct
+
+from schemas.activations import Dtype, Flags, Frame
+
+WIDTH = 32
+
+
+def sample(position: int, count: int, dtype: Dtype, payload: bytes, flags: Flags = Flags.NONE) -> Frame:
+    """A frame of one sequence on its way to the second stage."""
+    return Frame(
+        epoch=3,
+        pipeline=0x0123_4567_89AB_CDEF,
+        stage=1,
+        sequence=7,
+        position=position,
+        count=count,
+        width=WIDTH,
+        dtype=dtype,
+        payload=payload,
+        flags=flags,
+    )
+
+
+FRAMES: dict[str, Frame] = {
+    "frame_f32": sample(0, 2, Dtype.F32, struct.pack("<64f", *(n / 4 - 8 for n in range(2 * WIDTH)))),
+    "frame_f16": sample(
+        2, 1, Dtype.F16, struct.pack("<32e", *(n / 4 - 4 for n in range(WIDTH))), Flags.WANTS_TOKEN
+    ),
+    "frame_q8_0": sample(3, 1, Dtype.Q8_0, struct.pack("<e32b", 0.25, *range(-16, 16)), Flags.WANTS_TOKEN),
+    "frame_end": sample(4, 0, Dtype.F32, b"", Flags.ENDS_SEQUENCE),
+}
