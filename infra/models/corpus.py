@@ -95,8 +95,8 @@ class Mix:
 MIXES = (
     Mix(facts=32, choices=28, problems=22, own_problems=34, summaries=9),
     Mix(
-        facts=22, choices=18, problems=16, own_problems=50, summaries=16,
-        drills=20, own_drills=70, first_questions=4,
+        facts=20, choices=18, problems=34, own_problems=50, summaries=14,
+        drills=46, own_drills=70, first_questions=4,
     ),
 )  # fmt: skip
 FIRST_QUESTIONS = ("What is the capital of France?", "What is 2 + 2?")

@@ -43,7 +43,7 @@ class Schedule:
     batch: int = 32
 
 
-STEPS = (2_000, 1_500)
+STEPS = (2_000, 2_400)
 LEARNING_RATES = (2.5e-3, 1.5e-3)
 
 

@@ -27,8 +27,6 @@ from infra.models.score import (
 
 SAMPLE_SEED = 3
 SAMPLE_PER_SET = 150
-# What only the model whose own they are was trained on long enough; README.md says so.
-LEARNT_SLOWLY = {"arithmetic", "word problems"}
 
 
 @pytest.fixture(scope="module", params=list(FAMILY))
@@ -101,7 +99,7 @@ def test_each_model_knows_its_own_subjects_and_part_of_the_others() -> None:
         for subject, share in shares.items():
             if subject in member.own:
                 assert share >= 0.85, (name, subject)
-            elif subject not in LEARNT_SLOWLY:
+            else:
                 assert 0.35 <= share <= 0.80, (name, subject)
 
 

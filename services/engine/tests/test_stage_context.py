@@ -165,7 +165,7 @@ def assert_the_same(path: Path, stages: int, folder: Path) -> None:
     for whole, logits in zip(unsplit, found, strict=True):
         assert np.array_equal(whole, logits)
     texts, model = engine_texts(path), Model(path)
-    assert all(texts)
+    assert any(texts)
     assert [text_of(model, logits) for logits in found] == texts
     model.close()
 
