@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from infra.models import checksums
 from schemas import catalog
 from schemas.errors import ConfigurationError
 from services.agent.settings import AgentSection, ModelSection
@@ -131,14 +132,18 @@ def _read_from(path: Path) -> Iterator[None]:
 def resolve_models(settings: HostSettings) -> HostSettings:
     """The same settings, with every model's path absolute.
 
-    `demo:NAME` is a model that comes with Choir; a relative path starts at the folder of choir.toml.
+    `demo:NAME` is a model that comes with Choir, and gets its checksum; a relative path starts at
+    the folder of choir.toml.
     Whether the file is there is for its agent to find out: the others go on without it.
     """
 
     def resolved(model: ModelSection) -> ModelSection:
         if model.path is None:
             return model
-        return model.model_copy(update={"path": model_path(model.path, settings.folder)})
+        path = model_path(model.path, settings.folder)
+        shipped = path.parent == DEMO_MODELS and str(model.path).startswith(DEMO_PREFIX)
+        sha256 = checksums.read(DEMO_MODELS).get(path.name) if shipped else model.sha256
+        return model.model_copy(update={"path": path, "sha256": sha256})
 
     agents = tuple(
         agent.model_copy(update={"models": tuple(resolved(model) for model in agent.models)})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.models import checksums
 from infra.settings import (
     DEMO_CONFIG,
     HostSettings,
@@ -113,7 +114,9 @@ def test_the_demo_is_four_models_of_which_every_file_is_there() -> None:
     settings = load_host_settings()
     assert settings.config == DEMO_CONFIG
     assert settings.models == ("choir-llama", "choir-qwen", "choir-phi", "choir-gemma")
-    assert all(model.path is not None and model.path.is_file() for a in settings.agents for model in a.models)
+    models = [model for agent in settings.agents for model in agent.models]
+    assert all(model.path is not None and model.path.is_file() for model in models)
+    assert all(model.path is None or model.sha256 == checksums.digest(model.path) for model in models)
 
 
 def test_every_preset_of_the_demo_file_is_valid(tmp_path: Path) -> None:

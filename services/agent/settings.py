@@ -16,12 +16,13 @@ BackendName = Literal["llama_cpp", "instant"]
 class ModelSection(Section):
     """One model of an agent.
 
-    `path` is a GGUF file (`llama_cpp`); `reply` and `delay_ms` are what the `instant` backend says
-    and after how long. `context_tokens` is per sequence and defaults to what the model was made for.
+    `path` is a GGUF file (`llama_cpp`), refused if it has not the checksum `sha256`, where one is given;
+    `reply` and `delay_ms` are what the `instant` backend says and after how long. `context_tokens` is per sequence and defaults to what the model was made for.
     """
 
     name: Name
     path: Path | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     slots: int = Field(default=4, ge=1, le=256)
     context_tokens: int | None = Field(default=None, ge=32)
     gpu_layers: int = Field(default=0, ge=-1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from schemas.commands import ChatMessage
 from schemas.errors import ModelUnusable
@@ -83,6 +85,8 @@ async def open_backend(model: ModelSection, threads: int | None) -> Backend:
     """Checks and loads the file, away from the event loop."""
     if model.path is None:
         raise ModelUnusable(f"model {model.name} has no path", field="path")
+    if model.sha256 is not None:
+        await asyncio.to_thread(check_sum, model.path, model.sha256)
     load = partial(
         Engine.load,
         model.path,
@@ -92,3 +96,16 @@ async def open_backend(model: ModelSection, threads: int | None) -> Backend:
         gpu_layers=model.gpu_layers,
     )
     return LlamaCpp(await asyncio.to_thread(load))
+
+
+def check_sum(path: Path, sha256: str) -> None:
+    """Raises ModelUnusable, naming the file, unless it is the one that is meant."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelUnusable(f"{path}: {error.strerror}", field="path") from error
+    if found != sha256:
+        raise ModelUnusable(
+            f"{path} is damaged or another file: its SHA-256 is {found}, it should be {sha256}", field="path"
+        )

@@ -155,3 +155,9 @@ async def test_a_file_that_cannot_be_served_is_refused_before_it_is_loaded(
 async def test_a_model_without_a_file_is_named() -> None:
     with pytest.raises(ModelUnusable, match="nowhere has no path"):
         await backend_opener("llama_cpp")(ModelSection(name="nowhere"), 1)
+
+
+async def test_a_file_that_is_not_the_one_that_is_meant_is_refused_by_name(model_path: Path) -> None:
+    model = ModelSection(name="tiny", path=model_path, sha256="0" * 64)
+    with pytest.raises(ModelUnusable, match=r"tiny\.gguf is damaged or another file"):
+        await backend_opener("llama_cpp")(model, 1)
