@@ -16,8 +16,9 @@ BackendName = Literal["llama_cpp", "instant"]
 class ModelSection(Section):
     """One model of an agent.
 
-    `path` is a GGUF file (`llama_cpp`), refused if it has not the checksum `sha256`, where one is given;
-    `reply` and `delay_ms` are what the `instant` backend says and after how long. `context_tokens` is per sequence and defaults to what the model was made for.
+    `path` is a GGUF file (`llama_cpp`), refused if it has not the checksum `sha256`, where one is given.
+    `reply` and `delay_ms` are what the `instant` backend says and after how long. `context_tokens` is per
+    sequence and defaults to what the model was made for.
     """
 
     name: Name
