@@ -36,6 +36,12 @@ STOP_DEADLINE_S = 8.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure() -> None:
+    """A test run in the background of a shell starts with SIGINT ignored, and so would all that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class ServiceProcess:
     """A service in a process of its own, with its output in a file."""
 
