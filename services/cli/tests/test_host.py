@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.models.checksums import model_path
 from infra.models.family import FAMILY
 from services.cli.demo.questions import QUESTIONS, STRATEGIES
 from services.cli.log_lines import as_json
@@ -86,9 +85,6 @@ def test_a_line_that_is_no_document_becomes_one() -> None:
     assert (document["event"], document["instance"]) == ("Traceback (most recent call last):", "router-1")
 
 
-@pytest.mark.skipif(
-    not all(model_path(name).is_file() for name in FAMILY), reason="the demo models are not in infra/models"
-)
 def test_the_demo_prints_one_document_whatever_else_runs_here(tmp_path: Path) -> None:
     # Given an environment that points to another mesh
     outcome = subprocess.run(
