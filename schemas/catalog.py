@@ -197,14 +197,15 @@ ACCESS: tuple[Access, ...] = (
             s.ALL_DEAD, s.ALL_EVENTS,
         ),
         subscribes=(
-            s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS,
+            s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS, s.SHARD,
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
         reads=(s.COMMANDS_STREAM, s.ANSWERS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM),
         deletes=(s.COMMANDS_STREAM,),
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
-        buckets_read=(s.NODES_BUCKET,),
+        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
+        buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
     ),
     Access(
         "agent",
@@ -221,6 +222,18 @@ ACCESS: tuple[Access, ...] = (
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.SCORES_BUCKET,),
         buckets_written=(s.NODES_BUCKET, s.SCORES_BUCKET, s.FEEDBACK_BUCKET),
+    ),
+    Access(
+        "shard_stage",
+        publishes=(
+            s.ALL_STAGES, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_STAGE_SIGNALS,
+            s.ALL_DEAD, s.ALL_EVENTS,
+        ),
+        subscribes=(s.ALL_STAGES, s.ALL_STAGE_SIGNALS, s.ALL_CANCELS, s.ALL_COUNTS),
+        pulls=(s.COMMANDS_STREAM,),
+        reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM, s.ACTIVATIONS_STREAM),
+        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
+        buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
     ),
 )  # fmt: skip
 
@@ -244,5 +257,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.NODES, "router", "-", "NodesReply", "all live service instances"),
     Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
     Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance"),
+    Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
 )  # fmt: skip

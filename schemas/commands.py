@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.message import Message, Name, Part, RequestId, field_error
+from schemas.pipelines import Partition
 from schemas.sampling import Sampling
 from schemas.subjects import Priority, encode_token
 
@@ -36,7 +37,8 @@ class Ask(Message):
     decided by each of `strategies` (`majority` if empty). `choices` are the options of a closed
     question; `answer_kind` says how answers are read before voting. The result is decided when all
     members, or `quorum` of them, have answered, or `timeout_s` is over. `request_id` is the
-    client's idempotency key: the same request under the same id is one request.
+    client's idempotency key: the same request under the same id is one request. `partition` says how a
+    pipeline of stages works on a long prompt; without it the pipeline's plan says so.
     """
 
     request_id: RequestId | None = None
@@ -52,6 +54,7 @@ class Ask(Message):
     sampling: Sampling = Sampling()
     timeout_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 60.0
     priority: Priority = "interactive"
+    partition: Partition | None = None
     stream: bool = False
 
     @model_validator(mode="after")
@@ -78,7 +81,9 @@ class Ask(Message):
     @cached_property
     def fingerprint(self) -> str:
         """What makes two asks the same request: everything but the id and how the reply is delivered."""
-        canonical = self.model_dump_json(exclude={"request_id", "stream", "timeout_s", "priority"})
+        canonical = self.model_dump_json(
+            exclude={"request_id", "stream", "timeout_s", "priority", "partition"}
+        )
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
@@ -96,6 +101,7 @@ class Generate(Message):
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
     sampling: Sampling
     priority: Priority = "interactive"
+    partition: Partition | None = None
     stream: bool = False
     fingerprint: str
     accepted_at_s: float
@@ -120,6 +126,7 @@ class Gather(Message):
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
     sampling: Sampling
     priority: Priority = "interactive"
+    partition: Partition | None = None
     stream: bool = False
     fingerprint: str
     accepted_at_s: float
@@ -135,6 +142,7 @@ class Gather(Message):
             messages=self.messages,
             sampling=self.sampling,
             priority=self.priority,
+            partition=self.partition,
             stream=self.stream,
             fingerprint=self.fingerprint,
             accepted_at_s=self.accepted_at_s,

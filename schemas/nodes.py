@@ -8,6 +8,7 @@ from pydantic import Field
 
 from schemas.errors import ErrorBody
 from schemas.message import Message, Name, Part
+from schemas.pipelines import StageOffer
 
 NodeState = Literal["starting", "ready", "broken", "draining"]
 
@@ -55,4 +56,5 @@ class NodeLease(Message):
     memory_used_bytes: int = 0
     host_memory_free_bytes: int = 0
     gpus: tuple[Gpu, ...] = ()
+    stage: StageOffer | None = None
     problem: ErrorBody | None = None

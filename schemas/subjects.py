@@ -53,6 +53,7 @@ FEEDBACK = "choir.feedback"
 NODES = "choir.nodes"
 MODELS = "choir.models"
 STATUS = "choir.status"
+SHARD = "choir.shard"
 
 # --- streams ----------------------------------------------------------------------------
 
@@ -148,6 +149,16 @@ def dead(service: str, request_id: str) -> str:
     return f"choir.dead.{service}.{request_id}"
 
 
+def stage(pipeline: int, stage_: int) -> str:
+    """Where frames for one stage of a pipeline travel; the log that a replacement reads."""
+    return f"choir.stage.{pipeline}.{stage_}"
+
+
+def stages_of(pipeline: int) -> str:
+    """Everything that travels between the stages of a pipeline."""
+    return f"choir.stage.{pipeline}.*"
+
+
 # --- signals between services: core NATS, never stored -----------------------------------
 
 ALL_CANCELS = "choir.signal.cancel.*"
@@ -164,6 +175,14 @@ def count_tokens(model: str) -> str:
 
 
 ALL_COUNTS = "choir.count.*"
+
+ALL_STAGE_SIGNALS = "choir.signal.stage.*"
+
+
+def stage_signal(pipeline: int) -> str:
+    """Heartbeats of the stages of a pipeline: faster than leases, so that a standby notices a death soon."""
+    return f"choir.signal.stage.{pipeline}"
+
 
 # --- consumers --------------------------------------------------------------------------
 
@@ -203,6 +222,11 @@ def bucket_updates(bucket: str) -> str:
 def key_of_update(subject: str) -> str:
     """The key in a subject of `bucket_updates`."""
     return subject.split(".", 2)[2]
+
+
+def pipeline_key(model: str) -> str:
+    """The key of a model's placement plan."""
+    return encode_token(model)
 
 
 def score_key(agent: str) -> str:

@@ -20,6 +20,7 @@ from schemas.events import (
 )
 from schemas.message import Message
 from schemas.nodes import Gpu, NodeLease, ServedModel
+from schemas.pipelines import PipelinePlan, Shard, Shardable, ShardReply, StageHeld, StageOffer, StagePlan
 from schemas.replies import (
     Accepted,
     Answer,
@@ -126,6 +127,54 @@ UNDECIDED = Decision(
     scores={},
     abstained=("choir-bass",),
 )
+SHARDABLE = Shardable(
+    name="llama3.2:3b",
+    sha256="5d" * 32,
+    architecture="llama",
+    layers=4,
+    cuts=(1, 2, 3),
+    width=3_072,
+    context_tokens=8_192,
+    layer_bytes=(100_000_000,) * 4,
+    first_bytes=400_000_000,
+    last_bytes=400_000_000,
+    cell_bytes=4_096,
+    layer_ms=1.5,
+    last_ms=4.0,
+)
+SHARD = Shard(
+    model="llama3.2:3b",
+    stages=2,
+    assign=("alpha", "beta"),
+    force=True,
+    dtype="f16",
+    partition="tokenwise",
+    slots=8,
+    context_tokens=4_096,
+)
+PLAN = PipelinePlan(
+    model="llama3.2:3b",
+    number=7_204_113,
+    epoch=3,
+    sha256="5d" * 32,
+    architecture="llama",
+    layers=4,
+    width=3_072,
+    slots=8,
+    context_tokens=4_096,
+    dtype="f16",
+    partition="tokenwise",
+    stages=(
+        StagePlan(instance="shard_stage-1", host="alpha", first_layer=0, end_layer=2, predicted_ms=3.0),
+        StagePlan(instance="shard_stage-2", host="beta", first_layer=2, end_layer=4, predicted_ms=7.0),
+    ),
+    predicted_ms=10.4,
+    whole_ms=10.0,
+    wanted=SHARD,
+    made_by="shard_stage-2",
+    made_at_s=ACCEPTED_AT_S,
+    why="shard_stage-2 takes the place of shard_stage-3, which fell silent",
+)
 LEASE = NodeLease(
     service="agent",
     instance="agent-1",
@@ -169,6 +218,15 @@ LEASE = NodeLease(
         ),
     ),
     problem=ErrorBody(code="model_unusable", message="one of two models cannot be served"),
+    stage=StageOffer(
+        models=(SHARDABLE,),
+        memory_bytes=8_000_000_000,
+        threads=2,
+        hop_ms=0.2,
+        held=StageHeld(
+            model="llama3.2:3b", epoch=3, stage=1, first_layer=2, end_layer=4, ready=True, step_ms=7.1
+        ),
+    ),
 )
 
 ROUTER = {
@@ -196,6 +254,7 @@ GATHER = Gather(
     messages=CONVERSATION,
     sampling=SAMPLING,
     priority="batch",
+    partition="adaptive",
     stream=True,
     fingerprint=FINGERPRINT,
     accepted_at_s=ACCEPTED_AT_S,
@@ -218,6 +277,7 @@ SAMPLES: dict[str, Message] = {
         sampling=SAMPLING,
         timeout_s=30.0,
         priority="batch",
+        partition="tokenwise",
     ),
     "ask_shortest": Ask(prompt="What is the capital of France?"),
     "generate": Generate(
@@ -228,6 +288,7 @@ SAMPLES: dict[str, Message] = {
         messages=CONVERSATION,
         sampling=GRAMMAR_SAMPLING,
         priority="interactive",
+        partition="layerwise",
         stream=True,
         fingerprint=FINGERPRINT,
         accepted_at_s=ACCEPTED_AT_S,
@@ -239,6 +300,7 @@ SAMPLES: dict[str, Message] = {
     "cancel": Cancel(request_id=REQUEST),
     "feedback": Feedback(request_id=REQUEST, correct="Paris"),
     "count_tokens": CountTokens(messages=CONVERSATION),
+    "shard": SHARD,
     # replies
     "answer": ANSWER,
     "answer_failed": FAILED_ANSWER,
@@ -301,6 +363,8 @@ SAMPLES: dict[str, Message] = {
     "error_reply": ErrorReply(error=UNKNOWN_MODEL),
     # nodes
     "node_lease": LEASE,
+    "pipeline_plan": PLAN,
+    "shard_reply": ShardReply(model="llama3.2:3b", plan=PLAN, summary="2 stages: 10.4 ms a token predicted"),
     # events
     "service_started": ServiceStarted(**AGENT, host="alpha", pid=4711),
     "service_stopped": ServiceStopped(**AGENT),

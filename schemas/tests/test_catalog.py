@@ -6,14 +6,14 @@ from itertools import combinations
 
 import pytest
 
-from schemas import catalog, commands, replies, subjects
+from schemas import catalog, commands, pipelines, replies, subjects
 from schemas.catalog import ACCESS, BUCKETS, ENDPOINTS, STREAMS, Access, Endpoint, StreamSpec
 from schemas.message import Message
 
 MODELS = ("llama3.2:3b", "llama3", "org/model", "*", ">", "模型")
 REQUEST = "r1"
 
-SIGNALS = (subjects.ALL_CANCELS, subjects.ALL_COUNTS)
+SIGNALS = (subjects.ALL_CANCELS, subjects.ALL_COUNTS, subjects.ALL_STAGE_SIGNALS)
 CONSUMERS = catalog.consumers(MODELS)
 STREAM_NAMES = {stream.name for stream in STREAMS}
 BUCKET_NAMES = {bucket.name for bucket in BUCKETS}
@@ -177,7 +177,8 @@ def test_a_service_may_touch_only_what_exists(access: Access) -> None:
     for subject in access.publishes:
         assert any(inside(subject, known) for known in (*kept, *SIGNALS)), subject
     for subject in access.subscribes:
-        assert any(inside(subject, known) for known in (*republished, *served, *SIGNALS)), subject
+        heard = (*republished, *served, *SIGNALS, subjects.ALL_STAGES)
+        assert any(inside(subject, known) for known in heard), subject
     assert set(access.pulls) <= {consumer.stream for consumer in CONSUMERS}
     assert set(access.reads) <= STREAM_NAMES
     assert {*access.buckets_read, *access.buckets_written} <= BUCKET_NAMES
@@ -199,8 +200,9 @@ def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endp
 
 @endpoints
 def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint) -> None:
-    assert endpoint.takes == "-" or issubclass(getattr(commands, endpoint.takes), Message)
-    assert issubclass(getattr(replies, endpoint.gives), Message)
+    contract = {**vars(commands), **vars(replies), **vars(pipelines)}
+    assert endpoint.takes == "-" or issubclass(contract[endpoint.takes], Message)
+    assert issubclass(contract[endpoint.gives], Message)
 
 
 @endpoints

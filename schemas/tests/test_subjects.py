@@ -55,6 +55,8 @@ ARGUMENTS = {
     "request_id": REQUEST,
     "round_": 2,
     "bucket": "choir_nodes",
+    "pipeline": 7_204_113,
+    "stage_": 1,
 }
 
 

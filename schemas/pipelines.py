@@ -1,0 +1,157 @@
+"""A model across nodes: what stage services offer, what is asked for, and the plan that joins them.
+
+The plan of a model lies in the bucket of pipelines under `subjects.pipeline_key(model)` and is only ever
+changed by compare-and-set, with the next epoch. Frames of another epoch than the plan's are ignored.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.message import Message, Name, Part, field_error
+
+MAX_STAGES = 32
+
+StageDtype = Literal["f32", "f16", "q8_0"]
+Partition = Literal["layerwise", "tokenwise", "adaptive"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0)]
+
+
+class Shardable(Part):
+    """A model of which a stage service can load any slice.
+
+    `cuts` are the layers at which a slice may begin, 0 not among them. `layer_bytes` has one entry for each
+    layer; `first_bytes` are the first slice's embeddings, `last_bytes` the last one's output matrix.
+    `cell_bytes` is what the keys and values of one token take in one layer. `layer_ms` and `last_ms` are
+    measured on this node: one layer, and norm and output matrix, for one token of one sequence.
+    """
+
+    name: Name
+    sha256: Sha256
+    architecture: str
+    layers: Annotated[int, Field(ge=1)]
+    cuts: tuple[int, ...]
+    width: Annotated[int, Field(ge=1)]
+    context_tokens: Annotated[int, Field(ge=1)]
+    layer_bytes: tuple[Bytes, ...]
+    first_bytes: Bytes
+    last_bytes: Bytes
+    cell_bytes: Bytes
+    layer_ms: Milliseconds
+    last_ms: Milliseconds
+
+
+class StageHeld(Part):
+    """The stage that an instance holds, of the plan with this epoch. `step_ms` is the median of a step."""
+
+    model: Name
+    epoch: int
+    stage: Annotated[int, Field(ge=0)]
+    first_layer: int
+    end_layer: int
+    ready: bool
+    step_ms: Milliseconds | None = None
+
+
+class StageOffer(Part):
+    """What a stage service has for pipelines: part of its lease. Without `held` it is free, or a standby.
+
+    `hop_ms` is the measured time of a frame to another service of the mesh.
+    """
+
+    models: tuple[Shardable, ...]
+    memory_bytes: Bytes
+    threads: Annotated[int, Field(ge=1)]
+    hop_ms: Milliseconds
+    held: StageHeld | None = None
+
+
+class Shard(Message):
+    """A model is to run as a pipeline of stages, on `choir.shard`.
+
+    `stages` is their number; without it the planner takes what is fastest. `assign` names the instances (or
+    hosts) of the stages in order. A split that only slows the model down is refused unless `force`.
+    `remove` ends the model's pipeline.
+    """
+
+    model: Name
+    stages: Annotated[int, Field(ge=1, le=MAX_STAGES)] | None = None
+    assign: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+    force: bool = False
+    dtype: StageDtype = "f32"
+    partition: Partition = "adaptive"
+    slots: Annotated[int, Field(ge=1, le=256)] = 8
+    context_tokens: Annotated[int, Field(ge=32)] | None = None
+    remove: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Shard:
+        if self.assign and self.stages not in (None, len(self.assign)):
+            raise field_error(
+                "assign", f"{len(self.assign)} nodes for {self.stages} stages: name one for each"
+            )
+        if len(set(self.assign)) != len(self.assign):
+            raise field_error("assign", "a node is named twice")
+        return self
+
+
+class StagePlan(Part):
+    """Layers `first_layer` to `end_layer` - 1, on one instance; `predicted_ms` is its step for one token."""
+
+    instance: Name
+    host: str
+    first_layer: Annotated[int, Field(ge=0)]
+    end_layer: Annotated[int, Field(ge=1)]
+    predicted_ms: Milliseconds
+
+
+class PipelinePlan(Message):
+    """Who holds which layers of a model. `number` names the pipeline in frames; it stays over epochs.
+
+    `predicted_ms` is the time of a token of a single stream, hops included; `whole_ms` is what the fastest
+    node that could hold the whole model would take, None if there is none. `wanted` is what was asked for,
+    for whoever plans anew.
+    """
+
+    model: Name
+    number: Annotated[int, Field(ge=1, lt=2**63)]
+    epoch: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+    architecture: str
+    layers: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    slots: Annotated[int, Field(ge=1, le=256)]
+    context_tokens: Annotated[int, Field(ge=32)]
+    dtype: StageDtype
+    partition: Partition
+    stages: Annotated[tuple[StagePlan, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    predicted_ms: Milliseconds
+    whole_ms: Milliseconds | None = None
+    wanted: Shard
+    made_by: Name
+    made_at_s: float
+    why: str
+
+    @model_validator(mode="after")
+    def _contiguous(self) -> PipelinePlan:
+        borders = [0, *(stage.end_layer for stage in self.stages)]
+        if [stage.first_layer for stage in self.stages] != borders[:-1] or borders[-1] != self.layers:
+            raise field_error("stages", "the stages do not cover the model's layers in order")
+        if any(start >= end for start, end in pairwise(borders)):
+            raise field_error("stages", "a stage has no layers")
+        if len({stage.instance for stage in self.stages}) != len(self.stages):
+            raise field_error("stages", "an instance holds two stages of one pipeline")
+        return self
+
+
+class ShardReply(Message):
+    """The plan that a `Shard` led to, None where a pipeline was removed, and a sentence about it."""
+
+    model: Name
+    plan: PipelinePlan | None = None
+    summary: str
