@@ -1,6 +1,16 @@
 """Facts in the past tense: everything that happened, one message each, for whoever wants to know.
 
 No prompt and no answer is in an event. Durations are in nanoseconds, times in seconds since the epoch.
+A duration was measured by one clock, that of the event's host, unless its description says otherwise; the
+difference of two `at_s` is across clocks where the two `host` differ.
+
+A request's life, each fact with the service that tells it:
+
+    request_accepted (router) -> task_queued (router, aggregator) -> task_pulled -> task_first_token
+    -> task_completed (agent) -> request_completed (whoever stored the result) -> request_replied (router)
+
+An ensemble has gather_pulled after request_accepted, and its decision_made and gather_completed before
+request_completed; a chain has request_summarised there.
 """
 
 from __future__ import annotations
@@ -11,28 +21,37 @@ from pydantic import Field, TypeAdapter
 
 from schemas.errors import ErrorBody
 from schemas.message import Message, RequestId
+from schemas.nodes import Gpu
 from schemas.replies import FinishReason, Timings, Topology
+from schemas.subjects import Priority
+
+Nanoseconds = Annotated[int, Field(ge=0)]
 
 
 class Event(Message):
-    """What all events carry; `trace_id` and `span_id` are W3C trace context where there is one."""
+    """What all events carry; `at_s` is of the clock of `host`.
+
+    `trace_id` and `span_id` are W3C trace context where there is one: all events of a request share the
+    trace; a span is one service's work on the request, and `parent_span_id` the work that asked for it.
+    """
 
     kind: str
     event_id: str
     at_s: float
     service: str
     instance: str
+    host: str | None = None
     request_id: RequestId | None = None
     task_id: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    parent_span_id: str | None = None
 
 
 class ServiceStarted(Event):
     """A service instance is ready for work."""
 
     kind: Literal["service_started"] = "service_started"
-    host: str
     pid: int
 
 
@@ -42,14 +61,40 @@ class ServiceStopped(Event):
     kind: Literal["service_stopped"] = "service_stopped"
 
 
+class NodeSampled(Event):
+    """What a service instance and its host look like now.
+
+    `cpu_percent` is of one core, `memory_used_bytes` the process's own. `queued` counts all commands that
+    wait or are in work; only the router knows it. `broker_rtt_ns` is the round trip of a ping to the
+    broker, None if it has not come back. `traces_ignored` counts malformed traceparents, `events_dropped`
+    events that could not be sent, both since the instance started.
+    """
+
+    kind: Literal["node_sampled"] = "node_sampled"
+    cpu_percent: float
+    memory_used_bytes: int
+    host_memory_free_bytes: int
+    load_average: float
+    gpus: tuple[Gpu, ...] = ()
+    slots: int = 0
+    busy: int = 0
+    queued: int | None = None
+    broker_rtt_ns: Nanoseconds | None = None
+    traces_ignored: int = 0
+    events_dropped: int = 0
+
+
 class RequestAccepted(Event):
-    """A request's one command has been stored."""
+    """A request's one command has been stored, `admit_duration_ns` after it came to the router."""
 
     kind: Literal["request_accepted"] = "request_accepted"
     topology: Topology
     models: tuple[str, ...]
     strategies: tuple[str, ...] = ()
     prompt_bytes: int
+    priority: Priority = "interactive"
+    timeout_s: float | None = None
+    admit_duration_ns: Nanoseconds = 0
 
 
 class RequestRefused(Event):
@@ -59,12 +104,33 @@ class RequestRefused(Event):
     error: ErrorBody
 
 
+class RequestCompleted(Event):
+    """The one result of a request has been stored, by whoever published this.
+
+    `total_duration_ns` is the time since acceptance, across clocks if this is another host than the router's;
+    `store_duration_ns` what the broker took to store it. Token counts are of all answers together.
+    """
+
+    kind: Literal["request_completed"] = "request_completed"
+    topology: Topology
+    answered: int
+    prompt_tokens: int
+    generated_tokens: int
+    total_duration_ns: Nanoseconds
+    store_duration_ns: Nanoseconds = 0
+    error: ErrorBody | None = None
+
+
 class RequestReplied(Event):
-    """A result was handed to the client that waited for it."""
+    """A result was handed to the client that waited for it.
+
+    `total_duration_ns` is how long that client waited, from its message's arrival at the router.
+    """
 
     kind: Literal["request_replied"] = "request_replied"
     total_duration_ns: int
     error: ErrorBody | None = None
+    endpoint: Literal["ask", "fetch"] = "ask"
 
 
 class RequestCancelled(Event):
@@ -73,17 +139,69 @@ class RequestCancelled(Event):
     kind: Literal["request_cancelled"] = "request_cancelled"
 
 
+class RequestSummarised(Event):
+    """A summarizer has made one text of an answer.
+
+    `pieces` is how many parts a long text was split into, `tasks` how many generations that took, `delivery`
+    counts from 1. `queue_duration_ns` is as in `TaskPulled`; token counts are of its own generations.
+    """
+
+    kind: Literal["request_summarised"] = "request_summarised"
+    model: str
+    pieces: int = 1
+    tasks: int = 1
+    delivery: int = 1
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    queue_duration_ns: Nanoseconds = 0
+    total_duration_ns: Nanoseconds
+    error: ErrorBody | None = None
+
+
+class TaskQueued(Event):
+    """A generation has been stored for the agents of `model`; `store_duration_ns` is what the broker took."""
+
+    kind: Literal["task_queued"] = "task_queued"
+    model: str
+    round: int = 1
+    priority: Priority = "interactive"
+    store_duration_ns: Nanoseconds = 0
+
+
 class TaskPulled(Event):
-    """An agent has taken a task from the queue; `delivery` counts from 1."""
+    """An agent has taken a task from the queue; `delivery` counts from 1, more than 1 is a redelivery.
+
+    `queue_duration_ns` is the time since the broker stored the command, by the broker's clock and the
+    agent's; `waiting` is how many more commands the broker had for this model and class.
+    """
 
     kind: Literal["task_pulled"] = "task_pulled"
     model: str
     delivery: int
     queue_duration_ns: int
+    round: int = 1
+    waiting: int = 0
+
+
+class TaskFirstToken(Event):
+    """A model has generated the first token of a task, `first_token_ns` after it was handed to the backend.
+
+    Told with the task's outcome; `at_s` is when it happened.
+    """
+
+    kind: Literal["task_first_token"] = "task_first_token"
+    model: str
+    first_token_ns: Nanoseconds
+    round: int = 1
 
 
 class TaskCompleted(Event):
-    """An agent's answer has been stored."""
+    """An agent's answer has been stored.
+
+    The time in the queue of commands is in `TaskPulled`; `timings.total_duration_ns` begins when the task was
+    taken. `slot_duration_ns` of it was spent waiting for a place in the backend's batch, and afterwards the
+    broker took `store_duration_ns`. `tokens_per_s` is generated tokens over the time of evaluation.
+    """
 
     kind: Literal["task_completed"] = "task_completed"
     model: str
@@ -92,18 +210,60 @@ class TaskCompleted(Event):
     generated_tokens: int
     timings: Timings
     error: ErrorBody | None = None
+    round: int = 1
+    delivery: int = 1
+    tokens_per_s: float | None = None
+    slot_duration_ns: Nanoseconds = 0
+    store_duration_ns: Nanoseconds = 0
+
+
+class TaskCancelled(Event):
+    """An agent has stopped a task, `total_duration_ns` after it was taken, because nobody waits for it."""
+
+    kind: Literal["task_cancelled"] = "task_cancelled"
+    model: str
+    total_duration_ns: Nanoseconds
+    round: int = 1
 
 
 class TaskRetried(Event):
-    """A command went back to the queue."""
+    """A command went back to the queue, to come again after `delay_s`."""
 
     kind: Literal["task_retried"] = "task_retried"
     delivery: int
     error: ErrorBody
+    delay_s: float = 0.0
+
+
+class GatherPulled(Event):
+    """An aggregator has taken an ensemble from the queue; the fields are those of `TaskPulled`."""
+
+    kind: Literal["gather_pulled"] = "gather_pulled"
+    members: tuple[str, ...]
+    delivery: int
+    queue_duration_ns: Nanoseconds
+    waiting: int = 0
+
+
+class GatherCompleted(Event):
+    """An aggregator is done with an ensemble.
+
+    `collect_duration_ns` is from its pull to the last answer that it waited for, `decide_duration_ns` what
+    the strategies took, `store_duration_ns` what the broker took to store the result. `answered` counts the
+    last round's answers, errors among them; `missing` the members without one.
+    """
+
+    kind: Literal["gather_completed"] = "gather_completed"
+    rounds: int = 1
+    answered: int
+    missing: int
+    collect_duration_ns: Nanoseconds
+    decide_duration_ns: Nanoseconds
+    store_duration_ns: Nanoseconds
 
 
 class DecisionMade(Event):
-    """A strategy has decided."""
+    """A strategy has decided, in `decide_duration_ns`."""
 
     kind: Literal["decision_made"] = "decision_made"
     strategy: str
@@ -113,6 +273,30 @@ class DecisionMade(Event):
     share: float
     margin: float
     tie: bool
+    rounds: int = 1
+    decide_duration_ns: Nanoseconds = 0
+
+
+class StageStepped(Event):
+    """A stage of a pipeline has computed: one step, or `steps` of them told together.
+
+    `batch_size` is the sequences in a step and `tokens` their tokens (sums over the steps, as all durations
+    are). `compute_ns` was spent in the model; `hop_ns` is from the previous stage's sending to the arrival
+    here, by the clocks of both; `waiting_ns` is how long the stage had nothing to compute before (its
+    bubble). `requests` are those whose tokens were among them.
+    """
+
+    kind: Literal["stage_stepped"] = "stage_stepped"
+    pipeline: str
+    stage: Annotated[int, Field(ge=0)]
+    epoch: int
+    batch_size: int
+    tokens: int
+    compute_ns: Nanoseconds
+    hop_ns: Nanoseconds
+    waiting_ns: Nanoseconds
+    steps: Annotated[int, Field(ge=1)] = 1
+    requests: tuple[RequestId, ...] = ()
 
 
 class FeedbackReceived(Event):
@@ -133,14 +317,23 @@ class MessageDied(Event):
 AnyEvent = Annotated[
     ServiceStarted
     | ServiceStopped
+    | NodeSampled
     | RequestAccepted
     | RequestRefused
+    | RequestCompleted
     | RequestReplied
     | RequestCancelled
+    | RequestSummarised
+    | TaskQueued
     | TaskPulled
+    | TaskFirstToken
     | TaskCompleted
+    | TaskCancelled
     | TaskRetried
+    | GatherPulled
+    | GatherCompleted
     | DecisionMade
+    | StageStepped
     | FeedbackReceived
     | MessageDied,
     Field(discriminator="kind"),

@@ -7,15 +7,24 @@ from schemas.errors import ErrorBody
 from schemas.events import (
     DecisionMade,
     FeedbackReceived,
+    GatherCompleted,
+    GatherPulled,
     MessageDied,
+    NodeSampled,
     RequestAccepted,
     RequestCancelled,
+    RequestCompleted,
     RequestRefused,
     RequestReplied,
+    RequestSummarised,
     ServiceStarted,
     ServiceStopped,
+    StageStepped,
+    TaskCancelled,
     TaskCompleted,
+    TaskFirstToken,
     TaskPulled,
+    TaskQueued,
     TaskRetried,
 )
 from schemas.message import Message
@@ -234,13 +243,17 @@ ROUTER = {
     "at_s": ACCEPTED_AT_S,
     "service": "router",
     "instance": "router-1",
+    "host": "alpha",
 }
 AGENT = {**ROUTER, "service": "agent", "instance": "agent-1"}
 AGGREGATOR = {**ROUTER, "service": "aggregator", "instance": "aggregator-1"}
+SUMMARIZER = {**ROUTER, "service": "summarizer", "instance": "summarizer-1"}
+STAGE = {**ROUTER, "service": "shard_stage", "instance": "stage-1"}
 REQUESTED = {
     "request_id": REQUEST,
     "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     "span_id": "00f067aa0ba902b7",
+    "parent_span_id": "53995c3f42cd8ad8",
 }
 TASK = {**REQUESTED, "task_id": ANSWER.task_id}
 
@@ -366,8 +379,22 @@ SAMPLES: dict[str, Message] = {
     "pipeline_plan": PLAN,
     "shard_reply": ShardReply(model="llama3.2:3b", plan=PLAN, summary="2 stages: 10.4 ms a token predicted"),
     # events
-    "service_started": ServiceStarted(**AGENT, host="alpha", pid=4711),
+    "service_started": ServiceStarted(**AGENT, pid=4711),
     "service_stopped": ServiceStopped(**AGENT),
+    "node_sampled": NodeSampled(
+        **AGENT,
+        cpu_percent=12.5,
+        memory_used_bytes=2_500_000_000,
+        host_memory_free_bytes=8_000_000_000,
+        load_average=0.5,
+        gpus=LEASE.gpus,
+        slots=4,
+        busy=1,
+        queued=3,
+        broker_rtt_ns=180_000,
+        traces_ignored=2,
+        events_dropped=1,
+    ),
     "request_accepted": RequestAccepted(
         **ROUTER,
         **REQUESTED,
@@ -375,11 +402,48 @@ SAMPLES: dict[str, Message] = {
         models=("llama3.2:3b", "choir-bass"),
         strategies=("majority",),
         prompt_bytes=30,
+        priority="batch",
+        timeout_s=30.0,
+        admit_duration_ns=900_000,
     ),
     "request_refused": RequestRefused(**ROUTER, request_id=REQUEST, error=OVERLOADED),
-    "request_replied": RequestReplied(**ROUTER, **REQUESTED, total_duration_ns=1_250_000_000, error=FAILED),
+    "request_completed": RequestCompleted(
+        **AGGREGATOR,
+        **REQUESTED,
+        topology="ensemble",
+        answered=2,
+        prompt_tokens=42,
+        generated_tokens=4,
+        total_duration_ns=1_240_000_000,
+        store_duration_ns=600_000,
+        error=FAILED,
+    ),
+    "request_replied": RequestReplied(
+        **ROUTER, **REQUESTED, total_duration_ns=1_250_000_000, error=FAILED, endpoint="fetch"
+    ),
     "request_cancelled": RequestCancelled(**ROUTER, **REQUESTED),
-    "task_pulled": TaskPulled(**AGENT, **TASK, model="llama3.2:3b", delivery=1, queue_duration_ns=3_000_000),
+    "request_summarised": RequestSummarised(
+        **SUMMARIZER,
+        **REQUESTED,
+        model="choir-bass",
+        pieces=3,
+        tasks=4,
+        delivery=1,
+        prompt_tokens=2_100,
+        generated_tokens=240,
+        queue_duration_ns=2_000_000,
+        total_duration_ns=3_500_000_000,
+        error=FAILED,
+    ),
+    "task_queued": TaskQueued(
+        **AGGREGATOR, **TASK, model="llama3.2:3b", round=2, priority="batch", store_duration_ns=500_000
+    ),
+    "task_pulled": TaskPulled(
+        **AGENT, **TASK, model="llama3.2:3b", delivery=1, queue_duration_ns=3_000_000, round=2, waiting=7
+    ),
+    "task_first_token": TaskFirstToken(
+        **AGENT, **TASK, model="llama3.2:3b", first_token_ns=52_000_000, round=2
+    ),
     "task_completed": TaskCompleted(
         **AGENT,
         **TASK,
@@ -389,8 +453,34 @@ SAMPLES: dict[str, Message] = {
         generated_tokens=2,
         timings=TIMINGS,
         error=FAILED,
+        round=2,
+        delivery=1,
+        tokens_per_s=1.8,
+        slot_duration_ns=12_000_000,
+        store_duration_ns=500_000,
     ),
-    "task_retried": TaskRetried(**AGENT, **TASK, delivery=2, error=FAILED),
+    "task_cancelled": TaskCancelled(
+        **AGENT, **TASK, model="llama3.2:3b", total_duration_ns=700_000_000, round=2
+    ),
+    "task_retried": TaskRetried(**AGENT, **TASK, delivery=2, error=FAILED, delay_s=0.5),
+    "gather_pulled": GatherPulled(
+        **AGGREGATOR,
+        **REQUESTED,
+        members=("llama3.2:3b", "choir-bass"),
+        delivery=1,
+        queue_duration_ns=800_000,
+        waiting=2,
+    ),
+    "gather_completed": GatherCompleted(
+        **AGGREGATOR,
+        **REQUESTED,
+        rounds=2,
+        answered=2,
+        missing=1,
+        collect_duration_ns=1_230_000_000,
+        decide_duration_ns=400_000,
+        store_duration_ns=600_000,
+    ),
     "decision_made": DecisionMade(
         **AGGREGATOR,
         **REQUESTED,
@@ -401,6 +491,21 @@ SAMPLES: dict[str, Message] = {
         share=0.75,
         margin=0.5,
         tie=False,
+        rounds=2,
+        decide_duration_ns=200_000,
+    ),
+    "stage_stepped": StageStepped(
+        **STAGE,
+        pipeline="llama3.2:3b",
+        stage=1,
+        epoch=3,
+        batch_size=4,
+        tokens=4,
+        compute_ns=18_000_000,
+        hop_ns=400_000,
+        waiting_ns=2_000_000,
+        steps=1,
+        requests=(REQUEST,),
     ),
     "feedback_received": FeedbackReceived(
         **AGGREGATOR, **REQUESTED, right=("llama3.2:3b",), wrong=("choir-bass",)

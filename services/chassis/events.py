@@ -53,6 +53,7 @@ class EventLog:
                 at_s=at_s,
                 service=self._identity.service,
                 instance=self._identity.instance,
+                host=self._identity.host,
                 **fields,
             )
             subject = subjects.event(self._identity.service, event.kind)

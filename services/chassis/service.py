@@ -107,7 +107,7 @@ class Host:
         self._mesh = mesh
         self._lease = Lease(client, self._identity, self._service.load)
         await self._lease.start()
-        mesh.events.publish(ServiceStarted, host=self._identity.host, pid=self._identity.pid)
+        mesh.events.publish(ServiceStarted, pid=self._identity.pid)
         log.info("ready", url=self._settings.mesh.url)
 
     async def _stop(self) -> None:

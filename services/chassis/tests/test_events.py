@@ -16,7 +16,7 @@ from services.chassis.tests.mesh import events, eventually, open_mesh, state
 async def test_facts_are_kept_in_order_with_who_and_when(connection: Client) -> None:
     mesh = open_mesh(connection, "router", "router-1")
     before_s = time.time()
-    mesh.events.publish(ServiceStarted, host="here", pid=3)
+    mesh.events.publish(ServiceStarted, pid=3)
     mesh.events.publish(RequestRefused, request_id="r1", error=Overloaded("full").body("r1"))
     mesh.events.publish(ServiceStopped)
 
@@ -35,7 +35,7 @@ async def test_facts_are_kept_in_order_with_who_and_when(connection: Client) -> 
 async def test_each_kind_has_a_subject_of_its_own(connection: Client) -> None:
     mesh = open_mesh(connection, "router")
     heard = await connection.subscribe(subjects.event("router", "service_stopped"))
-    mesh.events.publish(ServiceStarted, host="here", pid=3)
+    mesh.events.publish(ServiceStarted, pid=3)
     mesh.events.publish(ServiceStopped)
     await mesh.events.flush()
     assert b"service_stopped" in (await heard.next_msg(10)).data
