@@ -128,6 +128,10 @@ FIXED_CONSUMERS: tuple[ConsumerSpec, ...] = (
         ConsumerSpec(s.gather_consumer(priority), s.COMMANDS_STREAM, s.all_gathers(priority))
         for priority in s.PRIORITIES
     ),
+    *(
+        ConsumerSpec(s.summarize_consumer(priority), s.COMMANDS_STREAM, s.all_summarizes(priority))
+        for priority in s.PRIORITIES
+    ),
     ConsumerSpec(s.DEAD_LETTER_CONSUMER, s.DEAD_STREAM, s.MAX_DELIVERIES_ADVISORIES),
 )
 
@@ -222,6 +226,17 @@ ACCESS: tuple[Access, ...] = (
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.SCORES_BUCKET,),
         buckets_written=(s.NODES_BUCKET, s.SCORES_BUCKET, s.FEEDBACK_BUCKET),
+    ),
+    Access(
+        "summarizer",
+        publishes=(
+            s.ALL_COMMANDS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.AGENT_PING,
+            s.ALL_DEAD, s.ALL_EVENTS,
+        ),
+        subscribes=(s.ALL_STORED_ANSWERS, s.ALL_CANCELS),
+        pulls=(s.COMMANDS_STREAM,),
+        reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
+        buckets_read=(s.NODES_BUCKET,),
     ),
     Access(
         "shard_stage",

@@ -6,10 +6,12 @@ Times are seconds since the epoch (`..._at_s`); durations name their unit.
 from __future__ import annotations
 
 import hashlib
+import string
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.message import Message, Name, Part, RequestId, field_error
 from schemas.pipelines import Partition
@@ -17,9 +19,40 @@ from schemas.sampling import Sampling
 from schemas.subjects import Priority, encode_token
 
 AnswerKind = Literal["auto", "choice", "number", "text"]
-Waypoint = Literal["aggregator"]
+Waypoint = Literal["aggregator", "summarizer"]
 
 MAX_MEMBERS = 64
+MAX_PEERS = 8
+DEFAULT_SUMMARY_PROMPT = "Summarize: {text}"
+PLACEHOLDERS = ("text", "question")
+
+
+def _check_summary_prompt(template: str) -> str:
+    """It has a place for the text, and none for what nobody would fill in."""
+    try:
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+    except ValueError as error:
+        raise PydanticCustomError(
+            "template", "{why}; double the braces that are meant as such", {"why": str(error)}
+        ) from error
+    for _, name, layout, conversion in fields:
+        if name not in PLACEHOLDERS or layout or conversion:
+            known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+            raise PydanticCustomError(
+                "template",
+                "there is no placeholder {name}; known: {known}; double the braces that are meant as such",
+                {"name": f"{{{name}}}", "known": known},
+            )
+    if "text" not in {field[1] for field in fields}:
+        raise PydanticCustomError(
+            "template", "it has no {place}, the place of what is to be summarised", {"place": "{text}"}
+        )
+    return template
+
+
+SummaryPrompt = Annotated[
+    str, StringConstraints(min_length=1, max_length=8_192), AfterValidator(_check_summary_prompt)
+]
 
 
 class ChatMessage(Part):
@@ -39,6 +72,11 @@ class Ask(Message):
     members, or `quorum` of them, have answered, or `timeout_s` is over. `request_id` is the
     client's idempotency key: the same request under the same id is one request. `partition` says how a
     pipeline of stages works on a long prompt; without it the pipeline's plan says so.
+
+    With `summarize_with` the answer of `model` goes on to these models, one after the other: each
+    summarises what the one before it wrote, and the text of the last is the result. `summary_prompt` is
+    what each of them is asked: `{text}` stands for what is to be summarised, `{question}` for the last
+    thing the user said, and braces that are meant as such are doubled.
     """
 
     request_id: RequestId | None = None
@@ -46,6 +84,8 @@ class Ask(Message):
     messages: tuple[ChatMessage, ...] = ()
     model: Name | None = None
     models: Annotated[tuple[Name, ...], Field(max_length=MAX_MEMBERS)] = ()
+    summarize_with: Annotated[tuple[Name, ...], Field(max_length=MAX_PEERS - 1)] = ()
+    summary_prompt: SummaryPrompt | None = None
     strategies: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     choices: Annotated[tuple[str, ...], Field(max_length=26)] = ()
     answer_kind: AnswerKind = "auto"
@@ -65,6 +105,10 @@ class Ask(Message):
             raise field_error(
                 "model", "model asks one model, models and strategies ask an ensemble: not both"
             )
+        if self.summarize_with and self.model is None:
+            raise field_error("summarize_with", "a chain begins with one model: name it in model")
+        if self.summary_prompt is not None and not self.summarize_with:
+            raise field_error("summary_prompt", "it needs summarize_with: there is nobody to summarise")
         if len(set(self.models)) != len(self.models):
             raise field_error("models", "a model is named twice")
         if len(set(self.strategies)) != len(self.strategies):
@@ -149,6 +193,63 @@ class Gather(Message):
             deadline_at_s=self.deadline_at_s,
             routing_slip=("aggregator",),
         )
+
+
+class Summarize(Message):
+    """A summarizer is to take a request along a chain of peers, and to store what the last one writes.
+
+    `peers` is the routing slip, the models in their order: the first gets `messages`, each further one gets
+    `summary_prompt` with what the one before it wrote. A model may stand in it more than once.
+    """
+
+    request_id: RequestId
+    peers: Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_PEERS)]
+    summary_prompt: SummaryPrompt = DEFAULT_SUMMARY_PROMPT
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
+    sampling: Sampling
+    priority: Priority = "interactive"
+    partition: Partition | None = None
+    stream: bool = False
+    fingerprint: str
+    accepted_at_s: float
+    deadline_at_s: float
+
+    @property
+    def question(self) -> str:
+        """The last thing that the user said; empty if the user said nothing."""
+        said = [message.content for message in self.messages if message.role == "user"]
+        return said[-1] if said else ""
+
+    def generate(
+        self, step: int, messages: tuple[ChatMessage, ...], *, part: str | None = None, at_s: float
+    ) -> Generate:
+        """The command for the peer of a step (from 1), or for one `part` of a text that is too long for it.
+
+        Every peer samples alike, with one exception: what the form of the result must be (`json_schema`,
+        `grammar`) is asked of the last text only. That text alone streams. `at_s` is when it is sent.
+        """
+        last = step == len(self.peers) and part is None
+        free_form = {} if last else {"json_schema": None, "grammar": None}
+        model = self.peers[step - 1]
+        return Generate(
+            request_id=self.request_id,
+            round=step,
+            agent=model if part is None else part,
+            model=model,
+            messages=messages,
+            sampling=self.sampling.model_copy(update=free_form),
+            priority=self.priority,
+            partition=self.partition if step == 1 else None,
+            stream=self.stream and last,
+            fingerprint=self.fingerprint,
+            accepted_at_s=at_s,
+            deadline_at_s=self.deadline_at_s,
+            routing_slip=("summarizer",),
+        )
+
+
+Command = Generate | Gather | Summarize
+"""What can lie in the queue of work."""
 
 
 class Fetch(Message):

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.commands import AnswerKind, Gather, Generate
+from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
 from schemas.errors import ChoirError, ErrorBody
 from schemas.message import Message, Name, Part, RequestId
 from schemas.nodes import NodeLease
 from schemas.subjects import encode_token
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-Topology = Literal["single", "ensemble"]
+Topology = Literal["single", "ensemble", "chain"]
 
 
 class Timings(Part):
@@ -89,11 +89,47 @@ class Decision(Message):
     abstained: tuple[str, ...] = ()
 
 
+class ChainStep(Part):
+    """What one peer of a chain did, and what lay between it and the others. Durations are in nanoseconds.
+
+    A text that was too long for the peer was summarised part by part: `parts` are the answers for these,
+    in order, and `tasks` counts them and the last one. Token counts and `timings` are sums over all tasks,
+    each duration measured by the clock of the agent that did it; `tokens_per_s` is generated tokens by
+    evaluation time.
+
+    `round_trip_ns` is how long the step took for the summarizer that asked: from the first task that it
+    stored until the last answer was there, by its own clock; null if another summarizer began the step and
+    died. `ping_ns` is a measured round trip between summarizer and agent through the broker, by the
+    summarizer's clock; null if the agent did not answer one. `network_latency_ns` is how long a text is on
+    its way from the peer before to this one: half of the one's ping and half of the other's, as a text goes
+    through the broker and the summarizer. So no two clocks are ever compared; what is assumed is that both
+    ways of a ping take alike.
+    """
+
+    agent: Name
+    model: Name
+    instance: str
+    tasks: Annotated[int, Field(ge=1)] = 1
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    timings: Timings = Timings()
+    tokens_per_s: float | None = None
+    round_trip_ns: Annotated[int, Field(ge=0)] | None = None
+    ping_ns: Annotated[int, Field(ge=0)] | None = None
+    network_latency_ns: Annotated[int, Field(ge=0)] | None = None
+    parts: tuple[Answer, ...] = ()
+
+
+TOPOLOGIES: dict[type[Message], Topology] = {Generate: "single", Gather: "ensemble", Summarize: "chain"}
+"""The way through the mesh that begins with a command."""
+
+
 class Result(Message):
     """The one final outcome of a request.
 
     `missing` are members of an ensemble that had not answered when it was decided; `answer_kind` and
-    `choices` say how the answers were read.
+    `choices` say how the answers were read. Of a chain `answers` are what each peer wrote, in order, and
+    `steps` how it came about; of a chain that failed those that there were.
     """
 
     kind: Literal["result"] = "result"
@@ -105,19 +141,23 @@ class Result(Message):
     answers: tuple[Answer, ...] = ()
     decisions: tuple[Decision, ...] = ()
     missing: tuple[str, ...] = ()
+    steps: tuple[ChainStep, ...] = ()
     answer_kind: AnswerKind = "auto"
     choices: tuple[str, ...] = ()
     accepted_at_s: float
     completed_at_s: float
 
     @classmethod
-    def failed(cls, command: Generate | Gather, error: ChoirError, at_s: float) -> Result:
-        """The result of a request that ended in an error at `at_s`."""
+    def failed(
+        cls, command: Command, error: ChoirError, at_s: float, answers: tuple[Answer, ...] = ()
+    ) -> Result:
+        """The result of a request that ended in an error at `at_s`, after these `answers`."""
         return cls(
             request_id=command.request_id,
             fingerprint=command.fingerprint,
-            topology="ensemble" if isinstance(command, Gather) else "single",
+            topology=TOPOLOGIES[type(command)],
             error=error.body(command.request_id),
+            answers=answers,
             accepted_at_s=command.accepted_at_s,
             completed_at_s=at_s,
         )

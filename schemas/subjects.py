@@ -99,9 +99,26 @@ def all_gathers(priority: Priority) -> str:
     return f"choir.command.gather.{priority}.*"
 
 
-def commands_of(request_id: str) -> tuple[str, str]:
-    """The subjects under which any command of a request may be queued (with wildcards)."""
-    return f"choir.command.gather.*.{request_id}", f"choir.command.generate.*.*.{request_id}"
+def summarize(priority: Priority, request_id: str) -> str:
+    """Where a `Summarize` is queued."""
+    return f"choir.command.summarize.{priority}.{request_id}"
+
+
+def all_summarizes(priority: Priority) -> str:
+    """Every `Summarize` of one class: the filter of its work-queue consumer."""
+    return f"choir.command.summarize.{priority}.*"
+
+
+def commands_of(request_id: str) -> tuple[str, ...]:
+    """The subjects under which any command of a request may be queued (with wildcards).
+
+    First those of the command that the request was stored as, if that asks for others.
+    """
+    return (
+        f"choir.command.gather.*.{request_id}",
+        f"choir.command.summarize.*.{request_id}",
+        f"choir.command.generate.*.*.{request_id}",
+    )
 
 
 def answer(request_id: str, round_: int, agent: str) -> str:
@@ -112,6 +129,11 @@ def answer(request_id: str, round_: int, agent: str) -> str:
 def stored_answers(request_id: str, round_: int) -> str:
     """Answers of one round, delivered only once they are stored."""
     return f"choir.stored.answer.{request_id}.{round_}.*"
+
+
+def all_stored_answers_of(request_id: str) -> str:
+    """Answers of every round of a request, delivered only once they are stored."""
+    return f"choir.stored.answer.{request_id}.>"
 
 
 def result(request_id: str) -> str:
@@ -176,6 +198,9 @@ def count_tokens(model: str) -> str:
 
 ALL_COUNTS = "choir.count.*"
 
+AGENT_PING = "$SRV.PING.agent"
+"""Every agent answers at once with who it is (ADR-32): the way there and back is what it takes."""
+
 ALL_STAGE_SIGNALS = "choir.signal.stage.*"
 
 
@@ -195,6 +220,11 @@ def generate_consumer(priority: Priority, model: str) -> str:
 def gather_consumer(priority: Priority) -> str:
     """The durable consumer from which aggregators pull."""
     return f"gather-{priority}"
+
+
+def summarize_consumer(priority: Priority) -> str:
+    """The durable consumer from which summarizers pull."""
+    return f"summarize-{priority}"
 
 
 DEAD_LETTER_CONSUMER = "dead-letters"

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from schemas.commands import Ask, Cancel, ChatMessage, CountTokens, Feedback, Fetch, Gather, Generate
+from schemas.commands import (
+    Ask,
+    Cancel,
+    ChatMessage,
+    CountTokens,
+    Feedback,
+    Fetch,
+    Gather,
+    Generate,
+    Summarize,
+)
 from schemas.errors import ErrorBody
 from schemas.events import (
     DecisionMade,
@@ -34,6 +44,7 @@ from schemas.replies import (
     Accepted,
     Answer,
     Cancelled,
+    ChainStep,
     Decision,
     ErrorReply,
     FeedbackCounted,
@@ -104,6 +115,21 @@ ANSWER = Answer(
     timings=TIMINGS,
     logprobs=({"token": "Paris", "logprob": -0.01, "top": [{"token": "London", "logprob": -5.5}]},),
     chunks=2,
+)
+GENERATED = Answer(
+    request_id=REQUEST,
+    round=1,
+    agent="choir-bass",
+    model="choir-bass",
+    instance="agent-2",
+    text="France is a country in Europe. Its capital is Paris.",
+    finish_reason="stop",
+    prompt_tokens=9,
+    generated_tokens=14,
+    timings=TIMINGS,
+)
+PART_ANSWER = ANSWER.model_copy(
+    update={"round": 2, "agent": "part-5b3c1f0a9d24e687", "generated_tokens": 14, "chunks": 0, "logprobs": ()}
 )
 FAILED_ANSWER = Answer(
     request_id=REQUEST,
@@ -274,6 +300,20 @@ GATHER = Gather(
     deadline_at_s=DEADLINE_AT_S,
 )
 
+SUMMARIZE = Summarize(
+    request_id=REQUEST,
+    peers=("choir-bass", "llama3.2:3b"),
+    summary_prompt="Summarize: {text}",
+    messages=CONVERSATION,
+    sampling=SAMPLING,
+    priority="batch",
+    partition="layerwise",
+    stream=True,
+    fingerprint=FINGERPRINT,
+    accepted_at_s=ACCEPTED_AT_S,
+    deadline_at_s=DEADLINE_AT_S,
+)
+
 SAMPLES: dict[str, Message] = {
     # commands
     "ask_one_model": Ask(
@@ -292,6 +332,12 @@ SAMPLES: dict[str, Message] = {
         priority="batch",
         partition="tokenwise",
     ),
+    "ask_chain": Ask(
+        prompt="Tell me about Kenya.",
+        model="choir-bass",
+        summarize_with=("llama3.2:3b", "choir-alto"),
+        summary_prompt="What does this say of {question} In one sentence:\n\n{text}",
+    ),
     "ask_shortest": Ask(prompt="What is the capital of France?"),
     "generate": Generate(
         request_id=REQUEST,
@@ -309,6 +355,7 @@ SAMPLES: dict[str, Message] = {
         routing_slip=("aggregator",),
     ),
     "gather": GATHER,
+    "summarize": SUMMARIZE,
     "fetch": Fetch(request_id=REQUEST, wait_s=10.0, stream=True, after_sequence=17),
     "cancel": Cancel(request_id=REQUEST),
     "feedback": Feedback(request_id=REQUEST, correct="Paris"),
@@ -329,6 +376,42 @@ SAMPLES: dict[str, Message] = {
         missing=("choir-tenor",),
         answer_kind="choice",
         choices=("London", "Paris"),
+        accepted_at_s=ACCEPTED_AT_S,
+        completed_at_s=COMPLETED_AT_S,
+    ),
+    "result_of_a_chain": Result(
+        request_id=REQUEST,
+        fingerprint=FINGERPRINT,
+        topology="chain",
+        text="Paris",
+        answers=(GENERATED, ANSWER.model_copy(update={"round": 2})),
+        steps=(
+            ChainStep(
+                agent="choir-bass",
+                model="choir-bass",
+                instance="agent-2",
+                prompt_tokens=9,
+                generated_tokens=14,
+                timings=TIMINGS,
+                tokens_per_s=12.7,
+                round_trip_ns=1_204_000_000,
+                ping_ns=400_000,
+            ),
+            ChainStep(
+                agent="llama3.2:3b",
+                model="llama3.2:3b",
+                instance="agent-1",
+                tasks=2,
+                prompt_tokens=42,
+                generated_tokens=16,
+                timings=TIMINGS,
+                tokens_per_s=14.5,
+                round_trip_ns=1_206_000_000,
+                ping_ns=600_000,
+                network_latency_ns=500_000,
+                parts=(PART_ANSWER,),
+            ),
+        ),
         accepted_at_s=ACCEPTED_AT_S,
         completed_at_s=COMPLETED_AT_S,
     ),

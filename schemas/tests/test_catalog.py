@@ -13,7 +13,7 @@ from schemas.message import Message
 MODELS = ("llama3.2:3b", "llama3", "org/model", "*", ">", "模型")
 REQUEST = "r1"
 
-SIGNALS = (subjects.ALL_CANCELS, subjects.ALL_COUNTS, subjects.ALL_STAGE_SIGNALS)
+SIGNALS = (subjects.ALL_CANCELS, subjects.ALL_COUNTS, subjects.AGENT_PING, subjects.ALL_STAGE_SIGNALS)
 CONSUMERS = catalog.consumers(MODELS)
 STREAM_NAMES = {stream.name for stream in STREAMS}
 BUCKET_NAMES = {bucket.name for bucket in BUCKETS}
@@ -127,6 +127,7 @@ def test_a_command_has_exactly_one_taker() -> None:
     for priority in subjects.PRIORITIES:
         sent = [
             subjects.gather(priority, REQUEST),
+            subjects.summarize(priority, REQUEST),
             *(subjects.generate(priority, m, REQUEST) for m in MODELS),
         ]
         for subject in sent:
@@ -143,6 +144,7 @@ def test_every_command_of_a_request_is_found_by_its_id() -> None:
     for priority in subjects.PRIORITIES:
         for subject in (
             subjects.gather(priority, REQUEST),
+            subjects.summarize(priority, REQUEST),
             subjects.generate(priority, "org/model", REQUEST),
         ):
             assert sum(inside(subject, pattern) for pattern in patterns) == 1
@@ -154,6 +156,7 @@ def test_every_command_of_a_request_is_found_by_its_id() -> None:
     [
         (subjects.generate("batch", "*", REQUEST), subjects.COMMANDS_STREAM),
         (subjects.gather("interactive", REQUEST), subjects.COMMANDS_STREAM),
+        (subjects.summarize("interactive", REQUEST), subjects.COMMANDS_STREAM),
         (subjects.answer(REQUEST, 1, ">"), subjects.ANSWERS_STREAM),
         (subjects.result(REQUEST), subjects.RESULTS_STREAM),
         (subjects.token(REQUEST, "org/model"), subjects.TOKENS_STREAM),

@@ -10,10 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.commands import MAX_MEMBERS, Ask, ChatMessage, Feedback, Fetch
-from schemas.golden.samples import GATHER
+from schemas.commands import MAX_MEMBERS, MAX_PEERS, Ask, ChatMessage, Feedback, Fetch, Summarize
+from schemas.golden.samples import GATHER, SUMMARIZE
 from schemas.sampling import Sampling
 from schemas.subjects import decode_token
+
+BAD_TEMPLATES = (
+    "",
+    "Summarize.",
+    "Summarize: {content}",
+    "Summarize: {text.__class__}",
+    "Summarize: {text!r}",
+    "Summarize: {text:>99999999}",
+    "Summarize: {text} as {}",
+    "Summarize: {text",
+    "Summarize: {text}}",
+    "Summarize: {{text}}",
+    "x" * 8_193 + "{text}",
+)
 
 NAN, INFINITE = math.nan, math.inf
 
@@ -87,6 +101,14 @@ def field_of(refused: ValidationError) -> str:
         ("sampling.stop", {"sampling": {"stop": ["x" * 257]}}),
         ("sampling.grammar", {"sampling": {"grammar": "root ::= 'x'", "json_schema": {}}}),
         ("sampling.mirostat", {"sampling": {"mirostat": 2}}),
+        ("summarize_with", {"summarize_with": ["alto"]}),
+        ("summarize_with.0", {"model": "bass", "summarize_with": [""]}),
+        ("summarize_with", {"model": "bass", "summarize_with": ["alto"] * MAX_PEERS}),
+        ("summary_prompt", {"model": "bass", "summary_prompt": "{text}"}),
+        *(
+            ("summary_prompt", {"model": "bass", "summarize_with": ["alto"], "summary_prompt": template})
+            for template in BAD_TEMPLATES
+        ),
         ("colour", {"colour": "red"}),
     ],
 )
@@ -141,6 +163,8 @@ def test_how_a_reply_is_delivered_does_not_make_another_request(delivery: dict[s
     [
         {"prompt": "Why not?"},
         {"model": "alto"},
+        {"summarize_with": ("alto",)},
+        {"summary_prompt": "Say in one word: {text}"},
         {"models": ("alto",)},
         {"models": ("alto", "bass")},
         {"models": ("bass", "alto")},
@@ -180,6 +204,44 @@ def test_a_gather_asks_each_member_the_same_and_wants_its_answer_back() -> None:
         "deadline_at_s",
     ):
         assert getattr(command, field) == getattr(GATHER, field)
+
+
+def test_the_form_of_a_chain_s_result_is_asked_of_its_last_text_and_that_alone_streams() -> None:
+    first, part, last = (
+        SUMMARIZE.generate(1, SUMMARIZE.messages, at_s=7.0),
+        SUMMARIZE.generate(2, SUMMARIZE.messages, part="part-1", at_s=8.0),
+        SUMMARIZE.generate(2, SUMMARIZE.messages, at_s=9.0),
+    )
+
+    assert [(c.round, c.agent, c.model, c.accepted_at_s) for c in (first, part, last)] == [
+        (1, "choir-bass", "choir-bass", 7.0),
+        (2, "part-1", "llama3.2:3b", 8.0),
+        (2, "llama3.2:3b", "llama3.2:3b", 9.0),
+    ]
+    assert [command.stream for command in (first, part, last)] == [False, False, True]
+    assert [command.sampling.json_schema is None for command in (first, part, last)] == [True, True, False]
+    for command in (first, part, last):
+        assert command.routing_slip == ("summarizer",)
+        assert (command.priority, command.deadline_at_s) == (SUMMARIZE.priority, SUMMARIZE.deadline_at_s)
+        assert command.sampling.seed == SUMMARIZE.sampling.seed
+
+
+@pytest.mark.parametrize("peers", [(), ("alto",), ("alto",) * (MAX_PEERS + 1)])
+def test_a_chain_has_two_peers_at_least_and_so_many_at_most(peers: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError, match="peers"):
+        Summarize.model_validate(SUMMARIZE.model_dump() | {"peers": peers})
+
+
+def test_a_template_may_ask_for_the_question_and_hold_braces_of_its_own() -> None:
+    template = 'Answer {question} as {{"answer": ...}} from: {text}'
+    ask = Ask(prompt="Why?", model="alto", summarize_with=("bass",), summary_prompt=template)
+    assert ask.summary_prompt == template
+
+
+def test_the_question_of_a_chain_is_what_the_user_said_last() -> None:
+    assert SUMMARIZE.question == "What is the capital of France?"
+    alone = SUMMARIZE.model_copy(update={"messages": SUMMARIZE.messages[:1]})
+    assert alone.question == ""
 
 
 def test_a_task_id_has_three_tokens_of_which_the_last_is_the_agent() -> None:

@@ -138,6 +138,7 @@ def test_every_function_is_explained_and_gives_what_its_name_says() -> None:
         subjects.generate("batch", "llama3.2:3b", "r1") == "choir.command.generate.batch.llama3=2E2=3A3b.r1"
     )
     assert subjects.gather("interactive", "r1") == "choir.command.gather.interactive.r1"
+    assert subjects.summarize("batch", "r1") == "choir.command.summarize.batch.r1"
     assert subjects.answer("r1", 2, "org/model") == "choir.answer.r1.2.org=2Fmodel"
     assert subjects.result("r1") == "choir.result.r1"
     assert subjects.token("r1", "org/model") == "choir.token.r1.org=2Fmodel"

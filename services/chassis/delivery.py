@@ -12,14 +12,14 @@ from typing import Protocol, TypeVar
 
 from nats.aio.msg import Msg
 
-from schemas.commands import Gather, Generate
+from schemas.commands import Command
 from schemas.errors import ChoirError
 
 RETRY_DELAY_S = 0.5
 NEVER_FRESH = sys.maxsize
 
-CommandT = TypeVar("CommandT", bound=Generate | Gather)
-CommandT_contra = TypeVar("CommandT_contra", bound=Generate | Gather, contravariant=True)
+CommandT = TypeVar("CommandT", bound=Command)
+CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
 
 
 class Retry(Exception):

@@ -60,7 +60,7 @@ class Door:
         payload = chosen.command.to_bytes()
         field = "prompt" if ask.prompt is not None else "messages"
         check_payload(self._mesh.client, payload, field)
-        await self._contexts.check(ask.conversation, chosen.models, serving, field)
+        await self._contexts.check(ask.conversation, chosen.asked_first, serving, field)
         receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
         if receipt.duplicate:
             await self._check_duplicate(ask, request_id, receipt.sequence)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from schemas import subjects
-from schemas.commands import Ask, Gather, Generate
+from schemas.commands import DEFAULT_SUMMARY_PROMPT, Ask, Command, Gather, Generate, Summarize
 from schemas.errors import InvalidRequest, UnknownModel, UnknownStrategy
 from schemas.replies import Topology
 from schemas.strategies import STRATEGIES
@@ -14,12 +14,20 @@ from schemas.strategies import STRATEGIES
 
 @dataclass(frozen=True)
 class Plan:
-    """The one command that is to be stored, and where."""
+    """The one command that is to be stored, and where.
+
+    `models` will take part; of these `asked_first` get the prompt as it is.
+    """
 
     topology: Topology
     subject: str
-    command: Generate | Gather
+    command: Command
     models: tuple[str, ...]
+
+    @property
+    def asked_first(self) -> tuple[str, ...]:
+        """A chain's first peer; otherwise all."""
+        return self.models[:1] if self.topology == "chain" else self.models
 
 
 def plan(
@@ -29,6 +37,8 @@ def plan(
 
     Raises UnknownModel, UnknownStrategy, or InvalidRequest for limits that the ensemble cannot meet.
     """
+    if ask.model is not None and ask.summarize_with:
+        return _chain(ask, ask.model, request_id, now_s, live_models)
     if ask.model is not None:
         return _single(ask, ask.model, request_id, now_s, live_models)
     return _ensemble(ask, request_id, now_s, live_models, default_strategy)
@@ -51,6 +61,26 @@ def _single(ask: Ask, model: str, request_id: str, now_s: float, live_models: Co
     )
     subject = subjects.generate(ask.priority, model, request_id)
     return Plan("single", subject, command, (model,))
+
+
+def _chain(ask: Ask, model: str, request_id: str, now_s: float, live_models: Collection[str]) -> Plan:
+    _check_model(model, "model", live_models)
+    for index, peer in enumerate(ask.summarize_with):
+        _check_model(peer, f"summarize_with.{index}", live_models)
+    command = Summarize(
+        request_id=request_id,
+        peers=(model, *ask.summarize_with),
+        summary_prompt=ask.summary_prompt or DEFAULT_SUMMARY_PROMPT,
+        messages=ask.conversation,
+        sampling=ask.sampling,
+        priority=ask.priority,
+        partition=ask.partition,
+        stream=ask.stream,
+        fingerprint=ask.fingerprint,
+        accepted_at_s=now_s,
+        deadline_at_s=now_s + ask.timeout_s,
+    )
+    return Plan("chain", subjects.summarize(ask.priority, request_id), command, command.peers)
 
 
 def _ensemble(

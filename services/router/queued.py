@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.commands import Gather, Generate
+from schemas.commands import Command, Gather, Generate, Summarize
 from schemas.errors import PoisonMessage
 from services.chassis.logs import get_logger
 from services.chassis.storage import Storage
@@ -13,9 +13,9 @@ from services.chassis.storage import Storage
 log = get_logger("router.queued")
 
 
-def parse_command(data: bytes) -> Generate | Gather:
+def parse_command(data: bytes) -> Command:
     """The command in a message of the COMMANDS stream; PoisonMessage if it is none."""
-    for command_type in (Generate, Gather):
+    for command_type in (Generate, Gather, Summarize):
         try:
             return command_type.model_validate_json(data)
         except ValidationError:
@@ -23,7 +23,7 @@ def parse_command(data: bytes) -> Generate | Gather:
     raise PoisonMessage("the command could not be read")
 
 
-async def queued_command(storage: Storage, request_id: str) -> Generate | Gather | None:
+async def queued_command(storage: Storage, request_id: str) -> Command | None:
     """The command of a request that has no result yet; None if there is none."""
     for subject in subjects.commands_of(request_id):
         stored = await storage.last(subjects.COMMANDS_STREAM, subject)

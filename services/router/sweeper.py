@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from schemas import subjects
-from schemas.commands import Gather, Generate
+from schemas.commands import Command, Generate
 from schemas.errors import BrokerUnavailable, ChoirError, DeadlineExceeded, PoisonMessage
 from schemas.events import MessageDied
 from schemas.replies import Answer, Result
@@ -115,7 +115,7 @@ class Sweeper:
             return
         await self._end(stored, command, error)
 
-    async def _end(self, stored: Stored, command: Generate | Gather, error: ChoirError) -> None:
+    async def _end(self, stored: Stored, command: Command, error: ChoirError) -> None:
         log.warning("command ended", request_id=command.request_id, code=error.code)
         if isinstance(command, Generate) and command.routing_slip:
             answer = Answer.failed(command, error, self._mesh.identity.instance)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schemas import subjects
-from schemas.commands import Ask, Gather, Generate
+from schemas.commands import Ask, Gather, Generate, Summarize
 from schemas.errors import ChoirError, InvalidRequest, UnknownModel, UnknownStrategy
 from services.router.planner import Plan, plan
 
@@ -27,6 +27,16 @@ def test_one_model_is_one_task_whose_answer_is_the_result() -> None:
     assert (made.command.accepted_at_s, made.command.deadline_at_s) == (100.0, 107.0)
     assert made.command.stream
     assert made.command.messages[0].content == "hi"
+
+
+def test_a_chain_is_one_command_that_names_its_peers_in_order() -> None:
+    made = planned(model="beta", summarize_with=["alpha", "beta"], priority="batch", timeout_s=7)
+    assert (made.topology, made.models, made.asked_first) == ("chain", ("beta", "alpha", "beta"), ("beta",))
+    assert made.subject == subjects.summarize("batch", "r1")
+    assert isinstance(made.command, Summarize)
+    assert made.command.peers == made.models
+    assert made.command.summary_prompt == "Summarize: {text}"
+    assert (made.command.accepted_at_s, made.command.deadline_at_s) == (100.0, 107.0)
 
 
 def test_without_a_model_all_that_are_alive_are_an_ensemble() -> None:
@@ -60,6 +70,8 @@ def test_the_plan_does_not_depend_on_the_order_of_the_leases() -> None:
     ("ask", "error", "field", "known"),
     [
         ({"model": "omega"}, UnknownModel, "model", LIVE),
+        ({"model": "alpha", "summarize_with": ["omega"]}, UnknownModel, "summarize_with.0", LIVE),
+        ({"model": "omega", "summarize_with": ["alpha"]}, UnknownModel, "model", LIVE),
         ({"models": ["alpha", "omega"]}, UnknownModel, "models.1", LIVE),
         ({"strategies": ["majority", "dice"]}, UnknownStrategy, "strategies.1", ("majority", "weighted")),
         ({"quorum": 4}, InvalidRequest, "quorum", None),
