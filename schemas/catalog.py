@@ -168,6 +168,12 @@ LEASE_TTL_S = 8.0
 BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(s.NODES_BUCKET, "leases of live service instances", storage="memory", ttl_s=LEASE_TTL_S),
     BucketSpec(s.WORKERS_BUCKET, "external HTTP workers that a user registered"),
+    BucketSpec(
+        s.WORKER_CLAIMS_BUCKET,
+        "which agent uses an external worker",
+        storage="memory",
+        ttl_s=LEASE_TTL_S,
+    ),
     BucketSpec(s.PIPELINES_BUCKET, "placement plans with an epoch"),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
     BucketSpec(s.SCORES_BUCKET, "accuracy history per agent"),
@@ -201,15 +207,15 @@ ACCESS: tuple[Access, ...] = (
             s.ALL_DEAD, s.ALL_EVENTS,
         ),
         subscribes=(
-            s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS, s.SHARD,
+            s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS, s.SHARD, s.WORKER,
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
         reads=(s.COMMANDS_STREAM, s.ANSWERS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM),
         deletes=(s.COMMANDS_STREAM,),
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
-        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
-        buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
+        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET),
+        buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET),
     ),
     Access(
         "agent",
@@ -217,6 +223,8 @@ ACCESS: tuple[Access, ...] = (
         subscribes=(s.ALL_CANCELS, s.ALL_COUNTS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
+        buckets_read=(s.WORKERS_BUCKET,),
+        buckets_written=(s.NODES_BUCKET, s.WORKER_CLAIMS_BUCKET),
     ),
     Access(
         "aggregator",
@@ -273,5 +281,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
     Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance"),
     Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages"),
+    Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list, add, cordon, remove external workers"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
 )  # fmt: skip

@@ -13,6 +13,7 @@ ErrorCode = Literal[
     "unknown_model",
     "unknown_strategy",
     "unknown_request",
+    "unknown_worker",
     "request_id_conflict",
     "overloaded",
     "not_ready",
@@ -20,6 +21,7 @@ ErrorCode = Literal[
     "deadline_exceeded",
     "model_unusable",
     "generation_failed",
+    "worker_failed",
     "no_answers",
     "poison_message",
     "mesh_unreachable",
@@ -109,6 +111,12 @@ class UnknownRequest(ChoirError):
     code = "unknown_request"
 
 
+class UnknownWorker(ChoirError):
+    """Raised when no external worker is registered under an id."""
+
+    code = "unknown_worker"
+
+
 class RequestIdConflict(ChoirError):
     """Raised when two different requests come under one request id."""
 
@@ -149,6 +157,12 @@ class GenerationFailed(ChoirError):
     """Raised when a backend could not generate an answer."""
 
     code = "generation_failed"
+
+
+class WorkerFailed(ChoirError):
+    """Raised when an external server fails for a reason that another one of the same model may not share."""
+
+    code = "worker_failed"
 
 
 class NoAnswers(ChoirError):
@@ -196,6 +210,7 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         UnknownModel,
         UnknownStrategy,
         UnknownRequest,
+        UnknownWorker,
         RequestIdConflict,
         Overloaded,
         NotReady,
@@ -203,6 +218,7 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         DeadlineExceeded,
         ModelUnusable,
         GenerationFailed,
+        WorkerFailed,
         NoAnswers,
         PoisonMessage,
         MeshUnreachable,

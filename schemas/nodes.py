@@ -9,6 +9,7 @@ from pydantic import Field
 from schemas.errors import ErrorBody
 from schemas.message import Message, Name, Part
 from schemas.pipelines import StageOffer
+from schemas.workers import WorkerState
 
 NodeState = Literal["starting", "ready", "broken", "draining"]
 
@@ -23,7 +24,10 @@ class Gpu(Part):
 
 
 class ServedModel(Part):
-    """A model that an agent serves. With a `problem` it cannot be asked at present."""
+    """A model that an agent serves, itself or through an external `worker`.
+
+    With a `problem` it cannot be asked at present.
+    """
 
     name: Name
     backend: str
@@ -34,6 +38,7 @@ class ServedModel(Part):
     size_bytes: int | None = None
     tokens_per_s: float | None = None
     description: str | None = None
+    worker: WorkerState | None = None
     problem: ErrorBody | None = None
 
 

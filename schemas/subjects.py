@@ -54,6 +54,7 @@ NODES = "choir.nodes"
 MODELS = "choir.models"
 STATUS = "choir.status"
 SHARD = "choir.shard"
+WORKER = "choir.worker"
 
 # --- streams ----------------------------------------------------------------------------
 
@@ -237,6 +238,7 @@ PIPELINES_BUCKET = "choir_pipelines"
 CACHE_BUCKET = "choir_cache"
 SCORES_BUCKET = "choir_scores"
 FEEDBACK_BUCKET = "choir_feedback"
+WORKER_CLAIMS_BUCKET = "choir_worker_claims"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -268,6 +270,21 @@ def agent_of_score(key: str) -> str | None:
     """The agent whose history is under a key of the scores bucket; None for other keys."""
     kind, _, token = key.partition(".")
     return decode_token(token) if kind == "agent" else None
+
+
+def worker_key(worker_id: str) -> str:
+    """The key of an external worker, of its registration as of who uses it."""
+    return encode_token(worker_id)
+
+
+def worker_of_key(key: str) -> str:
+    """The id of the worker under a key."""
+    return decode_token(key)
+
+
+def bucket_key(bucket: str, key: str) -> str:
+    """The subject under which a bucket keeps a key."""
+    return f"$KV.{bucket}.{key}"
 
 
 def feedback_key(request_id: str) -> str:

@@ -59,6 +59,7 @@ from schemas.replies import (
     Vote,
 )
 from schemas.sampling import Sampling
+from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerState, WorkerStatus
 
 REQUEST = "01JZ0CH0RA8W2M6Q4T7Y1B3N5P"
 FINGERPRINT = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -66,6 +67,30 @@ ACCEPTED_AT_S = 1_750_000_000.0
 COMPLETED_AT_S = 1_750_000_001.25
 DEADLINE_AT_S = 1_750_000_060.0
 
+WORKER = Worker(
+    id="mac-07",
+    type="lm_studio",
+    host="mac-07.local",
+    port=1234,
+    model="qwen2.5-7b-instruct",
+    served_as="qwen2.5-7b",
+    slots=3,
+    weight=2,
+    context_tokens=8_192,
+    key_variable="LM_STUDIO_KEY",
+    only_on="host-1",
+)
+WORKER_STATE = WorkerState(
+    id="mac-07",
+    type="lm_studio",
+    url="http://mac-07.local:1234",
+    circuit="closed",
+    failures=1,
+    weight=2,
+    last_error=ErrorBody(code="worker_failed", message="mac-07: the stream broke off"),
+    last_error_at_s=1_750_000_000.5,
+    checked_at_s=1_750_000_004.0,
+)
 CONVERSATION = (
     ChatMessage(role="system", content="Answer in one word."),
     ChatMessage(role="user", content="What is the capital of France?"),
@@ -236,6 +261,12 @@ LEASE = NodeLease(
             backend="llama_cpp",
             slots=0,
             problem=ErrorBody(code="model_unusable", message="broken.gguf is truncated"),
+        ),
+        ServedModel(
+            name="qwen2.5-7b",
+            backend="lm_studio",
+            slots=3,
+            worker=WORKER_STATE,
         ),
     ),
     slots=4,
@@ -461,6 +492,22 @@ SAMPLES: dict[str, Message] = {
     "node_lease": LEASE,
     "pipeline_plan": PLAN,
     "shard_reply": ShardReply(model="llama3.2:3b", plan=PLAN, summary="2 stages: 10.4 ms a token predicted"),
+    "worker": WORKER,
+    "add_worker": ManageWorkers(action="add", worker=WORKER, replace=True),
+    "remove_worker": ManageWorkers(action="remove", id="mac-07"),
+    "workers_reply": WorkersReply(
+        workers=(
+            WorkerStatus(
+                worker=WORKER,
+                held_by="agent-7f3a",
+                slots=3,
+                busy=1,
+                tokens_per_s=31.5,
+                state=WORKER_STATE,
+                problem=ErrorBody(code="worker_failed", message="mac-07: no answer at http://mac-07.local:1234"),
+            ),
+        )
+    ),
     # events
     "service_started": ServiceStarted(**AGENT, pid=4711),
     "service_stopped": ServiceStopped(**AGENT),

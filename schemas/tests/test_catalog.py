@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from schemas import catalog, commands, pipelines, replies, subjects
+from schemas import catalog, commands, pipelines, replies, subjects, workers
 from schemas.catalog import ACCESS, BUCKETS, ENDPOINTS, STREAMS, Access, Endpoint, StreamSpec
 from schemas.message import Message
 
@@ -203,7 +203,7 @@ def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endp
 
 @endpoints
 def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint) -> None:
-    contract = {**vars(commands), **vars(replies), **vars(pipelines)}
+    contract = {**vars(commands), **vars(replies), **vars(pipelines), **vars(workers)}
     assert endpoint.takes == "-" or issubclass(contract[endpoint.takes], Message)
     assert issubclass(contract[endpoint.gives], Message)
 
