@@ -176,7 +176,7 @@ BUCKETS: tuple[BucketSpec, ...] = (
     ),
     BucketSpec(s.PIPELINES_BUCKET, "placement plans with an epoch"),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
-    BucketSpec(s.SCORES_BUCKET, "accuracy history per agent"),
+    BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents"),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
 )
 
@@ -229,7 +229,7 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "aggregator",
         publishes=(s.ALL_COMMANDS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_DEAD, s.ALL_EVENTS),
-        subscribes=(s.ALL_STORED_ANSWERS, s.FEEDBACK, s.ALL_CANCELS),
+        subscribes=(s.ALL_STORED_ANSWERS, s.FEEDBACK, s.SCORES, s.ALL_CANCELS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.SCORES_BUCKET,),
@@ -284,3 +284,4 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list, add, cordon, remove external workers"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
 )  # fmt: skip
+    Endpoint(s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of the agents"),

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.message import Message, Name, Part, RequestId, field_error
+from schemas.message import Message, Name, Part, RequestId, Topic, field_error
 from schemas.pipelines import Partition
 from schemas.sampling import Sampling
 from schemas.subjects import Priority, encode_token
@@ -68,7 +68,9 @@ class Ask(Message):
     Either `prompt` or `messages` says what is asked. `model` alone asks one model; otherwise the
     request goes to an ensemble: `models` (all live models if empty), at most `max_agents` of them,
     decided by each of `strategies` (`majority` if empty). `choices` are the options of a closed
-    question; `answer_kind` says how answers are read before voting. The result is decided when all
+    question; `answer_kind` says how answers are read before voting; `topic` what the question is about
+    (without it the aggregator judges by its words); `samples` how often `best_single` asks its agent (as
+    often as there are members if left out). The result is decided when all
     members, or `quorum` of them, have answered, or `timeout_s` is over. `request_id` is the
     client's idempotency key: the same request under the same id is one request. `partition` says how a
     pipeline of stages works on a long prompt; without it the pipeline's plan says so.
@@ -89,6 +91,8 @@ class Ask(Message):
     strategies: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     choices: Annotated[tuple[str, ...], Field(max_length=26)] = ()
     answer_kind: AnswerKind = "auto"
+    topic: Topic | None = None
+    samples: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
     max_agents: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
     quorum: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
     sampling: Sampling = Sampling()
@@ -113,6 +117,8 @@ class Ask(Message):
             raise field_error("models", "a model is named twice")
         if len(set(self.strategies)) != len(self.strategies):
             raise field_error("strategies", "a strategy is named twice")
+        if self.samples is not None and "best_single" not in self.strategies:
+            raise field_error("samples", "only best_single takes samples: name it in strategies")
         return self
 
     @property
@@ -167,6 +173,8 @@ class Gather(Message):
     quorum: Annotated[int, Field(ge=1)] | None = None
     choices: tuple[str, ...] = ()
     answer_kind: AnswerKind = "auto"
+    topic: Topic | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
     sampling: Sampling
     priority: Priority = "interactive"
@@ -272,10 +280,20 @@ class Cancel(Message):
 
 
 class Feedback(Message):
-    """A client says what the right answer to a request was, so that weights can learn."""
+    """A client says what the right answer to a request was, so that weights can learn.
+
+    `topic` is what the question was about, if the client knows better than the result says.
+    """
 
     request_id: RequestId
     correct: Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
+    topic: Topic | None = None
+
+
+class ReadScores(Message):
+    """A client wants to know what the mesh has learnt of its agents; with `reset` it is forgotten then."""
+
+    reset: bool = False
 
 
 class CountTokens(Message):

@@ -33,6 +33,10 @@ Name = Annotated[
 ]
 
 
+Topic = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")]
+"""What a question is about, such as `astronomy`: agents have a history of their own for each topic."""
+
+
 def field_error(field: str, message: str) -> PydanticCustomError:
     """A validation error over several fields that still names one: the one to change."""
     return PydanticCustomError("inconsistent", "{message}", {"field": field, "message": message})

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
 from schemas.errors import ChoirError, ErrorBody
-from schemas.message import Message, Name, Part, RequestId
+from schemas.message import Message, Name, Part, RequestId, Topic
 from schemas.nodes import NodeLease
 from schemas.subjects import encode_token
 
@@ -28,7 +28,11 @@ class Timings(Part):
 
 
 class Answer(Message):
-    """What one agent made of one task: a text, or the typed reason why there is none."""
+    """What one agent made of one task: a text, or the typed reason why there is none.
+
+    `option_probabilities` is how probable the agent held each option of a closed question, by its letter,
+    as the aggregator read it from `logprobs`.
+    """
 
     request_id: RequestId
     round: int = 1
@@ -41,6 +45,7 @@ class Answer(Message):
     generated_tokens: int = 0
     timings: Timings = Timings()
     logprobs: tuple[dict[str, Any], ...] = ()
+    option_probabilities: dict[str, float] | None = None
     chunks: int = 0
     error: ErrorBody | None = None
 
@@ -75,7 +80,8 @@ class Decision(Message):
     """What one strategy makes of a set of answers.
 
     `share` is the winner's part of all weight that was cast, `margin` its lead over the runner-up
-    in the same unit. `scores` has the weight of each normalised answer.
+    in the same unit. `scores` has the weight of each normalised answer. `note` says what the strategy did
+    without, if it had not all that it needs.
     """
 
     strategy: Name
@@ -87,6 +93,7 @@ class Decision(Message):
     votes: tuple[Vote, ...]
     scores: dict[str, float]
     abstained: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class ChainStep(Part):
@@ -128,7 +135,8 @@ class Result(Message):
     """The one final outcome of a request.
 
     `missing` are members of an ensemble that had not answered when it was decided; `answer_kind` and
-    `choices` say how the answers were read. Of a chain `answers` are what each peer wrote, in order, and
+    `choices` say how the answers were read, `topic` what the question was taken to be about.
+    `further_answers` are those of other rounds than the first, if the strategies needed any. Of a chain `answers` are what each peer wrote, in order, and
     `steps` how it came about; of a chain that failed those that there were.
     """
 
@@ -141,6 +149,8 @@ class Result(Message):
     answers: tuple[Answer, ...] = ()
     decisions: tuple[Decision, ...] = ()
     missing: tuple[str, ...] = ()
+    further_answers: tuple[Answer, ...] = ()
+    topic: Topic | None = None
     steps: tuple[ChainStep, ...] = ()
     answer_kind: AnswerKind = "auto"
     choices: tuple[str, ...] = ()
@@ -211,6 +221,49 @@ class FeedbackCounted(Message):
     right: tuple[str, ...]
     wrong: tuple[str, ...]
     already_counted: bool = False
+
+
+class Score(Part):
+    """Of `asked` questions whose right answer became known an agent had `correct` right; of all that there
+    were, or of those on one topic."""
+
+    agent: Name
+    topic: Topic | None = None
+    correct: Annotated[int, Field(ge=0)]
+    asked: Annotated[int, Field(ge=0)]
+
+
+class AgentAgreement(Part):
+    """Of `both` questions of so many options that two agents answered they gave the same answer to `agreed`."""
+
+    one: Name
+    other: Name
+    options: Annotated[int, Field(ge=2)]
+    agreed: Annotated[int, Field(ge=0)]
+    both: Annotated[int, Field(ge=0)]
+
+
+class UnlabelledScore(Part):
+    """What is known of an agent without right answers, from questions of so many options.
+
+    Of `asked` questions it gave the answer that isp chose to `with_isp`. `confusion` has a row for each
+    option that may have been right, and in it how often the agent is expected to have said each option.
+    """
+
+    agent: Name
+    options: Annotated[int, Field(ge=2)]
+    with_isp: Annotated[int, Field(ge=0)]
+    asked: Annotated[int, Field(ge=0)]
+    confusion: tuple[tuple[float, ...], ...] = ()
+
+
+class ScoresReply(Message):
+    """All that the mesh has learnt of its agents; `reset` if it has been forgotten since."""
+
+    accuracy: tuple[Score, ...]
+    agreement: tuple[AgentAgreement, ...]
+    unlabelled: tuple[UnlabelledScore, ...]
+    reset: bool = False
 
 
 class TokenCount(Message):

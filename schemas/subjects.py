@@ -50,6 +50,7 @@ SUBMIT = "choir.submit"
 FETCH = "choir.fetch"
 CANCEL = "choir.cancel"
 FEEDBACK = "choir.feedback"
+SCORES = "choir.scores"
 NODES = "choir.nodes"
 MODELS = "choir.models"
 STATUS = "choir.status"
@@ -274,6 +275,32 @@ def agent_of_score(key: str) -> str | None:
 
 def worker_key(worker_id: str) -> str:
     """The key of an external worker, of its registration as of who uses it."""
+def topic_score_key(agent: str, topic: str) -> str:
+    """The key of an agent's accuracy history on one topic."""
+    return f"topic.{encode_token(agent)}.{encode_token(topic)}"
+
+
+def agent_and_topic_of_score(key: str) -> tuple[str, str] | None:
+    """The agent and the topic of a history in the scores bucket; None for other keys."""
+    match key.split("."):
+        case ["topic", agent, topic]:
+            return decode_token(agent), decode_token(topic)
+        case _:
+            return None
+
+
+def unlabelled_score_key(options: int) -> str:
+    """The key of what closed questions of so many options tell without right answers."""
+    return f"closed.{options}"
+
+
+def options_of_score(key: str) -> int | None:
+    """How many options the questions had whose lessons are under a key of the scores bucket; None for other
+    keys."""
+    kind, _, token = key.partition(".")
+    return int(token) if kind == "closed" else None
+
+
     return encode_token(worker_id)
 
 

@@ -11,6 +11,7 @@ from schemas.commands import (
     Fetch,
     Gather,
     Generate,
+    ReadScores,
     Summarize,
 )
 from schemas.errors import ErrorBody
@@ -43,6 +44,7 @@ from schemas.pipelines import PipelinePlan, Shard, Shardable, ShardReply, StageH
 from schemas.replies import (
     Accepted,
     Answer,
+    AgentAgreement,
     Cancelled,
     ChainStep,
     Decision,
@@ -53,10 +55,13 @@ from schemas.replies import (
     NodesReply,
     Result,
     StatusReply,
+    Score,
+    ScoresReply,
     Timings,
     TokenChunk,
     TokenCount,
     Vote,
+    UnlabelledScore,
 )
 from schemas.sampling import Sampling
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerState, WorkerStatus
@@ -140,6 +145,7 @@ ANSWER = Answer(
     timings=TIMINGS,
     logprobs=({"token": "Paris", "logprob": -0.01, "top": [{"token": "London", "logprob": -5.5}]},),
     chunks=2,
+    option_probabilities={"A": 0.004, "B": 0.996},
 )
 GENERATED = Answer(
     request_id=REQUEST,
@@ -179,7 +185,7 @@ DECISION = Decision(
     abstained=("choir-bass",),
 )
 UNDECIDED = Decision(
-    strategy="weighted",
+    strategy="average",
     share=0.0,
     margin=0.0,
     tie=False,
@@ -187,6 +193,7 @@ UNDECIDED = Decision(
     scores={},
     abstained=("choir-bass",),
 )
+    note="no agent has said how probable the options are",
 SHARDABLE = Shardable(
     name="llama3.2:3b",
     sha256="5d" * 32,
@@ -322,6 +329,8 @@ GATHER = Gather(
     choices=("London", "Paris"),
     answer_kind="choice",
     messages=CONVERSATION,
+    topic="capitals",
+    samples=5,
     sampling=SAMPLING,
     priority="batch",
     partition="adaptive",
@@ -353,10 +362,12 @@ SAMPLES: dict[str, Message] = {
     "ask_ensemble": Ask(
         messages=CONVERSATION,
         models=("llama3.2:3b", "choir-bass"),
-        strategies=("majority", "weighted"),
+        strategies=("majority", "best_single"),
         choices=("London", "Paris"),
         answer_kind="choice",
         max_agents=2,
+        topic="capitals",
+        samples=5,
         quorum=1,
         sampling=SAMPLING,
         timeout_s=30.0,
@@ -389,7 +400,8 @@ SAMPLES: dict[str, Message] = {
     "summarize": SUMMARIZE,
     "fetch": Fetch(request_id=REQUEST, wait_s=10.0, stream=True, after_sequence=17),
     "cancel": Cancel(request_id=REQUEST),
-    "feedback": Feedback(request_id=REQUEST, correct="Paris"),
+    "feedback": Feedback(request_id=REQUEST, correct="Paris", topic="capitals"),
+    "read_scores": ReadScores(reset=True),
     "count_tokens": CountTokens(messages=CONVERSATION),
     "shard": SHARD,
     # replies
@@ -412,6 +424,8 @@ SAMPLES: dict[str, Message] = {
     ),
     "result_of_a_chain": Result(
         request_id=REQUEST,
+        further_answers=(ANSWER.model_copy(update={"round": 2}),),
+        topic="capitals",
         fingerprint=FINGERPRINT,
         topology="chain",
         text="Paris",
@@ -479,6 +493,23 @@ SAMPLES: dict[str, Message] = {
         )
     ),
     "status_reply": StatusReply(
+    "scores_reply": ScoresReply(
+        accuracy=(
+            Score(agent="llama3.2:3b", correct=41, asked=50),
+            Score(agent="llama3.2:3b", topic="capitals", correct=9, asked=10),
+        ),
+        agreement=(AgentAgreement(one="choir-bass", other="llama3.2:3b", options=2, agreed=31, both=50),),
+        unlabelled=(
+            UnlabelledScore(
+                agent="llama3.2:3b",
+                options=2,
+                with_isp=42,
+                asked=50,
+                confusion=((21.5, 3.5), (4.25, 20.75)),
+            ),
+        ),
+        reset=True,
+    ),
         services={"router": 1, "agent": 4, "aggregator": 1},
         models=("llama3.2:3b",),
         slots=4,
