@@ -283,5 +283,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages"),
     Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list, add, cordon, remove external workers"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
-)  # fmt: skip
     Endpoint(s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of the agents"),
+)  # fmt: skip

@@ -273,8 +273,6 @@ def agent_of_score(key: str) -> str | None:
     return decode_token(token) if kind == "agent" else None
 
 
-def worker_key(worker_id: str) -> str:
-    """The key of an external worker, of its registration as of who uses it."""
 def topic_score_key(agent: str, topic: str) -> str:
     """The key of an agent's accuracy history on one topic."""
     return f"topic.{encode_token(agent)}.{encode_token(topic)}"
@@ -301,6 +299,8 @@ def options_of_score(key: str) -> int | None:
     return int(token) if kind == "closed" else None
 
 
+def worker_key(worker_id: str) -> str:
+    """The key of an external worker, of its registration as of who uses it."""
     return encode_token(worker_id)
 
 

@@ -43,8 +43,8 @@ from schemas.nodes import Gpu, NodeLease, ServedModel
 from schemas.pipelines import PipelinePlan, Shard, Shardable, ShardReply, StageHeld, StageOffer, StagePlan
 from schemas.replies import (
     Accepted,
-    Answer,
     AgentAgreement,
+    Answer,
     Cancelled,
     ChainStep,
     Decision,
@@ -54,14 +54,14 @@ from schemas.replies import (
     ModelSummary,
     NodesReply,
     Result,
-    StatusReply,
     Score,
     ScoresReply,
+    StatusReply,
     Timings,
     TokenChunk,
     TokenCount,
-    Vote,
     UnlabelledScore,
+    Vote,
 )
 from schemas.sampling import Sampling
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerState, WorkerStatus
@@ -144,8 +144,8 @@ ANSWER = Answer(
     generated_tokens=2,
     timings=TIMINGS,
     logprobs=({"token": "Paris", "logprob": -0.01, "top": [{"token": "London", "logprob": -5.5}]},),
-    chunks=2,
     option_probabilities={"A": 0.004, "B": 0.996},
+    chunks=2,
 )
 GENERATED = Answer(
     request_id=REQUEST,
@@ -192,8 +192,8 @@ UNDECIDED = Decision(
     votes=(Vote(agent="choir-bass", weight=0.0),),
     scores={},
     abstained=("choir-bass",),
-)
     note="no agent has said how probable the options are",
+)
 SHARDABLE = Shardable(
     name="llama3.2:3b",
     sha256="5d" * 32,
@@ -328,9 +328,9 @@ GATHER = Gather(
     quorum=1,
     choices=("London", "Paris"),
     answer_kind="choice",
-    messages=CONVERSATION,
     topic="capitals",
     samples=5,
+    messages=CONVERSATION,
     sampling=SAMPLING,
     priority="batch",
     partition="adaptive",
@@ -365,9 +365,9 @@ SAMPLES: dict[str, Message] = {
         strategies=("majority", "best_single"),
         choices=("London", "Paris"),
         answer_kind="choice",
-        max_agents=2,
         topic="capitals",
         samples=5,
+        max_agents=2,
         quorum=1,
         sampling=SAMPLING,
         timeout_s=30.0,
@@ -417,6 +417,8 @@ SAMPLES: dict[str, Message] = {
         answers=(ANSWER, FAILED_ANSWER),
         decisions=(DECISION,),
         missing=("choir-tenor",),
+        further_answers=(ANSWER.model_copy(update={"round": 2}),),
+        topic="capitals",
         answer_kind="choice",
         choices=("London", "Paris"),
         accepted_at_s=ACCEPTED_AT_S,
@@ -424,8 +426,6 @@ SAMPLES: dict[str, Message] = {
     ),
     "result_of_a_chain": Result(
         request_id=REQUEST,
-        further_answers=(ANSWER.model_copy(update={"round": 2}),),
-        topic="capitals",
         fingerprint=FINGERPRINT,
         topology="chain",
         text="Paris",
@@ -476,23 +476,6 @@ SAMPLES: dict[str, Message] = {
     "feedback_counted": FeedbackCounted(
         request_id=REQUEST, right=("llama3.2:3b",), wrong=("choir-bass",), already_counted=True
     ),
-    "token_count": TokenCount(prompt_tokens=21, context_tokens=4_096),
-    "nodes_reply": NodesReply(nodes=(LEASE,)),
-    "models_reply": ModelsReply(
-        models=(
-            ModelSummary(
-                name="llama3.2:3b",
-                agents=("agent-1",),
-                slots=4,
-                busy=1,
-                context_tokens=4_096,
-                parameters=3_212_749_888,
-                tokens_per_s=12.5,
-                description="a general model",
-            ),
-        )
-    ),
-    "status_reply": StatusReply(
     "scores_reply": ScoresReply(
         accuracy=(
             Score(agent="llama3.2:3b", correct=41, asked=50),
@@ -510,6 +493,23 @@ SAMPLES: dict[str, Message] = {
         ),
         reset=True,
     ),
+    "token_count": TokenCount(prompt_tokens=21, context_tokens=4_096),
+    "nodes_reply": NodesReply(nodes=(LEASE,)),
+    "models_reply": ModelsReply(
+        models=(
+            ModelSummary(
+                name="llama3.2:3b",
+                agents=("agent-1",),
+                slots=4,
+                busy=1,
+                context_tokens=4_096,
+                parameters=3_212_749_888,
+                tokens_per_s=12.5,
+                description="a general model",
+            ),
+        )
+    ),
+    "status_reply": StatusReply(
         services={"router": 1, "agent": 4, "aggregator": 1},
         models=("llama3.2:3b",),
         slots=4,
