@@ -1,0 +1,110 @@
+"""The table of benchmarks. A new one is a file here and an entry below.
+
+The public ones are fetched from where their authors keep them, unless a file is named; Choir's own
+(`choir-...`) are in this repository.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis import datasets
+from analysis.evaluation.benchmarks.benchmark import Benchmark
+from analysis.evaluation.benchmarks.gsm8k import gsm8k
+from analysis.evaluation.benchmarks.mmlu import mmlu
+from analysis.evaluation.benchmarks.question import Question
+from analysis.evaluation.benchmarks.truthfulqa import truthfulqa
+from schemas.errors import InvalidRequest
+
+__all__ = ["OWN", "TABLE", "Benchmark", "Question", "get"]
+
+_HUB = "https://huggingface.co/datasets"
+_OWN_FOLDER = Path(datasets.__file__).parent
+SHORT_ANSWER_TOKENS = 24
+SOLUTION_TOKENS = 320
+
+TABLE: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(
+            name="mmlu",
+            parse=mmlu,
+            test=f"{_HUB}/cais/mmlu/resolve/main/all/test-00000-of-00001.parquet",
+            dev=f"{_HUB}/cais/mmlu/resolve/main/all/dev-00000-of-00001.parquet",
+            template="mmlu",
+            extraction="flexible",
+            few_shot=5,
+            max_tokens=SHORT_ANSWER_TOKENS,
+            stop=("\n\n",),
+        ),
+        Benchmark(
+            name="gsm8k",
+            parse=gsm8k,
+            test=f"{_HUB}/openai/gsm8k/resolve/main/main/test-00000-of-00001.parquet",
+            dev=f"{_HUB}/openai/gsm8k/resolve/main/main/train-00000-of-00001.parquet",
+            template="question-answer",
+            extraction="numeric",
+            few_shot=5,
+            max_tokens=SOLUTION_TOKENS,
+            stop=("Question:",),
+        ),
+        Benchmark(
+            name="truthfulqa",
+            parse=truthfulqa,
+            test=f"{_HUB}/truthfulqa/truthful_qa/resolve/main/multiple_choice/validation-00000-of-00001.parquet",
+            dev=None,
+            template="options",
+            extraction="flexible",
+            few_shot=0,
+            max_tokens=SHORT_ANSWER_TOKENS,
+            stop=("\n\n",),
+            always_shuffled=True,
+        ),
+        Benchmark(
+            name="choir-mmlu",
+            parse=mmlu,
+            test=str(_OWN_FOLDER / "choir-mmlu" / "test.jsonl"),
+            dev=str(_OWN_FOLDER / "choir-mmlu" / "dev.jsonl"),
+            template="options",
+            extraction="flexible",
+            few_shot=0,
+            max_tokens=SHORT_ANSWER_TOKENS,
+            stop=("\n",),
+        ),
+        Benchmark(
+            name="choir-gsm8k",
+            parse=gsm8k,
+            test=str(_OWN_FOLDER / "choir-gsm8k" / "test.jsonl"),
+            dev=None,
+            template="bare",
+            extraction="numeric",
+            few_shot=0,
+            max_tokens=48,
+        ),
+        Benchmark(
+            name="choir-truthfulqa",
+            parse=truthfulqa,
+            test=str(_OWN_FOLDER / "choir-truthfulqa" / "multiple_choice.jsonl"),
+            dev=None,
+            template="options",
+            extraction="flexible",
+            few_shot=0,
+            max_tokens=SHORT_ANSWER_TOKENS,
+            stop=("\n",),
+            always_shuffled=True,
+        ),
+    )
+}
+
+OWN = tuple(name for name in TABLE if name.startswith("choir-"))
+"""What is asked unless told otherwise: it needs no network."""
+
+
+def get(name: str) -> Benchmark:
+    """The benchmark of that name; InvalidRequest, with those there are, if there is none."""
+    try:
+        return TABLE[name]
+    except KeyError:
+        raise InvalidRequest(
+            f"benchmarks: there is no benchmark {name!r}; there are {', '.join(TABLE)}", field="benchmarks"
+        ) from None

@@ -1,0 +1,68 @@
+"""A question of a benchmark, in the one form that all of them are read into."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from schemas.errors import InvalidRequest
+
+LETTERS = string.ascii_uppercase
+
+Kind = Literal["choice", "number"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """`right` is the letter of an option as `choices` has them, or a plain number.
+
+    `solution` is what stands after the question where it is shown as an example.
+    """
+
+    id: str
+    topic: str
+    text: str
+    kind: Kind
+    right: str
+    choices: tuple[str, ...] = ()
+    solution: str = ""
+
+    def shuffled(self, seed: str) -> Question:
+        """The same question with its options in another order, which seed and question decide."""
+        if not self.choices:
+            return self
+        order = list(range(len(self.choices)))
+        random.Random(f"{seed} {self.id}").shuffle(order)
+        right = LETTERS[order.index(LETTERS.index(self.right))]
+        return replace(self, choices=tuple(self.choices[i] for i in order), right=right)
+
+
+def question_id(row: int, text: str, choices: Sequence[str] = ()) -> str:
+    """`00012-1f3a9c0b`: its row in the file, and a digest that tells another question at the same place."""
+    digest = hashlib.sha256("\n".join((text, *choices)).encode(errors="surrogatepass")).hexdigest()
+    return f"{row:05d}-{digest[:8]}"
+
+
+def closed(row: int, text: str, choices: Sequence[str], right: int, topic: str) -> Question:
+    """A multiple-choice question; InvalidRequest, with the row, if it is none."""
+    if not 2 <= len(choices) <= len(LETTERS):
+        raise InvalidRequest(
+            f"row {row}: {len(choices)} choices; 2 to {len(LETTERS)} can be asked", field="data"
+        )
+    if not 0 <= right < len(choices):
+        raise InvalidRequest(
+            f"data: row {row}: answer {right} is none of its {len(choices)} choices", field="data"
+        )
+    return Question(
+        id=question_id(row, text, choices),
+        topic=topic,
+        text=text,
+        kind="choice",
+        right=LETTERS[right],
+        choices=tuple(choices),
+        solution=LETTERS[right],
+    )
