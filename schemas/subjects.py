@@ -54,6 +54,7 @@ SCORES = "choir.scores"
 NODES = "choir.nodes"
 MODELS = "choir.models"
 STATUS = "choir.status"
+SQL = "choir.sql"
 SHARD = "choir.shard"
 WORKER = "choir.worker"
 
@@ -230,6 +231,7 @@ def summarize_consumer(priority: Priority) -> str:
 
 
 DEAD_LETTER_CONSUMER = "dead-letters"
+EVENTS_CONSUMER = "metrics"
 
 # --- buckets ----------------------------------------------------------------------------
 
@@ -351,3 +353,5 @@ SEQUENCE_HEADER = "Nats-Sequence"
 SUBJECT_HEADER = "Nats-Subject"
 REASON_HEADER = "Choir-Reason"
 KIND_HEADER = "Choir-Kind"
+TRACE_HEADER = "traceparent"
+"""W3C trace context, as OpenTelemetry's own propagators write it."""

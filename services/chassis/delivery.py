@@ -7,6 +7,7 @@ A message of a work queue comes with an acknowledgement subject as its `reply`:
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -37,20 +38,30 @@ class Delivery:
 
     `fresh` means that nobody can have worked on it before. A delivery count of 1 alone does not say
     that: a broker that crashed forgets deliveries and acknowledgements. So a message is fresh only if
-    it was also stored after this service last (re)connected.
+    it was also stored after this service last (re)connected. `stored_at_s` is when the broker stored it, by
+    the broker's clock; `waiting` is how many more it has for this consumer.
     """
 
     msg: Msg
     count: int
     sequence: int
     fresh: bool
+    stored_at_s: float = 0.0
+    waiting: int = 0
 
     @classmethod
     def of(cls, msg: Msg, floor: int) -> Delivery:
         """Reads the acknowledgement subject; `floor` is the stream's last sequence at the last connection."""
         tokens = msg.reply.split(".")
-        count, sequence = (int(tokens[-5]), int(tokens[-4])) if len(tokens) >= 9 else (1, 0)
-        return cls(msg, count, sequence, count == 1 and sequence > floor)
+        if len(tokens) < 9:
+            return cls(msg, 1, 0, floor < 0)
+        count, sequence = int(tokens[-5]), int(tokens[-4])
+        stored_at_s, waiting = int(tokens[-2]) / 1e9, int(tokens[-1])
+        return cls(msg, count, sequence, count == 1 and sequence > floor, stored_at_s, waiting)
+
+    def queue_duration_ns(self) -> int:
+        """How long ago the broker stored it, by its clock and this host's; 0 where these disagree."""
+        return max(0, int((time.time() - self.stored_at_s) * 1e9)) if self.stored_at_s else 0
 
     @property
     def request_id(self) -> str:

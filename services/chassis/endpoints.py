@@ -6,6 +6,7 @@ An endpoint of `nats.micro` handles one request at a time; here each request get
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -27,12 +28,16 @@ from schemas.errors import (
 )
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
+from services.chassis.events import EventLog
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
+from services.chassis.tracing import Tracing, Work, current_span, enter
 
 HTTP_LIKE: dict[ErrorCode, str] = {
     "invalid_request": "400",
     "unknown_strategy": "400",
+    "query_failed": "400",
+    "query_refused": "403",
     "context_exceeded": "400",
     "unknown_model": "404",
     "unknown_request": "404",
@@ -65,7 +70,7 @@ class Caller:
 
     async def send_result(self, result: Result) -> None:
         """Sends a result; one that is an error also carries the services API's error headers."""
-        headers: dict[str, str] = {subjects.KIND_HEADER: result.kind}
+        headers: dict[str, str] = {subjects.KIND_HEADER: result.kind} | trace_headers()
         if result.error is not None:
             headers |= error_headers(error_from_body(result.error))
         await self._publish(result.to_bytes(), headers)
@@ -73,7 +78,8 @@ class Caller:
     async def send_error(self, error: ChoirError, request_id: str | None = None) -> None:
         """Sends an error reply."""
         reply = ErrorReply(error=error.body(request_id))
-        await self._publish(reply.to_bytes(), {subjects.KIND_HEADER: reply.kind} | error_headers(error))
+        headers = {subjects.KIND_HEADER: reply.kind} | trace_headers() | error_headers(error)
+        await self._publish(reply.to_bytes(), headers)
 
     async def _publish(self, payload: bytes, headers: dict[str, str] | None) -> None:
         if self.inbox:
@@ -81,6 +87,12 @@ class Caller:
 
 
 Handler = Callable[[RequestT, Caller], Awaitable[None]]
+
+
+def trace_headers() -> dict[str, str]:
+    """The trace of the work that is being done, for its outcome."""
+    span = current_span()
+    return {} if span is None else span.headers
 
 
 def error_headers(error: ChoirError) -> dict[str, str]:
@@ -103,13 +115,27 @@ def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
 
 
 class Endpoints:
-    """The services-API registration of one instance, and the endpoints it answers."""
+    """The services-API registration of one instance, and the endpoints it answers.
 
-    def __init__(self, client: Client, identity: Identity, description: str, limit: int = 8_192) -> None:
+    With `events` and `tracing` of the mesh a request's trace is followed by what its handler does.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        identity: Identity,
+        description: str,
+        limit: int = 8_192,
+        *,
+        events: EventLog | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._client = client
         self._identity = identity
         self._description = description
         self._limit = limit
+        self._events = events
+        self._tracing = tracing or Tracing()
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Service | None = None
 
@@ -143,12 +169,25 @@ class Endpoints:
                 full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)
                 await caller.send_error(full)
                 return
-            task = asyncio.create_task(self._answer(request.data, request_type, handler, caller))
+            task = asyncio.create_task(self._serve(request, request_type, handler, caller))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         name = subjects.endpoint_name(subject)
         await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=take))
+
+    async def _serve(
+        self, request: Request, request_type: type[RequestT], handler: Handler[RequestT], caller: Caller
+    ) -> None:
+        """Answers within a span of its own: this task does nothing else."""
+        span, started_s = self._tracing.take_up(request.headers), time.time()
+        enter(span)
+        try:
+            await self._answer(request.data, request_type, handler, caller)
+        finally:
+            if self._events is not None:
+                subject = request.subject
+                self._events.ended(Work(span, "server", subject, subject, started_s, time.time()))
 
     async def _answer(
         self, data: bytes, request_type: type[RequestT], handler: Handler[RequestT], caller: Caller

@@ -29,11 +29,12 @@ log = get_logger("chassis.lease")
 
 @dataclass(frozen=True)
 class Load:
-    """What a service says of its work in its lease."""
+    """What a service says of its work. `queued` are the commands of the whole mesh, if it knows them."""
 
     state: NodeState = "ready"
     slots: int = 0
     busy: int = 0
+    queued: int | None = None
     models: tuple[ServedModel, ...] = ()
     problem: ErrorBody | None = None
 

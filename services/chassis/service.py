@@ -10,6 +10,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Protocol
 
 import structlog
@@ -23,12 +24,20 @@ from nats.aio.client import Client
 from schemas.errors import ChoirError, ConfigurationError
 from schemas.events import ServiceStarted, ServiceStopped
 from services.chassis.connection import ConnectionEvents, open_broker
-from services.chassis.events import EventLog
+from services.chassis.events import EventLog, Spans
 from services.chassis.identity import Identity
 from services.chassis.lease import Lease, Load
 from services.chassis.logs import configure_logs, get_logger
-from services.chassis.settings import ServiceSettings, SettingsT, load_settings
+from services.chassis.sampler import Sampler
+from services.chassis.settings import (
+    EventsSection,
+    OtlpSection,
+    ServiceSettings,
+    SettingsT,
+    load_settings,
+)
 from services.chassis.storage import Storage
+from services.chassis.tracing import Tracing
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -39,12 +48,21 @@ log = get_logger("chassis.service")
 class Mesh:
     """What a running service has in hand."""
 
-    def __init__(self, client: Client, identity: Identity, connection: ConnectionEvents) -> None:
+    def __init__(
+        self,
+        client: Client,
+        identity: Identity,
+        connection: ConnectionEvents,
+        events: EventsSection | None = None,
+        spans: Spans | None = None,
+    ) -> None:
         self.client = client
         self.identity = identity
         self.connection = connection
         self.storage = Storage(client)
-        self.events = EventLog(client, identity)
+        self.tracing = Tracing()
+        enabled = events is None or events.enabled
+        self.events = EventLog(client, identity, enabled=enabled, spans=spans)
 
 
 class Service(Protocol):
@@ -69,7 +87,9 @@ class Host:
         self._settings = settings
         self._connection = ConnectionEvents()
         self._broker = open_broker(settings.mesh, identity, self._connection)
+        self._spans = open_spans(settings.otlp, identity)
         self._lease: Lease | None = None
+        self._sampler: Sampler | None = None
         self._mesh: Mesh | None = None
 
     async def run(self) -> None:
@@ -102,23 +122,44 @@ class Host:
 
     async def _start(self) -> None:
         client = await self._broker.connect()
-        mesh = Mesh(client, self._identity, self._connection)
+        mesh = Mesh(client, self._identity, self._connection, self._settings.events, self._spans)
         await self._service.start(mesh)
         self._mesh = mesh
         self._lease = Lease(client, self._identity, self._service.load)
         await self._lease.start()
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
+        if self._settings.events.enabled:
+            interval_s = self._settings.events.sample_interval_s
+            self._sampler = Sampler(client, mesh.events, mesh.tracing, self._service.load, interval_s)
+            self._sampler.start()
         log.info("ready", url=self._settings.mesh.url)
 
     async def _stop(self) -> None:
         if self._mesh is not None:
             log.info("draining")
+            if self._sampler is not None:
+                self._sampler.stop()
             await self._service.stop()
             self._mesh.events.publish(ServiceStopped)
-            await self._mesh.events.flush()
+            await self._mesh.events.close()
         if self._lease is not None:
             await self._lease.stop()
         self._connection.closing()
+
+
+def open_spans(otlp: OtlpSection, identity: Identity) -> Spans | None:
+    """The export of spans, if a collector is named; ConfigurationError if OpenTelemetry is not installed."""
+    if otlp.endpoint is None:
+        return None
+    if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None:
+        raise ConfigurationError(
+            "otlp.endpoint is set, and OpenTelemetry is not installed: `pip install 'choir[otlp]'`, "
+            "or leave the endpoint out",
+            field="otlp.endpoint",
+        )
+    from services.chassis.otlp import SpanExport
+
+    return SpanExport(otlp.endpoint, identity)
 
 
 def run_service(

@@ -54,6 +54,19 @@ class HealthSection(Section):
     port: int = Field(default=0, ge=0, le=65_535)
 
 
+class EventsSection(Section):
+    """`[events]`: facts for SQL and charts. Every `sample_interval_s` each instance samples its host."""
+
+    enabled: bool = True
+    sample_interval_s: float = Field(default=10.0, ge=0.1)
+
+
+class OtlpSection(Section):
+    """`[otlp]`: an OpenTelemetry collector that also gets the spans, such as `http://127.0.0.1:4318`."""
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://\S+$")
+
+
 def config_path() -> Path | None:
     """The choir.toml that applies here; ConfigurationError if `CHOIR_CONFIG` names a missing file."""
     named = os.environ.get(CONFIG_VARIABLE)
@@ -75,6 +88,8 @@ class ServiceSettings(BaseSettings):
     mesh: MeshSection = MeshSection()
     logging: LoggingSection = LoggingSection()
     health: HealthSection = HealthSection()
+    events: EventsSection = EventsSection()
+    otlp: OtlpSection = OtlpSection()
     instance: str | None = None
 
     @classmethod

@@ -24,6 +24,7 @@ from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded
 from services.chassis.connection import check_payload
 from services.chassis.logs import get_logger
+from services.chassis.tracing import current_span
 
 STREAM_FULL = 10077
 PUBLISH_TIMEOUT_S = 2.0
@@ -48,11 +49,12 @@ log = get_logger("chassis.storage")
 
 @dataclass(frozen=True)
 class Stored:
-    """A message as a stream holds it."""
+    """A message as a stream holds it; `traceparent` is the trace context that it carries."""
 
     subject: str
     sequence: int
     data: bytes
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class Receipt:
 
 
 class Storage:
-    """The streams of the mesh, as one service writes and reads them."""
+    """The streams of the mesh, as one service writes and reads them.
+
+    What is written for a request carries its trace context.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -111,6 +116,8 @@ class Storage:
         return await _patiently(partial(self._publish, subject, payload, headers), patience_s, _TRANSIENT)
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Receipt:
+        if (span := current_span()) is not None:
+            headers = {**(headers or {}), subjects.TRACE_HEADER: span.traceparent}
         try:
             ack = await self._js.publish(subject, payload, headers=headers)
         except nats.js.errors.APIError as error:
@@ -158,7 +165,12 @@ class Storage:
             return None
         if status is not None:
             raise BrokerUnavailable(f"stream {stream}: {status} {headers.get('Description', '')}")
-        return Stored(headers[subjects.SUBJECT_HEADER], int(headers[subjects.SEQUENCE_HEADER]), reply.data)
+        return Stored(
+            headers[subjects.SUBJECT_HEADER],
+            int(headers[subjects.SEQUENCE_HEADER]),
+            reply.data,
+            headers.get(subjects.TRACE_HEADER),
+        )
 
 
 def _stream_of(subject: str) -> str:

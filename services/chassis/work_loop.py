@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from schemas.catalog import ACK_WAIT_S
+from schemas.commands import Command, Generate
 from schemas.errors import (
     BrokerUnavailable,
     ChoirError,
@@ -34,6 +35,7 @@ from services.chassis.delivery import NEVER_FRESH, CommandT, Delivery, Retry, Wo
 from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
+from services.chassis.tracing import Work, enter
 
 HEARTBEAT_S = ACK_WAIT_S / 3
 BACKGROUND_DELAY_S = 0.002
@@ -60,6 +62,7 @@ class WorkLoop(Generic[CommandT]):
         self._storage = mesh.storage
         self._client = mesh.client
         self._events = mesh.events
+        self._tracing = mesh.tracing
         self._service = mesh.identity.service
         self._command_type = command_type
         self._worker = worker
@@ -214,6 +217,16 @@ class WorkLoop(Generic[CommandT]):
             self._spawn(self._refill())
 
     async def _work(self, delivery: Delivery) -> None:
+        """Works within a span of its own: this task does nothing else."""
+        span, started_s = self._tracing.take_up(delivery.msg.headers), time.time()
+        enter(span)
+        try:
+            await self._work_on(delivery)
+        finally:
+            name, subject = self._command_type.__name__.lower(), delivery.msg.subject
+            self._events.ended(Work(span, "consumer", name, subject, started_s, time.time()))
+
+    async def _work_on(self, delivery: Delivery) -> None:
         command: CommandT
         try:
             command = cast(CommandT, self._command_type.model_validate_json(delivery.msg.data))
@@ -222,7 +235,7 @@ class WorkLoop(Generic[CommandT]):
             return
         if delivery.count > MAX_ATTEMPTS:
             poison = PoisonMessage(f"delivered {delivery.count} times and never finished")
-            await self._bury(command.request_id, delivery, poison)
+            await self._bury(command.request_id, delivery, poison, task_of(command))
             await self._give_up(command, poison)
             await delivery.msg.ack()
             return
@@ -253,7 +266,7 @@ class WorkLoop(Generic[CommandT]):
             if delivery.count < 3:
                 raise Retry(InternalError(f"{type(error).__name__} in {self._service}")) from error
             failure = InternalError(f"{type(error).__name__} in {self._service}")
-            await self._bury(command.request_id, delivery, failure)
+            await self._bury(command.request_id, delivery, failure, task_of(command))
             await self._give_up(command, failure)
 
     async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
@@ -273,7 +286,14 @@ class WorkLoop(Generic[CommandT]):
         log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
         await delivery.msg.nak(delay=retry.delay_s)
         body = retry.error.body(command.request_id)
-        self._events.publish(TaskRetried, request_id=command.request_id, delivery=delivery.count, error=body)
+        self._events.publish(
+            TaskRetried,
+            request_id=command.request_id,
+            task_id=task_of(command),
+            delivery=delivery.count,
+            delay_s=retry.delay_s,
+            error=body,
+        )
 
     async def _refuse(self, delivery: Delivery, error: PoisonMessage) -> None:
         """Keeps what cannot be read in DEAD, and answers its request with an error."""
@@ -282,6 +302,14 @@ class WorkLoop(Generic[CommandT]):
         await self._worker.refuse(delivery.request_id, PoisonMessage("the command could not be read"))
         await delivery.msg.ack()
 
-    async def _bury(self, request_id: str, delivery: Delivery, error: ChoirError) -> None:
+    async def _bury(
+        self, request_id: str, delivery: Delivery, error: ChoirError, task_id: str | None = None
+    ) -> None:
         await self._storage.bury(self._service, request_id, delivery.msg.data, error.message)
-        self._events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
+        body = error.body(request_id)
+        self._events.publish(MessageDied, request_id=request_id, task_id=task_id, error=body)
+
+
+def task_of(command: Command) -> str | None:
+    """The task that a command is, if it is one generation."""
+    return command.task_id if isinstance(command, Generate) else None
