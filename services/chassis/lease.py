@@ -18,6 +18,7 @@ from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
 from schemas.errors import ErrorBody
 from schemas.nodes import NodeLease, NodeState, ServedModel
+from schemas.pipelines import StageOffer
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.machine import Machine
@@ -37,6 +38,7 @@ class Load:
     queued: int | None = None
     models: tuple[ServedModel, ...] = ()
     problem: ErrorBody | None = None
+    stage: StageOffer | None = None
 
 
 class Lease:
@@ -112,5 +114,6 @@ class Lease:
             memory_used_bytes=sample.memory_used_bytes,
             host_memory_free_bytes=sample.host_memory_free_bytes,
             gpus=sample.gpus,
+            stage=load.stage,
             problem=load.problem,
         )

@@ -63,6 +63,16 @@ class Mesh:
         self.tracing = Tracing()
         enabled = events is None or events.enabled
         self.events = EventLog(client, identity, enabled=enabled, spans=spans)
+        self._renew: Callable[[], None] | None = None
+
+    def tell_changes(self, renew: Callable[[], None]) -> None:
+        """Says how a change reaches the lease at once; for the host, when there is a lease."""
+        self._renew = renew
+
+    def changed(self) -> None:
+        """What the service says in its lease has changed: it is told now, not at the next renewal."""
+        if self._renew is not None:
+            self._renew()
 
 
 class Service(Protocol):
@@ -127,6 +137,7 @@ class Host:
         self._mesh = mesh
         self._lease = Lease(client, self._identity, self._service.load)
         await self._lease.start()
+        mesh.tell_changes(self._lease.renew_soon)
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
         if self._settings.events.enabled:
             interval_s = self._settings.events.sample_interval_s

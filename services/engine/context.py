@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from schemas.errors import ModelUnusable
 from services.engine.batch import Batch
+from services.engine.gguf_header import GgufHeader
 from services.engine.hidden_tap import HiddenTap
 from services.engine.model import Weights
 
@@ -84,15 +85,20 @@ class Context:
 
 def cache_types(model: Weights) -> tuple[int, int]:
     """Types of keys and values that make attention exact; equal ones where the architecture has no others."""
-    architecture = model.header.text("general.architecture")
-    if model.header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
+    return cache_types_of(model.header)
+
+
+def cache_types_of(header: GgufHeader) -> tuple[int, int]:
+    """cache_types() of a model that is not loaded."""
+    architecture = header.text("general.architecture")
+    if header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
         return F16, F16
-    return (F16, BF16) if _head_size(model) % Q8_0_BLOCK else (Q8_0, F16)
+    return (F16, BF16) if head_size_of(header) % Q8_0_BLOCK else (Q8_0, F16)
 
 
 def cache_bytes_per_token(model: Weights) -> float:
     """What one token takes in the cache of an exact context."""
-    numbers = _head_size(model) * int(llama_cpp.llama_model_n_head_kv(model.handle)) * model.layers
+    numbers = head_size_of(model.header) * int(llama_cpp.llama_model_n_head_kv(model.handle)) * model.layers
     return numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types(model)))
 
 
@@ -106,12 +112,12 @@ def _require_memory(model: Weights, cells: int) -> None:
         raise ModelUnusable(f"the cache of the model {model.path} needs {sizes}")
 
 
-def _head_size(model: Weights) -> int:
+def head_size_of(header: GgufHeader) -> int:
     """The length of a key; 1 where heads differ in size from layer to layer."""
-    architecture = model.header.text("general.architecture")
-    stated = model.header.integer(f"{architecture}.attention.key_length")
-    width = model.header.integer(f"{architecture}.embedding_length")
-    heads = model.header.integer(f"{architecture}.attention.head_count")
+    architecture = header.text("general.architecture")
+    stated = header.integer(f"{architecture}.attention.key_length")
+    width = header.integer(f"{architecture}.embedding_length")
+    heads = header.integer(f"{architecture}.attention.head_count")
     return stated or (width // heads if width and heads else 1)
 
 

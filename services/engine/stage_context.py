@@ -74,14 +74,23 @@ class StageContext:
         be sampled from at the same indices. Errors as with hidden_states()."""
         if self._tap is not None:
             raise InvalidRequest("only the last stage gives logits", field="rows")
+        self.evaluate(rows, wanted)
+        chosen = [self.context.logits(row) for row in wanted]
+        return np.array(chosen, dtype=np.float32).reshape(len(wanted), self.weights.vocab_size)
+
+    def evaluate(self, rows: Rows, wanted: Sequence[int] = ()) -> None:
+        """Puts rows into the cells. In a last stage `context` can be sampled from afterwards, at the indices
+        `wanted`, without a copy of their logits; a stage before it has nothing to say of them. Errors as
+        with hidden_states()."""
+        if self._tap is not None:
+            self.hidden_states(rows)
+            return
         if len(set(wanted)) != len(wanted) or not set(wanted) <= set(range(len(rows))):
             raise InvalidRequest("logits are wanted of rows that are not there", field="wanted")
         if len(wanted) > self._slots:
             raise InvalidRequest("logits are wanted of more than one row for each slot", field="wanted")
         self._check(rows)
         self._decode(RowBatch(self._scaled(rows), wanted))
-        chosen = [self.context.logits(row) for row in wanted]
-        return np.array(chosen, dtype=np.float32).reshape(len(wanted), self.weights.vocab_size)
 
     def forget(self, slot: int, keep: int = 0) -> bool:
         """Drops a slot's cells from position `keep` on, as Context.forget() does."""

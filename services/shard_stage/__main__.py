@@ -1,0 +1,8 @@
+"""`python -m services.shard_stage`"""
+
+from services.chassis.service import run_service
+from services.shard_stage.service import ShardStage
+from services.shard_stage.settings import StageSettings
+
+if __name__ == "__main__":
+    run_service("shard_stage", StageSettings, lambda settings, _identity: ShardStage(settings))
