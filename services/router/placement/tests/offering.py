@@ -1,0 +1,101 @@
+"""Leases of stage services that offer a model, as tests of the planner want them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.errors import InvalidRequest
+from schemas.nodes import NodeLease, NodeState
+from schemas.pipelines import Shard, Shardable, StageHeld, StageOffer
+from services.router.placement.costs import STAGE_OVERHEAD_BYTES
+from services.router.placement.decide import Decision, decide
+from services.router.placement.offers import fleet_of, offers_of
+
+MODEL = "large"
+SHA256 = "a" * 64
+LAYERS = 12
+GB = 1_000_000_000
+LAYER_BYTES = 100_000_000
+
+
+def shardable(name: str = MODEL, *, layer_ms: float = 1.0, **fields: Any) -> Shardable:
+    """A model of twelve layers of 100 MB that may be cut everywhere; a token takes 13 ms at 1 ms a layer."""
+    layers = fields.pop("layers", LAYERS)
+    defaults: dict[str, Any] = {
+        "sha256": SHA256,
+        "architecture": "llama",
+        "cuts": tuple(range(1, layers)),
+        "width": 64,
+        "context_tokens": 1000,
+        "layer_bytes": (LAYER_BYTES,) * layers,
+        "first_bytes": LAYER_BYTES,
+        "last_bytes": LAYER_BYTES,
+        "cell_bytes": 1000,
+        "last_ms": layer_ms,
+    }
+    return Shardable(name=name, layers=layers, layer_ms=layer_ms, **(defaults | fields))
+
+
+def lease(
+    instance: str,
+    model: Shardable | None = None,
+    *,
+    host: str = "",
+    memory_bytes: int = 4 * GB,
+    hop_ms: float = 0.1,
+    held: StageHeld | None = None,
+    state: NodeState = "ready",
+    version: str = "1",
+    host_free_bytes: int = 64 * GB,
+    **fields: Any,
+) -> NodeLease:
+    """A stage service, on a host of its own unless told otherwise."""
+    offer = StageOffer(
+        models=(model or shardable(),), memory_bytes=memory_bytes, threads=1, hop_ms=hop_ms, held=held
+    )
+    return NodeLease(
+        service="shard_stage",
+        instance=instance,
+        host=host or f"host-{instance}",
+        pid=1,
+        version=version,
+        state=state,
+        started_at_s=0,
+        seen_at_s=0,
+        host_memory_free_bytes=host_free_bytes,
+        stage=offer,
+        **fields,
+    )
+
+
+def speeds(*layer_ms: float, **fields: Any) -> list[NodeLease]:
+    """Nodes a, b, c, ... with these speeds."""
+    return [
+        lease(name, shardable(layer_ms=ms), **fields) for name, ms in zip("abcdefgh", layer_ms, strict=False)
+    ]
+
+
+def decided(leases: list[NodeLease], **wish: Any) -> Decision:
+    """What the planner makes of these nodes; eight slots unless told otherwise."""
+    return decide(Shard(model=MODEL, **wish), fleet_of(offers_of(MODEL, leases)))
+
+
+def layers_of(decision: Decision) -> dict[str, int]:
+    """How many layers each node gets, in order."""
+    split = decision.split
+    return {seat.node.instance: split.slices.layers(seat.start, seat.end) for seat in split.seats}
+
+
+def refusal(leases: list[NodeLease], **wish: Any) -> InvalidRequest:
+    """The error that the planner raises."""
+    try:
+        decision = decided(leases, **wish)
+    except InvalidRequest as error:
+        return error
+    raise AssertionError(f"not refused: {layers_of(decision)}")
+
+
+def stage_memory(layers: int, *, first: bool = False, last: bool = False, slots: int = 8) -> int:
+    """What a stage of the model above takes, counted by hand."""
+    cache = layers * 1000 * slots * 1000
+    return (layers + first + last) * LAYER_BYTES + cache + STAGE_OVERHEAD_BYTES
