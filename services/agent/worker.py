@@ -9,11 +9,12 @@ from collections import deque
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ChoirError
-from schemas.events import TaskCompleted, TaskPulled
 from schemas.replies import Answer, Result, Timings
 from services.agent.backends import Backend, Generated
+from services.agent.task_events import Taken, tell_cancelled, tell_completed, tell_pulled
 from services.agent.tokens import TokenStream
 from services.chassis.delivery import Delivery
+from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
 
 REMEMBERED_CANCELLATIONS = 1_024
@@ -41,18 +42,10 @@ class GenerateWorker:
             return
         if not delivery.fresh and await self._is_done(command):
             return
-        started_s = time.time()
-        queue_ns = max(0, int((started_s - command.accepted_at_s) * 1e9))
-        self._mesh.events.publish(
-            TaskPulled,
-            request_id=command.request_id,
-            task_id=command.task_id,
-            model=command.model,
-            delivery=delivery.count,
-            queue_duration_ns=queue_ns,
-        )
-        answer = await self._answer(command, queue_ns)
+        taken = tell_pulled(self._mesh.events, command, delivery)
+        answer = await self._answer(command, taken.queue_ns)
         if answer is None:
+            tell_cancelled(self._mesh.events, taken)
             return
         result = Result(
             request_id=command.request_id,
@@ -63,7 +56,7 @@ class GenerateWorker:
             accepted_at_s=command.accepted_at_s,
             completed_at_s=time.time(),
         )
-        await self._conclude(command, answer, result)
+        await self._conclude(command, answer, result, taken)
 
     async def _is_done(self, command: Generate) -> bool:
         """Whether the request has its result (also: a cancellation), or this task its answer."""
@@ -120,19 +113,21 @@ class GenerateWorker:
                 self._generating.pop(command.request_id, None)
         return None if task.cancelled() else done.pop().result()
 
-    async def _conclude(self, command: Generate, answer: Answer, result: Result) -> None:
+    async def _conclude(
+        self, command: Generate, answer: Answer, result: Result, taken: Taken | None = None
+    ) -> None:
         """Stores a task's outcome: an answer if somebody takes it up, else the request's result.
 
         Write-once: if another agent was faster its outcome stands, and this one never was.
         """
+        started_ns = time.perf_counter_ns()
         if command.routing_slip:
             subject = subjects.answer(command.request_id, command.round, command.agent)
             stored = await self._storage.store_once(subject, answer.to_bytes())
         else:
-            subject = subjects.result(command.request_id)
-            stored = await self._storage.store_once(subject, result.to_bytes())
+            stored = await conclude(self._mesh, result)
         if stored:
-            self._announce(answer)
+            tell_completed(self._mesh.events, answer, taken, time.perf_counter_ns() - started_ns)
 
     async def give_up(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
@@ -142,17 +137,4 @@ class GenerateWorker:
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
         result = Result.unreadable(request_id, error, time.time())
-        await self._storage.store_once(subjects.result(request_id), result.to_bytes())
-
-    def _announce(self, answer: Answer) -> None:
-        self._mesh.events.publish(
-            TaskCompleted,
-            request_id=answer.request_id,
-            task_id=answer.task_id,
-            model=answer.model,
-            finish_reason=answer.finish_reason,
-            prompt_tokens=answer.prompt_tokens,
-            generated_tokens=answer.generated_tokens,
-            timings=answer.timings,
-            error=answer.error,
-        )
+        await conclude(self._mesh, result)

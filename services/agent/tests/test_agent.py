@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from infra.models.bench_model import write_bench_model
 from schemas import subjects
 from schemas.commands import ChatMessage, CountTokens
-from schemas.events import TaskCompleted, TaskPulled
+from schemas.events import RequestCompleted, TaskCompleted, TaskPulled
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk, TokenCount
 from schemas.sampling import Sampling
 from services.agent.service import Agent
@@ -97,12 +97,14 @@ async def test_what_happens_to_a_task_is_told(connection: Client) -> None:
     async with serving(connection, instant()):
         await enqueue(mesh, generate("r1"))
 
-        async def both() -> bool:
-            return len(await events(connection)) == 2
+        async def all_three() -> bool:
+            return len(await events(connection)) == 3
 
-        await eventually(both)
-    pulled, completed = await events(connection)
+        await eventually(all_three)
+    pulled, ended, completed = await events(connection)
     assert isinstance(pulled, TaskPulled) and isinstance(completed, TaskCompleted)
+    assert isinstance(ended, RequestCompleted)
+    assert (ended.answered, ended.generated_tokens) == (1, 3)
     assert (pulled.task_id, pulled.delivery) == (completed.task_id, 1) == ("r1.1.alpha", 1)
     assert (completed.generated_tokens, completed.finish_reason) == (3, "stop")
     assert pulled.queue_duration_ns >= 0
