@@ -263,7 +263,7 @@ class GatherCompleted(Event):
 
 
 class DecisionMade(Event):
-    """A strategy has decided, in `decide_duration_ns`."""
+    """A strategy has decided."""
 
     kind: Literal["decision_made"] = "decision_made"
     strategy: str
@@ -274,7 +274,6 @@ class DecisionMade(Event):
     margin: float
     tie: bool
     rounds: int = 1
-    decide_duration_ns: Nanoseconds = 0
 
 
 class StageStepped(Event):

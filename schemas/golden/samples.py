@@ -653,7 +653,6 @@ SAMPLES: dict[str, Message] = {
         margin=0.5,
         tie=False,
         rounds=2,
-        decide_duration_ns=200_000,
     ),
     "stage_stepped": StageStepped(
         **STAGE,
