@@ -229,15 +229,24 @@ class Summarize(Message):
         return said[-1] if said else ""
 
     def generate(
-        self, step: int, messages: tuple[ChatMessage, ...], *, part: str | None = None, at_s: float
+        self,
+        step: int,
+        messages: tuple[ChatMessage, ...],
+        *,
+        at_s: float,
+        part: str | None = None,
+        max_tokens: int | None = None,
     ) -> Generate:
         """The command for the peer of a step (from 1), or for one `part` of a text that is too long for it.
 
         Every peer samples alike, with one exception: what the form of the result must be (`json_schema`,
-        `grammar`) is asked of the last text only. That text alone streams. `at_s` is when it is sent.
+        `grammar`) is asked of the last text only. That text alone streams. `at_s` is when it is sent;
+        `max_tokens` is where this one task must be shorter.
         """
         last = step == len(self.peers) and part is None
-        free_form = {} if last else {"json_schema": None, "grammar": None}
+        changed: dict[str, object] = {} if last else {"json_schema": None, "grammar": None}
+        if max_tokens is not None:
+            changed["max_tokens"] = max_tokens
         model = self.peers[step - 1]
         return Generate(
             request_id=self.request_id,
@@ -245,7 +254,7 @@ class Summarize(Message):
             agent=model if part is None else part,
             model=model,
             messages=messages,
-            sampling=self.sampling.model_copy(update=free_form),
+            sampling=self.sampling.model_copy(update=changed),
             priority=self.priority,
             partition=self.partition if step == 1 else None,
             stream=self.stream and last,

@@ -134,6 +134,11 @@ def stored_answers(request_id: str, round_: int) -> str:
     return f"choir.stored.answer.{request_id}.{round_}.*"
 
 
+def answers_of(request_id: str) -> str:
+    """All answers of a request, as kept in the stream."""
+    return f"choir.answer.{request_id}.>"
+
+
 def all_stored_answers_of(request_id: str) -> str:
     """Answers of every round of a request, delivered only once they are stored."""
     return f"choir.stored.answer.{request_id}.>"

@@ -1,34 +1,20 @@
-"""Does a prompt fit the model's context? Asked at the door, before anything is stored.
-
-A tokenizer of bytes never makes more tokens than there are bytes, so a prompt that is short in bytes
-is known to fit. Only for a long one is an agent of the model asked to count.
-"""
+"""Does a prompt fit the model's context? Asked at the door, before anything is stored."""
 
 from __future__ import annotations
 
 import asyncio
 
-import nats.errors
 from nats.aio.client import Client
-from pydantic import ValidationError
 
-from schemas import subjects
-from schemas.commands import ChatMessage, CountTokens
-from schemas.errors import ContextExceeded
-from schemas.replies import TokenCount
+from schemas.commands import ChatMessage
+from schemas.errors import BrokerUnavailable, ContextExceeded
 from services.chassis.directory import Serving
 from services.chassis.logs import get_logger
+from services.chassis.token_count import certainly_fits, count_tokens
 
-TEMPLATE_TOKENS_PER_MESSAGE = 32
 COUNT_TIMEOUT_S = 0.6
 
 log = get_logger("router.context")
-
-
-def certainly_fits(messages: tuple[ChatMessage, ...], context_tokens: int) -> bool:
-    """Whether the prompt fits however it is tokenized."""
-    most = sum(len(m.content.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for m in messages)
-    return most < context_tokens
 
 
 class ContextCheck:
@@ -49,15 +35,11 @@ class ContextCheck:
         return all(context is None or certainly_fits(messages, context) for context in contexts)
 
     async def _count(self, messages: tuple[ChatMessage, ...], model: str, field: str) -> None:
-        question = CountTokens(messages=messages).to_bytes()
         try:
-            reply = await self._client.request(
-                subjects.count_tokens(model), question, timeout=COUNT_TIMEOUT_S
-            )
-            count = TokenCount.model_validate_json(reply.data)
-        except (nats.errors.Error, ValidationError) as error:
+            count = await count_tokens(self._client, model, messages, COUNT_TIMEOUT_S)
+        except BrokerUnavailable as error:
             # Nobody could count in time: the agent itself checks again, and answers with the same error.
-            log.warning("prompt not counted", model=model, why=str(error))
+            log.warning("prompt not counted", model=model, why=error.message)
             return
         if count.prompt_tokens >= count.context_tokens:
             raise ContextExceeded(

@@ -12,8 +12,8 @@ from schemas.commands import ChatMessage, Generate
 from schemas.events import AnyEvent, RequestAccepted, RequestRefused
 from schemas.replies import Accepted, ErrorReply, TokenCount
 from services.chassis.tests.mesh import events, eventually, settled
+from services.chassis.token_count import TEMPLATE_TOKENS_PER_MESSAGE, certainly_fits
 from services.router import handlers
-from services.router.context_check import TEMPLATE_TOKENS_PER_MESSAGE, certainly_fits
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front
 
 LONG = "word " * CONTEXT_TOKENS

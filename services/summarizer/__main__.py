@@ -1,0 +1,8 @@
+"""`python -m services.summarizer`"""
+
+from services.chassis.service import run_service
+from services.summarizer.service import Summarizer
+from services.summarizer.settings import SummarizerSettings
+
+if __name__ == "__main__":
+    run_service("summarizer", SummarizerSettings, lambda settings, _identity: Summarizer(settings.summarizer))

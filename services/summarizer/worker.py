@@ -1,0 +1,104 @@
+"""One chain after another: is it done already? walk it, store the one result."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from schemas import subjects
+from schemas.commands import Summarize
+from schemas.errors import ChoirError
+from schemas.replies import Answer, Result
+from services.chassis.delivery import Delivery
+from services.chassis.directory import Directory
+from services.chassis.outcome import conclude
+from services.chassis.service import Mesh
+from services.summarizer.answers import AnswerInbox
+from services.summarizer.chain import Chain
+from services.summarizer.errands import Errands
+from services.summarizer.settings import SummarizerSection
+from services.summarizer.steps import StepRecord, chain_steps
+
+
+class ChainWorker:
+    """Takes requests along their chains."""
+
+    def __init__(self, mesh: Mesh, directory: Directory, settings: SummarizerSection) -> None:
+        self._mesh = mesh
+        self._storage = mesh.storage
+        self._directory = directory
+        self._settings = settings
+        self._walking: dict[str, asyncio.Task[list[StepRecord]]] = {}
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        if (task := self._walking.get(request_id)) is not None:
+            task.cancel()
+
+    async def handle(self, command: Summarize, delivery: Delivery) -> None:
+        """Brings a chain to its result, unless it has one."""
+        if not delivery.fresh and await self._has_result(command.request_id):
+            return
+        poll_interval_s = self._settings.poll_interval_s
+        async with AnswerInbox.open(self._storage, command.request_id, poll_interval_s) as inbox:
+            if not delivery.fresh:
+                await inbox.read()
+            chain = Chain(
+                self._mesh,
+                self._directory,
+                Errands(self._mesh, inbox),
+                command,
+                delivery=delivery.count,
+                max_parts=self._settings.max_parts,
+            )
+            records = await self._unless_cancelled(command.request_id, chain)
+        if records is not None:
+            await conclude(self._mesh, result_of(command, records))
+
+    async def _has_result(self, request_id: str) -> bool:
+        return await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id)) is not None
+
+    async def _unless_cancelled(self, request_id: str, chain: Chain) -> list[StepRecord] | None:
+        """The records of a chain; None if the request was cancelled meanwhile."""
+        task = asyncio.create_task(chain.walk())
+        self._walking[request_id] = task
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+            self._walking.pop(request_id, None)
+        return None if task.cancelled() else task.result()
+
+    async def give_up(self, command: Summarize, error: ChoirError) -> None:
+        """Stores an error as the request's result, with what the peers have written before it."""
+        result = Result.failed(command, error, time.time(), await self._written(command))
+        await conclude(self._mesh, result)
+        await self._mesh.client.publish(subjects.cancel_signal(command.request_id))
+
+    async def _written(self, command: Summarize) -> tuple[Answer, ...]:
+        """The answer of each step that there is one of."""
+        stored = await asyncio.gather(
+            *(
+                self._storage.last(subjects.ANSWERS_STREAM, subjects.answer(command.request_id, step, peer))
+                for step, peer in enumerate(command.peers, start=1)
+            )
+        )
+        return tuple(Answer.model_validate_json(answer.data) for answer in stored if answer is not None)
+
+    async def refuse(self, request_id: str, error: ChoirError) -> None:
+        """Stores an error as the result of a request whose command cannot be read."""
+        await conclude(self._mesh, Result.unreadable(request_id, error, time.time()))
+
+
+def result_of(command: Summarize, records: list[StepRecord]) -> Result:
+    """The result of a chain that has reached its end."""
+    return Result(
+        request_id=command.request_id,
+        fingerprint=command.fingerprint,
+        topology="chain",
+        text=records[-1].answer.text,
+        answers=tuple(record.answer for record in records),
+        steps=chain_steps(records),
+        accepted_at_s=command.accepted_at_s,
+        completed_at_s=time.time(),
+    )
