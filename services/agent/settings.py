@@ -8,15 +8,34 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from schemas.message import Name
+from schemas.workers import Variable, WorkerType
 from services.chassis.settings import Section, ServiceSettings
 
-BackendName = Literal["llama_cpp", "instant"]
+BackendName = Literal["llama_cpp", "instant", "ollama", "openai"]
+REMOTE: tuple[BackendName, ...] = ("ollama", "openai")
+
+
+class ServerSection(Section):
+    """An HTTP server that has a model: what kind it is, and where.
+
+    `model` is what the server calls the model, if that is not the model's name in the mesh. `key_variable`
+    names the environment variable with the API key. A server that says nothing for `stall_limit_s`, in the
+    midst of a text or before it, is cut off.
+    """
+
+    type: WorkerType
+    url: str = Field(pattern=r"^https?://[^/\s]+/?$")
+    model: Name | None = None
+    key_variable: Variable | None = None
+    connect_limit_s: float = Field(default=3.0, gt=0, le=60)
+    stall_limit_s: float = Field(default=120.0, gt=0, le=3600)
 
 
 class ModelSection(Section):
     """One model of an agent.
 
     `path` is a GGUF file (`llama_cpp`), refused if it has not the checksum `sha256`, where one is given.
+    `server` is where it is served (`ollama`, `openai`).
     `reply` and `delay_ms` are what the `instant` backend says and after how long. `context_tokens` is per
     sequence and defaults to what the model was made for.
     """
@@ -27,16 +46,18 @@ class ModelSection(Section):
     slots: int = Field(default=4, ge=1, le=256)
     context_tokens: int | None = Field(default=None, ge=32)
     gpu_layers: int = Field(default=0, ge=-1)
+    server: ServerSection | None = None
     reply: str = "ok"
     delay_ms: float = Field(default=0.0, ge=0)
 
 
 class AgentSection(Section):
-    """`[[agents]]`: a process that serves one or more models through one backend."""
+    """`[[agents]]`: a process that serves models through one backend, and takes its part of the external
+    workers (see `[workers]`). One without models of its own serves only those."""
 
     name: Name
     backend: BackendName = "llama_cpp"
-    models: tuple[ModelSection, ...] = Field(min_length=1)
+    models: tuple[ModelSection, ...] = ()
     threads: int | None = Field(default=None, ge=1, le=256)
     replicas: int = Field(default=1, ge=0, le=64)
 
@@ -48,10 +69,43 @@ class AgentSection(Section):
         for model in self.models:
             if self.backend == "llama_cpp" and model.path is None:
                 raise ValueError(f"model {model.name} of agent {self.name} needs a path")
+            if self.backend in REMOTE:
+                _check_server(self.backend, model)
         return self
+
+
+def _check_server(backend: BackendName, model: ModelSection) -> None:
+    if model.server is None:
+        raise ValueError(f"model {model.name} needs server = {{ type, url }} for backend {backend}")
+    if (model.server.type == "ollama") != (backend == "ollama"):
+        raise ValueError(
+            f"model {model.name}: a server of type {model.server.type} is not for backend {backend}"
+        )
+
+
+class WorkersSection(Section):
+    """`[workers]`: what agents do with the external workers that users register.
+
+    Each is looked at every `check_interval_s`, and has `check_limit_s` to answer. `failures_to_open` failures
+    in a row, of looks or of tasks, take it out. After `open_for_s`, and twice as long each time up to
+    `open_for_longest_s`, it is tried with a generation of one token (`trial_limit_s`), and let in again if
+    that succeeds. After a failed task it stands back for `stand_back_s`, so that another takes the task up.
+    """
+
+    enabled: bool = True
+    check_interval_s: float = Field(default=5.0, gt=0, le=3600)
+    check_limit_s: float = Field(default=5.0, gt=0, le=600)
+    trial_limit_s: float = Field(default=60.0, gt=0, le=3600)
+    failures_to_open: int = Field(default=3, ge=1, le=100)
+    open_for_s: float = Field(default=5.0, gt=0, le=3600)
+    open_for_longest_s: float = Field(default=60.0, gt=0, le=86_400)
+    stand_back_s: float = Field(default=1.0, ge=0, le=60)
+    connect_limit_s: float = Field(default=3.0, gt=0, le=60)
+    stall_limit_s: float = Field(default=120.0, gt=0, le=3600)
 
 
 class AgentSettings(ServiceSettings):
     """What an agent can be told."""
 
     agent: AgentSection
+    workers: WorkersSection = WorkersSection()

@@ -11,6 +11,8 @@ from services.agent.settings import BackendName
 BACKENDS: dict[BackendName, str] = {
     "llama_cpp": "services.agent.backends.llama_cpp",
     "instant": "services.agent.backends.instant",
+    "ollama": "services.agent.backends.ollama",
+    "openai": "services.agent.backends.openai",
 }
 """The module of each backend; its `open_backend` loads a model. Imported only by the agents that use it."""
 

@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from infra.models.bench_model import write_bench_model
 from schemas.commands import ChatMessage
 from schemas.errors import ContextExceeded, ModelUnusable
 from schemas.sampling import Sampling
 from services.agent.backends import BACKENDS, Backend, backend_opener
 from services.agent.backends.instant import Instant
 from services.agent.settings import BackendName, ModelSection
+from services.agent.tests.conftest import CONTEXT_TOKENS
+from services.agent.tests.http_server import http_server
+from services.agent.tests.ollama_server import ollama
 
-CONTEXT_TOKENS = 256
 PATIENCE_S = 60
 WORDS = "one two three four five six seven eight"
-
-
-@pytest.fixture(scope="session")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two narrow layers with random weights."""
-    return write_bench_model(tmp_path_factory.mktemp("models") / "tiny.gguf", layers=2, width=64)
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 
 
 @pytest_asyncio.fixture(params=sorted(BACKENDS))
-async def backend(request: pytest.FixtureRequest, model_path: Path) -> AsyncIterator[Backend]:
-    """A loaded model of each backend."""
-    name: BackendName = request.param
-    path = model_path if name == "llama_cpp" else None
-    model = ModelSection(
-        name="tiny", path=path, slots=2, context_tokens=CONTEXT_TOKENS, reply=WORDS, delay_ms=40
-    )
-    opened = await backend_opener(name)(model, 1)
-    yield opened
-    await opened.close()
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    """A loaded model of each backend; those that ask a server have one."""
+    async with opened(request.param, request) as backend:
+        yield backend
+
+
+@pytest_asyncio.fixture(params=sorted(set(BACKENDS) - {"instant"}))
+async def sampled(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    """A loaded model of each backend that samples: `instant` has one reply, whatever it is told."""
+    async with opened(request.param, request) as backend:
+        yield backend
+
+
+@asynccontextmanager
+async def opened(name: BackendName, request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    async with AsyncExitStack() as stack:
+        section = await section_for(name, request, stack)
+        backend = await backend_opener(name)(section, 1)
+        yield backend
+        await backend.close()
+
+
+async def section_for(
+    name: BackendName, request: pytest.FixtureRequest, stack: AsyncExitStack
+) -> ModelSection:
+    """A model of two narrow layers, or of eight words, behind any backend."""
+    settings: dict[str, Any] = {"name": "tiny", "slots": 2, "context_tokens": CONTEXT_TOKENS}
+    match name:
+        case "llama_cpp":
+            settings["path"] = request.getfixturevalue("model_path")
+        case "instant":
+            settings |= {"reply": WORDS, "delay_ms": 40}
+        case "openai":
+            server = request.getfixturevalue("openai_server")
+            settings["server"] = {"type": "llama_cpp_python", "url": server.url}
+        case "ollama":
+            server = await stack.enter_async_context(http_server(ollama))
+            settings["server"] = {"type": "ollama", "url": server.url}
+    return ModelSection.model_validate(settings)
 
 
 def say(text: str) -> tuple[ChatMessage, ...]:
@@ -131,6 +159,48 @@ async def test_speed_is_what_was_measured_or_nothing(backend: Backend) -> None:
     await backend.generate(say("hi"), Sampling(max_tokens=6), None)
     speed = backend.tokens_per_s()
     assert speed is None if isinstance(backend, Instant) else speed is not None and speed > 0
+
+
+async def test_a_seed_decides_what_comes_at_a_temperature(sampled: Backend) -> None:
+    texts = [
+        (await sampled.generate(say("hi"), Sampling(max_tokens=8, temperature=1.5, seed=seed), None)).text
+        for seed in (7, 7, 8)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+async def test_a_stop_string_ends_the_text_and_is_not_part_of_it(sampled: Backend) -> None:
+    whole = await sampled.generate(say("hi"), Sampling(max_tokens=6), None)
+    stop = whole.text.split()[1] if len(whole.text.split()) > 1 else whole.text[2:]
+    stopped = await sampled.generate(say("hi"), Sampling(max_tokens=6, stop=(stop,)), None)
+    assert stop not in stopped.text
+    assert whole.text.startswith(stopped.text.rstrip())
+    assert stopped.finish_reason == "stop"
+
+
+async def test_each_token_comes_with_its_log_probability_if_asked_for(sampled: Backend) -> None:
+    generated = await sampled.generate(say("hi"), Sampling(max_tokens=3, logprobs=2), None)
+    assert len(generated.logprobs) == generated.generated_tokens == 3
+    for token in generated.logprobs:
+        assert token["logprob"] <= 0
+        assert len(token["top"]) == 2
+        assert {"text", "logprob"} <= set(token["top"][0])
+    assert "".join(token["text"] for token in generated.logprobs).strip() == generated.text.strip()
+
+
+async def test_a_schema_makes_the_text_json(sampled: Backend) -> None:
+    sampling = Sampling(max_tokens=200, json_schema=SCHEMA, temperature=1.0, seed=4)
+    generated = await sampled.generate(say("hi"), sampling, None)
+    assert generated.text.startswith("{")
+    if generated.finish_reason == "stop":
+        assert isinstance(json.loads(generated.text)["answer"], str)
+
+
+async def test_every_duration_is_said_or_measured(sampled: Backend) -> None:
+    generated = await sampled.generate(say("hi"), Sampling(max_tokens=6), None)
+    assert generated.prompt_eval_ns > 0
+    assert generated.eval_ns > 0
+    assert generated.first_token_ns > 0
 
 
 async def test_an_answer_without_a_delay_is_there_at_once() -> None:

@@ -1,0 +1,258 @@
+"""`ollama`: a model behind an Ollama server, through the ollama package.
+
+Counts and durations are the server's own. Texts are always streamed, so that a server that hangs is noticed.
+
+What Ollama does in its own way: a prompt over its context is cut at the front without a word. So the context
+is set (`num_ctx`) where `context_tokens` says how long it is to be, and a prompt that fills it is refused. Of
+a conversation whose older messages were dropped nothing can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
+
+import httpx
+import ollama
+from ollama import ChatResponse, GenerateResponse, ShowResponse
+
+from schemas.commands import ChatMessage
+from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, InvalidRequest, WorkerFailed
+from schemas.replies import FinishReason, TokenCount
+from schemas.sampling import Sampling
+from services.agent.backends.backend import BackendInfo, Generated, OnText
+from services.agent.backends.faults import broken_off, check_json, excerpt, status_fault, transport_fault
+from services.agent.backends.reception import Reception, SpeedMeter
+from services.agent.backends.remote import (
+    HOOKS,
+    UNKNOWN_CONTEXT_TOKENS,
+    Embeddings,
+    RemoteBackend,
+    api_key,
+    check_listed,
+    limits,
+    server_of,
+)
+from services.agent.settings import ModelSection
+
+LATEST = ":latest"
+Frame = ChatResponse | GenerateResponse
+FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class Ollama:
+    """One model of one server."""
+
+    def __init__(self, model: ModelSection) -> None:
+        self._server = server_of(model)
+        self._model = self._server.model or model.name
+        timeout, connections = limits(self._server, model.slots)
+        key = api_key(self._server)
+        self._client = ollama.AsyncClient(
+            host=self._server.url,
+            timeout=timeout,
+            limits=connections,
+            event_hooks=HOOKS,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+        )
+        self._speed = SpeedMeter()
+        self.info = BackendInfo(context_tokens=model.context_tokens, description="ollama")
+
+    def tokens_per_s(self) -> float | None:
+        """Tokens per second while the server worked for us."""
+        return self._speed.tokens_per_s()
+
+    async def generate(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        """Generates one text with `/api/chat`; cancelled, it closes the stream, at which Ollama stops."""
+        check_possible(sampling)
+        reply = self._client.chat(
+            model=self._model,
+            messages=[message.model_dump() for message in messages],
+            stream=True,
+            format=sampling.json_schema,
+            options=self._options(sampling),
+            logprobs=True if sampling.logprobs else None,
+            top_logprobs=sampling.logprobs or None,
+        )
+        return await self._measured(reply, sampling, on_text)
+
+    async def complete(self, prompt: str, sampling: Sampling, on_text: OnText | None) -> Generated:
+        """Generates one text with `/api/generate`, for a prompt that is no conversation."""
+        check_possible(sampling)
+        reply = self._client.generate(
+            model=self._model,
+            prompt=prompt,
+            stream=True,
+            format=sampling.json_schema,
+            options=self._options(sampling),
+            logprobs=True if sampling.logprobs else None,
+            top_logprobs=sampling.logprobs or None,
+        )
+        return await self._measured(reply, sampling, on_text)
+
+    def _options(self, sampling: Sampling) -> dict[str, Any]:
+        """Every option by name: what is left out would be the server's or the model file's own choice."""
+        options: dict[str, Any] = {
+            "num_predict": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": 0.0,
+            "repeat_penalty": 1.0,
+            "seed": sampling.seed,
+            "stop": list(sampling.stop),
+        }
+        if self.info.context_tokens is not None:
+            options["num_ctx"] = self.info.context_tokens
+        return options
+
+    async def _measured(
+        self, reply: Awaitable[AsyncIterator[Frame]], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        self._speed.begin()
+        generated = None
+        try:
+            async with self._faults():
+                generated = await self._receive(await reply, Reception(on_text))
+        finally:
+            self._speed.end(generated.generated_tokens if generated else 0)
+        check_json(
+            self._server.url, generated.text, generated.finish_reason, sampling.json_schema is not None
+        )
+        if sampling.logprobs and generated.generated_tokens and not generated.logprobs:
+            raise GenerationFailed(
+                f"sampling.logprobs: {self._server.url} does not say them, a newer Ollama does",
+                field="sampling.logprobs",
+            )
+        return generated
+
+    async def _receive(self, frames: AsyncIterator[Frame], reception: Reception) -> Generated:
+        last: Frame | None = None
+        async with aclosing(cast(AsyncGenerator[Frame, None], frames)):
+            async for frame in frames:
+                if text := _text(frame):
+                    await reception.take(text)
+                reception.logprobs += [_logprob(token) for token in frame.logprobs or ()]
+                last = frame
+        if last is None or not last.done:
+            raise broken_off(self._server.url, reception.pieces)
+        self._check_context(last.prompt_eval_count)
+        if last.done_reason is not None and last.done_reason not in FINISH_REASONS:
+            raise GenerationFailed(
+                f"{self._server.url} ended the text for another reason: {last.done_reason}"
+            )
+        return Generated(
+            text=reception.text,
+            finish_reason=FINISH_REASONS[last.done_reason or "stop"],
+            prompt_tokens=last.prompt_eval_count or 0,
+            generated_tokens=last.eval_count or reception.steps,
+            load_ns=last.load_duration or 0,
+            prompt_eval_ns=last.prompt_eval_duration or 0,
+            eval_ns=last.eval_duration or max(1, reception.eval_ns),
+            first_token_ns=reception.first_ns,
+            logprobs=tuple(reception.logprobs),
+        )
+
+    def _check_context(self, prompt_tokens: int | None) -> None:
+        """A prompt that takes the whole context was cut, or has no room for an answer."""
+        context = self.info.context_tokens
+        if context is not None and (prompt_tokens or 0) >= context:
+            raise ContextExceeded(f"the prompt has at least {prompt_tokens} tokens, the context {context}")
+
+    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+        """Counted by the server itself, which generates one token for it."""
+        async with self._faults():
+            reply = await self._client.chat(
+                model=self._model,
+                messages=[message.model_dump() for message in messages],
+                options=self._options(Sampling(max_tokens=1)),
+            )
+        return TokenCount(
+            prompt_tokens=reply.prompt_eval_count or 0,
+            context_tokens=self.info.context_tokens or UNKNOWN_CONTEXT_TOKENS,
+        )
+
+    async def models(self) -> tuple[str, ...]:
+        """What `/api/tags` lists, also under the name without `:latest`."""
+        async with self._faults():
+            listed = (await self._client.list()).models
+        names = [entry.model for entry in listed if entry.model]
+        return (*names, *(name.removesuffix(LATEST) for name in names if name.endswith(LATEST)))
+
+    async def check(self) -> None:
+        """Raises WorkerFailed if the server does not answer, ModelUnusable if the model is not there."""
+        check_listed(self._model, await self.models(), self._server.url)
+        if self.info.parameters is None:
+            async with self._faults():
+                self._learn(await self._client.show(self._model))
+
+    def _learn(self, said: ShowResponse) -> None:
+        """`/api/show` says how large a model is."""
+        count = (said.modelinfo or {}).get("general.parameter_count")
+        details = said.details
+        words = (details.family, details.quantization_level) if details is not None else ()
+        self.info = BackendInfo(
+            context_tokens=self.info.context_tokens,
+            parameters=count if isinstance(count, int) else None,
+            description=" ".join(["ollama", *(word for word in words if word)]),
+        )
+
+    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
+        """One vector for each text, with `/api/embed`."""
+        async with self._faults():
+            reply = await self._client.embed(model=self._model, input=list(texts))
+        return tuple(tuple(vector) for vector in reply.embeddings)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    @asynccontextmanager
+    async def _faults(self) -> AsyncIterator[None]:
+        """Whatever the client or the server does wrong leaves here as one of our errors."""
+        try:
+            yield
+        except ChoirError:
+            raise
+        except ollama.ResponseError as error:
+            if error.status_code < 0:  # said in the middle of a stream
+                raise WorkerFailed(f"{self._server.url}: {excerpt(error.error)}") from error
+            raise status_fault(self._server.url, error.status_code, error.error) from error
+        except ConnectionError as error:
+            raise WorkerFailed(f"nobody answers at {self._server.url}") from error
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError, TypeError) as error:
+            raise transport_fault(self._server.url, error) from error
+
+
+def check_possible(sampling: Sampling) -> None:
+    """Raises InvalidRequest for what Ollama's API has no field for."""
+    if sampling.grammar is not None:
+        raise InvalidRequest(
+            "sampling.grammar: Ollama takes a JSON schema, and no grammar; use json_schema",
+            field="sampling.grammar",
+        )
+
+
+def _text(frame: Frame) -> str | None:
+    return frame.message.content if isinstance(frame, ChatResponse) else frame.response
+
+
+def _logprob(token: Any) -> dict[str, Any]:
+    """In the form that all backends use; Ollama does not say the ids of tokens."""
+    top = [{"text": other.token, "logprob": other.logprob} for other in token.top_logprobs or ()]
+    return {"text": token.token, "logprob": token.logprob, "top": top}
+
+
+async def open_backend(model: ModelSection, threads: int | None) -> RemoteBackend:
+    """Ready when the server lists the model."""
+    backend = Ollama(model)
+    try:
+        await backend.check()
+    except ChoirError:
+        await backend.close()
+        raise
+    return backend

@@ -1,0 +1,266 @@
+"""`openai`: a model behind an OpenAI-compatible HTTP server (LM Studio, Exo, llama-server, vLLM, ...).
+
+Texts are always streamed, so that a server that hangs is noticed and a cancelled one stops. What a server
+does not say is measured: token counts and durations. Nothing is tried twice here: another worker takes a
+failed task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import httpx
+import openai
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
+from openai.types.chat.chat_completion_chunk import Choice
+
+from schemas.commands import ChatMessage
+from schemas.errors import ChoirError, GenerationFailed, WorkerFailed
+from schemas.replies import FinishReason, TokenCount
+from schemas.sampling import Sampling
+from services.agent.backends.backend import BackendInfo, Generated, OnText
+from services.agent.backends.faults import broken_off, check_json, garbage, status_fault, transport_fault
+from services.agent.backends.presets import PRESETS, parameters
+from services.agent.backends.reception import Reception, SpeedMeter
+from services.agent.backends.remote import (
+    HOOKS,
+    UNKNOWN_CONTEXT_TOKENS,
+    Embeddings,
+    RemoteBackend,
+    api_key,
+    check_listed,
+    limits,
+    server_of,
+)
+from services.agent.settings import ModelSection
+
+API_PATH = "/v1"
+NO_KEY = "none"
+COUNT_LIMIT_S = 10.0
+CONTEXT_FIELDS = ("max_model_len", "loaded_context_length", "context_length", "max_context_length")
+FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "stop",
+    "function_call": "stop",
+}
+
+
+class OpenAI:
+    """One model of one server."""
+
+    def __init__(self, model: ModelSection) -> None:
+        self._server = server_of(model)
+        self._model = self._server.model or model.name
+        timeout, connections = limits(self._server, model.slots)
+        self._http = httpx.AsyncClient(
+            timeout=timeout, limits=connections, event_hooks=HOOKS, trust_env=self._server.type == "openai"
+        )
+        self._client = openai.AsyncOpenAI(
+            base_url=self._server.url.rstrip("/") + API_PATH,
+            api_key=api_key(self._server) or NO_KEY,
+            max_retries=0,
+            timeout=timeout,
+            http_client=self._http,
+        )
+        self._speed = SpeedMeter()
+        self.info = BackendInfo(context_tokens=model.context_tokens, description=self._server.type)
+
+    def tokens_per_s(self) -> float | None:
+        """Tokens per second while the server worked for us."""
+        return self._speed.tokens_per_s()
+
+    async def generate(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        """Generates one text; cancelled, it closes the stream, by which the server sees that it can stop."""
+        fields = parameters(self._server.type, sampling)
+        self._speed.begin()
+        generated = None
+        try:
+            async with self._faults():
+                generated = await self._stream(messages, fields, Reception(on_text))
+        finally:
+            self._speed.end(generated.generated_tokens if generated else 0)
+        check_json(
+            self._server.url, generated.text, generated.finish_reason, sampling.json_schema is not None
+        )
+        if sampling.logprobs and generated.generated_tokens and not generated.logprobs:
+            raise GenerationFailed(
+                f"sampling.logprobs: {self._server.url} does not say them", field="sampling.logprobs"
+            )
+        return generated
+
+    async def _stream(
+        self, messages: tuple[ChatMessage, ...], fields: Mapping[str, Any], reception: Reception
+    ) -> Generated:
+        finish_reason: str | None = None
+        last: ChatCompletionChunk | None = None
+        stream = await self._client.chat.completions.create(
+            model=self._model,
+            messages=_conversation(messages),
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body=dict(fields),
+        )
+        async with stream:
+            async for chunk in stream:
+                last = chunk if chunk.usage is not None else last
+                for choice in chunk.choices or ():
+                    await self._take(choice, reception)
+                    finish_reason = choice.finish_reason or finish_reason
+        if finish_reason is None:
+            await self._explain_silence(messages, reception)
+        ended = FINISH_REASONS.get(finish_reason or "")
+        if ended is None:
+            raise GenerationFailed(
+                f"{self._server.url} ended the text for a reason of its own: {finish_reason}"
+            )
+        usage = last.usage if last is not None else None
+        prompt_tokens = usage.prompt_tokens if usage else await self._prompt_tokens(messages)
+        return self._generated(reception, ended, prompt_tokens, usage, last)
+
+    async def _take(self, choice: Choice, reception: Reception) -> None:
+        """One chunk. The first one of many servers has a role and no text: no token of it was generated."""
+        text = choice.delta.content if choice.delta else None
+        if text:
+            await reception.take(text)
+        if choice.logprobs is not None and choice.logprobs.content:
+            reception.logprobs += [_logprob(token) for token in choice.logprobs.content]
+
+    async def _explain_silence(self, messages: tuple[ChatMessage, ...], reception: Reception) -> None:
+        """A stream without an end. If not even a word came, the same question without a stream has the
+        reason: some servers can say what is wrong with a prompt only there."""
+        if reception.steps == 0:
+            await self._usage(messages)
+        raise broken_off(self._server.url, reception.pieces)
+
+    def _generated(
+        self,
+        reception: Reception,
+        finish_reason: FinishReason,
+        prompt_tokens: int,
+        usage: CompletionUsage | None,
+        last: ChatCompletionChunk | None,
+    ) -> Generated:
+        """llama-server says durations of its own in the last chunk; else they are what was measured here."""
+        said = (last.model_extra or {}).get("timings") if last is not None else None
+        timings: Mapping[str, Any] = said if isinstance(said, dict) else {}
+        return Generated(
+            text=reception.text,
+            finish_reason=finish_reason,
+            prompt_tokens=prompt_tokens,
+            generated_tokens=usage.completion_tokens if usage else reception.steps,
+            prompt_eval_ns=_ns(timings.get("prompt_ms"), reception.first_ns),
+            eval_ns=_ns(timings.get("predicted_ms"), max(1, reception.eval_ns)),
+            first_token_ns=reception.first_ns,
+            logprobs=tuple(reception.logprobs),
+        )
+
+    async def _prompt_tokens(self, messages: tuple[ChatMessage, ...]) -> int:
+        """Asked of a server that does not say it in streams; 0 if it does not say it at all."""
+        try:
+            return await self._usage(messages)
+        except WorkerFailed:
+            return 0
+
+    async def _usage(self, messages: tuple[ChatMessage, ...]) -> int:
+        """How long a prompt is, from an answer of one token."""
+        completion = await self._client.chat.completions.create(
+            model=self._model,
+            messages=_conversation(messages),
+            timeout=COUNT_LIMIT_S,
+            extra_body={PRESETS[self._server.type].max_tokens: 1},
+        )
+        if not isinstance(completion, ChatCompletion):
+            raise garbage(self._server.url)
+        if completion.usage is None:
+            raise WorkerFailed(f"{self._server.url} does not say how many tokens a prompt has")
+        return completion.usage.prompt_tokens
+
+    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+        """Counted by the server itself: the API has no other way than to have it generate one token."""
+        async with self._faults():
+            prompt_tokens = await self._usage(messages)
+        return TokenCount(
+            prompt_tokens=prompt_tokens, context_tokens=self.info.context_tokens or UNKNOWN_CONTEXT_TOKENS
+        )
+
+    async def models(self) -> tuple[str, ...]:
+        """What `/v1/models` lists."""
+        async with self._faults():
+            page = await self._client.models.list()
+            entries = page.data if isinstance(page.data, list) else None
+        if entries is None:
+            raise garbage(self._server.url, f"no list of models at {API_PATH}/models")
+        for entry in entries:
+            if entry.id == self._model:
+                self._learn(entry.model_extra or {})
+        return tuple(entry.id for entry in entries)
+
+    def _learn(self, said: Mapping[str, Any]) -> None:
+        """Some servers say in the list how long a model's context is."""
+        if self.info.context_tokens is None:
+            known = [said[name] for name in CONTEXT_FIELDS if isinstance(said.get(name), int)]
+            self.info = BackendInfo(
+                context_tokens=known[0] if known else None, description=self.info.description
+            )
+
+    async def check(self) -> None:
+        """Raises WorkerFailed if the server does not answer, ModelUnusable if the model is not there."""
+        check_listed(self._model, await self.models(), self._server.url)
+
+    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
+        """One vector for each text."""
+        async with self._faults():
+            reply = await self._client.embeddings.create(
+                model=self._model, input=list(texts), encoding_format="float"
+            )
+            return tuple(tuple(entry.embedding) for entry in reply.data)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    @asynccontextmanager
+    async def _faults(self) -> AsyncIterator[None]:
+        """Whatever the client or the server does wrong leaves here as one of our errors."""
+        try:
+            yield
+        except ChoirError:
+            raise
+        except openai.APIStatusError as error:
+            raise status_fault(self._server.url, error.status_code, error.message) from error
+        except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise transport_fault(self._server.url, error) from error
+        except (AttributeError, TypeError, KeyError) as error:
+            # The client builds its objects from whatever JSON comes: what is not there shows only in use.
+            raise garbage(self._server.url) from error
+
+
+def _conversation(messages: tuple[ChatMessage, ...]) -> list[ChatCompletionMessageParam]:
+    return [cast(ChatCompletionMessageParam, message.model_dump()) for message in messages]
+
+
+def _ns(milliseconds: Any, measured_ns: int) -> int:
+    return int(milliseconds * 1e6) if isinstance(milliseconds, int | float) else measured_ns
+
+
+def _logprob(token: Any) -> dict[str, Any]:
+    """In the form that all backends use; these servers do not say the ids of tokens."""
+    top = [{"text": other.token, "logprob": other.logprob} for other in token.top_logprobs or ()]
+    return {"text": token.token, "logprob": token.logprob, "top": top}
+
+
+async def open_backend(model: ModelSection, threads: int | None) -> RemoteBackend:
+    """Ready when the server lists the model."""
+    backend = OpenAI(model)
+    try:
+        await backend.check()
+    except ChoirError:
+        await backend.close()
+        raise
+    return backend
