@@ -12,36 +12,36 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from schemas.activations import Frame
-from schemas.golden.frames import FRAMES
+from schemas.golden.frames import ITEMS
 from schemas.golden.samples import SAMPLES
 from schemas.message import Message
+from schemas.stage_wire import Item
 
 FOLDER = Path(__file__).parent
-EVERYTHING: dict[str, Message | Frame] = {**SAMPLES, **FRAMES}
+EVERYTHING: dict[str, Message | Item] = {**SAMPLES, **ITEMS}
 SUFFIXES = (".json", ".bin")
 
 
-def file_name(name: str, sample: Message | Frame) -> str:
-    """The file of a sample: messages are JSON, frames are bytes."""
-    return f"{name}.bin" if isinstance(sample, Frame) else f"{name}.json"
+def file_name(name: str, sample: Message | Item) -> str:
+    """The file of a sample: messages are JSON, what travels between stages is bytes."""
+    return f"{name}.json" if isinstance(sample, Message) else f"{name}.bin"
 
 
-def render(sample: Message | Frame) -> bytes:
+def render(sample: Message | Item) -> bytes:
     """What goes over the wire; a message's is indented for reading."""
-    if isinstance(sample, Frame):
+    if not isinstance(sample, Message):
         return sample.to_bytes()
     return (json.dumps(json.loads(sample.to_bytes()), indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def differences(folder: Path, samples: Mapping[str, Message | Frame]) -> list[str]:
+def differences(folder: Path, samples: Mapping[str, Message | Item]) -> list[str]:
     """The names of files in `folder` that are missing, different or without a sample."""
     found = {path.name: path.read_bytes() for path in _golden_files(folder)}
     expected = {file_name(name, sample): render(sample) for name, sample in samples.items()}
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
 
 
-def write(folder: Path, samples: Mapping[str, Message | Frame]) -> None:
+def write(folder: Path, samples: Mapping[str, Message | Item]) -> None:
     """Makes the files in `folder` what the samples say; a file without a sample goes."""
     contents = {file_name(name, sample): render(sample) for name, sample in samples.items()}
     for path in _golden_files(folder):

@@ -1,10 +1,12 @@
-"""One frame of every dtype, and one without tokens: what the golden .bin files hold."""
+"""One frame of every dtype, one without tokens, a start and tokens: what the golden .bin files hold."""
 
 from __future__ import annotations
 
 import struct
 
 from schemas.activations import Dtype, Flags, Frame
+from schemas.golden.stage_samples import STAGE_SAMPLES
+from schemas.stage_wire import Item, Outcome, Start, Token
 
 WIDTH = 32
 
@@ -32,4 +34,11 @@ FRAMES: dict[str, Frame] = {
     ),
     "frame_q8_0": sample(3, 1, Dtype.Q8_0, struct.pack("<e32b", 0.25, *range(-16, 16)), Flags.WANTS_TOKEN),
     "frame_end": sample(4, 0, Dtype.F32, b"", Flags.ENDS_SEQUENCE),
+}
+
+ITEMS: dict[str, Item] = {
+    **FRAMES,
+    "start": Start(3, 0x0123_4567_89AB_CDEF, 7, 20, STAGE_SAMPLES["sequence_start"].to_bytes()),
+    "token": Token(3, 0x0123_4567_89AB_CDEF, 7, 24, 311, 4, Outcome.TOKEN, -0.25, ((311, -0.25), (9, -1.5))),
+    "token_end": Token(3, 0x0123_4567_89AB_CDEF, 7, 25, -1, 4, Outcome.GRAMMAR_END, 0.0),
 }

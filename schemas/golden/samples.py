@@ -38,6 +38,7 @@ from schemas.events import (
     TaskQueued,
     TaskRetried,
 )
+from schemas.golden.stage_samples import STAGE_SAMPLES
 from schemas.message import Message
 from schemas.nodes import Gpu, NodeLease, ServedModel
 from schemas.pipelines import PipelinePlan, Shard, Shardable, ShardReply, StageHeld, StageOffer, StagePlan
@@ -355,6 +356,7 @@ SUMMARIZE = Summarize(
 )
 
 SAMPLES: dict[str, Message] = {
+    **STAGE_SAMPLES,
     # commands
     "ask_one_model": Ask(
         request_id=REQUEST, prompt="What is the capital of France?", model="llama3.2:3b", stream=True

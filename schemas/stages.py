@@ -1,0 +1,50 @@
+"""What the stages of a pipeline tell one another beside hidden states: who is alive, what is being generated.
+
+`StageBeat` travels on `choir.signal.stage.<pipeline>`; `SequenceStart` is the body of a start in
+`schemas/stage_wire.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.commands import Generate
+from schemas.message import Message, Name
+
+Cells = Annotated[int, Field(ge=0)]
+
+
+class SequenceStart(Message):
+    """A sequence begins at a position, or goes on there in a new epoch.
+
+    `generated` are the tokens that stage 0 knows after the prompt, `draws` the random numbers that the
+    sampler has used for them: with both, any last stage samples what the first one would have. `resumed`
+    counts the epochs in a row that brought no token. `prompt_tokens` is the length of the prompt.
+    """
+
+    command: Generate
+    prompt_tokens: Annotated[int, Field(ge=1)]
+    generated: tuple[int, ...] = ()
+    draws: Annotated[int, Field(ge=0)] = 0
+    resumed: Annotated[int, Field(ge=0)] = 0
+
+
+class StageBeat(Message):
+    """A stage is alive. Once `ready` in its epoch, `cells` says how many tokens of each live sequence it
+    held when the epoch began for it.
+
+    `step_ms` is the measured time of a step for some numbers of sequences with a token each. Stage 0 adds
+    the `live` sequences, and when the oldest of them began.
+    """
+
+    pipeline: Annotated[int, Field(ge=1, lt=2**63)]
+    epoch: Annotated[int, Field(ge=1)]
+    stage: Annotated[int, Field(ge=0)]
+    instance: Name
+    ready: bool
+    cells: dict[int, Cells] = Field(default_factory=dict)
+    step_ms: dict[int, float] = Field(default_factory=dict)
+    live: tuple[int, ...] = ()
+    oldest_began_at_s: float | None = None
