@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 
 from schemas import subjects
-from schemas.commands import Ask
+from schemas.commands import Ask, Generate
 from schemas.errors import ChoirError, RequestIdConflict, UnknownModel
-from schemas.events import RequestAccepted, RequestRefused
+from schemas.events import RequestAccepted, RequestRefused, TaskQueued
 from schemas.replies import Result
 from services.chassis.connection import check_payload
 from services.chassis.directory import Directory
@@ -47,6 +47,7 @@ class Door:
             raise
 
     async def _admit(self, ask: Ask, request_id: str) -> Admission:
+        arrived_ns = time.perf_counter_ns()
         if ask.request_id is not None and (known := await self._waiting.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
             return Admission(known, fresh=False)
@@ -61,11 +62,15 @@ class Door:
         field = "prompt" if ask.prompt is not None else "messages"
         check_payload(self._mesh.client, payload, field)
         await self._contexts.check(ask.conversation, chosen.asked_first, serving, field)
+        asked_ns = time.perf_counter_ns()
         receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
         if receipt.duplicate:
             await self._check_duplicate(ask, request_id, receipt.sequence)
             return Admission(fresh=False)
-        self._announce(chosen, request_id, len(payload))
+        stored_ns = time.perf_counter_ns()
+        self._tell_accepted(chosen, len(payload), ask.timeout_s, stored_ns - arrived_ns)
+        if isinstance(chosen.command, Generate):
+            self._tell_queued(chosen.command, stored_ns - asked_ns)
         return Admission()
 
     async def _is_in_flight(self, ask: Ask, request_id: str) -> bool:
@@ -83,15 +88,28 @@ class Door:
         elif (known := await self._waiting.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
 
-    def _announce(self, chosen: Plan, request_id: str, size: int) -> None:
-        strategies = getattr(chosen.command, "strategies", ())
+    def _tell_accepted(self, chosen: Plan, size: int, timeout_s: float, admit_ns: int) -> None:
         self._mesh.events.publish(
             RequestAccepted,
-            request_id=request_id,
+            request_id=chosen.command.request_id,
             topology=chosen.topology,
             models=chosen.models,
-            strategies=strategies,
+            strategies=getattr(chosen.command, "strategies", ()),
             prompt_bytes=size,
+            priority=chosen.command.priority,
+            timeout_s=timeout_s,
+            admit_duration_ns=admit_ns,
+        )
+
+    def _tell_queued(self, command: Generate, store_ns: int) -> None:
+        self._mesh.events.publish(
+            TaskQueued,
+            request_id=command.request_id,
+            task_id=command.task_id,
+            model=command.model,
+            round=command.round,
+            priority=command.priority,
+            store_duration_ns=store_ns,
         )
 
 

@@ -12,9 +12,11 @@ from schemas.events import RequestCancelled, RequestReplied
 from schemas.replies import Accepted, Cancelled, Result
 from services.chassis.endpoints import Caller
 from services.chassis.identity import new_id
+from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
+from services.chassis.tracing import enter
 from services.router.acceptance import Door, check_same
-from services.router.queued import queued_command
+from services.router.queued import parse_command, queued_command, queued_message
 from services.router.token_relay import TokenRelay
 from services.router.waiting import Waiting
 
@@ -43,10 +45,22 @@ class Handlers:
             result = await self._admit_and_wait(ask, request_id, None)
         check_same(ask, request_id, result.fingerprint)
         await caller.send_result(result)
-        duration_ns = time.perf_counter_ns() - started
+        self._tell_replied(result, started)
+
+    def _tell_replied(self, result: Result, started_ns: int, endpoint: str = "ask") -> None:
         self._mesh.events.publish(
-            RequestReplied, request_id=request_id, total_duration_ns=duration_ns, error=result.error
+            RequestReplied,
+            request_id=result.request_id,
+            total_duration_ns=time.perf_counter_ns() - started_ns,
+            error=result.error,
+            endpoint=endpoint,
         )
+
+    async def _join_trace(self, request_id: str) -> None:
+        """A request that was asked before has its trace: whoever asks for it again joins that one."""
+        stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        if stored is not None and stored.traceparent is not None:
+            enter(self._mesh.tracing.follow(stored.traceparent))
 
     async def _admit_and_wait(self, ask: Ask, request_id: str, relay: TokenRelay | None) -> Result:
         with self._waiting.register(request_id) as waiter:
@@ -54,8 +68,11 @@ class Handlers:
             if relay is not None:
                 await relay.replay()
             if admission.result is not None:
+                await self._join_trace(request_id)
                 return admission.result
             result = await self._waiting.wait(request_id, waiter, ask.timeout_s + OVERTIME_S)
+            if result is not None and not admission.fresh:
+                await self._join_trace(request_id)
         return result or await self._end(ask, request_id)
 
     async def _end(self, ask: Ask, request_id: str) -> Result:
@@ -72,7 +89,7 @@ class Handlers:
             result = Result.unreadable(request_id, error, now)
         else:
             result = Result.failed(queued, error, now)
-        if await self._storage.store_once(subjects.result(request_id), result.to_bytes()):
+        if await conclude(self._mesh, result):
             return result
         return await self._waiting.stored(request_id) or result
 
@@ -84,6 +101,7 @@ class Handlers:
 
     async def fetch(self, fetch: Fetch, caller: Caller) -> None:
         """Sends a result, waiting for it as long as the caller wants; before it the tokens, if asked for."""
+        started = time.perf_counter_ns()
         if fetch.stream:
             after = fetch.after_sequence
             async with TokenRelay.open(self._storage, fetch.request_id, caller, after) as relay:
@@ -92,7 +110,9 @@ class Handlers:
                 await relay.finish(result)
         else:
             result = await self._wait_for(fetch)
+        await self._join_trace(fetch.request_id)
         await caller.send_result(result)
+        self._tell_replied(result, started, "fetch")
 
     async def _wait_for(self, fetch: Fetch) -> Result:
         with self._waiting.register(fetch.request_id) as waiter:
@@ -119,13 +139,14 @@ class Handlers:
         """Makes 'cancelled' the request's result, unless it has one, and tells those who work on it."""
         request_id = cancel.request_id
         cancelled = False
-        queued = await queued_command(self._storage, request_id)
+        queued = await queued_message(self._storage, request_id)
         if queued is None:
             await self._stored_or_unknown(request_id)
         else:
+            enter(self._mesh.tracing.follow(queued.traceparent))
             error = CancelledError("cancelled by the client")
-            result = Result.failed(queued, error, time.time())
-            cancelled = await self._storage.store_once(subjects.result(request_id), result.to_bytes())
+            result = Result.failed(parse_command(queued.data), error, time.time())
+            cancelled = await conclude(self._mesh, result)
             await self._mesh.client.publish(subjects.cancel_signal(request_id))
         if cancelled:
             self._mesh.events.publish(RequestCancelled, request_id=request_id)

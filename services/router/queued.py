@@ -8,7 +8,7 @@ from schemas import subjects
 from schemas.commands import Command, Gather, Generate, Summarize
 from schemas.errors import PoisonMessage
 from services.chassis.logs import get_logger
-from services.chassis.storage import Storage
+from services.chassis.storage import Storage, Stored
 
 log = get_logger("router.queued")
 
@@ -23,10 +23,16 @@ def parse_command(data: bytes) -> Command:
     raise PoisonMessage("the command could not be read")
 
 
-async def queued_command(storage: Storage, request_id: str) -> Command | None:
-    """The command of a request that has no result yet; None if there is none."""
+async def queued_message(storage: Storage, request_id: str) -> Stored | None:
+    """The stored command of a request that has no result yet; None if there is none."""
     for subject in subjects.commands_of(request_id):
         stored = await storage.last(subjects.COMMANDS_STREAM, subject)
         if stored is not None:
-            return parse_command(stored.data)
+            return stored
     return None
+
+
+async def queued_command(storage: Storage, request_id: str) -> Command | None:
+    """The same, read."""
+    stored = await queued_message(storage, request_id)
+    return None if stored is None else parse_command(stored.data)

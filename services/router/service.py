@@ -39,7 +39,14 @@ class Router:
         door = Door(mesh, self._directory, waiting, self._settings.default_strategy)
         handlers = Handlers(mesh, door, waiting)
         overview = Overview(self._directory, JetStreamContext(mesh.client, timeout=2.0))
-        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION, self._settings.max_waiting)
+        self._endpoints = Endpoints(
+            mesh.client,
+            mesh.identity,
+            DESCRIPTION,
+            self._settings.max_waiting,
+            events=mesh.events,
+            tracing=mesh.tracing,
+        )
         await self._endpoints.start()
         await self._endpoints.add(subjects.ASK, Ask, handlers.ask)
         await self._endpoints.add(subjects.SUBMIT, Ask, handlers.submit)
@@ -58,5 +65,5 @@ class Router:
         await self._sweeper.stop()
 
     def load(self) -> Load:
-        """A router has no slots."""
-        return Load()
+        """A router has no slots; it knows how much is queued."""
+        return Load(queued=self._sweeper.queued)

@@ -17,12 +17,14 @@ from nats.js import JetStreamContext
 from schemas import subjects
 from schemas.commands import Command, Generate
 from schemas.errors import BrokerUnavailable, ChoirError, DeadlineExceeded, PoisonMessage
-from schemas.events import MessageDied
+from schemas.events import MessageDied, TaskCompleted
 from schemas.replies import Answer, Result
 from services.chassis.logs import get_logger
+from services.chassis.outcome import conclude
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
 from services.chassis.storage import Stored
+from services.chassis.tracing import within
 from services.router.queued import parse_command
 from services.router.room import Room
 
@@ -34,7 +36,10 @@ log = get_logger("router.sweeper")
 
 
 class Sweeper:
-    """Looks through the queue again and again, and takes up the broker's max-deliveries advisories."""
+    """Looks through the queue again and again, and takes up the broker's max-deliveries advisories.
+
+    `queued` is how many commands waited or were in work when it last looked.
+    """
 
     def __init__(self, mesh: Mesh, interval_s: float) -> None:
         self._mesh = mesh
@@ -43,6 +48,7 @@ class Sweeper:
         self._room = Room(self._js)
         self._interval_s = interval_s
         self._position = 1
+        self.queued: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._advisories = Demand(
             mesh.client, subjects.DEAD_STREAM, subjects.DEAD_LETTER_CONSUMER, self._on_advisory
@@ -69,6 +75,7 @@ class Sweeper:
                 if self._advisories.outstanding == 0:
                     await self._advisories.ask(DEAD_LETTER_SLOTS)
                 await self.sweep()
+                await self._count()
                 await self._room.make()
             except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
                 log.warning("sweep interrupted", why=str(error) or type(error).__name__)
@@ -84,13 +91,18 @@ class Sweeper:
             self._position = stored.sequence + 1
             await self._end_if_expired(stored)
 
+    async def _count(self) -> None:
+        info = await self._js.stream_info(subjects.COMMANDS_STREAM)
+        self.queued = info.state.messages
+
     async def _end_if_expired(self, stored: Stored) -> None:
         try:
             command = parse_command(stored.data)
         except PoisonMessage:
             return  # whoever pulls it buries it
         if time.time() > command.deadline_at_s + GRACE_S:
-            await self._end(stored, command, DeadlineExceeded("nobody was free in time for this request"))
+            with within(self._mesh.tracing.follow(stored.traceparent)):
+                await self._end(stored, command, DeadlineExceeded("nobody was free in time for this request"))
 
     async def _on_advisory(self, msg: Msg) -> None:
         """The broker has delivered a message as often as it may: it gets its error, and a grave."""
@@ -98,7 +110,8 @@ class Sweeper:
         if advisory.get("stream") == subjects.COMMANDS_STREAM:
             stored = await self._storage.at(subjects.COMMANDS_STREAM, int(advisory["stream_seq"]))
             if stored is not None:
-                await self._bury(stored)
+                with within(self._mesh.tracing.follow(stored.traceparent)):
+                    await self._bury(stored)
         await msg.ack()
 
     async def _bury(self, stored: Stored) -> None:
@@ -110,7 +123,7 @@ class Sweeper:
             command = parse_command(stored.data)
         except PoisonMessage as unreadable:
             result = Result.unreadable(request_id, unreadable, time.time())
-            await self._storage.store_once(subjects.result(request_id), result.to_bytes())
+            await conclude(self._mesh, result)
             await self._delete(stored)
             return
         await self._end(stored, command, error)
@@ -120,11 +133,26 @@ class Sweeper:
         if isinstance(command, Generate) and command.routing_slip:
             answer = Answer.failed(command, error, self._mesh.identity.instance)
             subject = subjects.answer(command.request_id, command.round, command.agent)
-            await self._storage.store_once(subject, answer.to_bytes())
+            if await self._storage.store_once(subject, answer.to_bytes()):
+                self._tell_ended(answer)
         else:
-            result = Result.failed(command, error, time.time())
-            await self._storage.store_once(subjects.result(command.request_id), result.to_bytes())
+            await conclude(self._mesh, Result.failed(command, error, time.time()))
         await self._delete(stored)
+
+    def _tell_ended(self, answer: Answer) -> None:
+        """A task that no agent took ends here."""
+        self._mesh.events.publish(
+            TaskCompleted,
+            request_id=answer.request_id,
+            task_id=answer.task_id,
+            model=answer.model,
+            round=answer.round,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=0,
+            generated_tokens=0,
+            timings=answer.timings,
+            error=answer.error,
+        )
 
     async def _delete(self, stored: Stored) -> None:
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
-from schemas.events import AnyEvent, RequestAccepted, RequestRefused
+from schemas.events import AnyEvent, RequestAccepted, RequestRefused, TaskQueued
 from schemas.replies import Accepted, ErrorReply, TokenCount
 from services.chassis.tests.mesh import events, eventually, settled
 from services.chassis.token_count import TEMPLATE_TOKENS_PER_MESSAGE, certainly_fits
@@ -55,11 +55,13 @@ async def test_acceptance_and_refusal_are_told_without_the_prompt(front: Front) 
     await front.request(subjects.SUBMIT, prompt="secret", model="alpha", request_id="r1")
     await front.refused(subjects.SUBMIT, prompt="secret", model="omega", request_id="r2")
 
-    async def both() -> list[AnyEvent] | None:
+    async def all_three() -> list[AnyEvent] | None:
         told = await events(front.client)
-        return told if len(told) == 2 else None
+        return told if len(told) == 3 else None
 
-    accepted, refused = await eventually(both)
+    accepted, queued, refused = await eventually(all_three)
+    assert isinstance(queued, TaskQueued)
+    assert (queued.task_id, queued.trace_id, queued.model) == ("r1.1.alpha", accepted.trace_id, "alpha")
     assert isinstance(accepted, RequestAccepted)
     assert (accepted.request_id, accepted.topology, accepted.models) == ("r1", "single", ("alpha",))
     assert isinstance(refused, RequestRefused)
