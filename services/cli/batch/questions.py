@@ -1,0 +1,92 @@
+"""One question of a batch to one model, under an id that is the same whenever the batch is run again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+
+from schemas.errors import Overloaded
+from schemas.replies import Answer
+from services.cli.asking import AskOptions
+from services.cli.batch.models import Models
+from services.cli.batch.records import Reply, TaskTimings
+from services.cli.batch.spread import Gate
+from services.cli.client import Choir
+
+OVERLOAD_PATIENCE_S = 600.0
+"""How long a full mesh is asked again before the task fails."""
+RETRY_AFTER_S = 1.0
+MAX_RETRY_AFTER_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Whose questions these are: the batch's run, the model, the attempt, and the sampler's options."""
+
+    run: str
+    model: str
+    attempt: int
+    options: AskOptions
+
+    def request_id(self, text: str) -> str:
+        """The same question of the same batch to the same model has the same id."""
+        asked = "\0".join((self.run, self.model, str(self.attempt), text))
+        return f"batch-{hashlib.sha256(asked.encode()).hexdigest()[:40]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came of one text: the answer, and what it took."""
+
+    reply: Reply
+    timings: TaskTimings
+    parts: int = 1
+
+
+class Questions:
+    """Asks the mesh, as much at once as the models have room for.
+
+    A full mesh is asked again after a while; other errors are raised.
+    """
+
+    def __init__(self, mesh: Choir, models: Models) -> None:
+        self._mesh = mesh
+        self._models = models
+        self._gate = Gate(models.room)
+
+    async def ask(self, inquiry: Inquiry, text: str) -> Reading:
+        """The answer of the inquiry's model to one text."""
+        end_s = time.monotonic() + OVERLOAD_PATIENCE_S
+        async with self._gate:
+            while True:
+                try:
+                    return await self._ask(inquiry, text)
+                except Overloaded as error:
+                    if time.monotonic() > end_s:
+                        raise
+                    await asyncio.sleep(min(error.retry_after_s or RETRY_AFTER_S, MAX_RETRY_AFTER_S))
+
+    async def _ask(self, inquiry: Inquiry, text: str) -> Reading:
+        options: AskOptions = {
+            **inquiry.options,
+            "model": inquiry.model,
+            "request_id": inquiry.request_id(text),
+            "priority": "batch",
+        }
+        result = await self._mesh.ask(text, **options)
+        answer = result.answers[0]
+        reply = Reply(model=answer.model, instance=answer.instance, response=result.text or "")
+        return Reading(reply, timings_of(answer))
+
+
+def timings_of(answer: Answer) -> TaskTimings:
+    """An answer's own timings, in seconds."""
+    timings = answer.timings
+    return TaskTimings(
+        queue_s=timings.queue_duration_ns / 1e9,
+        generation_s=timings.eval_duration_ns / 1e9,
+        prompt_tokens=answer.prompt_tokens,
+        generated_tokens=answer.generated_tokens,
+    )

@@ -1,0 +1,77 @@
+"""A batch as `choir batch` shows it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sized
+
+import typer
+
+from services.cli.batch.journal import Journal
+from services.cli.batch.outputs import Totals
+from services.cli.batch.plan import Plan
+from services.cli.batch.progress import duration, progress
+from services.cli.batch.run import BatchRun, new_head
+from services.cli.client import Choir
+from services.cli.terminal import print_json
+
+LISTED_FAILURES = 20
+
+
+class BatchSession:
+    """One run of a batch on the command line. Its results are written however it ends."""
+
+    def __init__(self, plan: Plan, *, restart: bool, as_json: bool) -> None:
+        self._plan = plan
+        self._restart = restart
+        self._as_json = as_json
+
+    async def run(self) -> bool:
+        """Whether every task has been answered."""
+        if self._restart:
+            self._plan.journal.unlink(missing_ok=True)
+        async with Choir() as mesh:
+            with Journal(self._plan.journal, new_head(self._plan)) as journal:
+                return await self._run(BatchRun(self._plan, mesh, journal))
+
+    async def _run(self, batch: BatchRun) -> bool:
+        await batch.check()
+        total = len(self._plan)
+        documents, prompts = count(self._plan.documents, "document"), count(self._plan.prompts, "prompt")
+        self._say(
+            f"{documents}, {prompts}: {total} tasks"
+            + (f", {total - batch.left} of them done before" if batch.left < total else "")
+        )
+        try:
+            with progress(total, total - batch.left) as display:
+                await batch.work(display.step)
+        finally:
+            totals = batch.write_results()
+            self._conclude(batch, totals)
+        return totals.successful == totals.total_tasks
+
+    def _conclude(self, batch: BatchRun, totals: Totals) -> None:
+        """The summary, which files failed and why, and how to go on."""
+        if self._as_json:
+            print_json(totals)
+        self._say(
+            f"{totals.successful} answered, {totals.failed} failed, {totals.unfinished} not done, in "
+            f"{duration(totals.total_time_seconds)}: {', '.join(map(str, self._plan.outputs))}"
+        )
+        for number, record in enumerate(batch.failures()):
+            if number == LISTED_FAILURES:
+                self._say(f"  and {totals.failed - number} more, all in the results")
+                break
+            if record.error is not None:
+                self._say(f"  {record.file}, {record.prompt}: {record.error.code}: {record.error.message}")
+        if totals.failed or totals.unfinished:
+            self._say(f"to go on: {shlex.join(['choir', *sys.argv[1:]])}")
+
+    def _say(self, line: str) -> None:
+        typer.echo(line, err=True)
+
+
+def count(things: Sized, name: str) -> str:
+    """`1 document`, `2 documents`."""
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
