@@ -40,6 +40,8 @@ def service_commands(settings: HostSettings, url: str) -> tuple[ServiceCommand, 
 
     for number in range(1, settings.aggregator.replicas + 1):
         add("aggregator", f"{host}-aggregator-{number}", {})
+    for number in range(1, settings.summarizer.replicas + 1):
+        add("summarizer", f"{host}-summarizer-{number}", {})
     for agent in with_threads(settings.agents, _cores()):
         for instance in _instances(agent):
             add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)})

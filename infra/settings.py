@@ -27,6 +27,7 @@ from services.chassis.settings import (
     load_settings,
 )
 from services.router.settings import RouterSection
+from services.summarizer.settings import SummarizerSection
 
 DEMO_CONFIG = Path(__file__).with_name("choir.toml")
 DEMO_MODELS = Path(__file__).with_name("models")
@@ -61,6 +62,7 @@ class HostSettings(ServiceSettings):
     broker: BrokerSection = BrokerSection()
     router: RouterSection = RouterSection()
     aggregator: AggregatorSection = AggregatorSection()
+    summarizer: SummarizerSection = SummarizerSection()
     agents: tuple[AgentSection, ...] = ()
 
     @field_validator("agents")

@@ -208,7 +208,7 @@ class Supervisor:
         """Until the instance has said in its lease that it is ready.
 
         An agent that is broken, dies or takes too long is a problem, and the mesh starts without it;
-        settings that a service refuses, and a router or aggregator that is not ready, are errors.
+        settings that a service refuses, and any other service that is not ready, are errors.
         """
         optional = child.command.service == "agent"
 

@@ -147,36 +147,44 @@ async def test_a_client_may_ask_and_nothing_else(guarded: str) -> None:
 
 
 async def test_a_guarded_mesh_answers(guarded: str, spawn_service: SpawnService) -> None:
-    # Given a router, an aggregator and two agents, each with the permissions of its own user
+    # Given a router, an aggregator, a summarizer and two agents, each with the permissions of its own user
     operator = await Session(OPERATOR).connect(guarded)
     services = [
         spawn_service(
             service,
             instance,
             url=guarded.replace("nats://", f"nats://{service}:{PASSWORDS[service]}@"),
-            agent={"name": instance, "backend": "instant", "models": [{"name": model, "reply": "blue"}]}
+            agent={
+                "name": instance,
+                "backend": "instant",
+                "models": [{"name": model, "reply": "blue", "context_tokens": 32}],
+            }
             if model
             else None,
         )
         for service, instance, model in (
             ("router", "r", None),
             ("aggregator", "g", None),
+            ("summarizer", "s", None),
             ("agent", "a", "alpha"),
             ("agent", "b", "beta"),
         )
     ]
     await asyncio.gather(*(service.wait_ready(operator, 30) for service in services))
-    # When a client asks one model, and an ensemble
+    # When a client asks one model, an ensemble, and a chain whose text has to be counted to know that it fits
     nc = await Session(CLIENT).connect(guarded)
     one = json.loads((await nc.request(subjects.ASK, b'{"prompt": "?", "model": "alpha"}', timeout=20)).data)
+    chain = b'{"prompt": "?", "model": "alpha", "summarize_with": ["beta"]}'
+    chained = json.loads((await nc.request(subjects.ASK, chain, timeout=20)).data)
     many = json.loads((await nc.request(subjects.ASK, b'{"prompt": "?"}', timeout=20)).data)
     feedback = json.dumps({"request_id": many["request_id"], "correct": "blue"}).encode()
     status = json.loads((await nc.request(subjects.STATUS, b"", timeout=20)).data)
     learnt = json.loads((await nc.request(subjects.FEEDBACK, feedback, timeout=20)).data)
     ping = json.loads((await nc.request("$SRV.PING", b"", timeout=20)).data)
     # Then it is answered, and the broker has refused nobody anything
-    assert (one["text"], many["text"]) == ("blue", "blue")
-    assert status["results"] == 2
+    assert (one["text"], many["text"], chained["text"]) == ("blue", "blue", "blue")
+    assert all(step["ping_ns"] > 0 for step in chained["steps"])
+    assert status["results"] == 3
     assert "error" not in learnt, learnt
     assert ping["type"] == "io.nats.micro.v1.ping_response"
     for service in services:

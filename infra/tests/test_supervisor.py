@@ -43,6 +43,8 @@ backend = "instant"
 models = [{ name = "red", reply = "red" }]
 """
 
+ONE_AGGREGATOR = "[broker]\nport = 0\n[router]\nreplicas = 0\n[summarizer]\nreplicas = 0\n"
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20.0
 
@@ -150,7 +152,7 @@ async def test_a_killed_broker_is_started_again_with_all_its_streams(mesh: Mesh)
 async def test_nothing_is_left_after_stop(tmp_path: Path) -> None:
     # Given a mesh of a broker and an aggregator
     supervisor = Supervisor(
-        settings_of(tmp_path, "[broker]\nport = 0\n[router]\nreplicas = 0\n"),
+        settings_of(tmp_path, ONE_AGGREGATOR),
         state=tmp_path / "state",
         forward=lambda *_: None,
     )
@@ -169,9 +171,7 @@ async def test_nothing_is_left_after_stop(tmp_path: Path) -> None:
 async def test_settings_that_a_service_refuses_end_the_start_with_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor = Supervisor(
-        settings_of(tmp_path, "[broker]\nport = 0\n[router]\nreplicas = 0\n"), state=tmp_path / "state"
-    )
+    supervisor = Supervisor(settings_of(tmp_path, ONE_AGGREGATOR), state=tmp_path / "state")
     monkeypatch.setenv("CHOIR_AGGREGATOR__SLOTS", "-1")
     with pytest.raises(ConfigurationError, match=r"aggregator-1 cannot run(.|\n)*aggregator.slots"):
         await supervisor.start()
@@ -194,7 +194,7 @@ async def test_no_process_outlives_the_supervisor(
     tmp_path: Path, number: signal.Signals, aggregators: int
 ) -> None:
     # Given a broker, and perhaps an aggregator, under a supervisor in a process of its own
-    config = f"[broker]\nport = 0\n[router]\nreplicas = 0\n[aggregator]\nreplicas = {aggregators}\n"
+    config = f"{ONE_AGGREGATOR}[aggregator]\nreplicas = {aggregators}\n"
     settings_of(tmp_path, config)
     log = tmp_path / "log"
     with log.open("wb") as output:
