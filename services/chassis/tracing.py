@@ -8,7 +8,7 @@ pass it on.
 
 from __future__ import annotations
 
-import random
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas import subjects
-from services.chassis.logs import get_logger
 
 SAMPLED = "01"
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
-log = get_logger("chassis.tracing")
+_current: ContextVar[Span | None] = ContextVar("choir_span", default=None)
+
+
+def _new_span_id() -> str:
+    return os.urandom(8).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,17 @@ class Span:
     @classmethod
     def begin(cls) -> Span:
         """The first span of a new trace."""
-        return cls(f"{random.getrandbits(128):032x}", _new_span_id())
+        return cls(os.urandom(16).hex(), _new_span_id())
 
     def child(self) -> Span:
         """New work that this span has asked for."""
         return Span(self.trace_id, _new_span_id(), self.span_id, self.flags)
+
+    @classmethod
+    def here(cls) -> Span:
+        """New work, asked for by what is being done here; in a trace of its own if that is nothing."""
+        doing = _current.get()
+        return cls.begin() if doing is None else doing.child()
 
     @property
     def traceparent(self) -> str:
@@ -67,10 +76,6 @@ class Work:
     ended_s: float
 
 
-def _new_span_id() -> str:
-    return f"{random.getrandbits(64):016x}"
-
-
 def read_traceparent(value: str) -> Span | None:
     """The sender's span; None if the header is malformed.
 
@@ -84,9 +89,6 @@ def read_traceparent(value: str) -> Span | None:
     if version == "ff" or trace_id == _NO_TRACE or span_id == _NO_SPAN or (version == "00" and more):
         return None
     return Span(trace_id, span_id, flags=flags)
-
-
-_current: ContextVar[Span | None] = ContextVar("choir_span", default=None)
 
 
 def current_span() -> Span | None:
@@ -127,6 +129,5 @@ class Tracing:
         sender = read_traceparent(traceparent)
         if sender is None:
             self.ignored += 1
-            log.debug("malformed traceparent ignored")
             return Span.begin()
         return sender.child()

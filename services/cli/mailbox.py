@@ -21,6 +21,7 @@ from schemas import subjects
 from schemas.errors import InternalError, MeshUnreachable, error_from_body
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
+from services.chassis.tracing import Span
 from services.cli.link import check_payload, said
 
 NO_RESPONDERS = "503"
@@ -92,8 +93,10 @@ class Mailbox:
         return self._client.is_connected
 
     @asynccontextmanager
-    async def post(self, subject: str, payload: bytes) -> AsyncIterator[Letters]:
+    async def post(self, subject: str, payload: bytes, span: Span | None = None) -> AsyncIterator[Letters]:
         """Sends a request; its replies come to an inbox of its own for as long as the context is open.
+
+        It is traced as `span`, by default as work asked for by what is being done here.
 
         Raises PayloadTooLarge before anything is sent, MeshUnreachable if the connection is gone for good.
         """
@@ -101,14 +104,14 @@ class Mailbox:
         letters = Letters(f"{self._prefix}.{next(self._numbers)}")
         self._open[letters.inbox] = letters
         try:
-            await self._publish(subject, payload, letters.inbox)
+            await self._publish(subject, payload, letters.inbox, span or Span.here())
             yield letters
         finally:
             del self._open[letters.inbox]
 
-    async def _publish(self, subject: str, payload: bytes, inbox: str) -> None:
+    async def _publish(self, subject: str, payload: bytes, inbox: str, span: Span) -> None:
         try:
-            await self._client.publish(subject, payload, reply=inbox)
+            await self._client.publish(subject, payload, reply=inbox, headers=span.headers)
         except nats.errors.Error as error:
             raise MeshUnreachable(f"the connection to the broker is gone: {said(error)}") from error
 

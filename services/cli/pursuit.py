@@ -23,6 +23,7 @@ from schemas.errors import (
     UnknownRequest,
 )
 from schemas.replies import Result, TokenChunk
+from services.chassis.tracing import Span
 from services.cli.link import HOW_TO_START
 from services.cli.mailbox import Mailbox, Unanswered, kind_of, read
 
@@ -60,6 +61,7 @@ class Pursuit:
         self._mailbox = mailbox
         self._ask = ask
         self._position = Position()
+        self._span = Span.here()
         self._started_s = time.monotonic()
         self._taken = False  # a router may have accepted it
         self._heard = False  # some router has replied
@@ -91,7 +93,7 @@ class Pursuit:
     async def _attempt(self) -> AsyncGenerator[TokenChunk | Result, None]:
         """Sends the request, or asks for its result once it has been sent, and passes on what comes."""
         subject, request, wait_s = self._next_request()
-        async with self._mailbox.post(subject, request.to_bytes()) as letters:
+        async with self._mailbox.post(subject, request.to_bytes(), self._span) as letters:
             while True:
                 msg = await letters.next(wait_s + REPLY_MARGIN_S)
                 self._heard = True
