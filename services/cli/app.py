@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from services.cli.commands.ask import ask
+from services.cli.commands.batch import batch
 from services.cli.commands.chat import chat
 from services.cli.commands.demo import demo
 from services.cli.commands.host import down, up
@@ -21,6 +22,7 @@ LOOKING = "Look"
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("ask", ask, ASKING),
     ("chat", chat, ASKING),
+    ("batch", batch, ASKING),
     ("demo", demo, RUNNING),
     ("up", up, RUNNING),
     ("down", down, RUNNING),
