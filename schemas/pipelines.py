@@ -17,6 +17,7 @@ MAX_STAGES = 32
 
 StageDtype = Literal["f32", "f16", "q8_0"]
 Partition = Literal["layerwise", "tokenwise", "adaptive"]
+PipelineState = Literal["ready", "loading", "broken"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -155,3 +156,42 @@ class ShardReply(Message):
     model: Name
     plan: PipelinePlan | None = None
     summary: str
+
+
+class StageSummary(Part):
+    """A stage of a plan as it is now: `alive` if its instance has a lease, `ready` if that says that it holds
+    the stage in the plan's epoch. `step_ms` is the median that was measured of what `predicted_ms` predicts."""
+
+    instance: Name
+    host: str
+    first_layer: int
+    end_layer: int
+    alive: bool
+    ready: bool
+    predicted_ms: Milliseconds
+    step_ms: Milliseconds | None = None
+
+
+class PipelineSummary(Part):
+    """A pipeline as it is now.
+
+    It is `ready` if all stages are, `broken` if an instance is gone, else `loading`. `predicted_ms` and
+    `whole_ms` are the plan's; `measured_ms` is the time of a token as stage 0 measures it: over all sequences
+    that it generates at once, so it falls as they overlap. `standbys` could take a stage's place. `problem`
+    says why a pipeline without enough nodes stays so.
+    """
+
+    model: Name
+    epoch: int
+    state: PipelineState
+    stages: tuple[StageSummary, ...]
+    standbys: tuple[Name, ...] = ()
+    slots: int
+    context_tokens: int
+    dtype: StageDtype
+    partition: Partition
+    predicted_ms: Milliseconds
+    whole_ms: Milliseconds | None = None
+    measured_ms: Milliseconds | None = None
+    why: str
+    problem: str | None = None

@@ -10,6 +10,7 @@ from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
 from schemas.errors import ChoirError, ErrorBody
 from schemas.message import Message, Name, Part, RequestId, Topic
 from schemas.nodes import NodeLease
+from schemas.pipelines import PipelineState, PipelineSummary
 from schemas.subjects import encode_token
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -293,13 +294,15 @@ class NodesReply(Message):
 
 
 class ModelsReply(Message):
-    """All models that live agents serve."""
+    """All models that live agents serve, and all pipelines, also those that cannot be asked at present."""
 
     models: tuple[ModelSummary, ...]
+    pipelines: tuple[PipelineSummary, ...] = ()
 
 
 class StatusReply(Message):
-    """The mesh at a glance. `queued` counts commands that are stored and not yet done."""
+    """The mesh at a glance. `queued` counts commands that are stored and not yet done; `pipelines` has the
+    state of each by its model."""
 
     services: dict[str, int]
     models: tuple[str, ...]
@@ -308,6 +311,7 @@ class StatusReply(Message):
     queued: int
     results: int
     problems: tuple[str, ...]
+    pipelines: dict[str, PipelineState] = Field(default_factory=dict)
 
 
 class ErrorReply(Message):

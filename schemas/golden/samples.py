@@ -41,7 +41,17 @@ from schemas.events import (
 from schemas.golden.stage_samples import STAGE_SAMPLES
 from schemas.message import Message
 from schemas.nodes import Gpu, NodeLease, ServedModel
-from schemas.pipelines import PipelinePlan, Shard, Shardable, ShardReply, StageHeld, StageOffer, StagePlan
+from schemas.pipelines import (
+    PipelinePlan,
+    PipelineSummary,
+    Shard,
+    Shardable,
+    ShardReply,
+    StageHeld,
+    StageOffer,
+    StagePlan,
+    StageSummary,
+)
 from schemas.replies import (
     Accepted,
     AgentAgreement,
@@ -242,6 +252,25 @@ PLAN = PipelinePlan(
     made_by="shard_stage-2",
     made_at_s=ACCEPTED_AT_S,
     why="shard_stage-2 takes the place of shard_stage-3, which fell silent",
+)
+PIPELINE = PipelineSummary(
+    model=PLAN.model,
+    epoch=PLAN.epoch,
+    state="loading",
+    stages=tuple(
+        StageSummary(**stage.model_dump(), alive=True, ready=stage.first_layer == 0, step_ms=4.25)
+        for stage in PLAN.stages
+    ),
+    standbys=("shard_stage-4",),
+    slots=PLAN.slots,
+    context_tokens=PLAN.context_tokens,
+    dtype=PLAN.dtype,
+    partition=PLAN.partition,
+    predicted_ms=PLAN.predicted_ms,
+    whole_ms=PLAN.whole_ms,
+    measured_ms=11.5,
+    why=PLAN.why,
+    problem="the pipeline of llama3.2:3b has no node for stage 1",
 )
 LEASE = NodeLease(
     service="agent",
@@ -509,7 +538,8 @@ SAMPLES: dict[str, Message] = {
                 tokens_per_s=12.5,
                 description="a general model",
             ),
-        )
+        ),
+        pipelines=(PIPELINE,),
     ),
     "status_reply": StatusReply(
         services={"router": 1, "agent": 4, "aggregator": 1},
@@ -519,6 +549,7 @@ SAMPLES: dict[str, Message] = {
         queued=3,
         results=120,
         problems=("agent-2: broken.gguf is truncated",),
+        pipelines={"llama3.2:3b": "loading"},
     ),
     "error_reply": ErrorReply(error=UNKNOWN_MODEL),
     # nodes
