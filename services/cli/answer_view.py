@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.replies import Answer, Decision, Result
+from services.cli.chain_view import chain_line, print_chain
 from services.cli.closed_question import option
 from services.cli.overview_tables import NOTHING, table
 from services.cli.terminal import plain
@@ -24,11 +25,15 @@ NO_ANSWER = "(no answer could be read)"
 
 
 class ResultView:
-    """One result; `already_shown` is what has been printed of its text while it was generated."""
+    """One result; `already_shown` is what has been printed of its text while it was generated.
 
-    def __init__(self, result: Result, already_shown: str = "") -> None:
+    With `verbose` every text of a chain is shown, and where its time went.
+    """
+
+    def __init__(self, result: Result, already_shown: str = "", *, verbose: bool = False) -> None:
         self._result = result
         self._already_shown = already_shown
+        self._verbose = verbose
 
     def print(self, out: Console) -> None:
         """Prints it."""
@@ -38,6 +43,9 @@ class ResultView:
                 for answer in self._result.answers:
                     out.print(Text(footer(answer), "dim"))
             return
+        if self._result.topology == "chain":
+            self._print_chain(out)
+            return
         out.print()
         out.print(answers_table(self._result))
         fitting = max(1, (out.width - NAME_COLUMN_WIDTH) // STRATEGY_COLUMN_WIDTH)
@@ -45,6 +53,12 @@ class ResultView:
         while chunk := tuple(islice(decisions, fitting)):
             out.print()
             out.print(decisions_table(chunk, self._result.choices))
+
+    def _print_chain(self, out: Console) -> None:
+        if self._verbose:
+            print_chain(out, self._result)
+        elif out.is_terminal:
+            out.print(Text(chain_line(self._result), "dim"))
 
     def _print_text(self, out: Console) -> None:
         style = "bold" if self._result.topology == "ensemble" else ""

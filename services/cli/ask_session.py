@@ -22,9 +22,12 @@ CANCEL_PATIENCE_S = 2.0
 class AskSession:
     """One question of `choir ask`."""
 
-    def __init__(self, prompt: str, options: AskOptions, *, stream: bool, as_json: bool) -> None:
+    def __init__(
+        self, prompt: str, options: AskOptions, *, stream: bool, as_json: bool, verbose: bool = False
+    ) -> None:
         self._ask = build_ask(prompt, options, stream=stream)
         self._as_json = as_json
+        self._verbose = verbose
 
     async def run(self) -> None:
         """Asks, shows the text while it is generated if it streams, and shows the result."""
@@ -44,7 +47,7 @@ class AskSession:
         if self._as_json:
             print_json(result)
         else:
-            ResultView(result, shown.text).print(console())
+            ResultView(result, shown.text, verbose=self._verbose).print(console())
 
 
 @asynccontextmanager

@@ -24,6 +24,8 @@ class AskOptions(TypedDict, total=False):
     messages: Sequence[ChatMessage | Mapping[str, str]]
     model: str | None
     models: Sequence[str]
+    summarize_with: Sequence[str]
+    summary_prompt: str | None
     strategies: Sequence[str]
     choices: Sequence[str]
     answer_kind: str

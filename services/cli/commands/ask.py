@@ -20,6 +20,16 @@ def ask(
     prompt: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Ask this one model.")] = None,
     models: Annotated[str, typer.Option(metavar="A,B", help="Ask these models together.")] = "",
+    summarize_with: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="M", help="Have this model summarise what --model wrote; repeatable, one after the other."
+        ),
+    ] = None,
+    summary_prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help="What they are asked: {text} is what to summarise."),
+    ] = None,
     strategy: Annotated[
         str, typer.Option("--strategy", "-s", metavar="S,S", help="Decide an ensemble with each of these.")
     ] = "",
@@ -43,9 +53,12 @@ def ask(
     request_id: Annotated[
         str | None, typer.Option(metavar="ID", help="Under the same id it is the same request.")
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Of a chain, show every text and where the time went.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Ask one model (--model), or an ensemble that decides together.
+    """Ask one model (--model), a chain (--summarize-with), or an ensemble that decides together.
 
     Without --model all models answer, or those of --models, and --strategy says how they decide.
     """
@@ -56,6 +69,8 @@ def ask(
     options: AskOptions = {
         "model": model,
         "models": _listed(models),
+        "summarize_with": summarize_with or (),
+        "summary_prompt": summary_prompt,
         "strategies": _listed(strategy),
         "choices": _listed(choices),
         "answer_kind": kind,
@@ -74,7 +89,8 @@ def ask(
         options["seed"] = seed
     text = sys.stdin.read() if prompt == FROM_STDIN else prompt
     question = closed_question(text, options["choices"])
-    asyncio.run(AskSession(question, options, stream=stream, as_json=as_json).run())
+    session = AskSession(question, options, stream=stream, as_json=as_json, verbose=verbose)
+    asyncio.run(session.run())
 
 
 def _listed(text: str) -> list[str]:
