@@ -1,4 +1,4 @@
-"""Everything that travels on `choir.stage.<pipeline>.<stage>`: frames, starts and tokens, one after another.
+"""Everything that travels on `choir.stage.<pipeline>.<stage>`: frames, starts, tokens, one after another.
 
 A message holds one or more items; each says by its first four bytes what it is. Frames (`CHAF`) are in
 `schemas/activations.py`. All numbers are little-endian.
@@ -34,6 +34,16 @@ its log probability (f32):
 | 40 | 4 | random numbers that the sampler has used for this sequence so far |
 | 44 | 4 | log probability of the token, f32; NaN where it is not wanted |
 | 48 | 4 | CRC-32 of the token without these four bytes |
+
+A time (`CHAC`) says when the message that it ends was sent:
+
+| offset | bytes | field |
+|---|---|---|
+| 0 | 4 | magic, `CHAC` |
+| 4 | 1 | version, 1 |
+| 5 | 3 | zero |
+| 8 | 8 | nanoseconds since the epoch, by the sender's clock |
+| 16 | 4 | CRC-32 of the time without these four bytes |
 """
 
 from __future__ import annotations
@@ -49,17 +59,19 @@ from schemas.activations import HEADER_BYTES, MAX_FRAME_BYTES, Frame, read_frame
 from schemas.errors import InvalidRequest, PayloadTooLarge
 
 ITEM_VERSION = 1
-START_MAGIC, TOKEN_MAGIC, FRAME_MAGIC = b"CHAS", b"CHAT", b"CHAF"
+START_MAGIC, TOKEN_MAGIC, SENT_MAGIC = b"CHAS", b"CHAT", b"CHAC"
 MAGIC_BYTES = 4
 FRAME_LENGTH_AT = 48
 
 _START = struct.Struct("<4sB3xQQQII")
 _TOKEN = struct.Struct("<4sBBHQQQIiIf")
+_SENT = struct.Struct("<4sB3xQ")
 _CHECKSUM = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
 _ALTERNATIVE = struct.Struct("<if")
 START_BYTES = _START.size + _CHECKSUM.size
 TOKEN_BYTES = _TOKEN.size + _CHECKSUM.size
+SENT_BYTES = _SENT.size + _CHECKSUM.size
 
 
 class Outcome(IntEnum):
@@ -129,7 +141,19 @@ class Token:
         return b"".join((fields, _CHECKSUM.pack(zlib.crc32(tail, zlib.crc32(fields))), tail))
 
 
-Item = Frame | Start | Token
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When a message was sent."""
+
+    at_ns: int
+
+    def to_bytes(self) -> bytes:
+        """The time on the wire."""
+        fields = _SENT.pack(SENT_MAGIC, ITEM_VERSION, self.at_ns)
+        return fields + _CHECKSUM.pack(zlib.crc32(fields))
+
+
+Item = Frame | Start | Token | Sent
 
 
 def pack(items: Iterable[Item], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
@@ -176,7 +200,9 @@ def _first_of(view: memoryview) -> tuple[Item, int]:
             return _read_start(view)
         case b"CHAT":
             return _read_token(view)
-    raise InvalidRequest("this is neither a frame nor a start nor a token", field="magic")
+        case b"CHAC":
+            return _read_sent(view)
+    raise InvalidRequest("this is no frame, start, token or time", field="magic")
 
 
 def _frame_bytes(view: memoryview) -> int:
@@ -210,6 +236,14 @@ def _read_token(view: memoryview) -> tuple[Token, int]:
     pairs = tuple(_ALTERNATIVE.iter_unpack(view[TOKEN_BYTES:size]))
     read = Token(epoch, pipeline, sequence, position, token, draws, Outcome(outcome), logprob, pairs)
     return read, size
+
+
+def _read_sent(view: memoryview) -> tuple[Sent, int]:
+    _require(view, SENT_BYTES)
+    _, version, at_ns = _SENT.unpack_from(view)
+    _check_version(version)
+    _check_sum(view, _SENT.size, SENT_BYTES)
+    return Sent(at_ns), SENT_BYTES
 
 
 def _require(view: memoryview, size: int) -> None:

@@ -6,7 +6,7 @@ import struct
 
 from schemas.activations import Dtype, Flags, Frame
 from schemas.golden.stage_samples import STAGE_SAMPLES
-from schemas.stage_wire import Item, Outcome, Start, Token
+from schemas.stage_wire import Item, Outcome, Sent, Start, Token
 
 WIDTH = 32
 
@@ -41,4 +41,5 @@ ITEMS: dict[str, Item] = {
     "start": Start(3, 0x0123_4567_89AB_CDEF, 7, 20, STAGE_SAMPLES["sequence_start"].to_bytes()),
     "token": Token(3, 0x0123_4567_89AB_CDEF, 7, 24, 311, 4, Outcome.TOKEN, -0.25, ((311, -0.25), (9, -1.5))),
     "token_end": Token(3, 0x0123_4567_89AB_CDEF, 7, 25, -1, 4, Outcome.GRAMMAR_END, 0.0),
+    "sent": Sent(1_700_000_000_123_456_789),
 }

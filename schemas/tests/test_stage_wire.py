@@ -14,7 +14,7 @@ from schemas.activations import MAX_FRAME_BYTES
 from schemas.errors import InvalidRequest, PayloadTooLarge
 from schemas.golden.__main__ import FOLDER
 from schemas.golden.frames import FRAMES, ITEMS
-from schemas.stage_wire import Item, Outcome, Start, Token, pack, unpack
+from schemas.stage_wire import Item, Outcome, Sent, Start, Token, pack, unpack
 from schemas.stages import SequenceStart
 
 MESSAGE = b"".join(item.to_bytes() for item in ITEMS.values())
@@ -34,7 +34,7 @@ TOKENS = st.builds(
     st.lists(st.tuples(I32, F32)).map(tuple),
 )
 STARTS = st.builds(Start, U64, U64, U64, U32, st.binary(max_size=99))
-ANYTHING = st.one_of(TOKENS, STARTS, st.sampled_from(list(FRAMES.values())))
+ANYTHING = st.one_of(TOKENS, STARTS, st.builds(Sent, U64), st.sampled_from(list(FRAMES.values())))
 
 
 @pytest.mark.parametrize("name", ITEMS)
