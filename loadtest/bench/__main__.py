@@ -15,6 +15,7 @@ from loadtest.bench.report import Report, show
 
 # A bench is imported when it is run: what one needs may not be installed where another runs.
 BENCHES = {
+    "batch": "loadtest.bench.batch",
     "engine": "loadtest.bench.engine",
     "overhead": "loadtest.bench.overhead",
 }
