@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import llama_cpp
 import numpy as np
 
 from schemas.errors import InvalidRequest
 from schemas.sampling import Sampling
-from services.engine.context import Context
+from services.engine.context import Context, Logits
 from services.engine.grammars import constraint_field, grammar_of
 from services.engine.model import Model
 
@@ -19,8 +20,18 @@ RANDOM_SEED = 0xFFFFFFFF
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
-def new_sampler(model: Model, sampling: Sampling) -> Sampler:
-    """The sampler that `sampling` asks for; raises InvalidRequest for a constraint that is not usable."""
+def new_sampler(model: Model, sampling: Sampling, *, said: Sequence[int] = (), draws: int = 0) -> Sampler:
+    """The sampler that `sampling` asks for; raises InvalidRequest for a constraint that is not usable.
+
+    One that takes over from another is told the tokens that were `said` and how many random numbers the
+    other had drawn: it goes on with the same.
+    """
+    sampler = _fresh_sampler(model, sampling)
+    sampler.resume(said, draws)
+    return sampler
+
+
+def _fresh_sampler(model: Model, sampling: Sampling) -> Sampler:
     grammar = grammar_of(sampling)
     if grammar is None:
         return Sampler(sampling)
@@ -34,22 +45,48 @@ def new_sampler(model: Model, sampling: Sampling) -> Sampler:
 
 
 class Sampler:
-    """Greedy at temperature 0, else top-k, top-p, temperature and a draw with the given seed."""
+    """Greedy at temperature 0, else top-k, top-p, temperature and a draw with the given seed. `draws` counts
+    the random numbers that were used."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        for link in _links(sampling):
+        links = _links(sampling)
+        for link in links:
             llama_cpp.llama_sampler_chain_add(self._chain, link)
+        self._dice = links[-1] if sampling.temperature else None
+        self._candidates = np.zeros(0, dtype=_CANDIDATE)
+        self.draws = 0
 
     def sample(self, context: Context, row: int) -> int | None:
         """The token that follows row `row` of the last batch; None where none may follow."""
-        return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
+        if self._dice is None:
+            return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
+        return self._choose(self._fill(context.logits(row)))
+
+    def resume(self, said: Sequence[int], draws: int) -> None:
+        """Comes to the state of a sampler that has said these tokens with so many random numbers."""
+        for _ in range(draws if self._dice is not None else 0):
+            anything = np.zeros(1, dtype=_CANDIDATE)
+            llama_cpp.llama_sampler_apply(self._dice, ctypes.byref(_token_array(anything)))
+        self.draws = draws
 
     def close(self) -> None:
         """Frees the chain; nothing else may be called afterwards."""
         if self._chain:
             llama_cpp.llama_sampler_free(self._chain)
             self._chain = None
+
+    def _fill(self, logits: Logits) -> llama_cpp.llama_token_data_array:
+        if len(self._candidates) != len(logits):
+            self._candidates = np.zeros(len(logits), dtype=_CANDIDATE)
+        self._candidates["id"] = np.arange(len(logits), dtype=np.int32)
+        self._candidates["logit"] = logits
+        return _token_array(self._candidates)
+
+    def _choose(self, choices: llama_cpp.llama_token_data_array) -> int:
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(choices))
+        self.draws += self._dice is not None
+        return int(choices.data[choices.selected].id)
 
 
 class GrammarSampler(Sampler):
@@ -64,8 +101,6 @@ class GrammarSampler(Sampler):
         super().__init__(sampling)
         self._grammar = grammar
         self._model = model
-        self._candidates = np.zeros(model.vocab_size, dtype=_CANDIDATE)
-        self._ids = np.arange(model.vocab_size, dtype=np.int32)
 
     def sample(self, context: Context, row: int) -> int | None:
         logits = context.logits(row)
@@ -85,14 +120,10 @@ class GrammarSampler(Sampler):
             llama_cpp.llama_sampler_free(self._grammar)
             self._grammar = None
 
-    def _fill(self, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> llama_cpp.llama_token_data_array:
-        self._candidates["id"] = self._ids
-        self._candidates["logit"] = logits
-        return _token_array(self._candidates)
-
-    def _choose(self, choices: llama_cpp.llama_token_data_array) -> int:
-        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(choices))
-        return int(choices.data[choices.selected].id)
+    def resume(self, said: Sequence[int], draws: int) -> None:
+        super().resume(said, draws)
+        for token in said:
+            self._accept(token)
 
     def _allows(self, token: int) -> bool:
         one = np.zeros(1, dtype=_CANDIDATE)

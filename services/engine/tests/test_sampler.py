@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from schemas.errors import InvalidRequest
 from schemas.sampling import Sampling
 from services.engine import Engine
+from services.engine.model import Model
+from services.engine.rows import Part, Rows
+from services.engine.sampler import new_sampler
+from services.engine.stage_context import StageContext
 
 LARGEST_SEED = 2**32 - 1
 
@@ -75,3 +81,28 @@ def test_a_grammar_that_does_not_parse_is_an_invalid_request(engine: Engine, gra
     with pytest.raises(InvalidRequest) as caught:
         engine.submit("Well?", Sampling(grammar=grammar))
     assert caught.value.field == "sampling.grammar"
+
+
+@pytest.mark.parametrize("top_p", [0.2, 0.95])
+@pytest.mark.parametrize("grammar", [None, 'root ::= [a-m ]+ "."'])
+def test_a_sampler_that_takes_over_says_what_the_first_would_have(
+    model_path: Path, top_p: float, grammar: str | None
+) -> None:
+    """With a narrow top_p some tokens are the only candidate; a grammar makes the sampler draw again."""
+    model = Model(model_path)
+    sampling = Sampling(temperature=1.2, seed=5, top_p=top_p, grammar=grammar)
+    first, said = new_sampler(model, sampling), list[int]()
+    with StageContext(model, slots=1, context_tokens=64, batch_tokens=8) as stage:
+        token = int(model.tokenize("a")[-1])
+        for position in range(24):
+            stage.evaluate(Rows.of([Part(0, position, np.array([token], dtype=np.int32))]), [0])
+            second = new_sampler(model, sampling, said=said, draws=first.draws)
+            found = [sampler.sample(stage.context, 0) for sampler in (second, first)]
+            assert found[0] == found[1] and second.draws == first.draws
+            second.close()
+            if found[0] is None or model.ends_generation(found[0]):
+                break
+            said.append(found[0])
+            token = found[0]
+    first.close()
+    assert len(said) > 3
