@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from schemas.errors import ErrorBody
 from services.cli.batch.run import Step
 
 LINE_EVERY_S = 10.0
@@ -63,24 +64,23 @@ class Display(Protocol):
 
 
 class Lines:
-    """One plain line every ten seconds, and one for every task that failed."""
+    """One plain line every ten seconds, and one for every file that failed."""
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._failed = 0
+        self._failures = Failures()
         self._pace = Pace()
         self._next_s = time.monotonic() + LINE_EVERY_S
 
     def step(self, step: Step) -> None:
         """Counts, and says so if it is time."""
         self._pace.tick()
-        if failure := failure_line(step):
-            self._failed += 1
+        if failure := self._failures.line(step):
             typer.echo(failure, err=True)
         if time.monotonic() >= self._next_s or not step.left:
             self._next_s = time.monotonic() + LINE_EVERY_S
             typer.echo(
-                f"{self._total - step.left}/{self._total} done, {self._failed} failed, "
+                f"{self._total - step.left}/{self._total} done, {self._failures.count} failed, "
                 f"{self._pace.per_s:.1f} a second, {self._pace.left(step.left)} left",
                 err=True,
             )
@@ -92,31 +92,44 @@ class Bar:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
-        self._failed = 0
+        self._failures = Failures()
         self._pace = Pace()
 
     def step(self, step: Step) -> None:
         """Moves on."""
         self._pace.tick()
-        if failure := failure_line(step):
-            self._failed += 1
+        if failure := self._failures.line(step):
             self._progress.console.print(failure, style="yellow", soft_wrap=True)
         self._progress.update(
             self._task,
             advance=1,
-            failed=f"{self._failed} failed",
+            failed=f"{self._failures.count} failed",
             rate=f"{self._pace.per_s:.1f}/s",
             left=f"{self._pace.left(step.left)} left",
         )
 
 
-def failure_line(step: Step) -> str | None:
-    """A task that failed, in one line."""
-    record = step.record
-    if record.error is None:
-        return None
-    reason = " ".join(record.error.message.split())
-    return f"{record.file}, {record.prompt}: {record.error.code}: {reason}"
+class Failures:
+    """Failed tasks: how many, and a line for each file and reason, however many prompts it concerns."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._said: set[str] = set()
+
+    def line(self, step: Step) -> str | None:
+        """What is new about this task, if it failed."""
+        if step.record.error is None:
+            return None
+        self.count += 1
+        line = failure_line(step.record.file, step.record.error)
+        known = line in self._said
+        self._said.add(line)
+        return None if known else line
+
+
+def failure_line(file: str, error: ErrorBody) -> str:
+    """A file and what went wrong with it, in one line."""
+    return f"{file}: {error.code}: {' '.join(error.message.split())}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sized
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from services.cli.batch.journal import Journal
 from services.cli.batch.outputs import Totals
 from services.cli.batch.plan import Plan
-from services.cli.batch.progress import duration, progress
+from services.cli.batch.progress import duration, failure_line, progress
 from services.cli.batch.run import BatchRun, new_head
 from services.cli.client import Choir
 from services.cli.terminal import print_json
@@ -59,12 +60,13 @@ class BatchSession:
             f"{totals.successful} answered, {totals.failed} failed, {totals.unfinished} not done, in "
             f"{duration(totals.total_time_seconds)}: {', '.join(map(str, self._plan.outputs))}"
         )
-        for number, record in enumerate(batch.failures()):
-            if number == LISTED_FAILURES:
-                self._say(f"  and {totals.failed - number} more, all in the results")
-                break
-            if record.error is not None:
-                self._say(f"  {record.file}, {record.prompt}: {record.error.code}: {record.error.message}")
+        failures = Counter(
+            failure_line(record.file, record.error) for record in batch.failures() if record.error
+        )
+        for line, prompts in list(failures.items())[:LISTED_FAILURES]:
+            self._say(f"  {line}" + (f" (for {prompts} prompts)" if prompts > 1 else ""))
+        if len(failures) > LISTED_FAILURES:
+            self._say(f"  and {len(failures) - LISTED_FAILURES} more, all of them in the results")
         if totals.failed or totals.unfinished:
             self._say(f"to go on: {shlex.join(['choir', *sys.argv[1:]])}")
 

@@ -44,7 +44,7 @@ def test_every_prompt_is_asked_of_every_document(cli: Cli, papers: Path, tmp_pat
         *(option for suffix in ("json", "csv", "md") for option in ("-o", f"results.{suffix}")),
     )
     assert outcome.code == 1, "one file cannot be read"
-    assert "broken.txt, summary: document_unreadable: the file is binary, not text" in outcome.err
+    assert "broken.txt: document_unreadable: the file is binary, not text (for 2 prompts)" in outcome.err
     assert "8 answered, 2 failed, 0 not done" in outcome.err
 
     results = json.loads((tmp_path / "results.json").read_text())
@@ -233,7 +233,7 @@ def test_a_prompt_that_leaves_no_room_for_a_document_fails_with_a_way_out(cli: C
         "batch", "-i", "a.txt", "-p", "List", "-m", "choir-short", "-o", "r.json", "--max-tokens", "130"
     )
     assert outcome.code == 1
-    assert "a.txt, prompt-1: invalid_request: the context of choir-short has no room" in outcome.err
+    assert "a.txt: invalid_request: the context of choir-short has no room" in outcome.err
 
 
 async def test_a_batch_from_python_is_five_lines(live_mesh: str) -> None:
