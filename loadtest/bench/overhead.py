@@ -2,7 +2,8 @@
 
 Everything runs in its own process on one host, file streams are synced on every write, and all figures
 come from the same run: rounds of bare requests, single asks and ensembles of four alternate, and the
-medians of the rounds' medians are compared.
+medians of the rounds' medians are compared. A second mesh, which publishes no events, takes its turn with the
+first: that is what events cost.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ IDLE_S = 10.0
 SETTLE_S = 3.0
 READY_DEADLINE_S = 60.0
 TIMEOUT_S = 30.0
+WITHOUT_EVENTS = {"CHOIR_EVENTS__ENABLED": "false"}
 
 SINGLE = json.dumps({"prompt": "What is the capital of France?", "model": MODELS[0]}).encode()
 ENSEMBLE = json.dumps({"prompt": "What is the capital of France?", "strategies": ["majority"]}).encode()
@@ -89,24 +91,27 @@ async def rate_per_s(calls: Sequence[Call], count: int) -> tuple[float, int]:
     return count / (time.perf_counter() - started), failed
 
 
-async def start(mesh: BenchMesh) -> None:
+async def start(mesh: BenchMesh, env: Mapping[str, str] | None = None) -> None:
     """The mesh that is measured, and the echo."""
     mesh.spawn("loadtest.bench.echo", mesh.url, ECHO)
-    mesh.spawn("services.router")
-    mesh.spawn("services.aggregator")
+    mesh.spawn("services.router", env=env)
+    mesh.spawn("services.aggregator", env=env)
     for model in MODELS:
-        mesh.spawn_agent(model, slots=32)
+        mesh.spawn_agent(model, env, slots=32)
     await mesh.wait_ready(MODELS)
 
 
 async def measure_mesh(folder: Path) -> dict[str, Any]:
     """Latencies, rates and losses of one run."""
-    async with bench_mesh(folder, MODELS) as mesh:
+    async with bench_mesh(folder, MODELS) as mesh, bench_mesh(folder.with_name("quiet"), MODELS) as quiet:
         await start(mesh)
+        await start(quiet, WITHOUT_EVENTS)
         calls = {
             "bare": (bare(mesh.connection), BARE_PER_ROUND),
             "single": (ask(mesh.connection, SINGLE), SINGLE_PER_ROUND),
+            "single without events": (ask(quiet.connection, SINGLE), SINGLE_PER_ROUND),
             "ensemble": (ask(mesh.connection, ENSEMBLE), ENSEMBLE_PER_ROUND),
+            "ensemble without events": (ask(quiet.connection, ENSEMBLE), ENSEMBLE_PER_ROUND),
         }
         for call, _ in calls.values():
             await latencies_ms(call, WARM_UP)
@@ -136,17 +141,17 @@ async def measure_mesh(folder: Path) -> dict[str, Any]:
         "p50_ms": {name: statistics.median(values) for name, values in p50s.items()},
         "p95_ms": {name: statistics.median(values) for name, values in p95s.items()},
         f"requests_per_s_of_{CLIENTS}_clients": {n: statistics.median(v) for n, v in rates.items()},
-        "p50_ratio": _ratios(p50s),
+        "p50_ratio": {name: _ratio(p50s[name], p50s["bare"]) for name in ("single", "ensemble")},
+        "p50_ratio_of_events": {
+            name: _ratio(p50s[name], p50s[f"{name} without events"]) for name in ("single", "ensemble")
+        },
         "lost": lost,
     }
 
 
-def _ratios(p50s: dict[str, list[float]]) -> dict[str, float]:
-    """Each round's ask against the same round's bare request; the median of the rounds."""
-    return {
-        name: statistics.median(ask / plain for ask, plain in zip(p50s[name], p50s["bare"], strict=True))
-        for name in ("single", "ensemble")
-    }
+def _ratio(these: list[float], those: list[float]) -> float:
+    """Each round's p50 against the same round's other one; the median of the rounds."""
+    return statistics.median(this / that for this, that in zip(these, those, strict=True))
 
 
 async def measure_demo(folder: Path) -> dict[str, float]:
@@ -177,6 +182,8 @@ def run() -> Report:
         targets=(
             at_most("single p50 / bare p50", mesh["p50_ratio"]["single"], 12.0),
             at_most("ensemble of four p50 / bare p50", mesh["p50_ratio"]["ensemble"], 25.0),
+            at_most("single p50 with events / without", mesh["p50_ratio_of_events"]["single"], 1.1),
+            at_most("ensemble p50 with events / without", mesh["p50_ratio_of_events"]["ensemble"], 1.1),
             at_most(
                 f"bare rate / single rate, {CLIENTS} clients with a connection each",
                 rates["bare"] / rates["single"],

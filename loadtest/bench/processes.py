@@ -52,11 +52,11 @@ class BenchMesh:
             )
         )
 
-    def spawn_agent(self, model: str, **options: Any) -> None:
+    def spawn_agent(self, model: str, env: Mapping[str, str] | None = None, **options: Any) -> None:
         """An agent of one `instant` model."""
         agent = {"name": model, "backend": "instant", "models": [{"name": model, **options}]}
-        env = {"CHOIR_AGENT": json.dumps(agent), "CHOIR_INSTANCE": f"agent-{model}"}
-        self.spawn("services.agent", env=env)
+        own = {"CHOIR_AGENT": json.dumps(agent), "CHOIR_INSTANCE": f"agent-{model}"}
+        self.spawn("services.agent", env={**(env or {}), **own})
 
     async def wait_ready(self, models: Sequence[str]) -> None:
         """Returns when a router answers and all models can be asked."""
