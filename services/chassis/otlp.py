@@ -8,6 +8,8 @@ take: nothing here delays a request. Needs the extra `choir[otlp]`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -26,7 +28,9 @@ from services.chassis.identity import Identity
 from services.chassis.tracing import Span, Work
 
 TRACES_PATH = "/v1/traces"
-CLOSE_PATIENCE_S = 3.0
+EXPORT_TIMEOUT_S = 5.0
+"""For one batch, with all its attempts."""
+CLOSE_PATIENCE_S = 2.0
 NAMESPACE = "choir"
 
 
@@ -65,7 +69,8 @@ class SpanExport:
         )
         self._ids = _Ids()
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(traces_url(endpoint))))
+        exporter = OTLPSpanExporter(traces_url(endpoint), timeout=EXPORT_TIMEOUT_S)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer: Tracer = self._provider.get_tracer("choir", identity.version)
 
     def send(self, work: Work, facts: list[Event]) -> None:
@@ -89,12 +94,17 @@ class SpanExport:
         sent.end(_ns(work.ended_s))
 
     async def close(self) -> None:
-        """Sends what is left, for a moment."""
-        try:
-            async with asyncio.timeout(CLOSE_PATIENCE_S):
-                await asyncio.to_thread(self._provider.force_flush, int(CLOSE_PATIENCE_S * 1000))
-        except TimeoutError:
-            return
+        """Sends what is left, for a moment; a collector that is away keeps no service from ending."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+                loop.call_soon_threadsafe(done.set)
+
+        threading.Thread(target=shut_down, name="spans", daemon=True).start()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), CLOSE_PATIENCE_S)
 
 
 def _name(work: Work, facts: list[Event]) -> str:

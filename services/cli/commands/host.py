@@ -25,13 +25,24 @@ LogFormat = Annotated[
     typer.Option(help="One line per event, for people or for machines; goes to standard error."),
 ]
 
+OtlpEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--otlp", metavar="URL", help="Send spans to an OpenTelemetry collector too (http://host:4318)."
+    ),
+]
+
 FORMAT_VARIABLE = "CHOIR_LOGGING__FORMAT"
+OTLP_VARIABLE = "CHOIR_OTLP__ENDPOINT"
 
 
-def up(config: ConfigOption = None, log_format: LogFormat = None) -> None:
+def up(config: ConfigOption = None, log_format: LogFormat = None, otlp: OtlpEndpoint = None) -> None:
     """Run this host's part of the mesh in the foreground, until Ctrl-C or `choir down`."""
+    # Every service reads these, as it would from choir.toml.
     if log_format is not None:
-        os.environ[FORMAT_VARIABLE] = log_format  # every service reads it, as it would from choir.toml
+        os.environ[FORMAT_VARIABLE] = log_format
+    if otlp is not None:
+        os.environ[OTLP_VARIABLE] = otlp
 
     from infra.settings import load_host_settings
     from infra.supervisor import Supervisor
