@@ -160,7 +160,7 @@ class ShardReply(Message):
 
 class StageSummary(Part):
     """A stage of a plan as it is now: `alive` if its instance has a lease, `ready` if that says that it holds
-    the stage in the plan's epoch. `step_ms` is the median that was measured of what `predicted_ms` predicts."""
+    the stage in the plan's epoch. `step_ms` is the median measured of what `predicted_ms` predicts."""
 
     instance: Name
     host: str

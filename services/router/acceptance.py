@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from schemas import subjects
 from schemas.commands import Ask, Generate
-from schemas.errors import ChoirError, RequestIdConflict, UnknownModel
+from schemas.errors import ChoirError, ModelUnusable, RequestIdConflict, UnknownModel
 from schemas.events import RequestAccepted, RequestRefused, TaskQueued
 from schemas.replies import Result
 from services.chassis.connection import check_payload
 from services.chassis.directory import Directory
 from services.chassis.service import Mesh
 from services.router.context_check import ContextCheck
+from services.router.placement.service import Placement
 from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
 from services.router.waiting import Waiting
@@ -30,10 +31,18 @@ class Admission:
 class Door:
     """Lets requests in, once each."""
 
-    def __init__(self, mesh: Mesh, directory: Directory, waiting: Waiting, default_strategy: str) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        directory: Directory,
+        waiting: Waiting,
+        placement: Placement,
+        default_strategy: str,
+    ) -> None:
         self._mesh = mesh
         self._directory = directory
         self._waiting = waiting
+        self._placement = placement
         self._contexts = ContextCheck(mesh.client)
         self._default_strategy = default_strategy
 
@@ -53,8 +62,10 @@ class Door:
             return Admission(known, fresh=False)
         serving = self._directory.serving()
         try:
-            chosen = plan(ask, request_id, time.time(), serving, self._default_strategy)
-        except UnknownModel:
+            named = (*((ask.model,) if ask.model else ()), *ask.models, *ask.summarize_with)
+            live = self._placement.live(named, serving)
+            chosen = plan(ask, request_id, time.time(), live, self._default_strategy)
+        except (UnknownModel, ModelUnusable):
             if not await self._is_in_flight(ask, request_id):
                 raise
             return Admission(fresh=False)

@@ -12,13 +12,18 @@ from schemas.nodes import NodeLease, ServedModel
 from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.directory import Directory
 from services.chassis.endpoints import Caller
+from services.router.placement.service import Placement
+
+GENERATORS = ("agent", "shard_stage")
+"""Services that have slots for generations, in leases that the status adds up."""
 
 
 class Overview:
     """`nodes`, `models` and `status`."""
 
-    def __init__(self, directory: Directory, js: JetStreamContext) -> None:
+    def __init__(self, directory: Directory, placement: Placement, js: JetStreamContext) -> None:
         self._directory = directory
+        self._placement = placement
         self._js = js
 
     async def nodes(self, _request: Message, caller: Caller) -> None:
@@ -26,10 +31,10 @@ class Overview:
         await caller.send(NodesReply(nodes=self._directory.nodes))
 
     async def models(self, _request: Message, caller: Caller) -> None:
-        """Sends all models that can be asked."""
+        """Sends all models that can be asked, and all pipelines."""
         serving = self._directory.serving()
         models = tuple(summarize_model(name, served) for name, served in serving.items())
-        await caller.send(ModelsReply(models=models))
+        await caller.send(ModelsReply(models=models, pipelines=self._placement.summaries()))
 
     async def status(self, _request: Message, caller: Caller) -> None:
         """Sends the mesh at a glance."""
@@ -40,11 +45,12 @@ class Overview:
             StatusReply(
                 services=dict(Counter(node.service for node in nodes)),
                 models=tuple(self._directory.serving()),
-                slots=sum(node.slots for node in nodes if node.service == "agent"),
-                busy=sum(node.busy for node in nodes if node.service == "agent"),
+                slots=sum(node.slots for node in nodes if node.service in GENERATORS),
+                busy=sum(node.busy for node in nodes if node.service in GENERATORS),
                 queued=commands.state.messages,
                 results=results.state.messages,
-                problems=problems(nodes),
+                problems=(*problems(nodes), *self._placement.problems),
+                pipelines={pipeline.model: pipeline.state for pipeline in self._placement.summaries()},
             )
         )
 

@@ -7,6 +7,7 @@ from nats.js import JetStreamContext
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch
 from schemas.message import Message
+from schemas.pipelines import Shard
 from services.chassis.directory import Directory
 from services.chassis.endpoints import Endpoints
 from services.chassis.lease import Load
@@ -14,6 +15,7 @@ from services.chassis.service import Mesh
 from services.router.acceptance import Door
 from services.router.handlers import Handlers
 from services.router.overview import Overview
+from services.router.placement.service import Placement
 from services.router.settings import RouterSection
 from services.router.sweeper import Sweeper
 from services.router.waiting import Waiting
@@ -35,10 +37,12 @@ class Router:
         await waiting.start()
         self._sweeper = Sweeper(mesh, self._settings.sweep_interval_s)
         await self._sweeper.start()
+        self._placement = Placement(mesh, self._directory, self._settings)
+        await self._placement.start()
         mesh.connection.on_reconnect(self._resume)
-        door = Door(mesh, self._directory, waiting, self._settings.default_strategy)
+        door = Door(mesh, self._directory, waiting, self._placement, self._settings.default_strategy)
         handlers = Handlers(mesh, door, waiting)
-        overview = Overview(self._directory, JetStreamContext(mesh.client, timeout=2.0))
+        overview = Overview(self._directory, self._placement, JetStreamContext(mesh.client, timeout=2.0))
         self._endpoints = Endpoints(
             mesh.client,
             mesh.identity,
@@ -55,13 +59,16 @@ class Router:
         await self._endpoints.add(subjects.NODES, Message, overview.nodes)
         await self._endpoints.add(subjects.MODELS, Message, overview.models)
         await self._endpoints.add(subjects.STATUS, Message, overview.status)
+        await self._endpoints.add(subjects.SHARD, Shard, self._placement.shard)
 
     async def _resume(self) -> None:
         self._sweeper.resume()
+        await self._placement.resume()
 
     async def stop(self) -> None:
         """Takes nothing more; clients that still wait are told to ask again under the same id."""
         await self._endpoints.stop()
+        await self._placement.stop()
         await self._sweeper.stop()
 
     def load(self) -> Load:

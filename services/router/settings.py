@@ -8,12 +8,20 @@ from services.chassis.settings import Section, ServiceSettings
 
 
 class RouterSection(Section):
-    """`replicas` on this host; `max_waiting` clients may wait at one router; sweeps look for expired work."""
+    """`replicas` on this host; `max_waiting` clients may wait at one router; sweeps look for expired work.
+
+    Pipelines are looked at every `pipeline_look_interval_s`. One whose plan names a dead instance is left to
+    its standbys for `pipeline_grace_s`; one that could run better since a node has joined is planned anew
+    after `pipeline_settle_s` without further changes.
+    """
 
     replicas: int = Field(default=1, ge=0, le=16)
     max_waiting: int = Field(default=4_096, ge=1)
     sweep_interval_s: float = Field(default=2.0, gt=0)
     default_strategy: str = "majority"
+    pipeline_look_interval_s: float = Field(default=1.0, gt=0)
+    pipeline_grace_s: float = Field(default=3.0, ge=0)
+    pipeline_settle_s: float = Field(default=5.0, ge=0)
 
 
 class RouterSettings(ServiceSettings):

@@ -124,7 +124,8 @@ def _told(identity: Identity, groups: Collection[Identity]) -> str:
 def fleet_of(offers: Sequence[Offer]) -> Fleet:
     """The nodes of offers that are of the same model.
 
-    A node that has not measured its speed counts as the slowest one that has.
+    A node that has not measured its speed counts as the slowest one that has; the context is the shortest
+    that one of them makes room for.
     """
     known = [offer.model for offer in offers if offer.model.layer_ms > 0]
     slowest = max(known, key=lambda model: model.layer_ms, default=None)
@@ -136,7 +137,9 @@ def fleet_of(offers: Sequence[Offer]) -> Fleet:
             node if node.layer_ms else replace(node, layer_ms=slowest.layer_ms, last_ms=slowest.last_ms)
             for node in nodes
         ]
-    return Fleet(offers[0].model, tuple(nodes), _host_bytes(offers), measured=slowest is not None)
+    context_tokens = min(offer.model.context_tokens for offer in offers)
+    model = offers[0].model.model_copy(update={"context_tokens": context_tokens})
+    return Fleet(model, tuple(nodes), _host_bytes(offers), measured=slowest is not None)
 
 
 def _node(offer: Offer) -> Node:

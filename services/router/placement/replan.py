@@ -1,0 +1,154 @@
+"""When a plan is to be changed, and into what: pure.
+
+A stage that dies is the pipeline's own business first: a standby takes its place within seconds, by
+compare-and-set of the plan. What is decided here is for a plan that still names a dead instance afterwards,
+and for nodes that have joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from schemas.errors import InvalidRequest
+from schemas.nodes import NodeLease
+from schemas.pipelines import PipelinePlan, Shard, StagePlan
+from services.router.placement.costs import Node, Seat, Slices, Split
+from services.router.placement.decide import Decision, decide
+from services.router.placement.offers import Fleet, Offer, check_same, fleet_of, offers_of, without_taken
+
+JOIN_GAIN = 0.2
+"""A better plan must be better by this share: moving layers costs a load and, sometimes, work done twice."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What a plan is to become, and why."""
+
+    decision: Decision
+    fleet: Fleet
+    why: str
+
+
+def gone_stages(plan: PipelinePlan, leases: Sequence[NodeLease]) -> tuple[int, ...]:
+    """The stages whose instances are not there, or cannot work."""
+    alive = {lease.instance for lease in leases if lease.stage and lease.state != "broken"}
+    return tuple(k for k, stage in enumerate(plan.stages) if stage.instance not in alive)
+
+
+def fitting_offers(
+    plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]
+) -> tuple[Offer, ...]:
+    """Offers of the very file that the plan is about, which hold nothing of another model."""
+    offers = offers_of(plan.model, leases)
+    same = [o for o in offers if (o.model.sha256, o.model.layers) == (plan.sha256, plan.layers)]
+    return without_taken(same, plans)
+
+
+def standbys(
+    plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]
+) -> tuple[str, ...]:
+    """Instances that could take a stage's place."""
+    used = {stage.instance for stage in plan.stages}
+    return tuple(o.instance for o in fitting_offers(plan, leases, plans) if o.instance not in used)
+
+
+def repaired(
+    plan: PipelinePlan, gone: Sequence[int], leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]
+) -> Remedy:
+    """The plan without the instances that are gone.
+
+    Another instance takes the same layers, if one has room, so that the other stages keep what they have;
+    else the model is split anew, into the number of stages that was wanted or, if there are too few nodes for
+    that, any. Raises InvalidRequest, with the reason, if no split is possible.
+    """
+    offers = fitting_offers(plan, leases, plans)
+    lost = ", ".join(plan.stages[k].instance for k in gone)
+    if not offers:
+        raise InvalidRequest(f"no live node offers {plan.model} any more ({lost} is gone)", field="stages")
+    check_same(offers)
+    fleet = fleet_of(offers)
+    replaced = _replaced(plan, gone, fleet)
+    if replaced is not None:
+        names = ", ".join(replaced.seats[k].node.instance for k in gone)
+        return Remedy(_decision(plan, replaced), fleet, f"{names} takes the place of {lost}, which is gone")
+    try:
+        decision = decide(_forced(plan.wanted), fleet)
+    except InvalidRequest:
+        decision = decide(_forced(plan.wanted, any_number=True), fleet)
+    return Remedy(decision, fleet, f"split anew, since {lost} is gone")
+
+
+def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]) -> Remedy | None:
+    """A plan that is worth a change now that nodes have joined, for one whose instances are all there.
+
+    See `_is_better`; it is also worth it where the plan has another number of stages than was wanted. What a
+    user assigned stays as it is.
+    """
+    offers = fitting_offers(plan, leases, plans)
+    if plan.wanted.assign or len({offer.identity for offer in offers}) != 1:
+        return None
+    fleet = fleet_of(offers)
+    current = _replaced(plan, (), fleet)
+    if current is None:
+        return None
+    try:
+        decision = decide(_forced(plan.wanted), fleet)
+    except InvalidRequest:
+        return None
+    if plan.wanted.stages not in (None, len(plan.stages)):
+        return Remedy(decision, fleet, f"back to {plan.wanted.stages} stages, as was wanted")
+    if not _is_better(decision.split, current, plan.slots):
+        return None
+    gain = f"{current.slowest_ms:.2f} to {decision.split.slowest_ms:.2f} ms"
+    return Remedy(decision, fleet, f"a node has joined: the slowest stage goes from {gain}")
+
+
+def _is_better(new: Split, current: Split, slots: int) -> bool:
+    """More tokens per second by JOIN_GAIN, for a token that takes not much longer; or a token in less time by
+    as much, for no fewer tokens per second."""
+    faster = new.tokens_per_s(slots) / (current.tokens_per_s(slots) or 1.0)
+    shorter = current.total_ms / (new.total_ms or 1.0)
+    if faster >= 1 + JOIN_GAIN:
+        return shorter >= 1 - JOIN_GAIN
+    return shorter >= 1 + JOIN_GAIN and faster >= 1
+
+
+def _forced(wanted: Shard, *, any_number: bool = False) -> Shard:
+    """The wish for whoever plans again: it has been weighed once, and an assignment has failed."""
+    stages = None if any_number else wanted.stages or len(wanted.assign) or None
+    return wanted.model_copy(update={"force": True, "assign": (), "stages": stages})
+
+
+def _replaced(plan: PipelinePlan, gone: Sequence[int], fleet: Fleet) -> Split | None:
+    """The plan's own slices, with free nodes for the stages that are gone; None where there are none with
+    enough memory, or a node of the plan is not in the fleet."""
+    slices = Slices.of(fleet.model, plan.slots, plan.context_tokens)
+    free = {node.instance: node for node in fleet.nodes}
+    for stage in plan.stages:
+        free.pop(stage.instance, None)
+    seats = []
+    for k, stage in enumerate(plan.stages):
+        seat = _seat(stage, slices, fleet)
+        node = _best_for(seat, slices, list(free.values())) if k in gone else fleet.node(stage.instance)
+        if node is None:
+            return None
+        free.pop(node.instance, None)
+        seats.append(replace(seat, node=node))
+    return Split(slices, tuple(seats))
+
+
+def _seat(stage: StagePlan, slices: Slices, fleet: Fleet) -> Seat:
+    start, end = slices.borders.index(stage.first_layer), slices.borders.index(stage.end_layer)
+    return Seat(fleet.nodes[0], start, end)
+
+
+def _best_for(seat: Seat, slices: Slices, nodes: Sequence[Node]) -> Node | None:
+    need = slices.need_bytes(seat.start, seat.end)
+    able = [node for node in nodes if node.memory_bytes >= need]
+    steps = [(slices.step_ms(node, seat.start, seat.end), node.instance, node) for node in able]
+    return min(steps, key=lambda step: step[:2])[2] if steps else None
+
+
+def _decision(plan: PipelinePlan, split: Split) -> Decision:
+    return Decision(split, plan.whole_ms, None, plan.slots, plan.context_tokens)

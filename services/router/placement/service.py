@@ -1,0 +1,75 @@
+"""Placement, as a part of the router: plans, who keeps them, and what the door and the overview ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from schemas.errors import ModelUnusable
+from schemas.pipelines import PipelineSummary
+from services.chassis.directory import Directory, Serving
+from services.chassis.service import Mesh
+from services.router.placement.keeper import Keeper
+from services.router.placement.plans import Plans
+from services.router.placement.shard import ShardHandler
+from services.router.placement.summary import summarize_pipeline
+from services.router.settings import RouterSection
+
+
+class Placement:
+    """Every pipeline of the mesh, as this router sees it."""
+
+    def __init__(self, mesh: Mesh, directory: Directory, settings: RouterSection) -> None:
+        self._directory = directory
+        self._plans = Plans(mesh.client)
+        instance = mesh.identity.instance
+        self._keeper = Keeper(
+            directory,
+            self._plans,
+            instance,
+            look_interval_s=settings.pipeline_look_interval_s,
+            grace_s=settings.pipeline_grace_s,
+            settle_s=settings.pipeline_settle_s,
+        )
+        self.shard = ShardHandler(directory, self._plans, instance).handle
+
+    async def start(self) -> None:
+        """Returns when the plans of now are known; keeps them from then on."""
+        await self._plans.start()
+        await self._keeper.start()
+
+    async def stop(self) -> None:
+        """Keeps them no more; whoever else runs a router does."""
+        await self._keeper.stop()
+
+    async def resume(self) -> None:
+        """After a reconnection: what happened meanwhile is read."""
+        await self._plans.reload()
+
+    def summaries(self) -> tuple[PipelineSummary, ...]:
+        """All pipelines as they are now."""
+        leases, plans = self._directory.nodes, self._plans.all
+        return tuple(
+            summarize_pipeline(plan, leases, plans, self._keeper.problems.get(plan.model)) for plan in plans
+        )
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A line for each pipeline that cannot run."""
+        return tuple(self._keeper.problems.values())
+
+    def live(self, named: Iterable[str], serving: Serving) -> Collection[str]:
+        """All models that can be asked, with those of `named` whose pipeline is loading or being mended:
+        their requests wait in the queue.
+
+        Raises ModelUnusable if one of `named` is served by nothing but a pipeline that cannot be mended.
+        """
+        for model in named:
+            problem = self._keeper.problems.get(model)
+            if problem is not None and not _has_agent(model, serving):
+                raise ModelUnusable(f"model: {problem}", field="model")
+        coming = [model for model in named if model not in serving and self._plans.of(model) is not None]
+        return {*serving, *coming} if coming else serving
+
+
+def _has_agent(model: str, serving: Serving) -> bool:
+    return any(lease.stage is None for lease, _ in serving.get(model, []))

@@ -1,0 +1,88 @@
+"""`choir.shard`: a user places a model as a pipeline of stages, or ends one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from schemas.errors import NotReady, UnknownModel
+from schemas.pipelines import PipelinePlan, Shard, ShardReply
+from services.chassis.directory import Directory
+from services.chassis.endpoints import Caller
+from services.router.placement.assignment import assigned
+from services.router.placement.decide import Decision, decide
+from services.router.placement.making import make_plan, predicted, same_work
+from services.router.placement.offers import (
+    Fleet,
+    Offer,
+    check_same,
+    fleet_of,
+    require_offered,
+    without_taken,
+)
+from services.router.placement.plans import Plans
+
+ATTEMPTS = 8
+
+
+class ShardHandler:
+    """Decides with the nodes of this moment, and stores the plan."""
+
+    def __init__(self, directory: Directory, plans: Plans, instance: str) -> None:
+        self._directory = directory
+        self._plans = plans
+        self._instance = instance
+
+    async def handle(self, wish: Shard, caller: Caller) -> None:
+        """Sends the plan; the stages load what they hold after it. Raises a typed error if it is refused."""
+        for _ in range(ATTEMPTS):
+            reply = await (self._remove(wish) if wish.remove else self._place(wish))
+            if reply is not None:
+                await caller.send(reply)
+                return
+        raise NotReady(f"the plan of {wish.model} changes all the time; try again", retry_after_s=1.0)
+
+    async def _remove(self, wish: Shard) -> ShardReply | None:
+        plan = self._plans.of(wish.model)
+        if plan is None:
+            known = tuple(plan.model for plan in self._plans.all)
+            raise UnknownModel(
+                f"model: {wish.model!r} runs in no pipeline; those that do: {', '.join(known) or 'none'}",
+                field="model",
+                known=known,
+            )
+        if not await self._plans.remove(plan):
+            return None
+        return ShardReply(model=wish.model, summary=f"the pipeline of {wish.model} is ended")
+
+    async def _place(self, wish: Shard) -> ShardReply | None:
+        previous = self._plans.of(wish.model)
+        fleet, decision = await asyncio.to_thread(
+            decided, wish, require_offered(wish.model, self._directory.nodes), self._plans.all
+        )
+        summary = predicted(decision, measured=fleet.measured)
+        why, now_s = f"asked for: {summary}", time.time()
+        plan = make_plan(decision, wish, fleet, previous, made_by=self._instance, at_s=now_s, why=why)
+        if previous is not None and same_work(plan, previous) and previous.wanted == wish:
+            return ShardReply(model=wish.model, plan=previous, summary=f"{summary} (as before)")
+        if not await self._plans.write(plan):
+            return None
+        return ShardReply(model=wish.model, plan=plan, summary=summary)
+
+
+def decided(wish: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan]) -> tuple[Fleet, Decision]:
+    """The nodes that come into question for a wish, and the split of the model over them: pure."""
+    if wish.assign:
+        chosen = assigned(wish.assign, offers, plans)
+        check_same(chosen)
+        identity = chosen[0].identity
+        fleet = fleet_of([offer for offer in offers if offer.identity == identity])
+        nodes = [node for offer in chosen if (node := fleet.node(offer.instance))]
+        return fleet, decide(wish, fleet, nodes)
+    check_same(offers)
+    free = without_taken(offers, plans)
+    fleet = fleet_of(free or offers)
+    if not free:
+        fleet = Fleet(fleet.model, (), fleet.host_bytes, fleet.measured)
+    return fleet, decide(wish, fleet)
