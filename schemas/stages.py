@@ -11,7 +11,8 @@ from typing import Annotated
 from pydantic import Field
 
 from schemas.commands import Generate
-from schemas.message import Message, Name
+from schemas.message import Message, Name, RequestId
+from schemas.sampling import Sampling
 
 Cells = Annotated[int, Field(ge=0)]
 
@@ -19,16 +20,19 @@ Cells = Annotated[int, Field(ge=0)]
 class SequenceStart(Message):
     """A sequence begins at a position, or goes on there in a new epoch.
 
-    `generated` are the tokens that stage 0 knows after the prompt, `draws` the random numbers that the
-    sampler has used for them: with both, any last stage samples what the first one would have. `resumed`
-    counts the epochs in a row that brought no token. `prompt_tokens` is the length of the prompt.
+    `generated` are the tokens that stage 0 knows after the prompt, if a sampler needs them, `draws` the
+    random numbers that were used for them: with both, any last stage samples what the first one would have.
+    `prompt_tokens` is the length of the prompt. `resumed` counts the epochs in a row that brought no token.
+    `command` is there in the journal only, for a stage 0 that takes over.
     """
 
-    command: Generate
+    request_id: RequestId
+    sampling: Sampling
     prompt_tokens: Annotated[int, Field(ge=1)]
     generated: tuple[int, ...] = ()
     draws: Annotated[int, Field(ge=0)] = 0
     resumed: Annotated[int, Field(ge=0)] = 0
+    command: Generate | None = None
 
 
 class StageBeat(Message):

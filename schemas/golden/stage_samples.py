@@ -7,18 +7,22 @@ from schemas.message import Message
 from schemas.sampling import Sampling
 from schemas.stages import SequenceStart, StageBeat
 
+COMMAND = Generate(
+    request_id="01JD3V5R8M7Q2N4P6S8T0W1X2Y",
+    agent="llama3.2:3b",
+    model="llama3.2:3b",
+    messages=(ChatMessage(role="user", content="What is the capital of France?"),),
+    sampling=Sampling(max_tokens=8, temperature=0.7, seed=7),
+    fingerprint="0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+    accepted_at_s=1_700_000_000.25,
+    deadline_at_s=1_700_000_060.25,
+)
+
 STAGE_SAMPLES: dict[str, Message] = {
     "sequence_start": SequenceStart(
-        command=Generate(
-            request_id="01JD3V5R8M7Q2N4P6S8T0W1X2Y",
-            agent="llama3.2:3b",
-            model="llama3.2:3b",
-            messages=(ChatMessage(role="user", content="What is the capital of France?"),),
-            sampling=Sampling(max_tokens=8, temperature=0.7, seed=7),
-            fingerprint="0f1e2d3c4b5a69788796a5b4c3d2e1f0",
-            accepted_at_s=1_700_000_000.25,
-            deadline_at_s=1_700_000_060.25,
-        ),
+        request_id=COMMAND.request_id,
+        sampling=COMMAND.sampling,
+        command=COMMAND,
         prompt_tokens=21,
         generated=(464, 3139, 310),
         draws=3,

@@ -1,0 +1,276 @@
+"""The first stage: keeps the sequences, feeds their tokens into the pipeline, and takes what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+from schemas.activations import MAX_FRAME_BYTES, Flags, Frame
+from schemas.errors import GenerationFailed
+from schemas.pipelines import PipelinePlan
+from schemas.stage_wire import Item, Outcome, Sent, Start, Token
+from services.chassis.connection import ENVELOPE_BYTES
+from services.engine.cuts import ARCHITECTURES
+from services.engine.generation import FinishReason
+from services.engine.model import Model
+from services.shard_stage.flow import Flow, resume_position
+from services.shard_stage.kernel import Kernel, Outgoing, Piece
+from services.shard_stage.later_stage import BATCH_TOKENS, NANOSECONDS_PER_MS, PROMPT_TOKENS_BESIDE_SPEAKERS
+from services.shard_stage.pace import Pace, group_size
+from services.shard_stage.partition import Costs, chunk_tokens
+from services.shard_stage.tally import Tally
+
+MOST_RESUMPTIONS = 4
+JOURNAL = 0
+"""What is published to stage 0 is, besides, what a new stage 0 reads: starts, tokens, ends."""
+
+
+class FirstStage:
+    """Stage 0 of a pipeline; where that is all of it, the last stage too. Closed until the stages of the epoch
+    are ready. What does not fit is dropped and counted in `drops`."""
+
+    def __init__(self, kernel: Kernel, model: Model, pace: Pace, tally: Tally, hop_ms: float) -> None:
+        self._kernel = kernel
+        self._model = model
+        self._pace = pace
+        self._tally = tally
+        self._hop_ms = hop_ms
+        self._waiting: deque[Flow] = deque()
+        self._seated: dict[int, Flow] = {}
+        self._out: deque[Outgoing] = deque()
+        self._open = False
+        self.drops: Counter[str] = Counter()
+        self.lost = False
+
+    @property
+    def live(self) -> tuple[Flow, ...]:
+        """The sequences that have begun."""
+        return tuple(self._seated.values())
+
+    @property
+    def has_work(self) -> bool:
+        """Whether step() has something to do."""
+        if not self._open:
+            return False
+        room = bool(self._waiting) and len(self._seated) < self._kernel.plan.slots
+        return bool(self._out) or room or any(flow.due for flow in self._seated.values())
+
+    def cells(self) -> dict[int, int]:
+        """How many tokens of each sequence are evaluated here."""
+        return {flow.id: flow.fed for flow in self._seated.values()}
+
+    # --- what comes in ------------------------------------------------------------------
+
+    def submit(self, flow: Flow) -> None:
+        """A new sequence; it begins when there is room for it."""
+        self._waiting.append(flow)
+
+    def adopt(self, flow: Flow) -> None:
+        """A sequence of a stage 0 that is gone: its tokens are evaluated here, as far as they are known."""
+        flow.slot = self._free_slot()
+        self._seated[flow.id] = flow
+        self._kernel.context.forget(flow.slot)
+        while flow.due > 1:
+            piece = self._piece(flow, min(flow.due - 1, BATCH_TOKENS))
+            self._kernel.fill([piece])
+
+    def cancel(self, number: int) -> None:
+        """Ends a sequence, if it still runs."""
+        flow = self._seated.get(number)
+        if flow is not None:
+            self._finish(flow, "cancelled")
+        for waiting in [flow for flow in self._waiting if flow.id == number]:
+            self._waiting.remove(waiting)
+            waiting.text.finish("cancelled")
+
+    def begin_epoch(self, plan: PipelinePlan) -> None:
+        """Closed until open() says where all stages are."""
+        self._kernel.begin_epoch(plan)
+        self._open = self.lost = False
+        self._out.clear()
+
+    def open(self, cells_of_stages: Sequence[Mapping[int, int]]) -> None:
+        """All stages of this epoch are ready, with so many tokens of each sequence."""
+        self._open = True
+        windowed = ARCHITECTURES[self._kernel.plan.architecture].window_period > 1
+        for flow in list(self._seated.values()):
+            held = [flow.fed, *(cells.get(flow.id, 0) for cells in cells_of_stages)]
+            position = resume_position(len(flow.tokens), held, windowed=windowed)
+            if not self._kernel.context.forget(flow.slot, keep=position):
+                position = 0
+                self._kernel.context.forget(flow.slot)
+            flow.resume_at(position, self._chunk(flow, len(flow.tokens) - position))
+            if flow.resumed > MOST_RESUMPTIONS:
+                reason = f"the pipeline was lost {flow.resumed} times at the same token of this text"
+                self._finish(flow, "error", GenerationFailed(reason))
+
+    def close(self) -> tuple[Flow, ...]:
+        """Ends without a word to the other stages; the sequences that were not done."""
+        left = (*self._seated.values(), *self._waiting)
+        self._seated.clear()
+        self._waiting.clear()
+        self._open = False
+        return left
+
+    def take(self, item: Item) -> None:
+        """Takes what has arrived."""
+        if isinstance(item, Sent):
+            self._tally.arrived(item.at_ns)
+        elif not isinstance(item, Token):
+            self.drops["item"] += 1
+        elif item.epoch != self._kernel.plan.epoch or item.pipeline != self._kernel.plan.number:
+            self.drops["epoch"] += 1
+        else:
+            self._take_token(item)
+
+    def _take_token(self, token: Token) -> None:
+        flow = self._seated.get(token.sequence)
+        if flow is None:
+            self.drops["sequence"] += 1
+        elif token.outcome is Outcome.FAILED:
+            self._finish(flow, "error", GenerationFailed("a stage of the pipeline could not evaluate this"))
+        elif token.outcome is Outcome.NOT_FINITE:
+            self._finish(flow, "error", GenerationFailed("the model computed NaN for this prompt"))
+        elif token.position != len(flow.tokens) or flow.due:
+            self.drops["position"] += 1
+        elif token.outcome is Outcome.GRAMMAR_END:
+            flow.text.note_first_token()
+            flow.text.finish("stop", detail="grammar_end")
+            self._leave(flow)
+        elif flow.say(self._model, token, self._kernel.plan.context_tokens) == "finished":
+            self._leave(flow)
+        else:
+            flow.send_at = len(flow.tokens)
+
+    # --- what is done -------------------------------------------------------------------
+
+    def step(self) -> list[Outgoing]:
+        """Evaluates the next micro-batch; what is to be sent."""
+        self._admit()
+        out = list(self._out)
+        self._out.clear()
+        pieces, flows, speakers = self._choose()
+        if not pieces:
+            return out
+        out += [outgoing for flow in flows for outgoing in self._announced(flow)]
+        started_ns = time.perf_counter_ns()
+        made = self._kernel.run(pieces)
+        elapsed_ns = time.perf_counter_ns() - started_ns
+        out += self._sorted_out(made)
+        self._note(pieces, flows, speakers, elapsed_ns)
+        return out
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._seated) < self._kernel.plan.slots:
+            flow = self._waiting.popleft()
+            if flow.text.cancelled:
+                flow.text.finish("cancelled")
+                continue
+            flow.slot = self._free_slot()
+            self._kernel.context.forget(flow.slot)
+            flow.text.admit(0)
+            flow.resume_at(0, self._chunk(flow, len(flow.tokens)))
+            self._seated[flow.id] = flow
+
+    def _choose(self) -> tuple[list[Piece], list[Flow], int]:
+        """A group of sequences that speak, then prompts in the order of their arrival."""
+        speaking = [flow for flow in self._seated.values() if flow.speaks]
+        active = sum(flow.fed >= flow.prompt_tokens for flow in self._seated.values())
+        group = group_size(self._pace, max(active, len(speaking), 1), len(self._kernel.plan.stages))
+        flows = list(islice(speaking, group))
+        pieces = [self._piece(flow, 1) for flow in flows]
+        room = PROMPT_TOKENS_BESIDE_SPEAKERS if speaking else BATCH_TOKENS
+        room = min(room, BATCH_TOKENS - len(pieces))
+        for flow in self._seated.values():
+            if room > 0 and flow.due and flow not in speaking:
+                pieces.append(self._piece(flow, min(room, flow.due, flow.send_at - flow.fed)))
+                flows.append(flow)
+                room -= len(pieces[-1].inputs)
+        for flow in speaking[:group]:  # those that have spoken go to the end, so that all have their turn
+            self._seated[flow.id] = self._seated.pop(flow.id)
+        return pieces, flows, min(group, len(speaking))
+
+    def _piece(self, flow: Flow, count: int) -> Piece:
+        inputs = flow.next_tokens(count)
+        position, flow.fed = flow.fed, flow.fed + count
+        return Piece(flow.id, flow.slot, position, inputs, wants_token=not flow.due)
+
+    def _announced(self, flow: Flow) -> list[Outgoing]:
+        """The start of a sequence, before its first frame in an epoch: for the next stage, and the journal."""
+        if flow.started:
+            return []
+        flow.started = True
+        self._kernel.begin(flow.id, flow.start(journal=False))
+        out = [self._start(flow, JOURNAL)]
+        if not self._kernel.is_last:
+            out.append(self._start(flow, 1))
+        return [start for start in out if len(start.item.to_bytes()) <= MAX_FRAME_BYTES - ENVELOPE_BYTES]
+
+    def _start(self, flow: Flow, stage: int) -> Outgoing:
+        """A start for a stage, or for the journal."""
+        plan, body = self._kernel.plan, flow.start(journal=stage == JOURNAL).to_bytes()
+        return Outgoing(stage, Start(plan.epoch, plan.number, flow.id, flow.resumed_at, body))
+
+    def _sorted_out(self, made: list[Outgoing]) -> list[Outgoing]:
+        """What is for this stage is taken, frames of chunks that are not whole are held back."""
+        out = []
+        for outgoing in made:
+            if isinstance(outgoing.item, Token):
+                out.append(outgoing)  # for the journal
+                self.take(outgoing.item)
+            elif isinstance(outgoing.item, Frame) and outgoing.item.sequence in self._seated:
+                flow = self._seated[outgoing.item.sequence]
+                flow.held.append(outgoing.item)
+                out += [Outgoing(outgoing.stage, frame) for frame in flow.released()]
+        return out
+
+    def _note(self, pieces: list[Piece], flows: list[Flow], speakers: int, elapsed_ns: int) -> None:
+        rows = sum(len(piece.inputs) for piece in pieces)
+        elapsed_ms = elapsed_ns / NANOSECONDS_PER_MS
+        if speakers == len(pieces):
+            self._pace.note(speakers, elapsed_ms)
+        elif not speakers:
+            self._pace.note_prompt(rows, elapsed_ms)
+        self._tally.stepped(len(pieces), rows, elapsed_ns, [flow.command.request_id for flow in flows])
+
+    def _finish(self, flow: Flow, reason: FinishReason, error: GenerationFailed | None = None) -> None:
+        flow.text.finish(reason, error=error)
+        self._leave(flow)
+
+    def _leave(self, flow: Flow) -> None:
+        """Frees a sequence's place here, and tells the other stages and the journal that it has ended."""
+        del self._seated[flow.id]
+        self._kernel.end(flow.id)
+        plan = self._kernel.plan
+        for stage in (JOURNAL, 1):
+            if stage < len(plan.stages):
+                end = Frame(
+                    plan.epoch,
+                    plan.number,
+                    stage,
+                    flow.id,
+                    len(flow.tokens),
+                    0,
+                    plan.width,
+                    self._kernel.dtype,
+                    b"",
+                    Flags.ENDS_SEQUENCE,
+                )
+                self._out.append(Outgoing(stage, end))
+
+    def _free_slot(self) -> int:
+        used = {flow.slot for flow in self._seated.values()}
+        return next(slot for slot in range(self._kernel.plan.slots) if slot not in used)
+
+    def _chunk(self, flow: Flow, tokens: int) -> int:
+        plan = self._kernel.plan
+        costs = Costs(
+            step_ms=self._pace.step_ms(1) * 0.1,
+            token_ms=self._pace.prompt_token_ms,
+            hop_ms=self._hop_ms,
+            token_bytes=self._kernel.dtype.row_bytes(plan.width),
+        )
+        partition = flow.command.partition or plan.partition
+        return chunk_tokens(partition, tokens, len(plan.stages), costs)

@@ -1,0 +1,68 @@
+"""How fast this stage steps, by the number of sequences in a step, and so how many should share one."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+SMOOTHING = 0.2
+GROWTH = 0.8
+"""Beyond what was measured a step is taken to grow a little slower than the number of its sequences."""
+FIRST_GUESS_MS = 10.0
+PROMPT_SHARE = 0.4
+"""Of the time of a single token, as long as no prompt has been timed."""
+
+
+class Pace:
+    """Measured times of steps with one token of each of some sequences, and of a prompt's token."""
+
+    def __init__(self) -> None:
+        self._step_ms: dict[int, float] = {}
+        self._prompt_token_ms: float | None = None
+
+    def note(self, sequences: int, ms: float) -> None:
+        """A step with a token of each of so many sequences took so long."""
+        known = self._step_ms.get(sequences)
+        self._step_ms[sequences] = ms if known is None else known + SMOOTHING * (ms - known)
+
+    def note_prompt(self, tokens: int, ms: float) -> None:
+        """A step with so many tokens of a prompt took so long."""
+        known, found = self._prompt_token_ms, ms / tokens
+        self._prompt_token_ms = found if known is None else known + SMOOTHING * (found - known)
+
+    @property
+    def measured(self) -> dict[int, float]:
+        """Milliseconds of a step by its number of sequences."""
+        return dict(self._step_ms)
+
+    @property
+    def prompt_token_ms(self) -> float:
+        """Milliseconds of one token in a long step."""
+        if self._prompt_token_ms is not None:
+            return self._prompt_token_ms
+        return self.step_ms(1) * PROMPT_SHARE
+
+    def step_ms(self, sequences: int) -> float:
+        """The time of a step, between measured numbers of sequences by interpolation."""
+        known = sorted(self._step_ms)
+        if not known:
+            return FIRST_GUESS_MS * (1 + GROWTH * (sequences - 1))
+        place = bisect_left(known, sequences)
+        if place == len(known):
+            most = known[-1]
+            return self._step_ms[most] * (1 + GROWTH * (sequences / most - 1))
+        above = known[place]
+        if place == 0:
+            return self._step_ms[above]
+        below = known[place - 1]
+        share = (sequences - below) / (above - below)
+        return self._step_ms[below] + share * (self._step_ms[above] - self._step_ms[below])
+
+    def best(self, most: int) -> int:
+        """Of 1 to `most` sequences, how many in a step give most tokens a second; of equals the larger."""
+        return max(range(1, most + 1), key=lambda count: (count / self.step_ms(count), count))
+
+
+def group_size(pace: Pace, active: int, stages: int) -> int:
+    """How many of `active` sequences stage 0 sends on together: no more than leave the other stages
+    something to do, and of these sizes the one with the highest rate."""
+    return pace.best(max(1, -(-active // stages)))

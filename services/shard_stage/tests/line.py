@@ -1,0 +1,177 @@
+"""The stages of a model in one process, joined by bytes: what the services do, without broker and threads."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from schemas.commands import ChatMessage, Generate
+from schemas.pipelines import PipelinePlan, Shard, StagePlan
+from schemas.sampling import Sampling
+from schemas.stage_wire import pack, unpack
+from services.engine import Finished, Generation
+from services.engine.cuts import even_layers
+from services.engine.gguf_check import check_model_file
+from services.engine.model import Model, Weights
+from services.engine.slicing import slice_file
+from services.engine.stage_context import StageContext
+from services.engine.templates import ChatTemplate
+from services.shard_stage.first_stage import FirstStage
+from services.shard_stage.flow import Flow, new_flow
+from services.shard_stage.kernel import Kernel, Outgoing
+from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
+from services.shard_stage.pace import Pace
+from services.shard_stage.tally import Tally
+
+SLOTS, CONTEXT_TOKENS = 8, 256
+HOP_MS = 0.2
+
+
+def plan_of(model: Path, stages: int, **options: object) -> PipelinePlan:
+    """A plan with slices as even as can be, one instance each."""
+    header = check_model_file(model)
+    layers = even_layers(header, stages)
+    architecture = header.text("general.architecture") or ""
+    fields = {
+        "model": "alpha",
+        "number": 7,
+        "epoch": 1,
+        "sha256": "0" * 64,
+        "architecture": architecture,
+        "layers": layers[-1].stop,
+        "width": header.integer(f"{architecture}.embedding_length"),
+        "slots": SLOTS,
+        "context_tokens": CONTEXT_TOKENS,
+        "dtype": "f32",
+        "partition": "adaptive",
+        "stages": [
+            StagePlan(
+                instance=f"stage-{number}", host="here", first_layer=r.start, end_layer=r.stop, predicted_ms=1
+            )
+            for number, r in enumerate(layers)
+        ],
+        "predicted_ms": 1.0,
+        "wanted": Shard(model="alpha", stages=stages),
+        "made_by": "test",
+        "made_at_s": 0.0,
+        "why": "a test",
+    }
+    return PipelinePlan.model_validate(fields | options)
+
+
+class Line:
+    """A pipeline whose messages are delivered when pump() is called, in any order of stages."""
+
+    def __init__(self, model: Path, folder: Path, stages: int, **options: object) -> None:
+        self.plan = plan_of(model, stages, **options)
+        self._model_path, self._folder = model, folder
+        self.contexts: list[StageContext] = []
+        self.sent: list[list[bytes]] = [[] for _ in range(stages)]
+        self.wires: list[deque[bytes]] = [deque() for _ in range(stages)]
+        self.later: dict[int, LaterStage] = {}
+        self._number = 0
+        for stage in reversed(range(stages)):
+            self.renew(stage)
+        self.open()
+
+    def renew(self, stage: int) -> None:
+        """An instance that knows nothing takes a stage over."""
+        spec = self.plan.stages[stage]
+        path = self._folder / f"{self.plan.layers}-{spec.first_layer}-{spec.end_layer}.gguf"
+        if not path.exists():
+            slice_file(self._model_path, range(spec.first_layer, spec.end_layer), path)
+        outer = stage in (0, len(self.plan.stages) - 1)
+        weights = Model(path) if outer else Weights(path)
+        context = StageContext(
+            weights,
+            slots=self.plan.slots,
+            context_tokens=self.plan.context_tokens,
+            batch_tokens=BATCH_TOKENS,
+        )
+        self.contexts.append(context)
+        kernel = Kernel(context, self.plan, stage)
+        if stage:
+            self.later[stage] = LaterStage(kernel, Pace(), Tally())
+        else:
+            assert isinstance(weights, Model)
+            self.model = weights
+            self.first = FirstStage(kernel, weights, Pace(), Tally(), HOP_MS)
+
+    def next_epoch(self) -> None:
+        """Everybody learns of a plan with the next epoch; what was on its way arrives late."""
+        self.plan = self.plan.model_copy(update={"epoch": self.plan.epoch + 1})
+        for stage in (self.first, *self.later.values()):
+            stage.begin_epoch(self.plan)
+
+    def open(self) -> None:
+        """All stages have said how far they are."""
+        self.first.open([self.later[stage].cells() for stage in sorted(self.later)])
+
+    def submit(self, text: str, sampling: Sampling, **options: object) -> Flow:
+        """A sequence of a prompt in a chat, as stage 0 would make it."""
+        self._number += 1
+        fields = {
+            "request_id": f"r{self._number}",
+            "agent": "alpha",
+            "model": "alpha",
+            "messages": (ChatMessage(role="user", content=text),),
+            "sampling": sampling,
+            "fingerprint": "f",
+            "accepted_at_s": time.time(),
+            "deadline_at_s": time.time() + 60,
+        }
+        command = Generate.model_validate(fields | options)
+        flow = new_flow(
+            self._number, command, self.prompt_of(command), self.model, Generation(lambda: None), _ignore
+        )
+        self.first.submit(flow)
+        return flow
+
+    def prompt_of(self, command: Generate) -> object:
+        source = self.model.header.text("tokenizer.chat_template")
+        template = ChatTemplate(source, bos_text=self.model.bos_text, eos_text=self.model.eos_text)
+        return self.model.tokenize(template.render(command.messages))
+
+    def pump(self, turns: int = 10_000, until: Callable[[], bool] = lambda: False) -> int:
+        """Delivers and steps until nothing is left, or for so many turns; how many there were."""
+        for turn in range(turns):
+            busy = False
+            for number in range(len(self.wires)):
+                stage = self.later[number] if number else self.first
+                while self.wires[number]:
+                    for item in unpack(self.wires[number].popleft()):
+                        stage.take(item)
+                if stage.has_work:
+                    busy = True
+                    self._send(number, stage.step())
+            if until() or not (busy or any(self.wires)):
+                return turn
+        return turns
+
+    def _send(self, source: int, out: Sequence[Outgoing]) -> None:
+        for target in sorted({outgoing.stage for outgoing in out}):
+            for message in pack([outgoing.item for outgoing in out if outgoing.stage == target]):
+                self.sent[target].append(message)
+                if target != source:
+                    self.wires[target].append(message)
+
+    def close(self) -> None:
+        """Frees all contexts."""
+        for flow in self.first.close():
+            flow.text.finish("cancelled")
+        for context in self.contexts:
+            context.close()
+
+
+def _ignore(_event: object) -> None:
+    """A listener to nothing."""
+
+
+def text_of(flow: Flow) -> str:
+    """The text of a sequence that is done."""
+    finished: Finished | None = flow.finished
+    assert finished is not None, "the sequence has no outcome"
+    assert finished.error is None, finished.error
+    return finished.text
