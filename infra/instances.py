@@ -11,6 +11,7 @@ from infra.child import ServiceCommand
 from infra.settings import HostSettings
 from services.agent.settings import AgentSection
 from services.chassis.settings import CONFIG_VARIABLE
+from services.shard_stage.settings import StageSection
 
 
 def service_commands(settings: HostSettings, url: str) -> tuple[ServiceCommand, ...]:
@@ -42,18 +43,19 @@ def service_commands(settings: HostSettings, url: str) -> tuple[ServiceCommand, 
         add("aggregator", f"{host}-aggregator-{number}", {})
     for number in range(1, settings.summarizer.replicas + 1):
         add("summarizer", f"{host}-summarizer-{number}", {})
-    for agent in with_threads(settings.agents, _cores()):
-        for instance in _instances(agent):
+    agents, stages = with_threads(settings.agents, settings.stages, _cores())
+    for agent in agents:
+        for instance in _instances(agent.name, agent.replicas):
             add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)})
+    for instance, stage in stages:
+        add("shard_stage", instance, {"CHOIR_STAGE": stage.model_dump_json(exclude_none=True)})
     for number in range(1, settings.router.replicas + 1):
         add("router", f"{host}-router-{number}", {})
     return tuple(commands)
 
 
-def _instances(agent: AgentSection) -> Iterable[str]:
-    if agent.replicas == 1:
-        return [agent.name]
-    return [f"{agent.name}-{number}" for number in range(1, agent.replicas + 1)]
+def _instances(name: str, count: int) -> Iterable[str]:
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
 
 
 def _cores() -> int:
@@ -61,14 +63,28 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
 
 
-def with_threads(agents: Iterable[AgentSection], cores: int) -> tuple[AgentSection, ...]:
-    """Share the cores of the host among the agents that compute on them, where the file does not say."""
-    agents = tuple(agents)
-    computing = sum(agent.replicas for agent in agents if agent.backend == "llama_cpp")
+def with_threads(
+    agents: Iterable[AgentSection], stages: Iterable[StageSection], cores: int
+) -> tuple[tuple[AgentSection, ...], tuple[tuple[str, StageSection], ...]]:
+    """Share the cores of the host among what computes on them, where the file does not say: agents, and the
+    instances of stages, each with its name.
+
+    Standbys take the place of a stage, so no cores are put aside for them. What does not go into the cores
+    evenly is given to stages: together they use all cores that agents leave.
+    """
+    agents, stages = tuple(agents), tuple(stages)
+    local = [agent for agent in agents if agent.backend == "llama_cpp"]
+    computing = sum(agent.replicas for agent in local) + sum(stage.replicas for stage in stages)
     share = max(1, cores // max(1, computing))
-    return tuple(
-        agent.model_copy(update={"threads": share})
-        if agent.backend == "llama_cpp" and agent.threads is None
-        else agent
+    shared = tuple(
+        agent.model_copy(update={"threads": share}) if agent in local and agent.threads is None else agent
         for agent in agents
     )
+    spare = max(0, cores - share * computing)
+    placed = []
+    for stage in stages:
+        for number, instance in enumerate(_instances(stage.name, stage.replicas + stage.standbys)):
+            extra = 1 if spare and number < stage.replicas and stage.threads is None else 0
+            spare -= extra
+            placed.append((instance, stage.model_copy(update={"threads": stage.threads or share + extra})))
+    return shared, tuple(placed)

@@ -10,11 +10,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from infra.models import checksums
+from infra.pipelines import PipelineSection
 from schemas import catalog
 from schemas.errors import ConfigurationError
 from services.agent.settings import AgentSection, ModelSection
@@ -27,12 +29,16 @@ from services.chassis.settings import (
     load_settings,
 )
 from services.router.settings import RouterSection
+from services.shard_stage.settings import StageModelSection, StageSection
 from services.summarizer.settings import SummarizerSection
 
 DEMO_CONFIG = Path(__file__).with_name("choir.toml")
 DEMO_MODELS = Path(__file__).with_name("models")
 DEMO_PREFIX = "demo:"
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+ModelT = TypeVar("ModelT", ModelSection, StageModelSection)
+SectionT = TypeVar("SectionT", AgentSection, StageSection)
+SectionsT = TypeVar("SectionsT", tuple[AgentSection, ...], tuple[StageSection, ...])
 MAX_PAYLOAD_LIMIT = 64 * catalog.MIB
 """nats-server refuses to start above it."""
 
@@ -64,15 +70,26 @@ class HostSettings(ServiceSettings):
     aggregator: AggregatorSection = AggregatorSection()
     summarizer: SummarizerSection = SummarizerSection()
     agents: tuple[AgentSection, ...] = ()
+    stages: tuple[StageSection, ...] = ()
+    pipelines: tuple[PipelineSection, ...] = ()
 
-    @field_validator("agents")
+    @field_validator("agents", "stages")
     @classmethod
-    def _different_names(cls, agents: tuple[AgentSection, ...]) -> tuple[AgentSection, ...]:
-        names = [agent.name for agent in agents]
+    def _different_names(cls, sections: SectionsT, info: ValidationInfo) -> SectionsT:
+        names = [section.name for section in sections]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two agents are called {', '.join(twice)}")
-        return agents
+            raise ValueError(f"two {info.field_name} are called {', '.join(twice)}")
+        return sections
+
+    @field_validator("pipelines")
+    @classmethod
+    def _different_models(cls, pipelines: tuple[PipelineSection, ...]) -> tuple[PipelineSection, ...]:
+        models = [pipeline.model for pipeline in pipelines]
+        twice = sorted({model for model in models if models.count(model) > 1})
+        if twice:
+            raise ValueError(f"two pipelines are of the model {', '.join(twice)}")
+        return pipelines
 
     @model_validator(mode="after")
     def _one_broker(self) -> HostSettings:
@@ -97,8 +114,10 @@ class HostSettings(ServiceSettings):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names of all models that agents of this host serve."""
-        return tuple(dict.fromkeys(model.name for agent in self.agents for model in agent.models))
+        """The names of all models that agents and stages of this host serve."""
+        served = [model.name for agent in self.agents for model in agent.models]
+        offered = [model.name for stage in self.stages for model in stage.models]
+        return tuple(dict.fromkeys((*served, *offered)))
 
     def store_dir(self, state: Path) -> Path:
         """The folder of the embedded broker; `state` is the state folder."""
@@ -139,7 +158,7 @@ def resolve_models(settings: HostSettings) -> HostSettings:
     Whether the file is there is for its agent to find out: the others go on without it.
     """
 
-    def resolved(model: ModelSection) -> ModelSection:
+    def resolved(model: ModelT) -> ModelT:
         if model.path is None:
             return model
         path = model_path(model.path, settings.folder)
@@ -147,11 +166,11 @@ def resolve_models(settings: HostSettings) -> HostSettings:
         sha256 = checksums.read(DEMO_MODELS).get(path.name) if shipped else model.sha256
         return model.model_copy(update={"path": path, "sha256": sha256})
 
-    agents = tuple(
-        agent.model_copy(update={"models": tuple(resolved(model) for model in agent.models)})
-        for agent in settings.agents
-    )
-    return settings.model_copy(update={"agents": agents})
+    def with_paths(section: SectionT) -> SectionT:
+        return section.model_copy(update={"models": tuple(map(resolved, section.models))})
+
+    agents = tuple(map(with_paths, settings.agents))
+    return settings.model_copy(update={"agents": agents, "stages": tuple(map(with_paths, settings.stages))})
 
 
 def model_path(path: Path, folder: Path) -> Path:

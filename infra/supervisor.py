@@ -23,6 +23,7 @@ from infra.broker import Broker
 from infra.child import EXIT_CONFIGURATION, BackOff, Child, ServiceCommand
 from infra.forward import Forward, to_console
 from infra.instances import service_commands
+from infra.pipelines import place_when_possible
 from infra.processes import until
 from infra.provision import provision
 from infra.settings import HostSettings, load_host_settings
@@ -38,6 +39,10 @@ AGENT_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 15.0
 BROKER_LOOK_INTERVAL_S = 0.25
 SETTLED_STATES = ("ready", "broken")
+OPTIONAL_SERVICES = ("agent", "shard_stage")
+"""The mesh starts without those that are not ready."""
+PLACE_PATIENCE_S = 5.0
+"""How long the start waits for pipelines to be placed; what needs other hosts' nodes is placed later."""
 
 
 class Supervisor:
@@ -81,6 +86,7 @@ class Supervisor:
             await self._start_broker()
             await self._connect()
             await self._start_services()
+            await self._place_pipelines()
             self._claim.publish(self.url, self.settings.config)
         except BaseException:
             await self.stop()
@@ -198,6 +204,15 @@ class Supervisor:
         routers = [self._launch(command) for command in commands if command.service == "router"]
         await asyncio.gather(*(self._settled(child) for child in routers))
 
+    async def _place_pipelines(self) -> None:
+        assert self._client is not None
+        placing = [
+            self._in_background(place_when_possible(self._client, pipeline.wish, self._say))
+            for pipeline in self.settings.pipelines
+        ]
+        if placing:
+            await asyncio.wait(placing, timeout=PLACE_PATIENCE_S)
+
     def _launch(self, command: ServiceCommand) -> Child:
         child = Child(command, self._forward)
         self._children.append(child)
@@ -207,10 +222,10 @@ class Supervisor:
     async def _settled(self, child: Child) -> None:
         """Until the instance has said in its lease that it is ready.
 
-        An agent that is broken, dies or takes too long is a problem, and the mesh starts without it;
+        An agent or stage that is broken, dies or takes too long is a problem, and the mesh starts without it;
         settings that a service refuses, and any other service that is not ready, are errors.
         """
-        optional = child.command.service == "agent"
+        optional = child.command.service in OPTIONAL_SERVICES
 
         def settled() -> bool:
             lease = self._lease_of(child)
@@ -240,10 +255,11 @@ class Supervisor:
                 return lease if lease.state in SETTLED_STATES else None
         return None
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _say(self, line: str) -> None:
         self._forward("choir", line)

@@ -8,6 +8,7 @@ from pathlib import Path
 from infra.instances import service_commands, with_threads
 from infra.settings import load_host_settings
 from services.agent.settings import AgentSection
+from services.shard_stage.settings import StageSection
 
 CONFIG = """
 [health]
@@ -61,6 +62,33 @@ def agent(name: str, threads: int | None = None, replicas: int = 1) -> AgentSect
 
 
 def test_cores_are_shared_among_the_agents_that_compute() -> None:
-    agents = with_threads([agent("a"), agent("b", threads=3), agent("c", replicas=2)], cores=8)
+    agents, _ = with_threads([agent("a"), agent("b", threads=3), agent("c", replicas=2)], (), cores=8)
     assert [a.threads for a in agents] == [2, 3, 2]
-    assert [a.threads for a in with_threads([agent("a"), agent("b"), agent("c")], cores=2)] == [1, 1, 1]
+    agents, _ = with_threads([agent("a"), agent("b"), agent("c")], (), cores=2)
+    assert [a.threads for a in agents] == [1, 1, 1]
+
+
+def stage(name: str, replicas: int, standbys: int = 0, threads: int | None = None) -> StageSection:
+    """Stages of a model on this host."""
+    model = {"name": "m", "path": "m.gguf"}
+    return StageSection.model_validate(
+        {"name": name, "models": [model], "replicas": replicas, "standbys": standbys, "threads": threads}
+    )
+
+
+def threads_of(stages: list[StageSection], cores: int, agents: int = 0) -> dict[str, int | None]:
+    _, placed = with_threads([agent(f"a{i}") for i in range(agents)], stages, cores)
+    return {instance: section.threads for instance, section in placed}
+
+
+def test_threads_of_stages_that_share_a_host_add_up_to_its_cores() -> None:
+    assert threads_of([stage("s", 2)], cores=2) == {"s-1": 1, "s-2": 1}
+    assert threads_of([stage("s", 3)], cores=8) == {"s-1": 3, "s-2": 3, "s-3": 2}
+    assert threads_of([stage("s", 2), stage("t", 1)], cores=16) == {"s-1": 6, "s-2": 5, "t": 5}
+    assert threads_of([stage("s", 2)], cores=7, agents=1) == {"s-1": 3, "s-2": 2}
+    assert threads_of([stage("s", 1, threads=3)], cores=7) == {"s": 3}
+
+
+def test_a_standby_is_like_the_stages_whose_place_it_takes() -> None:
+    assert threads_of([stage("s", 2, standbys=1)], cores=2) == {"s-1": 1, "s-2": 1, "s-3": 1}
+    assert threads_of([stage("s", 2, standbys=2)], cores=8) == {f"s-{n}": 4 for n in range(1, 5)}

@@ -29,14 +29,17 @@ class StageSection(Section):
 
     `memory_bytes` is the most that weights and cache may take, by default what is free on the host when the
     process starts. `threads` defaults to the cores that it may use: where stages share a host, theirs
-    together should be its cores. `cache` is the folder of slices, by default `choir/slices` in the user's
-    cache folder.
+    together should be its cores. `choir up` runs `replicas` such processes, and as many more as `standbys`
+    that are to take the place of one that dies; they are called NAME-1, NAME-2, ... `cache` is the folder of
+    slices, by default `choir/slices` in the user's cache folder.
     """
 
     name: Name
     models: tuple[StageModelSection, ...] = Field(min_length=1)
     threads: int | None = Field(default=None, ge=1, le=256)
     memory_bytes: int | None = Field(default=None, ge=1)
+    replicas: int = Field(default=1, ge=0, le=32)
+    standbys: int = Field(default=0, ge=0, le=32)
     cache: Path | None = None
 
     @model_validator(mode="after")

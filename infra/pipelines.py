@@ -1,0 +1,81 @@
+"""`[[pipelines]]` of choir.toml: which models are to run as pipelines, and asking the mesh for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import nats.errors
+from nats.aio.client import Client
+from pydantic import Field, ValidationError, model_validator
+
+from schemas import subjects
+from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_from_body
+from schemas.message import Name
+from schemas.pipelines import MAX_STAGES, Partition, Shard, ShardReply, StageDtype
+from schemas.replies import ErrorReply
+from services.chassis.settings import Section
+
+REPLY_TIMEOUT_S = 10.0
+ASK_AGAIN_S = 2.0
+
+
+class PipelineSection(Section):
+    """`[[pipelines]]`: a model that is placed as soon as enough nodes offer it. The fields are those of
+    `Shard`. It may stand in the choir.toml of one host or of each: the same wish again changes nothing.
+    """
+
+    model: Name
+    stages: int | None = Field(default=None, ge=1, le=MAX_STAGES)
+    assign: tuple[Name, ...] = ()
+    force: bool = False
+    dtype: StageDtype = "f32"
+    partition: Partition = "adaptive"
+    slots: int = Field(default=8, ge=1, le=256)
+    context_tokens: int | None = Field(default=None, ge=32)
+
+    @model_validator(mode="after")
+    def _can_be_wished(self) -> PipelineSection:
+        try:
+            _ = self.wish
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from error
+        return self
+
+    @property
+    def wish(self) -> Shard:
+        """What the mesh is asked for."""
+        return Shard(**self.model_dump())
+
+
+async def place(client: Client, wish: Shard) -> ShardReply:
+    """Asks a router for a pipeline. Raises its typed error, or MeshUnreachable if none answers."""
+    try:
+        reply = await client.request(subjects.SHARD, wish.to_bytes(), timeout=REPLY_TIMEOUT_S)
+    except nats.errors.Error as error:
+        raise MeshUnreachable(f"no router answers on {subjects.SHARD}") from error
+    if reply.headers and subjects.ERROR_CODE_HEADER in reply.headers:
+        raise error_from_body(ErrorReply.model_validate_json(reply.data).error)
+    try:
+        return ShardReply.model_validate_json(reply.data)
+    except ValidationError as error:
+        raise InternalError("the router's reply is of another version") from error
+
+
+async def place_when_possible(client: Client, wish: Shard, say: Callable[[str], None]) -> None:
+    """Asks until the pipeline is placed: nodes may still be starting, here or on other hosts.
+
+    Says why it is not, each reason once, and what was placed in the end.
+    """
+    said: str | None = None
+    while True:
+        try:
+            reply = await place(client, wish)
+        except ChoirError as error:
+            if error.message != said:
+                say(f"the pipeline of {wish.model} waits: {error.message}")
+            said = error.message
+            await asyncio.sleep(ASK_AGAIN_S)
+        else:
+            say(f"the pipeline of {wish.model}: {reply.summary}")
+            return
