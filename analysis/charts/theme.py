@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#8C510A")
 """The colours of Okabe and Ito (2008), their yellow and black replaced by what is legible on white.
@@ -17,9 +17,9 @@ EMPHASIS = CATEGORIES[1]
 PLAIN = CATEGORIES[0]
 MUTED = "#9A9A9A"
 
-SEQUENTIAL = "viridis"
+SEQUENTIAL: Final = "viridis"
 """From little to much; even steps of brightness, also in grey."""
-DIVERGING = "blueorange"
+DIVERGING: Final = "blueorange"
 """Below and above a middle."""
 
 INK = "#1F1F1F"

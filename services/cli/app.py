@@ -11,12 +11,14 @@ from services.cli.commands.ask import ask
 from services.cli.commands.batch import batch
 from services.cli.commands.chat import chat
 from services.cli.commands.demo import demo
+from services.cli.commands.eval import evaluate
 from services.cli.commands.host import down, up
 from services.cli.commands.overview import models, nodes, status
 from services.cli.commands.validate import validate
 
 ASKING = "Ask"
 RUNNING = "Run"
+MEASURING = "Measure"
 LOOKING = "Look"
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
@@ -27,6 +29,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("up", up, RUNNING),
     ("down", down, RUNNING),
     ("validate", validate, RUNNING),
+    ("eval", evaluate, MEASURING),
     ("nodes", nodes, LOOKING),
     ("models", models, LOOKING),
     ("status", status, LOOKING),

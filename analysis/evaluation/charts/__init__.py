@@ -1,0 +1,29 @@
+"""The charts of an evaluation. A new one is a file here and a line in the table below.
+
+A chart takes a `Picture`, what was scored of one benchmark (or of all), and gives an Altair chart, or None
+where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import altair as alt
+
+from analysis.evaluation.charts.accuracy import accuracy
+from analysis.evaluation.charts.agreement import agreement
+from analysis.evaluation.charts.cost import against_latency, against_tokens
+from analysis.evaluation.charts.picture import Picture
+from analysis.evaluation.charts.topics import topics
+
+__all__ = ["CHARTS", "Chart", "Picture"]
+
+Chart = Callable[[Picture], alt.typing.ChartType | None]
+
+CHARTS: dict[str, Chart] = {
+    "accuracy": accuracy,
+    "accuracy_against_tokens": against_tokens,
+    "accuracy_against_latency": against_latency,
+    "agreement": agreement,
+    "topics": topics,
+}

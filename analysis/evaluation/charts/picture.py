@@ -1,0 +1,54 @@
+"""What a chart is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from analysis.charts.theme import CATEGORIES
+from analysis.evaluation.scores import Field
+
+Row = Mapping[str, Any]
+
+GROUPS = {"strategy": "strategy", "baseline": "baseline", "agent": "one agent alone"}
+"""How each group is named in a legend."""
+
+COLOUR = alt.Color(
+    "group:N",
+    scale=alt.Scale(domain=list(GROUPS.values()), range=list(CATEGORIES[:3])),
+    title=None,
+)
+SHAPE = alt.Shape(
+    "group:N",
+    scale=alt.Scale(domain=list(GROUPS.values()), range=["circle", "square", "triangle-up"]),
+    title=None,
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The rows of a benchmark's summary, and the scores behind them."""
+
+    field: Field
+    rows: Sequence[Row]
+
+    @property
+    def title(self) -> str:
+        """`choir-mmlu: 379 questions, 758 samples`"""
+        first = self.rows[0]
+        return f"{self.field.benchmark}: {first['n_questions']} questions, {first['n_samples']} samples"
+
+    def values(self, *columns: str, without: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """The rows with these columns, the contestant, and its group as a legend says it."""
+        return [
+            {
+                "contestant": row["contestant"],
+                "group": GROUPS[row["group"]],
+                **{column: row[column] for column in columns},
+            }
+            for row in self.rows
+            if row["contestant"] not in without
+        ]

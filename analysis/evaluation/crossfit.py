@@ -1,0 +1,51 @@
+"""The best agent, picked on other questions than those it is scored on.
+
+Whoever picks the best of several agents by the very answers that are then scored has picked luck too. The
+questions are dealt into folds; for each fold the agent that was most often right on all others is the best.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from analysis.evaluation.reading import Asked
+
+FOLDS = 5
+
+Unit = tuple[str, str]
+
+
+def fold_of(unit: Unit, seed: int, folds: int = FOLDS) -> int:
+    """Which fold a question is dealt into: all its repetitions into the same one."""
+    digest = hashlib.sha256(f"{seed} {unit[0]} {unit[1]}".encode()).digest()
+    return int.from_bytes(digest[:8]) % folds
+
+
+def best_agents(asked: Sequence[Asked], seed: int) -> dict[Unit, str]:
+    """The best agent for each question: the most accurate on the benchmark's questions of the other folds.
+
+    Where there are none, as with a single question, and among equals, it is the first by name.
+    """
+    best: dict[Unit, str] = {}
+    for benchmark in dict.fromkeys(each.exchange.benchmark for each in asked):
+        of_benchmark = [each for each in asked if each.exchange.benchmark == benchmark]
+        right = _right_by_fold(of_benchmark, seed)
+        for each in of_benchmark:
+            fold = fold_of(each.unit, seed)
+            best[each.unit] = max(
+                sorted(right),
+                key=lambda agent: sum(n for other, n in right[agent].items() if other != fold),
+            )
+    return best
+
+
+def _right_by_fold(asked: Sequence[Asked], seed: int) -> dict[str, dict[int, int]]:
+    """How many answers of each agent are right in each fold."""
+    right: dict[str, dict[int, int]] = {}
+    for each in asked:
+        fold = fold_of(each.unit, seed)
+        for reply in each.replies:
+            of_agent = right.setdefault(reply.agent, {})
+            of_agent[fold] = of_agent.get(fold, 0) + reply.right
+    return right

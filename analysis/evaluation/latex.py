@@ -1,0 +1,163 @@
+"""LaTeX tables in IEEE's two-column style: booktabs, nothing else, and no package for numbers.
+
+Each file is one `table*` that spans both columns, to be read with `\\input`. Its document needs
+`\\usepackage{booktabs}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+MINUS = "$-$"
+NOTHING = "--"
+SMALLEST_P = 0.001
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, how the cell is made from a row, and whether it stands on the left or the right."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    align: str = "r"
+
+
+def escape(text: object) -> str:
+    """A text as LaTeX prints it."""
+    return "".join(_SPECIAL.get(char, char) for char in str(text))
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with so many digits after the point; a dash where there is none."""
+    if value is None:
+        return NOTHING
+    said = f"{value:.{digits}f}"
+    if float(said) == 0:
+        said = said.removeprefix("-")
+    return said.replace("-", MINUS)
+
+
+def percent(value: float | None) -> str:
+    """`85.0` for .85: the heading says that it is percent."""
+    return number(None if value is None else 100 * value, 1)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`[67.9, 94.8]`, in percent."""
+    return NOTHING if low is None or high is None else f"[{percent(low)}, {percent(high)}]"
+
+
+def p_value(p: float | None) -> str:
+    """`.077`, `<.001`: as IEEE and APA write what cannot be greater than 1."""
+    if p is None:
+        return NOTHING
+    if p < SMALLEST_P:
+        return f"$<${SMALLEST_P:.3f}".replace("0.", ".")
+    return f"{p:.3f}".replace("0.", ".", 1) if p < 1 else "1.000"
+
+
+SUMMARY_COLUMNS = (
+    Column("Contestant", lambda row: escape(row["contestant"]), "l"),
+    Column(r"Acc. (\%)", lambda row: percent(row["accuracy"])),
+    Column(r"Wilson 95\,\%", lambda row: interval(row["wilson_low"], row["wilson_high"])),
+    Column(r"Clustered 95\,\%", lambda row: interval(row["clustered_low"], row["clustered_high"])),
+    Column("F1", lambda row: number(row["f1"], 3)),
+    Column("Latency (s)", lambda row: _spread(row["latency_mean_s"], row["latency_sd_s"])),
+    Column("p95 (s)", lambda row: number(row["latency_p95_s"], 3)),
+    Column("Tokens", lambda row: number(row["tokens_per_question"], 0)),
+    Column("Calls", lambda row: number(row["calls_per_question"], 1)),
+    Column("Unread", lambda row: str(row["extraction_failures"] + row["missing_answers"])),
+    Column("Ties", lambda row: str(row["ties"])),
+    Column(r"$\delta_{\min}$", lambda row: percent(row["smallest_difference"])),
+)
+
+SIGNIFICANCE_COLUMNS = (
+    Column("One", lambda row: escape(row["one"]), "l"),
+    Column("Other", lambda row: escape(row["other"]), "l"),
+    Column(r"Diff. (\%)", lambda row: percent(row.get("difference"))),
+    Column(r"BCa 95\,\%", lambda row: interval(row.get("bca_low"), row.get("bca_high"))),
+    Column("$b$/$c$", lambda row: _counts(row.get("only_one_right"), row.get("only_other_right"))),
+    Column("McNemar $p$", lambda row: p_value(row.get("mcnemar_p"))),
+    Column("Holm", lambda row: p_value(row.get("mcnemar_p_holm"))),
+    Column("$t$ test", lambda row: p_value(row.get("t_p"))),
+    Column("Wilcoxon", lambda row: p_value(row.get("wilcoxon_p"))),
+    Column("$Q$", lambda row: p_value(row.get("cochrans_q_p"))),
+    Column("Rank bis.", lambda row: number(row.get("rank_biserial"), 2)),
+    Column(r"$\delta_{\min}$", lambda row: percent(row.get("smallest_difference"))),
+    Column("Verdict", lambda row: escape(row.get("verdict") or NOTHING), "l"),
+)
+
+
+def summary_table(rows: Sequence[Row], label: str) -> str:
+    """The table of a summary, a block for each benchmark."""
+    caption = (
+        "Accuracy and cost. The unit is the question; repetitions are clustered. Latency leaves queues out. "
+        r"Tokens, calls: per question. $\delta_{\min}$: the smallest difference to the first row, in percent "
+        r"points, that so many questions show with a power of 80\,\%; differences below it are ties."
+    )
+    return _table(rows, SUMMARY_COLUMNS, caption, label, _block)
+
+
+def significance_table(rows: Sequence[Row], label: str) -> str:
+    """The table of the tests, a block for each benchmark."""
+    caption = (
+        "Paired comparisons by question. $b$/$c$: questions that only the one or only the other has right. "
+        "Exact McNemar is the primary test, Holm its $p$ adjusted over all pairs of the benchmark; $Q$: "
+        r"Cochran's over all strategies. Tied: the difference is below $\delta_{\min}$."
+    )
+    return _table(rows, SIGNIFICANCE_COLUMNS, caption, label, _block)
+
+
+def _block(row: Row) -> str:
+    said = f"{row['benchmark']}, {row['n_questions']} questions"
+    return f"{said}, {row['n_samples']} samples" if "n_samples" in row else said
+
+
+def _table(
+    rows: Sequence[Row], columns: Sequence[Column], caption: str, label: str, block: Callable[[Row], str]
+) -> str:
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{{label}}}",
+        r"\scriptsize",
+        r"\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{tabular}}{{@{{}}{''.join(column.align for column in columns)}@{{}}}}",
+        r"\toprule",
+        " & ".join(column.heading for column in columns) + r" \\",
+    ]
+    said = None
+    for row in rows:
+        if (heading := block(row)) != said:
+            said = heading
+            lines += [
+                r"\midrule",
+                rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\textit{{{escape(heading)}}}}} \\",
+            ]
+        lines.append(" & ".join(column.cell(row) for column in columns) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}", ""])
+
+
+def _spread(mean: float | None, sd: float | None) -> str:
+    return number(mean, 3) if sd is None else f"{number(mean, 3)} $\\pm$ {number(sd, 3)}"
+
+
+def _counts(one: int | None, other: int | None) -> str:
+    return NOTHING if one is None or other is None else f"{one}/{other}"

@@ -1,0 +1,121 @@
+"""What an evaluation was asked to do: all of it, so that the same options give the same evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from analysis.evaluation import benchmarks
+from analysis.evaluation.extraction import EXTRACTIONS
+from analysis.evaluation.prompts import template
+from schemas.errors import InvalidRequest, UnknownStrategy
+from schemas.message import Name, Part, field_error
+from schemas.strategies import STRATEGIES
+
+DEFAULT_STRATEGIES = ("majority", "weighted", "isp", "topic", "debate")
+NOT_SCORED = {"concat": "it joins texts, and what it gives is neither right nor wrong"}
+SAMPLING_TEMPERATURE = 0.7
+"""What samples of one agent are drawn with, as for self-consistency (Wang et al. 2022)."""
+
+MAX_SELF_CONSISTENCY = 64
+
+
+class EvalOptions(Part):
+    """The options of `choir eval`.
+
+    `data` and `dev` name files or URLs by benchmark. `samples` is how many questions are drawn from each
+    benchmark (all if None), `repetitions` how often each is asked, with its options in another order.
+    What is None is the benchmark's own: see `analysis.evaluation.benchmarks`. `deterministic` has the agents
+    decode greedily; otherwise they sample at `temperature`. `self_consistency` is how often the best agent is
+    sampled for the baseline: None takes as many calls as the ensemble, or what debate's tokens pay for if
+    that is more; 0 leaves it out.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "eval"
+    benchmarks: Annotated[tuple[str, ...], Field(min_length=1)] = benchmarks.OWN
+    strategies: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_STRATEGIES
+    data: dict[str, str] = Field(default_factory=dict)
+    dev: dict[str, str] = Field(default_factory=dict)
+    models: tuple[Name, ...] = ()
+    max_agents: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
+    repetitions: Annotated[int, Field(ge=1, le=1000)] = 1
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+    deterministic: bool = False
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
+    prompt: str | None = None
+    extraction: str | None = None
+    few_shot: Annotated[int, Field(ge=0, le=64)] | None = None
+    shuffle: bool = True
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: tuple[str, ...] | None = None
+    timeout_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 120.0
+    self_consistency: Annotated[int, Field(ge=0, le=MAX_SELF_CONSISTENCY)] | None = None
+    teach: bool = False
+
+    @field_validator("strategies")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            check_strategy(name)
+        if len(set(names)) != len(names):
+            raise field_error("strategies", "a strategy is named twice")
+        return names
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _there(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            benchmarks.get(name)
+        if len(set(names)) != len(names):
+            raise field_error("benchmarks", "a benchmark is named twice")
+        return names
+
+    @field_validator("prompt")
+    @classmethod
+    def _template(cls, said: str | None) -> str | None:
+        if said is not None:
+            template(said)
+        return said
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EvalOptions:
+        for field, named in (("data", self.data), ("dev", self.dev)):
+            if unasked := set(named) - set(self.benchmarks):
+                raise field_error(field, f"{', '.join(sorted(unasked))} is not among the benchmarks")
+        if self.deterministic and self.temperature:
+            raise field_error("temperature", "deterministic decodes greedily: leave the temperature out")
+        if "best_single" in self.strategies and self.self_consistency == 0:
+            raise field_error("self_consistency", "best_single is made from samples: 0 leaves them out")
+        if self.extraction is not None and self.extraction not in {name for name, _ in EXTRACTIONS}:
+            raise field_error("extraction", f"there is no extraction {self.extraction!r}")
+        return self
+
+    @property
+    def asking_temperature(self) -> float:
+        """The temperature of the ensemble's answers."""
+        if self.deterministic:
+            return 0.0
+        return SAMPLING_TEMPERATURE if self.temperature is None else self.temperature
+
+
+def check_strategy(name: str) -> None:
+    """UnknownStrategy, with those there are, unless decisions of this strategy can be scored."""
+    known = tuple(each for each in STRATEGIES if each not in NOT_SCORED)
+    if name not in known:
+        why = NOT_SCORED.get(name, "there is no such strategy")
+        raise UnknownStrategy(
+            f"strategies: {name!r}: {why}; known are {', '.join(known)}", field="strategies", known=known
+        )
+
+
+def build_options(said: Mapping[str, Any]) -> EvalOptions:
+    """The options, from what was said; InvalidRequest or UnknownStrategy names what is wrong."""
+    try:
+        return EvalOptions.model_validate(said)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"]) or fault.get("ctx", {}).get("field", "options")
+        raise InvalidRequest(f"{field}: {fault['msg']}", field=field) from error

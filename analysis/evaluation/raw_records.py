@@ -1,0 +1,97 @@
+"""Every raw answer as one flat row: what was asked, how, of whom, what came, and what was read from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from analysis.evaluation.exchange import Exchange
+from analysis.evaluation.extraction import extraction
+from schemas.replies import Answer
+from services.aggregator.rounds import purpose_of
+
+NS_PER_S = 1e9
+
+Row = dict[str, Any]
+
+
+def raw_records(exchanges: Iterable[Exchange], ways: Mapping[str, str]) -> list[Row]:
+    """The rows, in the order of the plan; an agent whose answer did not come has one with the reason."""
+    ordered = sorted(exchanges, key=lambda each: (each.position, each.phase, each.sample))
+    return [row for each in ordered for row in _rows(each, ways[each.benchmark])]
+
+
+def _rows(kept: Exchange, way: str) -> list[Row]:
+    given = {answer.agent: answer for answer in kept.answers}
+    first = [_row(kept, agent, given.get(agent), way) for agent in kept.agents]
+    return first + [_row(kept, answer.agent, answer, way) for answer in kept.further_answers]
+
+
+def _row(kept: Exchange, agent: str, answer: Answer | None, way: str) -> Row:
+    purpose = "sample" if kept.phase == "sample" else purpose_of(answer.round if answer else 1)
+    usable = answer is not None and answer.error is None
+    text = answer.text if answer is not None and usable else None
+    read = extraction(way, kept.kind)(text, kept.choices) if text is not None else None
+    return {
+        "benchmark": kept.benchmark,
+        "question_id": kept.question_id,
+        "topic": kept.topic,
+        "repetition": kept.repetition,
+        "purpose": purpose,
+        "sample": kept.sample,
+        "agent": agent,
+        "text": text,
+        "answer": read,
+        "right_answer": kept.right,
+        "correct": None if purpose == "prediction" else read == kept.right,
+        "error": _error(kept, answer),
+        "seed": kept.seed,
+        "temperature": kept.temperature,
+        "max_tokens": kept.max_tokens,
+        "stop": json.dumps(kept.stop),
+        "choices": json.dumps(kept.choices, ensure_ascii=False),
+        "prompt": kept.prompt,
+        "prompt_sha256": kept.prompt_sha256,
+        "text_sha256": hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() if text else None,
+        "fingerprint": kept.fingerprint,
+        "request_id": kept.request_id,
+        "asked_at_s": kept.asked_at_s,
+        "wall_s": kept.wall_s,
+        **_measured(answer),
+    }
+
+
+def _measured(answer: Answer | None) -> Row:
+    """Tokens and timings; empty where there is no answer."""
+    if answer is None:
+        return dict.fromkeys(
+            ("instance", "round", "finish_reason", "prompt_tokens", "generated_tokens", *_TIMINGS)
+        )
+    durations = {name: getattr(answer.timings, field) / NS_PER_S for name, field in _TIMINGS.items()}
+    return {
+        "instance": answer.instance,
+        "round": answer.round,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "generated_tokens": answer.generated_tokens,
+        **durations,
+    }
+
+
+_TIMINGS = {
+    "model_s": "total_duration_ns",
+    "queue_s": "queue_duration_ns",
+    "load_s": "load_duration_ns",
+    "prompt_eval_s": "prompt_eval_duration_ns",
+    "eval_s": "eval_duration_ns",
+    "first_token_s": "first_token_ns",
+}
+
+
+def _error(kept: Exchange, answer: Answer | None) -> str | None:
+    """Why there is no answer: the agent's error, the request's, or that it did not come in time."""
+    if answer is not None:
+        return None if answer.error is None else f"{answer.error.code}: {answer.error.message}"
+    return "missing" if kept.error is None else f"{kept.error.code}: {kept.error.message}"

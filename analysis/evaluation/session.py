@@ -1,0 +1,141 @@
+"""An evaluation from its options to a folder full of answers: open, ask, keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from analysis.evaluation import plan
+from analysis.evaluation.crossfit import best_agents
+from analysis.evaluation.exchange import Exchange
+from analysis.evaluation.journal import Journal
+from analysis.evaluation.machine import machine, versions
+from analysis.evaluation.matched import samples_wanted
+from analysis.evaluation.mesh import members, open_mesh
+from analysis.evaluation.options import EvalOptions
+from analysis.evaluation.progress import Reporter
+from analysis.evaluation.protocol import Protocol, open_protocol
+from analysis.evaluation.reading import read_run
+from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
+from analysis.evaluation.runner import Runner
+from analysis.evaluation.usage import watched
+from services.cli.client import Choir
+
+QUEUED_PER_SLOT = 2
+"""How many questions wait for each slot of an agent, so that none is ever idle."""
+
+
+OpenFolder = Callable[[Mapping[str, Protocol], Mapping[str, int]], RunFolder]
+"""Gives a run's folder once it is known what is asked of whom: the models, each with its slots."""
+
+
+async def ask_all(
+    open_folder: OpenFolder,
+    options: EvalOptions,
+    out: Reporter,
+    *,
+    agents: Sequence[str] = (),
+    url: str | None = None,
+    concurrency: int | None = None,
+) -> RunFolder:
+    """Asks what a run has not asked yet, and returns its folder.
+
+    `agents` are those of an earlier attempt: the same ones, or none, go on with it.
+    """
+    protocols = {name: open_protocol(name, options) for name in options.benchmarks}
+    async with open_mesh(url, out.say) as mesh:
+        asked = members(await mesh.models(), agents or options.models, options.max_agents)
+        folder = open_folder(protocols, {model.name: model.slots for model in asked})
+        out.say(f"{folder.path}: {', '.join(protocols)}; asking {', '.join(folder.config.agents)}")
+        slots = max(model.slots for model in asked)
+        with Journal(folder.journal) as journal:
+            async with watched(mesh, folder.config.agents, folder.usage):
+                work = _Work(mesh, journal, folder, protocols, concurrency or QUEUED_PER_SLOT * slots, out)
+                await work.run()
+    return folder
+
+
+def new_folder(results: Path, options: EvalOptions) -> OpenFolder:
+    """Makes the folder of a new run."""
+
+    def make(protocols: Mapping[str, Protocol], slots: Mapping[str, int]) -> RunFolder:
+        identity, created_at = run_id(options.name)
+        config = RunConfig(
+            run_id=identity,
+            created_at=created_at,
+            options=options,
+            agents=tuple(slots),
+            slots=dict(slots),
+            benchmarks={name: protocol.described() for name, protocol in protocols.items()},
+            versions=versions(),
+            machine=machine(),
+        )
+        return RunFolder.create(results, config)
+
+    return make
+
+
+def resumed(folder: RunFolder) -> OpenFolder:
+    """Goes on with a folder, if the benchmarks' files are those that it was started with."""
+
+    def check(protocols: Mapping[str, Protocol], _slots: Mapping[str, int]) -> RunFolder:
+        folder.check_files({name: protocol.described() for name, protocol in protocols.items()})
+        return folder
+
+    return check
+
+
+class _Work:
+    """The two phases of a run: all agents on every question, then samples of the best."""
+
+    def __init__(
+        self,
+        mesh: Choir,
+        journal: Journal,
+        folder: RunFolder,
+        protocols: Mapping[str, Protocol],
+        concurrency: int,
+        out: Reporter,
+    ) -> None:
+        self._mesh = mesh
+        self._journal = journal
+        self._config = folder.config
+        self._options = folder.config.options
+        self._items = plan.items(self._options, protocols)
+        self._ways = {name: protocol.extraction for name, protocol in protocols.items()}
+        self._concurrency = concurrency
+        self._out = out
+
+    async def run(self) -> None:
+        """Asks everything that is still to be asked."""
+        questions = [
+            plan.fan_out(self._config.run_id, item, self._config.agents, self._options)
+            for item in self._items
+        ]
+        await self._ask("questions", questions)
+        await self._ask("samples of the best agent", self._samples())
+
+    def _samples(self) -> list[plan.Call]:
+        """Self-consistency: for each question the agent that is best on the others, sampled."""
+        asked = read_run(self._journal.exchanges.values(), self._ways)
+        best = best_agents(asked, self._options.seed)
+        wanted = samples_wanted(asked, best, self._options)
+        return [
+            plan.sample(
+                self._config.run_id, item, best[item.benchmark, item.question.id], number, self._options
+            )
+            for item in self._items
+            for number in range(1, wanted[item.benchmark] + 1)
+        ]
+
+    async def _ask(self, name: str, calls: Sequence[plan.Call]) -> None:
+        if not calls:
+            return
+        done = sum(call.request_id in self._journal.exchanges for call in calls)
+        with self._out.phase(name, len(calls), done) as advance:
+
+            def came(exchange: Exchange) -> None:
+                advance(exchange.error is not None)
+
+            runner = Runner(self._mesh, self._journal, self._concurrency, came, teach=self._options.teach)
+            await runner.run(calls)

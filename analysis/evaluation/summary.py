@@ -1,0 +1,138 @@
+"""One row for each contestant on each benchmark: how good, how sure, how fast, at what price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.evaluation.outcome import Outcome
+from analysis.evaluation.scores import Contestant, Field, agreement_rates
+from analysis.evaluation.usage import UsageSample
+from analysis.statistics.intervals import clustered_mean, wilson
+from analysis.statistics.power import observed_discordance, smallest_detectable_difference
+from analysis.statistics.resampling import bca_columns
+
+Row = dict[str, Any]
+
+P50, P95 = 50, 95
+
+
+def summary_rows(field: Field, usage: Sequence[UsageSample], seed: int) -> list[Row]:
+    """The rows of one benchmark, strategies first, then baselines, then agents."""
+    ordered = (*field.of("strategy"), *field.of("baseline"), *field.of("agent"))
+    agents = agreement_rates(field.of("agent"))
+    pairs = agents[np.triu_indices(len(agents), k=1)]
+    agreement = float(np.nanmean(pairs)) if np.isfinite(pairs).any() else None
+    intervals = bca_columns(np.column_stack([each.means for each in ordered]), seed=seed)
+    reference = ordered[0]
+    return [
+        _row(field, each, (low, high), agreement, reference, usage)
+        for each, (low, high) in zip(ordered, intervals.tolist(), strict=True)
+    ]
+
+
+def _row(
+    field: Field,
+    contestant: Contestant,
+    bca: tuple[float, float],
+    agreement: float | None,
+    reference: Contestant,
+    usage: Sequence[UsageSample],
+) -> Row:
+    outcomes, questions = contestant.outcomes, contestant.questions
+    right = float(contestant.means.sum())
+    proportion = wilson(right, questions.n).interval or (None, None)
+    clustered = clustered_mean(questions).interval or (None, None)
+    latency = np.array([outcome.latency_s for outcome in outcomes])
+    tokens = np.array([outcome.tokens for outcome in outcomes])
+    cpu, gpu = processors(usage, None if contestant.group != "agent" else contestant.name)
+    return {
+        "benchmark": field.benchmark,
+        "contestant": contestant.name,
+        "group": contestant.group,
+        "n_questions": questions.n,
+        "n_samples": questions.n_samples,
+        "accuracy": float(questions.samples.mean()),
+        "wilson_low": proportion[0],
+        "wilson_high": proportion[1],
+        "clustered_low": clustered[0],
+        "clustered_high": clustered[1],
+        "bca_low": bca[0],
+        "bca_high": bca[1],
+        "f1": f1(outcomes),
+        "latency_mean_s": float(latency.mean()),
+        "latency_sd_s": float(latency.std(ddof=1)) if latency.size > 1 else None,
+        "latency_p50_s": float(np.percentile(latency, P50)),
+        "latency_p95_s": float(np.percentile(latency, P95)),
+        "agreement_rate": agreement,
+        "agrees_with_first": agrees(contestant, reference),
+        "cpu_percent": cpu,
+        "gpu_percent": gpu,
+        "tokens_per_question": float(tokens.mean()),
+        "seconds_per_question": float(latency.mean()),
+        "calls_per_question": float(np.mean([outcome.calls for outcome in outcomes])),
+        "extraction_failures": sum(outcome.unread for outcome in outcomes),
+        "missing_answers": sum(outcome.missing for outcome in outcomes),
+        "undecided": sum(outcome.answer is None for outcome in outcomes),
+        "ties": sum(outcome.tie for outcome in outcomes),
+        "smallest_difference": smallest_difference(contestant, reference),
+    }
+
+
+def f1(outcomes: Sequence[Outcome]) -> float:
+    """F1 of right answers: precision over the questions that it answered, recall over all of them.
+
+    So a contestant that abstains where it does not know gains precision and loses no recall; without
+    abstentions it is the accuracy.
+    """
+    right = sum(outcome.right for outcome in outcomes)
+    answered = sum(outcome.answer is not None for outcome in outcomes)
+    return 2 * right / (answered + len(outcomes))
+
+
+def agrees(one: Contestant, other: Contestant) -> float | None:
+    """How often two gave the same answer, of the questions that both answered; None if there is none."""
+    both = [
+        (a.answer, b.answer)
+        for a, b in zip(one.outcomes, other.outcomes, strict=True)
+        if a.answer is not None and b.answer is not None
+    ]
+    return sum(a == b for a, b in both) / len(both) if both else None
+
+
+def smallest_difference(one: Contestant, other: Contestant) -> float | None:
+    """The smallest difference in accuracy to `other` that so many questions show four times in five.
+
+    From the discordance of the two; where they never differed from the most that this allows for (the upper
+    end of its Wilson interval). None for a contestant and itself.
+    """
+    if one is other:
+        return None
+    n = one.questions.n
+    discordance = observed_discordance(one.mostly_right, other.mostly_right)
+    if discordance == 0:
+        interval = wilson(0, n).interval
+        discordance = interval[1] if interval else 1.0
+    return smallest_detectable_difference(n, discordance)
+
+
+def processors(usage: Sequence[UsageSample], agent: str | None) -> tuple[float | None, float | None]:
+    """The mean use of processor and GPU in percent, from the agents' own samples while the run went on.
+
+    `agent` alone, or the sum over all agents; 100 % of processor is one core. None where there is no sample.
+    """
+    chosen = [sample for sample in usage if agent is None or agent in sample.models]
+    by_instance: dict[str, list[UsageSample]] = {}
+    for sample in chosen:
+        by_instance.setdefault(sample.instance, []).append(sample)
+    if not by_instance:
+        return None, None
+    cpu = sum(_mean([each.cpu_percent for each in of_one]) for of_one in by_instance.values())
+    gpus = [sample.gpu_percent for sample in chosen if sample.gpu_percent is not None]
+    return cpu, _mean(gpus) if gpus else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,92 @@
+"""Bootstrap and permutation of whole tables: scipy is the referee, column by column."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.statistics.resampling import bca_columns, sign_flip_columns
+from analysis.statistics.significance import mcnemar
+from schemas.errors import InvalidRequest
+
+DICE = np.random.default_rng(3)
+
+
+@pytest.fixture(scope="module")
+def table() -> NDArray[np.float64]:
+    """80 questions: right or wrong, skewed, differences, and a column that never changes."""
+    return np.column_stack(
+        [
+            DICE.integers(0, 2, 80),
+            DICE.exponential(2.0, 80),
+            DICE.integers(-1, 2, 80),
+            np.full(80, 0.25),
+        ]
+    ).astype(np.float64)
+
+
+def test_the_intervals_are_those_of_scipys_bca_but_for_the_draw(table: NDArray[np.float64]) -> None:
+    bounds = bca_columns(table, seed=1)
+    for column, (low, high) in zip(table.T[:3], bounds[:3], strict=True):
+        found = stats.bootstrap((column,), np.mean, n_resamples=9999, method="BCa", random_state=2)
+        width = found.confidence_interval.high - found.confidence_interval.low
+        assert low == pytest.approx(found.confidence_interval.low, abs=0.05 * width)
+        assert high == pytest.approx(found.confidence_interval.high, abs=0.05 * width)
+
+
+def test_a_column_that_never_changes_has_its_mean_on_both_ends(table: NDArray[np.float64]) -> None:
+    assert bca_columns(table, seed=1)[3].tolist() == [0.25, 0.25]
+    assert bca_columns([[0.5]], seed=1).tolist() == [[0.5, 0.5]]
+
+
+def test_the_same_seed_gives_the_same_bounds_whatever_stands_beside(table: NDArray[np.float64]) -> None:
+    both = bca_columns(table, seed=5)
+    alone = bca_columns(table[:, :1], seed=5)
+    assert both[0] == pytest.approx(alone[0], abs=1e-12)
+
+
+def test_few_questions_are_flipped_in_every_way() -> None:
+    differences = np.array([1.0, 0.5, 0.0, 1.0, -0.5, 0.25])
+    as_uneven = [
+        abs(float(np.dot(signs, differences))) >= differences.sum() - 1e-9
+        for signs in product((-1, 1), repeat=6)
+    ]
+    (p,) = sign_flip_columns(differences[:, None], seed=0)
+    assert p == sum(as_uneven) / 64
+
+
+def test_many_questions_agree_with_scipys_permutation_test() -> None:
+    differences = DICE.normal(0.25, 1.0, 60)
+    (p,) = sign_flip_columns(differences[:, None], seed=4)
+    found = stats.permutation_test(
+        (differences, np.zeros(60)),
+        lambda one, other, axis: np.mean(one - other, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        random_state=5,
+    )
+    assert p == pytest.approx(found.pvalue, abs=0.01)
+
+
+def test_on_right_and_wrong_it_is_mcnemar_but_for_the_draw() -> None:
+    one = np.array([1] * 12 + [0] * 4 + [1] * 30)
+    other = np.array([0] * 12 + [1] * 4 + [1] * 30)
+    (p,) = sign_flip_columns((one - other)[:, None].astype(float), seed=6)
+    assert mcnemar(one, other).p == pytest.approx(0.0768, abs=5e-5)
+    assert p == pytest.approx(0.0768, abs=0.008)
+
+
+def test_no_difference_has_a_p_of_one() -> None:
+    assert sign_flip_columns(np.zeros((5, 1)), seed=0).tolist() == [1.0]
+    assert sign_flip_columns(np.zeros((50, 1)), seed=0).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("table", [[], [1.0, 2.0], [[np.nan]], [[]]])
+def test_what_is_no_table_is_an_error(table: list[float]) -> None:
+    with pytest.raises(InvalidRequest, match="table"):
+        bca_columns(table, seed=0)
