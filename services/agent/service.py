@@ -13,8 +13,8 @@ from schemas.errors import ChoirError, ErrorBody
 from schemas.nodes import ServedModel
 from services.agent.backends import Backend, backend_opener
 from services.agent.settings import AgentSection, ModelSection
-from services.agent.worker import GenerateWorker
 from services.chassis.endpoints import Caller, Endpoints
+from services.chassis.generate_worker import GenerateWorker
 from services.chassis.lease import Load
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh

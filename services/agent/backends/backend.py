@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from schemas.commands import ChatMessage
-from schemas.replies import FinishReason, TokenCount
+from schemas.replies import TokenCount
 from schemas.sampling import Sampling
 from services.agent.settings import ModelSection
+from services.chassis.generate_worker import Generated, OnText
 
-OnText = Callable[[str], Awaitable[None]]
-"""Takes each new piece of text as it is generated."""
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One finished generation. Durations in nanoseconds; `load_ns` is what it waited for the model."""
-
-    text: str
-    finish_reason: FinishReason
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    queue_ns: int = 0
-    load_ns: int = 0
-    prompt_eval_ns: int = 0
-    eval_ns: int = 0
-    first_token_ns: int = 0
-    logprobs: tuple[dict[str, Any], ...] = ()
+__all__ = ["Backend", "BackendInfo", "Generated", "OnText", "OpenBackend"]
 
 
 @dataclass(frozen=True)

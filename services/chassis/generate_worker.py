@@ -5,28 +5,59 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from schemas import subjects
-from schemas.commands import Generate
+from schemas.commands import ChatMessage, Generate
 from schemas.errors import ChoirError
-from schemas.replies import Answer, Result, Timings
-from services.agent.backends import Backend, Generated
-from services.agent.task_events import Taken, tell_cancelled, tell_completed, tell_pulled
-from services.agent.tokens import TokenStream
+from schemas.replies import Answer, FinishReason, Result, Timings
+from schemas.sampling import Sampling
 from services.chassis.delivery import Delivery
 from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
+from services.chassis.task_events import Taken, tell_cancelled, tell_completed, tell_pulled
+from services.chassis.token_stream import TokenStream
 
 REMEMBERED_CANCELLATIONS = 1_024
 
+OnText = Callable[[str], Awaitable[None]]
+"""Takes each new piece of text as it is generated."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One finished generation. Durations in nanoseconds; `load_ns` is what it waited for the model."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    queue_ns: int = 0
+    load_ns: int = 0
+    prompt_eval_ns: int = 0
+    eval_ns: int = 0
+    first_token_ns: int = 0
+    logprobs: tuple[dict[str, Any], ...] = ()
+
+
+class Generator(Protocol):
+    """What generates the texts of one model."""
+
+    async def generate(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        """Generates one text. A cancelled call stops generating. Raises ContextExceeded, GenerationFailed."""
+
 
 class GenerateWorker:
-    """Serves one model."""
+    """Serves one model, for whoever pulls its tasks."""
 
-    def __init__(self, mesh: Mesh, backend: Backend) -> None:
+    def __init__(self, mesh: Mesh, generator: Generator) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
-        self._backend = backend
+        self._generator = generator
         self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
         self._cancelled: deque[str] = deque(maxlen=REMEMBERED_CANCELLATIONS)
 
@@ -100,7 +131,7 @@ class GenerateWorker:
     async def _generate(self, command: Generate, tokens: TokenStream | None) -> Generated | None:
         """Generates in a task of its own, which a cancellation of the request ends."""
         on_text = tokens.send if tokens is not None else None
-        work = self._backend.generate(command.messages, command.sampling, on_text)
+        work = self._generator.generate(command.messages, command.sampling, on_text)
         task = asyncio.create_task(work)
         siblings = self._generating.setdefault(command.request_id, set())
         siblings.add(task)
