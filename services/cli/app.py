@@ -14,6 +14,7 @@ from services.cli.commands.demo import demo
 from services.cli.commands.eval import evaluate
 from services.cli.commands.host import down, up
 from services.cli.commands.overview import models, nodes, status
+from services.cli.commands.shard import shard
 from services.cli.commands.validate import validate
 
 ASKING = "Ask"
@@ -28,6 +29,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("demo", demo, RUNNING),
     ("up", up, RUNNING),
     ("down", down, RUNNING),
+    ("shard", shard, RUNNING),
     ("validate", validate, RUNNING),
     ("eval", evaluate, MEASURING),
     ("nodes", nodes, LOOKING),

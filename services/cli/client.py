@@ -21,6 +21,7 @@ from schemas.commands import Ask, Cancel, Feedback, Fetch
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
 from schemas.nodes import NodeLease
+from schemas.pipelines import PipelineSummary, Shard, ShardReply
 from schemas.replies import (
     Accepted,
     Cancelled,
@@ -39,6 +40,8 @@ from services.cli.mesh_url import find_mesh
 from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
 
 CALL_PATIENCE_S = 4.0
+PLANNING_S = 8.0
+"""How long a router may think about where the stages of a pipeline go, with very many nodes."""
 TRANSIENT = (Unanswered, BrokerUnavailable)
 
 ReplyT = TypeVar("ReplyT", bound=Message)
@@ -135,6 +138,18 @@ class Choir:
     async def models(self) -> tuple[ModelSummary, ...]:
         """All models that can be asked."""
         return (await self._call(subjects.MODELS, None, ModelsReply)).models
+
+    async def pipelines(self) -> tuple[PipelineSummary, ...]:
+        """All models that run in stages over nodes, also those that cannot be asked at present."""
+        return (await self._call(subjects.MODELS, None, ModelsReply)).pipelines
+
+    async def shard(self, wish: Shard) -> ShardReply:
+        """Has a model placed as a pipeline, or its pipeline ended; the same wish again changes nothing.
+
+        Raises InvalidRequest, naming the field and the way out, for what cannot be or only slows it down.
+        The stages load what they hold after the reply: `pipelines` tells when they are ready.
+        """
+        return await self._call(subjects.SHARD, wish, ShardReply, PLANNING_S)
 
     async def status(self) -> StatusReply:
         """The mesh at a glance."""

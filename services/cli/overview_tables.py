@@ -15,6 +15,7 @@ GIB = 1024**3
 MIB = 1024**2
 STATE_STYLES = {"ready": "green", "starting": "yellow", "draining": "yellow", "broken": "bold red"}
 NOTHING = "-"
+NAME_WIDTH = 11
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -120,8 +121,13 @@ def status_lines(status: StatusReply) -> list[Text]:
         _line("queued", str(status.queued)),
         _line("results", f"{status.results} kept"),
     ]
-    return lines + [Text.assemble(("problem   ", "bold red"), problem) for problem in status.problems]
+    if status.pipelines:
+        told = ", ".join(f"{model} {state}" for model, state in sorted(status.pipelines.items()))
+        lines.append(_line("pipelines", told))
+    return lines + [
+        Text.assemble((f"{'problem':<{NAME_WIDTH}}", "bold red"), problem) for problem in status.problems
+    ]
 
 
 def _line(name: str, value: str) -> Text:
-    return Text.assemble((f"{name:<10}", "bold"), value)
+    return Text.assemble((f"{name:<{NAME_WIDTH}}", "bold"), value)

@@ -68,11 +68,11 @@ def ask(
 
     options: AskOptions = {
         "model": model,
-        "models": _listed(models),
+        "models": listed(models),
         "summarize_with": summarize_with or (),
         "summary_prompt": summary_prompt,
-        "strategies": _listed(strategy),
-        "choices": _listed(choices),
+        "strategies": listed(strategy),
+        "choices": listed(choices),
         "answer_kind": kind,
         "max_agents": max_agents,
         "quorum": quorum,
@@ -93,6 +93,6 @@ def ask(
     asyncio.run(session.run())
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
     """`A, B` as a list; nothing as an empty one."""
     return [part.strip() for part in text.split(",")] if text.strip() else []

@@ -33,10 +33,26 @@ OtlpEndpoint = Annotated[
 ]
 
 FORMAT_VARIABLE = "CHOIR_LOGGING__FORMAT"
+ShardOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shard", metavar="MODEL=N", help="Run MODEL in N stages on this host: a name, demo:NAME or a file."
+    ),
+]
+Standbys = Annotated[
+    int, typer.Option(min=0, max=32, help="With --shard: instances that take the place of one that dies.")
+]
+
 OTLP_VARIABLE = "CHOIR_OTLP__ENDPOINT"
 
 
-def up(config: ConfigOption = None, log_format: LogFormat = None, otlp: OtlpEndpoint = None) -> None:
+def up(
+    config: ConfigOption = None,
+    log_format: LogFormat = None,
+    otlp: OtlpEndpoint = None,
+    shard: ShardOptions = None,
+    standbys: Standbys = 1,
+) -> None:
     """Run this host's part of the mesh in the foreground, until Ctrl-C or `choir down`."""
     # Every service reads these, as it would from choir.toml.
     if log_format is not None:
@@ -45,11 +61,14 @@ def up(config: ConfigOption = None, log_format: LogFormat = None, otlp: OtlpEndp
         os.environ[OTLP_VARIABLE] = otlp
 
     from infra.settings import load_host_settings
+    from infra.shards import ShardOption, with_shards
     from infra.supervisor import Supervisor
     from services.cli.log_lines import forward_for
 
+    shards = [ShardOption.parse(text) for text in shard or ()]
+
     async def run() -> None:
-        settings = load_host_settings(config)
+        settings = with_shards(load_host_settings(config), shards, standbys)
         supervisor = Supervisor(settings, forward=forward_for(settings.logging.format))
         await supervisor.start()
         await supervisor.run_until_stopped()

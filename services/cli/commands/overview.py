@@ -33,16 +33,18 @@ def nodes(as_json: JsonFlag = False) -> None:
 
 
 def models(as_json: JsonFlag = False) -> None:
-    """Show all models that can be asked: agents, slots, context, speed, problems."""
+    """Show all models that can be asked: agents, slots, context, speed, problems; and pipelines, with their
+    stages, nodes and milliseconds for a token."""
     from rich.text import Text
 
     from schemas.replies import ModelsReply
     from services.cli.client import Choir
     from services.cli.overview_tables import models_table, unusable_models
+    from services.cli.pipeline_tables import pipeline_lines, pipelines_table
 
     async def look() -> tuple[ModelsReply, tuple[Text, ...]]:
         async with Choir() as mesh:
-            reply = ModelsReply(models=await mesh.models())
+            reply = ModelsReply(models=await mesh.models(), pipelines=await mesh.pipelines())
             return reply, () if as_json else unusable_models(await mesh.nodes())
 
     reply, unusable = asyncio.run(look())
@@ -52,6 +54,11 @@ def models(as_json: JsonFlag = False) -> None:
     out = console()
     out.print(models_table(reply.models))
     for line in unusable:
+        out.print(line)
+    if reply.pipelines:
+        out.print()
+        out.print(pipelines_table(reply.pipelines))
+    for line in pipeline_lines(reply.pipelines):
         out.print(line)
 
 
