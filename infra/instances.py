@@ -6,16 +6,20 @@ import os
 import socket
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from infra.child import ServiceCommand
 from infra.settings import HostSettings
+from infra.state import state_folder
 from services.agent.settings import AgentSection
 from services.chassis.settings import CONFIG_VARIABLE
 from services.shard_stage.settings import StageSection
 
 
-def service_commands(settings: HostSettings, url: str) -> tuple[ServiceCommand, ...]:
-    """Every process that this host runs, with its environment."""
+def service_commands(
+    settings: HostSettings, url: str, state: Path | None = None
+) -> tuple[ServiceCommand, ...]:
+    """Every process that this host runs, with its environment. `state` is the state folder."""
     host = socket.gethostname()
     commands: list[ServiceCommand] = []
 
@@ -43,6 +47,9 @@ def service_commands(settings: HostSettings, url: str) -> tuple[ServiceCommand, 
         add("aggregator", f"{host}-aggregator-{number}", {})
     for number in range(1, settings.summarizer.replicas + 1):
         add("summarizer", f"{host}-summarizer-{number}", {})
+    if settings.metrics.enabled:
+        folder = settings.metrics_folder(state or state_folder())
+        add("metrics", f"{host}-metrics", {"CHOIR_METRICS__FOLDER": str(folder)})
     agents, stages = with_threads(settings.agents, settings.stages, _cores())
     for agent in agents:
         for instance in _instances(agent.name, agent.replicas):

@@ -96,11 +96,11 @@ def consumer_config(spec: ConsumerSpec) -> api.ConsumerConfig:
         name=spec.name,
         durable_name=spec.name,
         filter_subject=spec.filter_subject,
-        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_policy=api.AckPolicy(spec.ack_policy),
         deliver_policy=api.DeliverPolicy.ALL,
         replay_policy=api.ReplayPolicy.INSTANT,
         ack_wait=spec.ack_wait_s,
-        max_deliver=spec.max_deliver,
+        max_deliver=spec.max_deliver or NO_LIMIT,
         max_ack_pending=spec.max_ack_pending,
         max_waiting=spec.max_waiting,
     )

@@ -30,6 +30,7 @@ from services.chassis.settings import (
 )
 from services.router.settings import RouterSection
 from services.shard_stage.settings import StageModelSection, StageSection
+from services.metrics.settings import MetricsSection
 from services.summarizer.settings import SummarizerSection
 
 DEMO_CONFIG = Path(__file__).with_name("choir.toml")
@@ -69,6 +70,7 @@ class HostSettings(ServiceSettings):
     router: RouterSection = RouterSection()
     aggregator: AggregatorSection = AggregatorSection()
     summarizer: SummarizerSection = SummarizerSection()
+    metrics: MetricsSection = MetricsSection()
     agents: tuple[AgentSection, ...] = ()
     stages: tuple[StageSection, ...] = ()
     pipelines: tuple[PipelineSection, ...] = ()
@@ -118,6 +120,12 @@ class HostSettings(ServiceSettings):
         served = [model.name for agent in self.agents for model in agent.models]
         offered = [model.name for stage in self.stages for model in stage.models]
         return tuple(dict.fromkeys((*served, *offered)))
+
+    def metrics_folder(self, state: Path) -> Path:
+        """The folder of the event database; `state` is the state folder."""
+        if "folder" not in self.metrics.model_fields_set:
+            return state / "metrics"
+        return self.folder / self.metrics.folder.expanduser()
 
     def store_dir(self, state: Path) -> Path:
         """The folder of the embedded broker; `state` is the state folder."""

@@ -39,7 +39,7 @@ AGENT_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 15.0
 BROKER_LOOK_INTERVAL_S = 0.25
 SETTLED_STATES = ("ready", "broken")
-OPTIONAL_SERVICES = ("agent", "shard_stage")
+OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics")
 """The mesh starts without those that are not ready."""
 PLACE_PATIENCE_S = 5.0
 """How long the start waits for pipelines to be placed; what needs other hosts' nodes is placed later."""
@@ -198,7 +198,7 @@ class Supervisor:
 
     async def _start_services(self) -> None:
         """Whoever works first, then the router, which lets requests in."""
-        commands = service_commands(self.settings, self.url)
+        commands = service_commands(self.settings, self.url, self._state)
         workers = [self._launch(command) for command in commands if command.service != "router"]
         await asyncio.gather(*(self._settled(child) for child in workers))
         routers = [self._launch(command) for command in commands if command.service == "router"]
@@ -222,7 +222,8 @@ class Supervisor:
     async def _settled(self, child: Child) -> None:
         """Until the instance has said in its lease that it is ready.
 
-        An agent or stage that is broken, dies or takes too long is a problem, and the mesh starts without it;
+        One of OPTIONAL_SERVICES that is broken, dies or takes too long is a problem, and the mesh starts
+        without it;
         settings that a service refuses, and any other service that is not ready, are errors.
         """
         optional = child.command.service in OPTIONAL_SERVICES

@@ -112,11 +112,15 @@ MAX_DELIVER = 40
 
 @dataclass(frozen=True)
 class ConsumerSpec:
-    """A durable pull consumer. Many instances of a service share one, so each message has one taker."""
+    """A durable pull consumer. Many instances of a service share one, so each message has one taker.
+
+    With `ack_policy` "all" the acknowledgement of a message stands for all before it.
+    """
 
     name: str
     stream: str
     filter_subject: str
+    ack_policy: Literal["explicit", "all"] = "explicit"
     ack_wait_s: float = ACK_WAIT_S
     max_deliver: int = MAX_DELIVER
     max_ack_pending: int = 8_192
@@ -133,6 +137,15 @@ FIXED_CONSUMERS: tuple[ConsumerSpec, ...] = (
         for priority in s.PRIORITIES
     ),
     ConsumerSpec(s.DEAD_LETTER_CONSUMER, s.DEAD_STREAM, s.MAX_DELIVERIES_ADVISORIES),
+    ConsumerSpec(
+        s.EVENTS_CONSUMER,
+        s.EVENTS_STREAM,
+        s.ALL_EVENTS,
+        ack_policy="all",
+        ack_wait_s=30.0,
+        max_deliver=0,
+        max_ack_pending=100_000,
+    ),
 )
 
 
@@ -258,6 +271,13 @@ ACCESS: tuple[Access, ...] = (
         buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
         buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET),
     ),
+    Access(
+        "metrics",
+        publishes=(s.ALL_EVENTS,),
+        subscribes=(s.SQL,),
+        pulls=(s.EVENTS_STREAM,),
+        reads=(s.EVENTS_STREAM,),
+    ),
 )  # fmt: skip
 
 
@@ -281,6 +301,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
     Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance"),
     Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages"),
+    Endpoint(s.SQL, "metrics", "Sql", "Rows", "ask the event database: read-only SQL"),
     Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list, add, cordon, remove external workers"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
     Endpoint(s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of the agents"),

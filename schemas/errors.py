@@ -26,6 +26,8 @@ ErrorCode = Literal[
     "poison_message",
     "mesh_unreachable",
     "broker_unavailable",
+    "query_refused",
+    "query_failed",
     "configuration",
     "internal",
 ]
@@ -189,6 +191,18 @@ class BrokerUnavailable(ChoirError):
     code = "broker_unavailable"
 
 
+class QueryRefused(ChoirError):
+    """Raised when a statement would do anything but read the event database."""
+
+    code = "query_refused"
+
+
+class QueryFailed(ChoirError):
+    """Raised when a statement cannot be run as it stands: its syntax, a name, a type, its need of memory."""
+
+    code = "query_failed"
+
+
 class ConfigurationError(ChoirError):
     """Raised when choir.toml or the environment says something that cannot be."""
 
@@ -223,6 +237,8 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         PoisonMessage,
         MeshUnreachable,
         BrokerUnavailable,
+        QueryRefused,
+        QueryFailed,
         ConfigurationError,
         InternalError,
     )

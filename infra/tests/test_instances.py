@@ -30,16 +30,17 @@ models = [{ name = "red", reply = "red" }]
 def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
     path = tmp_path / "choir.toml"
     path.write_text(CONFIG)
-    commands = service_commands(load_host_settings(path), "nats://here:1")
+    commands = service_commands(load_host_settings(path), "nats://here:1", tmp_path)
     assert [command.service for command in commands] == [
         "aggregator",
         "summarizer",
+        "metrics",
         "agent",
         "agent",
         "agent",
         "router",
     ]
-    assert [command.instance for command in commands[2:5]] == ["alice", "bob-1", "bob-2"]
+    assert [command.instance for command in commands[3:6]] == ["alice", "bob-1", "bob-2"]
     assert [command.env["CHOIR_HEALTH__PORT"] for command in commands] == [
         "9000",
         "9001",
@@ -47,9 +48,10 @@ def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
         "9003",
         "9004",
         "9005",
+        "9006",
     ]
     assert all(command.env["CHOIR_MESH__URL"] == "nats://here:1" for command in commands)
-    agent = json.loads(commands[2].env["CHOIR_AGENT"])
+    agent = json.loads(commands[3].env["CHOIR_AGENT"])
     assert (agent["name"], agent["models"][0]["reply"]) == ("alice", "blue")
 
 

@@ -52,6 +52,7 @@ from schemas.pipelines import (
     StagePlan,
     StageSummary,
 )
+from schemas.queries import RowColumn, Rows, Sql
 from schemas.replies import (
     Accepted,
     AgentAgreement,
@@ -434,6 +435,12 @@ SAMPLES: dict[str, Message] = {
     "feedback": Feedback(request_id=REQUEST, correct="Paris", topic="capitals"),
     "read_scores": ReadScores(reset=True),
     "count_tokens": CountTokens(messages=CONVERSATION),
+    "sql": Sql(
+        statement="SELECT model, count(*) AS tasks FROM tasks WHERE at > $since GROUP BY model",
+        parameters={"since": "2025-06-15"},
+        max_rows=100,
+        timeout_s=2.5,
+    ),
     "shard": SHARD,
     # replies
     "answer": ANSWER,
@@ -501,6 +508,16 @@ SAMPLES: dict[str, Message] = {
     ),
     "token_chunk": TokenChunk(
         request_id=REQUEST, agent="llama3.2:3b", index=1, text="ris", done=True, sequence=18
+    ),
+    "rows": Rows(
+        columns=(RowColumn(name="model", type="VARCHAR"), RowColumn(name="tasks", type="BIGINT")),
+        rows=(("llama3.2:3b", 12), ("choir-bass", 7)),
+        row_count=2,
+        truncated=True,
+        elapsed_ms=1.25,
+    ),
+    "rows_in_arrow": Rows(
+        columns=(RowColumn(name="tasks", type="BIGINT"),), arrow="QVJST1c=", row_count=0, elapsed_ms=0.5
     ),
     "accepted": Accepted(request_id=REQUEST),
     "cancelled": Cancelled(request_id=REQUEST, cancelled=True),

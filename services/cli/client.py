@@ -21,6 +21,7 @@ from schemas.commands import Ask, Cancel, Feedback, Fetch
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
 from schemas.nodes import NodeLease
+from schemas.queries import Rows, Scalar, Sql
 from schemas.pipelines import PipelineSummary, Shard, ShardReply
 from schemas.replies import (
     Accepted,
@@ -40,6 +41,7 @@ from services.cli.mesh_url import find_mesh
 from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
 
 CALL_PATIENCE_S = 4.0
+SQL_GRACE_S = 3.0
 PLANNING_S = 8.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
 TRANSIENT = (Unanswered, BrokerUnavailable)
@@ -154,6 +156,25 @@ class Choir:
     async def status(self) -> StatusReply:
         """The mesh at a glance."""
         return await self._call(subjects.STATUS, None, StatusReply)
+
+    async def sql(
+        self,
+        statement: str,
+        parameters: dict[str, Scalar] | None = None,
+        *,
+        max_rows: int = 10_000,
+        timeout_s: float = 10.0,
+        arrow: bool = False,
+    ) -> Rows:
+        """The rows that a SELECT over the event database gives; `parameters` fill its `$name`s.
+
+        Raises QueryRefused for a statement that would do anything but read, QueryFailed for one that
+        cannot be run, DeadlineExceeded for one that takes longer than `timeout_s`.
+        """
+        fields = {"statement": statement, "parameters": parameters or {}, "max_rows": max_rows}
+        fields |= {"timeout_s": timeout_s, "format": "arrow" if arrow else "json"}
+        # The service tells of its time limit itself, a little later than it is reached.
+        return await self._call(subjects.SQL, build(Sql, fields), Rows, timeout_s + SQL_GRACE_S)
 
     def _check_open(self) -> None:
         if not self._open:

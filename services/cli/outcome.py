@@ -25,7 +25,11 @@ JSON_FLAG = "--json"
 # Typer exports this one of its usage errors; the class of all of them is its base.
 UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
 
-EXIT_CODES = {"mesh_unreachable": MESH_UNREACHABLE, "invalid_request": WRONG_USAGE}
+EXIT_CODES = {
+    "mesh_unreachable": MESH_UNREACHABLE,
+    "invalid_request": WRONG_USAGE,
+    "query_refused": WRONG_USAGE,
+}
 
 WHAT_TO_DO = {
     "unknown_model": "`choir models` lists what can be asked",

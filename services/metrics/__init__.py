@@ -1,0 +1,1 @@
+"""Every event becomes a row: the event database, and SQL for whoever asks."""

@@ -1,0 +1,164 @@
+"""The DuckDB file: opened with its doors locked, its tables what the models say; set aside if damaged.
+
+One process writes the file, and while it is open no other can even read it: whoever wants to ask, asks
+`choir.sql` or opens the Parquet files.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import duckdb
+from duckdb import DuckDBPyConnection
+
+from schemas.errors import ConfigurationError
+from services.chassis.logs import get_logger
+from services.metrics.tables import OtherShape, definitions, literal, migrations
+
+FILE_NAME = "events.duckdb"
+PARQUET_FOLDER = "parquet"
+SPILL_FOLDER = "spill"
+WAL_SUFFIX = ".wal"
+DAMAGED = (
+    duckdb.IOException,
+    duckdb.SerializationException,
+    duckdb.InternalException,
+    duckdb.FatalException,
+    duckdb.CatalogException,
+)
+HELD_BY_ANOTHER = "conflicting lock"
+
+log = get_logger("metrics.database")
+
+
+class Database:
+    """The event database of one folder. Open it once; every query gets a cursor of its own."""
+
+    def __init__(self, folder: Path, memory_mb: int) -> None:
+        self.folder = folder.absolute()
+        self._memory_mb = memory_mb
+        self._connection: DuckDBPyConnection | None = None
+        self.set_aside: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self.folder / FILE_NAME
+
+    @property
+    def parquet(self) -> Path:
+        """Where the Parquet files are."""
+        return self.folder / PARQUET_FOLDER
+
+    def open(self) -> None:
+        """Opens or makes the database. One that cannot be read is set aside, and a new one begun.
+
+        Raises ConfigurationError if the folder cannot be written or another process holds the file.
+        """
+        self._make_folders()
+        try:
+            self._open()
+        except OtherShape as error:
+            self._begin_anew(str(error))
+        except DAMAGED as error:
+            if HELD_BY_ANOTHER in str(error).lower():
+                raise ConfigurationError(
+                    f"another process has {self.path} open: one metrics service keeps one folder; "
+                    "set another folder in section [metrics]",
+                    field="metrics.folder",
+                ) from error
+            if no_room(error):
+                raise
+            self._begin_anew(first_line(error))
+
+    def begin_anew(self, why: str) -> None:
+        """Sets the file aside that turned out to be damaged while it was used, and begins a new one."""
+        self.close()
+        self._begin_anew(why)
+
+    def cursor(self) -> DuckDBPyConnection:
+        """A connection of one's own to the same database, for use in one thread at a time."""
+        if self._connection is None:
+            raise RuntimeError("the database is not open")
+        return self._connection.cursor()
+
+    def close(self) -> None:
+        """Writes what is still in the log into the file, if there is room, and lets go of it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def note(self, text: str) -> None:
+        """Writes into `database_notes` what happened to the database."""
+        with self.cursor() as cursor:
+            cursor.execute("INSERT INTO database_notes VALUES (now()::TIMESTAMP, ?)", [text])
+
+    def _make_folders(self) -> None:
+        try:
+            for folder in (self.folder, self.parquet, self.folder / SPILL_FOLDER):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"metrics.folder: {self.folder} cannot be made: {error.strerror}", field="metrics.folder"
+            ) from error
+
+    def _open(self) -> None:
+        connection = duckdb.connect(
+            str(self.path),
+            config={
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "python_enable_replacements": "false",
+                "python_scan_all_frames": "false",
+                "memory_limit": f"{self._memory_mb}MB",
+                "temp_directory": str(self.folder / SPILL_FOLDER),
+            },
+        )
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            migrate(connection)
+            connection.execute(f"SET allowed_directories = [{literal(str(self.parquet))}]")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _begin_anew(self, why: str) -> None:
+        kept = self.path.with_name(f"{FILE_NAME}.set-aside-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns()}")
+        for suffix in ("", WAL_SUFFIX):
+            found = Path(f"{self.path}{suffix}")
+            if found.exists():
+                found.rename(f"{kept}{suffix}")
+        self.set_aside = f"the event database could not be read ({why}); it lies in {kept.name}"
+        log.error("database set aside, a new one is filled from the stream", why=why, kept=str(kept))
+        self._open()
+        self.note(f"a new database was begun: {self.set_aside}")
+
+
+def migrate(connection: DuckDBPyConnection) -> None:
+    """Makes missing tables and adds missing columns, in one transaction. Raises OtherShape."""
+    found: dict[str, dict[str, str]] = {}
+    columns = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal"
+    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    for table, column, data_type in connection.execute(columns).fetchall():
+        if table in tables:
+            found.setdefault(table, {})[column] = data_type
+    connection.execute("BEGIN")
+    for name, wanted in definitions().items():
+        for statement in migrations(name, wanted, found.get(name)):
+            connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def no_room(error: Exception) -> bool:
+    """Whether a failure says that the disk is full (or that a limit on file sizes acts like one)."""
+    said = str(error).lower()
+    return any(words in said for words in ("no space left", "file too large", "disk quota", "disk full"))
+
+
+def first_line(error: Exception) -> str:
+    """What an error of DuckDB says, without the statement and the stack that follow."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

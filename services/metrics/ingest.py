@@ -1,0 +1,176 @@
+"""The loop that makes rows of events: read, store, acknowledge; and what it does when one of them fails.
+
+broker away       read again until it is back; what was read and not acknowledged comes again
+disk full         keep the batch, say so in the lease, try again until there is room
+database damaged  set it aside, begin a new one, read the stream from its beginning
+stream made anew  begin a new epoch, and read on from where the numbers start again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import duckdb
+
+from schemas.errors import BrokerUnavailable, ErrorBody, InternalError
+from services.chassis.logs import get_logger
+from services.chassis.service import Mesh
+from services.metrics import history
+from services.metrics.database import DAMAGED, Database, first_line, no_room
+from services.metrics.position import Position
+from services.metrics.settings import MetricsSection
+from services.metrics.stored_event import StoredEvent
+from services.metrics.stream_reader import StreamReader
+from services.metrics.writer import Writer
+
+LOOK_INTERVAL_S = 5.0
+RETRY_INTERVAL_S = 0.5
+BATCHES_AHEAD = 2
+
+T = TypeVar("T")
+
+log = get_logger("metrics.ingest")
+
+
+class Ingest:
+    """Keeps the database level with the stream."""
+
+    def __init__(self, mesh: Mesh, database: Database, settings: MetricsSection) -> None:
+        self._settings = settings
+        self._database = database
+        self._writer = Writer(database)
+        self._reader = StreamReader(mesh.client, settings.batch_rows * BATCHES_AHEAD)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._task: asyncio.Task[None] | None = None
+        self._position = Position()
+        self._look_at_s = 0.0
+        self._reopened = False
+        self.storing = True
+        self.problem: ErrorBody | None = None
+
+    async def start(self) -> None:
+        """Opens the database and reads from where it is. Raises ConfigurationError if it cannot be opened."""
+        self._position = await self.in_writer(self._writer.open)
+        self._note_set_aside()
+        self._task = asyncio.create_task(self._run(), name="ingest")
+
+    async def stop(self) -> None:
+        """Stops after the batch that is being stored, and closes the database."""
+        self._reader.stop()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.in_writer(self._database.close)
+        self._thread.shutdown()
+
+    def suspect(self) -> None:
+        """The connection was lost: the stream may be another one when it is back."""
+        self._reader.forget()
+        self._look_at_s = 0.0
+
+    async def in_writer(self, work: Callable[..., T], *arguments: object) -> T:
+        """Runs `work` in the one thread that writes."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except BrokerUnavailable as error:
+                log.warning("events cannot be read, trying again", why=error.message)
+                await asyncio.sleep(RETRY_INTERVAL_S)
+
+    async def _step(self) -> None:
+        """One batch, if there is one; now and then a look at the stream itself."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._look_at_s:
+            await self._look()
+            self._look_at_s = now_s + LOOK_INTERVAL_S
+        events = await self._reader.take(
+            self._position.sequence + 1,
+            self._settings.batch_rows,
+            LOOK_INTERVAL_S,
+            self._settings.batch_wait_s,
+        )
+        if events:
+            await self._store(events)
+        await self._reader.acknowledge()
+
+    async def _look(self) -> None:
+        """Follows a stream that began anew, and takes what its consumer does not tell of."""
+        state = await self._reader.state()
+        moved, why = await history.follow(self._position, state, self._reader, self._holds)
+        if moved != self._position:
+            await self.in_writer(self._writer.begin_epoch, moved, why)
+            (log.warning if moved.epoch != self._position.epoch else log.info)(
+                why, epoch=moved.epoch, sequence=moved.sequence
+            )
+            self._position = moved
+        while state.last_sequence > self._position.sequence and not self._reader.waiting:
+            events = await self._reader.read(self._position.sequence + 1, self._settings.batch_rows)
+            if not events:
+                return
+            await self._store(events)
+
+    async def _holds(self, epoch: int, event: StoredEvent) -> bool:
+        return await self.in_writer(self._writer.holds, epoch, event)
+
+    async def _store(self, events: Sequence[StoredEvent]) -> None:
+        """Returns when the events are in the database, however long that takes."""
+        while True:
+            try:
+                self._position = await self.in_writer(self._writer.write, events, self._position)
+            except duckdb.Error as error:
+                if not await self._recover(error):
+                    return
+            else:
+                self._settle()
+                return
+
+    async def _recover(self, error: duckdb.Error) -> bool:
+        """Does what can be done about a failed batch; True if the same batch is to be stored again."""
+        if not isinstance(error, DAMAGED) or no_room(error):
+            self._complain(f"events cannot be stored now: {first_line(error)}")
+            await asyncio.sleep(RETRY_INTERVAL_S)
+            return not isinstance(error, duckdb.FatalException) or await self._reopen()
+        self._complain(f"the event database failed: {first_line(error)}")
+        if self._reopened:
+            await self.in_writer(self._database.begin_anew, first_line(error))
+        return await self._reopen()
+
+    async def _reopen(self) -> bool:
+        """Opens the database again; False, because what it holds decides where reading goes on."""
+        self._reopened = True
+        try:
+            await self.in_writer(self._database.close)
+            self._position = await self.in_writer(self._writer.open)
+        except duckdb.Error as error:
+            self._complain(f"the event database cannot be opened now: {first_line(error)}")
+            await asyncio.sleep(RETRY_INTERVAL_S)
+            return True
+        self._note_set_aside()
+        return False
+
+    def _complain(self, message: str) -> None:
+        if self.problem is None or self.problem.message != message:
+            log.error(message)
+        self.problem = InternalError(message).body()
+        self.storing = False
+
+    def _settle(self) -> None:
+        """The last batch was stored: nothing is wrong any more but what has been set aside."""
+        self._reopened = False
+        if not self.storing:
+            log.info("events are stored again")
+            self.storing, self.problem = True, None
+            self._note_set_aside()
+
+    def _note_set_aside(self) -> None:
+        if self._database.set_aside is not None:
+            message = f"{self._database.set_aside}; the new one is filled from the stream"
+            self.problem = InternalError(message).body()

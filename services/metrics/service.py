@@ -1,0 +1,46 @@
+"""The metrics service: the ingest, and the endpoint for SQL."""
+
+from __future__ import annotations
+
+from schemas import subjects
+from schemas.nodes import NodeState
+from schemas.queries import Sql
+from services.chassis.endpoints import Endpoints
+from services.chassis.lease import Load
+from services.chassis.service import Mesh
+from services.metrics.database import Database
+from services.metrics.ingest import Ingest
+from services.metrics.questions import Questions
+from services.metrics.settings import MetricsSection
+
+DESCRIPTION = "Keeps every event as a row, and answers SQL"
+
+
+class Metrics:
+    """The event database of a mesh."""
+
+    def __init__(self, settings: MetricsSection) -> None:
+        self._settings = settings
+
+    async def start(self, mesh: Mesh) -> None:
+        """Stores and answers from now on."""
+        database = Database(self._settings.folder, self._settings.memory_mb)
+        self._ingest = Ingest(mesh, database, self._settings)
+        mesh.connection.on_disconnect(self._ingest.suspect)
+        await self._ingest.start()
+        self._questions = Questions(mesh.client, database, self._settings)
+        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
+        await self._endpoints.start()
+        await self._endpoints.add(subjects.SQL, Sql, self._questions.handle)
+
+    async def stop(self) -> None:
+        """Answers what is asked, stores what it has, and closes the database."""
+        await self._endpoints.stop()
+        self._questions.stop()
+        await self._ingest.stop()
+
+    def load(self) -> Load:
+        """Broken while events cannot be stored; a problem alone says what has happened to the database."""
+        state: NodeState = "ready" if self._ingest.storing else "broken"
+        slots = self._settings.queries_at_once
+        return Load(state=state, slots=slots, busy=self._questions.busy, problem=self._ingest.problem)

@@ -1,0 +1,46 @@
+"""Settings of the metrics service: section `[metrics]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from services.chassis.settings import Section, ServiceSettings
+
+DEFAULT_FOLDER = Path(".choir/metrics")
+VIEWS_FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "views"
+"""Views are SQL that people read and write, so they lie with the other SQL; the service reads the files."""
+
+
+class MetricsSection(Section):
+    """`enabled` says whether this host keeps the event database of its mesh.
+
+    `folder` holds the database and its Parquet files; `choir up` puts it into its state folder, and a
+    relative path starts at the working directory. A batch is committed when it has `batch_rows` events or
+    `batch_wait_s` is over. Every `export_interval_s` what is new is written to Parquet (0 writes none).
+    Rows and files older than `keep_days` go, and the oldest hours before that if the database, or the
+    Parquet files, would hold more than `keep_bytes` each.
+
+    A statement gets at most `query_timeout_s` and `query_rows`, and all statements together, with the
+    ingest, get `memory_mb`; `queries_at_once` run at the same time, four times as many wait.
+    """
+
+    enabled: bool = True
+    folder: Path = DEFAULT_FOLDER
+    views: Path = VIEWS_FOLDER
+    batch_rows: int = Field(default=8_192, ge=1, le=100_000)
+    batch_wait_s: float = Field(default=0.2, ge=0.0, le=10.0)
+    export_interval_s: float = Field(default=60.0, ge=0.0)
+    keep_days: float = Field(default=30.0, gt=0.0)
+    keep_bytes: int = Field(default=8 * 1024**3, ge=1024**2)
+    query_timeout_s: float = Field(default=30.0, gt=0.0, le=600.0)
+    query_rows: int = Field(default=100_000, ge=1, le=100_000)
+    queries_at_once: int = Field(default=4, ge=1, le=64)
+    memory_mb: int = Field(default=256, ge=64)
+
+
+class MetricsSettings(ServiceSettings):
+    """What the metrics service can be told."""
+
+    metrics: MetricsSection = MetricsSection()

@@ -1,0 +1,121 @@
+"""One statement of a user on a cursor of its own: checked, read-only, and cut off at its limits.
+
+All of this blocks, so it runs in a thread; `interrupt` may be called from any other.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+from pydantic_core import to_json
+
+from schemas.errors import ChoirError, DeadlineExceeded, QueryFailed
+from schemas.queries import RowColumn, Rows, Sql
+from services.metrics.cells import plain
+from services.metrics.sandbox import FIELD, check, failed
+
+CHUNK_ROWS = 2_048
+BASE64_GROWTH = 4 / 3
+
+
+class StatementRun:
+    """One statement, for at most `max_rows` rows and `max_bytes` of reply."""
+
+    def __init__(self, cursor: DuckDBPyConnection, sql: Sql, max_rows: int, max_bytes: int) -> None:
+        self._cursor = cursor
+        self._sql = sql
+        self._max_rows = min(sql.max_rows, max_rows)
+        self._max_bytes = max_bytes
+
+    def interrupt(self) -> None:
+        """Cuts the statement off, if it runs at this moment."""
+        self._cursor.interrupt()
+
+    def rows(self) -> Rows:
+        """What the statement gives. Raises QueryRefused, QueryFailed or DeadlineExceeded."""
+        started_s = time.perf_counter()
+        try:
+            check(self._sql.statement, self._cursor)
+            self._cursor.execute("BEGIN TRANSACTION READ ONLY")
+            rows = self._in_arrow() if self._sql.format == "arrow" else self._in_json()
+        except duckdb.Error as error:
+            raise named(error) from error
+        finally:
+            self._cursor.close()
+        return rows.model_copy(update={"elapsed_ms": (time.perf_counter() - started_s) * 1000})
+
+    def _in_json(self) -> Rows:
+        self._cursor.execute(self._sql.statement, self._sql.parameters or None)
+        columns = _columns([column[:2] for column in self._cursor.description or []])
+        rows: list[tuple[Any, ...]] = []
+        room = self._max_bytes - sum(len(to_json(column)) + 1 for column in columns)
+        while chunk := self._cursor.fetchmany(CHUNK_ROWS):
+            for found in chunk:
+                row = tuple(plain(value) for value in found)
+                room -= len(to_json(row)) + 1
+                if room < 0 or len(rows) == self._max_rows:
+                    return Rows(columns=columns, rows=tuple(rows), row_count=len(rows), truncated=True)
+                rows.append(row)
+        return Rows(columns=columns, rows=tuple(rows), row_count=len(rows))
+
+    def _in_arrow(self) -> Rows:
+        relation = self._cursor.sql(self._sql.statement, params=self._sql.parameters or None)
+        columns = _columns(zip(relation.columns, relation.types, strict=True))
+        reader = relation.to_arrow_reader(CHUNK_ROWS)
+        batches: list[pa.RecordBatch] = []
+        count = size = 0
+        room = int(self._max_bytes / BASE64_GROWTH)
+        for batch in reader:
+            batches.append(batch)
+            count, size = count + batch.num_rows, size + batch.nbytes
+            if count > self._max_rows or size > room:
+                break
+        table = pa.Table.from_batches(batches, reader.schema)
+        stream, kept = fitting(table.slice(0, self._max_rows), room)
+        return Rows(
+            columns=columns,
+            arrow=base64.b64encode(stream).decode(),
+            row_count=kept,
+            truncated=kept < table.num_rows,
+        )
+
+
+def _columns(described: Iterable[Sequence[Any]]) -> tuple[RowColumn, ...]:
+    return tuple(RowColumn(name=str(name), type=str(sql_type)) for name, sql_type in described)
+
+
+def fitting(table: pa.Table, room: int) -> tuple[bytes, int]:
+    """As many rows from the front as an IPC stream of `room` bytes holds, and how many they are."""
+    while True:
+        stream = ipc_stream(table)
+        if len(stream) <= room or table.num_rows == 0:
+            return stream, table.num_rows
+        table = table.slice(0, min(table.num_rows - 1, int(table.num_rows * 0.9 * room / len(stream))))
+
+
+def ipc_stream(table: pa.Table) -> bytes:
+    """A table as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def named(error: duckdb.Error) -> ChoirError:
+    """An error of DuckDB as ours."""
+    match error:
+        case duckdb.InterruptException():
+            return DeadlineExceeded(f"{FIELD}: it was cut off at its time limit")
+        case duckdb.OutOfMemoryException():
+            return QueryFailed(
+                f"{FIELD}: it needs more memory than the event database has; narrow it down (a time range, "
+                "fewer groups), or raise memory_mb in section [metrics]",
+                field=FIELD,
+            )
+    return failed(error)
