@@ -116,12 +116,14 @@ class PipelinePlan(Message):
 
     `predicted_ms` is the time of a token of a single stream, hops included; `whole_ms` is what the fastest
     node that could hold the whole model would take, None if there is none. `wanted` is what was asked for,
-    for whoever plans anew.
+    for whoever plans anew. `since_epoch` is the first epoch with these layers, this file and this dtype (this
+    epoch, where it is None): what stages were sent before it means something else now.
     """
 
     model: Name
     number: Annotated[int, Field(ge=1, lt=2**63)]
     epoch: Annotated[int, Field(ge=1)]
+    since_epoch: Annotated[int, Field(ge=1)] | None = None
     sha256: Sha256
     architecture: str
     layers: Annotated[int, Field(ge=1)]

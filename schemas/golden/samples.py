@@ -235,6 +235,7 @@ PLAN = PipelinePlan(
     model="llama3.2:3b",
     number=7_204_113,
     epoch=3,
+    since_epoch=2,
     sha256="5d" * 32,
     architecture="llama",
     layers=4,
@@ -585,7 +586,9 @@ SAMPLES: dict[str, Message] = {
                 busy=1,
                 tokens_per_s=31.5,
                 state=WORKER_STATE,
-                problem=ErrorBody(code="worker_failed", message="mac-07: no answer at http://mac-07.local:1234"),
+                problem=ErrorBody(
+                    code="worker_failed", message="mac-07: no answer at http://mac-07.local:1234"
+                ),
             ),
         )
     ),
