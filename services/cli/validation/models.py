@@ -15,17 +15,21 @@ from services.cli.validation.finding import Finding, ok, warning, wrong
 from services.engine.gguf_check import check_model_file
 
 LLAMA_CPP = "llama_cpp"
+STAGE = "shard_stage"
 
 
 def check_models(settings: HostSettings) -> Iterator[Finding]:
-    """Every model of every agent, and llama.cpp if one needs it."""
-    if not settings.agents:
+    """Every model of every agent and stage, and llama.cpp if one needs it."""
+    if not settings.agents and not settings.stages:
         yield warning("agents", "none on this host", "add [[agents]] to choir.toml, if any should run here")
-    if any(agent.backend == "llama_cpp" for agent in settings.agents):
+    if settings.stages or any(agent.backend == "llama_cpp" for agent in settings.agents):
         yield _llama_cpp()
     for agent in settings.agents:
         for model in agent.models:
             yield _model(model.name, model.path, agent.backend)
+    for stage in settings.stages:
+        for offered in stage.models:
+            yield _model(offered.name, offered.path, STAGE)
 
 
 def _llama_cpp() -> Finding:
