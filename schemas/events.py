@@ -299,11 +299,13 @@ class StageStepped(Event):
 
 
 class FeedbackReceived(Event):
-    """A client has said what was right."""
+    """A client has said what was right: which agents were, and which strategies' decisions."""
 
     kind: Literal["feedback_received"] = "feedback_received"
     right: tuple[str, ...]
     wrong: tuple[str, ...]
+    strategies_right: tuple[str, ...] = ()
+    strategies_wrong: tuple[str, ...] = ()
 
 
 class MessageDied(Event):

@@ -721,7 +721,12 @@ SAMPLES: dict[str, Message] = {
         requests=(REQUEST,),
     ),
     "feedback_received": FeedbackReceived(
-        **AGGREGATOR, **REQUESTED, right=("llama3.2:3b",), wrong=("choir-bass",)
+        **AGGREGATOR,
+        **REQUESTED,
+        right=("llama3.2:3b",),
+        wrong=("choir-bass",),
+        strategies_right=("majority",),
+        strategies_wrong=("weighted",),
     ),
     "message_died": MessageDied(
         **AGENT,

@@ -34,7 +34,15 @@ class FeedbackHandler:
             return
         for agent in (*right, *wrong):
             await self._scores.record(agent, agent in right)
-        self._mesh.events.publish(FeedbackReceived, request_id=feedback.request_id, right=right, wrong=wrong)
+        strategies_right, strategies_wrong = judge(*verdicts(result, feedback.correct))
+        self._mesh.events.publish(
+            FeedbackReceived,
+            request_id=feedback.request_id,
+            right=right,
+            wrong=wrong,
+            strategies_right=strategies_right,
+            strategies_wrong=strategies_wrong,
+        )
         await caller.send(FeedbackCounted(request_id=feedback.request_id, right=right, wrong=wrong))
 
     async def _result(self, request_id: str) -> Result:
@@ -42,6 +50,12 @@ class FeedbackHandler:
         if stored is None:
             raise UnknownRequest(f"request_id: {request_id!r} has no result", field="request_id")
         return Result.model_validate_json(stored.data)
+
+
+def verdicts(result: Result, correct: str) -> tuple[dict[str, str | None], str]:
+    """What each strategy decided and the correct answer, normalised alike: see `readings`."""
+    decided = {decision.strategy: decision.answer for decision in result.decisions}
+    return decided, readings(result, correct)[1]
 
 
 def readings(result: Result, correct: str) -> tuple[dict[str, str | None], str]:
