@@ -25,7 +25,7 @@ def make_plan(
     """The plan of the next epoch, of the same number as `previous`. Where no speed is known its predictions
     are 0."""
     split, model = decision.split, fleet.model
-    return PipelinePlan(
+    plan = PipelinePlan(
         model=model.name,
         number=previous.number if previous else secrets.randbits(NUMBER_BITS) + 1,
         epoch=previous.epoch + 1 if previous else 1,
@@ -45,6 +45,18 @@ def make_plan(
         made_at_s=at_s,
         why=why,
     )
+    return plan.model_copy(update={"since_epoch": _since_epoch(plan, previous)})
+
+
+def _since_epoch(plan: PipelinePlan, previous: PipelinePlan | None) -> int | None:
+    """Since when the frames of the log mean what they mean now; None for from this epoch on."""
+    if previous is None or _meaning(plan) != _meaning(previous):
+        return None
+    return previous.since_epoch or previous.epoch
+
+
+def _meaning(plan: PipelinePlan) -> tuple[object, ...]:
+    return plan.sha256, plan.dtype, tuple(stage.end_layer for stage in plan.stages)
 
 
 def _stages(decision: Decision, *, measured: bool) -> tuple[StagePlan, ...]:

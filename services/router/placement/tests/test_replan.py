@@ -53,6 +53,15 @@ def test_a_new_plan_keeps_the_number_and_takes_the_next_epoch() -> None:
     assert same_work(first, planned(speeds(1.0, 1.0), first, stages=2))
 
 
+def test_a_log_is_of_use_for_as_long_as_the_cuts_stay() -> None:
+    first = planned(speeds(1.0, 1.0), stages=2)
+    slots = planned(speeds(1.0, 1.0), first, stages=2, slots=4)
+    again = planned(speeds(1.0, 1.0), slots, stages=2, slots=5)
+    assert (first.since_epoch, slots.since_epoch, again.since_epoch) == (None, 1, 1)
+    assert planned(speeds(1.0, 1.0), again, stages=2, dtype="f16").since_epoch is None
+    assert planned(speeds(1.0, 1.0, 1.0), again, stages=3).since_epoch is None
+
+
 def test_what_is_predicted_is_told_in_a_sentence() -> None:
     fleet, decision = decided(Shard(model=MODEL, stages=2), offers_of(MODEL, speeds(1.0, 1.0)), ())
     told = predicted(decision, measured=fleet.measured)
@@ -80,6 +89,7 @@ def test_another_instance_takes_the_same_layers_of_one_that_is_gone() -> None:
     assert where(new)[1][1:] == where(plan)[1][1:]
     assert new.stages[1].instance not in {s.instance for s in plan.stages}
     assert lost in remedy.why
+    assert new.since_epoch == plan.epoch
 
 
 def test_with_too_few_nodes_for_the_wanted_stages_fewer_are_made() -> None:
