@@ -1,0 +1,63 @@
+"""The way of one request as bars over time: who did what when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import altair as alt
+
+from analysis.charts.theme import CATEGORIES, EMPHASIS, MUTED
+
+KINDS = ("computes", "waits", "stores", "in vain")
+COLOURS = (CATEGORIES[2], CATEGORIES[4], CATEGORIES[5], EMPHASIS)
+KIND_OF = {
+    **dict.fromkeys(("admit", "load", "prompt", "generate", "agent", "decide", "stage"), "computes"),
+    **dict.fromkeys(("queue", "redelivery", "slot", "collect", "summarise"), "waits"),
+    **dict.fromkeys(("enqueue", "store"), "stores"),
+    **dict.fromkeys(("lost", "cancelled"), "in vain"),
+}
+"""What a piece is, by its `what` in `analysis/queries/waterfall.sql`; others are moments, and not drawn."""
+
+WIDTH = 760
+
+
+def request_timeline(pieces: Iterable[Mapping[str, Any]], title: str) -> alt.typing.ChartType:
+    """A bar for each piece; the fields are those of the pieces that `choir trace --json` prints.
+
+    Milliseconds count from the request's arrival at the router; a piece without an end is drawn to the end.
+    """
+    bars = [_bar(index, piece) for index, piece in enumerate(pieces) if piece["what"] in KIND_OF]
+    last = max((bar["ended_ms"] for bar in bars if bar["ended_ms"] is not None), default=0.0)
+    for bar in bars:
+        bar["ended_ms"] = last if bar["ended_ms"] is None else bar["ended_ms"]
+        bar["took"] = f"{bar['ended_ms'] - bar['started_ms']:.2f} ms"
+    base = alt.Chart(alt.InlineData(values=bars)).encode(
+        y=alt.Y("line:N", sort=[bar["line"] for bar in bars], title=None),
+        x=alt.X("started_ms:Q", title="milliseconds since the request came"),
+    )
+    drawn = base.mark_bar(height={"band": 0.72}).encode(
+        x2="ended_ms:Q",
+        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=list(KINDS), range=list(COLOURS))),
+        tooltip=["who:N", "label:N", "took:N", "detail:N"],
+    )
+    took = base.mark_text(align="left", dx=6, color=MUTED).encode(x="ended_ms:Q", text="took:N")
+    return alt.layer(drawn, took).properties(title=title, width=WIDTH, height=alt.Step(24))
+
+
+def _bar(index: int, piece: Mapping[str, Any]) -> dict[str, Any]:
+    who = piece["model"] or piece["service"]
+    if piece["delivery"] > 1:
+        who += f", delivery {piece['delivery']}"
+    if piece["round"] > 1:
+        who += f", round {piece['round']}"
+    return {
+        # A line each: the same service may do the same thing twice.
+        "line": f"{who}: {piece['label']}" + "\u200b" * index,
+        "who": who,
+        "label": piece["label"],
+        "kind": KIND_OF[piece["what"]],
+        "started_ms": piece["started_ms"],
+        "ended_ms": piece["ended_ms"],
+        "detail": piece["detail"] or "",
+    }

@@ -1,0 +1,48 @@
+"""`choir trace`: the waterfall of one request."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.terminal import console, print_json
+
+
+def trace(
+    request_id: Annotated[str, typer.Argument(help="The request; `choir ask --json` says its id.")],
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write the picture to a PNG file too.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+    ] = False,
+) -> None:
+    """Show where the time of one request went: each hop and computation as a bar, the gaps named."""
+    from services.cli.client import Choir
+    from services.cli.trace.document import document
+    from services.cli.trace.look_up import look_up
+    from services.cli.trace.pieces import Waterfall
+    from services.cli.trace.view import view
+
+    async def look() -> Waterfall:
+        async with Choir() as mesh:
+            return await look_up(mesh, request_id)
+
+    fall = asyncio.run(look())
+    if png is not None:
+        # The command line draws with the same charts as the report.
+        from analysis.charts.render import png_image, specification
+        from analysis.charts.request_timeline import request_timeline
+
+        shown = document(fall)
+        chart = request_timeline([piece.model_dump() for piece in shown.pieces], f"request {fall.request_id}")
+        png.parent.mkdir(parents=True, exist_ok=True)
+        png.write_bytes(png_image(specification(chart)))
+    if as_json:
+        print_json(document(fall))
+        return
+    out = console()
+    out.print(view(fall, out.width))

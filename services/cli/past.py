@@ -1,0 +1,18 @@
+"""The mesh's memory: what needs the metrics service says so at once where there is none."""
+
+from __future__ import annotations
+
+from schemas.errors import MeshUnreachable
+from services.cli.client import Choir
+
+METRICS = "metrics"
+NO_METRICS = (
+    "this mesh runs no metrics service, and nobody else knows the past; "
+    "give choir.toml a section [metrics], see services/metrics/README.md"
+)
+
+
+async def check_metrics(mesh: Choir) -> None:
+    """Raises MeshUnreachable unless a metrics service is live."""
+    if METRICS not in (await mesh.status()).services:
+        raise MeshUnreachable(NO_METRICS)
