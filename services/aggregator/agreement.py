@@ -40,6 +40,10 @@ class Agreement(Part):
         """This agreement and one more question that both answered."""
         return Agreement(agreed=self.agreed + same, both=self.both + 1)
 
+    def plus(self, other: Agreement) -> Agreement:
+        """This agreement and that on other questions."""
+        return Agreement(agreed=self.agreed + other.agreed, both=self.both + other.both)
+
     def beyond_chance(self, options: int) -> float:
         """`(K p - 1) / (K - 1)`, p the agreement rate: 1 if always, 0 as by chance, less below that.
 

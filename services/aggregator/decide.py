@@ -1,36 +1,55 @@
-"""From answers to decisions. Pure: every requested strategy sees the same ballots."""
+"""From ballots to decisions. Pure: every requested strategy sees the same ballots and the same history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from schemas.commands import Gather
-from schemas.replies import Answer, Decision
+from schemas.commands import AnswerKind
+from schemas.replies import Decision
 from services.aggregator import strategies
-from services.aggregator.history import AgentHistory
-from services.aggregator.normalise import normalise
+from services.aggregator.history import History, Unlabelled
 
 
-def ballots(gather: Gather, answers: Mapping[str, Answer]) -> list[strategies.Ballot]:
-    """The ballots of an ensemble, in the order of its members; an answer that is an error casts none."""
-    return [
-        strategies.Ballot(
-            agent=member,
-            text=answers[member].text,
-            answer=normalise(answers[member].text, gather.answer_kind, gather.choices),
-        )
-        for member in gather.members
-        if member in answers and answers[member].error is None
-    ]
+@dataclass(frozen=True)
+class Question:
+    """What is known of a question beside its answers.
+
+    `seed` decides ties and should come from what was asked; `options` is their number for a closed
+    question whose answers are read as letters, None for any other; `topic` what it is about.
+    """
+
+    seed: str
+    options: int | None = None
+    topic: str | None = None
+
+
+def options_of(kind: AnswerKind, choices: Sequence[str]) -> int | None:
+    """How many options a question has, if its answers are read as their letters."""
+    return len(choices) if len(choices) >= 2 and kind in ("auto", "choice") else None
 
 
 def decide(
-    gather: Gather, cast: Sequence[strategies.Ballot], histories: Mapping[str, AgentHistory]
+    names: Sequence[str], ballots: strategies.Ballots, question: Question, history: History
 ) -> tuple[Decision, ...]:
     """One decision for each strategy; ties fall alike whenever the same is asked with the same seed."""
-    context = strategies.StrategyContext(
-        seed=gather.fingerprint,
-        options=len(gather.choices) or None,
-        history=histories,
+    context = context_of(question, history, ballots)
+    return tuple(strategies.get(name)(ballots.first, context) for name in names)
+
+
+def context_of(
+    question: Question, history: History, ballots: strategies.Ballots | None = None
+) -> strategies.StrategyContext:
+    """What a strategy may know of this question: the history that fits it, and the other rounds."""
+    unlabelled = history.closed.get(question.options or 0) or Unlabelled()
+    return strategies.StrategyContext(
+        seed=question.seed,
+        options=question.options,
+        history=history.agents,
+        topic_history=history.topics.get(question.topic or "", {}),
+        agreement=unlabelled.agreement,
+        isp_history=unlabelled.isp,
+        confusions=unlabelled.confusions,
+        second_round=ballots.second_round if ballots else None,
+        samples=ballots.samples if ballots else (),
     )
-    return tuple(strategies.get(name)(cast, context) for name in gather.strategies)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
-from services.aggregator.history import NO_HISTORY, AgentHistory
+from services.aggregator.history import NO_HISTORY, AgentHistory, History
 from services.chassis.bucket_view import BucketView
 from services.chassis.logs import get_logger
 
@@ -27,7 +27,7 @@ class Scores:
         self._js = JetStreamContext(client, timeout=2.0)
         self._view = BucketView(client, subjects.SCORES_BUCKET, self._take, self._drop)
         self._buckets: dict[str, KeyValue] = {}
-        self.histories: dict[str, AgentHistory] = {}
+        self.history = History()
 
     async def start(self) -> None:
         """Returns when the histories of now are known."""
@@ -44,14 +44,14 @@ class Scores:
         if agent is None:
             return
         try:
-            self.histories[agent] = AgentHistory.from_bytes(data)
+            self.history.agents[agent] = AgentHistory.from_bytes(data)
         except ValidationError as error:
             log.warning("unreadable history", agent=agent, faults=error.error_count())
 
     def _drop(self, key: str) -> None:
         agent = subjects.agent_of_score(key)
         if agent is not None:
-            self.histories.pop(agent, None)
+            self.history.agents.pop(agent, None)
 
     async def claim(self, request_id: str) -> bool:
         """Whether this request's feedback has not been counted yet; from now on it has."""

@@ -6,14 +6,16 @@ import asyncio
 import time
 
 from schemas import subjects
-from schemas.commands import Gather
+from schemas.commands import Gather, Generate
 from schemas.errors import ChoirError, NoAnswers, Overloaded
-from schemas.events import DecisionMade
+from schemas.events import DecisionMade, GatherCompleted, GatherPulled, TaskQueued
 from schemas.replies import Answer, Decision, Result
+from services.aggregator.ballots import read_ballots
 from services.aggregator.collector import Collector
-from services.aggregator.decide import ballots, decide
+from services.aggregator.decide import Question, decide, options_of
 from services.aggregator.scores import Scores
 from services.chassis.delivery import Delivery, Retry
+from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
 from services.chassis.storage import OUTCOME_PATIENCE_S
 
@@ -40,13 +42,15 @@ class GatherWorker:
         """Brings an ensemble to its result, unless it has one."""
         if not delivery.fresh and await self._has_result(gather.request_id):
             return
+        started_ns = time.perf_counter_ns()
+        self._tell_pulled(gather, delivery)
         async with Collector.open(self._storage, gather.request_id, ROUND) as collector:
             if not delivery.fresh:
                 await collector.read(gather.members)
             await self._scatter(gather, collector)
             if not await self._collect(gather, collector):
                 return
-        await self._conclude(gather, collector.answers)
+        await self._conclude(gather, collector.answers, time.perf_counter_ns() - started_ns)
 
     async def _has_result(self, request_id: str) -> bool:
         result = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
@@ -56,19 +60,27 @@ class GatherWorker:
         """Asks every member that has not answered; asking twice under the same id is asking once."""
         commands = [gather.generate(m, ROUND) for m in gather.members if m not in collector.answers]
         try:
-            await asyncio.gather(
-                *(
-                    self._storage.enqueue(
-                        subjects.generate(command.priority, command.model, command.request_id),
-                        command.to_bytes(),
-                        message_id=command.task_id,
-                        patience_s=OUTCOME_PATIENCE_S,
-                    )
-                    for command in commands
-                )
-            )
+            await asyncio.gather(*(self._enqueue(command) for command in commands))
         except Overloaded as error:
             raise Retry(error, delay_s=error.retry_after_s or 1.0) from error
+
+    async def _enqueue(self, command: Generate) -> None:
+        started_ns = time.perf_counter_ns()
+        await self._storage.enqueue(
+            subjects.generate(command.priority, command.model, command.request_id),
+            command.to_bytes(),
+            message_id=command.task_id,
+            patience_s=OUTCOME_PATIENCE_S,
+        )
+        self._mesh.events.publish(
+            TaskQueued,
+            request_id=command.request_id,
+            task_id=command.task_id,
+            model=command.model,
+            round=command.round,
+            priority=command.priority,
+            store_duration_ns=time.perf_counter_ns() - started_ns,
+        )
 
     async def _collect(self, gather: Gather, collector: Collector) -> bool:
         """Waits for the answers; False if the request was cancelled meanwhile."""
@@ -87,32 +99,60 @@ class GatherWorker:
         task.result()
         return True
 
-    async def _conclude(self, gather: Gather, answers: dict[str, Answer]) -> None:
-        cast = ballots(gather, answers)
-        if not cast:
+    async def _conclude(self, gather: Gather, answers: dict[str, Answer], collect_ns: int) -> None:
+        started_ns = time.perf_counter_ns()
+        given = tuple(answers[member] for member in gather.members if member in answers)
+        ballots = read_ballots(given, gather.answer_kind, gather.choices)
+        if not ballots.first:
             raise NoAnswers(_why_no_answers(gather, answers))
-        decisions = decide(gather, cast, self._scores.histories)
+        options = options_of(gather.answer_kind, gather.choices)
+        question = Question(seed=gather.fingerprint, options=options, topic=gather.topic)
+        decisions = decide(gather.strategies, ballots, question, self._scores.history)
+        decided_ns = time.perf_counter_ns()
         missing = tuple(member for member in gather.members if member not in answers)
         result = Result(
             request_id=gather.request_id,
             fingerprint=gather.fingerprint,
             topology="ensemble",
             text=decisions[0].text,
-            answers=tuple(answers[member] for member in gather.members if member in answers),
+            answers=given,
             decisions=decisions,
             missing=missing,
             answer_kind=gather.answer_kind,
             choices=gather.choices,
+            topic=gather.topic,
             accepted_at_s=gather.accepted_at_s,
             completed_at_s=time.time(),
         )
-        stored = await self._storage.store_once(subjects.result(gather.request_id), result.to_bytes())
+        stored = await conclude(self._mesh, result)
+        stored_ns = time.perf_counter_ns()
         if missing:
             await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
-        for decision in decisions if stored else ():
-            self._announce(gather, decision, len(missing))
+        if not stored:
+            return
+        for decision in decisions:
+            self._tell_decided(gather, decision, len(missing))
+        self._mesh.events.publish(
+            GatherCompleted,
+            request_id=gather.request_id,
+            answered=len(answers),
+            missing=len(missing),
+            collect_duration_ns=collect_ns,
+            decide_duration_ns=decided_ns - started_ns,
+            store_duration_ns=stored_ns - decided_ns,
+        )
 
-    def _announce(self, gather: Gather, decision: Decision, missing: int) -> None:
+    def _tell_pulled(self, gather: Gather, delivery: Delivery) -> None:
+        self._mesh.events.publish(
+            GatherPulled,
+            request_id=gather.request_id,
+            members=gather.members,
+            delivery=delivery.count,
+            queue_duration_ns=delivery.queue_duration_ns(),
+            waiting=delivery.waiting,
+        )
+
+    def _tell_decided(self, gather: Gather, decision: Decision, missing: int) -> None:
         self._mesh.events.publish(
             DecisionMade,
             request_id=gather.request_id,
@@ -128,13 +168,13 @@ class GatherWorker:
     async def give_up(self, gather: Gather, error: ChoirError) -> None:
         """Stores an error as the request's result."""
         result = Result.failed(gather, error, time.time())
-        await self._storage.store_once(subjects.result(gather.request_id), result.to_bytes())
+        await conclude(self._mesh, result)
         await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
         result = Result.unreadable(request_id, error, time.time())
-        await self._storage.store_once(subjects.result(request_id), result.to_bytes())
+        await conclude(self._mesh, result)
 
 
 def _why_no_answers(gather: Gather, answers: dict[str, Answer]) -> str:

@@ -1,40 +1,75 @@
-"""The tables of strategies. A new one is a file here and a line below."""
+"""The table of strategies. A new one is a file here, a line below, and its line in `schemas/strategies.py`.
+
+Everything here is pure: ballots and what is known of agents in, a decision out. To decide kept answers again:
+
+    from services.aggregator.ballots import read_ballots
+    from services.aggregator.decide import Question, decide
+    from services.aggregator.history import History
+    from services.aggregator.learning import learn_answers, learn_label
+
+    ballots = read_ballots(answers, kind, choices)           # answers of all rounds, in the members' order
+    question = Question(seed="...", options=4, topic="capitals")
+    decisions = decide(names, ballots, question, history)    # predict first ...
+    learn_answers(history, ballots.first, question)          # ... update after: without labels,
+    learn_label(history, ballots.first, "B", question.topic) # and with what was right, normalised
+"""
 
 from __future__ import annotations
 
 from schemas.errors import UnknownStrategy
-from services.aggregator.strategies.ballot import Ballot, Strategy, StrategyContext
+from schemas.strategies import SPECS, STRATEGIES, Asks, StrategySpec, asked_for
+from services.aggregator.strategies.average import average
+from services.aggregator.strategies.ballot import Ballot, Ballots, Strategy, StrategyContext
 from services.aggregator.strategies.best_single import best_single
+from services.aggregator.strategies.concat import concat
+from services.aggregator.strategies.dawid_skene import dawid_skene
+from services.aggregator.strategies.debate import debate
 from services.aggregator.strategies.isp import isp
+from services.aggregator.strategies.isp_elicited import isp_elicited
 from services.aggregator.strategies.majority import majority
+from services.aggregator.strategies.ow_i import ow_i
 from services.aggregator.strategies.ow_l import ow_l
 from services.aggregator.strategies.topic import topic
 from services.aggregator.strategies.weighted import weighted
 
-__all__ = ["KNOWN", "OFFLINE", "TABLE", "Ballot", "Strategy", "StrategyContext", "get"]
+__all__ = [
+    "SPECS",
+    "STRATEGIES",
+    "TABLE",
+    "Asks",
+    "Ballot",
+    "Ballots",
+    "Strategy",
+    "StrategyContext",
+    "StrategySpec",
+    "asked_for",
+    "get",
+]
 
 TABLE: dict[str, Strategy] = {
     "majority": majority,
     "weighted": weighted,
-}
-
-OFFLINE: dict[str, Strategy] = {
-    "best_single": best_single,
-    "isp": isp,
-    "ow_l": ow_l,
     "topic": topic,
+    "isp": isp,
+    "isp_elicited": isp_elicited,
+    "ow_l": ow_l,
+    "ow_i": ow_i,
+    "dawid_skene": dawid_skene,
+    "debate": debate,
+    "average": average,
+    "best_single": best_single,
+    "concat": concat,
 }
-"""What re-aggregation of kept answers can use beside; a request cannot name them until the mesh keeps
-what they need: agreement, histories by topic, several samples of one agent."""
-
-KNOWN: tuple[str, ...] = tuple(TABLE)
+"""Every strategy by its name; what it has the agents asked and needs to know stands in `SPECS`."""
 
 
 def get(name: str) -> Strategy:
-    """The strategy of that name; UnknownStrategy, with the names that a request can use, if it has none."""
+    """The strategy of that name; UnknownStrategy, with the names that there are, if it has none."""
     try:
         return TABLE[name]
     except KeyError:
         raise UnknownStrategy(
-            f"there is no strategy {name!r}; known are: {', '.join(KNOWN)}", field="strategies", known=KNOWN
+            f"there is no strategy {name!r}; known are: {', '.join(TABLE)}",
+            field="strategies",
+            known=tuple(TABLE),
         ) from None

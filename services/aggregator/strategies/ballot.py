@@ -7,28 +7,50 @@ from dataclasses import dataclass, field
 
 from schemas.replies import Decision
 from services.aggregator.agreement import NEVER_MET, Agreement, Pair
-from services.aggregator.history import NO_HISTORY, AgentHistory
+from services.aggregator.history import NO_HISTORY, AgentHistory, Confusion
 
 FEWEST_OPTIONS = 2
 
 
 @dataclass(frozen=True)
 class Ballot:
-    """One agent's answer: its text, and what was read from it (None if nothing could be: it abstains)."""
+    """One agent's answer: its text, and what was read from it (None if nothing could be: it abstains).
+
+    `probabilities` is how probable the agent holds each option of a closed question, by its letter;
+    `predicted` the answer that it expects of most others. Both are there only where they were asked for.
+    """
 
     agent: str
     text: str
     answer: str | None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    predicted: str | None = None
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """All ballots of one question.
+
+    `first` has a ballot for each agent that answered, in the order of the members. `second_round` has
+    those who answered again, knowing the others' answers: None if nobody was asked to. `samples` are
+    further answers of one agent to the same question, without its first.
+    """
+
+    first: tuple[Ballot, ...]
+    second_round: tuple[Ballot, ...] | None = None
+    samples: tuple[Ballot, ...] = ()
 
 
 @dataclass(frozen=True)
 class StrategyContext:
-    """What a strategy may know beside the ballots.
+    """What a strategy may know beside the ballots of the first round.
 
-    `seed` decides ties; from the same request it must always be the same (its id will do), so that
-    any aggregator decides alike. `options` is the number of options of a closed question, None for
-    an open one. `history` has the agents of whom something is known, `topic_history` the same on this
-    question's topic alone. `agreement` has the pairs of agents that have answered the same questions.
+    `seed` decides ties; from the same request it must always be the same, so that any aggregator decides
+    alike. `options` is the number of options of a closed question, None for an open one. `history` has the
+    agents of whom something is known, `topic_history` the same on this question's topic alone. From
+    questions with as many options as this one, whatever was right: `agreement` has the pairs of agents that
+    have answered the same questions, `isp_history` how often each gave the answer that isp chose,
+    `confusions` what each is expected to have said for what. `second_round` and `samples`: see `Ballots`.
     """
 
     seed: str
@@ -36,6 +58,10 @@ class StrategyContext:
     history: Mapping[str, AgentHistory] = field(default_factory=dict)
     topic_history: Mapping[str, AgentHistory] = field(default_factory=dict)
     agreement: Mapping[Pair, Agreement] = field(default_factory=dict)
+    isp_history: Mapping[str, AgentHistory] = field(default_factory=dict)
+    confusions: Mapping[str, Confusion] = field(default_factory=dict)
+    second_round: Sequence[Ballot] | None = None
+    samples: Sequence[Ballot] = ()
 
     def history_of(self, agent: str) -> AgentHistory:
         """What is known of an agent; an empty history if nothing is."""
@@ -44,6 +70,10 @@ class StrategyContext:
     def topic_history_of(self, agent: str) -> AgentHistory:
         """What is known of an agent on this question's topic; an empty history if nothing is."""
         return self.topic_history.get(agent, NO_HISTORY)
+
+    def isp_history_of(self, agent: str) -> AgentHistory:
+        """How often an agent gave isp's answer; an empty history if it never did anything."""
+        return self.isp_history.get(agent, NO_HISTORY)
 
     def agreement_of(self, one: str, other: str) -> Agreement:
         """How two agents have agreed; an empty agreement if they never met."""
@@ -61,5 +91,7 @@ class StrategyContext:
 Strategy = Callable[[Sequence[Ballot], StrategyContext], Decision]
 """A strategy is a pure function: the same ballots and context always give the same decision.
 
-Ballots come in an order that does not depend on who answered first (that of the request's members).
+The ballots are those of the first round, in an order that does not depend on who answered first (that of
+the request's members). A strategy that wants more finds it in the context, and says in the decision's
+`note` what it did without.
 """

@@ -5,25 +5,48 @@ Self-consistency (Wang et al. 2022, arXiv:2203.11171) of one agent, chosen by it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from schemas.replies import Decision
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
-from services.aggregator.strategies.tally import tally
+from services.aggregator.strategies.tally import lot, tally
 from services.aggregator.strategies.weighted import smoothed_accuracy
+
+WITHOUT_HISTORY = "nobody knows yet which agent is best: decided as majority"
 
 
 def best_single(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
-    """The majority of the ballots of the agent with the greatest smoothed accuracy; only they are votes.
+    """The majority of the ballots of the best agent, its samples among them; only they are votes.
 
-    k samples of one agent are k ballots in its name. Among agents that are equally good the first in the
-    order of ballots is chosen, whatever it says: if it abstains on all its ballots nothing is decided.
-    Agents without any history are not chosen; if there is no other, all ballots vote and the decision
-    is the majority's.
+    k samples of one agent are k ballots in its name. If the best agent abstains on all of them nothing is
+    decided. If there is no history at all, all ballots vote and the decision is the majority's.
     """
-    options = context.options_for(ballots)
-    known = [ballot.agent for ballot in ballots if context.history_of(ballot.agent).asked]
-    if known:
-        best = max(known, key=lambda agent: smoothed_accuracy(context.history_of(agent), options))
-        ballots = [ballot for ballot in ballots if ballot.agent == best]
-    return tally("best_single", ballots, {ballot.agent: 1.0 for ballot in ballots}, context.seed)
+    agents = {ballot.agent for ballot in (*ballots, *context.samples)}
+    best = sampled(context.samples) or best_agent(agents, context, context.options_for(ballots))
+    if best is None:
+        return tally("best_single", ballots, _alike(ballots), context.seed, WITHOUT_HISTORY)
+    own = [ballot for ballot in (*ballots, *context.samples) if ballot.agent == best]
+    return tally("best_single", own, _alike(own), context.seed)
+
+
+def best_agent(agents: Collection[str], context: StrategyContext, options: int) -> str | None:
+    """The agent with the greatest smoothed accuracy; of equals one by lot, whatever their order.
+
+    Agents without any history are not chosen; None if there is no other.
+    """
+    known = {
+        agent: smoothed_accuracy(context.history_of(agent), options)
+        for agent in agents
+        if context.history_of(agent).asked
+    }
+    equals = [agent for agent, accuracy in known.items() if accuracy == max(known.values())]
+    return min(equals, key=lambda agent: lot(context.seed, agent), default=None)
+
+
+def sampled(samples: Sequence[Ballot]) -> str | None:
+    """Whose samples these are: who was the best when it was asked."""
+    return samples[0].agent if samples else None
+
+
+def _alike(ballots: Sequence[Ballot]) -> dict[str, float]:
+    return {ballot.agent: 1.0 for ballot in ballots}

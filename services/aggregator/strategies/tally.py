@@ -1,4 +1,4 @@
-"""Counting weighted votes: the part that all voting strategies share."""
+"""Counting votes and choosing among scores: the part that all strategies share."""
 
 from __future__ import annotations
 
@@ -12,55 +12,72 @@ from services.aggregator.strategies.ballot import Ballot
 _EQUAL_WITHIN = 1e-9
 
 
-def tally(strategy: str, ballots: Sequence[Ballot], weights: Mapping[str, float], seed: str) -> Decision:
+def tally(
+    strategy: str, ballots: Sequence[Ballot], weights: Mapping[str, float], seed: str, note: str | None = None
+) -> Decision:
     """The decision for the answer with the greatest sum of weights.
 
     `weights` has each agent that votes; a negative weight speaks against the agent's answer. The
-    shares are parts of all weight cast, `sum |w|`: the winner's score for `share`, its lead over
-    the next (over 0 where there is no other) for `margin`; neither is less than 0. Scores that are
-    equal but for rounding are a tie, which the seed decides, whatever the order of the ballots.
+    shares are parts of all weight cast, `sum |w|`.
     """
-    votes = tuple(
+    weighed = votes(ballots, weights)
+    cast = math.fsum(abs(vote.weight) for vote in weighed)
+    return choose(strategy, ballots, weighed, _scores(weighed), cast, seed, note)
+
+
+def votes(ballots: Sequence[Ballot], weights: Mapping[str, float]) -> tuple[Vote, ...]:
+    """The vote of each ballot; who abstains weighs nothing, and need not be in `weights`."""
+    return tuple(
         Vote(agent=b.agent, answer=b.answer, weight=0.0 if b.answer is None else weights[b.agent])
         for b in ballots
     )
-    scores = _scores(votes)
-    abstained = tuple(vote.agent for vote in votes if vote.answer is None)
-    if not scores:
-        return Decision(
-            strategy=strategy, share=0.0, margin=0.0, tie=False, votes=votes, scores={}, abstained=abstained
-        )
 
-    best = max(scores.values())
-    leaders = [answer for answer, score in scores.items() if _equal(score, best)]
-    winner = min(leaders, key=lambda answer: _lot(seed, answer))
-    next_best = max((score for answer, score in scores.items() if answer != winner), default=0.0)
-    cast = math.fsum(abs(vote.weight) for vote in votes)
+
+def choose(
+    strategy: str,
+    ballots: Sequence[Ballot],
+    cast_votes: tuple[Vote, ...],
+    scores: Mapping[str, float],
+    cast: float,
+    seed: str,
+    note: str | None = None,
+) -> Decision:
+    """The decision for the answer with the greatest score; none where there are no scores.
+
+    Of `cast`, all that there was to win, the winner's score is `share` and its lead over the next (over 0
+    where there is no other) `margin`; neither is less than 0. Scores that are equal but for rounding are a
+    tie, which the seed decides, whatever the order of the ballots.
+    """
+    ranked = dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
+    best = max(ranked.values(), default=0.0)
+    leaders = [answer for answer, score in ranked.items() if _equal(score, best)]
+    winner = min(leaders, key=lambda answer: lot(seed, answer), default=None)
+    next_best = max((score for answer, score in ranked.items() if answer != winner), default=0.0)
     return Decision(
         strategy=strategy,
         answer=winner,
-        text=_text_of(winner, ballots, weights),
-        share=_part(scores[winner], cast),
-        margin=0.0 if len(leaders) > 1 else _part(scores[winner] - next_best, cast),
+        text=None if winner is None else _text_of(winner, ballots, cast_votes),
+        share=0.0 if winner is None else _part(ranked[winner], cast),
+        margin=0.0 if winner is None or len(leaders) > 1 else _part(ranked[winner] - next_best, cast),
         tie=len(leaders) > 1,
-        votes=votes,
-        scores=scores,
-        abstained=abstained,
+        votes=cast_votes,
+        scores=ranked,
+        abstained=tuple(vote.agent for vote in cast_votes if vote.answer is None),
+        note=note,
     )
 
 
-def _scores(votes: Sequence[Vote]) -> dict[str, float]:
-    """The sum of weights of each answer, greatest first."""
-    answers = {vote.answer for vote in votes if vote.answer is not None}
-    sums = {a: math.fsum(vote.weight for vote in votes if vote.answer == a) for a in answers}
-    return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))
+def _scores(weighed: Sequence[Vote]) -> dict[str, float]:
+    """The sum of weights of each answer."""
+    answers = {vote.answer for vote in weighed if vote.answer is not None}
+    return {a: math.fsum(vote.weight for vote in weighed if vote.answer == a) for a in answers}
 
 
 def _equal(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=_EQUAL_WITHIN, abs_tol=_EQUAL_WITHIN)
 
 
-def _lot(seed: str, answer: str) -> bytes:
+def lot(seed: str, answer: str) -> bytes:
     """What an answer draws in a tie; the lowest wins."""
     return hashlib.sha256(f"{seed}\n{answer}".encode(errors="surrogatepass")).digest()
 
@@ -70,7 +87,12 @@ def _part(score: float, cast: float) -> float:
     return max(0.0, score / cast) if cast else 0.0
 
 
-def _text_of(answer: str, ballots: Sequence[Ballot], weights: Mapping[str, float]) -> str:
-    """The text of the weightiest agent that gave `answer`, the first of them if there are several."""
-    givers = (ballot for ballot in ballots if ballot.answer == answer)
-    return max(givers, key=lambda ballot: weights[ballot.agent]).text
+def _text_of(answer: str, ballots: Sequence[Ballot], cast_votes: Sequence[Vote]) -> str:
+    """The text of the weightiest vote for `answer`, the first of them if there are several; where nobody
+    gave that answer, the answer itself."""
+    givers = [
+        (vote.weight, ballot.text)
+        for vote, ballot in zip(cast_votes, ballots, strict=True)
+        if vote.answer == answer
+    ]
+    return max(givers, key=lambda giver: giver[0])[1] if givers else answer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.aggregator.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.best_single import best_single
+from services.aggregator.strategies.best_single import WITHOUT_HISTORY, best_single
 from services.aggregator.strategies.majority import majority
 
 HISTORY = {"x": AgentHistory(correct=9, asked=10), "y": AgentHistory(correct=6, asked=10)}
@@ -46,9 +46,30 @@ def test_one_lucky_answer_does_not_make_the_best_agent() -> None:
     assert best_single([Ballot("z", "", "B"), Ballot("x", "", "A")], lucky).answer == "A"
 
 
-def test_of_equally_good_agents_the_first_is_chosen() -> None:
-    equals = StrategyContext(seed="r", options=4, history={"x": HISTORY["x"], "y": HISTORY["x"]})
-    assert best_single([Ballot("y", "", "B"), Ballot("x", "", "A")], equals).answer == "B"
+def test_of_equally_good_agents_one_is_chosen_by_lot_whoever_stands_first() -> None:
+    chosen = set()
+    for seed in "abcdefgh":
+        equals = StrategyContext(seed=seed, options=4, history={"x": HISTORY["x"], "y": HISTORY["x"]})
+        ballots = [Ballot("y", "", "B"), Ballot("x", "", "A")]
+        assert best_single(ballots, equals).answer == best_single(ballots[::-1], equals).answer
+        chosen.add(best_single(ballots, equals).answer)
+    assert chosen == {"A", "B"}
+
+
+def test_samples_of_other_rounds_vote_with_the_agent_s_first_answer() -> None:
+    samples = (Ballot("x", "", "C"), Ballot("x", "", "C"))
+    context = StrategyContext(seed="r", options=4, history=HISTORY, samples=samples)
+
+    decision = best_single([Ballot("x", "", "A"), Ballot("y", "", "B")], context)
+
+    assert decision.answer == "C"
+    assert decision.share == pytest.approx(2 / 3)
+    assert [(vote.agent, vote.answer) for vote in decision.votes] == [("x", "A"), ("x", "C"), ("x", "C")]
+
+
+def test_whose_samples_there_are_was_the_best_when_it_was_asked() -> None:
+    context = StrategyContext(seed="r", options=4, history=HISTORY, samples=(Ballot("y", "", "B"),))
+    assert best_single([Ballot("x", "", "A")], context).answer == "B"
 
 
 def test_an_agent_without_a_history_is_not_chosen_even_over_one_below_chance() -> None:
@@ -61,6 +82,7 @@ def test_without_any_history_the_decision_is_the_majority_s(answers: list[str | 
     ballots = [Ballot(f"agent-{i}", "", answer) for i, answer in enumerate(answers)]
     context = StrategyContext(seed="r")
 
-    assert best_single(ballots, context).model_copy(update={"strategy": "majority"}) == majority(
-        ballots, context
-    )
+    decision = best_single(ballots, context)
+
+    assert decision.note == WITHOUT_HISTORY
+    assert decision.model_copy(update={"strategy": "majority", "note": None}) == majority(ballots, context)

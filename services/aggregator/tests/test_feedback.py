@@ -33,7 +33,7 @@ async def teach(client: Client, **feedback: Any) -> bytes:
 async def histories(client: Client) -> dict[str, AgentHistory]:
     scores = Scores(client)
     await scores.start()
-    return scores.histories
+    return scores.history.agents
 
 
 async def test_who_was_right_and_who_was_wrong_is_counted(connection: Client) -> None:

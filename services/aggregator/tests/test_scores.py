@@ -25,7 +25,7 @@ async def test_what_an_agent_did_is_counted(connection: Client) -> None:
     for right in (True, True, False):
         await scores.record("llama3.2:3b", right)
     expected = {"llama3.2:3b": AgentHistory(correct=2, asked=3)}
-    await eventually(lambda: scores.histories == expected)
+    await eventually(lambda: scores.history.agents == expected)
 
 
 async def test_another_aggregator_knows_the_same_at_once_and_after_a_restart(
@@ -35,9 +35,9 @@ async def test_another_aggregator_knows_the_same_at_once_and_after_a_restart(
     one, other = await open_scores(connection), await open_scores(other_connection)
     await one.record("alpha", True)
     expected = {"alpha": AgentHistory(correct=1, asked=1)}
-    await eventually(lambda: other.histories == expected)
+    await eventually(lambda: other.history.agents == expected)
     late = await open_scores(other_connection)
-    assert late.histories == expected
+    assert late.history.agents == expected
     await other_connection.close()
 
 
@@ -48,7 +48,7 @@ async def test_nothing_is_lost_when_many_count_at_the_same_moment(connection: Cl
         *(scores.record("alpha", right) for scores in (one, other) for right in (True, True, False))
     )
     expected = {"alpha": AgentHistory(correct=4, asked=6)}
-    await eventually(lambda: one.histories == expected and other.histories == expected)
+    await eventually(lambda: one.history.agents == expected and other.history.agents == expected)
     await other_connection.close()
 
 
@@ -58,7 +58,7 @@ async def test_a_request_can_be_claimed_once(connection: Client, mesh_url: str) 
     claims = await asyncio.gather(*(scores.claim("r1") for scores in (one, other) for _ in range(4)))
     assert sum(claims) == 1
     assert await one.claim("r2")
-    assert one.histories == {}  # a claim is no agent
+    assert one.history.agents == {}  # a claim is no agent
     await other_connection.close()
 
 
@@ -67,18 +67,18 @@ async def test_a_history_that_nobody_can_read_is_passed_over(connection: Client)
     await bucket.put(subjects.score_key("alpha"), b'{"correct": 7, "asked": 3}')
     await bucket.put(subjects.score_key("beta"), b'{"correct": 1, "asked": 3}')
     scores = await open_scores(connection)
-    assert scores.histories == {"beta": AgentHistory(correct=1, asked=3)}
+    assert scores.history.agents == {"beta": AgentHistory(correct=1, asked=3)}
 
 
 async def test_a_history_that_is_deleted_is_forgotten(connection: Client) -> None:
     scores = await open_scores(connection)
     await scores.record("alpha", True)
-    await eventually(lambda: "alpha" in scores.histories)
+    await eventually(lambda: "alpha" in scores.history.agents)
     bucket = await connection.jetstream().key_value(subjects.SCORES_BUCKET)
     await bucket.delete(subjects.score_key("alpha"))
-    await eventually(lambda: scores.histories == {})
+    await eventually(lambda: scores.history.agents == {})
     await scores.record("alpha", False)
-    await eventually(lambda: scores.histories == {"alpha": AgentHistory(correct=0, asked=1)})
+    await eventually(lambda: scores.history.agents == {"alpha": AgentHistory(correct=0, asked=1)})
 
 
 async def test_scores_are_started_before_they_are_used(connection: Client) -> None:

@@ -1,0 +1,33 @@
+"""The surprisingly popular vote (Prelec, Seung and McCoy 2017, Nature 541): more votes than were predicted.
+
+Every agent is asked two things: the question, and which answer most others will give. An answer that more
+agents give than were expected to is likely to be right even if few give it: those who know better also know
+what the others believe.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from schemas.replies import Decision
+from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.tally import choose, tally, votes
+
+WITHOUT_PREDICTIONS = "no agent has predicted what the others answer: decided as majority"
+
+
+def isp_elicited(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+    """The answer whose share of the votes exceeds its share of the predictions by most.
+
+    The scores are these differences times the number of votes; only answers that somebody gave can win. An
+    agent that predicts nothing that can be read still votes, and the other way round.
+    """
+    given = Counter(ballot.answer for ballot in ballots if ballot.answer is not None)
+    predicted = Counter(ballot.predicted for ballot in ballots if ballot.predicted is not None)
+    weights = {ballot.agent: 1.0 for ballot in ballots}
+    if not predicted:
+        return tally("isp_elicited", ballots, weights, context.seed, WITHOUT_PREDICTIONS)
+    voters, foretellers = given.total(), predicted.total()
+    scores = {answer: count - voters * predicted[answer] / foretellers for answer, count in given.items()}
+    return choose("isp_elicited", ballots, votes(ballots, weights), scores, float(voters), context.seed)

@@ -1,0 +1,43 @@
+"""Debate: the last answer of each counts, and what was done without one is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.aggregator.strategies import Ballot, StrategyContext
+from services.aggregator.strategies.debate import NO_SECOND_ROUND, UNANIMOUS, debate, unanimous
+
+FIRST = [Ballot("x", "18 x", "18"), Ballot("y", "17 y", "17"), Ballot("z", "18 z", "18")]
+
+
+def test_the_majority_of_the_second_round_decides() -> None:
+    second = [Ballot("z", "17 now", "17"), Ballot("x", "17 now", "17"), Ballot("y", "17 still", "17")]
+    decision = debate(FIRST, StrategyContext(seed="r", second_round=second))
+    assert (decision.answer, decision.text, decision.share, decision.note) == ("17", "17 now", 1.0, None)
+    assert [vote.agent for vote in decision.votes] == ["x", "y", "z"]
+
+
+def test_who_gives_no_second_answer_is_still_of_its_first_opinion() -> None:
+    decision = debate(FIRST, StrategyContext(seed="r", second_round=[Ballot("x", "17", "17")]))
+    assert decision.answer == "17"
+    assert decision.note == "no second answer of y, z: the first one counts"
+
+
+def test_a_second_answer_that_cannot_be_read_abstains() -> None:
+    decision = debate(FIRST, StrategyContext(seed="r", second_round=[Ballot("x", "hm", None)]))
+    assert decision.abstained == ("x",)
+    assert decision.tie is True
+
+
+@pytest.mark.parametrize("second", [None, []])
+def test_without_a_second_round_the_first_decides_and_that_is_said(second: list[Ballot] | None) -> None:
+    decision = debate(FIRST, StrategyContext(seed="r", second_round=second))
+    assert (decision.answer, decision.note) == ("18", NO_SECOND_ROUND)
+
+
+def test_a_unanimous_first_round_needs_no_second() -> None:
+    agreed = [Ballot("x", "", "18"), Ballot("y", "?", None), Ballot("z", "", "18")]
+    assert unanimous(agreed)
+    assert debate(agreed, StrategyContext(seed="r")).note == UNANIMOUS
+    assert not unanimous(FIRST)
+    assert unanimous([])

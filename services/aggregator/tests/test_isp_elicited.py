@@ -1,0 +1,45 @@
+"""The surprisingly popular vote: more votes than were predicted."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.aggregator.strategies import Ballot, StrategyContext
+from services.aggregator.strategies.isp_elicited import WITHOUT_PREDICTIONS, isp_elicited
+from services.aggregator.strategies.majority import majority
+
+CONTEXT = StrategyContext(seed="r", options=2)
+
+
+def cast(*votes: tuple[str | None, str | None]) -> list[Ballot]:
+    """Ballots as (answer, prediction)."""
+    return [Ballot(f"agent-{i}", "", answer, predicted=said) for i, (answer, said) in enumerate(votes)]
+
+
+def test_a_minority_that_is_larger_than_everybody_expects_is_right() -> None:
+    """Is Philadelphia the capital of Pennsylvania? Most say yes (A); who knows says no, and expects a yes."""
+    ballots = cast(*[("A", "A")] * 13, *[("B", "A")] * 7)
+
+    decision = isp_elicited(ballots, CONTEXT)
+
+    assert majority(ballots, CONTEXT).answer == "A"
+    assert decision.answer == "B"
+    assert decision.scores == pytest.approx({"A": 13 - 20, "B": 7})
+    assert decision.share == pytest.approx(7 / 20)
+    assert decision.margin == pytest.approx(14 / 20)
+
+
+def test_predictions_are_shares_of_those_that_could_be_read() -> None:
+    decision = isp_elicited(cast(("A", "A"), ("A", None), ("B", "A"), (None, "B")), CONTEXT)
+    assert decision.scores == pytest.approx({"A": 2 - 3 * 2 / 3, "B": 1 - 3 * 1 / 3})
+    assert decision.tie is True
+    assert decision.abstained == ("agent-3",)
+
+
+def test_an_answer_that_was_only_predicted_cannot_win() -> None:
+    assert set(isp_elicited(cast(("A", "B"), ("A", "B")), CONTEXT).scores) == {"A"}
+
+
+def test_without_predictions_the_majority_decides_and_that_is_said() -> None:
+    decision = isp_elicited(cast(("A", None), ("B", None), ("B", None)), CONTEXT)
+    assert (decision.answer, decision.note) == ("B", WITHOUT_PREDICTIONS)
