@@ -198,9 +198,10 @@ class TaskFirstToken(Event):
 class TaskCompleted(Event):
     """An agent's answer has been stored.
 
-    The time in the queue of commands is in `TaskPulled`; `timings.total_duration_ns` begins when the task was
-    taken. `slot_duration_ns` of it was spent waiting for a place in the backend's batch, and afterwards the
-    broker took `store_duration_ns`. `tokens_per_s` is generated tokens over the time of evaluation.
+    `queue_duration_ns` is as in `TaskPulled`; `timings.total_duration_ns` begins when the task was taken.
+    `slot_duration_ns` of it was spent waiting for a place in the backend's batch, and afterwards the broker
+    took `store_duration_ns`. `tokens_per_s` is generated tokens over the time of evaluation. `topology` is
+    the request's, unknown for a task that ended before anybody took it.
     """
 
     kind: Literal["task_completed"] = "task_completed"
@@ -215,6 +216,8 @@ class TaskCompleted(Event):
     tokens_per_s: float | None = None
     slot_duration_ns: Nanoseconds = 0
     store_duration_ns: Nanoseconds = 0
+    queue_duration_ns: Nanoseconds = 0
+    topology: Topology | None = None
 
 
 class TaskCancelled(Event):

@@ -672,6 +672,8 @@ SAMPLES: dict[str, Message] = {
         tokens_per_s=1.8,
         slot_duration_ns=12_000_000,
         store_duration_ns=500_000,
+        queue_duration_ns=3_000_000,
+        topology="ensemble",
     ),
     "task_cancelled": TaskCancelled(
         **AGENT, **TASK, model="llama3.2:3b", total_duration_ns=700_000_000, round=2

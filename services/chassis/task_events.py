@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from schemas.commands import Generate
 from schemas.events import TaskCancelled, TaskCompleted, TaskFirstToken, TaskPulled
-from schemas.replies import Answer
+from schemas.replies import Answer, Topology
 from services.chassis.delivery import Delivery
 from services.chassis.events import EventLog
 
@@ -73,8 +73,21 @@ def tell_completed(events: EventLog, answer: Answer, taken: Taken | None, store_
         tokens_per_s=answer.generated_tokens * NS / eval_ns if eval_ns else None,
         slot_duration_ns=max(0, timings.queue_duration_ns - taken.queue_ns) if taken else 0,
         store_duration_ns=store_ns,
+        queue_duration_ns=taken.queue_ns if taken else 0,
+        topology=topology_of(taken.command) if taken else None,
         error=answer.error,
     )
+
+
+def topology_of(command: Generate) -> Topology:
+    """How the request travels that a task is part of: its answer's next stop says so."""
+    match command.routing_slip:
+        case ():
+            return "single"
+        case ("aggregator", *_):
+            return "ensemble"
+        case _:
+            return "chain"
 
 
 def _tell_first_token(events: EventLog, answer: Answer, taken: Taken) -> None:
