@@ -23,12 +23,13 @@ from services.shard_stage.partition import Costs, chunk_tokens
 from services.shard_stage.tally import Tally
 
 MOST_RESUMPTIONS = 4
+KEPT_ARRIVALS = 128
 JOURNAL = 0
 """What is published to stage 0 is, besides, what a new stage 0 reads: starts, tokens, ends."""
 
 
 class FirstStage:
-    """Stage 0 of a pipeline; where that is all of it, the last stage too. Closed until the stages of the epoch
+    """Stage 0 of a pipeline; where that is all of it, the last stage too. Closed until all stages of an epoch
     are ready. What does not fit is dropped and counted in `drops`."""
 
     def __init__(self, kernel: Kernel, model: Model, pace: Pace, tally: Tally, hop_ms: float) -> None:
@@ -41,6 +42,7 @@ class FirstStage:
         self._seated: dict[int, Flow] = {}
         self._out: deque[Outgoing] = deque()
         self._open = False
+        self._arrivals_s: deque[float] = deque(maxlen=KEPT_ARRIVALS)
         self.drops: Counter[str] = Counter()
         self.lost = False
 
@@ -48,6 +50,23 @@ class FirstStage:
     def live(self) -> tuple[Flow, ...]:
         """The sequences that have begun."""
         return tuple(self._seated.values())
+
+    @property
+    def last_token_s(self) -> float:
+        """When a token came last, by time.monotonic(); 0 before the first."""
+        return self._arrivals_s[-1] if self._arrivals_s else 0.0
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """The rate at which the last tokens came; None before there are enough."""
+        if len(self._arrivals_s) < 2 or self._arrivals_s[-1] <= self._arrivals_s[0]:
+            return None
+        return (len(self._arrivals_s) - 1) / (self._arrivals_s[-1] - self._arrivals_s[0])
+
+    @property
+    def waits_for_tokens(self) -> bool:
+        """Whether some sequence has nothing more to send and waits for its next token."""
+        return any(not flow.due for flow in self.live)
 
     @property
     def has_work(self) -> bool:
@@ -127,6 +146,7 @@ class FirstStage:
 
     def _take_token(self, token: Token) -> None:
         flow = self._seated.get(token.sequence)
+        self._arrivals_s.append(time.monotonic())
         if flow is None:
             self.drops["sequence"] += 1
         elif token.outcome is Outcome.FAILED:
@@ -198,7 +218,7 @@ class FirstStage:
         return Piece(flow.id, flow.slot, position, inputs, wants_token=not flow.due)
 
     def _announced(self, flow: Flow) -> list[Outgoing]:
-        """The start of a sequence, before its first frame in an epoch: for the next stage, and the journal."""
+        """A sequence's start, before its first frame in an epoch: for the next stage and for the journal."""
         if flow.started:
             return []
         flow.started = True

@@ -57,6 +57,11 @@ class LaterStage:
         for seat in self._seats:
             seat.pieces.clear()
 
+    @property
+    def seats(self) -> Seats:
+        """The sequences that this stage knows; for the replay of a log."""
+        return self._seats
+
     def take(self, item: Item) -> None:
         """Takes what has arrived."""
         match item:
@@ -155,12 +160,12 @@ class LaterStage:
         """The pieces of a step, and how many of them are single tokens of sequences that speak."""
         speaking = [seat for seat in self._seats if seat.speaks]
         group = self._pace.best(len(speaking)) if speaking else 0
-        pieces = [_consume(seat, 1) for seat in islice(speaking, group)]
+        pieces = [consume(seat, 1) for seat in islice(speaking, group)]
         room = PROMPT_TOKENS_BESIDE_SPEAKERS if speaking else BATCH_TOKENS
         room = min(room, BATCH_TOKENS - len(pieces))
         for seat in self._seats:
             if room > 0 and seat.pieces and not seat.speaks and seat not in speaking:
-                pieces.append(_consume(seat, room))
+                pieces.append(consume(seat, room))
                 room -= len(pieces[-1].inputs)
         return pieces, group
 
@@ -190,8 +195,8 @@ def for_stage(item: Start | Frame, stage: int) -> Start | Frame:
     )
 
 
-def _consume(seat: Seat, room: int) -> Piece:
-    """Up to `room` waiting tokens of a sequence, as one piece; they count as evaluated."""
+def consume(seat: Seat, room: int) -> Piece:
+    """Up to `room` waiting tokens of a sequence, as one piece; from now on they count as evaluated."""
     taken: list[Hidden] = []
     wants = False
     position = seat.cells

@@ -3,40 +3,105 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import psutil
+from nats.aio.msg import Msg
+from pydantic import ValidationError
 
-from schemas.errors import ChoirError, ErrorBody
-from schemas.pipelines import StageOffer
+from schemas import subjects
+from schemas.errors import ChoirError, ErrorBody, ModelUnusable
+from schemas.pipelines import PipelinePlan, StageOffer
+from schemas.stages import StageBeat
+from services.chassis.connection import connection_options
 from services.chassis.lease import Load
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
 from services.engine.engine import usable_cores
 from services.shard_stage.hop import measured_hop_ms
+from services.shard_stage.inference import failure_of
 from services.shard_stage.offer import Source, open_source
+from services.shard_stage.plan_book import PlanBook
+from services.shard_stage.post import Assignment, Inheritance, Post
+from services.shard_stage.pulse import BEAT_INTERVAL_S, Pulse
 from services.shard_stage.settings import StageModelSection, StageSettings
 from services.shard_stage.slices import SliceCache
 
+TICK_S = 0.1
+
 log = get_logger("shard_stage")
+
+
+@dataclass
+class Pipeline:
+    """What is known of one pipeline: its plan, who of it is alive, and what stage 0 says of its sequences."""
+
+    pulse: Pulse
+    inheritance: Inheritance = field(default_factory=Inheritance)
+
+    @property
+    def plan(self) -> PipelinePlan:
+        """The plan as of now."""
+        return self.pulse.plan
+
+    def stage_of(self, instance: str) -> int | None:
+        """The stage that an instance holds in it."""
+        names = [stage.instance for stage in self.plan.stages]
+        return names.index(instance) if instance in names else None
 
 
 class ShardStage:
     """Holds one stage of a pipeline, or stands by for one. What it cannot use is said in its lease."""
 
     def __init__(self, settings: StageSettings) -> None:
+        self._settings = settings
         self._section = settings.stage
         self._threads = self._section.threads or usable_cores()
         self._memory_bytes = self._section.memory_bytes or psutil.virtual_memory().available
         self._slices = SliceCache(self._section.cache_folder)
         self._sources: dict[str, Source] = {}
+        self._pipelines: dict[str, Pipeline] = {}
         self._problem: ErrorBody | None = None
+        self._failure: ErrorBody | None = None
         self._hop_ms = 0.0
+        self._post: Post | None = None
+        self._refused: tuple[str, int] | None = None
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    # --- life ---------------------------------------------------------------------------
 
     async def start(self, mesh: Mesh) -> None:
-        """Measures what it has to offer."""
+        """Measures what it has to offer, and takes the place that a plan has for it."""
+        self._mesh = mesh
         for model in self._section.models:
             await self._open(model)
         self._hop_ms = await measured_hop_ms(mesh.client)
+        self._book = PlanBook(mesh.client, mesh.identity, self._on_plan)
+        await mesh.client.subscribe(subjects.ALL_STAGE_SIGNALS, cb=self._on_beat)
+        await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
+        mesh.connection.on_disconnect(self._disconnected)
+        mesh.connection.on_reconnect(self._reconnected)
+        await self._book.start()
+        await self._renew_own_places()
+        self._tasks = [
+            asyncio.create_task(self._keep_place(), name="place"),
+            asyncio.create_task(self._keep_time(), name="time"),
+        ]
+
+    async def stop(self) -> None:
+        """Finishes what is in work, and gives up what it holds."""
+        self._draining = True
+        for task in self._tasks[:1]:
+            task.cancel()
+        if self._post is not None:
+            await self._post.stop(drain=True)
+        for task in self._tasks:
+            task.cancel()
 
     async def _open(self, model: StageModelSection) -> None:
         try:
@@ -47,14 +112,203 @@ class ShardStage:
         else:
             self._sources[model.name] = source
 
-    async def stop(self) -> None:
-        """Gives up what it holds."""
+    async def _renew_own_places(self) -> None:
+        """Plans of now that name this instance mean a process that is gone: the stages begin anew."""
+        for pipeline in list(self._pipelines.values()):
+            if pipeline.stage_of(self._mesh.identity.instance) is not None:
+                await self._book.begin_anew(pipeline.plan, "a stage was started again")
+
+    # --- plans --------------------------------------------------------------------------
+
+    def _on_plan(self, model: str, plan: PipelinePlan | None) -> None:
+        if model not in self._sources:
+            return
+        known = self._pipelines.get(model)
+        if plan is None:
+            self._pipelines.pop(model, None)
+        elif known is None or known.plan.number != plan.number:
+            self._pipelines[model] = Pipeline(Pulse(plan, time.monotonic()))
+        elif plan.epoch > known.plan.epoch:
+            known.pulse.follow(plan, time.monotonic())
+        if self._refused is not None and self._refused[0] == model:
+            self._failure = None
+        self._changed.set()
+
+    def _assignment(self) -> Assignment | None:
+        """The place that this instance ought to hold. If several plans name it, the one it holds, or the
+        first."""
+        found = [
+            Assignment(pipeline.plan, stage)
+            for pipeline in self._pipelines.values()
+            if (stage := pipeline.stage_of(self._mesh.identity.instance)) is not None
+        ]
+        held = self._post.plan.model if self._post is not None else None
+        found.sort(key=lambda assignment: (assignment.plan.model != held, assignment.plan.model))
+        wanted = found[0] if found else None
+        if wanted is not None and self._refused == (wanted.plan.model, wanted.plan.epoch):
+            return None
+        return wanted
+
+    async def _keep_place(self) -> None:
+        """Holds what the plans say, as they change."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            wanted = self._assignment()
+            post = self._post
+            if post is not None and (wanted is None or not post.assignment.same_place(wanted)):
+                log.warning("steps down", model=post.plan.model, stage=post.assignment.stage)
+                self._post = None
+                self._mesh.changed()
+                await post.stop()
+            if wanted is not None and self._post is not None:
+                self._post.follow(wanted)
+            elif wanted is not None:
+                await self._take_place(wanted)
+            elif self._post is None:
+                await self._prepare()
+
+    async def _take_place(self, wanted: Assignment) -> None:
+        source = self._sources[wanted.plan.model]
+        self._post = post = Post(
+            self._mesh,
+            wanted,
+            source,
+            self._slices,
+            self._book,
+            threads=self._threads,
+            hop_ms=self._hop_ms,
+            connection_options=lambda events: connection_options(
+                self._settings.mesh, self._mesh.identity, events
+            ),
+            on_failure=self._on_failure,
+        )
+        try:
+            _check_source(source, wanted.plan)
+            await post.start(self._pipelines[wanted.plan.model].inheritance)
+        except ChoirError as error:
+            await self._fail(post, error)
+        else:
+            log.info("holds a stage", model=wanted.plan.model, stage=wanted.stage, layers=str(wanted.layers))
+            self._failure = None
+        self._changed.set()
+
+    async def _prepare(self) -> None:
+        """A standby has the slices of every plan on its disk."""
+        for model, pipeline in list(self._pipelines.items()):
+            source = self._sources[model]
+            if source.shardable.sha256 != pipeline.plan.sha256:
+                continue
+            for spec in pipeline.plan.stages:
+                layers = range(spec.first_layer, spec.end_layer)
+                with contextlib.suppress(ChoirError):
+                    await asyncio.to_thread(
+                        self._slices.slice_of, source.path, source.shardable.sha256, layers
+                    )
+
+    # --- failures -----------------------------------------------------------------------
+
+    def _on_failure(self, error: BaseException) -> None:
+        if self._post is not None and not self._draining:
+            task = asyncio.create_task(self._fail(self._post, failure_of(error)), name="failed stage")
+            self._tasks.append(task)
+
+    async def _fail(self, post: Post, error: ChoirError) -> None:
+        """This instance cannot hold its place: it says why, and falls silent there, so that another comes."""
+        log.error("a stage failed", model=post.plan.model, stage=post.assignment.stage, why=error.message)
+        self._failure = error.body()
+        self._refused = (post.plan.model, post.plan.epoch)
+        if self._post is post:
+            self._post = None
+        self._mesh.changed()
+        await post.stop()
+
+    def _disconnected(self) -> None:
+        if self._post is not None:
+            self._post.suspect()
+
+    async def _reconnected(self) -> None:
+        """Beats and changes of plans were missed."""
+        now_s = time.monotonic()
+        for pipeline in self._pipelines.values():
+            pipeline.pulse.excuse(now_s)
+        await self._book.reload()
+        if self._post is not None:
+            await self._post.resume()
+
+    # --- time ---------------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        """Beats, and takes places over that have fallen silent."""
+        beat_at_s = 0.0
+        while True:
+            now_s = time.monotonic()
+            post = self._post
+            if post is not None:
+                post.watch()
+                if now_s >= beat_at_s:
+                    beat_at_s = now_s + BEAT_INTERVAL_S
+                    await post.beat()
+            for pipeline, stage in self._silent(now_s):
+                if self._post is None and not self._draining and self._could_hold(pipeline.plan, stage):
+                    await self._book.take_over(pipeline.plan, stage)
+            await asyncio.sleep(TICK_S)
+
+    def _silent(self, now_s: float) -> Iterator[tuple[Pipeline, int]]:
+        for pipeline in list(self._pipelines.values()):
+            silent = pipeline.pulse.silent(now_s)
+            if silent and pipeline.stage_of(self._mesh.identity.instance) is None:
+                yield pipeline, silent[0]
+
+    def _could_hold(self, plan: PipelinePlan, stage: int) -> bool:
+        source = self._sources[plan.model].shardable
+        spec = plan.stages[stage]
+        layers = range(spec.first_layer, spec.end_layer)
+        weights = sum(source.layer_bytes[layer] for layer in layers if layer < source.layers)
+        cells = source.cell_bytes * len(layers) * plan.slots * plan.context_tokens
+        ends = source.first_bytes * (stage == 0) + source.last_bytes * (stage == len(plan.stages) - 1)
+        return source.sha256 == plan.sha256 and weights + cells + ends <= self._memory_bytes
+
+    # --- what is heard ------------------------------------------------------------------
+
+    async def _on_beat(self, msg: Msg) -> None:
+        pipeline = self._pipeline_of(msg.subject)
+        if pipeline is None:
+            return
+        try:
+            beat = StageBeat.model_validate_json(msg.data)
+        except ValidationError:
+            log.warning("a beat cannot be read", subject=msg.subject)
+            return
+        pipeline.pulse.heard(beat.stage, beat.instance, time.monotonic())
+        if beat.stage == 0 and beat.epoch == pipeline.plan.epoch:
+            since_s = beat.oldest_began_at_s or time.time()
+            pipeline.inheritance = Inheritance(frozenset(beat.live), since_s)
+        if self._post is not None and self._post.plan.number == beat.pipeline:
+            self._post.hear(beat)
+
+    def _pipeline_of(self, subject: str) -> Pipeline | None:
+        for pipeline in self._pipelines.values():
+            if subject == subjects.stage_signal(pipeline.plan.number):
+                return pipeline
+        return None
+
+    async def _on_cancel(self, msg: Msg) -> None:
+        if self._post is not None:
+            self._post.cancel(msg.subject.rsplit(".", 1)[-1])
+
+    # --- the lease ----------------------------------------------------------------------
 
     def load(self) -> Load:
-        """Broken only if not a single model can be offered."""
+        """Broken if not a single model can be offered, or the place that it was given cannot be held."""
+        served = self._post.served() if self._post is not None else None
+        problem = self._failure or (self._problem if not self._sources else None)
         return Load(
-            state="ready" if self._sources else "broken",
-            problem=None if self._sources else self._problem,
+            state="ready" if problem is None else "broken",
+            slots=served.slots if served is not None else 0,
+            busy=served.busy if served is not None else 0,
+            models=(served,) if served is not None else (),
+            problem=problem,
             stage=self._offer(),
         )
 
@@ -64,4 +318,16 @@ class ShardStage:
             memory_bytes=self._memory_bytes,
             threads=self._threads,
             hop_ms=self._hop_ms,
+            held=self._post.held() if self._post is not None else None,
+        )
+
+
+def _check_source(source: Source, plan: PipelinePlan) -> None:
+    """Raises ModelUnusable where the plan is for another file than the one that is here."""
+    here = source.shardable
+    if (here.sha256, here.architecture, here.layers) != (plan.sha256, plan.architecture, plan.layers):
+        raise ModelUnusable(
+            f"the plan of {plan.model} is for another file: SHA-256 {plan.sha256}, {plan.architecture} with "
+            f"{plan.layers} layers; here are {here.sha256}, {here.architecture} with {here.layers}",
+            field="sha256",
         )

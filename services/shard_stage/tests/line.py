@@ -14,7 +14,7 @@ from schemas.stage_wire import pack, unpack
 from services.engine import Finished, Generation
 from services.engine.cuts import even_layers
 from services.engine.gguf_check import check_model_file
-from services.engine.model import Model, Weights
+from services.engine.model import Model, Tokens, Weights
 from services.engine.slicing import slice_file
 from services.engine.stage_context import StageContext
 from services.engine.templates import ChatTemplate
@@ -102,7 +102,8 @@ class Line:
     def next_epoch(self) -> None:
         """Everybody learns of a plan with the next epoch; what was on its way arrives late."""
         self.plan = self.plan.model_copy(update={"epoch": self.plan.epoch + 1})
-        for stage in (self.first, *self.later.values()):
+        self.first.begin_epoch(self.plan)
+        for stage in self.later.values():
             stage.begin_epoch(self.plan)
 
     def open(self) -> None:
@@ -129,7 +130,7 @@ class Line:
         self.first.submit(flow)
         return flow
 
-    def prompt_of(self, command: Generate) -> object:
+    def prompt_of(self, command: Generate) -> Tokens:
         source = self.model.header.text("tokenizer.chat_template")
         template = ChatTemplate(source, bos_text=self.model.bos_text, eos_text=self.model.eos_text)
         return self.model.tokenize(template.render(command.messages))

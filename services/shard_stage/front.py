@@ -1,0 +1,171 @@
+"""Where requests enter a pipeline: prompts become sequences of stage 0, and sequences become answers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import asdict, dataclass
+
+from schemas.commands import ChatMessage, Generate
+from schemas.errors import ChoirError, ContextExceeded, NotReady
+from schemas.replies import TokenCount
+from schemas.sampling import Sampling
+from services.chassis.delivery import Retry
+from services.chassis.generate_worker import Generated, OnText
+from services.engine import Finished, Generation, TokenEvent
+from services.engine.model import Model, Tokens
+from services.engine.templates import ChatTemplate
+from services.shard_stage.first_stage import FirstStage
+from services.shard_stage.flow import Flow, new_flow
+from services.shard_stage.inference import InferenceThread
+from services.shard_stage.journal import Left
+
+SEQUENCE_BITS = 63
+RETRY_DELAY_S = 0.5
+
+
+class Displaced(NotReady):
+    """Raised when another instance has become stage 0: it goes on with the sequence."""
+
+
+@dataclass
+class Entry:
+    """A sequence in work, and the events that its listener has not seen."""
+
+    flow: Flow
+    events: asyncio.Queue[TokenEvent | Finished]
+    generation: Generation
+
+
+class Front:
+    """The door of stage 0, on the service's loop. Sequences run on the inference thread."""
+
+    def __init__(self, thread: InferenceThread, stage: FirstStage, model: Model, context_tokens: int) -> None:
+        self._thread = thread
+        self._stage = stage
+        self._model = model
+        self._context_tokens = context_tokens
+        source = model.header.text("tokenizer.chat_template")
+        self._template = ChatTemplate(source, bos_text=model.bos_text, eos_text=model.eos_text)
+        self._adopted: dict[str, Entry] = {}
+
+    def count(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+        """How long a prompt is."""
+        tokens = self._model.tokenize(self._template.render(messages))
+        return TokenCount(prompt_tokens=len(tokens), context_tokens=self._context_tokens)
+
+    async def generate(self, command: Generate, on_text: OnText | None) -> Generated:
+        """Generates a command's text, from the beginning or from where another stage 0 has left it. A
+        cancelled call ends the sequence. Raises Retry where this instance has to hand it on."""
+        entry = self._adopted.pop(command.task_id, None) or self._begin(command)
+        try:
+            while isinstance(event := await entry.events.get(), TokenEvent):
+                if on_text is not None and event.text:
+                    await on_text(event.text)
+        finally:
+            entry.generation.cancel()
+        if isinstance(event.error, Displaced):
+            raise Retry(event.error, RETRY_DELAY_S)
+        return _generated(event)
+
+    def adopt(self, left: Left) -> Flow | None:
+        """Takes up a sequence that another stage 0 has left; what it said is said again to the listener.
+        None if it had come to its end, or is none of this model's."""
+        command = left.start.command
+        if command is None or command.task_id in self._adopted:
+            return None
+        try:
+            entry = self._entry(command, left.id)
+        except ChoirError:
+            return None  # it has an outcome as soon as its command is delivered again
+        flow = entry.flow
+        if flow.prompt_tokens != left.start.prompt_tokens:
+            return None
+        flow.resumed = left.start.resumed
+        flow.text.admit(0)
+        self._adopted[command.task_id] = entry
+        for token in left.generated:
+            if flow.say(self._model, token, self._context_tokens) == "finished":
+                return None
+        return flow
+
+    def displace(self) -> None:
+        """Hands everything that is in work on: this instance is stage 0 no more."""
+
+        def end() -> None:
+            for flow in self._stage.close():
+                error = Displaced("another instance is the first stage of this pipeline now")
+                flow.text.finish("error", error=error)
+
+        if self._thread.alive:
+            self._thread.post(end)
+        else:
+            end()
+
+    def tokens_per_s(self) -> float | None:
+        """What was generated a second, over all sequences, while there were any; None before the first."""
+        return self._stage.tokens_per_s
+
+    def discard(self, command: Generate) -> None:
+        """Ends an adopted sequence that nobody listens to: its task was done already."""
+        entry = self._adopted.pop(command.task_id, None)
+        if entry is not None:
+            entry.generation.cancel()
+
+    def _begin(self, command: Generate) -> Entry:
+        entry = self._entry(command, secrets.randbits(SEQUENCE_BITS))
+        self._thread.post(lambda: self._stage.submit(entry.flow))
+        return entry
+
+    def _entry(self, command: Generate, number: int) -> Entry:
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[TokenEvent | Finished] = asyncio.Queue()
+
+        def pass_on(event: TokenEvent | Finished) -> None:
+            if command.stream or isinstance(event, Finished):
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        generation = Generation(lambda: self._thread.post(lambda: self._stage.cancel(number)))
+        prompt = self._prompt(command)
+        flow = new_flow(number, command, prompt, self._model, generation, pass_on)
+        return Entry(flow, events, generation)
+
+    def _prompt(self, command: Generate) -> Tokens:
+        tokens = self._model.tokenize(self._template.render(command.messages))
+        if len(tokens) >= self._context_tokens:
+            raise ContextExceeded(
+                f"the prompt has {len(tokens)} tokens; the context of {command.model} holds "
+                f"{self._context_tokens}",
+                field="prompt",
+            )
+        return tokens
+
+
+@dataclass(frozen=True)
+class OneCommand:
+    """What generates the text of one command, for the worker that answers it."""
+
+    front: Front
+    command: Generate
+
+    async def generate(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        """The command's text."""
+        return await self.front.generate(self.command, on_text)
+
+
+def _generated(finished: Finished) -> Generated:
+    if finished.error is not None:
+        raise finished.error
+    return Generated(
+        text=finished.text,
+        finish_reason=finished.finish_reason,
+        prompt_tokens=finished.prompt_tokens,
+        generated_tokens=finished.generated_tokens,
+        queue_ns=finished.queue_ns,
+        prompt_eval_ns=finished.prompt_eval_ns,
+        eval_ns=finished.eval_ns,
+        first_token_ns=finished.first_token_ns,
+        logprobs=tuple(asdict(logprob) for logprob in finished.logprobs),
+    )

@@ -1,0 +1,59 @@
+"""What a new stage 0 reads of the sequences that its predecessor left: starts, tokens and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from schemas.activations import Frame
+from schemas.stage_wire import Item, Outcome, Start, Token
+from schemas.stages import SequenceStart
+
+
+@dataclass
+class Left:
+    """A sequence that has begun and not ended, with its tokens by position."""
+
+    id: int
+    start: SequenceStart
+    tokens: dict[int, Token] = field(default_factory=dict)
+
+    @property
+    def generated(self) -> list[Token]:
+        """The tokens after the prompt, as far as none is missing."""
+        found: list[Token] = []
+        while (token := self.tokens.get(self.start.prompt_tokens + len(found))) is not None:
+            found.append(token)
+        return found
+
+
+class Journal:
+    """Takes what was published to stage 0, of any epochs, in its order."""
+
+    def __init__(self, pipeline: int) -> None:
+        self._pipeline = pipeline
+        self._left: dict[int, Left] = {}
+
+    def take(self, item: Item) -> None:
+        """Takes the next item."""
+        match item:
+            case Start() if item.pipeline == self._pipeline:
+                self._begin(item)
+            case Token() if item.outcome is Outcome.TOKEN and item.sequence in self._left:
+                self._left[item.sequence].tokens.setdefault(item.position, item)
+            case Frame() if item.count == 0:
+                self._left.pop(item.sequence, None)
+
+    def _begin(self, start: Start) -> None:
+        try:
+            body = SequenceStart.model_validate_json(start.body)
+        except ValidationError:
+            return
+        if body.command is not None:
+            self._left.setdefault(start.sequence, Left(start.sequence, body)).start = body
+
+    @property
+    def left(self) -> tuple[Left, ...]:
+        """The sequences that have not ended."""
+        return tuple(self._left.values())

@@ -1,0 +1,67 @@
+"""Reading the log of a pipeline: many stored messages for one request, without a consumer (ADR-31)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from schemas import subjects
+from schemas.errors import BrokerUnavailable
+
+BATCH_MESSAGES = 512
+BATCH_BYTES = 32 * 1024 * 1024
+STALL_S = 2.0
+END_OF_BATCH, NOT_FOUND = "204", "404"
+
+
+async def read_log(client: Client, stream: str, subject: str, since_s: float | None) -> AsyncIterator[bytes]:
+    """The messages on a subject, oldest first, stored at `since_s` (seconds since the epoch) or later.
+
+    Raises BrokerUnavailable where the stream cannot be read or the broker falls silent.
+    """
+    sequence = 1
+    while True:
+        batch = await _batch(client, stream, subject, sequence, since_s)
+        for msg in batch:
+            yield msg.data
+        if len(batch) < BATCH_MESSAGES:
+            remaining = batch and int((batch[-1].headers or {}).get("Nats-Num-Pending", "0"))
+            if not remaining:
+                return
+        sequence, since_s = int((batch[-1].headers or {})[subjects.SEQUENCE_HEADER]) + 1, None
+
+
+async def _batch(
+    client: Client, stream: str, subject: str, sequence: int, since_s: float | None
+) -> list[Msg]:
+    query: dict[str, object] = {
+        "next_by_subj": subject,
+        "batch": BATCH_MESSAGES,
+        "max_bytes": BATCH_BYTES,
+    }
+    if since_s is None:
+        query["seq"] = sequence
+    else:
+        query["start_time"] = datetime.fromtimestamp(since_s, UTC).isoformat()
+    inbox = client.new_inbox()
+    replies = await client.subscribe(inbox)
+    found: list[Msg] = []
+    try:
+        await client.publish(subjects.direct_get(stream), json.dumps(query).encode(), reply=inbox)
+        while True:
+            msg = await replies.next_msg(timeout=STALL_S)
+            status = (msg.headers or {}).get("Status")
+            if status in (END_OF_BATCH, NOT_FOUND):
+                return found
+            if status is not None:
+                raise BrokerUnavailable(f"the log of {subject} cannot be read: {status}")
+            found.append(msg)
+    except (TimeoutError, nats.errors.Error) as error:
+        raise BrokerUnavailable(f"the log of {subject} cannot be read") from error
+    finally:
+        await replies.unsubscribe()

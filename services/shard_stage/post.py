@@ -1,0 +1,415 @@
+"""The stage that this instance holds of a pipeline: from the plan that names it to the one that does not.
+
+Whenever the plan has a new epoch the stages agree anew on where they are: each stops what it is doing, tells
+in its beats how many tokens of each live sequence it holds, and stage 0, when it has heard of all, feeds
+every sequence on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+
+from schemas import subjects
+from schemas.errors import BrokerUnavailable, ModelUnusable
+from schemas.events import StageStepped
+from schemas.nodes import ServedModel
+from schemas.pipelines import PipelinePlan, StageHeld
+from schemas.stage_wire import unpack
+from schemas.stages import StageBeat
+from services.chassis.connection import ConnectionEvents
+from services.chassis.logs import get_logger
+from services.chassis.service import Mesh
+from services.engine.model import Model, Weights
+from services.engine.stage_context import StageContext
+from services.shard_stage.first_stage import FirstStage
+from services.shard_stage.front import Front
+from services.shard_stage.inference import InferenceThread
+from services.shard_stage.journal import Journal
+from services.shard_stage.kernel import Kernel
+from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
+from services.shard_stage.log_reader import read_log
+from services.shard_stage.offer import Source
+from services.shard_stage.pace import Pace
+from services.shard_stage.plan_book import PlanBook
+from services.shard_stage.reception import Reception
+from services.shard_stage.replay import Replay
+from services.shard_stage.slices import SliceCache
+from services.shard_stage.tally import Steps, Tally
+
+LOG_MARGIN_S = 3.0
+"""Clocks differ: the log is read from so long before the oldest live sequence began."""
+STALL_S = 5.0
+"""A pipeline that has work and gives no token for so long, and longer than many steps, has lost something."""
+STALL_STEPS = 40
+EVENT_INTERVAL_S = 1.0
+KEPT_STEP_TIMES = 32
+
+log = get_logger("shard_stage.post")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Stage `stage` of a plan."""
+
+    plan: PipelinePlan
+    stage: int
+
+    @property
+    def layers(self) -> range:
+        """The layers of the stage."""
+        spec = self.plan.stages[self.stage]
+        return range(spec.first_layer, spec.end_layer)
+
+    def same_place(self, other: Assignment) -> bool:
+        """Whether what was loaded for the one serves the other."""
+        fixed = ("model", "number", "sha256", "slots", "context_tokens", "dtype")
+        same = all(getattr(self.plan, name) == getattr(other.plan, name) for name in fixed)
+        last = len(self.plan.stages) == len(other.plan.stages)
+        return same and last and self.stage == other.stage and self.layers == other.layers
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What is known of a pipeline's live sequences by whoever takes a place in it."""
+
+    live: frozenset[int] | None = None
+    since_s: float | None = None
+
+
+class Post:
+    """One stage at work. Everything here runs on the service's loop; the stage itself on its thread."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        assignment: Assignment,
+        source: Source,
+        slices: SliceCache,
+        book: PlanBook,
+        *,
+        threads: int,
+        hop_ms: float,
+        connection_options: Callable[[ConnectionEvents], Mapping[str, Any]],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """`on_failure` is called on this loop when the thread has ended by a fault."""
+
+        def failed(error: BaseException) -> None:
+            self._loop.call_soon_threadsafe(on_failure, error)
+
+        self.assignment = assignment
+        self._mesh = mesh
+        self._source = source
+        self._slices = slices
+        self._book = book
+        self._threads = threads
+        self._hop_ms = hop_ms
+        self._loop = asyncio.get_running_loop()
+        events = ConnectionEvents()
+        events.on_reconnect(self._reconnected)
+        self._connection = events
+        self._tally, self._pace = Tally(), Pace()
+        self._thread = InferenceThread(connection_options(events), self._tally, failed)
+        self._stage: FirstStage | LaterStage | None = None
+        self._context: StageContext | None = None
+        self._reception: Reception | None = None
+        self._cells: dict[int, int] = {}
+        self._aligned_epoch = 0
+        self._aligning: asyncio.Task[None] | None = None
+        self._heard: dict[int, dict[int, int]] = {}
+        self._open_epoch = 0
+        self._renewing: asyncio.Task[bool] | None = None
+        self._step_ms: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
+        self._told_s = time.monotonic()
+        self._last_token_s = time.monotonic()
+
+    @property
+    def plan(self) -> PipelinePlan:
+        """The plan as of now."""
+        return self.assignment.plan
+
+    @property
+    def ready(self) -> bool:
+        """Whether this stage has come to terms with the plan's epoch."""
+        return self._aligned_epoch == self.plan.epoch
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is stage 0."""
+        return self.assignment.stage == 0
+
+    # --- coming and going ---------------------------------------------------------------
+
+    async def start(self, inheritance: Inheritance) -> None:
+        """Loads the slice, rebuilds what its predecessor held, and takes part from then on.
+
+        Raises ModelUnusable where the slice cannot be loaded.
+        """
+        layers = self.assignment.layers
+        path = await asyncio.to_thread(
+            self._slices.slice_of, self._source.path, self._source.shardable.sha256, layers
+        )
+        self._thread.start()
+        await self._thread.run(self._thread.connect)
+        await self._thread.call(partial(self._load, path))
+        try:
+            await self._rebuild(inheritance)
+        except BrokerUnavailable as error:
+            log.warning("the log cannot be replayed, sequences are computed again", why=error.message)
+        assert self._stage is not None
+        stage, plan = self._stage, self.plan
+        await self._thread.run(
+            lambda: self._thread.drive(stage, plan.number, self.assignment.stage, len(plan.stages))
+        )
+        self._align_soon()
+
+    def follow(self, assignment: Assignment) -> None:
+        """The plan has a new epoch, and this instance the same place in it."""
+        if assignment.plan.epoch > self.plan.epoch:
+            self.assignment = assignment
+            self._heard.clear()
+            if self._stage is not None:
+                self._align_soon()
+
+    async def stop(self, *, drain: bool = False) -> None:
+        """Leaves the place: with `drain` after what is in work, otherwise at once; others go on with it."""
+        if self._reception is not None:
+            await self._reception.close(drain=drain)
+        await asyncio.to_thread(self._thread.stop)
+        self._connection.closing()
+        if self._context is not None:
+            await asyncio.to_thread(self._context.close)
+
+    def _load(self, path: Path) -> None:
+        """On the thread: weights and cells."""
+        plan, stage = self.plan, self.assignment.stage
+        outer = stage in (0, len(plan.stages) - 1)
+        weights = Model(path) if outer else Weights(path)
+        self._context = context = StageContext(
+            weights,
+            slots=plan.slots,
+            context_tokens=plan.context_tokens,
+            batch_tokens=BATCH_TOKENS,
+            threads=self._threads,
+        )
+        _check_origin(context, self.assignment)
+        kernel = Kernel(context, plan, stage)
+        if stage:
+            self._stage = LaterStage(kernel, self._pace, self._tally)
+        elif isinstance(weights, Model):
+            self._stage = FirstStage(kernel, weights, self._pace, self._tally, self._hop_ms)
+            front = Front(self._thread, self._stage, weights, plan.context_tokens)
+            self._reception = Reception(self._mesh, plan, front)
+        self._kernel = kernel
+
+    # --- rebuilding ---------------------------------------------------------------------
+
+    async def _rebuild(self, inheritance: Inheritance) -> None:
+        if isinstance(self._stage, FirstStage):
+            await self._adopt(inheritance, self._stage)
+        elif isinstance(self._stage, LaterStage):
+            stage = self._stage
+            await self._thread.run(lambda: self._replay(inheritance, stage))
+
+    async def _replay(self, inheritance: Inheritance, stage: LaterStage) -> None:
+        """On the thread: fills the cells from the frames that were sent to this stage."""
+        replay = Replay(self._kernel, stage.seats, inheritance.live)
+        client = await self._thread.connect()
+        subject = subjects.stage(self.plan.number, self.assignment.stage)
+        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, _from(inheritance)):
+            for item in unpack(message):
+                replay.take(item)
+        replay.finish()
+
+    async def _adopt(self, inheritance: Inheritance, stage: FirstStage) -> None:
+        """Takes up the sequences that the journal says have not ended."""
+        assert self._reception is not None
+        journal = Journal(self.plan.number)
+        subject = subjects.stage(self.plan.number, 0)
+        client = self._mesh.client
+        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, _from(inheritance)):
+            for item in unpack(message):
+                journal.take(item)
+        flows = self._reception.adopt(journal.left[-self.plan.slots :])
+        for flow in flows:
+            await self._thread.call(partial(stage.adopt, flow))
+
+    # --- agreeing on where all are ------------------------------------------------------
+
+    def _align_soon(self) -> None:
+        if self._aligning is None or self._aligning.done():
+            self._aligning = asyncio.create_task(self._align(), name="align")
+
+    async def _align(self) -> None:
+        """Brings the stage to the plan's epoch, and tells of it."""
+        while not self.ready:
+            plan = self.plan
+            self._cells = await self._thread.call(partial(self._begin_epoch, plan))
+            self._aligned_epoch = plan.epoch
+        await self.beat()
+        self._open_if_all_are_ready()
+        self._mesh.changed()
+
+    def _begin_epoch(self, plan: PipelinePlan) -> dict[int, int]:
+        """On the thread, between two steps."""
+        assert self._stage is not None
+        self._stage.begin_epoch(plan)
+        return self._stage.cells()
+
+    def hear(self, beat: StageBeat) -> None:
+        """Another stage's beat, or one's own."""
+        if beat.epoch == self.plan.epoch and beat.ready and beat.stage:
+            self._heard.setdefault(beat.stage, dict(beat.cells))
+            self._open_if_all_are_ready()
+
+    def _open_if_all_are_ready(self) -> None:
+        plan = self.plan
+        others = range(1, len(plan.stages))
+        if not self.is_first or not self.ready or self._open_epoch == plan.epoch:
+            return
+        if all(stage in self._heard for stage in others):
+            self._open_epoch = plan.epoch
+            self._last_token_s = time.monotonic()
+            cells = [self._heard[stage] for stage in others]
+            self._thread.post(partial(self._open, plan.epoch, cells))
+            if self._reception is not None:
+                self._reception.open_soon()
+
+    def _open(self, epoch: int, cells: list[dict[int, int]]) -> None:
+        """On the thread: stage 0 begins to feed, unless the epoch is over by now."""
+        if isinstance(self._stage, FirstStage) and self._kernel.plan.epoch == epoch:
+            self._stage.open(cells)
+
+    # --- what is told -------------------------------------------------------------------
+
+    async def beat(self) -> None:
+        """Tells the other stages that this one is alive, and how far it is."""
+        plan = self.plan
+        first = self._stage if isinstance(self._stage, FirstStage) else None
+        live = first.live if first is not None else ()
+        beat = StageBeat(
+            pipeline=plan.number,
+            epoch=plan.epoch,
+            stage=self.assignment.stage,
+            instance=self._mesh.identity.instance,
+            ready=self.ready,
+            cells=self._cells if self.ready else {},
+            live=tuple(flow.id for flow in live),
+            oldest_began_at_s=min((flow.began_at_s for flow in live), default=None),
+        )
+        try:
+            await self._mesh.client.publish(subjects.stage_signal(plan.number), beat.to_bytes())
+        except nats.errors.Error as error:
+            log.warning("a beat could not be sent", why=str(error) or type(error).__name__)
+
+    def watch(self) -> None:
+        """To be called often: begins anew where something was lost, and tells what was done."""
+        stage = self._stage
+        if stage is None:
+            return
+        now_s = time.monotonic()
+        if now_s - self._told_s >= EVENT_INTERVAL_S:
+            self._told_s = now_s
+            self._tell(self._tally.take())
+        if stage.lost and self.ready:
+            self.begin_anew("something that was sent between stages is missing")
+        elif isinstance(stage, FirstStage) and self._open_epoch == self.plan.epoch and self._stalls(stage):
+            self.begin_anew("no token has come for long")
+
+    def _stalls(self, stage: FirstStage) -> bool:
+        waited_s = time.monotonic() - max(stage.last_token_s, self._last_token_s)
+        patience_s = max(STALL_S, STALL_STEPS * self._pace.step_ms(self.plan.slots) / 1000)
+        return stage.waits_for_tokens and waited_s > patience_s
+
+    def _tell(self, steps: Steps) -> None:
+        if not steps.steps:
+            return
+        self._step_ms.append(steps.compute_ns / steps.steps / 1e6)
+        self._mesh.events.publish(
+            StageStepped,
+            pipeline=self.plan.model,
+            stage=self.assignment.stage,
+            epoch=self.plan.epoch,
+            batch_size=steps.batch_size,
+            tokens=steps.tokens,
+            compute_ns=steps.compute_ns,
+            hop_ns=steps.hop_ns,
+            waiting_ns=steps.waiting_ns,
+            steps=steps.steps,
+            requests=tuple(sorted(steps.requests)),
+        )
+
+    def begin_anew(self, why: str) -> None:
+        """Has all stages agree anew, unless that is under way."""
+        if self._renewing is None or self._renewing.done():
+            self._last_token_s = time.monotonic()
+            self._renewing = asyncio.create_task(self._book.begin_anew(self.plan, why), name="begin anew")
+
+    async def _reconnected(self) -> None:
+        """On the thread: frames may have been lost meanwhile."""
+        epoch = self.plan.epoch
+        self._loop.call_soon_threadsafe(self._begin_anew_in, epoch)
+
+    def _begin_anew_in(self, epoch: int) -> None:
+        if epoch == self.plan.epoch:
+            self.begin_anew("a stage has lost its connection for a while")
+
+    # --- the lease ----------------------------------------------------------------------
+
+    def held(self) -> StageHeld:
+        """What the lease says of this place."""
+        return StageHeld(
+            model=self.plan.model,
+            epoch=self.plan.epoch,
+            stage=self.assignment.stage,
+            first_layer=self.assignment.layers.start,
+            end_layer=self.assignment.layers.stop,
+            ready=self.ready,
+            step_ms=statistics.median(self._step_ms) if self._step_ms else None,
+        )
+
+    def served(self) -> ServedModel | None:
+        """The model, once the whole pipeline is there; to the mesh this is just another agent."""
+        if self._reception is None or not self._reception.is_open:
+            return None
+        return self._reception.served()
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        if self._reception is not None:
+            self._reception.cancel(request_id)
+
+    def suspect(self) -> None:
+        """The service's connection is lost."""
+        if self._reception is not None:
+            self._reception.suspect()
+
+    async def resume(self) -> None:
+        """The service's connection is back."""
+        if self._reception is not None:
+            await self._reception.resume()
+
+
+def _from(inheritance: Inheritance) -> float | None:
+    return None if inheritance.since_s is None else inheritance.since_s - LOG_MARGIN_S
+
+
+def _check_origin(context: StageContext, assignment: Assignment) -> None:
+    """A slice on the disk that is none of this plan's model is refused."""
+    origin, plan = context.origin, assignment.plan
+    if (origin.source_sha256, origin.first_layer, origin.end_layer) != (
+        plan.sha256,
+        assignment.layers.start,
+        assignment.layers.stop,
+    ):
+        raise ModelUnusable(f"{context.weights.path} is not the slice of {plan.model} that the plan asks for")

@@ -1,0 +1,98 @@
+"""Stage 0 towards the mesh: pulls tasks for its model like any agent, while the pipeline is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from schemas import subjects
+from schemas.commands import CountTokens, Generate
+from schemas.nodes import ServedModel
+from schemas.pipelines import PipelinePlan
+from services.chassis.endpoints import Caller, Endpoints
+from services.chassis.service import Mesh
+from services.chassis.work_loop import WorkLoop
+from services.shard_stage.flow import Flow
+from services.shard_stage.front import Front
+from services.shard_stage.journal import Left
+from services.shard_stage.worker import PipelineWorker
+
+DESCRIPTION = "The first stage of a pipeline"
+BACKEND = "pipeline"
+
+
+class Reception:
+    """Opens once, when all stages were ready for the first time, and closes with the place."""
+
+    def __init__(self, mesh: Mesh, plan: PipelinePlan, front: Front) -> None:
+        self._mesh = mesh
+        self._plan = plan
+        self._front = front
+        self._worker = PipelineWorker(mesh, front)
+        consumers = [subjects.generate_consumer(priority, plan.model) for priority in subjects.PRIORITIES]
+        self._work = WorkLoop(mesh, Generate, subjects.COMMANDS_STREAM, consumers, plan.slots, self._worker)
+        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
+        self._opening: asyncio.Task[None] | None = None
+        self.is_open = False
+
+    def adopt(self, left: Iterable[Left]) -> list[Flow]:
+        """Takes up what another stage 0 has left; the sequences that have to go on."""
+        flows = []
+        for sequence in left:
+            flow = self._front.adopt(sequence)
+            if flow is not None:
+                flows.append(flow)
+            if sequence.start.command is not None:
+                self._worker.adopt(sequence.start.command)
+        return flows
+
+    def open_soon(self) -> None:
+        """Begins to pull, unless it does already."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(), name="open the pipeline")
+
+    async def _open(self) -> None:
+        await self._endpoints.start()
+        await self._endpoints.add(subjects.count_tokens(self._plan.model), CountTokens, self._count)
+        await self._work.start()
+        self.is_open = True
+        self._mesh.changed()
+
+    async def _count(self, request: CountTokens, caller: Caller) -> None:
+        await caller.send(await asyncio.to_thread(self._front.count, request.messages))
+
+    async def close(self, *, drain: bool) -> None:
+        """Takes nothing more. With `drain` what is in work is finished, otherwise it is left to others."""
+        self.is_open = False
+        if self._opening is not None:
+            await self._opening
+            if not drain:
+                self._front.displace()
+            await self._work.stop()
+            await self._endpoints.stop()
+        self._front.displace()
+
+    def served(self) -> ServedModel:
+        """What the lease says of the model."""
+        return ServedModel(
+            name=self._plan.model,
+            backend=BACKEND,
+            slots=self._plan.slots,
+            busy=self._work.busy,
+            context_tokens=self._plan.context_tokens,
+            tokens_per_s=self._front.tokens_per_s(),
+            description=f"a pipeline of {len(self._plan.stages)} stages",
+        )
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        self._worker.cancel(request_id)
+
+    def suspect(self) -> None:
+        """The connection is lost: what comes from now on may have been worked on before."""
+        self._work.suspect()
+
+    async def resume(self) -> None:
+        """The connection is back."""
+        if self.is_open:
+            await self._work.resume()

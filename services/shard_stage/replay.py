@@ -1,0 +1,82 @@
+"""Rebuilding a stage's cells from the frames that its predecessor was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from schemas.activations import Frame
+from schemas.stage_wire import Item, Start
+from services.engine.activation_codec import decode_states
+from services.shard_stage.kernel import Kernel, Piece
+from services.shard_stage.later_stage import BATCH_TOKENS, consume
+from services.shard_stage.seats import Seat, Seats
+
+REPLAYED = 0
+"""The epoch of a replayed seat: older than any plan's, until stage 0 says that the sequence goes on."""
+
+
+class Replay:
+    """Takes a log of any epochs in its order and fills the cells of the sequences in `live` (of all that have
+    not ended, if it is None). Frames that were sent twice count once; after a gap the rest is left out, and
+    stage 0 feeds it again."""
+
+    def __init__(self, kernel: Kernel, seats: Seats, live: Collection[int] | None) -> None:
+        self._kernel = kernel
+        self._seats = seats
+        self._live = live
+        self._waiting_rows = 0
+
+    def take(self, item: Item) -> None:
+        """Takes the next item of the log."""
+        if isinstance(item, Start):
+            self._begin(item.sequence)
+        elif isinstance(item, Frame) and item.count == 0:
+            self._seats.free(item.sequence)
+        elif isinstance(item, Frame):
+            self._put(item)
+
+    def finish(self) -> None:
+        """Fills in what still waits."""
+        self._fill()
+
+    def _begin(self, sequence: int) -> None:
+        if self._live is not None and sequence not in self._live:
+            return
+        if self._seats.get(sequence) is None and (seat := self._seats.take(sequence, REPLAYED)):
+            self._kernel.context.forget(seat.slot)
+
+    def _put(self, frame: Frame) -> None:
+        seat = self._seats.get(frame.sequence)
+        if seat is None or not self._fits(frame):
+            return
+        known = seat.expected - frame.position
+        if not 0 <= known < frame.count:
+            return
+        states = decode_states(frame)[known:]
+        seat.pieces.append(Piece(seat.sequence, seat.slot, seat.expected, states, wants_token=False))
+        self._waiting_rows += len(states)
+        if self._waiting_rows >= BATCH_TOKENS:
+            self._fill()
+
+    def _fits(self, frame: Frame) -> bool:
+        kernel = self._kernel
+        same_shape = frame.width == kernel.plan.width and frame.dtype is kernel.dtype
+        inside = frame.position + frame.count <= kernel.plan.context_tokens
+        plan = kernel.plan
+        same_cut = frame.pipeline == plan.number and frame.epoch >= (plan.since_epoch or plan.epoch)
+        return same_cut and same_shape and inside
+
+    def _fill(self) -> None:
+        while waiting := [seat for seat in self._seats if seat.pieces]:
+            self._kernel.fill(_pieces(waiting))
+        self._waiting_rows = 0
+
+
+def _pieces(seats: list[Seat]) -> list[Piece]:
+    """A step's worth of what waits, a piece of each sequence."""
+    pieces, room = [], BATCH_TOKENS
+    for seat in seats[:BATCH_TOKENS]:
+        if room:
+            pieces.append(consume(seat, room))
+            room -= len(pieces[-1].inputs)
+    return pieces

@@ -1,0 +1,87 @@
+"""The tasks of a pipeline's model: those that are delivered, and those that another stage 0 has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from nats.aio.msg import Msg
+
+from schemas.commands import Generate
+from schemas.errors import ChoirError, DeadlineExceeded
+from schemas.replies import Result
+from services.chassis.delivery import Delivery, Retry
+from services.chassis.generate_worker import GenerateWorker
+from services.chassis.logs import get_logger
+from services.chassis.outcome import conclude
+from services.chassis.service import Mesh
+from services.shard_stage.front import Front, OneCommand
+
+log = get_logger("shard_stage.worker")
+
+
+class PipelineWorker:
+    """Answers each task once. One that is delivered while it runs already, because it was taken over from
+    another stage 0, waits for that."""
+
+    def __init__(self, mesh: Mesh, front: Front) -> None:
+        self._mesh = mesh
+        self._front = front
+        # For a command that was read from the journal: others may have worked on it, and may be done with it.
+        self._taken_over = Delivery(Msg(mesh.client), count=2, sequence=0, fresh=False)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._workers: dict[str, GenerateWorker] = {}
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        for worker in self._workers.values():
+            worker.cancel(request_id)
+
+    async def handle(self, command: Generate, delivery: Delivery) -> None:
+        """Returns when the task has an outcome; raises what ended it."""
+        running = self._running.get(command.task_id)
+        if running is not None:
+            await asyncio.wait([running])
+            delivery = self._taken_over
+        await self._work(command, delivery)
+
+    def adopt(self, command: Generate) -> None:
+        """Goes on with a task that was not delivered here."""
+        task = asyncio.create_task(self._take_over(command), name=f"adopted {command.task_id}")
+        self._running[command.task_id] = task
+        task.add_done_callback(lambda _: self._running.pop(command.task_id, None))
+
+    async def _take_over(self, command: Generate) -> None:
+        """Works on a task as a work loop would. What ends it for a passing reason is left to its delivery."""
+        left_s = command.deadline_at_s - time.time()
+        try:
+            async with asyncio.timeout(max(0.0, left_s)):
+                await self._work(command, self._taken_over)
+        except Retry as retry:
+            log.warning("an adopted task goes back", request_id=command.request_id, why=retry.error.message)
+        except TimeoutError:
+            await self.give_up(command, DeadlineExceeded("the time for this request ran out"))
+        except ChoirError as error:
+            await self.give_up(command, error)
+        finally:
+            self._front.discard(command)
+
+    async def _work(self, command: Generate, delivery: Delivery) -> None:
+        worker = self._worker_of(command)
+        self._workers[command.task_id] = worker
+        try:
+            await worker.handle(command, delivery)
+        finally:
+            if self._workers.get(command.task_id) is worker:
+                del self._workers[command.task_id]
+
+    async def give_up(self, command: Generate, error: ChoirError) -> None:
+        """Stores an error as the task's outcome."""
+        await self._worker_of(command).give_up(command, error)
+
+    async def refuse(self, request_id: str, error: ChoirError) -> None:
+        """Stores an error as the result of a request whose command cannot be read."""
+        await conclude(self._mesh, Result.unreadable(request_id, error, time.time()))
+
+    def _worker_of(self, command: Generate) -> GenerateWorker:
+        return GenerateWorker(self._mesh, OneCommand(self._front, command))
