@@ -22,6 +22,7 @@ from services.router.placement.offers import (
     without_taken,
 )
 from services.router.placement.plans import Plans
+from services.router.placement.replan import gone_stages, improved
 
 ATTEMPTS = 8
 
@@ -64,11 +65,22 @@ class ShardHandler:
         summary = predicted(decision, measured=fleet.measured)
         why, now_s = f"asked for: {summary}", time.time()
         plan = make_plan(decision, wish, fleet, previous, made_by=self._instance, at_s=now_s, why=why)
-        if previous is not None and same_work(plan, previous) and previous.wanted == wish:
+        if previous is not None and self._stands(previous, plan):
             return ShardReply(model=wish.model, plan=previous, summary=f"{summary} (as before)")
         if not await self._plans.write(plan):
             return None
         return ShardReply(model=wish.model, plan=plan, summary=summary)
+
+    def _stands(self, previous: PipelinePlan, plan: PipelinePlan) -> bool:
+        """Whether the same was wished before, and what was planned then is still as good: speeds are never
+        measured twice alike, and that is no reason to move layers."""
+        if previous.wanted != plan.wanted or previous.sha256 != plan.sha256:
+            return False
+        if same_work(previous, plan):
+            return True
+        leases, plans = self._directory.nodes, self._plans.all
+        planner_chose = not plan.wanted.assign and not gone_stages(previous, leases)
+        return planner_chose and improved(previous, leases, plans) is None
 
 
 def decided(wish: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan]) -> tuple[Fleet, Decision]:

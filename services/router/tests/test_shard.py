@@ -122,6 +122,21 @@ async def test_the_same_wish_again_changes_nothing_and_another_one_takes_the_nex
     assert (other.epoch, other.number, len(other.stages)) == (2, first.number, 3)
 
 
+async def test_the_same_wish_again_moves_no_layers_for_a_speed_that_is_a_little_different(
+    front: Front, three: Offering
+) -> None:
+    plan = await planned(front, stages=2)
+    spare = ({"a", "b", "c"} - {stage.instance for stage in plan.stages}).pop()
+    # When the free node says that it is a little faster than the others
+    await three.leave(spare)
+    await nodes_are(front, *({"a", "b", "c"} - {spare}))
+    await three.join(offered(spare, shardable(layer_ms=0.95)))
+    await nodes_are(front, "a", "b", "c")
+    # Then it stays free, until there is another wish
+    assert await planned(front, stages=2) == plan
+    assert spare in {stage.instance for stage in (await planned(front, stages=2, slots=4)).stages}
+
+
 async def test_two_who_ask_at_once_get_one_plan_after_the_other(front: Front, three: Offering) -> None:
     plans = await asyncio.gather(*(planned(front, stages=2, slots=slots) for slots in (2, 3, 4, 5)))
     assert sorted(plan.epoch for plan in plans) == [1, 2, 3, 4]
