@@ -1,0 +1,52 @@
+"""Requests each second: those that met the objectives, those that were only answered, those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+
+from analysis.charts.theme import CATEGORIES, EMPHASIS, MUTED
+from loadtest.chaos import Mark
+from loadtest.charts.latency_over_time import MOST_BINS
+from loadtest.measurements import Column, Measurements
+
+STATES = ("met the objectives", "answered, but late", "failed")
+
+
+def chart(m: Measurements, met: Column, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
+    """Stacked, by the second in which a request was meant to start."""
+    if not len(m):
+        return None
+    width_s = max(1.0, float(np.ceil(m.intended_s.max() / MOST_BINS)))
+    bins = np.floor(m.intended_s / width_s)
+    states = np.where(met, STATES[0], np.where(m.good, STATES[1], STATES[2]))
+    rows = [
+        {
+            "from": float(number * width_s),
+            "to": float((number + 1) * width_s),
+            "state": state,
+            "order": order,
+            "per_s": float(((bins == number) & (states == state)).sum() / width_s),
+        }
+        for number in np.unique(bins)
+        for order, state in enumerate(STATES)
+    ]
+    drawn: alt.Chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("from:Q", title="start of the request (s)"),
+            x2="to:Q",
+            y=alt.Y("per_s:Q", title="requests per second", stack="zero"),
+            color=alt.Color(
+                "state:N",
+                title=None,
+                scale=alt.Scale(domain=list(STATES), range=[CATEGORIES[0], MUTED, EMPHASIS]),
+            ),
+            order=alt.Order("order:Q"),
+        )
+        .properties(title="Goodput", width=640)
+    )
+    return drawn
