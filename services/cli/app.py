@@ -15,6 +15,7 @@ from services.cli.commands.eval import evaluate
 from services.cli.commands.host import down, up
 from services.cli.commands.overview import models, nodes, status
 from services.cli.commands.shard import shard
+from services.cli.commands.top import top
 from services.cli.commands.trace import trace
 from services.cli.commands.validate import validate
 
@@ -36,6 +37,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("nodes", nodes, LOOKING),
     ("models", models, LOOKING),
     ("status", status, LOOKING),
+    ("top", top, LOOKING),
     ("trace", trace, LOOKING),
 )
 """Every command: its name, the function, and the heading it stands under in `choir --help`."""

@@ -1,0 +1,148 @@
+"""One look at a mesh: leases and queue from the router, rates and latencies from the metrics service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ChoirError
+from schemas.message import Part
+from schemas.nodes import NodeLease, NodeState
+from schemas.queries import Rows
+from services.cli.client import Choir
+from services.cli.past import METRICS
+
+QUERIES = Path(__file__).resolve().parents[3] / "analysis" / "queries"
+QUERY_TIMEOUT_S = 3.0
+NO_METRICS = "requests/s, tokens/s, latency, errors: no metrics service is live"
+
+
+class NodeRow(Part):
+    """One service instance; what the metrics service would say of it is None where there is none."""
+
+    instance: str
+    service: str
+    host: str
+    state: NodeState
+    slots: int
+    busy: int
+    cpu_percent: float
+    memory_used_bytes: int
+    gpu_percent: float | None = None
+    tasks_per_s: float | None = None
+    tokens_per_s: float | None = None
+    broker_rtt_ms: float | None = None
+
+
+class Rates(Part):
+    """What happened within the last `window_s`; `p50_ms` and `p95_ms`: what clients waited on choir.ask."""
+
+    window_s: float
+    requests_per_s: float
+    tokens_per_s: float
+    failed: int
+    refused: int
+    error_share: float
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+class Snapshot(Part):
+    """The mesh as of `at_s`; `missing` says what could not be told, and why."""
+
+    at_s: float
+    url: str
+    services: dict[str, int]
+    models: tuple[str, ...]
+    slots: int
+    busy: int
+    queued: int
+    nodes: tuple[NodeRow, ...]
+    rates: Rates | None = None
+    problems: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+async def look(mesh: Choir, url: str, window_s: float) -> Snapshot:
+    """One snapshot. Raises what `Choir.status` and `Choir.nodes` raise; without metrics it says so in it."""
+    at_s = time.time()
+    status, nodes = await mesh.status(), await mesh.nodes()
+    rates: Rates | None = None
+    lately: dict[str, dict[str, Any]] = {}
+    missing: tuple[str, ...] = (NO_METRICS,)
+    if METRICS in status.services:
+        try:
+            rates, lately = await _lately(mesh, at_s, window_s)
+            missing = ()
+        except ChoirError as error:
+            missing = (f"requests/s, tokens/s, latency, errors: {error.message}",)
+    return Snapshot(
+        at_s=at_s,
+        url=url,
+        services=status.services,
+        models=status.models,
+        slots=status.slots,
+        busy=status.busy,
+        queued=status.queued,
+        nodes=tuple(node_row(node, lately.get(node.instance), rates, window_s) for node in nodes),
+        rates=rates,
+        problems=status.problems,
+        missing=missing,
+    )
+
+
+async def _lately(mesh: Choir, at_s: float, window_s: float) -> tuple[Rates, dict[str, dict[str, Any]]]:
+    since = {"since_s": at_s - window_s}
+    (mesh_row,) = dicts(await _query(mesh, "recent_rates", since))
+    instances = {str(row["instance"]): row for row in dicts(await _query(mesh, "recent_instances", since))}
+    return rates_of(mesh_row, window_s), instances
+
+
+async def _query(mesh: Choir, name: str, parameters: dict[str, Any]) -> Rows:
+    statement = (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
+    return await mesh.sql(statement, parameters, timeout_s=QUERY_TIMEOUT_S)
+
+
+def dicts(rows: Rows) -> list[dict[str, Any]]:
+    """Rows by the names of their columns."""
+    names = [column.name for column in rows.columns]
+    return [dict(zip(names, row, strict=True)) for row in rows.rows]
+
+
+def rates_of(row: Mapping[str, Any], window_s: float) -> Rates:
+    """Counts of a window as rates; errors are shares of all that was asked."""
+    asked = row["requests"] + row["refused"]
+    return Rates(
+        window_s=window_s,
+        requests_per_s=row["requests"] / window_s,
+        tokens_per_s=row["tokens"] / window_s,
+        failed=row["failed"],
+        refused=row["refused"],
+        error_share=(row["failed"] + row["refused"]) / asked if asked else 0.0,
+        p50_ms=row["p50_ms"],
+        p95_ms=row["p95_ms"],
+    )
+
+
+def node_row(
+    node: NodeLease, lately: Mapping[str, Any] | None, rates: Rates | None, window_s: float
+) -> NodeRow:
+    """A lease, and what the instance has done lately, if that is known."""
+    known = lately or {}
+    generates = rates is not None and node.service == "agent"
+    return NodeRow(
+        instance=node.instance,
+        service=node.service,
+        host=node.host,
+        state=node.state,
+        slots=node.slots,
+        busy=node.busy,
+        cpu_percent=node.cpu_percent,
+        memory_used_bytes=node.memory_used_bytes,
+        gpu_percent=max((gpu.utilization_percent for gpu in node.gpus), default=None),
+        tasks_per_s=known.get("tasks", 0) / window_s if generates else None,
+        tokens_per_s=known.get("tokens", 0) / window_s if generates else None,
+        broker_rtt_ms=known.get("broker_rtt_ms"),
+    )
