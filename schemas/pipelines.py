@@ -62,12 +62,14 @@ class StageHeld(Part):
 class StageOffer(Part):
     """What a stage service has for pipelines: part of its lease. Without `held` it is free, or a standby.
 
-    `hop_ms` is the measured time of a frame to another service of the mesh.
+    `hop_ms` is the measured time of a frame to another service of the mesh. `cores` are those of the host,
+    which all of its stages share.
     """
 
     models: tuple[Shardable, ...]
     memory_bytes: Bytes
     threads: Annotated[int, Field(ge=1)]
+    cores: Annotated[int, Field(ge=1)] | None = None
     hop_ms: Milliseconds
     held: StageHeld | None = None
 

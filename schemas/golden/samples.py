@@ -327,6 +327,7 @@ LEASE = NodeLease(
         models=(SHARDABLE,),
         memory_bytes=8_000_000_000,
         threads=2,
+        cores=4,
         hop_ms=0.2,
         held=StageHeld(
             model="llama3.2:3b", epoch=3, stage=1, first_layer=2, end_layer=4, ready=True, step_ms=7.1

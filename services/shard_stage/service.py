@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -177,6 +178,7 @@ class ShardStage:
             self._slices,
             self._book,
             threads=self._threads,
+            cores=os.cpu_count(),
             hop_ms=self._hop_ms,
             connection_options=lambda events: connection_options(
                 self._settings.mesh, self._mesh.identity, events

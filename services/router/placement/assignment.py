@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from schemas.errors import InvalidRequest
 from schemas.pipelines import PipelinePlan
-from services.router.placement.offers import Offer, check_free
+from services.router.placement.offers import Offer, check_free, fastest_on
 
 
 def assigned(
@@ -21,18 +21,12 @@ def assigned(
     free = [offer for offer in offers if offer.instance not in names]
     chosen = []
     for name in names:
-        offer = known.get(name) or _fastest_on(name, free)
+        offer = known.get(name) or fastest_on(name, free)
         if offer is None:
             raise _unknown(name, offers)
         check_free(offer, plans)
         chosen.append(offer)
     return tuple(chosen)
-
-
-def _fastest_on(host: str, offers: Sequence[Offer]) -> Offer | None:
-    """Speeds that nobody has measured come last."""
-    here = [offer for offer in offers if offer.lease.host == host]
-    return min(here, key=lambda o: (o.model.layer_ms or float("inf"), o.instance), default=None)
 
 
 def _unknown(name: str, offers: Sequence[Offer]) -> InvalidRequest:

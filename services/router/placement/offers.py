@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -81,6 +82,37 @@ def without_taken(offers: Iterable[Offer], plans: Iterable[PipelinePlan]) -> tup
     """Those that hold no stage of another model's pipeline."""
     taken = _taken(plans)
     return tuple(offer for offer in offers if taken.get(offer.instance, offer.model.name) == offer.model.name)
+
+
+def candidates(offers: Sequence[Offer], stages: int | None) -> Sequence[Offer]:
+    """Those that `within_cores` keeps, or all where these are fewer than the stages that somebody wants."""
+    kept = within_cores(offers)
+    return kept if stages is None or len(kept) >= stages else offers
+
+
+def within_cores(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+    """Of each host only the fastest instances, as many as its cores have room for and at least one.
+
+    More of them would take turns, and each be slower than it has measured. The others are standbys.
+    """
+    threads: Counter[str] = Counter()
+    kept = set()
+    for offer in sorted(offers, key=_slowness):
+        host, cores = offer.lease.host, offer.stage.cores
+        if not threads[host] or cores is None or threads[host] + offer.stage.threads <= cores:
+            threads[host] += offer.stage.threads
+            kept.add(offer.instance)
+    return tuple(offer for offer in offers if offer.instance in kept)
+
+
+def fastest_on(host: str, offers: Iterable[Offer]) -> Offer | None:
+    """The fastest of the instances on a host."""
+    return min((offer for offer in offers if offer.lease.host == host), key=_slowness, default=None)
+
+
+def _slowness(offer: Offer) -> tuple[float, str]:
+    """What orders offers from the fastest on; speeds that nobody has measured come last."""
+    return offer.model.layer_ms or float("inf"), offer.instance
 
 
 def check_free(offer: Offer, plans: Iterable[PipelinePlan]) -> None:

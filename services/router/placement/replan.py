@@ -15,7 +15,15 @@ from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan, Shard, StagePlan
 from services.router.placement.costs import Node, Seat, Slices, Split
 from services.router.placement.decide import Decision, decide
-from services.router.placement.offers import Fleet, Offer, check_same, fleet_of, offers_of, without_taken
+from services.router.placement.offers import (
+    Fleet,
+    Offer,
+    candidates,
+    check_same,
+    fleet_of,
+    offers_of,
+    without_taken,
+)
 
 JOIN_GAIN = 0.2
 """A better plan must be better by this share: moving layers costs a load and, sometimes, work done twice."""
@@ -68,14 +76,16 @@ def repaired(
         raise InvalidRequest(f"no live node offers {plan.model} any more ({lost} is gone)", field="stages")
     check_same(offers)
     fleet = fleet_of(offers)
+    wanted = _forced(plan.wanted)
     replaced = _replaced(plan, gone, fleet)
     if replaced is not None:
         names = ", ".join(replaced.seats[k].node.instance for k in gone)
         return Remedy(_decision(plan, replaced), fleet, f"{names} takes the place of {lost}, which is gone")
+    fleet = fleet_of(candidates(offers, wanted.stages))
     try:
-        decision = decide(_forced(plan.wanted), fleet)
+        decision = decide(wanted, fleet)
     except InvalidRequest:
-        decision = decide(_forced(plan.wanted, any_number=True), fleet)
+        decision = decide(wanted.model_copy(update={"stages": None}), fleet_of(candidates(offers, None)))
     return Remedy(decision, fleet, f"split anew, since {lost} is gone")
 
 
@@ -88,12 +98,13 @@ def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pi
     offers = fitting_offers(plan, leases, plans)
     if plan.wanted.assign or len({offer.identity for offer in offers}) != 1:
         return None
-    fleet = fleet_of(offers)
-    current = _replaced(plan, (), fleet)
+    wanted = _forced(plan.wanted)
+    current = _replaced(plan, (), fleet_of(offers))
     if current is None:
         return None
+    fleet = fleet_of(candidates(offers, wanted.stages))
     try:
-        decision = decide(_forced(plan.wanted), fleet)
+        decision = decide(wanted, fleet)
     except InvalidRequest:
         return None
     if plan.wanted.stages not in (None, len(plan.stages)):
@@ -114,9 +125,9 @@ def _is_better(new: Split, current: Split, slots: int) -> bool:
     return shorter >= 1 + JOIN_GAIN and faster >= 1
 
 
-def _forced(wanted: Shard, *, any_number: bool = False) -> Shard:
+def _forced(wanted: Shard) -> Shard:
     """The wish for whoever plans again: it has been weighed once, and an assignment has failed."""
-    stages = None if any_number else wanted.stages or len(wanted.assign) or None
+    stages = wanted.stages or len(wanted.assign) or None
     return wanted.model_copy(update={"force": True, "assign": (), "stages": stages})
 
 

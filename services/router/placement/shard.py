@@ -16,6 +16,7 @@ from services.router.placement.making import make_plan, predicted, same_work
 from services.router.placement.offers import (
     Fleet,
     Offer,
+    candidates,
     check_same,
     fleet_of,
     require_offered,
@@ -94,7 +95,7 @@ def decided(wish: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan])
         return fleet, decide(wish, fleet, nodes)
     check_same(offers)
     free = without_taken(offers, plans)
-    fleet = fleet_of(free or offers)
+    fleet = fleet_of(candidates(free, wish.stages) or offers)
     if not free:
         fleet = Fleet(fleet.model, (), fleet.host_bytes, fleet.measured)
     return fleet, decide(wish, fleet)

@@ -47,11 +47,17 @@ def lease(
     state: NodeState = "ready",
     version: str = "1",
     host_free_bytes: int = 64 * GB,
+    cores: int | None = None,
     **fields: Any,
 ) -> NodeLease:
     """A stage service, on a host of its own unless told otherwise."""
     offer = StageOffer(
-        models=(model or shardable(),), memory_bytes=memory_bytes, threads=1, hop_ms=hop_ms, held=held
+        models=(model or shardable(),),
+        memory_bytes=memory_bytes,
+        threads=1,
+        cores=cores,
+        hop_ms=hop_ms,
+        held=held,
     )
     return NodeLease(
         service="shard_stage",

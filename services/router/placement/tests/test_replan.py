@@ -118,6 +118,16 @@ def test_a_node_with_another_file_under_the_name_does_not_step_in() -> None:
         repaired(plan, (1,), [nodes[0], other], (plan,))
 
 
+def test_stages_beyond_the_cores_of_their_host_are_standbys_unless_they_are_asked_for() -> None:
+    nodes = [lease(name, host="here", cores=2) for name in "abc"]
+    plan = planned(nodes)
+    assert len(plan.stages) == 2
+    assert len(standbys(plan, nodes, (plan,))) == 1
+    assert improved(plan, nodes, (plan,)) is None
+    assert len(planned(nodes, stages=3).stages) == 3
+    assert len(planned([*nodes, lease("d", cores=1)]).stages) == 3
+
+
 def test_a_much_faster_node_is_worth_a_change_and_a_slightly_faster_one_is_not() -> None:
     plan = planned(speeds(1.0, 1.0), stages=2)
     assert improved(plan, speeds(1.0, 1.0, 0.9), (plan,)) is None
