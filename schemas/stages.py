@@ -23,7 +23,8 @@ class SequenceStart(Message):
     `generated` are the tokens that stage 0 knows after the prompt, if a sampler needs them, `draws` the
     random numbers that were used for them: with both, any last stage samples what the first one would have.
     `prompt_tokens` is the length of the prompt. `resumed` counts the epochs in a row that brought no token.
-    `command` is there in the journal only, for a stage 0 that takes over.
+    `command` is there in the journal only, for a stage 0 that takes over, with the subject that acknowledges
+    its delivery.
     """
 
     request_id: RequestId
@@ -33,6 +34,7 @@ class SequenceStart(Message):
     draws: Annotated[int, Field(ge=0)] = 0
     resumed: Annotated[int, Field(ge=0)] = 0
     command: Generate | None = None
+    acknowledge: str | None = None
 
 
 class StageBeat(Message):

@@ -23,6 +23,7 @@ STAGE_SAMPLES: dict[str, Message] = {
         request_id=COMMAND.request_id,
         sampling=COMMAND.sampling,
         command=COMMAND,
+        acknowledge="$JS.ACK.COMMANDS.generate-interactive-llama3=2E2=3A3b.1.41.7.1700000000250000000.0",
         prompt_tokens=21,
         generated=(464, 3139, 310),
         draws=3,

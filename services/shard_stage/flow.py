@@ -35,6 +35,7 @@ class Flow:
     tokens: list[int]
     prompt_tokens: int
     text: engine_sequence.Sequence
+    acknowledge: str | None = None
     began_at_s: float = field(default_factory=time.time)
     slot: int = -1
     fed: int = 0
@@ -74,6 +75,7 @@ class Flow:
             draws=self.draws,
             resumed=self.resumed,
             command=self.command if journal else None,
+            acknowledge=self.acknowledge if journal else None,
         )
 
     def next_tokens(self, count: int) -> Tokens:
@@ -130,13 +132,14 @@ def new_flow(
     model: Model,
     generation: Generation,
     on_event: OnEvent,
+    acknowledge: str | None = None,
 ) -> Flow:
     """A sequence of which nothing has been generated yet. Raises InvalidRequest for sampler options that
     cannot be used: the sampler made here is checked, the last stage's is used."""
     text = engine_sequence.Sequence(
         prompt, command.sampling, new_sampler(model, command.sampling), generation, on_event
     )
-    return Flow(number, command, prompt.tolist(), len(prompt), text)
+    return Flow(number, command, prompt.tolist(), len(prompt), text, acknowledge)
 
 
 def resume_position(tokens: int, cells: Iterable[int], *, windowed: bool) -> int:

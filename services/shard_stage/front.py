@@ -54,10 +54,10 @@ class Front:
         tokens = self._model.tokenize(self._template.render(messages))
         return TokenCount(prompt_tokens=len(tokens), context_tokens=self._context_tokens)
 
-    async def generate(self, command: Generate, on_text: OnText | None) -> Generated:
+    async def generate(self, command: Generate, acknowledge: str | None, on_text: OnText | None) -> Generated:
         """Generates a command's text, from the beginning or from where another stage 0 has left it. A
         cancelled call ends the sequence. Raises Retry where this instance has to hand it on."""
-        entry = self._adopted.pop(command.task_id, None) or self._begin(command)
+        entry = self._adopted.pop(command.task_id, None) or self._begin(command, acknowledge)
         try:
             while isinstance(event := await entry.events.get(), TokenEvent):
                 if on_text is not None and event.text:
@@ -75,7 +75,7 @@ class Front:
         if command is None or command.task_id in self._adopted:
             return None
         try:
-            entry = self._entry(command, left.id)
+            entry = self._entry(command, left.id, left.start.acknowledge)
         except ChoirError:
             return None  # it has an outcome as soon as its command is delivered again
         flow = entry.flow
@@ -112,12 +112,12 @@ class Front:
         if entry is not None:
             entry.generation.cancel()
 
-    def _begin(self, command: Generate) -> Entry:
-        entry = self._entry(command, secrets.randbits(SEQUENCE_BITS))
+    def _begin(self, command: Generate, acknowledge: str | None) -> Entry:
+        entry = self._entry(command, secrets.randbits(SEQUENCE_BITS), acknowledge)
         self._thread.post(lambda: self._stage.submit(entry.flow))
         return entry
 
-    def _entry(self, command: Generate, number: int) -> Entry:
+    def _entry(self, command: Generate, number: int, acknowledge: str | None) -> Entry:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[TokenEvent | Finished] = asyncio.Queue()
 
@@ -127,7 +127,7 @@ class Front:
 
         generation = Generation(lambda: self._thread.post(lambda: self._stage.cancel(number)))
         prompt = self._prompt(command)
-        flow = new_flow(number, command, prompt, self._model, generation, pass_on)
+        flow = new_flow(number, command, prompt, self._model, generation, pass_on, acknowledge)
         return Entry(flow, events, generation)
 
     def _prompt(self, command: Generate) -> Tokens:
@@ -147,12 +147,13 @@ class OneCommand:
 
     front: Front
     command: Generate
+    acknowledge: str | None
 
     async def generate(
         self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
     ) -> Generated:
         """The command's text."""
-        return await self.front.generate(self.command, on_text)
+        return await self.front.generate(self.command, self.acknowledge, on_text)
 
 
 def _generated(finished: Finished) -> Generated:

@@ -131,6 +131,7 @@ class Post:
         self._renewing: asyncio.Task[bool] | None = None
         self._step_ms: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
         self._told_s = time.monotonic()
+        self._told_drops: dict[str, int] = {}
         self._last_token_s = time.monotonic()
 
     @property
@@ -321,6 +322,7 @@ class Post:
         if now_s - self._told_s >= EVENT_INTERVAL_S:
             self._told_s = now_s
             self._tell(self._tally.take())
+            self._tell_drops(stage)
         if stage.lost and self.ready:
             self.begin_anew("something that was sent between stages is missing")
         elif isinstance(stage, FirstStage) and self._open_epoch == self.plan.epoch and self._stalls(stage):
@@ -348,6 +350,12 @@ class Post:
             steps=steps.steps,
             requests=tuple(sorted(steps.requests)),
         )
+
+    def _tell_drops(self, stage: FirstStage | LaterStage) -> None:
+        drops = dict(stage.drops)
+        if drops != self._told_drops:
+            self._told_drops = drops
+            log.info("was sent what it did not take", stage=self.assignment.stage, **drops)
 
     def begin_anew(self, why: str) -> None:
         """Has all stages agree anew, unless that is under way."""

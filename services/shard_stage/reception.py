@@ -43,7 +43,7 @@ class Reception:
             if flow is not None:
                 flows.append(flow)
             if sequence.start.command is not None:
-                self._worker.adopt(sequence.start.command)
+                self._worker.adopt(sequence.start.command, sequence.start.acknowledge)
         return flows
 
     def open_soon(self) -> None:
@@ -78,7 +78,7 @@ class Reception:
             name=self._plan.model,
             backend=BACKEND,
             slots=self._plan.slots,
-            busy=self._work.busy,
+            busy=self._worker.busy,
             context_tokens=self._plan.context_tokens,
             tokens_per_s=self._front.tokens_per_s(),
             description=f"a pipeline of {len(self._plan.stages)} stages",

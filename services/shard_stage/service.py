@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ class ShardStage:
             asyncio.create_task(self._keep_place(), name="place"),
             asyncio.create_task(self._keep_time(), name="time"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_end_with)
 
     async def stop(self) -> None:
         """Finishes what is in work, and gives up what it holds."""
@@ -178,7 +181,6 @@ class ShardStage:
             self._slices,
             self._book,
             threads=self._threads,
-            cores=os.cpu_count(),
             hop_ms=self._hop_ms,
             connection_options=lambda events: connection_options(
                 self._settings.mesh, self._mesh.identity, events
@@ -319,6 +321,7 @@ class ShardStage:
             models=tuple(source.shardable for source in self._sources.values()),
             memory_bytes=self._memory_bytes,
             threads=self._threads,
+            cores=os.cpu_count(),
             hop_ms=self._hop_ms,
             held=self._post.held() if self._post is not None else None,
         )
@@ -333,3 +336,10 @@ def _check_source(source: Source, plan: PipelinePlan) -> None:
             f"{plan.layers} layers; here are {here.sha256}, {here.architecture} with {here.layers}",
             field="sha256",
         )
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """A service without one of its loops is worse than none: it ends, to be started again."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a loop of this service failed, it ends", loop=task.get_name(), error=repr(error))
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import nats.errors
 from nats.aio.msg import Msg
 
 from schemas.commands import Generate
@@ -15,6 +16,7 @@ from services.chassis.generate_worker import GenerateWorker
 from services.chassis.logs import get_logger
 from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
+from services.chassis.work_loop import HEARTBEAT_S
 from services.shard_stage.front import Front, OneCommand
 
 log = get_logger("shard_stage.worker")
@@ -32,6 +34,11 @@ class PipelineWorker:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._workers: dict[str, GenerateWorker] = {}
 
+    @property
+    def busy(self) -> int:
+        """How many tasks are in work, taken over or delivered."""
+        return len(self._workers)
+
     def cancel(self, request_id: str) -> None:
         """Nobody waits for this request any more."""
         for worker in self._workers.values():
@@ -43,31 +50,49 @@ class PipelineWorker:
         if running is not None:
             await asyncio.wait([running])
             delivery = self._taken_over
-        await self._work(command, delivery)
+        await self._work(command, delivery, delivery.msg.reply or None)
 
-    def adopt(self, command: Generate) -> None:
-        """Goes on with a task that was not delivered here."""
-        task = asyncio.create_task(self._take_over(command), name=f"adopted {command.task_id}")
+    def adopt(self, command: Generate, acknowledge: str | None) -> None:
+        """Goes on with a task that was not delivered here, and acknowledges its delivery when it is done."""
+        task = asyncio.create_task(self._take_over(command, acknowledge), name=f"adopted {command.task_id}")
         self._running[command.task_id] = task
         task.add_done_callback(lambda _: self._running.pop(command.task_id, None))
 
-    async def _take_over(self, command: Generate) -> None:
+    async def _take_over(self, command: Generate, acknowledge: str | None) -> None:
         """Works on a task as a work loop would. What ends it for a passing reason is left to its delivery."""
+        keeping = asyncio.create_task(self._keep(acknowledge))
         left_s = command.deadline_at_s - time.time()
         try:
             async with asyncio.timeout(max(0.0, left_s)):
-                await self._work(command, self._taken_over)
+                await self._work(command, self._taken_over, acknowledge)
         except Retry as retry:
             log.warning("an adopted task goes back", request_id=command.request_id, why=retry.error.message)
+            return
         except TimeoutError:
             await self.give_up(command, DeadlineExceeded("the time for this request ran out"))
         except ChoirError as error:
             await self.give_up(command, error)
         finally:
+            keeping.cancel()
             self._front.discard(command)
+        await self._tell(acknowledge, Msg.Ack.Ack)
 
-    async def _work(self, command: Generate, delivery: Delivery) -> None:
-        worker = self._worker_of(command)
+    async def _keep(self, acknowledge: str | None) -> None:
+        """Says that an adopted task is in work, so that it is not delivered to anybody."""
+        while True:
+            await self._tell(acknowledge, Msg.Ack.Progress)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _tell(self, acknowledge: str | None, word: bytes) -> None:
+        if acknowledge is None:
+            return
+        try:
+            await self._mesh.client.publish(acknowledge, word)
+        except nats.errors.Error as error:
+            log.warning("a delivery could not be acknowledged", why=str(error) or type(error).__name__)
+
+    async def _work(self, command: Generate, delivery: Delivery, acknowledge: str | None) -> None:
+        worker = self._worker_of(command, acknowledge)
         self._workers[command.task_id] = worker
         try:
             await worker.handle(command, delivery)
@@ -77,11 +102,11 @@ class PipelineWorker:
 
     async def give_up(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
-        await self._worker_of(command).give_up(command, error)
+        await self._worker_of(command, None).give_up(command, error)
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
         await conclude(self._mesh, Result.unreadable(request_id, error, time.time()))
 
-    def _worker_of(self, command: Generate) -> GenerateWorker:
-        return GenerateWorker(self._mesh, OneCommand(self._front, command))
+    def _worker_of(self, command: Generate, acknowledge: str | None) -> GenerateWorker:
+        return GenerateWorker(self._mesh, OneCommand(self._front, command, acknowledge))

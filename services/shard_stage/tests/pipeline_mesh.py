@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from infra.testing import ServiceProcess, SpawnService
 from schemas import subjects
@@ -19,6 +20,7 @@ from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan, Shard, StagePlan
 from schemas.replies import Result
 from schemas.sampling import Sampling
+from schemas.stage_wire import Token, unpack
 from services.chassis.tests.mesh import eventually
 from services.cli.client import Choir
 from services.engine.cuts import even_layers
@@ -142,3 +144,18 @@ class PipelineMesh:
         """All questions at once; the results in their order."""
         asks = [self.ask(question, sampling, f"{name}-{n}") for n, question in enumerate(questions)]
         return list(await asyncio.gather(*asks))
+
+    async def speaking(self, sequences: int) -> None:
+        """Waits until so many sequences have said something, as the journal of the pipeline has it."""
+        said: set[int] = set()
+        enough = asyncio.Event()
+
+        async def on_message(msg: Msg) -> None:
+            said.update(item.sequence for item in unpack(msg.data) if isinstance(item, Token))
+            if len(said) >= sequences:
+                enough.set()
+
+        subject = subjects.stage(self._number, 0)
+        subscription = await self.connection.subscribe(subject, cb=on_message)
+        await asyncio.wait_for(enough.wait(), READY_DEADLINE_S)
+        await subscription.unsubscribe()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 
 from infra.testing import SpawnService
-from schemas.sampling import Sampling
 from services.engine.tests.variants import demo_model
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import GREEDY, QUESTIONS, engine_says
