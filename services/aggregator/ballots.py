@@ -19,6 +19,7 @@ def read_ballots(answers: Iterable[Answer], kind: AnswerKind, choices: Sequence[
     casts no ballot; if it is one because the agent has no logprobs, its answer without them does.
     `second_round` is None if there is no answer of that round, not even an error.
     """
+    answers = tuple(answers)
     by_round: dict[int, list[Answer]] = {}
     for answer in answers:
         by_round.setdefault(answer.round, []).append(answer)
@@ -26,13 +27,13 @@ def read_ballots(answers: Iterable[Answer], kind: AnswerKind, choices: Sequence[
         answer.agent: normalise(answer.text, kind, choices)
         for answer in _usable(by_round.get(PREDICTION, ()))
     }
-    again = {answer.agent: answer for answer in _usable(by_round.get(WITHOUT_LOGPROBS, ()))}
-    first = [
-        again.get(answer.agent, answer) if answer.error else answer for answer in by_round.get(QUESTION, ())
-    ]
+    question = (*by_round.get(QUESTION, ()), *by_round.get(WITHOUT_LOGPROBS, ()))
+    usable = {answer.agent: answer for answer in _usable(question)}
+    order = dict.fromkeys(answer.agent for answer in answers if answer.round in (QUESTION, WITHOUT_LOGPROBS))
+    first = [usable[agent] for agent in order if agent in usable]
     samples = [by_round[round_] for round_ in sorted(by_round) if round_ >= SAMPLES_FROM]
     return Ballots(
-        first=tuple(_ballot(answer, kind, choices, predicted) for answer in _usable(first)),
+        first=tuple(_ballot(answer, kind, choices, predicted) for answer in first),
         second_round=_second_round(by_round.get(DEBATE), kind, choices),
         samples=tuple(_ballot(answer, kind, choices, {}) for each in samples for answer in _usable(each)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 
 from services.aggregator.plain_text import WINDOW, clean, end_of, fold, last_match
 from services.aggregator.text_answer import open_answer, plain_words
@@ -30,7 +31,7 @@ def choice(text: str, choices: Sequence[str] = ()) -> str | None:
     letters are labels.
     """
     head, end = clean(text[:WINDOW]), end_of(text)
-    options = _Options(choices)
+    options = _options(tuple(choices))
     marked = last_match(_ANSWER_MARK, end)
     if marked and (found := options.opening(end[marked.end() :], _UPPER_LABEL)):
         return found
@@ -42,6 +43,12 @@ def choice(text: str, choices: Sequence[str] = ()) -> str | None:
         or options.mentioned(whole)
         or options.only(_FINAL_LABEL.findall(end))
     )
+
+
+@lru_cache(maxsize=64)
+def _options(choices: tuple[str, ...]) -> _Options:
+    """All agents answer the same options: they are folded once a question, which takes longest of all."""
+    return _Options(choices)
 
 
 class _Options:

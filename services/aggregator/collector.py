@@ -1,10 +1,10 @@
-"""Collects the answers of one round: as they are stored, and now and then from the stream itself."""
+"""Collects the answers of one request: as they are stored, and now and then from the stream itself."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from nats.aio.msg import Msg
@@ -13,23 +13,25 @@ from schemas import subjects
 from schemas.replies import Answer
 from services.chassis.storage import Storage
 
+Place = tuple[int, str]
+"""Where an answer belongs: its round, and the agent."""
+
 
 class Collector:
-    """The answers of one request's round, by member."""
+    """The answers of one request, by round and agent."""
 
-    def __init__(self, storage: Storage, request_id: str, round_: int) -> None:
+    def __init__(self, storage: Storage, request_id: str) -> None:
         self._storage = storage
         self._request_id = request_id
-        self._round = round_
         self._came = asyncio.Event()
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[Place, Answer] = {}
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, storage: Storage, request_id: str, round_: int) -> AsyncIterator[Collector]:
-        """Listens for answers for as long as the context is open."""
-        collector = cls(storage, request_id, round_)
-        subject = subjects.stored_answers(request_id, round_)
+    async def open(cls, storage: Storage, request_id: str) -> AsyncIterator[Collector]:
+        """Listens for answers of all rounds for as long as the context is open."""
+        collector = cls(storage, request_id)
+        subject = subjects.all_stored_answers_of(request_id)
         listening = await storage.client.subscribe(subject, cb=collector._on_answer)
         try:
             yield collector
@@ -41,30 +43,28 @@ class Collector:
 
     def _take(self, data: bytes) -> None:
         answer = Answer.model_validate_json(data)
-        self.answers[answer.agent] = answer
+        self.answers[answer.round, answer.agent] = answer
         self._came.set()
 
-    async def read(self, members: Iterable[str]) -> None:
-        """Reads from the stream what `members` have stored already."""
-        missing = [member for member in members if member not in self.answers]
+    def of_round(self, round_: int) -> dict[str, Answer]:
+        """The answers of one round, by agent."""
+        return {agent: answer for (number, agent), answer in self.answers.items() if number == round_}
+
+    async def read(self, places: Iterable[Place]) -> None:
+        """Reads from the stream what is stored already in these places."""
+        missing = [place for place in places if place not in self.answers]
         found = await asyncio.gather(
             *(
-                self._storage.last(
-                    subjects.ANSWERS_STREAM, subjects.answer(self._request_id, self._round, member)
-                )
-                for member in missing
+                self._storage.last(subjects.ANSWERS_STREAM, subjects.answer(self._request_id, round_, agent))
+                for round_, agent in missing
             )
         )
         for stored in filter(None, found):
             self._take(stored.data)
 
-    def usable(self) -> int:
-        """How many answers are there that are not errors."""
-        return sum(answer.error is None for answer in self.answers.values())
-
-    async def wait(self, members: tuple[str, ...], quorum: int, until_s: float, poll_s: float) -> None:
-        """Returns when all members have answered, `quorum` of them with a text, or at `until_s` (epoch)."""
-        while len(self.answers) < len(members) and self.usable() < quorum:
+    async def wait(self, places: Sequence[Place], enough: int, until_s: float, poll_s: float) -> None:
+        """Returns when all places have an answer, `enough` of them with a text, or at `until_s` (epoch)."""
+        while not self._has(places, enough):
             left_s = until_s - time.time()
             if left_s <= 0:
                 return
@@ -72,4 +72,8 @@ class Collector:
             try:
                 await asyncio.wait_for(self._came.wait(), min(left_s, poll_s))
             except TimeoutError:
-                await self.read(members)
+                await self.read(places)
+
+    def _has(self, places: Sequence[Place], enough: int) -> bool:
+        found = [self.answers[place] for place in places if place in self.answers]
+        return len(found) == len(places) or sum(answer.error is None for answer in found) >= enough

@@ -22,7 +22,7 @@ class FeedbackHandler:
         self._scores = scores
 
     async def handle(self, feedback: Feedback, caller: Caller) -> None:
-        """Counts every agent that had answered as right or wrong."""
+        """Counts every agent that had answered as right or wrong, overall and on the question's topic."""
         result = await self._result(feedback.request_id)
         right, wrong = judge(*readings(result, feedback.correct))
         if not await self._scores.claim(feedback.request_id):
@@ -33,7 +33,7 @@ class FeedbackHandler:
             )
             return
         for agent in (*right, *wrong):
-            await self._scores.record(agent, agent in right)
+            await self._scores.record(agent, agent in right, feedback.topic or result.topic)
         strategies_right, strategies_wrong = judge(*verdicts(result, feedback.correct))
         self._mesh.events.publish(
             FeedbackReceived,

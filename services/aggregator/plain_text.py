@@ -20,6 +20,8 @@ _PLAIN_SIGNS = str.maketrans(
 
 def clean(text: str) -> str:
     """`text` with compatibility characters, dashes and apostrophes in their plain form."""
+    if text.isascii():
+        return text  # nothing of all this is ASCII, and most answers are nothing else
     text = _BEFORE_VULGAR_FRACTION.sub(" ", _GROUPING_SPACE.sub("", text))
     return unicodedata.normalize("NFKC", text).translate(_PLAIN_SIGNS)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from nats.aio.msg import Msg
 
 from schemas import subjects
-from schemas.commands import Feedback, Gather
+from schemas.commands import Feedback, Gather, ReadScores
 from services.aggregator.feedback import FeedbackHandler
 from services.aggregator.scores import Scores
+from services.aggregator.scores_endpoint import ScoresHandler
 from services.aggregator.settings import AggregatorSection
+from services.aggregator.topics import TopicClassifier, shipped
 from services.aggregator.worker import GatherWorker
 from services.chassis.endpoints import Endpoints
 from services.chassis.lease import Load
@@ -21,14 +23,15 @@ DESCRIPTION = "Asks the members of an ensemble and decides from their answers"
 class Aggregator:
     """Decides ensembles. What it knows is in the streams: another one takes over where it died."""
 
-    def __init__(self, settings: AggregatorSection) -> None:
+    def __init__(self, settings: AggregatorSection, topics: TopicClassifier | None = None) -> None:
         self._settings = settings
+        self._topics = topics or shipped()
 
     async def start(self, mesh: Mesh) -> None:
         """Pulls and decides from now on."""
         self._scores = Scores(mesh.client)
         await self._scores.start()
-        self._worker = GatherWorker(mesh, self._scores, self._settings.poll_interval_s)
+        self._worker = GatherWorker(mesh, self._scores, self._topics, self._settings.poll_interval_s)
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         self._loop = WorkLoop(
             mesh,
@@ -43,6 +46,7 @@ class Aggregator:
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
         await self._endpoints.add(subjects.FEEDBACK, Feedback, FeedbackHandler(mesh, self._scores).handle)
+        await self._endpoints.add(subjects.SCORES, ReadScores, ScoresHandler(mesh, self._scores).handle)
         await self._loop.start()
 
     async def _on_cancel(self, msg: Msg) -> None:
@@ -56,6 +60,7 @@ class Aggregator:
         """Finishes what is in work."""
         await self._endpoints.stop()
         await self._loop.stop()
+        await self._scores.stop()
 
     def load(self) -> Load:
         """How many ensembles are being gathered."""

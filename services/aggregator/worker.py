@@ -1,35 +1,37 @@
-"""Scatter and gather: ask every member, collect until all, a quorum or the deadline, decide, store once."""
+"""Ensembles: their answers are gathered, every strategy decides from them, and the result is stored once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Mapping
 
 from schemas import subjects
-from schemas.commands import Gather, Generate
-from schemas.errors import ChoirError, NoAnswers, Overloaded
-from schemas.events import DecisionMade, GatherCompleted, GatherPulled, TaskQueued
+from schemas.commands import Gather
+from schemas.errors import ChoirError, NoAnswers
+from schemas.events import DecisionMade, GatherCompleted, GatherPulled
 from schemas.replies import Answer, Decision, Result
 from services.aggregator.ballots import read_ballots
 from services.aggregator.collector import Collector
-from services.aggregator.decide import Question, decide, options_of
+from services.aggregator.decide import Question, context_of, decide, options_of
+from services.aggregator.gathering import Gathering
 from services.aggregator.scores import Scores
-from services.chassis.delivery import Delivery, Retry
+from services.aggregator.strategies import Ballots
+from services.aggregator.strategies.best_single import best_agent
+from services.aggregator.topics import TopicClassifier
+from services.chassis.delivery import Delivery
 from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
-from services.chassis.storage import OUTCOME_PATIENCE_S
-
-DECIDE_BEFORE_DEADLINE_S = 0.2
-ROUND = 1
 
 
 class GatherWorker:
     """Decides ensembles."""
 
-    def __init__(self, mesh: Mesh, scores: Scores, poll_interval_s: float) -> None:
+    def __init__(self, mesh: Mesh, scores: Scores, topics: TopicClassifier, poll_interval_s: float) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._scores = scores
+        self._topics = topics
         self._poll_interval_s = poll_interval_s
         self._collecting: dict[str, asyncio.Task[None]] = {}
 
@@ -44,50 +46,33 @@ class GatherWorker:
             return
         started_ns = time.perf_counter_ns()
         self._tell_pulled(gather, delivery)
-        async with Collector.open(self._storage, gather.request_id, ROUND) as collector:
-            if not delivery.fresh:
-                await collector.read(gather.members)
-            await self._scatter(gather, collector)
-            if not await self._collect(gather, collector):
+        question = self._question(gather)
+        async with Collector.open(self._storage, gather.request_id) as collector:
+            gathering = Gathering(
+                self._mesh,
+                gather,
+                collector,
+                fresh=delivery.fresh,
+                poll_interval_s=self._poll_interval_s,
+            )
+            if not await self._collect(gathering, gather, question):
                 return
-        await self._conclude(gather, collector.answers, time.perf_counter_ns() - started_ns)
+        await self._conclude(gathering, gather, question, time.perf_counter_ns() - started_ns)
+
+    def _question(self, gather: Gather) -> Question:
+        said = [message.content for message in gather.messages if message.role == "user"]
+        topic = gather.topic or self._topics.topic_of(said[-1] if said else "")
+        return Question(gather.fingerprint, options_of(gather.answer_kind, gather.choices), topic)
 
     async def _has_result(self, request_id: str) -> bool:
         result = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
         return result is not None
 
-    async def _scatter(self, gather: Gather, collector: Collector) -> None:
-        """Asks every member that has not answered; asking twice under the same id is asking once."""
-        commands = [gather.generate(m, ROUND) for m in gather.members if m not in collector.answers]
-        try:
-            await asyncio.gather(*(self._enqueue(command) for command in commands))
-        except Overloaded as error:
-            raise Retry(error, delay_s=error.retry_after_s or 1.0) from error
-
-    async def _enqueue(self, command: Generate) -> None:
-        started_ns = time.perf_counter_ns()
-        await self._storage.enqueue(
-            subjects.generate(command.priority, command.model, command.request_id),
-            command.to_bytes(),
-            message_id=command.task_id,
-            patience_s=OUTCOME_PATIENCE_S,
-        )
-        self._mesh.events.publish(
-            TaskQueued,
-            request_id=command.request_id,
-            task_id=command.task_id,
-            model=command.model,
-            round=command.round,
-            priority=command.priority,
-            store_duration_ns=time.perf_counter_ns() - started_ns,
-        )
-
-    async def _collect(self, gather: Gather, collector: Collector) -> bool:
-        """Waits for the answers; False if the request was cancelled meanwhile."""
-        until_s = gather.deadline_at_s - DECIDE_BEFORE_DEADLINE_S
-        quorum = gather.quorum or len(gather.members)
-        work = collector.wait(gather.members, quorum, until_s, self._poll_interval_s)
-        task = asyncio.create_task(work)
+    async def _collect(self, gathering: Gathering, gather: Gather, question: Question) -> bool:
+        """Gathers the answers of all rounds; False if the request was cancelled meanwhile."""
+        context = context_of(question, self._scores.history)
+        best = best_agent(gather.members, context, question.options or len(gather.members) + 1)
+        task = asyncio.create_task(gathering.run(best))
         self._collecting[gather.request_id] = task
         try:
             await asyncio.wait([task])
@@ -99,44 +84,46 @@ class GatherWorker:
         task.result()
         return True
 
-    async def _conclude(self, gather: Gather, answers: dict[str, Answer], collect_ns: int) -> None:
+    async def _conclude(
+        self, gathering: Gathering, gather: Gather, question: Question, collect_ns: int
+    ) -> None:
         started_ns = time.perf_counter_ns()
-        given = tuple(answers[member] for member in gather.members if member in answers)
-        ballots = read_ballots(given, gather.answer_kind, gather.choices)
+        given, further = gathering.first, gathering.further
+        ballots = read_ballots((*given.values(), *further), gather.answer_kind, gather.choices)
         if not ballots.first:
-            raise NoAnswers(_why_no_answers(gather, answers))
-        options = options_of(gather.answer_kind, gather.choices)
-        question = Question(seed=gather.fingerprint, options=options, topic=gather.topic)
+            raise NoAnswers(_why_no_answers(gather, given))
         decisions = decide(gather.strategies, ballots, question, self._scores.history)
         decided_ns = time.perf_counter_ns()
-        missing = tuple(member for member in gather.members if member not in answers)
         result = Result(
             request_id=gather.request_id,
             fingerprint=gather.fingerprint,
             topology="ensemble",
             text=decisions[0].text,
-            answers=given,
+            answers=_kept(given.values(), ballots, gather),
             decisions=decisions,
-            missing=missing,
+            missing=tuple(member for member in gather.members if member not in given),
+            further_answers=further,
             answer_kind=gather.answer_kind,
             choices=gather.choices,
-            topic=gather.topic,
+            topic=question.topic,
             accepted_at_s=gather.accepted_at_s,
             completed_at_s=time.time(),
         )
         stored = await conclude(self._mesh, result)
         stored_ns = time.perf_counter_ns()
-        if missing:
+        if gathering.open_tasks:
             await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
         if not stored:
             return
+        self._scores.learn(ballots.first, question)
         for decision in decisions:
-            self._tell_decided(gather, decision, len(missing))
+            self._tell_decided(gather, decision, len(result.missing))
         self._mesh.events.publish(
             GatherCompleted,
             request_id=gather.request_id,
-            answered=len(answers),
-            missing=len(missing),
+            rounds=gathering.rounds,
+            answered=len(given),
+            missing=len(result.missing),
             collect_duration_ns=collect_ns,
             decide_duration_ns=decided_ns - started_ns,
             store_duration_ns=stored_ns - decided_ns,
@@ -177,7 +164,23 @@ class GatherWorker:
         await conclude(self._mesh, result)
 
 
-def _why_no_answers(gather: Gather, answers: dict[str, Answer]) -> str:
+def _kept(answers: Iterable[Answer], ballots: Ballots, gather: Gather) -> tuple[Answer, ...]:
+    """The answers as the result keeps them: of logprobs that the client did not ask for, what was read."""
+    probabilities = {ballot.agent: dict(ballot.probabilities) or None for ballot in ballots.first}
+    return tuple(
+        answer.model_copy(
+            update={
+                "logprobs": answer.logprobs if gather.sampling.logprobs else (),
+                "option_probabilities": probabilities[answer.agent],
+            }
+        )
+        if answer.logprobs and answer.error is None
+        else answer
+        for answer in answers
+    )
+
+
+def _why_no_answers(gather: Gather, answers: Mapping[str, Answer]) -> str:
     """What kept each member from answering."""
     reasons = [
         f"{member}: {answers[member].error.message}"  # type: ignore[union-attr]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from schemas import subjects
 from schemas.commands import DEFAULT_SUMMARY_PROMPT, Ask, Command, Gather, Generate, Summarize
 from schemas.errors import InvalidRequest, UnknownModel, UnknownStrategy
 from schemas.replies import Topology
-from schemas.strategies import STRATEGIES
+from schemas.strategies import STRATEGIES, specs_of
+
+FEWEST_CHOICES = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _ensemble(
     ask: Ask, request_id: str, now_s: float, live_models: Collection[str], default_strategy: str
 ) -> Plan:
     for index, strategy in enumerate(ask.strategies):
-        _check_strategy(strategy, f"strategies.{index}")
+        _check_strategy(strategy, f"strategies.{index}", ask.choices)
     for index, model in enumerate(ask.models):
         _check_model(model, f"models.{index}", live_models)
     members = ask.models or tuple(sorted(live_models))
@@ -106,6 +108,8 @@ def _ensemble(
         quorum=ask.quorum,
         choices=ask.choices,
         answer_kind=ask.answer_kind,
+        topic=ask.topic,
+        samples=ask.samples,
         messages=ask.conversation,
         sampling=ask.sampling,
         priority=ask.priority,
@@ -128,10 +132,15 @@ def _check_model(model: str, field: str, live_models: Collection[str]) -> None:
         )
 
 
-def _check_strategy(strategy: str, field: str) -> None:
+def _check_strategy(strategy: str, field: str, choices: Sequence[str]) -> None:
     if strategy not in STRATEGIES:
         raise UnknownStrategy(
             f"{field}: there is no strategy {strategy!r}; known: {', '.join(STRATEGIES)}",
             field=field,
             known=STRATEGIES,
+        )
+    if len(choices) < FEWEST_CHOICES and any(spec.closed_only for spec in specs_of((strategy,))):
+        raise InvalidRequest(
+            f"{field}: {strategy} decides closed questions only: give at least {FEWEST_CHOICES} choices",
+            field=field,
         )

@@ -71,8 +71,11 @@ def _settle(pulls: Mapping[str, Sequence[tuple[str, float, float]]], options: in
     for _ in range(MOST_SWEEPS):
         moved = 0.0
         for agent, others in pulls.items():
-            along = math.fsum(n * c * z[other] for other, n, c in others)
-            square = math.fsum(n * z[other] ** 2 for other, n, _ in others)
+            along = square = 0.0
+            for other, n, c in others:
+                at = z[other]
+                along += n * c * at
+                square += n * at * at
             best = min(max(along / square, least), 1.0) if square else 0.0
             moved = max(moved, abs(best - z[agent]))
             z[agent] = best

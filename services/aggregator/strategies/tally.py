@@ -51,7 +51,8 @@ def choose(
     ranked = dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
     best = max(ranked.values(), default=0.0)
     leaders = [answer for answer, score in ranked.items() if _equal(score, best)]
-    winner = min(leaders, key=lambda answer: lot(seed, answer), default=None)
+    alone = leaders[0] if len(leaders) == 1 else None
+    winner = alone or min(leaders, key=lambda answer: lot(seed, answer), default=None)
     next_best = max((score for answer, score in ranked.items() if answer != winner), default=0.0)
     return Decision(
         strategy=strategy,

@@ -24,11 +24,12 @@ Said = str | ChoirError | None
 """What a member answers; None if it never does."""
 
 
-def answer(request_id: str, agent: str, said: str | ChoirError) -> Answer:
+def answer(request_id: str, agent: str, said: str | ChoirError, round_: int = 1) -> Answer:
     """An answer as an agent stores it."""
     error = said.body(request_id) if isinstance(said, ChoirError) else None
     return Answer(
         request_id=request_id,
+        round=round_,
         agent=agent,
         model=agent,
         instance=f"agent-of-{agent}",
@@ -38,10 +39,12 @@ def answer(request_id: str, agent: str, said: str | ChoirError) -> Answer:
     )
 
 
-async def store_answer(mesh: Mesh, request_id: str, agent: str, said: str | ChoirError) -> None:
+async def store_answer(
+    mesh: Mesh, request_id: str, agent: str, said: str | ChoirError, round_: int = 1
+) -> None:
     """Stores an answer, once."""
-    subject = subjects.answer(request_id, 1, agent)
-    await mesh.storage.store_once(subject, answer(request_id, agent, said).to_bytes())
+    subject = subjects.answer(request_id, round_, agent)
+    await mesh.storage.store_once(subject, answer(request_id, agent, said, round_).to_bytes())
 
 
 class Member:

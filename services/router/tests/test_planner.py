@@ -9,6 +9,7 @@ import pytest
 from schemas import subjects
 from schemas.commands import Ask, Gather, Generate, Summarize
 from schemas.errors import ChoirError, InvalidRequest, UnknownModel, UnknownStrategy
+from schemas.strategies import STRATEGIES
 from services.router.planner import Plan, plan
 
 LIVE = ("alpha", "beta", "llama3.2:3b")
@@ -58,6 +59,12 @@ def test_models_that_are_named_are_the_members_in_their_order() -> None:
     assert (made.command.quorum, made.command.choices) == (1, ("x", "y"))
 
 
+def test_what_strategies_need_to_know_travels_with_the_command() -> None:
+    made = planned(strategies=["best_single", "average"], samples=5, topic="capitals", choices=["x", "y"])
+    assert isinstance(made.command, Gather)
+    assert (made.command.samples, made.command.topic) == (5, "capitals")
+
+
 def test_an_ensemble_has_no_more_members_than_were_asked_for() -> None:
     assert planned(max_agents=2).models == ("alpha", "beta")
 
@@ -73,7 +80,9 @@ def test_the_plan_does_not_depend_on_the_order_of_the_leases() -> None:
         ({"model": "alpha", "summarize_with": ["omega"]}, UnknownModel, "summarize_with.0", LIVE),
         ({"model": "omega", "summarize_with": ["alpha"]}, UnknownModel, "model", LIVE),
         ({"models": ["alpha", "omega"]}, UnknownModel, "models.1", LIVE),
-        ({"strategies": ["majority", "dice"]}, UnknownStrategy, "strategies.1", ("majority", "weighted")),
+        ({"strategies": ["majority", "dice"]}, UnknownStrategy, "strategies.1", STRATEGIES),
+        ({"strategies": ["majority", "average"]}, InvalidRequest, "strategies.1", None),
+        ({"strategies": ["average"], "choices": ["one"]}, InvalidRequest, "strategies.0", None),
         ({"quorum": 4}, InvalidRequest, "quorum", None),
         ({"quorum": 3, "max_agents": 2}, InvalidRequest, "quorum", None),
     ],

@@ -1,0 +1,133 @@
+"""One ensemble's rounds: asks the agents what its strategies need, and collects the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from schemas import subjects
+from schemas.commands import Gather, Generate
+from schemas.errors import Overloaded
+from schemas.events import TaskQueued
+from schemas.replies import Answer
+from schemas.strategies import asked_for
+from services.aggregator.ballots import read_ballots
+from services.aggregator.collector import Collector
+from services.aggregator.rounds import QUESTION, WITHOUT_LOGPROBS
+from services.aggregator.strategies.debate import unanimous
+from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs
+from services.chassis.delivery import Retry
+from services.chassis.service import Mesh
+from services.chassis.storage import OUTCOME_PATIENCE_S
+
+DECIDE_BEFORE_DEADLINE_S = 0.2
+FEWEST_DEBATERS = 2
+
+
+class Gathering:
+    """What is asked and answered for one Gather.
+
+    Every task has its place in ANSWERS, so an aggregator that takes over (`fresh` is False) finds what is
+    there and asks only for the rest, in whichever round the one before died. All rounds share the deadline.
+    """
+
+    def __init__(
+        self, mesh: Mesh, gather: Gather, collector: Collector, *, fresh: bool, poll_interval_s: float
+    ) -> None:
+        self._mesh = mesh
+        self._gather = gather
+        self._collector = collector
+        self._fresh = fresh
+        self._poll_interval_s = poll_interval_s
+        self._until_s = gather.deadline_at_s - DECIDE_BEFORE_DEADLINE_S
+        self._asked: list[Generate] = []
+        self.rounds = 1
+
+    @property
+    def first(self) -> dict[str, Answer]:
+        """The answers to the question, in the members' order; of who gave none because it can say no
+        logprobs, that without them."""
+        answers = self._collector.of_round(QUESTION)
+        again = self._collector.of_round(WITHOUT_LOGPROBS)
+        return {m: again.get(m, answers[m]) for m in self._gather.members if m in answers}
+
+    @property
+    def further(self) -> tuple[Answer, ...]:
+        """The answers of other rounds, in the order in which they were asked for."""
+        places = places_of([task for task in self._asked if task.round not in (QUESTION, WITHOUT_LOGPROBS)])
+        return tuple(self._collector.answers[place] for place in places if place in self._collector.answers)
+
+    @property
+    def open_tasks(self) -> int:
+        """How many tasks were asked for and have not been answered."""
+        return sum(place not in self._collector.answers for place in places_of(self._asked))
+
+    async def run(self, best: str | None) -> None:
+        """Asks and waits, round after round, until all that is needed is there or the time is over."""
+        opening = opening_tasks(self._gather, best)
+        question, beside = opening[: len(self._gather.members)], opening[len(self._gather.members) :]
+        await self._ask(opening)
+        if "second_round" in asked_for(self._gather.strategies):
+            await self._wait(question, self._half_time_s())
+            await self._ask_without_logprobs()
+            await self._debate()
+        await self._wait(question, self._until_s)
+        await self._ask_without_logprobs()
+        if beside:
+            await self._collector.wait(places_of(beside), len(beside), self._until_s, self._poll_interval_s)
+
+    def _half_time_s(self) -> float:
+        """Until when the first round is waited for where a second may follow; the same for any aggregator."""
+        return (self._gather.accepted_at_s + self._until_s) / 2
+
+    async def _ask_without_logprobs(self) -> None:
+        refused = tasks_without_logprobs(self._gather, self._collector.of_round(QUESTION))
+        again = [task for task in refused if task not in self._asked]
+        if again:
+            await self._ask(again)
+            await self._wait(again, self._until_s)
+
+    async def _debate(self) -> None:
+        """Holds a second round if there is something to debate, and time for it."""
+        given = self.first
+        ballots = read_ballots(given.values(), self._gather.answer_kind, self._gather.choices).first
+        if len(ballots) < FEWEST_DEBATERS or unanimous(ballots) or time.time() >= self._until_s:
+            return
+        tasks = debate_tasks(self._gather, given)
+        self.rounds += 1
+        await self._ask(tasks)
+        await self._wait(tasks, self._until_s)
+
+    async def _wait(self, tasks: Sequence[Generate], until_s: float) -> None:
+        enough = min(self._gather.quorum or len(tasks), len(tasks))
+        await self._collector.wait(places_of(tasks), enough, until_s, self._poll_interval_s)
+
+    async def _ask(self, tasks: Sequence[Generate]) -> None:
+        """Asks for what is not answered yet; asking twice under the same id is asking once."""
+        self._asked += tasks
+        if not self._fresh:
+            await self._collector.read(places_of(tasks))
+        open_tasks = [t for t in tasks if (t.round, t.agent) not in self._collector.answers]
+        try:
+            await asyncio.gather(*(self._enqueue(task) for task in open_tasks))
+        except Overloaded as error:
+            raise Retry(error, delay_s=error.retry_after_s or 1.0) from error
+
+    async def _enqueue(self, command: Generate) -> None:
+        started_ns = time.perf_counter_ns()
+        await self._mesh.storage.enqueue(
+            subjects.generate(command.priority, command.model, command.request_id),
+            command.to_bytes(),
+            message_id=command.task_id,
+            patience_s=OUTCOME_PATIENCE_S,
+        )
+        self._mesh.events.publish(
+            TaskQueued,
+            request_id=command.request_id,
+            task_id=command.task_id,
+            model=command.model,
+            round=command.round,
+            priority=command.priority,
+            store_duration_ns=time.perf_counter_ns() - started_ns,
+        )

@@ -1,0 +1,132 @@
+"""What each agent is asked in each round. Pure: from a Gather and the answers so far to commands.
+
+Whatever is asked depends only on what is stored, so an aggregator that takes over asks the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from schemas.commands import ChatMessage, Gather, Generate
+from schemas.replies import Answer
+from schemas.sampling import Sampling
+from schemas.strategies import asked_for
+from services.aggregator.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
+
+OPTION_LOGPROBS = 20
+"""How many alternatives to each token are asked for: with fewer an option may not be among them."""
+SAMPLE_TEMPERATURE = 0.7
+"""For samples of a request that asks for greedy decoding, where all would be the same (Wang et al. 2022)."""
+SEEDS = 2**32
+
+PREDICT = (
+    "Many others are asked the same question. Which answer will most of them give? "
+    "Reply with that answer alone, in the form in which the question wants it."
+)
+ANSWER_AGAIN = (
+    "Others were asked the same question and answered:\n\n{answers}\n\n"
+    "Consider their answers, then answer the question again, in the same form as before."
+)
+
+
+def opening_tasks(gather: Gather, best: str | None) -> list[Generate]:
+    """All that can be asked at once: the question, and what needs no answers to it.
+
+    `best` is the agent that `best_single` samples, None if it is not known; its answer to the question is the
+    first sample.
+    """
+    asks = asked_for(gather.strategies)
+    sampling = with_logprobs(gather.sampling) if "probabilities" in asks else gather.sampling
+    tasks = [_task(gather, member, QUESTION, sampling=sampling) for member in gather.members]
+    if "predictions" in asks:
+        messages = said_next(gather.messages, "user", PREDICT)
+        tasks += [_task(gather, member, PREDICTION, messages=messages) for member in gather.members]
+    if "samples" in asks and best is not None:
+        further = range((gather.samples or len(gather.members)) - 1)
+        tasks += [
+            _task(gather, best, SAMPLES_FROM + i, sampling=sample_of(gather.sampling, i + 1)) for i in further
+        ]
+    return tasks
+
+
+def tasks_without_logprobs(gather: Gather, first: Mapping[str, Answer]) -> list[Generate]:
+    """The question once more for agents that refused it because they can say no logprobs.
+
+    Where the client itself asked for them a refusal stands.
+    """
+    if gather.sampling.logprobs:
+        return []
+    return [
+        _task(gather, m, WITHOUT_LOGPROBS)
+        for m in gather.members
+        if m in first and refuses_logprobs(first[m])
+    ]
+
+
+def refuses_logprobs(answer: Answer) -> bool:
+    """Whether logprobs alone are what an agent could not do."""
+    return answer.error is not None and answer.error.field == "sampling.logprobs"
+
+
+def debate_tasks(gather: Gather, first: Mapping[str, Answer]) -> list[Generate]:
+    """A second question to each agent whose answer is there, with the others' full answers."""
+    texts = {m: first[m].text.strip() for m in gather.members if m in first and first[m].error is None}
+    return [
+        _task(gather, member, DEBATE, messages=_debated(gather.messages, member, texts)) for member in texts
+    ]
+
+
+def _debated(
+    messages: tuple[ChatMessage, ...], member: str, texts: Mapping[str, str]
+) -> tuple[ChatMessage, ...]:
+    own = said_next(messages, "assistant", texts[member]) if texts[member] else messages
+    others = (text for agent, text in texts.items() if agent != member and text)
+    return said_next(own, "user", ANSWER_AGAIN.format(answers=_listed(others)))
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "\n\n".join(f"Answer {number}: {text}" for number, text in enumerate(texts, 1))
+
+
+def said_next(messages: tuple[ChatMessage, ...], role: str, text: str) -> tuple[ChatMessage, ...]:
+    """The conversation gone on: with a new turn, or, as turns must alternate, at the end of the last one."""
+    last = messages[-1]
+    if last.role == role:
+        return (*messages[:-1], ChatMessage(role=last.role, content=f"{last.content}\n\n{text}"))
+    return (*messages, ChatMessage.model_validate({"role": role, "content": text}))
+
+
+def with_logprobs(sampling: Sampling) -> Sampling:
+    """The same, with as many alternatives to each token as option probabilities need."""
+    return sampling.model_copy(update={"logprobs": max(sampling.logprobs, OPTION_LOGPROBS)})
+
+
+def sample_of(sampling: Sampling, index: int) -> Sampling:
+    """How the sample of that index is drawn: under a seed of its own, and not greedily."""
+    seed = (sampling.seed + index) % SEEDS
+    return sampling.model_copy(
+        update={"seed": seed, "temperature": sampling.temperature or SAMPLE_TEMPERATURE, "logprobs": 0}
+    )
+
+
+def _task(
+    gather: Gather,
+    member: str,
+    round_: int,
+    *,
+    messages: tuple[ChatMessage, ...] | None = None,
+    sampling: Sampling | None = None,
+) -> Generate:
+    """A command of one round. Only the answers to the question itself are streamed."""
+    return gather.generate(member, round_).model_copy(
+        update={
+            "messages": messages or gather.messages,
+            "sampling": sampling or gather.sampling,
+            "stream": gather.stream and round_ == QUESTION,
+        }
+    )
+
+
+def places_of(tasks: Sequence[Generate]) -> list[tuple[int, str]]:
+    """Where the answers of tasks will be: round and agent."""
+    return [(task.round, task.agent) for task in tasks]

@@ -1,0 +1,7 @@
+"""What a question is about: a small Protocol, and one classifier behind it."""
+
+from __future__ import annotations
+
+from services.aggregator.topics.classifier import TopicClassifier, TopicWords, shipped
+
+__all__ = ["TopicClassifier", "TopicWords", "shipped"]
