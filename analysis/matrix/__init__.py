@@ -1,0 +1,1 @@
+"""`choir matrix`: every generator with every summarizer, measured through the mesh."""

@@ -1,0 +1,81 @@
+"""Two heatmaps: how long each pair takes, and how fast it generates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import altair as alt
+
+from analysis.charts.render import png_image, specification
+from analysis.charts.theme import INK, SEQUENTIAL
+from analysis.matrix.averages import PairAverage
+
+CELL_WIDTH, CELL_HEIGHT = 130, 56
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing to draw: a field of `PairAverage`, its title with the unit, its digits, and what is good."""
+
+    field: str
+    title: str
+    digits: str
+    reverse: bool
+
+
+HEATMAPS: Mapping[str, Measure] = {
+    "total_time": Measure("total_time_s", "Total time (s)", ".3~g", reverse=True),
+    "tokens_per_s": Measure("tokens_per_s", "Tokens per second, both peers together", ",.3~r", reverse=False),
+}
+"""The name of each chart's file, and what it shows. The brighter, the better."""
+
+
+def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.LayerChart:
+    """Generators down, summarizers across, the mean in each cell; a pair that never succeeded stays empty."""
+    rows = [pair.model_dump() for pair in pairs if getattr(pair, measure.field) is not None]
+    values = [row[measure.field] for row in rows]
+    middle = (min(values) + max(values)) / 2 if values else 0.0
+    generators = list(dict.fromkeys(pair.generator for pair in pairs))
+    summarizers = list(dict.fromkeys(pair.summarizer for pair in pairs))
+    base = alt.Chart(
+        alt.InlineData(values=rows),
+        title=alt.Title(measure.title, subtitle="mean of each pair; from the worst of them to the best, the brighter the better"),
+        width=max(2, len(summarizers)) * CELL_WIDTH,
+        height=len(generators) * CELL_HEIGHT,
+    ).encode(
+        x=alt.X(
+            "summarizer:N", sort=summarizers, scale=alt.Scale(domain=summarizers),
+            title="Summarizer", axis=alt.Axis(orient="top", labelAngle=0, grid=False),
+        ),
+        y=alt.Y(
+            "generator:N", sort=generators, scale=alt.Scale(domain=generators),
+            title="Generator", axis=alt.Axis(grid=False),
+        ),
+    )  # fmt: skip
+    colour = alt.Color(
+        f"{measure.field}:Q",
+        scale={"scheme": SEQUENTIAL, "reverse": measure.reverse, "nice": False},
+        legend=None,
+    )
+    # Viridis is dark at one end and bright at the other: the label stands out on both.
+    bright = f"datum.{measure.field} {'<' if measure.reverse else '>'} {middle}"
+    label = alt.Text(f"{measure.field}:Q", format=measure.digits)
+    ink = alt.condition(bright, alt.value(INK), alt.value("white"))
+    return alt.LayerChart(
+        layer=[
+            base.mark_rect().encode(color=colour),
+            base.mark_text(fontSize=15).encode(text=label, color=ink),
+        ]
+    )
+
+
+def write_heatmaps(pairs: Sequence[PairAverage], folder: Path) -> tuple[Path, ...]:
+    """Writes `<name>.png` for each chart, and returns their paths."""
+    written = []
+    for name, measure in HEATMAPS.items():
+        path = folder / f"{name}.png"
+        path.write_bytes(png_image(specification(heatmap(pairs, measure))))
+        written.append(path)
+    return tuple(written)

@@ -1,0 +1,44 @@
+"""The table of a matrix for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from analysis.matrix.averages import PairAverage
+from services.cli.overview_tables import NOTHING, table
+
+HEADS = (
+    "generator", "summarizer", "cells", "failed", "total", "± sd",
+    "tokens/s", "generator", "summarizer", "latency",
+)  # fmt: skip
+
+
+def pairs_table(pairs: Iterable[PairAverage]) -> Table:
+    """A line for each pair: means over its cells; tokens per second of both together and of each."""
+    rows = table()
+    for number, head in enumerate(HEADS):
+        rows.add_column(head, justify="left" if number < 2 else "right")
+    for pair in pairs:
+        rows.add_row(
+            pair.generator,
+            pair.summarizer,
+            str(pair.cells),
+            str(pair.failed),
+            figure(pair.total_time_s, "s"),
+            figure(pair.total_time_sd_s, "s"),
+            figure(pair.tokens_per_s),
+            figure(pair.generator_tokens_per_s),
+            figure(pair.summarizer_tokens_per_s),
+            figure(pair.network_latency_ms, "ms"),
+        )
+    return rows
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """Three digits and the unit; a dash for what was not measured."""
+    if value is None:
+        return NOTHING
+    digits = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{digits} {unit}".strip()
