@@ -13,6 +13,7 @@ from services.cli.commands.chat import chat
 from services.cli.commands.demo import demo
 from services.cli.commands.eval import evaluate
 from services.cli.commands.host import down, up
+from services.cli.commands.matrix import matrix
 from services.cli.commands.overview import models, nodes, status
 from services.cli.commands.shard import shard
 from services.cli.commands.top import top
@@ -34,6 +35,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("shard", shard, RUNNING),
     ("validate", validate, RUNNING),
     ("eval", evaluate, MEASURING),
+    ("matrix", matrix, MEASURING),
     ("nodes", nodes, LOOKING),
     ("models", models, LOOKING),
     ("status", status, LOOKING),
