@@ -12,12 +12,14 @@ from services.cli.commands.batch import batch
 from services.cli.commands.chat import chat
 from services.cli.commands.demo import demo
 from services.cli.commands.eval import evaluate
+from services.cli.commands.export import export
 from services.cli.commands.host import down, up
 from services.cli.commands.matrix import matrix
 from services.cli.commands.overview import models, nodes, status
 from services.cli.commands.shard import shard
 from services.cli.commands.top import top
 from services.cli.commands.trace import trace
+from services.cli.commands.sql import sql
 from services.cli.commands.validate import validate
 
 ASKING = "Ask"
@@ -39,6 +41,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("nodes", nodes, LOOKING),
     ("models", models, LOOKING),
     ("status", status, LOOKING),
+    ("sql", sql, LOOKING),
+    ("export", export, LOOKING),
     ("top", top, LOOKING),
     ("trace", trace, LOOKING),
 )

@@ -15,6 +15,7 @@ from duckdb import DuckDBPyConnection
 from schemas.errors import ConfigurationError
 from services.chassis.logs import get_logger
 from services.metrics.tables import OtherShape, definitions, literal, migrations
+from services.metrics.views import install
 
 FILE_NAME = "events.duckdb"
 PARQUET_FOLDER = "parquet"
@@ -35,8 +36,9 @@ log = get_logger("metrics.database")
 class Database:
     """The event database of one folder. Open it once; every query gets a cursor of its own."""
 
-    def __init__(self, folder: Path, memory_mb: int) -> None:
+    def __init__(self, folder: Path, views: Path, memory_mb: int) -> None:
         self.folder = folder.absolute()
+        self._views = views
         self._memory_mb = memory_mb
         self._connection: DuckDBPyConnection | None = None
         self.set_aside: str | None = None
@@ -118,6 +120,7 @@ class Database:
         try:
             connection.execute("SET TimeZone = 'UTC'")
             migrate(connection)
+            install(connection, self._views)
             connection.execute(f"SET allowed_directories = [{literal(str(self.parquet))}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")

@@ -24,7 +24,7 @@ class Metrics:
 
     async def start(self, mesh: Mesh) -> None:
         """Stores and answers from now on."""
-        database = Database(self._settings.folder, self._settings.memory_mb)
+        database = Database(self._settings.folder, self._settings.views, self._settings.memory_mb)
         self._ingest = Ingest(mesh, database, self._settings)
         mesh.connection.on_disconnect(self._ingest.suspect)
         await self._ingest.start()

@@ -1,0 +1,28 @@
+-- question: How long does it take until a model says its first token?
+-- parameters: since (TIMESTAMP = '1970-01-01'), until (TIMESTAMP = '9999-12-31')
+-- columns:
+--   model             whose tasks
+--   tasks             how many had a first token
+--   p50_ms ... p99_ms from handing the task to the backend to its first token
+--   mean_prompt_ms    of it, reading the prompt; mean_queue_ms in the queue, before all that
+WITH grouped AS (
+    SELECT
+        model,
+        count(*) AS tasks,
+        quantile_cont(timings_first_token_ns, [0.50, 0.95, 0.99]) AS first_token_ns,
+        avg(timings_prompt_eval_duration_ns) AS prompt_ns,
+        avg(queue_duration_ns) AS queue_ns
+    FROM task_completed
+    WHERE timings_first_token_ns > 0 AND "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
+    GROUP BY model
+)
+SELECT
+    model,
+    tasks,
+    first_token_ns[1] / 1e6 AS p50_ms,
+    first_token_ns[2] / 1e6 AS p95_ms,
+    first_token_ns[3] / 1e6 AS p99_ms,
+    prompt_ns / 1e6 AS mean_prompt_ms,
+    queue_ns / 1e6 AS mean_queue_ms
+FROM grouped
+ORDER BY model;

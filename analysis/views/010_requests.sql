@@ -1,0 +1,38 @@
+-- question: What became of each accepted request?
+-- columns:
+--   accepted_at      when its command was stored (UTC); completed_at when its result was, null while it is open
+--   status           open, answered or failed
+--   total_ms         from acceptance to the stored result; across clocks if these are two hosts
+--   waited_ms        how long the first client that got the result had waited for it at the router
+--   completed_by     the service that stored the result
+CREATE OR REPLACE VIEW requests AS
+SELECT
+    a.at AS accepted_at,
+    c.at AS completed_at,
+    a.request_id,
+    a.trace_id,
+    a.topology,
+    a.priority,
+    a.models,
+    a.strategies,
+    CASE
+        WHEN c.request_id IS NULL THEN 'open'
+        WHEN c.error_code IS NULL THEN 'answered'
+        ELSE 'failed'
+    END AS status,
+    c.total_duration_ns / 1e6 AS total_ms,
+    r.waited_ns / 1e6 AS waited_ms,
+    a.admit_duration_ns / 1e6 AS admit_ms,
+    c.store_duration_ns / 1e6 AS store_ms,
+    a.prompt_bytes,
+    c.answered,
+    c.prompt_tokens,
+    c.generated_tokens,
+    c.service AS completed_by,
+    c.error_code,
+    c.error_message
+FROM request_accepted AS a
+LEFT JOIN request_completed AS c ON c.request_id = a.request_id
+LEFT JOIN (
+    SELECT request_id, min(total_duration_ns) AS waited_ns FROM request_replied GROUP BY request_id
+) AS r ON r.request_id = a.request_id;

@@ -1,0 +1,31 @@
+"""`choir export`: the per-peer metrics log as a file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from services.cli.terminal import console
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="The folder that it is written to.")],
+    output: Annotated[
+        Literal["csv", "json"], typer.Option("--format", help="CSV, or one JSON object per line.")
+    ] = "csv",
+    since: Annotated[str, typer.Option(help="Only what ended from then on (UTC).")] = "1970-01-01",
+    until: Annotated[str, typer.Option(help="Only what ended before then (UTC).")] = "9999-12-31",
+) -> None:
+    """Write what every peer did for every task: model, durations, tokens and their rate, network latency."""
+    from services.cli.client import Choir
+    from services.cli.peer_export import export_peers
+
+    async def run() -> tuple[Path, int]:
+        async with Choir() as mesh:
+            return await export_peers(mesh, out, output, since, until)
+
+    path, count = asyncio.run(run())
+    console().print(f"{count:,} tasks written to {path}")
