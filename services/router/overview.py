@@ -33,7 +33,11 @@ class Overview:
     async def models(self, _request: Message, caller: Caller) -> None:
         """Sends all models that can be asked, and all pipelines."""
         serving = self._directory.serving()
-        models = tuple(summarize_model(name, served) for name, served in serving.items())
+        models = tuple(
+            summarize_model(name, current)
+            for name, served in serving.items()
+            if (current := [entry for entry in served if self._placement.serves(entry[0], name)])
+        )
         await caller.send(ModelsReply(models=models, pipelines=self._placement.summaries()))
 
     async def status(self, _request: Message, caller: Caller) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.pipelines import Shardable
+from services.chassis.logs import get_logger
 from services.engine.context import CACHE_TYPE_BYTES, cache_types_of, head_size_of
 from services.engine.cuts import allowed_cuts, layer_count
 from services.engine.gguf_check import check_model_file, tensor_nbytes
@@ -20,11 +21,14 @@ from services.engine.slicing import EMBEDDINGS, LAYER_TENSOR, OUTPUT
 from services.engine.stage_context import StageContext
 from services.shard_stage.settings import StageModelSection
 from services.shard_stage.slices import SliceCache, checksum
+from services.shard_stage.turns import own_turn
 
 PROBE_STEPS = 12
 PROBE_CUTS = 4
 PROBE_CONTEXT_TOKENS = 64
 NANOSECONDS_PER_MS = 1e6
+
+log = get_logger("shard_stage.offer")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,10 @@ def open_source(model: StageModelSection, slices: SliceCache, threads: int) -> S
     header = check_model_file(model.path)
     sha256 = checksum(model.path, model.sha256)
     cuts = allowed_cuts(header)
-    layer_ms, last_ms = _measured_ms(model.path, sha256, header, slices, threads)
+    with own_turn(slices.folder) as mine:
+        if not mine:
+            log.warning("others of this host measure for long, so this one measures beside them")
+        layer_ms, last_ms = _measured_ms(model.path, sha256, header, slices, threads)
     layers = layer_count(header)
     architecture = header.text("general.architecture") or ""
     shardable = Shardable(

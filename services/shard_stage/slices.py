@@ -29,6 +29,11 @@ class SliceCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return self._folder
+
     def slice_of(self, model: Path, sha256: str, layers: range) -> Path:
         """The file with these layers of a model, written if it is not there; raises as write_slice()."""
         path = self._folder / f"{sha256}-{layers.start}-{layers.stop}.gguf"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from schemas.errors import ModelUnusable
+from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
 from services.chassis.directory import Directory, Serving
 from services.chassis.service import Mesh
@@ -56,6 +57,12 @@ class Placement:
     def problems(self) -> tuple[str, ...]:
         """A line for each pipeline that cannot run."""
         return tuple(self._keeper.problems.values())
+
+    def serves(self, lease: NodeLease, model: str) -> bool:
+        """Whether an instance's word that it serves a model still holds: the lease of a first stage lives on
+        for some seconds after another instance has taken its place."""
+        plan = self._plans.of(model)
+        return lease.stage is None or (plan is not None and plan.stages[0].instance == lease.instance)
 
     def live(self, named: Iterable[str], serving: Serving) -> Collection[str]:
         """All models that can be asked, with those of `named` whose pipeline is loading or being mended:

@@ -238,6 +238,26 @@ async def test_the_router_leaves_a_stage_to_the_standby_that_took_it(
     assert await stored_plan(connection, MODEL) == by_standby
 
 
+async def test_a_first_stage_whose_place_was_taken_serves_no_more(
+    front: Front, three: Offering, connection: Client
+) -> None:
+    # Given a pipeline whose first stage is dead, although its lease has not run out yet
+    plan = await planned(front, stages=2)
+    await three.load_plan(plan)
+    spare = ({"a", "b", "c"} - {stage.instance for stage in plan.stages}).pop()
+    by_standby = taken_over(plan, 0, spare)
+    await write_plan(connection, by_standby)
+    await three.load_plan(by_standby)
+
+    # Then the model is served by the one that took its place, and by nobody else
+    async def agents() -> tuple[str, ...] | None:
+        reply = ModelsReply.model_validate_json((await front.request(subjects.MODELS)).data)
+        served = [model.agents for model in reply.models if model.name == MODEL]
+        return served[0] if served and spare in served[0] else None
+
+    assert await eventually(agents) == (spare,)
+
+
 async def test_a_pipeline_that_no_node_can_mend_is_said_and_its_requests_end_in_an_error(
     front: Front,
 ) -> None:
