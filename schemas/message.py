@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -14,6 +15,7 @@ MAX_TOKEN_LENGTH = 200
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
+@lru_cache(maxsize=1024)
 def _check_token_length(name: str) -> str:
     """Consumers are named after models, and the broker takes at most 255 characters for that."""
     length = len(encode_token(name))

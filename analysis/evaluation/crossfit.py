@@ -7,7 +7,7 @@ questions are dealt into folds; for each fold the agent that was most often righ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis.evaluation.reading import Asked
 
@@ -16,10 +16,10 @@ FOLDS = 5
 Unit = tuple[str, str]
 
 
-def fold_of(unit: Unit, seed: int, folds: int = FOLDS) -> int:
+def fold_of(unit: Unit, seed: int) -> int:
     """Which fold a question is dealt into: all its repetitions into the same one."""
     digest = hashlib.sha256(f"{seed} {unit[0]} {unit[1]}".encode()).digest()
-    return int.from_bytes(digest[:8]) % folds
+    return int.from_bytes(digest[:8]) % FOLDS
 
 
 def best_agents(asked: Sequence[Asked], seed: int) -> dict[Unit, str]:
@@ -31,13 +31,15 @@ def best_agents(asked: Sequence[Asked], seed: int) -> dict[Unit, str]:
     for benchmark in dict.fromkeys(each.exchange.benchmark for each in asked):
         of_benchmark = [each for each in asked if each.exchange.benchmark == benchmark]
         right = _right_by_fold(of_benchmark, seed)
+        best_of_fold = [_best_elsewhere(right, fold) for fold in range(FOLDS)]
         for each in of_benchmark:
-            fold = fold_of(each.unit, seed)
-            best[each.unit] = max(
-                sorted(right),
-                key=lambda agent: sum(n for other, n in right[agent].items() if other != fold),
-            )
+            best[each.unit] = best_of_fold[fold_of(each.unit, seed)]
     return best
+
+
+def _best_elsewhere(right: Mapping[str, Mapping[int, int]], fold: int) -> str:
+    """The agent with the most right answers in the other folds."""
+    return max(sorted(right), key=lambda agent: sum(n for other, n in right[agent].items() if other != fold))
 
 
 def _right_by_fold(asked: Sequence[Asked], seed: int) -> dict[str, dict[int, int]]:

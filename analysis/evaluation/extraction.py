@@ -37,14 +37,21 @@ def flexible_number(text: str, _choices: Sequence[str] = ()) -> str | None:
     return last_number(found[-1]) if found else None
 
 
+def numeric(text: str, _choices: Sequence[str] = ()) -> str | None:
+    """The number that is marked as the answer, and else the last one."""
+    return normalise(text, "number")
+
+
 EXTRACTIONS: dict[tuple[str, Kind], Extraction] = {
     ("strict", "choice"): strict_choice,
     ("flexible", "choice"): flexible_choice,
     ("strict", "number"): lambda text, _choices: strict_number(text),
     ("flexible", "number"): flexible_number,
-    ("numeric", "number"): lambda text, _choices: normalise(text, "number"),
+    ("numeric", "number"): numeric,
 }
-"""`numeric` reads a number that is marked as the answer, and else the last one."""
+
+MESH_READS: dict[Kind, Extraction] = {"choice": flexible_choice, "number": numeric}
+"""How the mesh itself reads answers before it votes."""
 
 NAMES = tuple(dict.fromkeys(name for name, _ in EXTRACTIONS))
 

@@ -1,6 +1,6 @@
 """LaTeX tables in IEEE's two-column style: booktabs, nothing else, and no package for numbers.
 
-Each file is one `table*` that spans both columns, to be read with `\\input`. Its document needs
+Each benchmark has a `table*` that spans both columns; a file is read with `\\input`, and its document needs
 `\\usepackage{booktabs}`.
 """
 
@@ -27,6 +27,8 @@ _SPECIAL = {
 MINUS = "$-$"
 NOTHING = "--"
 SMALLEST_P = 0.001
+MOST_ROWS = 60
+"""As many fit on a page."""
 
 
 @dataclass(frozen=True)
@@ -105,33 +107,46 @@ SIGNIFICANCE_COLUMNS = (
 
 
 def summary_table(rows: Sequence[Row], label: str) -> str:
-    """The table of a summary, a block for each benchmark."""
+    """The tables of a summary, one for each benchmark."""
     caption = (
-        "Accuracy and cost. The unit is the question; repetitions are clustered. Latency leaves queues out. "
-        r"Tokens, calls: per question. $\delta_{\min}$: the smallest difference to the first row, in percent "
-        r"points, that so many questions show with a power of 80\,\%; differences below it are ties."
+        "Accuracy and cost: {title}. The unit is the question; repetitions are clustered. Latency leaves "
+        r"queues out. Tokens, calls: per question. $\delta_{\min}$: the smallest difference to the first "
+        "row, in percent points, that so many questions show with a power of "
+        r"80\,\%; differences below it are ties."
     )
-    return _table(rows, SUMMARY_COLUMNS, caption, label, _block)
+    return _tables(rows, SUMMARY_COLUMNS, caption, label)
 
 
 def significance_table(rows: Sequence[Row], label: str) -> str:
-    """The table of the tests, a block for each benchmark."""
+    """The tables of the tests, one for each benchmark."""
     caption = (
-        "Paired comparisons by question. $b$/$c$: questions that only the one or only the other has right. "
-        "Exact McNemar is the primary test, Holm its $p$ adjusted over all pairs of the benchmark; $Q$: "
-        r"Cochran's over all strategies. Tied: the difference is below $\delta_{\min}$."
+        "Paired comparisons by question: {title}. $b$/$c$: questions that only the one or only the other has "
+        "right. Exact McNemar is the primary test, Holm its $p$ adjusted over all pairs; $Q$: Cochran's over "
+        r"all strategies. Tied: the difference is below $\delta_{\min}$."
     )
-    return _table(rows, SIGNIFICANCE_COLUMNS, caption, label, _block)
+    return _tables(rows, SIGNIFICANCE_COLUMNS, caption, label)
 
 
-def _block(row: Row) -> str:
+def _tables(rows: Sequence[Row], columns: Sequence[Column], caption: str, label: str) -> str:
+    """A table for each benchmark, and more of them where one would be longer than a page."""
+    tables = []
+    for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
+        of_one = [row for row in rows if row["benchmark"] == benchmark]
+        for start in range(0, len(of_one), MOST_ROWS):
+            said = caption.replace("{title}", escape(_title(of_one[0])))
+            if start:
+                said = f"{escape(benchmark)}, continued."
+            name = f"{label}:{benchmark}" + (f":{start // MOST_ROWS + 1}" if start else "")
+            tables.append(_table(of_one[start : start + MOST_ROWS], columns, said, name))
+    return "\n".join(tables)
+
+
+def _title(row: Row) -> str:
     said = f"{row['benchmark']}, {row['n_questions']} questions"
     return f"{said}, {row['n_samples']} samples" if "n_samples" in row else said
 
 
-def _table(
-    rows: Sequence[Row], columns: Sequence[Column], caption: str, label: str, block: Callable[[Row], str]
-) -> str:
+def _table(rows: Sequence[Row], columns: Sequence[Column], caption: str, label: str) -> str:
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
@@ -142,16 +157,9 @@ def _table(
         rf"\begin{{tabular}}{{@{{}}{''.join(column.align for column in columns)}@{{}}}}",
         r"\toprule",
         " & ".join(column.heading for column in columns) + r" \\",
+        r"\midrule",
     ]
-    said = None
-    for row in rows:
-        if (heading := block(row)) != said:
-            said = heading
-            lines += [
-                r"\midrule",
-                rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\textit{{{escape(heading)}}}}} \\",
-            ]
-        lines.append(" & ".join(column.cell(row) for column in columns) + r" \\")
+    lines += [" & ".join(column.cell(row) for column in columns) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}", ""])
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Group = Literal["strategy", "agent", "baseline"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One contestant on one question of one repetition.
+class Outcome(NamedTuple):
+    """One contestant on one question of one repetition; a tuple, because there are very many of them.
 
     `answer` is None if it decided nothing, which is never right. `tie` says that it fell by lot. Of the
     `calls` answers that it is made from `unread` could not be read and `missing` did not come. `latency_s`

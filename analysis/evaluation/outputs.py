@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from analysis.evaluation.baselines import baseline_outcomes
 from analysis.evaluation.charts import Picture
 from analysis.evaluation.charts.write import write_charts
 from analysis.evaluation.comparison import significance_rows
@@ -14,8 +12,7 @@ from analysis.evaluation.journal import read_journal
 from analysis.evaluation.latex import significance_table, summary_table
 from analysis.evaluation.outcome import Outcome
 from analysis.evaluation.raw_records import raw_records
-from analysis.evaluation.reading import read_run
-from analysis.evaluation.replay import strategy_outcomes
+from analysis.evaluation.reaggregation import reaggregate
 from analysis.evaluation.report import Part, report
 from analysis.evaluation.run_folder import RunConfig, RunFolder
 from analysis.evaluation.scores import OVERALL, Field, fields
@@ -34,13 +31,9 @@ def write_outputs(folder: RunFolder) -> None:
     if not exchanges:
         raise InvalidRequest(f"resume: {folder.path} holds no answers", field="resume")
     ways = {name: described["extraction"] for name, described in config.benchmarks.items()}
-    asked = read_run(exchanges, ways)
-    outcomes = [
-        *strategy_outcomes(asked, config.options.strategies),
-        *baseline_outcomes(asked, config.options.seed, config.options.strategies),
-    ]
+    outcomes = reaggregate(exchanges, ways, config.options.strategies, config.options.seed)
     write_table(folder.path, "raw_records", raw_records(exchanges, ways), parquet=True)
-    write_table(folder.path, "decisions", [asdict(outcome) for outcome in outcomes], parquet=True)
+    write_table(folder.path, "decisions", [outcome._asdict() for outcome in outcomes], parquet=True)
     write_statistics(folder.path, config, outcomes, read_usage(folder.usage))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from analysis.evaluation.exchange import Exchange
-from analysis.evaluation.extraction import Extraction, extraction
+from analysis.evaluation.extraction import MESH_READS, Extraction, extraction
 from schemas.replies import Answer
 from services.aggregator.ballots import read_ballots
 from services.aggregator.strategies import Ballot, Ballots
@@ -14,8 +15,7 @@ from services.aggregator.strategies import Ballot, Ballots
 NS_PER_S = 1e9
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """One agent's answer: what was read from it (None: nothing), whether it is right, and what it cost.
 
     `model_s` is the time its model took, without the time it waited for a slot. `why_not` says why there
@@ -85,6 +85,8 @@ def _read(main: Exchange, samples: list[Exchange], way: str) -> Asked:
 def _ballots(main: Exchange, read: Extraction) -> Ballots:
     """The ballots as the mesh reads them, with answers read in the evaluation's own way."""
     kept = read_ballots((*main.answers, *main.further_answers), main.kind, main.choices)
+    if read is MESH_READS[main.kind]:
+        return kept
 
     def again(ballots: tuple[Ballot, ...]) -> tuple[Ballot, ...]:
         return tuple(replace(each, answer=read(each.text, main.choices)) for each in ballots)

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from analysis.evaluation.outcome import Outcome
 from analysis.evaluation.reading import NS_PER_S, Asked, Reply
 from schemas.replies import Answer, Decision
-from schemas.strategies import asked_for
+from schemas.strategies import Asks, asked_for
 from services.aggregator.decide import Question, decide, options_of
 from services.aggregator.history import History
 from services.aggregator.learning import learn_answers, learn_label
 from services.aggregator.rounds import purpose_of
 
 BEST_SINGLE = "best_single"
-ASKED_IN = {"debate": "second_round", "prediction": "predictions"}
+ASKED_IN: dict[str, Asks] = {"debate": "second_round", "prediction": "predictions"}
 """What a strategy must have asked for to be charged for answers of a round."""
 
 
@@ -42,12 +42,17 @@ def decisions(asked: Sequence[Asked], names: Sequence[str]) -> Iterator[tuple[As
 def strategy_outcomes(asked: Sequence[Asked], names: Sequence[str]) -> list[Outcome]:
     """What each strategy made of each question; `best_single` stands among the baselines."""
     direct = [name for name in names if name != BEST_SINGLE]
-    return [_outcome(each, decision) for each, decided in decisions(asked, direct) for decision in decided]
+    asks = {name: asked_for((name,)) for name in direct}
+    return [
+        _outcome(each, decision, asks[decision.strategy])
+        for each, decided in decisions(asked, direct)
+        for decision in decided
+    ]
 
 
-def _outcome(asked: Asked, decision: Decision) -> Outcome:
+def _outcome(asked: Asked, decision: Decision, asks: frozenset[Asks]) -> Outcome:
     kept = asked.exchange
-    further = _further(asked, decision.strategy)
+    further = _further(asked, asks)
     return Outcome(
         contestant=decision.strategy,
         group="strategy",
@@ -71,11 +76,10 @@ def _outcome(asked: Asked, decision: Decision) -> Outcome:
     )
 
 
-def _further(asked: Asked, strategy: str) -> list[Answer]:
+def _further(asked: Asked, asks: frozenset[Asks]) -> list[Answer]:
     """The answers beyond the question itself that a strategy is made from."""
-    if not asked.exchange.further_answers:
+    if not asks:
         return []
-    asks = asked_for((strategy,))
     return [
         answer for answer in asked.exchange.further_answers if ASKED_IN.get(purpose_of(answer.round)) in asks
     ]

@@ -52,8 +52,8 @@ def percent(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """`67.9 to 94.8 %`"""
-    return NOTHING if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
+    """`67.9 to 94.8`, in percent"""
+    return NOTHING if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -70,10 +70,10 @@ def p_value(p: float | None) -> str:
 
 SUMMARY = (
     Column("accuracy", lambda row: percent(row["accuracy"])),
-    Column("95 % Wilson", lambda row: interval(row["wilson_low"], row["wilson_high"])),
-    Column("95 % clustered", lambda row: interval(row["clustered_low"], row["clustered_high"])),
+    Column("95 % Wilson, in %", lambda row: interval(row["wilson_low"], row["wilson_high"])),
+    Column("95 % clustered, in %", lambda row: interval(row["clustered_low"], row["clustered_high"])),
     Column("F1", lambda row: number(row["f1"], 3)),
-    Column("latency, s", lambda row: number(row["latency_mean_s"], 3)),
+    Column("seconds, mean", lambda row: number(row["latency_mean_s"], 3)),
     Column("sd", lambda row: number(row["latency_sd_s"], 3)),
     Column("p50", lambda row: number(row["latency_p50_s"], 3)),
     Column("p95", lambda row: number(row["latency_p95_s"], 3)),
@@ -90,7 +90,7 @@ SUMMARY = (
 
 SIGNIFICANCE = (
     Column("difference", lambda row: percent(row.get("difference"))),
-    Column("95 % BCa", lambda row: interval(row.get("bca_low"), row.get("bca_high"))),
+    Column("95 % BCa, in %", lambda row: interval(row.get("bca_low"), row.get("bca_high"))),
     Column("only one", lambda row: number(row.get("only_one_right"))),
     Column("only other", lambda row: number(row.get("only_other_right"))),
     Column("McNemar p", lambda row: p_value(row.get("mcnemar_p"))),
@@ -125,9 +125,9 @@ def _remarks(config: RunConfig) -> list[str]:
     remarks = []
     if any(name in benchmarks.OWN for name in config.benchmarks):
         remarks.append(
-            "The sets choir-... are Choir's own, not the public benchmarks. The demo models' training text has "
-            "the facts that choir-mmlu and choir-truthfulqa ask about: with these models it is recall that is "
-            "scored, and nothing is held out."
+            "The sets choir-... are Choir's own, not the public benchmarks. The demo models' training text "
+            "has the facts that choir-mmlu and choir-truthfulqa ask about: with these models it is recall "
+            "that is scored, and nothing is held out."
         )
     if config.options.deterministic and config.options.repetitions > 1:
         remarks.append(

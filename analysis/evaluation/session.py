@@ -21,8 +21,8 @@ from analysis.evaluation.runner import Runner
 from analysis.evaluation.usage import watched
 from services.cli.client import Choir
 
-QUEUED_PER_SLOT = 2
-"""How many questions wait for each slot of an agent, so that none is ever idle."""
+QUEUED_PER_SLOT = 4
+"""How many questions are under way for each slot: one is in it, the others on their way to it and from it."""
 
 
 OpenFolder = Callable[[Mapping[str, Protocol], Mapping[str, int]], RunFolder]
