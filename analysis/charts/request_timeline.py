@@ -19,7 +19,7 @@ KIND_OF = {
 }
 """What a piece is, by its `what` in `analysis/queries/waterfall.sql`; others are moments, and not drawn."""
 
-WIDTH = 760
+WIDTH = 600
 
 
 def request_timeline(pieces: Iterable[Mapping[str, Any]], title: str) -> alt.typing.ChartType:
@@ -38,7 +38,12 @@ def request_timeline(pieces: Iterable[Mapping[str, Any]], title: str) -> alt.typ
     )
     drawn = base.mark_bar(height={"band": 0.72}).encode(
         x2="ended_ms:Q",
-        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=list(KINDS), range=list(COLOURS))),
+        color=alt.Color(
+            "kind:N",
+            title=None,
+            scale=alt.Scale(domain=list(KINDS), range=list(COLOURS)),
+            legend=alt.Legend(orient="top"),
+        ),
         tooltip=["who:N", "label:N", "took:N", "detail:N"],
     )
     took = base.mark_text(align="left", dx=6, color=MUTED).encode(x="ended_ms:Q", text="took:N")

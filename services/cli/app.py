@@ -16,10 +16,11 @@ from services.cli.commands.export import export
 from services.cli.commands.host import down, up
 from services.cli.commands.matrix import matrix
 from services.cli.commands.overview import models, nodes, status
+from services.cli.commands.report import report
 from services.cli.commands.shard import shard
+from services.cli.commands.sql import sql
 from services.cli.commands.top import top
 from services.cli.commands.trace import trace
-from services.cli.commands.sql import sql
 from services.cli.commands.validate import validate
 
 ASKING = "Ask"
@@ -44,6 +45,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("sql", sql, LOOKING),
     ("export", export, LOOKING),
     ("top", top, LOOKING),
+    ("report", report, LOOKING),
     ("trace", trace, LOOKING),
 )
 """Every command: its name, the function, and the heading it stands under in `choir --help`."""

@@ -1,0 +1,62 @@
+"""Asks a mesh for everything that a report shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.report.sections import Section, sections
+from analysis.report.span import TimeSpan
+from schemas.queries import Rows as Reply
+from schemas.queries import Scalar
+from services.cli.client import Choir
+from services.cli.past import check_metrics
+from services.cli.trace.document import PieceDocument, document
+from services.cli.trace.look_up import look_up
+
+QUERIES = Path(__file__).resolve().parents[1] / "queries"
+QUERY_TIMEOUT_S = 30.0
+SLOWEST_QUERY = "slowest_requests"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A section and its rows."""
+
+    section: Section
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report shows; `slowest` is the way of the slowest request, if there was any."""
+
+    span: TimeSpan
+    answers: tuple[Answered, ...]
+    slowest_id: str | None = None
+    slowest: tuple[PieceDocument, ...] = ()
+
+
+async def collect(mesh: Choir, span: TimeSpan) -> Findings:
+    """Raises MeshUnreachable if there is no metrics service, and what `Choir.sql` raises."""
+    await check_metrics(mesh)
+    answers = tuple([await _ask(mesh, section, span) for section in sections(span)])
+    slowest = next((a.rows for a in answers if a.section.query == SLOWEST_QUERY), ())
+    if not slowest:
+        return Findings(span, answers)
+    request_id = str(slowest[0]["request_id"])
+    return Findings(span, answers, request_id, document(await look_up(mesh, request_id)).pieces)
+
+
+async def _ask(mesh: Choir, section: Section, span: TimeSpan) -> Answered:
+    statement = (QUERIES / f"{section.query}.sql").read_text(encoding="utf-8")
+    parameters: dict[str, Scalar] = {**span.parameters, **section.parameters}
+    return answered(section, await mesh.sql(statement, parameters, timeout_s=QUERY_TIMEOUT_S))
+
+
+def answered(section: Section, reply: Reply) -> Answered:
+    """The rows of a reply by the names of their columns."""
+    columns = tuple(column.name for column in reply.columns)
+    return Answered(section, columns, tuple(dict(zip(columns, row, strict=True)) for row in reply.rows))

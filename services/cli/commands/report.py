@@ -1,0 +1,42 @@
+"""`choir report`: figures, charts and tables about a time of the mesh, on one page."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.terminal import console
+
+
+def report(
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", dir_okay=False, help="Where to write the page.")
+    ] = Path("report.html"),
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="From when on: 30m, 2h, 7d ago, or a moment (ISO 8601, UTC).")
+    ] = "1h",
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Until when; without it until now.")
+    ] = None,
+) -> None:
+    """Write one HTML page about a time of the mesh: figures, charts and tables; it loads nothing."""
+    # The command line reaches into `analysis`, which is a client of the mesh itself.
+    from analysis.report.collect import Findings, collect
+    from analysis.report.page import page
+    from analysis.report.span import time_span
+    from services.cli.client import Choir
+
+    span = time_span(since, until, datetime.now(UTC))
+
+    async def look() -> Findings:
+        async with Choir() as mesh:
+            return await collect(mesh, span)
+
+    text = page(asyncio.run(look()))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    console().print(f"written: {out} ({len(text.encode()) / 1024**2:.1f} MiB)")
