@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from schemas.pipelines import Shardable
 
+MS_PER_S = 1e3
 STAGE_OVERHEAD_BYTES = 250_000_000
 """What a stage process takes beside its weights and its cache: interpreter, libraries, compute buffers."""
 
@@ -18,7 +19,7 @@ class Node:
     """An instance that could hold a stage.
 
     `layer_ms` is one layer for one token of one sequence, `last_ms` norm and output matrix, `hop_ms` a
-    message to another service.
+    message to another service. `threads` are those it computes with, `cores` those of its host, if known.
     """
 
     instance: str
@@ -27,6 +28,8 @@ class Node:
     last_ms: float
     hop_ms: float
     memory_bytes: int
+    threads: int = 1
+    cores: int | None = None
 
     def step_ms(self, layers: int, *, is_last: bool) -> float:
         """The computing of one token in a slice of so many layers."""
@@ -128,12 +131,24 @@ class Split:
     def tokens_per_s(self, slots: int) -> float:
         """What `slots` overlapping streams reach together, each frame with one token; 0 if unknown.
 
-        The slowest stage limits it, or the streams do, where they are too few to keep all stages busy. What
-        larger batches gain comes on top.
+        The slowest stage limits it; or the streams do, where they are too few to keep all stages busy; or a
+        host whose stages have more threads than it has cores. What larger batches gain comes on top.
         """
         if self.slowest_ms == 0:
             return 0.0
-        return min(1e3 / self.slowest_ms, slots * 1e3 / self.total_ms)
+        return MS_PER_S / max(self.slowest_ms, self.total_ms / slots, self._busiest_host_ms)
+
+    @cached_property
+    def _busiest_host_ms(self) -> float:
+        """What the cores of the busiest host compute on one token, all of its stages together."""
+        core_ms: dict[str, float] = {}
+        cores: dict[str, int] = {}
+        for seat, step_ms in zip(self.seats, self.steps_ms, strict=True):
+            node = seat.node
+            if node.cores is not None:
+                core_ms[node.host] = core_ms.get(node.host, 0.0) + step_ms * min(node.threads, node.cores)
+                cores[node.host] = node.cores
+        return max((core_ms[host] / count for host, count in cores.items()), default=0.0)
 
 
 def occupied(steps_ms: Sequence[float], nodes: Sequence[Node]) -> tuple[float, ...]:

@@ -182,6 +182,8 @@ def _node(offer: Offer) -> Node:
         offer.model.last_ms,
         offer.stage.hop_ms,
         offer.stage.memory_bytes,
+        offer.stage.threads,
+        offer.stage.cores,
     )
 
 

@@ -44,6 +44,17 @@ def test_streams_that_are_fewer_than_stages_cannot_keep_them_busy() -> None:
     assert split.tokens_per_s(8) == pytest.approx(1e3 / split.slowest_ms)
 
 
+def test_stages_with_more_threads_than_their_host_has_cores_share_them() -> None:
+    # Given two stages on a host of one core: a token costs that core all 13 ms of computing
+    here = [lease(name, host="here", cores=1) for name in "ab"]
+    split = decided(here, stages=2, force=True).split
+    assert split.tokens_per_s(8) == pytest.approx(1e3 / 13)
+    assert "would only slow it down" in refusal(here, stages=2).message
+    # On two cores they do not disturb one another
+    enough = [lease(name, host="here", cores=2) for name in "ab"]
+    assert decided(enough, stages=2).split.tokens_per_s(8) == pytest.approx(1e3 / 7.1)
+
+
 def test_a_node_without_memory_for_its_share_gets_fewer_layers() -> None:
     small = lease("small", memory_bytes=stage_memory(2, first=True))
     shares = layers_of(decided([small, *speeds(1.0)], stages=2))
