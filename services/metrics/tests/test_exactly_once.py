@@ -1,0 +1,101 @@
+"""Each event becomes one row, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import duckdb
+from nats.aio.client import Client
+
+from infra.broker import Broker
+from infra.testing import SpawnService, connect
+from schemas import subjects
+from services.chassis.tests.mesh import eventually
+from services.cli.client import Choir
+from services.metrics.database import FILE_NAME
+from services.metrics.tests.mesh import asking, count_of, fill, spawn_metrics, task_completed, value
+
+# `just kill-metrics` kills it 20 times while it stores 100,000 events.
+KILLS = int(os.environ.get("CHOIR_TEST_METRICS_KILLS", "3"))
+EVENTS = int(os.environ.get("CHOIR_TEST_METRICS_EVENTS", "12000"))
+SMALL_BATCH = 100
+"""Batches this small make a kill between any two steps of one likely."""
+
+
+def stored_in(folder: Path) -> int:
+    """The rows in the file of a service that has been killed."""
+    with duckdb.connect(str(folder / FILE_NAME), read_only=True) as database:
+        row = database.execute("SELECT count(*) FROM task_completed").fetchone()
+    return int(row[0]) if row else 0
+
+
+async def some_more(choir: Choir, before: int) -> bool:
+    return await count_of(choir, "task_completed") > before
+
+
+async def test_a_service_that_is_killed_again_and_again_stores_every_event_once(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    await fill(connection, (task_completed(number) for number in range(EVENTS)))
+    folder, before = tmp_path / "metrics", 0
+    async with asking(mesh_url) as choir:
+        for kill in range(KILLS):
+            service = spawn_metrics(spawn_service, folder, mesh_url, batch_rows=SMALL_BATCH)
+            await eventually(lambda before=before: some_more(choir, before), 60)
+            await asyncio.sleep(0.002 * kill)
+            service.kill()
+            after = stored_in(folder)
+            assert after > before, "it went on from where it was killed"
+            before = after
+        assert before < EVENTS, "every kill came while it stored"
+        spawn_metrics(spawn_service, folder, mesh_url)
+        await eventually(lambda: _all_stored(choir), 60)
+        assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == EVENTS
+        gaps = "SELECT count(*) FROM task_completed WHERE event_id <> 'event-' || (sequence - first)"
+        first = "(SELECT *, min(sequence) OVER () AS first FROM task_completed)"
+        assert await value(choir, gaps.replace("FROM task_completed", f"FROM {first}")) == 0
+
+
+async def _all_stored(choir: Choir) -> bool:
+    return await count_of(choir, "task_completed") == EVENTS
+
+
+async def test_a_broker_that_dies_and_comes_back_costs_no_event_that_it_kept(
+    own_broker: Broker, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    spawn_metrics(spawn_service, tmp_path / "metrics", own_broker.url)
+    client = await connect(own_broker.url)
+    js = client.jetstream()
+    for number in range(200):
+        await js.publish(subjects.event("agent", "task_completed"), task_completed(number).to_bytes())
+    async with asking(own_broker.url) as choir:
+        await eventually(lambda: _is(choir, 200))
+        own_broker.kill()
+        await own_broker.start()
+        for number in range(200, 400):
+            await _patiently(client, number)
+        await eventually(lambda: _is(choir, 400), 60)
+        assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == 400
+    await client.close()
+
+
+async def _is(choir: Choir, count: int) -> bool:
+    return await count_of(choir, "task_completed") == count
+
+
+async def _patiently(client: Client, number: int) -> None:
+    """Publishes under an id until the broker, which has just come back, has it once."""
+    body, headers = task_completed(number).to_bytes(), {subjects.MESSAGE_ID_HEADER: f"m{number}"}
+
+    async def stored() -> bool:
+        try:
+            await client.jetstream().publish(
+                subjects.event("agent", "task_completed"), body, headers=headers, timeout=1
+            )
+        except Exception:  # noqa: BLE001  (whatever a broker that starts says)
+            return False
+        return True
+
+    await eventually(stored)

@@ -1,0 +1,187 @@
+"""Statements that would do anything but read are refused, those that never end are cut off, and it lives on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from schemas.errors import ChoirError, DeadlineExceeded, InvalidRequest, QueryFailed, QueryRefused
+from services.chassis.tests.mesh import eventually, open_mesh
+from services.cli.client import Choir
+from services.metrics.service import Metrics
+from services.metrics.settings import MetricsSection
+from services.metrics.tests.mesh import asking, count_of, fill, task_completed
+
+ROWS = 50
+
+WRITES = (
+    "CREATE TABLE mine (a INTEGER)",
+    "CREATE OR REPLACE VIEW tasks AS SELECT 1",
+    "CREATE TEMP TABLE mine AS SELECT 1",
+    "CREATE MACRO f(a) AS a + 1",
+    "CREATE SECRET s (TYPE s3)",
+    "INSERT INTO task_completed (event_id) VALUES ('forged')",
+    "UPDATE task_completed SET model = 'forged'",
+    "DELETE FROM task_completed",
+    "TRUNCATE task_completed",
+    "DROP TABLE task_completed",
+    "ALTER TABLE task_completed DROP COLUMN model",
+    "WITH gone AS (DELETE FROM task_completed RETURNING 1) SELECT * FROM gone",
+    "WITH forged AS (INSERT INTO database_notes VALUES (now(), 'x') RETURNING 1) FROM forged",
+    "MERGE INTO task_completed USING (SELECT 1 AS a) ON a = 2 WHEN NOT MATCHED THEN INSERT DEFAULT VALUES",
+    "VACUUM",
+    "CHECKPOINT",
+    "FORCE CHECKPOINT",
+    "SELECT * FROM checkpoint()",
+    "ANALYZE",
+    "BEGIN",
+    "COMMIT",
+    "COMMENT ON TABLE task_completed IS 'mine'",
+)
+FILES = (
+    "COPY task_completed TO '/tmp/stolen.csv'",
+    "COPY task_completed FROM '/etc/passwd'",
+    "COPY (SELECT 1) TO '/tmp/stolen.parquet' (FORMAT parquet)",
+    "EXPORT DATABASE '/tmp/stolen'",
+    "IMPORT DATABASE '/tmp/stolen'",
+    "ATTACH '/tmp/other.duckdb' AS other",
+    "ATTACH ':memory:' AS other",
+    "DETACH events",
+    "USE memory",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/hostname')",
+    "SELECT * FROM read_blob('/etc/*')",
+    "SELECT * FROM read_json('/etc/passwd')",
+    "SELECT * FROM read_parquet('*.parquet')",
+    "SELECT * FROM parquet_metadata('x.parquet')",
+    "SELECT * FROM glob('/*')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM 'events.duckdb'",
+    "FROM '../parquet/task_completed/x.parquet'",
+    "SELECT (SELECT count(*) FROM read_csv('/etc/passwd'))",
+    "SELECT * FROM task_completed WHERE model IN (SELECT content FROM read_text('/etc/hostname'))",
+    "WITH f AS (FROM glob('/etc/*')) SELECT * FROM f",
+    "/* SELECT 1 */ COPY task_completed TO '/tmp/stolen.csv' -- SELECT",
+    "SELECT getenv('HOME')",
+    "SELECT * FROM query('COPY task_completed TO ''/tmp/stolen.csv''')",
+    "SELECT * FROM query_table('task_completed')",
+    "SELECT * FROM duckdb_settings()",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM duckdb_logs()",
+    "SELECT * FROM enable_logging()",
+    "SELECT * FROM python_map_function()",
+)
+SETTINGS = (
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "UPDATE EXTENSIONS",
+    "SET enable_external_access = true",
+    "SET GLOBAL memory_limit = '100GB'",
+    "RESET memory_limit",
+    "SET threads = 64",
+    "PRAGMA database_list",
+    "PRAGMA disable_optimizer",
+    "CALL pragma_version()",
+    "EXPLAIN ANALYZE DELETE FROM task_completed",
+    "PREPARE p AS DELETE FROM task_completed",
+    "EXECUTE p",
+    "SELECT 1; DELETE FROM task_completed",
+    "SELECT 1;;SELECT 2",
+    "-- nothing but a comment",
+    "SELEC 1",
+    "SELECT nothing FROM task_completed",
+    "SELECT * FROM nowhere",
+    "SELECT $missing",
+    "SELECT error('boom')",
+    "SELECT '\ud7ff' || chr(0) FROM nowhere",
+    "SELECT " + "(" * 5_000 + "1" + ")" * 5_000,
+)
+ENDLESS = (
+    "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r",
+    "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE hash(a.range, b.range) = 1",
+    "SELECT sum(hash(range)) FROM range(1000000000000)",
+    "FROM tasks a, tasks b, tasks c, tasks d, tasks e, tasks f "
+    "SELECT sum(hash(a.task_id, b.task_id, c.task_id, d.task_id, e.task_id, f.task_id))",
+)
+GREEDY = (
+    "SELECT list(range) FROM range(1000000000)",
+    "SELECT string_agg(repeat('x', 1000), '') FROM range(10000000)",
+    "SELECT a.range FROM range(100000000) a ORDER BY hash(a.range)",
+)
+
+
+@pytest_asyncio.fixture
+async def choir(mesh_url: str, connection: Client, tmp_path: Path) -> AsyncIterator[Choir]:
+    """A client of a service with some rows, in this process."""
+    section = MetricsSection(folder=tmp_path / "metrics", query_timeout_s=1.0, memory_mb=128)
+    service = Metrics(section)
+    await service.start(open_mesh(connection, "metrics"))
+    await fill(connection, (task_completed(number) for number in range(ROWS)))
+    async with asking(mesh_url) as client:
+        await eventually(lambda: _full(client))
+        yield client
+    await service.stop()
+
+
+async def _full(choir: Choir) -> bool:
+    return await count_of(choir, "task_completed") == ROWS
+
+
+async def test_whatever_would_write_read_files_or_change_settings_is_refused(choir: Choir) -> None:
+    for statement in (*WRITES, *FILES, *SETTINGS):
+        with pytest.raises((QueryRefused, QueryFailed)) as refused:
+            await choir.sql(statement)
+        assert refused.value.field == "statement", statement
+        assert await count_of(choir, "task_completed") == ROWS, statement
+    models = await choir.sql("SELECT DISTINCT model FROM tasks")
+    assert models.rows == (("alpha",),)
+    assert await count_of(choir, "database_notes") == 1
+
+
+async def test_a_statement_that_never_ends_is_cut_off_and_the_next_one_is_answered(choir: Choir) -> None:
+    for statement in ENDLESS:
+        with pytest.raises(DeadlineExceeded):
+            pytest.fail(f"{statement}: {await choir.sql(statement, timeout_s=0.3)}")
+        assert await count_of(choir, "task_completed") == ROWS
+
+
+async def test_a_statement_that_wants_too_much_memory_fails_alone(choir: Choir) -> None:
+    for statement in GREEDY:
+        with pytest.raises((QueryFailed, DeadlineExceeded)):
+            await choir.sql(statement)
+        assert await count_of(choir, "task_completed") == ROWS
+
+
+async def test_millions_of_rows_are_cut_to_what_was_asked_for_and_what_a_message_carries(choir: Choir) -> None:
+    few = await choir.sql("SELECT range FROM range(5000000)", max_rows=7)
+    assert (few.row_count, few.truncated, few.rows[-1]) == (7, True, (6,))
+    many = await choir.sql("SELECT repeat('x', 1000) FROM range(5000000)", max_rows=100_000)
+    assert many.truncated and 500 < many.row_count == len(many.rows) < 1_100
+    exact = await choir.sql("SELECT range FROM range(7)", max_rows=7)
+    assert (exact.row_count, exact.truncated) == (7, False)
+    giant = await choir.sql("SELECT repeat('x', 2000000)")
+    assert (giant.row_count, giant.truncated) == (0, True)
+
+
+async def test_what_is_no_request_is_answered_with_the_field(choir: Choir) -> None:
+    for statement in ("", "   ", "x" * 70_000):
+        with pytest.raises(InvalidRequest) as error:
+            await choir.sql(statement)
+        assert error.value.field == "statement"
+
+
+async def test_several_statements_are_answered_side_by_side(choir: Choir) -> None:
+    import asyncio
+
+    slow = asyncio.gather(
+        *(choir.sql(ENDLESS[1], timeout_s=1.0) for _ in range(3)), return_exceptions=True
+    )
+    await asyncio.sleep(0)
+    assert await count_of(choir, "task_completed") == ROWS
+    assert not slow.done(), "the quick one did not wait for the slow ones"
+    assert all(isinstance(outcome, ChoirError) for outcome in await slow)
