@@ -18,6 +18,7 @@ BENCHES = {
     "batch": "loadtest.bench.batch",
     "engine": "loadtest.bench.engine",
     "overhead": "loadtest.bench.overhead",
+    "pipeline": "loadtest.bench.pipeline",
     "reaggregation": "loadtest.bench.reaggregation",
 }
 TARGET_MISSED = 1
