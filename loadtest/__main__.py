@@ -72,7 +72,8 @@ def _concluded(
         console().print(tables.conclusion(summary, folder, objectives, came_true), highlight=False)
     if session.interrupted:
         return INTERRUPTED
-    return FAILED if came_true or not summary.answered else DONE
+    gone = not summary.answered or summary.silent_after_s is not None
+    return FAILED if came_true or gone else DONE
 
 
 def compare_runs(arguments: Sequence[str]) -> int:

@@ -49,9 +49,11 @@ class Generator:
         """Sends each request at its time, until there are no more."""
         paused_s = self.clock()
         for request in planned:
-            early_s = request.start_s - self.clock()
-            if early_s > 0 or self.clock() - paused_s > NEVER_BLOCK_S:
-                await asyncio.sleep(max(0.0, early_s))
+            while (early_s := request.start_s - self.clock()) > 0:  # timers may wake a little early
+                await asyncio.sleep(early_s)
+                paused_s = self.clock()
+            if self.clock() - paused_s > NEVER_BLOCK_S:
+                await asyncio.sleep(0)
                 paused_s = self.clock()
             await self._send(request, request.start_s)
 

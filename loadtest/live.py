@@ -16,7 +16,7 @@ from rich.table import Table
 from loadtest.progress import Snapshot
 
 WINDOW_S = 5.0
-LINE_EVERY_S = 10.0
+LINE_EVERY_S = 5.0
 TICKS = ("e2e_ms", "ttft_ms", "lag_ms")
 
 
@@ -135,7 +135,7 @@ def shown(view: LiveView, *, quiet: bool = False) -> Iterator[LiveView]:
 
 
 class _Lines(LiveView):
-    """Says a line every ten seconds."""
+    """Says a line every five seconds."""
 
     def __init__(self, total_s: float | None) -> None:
         super().__init__(total_s)

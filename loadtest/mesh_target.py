@@ -100,7 +100,8 @@ class MeshTarget:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):
+        # Without a broker nats-py writes to a transport that is closed, which uvloop calls a RuntimeError.
+        with contextlib.suppress(TimeoutError, OSError, RuntimeError, nats.errors.Error):
             async with asyncio.timeout(CONNECT_PATIENCE_S):
                 await self._client.close()
 

@@ -14,6 +14,8 @@ from loadtest.plan import LoadPlan
 from loadtest.prompts import PROMPTS, PromptOptions
 from loadtest.workloads import WORKLOADS, AskOptions, parse_mix
 
+DEFAULT_WARM_UP_S = 5.0
+
 DESCRIPTION = """\
 Loads a mesh and measures it. Without --url it starts one of the demo models on this host, and stops it
 at the end; without anything it asks 6 questions a second for two minutes, of one model or of all of them.
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     load.add_argument("--duration", type=float, default=120.0, metavar="S", help="seconds (120)")
     load.add_argument("--requests", type=int, help="so many requests, instead of a duration")
-    load.add_argument("--warm-up", type=float, default=5.0, metavar="S", help="seconds left out (5)")
+    load.add_argument("--warm-up", type=float, metavar="S", help="seconds left out (5; 0 with --requests)")
     load.add_argument("--sweep", action="store_true", help="find the rate that the mesh can bear")
     load.add_argument("--processes", type=int, default=1, help="generator processes (1)")
     load.add_argument("--seed", type=int, default=0, help="the same seed asks the same (0)")
@@ -106,7 +108,7 @@ def plan_of(options: argparse.Namespace, models: tuple[str, ...]) -> LoadPlan:
         concurrency=options.concurrency,
         duration_s=options.duration,
         requests=options.requests,
-        warm_up_s=min(options.warm_up, options.duration / 4) if options.warm_up >= 0 else options.warm_up,
+        warm_up_s=_warm_up_s(options),
         prompt=PromptOptions(options.prompts, low, high, options.prompt_file),
         seed=options.seed,
         processes=options.processes,
@@ -130,6 +132,13 @@ def checked(
 def listed(text: str) -> tuple[str, ...]:
     """`A, B` as its parts; nothing as none."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _warm_up_s(options: argparse.Namespace) -> float:
+    """What is left out unless it is said: 5 seconds, or a quarter of a run that is shorter than 20."""
+    if options.warm_up is not None:
+        return float(options.warm_up)
+    return 0.0 if options.requests is not None else min(DEFAULT_WARM_UP_S, options.duration / 4)
 
 
 def _known_arrivals(options: argparse.Namespace) -> str:

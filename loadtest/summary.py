@@ -14,6 +14,8 @@ from loadtest.metrics import METRICS
 STATISTICS = ("mean", "sd", "p50", "p90", "p95", "p99", "max")
 LAG_LIMIT_MS = 10.0
 """A generator whose 99th percentile of lag is above it has not kept its times."""
+SILENT_REQUESTS, SILENT_S = 3, 1.0
+"""So many requests over so many seconds that nobody answers are more than bad luck."""
 BUSY = 0.9
 """A generator that uses more of a core than this may be what was measured."""
 
@@ -68,7 +70,7 @@ class Summary(Figures):
     """A run without its warm-up. `seconds` is from the end of the warm-up to the last answer; rates are per
     second of it. `lost` requests were accepted and have no result, `doubled` ones have two that differ;
     `fetched` ones lost their reply and got their result afterwards. `goodput` counts requests per second that
-    met every objective."""
+    met every objective. `silent_after_s` is the second after which nothing was answered any more."""
 
     seconds: float
     requests: int
@@ -88,6 +90,7 @@ class Summary(Figures):
     metrics: dict[str, Distribution]
     workloads: dict[str, WorkloadSummary]
     generator_cpu: tuple[float, ...]
+    silent_after_s: float | None = None
     warnings: tuple[str, ...] = ()
 
     def figure(self, name: str) -> float | None:
@@ -131,6 +134,7 @@ def summarise(m: Measurements, met: Column, warm_up_s: float = 0.0) -> Summary:
         metrics=_distributions(good),
         workloads={name: _workload(m.where(m.workload == name)) for name in sorted(set(m.workload))},
         generator_cpu=m.cpu_shares,
+        silent_after_s=_silent_after_s(m),
     )
     return summary.model_copy(update={"warnings": tuple(_warnings(summary))})
 
@@ -166,4 +170,18 @@ def _warnings(summary: Summary) -> list[str]:
         warnings.append(
             f"the generator used {busiest:.0%} of a core and may be the bottleneck: use more --processes"
         )
+    if summary.silent_after_s is not None:
+        warnings.append(
+            f"nothing was answered after second {summary.silent_after_s:.0f} of the run: the mesh has gone"
+        )
     return warnings
+
+
+def _silent_after_s(m: Measurements) -> float | None:
+    """When the last answer came, if several requests were sent after it in vain."""
+    answered_s = m.done_s[m.good]
+    last_s = float(answered_s.max()) if len(answered_s) else 0.0
+    after = m.where(m.sent_s > last_s)
+    if len(after) < SILENT_REQUESTS or float(after.sent_s.max() - after.sent_s.min()) < SILENT_S:
+        return None
+    return last_s

@@ -37,7 +37,7 @@ def chart(m: Measurements, met: Column, _marks: Sequence[Mark]) -> alt.typing.Ch
         alt.Chart(alt.InlineData(values=rows))
         .mark_bar()
         .encode(
-            x=alt.X("from:Q", title="start of the request (s)"),
+            x=alt.X("from:Q", bin="binned", title="start of the request (s)"),
             x2="to:Q",
             y=alt.Y("per_s:Q", title="requests per second", stack="zero"),
             color=alt.Color(

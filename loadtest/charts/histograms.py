@@ -26,29 +26,29 @@ def itl_chart(m: Measurements, _met: Column, _marks: Sequence[Mark]) -> alt.typi
 
 
 def _histogram(values: Column, title: str, axis: str) -> alt.typing.ChartType | None:
-    """Bins up to the 99th percentile, marked like the median; what is above stands in the subtitle."""
-    if len(values) < 2:
+    """Bins of equal ratios, as latencies differ by orders of magnitude; median and 99th percentile marked."""
+    values = values[values > 0]
+    if len(values) < 2 or values.min() == values.max():
         return None
-    median, most = (float(value) for value in np.percentile(values, (50, 99)))
-    counts, edges = np.histogram(values[values <= most], bins=BINS)
+    edges = np.geomspace(values.min(), values.max(), BINS + 1)
+    counts, _ = np.histogram(values, bins=edges)
     bars = alt.InlineData(
         values=[
             {"from": float(low), "to": float(high), "count": int(count)}
             for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
         ]
     )
-    marks = alt.InlineData(
-        values=[{"ms": median, "name": f"p50 {median:.1f}"}, {"ms": most, "name": f"p99 {most:.1f}"}]
-    )
-    x = alt.X("from:Q", title=axis, scale=alt.Scale(zero=False))
-    columns = alt.Chart(bars).mark_bar().encode(x=x, x2="to:Q", y=alt.Y("count:Q", title="count"))
-    rules = alt.Chart(marks).mark_rule(color=EMPHASIS).encode(x="ms:Q")
-    labels = (
-        alt.Chart(marks)
-        .mark_text(align="right", dx=-5, dy=8, color=EMPHASIS)
-        .encode(x="ms:Q", y=alt.value(0), text="name:N")
-    )
+    x = alt.X("from:Q", bin="binned", title=axis, scale=alt.Scale(type="log", nice=False))
+    y = alt.Y("count:Q", title="count", scale=alt.Scale(domainMax=float(counts.max()) * 1.2))
+    columns = alt.Chart(bars).mark_bar(stroke="white").encode(x=x, x2="to:Q", y=y)
+    median, high = (float(value) for value in np.percentile(values, (50, 99)))
+    rules = (*_rule("p50", median, row=0), *_rule("p99", high, row=1))
     subtitle = f"{len(values):,} values, the largest {values.max():,.1f} ms"
-    return alt.layer(columns, rules, labels).properties(
-        title=alt.TitleParams(title, subtitle=subtitle), width=640
-    )
+    return alt.layer(columns, *rules).properties(title=alt.TitleParams(title, subtitle=subtitle), width=640)
+
+
+def _rule(name: str, ms: float, row: int) -> tuple[alt.Chart, alt.Chart]:
+    """A line at a value, with its name beside it, in a row of its own."""
+    base = alt.Chart(alt.InlineData(values=[{"ms": ms, "name": f"{name} {ms:,.1f}"}])).encode(x="ms:Q")
+    text = base.mark_text(align="right", dx=-5, dy=8 + 18 * row, color=EMPHASIS)
+    return base.mark_rule(color=EMPHASIS), text.encode(y=alt.value(0), text="name:N")

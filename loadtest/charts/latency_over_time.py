@@ -30,12 +30,12 @@ def chart(m: Measurements, _met: Column, marks: Sequence[Mark]) -> alt.typing.Ch
     ]
     lines = (
         alt.Chart(alt.InlineData(values=rows))
-        .mark_line(point=alt.OverlayMarkDef(size=30))
+        .mark_line()
         .encode(
             x=alt.X("second:Q", title="start of the request (s)"),
             y=alt.Y("ms:Q", title="latency from the intended start (ms)", scale=alt.Scale(type="log")),
-            color=alt.Color("share:N", title=None, sort=[f"p{share}" for share in SHARES]),
-            strokeDash=alt.StrokeDash("share:N", title=None, sort=[f"p{share}" for share in SHARES]),
+            color=alt.Color("share:N", title=None),
+            strokeDash=alt.StrokeDash("share:N", title=None),
         )
         .properties(title="Latency over time", width=640)
     )
