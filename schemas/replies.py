@@ -137,8 +137,9 @@ class Result(Message):
 
     `missing` are members of an ensemble that had not answered when it was decided; `answer_kind` and
     `choices` say how the answers were read, `topic` what the question was taken to be about.
-    `further_answers` are those of other rounds than the first, if the strategies needed any. Of a chain `answers` are what each peer wrote, in order, and
-    `steps` how it came about; of a chain that failed those that there were.
+    `further_answers` are those of other rounds than the first, if the strategies needed any. Of a chain
+    `answers` are what each peer wrote, in order, and `steps` how it came about; of a chain that failed those
+    that there were.
     """
 
     kind: Literal["result"] = "result"
@@ -235,7 +236,7 @@ class Score(Part):
 
 
 class AgentAgreement(Part):
-    """Of `both` questions of so many options that two agents answered they gave the same answer to `agreed`."""
+    """Of `both` questions of so many options that two agents answered, they answered `agreed` alike."""
 
     one: Name
     other: Name

@@ -109,6 +109,13 @@ def field_of(refused: ValidationError) -> str:
             ("summary_prompt", {"model": "bass", "summarize_with": ["alto"], "summary_prompt": template})
             for template in BAD_TEMPLATES
         ),
+        ("topic", {"topic": ""}),
+        ("topic", {"topic": " "}),
+        ("topic", {"topic": "x" * 65}),
+        ("samples", {"strategies": ["best_single"], "samples": 0}),
+        ("samples", {"strategies": ["best_single"], "samples": MAX_MEMBERS + 1}),
+        ("samples", {"strategies": ["majority"], "samples": 5}),
+        ("samples", {"samples": 5}),
         ("colour", {"colour": "red"}),
     ],
 )

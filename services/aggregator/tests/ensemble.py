@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
@@ -20,8 +20,9 @@ from services.chassis.service import Mesh
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.chassis.work_loop import WorkLoop
 
-Said = str | ChoirError | None
-"""What a member answers; None if it never does."""
+Answered = str | ChoirError | Answer | None
+Said = Answered | Callable[[Generate], Answered]
+"""What a member answers, or how it finds out; None if it never does."""
 
 
 def answer(request_id: str, agent: str, said: str | ChoirError, round_: int = 1) -> Answer:
@@ -65,8 +66,16 @@ class Member:
 
     async def handle(self, command: Generate, _delivery: Delivery) -> None:
         self.asked.append(command)
-        if self._said is not None:
-            await store_answer(self._mesh, command.request_id, command.agent, self._said)
+        said = self._said(command) if callable(self._said) else self._said
+        if isinstance(said, Answer):
+            subject = subjects.answer(command.request_id, command.round, command.agent)
+            await self._mesh.storage.store_once(subject, said.to_bytes())
+        elif said is not None:
+            await store_answer(self._mesh, command.request_id, command.agent, said, command.round)
+
+    def asked_in(self, round_: int) -> list[Generate]:
+        """What it was asked in one round."""
+        return [command for command in self.asked if command.round == round_]
 
     async def give_up(self, command: Generate, error: ChoirError) -> None:
         raise AssertionError(f"{command.task_id}: {error.message}")

@@ -9,6 +9,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from schemas import subjects
+from schemas.commands import ChatMessage
 from schemas.errors import ChoirError, GenerationFailed
 from schemas.events import FeedbackReceived
 from schemas.replies import ErrorReply, FeedbackCounted
@@ -51,6 +52,27 @@ async def test_who_was_right_and_who_was_wrong_is_counted(connection: Client) ->
     assert (event.request_id, event.right, event.wrong) == ("r1", ("alpha", "beta"), ("gamma",))
     right, wrong = AgentHistory(correct=1, asked=1), AgentHistory(correct=0, asked=1)
     assert await histories(connection) == {"alpha": right, "beta": right, "gamma": wrong}
+
+
+async def test_it_counts_on_the_topic_that_the_result_or_the_client_says(connection: Client) -> None:
+    said = {"alpha": "Paris", "beta": "Rome"}
+    async with aggregating(connection) as mesh, members(connection, said):
+        question = ChatMessage(role="user", content="What is the capital of France?")
+        for number, topic in enumerate((None, "geography", None)):
+            await enqueue(mesh, gather(f"r{number}", tuple(said), topic=topic, messages=(question,)))
+        topics = [(await result_of(mesh, f"r{number}")).topic for number in range(3)]
+        for number, more in enumerate(({}, {}, {"topic": "trivia"})):
+            await teach(connection, request_id=f"r{number}", correct="Paris", **more)
+    scores = Scores(connection)
+    await scores.start()
+    await scores.stop()
+    assert topics == ["capitals", "geography", "capitals"]
+    assert {topic: known["alpha"].asked for topic, known in scores.history.topics.items()} == {
+        "capitals": 1,
+        "geography": 1,
+        "trivia": 1,
+    }
+    assert scores.history.agents["beta"] == AgentHistory(correct=0, asked=3)
 
 
 async def test_the_same_feedback_many_times_changes_the_weights_once(connection: Client) -> None:
@@ -98,9 +120,12 @@ async def test_what_cannot_be_read_as_an_answer_is_refused_and_counts_nothing(co
             await teach(connection, request_id="r1", correct=" ?! ")
         ).error
         missing = ErrorReply.model_validate_json(await teach(connection, request_id="r1")).error
+        long_topic = await teach(connection, request_id="r1", correct="Paris", topic="x" * 65)
+        too_long = ErrorReply.model_validate_json(long_topic).error
         counted = FeedbackCounted.model_validate_json(
             await teach(connection, request_id="r1", correct="Paris")
         )
+    assert (too_long.code, too_long.field) == ("invalid_request", "topic")
     assert (unreadable.code, unreadable.field) == ("invalid_request", "correct")
     assert (missing.code, missing.field) == ("invalid_request", "correct")
     assert not counted.already_counted

@@ -9,8 +9,11 @@ from nats.aio.client import Client
 
 from infra.testing import connect
 from schemas import subjects
+from services.aggregator.agreement import Agreement
+from services.aggregator.decide import Question
 from services.aggregator.history import AgentHistory
 from services.aggregator.scores import Scores
+from services.aggregator.strategies import Ballot
 from services.chassis.tests.mesh import eventually
 
 
@@ -79,6 +82,67 @@ async def test_a_history_that_is_deleted_is_forgotten(connection: Client) -> Non
     await eventually(lambda: scores.history.agents == {})
     await scores.record("alpha", False)
     await eventually(lambda: scores.history.agents == {"alpha": AgentHistory(correct=0, asked=1)})
+
+
+async def test_what_an_agent_did_on_a_topic_is_counted_beside(connection: Client) -> None:
+    scores = await open_scores(connection)
+    await scores.record("llama3.2:3b", True, "world history")
+    await scores.record("llama3.2:3b", False)
+    on_topic = {"world history": {"llama3.2:3b": AgentHistory(correct=1, asked=1)}}
+    await eventually(lambda: scores.history.topics == on_topic)
+    await eventually(lambda: scores.history.agents == {"llama3.2:3b": AgentHistory(correct=1, asked=2)})
+
+
+async def test_nothing_is_lost_when_two_aggregators_learn_from_answers_at_once(
+    connection: Client, mesh_url: str
+) -> None:
+    other_connection = await connect(mesh_url)
+    one, other = await open_scores(connection), await open_scores(other_connection)
+    for i in range(40):
+        for scores in (one, other):
+            scores.learn([Ballot("x", "", "A"), Ballot("y", "", "AB"[i % 2])], Question(str(i), 4))
+            if i % 10 == 0:
+                await asyncio.gather(one.write(), other.write())
+    await asyncio.gather(one.stop(), other.stop())
+    late = await open_scores(other_connection)
+    assert late.history.closed[4].agreement == {frozenset("xy"): Agreement(agreed=40, both=80)}
+    assert late.history.closed[4].isp["x"].asked == 80
+    assert sum(late.history.closed[4].confusions["y"]) == pytest.approx(80, abs=0.1)
+    await late.stop()
+    await other_connection.close()
+
+
+async def test_what_was_learnt_is_known_to_others_without_being_asked_for(
+    connection: Client, mesh_url: str
+) -> None:
+    other_connection = await connect(mesh_url)
+    one, other = await open_scores(connection), await open_scores(other_connection)
+    one.learn([Ballot("x", "", "A"), Ballot("y", "", "A")], Question("q", 2))
+    await eventually(lambda: 2 in other.history.closed)
+    await asyncio.gather(one.stop(), other.stop())
+    await other_connection.close()
+
+
+def knows_nothing(scores: Scores) -> bool:
+    known = scores.history
+    return not (known.agents or known.closed or any(known.topics.values()))
+
+
+async def test_after_a_reset_everybody_knows_nothing_and_learns_anew(
+    connection: Client, mesh_url: str
+) -> None:
+    other_connection = await connect(mesh_url)
+    one, other = await open_scores(connection), await open_scores(other_connection)
+    await one.record("alpha", True, "capitals")
+    one.learn([Ballot("x", "", "A"), Ballot("y", "", "A")], Question("q", 2))
+    await one.write()
+    await eventually(lambda: 2 in other.history.closed)
+    await other.reset()
+    await eventually(lambda: knows_nothing(one) and knows_nothing(other))
+    await one.record("alpha", False, "capitals")
+    await eventually(lambda: other.history.agents == {"alpha": AgentHistory(correct=0, asked=1)})
+    await asyncio.gather(one.stop(), other.stop())
+    await other_connection.close()
 
 
 async def test_scores_are_started_before_they_are_used(connection: Client) -> None:
