@@ -1,8 +1,17 @@
 """`python -m services.metrics`"""
 
+from services.chassis.identity import Identity
 from services.chassis.service import run_service
+from services.metrics.memory_limit import limit_memory
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSettings
 
+
+def build(settings: MetricsSettings, _identity: Identity) -> Metrics:
+    """The service, in a process with a ceiling for its memory."""
+    limit_memory(settings.metrics.memory_mb)
+    return Metrics(settings.metrics)
+
+
 if __name__ == "__main__":
-    run_service("metrics", MetricsSettings, lambda settings, _identity: Metrics(settings.metrics))
+    run_service("metrics", MetricsSettings, build)

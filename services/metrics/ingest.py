@@ -125,6 +125,9 @@ class Ingest:
         while True:
             try:
                 self._position = await self.in_writer(self._writer.write, events, self._position)
+            except MemoryError as error:  # a statement of a user has taken what there was
+                self._complain(f"events cannot be stored now: {first_line(error)}")
+                await asyncio.sleep(RETRY_INTERVAL_S)
             except duckdb.Error as error:
                 if not await self._recover(error):
                     return

@@ -9,6 +9,7 @@ from services.chassis.endpoints import Endpoints
 from services.chassis.lease import Load
 from services.chassis.service import Mesh
 from services.metrics.database import Database
+from services.metrics.housekeeping import Housekeeping
 from services.metrics.ingest import Ingest
 from services.metrics.questions import Questions
 from services.metrics.settings import MetricsSection
@@ -28,6 +29,8 @@ class Metrics:
         self._ingest = Ingest(mesh, database, self._settings)
         mesh.connection.on_disconnect(self._ingest.suspect)
         await self._ingest.start()
+        self._housekeeping = Housekeeping(database, self._ingest, self._settings)
+        self._housekeeping.start()
         self._questions = Questions(mesh.client, database, self._settings)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
@@ -37,6 +40,7 @@ class Metrics:
         """Answers what is asked, stores what it has, and closes the database."""
         await self._endpoints.stop()
         self._questions.stop()
+        await self._housekeeping.stop()
         await self._ingest.stop()
 
     def load(self) -> Load:

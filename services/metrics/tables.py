@@ -29,10 +29,11 @@ SERVICE_TABLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("fingerprint", "VARCHAR"),
         ("stream_created", "VARCHAR"),
     ),
+    "parquet_position": (("kind", "VARCHAR"), ("stream_epoch", "INTEGER"), ("sequence", "BIGINT")),
     "database_notes": (("at", "TIMESTAMP"), ("note", "VARCHAR")),
 }
-"""Events that this version cannot read, kept as they came; how far the stream has been stored; and what
-happened to the database itself."""
+"""Events that this version cannot read, kept as they came; how far the stream has been stored, and each table
+been written to Parquet; and what happened to the database itself."""
 
 
 @dataclass(frozen=True)

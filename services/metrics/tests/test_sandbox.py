@@ -1,4 +1,4 @@
-"""Statements that would do anything but read are refused, those that never end are cut off, and it lives on."""
+"""Statements that would do more than read are refused, those that never end are cut off, and it lives on."""
 
 from __future__ import annotations
 
@@ -157,7 +157,9 @@ async def test_a_statement_that_wants_too_much_memory_fails_alone(choir: Choir) 
         assert await count_of(choir, "task_completed") == ROWS
 
 
-async def test_millions_of_rows_are_cut_to_what_was_asked_for_and_what_a_message_carries(choir: Choir) -> None:
+async def test_millions_of_rows_are_cut_to_what_was_asked_for_and_what_a_message_carries(
+    choir: Choir,
+) -> None:
     few = await choir.sql("SELECT range FROM range(5000000)", max_rows=7)
     assert (few.row_count, few.truncated, few.rows[-1]) == (7, True, (6,))
     many = await choir.sql("SELECT repeat('x', 1000) FROM range(5000000)", max_rows=100_000)
@@ -178,9 +180,7 @@ async def test_what_is_no_request_is_answered_with_the_field(choir: Choir) -> No
 async def test_several_statements_are_answered_side_by_side(choir: Choir) -> None:
     import asyncio
 
-    slow = asyncio.gather(
-        *(choir.sql(ENDLESS[1], timeout_s=1.0) for _ in range(3)), return_exceptions=True
-    )
+    slow = asyncio.gather(*(choir.sql(ENDLESS[1], timeout_s=1.0) for _ in range(3)), return_exceptions=True)
     await asyncio.sleep(0)
     assert await count_of(choir, "task_completed") == ROWS
     assert not slow.done(), "the quick one did not wait for the slow ones"

@@ -1,0 +1,79 @@
+"""What is done now and then beside the ingest: Parquet files, and what is too old goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+
+import duckdb
+
+from services.chassis.logs import get_logger
+from services.metrics.database import Database, first_line
+from services.metrics.ingest import Ingest
+from services.metrics.parquet_export import ParquetExport
+from services.metrics.retention import drop_files, drop_rows
+from services.metrics.settings import MetricsSection
+
+REST = 10
+"""It rests ten times as long as it took: at most a tenth of the time goes into it, however much there is."""
+RETENTION_INTERVAL_S = 60.0
+
+log = get_logger("metrics.housekeeping")
+
+
+class Housekeeping:
+    """Exports every `export_interval_s`; drops what is too old or too much every minute."""
+
+    def __init__(self, database: Database, ingest: Ingest, settings: MetricsSection) -> None:
+        self._database = database
+        self._ingest = ingest
+        self._settings = settings
+        self._export = ParquetExport(database)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="housekeeping")
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins, in the background."""
+        if self._settings.export_interval_s:
+            self._tasks.append(asyncio.create_task(self._keep_exporting(), name="parquet"))
+        self._tasks.append(asyncio.create_task(self._keep_dropping(), name="retention"))
+
+    async def stop(self) -> None:
+        """Ends; what is being written is finished first, and the last rows are exported."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._settings.export_interval_s:
+            await self._once("export", self._in_thread())
+        self._thread.shutdown()
+
+    async def _keep_exporting(self) -> None:
+        while True:
+            started_s = time.monotonic()
+            await self._once("export", self._in_thread())
+            took_s = time.monotonic() - started_s
+            await asyncio.sleep(max(self._settings.export_interval_s, REST * took_s))
+
+    async def _keep_dropping(self) -> None:
+        keep = (self._settings.keep_days, self._settings.keep_bytes)
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._once("retention", self._ingest.in_writer(drop_rows, self._database, *keep))
+            files = loop.run_in_executor(self._thread, drop_files, self._database.parquet, *keep)
+            await self._once("retention", files)
+            await asyncio.sleep(RETENTION_INTERVAL_S)
+
+    def _in_thread(self) -> asyncio.Future[int]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._export.run)
+
+    async def _once(self, what: str, work: Awaitable[int]) -> None:
+        """A step that fails is tried again next time: the ingest says in the lease what is wrong."""
+        try:
+            await work
+        except (duckdb.Error, OSError, MemoryError) as error:
+            log.warning("housekeeping", step=what, failed=first_line(error))
