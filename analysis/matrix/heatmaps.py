@@ -12,7 +12,7 @@ from analysis.charts.render import png_image, specification
 from analysis.charts.theme import INK, SEQUENTIAL
 from analysis.matrix.averages import PairAverage
 
-CELL_WIDTH, CELL_HEIGHT = 130, 56
+CELL_WIDTH, CELL_HEIGHT, LETTER_WIDTH = 130, 56, 9
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,14 @@ HEATMAPS: Mapping[str, Measure] = {
 """The name of each chart's file, and what it shows. The brighter, the better."""
 
 
-def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.LayerChart:
+def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.typing.ChartType:
     """Generators down, summarizers across, the mean in each cell; a pair that never succeeded stays empty."""
     rows = [pair.model_dump() for pair in pairs if getattr(pair, measure.field) is not None]
     values = [row[measure.field] for row in rows]
     middle = (min(values) + max(values)) / 2 if values else 0.0
     generators = list(dict.fromkeys(pair.generator for pair in pairs))
     summarizers = list(dict.fromkeys(pair.summarizer for pair in pairs))
-    base = alt.Chart(
-        alt.InlineData(values=rows),
-        title=alt.Title(measure.title, subtitle="mean of each pair; from the worst of them to the best, the brighter the better"),
-        width=max(2, len(summarizers)) * CELL_WIDTH,
-        height=len(generators) * CELL_HEIGHT,
-    ).encode(
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X(
             "summarizer:N", sort=summarizers, scale=alt.Scale(domain=summarizers),
             title="Summarizer", axis=alt.Axis(orient="top", labelAngle=0, grid=False),
@@ -63,11 +58,12 @@ def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.LayerChart:
     bright = f"datum.{measure.field} {'<' if measure.reverse else '>'} {middle}"
     label = alt.Text(f"{measure.field}:Q", format=measure.digits)
     ink = alt.condition(bright, alt.value(INK), alt.value("white"))
-    return alt.LayerChart(
-        layer=[
-            base.mark_rect().encode(color=colour),
-            base.mark_text(fontSize=15).encode(text=label, color=ink),
-        ]
+    cells = base.mark_rect().encode(color=colour)
+    labels = base.mark_text(fontSize=15).encode(text=label, color=ink)
+    return alt.layer(cells, labels).properties(
+        title=alt.Title(measure.title, subtitle="mean of each pair; the brighter, the better"),
+        width=max(2, len(summarizers)) * max(CELL_WIDTH, LETTER_WIDTH * max(map(len, summarizers))),
+        height=len(generators) * CELL_HEIGHT,
     )
 
 

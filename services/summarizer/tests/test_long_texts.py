@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from nats.aio.client import Client
 
@@ -36,7 +38,7 @@ def first_words(count: int) -> Says:
 
 
 async def summarised(
-    connection: Client, text: str, says: Says, context_tokens: int | None = CONTEXT_TOKENS, **fields: object
+    connection: Client, text: str, says: Says, context_tokens: int | None = CONTEXT_TOKENS, **fields: Any
 ) -> tuple[Result, Peer]:
     """The result of a chain whose first peer writes `text`, and its second peer."""
     settings = {"max_parts": fields.pop("max_parts")} if "max_parts" in fields else {}
@@ -99,7 +101,7 @@ async def test_where_nobody_knows_the_context_the_text_goes_as_it_is(connection:
     ],
 )
 async def test_a_text_that_is_too_long_even_so_is_a_typed_error(
-    connection: Client, says: Says, fields: dict[str, object], said: str
+    connection: Client, says: Says, fields: dict[str, Any], said: str
 ) -> None:
     result, _ = await summarised(connection, DOCUMENT, says, **fields)
     assert result.error is not None and result.error.code == "context_exceeded"
