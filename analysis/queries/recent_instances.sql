@@ -1,6 +1,6 @@
 -- question: What has each service instance done lately, and how far is it from the broker?
--- parameters: since_s (DOUBLE), seconds since the epoch: only what happened later counts
--- columns:
+-- parameters: since_s (DOUBLE = 0)
+-- columns, of what happened after since_s (seconds since the epoch):
 --   instance        the service instance
 --   tasks           generations that it completed, and their tokens
 --   tokens

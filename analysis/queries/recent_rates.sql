@@ -1,6 +1,6 @@
 -- question: How busy is the mesh now, and how fast does it answer?
--- parameters: since_s (DOUBLE), seconds since the epoch: only what happened later counts
--- columns:
+-- parameters: since_s (DOUBLE = 0)
+-- columns, of what happened after since_s (seconds since the epoch):
 --   requests    results that were stored
 --   failed      those of them that are errors; refused counts requests turned away at the door
 --   tokens      generated tokens of tasks that were completed

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -155,11 +153,3 @@ def test_it_draws_in_place_until_somebody_quits(env: dict[str, str], key: str) -
         written = terminal._raw
     assert written.count(ENTER_SCREEN) == written.count(LEAVE_SCREEN) == 1
     assert ERASE_SCREEN not in written  # a screen that is wiped before it is drawn flickers
-
-
-def test_a_signal_ends_it_as_cleanly_as_a_key(env: dict[str, str]) -> None:
-    with on_terminal(choir_command("top", "--interval", "0.2"), env, columns=80) as terminal:
-        terminal.wait_for("q quits")
-        os.kill(terminal.process.pid, signal.SIGTERM)
-        assert terminal.exit_code() == 0
-        assert terminal._raw.count(LEAVE_SCREEN) == 1

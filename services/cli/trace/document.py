@@ -14,14 +14,14 @@ class PieceDocument(Part):
     label: str
     service: str
     instance: str
-    host: str | None
-    task_id: str | None
-    model: str | None
+    host: str | None = None
+    task_id: str | None = None
+    model: str | None = None
     round: int
     delivery: int
     started_ms: float
-    ended_ms: float | None
-    detail: str | None
+    ended_ms: float | None = None
+    detail: str | None = None
 
 
 class ShareDocument(Part):

@@ -121,7 +121,7 @@ class Waterfall:
 
 def waterfall(request_id: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Waterfall | None:
     """The waterfall from the rows of the query; None if there are none. Pieces of no length are left out."""
-    named = (Piece(**dict(zip(columns, row, strict=True))) for row in rows)
+    named = (_piece(dict(zip(columns, row, strict=True))) for row in rows)
     pieces = tuple(piece for piece in named if piece.is_moment or piece.ended_s != piece.started_s)
     if not pieces:
         return None
@@ -130,6 +130,16 @@ def waterfall(request_id: str, columns: Sequence[str], rows: Iterable[Sequence[A
     ended_s = max(_end(piece) for piece in pieces)
     ended_s = max(started_s, _first_reply(pieces) or ended_s)
     return Waterfall(request_id, pieces, started_s, ended_s)
+
+
+def _piece(row: dict[str, Any]) -> Piece:
+    """Sums of floating durations differ in what no clock can tell: times are whole microseconds."""
+    ended_s = row["ended_s"]
+    times = {
+        "started_s": round(row["started_s"], 6),
+        "ended_s": None if ended_s is None else round(ended_s, 6),
+    }
+    return Piece(**(row | times))
 
 
 def _end(piece: Piece) -> float:
