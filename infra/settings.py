@@ -19,7 +19,7 @@ from infra.models import checksums
 from infra.pipelines import PipelineSection
 from schemas import catalog
 from schemas.errors import ConfigurationError
-from services.agent.settings import AgentSection, ModelSection
+from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
 from services.chassis.settings import (
     CONFIG_VARIABLE,
@@ -72,6 +72,7 @@ class HostSettings(ServiceSettings):
     summarizer: SummarizerSection = SummarizerSection()
     metrics: MetricsSection = MetricsSection()
     agents: tuple[AgentSection, ...] = ()
+    workers: WorkersSection = WorkersSection()
     stages: tuple[StageSection, ...] = ()
     pipelines: tuple[PipelineSection, ...] = ()
 

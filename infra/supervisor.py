@@ -28,6 +28,7 @@ from infra.processes import until
 from infra.provision import provision
 from infra.settings import HostSettings, load_host_settings
 from infra.state import Claim, state_folder
+from infra.worker_queues import WorkerQueues
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
 from services.chassis.directory import Directory
@@ -184,6 +185,8 @@ class Supervisor:
         await provision(self._client, self.settings.models)
         self._directory = Directory(self._client)
         await self._directory.start()
+        self._worker_queues = WorkerQueues(self._client, self._say)
+        self._in_background(self._worker_queues.keep())
 
     async def _on_reconnect(self) -> None:
         self._in_background(self._provision_again())
@@ -193,6 +196,7 @@ class Supervisor:
         assert self._client is not None
         try:
             await provision(self._client, self.settings.models)
+            self._worker_queues.again()
         except ChoirError as error:
             self._say(f"after the broker came back: {error.message}")
 

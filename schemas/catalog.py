@@ -236,7 +236,7 @@ ACCESS: tuple[Access, ...] = (
         subscribes=(s.ALL_CANCELS, s.ALL_COUNTS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
-        buckets_read=(s.WORKERS_BUCKET,),
+        buckets_read=(s.WORKERS_BUCKET, s.WORKER_CLAIMS_BUCKET),
         buckets_written=(s.NODES_BUCKET, s.WORKER_CLAIMS_BUCKET),
     ),
     Access(

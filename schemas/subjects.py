@@ -354,6 +354,7 @@ def pull_next(stream: str, consumer: str) -> str:
 ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 MESSAGE_ID_HEADER = "Nats-Msg-Id"
+EXPECTED_SEQUENCE_HEADER = "Nats-Expected-Last-Subject-Sequence"
 SEQUENCE_HEADER = "Nats-Sequence"
 SUBJECT_HEADER = "Nats-Subject"
 REASON_HEADER = "Choir-Reason"

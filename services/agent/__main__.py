@@ -5,4 +5,4 @@ from services.agent.settings import AgentSettings
 from services.chassis.service import run_service
 
 if __name__ == "__main__":
-    run_service("agent", AgentSettings, lambda settings, _identity: Agent(settings.agent))
+    run_service("agent", AgentSettings, lambda settings, _identity: Agent(settings.agent, settings.workers))

@@ -1,4 +1,4 @@
-"""An agent as a service: its models, a work loop for each that could be loaded, its lease."""
+"""An agent as a service: its models, a work loop for each that could be loaded, its workers and lease."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from nats.aio.msg import Msg
 
 from schemas import subjects
-from schemas.commands import CountTokens, Generate
+from schemas.commands import Generate
 from schemas.errors import ChoirError, ErrorBody
 from schemas.nodes import ServedModel
 from services.agent.backends import Backend, backend_opener
-from services.agent.settings import AgentSection, ModelSection
-from services.chassis.endpoints import Caller, Endpoints
+from services.agent.counting import Counting
+from services.agent.settings import AgentSection, ModelSection, WorkersSection
+from services.agent.workers.host import WorkerHost
+from services.chassis.endpoints import Endpoints
 from services.chassis.generate_worker import GenerateWorker
 from services.chassis.lease import Load
 from services.chassis.logs import get_logger
@@ -53,21 +55,27 @@ class Serving:
 
 
 class Agent:
-    """Serves one or more models. A model that cannot be loaded is said in the lease; the others go on."""
+    """Serves its models, and external workers. A model that cannot be loaded is said in the lease; the others
+    go on."""
 
-    def __init__(self, settings: AgentSection) -> None:
+    def __init__(self, settings: AgentSection, workers: WorkersSection | None = None) -> None:
         self._settings = settings
+        self._workers_section = workers or WorkersSection()
+        self._workers: WorkerHost | None = None
         self._serving = [Serving(model) for model in settings.models]
 
     async def start(self, mesh: Mesh) -> None:
         """Loads the models and begins to pull."""
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
+        self._counting = Counting(self._endpoints)
         await asyncio.gather(*(self._load(serving) for serving in self._serving))
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         for serving in self._serving:
             if serving.backend is not None:
                 await self._serve(mesh, serving, serving.backend)
+        self._workers = WorkerHost(mesh, self._workers_section, self._counting)
+        await self._workers.start()
         mesh.connection.on_reconnect(self._resume)
 
     async def _load(self, serving: Serving) -> None:
@@ -89,11 +97,7 @@ class Agent:
             serving.model.slots,
             serving.worker,
         )
-
-        async def count(request: CountTokens, caller: Caller) -> None:
-            await caller.send(await backend.count_tokens(request.messages))
-
-        await self._endpoints.add(subjects.count_tokens(name), CountTokens, count)
+        await self._counting.add(name, backend)
         mesh.connection.on_disconnect(serving.loop.suspect)
         await serving.loop.start()
 
@@ -102,28 +106,35 @@ class Agent:
         for serving in self._serving:
             if serving.worker is not None:
                 serving.worker.cancel(request_id)
+        if self._workers is not None:
+            self._workers.cancel(request_id)
 
     async def _resume(self) -> None:
         for serving in self._serving:
             if serving.loop is not None:
                 await serving.loop.resume()
+        if self._workers is not None:
+            await self._workers.resume()
 
     async def stop(self) -> None:
         """Finishes what is in work, then frees the models."""
         await self._endpoints.stop()
-        await asyncio.gather(*(s.loop.stop() for s in self._serving if s.loop is not None))
+        loops = [serving.loop.stop() for serving in self._serving if serving.loop is not None]
+        await asyncio.gather(*loops, *([self._workers.stop()] if self._workers is not None else []))
         for serving in self._serving:
             if serving.backend is not None:
                 await serving.backend.close()
 
     def load(self) -> Load:
-        """Broken only if not a single model can be served."""
-        models = tuple(serving.summary(self._settings.backend) for serving in self._serving)
+        """Broken only if it has models of its own, and not a single one can be served."""
+        own = tuple(serving.summary(self._settings.backend) for serving in self._serving)
+        models = (*own, *(self._workers.summaries() if self._workers is not None else ()))
         usable = [model for model in models if model.problem is None]
+        ready = bool(usable) or not own
         return Load(
-            state="ready" if usable else "broken",
+            state="ready" if ready else "broken",
             slots=sum(model.slots for model in usable),
             busy=sum(model.busy for model in usable),
             models=models,
-            problem=None if usable else models[0].problem,
+            problem=None if ready else own[0].problem,
         )

@@ -41,6 +41,7 @@ HTTP_LIKE: dict[ErrorCode, str] = {
     "context_exceeded": "400",
     "unknown_model": "404",
     "unknown_request": "404",
+    "unknown_worker": "404",
     "not_ready": "409",
     "request_id_conflict": "409",
     "cancelled": "410",

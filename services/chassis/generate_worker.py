@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
-from schemas.errors import ChoirError
+from schemas.errors import ChoirError, WorkerFailed
 from schemas.replies import Answer, FinishReason, Result, Timings
 from schemas.sampling import Sampling
-from services.chassis.delivery import Delivery
+from services.chassis.delivery import Delivery, Retry
 from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
 from services.chassis.task_events import Taken, tell_cancelled, tell_completed, tell_pulled
@@ -52,12 +52,13 @@ class Generator(Protocol):
 
 
 class GenerateWorker:
-    """Serves one model, for whoever pulls its tasks."""
+    """Serves one model, for whoever pulls its tasks. `name` is who answers, if not the service instance."""
 
-    def __init__(self, mesh: Mesh, generator: Generator) -> None:
+    def __init__(self, mesh: Mesh, generator: Generator, name: str | None = None) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._generator = generator
+        self._name = name or mesh.identity.instance
         self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
         self._cancelled: deque[str] = deque(maxlen=REMEMBERED_CANCELLATIONS)
 
@@ -68,13 +69,19 @@ class GenerateWorker:
             task.cancel()
 
     async def handle(self, command: Generate, delivery: Delivery) -> None:
-        """Generates the answer of a task, unless its outcome is stored already."""
+        """Generates the answer of a task, unless its outcome is stored already.
+
+        What fails at one external server goes back to the queue: another one may do it.
+        """
         if command.request_id in self._cancelled:
             return
         if not delivery.fresh and await self._is_done(command):
             return
         taken = tell_pulled(self._mesh.events, command, delivery)
-        answer = await self._answer(command, taken.queue_ns)
+        try:
+            answer = await self._answer(command, taken.queue_ns)
+        except WorkerFailed as error:
+            raise Retry(error) from error
         if answer is None:
             tell_cancelled(self._mesh.events, taken)
             return
@@ -111,7 +118,7 @@ class GenerateWorker:
             round=command.round,
             agent=command.agent,
             model=command.model,
-            instance=self._mesh.identity.instance,
+            instance=self._name,
             text=generated.text,
             finish_reason=generated.finish_reason,
             prompt_tokens=generated.prompt_tokens,
@@ -162,7 +169,7 @@ class GenerateWorker:
 
     async def give_up(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
-        answer = Answer.failed(command, error, self._mesh.identity.instance)
+        answer = Answer.failed(command, error, self._name)
         await self._conclude(command, answer, Result.failed(command, error, time.time()))
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:

@@ -10,6 +10,9 @@ import structlog
 from services.chassis.identity import Identity
 from services.chassis.settings import LoggingSection
 
+QUIET_LIBRARIES = ("nats", "httpx", "httpcore", "openai")
+"""Below a warning they say what they send: addresses, and at worst prompts."""
+
 _TEXT_FIELDS = ("prompt", "text", "messages", "answer")
 
 
@@ -44,7 +47,8 @@ def configure_logs(settings: LoggingSection, identity: Identity) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    logging.getLogger("nats").setLevel(max(level, logging.WARNING))
+    for name in QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
 def _renderer(settings: LoggingSection) -> structlog.typing.Processor:

@@ -22,6 +22,7 @@ from services.chassis.logs import get_logger
 
 EXPIRES_S = 30.0
 PENDING_HEADER = "Nats-Pending-Messages"
+NO_RESPONDERS = "503"
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 
@@ -41,14 +42,23 @@ class Demand:
         self._asked_at = 0.0
         self._drains: set[asyncio.Task[None]] = set()
         self.outstanding = 0
+        self.unanswered = False
 
-    async def ask(self, count: int) -> None:
-        """Asks for `count` more messages."""
+    async def ask(self, count: int, turns: int = 1) -> None:
+        """Asks for `count` more messages, in so many requests.
+
+        The broker goes round the requests that wait and gives each a message in its turn, so whoever has
+        more of them there is next more often. `unanswered` says that nobody took the last one: there is no
+        such consumer.
+        """
         inbox = await self._open()
         self.outstanding += count
         self._asked_at = time.monotonic()
-        request = {"batch": count, "expires": int(EXPIRES_S * 1e9)}
-        await self._client.publish(self._subject, json.dumps(request).encode(), reply=inbox.subject)
+        turns = max(1, min(turns, count))
+        for turn in range(turns):
+            batch = count // turns + (turn < count % turns)
+            request = {"batch": batch, "expires": int(EXPIRES_S * 1e9)}
+            await self._client.publish(self._subject, json.dumps(request).encode(), reply=inbox.subject)
 
     def withdraw(self) -> None:
         """Takes all demand back; a message that is already on its way still arrives.
@@ -100,6 +110,7 @@ class Demand:
         if status is None or msg.reply:
             if current:
                 self.outstanding = max(0, self.outstanding - 1)
+            self.unanswered = False
             await self._on_message(msg)
         elif current:
             self._settle(status, msg)
@@ -108,8 +119,9 @@ class Demand:
         """A pull request ended early: 404 nothing there, 408 expired, 409 cut off, 503 no broker."""
         headers = msg.headers or {}
         pending = headers.get(PENDING_HEADER)
+        known, self.unanswered = self.unanswered, status == NO_RESPONDERS
         self.outstanding = max(0, self.outstanding - int(pending)) if pending else 0
-        if status not in ("404", "408"):
+        if status not in ("404", "408") and not (known and self.unanswered):
             log.warning(
                 "pull request refused", consumer=self._consumer, status=status, why=headers.get("Description")
             )

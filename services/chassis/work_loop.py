@@ -58,6 +58,7 @@ class WorkLoop(Generic[CommandT]):
         consumers: Sequence[str],
         slots: int,
         worker: Worker[CommandT],
+        weight: int = 1,
     ) -> None:
         self._storage = mesh.storage
         self._client = mesh.client
@@ -67,6 +68,8 @@ class WorkLoop(Generic[CommandT]):
         self._command_type = command_type
         self._worker = worker
         self.slots = slots
+        self.weight = weight
+        self._paused = False
         self._active: dict[asyncio.Task[None], Msg] = {}
         self._held: deque[Msg] = deque()
         self._demands = [Demand(self._client, stream, name, self._receive) for name in consumers]
@@ -108,6 +111,26 @@ class WorkLoop(Generic[CommandT]):
         await self._refill()
         self._floor = await self._storage.last_sequence(self._stream)
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether the broker has no queue to pull from: nobody has made it yet."""
+        return any(demand.unanswered for demand in self._demands)
+
+    def pause(self) -> None:
+        """Takes nothing more for now, and goes on with what is in work."""
+        if not self._paused:
+            self._paused = True
+            for demand in self._demands:
+                demand.withdraw()
+            while self._held:
+                self._spawn(self._held.popleft().nak())
+
+    async def go_on(self) -> None:
+        """Pulls again after `pause`."""
+        if self._paused:
+            self._paused = False
+            await self._refill()
+
     async def stop(self) -> None:
         """Takes nothing more, waits for what is in work, and gives back what does not end in time."""
         self._open = False
@@ -138,7 +161,7 @@ class WorkLoop(Generic[CommandT]):
 
         Demand is topped up when half of it is used, so that not every command costs a pull request.
         """
-        if not self._open or self._client.is_closed:
+        if not self._open or self._paused or self._client.is_closed:
             return
         first, *others = self._demands
         async with self._lock:
@@ -146,7 +169,7 @@ class WorkLoop(Generic[CommandT]):
                 if demand.outstanding > self.free:
                     demand.withdraw()
             if first.outstanding * 2 <= self.free and self.free:
-                await first.ask(self.free - first.outstanding)
+                await first.ask(self.free - first.outstanding, self.weight)
         if others and self.free and self._behind is None:
             loop = asyncio.get_running_loop()
             self._behind = loop.call_later(BACKGROUND_DELAY_S, self._start_refill_behind)
@@ -160,8 +183,8 @@ class WorkLoop(Generic[CommandT]):
         async with self._lock:
             for demand in self._demands[1:]:
                 missing = self.free - demand.outstanding
-                if self._open and missing > 0:
-                    await demand.ask(missing)
+                if self._open and not self._paused and missing > 0:
+                    await demand.ask(missing, self.weight)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a short step; the set keeps it alive, for the event loop holds only weak references."""
@@ -188,7 +211,7 @@ class WorkLoop(Generic[CommandT]):
     # --- work ---------------------------------------------------------------------------
 
     async def _receive(self, msg: Msg) -> None:
-        if not self._open:
+        if not self._open or self._paused:
             await msg.nak()
         elif self.free == 0:
             # Demanded from several sources when there was room. Given back, it would come again at once, and

@@ -66,7 +66,7 @@ def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> M
     contexts = [model.context_tokens for model in models if model.context_tokens is not None]
     return ModelSummary(
         name=name,
-        agents=tuple(lease.instance for lease, _ in served),
+        agents=tuple(model.worker.id if model.worker else lease.instance for lease, model in served),
         slots=sum(model.slots for model in models),
         busy=sum(model.busy for model in models),
         context_tokens=min(contexts, default=None),

@@ -8,6 +8,7 @@ from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch
 from schemas.message import Message
 from schemas.pipelines import Shard
+from schemas.workers import ManageWorkers
 from services.chassis.directory import Directory
 from services.chassis.endpoints import Endpoints
 from services.chassis.lease import Load
@@ -19,6 +20,7 @@ from services.router.placement.service import Placement
 from services.router.settings import RouterSection
 from services.router.sweeper import Sweeper
 from services.router.waiting import Waiting
+from services.router.workers import Workers
 
 DESCRIPTION = "Takes requests, plans them, and hands back their results"
 
@@ -39,6 +41,8 @@ class Router:
         await self._sweeper.start()
         self._placement = Placement(mesh, self._directory, self._settings)
         await self._placement.start()
+        self._workers = Workers(mesh.client, self._directory)
+        await self._workers.start()
         mesh.connection.on_reconnect(self._resume)
         door = Door(mesh, self._directory, waiting, self._placement, self._settings.default_strategy)
         handlers = Handlers(mesh, door, waiting)
@@ -60,10 +64,12 @@ class Router:
         await self._endpoints.add(subjects.MODELS, Message, overview.models)
         await self._endpoints.add(subjects.STATUS, Message, overview.status)
         await self._endpoints.add(subjects.SHARD, Shard, self._placement.shard)
+        await self._endpoints.add(subjects.WORKER, ManageWorkers, self._workers.manage)
 
     async def _resume(self) -> None:
         self._sweeper.resume()
         await self._placement.resume()
+        await self._workers.resume()
 
     async def stop(self) -> None:
         """Takes nothing more; clients that still wait are told to ask again under the same id."""

@@ -58,8 +58,8 @@ def limits(server: ServerSection, slots: int) -> tuple[httpx.Timeout, httpx.Limi
     """How long is waited, and how many connections are open at once.
 
     The read limit is the stall limit: for so long may a server say nothing at all. Each request has a
-    connection of its own: on one that is kept, a server that closes it at the wrong moment looks like one that
-    failed, and nothing here is tried twice.
+    connection of its own: on one that is kept, a server that closes it at the wrong moment looks like one
+    that failed, and nothing here is tried twice.
     """
     timeout = httpx.Timeout(server.stall_limit_s, connect=server.connect_limit_s)
     return timeout, httpx.Limits(max_connections=slots + SPARE_CONNECTIONS, max_keepalive_connections=0)

@@ -11,7 +11,26 @@ from services.agent.settings import AgentSection
 @pytest.mark.parametrize(
     ("section", "complaint"),
     [
-        ({"name": "a", "models": []}, "models"),
+        (
+            {"name": "a", "backend": "openai", "models": [{"name": "m"}]},
+            "model m needs server",
+        ),
+        (
+            {
+                "name": "a",
+                "backend": "openai",
+                "models": [{"name": "m", "server": {"type": "ollama", "url": "http://here:11434"}}],
+            },
+            "type ollama is not for backend openai",
+        ),
+        (
+            {
+                "name": "a",
+                "backend": "ollama",
+                "models": [{"name": "m", "server": {"type": "ollama", "url": "here:11434/api"}}],
+            },
+            "url",
+        ),
         ({"name": "a", "models": [{"name": "m"}]}, "model m of agent a needs a path"),
         (
             {"name": "a", "backend": "instant", "models": [{"name": "m"}, {"name": "m"}]},

@@ -1,0 +1,1 @@
+"""External workers: HTTP servers that users registered, served by whichever agent claims them."""

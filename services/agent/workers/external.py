@@ -1,0 +1,259 @@
+"""One external worker in use: its server, its queue, and whether it is fit to be given work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from schemas import subjects
+from schemas.commands import ChatMessage, Generate
+from schemas.errors import ChoirError, ModelUnusable, NotReady, WorkerFailed
+from schemas.nodes import ServedModel
+from schemas.sampling import Sampling
+from schemas.workers import Worker, WorkerState
+from services.agent.backends import Generated, OnText
+from services.agent.backends.ollama import Ollama
+from services.agent.backends.openai import OpenAI
+from services.agent.backends.remote import RemoteBackend
+from services.agent.settings import ModelSection, ServerSection, WorkersSection
+from services.agent.workers.circuit import Circuit
+from services.chassis.generate_worker import GenerateWorker
+from services.chassis.logs import get_logger
+from services.chassis.service import Mesh
+from services.chassis.work_loop import WorkLoop
+
+TRIAL = (ChatMessage(role="user", content="Say yes."),)
+TRIAL_SAMPLING = Sampling(max_tokens=1)
+SHORTEST_PAUSE_S = 0.05
+
+log = get_logger("agent.workers")
+
+
+def connect(worker: Worker, settings: WorkersSection) -> RemoteBackend:
+    """The backend of a worker; nothing is asked yet. ModelUnusable if its API key is not there."""
+    model = ModelSection(
+        name=worker.name,
+        slots=worker.slots,
+        context_tokens=worker.context_tokens,
+        server=ServerSection(
+            type=worker.type,
+            url=worker.url,
+            model=worker.model,
+            key_variable=worker.key_variable,
+            connect_limit_s=settings.connect_limit_s,
+            stall_limit_s=settings.stall_limit_s,
+        ),
+    )
+    return Ollama(model) if worker.type == "ollama" else OpenAI(model)
+
+
+async def look(backend: RemoteBackend, limit_s: float) -> None:
+    """Raises WorkerFailed or ModelUnusable unless the server lists the model in time."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await backend.check()
+    except TimeoutError as error:
+        raise WorkerFailed(f"it has not said within {limit_s:g} s which models it has") from error
+
+
+async def try_out(backend: RemoteBackend, limit_s: float) -> Generated:
+    """One token, for real. Raises WorkerFailed, or whatever else the backend does."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await backend.generate(TRIAL, TRIAL_SAMPLING, None)
+    except TimeoutError as error:
+        raise WorkerFailed(f"it has not generated one token within {limit_s:g} s") from error
+
+
+class ExternalWorker:
+    """Serves one worker for as long as this agent has the claim on it."""
+
+    def __init__(self, mesh: Mesh, worker: Worker, backend: RemoteBackend, settings: WorkersSection) -> None:
+        self.worker = worker
+        self.backend = backend
+        self._settings = settings
+        self._circuit = Circuit(settings)
+        self._generator = GenerateWorker(mesh, self, worker.id)
+        self._loop = WorkLoop(
+            mesh,
+            Generate,
+            subjects.COMMANDS_STREAM,
+            [subjects.generate_consumer(priority, worker.name) for priority in subjects.PRIORITIES],
+            worker.slots,
+            self._generator,
+            worker.weight,
+        )
+        self._back_at_s = 0.0
+        self._doubtful = False
+        self._look_now = asyncio.Event()
+        self._last_error_at_s: float | None = None
+        self._checked_at_s: float | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    # --- life ---------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Looks at the server, and gives it work as soon as it answers."""
+        self._loop.pause()
+        await self._loop.start()
+        self._keeper = asyncio.create_task(self._keep(), name=f"worker {self.worker.id}")
+
+    async def stop(self) -> None:
+        """Finishes what is in work, and takes nothing more."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+        await self._loop.stop()
+        await self.backend.close()
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        self._generator.cancel(request_id)
+
+    def suspect(self) -> None:
+        """The connection to the broker is lost."""
+        self._loop.suspect()
+
+    async def resume(self) -> None:
+        """The connection to the broker is there again."""
+        await self._loop.resume()
+
+    async def change(self, worker: Worker) -> None:
+        """Takes over what can be changed while it works: cordoned or not, and its weight."""
+        self.worker = worker
+        self._loop.weight = worker.weight
+        await self._admit()
+
+    # --- tasks --------------------------------------------------------------------------
+
+    async def generate(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        """One task. What fails here counts against the server, and goes to another one."""
+        heard = False
+
+        async def hear(text: str) -> None:
+            nonlocal heard
+            heard = True
+            if on_text is not None:
+                await on_text(text)
+
+        try:
+            generated = await self.backend.generate(messages, sampling, hear)
+        except (WorkerFailed, ModelUnusable) as error:
+            self._task_failed(error)
+            raise WorkerFailed(f"worker {self.worker.id}: {error.message}") from error
+        except asyncio.CancelledError:
+            if not heard:  # cut off at its deadline, it may be, and not by whoever asked
+                self._doubtful = True
+                self._look_now.set()
+            raise
+        self._circuit.task_succeeded()
+        return generated
+
+    def _task_failed(self, error: ChoirError) -> None:
+        log.warning("worker failed a task", worker=self.worker.id, why=error.message)
+        self._last_error_at_s = time.time()
+        self._circuit.task_failed(error, time.monotonic())
+        self._back_at_s = time.monotonic() + self._settings.stand_back_s
+        self._loop.pause()
+        self._look_now.set()
+
+    # --- health -------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        while True:
+            self._look_now.clear()
+            if self._circuit.state == "closed" or self._circuit.due_in(time.monotonic()) == 0:
+                await self._look()
+            try:
+                await asyncio.wait_for(self._look_now.wait(), self._pause_s())
+            except TimeoutError:
+                continue
+
+    def _pause_s(self) -> float:
+        """Until the next look, or until it has stood back for long enough."""
+        now_s = time.monotonic()
+        if self._circuit.state != "closed":
+            return max(SHORTEST_PAUSE_S, self._circuit.due_in(now_s))
+        if self._back_at_s > now_s:
+            return self._back_at_s - now_s
+        return self._settings.check_interval_s
+
+    async def _look(self) -> None:
+        before = self._circuit.state
+        trial = self._doubtful or (before != "closed" and self._circuit.seen)
+        if trial:
+            self._loop.pause()
+        if before != "closed":
+            self._circuit.tried()
+        try:
+            await look(self.backend, self._settings.check_limit_s)
+            if trial:
+                await try_out(self.backend, self._settings.trial_limit_s)
+        except ChoirError as error:
+            self._last_error_at_s = time.time()
+            self._circuit.look_failed(error, time.monotonic())
+        else:
+            self._doubtful = False
+            self._circuit.look_succeeded()
+        self._checked_at_s = time.time()
+        if self._circuit.state != before:
+            log.warning("worker", worker=self.worker.id, circuit=self._circuit.state, why=self._why())
+        await self._admit()
+
+    async def _admit(self) -> None:
+        """Gives work to a worker that is fit for it and stands back no longer, and none to another."""
+        fit = self._circuit.state == "closed" and not self.worker.cordoned and not self._doubtful
+        if not fit:
+            self._loop.pause()
+        elif time.monotonic() >= self._back_at_s:
+            await self._loop.go_on()
+
+    def _why(self) -> str:
+        error = self._circuit.last_error
+        return error.message if error is not None and self._circuit.state != "closed" else "it answers"
+
+    # --- what the lease says ------------------------------------------------------------
+
+    @property
+    def problem(self) -> ChoirError | None:
+        """Why no work is given to it."""
+        who = f"worker {self.worker.id}"
+        if self.worker.cordoned:
+            return NotReady(f"{who} is cordoned: `choir worker uncordon {self.worker.id}` lets it in again")
+        if self._circuit.state != "closed":
+            why = self._circuit.last_error
+            return WorkerFailed(f"{who}: {why.message}" if why is not None else f"{who} is being looked at")
+        if self._loop.unanswered:
+            return NotReady(
+                f"{who}: there is no queue for {self.worker.name}; a host with `choir up` makes it"
+            )
+        return None
+
+    def summary(self) -> ServedModel:
+        """What the lease says of it."""
+        problem = self.problem
+        info = self.backend.info
+        return ServedModel(
+            name=self.worker.name,
+            backend=self.worker.type,
+            slots=self.worker.slots if problem is None else 0,
+            busy=self._loop.busy,
+            context_tokens=info.context_tokens,
+            parameters=info.parameters,
+            tokens_per_s=self.backend.tokens_per_s(),
+            description=info.description,
+            worker=WorkerState(
+                id=self.worker.id,
+                type=self.worker.type,
+                url=self.worker.url,
+                circuit=self._circuit.state,
+                failures=self._circuit.failures,
+                weight=self.worker.weight,
+                cordoned=self.worker.cordoned,
+                last_error=self._circuit.last_error,
+                last_error_at_s=self._last_error_at_s,
+                checked_at_s=self._checked_at_s,
+            ),
+            problem=problem.body() if problem is not None else None,
+        )

@@ -1,0 +1,186 @@
+"""The external workers of one agent process: it claims what is free, serves it, and gives back what goes.
+
+What users register is in a bucket that every agent sees, so a worker is taken up without a restart, and
+changed or dropped as its entry is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+
+import nats.errors
+import nats.js.errors
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.catalog import LEASE_TTL_S
+from schemas.errors import ChoirError
+from schemas.nodes import ServedModel
+from schemas.workers import Worker
+from services.agent.counting import Counting
+from services.agent.settings import WorkersSection
+from services.agent.workers.claims import Claims
+from services.agent.workers.external import ExternalWorker, connect
+from services.chassis.bucket_view import BucketView
+from services.chassis.logs import get_logger
+from services.chassis.service import Mesh
+
+TICK_S = 1.0
+RENEW_S = LEASE_TTL_S / 4
+COURTESY_S = 0.02
+"""Before each claim an agent waits a little, longer the more it has: so they spread over the agents."""
+
+LIVE_FIELDS = ("cordoned", "weight")
+"""What can be changed without beginning anew."""
+
+log = get_logger("agent.workers")
+
+
+class WorkerHost:
+    """Serves external workers, if the settings let it."""
+
+    def __init__(self, mesh: Mesh, settings: WorkersSection, counting: Counting) -> None:
+        self._mesh = mesh
+        self._settings = settings
+        self._counting = counting
+        self._registered: dict[str, Worker] = {}
+        self._serving: dict[str, ExternalWorker] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._drained: list[ExternalWorker] = []
+        self._claims = Claims(mesh.client, mesh.identity.instance)
+        self._view = BucketView(mesh.client, subjects.WORKERS_BUCKET, self._on_put, self._on_delete)
+        self._changed = asyncio.Event()
+        self._renewed_s = 0.0
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Takes its part of the workers from now on."""
+        if not self._settings.enabled:
+            return
+        await self._claims.start()
+        await self._view.start()
+        self._mesh.connection.on_disconnect(self._suspect)
+        self._keeper = asyncio.create_task(self._keep(), name="external workers")
+
+    async def stop(self) -> None:
+        """Finishes what is in work, and lets others have the workers."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for worker_id in list(self._serving):
+            self._drop(worker_id)
+        await asyncio.gather(*self._leaving.values())
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        for serving in (*self._serving.values(), *self._drained):
+            serving.cancel(request_id)
+
+    def summaries(self) -> tuple[ServedModel, ...]:
+        """What the lease says of the workers that this agent has."""
+        return tuple(serving.summary() for serving in self._serving.values())
+
+    async def resume(self) -> None:
+        """After a reconnection."""
+        if self._keeper is None:
+            return
+        await self._claims.reload()
+        await self._view.reload()
+        for serving in list(self._serving.values()):
+            await serving.resume()
+
+    def _suspect(self) -> None:
+        for serving in self._serving.values():
+            serving.suspect()
+
+    # --- what is registered -------------------------------------------------------------
+
+    def _on_put(self, key: str, data: bytes) -> None:
+        try:
+            worker = Worker.model_validate_json(data)
+        except ValidationError as error:
+            log.warning("unreadable worker", key=key, faults=error.error_count())
+            return
+        if worker.only_on in (None, self._mesh.identity.host):
+            self._registered[worker.id] = worker
+        else:
+            self._registered.pop(worker.id, None)
+        self._changed.set()
+
+    def _on_delete(self, key: str) -> None:
+        self._registered.pop(subjects.worker_of_key(key), None)
+        self._changed.set()
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), TICK_S)
+            self._changed.clear()
+            try:
+                await self._reconcile()
+            except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
+                log.warning("workers not looked after", why=str(error) or type(error).__name__)
+
+    async def _reconcile(self) -> None:
+        """Makes what is served what is registered and claimed."""
+        for worker_id, serving in list(self._serving.items()):
+            wanted = self._registered.get(worker_id)
+            if wanted is None or _must_begin_anew(serving.worker, wanted):
+                self._drop(worker_id)
+            elif wanted != serving.worker:
+                await serving.change(wanted)
+        await self._renew()
+        for worker_id in list(self._registered):
+            if worker_id not in (*self._serving, *self._leaving) and self._claims.is_free(worker_id):
+                await self._claim(worker_id)
+
+    async def _renew(self) -> None:
+        if time.monotonic() < self._renewed_s + RENEW_S:
+            return
+        self._renewed_s = time.monotonic()
+        for worker_id in [*self._serving, *self._leaving]:
+            if not await self._claims.renew(worker_id) and worker_id in self._serving:
+                log.warning("another agent has taken a worker over", worker=worker_id)
+                self._drop(worker_id)
+
+    async def _claim(self, worker_id: str) -> None:
+        await asyncio.sleep(random.uniform(0, COURTESY_S) * (1 + len(self._serving)))
+        worker = self._registered.get(worker_id)
+        if worker is None or not self._claims.is_free(worker_id) or not await self._claims.take(worker_id):
+            return
+        try:
+            backend = connect(worker, self._settings)
+        except ChoirError as error:
+            log.error("worker cannot be used", worker=worker_id, why=error.message)
+            return
+        serving = ExternalWorker(self._mesh, worker, backend, self._settings)
+        self._serving[worker_id] = serving
+        await self._counting.add(worker.name, backend)
+        await serving.start()
+        log.info("uses worker", worker=worker_id, model=worker.name, url=worker.url)
+
+    def _drop(self, worker_id: str) -> None:
+        """Takes no more for a worker. What it has in work is finished first, and others wait for that."""
+        serving = self._serving.pop(worker_id)
+        self._counting.remove(serving.worker.name, serving.backend)
+        self._leaving[worker_id] = asyncio.create_task(self._leave(worker_id, serving))
+
+    async def _leave(self, worker_id: str, serving: ExternalWorker) -> None:
+        self._drained.append(serving)
+        try:
+            await serving.stop()
+            await self._claims.release(worker_id)
+        finally:
+            self._drained.remove(serving)
+            self._leaving.pop(worker_id, None)
+            self._changed.set()
+        log.info("uses worker no more", worker=worker_id)
+
+
+def _must_begin_anew(old: Worker, new: Worker) -> bool:
+    """Whether more has changed than what can be changed while it works."""
+    same = {field: getattr(old, field) for field in LIVE_FIELDS}
+    return new.model_copy(update=same) != old

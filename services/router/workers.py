@@ -1,0 +1,146 @@
+"""External workers: users register them here, and agents take them up from the bucket.
+
+A change is made only if nobody else has changed the same entry since it was read.
+"""
+
+from __future__ import annotations
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.errors import BrokerUnavailable, InvalidRequest, UnknownWorker
+from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
+from services.chassis.bucket_view import BucketView
+from services.chassis.directory import Directory
+from services.chassis.endpoints import Caller
+from services.chassis.logs import get_logger
+from services.chassis.storage import Storage
+
+WRONG_SEQUENCE = 10071
+OPERATION_HEADER = "KV-Operation"
+DELETED = "DEL"
+
+log = get_logger("router.workers")
+
+
+class Workers:
+    """`choir.worker`: list, add, cordon, uncordon, remove."""
+
+    def __init__(self, client: Client, directory: Directory) -> None:
+        self._directory = directory
+        self._storage = Storage(client)
+        self._js = JetStreamContext(client, timeout=2.0)
+        self._registered: dict[str, Worker] = {}
+        self._view = BucketView(client, subjects.WORKERS_BUCKET, self._on_put, self._on_delete)
+
+    async def start(self) -> None:
+        """Returns when it is known which workers there are."""
+        await self._view.start()
+
+    async def resume(self) -> None:
+        """After a reconnection."""
+        await self._view.reload()
+
+    def _on_put(self, key: str, data: bytes) -> None:
+        try:
+            worker = Worker.model_validate_json(data)
+        except ValidationError as error:
+            log.warning("unreadable worker", key=key, faults=error.error_count())
+            return
+        self._registered[worker.id] = worker
+
+    def _on_delete(self, key: str) -> None:
+        self._registered.pop(subjects.worker_of_key(key), None)
+
+    async def manage(self, request: ManageWorkers, caller: Caller) -> None:
+        """Does what is asked, and sends the workers that it concerns: all of them for a list."""
+        if request.worker is not None:
+            concerned = [await self._add(request.worker, request.replace)]
+        elif request.id is not None:
+            concerned = [await self._change(request.id, request.action)]
+        else:
+            concerned = sorted(self._registered.values(), key=lambda worker: worker.id)
+        held = self._held()
+        statuses = tuple(
+            held.get(worker.id, WorkerStatus(worker=worker)).model_copy(update={"worker": worker})
+            for worker in concerned
+        )
+        await caller.send(WorkersReply(workers=statuses))
+
+    def _held(self) -> dict[str, WorkerStatus]:
+        """What the leases say of workers that some agent uses."""
+        return {
+            model.worker.id: WorkerStatus(
+                worker=self._registered[model.worker.id],
+                held_by=lease.instance,
+                slots=model.slots,
+                busy=model.busy,
+                tokens_per_s=model.tokens_per_s,
+                state=model.worker,
+                problem=model.problem,
+            )
+            for lease in self._directory.nodes
+            for model in lease.models
+            if model.worker is not None and model.worker.id in self._registered
+        }
+
+    async def _add(self, worker: Worker, replace: bool) -> Worker:
+        known, sequence = await self._read(worker.id)
+        if known is not None and not replace:
+            raise InvalidRequest(
+                f"worker.id: there is a worker {worker.id!r} at {known.url}; remove it first, "
+                "take another id, or ask for it to be replaced",
+                field="worker.id",
+            )
+        await self._write(worker.id, worker.to_bytes(), sequence)
+        return worker
+
+    async def _change(self, worker_id: str, action: str) -> Worker:
+        known, sequence = await self._read(worker_id)
+        if known is None:
+            names = tuple(sorted(self._registered))
+            raise UnknownWorker(
+                f"id: there is no worker {worker_id!r}; known: {', '.join(names) or 'none'}",
+                field="id",
+                known=names,
+            )
+        if action == "remove":
+            await self._write(worker_id, b"", sequence)
+            return known
+        changed = known.model_copy(update={"cordoned": action == "cordon"})
+        await self._write(worker_id, changed.to_bytes(), sequence)
+        return changed
+
+    async def _read(self, worker_id: str) -> tuple[Worker | None, int]:
+        """The entry as it is stored, and the sequence that a change has to name."""
+        stored = await self._storage.last(
+            subjects.bucket_stream(subjects.WORKERS_BUCKET), _subject_of(worker_id)
+        )
+        if stored is None:
+            return None, 0
+        return (Worker.model_validate_json(stored.data) if stored.data else None), stored.sequence
+
+    async def _write(self, worker_id: str, data: bytes, expected: int) -> None:
+        """Puts an entry, or deletes it where there is no data."""
+        headers = {subjects.EXPECTED_SEQUENCE_HEADER: str(expected)}
+        if not data:
+            headers[OPERATION_HEADER] = DELETED
+        try:
+            await self._js.publish(_subject_of(worker_id), data, headers=headers)
+        except nats.js.errors.APIError as error:
+            if error.err_code != WRONG_SEQUENCE:
+                raise
+            raise InvalidRequest(
+                f"id: worker {worker_id!r} was changed by somebody else at the same time; try again",
+                field="id",
+            ) from error
+        except nats.errors.Error as error:
+            raise BrokerUnavailable("the registration of workers could not be stored") from error
+
+
+def _subject_of(worker_id: str) -> str:
+    return subjects.bucket_key(subjects.WORKERS_BUCKET, subjects.worker_key(worker_id))
