@@ -223,3 +223,18 @@ def test_the_stages_of_a_pipeline_sum_up_their_steps() -> None:
         for stage in (0, 1)
     ]
     assert ("generating", 60.0) in went(fall)
+
+
+def test_a_report_of_the_last_hour_shows_what_was_asked(cli: Cli, tmp_path: Path) -> None:
+    request_id = asked(cli, "--models", "choir-one,choir-four")
+    traced(cli, request_id)  # from then on the events are there
+    page = tmp_path / "new" / "report.html"
+    outcome = cli("report", "--since", "1h", "--out", str(page))
+    assert outcome.code == 0, outcome.err
+    text = page.read_text()
+    assert "choir-four, ensemble" in text and "majority" in text and "The way of the slowest" in text
+
+
+def test_a_report_of_no_time_is_refused(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("report", "--since", "yesterday", "--out", str(tmp_path / "report.html"))
+    assert outcome.code == 2 and "since" in outcome.err
