@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +20,7 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.errors import ChoirError, GenerationFailed
-from schemas.stage_wire import Item, pack, unpack
+from schemas.stage_wire import Item, Sent, pack, unpack
 from services.chassis.logs import get_logger
 from services.shard_stage.flow import MESSAGE_BYTES
 from services.shard_stage.kernel import Outgoing
@@ -192,7 +193,7 @@ class InferenceThread:
             return
         for stage in sorted({outgoing.stage for outgoing in out}, reverse=True):
             items = [outgoing.item for outgoing in out if outgoing.stage == stage]
-            for message in pack(items, MESSAGE_BYTES):
+            for message in pack([*items, Sent(time.time_ns())], MESSAGE_BYTES):
                 await self.client.publish(self._subjects[stage], message)
         await _turns(DEPARTURE_TURNS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 from pydantic import ValidationError
@@ -37,6 +37,7 @@ class LaterStage:
         self._tally = tally
         self._seats = Seats(kernel.plan.slots)
         self._out: deque[Outgoing] = deque()
+        self._arrival = 0
         self.drops: Counter[str] = Counter()
         self.lost = False
 
@@ -67,6 +68,7 @@ class LaterStage:
         match item:
             case Sent():
                 self._tally.arrived(item.at_ns)
+                self._arrival += 1
             case _ if item.epoch != self._kernel.plan.epoch or item.pipeline != self._kernel.plan.number:
                 self.drops["epoch"] += 1
             case Start():
@@ -128,6 +130,7 @@ class LaterStage:
         else:
             wants = Flags.WANTS_TOKEN in frame.flags
             states = decode_states(frame)
+            seat.arrival = self._arrival
             seat.pieces.append(Piece(seat.sequence, seat.slot, frame.position, states, wants))
 
     def _end(self, frame: Frame) -> None:
@@ -158,8 +161,8 @@ class LaterStage:
 
     def _choose(self) -> tuple[list[Piece], int]:
         """The pieces of a step, and how many of them are single tokens of sequences that speak."""
-        speaking = [seat for seat in self._seats if seat.speaks]
-        group = self._pace.best(len(speaking)) if speaking else 0
+        speaking = sorted((seat for seat in self._seats if seat.speaks), key=lambda seat: seat.arrival)
+        group = self._pace.merged([len(list(batch)) for _, batch in groupby(speaking, lambda s: s.arrival)])
         pieces = [consume(seat, 1) for seat in islice(speaking, group)]
         room = PROMPT_TOKENS_BESIDE_SPEAKERS if speaking else BATCH_TOKENS
         room = min(room, BATCH_TOKENS - len(pieces))

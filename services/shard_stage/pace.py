@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 SMOOTHING = 0.2
 GROWTH = 0.8
@@ -60,6 +61,16 @@ class Pace:
     def best(self, most: int) -> int:
         """Of 1 to `most` sequences, how many in a step give most tokens a second; of equals the larger."""
         return max(range(1, most + 1), key=lambda count: (count / self.step_ms(count), count))
+
+    def merged(self, batches: Sequence[int]) -> int:
+        """Of the micro-batches that have arrived, in their order, how many sequences to evaluate in one step:
+        the first, and as many of the next as make the rate higher."""
+        total = batches[0] if batches else 0
+        for batch in batches[1:]:
+            if (total + batch) / self.step_ms(total + batch) < total / self.step_ms(total):
+                break
+            total += batch
+        return total
 
 
 def group_size(pace: Pace, active: int, stages: int) -> int:

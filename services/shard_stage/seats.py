@@ -11,13 +11,15 @@ from services.shard_stage.kernel import Piece
 
 @dataclass
 class Seat:
-    """A sequence's place. `cells` tokens are evaluated; `pieces` have arrived and wait. A seat of an earlier
-    epoch than the stage's is stale: its sequence has not been heard of since."""
+    """A sequence's place. `cells` tokens are evaluated; `pieces` have arrived and wait. `arrival`
+    numbers the message that the last of them came in. A seat of an earlier epoch than the stage's is stale:
+    its sequence has not been heard of since."""
 
     sequence: int
     slot: int
     epoch: int
     request_id: str = ""
+    arrival: int = 0
     cells: int = 0
     pieces: deque[Piece] = field(default_factory=deque)
 
