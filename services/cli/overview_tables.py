@@ -46,7 +46,7 @@ def number(count: float | None) -> str:
 def nodes_table(nodes: Iterable[NodeLease]) -> Table:
     """One line for each live instance."""
     rows = table(
-        "instance", "host", "state", "slots", "load", "cpu", "memory", "free", "gpu",
+        "instance", "host", "state", "serves", "slots", "load", "cpu", "memory", "free", "gpu",
         right=("slots", "load", "cpu", "memory", "free"),
     )  # fmt: skip
     for node in nodes:
@@ -54,6 +54,7 @@ def nodes_table(nodes: Iterable[NodeLease]) -> Table:
             node.instance,
             node.host,
             Text(node.state, STATE_STYLES[node.state]),
+            _serves(node),
             f"{node.busy}/{node.slots}" if node.slots else NOTHING,
             f"{node.load_average:.1f}",
             f"{node.cpu_percent:.0f} %",
@@ -62,6 +63,14 @@ def nodes_table(nodes: Iterable[NodeLease]) -> Table:
             "\n".join(_gpu(gpu) for gpu in node.gpus) or NOTHING,
         )
     return rows
+
+
+def _serves(node: NodeLease) -> str:
+    """Models of an agent, or the stage that an instance holds."""
+    if node.stage is None:
+        return ", ".join(model.name for model in node.models) or NOTHING
+    held = node.stage.held
+    return f"{held.model}, stage {held.stage}" if held is not None else "no stage"
 
 
 def _gpu(gpu: Gpu) -> str:

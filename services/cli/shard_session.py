@@ -64,6 +64,6 @@ def _too_late(plan: PipelinePlan, pipeline: PipelineSummary | None, timeout_s: f
         )
     waited_for = ", ".join(stage.instance for stage in pipeline.stages if not stage.ready)
     return DeadlineExceeded(
-        f"the pipeline of {plan.model} is not ready after {timeout_s:g} s; these stages are not: {waited_for}; "
-        "it goes on, and `choir models` shows when it is ready"
+        f"the pipeline of {plan.model} is not ready after {timeout_s:g} s; these are not: {waited_for}. "
+        "They go on, and `choir models` shows when they are"
     )

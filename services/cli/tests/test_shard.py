@@ -124,6 +124,8 @@ def test_models_shows_stages_nodes_and_what_a_token_takes(shard_cli: Cli) -> Non
     assert any(line[:3] == ["1", f"{second['first_layer']}-3", second["instance"]] for line in lines)
     assert any(line[:2] == ["all", "ready"] for line in lines)
     assert f"{MODEL} ready" in shard_cli("status").out
+    nodes = shard_cli("nodes").out
+    assert f"{MODEL}, stage 1" in nodes and "no stage" in nodes
 
 
 def test_shard_waits_until_another_split_can_be_asked(shard_cli: Cli) -> None:

@@ -118,7 +118,7 @@ class Keeper:
         try:
             remedy = await asyncio.to_thread(repaired, plan, gone, leases, self._plans.all)
         except InvalidRequest as error:
-            self.problems[plan.model] = _broken(plan, gone, error)
+            self.problems[plan.model] = _broken(plan, gone, leases, error)
             return
         await self._take(plan, remedy)
 
@@ -164,10 +164,18 @@ def is_busy(plan: PipelinePlan, leases: tuple[NodeLease, ...]) -> bool:
     )
 
 
-def _broken(plan: PipelinePlan, gone: tuple[int, ...], error: InvalidRequest) -> str:
+def _broken(
+    plan: PipelinePlan, gone: tuple[int, ...], leases: tuple[NodeLease, ...], error: InvalidRequest
+) -> str:
+    """Which stages have no node, what those say that are there and cannot work, and what to do."""
+    said = {lease.instance: lease.problem.message for lease in leases if lease.problem is not None}
+    stages = [(k, plan.stages[k]) for k in gone]
     named = ", ".join(
-        f"stage {k} (layers {plan.stages[k].first_layer} to {plan.stages[k].end_layer - 1}, "
-        f"on {plan.stages[k].instance})"
-        for k in gone
+        f"stage {k} (layers {stage.first_layer} to {stage.end_layer - 1}, on {stage.instance}"
+        + (f", which says: {said[stage.instance]})" if stage.instance in said else ")")
+        for k, stage in stages
     )
-    return f"the pipeline of {plan.model} has no node for {named}: {error.message}"
+    return (
+        f"the pipeline of {plan.model} has no node for {named}: {error.message}; start what is missing, or "
+        f"end it with `choir shard {plan.model} --remove`"
+    )

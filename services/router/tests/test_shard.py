@@ -279,6 +279,7 @@ async def test_a_pipeline_that_no_node_can_mend_is_said_and_its_requests_end_in_
         summary = await pipeline(front)
         assert summary is not None and summary.state == "broken"
         assert summary.problem is not None and "does not fit" in summary.problem
+        assert f"choir shard {MODEL} --remove" in problem
         # Then a new request is refused with the reason, and one that was accepted is still that request
         error = await front.refused(subjects.ASK, prompt="Hi", model=MODEL)
         assert error.code == "model_unusable" and "has no node for stage 1" in error.message
