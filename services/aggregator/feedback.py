@@ -49,7 +49,14 @@ class FeedbackHandler:
         stored = await self._mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
         if stored is None:
             raise UnknownRequest(f"request_id: {request_id!r} has no result", field="request_id")
-        return Result.model_validate_json(stored.data)
+        result = Result.model_validate_json(stored.data)
+        if result.topology == "chain":
+            raise InvalidRequest(
+                f"request_id: {request_id!r} went along a chain; its texts build on one another, and none of "
+                "them counts as right or wrong",
+                field="request_id",
+            )
+        return result
 
 
 def verdicts(result: Result, correct: str) -> tuple[dict[str, str | None], str]:

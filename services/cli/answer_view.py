@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.replies import Answer, Decision, Result
+from schemas.rounds import Purpose, purpose_of
 from services.cli.chain_view import chain_line, print_chain
 from services.cli.closed_question import option
 from services.cli.overview_tables import NOTHING, table
@@ -22,6 +24,12 @@ STRATEGY_COLUMN_WIDTH = 18
 """At least this wide is a strategy's column; where more do not fit, another table follows."""
 LONGEST_VOTE = 32
 NO_ANSWER = "(no answer could be read)"
+ROUNDS: dict[Purpose, str] = {
+    "debate": "answers again",
+    "prediction": "expects of others",
+    "sample": "sample",
+}
+"""What an answer of another round is headed with."""
 
 
 class ResultView:
@@ -48,11 +56,17 @@ class ResultView:
             return
         out.print()
         out.print(answers_table(self._result))
+        if self._result.further_answers:
+            out.print()
+            out.print(further_table(self._result.further_answers))
         fitting = max(1, (out.width - NAME_COLUMN_WIDTH) // STRATEGY_COLUMN_WIDTH)
         decisions = iter(self._result.decisions)
         while chunk := tuple(islice(decisions, fitting)):
             out.print()
             out.print(decisions_table(chunk, self._result.choices))
+        for decision in self._result.decisions:
+            if decision.note is not None:
+                out.print(Text(f"{decision.strategy}: {decision.note}", "dim"))
 
     def _print_chain(self, out: Console) -> None:
         if self._verbose:
@@ -93,22 +107,32 @@ def answers_table(result: Result) -> Table:
     """What each agent said."""
     rows = table("agent", "answer", "tokens", "time", right=("tokens", "time"))
     for answer in result.answers:
-        text = answer.text if answer.error is None else f"{answer.error.code}: {answer.error.message}"
-        style = "" if answer.error is None else "red"
-        rows.add_row(
-            answer.agent, Text(plain(text.strip()), style), str(answer.generated_tokens), milliseconds(answer)
-        )
+        rows.add_row(answer.agent, _said(answer), str(answer.generated_tokens), milliseconds(answer))
     for agent in result.missing:
         rows.add_row(agent, Text("(not in time)", "dim"), NOTHING, NOTHING)
     return rows
 
 
+def further_table(answers: Sequence[Answer]) -> Table:
+    """What agents said beyond the question: again in a debate, of the others, or as further samples."""
+    rows = table("agent", "", "answer", "tokens", "time", right=("tokens", "time"))
+    for answer in answers:
+        heading = ROUNDS.get(purpose_of(answer.round), "")
+        rows.add_row(answer.agent, heading, _said(answer), str(answer.generated_tokens), milliseconds(answer))
+    return rows
+
+
+def _said(answer: Answer) -> Text:
+    """An answer's text, or the reason why there is none."""
+    if answer.error is not None:
+        return Text(plain(f"{answer.error.code}: {answer.error.message}"), "red")
+    return Text(plain(answer.text.strip()))
+
+
 def decisions_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Table:
     """What each strategy made of the answers: a column for each, with every agent's vote and weight."""
     rows = table("", *(decision.strategy for decision in decisions))
-    rows.add_row(
-        "decision", *(Text(_clipped(decision.answer, choices), "bold green") for decision in decisions)
-    )
+    rows.add_row("decision", *(Text(_decided(decision, choices), "bold green") for decision in decisions))
     rows.add_row("share", *(percent(decision.share) for decision in decisions))
     rows.add_row("margin", *(percent(decision.margin) for decision in decisions))
     rows.add_row("tie", *(Text("yes", "yellow") if decision.tie else Text("no") for decision in decisions))
@@ -118,14 +142,28 @@ def decisions_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Ta
 
 
 def _vote(decision: Decision, agent: str, choices: Sequence[str]) -> Text:
-    """`Paris (1.39)`: what an agent's answer counts as, and with which weight."""
-    for vote in decision.votes:
-        if vote.agent == agent:
-            if vote.answer is None:
-                return Text("abstains", "dim")
-            wins = vote.answer == decision.answer
-            return Text(f"{_clipped(vote.answer, choices)} ({vote.weight:.2f})", "green" if wins else "")
-    return Text(NOTHING, "dim")
+    """`Paris (1.39)`: what an agent's answer counts as, and its weight; of several, how many of each."""
+    votes = [vote for vote in decision.votes if vote.agent == agent]
+    if not votes:
+        return Text(NOTHING, "dim")
+    given = Counter(vote.answer for vote in votes if vote.answer is not None)
+    if not given:
+        joined = _joins_texts(decision) and any(vote.weight for vote in votes)
+        return Text("joined" if joined else "abstains", "dim")
+    style = "green" if decision.answer in given else ""
+    if len(votes) == 1:
+        return Text(f"{_clipped(votes[0].answer, choices)} ({votes[0].weight:.2f})", style)
+    counted = (f"{count}x {_clipped(answer, choices)}" for answer, count in given.most_common())
+    return Text("\n".join(counted), style)
+
+
+def _decided(decision: Decision, choices: Sequence[str]) -> str:
+    """The answer that won; of a strategy that joins texts, that it did."""
+    return "(the texts joined)" if _joins_texts(decision) else _clipped(decision.answer, choices)
+
+
+def _joins_texts(decision: Decision) -> bool:
+    return decision.answer is None and decision.text is not None
 
 
 def _clipped(answer: str | None, choices: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from services.cli.commands.host import down, up
 from services.cli.commands.matrix import matrix
 from services.cli.commands.overview import models, nodes, status
 from services.cli.commands.report import report
+from services.cli.commands.scores import scores
 from services.cli.commands.shard import shard
 from services.cli.commands.sql import sql
 from services.cli.commands.top import top
@@ -42,6 +43,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("nodes", nodes, LOOKING),
     ("models", models, LOOKING),
     ("status", status, LOOKING),
+    ("scores", scores, LOOKING),
     ("sql", sql, LOOKING),
     ("export", export, LOOKING),
     ("top", top, LOOKING),

@@ -29,6 +29,8 @@ class AskOptions(TypedDict, total=False):
     strategies: Sequence[str]
     choices: Sequence[str]
     answer_kind: str
+    topic: str | None
+    samples: int | None
     max_agents: int | None
     quorum: int | None
     timeout_s: float

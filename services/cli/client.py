@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TypeVar, Unpack
 
 from schemas import subjects
-from schemas.commands import Ask, Cancel, Feedback, Fetch
+from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
 from schemas.nodes import NodeLease
@@ -31,6 +31,7 @@ from schemas.replies import (
     ModelSummary,
     NodesReply,
     Result,
+    ScoresReply,
     StatusReply,
     TokenChunk,
 )
@@ -40,8 +41,8 @@ from services.cli.mailbox import Mailbox, Unanswered, read
 from services.cli.mesh_url import find_mesh
 from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
 
-CALL_PATIENCE_S = 4.0
 SQL_GRACE_S = 3.0
+CALL_PATIENCE_S = 4.0
 PLANNING_S = 8.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
 TRANSIENT = (Unanswered, BrokerUnavailable)
@@ -128,10 +129,14 @@ class Choir:
         cancel = build(Cancel, {"request_id": request_id})
         return (await self._call(subjects.CANCEL, cancel, Cancelled)).cancelled
 
-    async def feedback(self, request_id: str, correct: str) -> FeedbackCounted:
+    async def feedback(self, request_id: str, correct: str, topic: str | None = None) -> FeedbackCounted:
         """Says what the right answer was, so that the weights of the agents learn."""
-        feedback = build(Feedback, {"request_id": request_id, "correct": correct})
+        feedback = build(Feedback, {"request_id": request_id, "correct": correct, "topic": topic})
         return await self._call(subjects.FEEDBACK, feedback, FeedbackCounted)
+
+    async def scores(self, *, reset: bool = False) -> ScoresReply:
+        """What the mesh has learnt of its agents; with `reset` it is forgotten after that."""
+        return await self._call(subjects.SCORES, build(ReadScores, {"reset": reset}), ScoresReply)
 
     async def nodes(self) -> tuple[NodeLease, ...]:
         """All live service instances."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.replies import Decision
+from schemas.replies import Decision, Vote
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
-from services.aggregator.strategies.tally import votes
 
 BETWEEN = "\n\n"
 
@@ -18,14 +17,13 @@ def concat(ballots: Sequence[Ballot], _context: StrategyContext) -> Decision:
     whose text is in weighs 1.
     """
     said = [ballot for ballot in ballots if ballot.text.strip()]
-    weights = {ballot.agent: 1.0 if ballot.text.strip() else 0.0 for ballot in ballots}
     return Decision(
         strategy="concat",
         text=BETWEEN.join(ballot.text.strip() for ballot in said) or None,
         share=1.0 if said else 0.0,
         margin=0.0,
         tie=False,
-        votes=votes(ballots, weights),
+        votes=tuple(Vote(agent=b.agent, answer=b.answer, weight=float(b in said)) for b in ballots),
         scores={},
         abstained=tuple(ballot.agent for ballot in ballots if not ballot.text.strip()),
     )

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ChoirError
-from schemas.replies import Answer, Result
+from schemas.replies import Answer, Result, Topology
 from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSection
 from services.chassis.delivery import Delivery
@@ -120,12 +120,14 @@ async def result_of(mesh: Mesh, request_id: str) -> Result:
     return await eventually(stored)
 
 
-async def store_result(mesh: Mesh, request_id: str, said: Mapping[str, str | ChoirError]) -> None:
+async def store_result(
+    mesh: Mesh, request_id: str, said: Mapping[str, str | ChoirError], topology: Topology = "ensemble"
+) -> None:
     """Stores what an ensemble answered, as its result."""
     result = Result(
         request_id=request_id,
         fingerprint="f",
-        topology="ensemble",
+        topology=topology,
         text="",
         answers=tuple(answer(request_id, agent, what) for agent, what in said.items()),
         accepted_at_s=time.time(),

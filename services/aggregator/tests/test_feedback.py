@@ -54,6 +54,14 @@ async def test_who_was_right_and_who_was_wrong_is_counted(connection: Client) ->
     assert await histories(connection) == {"alpha": right, "beta": right, "gamma": wrong}
 
 
+async def test_the_texts_of_a_chain_are_not_counted(connection: Client) -> None:
+    async with aggregating(connection) as mesh:
+        await store_result(mesh, "r1", SAID, topology="chain")
+        refused = ErrorReply.model_validate_json(await teach(connection, request_id="r1", correct="Paris"))
+    assert (refused.error.code, refused.error.field) == ("invalid_request", "request_id")
+    assert await histories(connection) == {}
+
+
 async def test_it_counts_on_the_topic_that_the_result_or_the_client_says(connection: Client) -> None:
     said = {"alpha": "Paris", "beta": "Rome"}
     async with aggregating(connection) as mesh, members(connection, said):

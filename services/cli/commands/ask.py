@@ -37,6 +37,12 @@ def ask(
         str, typer.Option(metavar="A,B,C", help="The options of a closed question, in order.")
     ] = "",
     kind: Annotated[Kind, typer.Option(help="How answers are read before voting.")] = "auto",
+    topic: Annotated[
+        str | None, typer.Option(help="What the question is about; judged by its words if left out.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="How often best_single asks its agent; as many as there are.")
+    ] = None,
     max_agents: Annotated[int | None, typer.Option(min=1, help="Ask at most so many models.")] = None,
     quorum: Annotated[int | None, typer.Option(min=1, help="Decide when so many have answered.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is generated.")] = False,
@@ -74,6 +80,8 @@ def ask(
         "strategies": listed(strategy),
         "choices": listed(choices),
         "answer_kind": kind,
+        "topic": topic,
+        "samples": samples,
         "max_agents": max_agents,
         "quorum": quorum,
         "timeout_s": timeout,

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from schemas.errors import ErrorBody
 from schemas.replies import Answer, Decision, Result, Vote
+from schemas.rounds import DEBATE
 from services.cli.answer_view import ResultView, decision_line, rest_of
 from services.cli.closed_question import closed_question, option
 from services.cli.terminal import plain
@@ -94,6 +95,27 @@ def test_an_agent_that_failed_says_why() -> None:
     broken = an_answer("choir-phi", "", ErrorBody(code="generation_failed", message="out of memory"))
     result = an_ensemble("majority").model_copy(update={"answers": (broken,)})
     assert "generation_failed: out of memory" in shown(result, 80)
+
+
+def test_what_was_said_in_other_rounds_and_what_a_strategy_did_without_is_shown() -> None:
+    again = an_answer(AGENTS[0], "Paris after all").model_copy(update={"round": DEBATE})
+    samples = tuple(Vote(agent=AGENTS[0], answer=answer, weight=1.0) for answer in ("paris", "lyon", "paris"))
+    debate = a_decision("debate").model_copy(update={"note": "no second answer came in time"})
+    best = a_decision("best_single").model_copy(update={"votes": samples})
+    joined = a_decision("concat").model_copy(update={"answer": None, "text": "Paris\n\nLyon"})
+    result = an_ensemble("majority").model_copy(
+        update={"further_answers": (again,), "decisions": (debate, best, joined)}
+    )
+    text = shown(result, 100)
+    for part in (
+        "answers again",
+        "Paris after all",
+        "debate: no second answer came in time",
+        "2x paris",
+        "1x lyon",
+        "(the texts joined)",
+    ):
+        assert part in text
 
 
 def test_a_text_that_was_shown_is_not_shown_again() -> None:
