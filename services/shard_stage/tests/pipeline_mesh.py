@@ -114,6 +114,24 @@ class PipelineMesh:
             nodes = await client.nodes()
         return next((lease for lease in nodes if lease.instance == instance), None)
 
+    async def lease_gone(self, instance: str) -> None:
+        """Waits until an instance's lease has run out."""
+
+        async def gone() -> bool:
+            return await self.lease(instance) is None
+
+        await eventually(gone, READY_DEADLINE_S)
+
+    async def idle(self, instance: str) -> NodeLease:
+        """Waits until an instance says that it holds no stage; its lease."""
+
+        async def idle() -> NodeLease | None:
+            lease = await self.lease(instance)
+            free = lease is not None and lease.stage is not None and lease.stage.held is None
+            return lease if free else None
+
+        return await eventually(idle, READY_DEADLINE_S)
+
     async def serving(self, instance: str) -> None:
         """Waits until an instance says that it serves the model, and the router knows it."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from infra.broker import Broker
 from infra.models.bench_model import write_bench_model
-from infra.testing import SpawnService
+from infra.testing import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Result
 from schemas.sampling import Sampling
@@ -85,3 +86,80 @@ async def test_a_killed_stage_is_replaced_and_every_text_goes_on(
     await assert_each_has_its_text_once(mesh, results, undisturbed)
     plan = await mesh.now()
     assert plan.stages[victim].instance == "standby" and plan.epoch > 1
+
+
+async def test_a_stage_that_was_paused_beyond_its_lease_wakes_up_and_steps_down(
+    mesh: PipelineMesh, undisturbed: list[str]
+) -> None:
+    """When it wakes it still holds frames of its epoch, and does no harm with them."""
+    paused = mesh.instances["stage-b"]
+
+    async def pause() -> None:
+        paused.pause()
+
+    results = await asked_while(mesh, pause)
+    await mesh.lease_gone("stage-b")
+    paused.resume()
+    lease = await mesh.idle("stage-b")
+
+    await assert_each_has_its_text_once(mesh, results, undisturbed)
+    assert lease.stage is not None and lease.stage.held is None
+    again = await mesh.ask(PROMPTS[0], LONG, "again")
+    assert again.text == undisturbed[0]
+
+
+async def test_a_first_stage_that_was_paused_hands_its_tasks_on_and_wakes_up_to_nothing(
+    mesh: PipelineMesh, undisturbed: list[str]
+) -> None:
+    paused = mesh.instances["stage-a"]
+
+    async def pause() -> None:
+        paused.pause()
+
+    results = await asked_while(mesh, pause)
+    paused.resume()
+    lease = await mesh.idle("stage-a")
+
+    await assert_each_has_its_text_once(mesh, results, undisturbed)
+    assert not lease.models
+
+
+async def test_a_killed_stage_that_is_started_again_takes_its_own_place(
+    connection: Client,
+    mesh_url: str,
+    spawn_service: SpawnService,
+    model: Path,
+    slices: Path,
+    undisturbed: list[str],
+) -> None:
+    """No standby is there."""
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, model, slices)
+    await mesh.start_all("stage-a", "stage-b")
+    await mesh.place("stage-a", "stage-b")
+
+    async def kill_and_start() -> None:
+        mesh.instances["stage-b"].kill()
+        mesh.start("stage-b")
+
+    results = await asked_while(mesh, kill_and_start)
+
+    await assert_each_has_its_text_once(mesh, results, undisturbed)
+
+
+async def test_a_killed_broker_comes_back_and_every_request_has_one_result(
+    own_broker: Broker, spawn_service: SpawnService, model: Path, slices: Path, undisturbed: list[str]
+) -> None:
+    """The log and the leases are gone with the broker's memory: sequences go on from what the stages hold."""
+    connection = await connect(own_broker.url)
+    mesh = PipelineMesh(spawn_service, connection, own_broker.url, model, slices)
+    await mesh.start_all("stage-a", "stage-b")
+    await mesh.place("stage-a", "stage-b")
+
+    async def restart() -> None:
+        own_broker.kill()
+        await own_broker.restart()
+
+    results = await asked_while(mesh, restart)
+
+    await assert_each_has_its_text_once(mesh, results, undisturbed)
+    await connection.close()
