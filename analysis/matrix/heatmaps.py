@@ -8,7 +8,7 @@ from pathlib import Path
 
 import altair as alt
 
-from analysis.charts.render import png_image, specification
+from analysis.charts.render import render
 from analysis.charts.theme import INK, SEQUENTIAL
 from analysis.matrix.averages import PairAverage
 
@@ -68,10 +68,5 @@ def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.typing.ChartT
 
 
 def write_heatmaps(pairs: Sequence[PairAverage], folder: Path) -> tuple[Path, ...]:
-    """Writes `<name>.png` for each chart, and returns their paths."""
-    written = []
-    for name, measure in HEATMAPS.items():
-        path = folder / f"{name}.png"
-        path.write_bytes(png_image(specification(heatmap(pairs, measure))))
-        written.append(path)
-    return tuple(written)
+    """Writes each chart as `<name>.png`, `.svg` and `.html`, and returns the paths of the first."""
+    return tuple(render(heatmap(pairs, measure), folder / name)[0] for name, measure in HEATMAPS.items())

@@ -11,8 +11,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import nats
 import pytest
 
+from schemas import subjects
+from schemas.errors import Cancelled
+from schemas.events import ANY_EVENT, TaskCancelled, TaskPulled
 from services.cli.client import Choir
 from services.cli.tests.conftest import Cli, choir_command
 
@@ -58,6 +62,27 @@ async def test_the_client_asks_a_chain_as_it_asks_a_model(live_mesh: str) -> Non
     async with Choir(live_mesh) as mesh:
         result = await mesh.ask("Capital of France?", model="choir-four", summarize_with=["choir-two"])
     assert (result.text, [step.model for step in result.steps]) == ("Paris.", ["choir-four", "choir-two"])
+
+
+async def test_a_cancelled_chain_frees_the_slot_of_the_peer_at_work(live_mesh: str) -> None:
+    connection = await nats.connect(live_mesh)
+    told = await connection.subscribe(subjects.event("agent", "*"))
+
+    async def agent_tells(kind: type[TaskPulled | TaskCancelled]) -> None:
+        async with asyncio.timeout(20):
+            async for msg in told.messages:
+                event = ANY_EVENT.validate_json(msg.data)
+                if isinstance(event, kind) and (event.request_id, event.model) == (request_id, "choir-slow"):
+                    return
+
+    async with Choir(live_mesh) as mesh:
+        request_id = await mesh.submit("Hi", model="choir-one", summarize_with=["choir-slow", "choir-one"])
+        await agent_tells(TaskPulled)
+        assert await mesh.cancel(request_id)
+        with pytest.raises(Cancelled):
+            await mesh.fetch(request_id, wait_s=20)
+    await agent_tells(TaskCancelled)
+    await connection.close()
 
 
 @pytest.mark.parametrize(
