@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import altair as alt
+import vl_convert as vlc
 
-from analysis.charts.render import render
+from analysis.charts.render import PNG_SCALE, specification, svg_image
 from analysis.charts.theme import INK, SEQUENTIAL
 from analysis.matrix.averages import PairAverage
 
@@ -68,5 +69,11 @@ def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.typing.ChartT
 
 
 def write_heatmaps(pairs: Sequence[PairAverage], folder: Path) -> tuple[Path, ...]:
-    """Writes each chart as `<name>.png`, `.svg` and `.html`, and returns the paths of the first."""
-    return tuple(render(heatmap(pairs, measure), folder / name)[0] for name, measure in HEATMAPS.items())
+    """Writes each chart as `<name>.png` and `<name>.svg`, and returns the paths of the first."""
+    written = []
+    for name, measure in HEATMAPS.items():
+        drawing = svg_image(specification(heatmap(pairs, measure)))
+        (folder / f"{name}.svg").write_text(drawing, encoding="utf-8")
+        written.append(folder / f"{name}.png")
+        written[-1].write_bytes(vlc.svg_to_png(drawing, scale=PNG_SCALE))
+    return tuple(written)
