@@ -4,9 +4,10 @@
 --   what        the kind of piece: request, admit, enqueue, queue, redelivery, slot, load, prompt, generate,
 --               agent (the rest of an agent's time), store, collect, decide, summarise, stage, and the moments completed,
 --               retried, lost, cancelled, refused, died, replied
---   service     whose piece it is
+--   service     whose piece it is, and of which model
+--   began_ms    when, since the first piece began; took_ms how long it took
 --   instance    the service instance; host its host: pieces of different hosts are across clocks
---   task_id     the generation that it belongs to, with model, round and delivery; null for the request itself
+--   task_id     the generation that it belongs to, with round and delivery; null for the request itself
 --   started_s   when it began and ended, seconds since the epoch; ended_s is null for what never ended
 --   detail      tokens, share of the votes, error
 WITH
@@ -130,4 +131,10 @@ piece AS (
     SELECT 'died', service, instance, host, task_id, NULL, 1, 1, epoch("at"), epoch("at"), error_message
     FROM message_died WHERE request_id = $request_id
 )
-SELECT * FROM piece ORDER BY started_s, ended_s, what;
+SELECT
+    what, service, model,
+    round((started_s - min(started_s) OVER ()) * 1e3, 3) AS began_ms,
+    round((ended_s - started_s) * 1e3, 3) AS took_ms,
+    detail, instance, host, task_id, round, delivery, started_s, ended_s
+FROM piece
+ORDER BY started_s, ended_s, what;

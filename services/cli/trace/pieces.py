@@ -41,6 +41,12 @@ MOMENTS = {
 }
 
 
+FIELDS = (
+    *("what", "service", "instance", "host", "task_id", "model", "round", "delivery"),
+    *("started_s", "ended_s", "detail"),
+)
+"""The columns of the query that make a piece; the others are for people."""
+
 LAST_WORDS = {
     "replied": "answered",
     "completed": "completed, not fetched",
@@ -135,11 +141,9 @@ def waterfall(request_id: str, columns: Sequence[str], rows: Iterable[Sequence[A
 def _piece(row: dict[str, Any]) -> Piece:
     """Sums of floating durations differ in what no clock can tell: times are whole microseconds."""
     ended_s = row["ended_s"]
-    times = {
-        "started_s": round(row["started_s"], 6),
-        "ended_s": None if ended_s is None else round(ended_s, 6),
-    }
-    return Piece(**(row | times))
+    row["started_s"] = round(row["started_s"], 6)
+    row["ended_s"] = None if ended_s is None else round(ended_s, 6)
+    return Piece(**{name: row[name] for name in FIELDS})
 
 
 def _end(piece: Piece) -> float:
