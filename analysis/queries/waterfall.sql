@@ -9,7 +9,8 @@
 --   instance    the service instance; host its host: pieces of different hosts are across clocks
 --   task_id     the generation that it belongs to, with round and delivery; null for the request itself
 --   started_s   when it began and ended, seconds since the epoch; ended_s is null for what never ended
---   detail      tokens, share of the votes, error
+--   detail      tokens, share of the votes, error; of a stage how many steps its time is the sum of (steps of a
+--               batch are shared with other requests), and the sum of the hops to it
 WITH
 attempt AS (
     SELECT
@@ -113,10 +114,12 @@ piece AS (
         pieces || ' parts, ' || generated_tokens || ' tokens' || coalesce(', ' || error_message, '')
     FROM request_summarised WHERE request_id = $request_id
     UNION ALL
+    -- Steps are told together, up to a second later: they are placed where their task begins to compute.
     SELECT 'stage', any_value(service), instance, any_value(host), NULL, pipeline || ' stage ' || stage, 1, 1,
-        min(epoch("at") - compute_ns / 1e9), max(epoch("at")),
-        printf('%d steps: compute %.1f ms, hops %.1f ms, idle %.1f ms',
-            sum(steps)::BIGINT, sum(compute_ns) / 1e6, sum(hop_ns) / 1e6, sum(waiting_ns) / 1e6)
+        coalesce((SELECT min(begun_s + slot_s + load_s) FROM outcome), min(epoch("at") - compute_ns / 1e9)),
+        coalesce((SELECT min(begun_s + slot_s + load_s) FROM outcome), min(epoch("at") - compute_ns / 1e9))
+            + sum(compute_ns) / 1e9,
+        printf('%d steps, hops %.1f ms', sum(steps)::BIGINT, sum(hop_ns) / 1e6)
     FROM stage_stepped WHERE list_contains(requests, $request_id) GROUP BY instance, pipeline, stage
     UNION ALL
     SELECT 'completed', service, instance, host, NULL, NULL, 1, 1, epoch("at"), epoch("at"), error_message

@@ -23,7 +23,7 @@ LABELS = {
     "collect": "waiting for answers",
     "decide": "deciding",
     "summarise": "waiting for its own tasks",
-    "stage": "pipeline stage",
+    "stage": "computing, all steps together",
     "lost": "attempt without an outcome",
     "cancelled": "cancelled while in work",
 }

@@ -13,7 +13,7 @@ from services.cli.terminal import plain
 from services.cli.trace.breakdown import Share, Stretch, shares, stretches
 from services.cli.trace.pieces import COMPUTATION, Piece, Waterfall
 
-MOST_ACTOR, MOST_LABEL, TIME_WIDTH = 24, 29, 8
+MOST_ACTOR, MOST_LABEL, TIME_WIDTH = 24, 31, 8
 PADDING = 6
 LEAST_BAR = 10
 SMALL_GAP = 0.01
