@@ -45,8 +45,9 @@ def render(chart: alt.typing.ChartType, path: Path) -> tuple[Path, Path, Path]:
     spec = specification(chart)
     png, svg, page = (path.with_suffix(ending) for ending in (".png", ".svg", ".html"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    png.write_bytes(png_image(spec))
-    svg.write_text(svg_image(spec), encoding="utf-8")
+    drawing = svg_image(spec)
+    svg.write_text(drawing, encoding="utf-8")
+    png.write_bytes(png_of(drawing))
     page.write_text(html_page(path.stem, [spec]), encoding="utf-8")
     return png, svg, page
 
@@ -59,14 +60,19 @@ def specification(chart: alt.typing.ChartType) -> Specification:
     return spec
 
 
-def png_image(spec: Specification) -> bytes:
-    """The chart as a PNG."""
-    return vlc.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=PNG_SCALE)
-
-
 def svg_image(spec: Specification) -> str:
     """The chart as an SVG document."""
     return vlc.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+
+
+def png_image(spec: Specification) -> bytes:
+    """The chart as a PNG."""
+    return png_of(svg_image(spec))
+
+
+def png_of(drawing: str) -> bytes:
+    """An SVG document as a PNG: to lay a chart out takes longest, and need not be done twice."""
+    return vlc.svg_to_png(drawing, scale=PNG_SCALE)
 
 
 def html_page(title: str, specs: Sequence[Specification]) -> str:

@@ -6,6 +6,7 @@ Each benchmark has a `table*` that spans both columns; a file is read with `\\in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ _SPECIAL = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
+_NO_LABEL = re.compile(r"[^A-Za-z0-9]+")
 MINUS = "$-$"
 NOTHING = "--"
 SMALLEST_P = 0.001
@@ -136,7 +138,8 @@ def _tables(rows: Sequence[Row], columns: Sequence[Column], caption: str, label:
             said = caption.replace("{title}", escape(_title(of_one[0])))
             if start:
                 said = f"{escape(benchmark)}, continued."
-            name = f"{label}:{benchmark}" + (f":{start // MOST_ROWS + 1}" if start else "")
+            name = f"{label}:{_NO_LABEL.sub('-', benchmark)}"
+            name += f":{start // MOST_ROWS + 1}" if start else ""
             tables.append(_table(of_one[start : start + MOST_ROWS], columns, said, name))
     return "\n".join(tables)
 

@@ -74,7 +74,9 @@ def _write_pictures(
     summary: dict[str, list[Row]],
     tests: dict[str, list[Row]],
 ) -> None:
-    drawn = write_charts(folder, [Picture(field, summary[field.benchmark]) for field in scored])
+    # With one benchmark all together is that one again.
+    shown = scored if len(scored) > 2 else scored[:1]
+    drawn = write_charts(folder, [Picture(field, summary[field.benchmark]) for field in shown])
     parts = [
         Part(
             field.benchmark,
@@ -82,6 +84,6 @@ def _write_pictures(
             tests[field.benchmark],
             [chart for chart in drawn if chart.benchmark == field.benchmark],
         )
-        for field in scored
+        for field in shown
     ]
     (folder / REPORT_FILE).write_text(report(config, parts), encoding="utf-8")

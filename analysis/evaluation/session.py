@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from analysis.evaluation import plan
@@ -48,11 +49,21 @@ async def ask_all(
         folder = open_folder(protocols, {model.name: model.slots for model in asked})
         out.say(f"{folder.path}: {', '.join(protocols)}; asking {', '.join(folder.config.agents)}")
         slots = max(model.slots for model in asked)
-        with Journal(folder.journal) as journal:
+        with Journal(folder.journal) as journal, _resumable(folder, out):
             async with watched(mesh, folder.config.agents, folder.usage):
                 work = _Work(mesh, journal, folder, protocols, concurrency or QUEUED_PER_SLOT * slots, out)
                 await work.run()
     return folder
+
+
+@contextmanager
+def _resumable(folder: RunFolder, out: Reporter) -> Iterator[None]:
+    """Whatever ends the asking before its end: it is said how it goes on."""
+    try:
+        yield
+    except BaseException:
+        out.say(f"what came back is kept; go on with: choir eval --resume {folder.path}")
+        raise
 
 
 def new_folder(results: Path, options: EvalOptions) -> OpenFolder:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import altair as alt
 
-from analysis.charts.render import png_image, specification, svg_image
+from analysis.charts.render import png_image, png_of, specification, svg_image
 from analysis.evaluation.charts import CHARTS, Picture
 from analysis.evaluation.charts.accuracy import accuracy
 from analysis.evaluation.charts.agreement import agreement
@@ -38,9 +38,9 @@ def write_charts(folder: Path, pictures: Sequence[Picture]) -> list[Drawn]:
                 continue
             spec = specification(chart)
             path = folder / FOLDER / f"{picture.field.benchmark}-{name}"
-            path.with_suffix(".png").write_bytes(png_image(spec))
             svg = svg_image(spec)
             path.with_suffix(".svg").write_text(svg, encoding="utf-8")
+            path.with_suffix(".png").write_bytes(png_of(svg))
             drawn.append(Drawn(picture.field.benchmark, name, svg))
     (folder / METRICS_FILE).write_bytes(png_image(specification(metrics(pictures))))
     return drawn
