@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,23 +42,35 @@ class PipelineMesh:
     """A router, some stage services that all offer one model, and the client that asks it."""
 
     def __init__(
-        self, spawn: SpawnService, connection: Client, url: str, model: Path, cache: Path, number: int = 1
+        self,
+        spawn: SpawnService,
+        connection: Client,
+        url: str,
+        models: Path | Mapping[str, Path],
+        cache: Path,
+        number: int = 1,
     ) -> None:
+        """`models` by their names; a single one is MODEL."""
         self._spawn = spawn
         self.connection = connection
         self.url = url
-        self.model = model
+        self._models = {MODEL: models} if isinstance(models, Path) else dict(models)
         self._cache = cache
         self._number = number
         self.instances: dict[str, ServiceProcess] = {}
         self.router = spawn("router", "router-1", url=url)
 
-    def start(self, name: str, **options: Any) -> ServiceProcess:
-        """One more stage service."""
-        offer = {"name": MODEL, "path": str(self.model), "context_tokens": CONTEXT_TOKENS}
-        section = {"name": name, "models": [offer], "cache": str(self._cache), "threads": 1, **options}
+    def start(
+        self, name: str, url: str | None = None, command: Sequence[str] | None = None, **options: Any
+    ) -> ServiceProcess:
+        """One more stage service, which reaches the broker at `url`."""
+        offers = [
+            {"name": model, "path": str(path), "context_tokens": CONTEXT_TOKENS}
+            for model, path in self._models.items()
+        ]
+        section = {"name": name, "models": offers, "cache": str(self._cache), "threads": 1, **options}
         env = {"CHOIR_STAGE": json.dumps(section)}
-        self.instances[name] = self._spawn("shard_stage", name, url=self.url, env=env)
+        self.instances[name] = self._spawn("shard_stage", name, url=url or self.url, env=env, command=command)
         return self.instances[name]
 
     async def start_all(self, *names: str) -> None:
@@ -66,9 +78,10 @@ class PipelineMesh:
         for process in [self.start(name) for name in names]:
             await process.wait_ready(self.connection, READY_DEADLINE_S)
 
-    def plan(self, instances: Sequence[str], **options: Any) -> PipelinePlan:
+    def plan(self, instances: Sequence[str], model: str = MODEL, **options: Any) -> PipelinePlan:
         """A plan with slices as even as can be."""
-        header = check_model_file(self.model)
+        path = self._models[model]
+        header = check_model_file(path)
         architecture = header.text("general.architecture") or ""
         layers = even_layers(header, len(instances))
         stages = [
@@ -76,10 +89,10 @@ class PipelineMesh:
             for name, r in zip(instances, layers, strict=True)
         ]
         fields: dict[str, Any] = {
-            "model": MODEL,
+            "model": model,
             "number": self._number,
             "epoch": 1,
-            "sha256": sha256_of(self.model),
+            "sha256": sha256_of(path),
             "architecture": architecture,
             "layers": layers[-1].stop,
             "width": header.integer(f"{architecture}.embedding_length"),
@@ -89,18 +102,29 @@ class PipelineMesh:
             "partition": "adaptive",
             "stages": stages,
             "predicted_ms": 1.0,
-            "wanted": Shard(model=MODEL, stages=len(instances)),
+            "wanted": Shard(model=model, stages=len(instances)),
             "made_by": "test",
             "made_at_s": time.time(),
             "why": "a test",
         }
         return PipelinePlan.model_validate(fields | options)
 
-    async def place(self, *instances: str, **options: Any) -> None:
+    async def place(self, *instances: str, model: str = MODEL, **options: Any) -> None:
         """Writes the plan, and waits until the model can be asked."""
+        await self.write(model, self.plan(instances, model, **options).to_bytes())
+        await self.serving(instances[0], model)
+
+    async def write(self, model: str, plan: bytes) -> None:
+        """Puts a plan where plans lie, whatever it is."""
         bucket = await self.connection.jetstream().key_value(subjects.PIPELINES_BUCKET)
-        await bucket.put(subjects.pipeline_key(MODEL), self.plan(instances, **options).to_bytes())
-        await self.serving(instances[0])
+        await bucket.put(subjects.pipeline_key(model), plan)
+
+    async def remove(self, *instances: str, model: str) -> None:
+        """Ends a model's pipeline, and waits until its instances are free."""
+        bucket = await self.connection.jetstream().key_value(subjects.PIPELINES_BUCKET)
+        await bucket.delete(subjects.pipeline_key(model))
+        for instance in instances:
+            await self.idle(instance)
 
     async def now(self) -> PipelinePlan:
         """The plan as it is now."""
@@ -132,12 +156,12 @@ class PipelineMesh:
 
         return await eventually(idle, READY_DEADLINE_S)
 
-    async def serving(self, instance: str) -> None:
+    async def serving(self, instance: str, model: str = MODEL) -> None:
         """Waits until an instance says that it serves the model, and the router knows it."""
 
         async def served() -> bool:
             lease = await self.lease(instance)
-            return lease is not None and bool(lease.models)
+            return lease is not None and model in {served.name for served in lease.models}
 
         await eventually(served, READY_DEADLINE_S)
 
@@ -150,17 +174,21 @@ class PipelineMesh:
 
         return await eventually(later, READY_DEADLINE_S)
 
-    async def ask(self, question: str, sampling: Sampling, request_id: str, **options: Any) -> Result:
+    async def ask(
+        self, question: str, sampling: Sampling, request_id: str, model: str = MODEL, **options: Any
+    ) -> Result:
         """A request to the model, and its result."""
         async with Choir(self.url) as client:
             result: Result = await client.ask(
-                question, model=MODEL, request_id=request_id, **sampling.model_dump(), **options
+                question, model=model, request_id=request_id, **sampling.model_dump(), **options
             )
             return result
 
-    async def ask_all(self, questions: Sequence[str], sampling: Sampling, name: str) -> list[Result]:
+    async def ask_all(
+        self, questions: Sequence[str], sampling: Sampling, name: str, model: str = MODEL
+    ) -> list[Result]:
         """All questions at once; the results in their order."""
-        asks = [self.ask(question, sampling, f"{name}-{n}") for n, question in enumerate(questions)]
+        asks = [self.ask(question, sampling, f"{name}-{n}", model) for n, question in enumerate(questions)]
         return list(await asyncio.gather(*asks))
 
     async def speaking(self, sequences: int) -> None:

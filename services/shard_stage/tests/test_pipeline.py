@@ -8,14 +8,16 @@ import pytest
 from nats.aio.client import Client
 
 from infra.testing import SpawnService
-from services.engine.tests.variants import demo_model
+from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import GREEDY, QUESTIONS, engine_says
+
+SIX_LAYERS = "gemma-of-six"
 
 
 @pytest.fixture
 def mesh_models() -> tuple[str, ...]:
-    return ("alpha",)
+    return (*DEMO_MODELS, SIX_LAYERS)
 
 
 @pytest.fixture(scope="session")
@@ -23,17 +25,51 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("slices")
 
 
-async def test_two_stages_answer_as_the_engine(
+async def test_the_demo_models_in_two_and_three_stages_answer_as_the_engine(
+    connection: Client, mesh_url: str, spawn_service: SpawnService, slices: Path, tmp_path: Path
+) -> None:
+    """Alone and eight at a time. The Gemma of four layers can only be cut in two; for three stages it is one
+    with six."""
+    six = write_variant(demo_model("gemma"), tmp_path / "six.gguf", layers=[0, 1, 0, 1, 2, 3])
+    models = {**{name: demo_model(name) for name in DEMO_MODELS}, SIX_LAYERS: six}
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, models, slices)
+    stages = ("stage-a", "stage-b", "stage-c")
+    await mesh.start_all(*stages)
+    for number, name in enumerate(models):
+        expected = [finished.text for finished in engine_says(models[name], QUESTIONS, GREEDY)]
+        counts = {"gemma": (2,), SIX_LAYERS: (3,)}.get(name, (2, 3))
+        for count in counts:
+            await mesh.place(*stages[:count], model=name, number=10 * number + count)
+            alone = await mesh.ask(QUESTIONS[0], GREEDY, f"{name}-{count}-alone", name)
+            together = await mesh.ask_all(QUESTIONS, GREEDY, f"{name}-{count}", name)
+            assert alone.text == expected[0]
+            assert [result.text for result in together] == expected
+            await mesh.remove(*stages[:count], model=name)
+
+
+async def test_a_plan_for_another_file_is_refused_and_said_in_the_lease(
     connection: Client, mesh_url: str, spawn_service: SpawnService, slices: Path
 ) -> None:
-    model = demo_model("llama")
-    expected = [finished.text for finished in engine_says(model, QUESTIONS, GREEDY)]
-    mesh = PipelineMesh(spawn_service, connection, mesh_url, model, slices)
-    await mesh.start_all("stage-a", "stage-b")
-    await mesh.place("stage-a", "stage-b")
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, {"llama": demo_model("llama")}, slices)
+    process = mesh.start("stage-a")
+    await process.wait_ready(connection)
+    await mesh.write("llama", mesh.plan(["stage-a"], "llama", sha256="f" * 64).to_bytes())
 
-    alone = await mesh.ask(QUESTIONS[0], GREEDY, "alone")
-    together = await mesh.ask_all(QUESTIONS, GREEDY, "together")
+    lease = await process.wait_state(connection, "broken")
 
-    assert alone.text == expected[0]
-    assert [result.text for result in together] == expected
+    assert lease.problem is not None and lease.problem.code == "model_unusable"
+    assert "f" * 64 in lease.problem.message
+
+
+async def test_a_plan_of_another_schema_version_moves_nobody(
+    connection: Client, mesh_url: str, spawn_service: SpawnService, slices: Path
+) -> None:
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, {"llama": demo_model("llama")}, slices)
+    process = mesh.start("stage-a")
+    await process.wait_ready(connection)
+    plan = mesh.plan(["stage-a"], "llama").to_bytes()
+    await mesh.write("llama", plan.replace(b'"schema_version":1', b'"schema_version":2'))
+    await process.logged("a plan cannot be read")
+
+    await mesh.write("llama", plan)
+    await mesh.serving("stage-a", "llama")
