@@ -14,7 +14,7 @@ from schemas.replies import Answer
 from schemas.strategies import asked_for
 from services.aggregator.ballots import read_ballots
 from services.aggregator.collector import Collector
-from services.aggregator.rounds import QUESTION, WITHOUT_LOGPROBS
+from services.aggregator.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.strategies.debate import unanimous
 from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs
 from services.chassis.delivery import Retry
@@ -66,7 +66,9 @@ class Gathering:
     async def run(self, best: str | None) -> None:
         """Asks and waits, round after round, until all that is needed is there or the time is over."""
         opening = opening_tasks(self._gather, best)
-        question, beside = opening[: len(self._gather.members)], opening[len(self._gather.members) :]
+        question = [task for task in opening if task.round == QUESTION]
+        predictions = [task for task in opening if task.round == PREDICTION]
+        samples = places_of([task for task in opening if task.round >= SAMPLES_FROM])
         await self._ask(opening)
         if "second_round" in asked_for(self._gather.strategies):
             await self._wait(question, self._half_time_s())
@@ -74,8 +76,10 @@ class Gathering:
             await self._debate()
         await self._wait(question, self._until_s)
         await self._ask_without_logprobs()
-        if beside:
-            await self._collector.wait(places_of(beside), len(beside), self._until_s, self._poll_interval_s)
+        if "second_round" in asked_for(self._gather.strategies):
+            await self._debate()
+        await self._wait(predictions, self._until_s)
+        await self._collector.wait(samples, len(samples), self._until_s, self._poll_interval_s)
 
     def _half_time_s(self) -> float:
         """Until when the first round is waited for where a second may follow; the same for any aggregator."""
@@ -89,7 +93,9 @@ class Gathering:
             await self._wait(again, self._until_s)
 
     async def _debate(self) -> None:
-        """Holds a second round if there is something to debate, and time for it."""
+        """Holds a second round if there is something to debate, and time for it; once."""
+        if self.rounds > 1:
+            return
         given = self.first
         ballots = read_ballots(given.values(), self._gather.answer_kind, self._gather.choices).first
         if len(ballots) < FEWEST_DEBATERS or unanimous(ballots) or time.time() >= self._until_s:

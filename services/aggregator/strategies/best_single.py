@@ -39,7 +39,8 @@ def best_agent(agents: Collection[str], context: StrategyContext, options: int) 
         for agent in agents
         if context.history_of(agent).asked
     }
-    equals = [agent for agent, accuracy in known.items() if accuracy == max(known.values())]
+    greatest = max(known.values(), default=0.0)
+    equals = [agent for agent, accuracy in known.items() if accuracy == greatest]
     return min(equals, key=lambda agent: lot(context.seed, agent), default=None)
 
 

@@ -30,6 +30,7 @@ from services.aggregator.tests.ensemble import (
     result_of,
     store_answer,
 )
+from services.chassis.service import Mesh
 from services.chassis.tests.mesh import enqueue, eventually, gather, open_mesh, queue_is_empty
 
 THREE = ("alpha", "beta", "gamma")
@@ -123,6 +124,25 @@ async def test_a_silent_agent_does_not_take_the_time_of_the_debate(connection: C
     assert result.missing == ("gamma",)
     assert decisions_of(result)["debate"].answer == "D"
     assert decisions_of(result)["majority"].tie
+
+
+async def test_a_late_answer_that_differs_still_opens_the_debate(connection: Client) -> None:
+    """At half time the two that have answered agree; the third does not, and there is time left."""
+    said: dict[str, Said] = {name: by_round({QUESTION: "B", DEBATE: "C"}) for name in ("alpha", "beta")}
+    said["gamma"] = by_round({DEBATE: "C"})
+    async with aggregating(connection) as mesh, members(connection, said):
+        question = closed("r1", "debate", timeout_s=8.0)
+        await enqueue(mesh, question.model_copy(update={"accepted_at_s": question.accepted_at_s - 8.0}))
+        await eventually(lambda: answered(mesh, "beta"))
+        await store_answer(mesh, "r1", "gamma", "A")
+        (decision,) = (await result_of(mesh, "r1")).decisions
+    assert (decision.answer, decision.share, decision.note) == ("C", 1.0, None)
+
+
+async def answered(mesh: Mesh, agent: str) -> bool:
+    """Whether an agent's answer to the question is stored."""
+    stored = await mesh.storage.last(subjects.ANSWERS_STREAM, subjects.answer("r1", QUESTION, agent))
+    return stored is not None
 
 
 async def test_agents_are_asked_what_the_others_will_say_beside_the_question(connection: Client) -> None:
