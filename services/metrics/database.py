@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 
 from schemas.errors import ConfigurationError
 from services.chassis.logs import get_logger
-from services.metrics.tables import OtherShape, definitions, literal, migrations
+from services.metrics.tables import OtherShape, definitions, literal, migrations, quoted
 from services.metrics.views import install
 
 FILE_NAME = "events.duckdb"
@@ -63,7 +63,7 @@ class Database:
             self._open()
         except OtherShape as error:
             self._begin_anew(str(error))
-        except DAMAGED as error:
+        except duckdb.Error as error:
             if HELD_BY_ANOTHER in str(error).lower():
                 raise ConfigurationError(
                     f"another process has {self.path} open: one metrics service keeps one folder; "
@@ -78,6 +78,12 @@ class Database:
         """Sets the file aside that turned out to be damaged while it was used, and begins a new one."""
         self.close()
         self._begin_anew(why)
+
+    def verify(self) -> None:
+        """Reads every block of every table once; DuckDB raises an error for one that is damaged."""
+        with self.cursor() as cursor:
+            for name in definitions():
+                cursor.execute(f"SELECT max(hash(t)) FROM {quoted(name)} AS t").fetchall()
 
     def cursor(self) -> DuckDBPyConnection:
         """A connection of one's own to the same database, for use in one thread at a time."""
@@ -121,6 +127,8 @@ class Database:
             connection.execute("SET TimeZone = 'UTC'")
             migrate(connection)
             install(connection, self._views)
+            # Blocks are read when they are asked for: this one has to be right before anything is stored.
+            connection.execute("SELECT max(hash(p)) FROM stream_position AS p").fetchall()
             connection.execute(f"SET allowed_directories = [{literal(str(self.parquet))}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -154,6 +162,11 @@ def migrate(connection: DuckDBPyConnection) -> None:
         for statement in migrations(name, wanted, found.get(name)):
             connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def damaged(error: Exception) -> bool:
+    """Whether a failure is the file's, not a statement's; a wrong checksum has no class of its own."""
+    return isinstance(error, DAMAGED) or type(error) is duckdb.Error
 
 
 def no_room(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 
 from services.chassis.logs import get_logger
-from services.metrics.database import Database, first_line
+from services.metrics.database import Database, damaged, first_line
 from services.metrics.ingest import Ingest
 from services.metrics.parquet_export import ParquetExport
 from services.metrics.retention import drop_files, drop_rows
@@ -37,9 +37,20 @@ class Housekeeping:
 
     def start(self) -> None:
         """Begins, in the background."""
+        self._tasks.append(asyncio.create_task(self._check_once(), name="check"))
         if self._settings.export_interval_s:
             self._tasks.append(asyncio.create_task(self._keep_exporting(), name="parquet"))
         self._tasks.append(asyncio.create_task(self._keep_dropping(), name="retention"))
+
+    async def _check_once(self) -> None:
+        """The file is read once as a whole: damage shows now, not when somebody asks for just that block."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._database.verify)
+        except (duckdb.Error, MemoryError) as error:
+            log.warning("housekeeping", step="check", failed=first_line(error))
+            if damaged(error):
+                self._ingest.distrust(first_line(error))
 
     async def stop(self) -> None:
         """Ends; what is being written is finished first, and the last rows are exported."""

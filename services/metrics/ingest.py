@@ -20,14 +20,14 @@ from schemas.errors import BrokerUnavailable, ErrorBody, InternalError
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
 from services.metrics import history
-from services.metrics.database import DAMAGED, Database, first_line, no_room
+from services.metrics.database import Database, damaged, first_line, no_room
 from services.metrics.position import Position
 from services.metrics.settings import MetricsSection
 from services.metrics.stored_event import StoredEvent
 from services.metrics.stream_reader import StreamReader
 from services.metrics.writer import Writer
 
-LOOK_INTERVAL_S = 5.0
+LOOK_INTERVAL_S = 2.0
 RETRY_INTERVAL_S = 0.5
 BATCHES_AHEAD = 2
 
@@ -49,6 +49,7 @@ class Ingest:
         self._position = Position()
         self._look_at_s = 0.0
         self._reopened = False
+        self._damage = ""
         self.storing = True
         self.problem: ErrorBody | None = None
 
@@ -73,6 +74,11 @@ class Ingest:
         self._reader.forget()
         self._look_at_s = 0.0
 
+    def distrust(self, why: str) -> None:
+        """The file has turned out to be damaged: it is set aside before the next batch."""
+        self._damage = why
+        self._reader.nudge()
+
     async def in_writer(self, work: Callable[..., T], *arguments: object) -> T:
         """Runs `work` in the one thread that writes."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
@@ -87,6 +93,8 @@ class Ingest:
 
     async def _step(self) -> None:
         """One batch, if there is one; now and then a look at the stream itself."""
+        if self._damage:
+            await self._replace_database()
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._look_at_s:
             await self._look()
@@ -137,7 +145,7 @@ class Ingest:
 
     async def _recover(self, error: duckdb.Error) -> bool:
         """Does what can be done about a failed batch; True if the same batch is to be stored again."""
-        if not isinstance(error, DAMAGED) or no_room(error):
+        if not damaged(error) or no_room(error):
             self._complain(f"events cannot be stored now: {first_line(error)}")
             await asyncio.sleep(RETRY_INTERVAL_S)
             return not isinstance(error, duckdb.FatalException) or await self._reopen()
@@ -145,6 +153,12 @@ class Ingest:
         if self._reopened:
             await self.in_writer(self._database.begin_anew, first_line(error))
         return await self._reopen()
+
+    async def _replace_database(self) -> None:
+        why, self._damage = self._damage, ""
+        await self.in_writer(self._database.begin_anew, why)
+        self._position = await self.in_writer(self._writer.position)
+        self._note_set_aside()
 
     async def _reopen(self) -> bool:
         """Opens the database again; False, because what it holds decides where reading goes on."""

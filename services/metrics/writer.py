@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection
 
 from services.chassis.logs import get_logger
 from services.metrics import position as positions
-from services.metrics.database import DAMAGED, Database, first_line
+from services.metrics.database import Database, damaged, first_line
 from services.metrics.decoding import Decoded, Decoder, event_id
 from services.metrics.position import Position
 from services.metrics.stored_event import StoredEvent
@@ -21,7 +21,7 @@ from services.metrics.tables import quoted
 
 UNREAD = "unread_events"
 INCOMING = "incoming_batch"
-NOT_THE_EVENTS_FAULT = (*DAMAGED, duckdb.OutOfMemoryException, duckdb.TransactionException)
+NOT_THE_EVENTS_FAULT = (duckdb.OutOfMemoryException, duckdb.TransactionException)
 
 log = get_logger("metrics.writer")
 
@@ -64,9 +64,9 @@ class Writer:
         after = position.after(events[-1])
         try:
             self._store(decoded, after)
-        except NOT_THE_EVENTS_FAULT:
-            raise
         except duckdb.Error as error:
+            if damaged(error) or isinstance(error, NOT_THE_EVENTS_FAULT):
+                raise
             return self._write_apart(events, position, error)
         self.stored += len(events)
         self.unread += 0 if decoded.unread is None else decoded.unread.num_rows

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from infra.testing import ServiceProcess, SpawnService
 from schemas import subjects
-from schemas.errors import ErrorBody
+from schemas.errors import ErrorBody, MeshUnreachable
 from schemas.events import Event, TaskCompleted
 from schemas.replies import Timings
 from services.cli.client import Choir
@@ -69,6 +69,14 @@ async def value(choir: Choir, statement: str) -> Any:
 async def count_of(choir: Choir, table: str) -> int:
     """How many rows a table has."""
     return int(await value(choir, f"SELECT count(*) FROM {table}"))
+
+
+async def has(choir: Choir, table: str, count: int) -> bool:
+    """Whether a table has so many rows; not while the service is not there yet."""
+    try:
+        return await count_of(choir, table) == count
+    except MeshUnreachable:
+        return False
 
 
 FAILED = ErrorBody(code="generation_failed", message="the backend has closed the connection")

@@ -1,0 +1,227 @@
+"""A full disk, a damaged file, a stream that begins anew: survived, and said."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import shutil
+from pathlib import Path
+
+import psutil
+import pytest
+from nats.aio.client import Client
+
+from infra.broker import Broker
+from infra.provision import provision
+from infra.testing import ServiceProcess, SpawnService, connect
+from schemas import subjects
+from schemas.errors import QueryFailed
+from services.chassis.tests.mesh import eventually, open_mesh
+from services.cli.client import Choir
+from services.metrics.database import FILE_NAME
+from services.metrics.position import Position
+from services.metrics.service import Metrics
+from services.metrics.settings import MetricsSection
+from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
+from services.metrics.tests.test_parquet import opened
+from services.metrics.tests.test_parquet import stored as stored_events
+
+FIRST, MORE = 3_000, 500
+
+
+async def stored(choir: Choir, count: int) -> None:
+    await eventually(lambda: has(choir, "task_completed", count), 60)
+
+
+async def test_a_damaged_database_is_set_aside_and_filled_again_from_the_stream(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    folder = tmp_path / "metrics"
+    await fill(connection, (task_completed(number) for number in range(FIRST)))
+    service = spawn_metrics(spawn_service, folder, mesh_url)
+    async with asking(mesh_url) as choir:
+        await stored(choir, FIRST)
+        await service.stop()
+        spoil(folder / FILE_NAME, "middle")
+        again = spawn_metrics(spawn_service, folder, mesh_url)
+        await again.logged("database set aside", 60)
+        await stored(choir, FIRST)
+        assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == FIRST
+        assert await value(choir, "SELECT count(*) FROM database_notes WHERE note LIKE '%set-aside%'") == 1
+        lease = await again.wait_ready(connection)
+    assert lease.problem is not None and "set-aside" in lease.problem.message
+    assert len(list(folder.glob(f"{FILE_NAME}.set-aside-*"))) >= 1
+
+
+@pytest.mark.parametrize("damage", ["front", "middle", "cut short", "no database"])
+def test_damage_of_any_kind_is_found_when_the_file_is_opened(damage: str, tmp_path: Path) -> None:
+    database, writer = opened(tmp_path)
+    writer.write(stored_events(1, FIRST), Position())
+    database.close()
+    spoil(database.path, damage)
+    database, writer = opened(tmp_path)
+    assert database.set_aside is not None
+    assert writer.position() == Position()
+    database.verify()
+    database.close()
+
+
+async def test_damage_that_shows_later_leads_to_a_new_database_as_well(
+    mesh_url: str, connection: Client, tmp_path: Path
+) -> None:
+    service = Metrics(MetricsSection(folder=tmp_path, export_interval_s=0))
+    await service.start(open_mesh(connection, "metrics"))
+    await fill(connection, (task_completed(number) for number in range(50)))
+    async with asking(mesh_url) as choir:
+        await stored(choir, 50)
+        service._ingest.distrust("a block is not what was written")
+        notes = "SELECT count(*) FROM database_notes WHERE note LIKE '%not what was written%'"
+        await eventually(lambda: _one(choir, notes))
+        await stored(choir, 50)
+    problem = service.load().problem
+    assert problem is not None and "filled from the stream" in problem.message
+    await service.stop()
+
+
+async def _one(choir: Choir, statement: str) -> bool:
+    try:
+        return bool(await value(choir, statement) == 1)
+    except QueryFailed:  # the database is being replaced at this moment
+        return False
+
+
+def spoil(file: Path, damage: str) -> None:
+    """What a failing disk may leave of a file."""
+    size = file.stat().st_size
+    if damage == "no database":
+        file.write_bytes(b"this is not a database\n" * 1_000)
+    elif damage == "cut short":
+        with file.open("r+b") as database:
+            database.truncate(size // 2)
+    else:
+        with file.open("r+b") as database:
+            database.seek(0 if damage == "front" else 16_384)
+            database.write(b"\xde\xad\xbe\xef" * (2_048 if damage == "front" else size // 5))
+
+
+async def test_on_a_full_disk_it_waits_for_room_says_so_and_loses_nothing(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    """The disk is full at the edge of the process: no file may grow (RLIMIT_FSIZE), whoever runs the test."""
+    await fill(connection, (task_completed(number) for number in range(FIRST)))
+    service = spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url, batch_rows=200)
+    async with asking(mesh_url) as choir:
+        await stored(choir, FIRST)
+        no_file_may_grow(service)
+        await fill(connection, (task_completed(number) for number in range(FIRST, FIRST + MORE)))
+        lease = await service.wait_state(connection, "broken", 30)
+        assert lease.problem is not None and "cannot be stored now" in lease.problem.message
+        assert await value(choir, "SELECT 1") == 1, "questions are answered meanwhile"
+        every_file_may_grow(service)
+        await stored(choir, FIRST + MORE)
+        assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == FIRST + MORE
+        assert (await service.wait_ready(connection)).problem is None
+    assert "events are stored again" in service.log()
+
+
+def no_file_may_grow(service: ServiceProcess) -> None:
+    psutil.Process(service.pid).rlimit(psutil.RLIMIT_FSIZE, (1_024, resource.RLIM_INFINITY))
+
+
+def every_file_may_grow(service: ServiceProcess) -> None:
+    endless = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    psutil.Process(service.pid).rlimit(psutil.RLIMIT_FSIZE, endless)
+
+
+async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(
+    own_broker: Broker, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    client = await connect(own_broker.url)
+    await fill(client, (task_completed(number) for number in range(100)))
+    spawn_metrics(spawn_service, tmp_path / "metrics", own_broker.url)
+    async with asking(own_broker.url) as choir:
+        await stored(choir, 100)
+        await client.jetstream().delete_stream(subjects.EVENTS_STREAM)
+        await provision(client, ())
+        await fill(client, (task_completed(number) for number in range(100, 160)))
+        await stored(choir, 160)
+        keys = "SELECT count(DISTINCT (stream_epoch, sequence)), max(stream_epoch) FROM task_completed"
+        assert (await choir.sql(keys)).rows == ((160, 1),)
+        assert await value(choir, "SELECT count(*) FROM database_notes WHERE note LIKE '%made anew%'") == 1
+    await client.close()
+
+
+async def test_a_stream_that_was_purged_is_read_on(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
+    await fill(connection, (task_completed(number) for number in range(100)))
+    async with asking(mesh_url) as choir:
+        await stored(choir, 100)
+        await connection.jetstream().purge_stream(subjects.EVENTS_STREAM)
+        await fill(connection, (task_completed(number) for number in range(100, 150)))
+        await stored(choir, 150)
+        assert await value(choir, "SELECT max(stream_epoch) FROM task_completed") == 0
+
+
+async def test_a_stream_that_lost_its_tail_and_gave_its_numbers_again_loses_no_row(
+    tmp_path: Path, spawn_service: SpawnService
+) -> None:
+    """A broker that crashed before it had written comes back with an older stream: the store is put back."""
+    folder, kept = tmp_path / "own", tmp_path / "kept"
+    async with Broker(folder) as broker:
+        client = await connect(broker.url)
+        await provision(client, ())
+        await fill(client, (task_completed(number) for number in range(100)))
+        await broker.stop()
+        await asyncio.to_thread(shutil.copytree, folder / "store", kept)
+        await broker.start()
+        await fill(client, (task_completed(number) for number in range(100, 130)))
+        spawn_metrics(spawn_service, tmp_path / "metrics", broker.url)
+        async with asking(broker.url) as choir:
+            await stored(choir, 130)
+            await broker.stop()
+            await asyncio.to_thread(shutil.rmtree, folder / "store")
+            await asyncio.to_thread(shutil.copytree, kept, folder / "store")
+            await broker.start()
+            await fill(client, (task_completed(number) for number in range(200, 260)))
+            await stored(choir, 190)
+            assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == 190
+            again = "SELECT min(sequence), max(sequence) FROM task_completed WHERE stream_epoch = 1"
+            assert (await choir.sql(again)).rows == ((101, 160),)
+        await client.close()
+
+
+async def test_what_no_version_of_ours_can_read_is_kept_as_it_came_and_counted(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    good = task_completed(1).to_bytes()
+    bodies = {
+        "task_completed": [
+            good,
+            good.replace(b'"schema_version":1', b'"schema_version":2'),
+            good.replace(b'"model"', b'"modell"'),
+            good.replace(b'"prompt_tokens":12', b'"prompt_tokens":"many"'),
+            good.replace(b'"alpha"', b'"\\ud800"', 1),
+            good + b"\n" + good,
+            b"",
+            b"{",
+            b"\xff\xfe",
+            b"null",
+        ],
+        "task_dreamt": [good],
+        "service_stopped": [good],
+    }
+    for kind, several in bodies.items():
+        for body in several:
+            await connection.publish(subjects.event("agent", kind), body)
+    await connection.flush()
+    spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
+    async with asking(mesh_url) as choir:
+        total = sum(map(len, bodies.values()))
+        await eventually(lambda: has(choir, "unread_events", total - 1))
+        assert await count_of(choir, "task_completed") == 1
+        kinds = await choir.sql("SELECT kind, schema_version, why, body FROM unread_events ORDER BY sequence")
+    assert [row[1] for row in kinds.rows][:2] == ["2", "1"]
+    assert kinds.rows[0][2].startswith("schema_version") and kinds.rows[1][2].startswith("model")
+    assert ("task_dreamt", "1", "no kind of this version", good.decode()) in kinds.rows
