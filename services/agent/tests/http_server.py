@@ -80,6 +80,7 @@ class HttpServer:
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    open: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -92,6 +93,10 @@ class HttpServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.open.add(task)
+        task.add_done_callback(self.open.discard)
         try:
             request = await _read(reader)
             self.requests.append(request)
@@ -105,6 +110,8 @@ class HttpServer:
             await asyncio.gather(answering, listening, return_exceptions=True)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.hung_up.set()
+        except asyncio.CancelledError:
+            return  # the test is over
         finally:
             writer.close()
             with suppress(ConnectionError):
@@ -130,3 +137,6 @@ async def http_server(handle: Handle, port: int = 0) -> AsyncIterator[HttpServer
         yield server
     finally:
         listening.close()
+        for task in list(server.open):
+            task.cancel()
+        await asyncio.gather(*server.open, return_exceptions=True)
