@@ -44,6 +44,16 @@ format:
 docs:
     uv run python -m infra.docs
 
+# load a mesh of the demo models for two minutes and measure it; `just loadtest --help` tells the rest
+[group('measure')]
+loadtest *OPTIONS:
+    uv run python -m loadtest {{ OPTIONS }}
+
+# two load tests side by side, with intervals
+[group('measure')]
+loadtest-compare A B *OPTIONS:
+    uv run python -m loadtest compare {{ A }} {{ B }} {{ OPTIONS }}
+
 # measure, and compare with the targets: `just bench overhead`, `just bench engine --json`
 [group('measure')]
 bench NAME *OPTIONS:

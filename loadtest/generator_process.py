@@ -8,6 +8,7 @@ nothing else to do, so that what it measures is not its own work. SIGTERM ends i
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -39,6 +40,9 @@ async def generate(order: Order) -> None:
     )
     generator = Generator(target, plan.ask.timeout_s, plan.open_at_once(order.process))
     await generator.open()
+    # Nothing here is in a cycle, and a collection of a million flights takes tens of milliseconds.
+    gc.freeze()
+    gc.disable()
     _say(READY)
     generator.start(float(await asyncio.to_thread(sys.stdin.readline)) - time.time())
     cpu_before_s = time.process_time()
