@@ -7,7 +7,7 @@ import time
 
 from schemas import subjects
 from schemas.commands import Summarize
-from schemas.errors import ChoirError
+from schemas.errors import ChoirError, PayloadTooLarge
 from schemas.replies import Answer, Result
 from services.chassis.delivery import Delivery
 from services.chassis.directory import Directory
@@ -70,9 +70,13 @@ class ChainWorker:
         return None if task.cancelled() else task.result()
 
     async def give_up(self, command: Summarize, error: ChoirError) -> None:
-        """Stores an error as the request's result, with what the peers have written before it."""
-        result = Result.failed(command, error, time.time(), await self._written(command))
-        await conclude(self._mesh, result)
+        """Stores an error as the result, with what the peers have written before it if that fits."""
+        now_s = time.time()
+        try:
+            result = Result.failed(command, error, now_s, await self._written(command))
+            await conclude(self._mesh, result)
+        except PayloadTooLarge:
+            await conclude(self._mesh, Result.failed(command, error, now_s))
         await self._mesh.client.publish(subjects.cancel_signal(command.request_id))
 
     async def _written(self, command: Summarize) -> tuple[Answer, ...]:

@@ -168,6 +168,19 @@ async def test_a_peer_that_writes_nothing_leaves_nothing_to_summarise(connection
     assert peers["beta"].asked == []
 
 
+async def test_texts_that_are_together_too_large_for_one_message_are_a_typed_error(
+    connection: Client,
+) -> None:
+    huge = "x" * 600_000
+    says = {"alpha": always(huge), "beta": always(huge)}
+    async with present(connection, says, context_tokens=None), summarizing(connection) as mesh:
+        await enqueue_chain(mesh, chain("r1", "alpha", "beta"))
+        result = await result_of(mesh, "r1")
+        await eventually(lambda: queue_is_empty(connection))
+    assert result.error is not None and result.error.code == "payload_too_large"
+    assert result.answers == ()
+
+
 async def test_a_peer_that_never_answers_ends_at_the_deadline(connection: Client) -> None:
     says: dict[str, Says] = {"alpha": always(LONG_STORY), "beta": lambda _prompt: None}
     async with present(connection, says), summarizing(connection) as mesh:
