@@ -23,6 +23,7 @@ from services.cli.commands.sql import sql
 from services.cli.commands.top import top
 from services.cli.commands.trace import trace
 from services.cli.commands.validate import validate
+from services.cli.commands.worker import build_worker_app
 
 ASKING = "Ask"
 RUNNING = "Run"
@@ -76,4 +77,5 @@ def build_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(choir)
     for name, function, heading in COMMANDS:
         app.command(name, rich_help_panel=heading)(function)
+    app.add_typer(build_worker_app(), name="worker", rich_help_panel=RUNNING)
     return app

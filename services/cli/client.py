@@ -35,6 +35,7 @@ from schemas.replies import (
     StatusReply,
     TokenChunk,
 )
+from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
 from services.cli.asking import AskOptions, build, build_ask
 from services.cli.link import HOW_TO_START, open_link
 from services.cli.mailbox import Mailbox, Unanswered, read
@@ -149,6 +150,10 @@ class Choir:
     async def pipelines(self) -> tuple[PipelineSummary, ...]:
         """All models that run in stages over nodes, also those that cannot be asked at present."""
         return (await self._call(subjects.MODELS, None, ModelsReply)).pipelines
+
+    async def workers(self, request: ManageWorkers) -> tuple[WorkerStatus, ...]:
+        """The external workers that a request concerns: all for a list, else the one that it changed."""
+        return (await self._call(subjects.WORKER, request, WorkersReply)).workers
 
     async def shard(self, wish: Shard) -> ShardReply:
         """Has a model placed as a pipeline, or its pipeline ended; the same wish again changes nothing.

@@ -11,10 +11,12 @@ from services.cli.validation.broker import check_broker
 from services.cli.validation.finding import Finding, Findings, ok, wrong
 from services.cli.validation.models import check_models
 from services.cli.validation.room import check_disk, check_memory
+from services.cli.validation.workers import check_workers
 
 CHECKS: tuple[Callable[[HostSettings], Iterator[Finding]], ...] = (
     check_broker,
     check_models,
+    check_workers,
     check_disk,
     check_memory,
 )

@@ -1,0 +1,1 @@
+"""External workers on the command line: tried out, imported, shown."""

@@ -1,0 +1,72 @@
+"""Workers and trials of them, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from schemas.workers import Worker, WorkerStatus
+from services.cli.overview_tables import number, table
+from services.cli.terminal import plain
+from services.cli.workers.trial import Trial
+
+STYLES = {"works": "green", "cordoned": "yellow", "unused": "yellow"}
+
+
+def workers_table(workers: Iterable[WorkerStatus]) -> Table:
+    """One line for each registered worker."""
+    rows = table(
+        "worker", "type", "address", "model", "slots", "weight", "state", "agent", "tokens/s", "last error",
+        right=("slots", "weight", "tokens/s"),
+    )  # fmt: skip
+    for status in workers:
+        worker, word = status.worker, state_word(status)
+        error = status.problem or (status.state.last_error if status.state else None)
+        rows.add_row(
+            worker.id,
+            worker.type,
+            worker.url,
+            worker.name,
+            f"{status.busy}/{worker.slots}",
+            str(worker.weight),
+            Text(word, STYLES.get(word, "bold red")),
+            status.held_by or "-",
+            number(status.tokens_per_s),
+            plain(error.message) if error and word != "cordoned" else "-",
+        )
+    return rows
+
+
+def state_word(status: WorkerStatus) -> str:
+    """How a worker does, in a word."""
+    if status.worker.cordoned:
+        return "cordoned"
+    if status.state is None:
+        return "unused"
+    if status.state.circuit == "closed":
+        return "works" if status.problem is None else "waits"
+    return "out" if status.state.circuit == "open" else "on trial"
+
+
+def trial_line(trial: Trial) -> Text:
+    """One line: it works and how fast, or why it does not."""
+    who = (f"{trial.id}: ", "bold")
+    if trial.problem is not None:
+        return Text.assemble(who, ("fails: ", "bold red"), plain(trial.problem.message))
+    said = " ".join(plain(trial.text or "").split())
+    told = [f"{trial.model} at {trial.url} answers after {trial.answered_ms or 0:.0f} ms"]
+    if trial.total_ms is not None:
+        told.append(f"first token after {trial.first_token_ms or 0:.0f} ms")
+        speed = f", {trial.tokens_per_s:.0f} tokens/s" if trial.tokens_per_s else ""
+        told.append(f"{trial.generated_tokens} tokens in {trial.total_ms:.0f} ms{speed}")
+    if trial.embedding_dimensions:
+        told.append(f"embeddings of {trial.embedding_dimensions} numbers")
+    return Text.assemble(who, ("works: ", "green"), "; ".join(told), f' "{said}"' if said else "")
+
+
+def added_line(worker: Worker) -> str:
+    """What was registered."""
+    where = f", for agents on {worker.only_on}" if worker.only_on else ""
+    return f"{worker.id}: {worker.slots} slots of {worker.name} at {worker.url}{where}"
