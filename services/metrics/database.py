@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, NotReady
 from services.chassis.logs import get_logger
 from services.metrics.tables import OtherShape, definitions, literal, migrations, quoted
 from services.metrics.views import install
@@ -86,9 +86,12 @@ class Database:
                 cursor.execute(f"SELECT max(hash(t)) FROM {quoted(name)} AS t").fetchall()
 
     def cursor(self) -> DuckDBPyConnection:
-        """A connection of one's own to the same database, for use in one thread at a time."""
+        """A connection of one's own to the same database, for use in one thread at a time.
+
+        Raises NotReady while the database is closed, because it is opened again.
+        """
         if self._connection is None:
-            raise RuntimeError("the database is not open")
+            raise NotReady("the event database is being opened, try again", retry_after_s=0.5)
         return self._connection.cursor()
 
     def close(self) -> None:

@@ -36,6 +36,11 @@ class Writer:
         self.stored = 0
         self.unread = 0
 
+    @property
+    def database(self) -> Database:
+        """Where it writes."""
+        return self._database
+
     def open(self) -> Position:
         """Opens the database and says how far it is."""
         self._database.open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -47,7 +48,7 @@ async def test_a_service_that_is_killed_again_and_again_stores_every_event_once(
     async with asking(mesh_url) as choir:
         for kill in range(KILLS):
             service = spawn_metrics(spawn_service, folder, mesh_url, batch_rows=SMALL_BATCH)
-            await eventually(lambda before=before: some_more(choir, before), 60)
+            await eventually(partial(some_more, choir, before), 60)
             await asyncio.sleep(0.002 * kill)
             service.kill()
             after = stored_in(folder)
