@@ -16,7 +16,7 @@ from schemas.pipelines import MAX_STAGES, Partition, Shard, ShardReply, StageDty
 from schemas.replies import ErrorReply
 from services.chassis.settings import Section
 
-REPLY_TIMEOUT_S = 10.0
+REPLY_TIMEOUT_S = 20.0
 ASK_AGAIN_S = 2.0
 
 

@@ -44,7 +44,7 @@ from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
 
 SQL_GRACE_S = 3.0
 CALL_PATIENCE_S = 4.0
-PLANNING_S = 8.0
+PLANNING_S = 20.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
 TRANSIENT = (Unanswered, BrokerUnavailable)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from schemas.errors import InvalidRequest
 from schemas.pipelines import MAX_STAGES, Shard
-from services.router.placement.costs import Node, Slices, Split
+from services.router.placement.costs import MS_PER_S, Node, Slices, Split
 from services.router.placement.offers import Fleet
 from services.router.placement.search import best_split
 
@@ -64,7 +64,7 @@ def only_slows(decision: Decision) -> bool:
     split, whole_ms = decision.split, decision.whole_ms
     if len(split.seats) == 1 or whole_ms is None or split.slowest_ms == 0:
         return False
-    return split.total_ms >= whole_ms and split.tokens_per_s(decision.slots) <= 1e3 / whole_ms
+    return split.total_ms >= whole_ms and split.tokens_per_s(decision.slots) <= MS_PER_S / whole_ms
 
 
 def _fastest_whole(slices: Slices, nodes: Sequence[Node]) -> tuple[float | None, Node | None]:
@@ -77,16 +77,31 @@ def _fastest_whole(slices: Slices, nodes: Sequence[Node]) -> tuple[float | None,
 
 def _fastest_split(slices: Slices, fleet: Fleet, slots: int) -> Split | None:
     """The fewest stages with (nearly) the most tokens per second."""
-    most = min(slices.blocks, len(fleet.nodes), MAX_STAGES)
-    splits = [
-        split
-        for stages in range(1, most + 1)
-        if (split := _split_within_hosts(slices, [fleet.nodes] * stages, fleet.host_bytes)) is not None
-    ]
-    if not splits or not fleet.measured:
-        return splits[0] if splits else None
-    best = max(split.tokens_per_s(slots) for split in splits)
-    return next(split for split in splits if split.tokens_per_s(slots) >= best * (1 - LEAST_GAIN))
+    splits: list[Split] = []
+    best = 0.0
+    for stages in range(1, min(slices.blocks, len(fleet.nodes), MAX_STAGES) + 1):
+        if splits and (not fleet.measured or not _could_exceed(best, slices, fleet, stages, slots)):
+            continue
+        split = _split_within_hosts(slices, [fleet.nodes] * stages, fleet.host_bytes)
+        if split is not None:
+            splits.append(split)
+            best = max(best, split.tokens_per_s(slots))
+    return next((split for split in splits if split.tokens_per_s(slots) >= best * (1 - LEAST_GAIN)), None)
+
+
+def _could_exceed(tokens_per_s: float, slices: Slices, fleet: Fleet, stages: int, slots: int) -> bool:
+    """Whether any split into so many stages might: on the fastest nodes, with layers that can be divided at
+    will but for one in each stage, the cheapest hops, and memory without end."""
+    limit_ms = MS_PER_S / tokens_per_s
+    hop_ms = min(node.hop_ms for node in fleet.nodes) if stages > 1 else 0.0
+    fastest = sorted(node.layer_ms for node in fleet.nodes)[:stages]
+    left = float(slices.layers(0, slices.blocks) - stages)
+    total_ms = sum(fastest) + stages * hop_ms
+    for layer_ms in fastest:
+        more = min(left, max(0.0, (limit_ms - hop_ms) / layer_ms - 1))
+        left -= more
+        total_ms += more * layer_ms
+    return left <= 0 and total_ms / slots < limit_ms
 
 
 def _split_within_hosts(
@@ -180,6 +195,6 @@ def _refusal(decision: Decision, *, assigned: bool) -> InvalidRequest:
         f"{field}: {len(split.seats)} stages would only slow it down: "
         f"{split.total_ms:.2f} ms a token and {split.tokens_per_s(decision.slots):.0f} tokens/s at most, "
         f"where {decision.whole_node.instance} alone takes {decision.whole_ms:.2f} ms and reaches "
-        f"{1e3 / decision.whole_ms:.0f}: ask for fewer stages, or for this all the same with --force",
+        f"{MS_PER_S / decision.whole_ms:.0f}: ask for fewer stages, or for this all the same with --force",
         field=field,
     )

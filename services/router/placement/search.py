@@ -8,8 +8,8 @@ are left could still reach the last block. States that failed are remembered, so
 most 2^n * b of them are looked into, n * b ends each; bisection over the n * 2 * layers lengths that a stage
 can take gives the least limit. In practice the bound leaves a few states for each stage.
 
-The result is the best one for up to EXACT_NODES nodes. With more the search ends after MAX_STATES states for
-each limit, and the result may be worse than the best one.
+The result is the best one for up to EXACT_NODES nodes. With more a search ends after MAX_STATES states for
+each limit, and the result may be worse than the best one: only limits close to the least take that many.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from services.router.placement.costs import Node, Seat, Slices, Split
 EXACT_NODES = 8
 NANOSECOND_DIGITS = 6
 """Milliseconds are told apart to the nanosecond: below is rounding."""
-MAX_STATES = 40_000
-"""More than 2^EXACT_NODES * 128 blocks: a search over that many nodes is never cut short."""
+MAX_STATES = 2_000
 
 State = tuple[int, int, frozenset[int]]
 Chosen = tuple[tuple[float, float], tuple[Seat, ...]]
@@ -108,9 +107,13 @@ class _Search:
             for end in range(last, max(start, self._slices.blocks - room - 1), -1):
                 yield number, end
 
+    @property
+    def _is_cut_short(self) -> bool:
+        return len(self._nodes) > EXACT_NODES and self._seen > MAX_STATES
+
     def _exhausted(self) -> bool:
         self._seen += 1
-        return self._seen > MAX_STATES
+        return self._is_cut_short
 
     def first(self, state: State = (0, 0, frozenset())) -> tuple[Seat, ...] | None:
         """Any split within the limit."""
@@ -130,7 +133,7 @@ class _Search:
         """The split within the limit that takes the least time for a token; None where that is too long a
         search."""
         chosen = self._cheapest_from((0, 0, frozenset()))
-        return None if chosen is None or self._seen > MAX_STATES else chosen[1]
+        return None if chosen is None or self._is_cut_short else chosen[1]
 
     def _cheapest_from(self, state: State) -> Chosen | None:
         stage, start, used = state

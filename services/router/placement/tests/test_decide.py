@@ -200,3 +200,15 @@ def test_stages_go_to_the_nodes_that_were_named_in_that_order() -> None:
         slow = fleet_of(offers_of(MODEL, speeds(1.0, 20.0)))
         decide(Shard(model=MODEL, assign=("b", "a")), slow, [slow.nodes[1], slow.nodes[0]])
     assert caught.value.field == "assign"
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 8])
+def test_the_number_of_stages_is_the_fewest_with_nearly_the_most_tokens_per_second(slots: int) -> None:
+    for layer_ms in ((1.0, 1.0, 1.0, 1.0), (1.0, 2.0, 4.0), (0.5, 3.0, 3.0, 3.0, 3.0), (5.0, 1.0, 1.1, 1.2)):
+        nodes = speeds(*layer_ms, hop_ms=0.3)
+        rates = {
+            stages: decided(nodes, stages=stages, slots=slots, force=True).split.tokens_per_s(slots)
+            for stages in range(1, len(nodes) + 1)
+        }
+        fewest = min(stages for stages, rate in rates.items() if rate >= max(rates.values()) * 0.9)
+        assert len(layers_of(decided(nodes, slots=slots))) == fewest, layer_ms
