@@ -23,6 +23,7 @@ from services.shard_stage.flow import Flow, new_flow
 from services.shard_stage.kernel import Kernel, Outgoing
 from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
 from services.shard_stage.pace import Pace
+from services.shard_stage.replay import Replay
 from services.shard_stage.tally import Tally
 
 SLOTS, CONTEXT_TOKENS = 8, 256
@@ -71,6 +72,7 @@ class Line:
         self.sent: list[list[bytes]] = [[] for _ in range(stages)]
         self.wires: list[deque[bytes]] = [deque() for _ in range(stages)]
         self.later: dict[int, LaterStage] = {}
+        self._kernels: dict[int, Kernel] = {}
         self._number = 0
         for stage in reversed(range(stages)):
             self.renew(stage)
@@ -91,13 +93,22 @@ class Line:
             batch_tokens=BATCH_TOKENS,
         )
         self.contexts.append(context)
-        kernel = Kernel(context, self.plan, stage)
+        kernel = self._kernels[stage] = Kernel(context, self.plan, stage)
         if stage:
             self.later[stage] = LaterStage(kernel, Pace(), Tally())
         else:
             assert isinstance(weights, Model)
             self.model = weights
             self.first = FirstStage(kernel, weights, Pace(), Tally(), HOP_MS)
+
+    def replay(self, stage: int) -> None:
+        """Has a renewed stage read all that was ever sent to it."""
+        later = self.later[stage]
+        replay = Replay(self._kernels[stage], later.seats, None)
+        for message in self.sent[stage]:
+            for item in unpack(message):
+                replay.take(item)
+        replay.finish()
 
     def next_epoch(self) -> None:
         """Everybody learns of a plan with the next epoch; what was on its way arrives late."""
