@@ -18,7 +18,7 @@ from analysis.evaluation.options import SAMPLING_TEMPERATURE, EvalOptions
 from analysis.evaluation.protocol import Protocol
 from schemas.commands import Ask
 from schemas.sampling import Sampling
-from schemas.strategies import asked_for
+from schemas.strategies import asked_for, specs_of
 
 Phase = Literal["fan_out", "sample"]
 """All agents answer a question; or one agent is sampled again."""
@@ -101,10 +101,14 @@ def fan_out(run_id: str, item: Item, agents: Sequence[str], options: EvalOptions
     The mesh is asked to decide with those strategies that have the agents asked more than the question; the
     others are computed from the answers that were kept.
     """
-    further = tuple(name for name in options.strategies if asked_for((name,)) and name != "best_single")
+    further = tuple(
+        spec.name
+        for spec in specs_of(options.strategies)
+        if spec.asks and spec.name != "best_single" and not (spec.closed_only and not item.question.choices)
+    )
     fields = {"models": tuple(agents), "strategies": further or ("majority",)}
     temperature = options.asking_temperature
-    logprobs = LOGPROBS if "average" in options.strategies else 0
+    logprobs = LOGPROBS if "probabilities" in asked_for(further) else 0
     return _call(run_id, item, "fan_out", 0, fields, options, temperature, logprobs)
 
 

@@ -12,19 +12,24 @@ from collections.abc import Iterator, Sequence
 from analysis.evaluation.outcome import Outcome
 from analysis.evaluation.reading import NS_PER_S, Asked, Reply
 from schemas.replies import Answer, Decision
-from schemas.strategies import Asks, asked_for
+from schemas.strategies import SPECS, Asks, asked_for
 from services.aggregator.decide import Question, decide, options_of
 from services.aggregator.history import History
 from services.aggregator.learning import learn_answers, learn_label
 from services.aggregator.rounds import purpose_of
 
 BEST_SINGLE = "best_single"
+CLOSED_ONLY = frozenset(spec.name for spec in SPECS if spec.closed_only)
 ASKED_IN: dict[str, Asks] = {"debate": "second_round", "prediction": "predictions"}
 """What a strategy must have asked for to be charged for answers of a round."""
 
 
 def decisions(asked: Sequence[Asked], names: Sequence[str]) -> Iterator[tuple[Asked, tuple[Decision, ...]]]:
-    """Every question with its decisions, one for each strategy; `asked` is in the order of the plan."""
+    """Every question with its decisions, one for each strategy; `asked` is in the order of the plan.
+
+    A strategy that decides closed questions only has no decision on an open one.
+    """
+    open_too = [name for name in names if name not in CLOSED_ONLY]
     histories: dict[tuple[str, int], History] = {}
     for each in asked:
         kept = each.exchange
@@ -34,7 +39,7 @@ def decisions(asked: Sequence[Asked], names: Sequence[str]) -> Iterator[tuple[As
             options=options_of(kept.kind, kept.choices),
             topic=kept.topic,
         )
-        yield each, decide(names, each.ballots, question, history)
+        yield each, decide(names if kept.choices else open_too, each.ballots, question, history)
         learn_answers(history, each.ballots.first, question)
         learn_label(history, each.ballots.first, kept.right, kept.topic)
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from analysis.evaluation import benchmarks
 from analysis.evaluation.charts.write import Drawn
 from analysis.evaluation.crossfit import FOLDS
+from analysis.evaluation.replay import CLOSED_ONLY
 from analysis.evaluation.run_folder import RunConfig
 from analysis.evaluation.scores import OVERALL
 
@@ -128,6 +129,11 @@ def _remarks(config: RunConfig) -> list[str]:
             "The sets choir-... are Choir's own, not the public benchmarks. The demo models' training text "
             "has the facts that choir-mmlu and choir-truthfulqa ask about: with these models it is recall "
             "that is scored, and nothing is held out."
+        )
+    if CLOSED_ONLY.intersection(config.options.strategies):
+        remarks.append(
+            f"{', '.join(sorted(CLOSED_ONLY))} decides closed questions only, and stands in no table that "
+            "has open ones."
         )
     if config.options.deterministic and config.options.repetitions > 1:
         remarks.append(

@@ -67,7 +67,10 @@ def fields(outcomes: Sequence[Outcome]) -> list[Field]:
 
 
 def field(benchmark: str, outcomes: Iterable[Outcome]) -> Field:
-    """The contestants among `outcomes`, in the order in which they come."""
+    """The contestants among `outcomes`, in the order in which they come.
+
+    Who has not been asked all questions is left out: it could not be compared.
+    """
     by_name: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         by_name.setdefault(outcome.contestant, []).append(outcome)

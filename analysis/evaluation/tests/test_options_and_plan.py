@@ -120,6 +120,8 @@ def test_samples_of_one_agent_have_seeds_of_their_own_even_where_answers_are_gre
 def test_only_what_needs_more_than_the_question_is_asked_of_the_mesh() -> None:
     (direct,) = planned(samples=1, strategies=("majority", "weighted", "isp", "topic", "ow_l", "dawid_skene"))
     (further,) = planned(samples=1, strategies=("majority", "debate", "average"))
+    (open_one,) = planned(samples=1, strategies=("majority", "average"), benchmarks=("choir-gsm8k",))
+    assert open_one.ask.strategies == ("majority",) and open_one.ask.sampling.logprobs == 0
     assert direct.ask.strategies == ("majority",) and direct.ask.sampling.logprobs == 0
     assert further.ask.strategies == ("debate", "average") and further.ask.sampling.logprobs > 0
 
