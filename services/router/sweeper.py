@@ -31,6 +31,7 @@ from services.router.room import Room
 GRACE_S = 5.0
 BATCH = 1_024
 DEAD_LETTER_SLOTS = 8
+COUNT_INTERVAL_S = 5.0
 
 log = get_logger("router.sweeper")
 
@@ -49,6 +50,7 @@ class Sweeper:
         self._interval_s = interval_s
         self._position = 1
         self.queued: int | None = None
+        self._counted_at_s = -COUNT_INTERVAL_S
         self._tasks: list[asyncio.Task[None]] = []
         self._advisories = Demand(
             mesh.client, subjects.DEAD_STREAM, subjects.DEAD_LETTER_CONSUMER, self._on_advisory
@@ -92,6 +94,10 @@ class Sweeper:
             await self._end_if_expired(stored)
 
     async def _count(self) -> None:
+        """For the samples of this instance, which are taken more rarely than it sweeps."""
+        if time.monotonic() < self._counted_at_s + COUNT_INTERVAL_S:
+            return
+        self._counted_at_s = time.monotonic()
         info = await self._js.stream_info(subjects.COMMANDS_STREAM)
         self.queued = info.state.messages
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from nats.aio.client import Client
 
 from infra.testing import connect
 from schemas import subjects
 from schemas.errors import Overloaded
-from schemas.events import RequestRefused, ServiceStarted, ServiceStopped
+from schemas.events import ANY_EVENT, Event, RequestRefused, ServiceStarted, ServiceStopped
+from schemas.golden.samples import SAMPLES
+from services.chassis.events import EventLog, kind_of, written
+from services.chassis.identity import Identity
 from services.chassis.tests.mesh import events, eventually, open_mesh, state
 
 
@@ -30,6 +34,21 @@ async def test_facts_are_kept_in_order_with_who_and_when(connection: Client) -> 
     refused = kept[1]
     assert isinstance(refused, RequestRefused)
     assert (refused.request_id, refused.error.code) == ("r1", "overloaded")
+
+
+@pytest.mark.parametrize("name", [n for n, sample in SAMPLES.items() if isinstance(sample, Event)])
+def test_every_event_is_written_so_that_its_model_reads_the_same(name: str) -> None:
+    sample = SAMPLES[name]
+    assert isinstance(sample, Event)
+    fields = {field: getattr(sample, field) for field in sample.model_fields_set if field != "kind"}
+    assert ANY_EVENT.validate_json(written(kind_of(type(sample)), fields)) == sample
+
+
+async def test_where_events_are_off_nothing_is_published(connection: Client) -> None:
+    quiet = EventLog(connection, Identity("router", "router-1"), enabled=False)
+    quiet.publish(ServiceStopped)
+    await quiet.close()
+    assert (await state(connection, subjects.EVENTS_STREAM)).messages == 0
 
 
 async def test_each_kind_has_a_subject_of_its_own(connection: Client) -> None:
