@@ -37,7 +37,7 @@ class MetricsSection(Section):
     query_timeout_s: float = Field(default=30.0, gt=0.0, le=600.0)
     query_rows: int = Field(default=100_000, ge=1, le=100_000)
     queries_at_once: int = Field(default=4, ge=1, le=64)
-    memory_mb: int = Field(default=256, ge=64)
+    memory_mb: int = Field(default=192, ge=64)
 
 
 class MetricsSettings(ServiceSettings):

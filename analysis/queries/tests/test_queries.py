@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import duckdb
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
@@ -16,6 +17,7 @@ from nats.aio.client import Client
 from analysis.queries.__main__ import chosen, from_parquet
 from analysis.queries.tests.day import a_day
 from analysis.queries.tests.golden_results import GOLDEN, PARAMETERS, document
+from analysis.schema import __main__ as schema
 from schemas.errors import ConfigurationError, InvalidRequest
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.cli.client import Choir
@@ -110,3 +112,10 @@ def test_a_parameter_that_is_wrong_is_named() -> None:
 def test_a_folder_without_parquet_files_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="Parquet"):
         from_parquet(tmp_path, chosen(["activity"]), {})
+
+
+def test_the_schema_that_people_read_is_what_the_models_say() -> None:
+    """After a change of an event: `python -m analysis.schema`."""
+    assert schema.FILE.read_text(encoding="utf-8") == schema.text()
+    with duckdb.connect() as database:
+        database.execute(schema.text())
