@@ -54,6 +54,11 @@ loadtest *OPTIONS:
 loadtest-compare A B *OPTIONS:
     uv run python -m loadtest compare {{ A }} {{ B }} {{ OPTIONS }}
 
+# kill the metrics service 20 times while it stores 100,000 events: every event is one row
+[group('measure')]
+kill-metrics:
+    CHOIR_TEST_METRICS_KILLS=20 CHOIR_TEST_METRICS_EVENTS=100000 uv run pytest services/metrics/tests/test_exactly_once.py -k killed
+
 # measure, and compare with the targets: `just bench overhead`, `just bench engine --json`
 [group('measure')]
 bench NAME *OPTIONS:

@@ -15,7 +15,7 @@ from infra.broker import Broker
 from infra.provision import provision
 from infra.testing import ServiceProcess, SpawnService, connect
 from schemas import subjects
-from schemas.errors import QueryFailed
+from schemas.errors import DeadlineExceeded, QueryFailed
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.cli.client import Choir
 from services.metrics.database import FILE_NAME
@@ -225,3 +225,20 @@ async def test_what_no_version_of_ours_can_read_is_kept_as_it_came_and_counted(
     assert [row[1] for row in kinds.rows][:2] == ["2", "1"]
     assert kinds.rows[0][2].startswith("schema_version") and kinds.rows[1][2].startswith("model")
     assert ("task_dreamt", "1", "no kind of this version", good.decode()) in kinds.rows
+
+
+async def test_a_statement_that_makes_a_giant_of_a_string_fails_under_the_ceiling_and_the_service_lives_on(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    service = spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
+    await service.wait_ready(connection)
+    async with asking(mesh_url) as choir:
+        for statement in (
+            "SELECT length(repeat('x', 4000000000))",
+            "SELECT max(length(repeat('x', 900000000 + range::INTEGER))) FROM range(10)",
+        ):
+            with pytest.raises((QueryFailed, DeadlineExceeded)):
+                await choir.sql(statement)
+        await fill(connection, (task_completed(number) for number in range(20)))
+        await stored(choir, 20)
+    assert service.alive
