@@ -1,8 +1,9 @@
 """A model in two stages on two nodes of one core each, against its limit, one node, and one process.
 
-The limit is measured in the same run, in turns with the pipeline: each stage alone, in-process, on its core, at
-the micro-batch that it got. For one stream it is the sum of both stages' steps, for several the slower stage.
-`CHOIR_BENCH_PARTS` (hop, decode, prefill, memory, recovery, peers) chooses parts; by default all are measured.
+The limit is measured in the same run, in turns with the pipeline: each stage alone, in-process, on its core,
+at the micro-batch that it got. For one stream it is the sum of both stages' steps, for several the slower
+stage. Nodes that share a machine share its memory: what both stages reach at the same time, in-process, is
+told beside it. `CHOIR_BENCH_PARTS` (hop, decode, prefill, memory, recovery, peers) chooses parts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from loadtest.bench.report import Report, Target, at_least, at_most
 from loadtest.bench.stage_alone import Node
 from loadtest.bench.stage_hop import hops_us
 from schemas.pipelines import PipelinePlan
-from services.engine.gguf_check import check_model_file
+from services.engine.gguf_check import check_model_file, tensor_nbytes
 from services.shard_stage.offer import cell_bytes
 from services.shard_stage.slices import SliceCache, checksum
 
@@ -36,7 +37,8 @@ SLOTS = 32
 CONTEXT_TOKENS = 1280
 ROUNDS = 2
 LEAST_TOKENS, MOST_TOKENS = 24, 64
-LIMIT_STEPS = 10
+LIMIT_STEPS = 8
+NEGLIGIBLE = 0.05
 LONG_PROMPT_TOKENS = 1000
 LEAST_SINGLE_RATIO, LEAST_RATIO = 0.93, 0.90
 LEAST_PREFILL_RATIO = 1.5
@@ -110,6 +112,16 @@ class Limits:
         ]
         self._nodes = [Node((core,), SLOTS, CONTEXT_TOKENS) for core in CORES]
 
+    async def rates(self, batches: list[float], sequences: int, position: int) -> tuple[float, float]:
+        """The most tokens a second at these micro-batches, measured one stage after the other, and both at
+        once: one stream passes the stages one after another, several keep all of them busy."""
+        alone = [await asyncio.to_thread(self.step_ms, s, batch, position) for s, batch in enumerate(batches)]
+        if sequences == 1:
+            return 1000 / sum(alone), 1000 / sum(alone)
+        both = [asyncio.to_thread(self.step_ms, s, batch, position) for s, batch in enumerate(batches)]
+        together = await asyncio.gather(*both)
+        return _slowest(batches, alone), _slowest(batches, together)
+
     def step_ms(self, stage: int, sequences: float, position: int) -> float:
         """The median step of a stage with so many sequences; between whole numbers by interpolation."""
         low = max(1, int(sequences))
@@ -127,18 +139,14 @@ class Limits:
         node, path = self._nodes[stage], self._slices[stage]
         return statistics.median(node.decode_step_ms(path, sequences, LIMIT_STEPS, position))
 
-    def tokens_per_s(self, batches: list[float], sequences: int, position: int) -> float:
-        """The most that the stages could do at these micro-batches: one stream passes them one after another,
-        several keep all of them busy."""
-        steps = [self.step_ms(stage, batch, position) for stage, batch in enumerate(batches)]
-        if sequences == 1:
-            return 1000 / sum(steps)
-        return min(1000 * batch / ms for batch, ms in zip(batches, steps, strict=True))
-
     def close(self) -> None:
         """Ends the processes."""
         for node in self._nodes:
             node.close()
+
+
+def _slowest(batches: list[float], steps_ms: list[float]) -> float:
+    return min(1000 * batch / ms for batch, ms in zip(batches, steps_ms, strict=True))
 
 
 async def _hop(pair: Nodes, measured: Measured) -> None:
@@ -151,18 +159,27 @@ async def _hop(pair: Nodes, measured: Measured) -> None:
 async def _decode(pair: Nodes, plan: PipelinePlan, limits: Limits, measured: Measured) -> None:
     speeds: dict[int, list[float]] = defaultdict(list)
     tops: dict[int, list[float]] = defaultdict(list)
+    together: dict[int, list[float]] = defaultdict(list)
     batches: dict[int, list[float]] = {}
     for _ in range(ROUNDS):
         for sequences in SEQUENCES:
             speed, found = await _decode_once(pair, plan, sequences)
             batches[sequences] = found
             speeds[sequences].append(speed)
-            top = await asyncio.to_thread(limits.tokens_per_s, found, sequences, _tokens(sequences))
+            top, both = await limits.rates(found, sequences, _tokens(sequences))
             tops[sequences].append(top)
+            together[sequences].append(both)
     ratios = {n: statistics.median(s / t for s, t in zip(speeds[n], tops[n], strict=True)) for n in SEQUENCES}
     measured.raw["pipeline_tokens_per_s"] = {str(n): statistics.median(speeds[n]) for n in SEQUENCES}
     measured.raw["limit_tokens_per_s"] = {str(n): statistics.median(tops[n]) for n in SEQUENCES}
     measured.raw["pipeline_over_limit"] = {str(n): ratio for n, ratio in ratios.items()}
+    measured.raw["both_stages_at_once_tokens_per_s"] = {
+        str(n): statistics.median(together[n]) for n in SEQUENCES
+    }
+    measured.raw["pipeline_over_both_at_once"] = {
+        str(n): statistics.median(s / t for s, t in zip(speeds[n], together[n], strict=True))
+        for n in SEQUENCES
+    }
     measured.raw["micro_batch"] = {str(n): "/".join(f"{b:.1f}" for b in batches[n]) for n in SEQUENCES}
     for n, ratio in ratios.items():
         least = LEAST_SINGLE_RATIO if n == 1 else LEAST_RATIO
@@ -205,7 +222,7 @@ async def _memory(pair: Nodes, plan: PipelinePlan, model: Path, measured: Measur
     """Beyond its part of the file and its cells, after every slot was in use."""
     await pair.ask([f"{slot} fills its slot" for slot in range(SLOTS)], 4)
     per_cell = cell_bytes(check_model_file(model))
-    file_mb = model.stat().st_size / 1e6
+    file_mb = sum(tensor_nbytes(tensor) for tensor in check_model_file(model).tensors) / 1e6
     extra = {}
     for stage in plan.stages:
         layers = stage.end_layer - stage.first_layer

@@ -67,7 +67,7 @@ class Nodes:
             await self.offered(*instances)
             async with asyncio.timeout(READY_DEADLINE_S):
                 reply = await client.shard(wish)
-                while MODEL not in {model.name for model in await client.models()}:
+                while MODEL not in {model.name for model in await client.models()}:  # noqa: ASYNC110
                     await asyncio.sleep(POLL_S)
         assert reply.plan is not None
         return reply.plan
@@ -134,7 +134,7 @@ class Journal:
         return inside / (end_s - start_s) if end_s > start_s else 0.0
 
     def speaking_batch(self, stage: int) -> float:
-        """The mean number of sequences in a step of a stage, of the events without prompts if there are any."""
+        """The mean number of sequences in a stage's step, of events without prompts if there are any."""
         own = [event for event in self.steps if event.stage == stage]
         speaking = [event for event in own if event.tokens == event.batch_size] or own
         steps = sum(event.steps for event in speaking)

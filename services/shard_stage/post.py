@@ -8,6 +8,7 @@ every sequence on from there.
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import time
 from collections import deque
@@ -163,6 +164,7 @@ class Post:
         self._thread.start()
         await self._thread.run(self._thread.connect)
         await self._thread.call(partial(self._load, path))
+        gc.freeze()  # what is there now stays: no collection has to look at it between two tokens
         try:
             await self._rebuild(inheritance)
         except BrokerUnavailable as error:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from services.shard_stage.settings import StageModelSection, StageSettings
 from services.shard_stage.slices import SliceCache
 
 TICK_S = 0.1
+SWITCH_INTERVAL_S = 0.0005
 
 log = get_logger("shard_stage")
 
@@ -80,6 +82,8 @@ class ShardStage:
     async def start(self, mesh: Mesh) -> None:
         """Measures what it has to offer, and takes the place that a plan has for it."""
         self._mesh = mesh
+        # The inference thread asks for the interpreter at every tensor: by default it may wait 5 ms for it.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         for model in self._section.models:
             await self._open(model)
         self._hop_ms = await measured_hop_ms(mesh.client)
