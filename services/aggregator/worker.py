@@ -117,7 +117,7 @@ class GatherWorker:
             return
         self._scores.learn(ballots.first, question)
         for decision in decisions:
-            self._tell_decided(gather, decision, len(result.missing))
+            self._tell_decided(gather, decision, len(result.missing), gathering.rounds)
         self._mesh.events.publish(
             GatherCompleted,
             request_id=gather.request_id,
@@ -139,7 +139,7 @@ class GatherWorker:
             waiting=delivery.waiting,
         )
 
-    def _tell_decided(self, gather: Gather, decision: Decision, missing: int) -> None:
+    def _tell_decided(self, gather: Gather, decision: Decision, missing: int, rounds: int) -> None:
         self._mesh.events.publish(
             DecisionMade,
             request_id=gather.request_id,
@@ -150,6 +150,7 @@ class GatherWorker:
             share=decision.share,
             margin=decision.margin,
             tie=decision.tie,
+            rounds=rounds,
         )
 
     async def give_up(self, gather: Gather, error: ChoirError) -> None:
