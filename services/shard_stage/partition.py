@@ -42,6 +42,7 @@ def prefill_ms(prompt_tokens: int, chunk: int, stages: int, costs: Costs) -> flo
     """The time until the last stage has read a prompt: the first chunk goes through all stages, the others
     follow at the pace of what is slower, computing a chunk or sending it."""
     compute_ms = costs.step_ms + chunk * costs.token_ms
-    send_ms = costs.hop_ms * max(1.0, chunk * costs.token_bytes / HOP_BYTES)
+    # Half of a hop's time is for the message, whatever its size, half for its bytes.
+    send_ms = costs.hop_ms * (1 + chunk * costs.token_bytes / HOP_BYTES) / 2
     followers = ceil(prompt_tokens / chunk) - 1
     return stages * compute_ms + (stages - 1) * send_ms + followers * max(compute_ms, send_ms)

@@ -1,0 +1,52 @@
+"""Reading the log of a pipeline from a real broker."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from nats.aio.client import Client
+
+from schemas import subjects
+from schemas.errors import BrokerUnavailable
+from services.chassis.tests.mesh import settled
+from services.shard_stage.log_reader import BATCH_MESSAGES, read_log
+
+SUBJECT = subjects.stage(7, 1)
+
+
+async def everything(client: Client, since_s: float | None = None) -> list[bytes]:
+    return [data async for data in read_log(client, subjects.ACTIVATIONS_STREAM, SUBJECT, since_s)]
+
+
+async def test_an_empty_log_has_nothing(connection: Client) -> None:
+    assert await everything(connection) == []
+
+
+async def test_a_log_of_several_batches_comes_whole_and_in_its_order(connection: Client) -> None:
+    wanted = [str(number).encode() for number in range(2 * BATCH_MESSAGES + 5)]
+    for data in wanted:
+        await connection.publish(SUBJECT, data)
+        await connection.publish(subjects.stage(7, 2), b"another stage's")
+    await settled(connection)
+    assert await everything(connection) == wanted
+
+
+async def test_a_log_can_be_read_from_a_time_on(connection: Client) -> None:
+    await connection.publish(SUBJECT, b"early")
+    await settled(connection)
+    stored = await connection.jetstream().get_last_msg(subjects.ACTIVATIONS_STREAM, SUBJECT)
+    assert stored.time is not None
+    since_s = stored.time.timestamp() + 0.001
+    while time.time() < since_s + 0.002:
+        await settled(connection)
+    await connection.publish(SUBJECT, b"late")
+    await settled(connection)
+    assert await everything(connection, since_s) == [b"late"]
+    assert await everything(connection, since_s - 60) == [b"early", b"late"]
+
+
+async def test_a_log_that_is_not_there_is_said_to_be(connection: Client) -> None:
+    with pytest.raises(BrokerUnavailable):
+        async for _ in read_log(connection, "NOWHERE", SUBJECT, None):
+            pass

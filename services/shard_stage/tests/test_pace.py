@@ -1,0 +1,44 @@
+"""How many sequences share a step, by what was measured."""
+
+from __future__ import annotations
+
+from services.shard_stage.pace import Pace, group_size
+
+
+def measured(**step_ms: float) -> Pace:
+    pace = Pace()
+    for name, ms in step_ms.items():
+        pace.note(int(name.removeprefix("of_")), ms)
+    return pace
+
+
+SLOW_PAIRS = measured(of_1=10.0, of_2=25.0, of_4=32.0, of_8=47.0)
+"""As seen on a CPU: two sequences in a step take longer than two steps of one."""
+
+
+def test_a_step_between_two_measured_ones_takes_a_time_between_theirs() -> None:
+    assert SLOW_PAIRS.step_ms(3) == 28.5
+    assert 47.0 < SLOW_PAIRS.step_ms(16) < 94.0
+    assert Pace().step_ms(2) > Pace().step_ms(1) > 0
+
+
+def test_the_best_number_has_the_highest_rate() -> None:
+    assert [SLOW_PAIRS.best(most) for most in (1, 2, 4, 8)] == [1, 1, 4, 8]
+
+
+def test_a_group_leaves_the_other_stages_something_to_do() -> None:
+    assert [group_size(SLOW_PAIRS, active, stages=2) for active in (1, 2, 4, 8, 16)] == [1, 1, 1, 4, 8]
+    assert group_size(SLOW_PAIRS, 1, stages=5) == 1
+
+
+def test_micro_batches_that_wait_are_merged_where_that_is_faster() -> None:
+    assert SLOW_PAIRS.merged([4, 4]) == 8
+    assert SLOW_PAIRS.merged([1, 1]) == 1
+    assert SLOW_PAIRS.merged([]) == 0
+
+
+def test_a_change_of_speed_is_learnt_in_time() -> None:
+    pace = measured(of_1=10.0)
+    for _ in range(30):
+        pace.note(1, 20.0)
+    assert 19.0 < pace.step_ms(1) <= 20.0
