@@ -20,6 +20,7 @@ from analysis.evaluation.reading import read_run
 from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
 from analysis.evaluation.runner import Runner
 from analysis.evaluation.usage import watched
+from schemas.errors import InvalidRequest
 from services.cli.client import Choir
 
 QUEUED_PER_SLOT = 4
@@ -123,8 +124,20 @@ class _Work:
             plan.fan_out(self._config.run_id, item, self._config.agents, self._options)
             for item in self._items
         ]
+        self._check_journal(questions)
         await self._ask("questions", questions)
         await self._ask("samples of the best agent", self._samples())
+
+    def _check_journal(self, questions: Sequence[plan.Call]) -> None:
+        """InvalidRequest if the journal has questions that this plan would not ask, or not so."""
+        planned = {call.request_id for call in questions}
+        for kept in self._journal.exchanges.values():
+            if kept.phase == "fan_out" and kept.request_id not in planned:
+                raise InvalidRequest(
+                    f"resume: question {kept.question_id} of {kept.benchmark} was asked differently from "
+                    "how it would be asked now, by another version; --replay decides what was kept",
+                    field="resume",
+                )
 
     def _samples(self) -> list[plan.Call]:
         """Self-consistency: for each question the agent that is best on the others, sampled."""
