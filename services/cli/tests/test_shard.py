@@ -162,10 +162,10 @@ def test_shard_waits_until_another_split_can_be_asked(shard_cli: Cli) -> None:
 def test_what_cannot_be_placed_is_said_with_the_way_out(
     shard_cli: Cli, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    before = pipeline(shard_cli)["epoch"]
+    before = until(shard_cli, lambda now: now["state"] == "ready" and len(now["standbys"]) == 1)["epoch"]
     outcome = shard_cli("shard", *arguments)
     assert (outcome.code, outcome.out) == (code, "")
-    assert said in outcome.err
+    assert said in outcome.err, outcome.err
     assert pipeline(shard_cli)["epoch"] == before
 
 
