@@ -6,15 +6,24 @@
 --   requests_per_s    their rate
 --   tokens_per_s      generated tokens of all requests per second of the step
 --   p50_ms, p95_ms    from acceptance to the stored result
+WITH stepped AS (
+    SELECT
+        time_bucket(to_microseconds(($step_s::DOUBLE * 1e6)::BIGINT), "at") AS begun,
+        count(*) AS requests,
+        count(error_code) AS failed,
+        sum(generated_tokens) AS tokens,
+        quantile_cont(total_duration_ns, [0.50, 0.95]) AS total_ns
+    FROM request_completed
+    WHERE "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
+    GROUP BY begun
+)
 SELECT
-    time_bucket(to_microseconds(($step_s::DOUBLE * 1e6)::BIGINT), "at") AS "at",
-    count(*) AS requests,
-    count(error_code) AS failed,
-    count(*) / $step_s::DOUBLE AS requests_per_s,
-    sum(generated_tokens) / $step_s::DOUBLE AS tokens_per_s,
-    quantile_cont(total_duration_ns / 1e6, 0.50) AS p50_ms,
-    quantile_cont(total_duration_ns / 1e6, 0.95) AS p95_ms
-FROM request_completed
-WHERE request_completed.at >= $since::TIMESTAMP AND request_completed.at < $until::TIMESTAMP
-GROUP BY 1
-ORDER BY 1;
+    begun AS "at",
+    requests,
+    failed,
+    requests / $step_s::DOUBLE AS requests_per_s,
+    tokens / $step_s::DOUBLE AS tokens_per_s,
+    total_ns[1] / 1e6 AS p50_ms,
+    total_ns[2] / 1e6 AS p95_ms
+FROM stepped
+ORDER BY begun;

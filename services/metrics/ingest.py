@@ -24,7 +24,7 @@ from services.metrics.database import Database, damaged, first_line, no_room
 from services.metrics.position import Position
 from services.metrics.settings import MetricsSection
 from services.metrics.stored_event import StoredEvent
-from services.metrics.stream_reader import StreamReader
+from services.metrics.stream_reader import StreamReader, StreamState
 from services.metrics.writer import Writer
 
 LOOK_INTERVAL_S = 2.0
@@ -47,6 +47,7 @@ class Ingest:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._task: asyncio.Task[None] | None = None
         self._position = Position()
+        self._state = StreamState()
         self._look_at_s = 0.0
         self._reopened = False
         self._damage = ""
@@ -107,19 +108,24 @@ class Ingest:
         )
         if events:
             await self._store(events)
+        elif not self._reader.waiting:
+            await self._catch_up()
         await self._reader.acknowledge()
 
     async def _look(self) -> None:
-        """Follows a stream that began anew, and takes what its consumer does not tell of."""
-        state = await self._reader.state()
-        moved, why = await history.follow(self._position, state, self._reader, self._holds)
+        """Follows a stream that began anew."""
+        self._state = await self._reader.state()
+        moved, why = await history.follow(self._position, self._state, self._reader, self._holds)
         if moved != self._position:
             await self.in_writer(self._writer.begin_epoch, moved, why)
             (log.warning if moved.epoch != self._position.epoch else log.info)(
                 why, epoch=moved.epoch, sequence=moved.sequence
             )
             self._position = moved
-        while state.last_sequence > self._position.sequence and not self._reader.waiting:
+
+    async def _catch_up(self) -> None:
+        """Reads from the stream itself what its consumer does not tell of: it was acknowledged before."""
+        while self._state.last_sequence > self._position.sequence and not self._reader.waiting:
             events = await self._reader.read(self._position.sequence + 1, self._settings.batch_rows)
             if not events:
                 return

@@ -38,9 +38,9 @@ log = get_logger("metrics.reader")
 class StreamState:
     """What the broker says of the EVENTS stream."""
 
-    created: str
-    first_sequence: int
-    last_sequence: int
+    created: str = ""
+    first_sequence: int = 0
+    last_sequence: int = 0
 
 
 class StreamReader:
