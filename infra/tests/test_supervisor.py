@@ -43,7 +43,9 @@ backend = "instant"
 models = [{ name = "red", reply = "red" }]
 """
 
-ONE_AGGREGATOR = "[broker]\nport = 0\n[router]\nreplicas = 0\n[summarizer]\nreplicas = 0\n"
+ONE_AGGREGATOR = (
+    "[broker]\nport = 0\n[router]\nreplicas = 0\n[summarizer]\nreplicas = 0\n[metrics]\nenabled = false\n"
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20.0
