@@ -34,8 +34,15 @@ class Contestant:
 
     @property
     def mostly_right(self) -> Booleans:
-        """Whether more than half of a question's repetitions are right."""
-        return self.questions.mostly_right()
+        """Whether more than half of a question's repetitions are right; of just half, the first decides.
+
+        To call half of them wrong would count against whoever is right now and then.
+        """
+        means = self.means
+        starts = np.cumsum((0, *self.questions.repetitions[:-1]))
+        first_right: Booleans = self.questions.samples[starts] == 1.0
+        mostly: Booleans = np.where(means == 0.5, first_right, means > 0.5)
+        return mostly
 
 
 @dataclass(frozen=True)

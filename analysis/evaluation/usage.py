@@ -45,9 +45,10 @@ async def _watch(mesh: Choir, agents: frozenset[str], path: Path) -> None:
     with path.open("a", encoding="utf-8") as file:
         while True:
             for lease in await _leases(mesh):
-                if seen_at_s.get(lease.instance) == lease.seen_at_s:
-                    continue
+                before_s = seen_at_s.get(lease.instance)
                 seen_at_s[lease.instance] = lease.seen_at_s
+                if before_s is None or before_s == lease.seen_at_s:
+                    continue  # nothing new; what a first lease says is of the time before the evaluation
                 if agents.intersection(model.name for model in lease.models):
                     file.write(_sample(lease).model_dump_json(exclude_none=True) + "\n")
                     file.flush()

@@ -23,7 +23,9 @@ from analysis.evaluation.journal import Journal
 from analysis.evaluation.latex import escape, p_value
 from analysis.evaluation.options import build_options
 from analysis.evaluation.outputs import write_outputs
+from analysis.evaluation.reaggregation import reaggregate
 from analysis.evaluation.run_folder import RunConfig, RunFolder
+from analysis.evaluation.scores import field
 from analysis.evaluation.summary import processors
 from analysis.evaluation.tests.kept import exchange
 from analysis.evaluation.usage import UsageSample
@@ -169,6 +171,20 @@ def test_pairs_are_compared_by_question_and_never_by_sample(run: Path) -> None:
     assert pair["only_one_right"] + pair["only_other_right"] <= 10
     assert 0 <= pair["mcnemar_p"] <= pair["mcnemar_p_holm"] <= 1
     assert pair["verdict"] == "tied"
+
+
+def test_where_just_half_of_the_repetitions_are_right_the_first_decides() -> None:
+    kept = [
+        exchange(2 * n + repetition, "A", {"one": RIGHT if (n + repetition) % 2 else WRONG},
+                 question=f"q{n}", repetition=repetition)
+        for n in range(4)
+        for repetition in range(2)
+    ]  # fmt: skip
+    outcomes = reaggregate(kept, {"colours": "flexible"}, ["majority"], 0)
+    one = field("colours", outcomes).named("one")
+    assert one is not None
+    assert one.means.tolist() == [0.5] * 4
+    assert one.mostly_right.tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize(
