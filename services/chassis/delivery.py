@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,10 @@ NEVER_FRESH = sys.maxsize
 
 CommandT = TypeVar("CommandT", bound=Command)
 CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
+
+
+def _nothing() -> None:
+    """For deliveries whose slot nobody waits for."""
 
 
 class Retry(Exception):
@@ -39,7 +44,8 @@ class Delivery:
     `fresh` means that nobody can have worked on it before. A delivery count of 1 alone does not say
     that: a broker that crashed forgets deliveries and acknowledgements. So a message is fresh only if
     it was also stored after this service last (re)connected. `stored_at_s` is when the broker stored it, by
-    the broker's clock; `waiting` is how many more it has for this consumer.
+    the broker's clock; `waiting` is how many more it has for this consumer. A worker calls `work_done` when
+    only the storing of the outcome is left: the slot is free for the next command from then on.
     """
 
     msg: Msg
@@ -48,16 +54,17 @@ class Delivery:
     fresh: bool
     stored_at_s: float = 0.0
     waiting: int = 0
+    work_done: Callable[[], None] = _nothing
 
     @classmethod
-    def of(cls, msg: Msg, floor: int) -> Delivery:
+    def of(cls, msg: Msg, floor: int, work_done: Callable[[], None] = _nothing) -> Delivery:
         """Reads the acknowledgement subject; `floor` is the stream's last sequence at the last connection."""
         tokens = msg.reply.split(".")
         if len(tokens) < 9:
-            return cls(msg, 1, 0, floor < 0)
+            return cls(msg, 1, 0, floor < 0, work_done=work_done)
         count, sequence = int(tokens[-5]), int(tokens[-4])
         stored_at_s, waiting = int(tokens[-2]) / 1e9, int(tokens[-1])
-        return cls(msg, count, sequence, count == 1 and sequence > floor, stored_at_s, waiting)
+        return cls(msg, count, sequence, count == 1 and sequence > floor, stored_at_s, waiting, work_done)
 
     def queue_duration_ns(self) -> int:
         """How long ago the broker stored it, by its clock and this host's; 0 where these disagree."""

@@ -82,6 +82,7 @@ class GenerateWorker:
             answer = await self._answer(command, taken.queue_ns)
         except WorkerFailed as error:
             raise Retry(error) from error
+        delivery.work_done()
         if answer is None:
             tell_cancelled(self._mesh.events, taken)
             return

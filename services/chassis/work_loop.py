@@ -71,6 +71,7 @@ class WorkLoop(Generic[CommandT]):
         self.weight = weight
         self._paused = False
         self._active: dict[asyncio.Task[None], Msg] = {}
+        self._storing: set[asyncio.Task[None]] = set()
         self._held: deque[Msg] = deque()
         self._demands = [Demand(self._client, stream, name, self._receive) for name in consumers]
         self._stream = stream
@@ -85,13 +86,13 @@ class WorkLoop(Generic[CommandT]):
 
     @property
     def busy(self) -> int:
-        """How many commands are in work."""
-        return len(self._active)
+        """How many commands are in work; those of which only the outcome is being stored do not count."""
+        return len(self._active) - len(self._storing)
 
     @property
     def free(self) -> int:
         """How many more could be taken."""
-        return max(0, self.slots - len(self._active))
+        return max(0, self.slots - self.busy)
 
     async def start(self) -> None:
         """Begins to pull."""
@@ -224,13 +225,27 @@ class WorkLoop(Generic[CommandT]):
 
     def _take(self, msg: Msg) -> None:
         self._idle.clear()
-        task = asyncio.create_task(self._work(Delivery.of(msg, self._floor)))
+        delivery = Delivery.of(msg, self._floor, lambda: self._work_done(task))
+        task = asyncio.create_task(self._work(delivery))
         self._active[task] = msg
         task.add_done_callback(self._finished)
 
+    def _work_done(self, task: asyncio.Task[None]) -> None:
+        """The slot is free although the outcome is not stored yet: a slow disk keeps nobody from working.
+
+        As many as there are slots may be stored meanwhile, so that a broker that is away is not worked for.
+        """
+        if task in self._active and len(self._storing) < self.slots:
+            self._storing.add(task)
+            if self._held and self._open:
+                self._take(self._held.popleft())
+            if self._open:
+                self._spawn(self._refill())
+
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._active.pop(task, None)
-        if self._held and self._open:
+        self._storing.discard(task)
+        if self._held and self._open and self.free:
             self._take(self._held.popleft())
         if not self._active:
             self._idle.set()

@@ -531,3 +531,25 @@ async def test_an_interactive_command_waits_its_turn_while_batch_work_has_all_sl
 
     assert worker.given_up == {}
     assert "interactive" in worker.handled
+
+
+async def test_a_slot_is_free_while_the_outcome_of_its_work_is_being_stored(connection: Client) -> None:
+    """One slot, and a disk that is slow: the next command begins, but no third one piles up behind."""
+    stored = asyncio.Event()
+    begun: list[str] = []
+
+    async def store_slowly(command: Generate, delivery: Delivery) -> None:
+        begun.append(command.request_id)
+        delivery.work_done()
+        await stored.wait()
+
+    mesh, worker = open_mesh(connection), Worker(store_slowly)
+    async with working(mesh, worker, slots=1) as loop:
+        for number in range(3):
+            await enqueue(mesh, generate(f"r{number}"))
+        await eventually(lambda: len(begun) == 2)
+        assert (loop.busy, loop.free) == (1, 0)
+        assert await queued(connection) == 3
+        stored.set()
+        await eventually(lambda: queue_is_empty(connection))
+    assert sorted(worker.handled) == ["r0", "r1", "r2"]
