@@ -22,6 +22,7 @@ BENCHES = {
     "overhead": "loadtest.bench.overhead",
     "pipeline": "loadtest.bench.pipeline",
     "reaggregation": "loadtest.bench.reaggregation",
+    "scaling": "loadtest.bench.scaling",
 }
 TARGET_MISSED = 1
 WRONG_USAGE = 2
