@@ -32,6 +32,8 @@ PAUSE_S = 0.002
 PATIENCE_S = 30.0
 PIPELINE = 1
 TIME = struct.Struct("<Q")
+# Not captured by a stream, which would answer in the receiver's place.
+READY = subjects.stage_signal(PIPELINE)
 
 
 def hops_us(url: str, cores: tuple[int, int]) -> dict[str, float]:
@@ -63,7 +65,7 @@ async def _receive_bare(url: str) -> list[float]:
             done.set()
 
     await client.subscribe(subjects.stage(PIPELINE, 1), cb=on_message)
-    await client.subscribe(subjects.stage(PIPELINE, 2), cb=_answer(client))
+    await client.subscribe(READY, cb=_answer(client))
     await asyncio.wait_for(done.wait(), PATIENCE_S)
     await client.close()
     return timings_us[WARM_HOPS:]
@@ -83,6 +85,7 @@ class Arrivals:
     """A stage that notes when frames arrive."""
 
     has_work = False
+    shares_steps = False
     lost = False
 
     def __init__(self, done: Callable[[], None]) -> None:
@@ -104,6 +107,7 @@ class Arrivals:
 class Departures:
     """A stage that sends a frame whenever it is told to."""
 
+    shares_steps = False
     lost = False
 
     def __init__(self) -> None:
@@ -129,7 +133,7 @@ async def _receive(url: str) -> list[float]:
     thread.start()
     await thread.run(lambda: thread.drive(stage, PIPELINE, 1, 3))
     client = await nats.connect(url)
-    await client.subscribe(subjects.stage(PIPELINE, 2), cb=_answer(client))
+    await client.subscribe(READY, cb=_answer(client))
     await asyncio.wait_for(done.wait(), PATIENCE_S)
     await client.close()
     thread.stop()
@@ -166,7 +170,7 @@ async def _until_there(client: Client) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
-                await client.request(subjects.stage(PIPELINE, 2), b"?", timeout=0.2)
+                await client.request(READY, b"?", timeout=0.2)
                 return
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError):
                 await asyncio.sleep(0.05)

@@ -52,6 +52,11 @@ class FirstStage:
         return tuple(self._seated.values())
 
     @property
+    def shares_steps(self) -> bool:
+        """Whether there is more than one sequence."""
+        return len(self._seated) + len(self._waiting) > 1
+
+    @property
     def last_token_s(self) -> float:
         """When a token came last, by time.monotonic(); 0 before the first."""
         return self._arrivals_s[-1] if self._arrivals_s else 0.0
@@ -287,7 +292,7 @@ class FirstStage:
     def _chunk(self, flow: Flow, tokens: int) -> int:
         plan = self._kernel.plan
         costs = Costs(
-            step_ms=self._pace.step_ms(1) * 0.1,
+            step_ms=self._pace.step_ms(1),
             token_ms=self._pace.prompt_token_ms,
             hop_ms=self._hop_ms,
             token_bytes=self._kernel.dtype.row_bytes(plan.width),

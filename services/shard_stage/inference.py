@@ -26,9 +26,9 @@ from services.shard_stage.flow import MESSAGE_BYTES
 from services.shard_stage.kernel import Outgoing
 from services.shard_stage.tally import Tally
 
-ARRIVAL_TURNS = 3
-"""Turns of the loop in which what has reached the socket is read and handed to its subscription."""
-DEPARTURE_TURNS = 3
+TURNS = 3
+"""Turns of the loop before it stands still for a step: what was sent leaves, and what has reached the socket
+is read and handed to its subscription."""
 JOIN_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
@@ -40,6 +40,10 @@ class Stage(Protocol):
     """What the thread drives. `lost`: something was dropped that is missing."""
 
     lost: bool
+
+    @property
+    def shares_steps(self) -> bool:
+        """Whether more may be on its way that belongs into the same step."""
 
     @property
     def has_work(self) -> bool:
@@ -170,7 +174,10 @@ class InferenceThread:
                     await self._arrived.wait()
                     self._arrived.clear()
                     self._tally.busy()
-                await _turns(ARRIVAL_TURNS)
+                    if self._stage is not None and self._stage.shares_steps:
+                        await _turns(TURNS)
+                else:
+                    await _turns(TURNS)
                 if self._stage is not None and self._stage.has_work:
                     await self._send(self._stage.step())
         finally:
@@ -195,7 +202,6 @@ class InferenceThread:
             items = [outgoing.item for outgoing in out if outgoing.stage == stage]
             for message in pack([*items, Sent(time.time_ns())], MESSAGE_BYTES):
                 await self.client.publish(self._subjects[stage], message)
-        await _turns(DEPARTURE_TURNS)
 
 
 async def _turns(count: int) -> None:

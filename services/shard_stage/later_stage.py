@@ -46,6 +46,11 @@ class LaterStage:
         """Whether step() has something to do."""
         return bool(self._out) or any(seat.pieces for seat in self._seats)
 
+    @property
+    def shares_steps(self) -> bool:
+        """Whether there is more than one sequence."""
+        return len(self._seats) > 1
+
     def cells(self) -> dict[int, int]:
         """How many tokens of each sequence are evaluated."""
         return self._seats.cells()

@@ -13,14 +13,16 @@ from schemas.pipelines import Partition
 
 TOKENWISE_CHUNK = 64
 CHUNKS = (16, 32, 64, 128)
+NEARLY_BEST = 1.03
+"""Of chunks that are about as good the largest is taken: it costs least beside what else is computed."""
 HOP_BYTES = 16 * 1024
 """The size of the frame whose time is `hop_ms`."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured: milliseconds of a step beside its tokens, of a token in a long step, of a hop of
-    HOP_BYTES; and the bytes of a token's frame."""
+    """What was measured: milliseconds of a step of a single token, which reads all weights, of each further
+    token in a long step, of a hop of HOP_BYTES; and the bytes of a token's frame."""
 
     step_ms: float
     token_ms: float
@@ -35,7 +37,9 @@ def chunk_tokens(partition: Partition, prompt_tokens: int, stages: int, costs: C
     if partition == "tokenwise":
         return min(TOKENWISE_CHUNK, prompt_tokens)
     possible = [*(chunk for chunk in CHUNKS if chunk < prompt_tokens), prompt_tokens]
-    return min(reversed(possible), key=lambda chunk: prefill_ms(prompt_tokens, chunk, stages, costs))
+    times_ms = {chunk: prefill_ms(prompt_tokens, chunk, stages, costs) for chunk in possible}
+    near = NEARLY_BEST * min(times_ms.values())
+    return max(chunk for chunk, ms in times_ms.items() if ms <= near)
 
 
 def prefill_ms(prompt_tokens: int, chunk: int, stages: int, costs: Costs) -> float:
