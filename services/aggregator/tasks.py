@@ -20,13 +20,14 @@ SAMPLE_TEMPERATURE = 0.7
 SEEDS = 2**32
 
 PREDICT = (
-    "Many others are asked the same question. Which answer will most of them give? "
-    "Reply with that answer alone, in the form in which the question wants it."
+    "Many others are asked the question below. Which answer will most of them give? "
+    "Reply with that answer alone, in the form in which the question wants it.\n\n{question}"
 )
 ANSWER_AGAIN = (
     "Others were asked the same question and answered:\n\n{answers}\n\n"
-    "Consider their answers, then answer the question again, in the same form as before."
+    "Consider their answers, then answer the question again, in the same form as before.\n\n{question}"
 )
+"""As Du et al. do, the question comes once more, and last."""
 
 
 def opening_tasks(gather: Gather, best: str | None) -> list[Generate]:
@@ -39,7 +40,7 @@ def opening_tasks(gather: Gather, best: str | None) -> list[Generate]:
     sampling = with_logprobs(gather.sampling) if "probabilities" in asks else gather.sampling
     tasks = [_task(gather, member, QUESTION, sampling=sampling) for member in gather.members]
     if "predictions" in asks:
-        messages = said_next(gather.messages, "user", PREDICT)
+        messages = predicting(gather.messages)
         tasks += [_task(gather, member, PREDICTION, messages=messages) for member in gather.members]
     if "samples" in asks and best is not None:
         further = range((gather.samples or len(gather.members)) - 1)
@@ -81,7 +82,21 @@ def _debated(
 ) -> tuple[ChatMessage, ...]:
     own = said_next(messages, "assistant", texts[member]) if texts[member] else messages
     others = (text for agent, text in texts.items() if agent != member and text)
-    return said_next(own, "user", ANSWER_AGAIN.format(answers=_listed(others)))
+    again = ANSWER_AGAIN.format(answers=_listed(others), question=question_of(messages))
+    return said_next(own, "user", again)
+
+
+def predicting(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+    """The conversation with its question put as one about the others."""
+    rest = messages[:-1] if messages[-1].role == "user" else messages
+    asked = PREDICT.format(question=question_of(messages))
+    return (*rest, ChatMessage(role="user", content=asked))
+
+
+def question_of(messages: Sequence[ChatMessage]) -> str:
+    """The last thing that the user said; empty if the user said nothing."""
+    said = [message.content for message in messages if message.role == "user"]
+    return said[-1] if said else ""
 
 
 def _listed(texts: Iterable[str]) -> str:

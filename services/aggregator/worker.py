@@ -18,6 +18,7 @@ from services.aggregator.gathering import Gathering
 from services.aggregator.scores import Scores
 from services.aggregator.strategies import Ballots
 from services.aggregator.strategies.best_single import best_agent
+from services.aggregator.tasks import question_of
 from services.aggregator.topics import TopicClassifier
 from services.chassis.delivery import Delivery
 from services.chassis.outcome import conclude
@@ -60,8 +61,7 @@ class GatherWorker:
         await self._conclude(gathering, gather, question, time.perf_counter_ns() - started_ns)
 
     def _question(self, gather: Gather) -> Question:
-        said = [message.content for message in gather.messages if message.role == "user"]
-        topic = gather.topic or self._topics.topic_of(said[-1] if said else "")
+        topic = gather.topic or self._topics.topic_of(question_of(gather.messages))
         return Question(gather.fingerprint, options_of(gather.answer_kind, gather.choices), topic)
 
     async def _has_result(self, request_id: str) -> bool:

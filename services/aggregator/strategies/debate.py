@@ -14,18 +14,18 @@ from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.tally import tally
 
 UNANIMOUS = "round one was unanimous: there was no second"
-NO_SECOND_ROUND = "no second answer came in time: decided from round one"
+NO_SECOND_ROUND = "no second answer came in time that could be read: decided from round one"
 
 
 def debate(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
-    """The majority of the last answer of each agent.
+    """The majority of the last answer of each agent that could be read.
 
-    Who gave no second answer is still of its first opinion. What was done without one stands in the note.
+    Who gave no such second answer is still of its first opinion; the note says who.
     """
     weights = {ballot.agent: 1.0 for ballot in ballots}
     if unanimous(ballots):
         return tally("debate", ballots, weights, context.seed, UNANIMOUS)
-    second = {ballot.agent: ballot for ballot in context.second_round or ()}
+    second = {ballot.agent: ballot for ballot in context.second_round or () if ballot.answer is not None}
     if not second:
         return tally("debate", ballots, weights, context.seed, NO_SECOND_ROUND)
     silent = [ballot.agent for ballot in ballots if ballot.agent not in second]

@@ -23,13 +23,14 @@ def test_who_gives_no_second_answer_is_still_of_its_first_opinion() -> None:
     assert decision.note == "no second answer of y, z: the first one counts"
 
 
-def test_a_second_answer_that_cannot_be_read_abstains() -> None:
-    decision = debate(FIRST, StrategyContext(seed="r", second_round=[Ballot("x", "hm", None)]))
-    assert decision.abstained == ("x",)
-    assert decision.tie is True
+def test_a_second_answer_that_cannot_be_read_does_not_take_back_the_first() -> None:
+    second = [Ballot("x", "hm", None), Ballot("y", "18 now", "18"), Ballot("z", "18", "18")]
+    decision = debate(FIRST, StrategyContext(seed="r", second_round=second))
+    assert (decision.answer, decision.share, decision.abstained) == ("18", 1.0, ())
+    assert decision.note == "no second answer of x: the first one counts"
 
 
-@pytest.mark.parametrize("second", [None, []])
+@pytest.mark.parametrize("second", [None, [], [Ballot("x", "hm", None)]])
 def test_without_a_second_round_the_first_decides_and_that_is_said(second: list[Ballot] | None) -> None:
     decision = debate(FIRST, StrategyContext(seed="r", second_round=second))
     assert (decision.answer, decision.note) == ("18", NO_SECOND_ROUND)

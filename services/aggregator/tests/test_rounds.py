@@ -78,6 +78,7 @@ async def test_a_debate_shows_each_agent_the_others_full_answers(connection: Cli
     assert question == asked["alpha"].asked[0].messages[0]
     assert (own.role, own.content) == ("assistant", texts["alpha"])
     assert texts["beta"] in others.content and texts["alpha"] not in others.content
+    assert others.content.endswith(question.content)
     assert [command.stream for command in asked["alpha"].asked] == [True, False]
 
 
@@ -157,7 +158,8 @@ async def test_agents_are_asked_what_the_others_will_say_beside_the_question(con
     assert (decided["majority"].answer, decided["isp_elicited"].answer) == ("B", "A")
     assert [len(member.asked) for member in asked.values()] == [2, 2, 2]
     (question,) = asked["beta"].asked_in(PREDICTION)[0].messages
-    assert question.content.startswith(asked["beta"].asked_in(QUESTION)[0].messages[0].content)
+    plain = asked["beta"].asked_in(QUESTION)[0].messages[0].content
+    assert question.content.endswith(plain) and question.content != plain
 
 
 async def test_the_best_agent_is_sampled_under_other_seeds(connection: Client) -> None:

@@ -65,6 +65,7 @@ def test_an_agent_that_said_nothing_is_asked_again_without_words_in_its_mouth() 
     given = {"alpha": answer("r", "alpha", "  "), "beta": answer("r", "beta", "42")}
     first, second = debate_tasks(gather("r", TWO, strategies=("debate",)), given)
     assert [message.role for message in first.messages] == ["user"]
+    assert first.messages[0].content.endswith("What is the tallest animal?")
     assert "42" in first.messages[0].content
     assert [message.role for message in second.messages] == ["user", "assistant", "user"]
     assert "Answer 1" not in second.messages[-1].content
