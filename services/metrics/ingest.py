@@ -49,6 +49,7 @@ class Ingest:
         self._position = Position()
         self._state = StreamState()
         self._look_at_s = 0.0
+        self._suspected = False
         self._reopened = False
         self._damage = ""
         self.storing = True
@@ -73,7 +74,7 @@ class Ingest:
     def suspect(self) -> None:
         """The connection was lost: the stream may be another one when it is back."""
         self._reader.forget()
-        self._look_at_s = 0.0
+        self._suspected = True
 
     def distrust(self, why: str) -> None:
         """The file has turned out to be damaged: it is set aside before the next batch."""
@@ -97,8 +98,9 @@ class Ingest:
         if self._damage:
             await self._replace_database()
         now_s = asyncio.get_running_loop().time()
-        if now_s >= self._look_at_s:
+        if self._suspected or now_s >= self._look_at_s:
             await self._look()
+            self._suspected = False
             self._look_at_s = now_s + LOOK_INTERVAL_S
         events = await self._reader.take(
             self._position.sequence + 1,
@@ -106,7 +108,10 @@ class Ingest:
             LOOK_INTERVAL_S,
             self._settings.batch_wait_s,
         )
-        if events:
+        if self._suspected:
+            # The connection was lost meanwhile: the same numbers may now be those of other events.
+            self._reader.forget()
+        elif events:
             await self._store(events)
         elif not self._reader.waiting:
             await self._catch_up()

@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.broker import Broker
-from infra.provision import provision
+from infra.provision import provision, provision_at
 from infra.testing import ServiceProcess, SpawnService, connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, QueryFailed
@@ -169,9 +169,8 @@ async def test_a_stream_that_lost_its_tail_and_gave_its_numbers_again_loses_no_r
 ) -> None:
     """A broker that crashed before it had written comes back with an older stream: the store is put back."""
     folder, kept = tmp_path / "own", tmp_path / "kept"
-    async with Broker(folder) as broker:
+    async with Broker(folder, prepare=lambda url: provision_at(url, ())) as broker:
         client = await connect(broker.url)
-        await provision(client, ())
         await fill(client, (task_completed(number) for number in range(100)))
         await broker.stop()
         await asyncio.to_thread(shutil.copytree, folder / "store", kept)
