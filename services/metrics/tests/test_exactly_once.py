@@ -20,8 +20,8 @@ from services.metrics.database import FILE_NAME
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
 
 # `just kill-metrics` kills it 20 times while it stores 100,000 events.
-KILLS = int(os.environ.get("CHOIR_TEST_METRICS_KILLS", "3"))
-EVENTS = int(os.environ.get("CHOIR_TEST_METRICS_EVENTS", "12000"))
+KILLS = int(os.environ.get("CHOIR_TEST_METRICS_KILLS", "2"))
+EVENTS = int(os.environ.get("CHOIR_TEST_METRICS_EVENTS", "8000"))
 SMALL_BATCH = 100
 """Batches this small make a kill between any two steps of one likely."""
 

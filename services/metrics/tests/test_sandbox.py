@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -178,8 +179,6 @@ async def test_what_is_no_request_is_answered_with_the_field(choir: Choir) -> No
 
 
 async def test_several_statements_are_answered_side_by_side(choir: Choir) -> None:
-    import asyncio
-
     slow = asyncio.gather(*(choir.sql(ENDLESS[1], timeout_s=1.0) for _ in range(3)), return_exceptions=True)
     await asyncio.sleep(0)
     assert await count_of(choir, "task_completed") == ROWS
