@@ -14,6 +14,7 @@ from services.cli.commands.demo import demo
 from services.cli.commands.eval import evaluate
 from services.cli.commands.export import export
 from services.cli.commands.host import down, up
+from services.cli.commands.init import init
 from services.cli.commands.matrix import matrix
 from services.cli.commands.overview import models, nodes, status
 from services.cli.commands.report import report
@@ -35,6 +36,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("chat", chat, ASKING),
     ("batch", batch, ASKING),
     ("demo", demo, RUNNING),
+    ("init", init, RUNNING),
     ("up", up, RUNNING),
     ("down", down, RUNNING),
     ("shard", shard, RUNNING),

@@ -7,11 +7,11 @@ from functools import reduce
 
 from schemas.errors import ContextExceeded, InvalidRequest
 from services.cli.batch.models import Models
-from services.cli.batch.passages import passages
 from services.cli.batch.prompts import Prompt
 from services.cli.batch.questions import Inquiry, Questions, Reading
 from services.cli.batch.records import TaskTimings
 from services.cli.batch.spread import together
+from services.summarizer.split import split
 
 JOIN = """\
 Below are answers to the instruction between the lines, each for another part of the document, in order.
@@ -74,7 +74,7 @@ class Reader:
                 "model with a longer context, a shorter prompt, or fewer --max-tokens",
                 field="prompt",
             )
-        parts = passages(content, limit)
+        parts = split(content, limit * len(content) // size(content))  # its limit is in characters
         nested = await together(self._map(inquiry, prompt, filename, part) for part in parts)
         return [reading for readings in nested for reading in readings]
 

@@ -7,13 +7,10 @@ from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from schemas.errors import InvalidRequest
 from services.cli.batch.documents import Document
 from services.cli.batch.map_reduce import joining
-from services.cli.batch.passages import passages
 from services.cli.batch.plan import Plan
 from services.cli.batch.progress import duration
 from services.cli.batch.prompts import PRESETS, Prompt, chosen_prompts
@@ -72,23 +69,6 @@ def test_a_prompt_that_cannot_be_asked_is_refused(
         chosen_prompts(presets, own)
     assert refused.value.field == field
     assert said in refused.value.message
-
-
-@given(st.text(max_size=300), st.integers(min_value=4, max_value=120))
-def test_passages_are_the_text_and_none_is_too_long(text: str, max_bytes: int) -> None:
-    found = passages(text, max_bytes)
-    assert "".join(found) == text
-    assert all(len(passage.encode()) <= max_bytes for passage in found)
-
-
-def test_passages_end_where_a_reader_would_pause() -> None:
-    text = "First paragraph, short.\n\nSecond one. It has two sentences.\n\nThird."
-    assert passages(text, 40) == [
-        "First paragraph, short.\n\n",
-        "Second one. It has two sentences.\n\n",
-        "Third.",
-    ]
-    assert passages("One sentence. Another one. Third.", 15) == ["One sentence. ", "Another one. ", "Third."]
 
 
 def test_answers_about_parts_are_joined_by_a_prompt_that_quotes_the_instruction() -> None:

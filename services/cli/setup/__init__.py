@@ -1,0 +1,1 @@
+"""What `choir init` is made of: looking for servers of models, and a choir.toml that uses them."""

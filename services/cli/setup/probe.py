@@ -1,0 +1,66 @@
+"""Which servers of models a host runs: each kind is looked for on its usual port, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from schemas.workers import DEFAULT_PORTS, WorkerType
+
+LOOKED_FOR: tuple[WorkerType, ...] = ("ollama", "lm_studio", "exo", "llama_server")
+LIMIT_S = 2.0
+NOT_FOR_TEXT = ("embed", "rerank", "whisper")
+"""Parts of the names of models that generate no text; servers list them among the others."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was seen at one address: the models that are there, or the reason why it cannot be used."""
+
+    kind: WorkerType
+    url: str
+    models: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+async def look_around(hosts: Sequence[str], ports: dict[WorkerType, int] | None = None) -> list[Found]:
+    """All servers that answer on these hosts; where nothing listens there is nothing to say."""
+    ports = ports or {kind: DEFAULT_PORTS[kind] for kind in LOOKED_FOR}
+    async with httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client:
+        looks = (probe(client, kind, host, port) for host in hosts for kind, port in ports.items())
+        return [found for found in await asyncio.gather(*looks) if found is not None]
+
+
+async def probe(client: httpx.AsyncClient, kind: WorkerType, host: str, port: int) -> Found | None:
+    """What one address has; None if nothing listens there."""
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    try:
+        reply = await client.get(url + ("/api/tags" if kind == "ollama" else "/v1/models"))
+        models = names_in(kind, reply.raise_for_status().json())
+    except httpx.ConnectError:
+        return None
+    except httpx.TimeoutException:
+        return Found(kind, url, problem=f"it did not answer within {LIMIT_S:g} s")
+    except httpx.HTTPStatusError as error:
+        return Found(kind, url, problem=f"it answered with status {error.response.status_code}")
+    except (httpx.HTTPError, ValueError):
+        return Found(kind, url, problem="what it answered is not a list of models")
+    return Found(kind, url, models, None if models else "it has no model for text: load one there first")
+
+
+def names_in(kind: WorkerType, document: Any) -> tuple[str, ...]:
+    """The models in a server's list; ValueError for a document that is none."""
+    entries = document.get("models" if kind == "ollama" else "data") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("there is no list of models in it")
+    names: Iterable[Any] = (
+        entry.get("name" if kind == "ollama" else "id") for entry in entries if isinstance(entry, dict)
+    )
+    texts = (name for name in names if isinstance(name, str) and name and not any(c.isspace() for c in name))
+    return tuple(
+        dict.fromkeys(name for name in texts if not any(part in name.lower() for part in NOT_FOR_TEXT))
+    )
