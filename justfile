@@ -54,6 +54,11 @@ loadtest *OPTIONS:
 loadtest-compare A B *OPTIONS:
     uv run python -m loadtest compare {{ A }} {{ B }} {{ OPTIONS }}
 
+# Choir beside LiteLLM, Ray Serve and llama_cpp.server, each installed into an environment of its own
+[group('measure')]
+bench-peers *OPTIONS:
+    uv run python -m loadtest.peers {{ OPTIONS }}
+
 # kill the metrics service 20 times while it stores 100,000 events: every event is one row
 [group('measure')]
 kill-metrics:

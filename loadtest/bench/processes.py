@@ -58,6 +58,11 @@ class BenchMesh:
         own = {"CHOIR_AGENT": json.dumps(agent), "CHOIR_INSTANCE": f"agent-{model}"}
         self.spawn("services.agent", env={**(env or {}), **own})
 
+    def spawn_llama_agent(self, model: Mapping[str, Any], threads: int) -> None:
+        """An agent of one model file."""
+        agent = {"name": str(model["name"]), "models": [model], "threads": threads}
+        self.spawn("services.agent", env={"CHOIR_AGENT": json.dumps(agent)})
+
     async def wait_ready(self, models: Sequence[str]) -> None:
         """Returns when a router answers and all models can be asked."""
         async with asyncio.timeout(READY_DEADLINE_S):

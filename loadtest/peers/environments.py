@@ -1,0 +1,59 @@
+"""Environments of peers: a Python of its own for each, since their requirements exclude one another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+INSTALL_DEADLINE_S = 900.0
+MADE = "made"
+
+
+class CannotStart(Exception):
+    """Raised when a peer cannot be installed or started; says why, in one line."""
+
+
+def environment(name: str, requirements: Sequence[str]) -> Path:
+    """The folder of an environment with these requirements, made if it is not there.
+
+    CannotStart if uv or a package is not to be had.
+    """
+    digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "choir" / "peers" / f"{name}-{digest}"
+    if not (folder / MADE).exists():
+        uv = shutil.which("uv")
+        if uv is None:
+            raise CannotStart("uv is not on the path: it installs the peers")
+        _run([uv, "venv", "--quiet", "--clear", str(folder)])
+        _run([uv, "pip", "install", "--quiet", "--python", str(folder), *requirements])
+        (folder / MADE).touch()
+    return folder
+
+
+def version_in(folder: Path, package: str) -> str:
+    """The version of a package in an environment."""
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return _run([str(folder / "bin" / "python"), "-c", code]).strip()
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_DEADLINE_S,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines()
+        raise CannotStart(said[-1] if said else f"{command[0]} ended with {error.returncode}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CannotStart(f"its installation took longer than {INSTALL_DEADLINE_S:g} s") from error
+    return done.stdout
