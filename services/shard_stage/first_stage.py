@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 
 from schemas.activations import MAX_FRAME_BYTES, Flags, Frame
 from schemas.errors import GenerationFailed
@@ -23,6 +22,9 @@ from services.shard_stage.partition import Costs, chunk_tokens
 from services.shard_stage.tally import Tally
 
 MOST_RESUMPTIONS = 4
+FAIR_CHANCE_S = 1.0
+"""An epoch that was over sooner says nothing of the sequences in it: several stages that have lost their
+connection begin one each."""
 KEPT_ARRIVALS = 128
 JOURNAL = 0
 """What is published to stage 0 is, besides, what a new stage 0 reads: starts, tokens, ends."""
@@ -32,7 +34,15 @@ class FirstStage:
     """Stage 0 of a pipeline; where that is all of it, the last stage too. Closed until all stages of an epoch
     are ready. What does not fit is dropped and counted in `drops`."""
 
-    def __init__(self, kernel: Kernel, model: Model, pace: Pace, tally: Tally, hop_ms: float) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        model: Model,
+        pace: Pace,
+        tally: Tally,
+        hop_ms: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kernel = kernel
         self._model = model
         self._pace = pace
@@ -42,6 +52,8 @@ class FirstStage:
         self._seated: dict[int, Flow] = {}
         self._out: deque[Outgoing] = deque()
         self._open = False
+        self._clock = clock
+        self._opened_s = -FAIR_CHANCE_S
         self._arrivals_s: deque[float] = deque(maxlen=KEPT_ARRIVALS)
         self.drops: Counter[str] = Counter()
         self.lost = False
@@ -72,6 +84,11 @@ class FirstStage:
     def waits_for_tokens(self) -> bool:
         """Whether some sequence has nothing more to send and waits for its next token."""
         return any(not flow.due for flow in self.live)
+
+    @property
+    def rows_on_their_way(self) -> int:
+        """How many tokens of prompts the pipeline was given, without a token to show for them yet."""
+        return sum(flow.fed - flow.resumed_at for flow in self.live if not flow.has_spoken)
 
     @property
     def has_work(self) -> bool:
@@ -118,6 +135,8 @@ class FirstStage:
     def open(self, cells_of_stages: Sequence[Mapping[int, int]]) -> None:
         """All stages of this epoch are ready, with so many tokens of each sequence."""
         self._open = True
+        now_s = self._clock()
+        had_a_chance, self._opened_s = now_s - self._opened_s >= FAIR_CHANCE_S, now_s
         windowed = ARCHITECTURES[self._kernel.plan.architecture].window_period > 1
         for flow in list(self._seated.values()):
             held = [flow.fed, *(cells.get(flow.id, 0) for cells in cells_of_stages)]
@@ -125,6 +144,8 @@ class FirstStage:
             if not self._kernel.context.forget(flow.slot, keep=position):
                 position = 0
                 self._kernel.context.forget(flow.slot)
+            if had_a_chance:
+                flow.note_resumption()
             flow.resume_at(position, self._chunk(flow, len(flow.tokens) - position))
             if flow.resumed > MOST_RESUMPTIONS:
                 reason = f"the pipeline was lost {flow.resumed} times at the same token of this text"
@@ -151,7 +172,7 @@ class FirstStage:
 
     def _take_token(self, token: Token) -> None:
         flow = self._seated.get(token.sequence)
-        self._arrivals_s.append(time.monotonic())
+        self._arrivals_s.append(self._clock())
         if flow is None:
             self.drops["sequence"] += 1
         elif token.outcome is Outcome.FAILED:
@@ -204,8 +225,8 @@ class FirstStage:
         speaking = [flow for flow in self._seated.values() if flow.speaks]
         active = sum(flow.fed >= flow.prompt_tokens for flow in self._seated.values())
         group = group_size(self._pace, max(active, len(speaking), 1), len(self._kernel.plan.stages))
-        flows = list(islice(speaking, group))
-        pieces = [self._piece(flow, 1) for flow in flows]
+        flows = _neighbours(speaking, group)
+        pieces, spoken = [self._piece(flow, 1) for flow in flows], tuple(flows)
         room = PROMPT_TOKENS_BESIDE_SPEAKERS if speaking else BATCH_TOKENS
         room = min(room, BATCH_TOKENS - len(pieces))
         for flow in self._seated.values():
@@ -213,9 +234,9 @@ class FirstStage:
                 pieces.append(self._piece(flow, min(room, flow.due, flow.send_at - flow.fed)))
                 flows.append(flow)
                 room -= len(pieces[-1].inputs)
-        for flow in speaking[:group]:  # those that have spoken go to the end, so that all have their turn
+        for flow in spoken:  # those that have spoken go to the end, so that all have their turn
             self._seated[flow.id] = self._seated.pop(flow.id)
-        return pieces, flows, min(group, len(speaking))
+        return pieces, flows, len(spoken)
 
     def _piece(self, flow: Flow, count: int) -> Piece:
         inputs = flow.next_tokens(count)
@@ -299,3 +320,21 @@ class FirstStage:
         )
         partition = flow.command.partition or plan.partition
         return chunk_tokens(partition, tokens, len(plan.stages), costs)
+
+
+def _neighbours(speaking: Sequence[Flow], most: int) -> list[Flow]:
+    """The sequence that has waited longest, and up to `most` - 1 more in the slots beside it: llama.cpp reads
+    the weights once for each run of neighbouring slots."""
+    if not speaking:
+        return []
+    by_slot = {flow.slot: flow for flow in speaking}
+    run = [speaking[0]]
+    low = high = speaking[0].slot
+    while len(run) < most and (high + 1 in by_slot or low - 1 in by_slot):
+        if high + 1 in by_slot:
+            high += 1
+            run.append(by_slot[high])
+        else:
+            low -= 1
+            run.append(by_slot[low])
+    return run

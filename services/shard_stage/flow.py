@@ -82,9 +82,17 @@ class Flow:
         """The next `count` tokens that are due."""
         return np.array(self.tokens[self.fed : self.fed + count], dtype=np.int32)
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether a token has come in this epoch."""
+        return len(self.tokens) != self.tokens_at_resume
+
+    def note_resumption(self) -> None:
+        """Another epoch has come: counts those in a row that brought no token."""
+        self.resumed = 0 if self.has_spoken else self.resumed + 1
+
     def resume_at(self, position: int, chunk: int) -> None:
         """In a new epoch the tokens from `position` on are fed again, `chunk` at a time."""
-        self.resumed = self.resumed + 1 if self.tokens_at_resume == len(self.tokens) else 0
         self.tokens_at_resume = len(self.tokens)
         self.fed = self.resumed_at = position
         self.chunk, self.started = chunk, False

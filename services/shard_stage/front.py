@@ -81,12 +81,13 @@ class Front:
         flow = entry.flow
         if flow.prompt_tokens != left.start.prompt_tokens:
             return None
-        flow.resumed = left.start.resumed
+        flow.resumed = 0 if left.spoke else left.start.resumed
         flow.text.admit(0)
         self._adopted[command.task_id] = entry
         for token in left.generated:
             if flow.say(self._model, token, self._context_tokens) == "finished":
                 return None
+        flow.tokens_at_resume = len(flow.tokens)
         return flow
 
     def displace(self) -> None:

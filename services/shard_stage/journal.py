@@ -13,11 +13,18 @@ from schemas.stages import SequenceStart
 
 @dataclass
 class Left:
-    """A sequence that has begun and not ended, with its tokens by position."""
+    """A sequence that has begun and not ended, with its tokens by position. `spoke`: one has come since the
+    last start."""
 
     id: int
     start: SequenceStart
+    spoke: bool = False
     tokens: dict[int, Token] = field(default_factory=dict)
+
+    def note(self, token: Token) -> None:
+        """Takes a token; one that is known already is none."""
+        self.spoke = self.spoke or token.position not in self.tokens
+        self.tokens.setdefault(token.position, token)
 
     @property
     def generated(self) -> list[Token]:
@@ -41,7 +48,7 @@ class Journal:
             case Start() if item.pipeline == self._pipeline:
                 self._begin(item)
             case Token() if item.outcome is Outcome.TOKEN and item.sequence in self._left:
-                self._left[item.sequence].tokens.setdefault(item.position, item)
+                self._left[item.sequence].note(item)
             case Frame() if item.count == 0:
                 self._left.pop(item.sequence, None)
 
@@ -51,7 +58,8 @@ class Journal:
         except ValidationError:
             return
         if body.command is not None:
-            self._left.setdefault(start.sequence, Left(start.sequence, body)).start = body
+            left = self._left.setdefault(start.sequence, Left(start.sequence, body))
+            left.start, left.spoke = body, False
 
     @property
     def left(self) -> tuple[Left, ...]:

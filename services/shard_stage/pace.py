@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+FORGETTING = 1.02
+"""What else runs on a host only makes steps longer: the shortest time counts, and is forgotten slowly."""
 SMOOTHING = 0.2
 GROWTH = 0.8
 """Beyond what was measured a step is taken to grow a little slower than the number of its sequences."""
@@ -23,7 +25,7 @@ class Pace:
     def note(self, sequences: int, ms: float) -> None:
         """A step with a token of each of so many sequences took so long."""
         known = self._step_ms.get(sequences)
-        self._step_ms[sequences] = ms if known is None else known + SMOOTHING * (ms - known)
+        self._step_ms[sequences] = ms if known is None else min(ms, known * FORGETTING)
 
     def note_prompt(self, tokens: int, ms: float) -> None:
         """A step with so many tokens of a prompt took so long."""

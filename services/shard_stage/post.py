@@ -13,7 +13,6 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import nats.errors
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable, ModelUnusable
+from schemas.errors import BrokerUnavailable
 from schemas.events import StageStepped
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan, StageHeld
@@ -32,6 +31,7 @@ from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
 from services.engine.model import Model, Weights
 from services.engine.stage_context import StageContext
+from services.shard_stage.assignment import Assignment, Inheritance
 from services.shard_stage.first_stage import FirstStage
 from services.shard_stage.front import Front
 from services.shard_stage.inference import InferenceThread
@@ -47,44 +47,15 @@ from services.shard_stage.replay import Replay
 from services.shard_stage.slices import SliceCache
 from services.shard_stage.tally import Steps, Tally
 
-LOG_MARGIN_S = 3.0
-"""Clocks differ: the log is read from so long before the oldest live sequence began."""
 STALL_S = 5.0
 """A pipeline that has work and gives no token for so long, and longer than many steps, has lost something."""
 STALL_STEPS = 40
+STALL_PROMPTS = 4
+"""Other stages may be so many times slower than this one."""
 EVENT_INTERVAL_S = 1.0
 KEPT_STEP_TIMES = 32
 
 log = get_logger("shard_stage.post")
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Stage `stage` of a plan."""
-
-    plan: PipelinePlan
-    stage: int
-
-    @property
-    def layers(self) -> range:
-        """The layers of the stage."""
-        spec = self.plan.stages[self.stage]
-        return range(spec.first_layer, spec.end_layer)
-
-    def same_place(self, other: Assignment) -> bool:
-        """Whether what was loaded for the one serves the other."""
-        fixed = ("model", "number", "sha256", "slots", "context_tokens", "dtype")
-        same = all(getattr(self.plan, name) == getattr(other.plan, name) for name in fixed)
-        last = len(self.plan.stages) == len(other.plan.stages)
-        return same and last and self.stage == other.stage and self.layers == other.layers
-
-
-@dataclass(frozen=True)
-class Inheritance:
-    """What is known of a pipeline's live sequences by whoever takes a place in it."""
-
-    live: frozenset[int] | None = None
-    since_s: float | None = None
 
 
 class Post:
@@ -205,7 +176,7 @@ class Post:
             batch_tokens=BATCH_TOKENS,
             threads=self._threads,
         )
-        _check_origin(context, self.assignment)
+        self.assignment.check(context)
         kernel = Kernel(context, plan, stage)
         if stage:
             self._stage = LaterStage(kernel, self._pace, self._tally)
@@ -229,7 +200,7 @@ class Post:
         replay = Replay(self._kernel, stage.seats, inheritance.live)
         client = await self._thread.connect()
         subject = subjects.stage(self.plan.number, self.assignment.stage)
-        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, _from(inheritance)):
+        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, inheritance.log_from_s):
             for item in unpack(message):
                 replay.take(item)
         replay.finish()
@@ -240,7 +211,7 @@ class Post:
         journal = Journal(self.plan.number)
         subject = subjects.stage(self.plan.number, 0)
         client = self._mesh.client
-        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, _from(inheritance)):
+        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, inheritance.log_from_s):
             for item in unpack(message):
                 journal.take(item)
         flows = self._reception.adopt(journal.left[-self.plan.slots :])
@@ -332,7 +303,9 @@ class Post:
 
     def _stalls(self, stage: FirstStage) -> bool:
         waited_s = time.monotonic() - max(stage.last_token_s, self._last_token_s)
-        patience_s = max(STALL_S, STALL_STEPS * self._pace.step_ms(self.plan.slots) / 1000)
+        prompts_ms = len(self.plan.stages) * stage.rows_on_their_way * self._pace.prompt_token_ms
+        steps_ms = STALL_STEPS * self._pace.step_ms(self.plan.slots)
+        patience_s = max(STALL_S, (steps_ms + STALL_PROMPTS * prompts_ms) / 1000)
         return stage.waits_for_tokens and waited_s > patience_s
 
     def _tell(self, steps: Steps) -> None:
@@ -408,18 +381,3 @@ class Post:
         """The service's connection is back."""
         if self._reception is not None:
             await self._reception.resume()
-
-
-def _from(inheritance: Inheritance) -> float | None:
-    return None if inheritance.since_s is None else inheritance.since_s - LOG_MARGIN_S
-
-
-def _check_origin(context: StageContext, assignment: Assignment) -> None:
-    """A slice on the disk that is none of this plan's model is refused."""
-    origin, plan = context.origin, assignment.plan
-    if (origin.source_sha256, origin.first_layer, origin.end_layer) != (
-        plan.sha256,
-        assignment.layers.start,
-        assignment.layers.stop,
-    ):
-        raise ModelUnusable(f"{context.weights.path} is not the slice of {plan.model} that the plan asks for")

@@ -24,11 +24,12 @@ from services.chassis.lease import Load
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
 from services.engine.engine import usable_cores
+from services.shard_stage.assignment import Assignment, Inheritance
 from services.shard_stage.hop import measured_hop_ms
 from services.shard_stage.inference import failure_of
 from services.shard_stage.offer import Source, open_source
 from services.shard_stage.plan_book import PlanBook
-from services.shard_stage.post import Assignment, Inheritance, Post
+from services.shard_stage.post import Post
 from services.shard_stage.pulse import BEAT_INTERVAL_S, Pulse
 from services.shard_stage.settings import StageModelSection, StageSettings
 from services.shard_stage.slices import SliceCache

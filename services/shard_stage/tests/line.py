@@ -28,6 +28,7 @@ from services.shard_stage.tally import Tally
 
 SLOTS, CONTEXT_TOKENS = 8, 256
 HOP_MS = 0.2
+EPOCH_S = 2.0
 
 
 def plan_of(model: Path, stages: int, **options: object) -> PipelinePlan:
@@ -72,6 +73,7 @@ class Line:
         self.sent: list[list[bytes]] = [[] for _ in range(stages)]
         self.wires: list[deque[bytes]] = [deque() for _ in range(stages)]
         self.later: dict[int, LaterStage] = {}
+        self.now_s = 0.0
         self._kernels: dict[int, Kernel] = {}
         self._number = 0
         for stage in reversed(range(stages)):
@@ -99,7 +101,7 @@ class Line:
         else:
             assert isinstance(weights, Model)
             self.model = weights
-            self.first = FirstStage(kernel, weights, Pace(), Tally(), HOP_MS)
+            self.first = FirstStage(kernel, weights, Pace(), Tally(), HOP_MS, lambda: self.now_s)
 
     def replay(self, stage: int) -> None:
         """Has a renewed stage read all that was ever sent to it."""
@@ -111,7 +113,8 @@ class Line:
         replay.finish()
 
     def next_epoch(self) -> None:
-        """Everybody learns of a plan with the next epoch; what was on its way arrives late."""
+        """Everybody learns of a plan with the next epoch, after a while; what was on its way arrives late."""
+        self.now_s += EPOCH_S
         self.plan = self.plan.model_copy(update={"epoch": self.plan.epoch + 1})
         self.first.begin_epoch(self.plan)
         for stage in self.later.values():

@@ -38,6 +38,13 @@ def test_a_token_that_was_sampled_again_in_a_later_epoch_counts_once() -> None:
     assert len(left.generated) == 1
 
 
+def test_it_is_known_whether_a_sequence_has_spoken_since_its_last_start() -> None:
+    again = replace(START, epoch=2)
+    assert journal(START, FIRST).left[0].spoke
+    assert not journal(START, FIRST, again, replace(FIRST, epoch=2)).left[0].spoke
+    assert journal(START, FIRST, again, replace(FIRST, position=22)).left[0].spoke
+
+
 def test_what_has_ended_is_not_left() -> None:
     end = Frame(1, PIPELINE, 0, 5, 22, 0, 32, Dtype.F32, b"", Flags.ENDS_SEQUENCE)
     assert journal(START, FIRST, end).left == ()

@@ -17,7 +17,7 @@ from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
 from services.engine import ChatMessage, Engine, Finished
 from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
-from services.shard_stage.tests.line import CONTEXT_TOKENS, SLOTS, Line, text_of
+from services.shard_stage.tests.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
 
 QUESTIONS = [f"What is the capital of {place}?" for place in ("France", "Japan", "Peru", "Kenya")] + [
     "What is 17 plus 25?",
@@ -199,6 +199,22 @@ def test_a_text_that_is_lost_at_the_same_token_again_and_again_ends_in_an_error(
         pipeline.pump()
         assert flow.finished is not None
         assert isinstance(flow.finished.error, GenerationFailed)
+
+
+def test_epochs_that_follow_one_another_at_once_are_held_against_no_text(
+    bench_model: Path, tmp_path: Path
+) -> None:
+    """As when a broker comes back, and each of many stages begins an epoch."""
+    (expected,) = engine_says(bench_model, QUESTIONS[:1], GREEDY)
+    with line(bench_model, tmp_path, 2) as pipeline:
+        flow = pipeline.submit(QUESTIONS[0], GREEDY)
+        pipeline.pump(6)
+        for _ in range(9):
+            pipeline.next_epoch()
+            pipeline.now_s -= EPOCH_S
+            pipeline.open()
+        pipeline.pump()
+        assert text_of(flow) == expected.text
 
 
 def test_late_frames_of_an_old_epoch_are_counted_and_do_no_harm(bench_model: Path, tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ def test_micro_batches_that_wait_are_merged_where_that_is_faster() -> None:
 
 def test_a_change_of_speed_is_learnt_in_time() -> None:
     pace = measured(of_1=10.0)
-    for _ in range(30):
+    for _ in range(40):
         pace.note(1, 20.0)
-    assert 19.0 < pace.step_ms(1) <= 20.0
+    assert pace.step_ms(1) == 20.0
+
+
+def test_a_step_that_was_held_up_does_not_count_against_its_size() -> None:
+    pace = measured(of_1=10.0, of_4=32.0)
+    pace.note(4, 300.0)
+    assert pace.best(4) == 4
