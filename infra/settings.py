@@ -28,9 +28,9 @@ from services.chassis.settings import (
     config_path,
     load_settings,
 )
+from services.metrics.settings import MetricsSection
 from services.router.settings import RouterSection
 from services.shard_stage.settings import StageModelSection, StageSection
-from services.metrics.settings import MetricsSection
 from services.summarizer.settings import SummarizerSection
 
 DEMO_CONFIG = Path(__file__).with_name("choir.toml")
