@@ -302,7 +302,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance"),
     Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages"),
     Endpoint(s.SQL, "metrics", "Sql", "Rows", "ask the event database: read-only SQL"),
-    Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list, add, cordon, remove external workers"),
+    Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list or change external workers"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
     Endpoint(s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of the agents"),
 )  # fmt: skip

@@ -23,6 +23,7 @@ ErrorCode = Literal[
     "generation_failed",
     "worker_failed",
     "no_answers",
+    "document_unreadable",
     "poison_message",
     "mesh_unreachable",
     "broker_unavailable",
@@ -173,6 +174,12 @@ class NoAnswers(ChoirError):
     code = "no_answers"
 
 
+class DocumentUnreadable(ChoirError):
+    """Raised when a file of a batch has no text that can be read."""
+
+    code = "document_unreadable"
+
+
 class PoisonMessage(ChoirError):
     """Raised when a message cannot be worked on, however often it is tried."""
 
@@ -234,6 +241,7 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         GenerationFailed,
         WorkerFailed,
         NoAnswers,
+        DocumentUnreadable,
         PoisonMessage,
         MeshUnreachable,
         BrokerUnavailable,

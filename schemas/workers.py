@@ -47,11 +47,11 @@ CircuitState = Literal["closed", "open", "half_open"]
 class Worker(Message):
     """One model on one HTTP server, as a user registered it.
 
-    `model` is what the server calls it, `served_as` its name in the mesh (the same if left out). `slots` is how
-    many requests it takes at once; `weight` (1 to 10) how often it is next when several are free. `only_on`
-    names the one host whose agents may use it: an address such as 127.0.0.1 means something else everywhere
-    else. `key_variable` is the environment variable of that agent which holds an API key; keys themselves are
-    not stored. A `cordoned` worker finishes what it has and gets nothing new.
+    `model` is what the server calls it, `served_as` its name in the mesh (the same if left out). `slots` is
+    how many requests it takes at once; `weight` (1 to 10) how often it is next when several are free.
+    `only_on` names the one host whose agents may use it: an address such as 127.0.0.1 means something else
+    everywhere else. `key_variable` is the environment variable of that agent which holds an API key; keys
+    themselves are not stored. A `cordoned` worker finishes what it has and gets nothing new.
     """
 
     id: WorkerId
@@ -98,8 +98,8 @@ class WorkerState(Part):
 class ManageWorkers(Message):
     """A client lists the external workers, or changes one of them.
 
-    `add` takes a whole `worker`, whose id must be new unless `replace` is set; `cordon`, `uncordon` and `remove`
-    take the `id` of one that is there.
+    `add` takes a whole `worker`, whose id must be new unless `replace` is set; `cordon`, `uncordon` and
+    `remove` take the `id` of one that is there.
     """
 
     action: Literal["list", "add", "cordon", "uncordon", "remove"] = "list"

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar, Unpack
 
@@ -21,8 +22,8 @@ from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
 from schemas.nodes import NodeLease
-from schemas.queries import Rows, Scalar, Sql
 from schemas.pipelines import PipelineSummary, Shard, ShardReply
+from schemas.queries import Rows, Scalar, Sql
 from schemas.replies import (
     Accepted,
     Cancelled,
@@ -37,18 +38,29 @@ from schemas.replies import (
 )
 from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
 from services.cli.asking import AskOptions, build, build_ask
+from services.cli.batch.spread import spread
 from services.cli.link import HOW_TO_START, open_link
 from services.cli.mailbox import Mailbox, Unanswered, read
 from services.cli.mesh_url import find_mesh
 from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
 
-SQL_GRACE_S = 3.0
 CALL_PATIENCE_S = 4.0
 PLANNING_S = 20.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
+SQL_GRACE_S = 3.0
 TRANSIENT = (Unanswered, BrokerUnavailable)
 
 ReplyT = TypeVar("ReplyT", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """What came of one prompt of a batch: its result, or the error instead; `number` counts from 0."""
+
+    number: int
+    prompt: str
+    result: Result | None = None
+    error: ChoirError | None = None
 
 
 class Choir:
@@ -101,6 +113,38 @@ class Choir:
         """The replies to a request that is complete: chunks if it streams, then the result."""
         self._check_open()
         return Pursuit(self._mailbox, ask).replies()
+
+    async def batch(
+        self,
+        prompts: Iterable[str],
+        *,
+        max_concurrent: int | None = None,
+        key: str | None = None,
+        **options: Unpack[AskOptions],
+    ) -> AsyncGenerator[Batched, None]:
+        """What came of each prompt, as it is done; an error of one does not end the others.
+
+        At most `max_concurrent` are on their way, by default what keeps all slots busy; prompts are taken
+        from an iterator as they are needed. With a `key` the request ids are `<key>-<number>`: a batch that
+        is run again under its key within a day asks nothing twice. Raises MeshUnreachable.
+        """
+        room = max_concurrent or 2 * sum(model.slots for model in await self.models())
+
+        async def one(numbered: tuple[int, str]) -> Batched:
+            number, prompt = numbered
+            own: AskOptions = {"priority": "batch", **options}
+            if key is not None:
+                own["request_id"] = f"{key}-{number}"
+            try:
+                return Batched(number, prompt, result=await self.ask(prompt, **own))
+            except MeshUnreachable:
+                raise
+            except ChoirError as error:
+                return Batched(number, prompt, error=error)
+
+        async with aclosing(spread(enumerate(prompts), one, lambda: room)) as done:
+            async for batched in done:
+                yield batched
 
     async def submit(self, prompt: str | None = None, **options: Unpack[AskOptions]) -> str:
         """Has the request stored and returns its id; `fetch` gives the result later."""

@@ -34,7 +34,10 @@ models = [
 [[agents]]
 name = "sleeper"
 backend = "instant"
-models = [{ name = "choir-slow", reply = "at last", delay_ms = 60000 }]
+models = [
+  { name = "choir-slow", reply = "at last", delay_ms = 60000 },
+  { name = "choir-short", reply = "one two three", context_tokens = 140 },
+]
 """
 QUARTET = ("choir-one", "choir-two", "choir-three", "choir-four")
 

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from schemas import subjects
-from schemas.commands import Gather, Generate
+from schemas.commands import Gather, Generate, Summarize
 from schemas.errors import ErrorBody
 from schemas.nodes import ServedModel
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
@@ -54,10 +54,10 @@ class Front:
         """How many commands have ever been stored."""
         return await self.mesh.storage.last_sequence(subjects.COMMANDS_STREAM)
 
-    async def command(self, request_id: str) -> Generate | Gather:
+    async def command(self, request_id: str) -> Generate | Gather | Summarize:
         """The command of a request, once it is in the queue."""
 
-        async def find() -> Generate | Gather | None:
+        async def find() -> Generate | Gather | Summarize | None:
             return await queued_command(self.mesh.storage, request_id)
 
         return await eventually(find)
