@@ -57,7 +57,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ("[broker]\nprot = 1\n", "broker.prot: Extra inputs"),
         ("[broker]\nport = -1\n", "broker.port: Input should be greater"),
         ("[router]\nreplicas = 'many'\n", "router.replicas"),
-        ("[[agents]]\nname = 'a'\nmodels = []\n", "agents.0.models"),
+        ("[[agents]]\nname = 'a'\nmodels = [{ slots = 1 }]\n", "agents.0.models.0.name"),
         ("[[agents]]\nname = 'a'\nmodels = [{ name = 'm' }]\n", "model m of agent a needs a path"),
         (INSTANT + INSTANT, "two agents are called one"),
         ("[broker\n", "choir.toml: Expected"),
@@ -122,7 +122,7 @@ def test_the_demo_is_four_models_of_which_every_file_is_there() -> None:
 def test_every_preset_of_the_demo_file_is_valid(tmp_path: Path) -> None:
     presets = DEMO_CONFIG.read_text().split("# --- presets")[1]
     settings = load(tmp_path, uncommented(presets))
-    assert [agent.name for agent in settings.agents] == ["llama-3b", "pair", "instant"]
+    assert [agent.name for agent in settings.agents] == ["llama-3b", "pair", "instant", "mac-07"]
 
 
 def uncommented(presets: str) -> str:

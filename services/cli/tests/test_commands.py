@@ -138,15 +138,15 @@ def test_nodes_models_and_status_for_people(cli: Cli) -> None:
         "model", "agents", "slots", "busy", "context", "parameters", "tokens/s"
     ]  # fmt: skip
     assert all(model in models for model in QUARTET)
-    assert "2 agent, 1 aggregator, 1 router, 1 summarizer" in cli("status").out
+    assert "2 agent, 1 aggregator, 1 metrics, 1 router, 1 summarizer" in cli("status").out
 
 
 def test_nodes_models_and_status_for_programs(cli: Cli) -> None:
     nodes = json.loads(cli("nodes", "--json").out)["nodes"]
-    assert {node["service"] for node in nodes} == {"router", "aggregator", "summarizer", "agent"}
+    assert {node["service"] for node in nodes} == {"router", "aggregator", "summarizer", "metrics", "agent"}
     models = json.loads(cli("models", "--json").out)["models"]
-    assert {model["name"] for model in models} == {*QUARTET, "choir-slow"}
-    assert json.loads(cli("status", "--json").out)["slots"] == 20
+    assert {model["name"] for model in models} == {*QUARTET, "choir-slow", "choir-short"}
+    assert json.loads(cli("status", "--json").out)["slots"] == 24
 
 
 def test_help_and_version(offline_cli: Cli) -> None:
