@@ -135,10 +135,13 @@ class WorkLoop(Generic[CommandT]):
     async def stop(self) -> None:
         """Takes nothing more, waits for what is in work, and gives back what does not end in time."""
         self._open = False
+        if self._behind is not None:
+            self._behind.cancel()
         for demand in self._demands:
             demand.withdraw()
         for demand in self._demands:
             await demand.drained()
+        await asyncio.gather(*self._steps)
         while self._held:
             await self._held.popleft().nak()
         try:

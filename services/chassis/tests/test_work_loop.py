@@ -198,8 +198,10 @@ async def test_a_command_whose_taker_died_is_given_to_another(mesh_url: str, con
 
 async def end(loop: WorkLoop[Generate]) -> None:
     """What is left of a loop whose connection is gone."""
-    tasks = [*loop._active, *([loop._keeper] if loop._keeper else [])]
     loop._open = False
+    if loop._behind is not None:
+        loop._behind.cancel()
+    tasks = [*loop._active, *loop._steps, *([loop._keeper] if loop._keeper else [])]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
