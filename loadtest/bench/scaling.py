@@ -32,7 +32,7 @@ WORKERS_PER_PROCESS = 12
 QUEUED_PER_SLOT = 2
 """How many clients ask for each slot: one is served, one waits."""
 WARM_UP_S, MEASURE_S = 2.0, 8.0
-BATCH_WORKERS, BATCH_TASKS = 5, 500
+BATCH_WORKERS, BATCH_TASKS, BATCHES = 5, 500, 5
 LONG_BATCH_TASKS = 5_000
 IDLE_ASKS, BESIDE_ASKS = 40, 60
 READY_DEADLINE_S, TIMEOUT_S = 60.0, 600.0
@@ -73,36 +73,40 @@ async def start(mesh: BenchMesh, workers: int) -> None:
 
 
 async def throughput(connection: Client, workers: int) -> float:
-    """Answers per second while there is always more to do."""
-    answered = 0
+    """Answers per second while there is always more to do: the slope of their number over time, since slots
+    that began together end together, and a count would depend on where the window cuts these bursts."""
+    answered_s: list[float] = []
     ended = False
 
     async def client() -> None:
-        nonlocal answered
         while not ended:
             await ask(connection, "batch")
-            answered += 1
+            answered_s.append(time.perf_counter())
 
     clients = [asyncio.create_task(client()) for _ in range(workers * SLOTS * QUEUED_PER_SLOT)]
     await asyncio.sleep(WARM_UP_S)
-    before, started = answered, time.perf_counter()
+    before = len(answered_s)
     await asyncio.sleep(MEASURE_S)
-    rate = (answered - before) / (time.perf_counter() - started)
+    measured_s = answered_s[before:]
     ended = True
     await asyncio.gather(*clients)
-    return rate
+    return statistics.linear_regression(measured_s, range(len(measured_s))).slope
 
 
 async def batch(connection: Client) -> Figures:
-    """A batch of 500 on five workers: which part of their slots' time was spent on tasks."""
-    started = time.perf_counter()
-    results = await asyncio.gather(*(ask(connection, "batch") for _ in range(BATCH_TASKS)))
-    elapsed_s = time.perf_counter() - started
-    worked_s = sum(answer.timings.total_duration_ns for r in results for answer in r.answers) / 1e9
+    """Batches of 500 on five workers: the part of their slots' time spent on tasks, the median of several."""
     slots = BATCH_WORKERS * SLOTS
+    seconds, busy = [], []
+    for _ in range(BATCHES):
+        started = time.perf_counter()
+        results = await asyncio.gather(*(ask(connection, "batch") for _ in range(BATCH_TASKS)))
+        seconds.append(time.perf_counter() - started)
+        worked_s = sum(answer.timings.total_duration_ns for r in results for answer in r.answers) / 1e9
+        busy.append(worked_s / (slots * seconds[-1]))
     return {
-        "seconds": elapsed_s,
-        "busy_share": worked_s / (slots * elapsed_s),
+        "seconds": statistics.median(seconds),
+        "busy_share": statistics.median(busy),
+        "busy_shares": busy,
         "busy_share_if_the_mesh_took_no_time": BATCH_TASKS / slots / -(-BATCH_TASKS // slots),
     }
 
