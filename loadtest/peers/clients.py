@@ -61,7 +61,8 @@ async def load(call: Call, concurrency: int, count: int) -> Load:
     async def user() -> None:
         nonlocal tokens
         for number in numbers:
-            tokens += await call(number)
+            found = await call(number)
+            tokens += found  # in a step of its own: others add to it while this one waits
 
     started_s = time.perf_counter()
     await asyncio.gather(*(user() for _ in range(concurrency)))
