@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from analysis.charts.render import html_chart, javascript, png_image, specification, svg_image
 from loadtest.chaos import Mark
-from loadtest.charts import CHARTS
+from loadtest.charts import CHARTS, WITH_WARM_UP
 from loadtest.measurements import Column, Measurements
 from loadtest.metrics import METRICS
 from loadtest.outputs import CONFIG
@@ -21,9 +21,15 @@ from loadtest.summary import Summary
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def run_charts(m: Measurements, met: Column, marks: Sequence[Mark]) -> dict[str, alt.typing.ChartType]:
+def run_charts(
+    m: Measurements, met: Column, marks: Sequence[Mark], warm_up_s: float = 0.0
+) -> dict[str, alt.typing.ChartType]:
     """The charts of a run for which there is something to draw, by name."""
-    drawn = {name: draw(m, met, marks) for name, draw in CHARTS.items()}
+    counted = m.intended_s >= warm_up_s
+    after = (m.where(counted), met[counted])
+    drawn = {
+        name: draw(*((m, met) if name in WITH_WARM_UP else after), marks) for name, draw in CHARTS.items()
+    }
     return {name: chart for name, chart in drawn.items() if chart is not None}
 
 

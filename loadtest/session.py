@@ -122,7 +122,7 @@ async def run_and_write(
     write_config(folder, plan, options)
     outcome = await session.run(plan, faults)
     write_results(folder, outcome.summary, outcome.marks)
-    charts = run_charts(outcome.measured, outcome.met, outcome.marks)
+    charts = run_charts(outcome.measured, outcome.met, outcome.marks, plan.warm_up_s)
     write_page(folder, f"Load test {plan.run}", [("Figures", outcome.summary)], charts, outcome.marks)
     return outcome
 

@@ -24,3 +24,5 @@ CHARTS: dict[str, RunChart] = {
     "itl_histogram": histograms.itl_chart,
     "goodput": goodput.chart,
 }
+WITH_WARM_UP = ("latency_over_time", "goodput")
+"""Charts over time show the warm-up too; the others, like the figures, leave it out."""

@@ -26,7 +26,7 @@ def chart(steps: Sequence[Step], knee: Step | None) -> alt.typing.ChartType | No
         x=alt.X("rate:Q", title="answered requests per second", scale=alt.Scale(zero=True)),
         y=alt.Y("ms:Q", title="latency from the intended start (ms)", scale=alt.Scale(type="log")),
         color=alt.Color("share:N", title=None, scale=alt.Scale(range=[PLAIN, "#009E73"])),
-        shape=alt.Shape("share:N", title=None),
+        shape=alt.Shape("share:N", title=None, legend=None),
         order=alt.Order("rate:Q"),
     )
     layers: list[alt.Chart] = [base.mark_line(), base.mark_point()]

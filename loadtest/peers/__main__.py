@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -64,6 +65,23 @@ async def tokens_of_streams(folder: Path) -> Raw:
     return raw
 
 
+SETTINGS = (
+    "Everything on one host over loopback, clients included; Choir stores every request and answer durably, "
+    "the peers store nothing.",
+    f"hop and fan-out: {hops.REQUESTS} requests one after another, then {hops.LOADED:,} of which "
+    f"{hops.CONCURRENCY} at once.",
+    f"hop: the LiteLLM proxy with one worker, without a key; Choir with one router and one agent of "
+    f"{hops.CONCURRENCY} slots. Both ask the same HTTP server, which answers at once.",
+    "fan-out: four Ray Serve deployments of one replica behind one that asks them; four `instant` agents.",
+    f"tokens: both llama-cpp-python with {os.cpu_count()} threads and {tokens.CONTEXT_TOKENS} tokens of context; "
+    f"Choir's agent with {max(tokens.CONCURRENCIES)} slots, the server one request at a time.",
+    *(
+        f"tokens, {name}: answers of at most {most} tokens, {each} for each stream"
+        for name, _, most, each in MODELS
+    ),
+)
+"""What was measured how; told with the figures."""
+
 COMPARISONS: dict[str, Callable[[Path], Awaitable[Raw]]] = {
     "hop": hop,
     "fan-out": fan_out_of_four,
@@ -103,11 +121,7 @@ async def run(chosen: list[str]) -> Report:
         for name in chosen:
             for peer, figures in (await COMPARISONS[name](Path(folder))).items():
                 raw[f"{name}: {peer}"] = figures
-    notes = (
-        "Everything on one host over loopback, clients included; Choir stores every request and answer "
-        "durably, the peers store nothing.",
-    )
-    return Report(bench="peers", raw=raw, notes=notes)
+    return Report(bench="peers", raw=raw, notes=SETTINGS)
 
 
 def main(arguments: list[str] | None = None) -> int:
