@@ -73,7 +73,7 @@ SETTINGS = (
     f"hop: the LiteLLM proxy with one worker, without a key; Choir with one router and one agent of "
     f"{hops.CONCURRENCY} slots. Both ask the same HTTP server, which answers at once.",
     "fan-out: four Ray Serve deployments of one replica behind one that asks them; four `instant` agents.",
-    f"tokens: both llama-cpp-python with {os.cpu_count()} threads and {tokens.CONTEXT_TOKENS} tokens of context; "
+    f"tokens: both with {os.cpu_count()} threads and {tokens.CONTEXT_TOKENS} tokens of context; "
     f"Choir's agent with {max(tokens.CONCURRENCIES)} slots, the server one request at a time.",
     *(
         f"tokens, {name}: answers of at most {most} tokens, {each} for each stream"
