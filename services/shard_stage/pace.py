@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 
 FORGETTING = 1.02
@@ -11,6 +12,11 @@ SMOOTHING = 0.2
 GROWTH = 0.8
 """Beyond what was measured a step is taken to grow a little slower than the number of its sequences."""
 FIRST_GUESS_MS = 10.0
+TRIES = 3
+"""A number of sequences is judged by its steps after so many; the first ones take longer."""
+HOPE = 0.9999
+"""A step that is not taken is thought to have become this much shorter with each one that is, so that every
+number of sequences is tried again in time."""
 PROMPT_SHARE = 0.4
 """Of the time of a single token, as long as no prompt has been timed."""
 
@@ -20,12 +26,17 @@ class Pace:
 
     def __init__(self) -> None:
         self._step_ms: dict[int, float] = {}
+        self._tries: Counter[int] = Counter()
+        self._age: Counter[int] = Counter()
         self._prompt_token_ms: float | None = None
 
     def note(self, sequences: int, ms: float) -> None:
         """A step with a token of each of so many sequences took so long."""
         known = self._step_ms.get(sequences)
         self._step_ms[sequences] = ms if known is None else min(ms, known * FORGETTING)
+        self._tries[sequences] += 1
+        self._age.update(self._step_ms.keys())
+        self._age[sequences] = 0
 
     def note_prompt(self, tokens: int, ms: float) -> None:
         """A step with so many tokens of a prompt took so long."""
@@ -61,8 +72,16 @@ class Pace:
         return self._step_ms[below] + share * (self._step_ms[above] - self._step_ms[below])
 
     def best(self, most: int) -> int:
-        """Of 1 to `most` sequences, how many in a step give most tokens a second; of equals the larger."""
-        return max(range(1, most + 1), key=lambda count: (count / self.step_ms(count), count))
+        """Of 1 to `most` sequences, how many in a step give most tokens a second. Powers of two and `most` are
+        weighed; a power that has hardly been tried comes first, as its rate cannot be told from others'."""
+        powers = [2**exponent for exponent in range(most.bit_length())]
+        hardly_tried = [count for count in powers if self._tries[count] < TRIES]
+        if hardly_tried:
+            return hardly_tried[-1]
+        return max((*powers, most), key=lambda count: (count / self._hoped_ms(count), count))
+
+    def _hoped_ms(self, sequences: int) -> float:
+        return self.step_ms(sequences) * HOPE ** self._age[sequences]
 
     def merged(self, batches: Sequence[int]) -> int:
         """Of the micro-batches that have arrived, in their order, how many sequences to evaluate in one step:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from services.shard_stage.pace import Pace, group_size
+from services.shard_stage.pace import TRIES, Pace, group_size
 
 
 def measured(**step_ms: float) -> Pace:
     pace = Pace()
     for name, ms in step_ms.items():
-        pace.note(int(name.removeprefix("of_")), ms)
+        for _ in range(TRIES):
+            pace.note(int(name.removeprefix("of_")), ms)
     return pace
 
 
-SLOW_PAIRS = measured(of_1=10.0, of_2=25.0, of_4=32.0, of_8=47.0)
+SLOW_PAIRS = measured(of_1=10.0, of_2=25.0, of_4=32.0, of_8=47.0, of_16=90.0)
 """As seen on a CPU: two sequences in a step take longer than two steps of one."""
 
 
 def test_a_step_between_two_measured_ones_takes_a_time_between_theirs() -> None:
     assert SLOW_PAIRS.step_ms(3) == 28.5
-    assert 47.0 < SLOW_PAIRS.step_ms(16) < 94.0
+    assert 90.0 < SLOW_PAIRS.step_ms(32) < 180.0
     assert Pace().step_ms(2) > Pace().step_ms(1) > 0
 
 
@@ -45,6 +46,26 @@ def test_a_change_of_speed_is_learnt_in_time() -> None:
 
 
 def test_a_step_that_was_held_up_does_not_count_against_its_size() -> None:
-    pace = measured(of_1=10.0, of_4=32.0)
+    pace = measured(of_1=10.0, of_2=25.0, of_4=32.0)
     pace.note(4, 300.0)
     assert pace.best(4) == 4
+
+
+def test_a_size_that_was_never_tried_is_tried_whatever_its_neighbours_took() -> None:
+    pace = measured(of_1=9.0, of_2=26.0)
+    assert pace.best(4) == 4
+    for _ in range(TRIES):
+        pace.note(4, 31.0)
+    assert pace.best(4) == 4
+    assert pace.best(3) == 1
+
+
+def test_a_size_that_did_badly_is_tried_again_in_time() -> None:
+    pace = measured(of_1=9.0, of_2=26.0)
+    steps = 0
+    while pace.best(2) == 1:
+        pace.note(1, 9.0)
+        steps += 1
+    assert 3000 < steps < 5000
+    pace.note(2, 26.0)
+    assert pace.best(2) == 1
