@@ -28,6 +28,7 @@ FRAME_BYTES = 16 * 1024
 WIDTH = 1024
 HOPS = 400
 WARM_HOPS = 40
+ROUNDS = 5
 PAUSE_S = 0.002
 PATIENCE_S = 30.0
 PIPELINE = 1
@@ -41,7 +42,7 @@ def hops_us(url: str, cores: tuple[int, int]) -> dict[str, float]:
     spawn = multiprocessing.get_context("spawn")
     found: dict[str, list[float]] = {"bare": [], "stage": []}
     with ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        for _ in range(2):
+        for _ in range(ROUNDS):
             for name, receive, send in (("bare", _receive_bare, _send_bare), ("stage", _receive, _send)):
                 receiving = pool.submit(_on_core, cores[1], receive, url)
                 pool.submit(_on_core, cores[0], send, url).result()

@@ -26,6 +26,7 @@ from analysis.evaluation.session import ask_all, new_folder, resumed
 from infra.testing import REPOSITORY, ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import InvalidRequest, MeshUnreachable, UnknownModel, UnknownStrategy
+from services.cli.client import Choir
 from services.cli.demo.mesh import demo_mesh
 
 MODELS = ("alpha", "beta", "gamma", "delta")
@@ -218,6 +219,28 @@ async def test_an_agent_that_dies_mid_run_abstains_from_then_on_and_nothing_is_l
     outcomes = reaggregate(kept, WAYS, asked.strategies, asked.seed)
     for contestant in ("delta", "majority"):
         assert sum(each.missing for each in outcomes if each.contestant == contestant) == len(died)
+
+
+async def test_an_evaluation_that_teaches_tells_the_mesh_each_answer_once_after_the_questions_decision(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    await ready(start(spawn_service, 20), connection)
+    asked = build_options(options(samples=12, teach=True, strategies=("weighted",)))
+    folder = await ask_all(new_folder(tmp_path, asked), asked, OUT, url=mesh_url)
+    await ask_all(resumed(folder), asked, OUT, agents=folder.config.agents, url=mesh_url)
+
+    right = sum(each.right == "A" for each in read_journal(folder.journal))
+    assert 0 < right < 12
+    async with Choir(mesh_url) as mesh:
+        learnt = await mesh.scores()
+    overall = {score.agent: (score.correct, score.asked) for score in learnt.accuracy if score.topic is None}
+    assert overall == dict.fromkeys(MODELS, (right, 12))
+    assert {score.topic for score in learnt.accuracy} > {None}
+
+    untaught = build_options(options(samples=12, seed=43, strategies=("weighted",)))
+    await ask_all(new_folder(tmp_path / "untaught", untaught), untaught, OUT, url=mesh_url)
+    async with Choir(mesh_url) as mesh:
+        assert (await mesh.scores()).accuracy == learnt.accuracy
 
 
 def test_a_named_mesh_that_is_not_there_is_an_error_and_no_other_stands_in_for_it(tmp_path: Path) -> None:
