@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -74,7 +73,7 @@ class Pace:
 
     def best(self, most: int) -> int:
         """Of 1 to `most` sequences, how many in a step give most tokens a second. Powers of two and `most`
-        are weighed; a power that has hardly been tried comes first, as its rate cannot be told from others'."""
+        are weighed; a power that has hardly been tried comes first, as nobody can tell its rate."""
         powers = [2**exponent for exponent in range(most.bit_length())]
         hardly_tried = [count for count in powers if self._tries[count] < TRIES]
         if hardly_tried:
@@ -82,7 +81,8 @@ class Pace:
         return max((*powers, most), key=lambda count: (count / self._hoped_ms(count), count))
 
     def _hoped_ms(self, sequences: int) -> float:
-        return self.step_ms(sequences) * math.pow(HOPE, self._age[sequences])
+        hope: float = HOPE ** self._age[sequences]
+        return self.step_ms(sequences) * hope
 
     def merged(self, batches: Sequence[int]) -> int:
         """Of the micro-batches that have arrived, in their order, how many sequences to evaluate in one step:
