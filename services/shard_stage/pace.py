@@ -74,7 +74,7 @@ class Pace:
     def best(self, most: int) -> int:
         """Of 1 to `most` sequences, how many in a step give most tokens a second. Powers of two and `most`
         are weighed; a power that has hardly been tried comes first, as nobody can tell its rate."""
-        powers = [2**exponent for exponent in range(most.bit_length())]
+        powers = [1 << exponent for exponent in range(most.bit_length())]
         hardly_tried = [count for count in powers if self._tries[count] < TRIES]
         if hardly_tried:
             return hardly_tried[-1]
