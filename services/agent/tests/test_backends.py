@@ -20,6 +20,7 @@ from services.agent.backends.instant import Instant
 from services.agent.settings import BackendName, ModelSection
 from services.agent.tests.conftest import CONTEXT_TOKENS
 from services.agent.tests.http_server import http_server
+from services.agent.tests.llama_server import LlamaServer
 from services.agent.tests.ollama_server import ollama
 
 PATIENCE_S = 60
@@ -92,6 +93,25 @@ async def test_it_generates_a_text_and_says_how_it_ended(backend: Backend) -> No
     assert 1 <= generated.generated_tokens <= 6
     assert generated.prompt_tokens >= 1
     assert generated.eval_ns > 0
+
+
+@pytest.mark.parametrize("kind", ["exo", "lm_studio", "openai", "vllm"])
+async def test_what_is_sent_to_every_kind_of_server_is_understood_by_a_real_one(
+    kind: str, openai_server: LlamaServer
+) -> None:
+    """The server is llama_cpp.server, whatever the kind: what the others answer is not known here. It knows
+    `max_tokens` only, so a text asked for as `openai` says it fills the context."""
+    server = {"type": kind, "url": openai_server.url}
+    settings = {"name": "tiny", "slots": 2, "context_tokens": CONTEXT_TOKENS, "server": server}
+    backend = await backend_opener("openai")(ModelSection.model_validate(settings), 1)
+    listener = Listener()
+    try:
+        generated = await backend.generate(say("hi"), Sampling(max_tokens=6), listener.hear)
+    finally:
+        await backend.close()
+    assert generated.text and generated.text == "".join(listener.pieces)
+    assert generated.finish_reason == "length"
+    assert (generated.generated_tokens == 6) == (kind != "openai")
 
 
 async def test_the_pieces_are_the_text(backend: Backend) -> None:
