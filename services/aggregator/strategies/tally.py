@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from schemas.replies import Decision, Vote
 from services.aggregator.strategies.ballot import Ballot
 
-_EQUAL_WITHIN = 1e-9
+EQUAL_WITHIN = 1e-9
+"""Scores that differ by less are equal but for rounding."""
 
 
 def tally(
@@ -75,7 +76,7 @@ def _scores(weighed: Sequence[Vote]) -> dict[str, float]:
 
 
 def _equal(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=_EQUAL_WITHIN, abs_tol=_EQUAL_WITHIN)
+    return math.isclose(one, other, rel_tol=EQUAL_WITHIN, abs_tol=EQUAL_WITHIN)
 
 
 def lot(seed: str, answer: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.isp_elicited import WITHOUT_PREDICTIONS, isp_elicited
+from services.aggregator.strategies.isp_elicited import NO_SURPRISE, WITHOUT_PREDICTIONS, isp_elicited
 from services.aggregator.strategies.majority import majority
 
 CONTEXT = StrategyContext(seed="r", options=2)
@@ -30,10 +30,16 @@ def test_a_minority_that_is_larger_than_everybody_expects_is_right() -> None:
 
 
 def test_predictions_are_shares_of_those_that_could_be_read() -> None:
-    decision = isp_elicited(cast(("A", "A"), ("A", None), ("B", "A"), (None, "B")), CONTEXT)
-    assert decision.scores == pytest.approx({"A": 2 - 3 * 2 / 3, "B": 1 - 3 * 1 / 3})
-    assert decision.tie is True
-    assert decision.abstained == ("agent-3",)
+    decision = isp_elicited(cast(("A", "A"), ("A", None), ("B", "A"), (None, "A"), (None, "B")), CONTEXT)
+    assert decision.scores == pytest.approx({"A": 2 - 3 * 3 / 4, "B": 1 - 3 * 1 / 4})
+    assert decision.abstained == ("agent-3", "agent-4")
+
+
+def test_where_predictions_tell_nothing_the_majority_decides_and_that_is_said() -> None:
+    decision = isp_elicited(cast(("A", "A"), ("A", "A"), ("B", "B")), CONTEXT)
+    assert (decision.answer, decision.note, decision.tie) == ("A", NO_SURPRISE, False)
+    torn = isp_elicited(cast(("A", "A"), ("B", "B")), CONTEXT)
+    assert torn.tie is True
 
 
 def test_an_answer_that_was_only_predicted_cannot_win() -> None:
