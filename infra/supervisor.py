@@ -31,6 +31,7 @@ from infra.state import Claim, state_folder
 from infra.worker_queues import WorkerQueues
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
+from services.chassis.cancelling import ended
 from services.chassis.directory import Directory
 
 CONNECT_DEADLINE_S = 5.0
@@ -120,9 +121,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Services first, while they can still store what they finish; then the broker."""
         self._stop_asked.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
         await asyncio.gather(*(child.stop(STOP_DEADLINE_S) for child in self._children))
         if self._client is not None:
             await self._client.close()

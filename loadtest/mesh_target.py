@@ -24,6 +24,7 @@ from loadtest.flight import LOST, OK, TIMED_OUT, Flight
 from loadtest.target import Clock
 from loadtest.workloads import Fields
 from schemas import subjects
+from services.chassis.cancelling import ended
 from services.cli.mesh_url import find_mesh
 
 CONNECT_PATIENCE_S = 5.0
@@ -97,9 +98,7 @@ class MeshTarget:
 
     async def close(self) -> None:
         """Lets go of the connection."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
         # Without a broker nats-py writes to a transport that is closed, which uvloop calls a RuntimeError.
         with contextlib.suppress(TimeoutError, OSError, RuntimeError, nats.errors.Error):
             async with asyncio.timeout(CONNECT_PATIENCE_S):

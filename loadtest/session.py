@@ -22,6 +22,7 @@ from loadtest.page import run_charts, write_page
 from loadtest.plan import LoadPlan
 from loadtest.summary import Summary, summarise
 from schemas.errors import ChoirError
+from services.chassis.cancelling import ended
 from services.cli.client import Choir
 
 
@@ -91,9 +92,7 @@ class Session:
                     view.take, lambda: striking.append(asyncio.create_task(chaos.run(crew.clock)))
                 )
             finally:
-                for task in striking:
-                    task.cancel()
-                await asyncio.gather(*striking, return_exceptions=True)
+                await ended(striking)
         met = meets(measured, self._objectives)
         summary = summarise(measured, met, plan.warm_up_s)
         return Outcome(measured, met, summary, chaos.marks, self.interrupted)

@@ -12,6 +12,7 @@ from pathlib import Path
 from schemas.errors import ChoirError
 from schemas.message import Part
 from schemas.nodes import NodeLease
+from services.chassis.cancelling import ended
 from services.cli.client import Choir
 
 INTERVAL_S = 1.0
@@ -35,7 +36,7 @@ async def watched(mesh: Choir, agents: Iterable[str], path: Path) -> AsyncIterat
     try:
         yield
     finally:
-        task.cancel()
+        await ended([task])
         with contextlib.suppress(asyncio.CancelledError):
             await task
 

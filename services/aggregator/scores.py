@@ -21,6 +21,7 @@ from services.aggregator.learning import unlabelled_lesson
 from services.aggregator.lessons import unlabelled_from_bytes, unlabelled_to_bytes
 from services.aggregator.strategies import Ballot
 from services.chassis.bucket_view import BucketView
+from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 
 UPDATE_ATTEMPTS = 16
@@ -52,7 +53,7 @@ class Scores:
     async def stop(self) -> None:
         """Writes what is not written yet."""
         if self._writer is not None:
-            self._writer.cancel()
+            await ended([self._writer])
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
             await self.write()

@@ -17,6 +17,7 @@ from typing import TypeVar
 import duckdb
 
 from schemas.errors import BrokerUnavailable, ErrorBody, InternalError
+from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
 from services.metrics import history
@@ -65,7 +66,7 @@ class Ingest:
         """Stops after the batch that is being stored, and closes the database."""
         self._reader.stop()
         if self._task is not None:
-            self._task.cancel()
+            await ended([self._task])
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self.in_writer(self._database.close)

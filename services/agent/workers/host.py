@@ -25,6 +25,7 @@ from services.agent.settings import WorkersSection
 from services.agent.workers.claims import Claims
 from services.agent.workers.external import ExternalWorker, connect
 from services.chassis.bucket_view import BucketView
+from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
 
@@ -68,8 +69,7 @@ class WorkerHost:
     async def stop(self) -> None:
         """Finishes what is in work, and lets others have the workers."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await ended([self._keeper])
         for worker_id in list(self._serving):
             self._drop(worker_id)
         await asyncio.gather(*self._leaving.values())

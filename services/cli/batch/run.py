@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import ChoirError, MeshUnreachable
+from services.chassis.cancelling import ended
 from services.chassis.identity import new_id
 from services.cli.batch.journal import Asked, Head, Journal
 from services.cli.batch.map_reduce import Reader
@@ -83,7 +84,7 @@ class BatchRun:
         try:
             yield
         finally:
-            watcher.cancel()
+            await ended([watcher])
             with contextlib.suppress(asyncio.CancelledError, ChoirError):
                 await watcher
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from itertools import islice
 from typing import Any, TypeVar
 
+from services.chassis.cancelling import ended
+
 JobT = TypeVar("JobT")
 DoneT = TypeVar("DoneT")
 
@@ -33,9 +35,7 @@ async def spread(
                 running.discard(task)
                 yield outcome
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await ended(running)
 
 
 async def together(work: Iterable[Coroutine[Any, Any, DoneT]]) -> list[DoneT]:
@@ -44,9 +44,7 @@ async def together(work: Iterable[Coroutine[Any, Any, DoneT]]) -> list[DoneT]:
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
 
 class Gate:
