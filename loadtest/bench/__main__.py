@@ -17,6 +17,7 @@ from loadtest.bench.report import Report, show
 BENCHES = {
     "batch": "loadtest.bench.batch",
     "engine": "loadtest.bench.engine",
+    "evaluation": "loadtest.bench.evaluation",
     "ingest": "loadtest.bench.ingest",
     "generator": "loadtest.bench.generator",
     "overhead": "loadtest.bench.overhead",
