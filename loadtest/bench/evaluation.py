@@ -2,7 +2,7 @@
 
 Three meshes, one after another: models that answer after 250 ms and need no processor (as if each had a host
 of its own); two of the size of Qwen2-0.5B with random weights, of which each takes seconds for an answer on
-one core; and the demo models, which answer in some 30 ms, so that broker and services need the processor as much.
+one core; and the demo models, which answer in some 30 ms, so that broker and services are as busy as they.
 """
 
 from __future__ import annotations
