@@ -79,7 +79,8 @@ class PipelineMesh:
             await process.wait_ready(self.connection, READY_DEADLINE_S)
 
     def plan(self, instances: Sequence[str], model: str = MODEL, **options: Any) -> PipelinePlan:
-        """A plan with slices as even as can be."""
+        """A plan with slices as even as can be. Its nodes are assigned: the router leaves it as it is when a
+        node joins, whatever was measured of their speed."""
         path = self._models[model]
         header = check_model_file(path)
         architecture = header.text("general.architecture") or ""
@@ -102,7 +103,7 @@ class PipelineMesh:
             "partition": "adaptive",
             "stages": stages,
             "predicted_ms": 1.0,
-            "wanted": Shard(model=model, stages=len(instances)),
+            "wanted": Shard(model=model, assign=tuple(instances)),
             "made_by": "test",
             "made_at_s": time.time(),
             "why": "a test",
