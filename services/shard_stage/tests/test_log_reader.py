@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -9,7 +10,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
-from services.chassis.tests.mesh import settled
+from services.chassis.tests.mesh import eventually, state
 from services.shard_stage.log_reader import BATCH_MESSAGES, read_log
 
 SUBJECT = subjects.stage(7, 1)
@@ -17,6 +18,15 @@ SUBJECT = subjects.stage(7, 1)
 
 async def everything(client: Client, since_s: float | None = None) -> list[bytes]:
     return [data async for data in read_log(client, subjects.ACTIVATIONS_STREAM, SUBJECT, since_s)]
+
+
+async def stored(client: Client, messages: int) -> None:
+    """Returns when the stream holds so many: a broker stores what nobody waits for a while after reading it."""
+
+    async def all_there() -> bool:
+        return (await state(client, subjects.ACTIVATIONS_STREAM)).messages == messages
+
+    await eventually(all_there)
 
 
 async def test_an_empty_log_has_nothing(connection: Client) -> None:
@@ -28,20 +38,19 @@ async def test_a_log_of_several_batches_comes_whole_and_in_its_order(connection:
     for data in wanted:
         await connection.publish(SUBJECT, data)
         await connection.publish(subjects.stage(7, 2), b"another stage's")
-    await settled(connection)
+    await stored(connection, 2 * len(wanted))
     assert await everything(connection) == wanted
 
 
 async def test_a_log_can_be_read_from_a_time_on(connection: Client) -> None:
     await connection.publish(SUBJECT, b"early")
-    await settled(connection)
-    stored = await connection.jetstream().get_last_msg(subjects.ACTIVATIONS_STREAM, SUBJECT)
-    assert stored.time is not None
-    since_s = stored.time.timestamp() + 0.001
-    while time.time() < since_s + 0.002:
-        await settled(connection)
+    await stored(connection, 1)
+    first = await connection.jetstream().get_last_msg(subjects.ACTIVATIONS_STREAM, SUBJECT)
+    assert first.time is not None
+    since_s = first.time.timestamp() + 0.001
+    await asyncio.sleep(max(0.0, since_s + 0.002 - time.time()))
     await connection.publish(SUBJECT, b"late")
-    await settled(connection)
+    await stored(connection, 2)
     assert await everything(connection, since_s) == [b"late"]
     assert await everything(connection, since_s - 60) == [b"early", b"late"]
 
