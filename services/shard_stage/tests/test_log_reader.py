@@ -21,7 +21,7 @@ async def everything(client: Client, since_s: float | None = None) -> list[bytes
 
 
 async def stored(client: Client, messages: int) -> None:
-    """Returns when the stream holds so many: a broker stores what nobody waits for a while after reading it."""
+    """Returns when the stream holds so many: the broker stores them some time after it has read them."""
 
     async def all_there() -> bool:
         return (await state(client, subjects.ACTIVATIONS_STREAM)).messages == messages
