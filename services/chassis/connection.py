@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import nats.errors
 from faststream.nats import NatsBroker
 from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 
-from schemas.errors import PayloadTooLarge
+from schemas.errors import ChoirError, PayloadTooLarge
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.settings import MeshSection
@@ -32,24 +34,45 @@ class ConnectionEvents:
         self._on_disconnect: list[Callable[[], None]] = []
         self._on_reconnect: list[Callback] = []
         self._closing = False
+        self._times = 0
+        self._retries: set[asyncio.Task[None]] = set()
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Calls `callback` when the connection is lost, before it is made again."""
         self._on_disconnect.append(callback)
 
     def on_reconnect(self, callback: Callback) -> None:
-        """Calls `callback` after every reconnection."""
+        """Calls `callback` after every reconnection; again and again while what it asks cannot be had."""
         self._on_reconnect.append(callback)
 
     def closing(self) -> None:
         """From now on a lost connection is no news."""
         self._closing = True
+        for retry in self._retries:
+            retry.cancel()
 
     async def reconnected(self) -> None:
         """For the NATS client to call."""
         log.warning("reconnected to the broker")
+        self._times += 1
         for callback in self._on_reconnect:
+            await self._tell(callback)
+
+    async def _tell(self, callback: Callback) -> None:
+        """An error must not reach the NATS client: it would never connect again."""
+        try:
             await callback()
+        except (ChoirError, nats.errors.Error, OSError) as error:
+            why = str(error) or type(error).__name__
+            log.warning("what happened meanwhile cannot be read yet, trying again", why=why)
+            retry = asyncio.create_task(self._tell_later(callback, self._times), name="reconnected")
+            self._retries.add(retry)
+            retry.add_done_callback(self._retries.discard)
+
+    async def _tell_later(self, callback: Callback, times: int) -> None:
+        await asyncio.sleep(RECONNECT_WAIT_S)
+        if times == self._times and not self._closing:
+            await self._tell(callback)
 
     async def disconnected(self) -> None:
         """For the NATS client to call."""

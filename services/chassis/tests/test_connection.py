@@ -8,7 +8,7 @@ from nats.aio.client import Client
 
 from infra.broker import Broker
 from infra.testing import connect
-from schemas.errors import PayloadTooLarge
+from schemas.errors import BrokerUnavailable, PayloadTooLarge
 from services.chassis.connection import (
     ENVELOPE_BYTES,
     ConnectionEvents,
@@ -67,6 +67,41 @@ async def test_it_comes_back_after_the_broker_was_killed_and_says_so_to_those_wh
         await client.publish("greeting", b"here again")
         assert (await heard.next_msg(10)).data == b"here again"
         await other.close()
+    finally:
+        events.closing()
+        await client.close()
+
+
+async def test_who_cannot_learn_what_happened_meanwhile_is_asked_again_and_the_others_are_told(
+    own_broker: Broker,
+) -> None:
+    events = ConnectionEvents()
+    told: list[str] = []
+
+    async def unlucky() -> None:
+        told.append("unlucky")
+        if told.count("unlucky") < 3:
+            raise BrokerUnavailable("stream KV_plans could not be read")
+
+    async def lucky() -> None:
+        told.append("lucky")
+
+    events.on_reconnect(unlucky)
+    events.on_reconnect(lucky)
+    options = connection_options(MeshSection(url=own_broker.url), Identity("agent", "a"), events)
+    client = await nats.connect(**(options | {"reconnect_time_wait": 0.05}))
+    try:
+        own_broker.kill()
+        await eventually(lambda: not client.is_connected)
+        await own_broker.restart()
+        await eventually(lambda: told.count("unlucky") == 3)
+        assert told == ["unlucky", "lucky", "unlucky", "unlucky"]
+        # And the next loss of the connection is mended too
+        own_broker.kill()
+        await eventually(lambda: not client.is_connected)
+        await own_broker.restart()
+        await eventually(lambda: len(told) == 6)
+        assert told[4:] == ["unlucky", "lucky"]
     finally:
         events.closing()
         await client.close()
