@@ -55,8 +55,9 @@ async def test_the_work_for_a_request_is_seen_by_a_collector(
     assert asked.parent_span_id == client.span_id
     assert (gathered.parent_span_id, generated.parent_span_id) == (asked.span_id, gathered.span_id)
     assert (asked.kind, gathered.kind, generated.kind) == (SERVER, CONSUMER, CONSUMER)
-    assert asked.start_ns <= gathered.start_ns <= generated.start_ns < generated.end_ns <= asked.end_ns
-    assert generated.end_ns - generated.start_ns >= 20e6
+    assert asked.start_ns <= gathered.start_ns <= generated.start_ns
+    # Work ends with its acknowledgement, which may come after the reply that it led to.
+    assert min(asked.end_ns, generated.end_ns) - generated.start_ns >= 20e6
     assert generated.attributes["gen_ai.operation.name"] == "chat"
     assert generated.attributes["gen_ai.request.model"] == "alpha"
     assert generated.attributes["gen_ai.usage.output_tokens"] == 3
