@@ -72,6 +72,13 @@ async def test_it_comes_back_after_the_broker_was_killed_and_says_so_to_those_wh
         await client.close()
 
 
+async def killed_and_back(broker: Broker, client: Client) -> None:
+    """A broker that is killed, which the client notices, and started again."""
+    broker.kill()
+    await eventually(lambda: not client.is_connected)
+    await broker.restart()
+
+
 async def test_who_cannot_learn_what_happened_meanwhile_is_asked_again_and_the_others_are_told(
     own_broker: Broker,
 ) -> None:
@@ -91,15 +98,11 @@ async def test_who_cannot_learn_what_happened_meanwhile_is_asked_again_and_the_o
     options = connection_options(MeshSection(url=own_broker.url), Identity("agent", "a"), events)
     client = await nats.connect(**(options | {"reconnect_time_wait": 0.05}))
     try:
-        own_broker.kill()
-        await eventually(lambda: not client.is_connected)
-        await own_broker.restart()
+        await killed_and_back(own_broker, client)
         await eventually(lambda: told.count("unlucky") == 3)
         assert told == ["unlucky", "lucky", "unlucky", "unlucky"]
         # And the next loss of the connection is mended too
-        own_broker.kill()
-        await eventually(lambda: not client.is_connected)
-        await own_broker.restart()
+        await killed_and_back(own_broker, client)
         await eventually(lambda: len(told) == 6)
         assert told[4:] == ["unlucky", "lucky"]
     finally:
