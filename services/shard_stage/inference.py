@@ -13,22 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-import nats
 import uvloop
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.errors import ChoirError, GenerationFailed
 from schemas.stage_wire import Item, Sent, pack, unpack
 from services.chassis.logs import get_logger
 from services.shard_stage.flow import MESSAGE_BYTES
+from services.shard_stage.frame_link import FrameLink, LinkOptions
 from services.shard_stage.kernel import Outgoing
 from services.shard_stage.tally import Tally
 
-TURNS = 3
-"""Turns of the loop before it stands still for a step: what was sent leaves, and what has reached the socket
-is read and handed to its subscription."""
 JOIN_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
@@ -65,19 +60,19 @@ class InferenceThread:
         tally: Tally,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """`options` are for nats.connect(). `on_failure` is called on this thread if it ends by a fault."""
-        self._options = dict(options)
+        """`options` are those of nats.connect(). `on_failure` is called on this thread if it ends by a
+        fault."""
+        self._link = FrameLink(LinkOptions.of(options), self._on_message)
         self._tally = tally
         self._on_failure = on_failure
         self._stage: Stage | None = None
         self._subjects: list[str] = []
-        self._subscription_subject = ""
-        self._stopping = False
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._arrived: asyncio.Event | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._turn_is_due = False
+        self._resting = True
         self._thread = threading.Thread(target=self._main, name="inference", daemon=True)
-        self.client: Client | None = None
         self.damaged = 0
 
     def start(self) -> None:
@@ -119,25 +114,20 @@ class InferenceThread:
 
     def wake(self) -> None:
         """There may be work: only to be called on the thread."""
-        if self._arrived is not None:
-            self._arrived.set()
+        if not self._turn_is_due and self._loop is not None:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
 
-    async def connect(self) -> Client:
-        """On the thread: the connection that frames travel over."""
-        if self.client is None:
-            self.client = await nats.connect(**self._options, no_echo=True)
-        return self.client
+    async def connect(self) -> None:
+        """On the thread: makes the connection that frames travel over."""
+        await self._link.open()
 
     async def drive(self, stage: Stage, pipeline: int, number: int, stages: int) -> None:
         """On the thread: from now on `stage` gets what arrives for it, and is stepped while it has work."""
-        client = await self.connect()
+        await self.connect()
         self._stage = stage
         self._subjects = [subjects.stage(pipeline, index) for index in range(stages)]
-        subject = self._subjects[number]
-        if subject != self._subscription_subject:
-            self._subscription_subject = subject
-            await client.subscribe(subject, cb=self._on_message)
-            await client.flush()
+        await self._link.listen(self._subjects[number])
         self.wake()
 
     def stop(self) -> None:
@@ -145,12 +135,8 @@ class InferenceThread:
         if not self._thread.is_alive():
             return
 
-        def end() -> None:
-            self._stopping = True
-            self.wake()
-
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(end)
+            self._loop.call_soon_threadsafe(self._end)
         self._thread.join(JOIN_TIMEOUT_S)
 
     # --- on the thread ------------------------------------------------------------------
@@ -165,49 +151,68 @@ class InferenceThread:
 
     async def _work(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._arrived = asyncio.Event()
+        self._ended = self._loop.create_future()
         self._started.set()
         try:
-            while not self._stopping:
-                if self._stage is None or not self._stage.has_work:
-                    self._tally.idle()
-                    await self._arrived.wait()
-                    self._arrived.clear()
-                    self._tally.busy()
-                    if self._stage is not None and self._stage.shares_steps:
-                        await _turns(TURNS)
-                else:
-                    await _turns(TURNS)
-                if self._stage is not None and self._stage.has_work:
-                    await self._send(self._stage.step())
+            await self._ended
         finally:
-            if self.client is not None:
-                await self.client.close()
+            await self._link.close()
 
-    async def _on_message(self, msg: Msg) -> None:
-        assert self._stage is not None
+    def _end(self, error: Exception | None = None) -> None:
+        if self._ended is not None and not self._ended.done():
+            if error is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(error)
+
+    def _turn(self) -> None:
+        """A step, if there is work for one. Between two turns the loop sends and reads what it can."""
+        self._turn_is_due = False
+        stage = self._stage
+        if stage is None or self._ended is None or self._ended.done():
+            return
         try:
-            for item in unpack(msg.data):
-                self._stage.take(item)
+            if self._begins(stage):
+                self.wake()
+                return
+            if stage.has_work:
+                self._send(stage.step())
+        except Exception as error:  # noqa: BLE001  (it ends the thread, which tells of it)
+            self._end(error)
+            return
+        if stage.has_work:
+            self.wake()
+        else:
+            self._resting = True
+            self._tally.idle()
+
+    def _begins(self, stage: Stage) -> bool:
+        """Whether work has come after a rest and more of it may be there to be read."""
+        begins, self._resting = self._resting and stage.has_work, False
+        if begins:
+            self._tally.busy()
+        return begins and stage.shares_steps
+
+    def _on_message(self, payload: bytes) -> None:
+        stage = self._stage
+        if stage is None:
+            return
+        try:
+            for item in unpack(payload):
+                stage.take(item)
         except ChoirError as error:
             self.damaged += 1
-            self._stage.lost = True
+            stage.lost = True
             log.warning("a message between stages is dropped", why=error.message, dropped=self.damaged)
+        except Exception as error:  # noqa: BLE001  (it ends the thread, which tells of it)
+            self._end(error)
         self.wake()
 
-    async def _send(self, out: list[Outgoing]) -> None:
-        if not out or self.client is None:
-            return
+    def _send(self, out: list[Outgoing]) -> None:
         for stage in sorted({outgoing.stage for outgoing in out}, reverse=True):
             items = [outgoing.item for outgoing in out if outgoing.stage == stage]
             for message in pack([*items, Sent(time.time_ns())], MESSAGE_BYTES):
-                await self.client.publish(self._subjects[stage], message)
-
-
-async def _turns(count: int) -> None:
-    """Lets the loop read and write what it can at once."""
-    for _ in range(count):
-        await asyncio.sleep(0)
+                self._link.publish(self._subjects[stage], message)
 
 
 def failure_of(error: BaseException) -> ChoirError:

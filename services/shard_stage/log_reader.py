@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
+import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -17,6 +20,21 @@ BATCH_MESSAGES = 512
 BATCH_BYTES = 32 * 1024 * 1024
 STALL_S = 2.0
 END_OF_BATCH, NOT_FOUND = "204", "404"
+
+
+@asynccontextmanager
+async def client_for_reading(options: Mapping[str, Any]) -> AsyncIterator[Client]:
+    """A client on the loop of whoever reads, with the options of `nats.connect()` but for what they say of
+    lost connections: it is not made again. Raises BrokerUnavailable where there is no broker."""
+    told = {name: value for name, value in options.items() if not name.endswith("_cb")}
+    try:
+        client = await nats.connect(**told | {"allow_reconnect": False})
+    except (OSError, nats.errors.Error) as error:
+        raise BrokerUnavailable("the log cannot be read: no broker answers") from error
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 async def read_log(client: Client, stream: str, subject: str, since_s: float | None) -> AsyncIterator[bytes]:

@@ -38,7 +38,7 @@ from services.shard_stage.inference import InferenceThread
 from services.shard_stage.journal import Journal
 from services.shard_stage.kernel import Kernel
 from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
-from services.shard_stage.log_reader import read_log
+from services.shard_stage.log_reader import client_for_reading, read_log
 from services.shard_stage.offer import Source
 from services.shard_stage.pace import Pace
 from services.shard_stage.plan_book import PlanBook
@@ -91,7 +91,8 @@ class Post:
         events.on_reconnect(self._reconnected)
         self._connection = events
         self._tally, self._pace = Tally(), Pace()
-        self._thread = InferenceThread(connection_options(events), self._tally, failed)
+        self._options = connection_options(events)
+        self._thread = InferenceThread(self._options, self._tally, failed)
         self._stage: FirstStage | LaterStage | None = None
         self._context: StageContext | None = None
         self._reception: Reception | None = None
@@ -198,11 +199,13 @@ class Post:
     async def _replay(self, inheritance: Inheritance, stage: LaterStage) -> None:
         """On the thread: fills the cells from the frames that were sent to this stage."""
         replay = Replay(self._kernel, stage.seats, inheritance.live)
-        client = await self._thread.connect()
         subject = subjects.stage(self.plan.number, self.assignment.stage)
-        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, inheritance.log_from_s):
-            for item in unpack(message):
-                replay.take(item)
+        async with client_for_reading(self._options) as client:
+            async for message in read_log(
+                client, subjects.ACTIVATIONS_STREAM, subject, inheritance.log_from_s
+            ):
+                for item in unpack(message):
+                    replay.take(item)
         replay.finish()
 
     async def _adopt(self, inheritance: Inheritance, stage: FirstStage) -> None:
