@@ -163,6 +163,9 @@ def split_frame(frame: Frame, max_bytes: int = MAX_FRAME_BYTES) -> Iterator[Fram
     """Frames of at most `max_bytes` bytes each, header included, that together hold what `frame` holds;
     only the last has its flags. Their payloads are views, nothing is copied. Raises PayloadTooLarge where
     not even one row fits."""
+    if HEADER_BYTES + len(frame.payload) <= max_bytes:
+        yield frame
+        return
     row_bytes = frame.dtype.row_bytes(frame.width)
     rows = (max_bytes - HEADER_BYTES) // row_bytes
     if rows < 1 and frame.count:

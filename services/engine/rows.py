@@ -40,15 +40,16 @@ class Rows:
     def of(cls, parts: Iterable[Part]) -> Rows:
         """The rows of parts, put in order. Raises InvalidRequest where a slot's positions are not
         consecutive, or some parts are tokens and others hidden states."""
-        ordered = sorted(parts, key=lambda part: (part.slot, part.position))
-        shapes = {(part.inputs.dtype.kind, *part.inputs.shape[1:]) for part in ordered}
-        if len(shapes) != 1:
+        ordered = sorted(parts, key=_place)
+        if len({(part.inputs.dtype.kind, *part.inputs.shape[1:]) for part in ordered}) != 1:
             raise InvalidRequest("a step needs parts, either of tokens or of hidden states", field="rows")
-        lengths = [len(part.inputs) for part in ordered]
-        slots = np.repeat(np.array([part.slot for part in ordered], dtype=np.int32), lengths)
-        starts = np.repeat(np.array([part.position for part in ordered], dtype=np.int32), lengths)
-        within = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-        rows = cls(slots, starts + within, np.concatenate([part.inputs for part in ordered]))
+        slots: list[int] = []
+        positions: list[int] = []
+        for slot, position, rows_of_part in ordered:
+            slots += [slot] * len(rows_of_part)
+            positions += range(position, position + len(rows_of_part))
+        inputs = ordered[0].inputs if len(ordered) == 1 else np.concatenate([part.inputs for part in ordered])
+        rows = cls(np.array(slots, dtype=np.int32), np.array(positions, dtype=np.int32), inputs)
         rows.check()
         return rows
 
@@ -59,6 +60,8 @@ class Rows:
         """Raises InvalidRequest unless the rows are in order, without a gap within a slot."""
         if not len(self) or not len(self.slots) == len(self.positions) == len(self.inputs):
             raise InvalidRequest("a step needs a slot, a position and an input for every row", field="rows")
+        if len(self) == 1:
+            return
         slot_steps, position_steps = np.diff(self.slots), np.diff(self.positions)
         if (slot_steps < 0).any() or (position_steps[slot_steps == 0] != 1).any():
             raise InvalidRequest("the rows of a step are out of order or leave a position out", field="rows")
@@ -89,30 +92,46 @@ class Rows:
 
 
 class RowBatch:
-    """Rows as llama.cpp takes them; logits of the rows `wanted` are computed, or those of all."""
+    """Up to `rows` rows as llama.cpp takes them, in the same memory for every step: `width` numbers each, or
+    a token where it is None."""
 
-    def __init__(self, rows: Rows, wanted: Sequence[int] | None = None) -> None:
-        size = len(rows)
-        self._slots = np.ascontiguousarray(rows.slots, dtype=np.int32)
-        self._positions = np.ascontiguousarray(rows.positions, dtype=np.int32)
-        self._slot_counts = np.full(size, NOT_SHARED, dtype=np.int32)
-        offsets = self._slots.itemsize * np.arange(size, dtype=np.uintp)
-        self._slot_addresses = self._slots.ctypes.data + offsets
-        self._wanted = np.full(size, wanted is None, dtype=np.int8)
-        self._wanted[list(wanted or ())] = 1
-        tokens = rows.inputs.ndim == 1
-        self._inputs = np.ascontiguousarray(rows.inputs, dtype=np.int32 if tokens else np.float32)
+    def __init__(self, rows: int, width: int | None) -> None:
         integers = ctypes.POINTER(ctypes.c_int32)
-        self.struct = llama_cpp.llama_batch()
-        self.struct.n_tokens = size
-        if tokens:
-            self.struct.token = self._inputs.ctypes.data_as(integers)
+        self._slots = np.zeros(rows, dtype=np.int32)
+        self._positions = np.zeros(rows, dtype=np.int32)
+        self._slot_counts = np.full(rows, NOT_SHARED, dtype=np.int32)
+        offsets = self._slots.itemsize * np.arange(rows, dtype=np.uintp)
+        self._slot_addresses = self._slots.ctypes.data + offsets
+        self._wanted = np.zeros(rows, dtype=np.int8)
+        self._inputs: Tokens | Hidden
+        self._struct = llama_cpp.llama_batch()
+        if width is None:
+            self._inputs = np.zeros(rows, dtype=np.int32)
+            self._struct.token = self._inputs.ctypes.data_as(integers)
         else:
-            self.struct.embd = self._inputs.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        self.struct.pos = self._positions.ctypes.data_as(integers)
-        self.struct.n_seq_id = self._slot_counts.ctypes.data_as(integers)
-        self.struct.seq_id = self._slot_addresses.ctypes.data_as(ctypes.POINTER(integers))
-        self.struct.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+            self._inputs = np.zeros((rows, width), dtype=np.float32)
+            self._struct.embd = self._inputs.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self._struct.pos = self._positions.ctypes.data_as(integers)
+        self._struct.n_seq_id = self._slot_counts.ctypes.data_as(integers)
+        self._struct.seq_id = self._slot_addresses.ctypes.data_as(ctypes.POINTER(integers))
+        self._struct.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+
+    def filled(self, rows: Rows, wanted: Sequence[int] | None = None) -> llama_cpp.llama_batch:
+        """llama.cpp's batch of these rows, valid until the next call; logits of the rows `wanted` are
+        computed, or those of all."""
+        size = len(rows)
+        self._slots[:size] = rows.slots
+        self._positions[:size] = rows.positions
+        self._inputs[:size] = rows.inputs
+        self._wanted[:size] = wanted is None
+        for row in wanted or ():
+            self._wanted[row] = 1
+        self._struct.n_tokens = size
+        return self._struct
+
+
+def _place(part: Part) -> tuple[int, int]:
+    return part.slot, part.position
 
 
 def _first_run(slots: list[int]) -> list[int]:

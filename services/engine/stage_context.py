@@ -15,7 +15,7 @@ from services.engine.cuts import architecture_of
 from services.engine.gguf_header import GgufFault
 from services.engine.hidden_tap import Hidden, HiddenTap
 from services.engine.model import Weights
-from services.engine.rows import RowBatch, Rows
+from services.engine.rows import Integers, RowBatch, Rows
 from services.engine.slicing import SliceOrigin, slice_origin
 
 
@@ -39,6 +39,8 @@ class StageContext:
         try:
             self.origin = _origin(weights)
             self._input_scale = _input_scale(weights, self.origin)
+            self._width = weights.width
+            self._batch = RowBatch(batch_tokens, None if self.origin.is_first else self._width)
             self._tap = None if self.origin.is_last else _tap(weights, batch_tokens)
             self.context = Context(
                 weights,
@@ -61,11 +63,11 @@ class StageContext:
         if self._tap is None:
             raise InvalidRequest("the last stage gives logits, not hidden states", field="rows")
         self._check(rows)
-        states = np.empty((len(rows), self.weights.width), dtype=np.float32)
+        if rows.slots[0] == rows.slots[-1]:
+            return self._tapped(rows, self._tap)
+        states = np.empty((len(rows), self._width), dtype=np.float32)
         for piece in rows.equal_pieces(self._batch_tokens):
-            self._tap.expect(len(piece))
-            self._decode(RowBatch(self._scaled(rows.take(piece))))
-            states[piece] = self._tap.taken()
+            states[piece] = self._tapped(rows.take(piece), self._tap)
         return states
 
     def logits(self, rows: Rows, wanted: Sequence[int]) -> Logits:
@@ -90,7 +92,7 @@ class StageContext:
         if len(wanted) > self._slots:
             raise InvalidRequest("logits are wanted of more than one row for each slot", field="wanted")
         self._check(rows)
-        self._decode(RowBatch(self._scaled(rows), wanted))
+        self._decode(rows, wanted)
 
     def forget(self, slot: int, keep: int = 0) -> bool:
         """Drops a slot's cells from position `keep` on, as Context.forget() does."""
@@ -112,27 +114,39 @@ class StageContext:
     def _check(self, rows: Rows) -> None:
         """llama.cpp ends the process for a batch that is too large, and reads past tokens that are none."""
         rows.check()
-        shape = (len(rows),) if self.origin.is_first else (len(rows), self.weights.width)
+        shape = (len(rows),) if self.origin.is_first else (len(rows), self._width)
         if len(rows) > self._batch_tokens or rows.inputs.shape != shape:
-            what = "tokens" if self.origin.is_first else f"states of width {self.weights.width}"
+            what = "tokens" if self.origin.is_first else f"states of width {self._width}"
             raise InvalidRequest(f"a step of this stage is up to {self._batch_tokens} {what}", field="rows")
-        if rows.slots.min() < 0 or rows.slots.max() >= self._slots or rows.positions.min() < 0:
+        first_position, last_position = _extremes(rows.positions)
+        if rows.slots[0] < 0 or rows.slots[-1] >= self._slots or first_position < 0:
             raise InvalidRequest(f"a row is of a slot that this stage of {self._slots} has not", field="rows")
-        if rows.positions.max() >= self._context_tokens:
+        if last_position >= self._context_tokens:
             raise ContextExceeded(f"a stage has room for {self._context_tokens} tokens of a sequence")
-        if self.origin.is_first and not 0 <= rows.inputs.min() <= rows.inputs.max() < self.weights.vocab_size:
-            raise InvalidRequest("a token is none of the vocabulary", field="rows")
+        if self.origin.is_first:
+            least, most = _extremes(rows.inputs)
+            if least < 0 or most >= self.weights.vocab_size:
+                raise InvalidRequest("a token is none of the vocabulary", field="rows")
 
-    def _scaled(self, rows: Rows) -> Rows:
-        if self._input_scale == 1:
-            return rows
-        states = np.divide(rows.inputs, self._input_scale, dtype=np.float32)
-        return Rows(rows.slots, rows.positions, states)
+    def _tapped(self, rows: Rows, tap: HiddenTap) -> Hidden:
+        tap.expect(len(rows))
+        self._decode(rows, None)
+        return tap.taken()
 
-    def _decode(self, batch: RowBatch) -> None:
-        status = llama_cpp.llama_decode(self.context.handle, batch.struct)
+    def _decode(self, rows: Rows, wanted: Sequence[int] | None) -> None:
+        if self._input_scale != 1:
+            states = np.divide(rows.inputs, self._input_scale, dtype=np.float32)
+            rows = Rows(rows.slots, rows.positions, states)
+        status = llama_cpp.llama_decode(self.context.handle, self._batch.filled(rows, wanted))
         if status != DECODED:
             raise GenerationFailed(f"llama.cpp cannot evaluate this step of a stage (status {status})")
+
+
+def _extremes(numbers: Integers | Hidden) -> tuple[int, int]:
+    """The smallest and the largest."""
+    if len(numbers) == 1:
+        return int(numbers[0]), int(numbers[0])
+    return int(numbers.min()), int(numbers.max())
 
 
 def _origin(weights: Weights) -> SliceOrigin:

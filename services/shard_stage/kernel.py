@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,8 +134,8 @@ class Kernel:
         return Outgoing(self.stage + 1, frame)
 
     def _sampled(self, pieces: Sequence[Piece], rows: Rows) -> list[Outgoing]:
-        ends = np.cumsum([len(piece.inputs) for piece in pieces])
-        wanted = [(piece, int(end) - 1) for piece, end in zip(pieces, ends, strict=True) if piece.wants_token]
+        ends = accumulate(len(piece.inputs) for piece in pieces)
+        wanted = [(piece, end - 1) for piece, end in zip(pieces, ends, strict=True) if piece.wants_token]
         self.context.evaluate(rows, [row for _, row in wanted])
         return [self._sample(piece, row) for piece, row in wanted]
 
@@ -143,10 +144,10 @@ class Kernel:
         speaker = self._speakers.get(piece.sequence)
         if speaker is None:
             return self.failure(piece.sequence, position)
-        logits = self.context.context.logits(row)
-        if position == speaker.prompt_tokens and np.isnan(logits).any():
+        context = self.context.context
+        if position == speaker.prompt_tokens and np.isnan(context.logits(row)).any():
             return self.failure(piece.sequence, position, Outcome.NOT_FINITE)
-        chosen = speaker.sampler.sample(self.context.context, row)
+        chosen = speaker.sampler.sample(context, row)
         token = Token(
             self.plan.epoch,
             self.plan.number,
@@ -155,20 +156,20 @@ class Kernel:
             NO_TOKEN if chosen is None else chosen,
             draws=speaker.sampler.draws,
             outcome=Outcome.GRAMMAR_END if chosen is None else Outcome.TOKEN,
-            **_probabilities(logits, chosen, speaker.alternatives),
         )
+        if chosen is not None and speaker.alternatives:
+            token = _with_probabilities(token, context.logits(row), speaker.alternatives)
         return Outgoing(0, token)
 
 
-def _probabilities(logits: Hidden, chosen: int | None, alternatives: int) -> dict[str, Any]:
-    if chosen is None or not alternatives:
-        return {}
+def _with_probabilities(token: Token, logits: Hidden, alternatives: int) -> Token:
     logprobs = log_softmax(logits)
     best = most_probable(logprobs, alternatives)
-    return {
-        "logprob": float(logprobs[chosen]),
-        "alternatives": tuple((token, float(logprobs[token])) for token in best),
-    }
+    return replace(
+        token,
+        logprob=float(logprobs[token.token]),
+        alternatives=tuple((index, float(logprobs[index])) for index in best),
+    )
 
 
 def _rows(pieces: Sequence[Piece]) -> Rows:

@@ -35,7 +35,8 @@ class Pace:
         known = self._step_ms.get(sequences)
         self._step_ms[sequences] = ms if known is None else min(ms, known * FORGETTING)
         self._tries[sequences] += 1
-        self._age.update(self._step_ms.keys())
+        for count in self._step_ms:
+            self._age[count] += 1
         self._age[sequences] = 0
 
     def note_prompt(self, tokens: int, ms: float) -> None:
@@ -74,6 +75,8 @@ class Pace:
     def best(self, most: int) -> int:
         """Of 1 to `most` sequences, how many in a step give most tokens a second. Powers of two and `most`
         are weighed; a power that has hardly been tried comes first, as nobody can tell its rate."""
+        if most == 1:
+            return 1
         powers = [1 << exponent for exponent in range(most.bit_length())]
         hardly_tried = [count for count in powers if self._tries[count] < TRIES]
         if hardly_tried:
