@@ -35,9 +35,10 @@ SEQUENCES = (1, 2, 4, 8, 16, 32)
 CORES = (0, 1)
 SLOTS = 32
 CONTEXT_TOKENS = 1280
-ROUNDS = 2
+ROUNDS = 3
+PREFILL_ROUNDS = 2
 LEAST_TOKENS, MOST_TOKENS = 24, 64
-LIMIT_STEPS = 8
+LIMIT_STEPS = 24
 NEGLIGIBLE = 0.05
 LONG_PROMPT_TOKENS = 1000
 LEAST_SINGLE_RATIO, LEAST_RATIO = 0.93, 0.90
@@ -123,21 +124,22 @@ class Limits:
         return _slowest(batches, alone), _slowest(batches, together)
 
     def step_ms(self, stage: int, sequences: float, position: int) -> float:
-        """The median step of a stage with so many sequences; between whole numbers by interpolation."""
+        """The mean step of a stage with so many sequences, since the pipeline's rate is a mean too; between
+        whole numbers by interpolation."""
         low = max(1, int(sequences))
         share = max(0.0, sequences - low)
-        low_ms = self._median_ms(stage, low, position)
-        return (
-            low_ms if share < 0.05 else low_ms + share * (self._median_ms(stage, low + 1, position) - low_ms)
-        )
+        low_ms = self._mean_ms(stage, low, position)
+        if share < NEGLIGIBLE:
+            return low_ms
+        return low_ms + share * (self._mean_ms(stage, low + 1, position) - low_ms)
 
     def prefill_ms(self, stage: int, tokens: int) -> float:
         """The time in which a stage reads a prompt."""
         return self._nodes[stage].prefill_ms(self._slices[stage], tokens)
 
-    def _median_ms(self, stage: int, sequences: int, position: int) -> float:
+    def _mean_ms(self, stage: int, sequences: int, position: int) -> float:
         node, path = self._nodes[stage], self._slices[stage]
-        return statistics.median(node.decode_step_ms(path, sequences, LIMIT_STEPS, position))
+        return statistics.mean(node.decode_step_ms(path, sequences, LIMIT_STEPS, position))
 
     def close(self) -> None:
         """Ends the processes."""
@@ -203,7 +205,7 @@ async def _prefill(pair: Nodes, model: Path, limits: Limits, measured: Measured)
     prompt = "x" * (LONG_PROMPT_TOKENS - 30)
     engine = EngineNode((CORES[0],), SLOTS, CONTEXT_TOKENS)
     found: dict[str, list[float]] = defaultdict(list)
-    for number in range(ROUNDS):
+    for number in range(PREFILL_ROUNDS):
         (result,) = await pair.ask([f"{number}{prompt}"], 2)
         answer = result.answers[0]
         found["two_nodes_ms"].append(answer.timings.prompt_eval_duration_ns / 1e6)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from schemas.errors import BrokerUnavailable, ConfigurationError, PayloadTooLarge
 
@@ -267,10 +267,13 @@ class FrameLink:
             "protocol": 1,
             "name": self._options.name,
         }
-        user, password = self._options.user or address.username, self._options.password or address.password
-        if user is not None and password is None:
-            return words | {"auth_token": user}
-        return words if user is None else words | {"user": user, "pass": password}
+        if self._options.user is not None:
+            return words | {"user": self._options.user, "pass": self._options.password or ""}
+        if address.username is None:
+            return words
+        if address.password is None:
+            return words | {"auth_token": unquote(address.username)}
+        return words | {"user": unquote(address.username), "pass": unquote(address.password)}
 
     def _listening(self) -> bytes:
         return f"SUB {self._subject} {self._subscription}\r\n".encode() if self._subject else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,7 +29,8 @@ async def client_for_reading(options: Mapping[str, Any]) -> AsyncIterator[Client
     lost connections: it is not made again. Raises BrokerUnavailable where there is no broker."""
     told = {name: value for name, value in options.items() if not name.endswith("_cb")}
     try:
-        client = await nats.connect(**told | {"allow_reconnect": False})
+        async with asyncio.timeout(STALL_S):
+            client = await nats.connect(**told | {"allow_reconnect": False})
     except (OSError, nats.errors.Error) as error:
         raise BrokerUnavailable("the log cannot be read: no broker answers") from error
     try:
