@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from schemas.activations import MAX_FRAME_BYTES
 from schemas.errors import BrokerUnavailable, ConfigurationError, PayloadTooLarge
 
 END = b"\r\n"
@@ -219,6 +220,8 @@ class FrameLink:
         while not wire.lost.done():
             pong = wire.ping()
             await asyncio.wait([wire.lost], timeout=PING_INTERVAL_S)
+            if not pong.done():  # the thread may have stood still all the while, with the answer unread
+                await asyncio.wait([pong], timeout=self._options.connect_timeout)
             if not pong.done():
                 wire.abort()
                 await asyncio.wait([wire.lost])
@@ -245,7 +248,7 @@ class FrameLink:
         except BaseException:
             wire.abort()
             raise
-        self._max_payload, self._wire = int(info["max_payload"]), wire
+        self._max_payload, self._wire = int(info.get("max_payload", MAX_FRAME_BYTES)), wire
         return wire
 
     async def _secure(self, wire: _Wire, host: str | None) -> None:
