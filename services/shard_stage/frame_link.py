@@ -68,7 +68,7 @@ class LinkOptions:
 
 
 @dataclass
-class _Wire(asyncio.Protocol):
+class Wire(asyncio.Protocol):
     """One connection, from the broker's greeting to its loss. `rest` begins with what is not whole yet."""
 
     on_message: Callable[[bytes], None]
@@ -123,7 +123,7 @@ class _Wire(asyncio.Protocol):
                 self.on_fault(BrokerUnavailable(f"the broker says {argument.decode(errors='replace')}"))
 
     def write(self, *parts: bytes) -> None:
-        """Leaves at the end of this turn of the loop."""
+        """Sends these bytes, one after another; nothing where the connection is gone."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.writelines(parts)
 
@@ -151,7 +151,7 @@ class FrameLink:
         """`on_message` gets the payload of each message."""
         self._options = options
         self._on_message = on_message
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._max_payload = 0
         self._subject = ""
         self._subscription = 0
@@ -202,7 +202,7 @@ class FrameLink:
 
     # --- connecting ---------------------------------------------------------------------
 
-    async def _keep(self, wire: _Wire) -> None:
+    async def _keep(self, wire: Wire) -> None:
         """Watches over connections, one after the other."""
         try:
             while True:
@@ -215,7 +215,7 @@ class FrameLink:
             self._wire = None
             wire.abort()
 
-    async def _until_lost(self, wire: _Wire) -> None:
+    async def _until_lost(self, wire: Wire) -> None:
         """Returns when the connection is lost, or the broker has not answered for too long."""
         while not wire.lost.done():
             pong = wire.ping()
@@ -226,7 +226,7 @@ class FrameLink:
                 wire.abort()
                 await asyncio.wait([wire.lost])
 
-    async def _connected(self) -> _Wire:
+    async def _connected(self) -> Wire:
         while True:
             try:
                 async with asyncio.timeout(self._options.connect_timeout):
@@ -235,9 +235,9 @@ class FrameLink:
                 await self._options.error_cb(error)
                 await asyncio.sleep(self._options.reconnect_time_wait)
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self) -> Wire:
         loop, address = asyncio.get_running_loop(), self._options.address
-        wire = _Wire(self._on_message, self._tell, loop.create_future(), loop.create_future())
+        wire = Wire(self._on_message, self._tell, loop.create_future(), loop.create_future())
         await loop.create_connection(lambda: wire, str(address.hostname), address.port or DEFAULT_PORT)
         try:
             info = await wire.greeting
@@ -251,7 +251,7 @@ class FrameLink:
         self._max_payload, self._wire = int(info.get("max_payload", MAX_FRAME_BYTES)), wire
         return wire
 
-    async def _secure(self, wire: _Wire, host: str | None) -> None:
+    async def _secure(self, wire: Wire, host: str | None) -> None:
         assert wire.transport is not None
         context = ssl.create_default_context()
         wire.transport = await asyncio.get_running_loop().start_tls(

@@ -188,10 +188,10 @@ class InferenceThread:
 
     def _begins(self, stage: Stage) -> bool:
         """Whether work has come after a rest and more of it may be there to be read."""
-        begins, self._resting = self._resting and stage.has_work, False
-        if begins:
+        rested, self._resting = self._resting, False
+        if rested:
             self._tally.busy()
-        return begins and stage.shares_steps
+        return rested and stage.has_work and stage.shares_steps
 
     def _on_message(self, payload: bytes) -> None:
         stage = self._stage

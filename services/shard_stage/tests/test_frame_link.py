@@ -19,7 +19,7 @@ from infra.broker import Broker, server_binary
 from infra.testing import connect
 from schemas.errors import BrokerUnavailable, ConfigurationError, PayloadTooLarge
 from services.chassis.tests.mesh import eventually
-from services.shard_stage.frame_link import FrameLink, LinkOptions, _Wire
+from services.shard_stage.frame_link import FrameLink, LinkOptions, Wire
 from services.shard_stage.log_reader import client_for_reading
 
 SUBJECT, OTHER = "choir.test.link.1", "choir.test.link.2"
@@ -195,7 +195,7 @@ async def test_it_speaks_tls_where_the_broker_does(tmp_path: Path, monkeypatch: 
 def test_however_the_bytes_come_the_messages_are_the_same(payloads: list[bytes], cuts: list[int]) -> None:
     arrived: list[bytes] = []
     loop = asyncio.new_event_loop()
-    wire = _Wire(arrived.append, lambda _: None, loop.create_future(), loop.create_future())
+    wire = Wire(arrived.append, lambda _: None, loop.create_future(), loop.create_future())
     stream = b"".join(b"MSG a.b 1 %d\r\n%b\r\n+OK\r\n" % (len(p), p) for p in payloads)
     while stream:
         for cut in cuts:
