@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import InvalidRequest, ModelUnusable
+from services.engine.build import extra_buffers_are_safe
 from services.engine.gguf_check import check_model_file
 from services.engine.gguf_header import GgufHeader
 from services.engine.logs import LLAMA_LOG
@@ -40,6 +41,7 @@ class Weights:
         start_backend()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = extra_buffers_are_safe()
         LLAMA_LOG.forget_errors()
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
