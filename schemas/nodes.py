@@ -26,7 +26,8 @@ class Gpu(Part):
 class ServedModel(Part):
     """A model that an agent serves, itself or through an external `worker`.
 
-    With a `problem` it cannot be asked at present.
+    `file` is the name of its file without the folder, `quantisation` how most of its weights are stored
+    ("Q8_0"). With a `problem` it cannot be asked at present.
     """
 
     name: Name
@@ -35,7 +36,9 @@ class ServedModel(Part):
     busy: Annotated[int, Field(ge=0)] = 0
     context_tokens: int | None = None
     parameters: int | None = None
+    file: str | None = None
     size_bytes: int | None = None
+    quantisation: str | None = None
     tokens_per_s: float | None = None
     description: str | None = None
     worker: WorkerState | None = None

@@ -276,7 +276,8 @@ class TokenCount(Message):
 
 
 class ModelSummary(Part):
-    """A model of the mesh and who serves it."""
+    """A model of the mesh and who serves it. File, size and quantisation are those of the first agent that
+    has a file of it."""
 
     name: Name
     agents: tuple[str, ...]
@@ -284,6 +285,9 @@ class ModelSummary(Part):
     busy: int
     context_tokens: int | None = None
     parameters: int | None = None
+    file: str | None = None
+    size_bytes: int | None = None
+    quantisation: str | None = None
     tokens_per_s: float | None = None
     description: str | None = None
 

@@ -20,7 +20,8 @@ class CannotStart(Exception):
 def environment(name: str, requirements: Sequence[str]) -> Path:
     """The folder of an environment with these requirements, made if it is not there.
 
-    CannotStart if uv or a package is not to be had.
+    Packages are as they are shipped, without the settings that this project builds its own with. CannotStart
+    if uv or a package is not to be had.
     """
     digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -30,7 +31,8 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
         if uv is None:
             raise CannotStart("uv is not on the path: it installs the peers")
         _run([uv, "venv", "--quiet", "--clear", str(folder)])
-        _run([uv, "pip", "install", "--quiet", "--python", str(folder), *requirements])
+        # In that folder: elsewhere uv would build with the settings of the project that it finds above.
+        _run([uv, "pip", "install", "--quiet", "--python", str(folder), *requirements], folder)
         (folder / MADE).touch()
     return folder
 
@@ -41,7 +43,7 @@ def version_in(folder: Path, package: str) -> str:
     return _run([str(folder / "bin" / "python"), "-c", code]).strip()
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], folder: Path | None = None) -> str:
     try:
         done = subprocess.run(
             command,
@@ -50,6 +52,7 @@ def _run(command: Sequence[str]) -> str:
             timeout=INSTALL_DEADLINE_S,
             check=True,
             stdin=subprocess.DEVNULL,
+            cwd=folder,
         )
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines()

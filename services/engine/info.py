@@ -11,13 +11,15 @@ from pathlib import Path
 import llama_cpp
 
 from services.engine.model import Model
+from services.engine.quantisation import quantisation_of
 
 DESCRIPTION_BYTES = 256
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A loaded model. `size_bytes` is the file's; `context_tokens` is the room of one sequence."""
+    """A loaded model. `size_bytes` is the file's; `quantisation` is how most of its weights are stored
+    ("Q8_0"), if the file says so; `context_tokens` is the room of one sequence."""
 
     path: Path
     name: str
@@ -25,6 +27,7 @@ class ModelInfo:
     description: str
     parameters: int
     size_bytes: int
+    quantisation: str | None
     context_tokens: int
     trained_context_tokens: int
     layers: int
@@ -66,6 +69,7 @@ def describe(model: Model, context_tokens: int) -> ModelInfo:
         description=_description(model),
         parameters=model.parameters,
         size_bytes=model.path.stat().st_size,
+        quantisation=quantisation_of(header),
         context_tokens=context_tokens,
         trained_context_tokens=model.trained_context_tokens,
         layers=model.layers,

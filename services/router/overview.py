@@ -62,6 +62,7 @@ class Overview:
 def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> ModelSummary:
     """One model over all agents that serve it; speed is the sum over agents that have measured it."""
     models = [model for _, model in served]
+    stored = next((model for model in models if model.file is not None), models[0])
     speeds = [model.tokens_per_s for model in models if model.tokens_per_s is not None]
     contexts = [model.context_tokens for model in models if model.context_tokens is not None]
     return ModelSummary(
@@ -71,6 +72,9 @@ def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> M
         busy=sum(model.busy for model in models),
         context_tokens=min(contexts, default=None),
         parameters=models[0].parameters,
+        file=stored.file,
+        size_bytes=stored.size_bytes,
+        quantisation=stored.quantisation,
         tokens_per_s=sum(speeds) if speeds else None,
         description=models[0].description,
     )

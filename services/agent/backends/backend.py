@@ -16,11 +16,13 @@ __all__ = ["Backend", "BackendInfo", "Generated", "OnText", "OpenBackend"]
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What is known of the model behind a backend."""
+    """What is known of the model behind a backend. `file` is the file's name, without its folder."""
 
     context_tokens: int | None = None
     parameters: int | None = None
+    file: str | None = None
     size_bytes: int | None = None
+    quantisation: str | None = None
     description: str | None = None
 
 

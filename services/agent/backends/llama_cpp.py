@@ -26,7 +26,9 @@ class LlamaCpp:
         self.info = BackendInfo(
             context_tokens=info.context_tokens,
             parameters=info.parameters,
+            file=info.path.name,
             size_bytes=info.size_bytes,
+            quantisation=info.quantisation,
             description=info.description or None,
         )
 

@@ -256,6 +256,13 @@ async def test_a_broken_model_is_said_in_the_lease_and_the_others_go_on(
     assert left == 1  # nobody pulls what cannot be answered: it is there for another agent of beta
 
 
+async def test_the_lease_says_of_which_file_a_model_is(connection: Client, model_path: Path) -> None:
+    async with serving(connection, from_files(alpha=model_path)) as agent:
+        (model,) = agent.load().models
+    size_bytes = model_path.stat().st_size
+    assert (model.file, model.size_bytes, model.quantisation) == ("tiny.gguf", size_bytes, "Q8_0")
+
+
 async def test_an_agent_without_a_single_usable_model_is_broken(connection: Client, tmp_path: Path) -> None:
     async with serving(connection, from_files(alpha=tmp_path / "missing.gguf")) as agent:
         load = agent.load()
