@@ -87,6 +87,11 @@ def reserved_bytes(storage: Literal["file", "memory"]) -> int:
     return sum(spec.max_bytes for spec in specs if spec.storage == storage)
 
 
+def _authority(host: str, port: int) -> str:
+    """Host and port as they stand in an address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class PortTaken(ConfigurationError):
     """Raised when another process listens on the port that the broker was told to use."""
 
@@ -125,12 +130,12 @@ class Broker:
     @property
     def url(self) -> str:
         """Where clients connect; known once the broker has been started."""
-        return f"nats://{self._reachable_host}:{self.port}"
+        return f"nats://{_authority(self.reachable_host, self.port)}"
 
     @property
-    def _reachable_host(self) -> str:
+    def reachable_host(self) -> str:
         """A server that listens on all addresses is reached from here by loopback."""
-        return LOOPBACK if self.host == "0.0.0.0" else self.host
+        return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)
 
     @property
     def pid(self) -> int:
@@ -243,7 +248,7 @@ class Broker:
         path.write_text(
             CONFIG.format(
                 server_name=json.dumps(server_name),
-                listen=json.dumps(f"{self.host}:{port}"),
+                listen=json.dumps(_authority(self.host, port)),
                 max_payload=self.max_payload,
                 log=json.dumps(str(self.log_path)),
                 store=json.dumps(str(self.directory / "store")),
@@ -278,7 +283,7 @@ class Broker:
 
     async def _wait_ready(self, server_name: str, port: int, process: subprocess.Popen[bytes]) -> None:
         """Until our own server says, on its port, that JetStream is there."""
-        listening = f"Listening for client connections on {self.host}:{port}"
+        listening = f"Listening for client connections on {_authority(self.host, port)}"
 
         def settled() -> bool:
             return process.poll() is not None or (
@@ -298,7 +303,7 @@ class Broker:
         """What the server says of itself when a client connects; empty if nothing in time."""
         try:
             async with asyncio.timeout(INFO_DEADLINE_S):
-                reader, writer = await asyncio.open_connection(self._reachable_host, port)
+                reader, writer = await asyncio.open_connection(self.reachable_host, port)
                 try:
                     line = await reader.readline()
                 finally:

@@ -25,6 +25,7 @@ from nats.js.errors import APIError
 from schemas import catalog
 from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
+from services.chassis.address import why, without_password
 
 NO_LIMIT = -1
 PAGE = 256
@@ -233,7 +234,7 @@ async def provision_at(url: str, models: Iterable[str]) -> None:
     try:
         nc = await nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.2, connect_timeout=5)
     except (OSError, nats.errors.Error) as error:
-        raise MeshUnreachable(f"no broker answers at {url}: {error}") from error
+        raise MeshUnreachable(f"no broker answers at {without_password(url)}: {why(error)}") from error
     try:
         await provision(nc, models)
     finally:

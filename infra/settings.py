@@ -21,6 +21,7 @@ from schemas import catalog
 from schemas.errors import ConfigurationError
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
+from services.chassis.address import is_loopback, without_password
 from services.chassis.settings import (
     CONFIG_VARIABLE,
     Section,
@@ -36,7 +37,8 @@ from services.summarizer.settings import SummarizerSection
 DEMO_CONFIG = Path(__file__).with_name("choir.toml")
 DEMO_MODELS = Path(__file__).with_name("models")
 DEMO_PREFIX = "demo:"
-LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+USER_VARIABLE = "CHOIR_MESH__USER"
+PASSWORD_VARIABLE = "CHOIR_MESH__PASSWORD"
 ModelT = TypeVar("ModelT", ModelSection, StageModelSection)
 SectionT = TypeVar("SectionT", AgentSection, StageSection)
 SectionsT = TypeVar("SectionsT", tuple[AgentSection, ...], tuple[StageSection, ...])
@@ -96,17 +98,26 @@ class HostSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _one_broker(self) -> HostSettings:
-        if self.broker.embedded and self.broker.host not in LOOPBACK_HOSTS and self.mesh.password is None:
+        user, password = self.mesh.user, self.mesh.password
+        everywhere = self.broker.embedded and not is_loopback(self.broker.host)
+        if everywhere and user is None and password is None:
             raise ValueError(
-                f"broker.host is {self.broker.host}, so other hosts could use this mesh: "
-                "set user and password in section [mesh]"
+                f"broker.host is {self.broker.host}, so other hosts could use this mesh: set user and "
+                f"password in section [mesh], or {USER_VARIABLE} and {PASSWORD_VARIABLE} in the environment"
+            )
+        if (user is None) != (password is None):
+            there, missing = ("password", "user") if user is None else ("user", "password")
+            variable = USER_VARIABLE if user is None else PASSWORD_VARIABLE
+            raise ValueError(
+                f"mesh.{there} alone protects nothing, and mesh.{missing} is missing or empty: "
+                f"set {missing} in section [mesh] too, or {variable} in the environment"
             )
         here = f"nats://{self.broker.host}:{self.broker.port}"
         if self.broker.embedded and "url" in self.mesh.model_fields_set and self.mesh.url != here:
             raise ValueError(
-                f"mesh.url is {self.mesh.url}, but the broker started here would be {here}: to join the one "
-                "that is there, set embedded = false in section [broker] (CHOIR_BROKER__EMBEDDED=false); "
-                "otherwise leave url out"
+                f"mesh.url is {without_password(self.mesh.url)}, but the broker started here would be "
+                f"{here}: to join the one that is there, set embedded = false in section [broker] "
+                "(CHOIR_BROKER__EMBEDDED=false); otherwise leave url out"
             )
         return self
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.processes import until, writable_folder
 from schemas.errors import ConfigurationError
+from services.chassis.address import without_password
 
 STATE_VARIABLE = "XDG_STATE_HOME"
 STATE_FILE = "mesh.json"
@@ -73,7 +74,7 @@ class Claim:
 
 def _already_running(folder: Path) -> ConfigurationError:
     mesh = running_mesh(folder)
-    where = "it is just starting" if mesh is None else f"at {mesh.url}, process {mesh.pid}"
+    where = "it is just starting" if mesh is None else f"at {without_password(mesh.url)}, process {mesh.pid}"
     return ConfigurationError(
         f"a mesh is already running from {folder} ({where}): `choir status` shows it, `choir down` stops it; "
         f"{STATE_VARIABLE} set to another folder runs a second one"

@@ -14,27 +14,26 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import nats
-import nats.errors
 from nats.aio.client import Client
 from rich.console import Console
 
 from infra.broker import Broker
 from infra.child import EXIT_CONFIGURATION, BackOff, Child, ServiceCommand
 from infra.forward import Forward, to_console
+from infra.guard import check_guarded
 from infra.instances import service_commands
+from infra.operator_link import Provisioning, connect_operator
 from infra.pipelines import place_when_possible
 from infra.processes import until
-from infra.provision import provision
 from infra.settings import HostSettings, load_host_settings
 from infra.state import Claim, state_folder
 from infra.worker_queues import WorkerQueues
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
+from services.chassis.address import is_loopback, without_password
 from services.chassis.cancelling import ended
 from services.chassis.directory import Directory
 
-CONNECT_DEADLINE_S = 5.0
 SERVICE_DEADLINE_S = 30.0
 AGENT_DEADLINE_S = 120.0
 """Longer: a large model is read from disk before its agent is ready."""
@@ -95,7 +94,7 @@ class Supervisor:
             raise
         for problem in self.problems:
             self._say(problem)
-        self._say(f"ready at {self.url} after {time.monotonic() - started_s:.1f} s")
+        self._say(f"ready at {without_password(self.url)} after {time.monotonic() - started_s:.1f} s")
 
     async def run_until_stopped(self) -> None:
         """Wait for SIGINT, SIGTERM or `ask_to_stop`, then stop. A second signal kills what is left."""
@@ -143,7 +142,9 @@ class Supervisor:
             password=self.settings.mesh.password,
         )
         await self.broker.start()
-        self._in_background(self._keep_broker(self.broker))
+        if self.settings.mesh.user is not None or not is_loopback(section.host):
+            await check_guarded(self.broker.reachable_host, self.broker.port)
+        self._in_background(self._keep_broker(self.broker), "the broker")
 
     async def _keep_broker(self, broker: Broker) -> None:
         back_off = BackOff()
@@ -162,42 +163,16 @@ class Supervisor:
                 self._say(error.message)
 
     async def _connect(self) -> None:
-        mesh = self.settings.mesh
-        try:
-            async with asyncio.timeout(CONNECT_DEADLINE_S):
-                self._client = await nats.connect(
-                    self.url,
-                    name="supervisor",
-                    user=mesh.user,
-                    password=mesh.password,
-                    inbox_prefix=b"_INBOX_supervisor",
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,
-                    reconnected_cb=self._on_reconnect,
-                    error_cb=_ignore,
-                )
-        except (TimeoutError, OSError, nats.errors.Error) as error:
-            raise MeshUnreachable(
-                f"no broker answers at {self.url}: {error or 'it took too long'}. Start it, or set "
-                "embedded = true in section [broker]"
-            ) from error
-        await provision(self._client, self.settings.models)
+        self._client = await connect_operator(self.url, self.settings.mesh, self._on_reconnect)
+        self._provisioning = Provisioning(self._client, self.settings.models, self._say)
+        await self._provisioning.first()
         self._directory = Directory(self._client)
         await self._directory.start()
         self._worker_queues = WorkerQueues(self._client, self._say)
-        self._in_background(self._worker_queues.keep())
+        self._in_background(self._worker_queues.keep(), "the queues of workers")
 
     async def _on_reconnect(self) -> None:
-        self._in_background(self._provision_again())
-
-    async def _provision_again(self) -> None:
-        """A broker that was started again has lost the streams that it kept in memory."""
-        assert self._client is not None
-        try:
-            await provision(self._client, self.settings.models)
-            self._worker_queues.again()
-        except ChoirError as error:
-            self._say(f"after the broker came back: {error.message}")
+        self._in_background(self._provisioning.again(self._worker_queues.again), "streams")
 
     async def _start_services(self) -> None:
         """Whoever works first, then the router, which lets requests in."""
@@ -210,7 +185,9 @@ class Supervisor:
     async def _place_pipelines(self) -> None:
         assert self._client is not None
         placing = [
-            self._in_background(place_when_possible(self._client, pipeline.wish, self._say))
+            self._in_background(
+                place_when_possible(self._client, pipeline.wish, self._say), f"pipeline {pipeline.model}"
+            )
             for pipeline in self.settings.pipelines
         ]
         if placing:
@@ -259,18 +236,20 @@ class Supervisor:
                 return lease if lease.state in SETTLED_STATES else None
         return None
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._is_done)
         return task
+
+    def _is_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._say(f"{task.get_name()} is looked after no more: {type(error).__name__}: {error}")
 
     def _say(self, line: str) -> None:
         self._forward("choir", line)
-
-
-async def _ignore(_error: Exception) -> None:
-    """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere."""
 
 
 async def run_host(settings: HostSettings) -> None:

@@ -53,9 +53,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[brokers]\nport = 1\n", "brokers: Extra inputs are not permitted"),
-        ("[broker]\nprot = 1\n", "broker.prot: Extra inputs"),
-        ("[broker]\nport = -1\n", "broker.port: Input should be greater"),
+        ("[brokers]\nport = 1\n", "brokers: there is no such key; did you mean broker?"),
+        ("[broker]\nprot = 1\n", "broker.prot: there is no such key; did you mean port?"),
+        ("[broker]\nport = -1\n", "broker.port: it must be at least 0"),
         ("[router]\nreplicas = 'many'\n", "router.replicas"),
         ("[[agents]]\nname = 'a'\nmodels = [{ slots = 1 }]\n", "agents.0.models.0.name"),
         ("[[agents]]\nname = 'a'\nmodels = [{ name = 'm' }]\n", "model m of agent a needs a path"),
@@ -69,6 +69,41 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, said: str
     with pytest.raises(ConfigurationError) as refused:
         load(tmp_path, text)
     assert said in refused.value.message
+
+
+OPEN = "[broker]\nhost = '0.0.0.0'\n"
+
+
+@pytest.mark.parametrize(
+    ("mesh", "said"),
+    [
+        ("", "set user and password"),
+        ("password = 'secret'", "set user in section [mesh] too"),
+        ("user = 'choir'", "set password in section [mesh] too"),
+        ("user = 'choir'\npassword = ''", "set password in section [mesh] too"),
+        ("user = 'choir'\npassword = '  '", "set password in section [mesh] too"),
+        ("user = ' '\npassword = 'secret'", "set user in section [mesh] too"),
+        ("user = ''\npassword = ''", "set user and password"),
+    ],
+)
+def test_a_broker_that_others_can_reach_needs_user_and_password(tmp_path: Path, mesh: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(tmp_path, f"{OPEN}[mesh]\n{mesh}\n")
+    assert said in refused.value.message
+    assert load(tmp_path, f"{OPEN}[mesh]\nuser = 'choir'\npassword = 'secret'\n").mesh.user == "choir"
+
+
+def test_an_empty_password_in_the_environment_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHOIR_MESH__USER", "choir")
+    monkeypatch.setenv("CHOIR_MESH__PASSWORD", "")
+    with pytest.raises(ConfigurationError, match="CHOIR_MESH__PASSWORD"):
+        load(tmp_path, OPEN)
+    with pytest.raises(ConfigurationError, match="CHOIR_MESH__PASSWORD"):
+        load(tmp_path, INSTANT)
+    monkeypatch.setenv("CHOIR_MESH__USER", "")
+    assert load(tmp_path, INSTANT).mesh.user is None
 
 
 def test_joining_a_broker_elsewhere(tmp_path: Path) -> None:

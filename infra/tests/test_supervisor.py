@@ -17,7 +17,11 @@ import nats
 import psutil
 import pytest
 import pytest_asyncio
+from nats.js import JetStreamContext
+from nats.js.api import StorageType, StreamConfig
+from nats.js.errors import NotFoundError
 
+from infra.broker import Broker
 from infra.processes import POLL_S, ended, until
 from infra.settings import HostSettings, load_host_settings
 from infra.state import running_mesh
@@ -25,6 +29,7 @@ from infra.supervisor import Supervisor
 from infra.testing import connect
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
+from services.aggregator.settings import AggregatorSection
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,6 +51,12 @@ models = [{ name = "red", reply = "red" }]
 ONE_AGGREGATOR = (
     "[broker]\nport = 0\n[router]\nreplicas = 0\n[summarizer]\nreplicas = 0\n[metrics]\nenabled = false\n"
 )
+
+JOINED = (
+    "[router]\nreplicas = 0\n[aggregator]\nreplicas = 0\n[summarizer]\nreplicas = 0\n"
+    "[metrics]\nenabled = false\n[broker]\nembedded = false\n[mesh]\n"
+)
+NO_AGGREGATOR = AggregatorSection(replicas=0)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20.0
@@ -180,12 +191,95 @@ async def test_settings_that_a_service_refuses_end_the_start_with_its_own_words(
     assert supervisor.broker is not None and not supervisor.broker.alive
 
 
+async def test_a_broker_that_refuses_the_password_is_not_called_unreachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.operator_link.CONNECT_DEADLINE_S", 2.0)
+    async with Broker(tmp_path / "broker", user="choir", password="right") as broker:
+        text = f"{JOINED}url = '{broker.url}'\nuser = 'choir'\npassword = 'wrong'\n"
+        with pytest.raises(ConfigurationError, match="lets nobody in as user 'choir': set user and password"):
+            await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
+
+
+async def test_what_cannot_be_provisioned_after_a_restart_of_the_broker_is_tried_again(
+    tmp_path: Path,
+) -> None:
+    # Given a mesh that has joined a broker elsewhere
+    said: list[str] = []
+    broker = Broker(tmp_path / "broker")
+    await broker.start()
+    supervisor = Supervisor(
+        settings_of(tmp_path, f"{JOINED}url = '{broker.url}'\n"),
+        state=tmp_path / "state",
+        forward=lambda _, line: said.append(line),
+    )
+    await supervisor.start()
+    # When the broker comes back with a stream that is in the way
+    port, broker.port = broker.port, 0
+    await broker.restart()
+    nc = await connect(broker.url)
+    in_the_way = StreamConfig(name=subjects.TOKENS_STREAM, subjects=["elsewhere"])
+    await nc.jetstream().add_stream(in_the_way)
+    await nc.close()
+    broker.port = port
+    await broker.restart()
+    # Then this is told, and what is missing is made as soon as that stream is gone
+    assert await until(
+        lambda: any("TOKENS exists with another definition" in line for line in said), DEADLINE_S
+    )
+    nc = await connect(broker.url)
+    js = nc.jetstream()
+    await js.delete_stream(subjects.TOKENS_STREAM)
+    assert await eventually_has(js, subjects.TOKENS_STREAM)
+    assert (await js.stream_info(subjects.TOKENS_STREAM)).config.storage == StorageType.MEMORY
+    assert await eventually_has(js, subjects.bucket_stream(subjects.NODES_BUCKET))
+    await nc.close()
+    await supervisor.stop()
+    await broker.stop()
+
+
+async def eventually_has(js: JetStreamContext, stream: str) -> bool:
+    """Whether the broker has a stream before the deadline."""
+    end_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end_s:
+        try:
+            await js.stream_info(stream)
+            return True
+        except NotFoundError:
+            await asyncio.sleep(POLL_S)
+    return False
+
+
+async def test_a_broker_that_lets_anybody_in_does_not_stay(tmp_path: Path) -> None:
+    # Given settings that have come round the check: a broker for other hosts, without users
+    settings = settings_of(tmp_path, ONE_AGGREGATOR)
+    everywhere = settings.broker.model_copy(update={"host": "0.0.0.0"})
+    supervisor = Supervisor(
+        settings.model_copy(update={"broker": everywhere}), state=tmp_path / "state", forward=lambda *_: None
+    )
+    # When it is started, then it says that anybody gets in, and stops
+    with pytest.raises(ConfigurationError, match="lets anybody in without a password"):
+        await supervisor.start()
+    assert supervisor.broker is not None and not supervisor.broker.alive
+    # And with a user it starts
+    mesh = settings.mesh.model_copy(update={"user": "choir", "password": "secret"})
+    guarded = Supervisor(
+        settings.model_copy(update={"broker": everywhere, "mesh": mesh, "aggregator": NO_AGGREGATOR}),
+        state=tmp_path / "state",
+        forward=lambda *_: None,
+    )
+    await guarded.start()
+    await guarded.stop()
+
+
 async def test_a_broker_elsewhere_that_does_not_answer_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.supervisor.CONNECT_DEADLINE_S", 0.5)
-    text = "[broker]\nembedded = false\n[mesh]\nurl = 'nats://127.0.0.1:9'\n"
-    with pytest.raises(MeshUnreachable, match=r"no broker answers at nats://127\.0\.0\.1:9"):
+    monkeypatch.setattr("infra.operator_link.CONNECT_DEADLINE_S", 0.5)
+    text = "[broker]\nembedded = false\n[mesh]\nurl = 'nats://me:secret@127.0.0.1:9'\n"
+    with pytest.raises(
+        MeshUnreachable, match=r"no broker answers at nats://127\.0\.0\.1:9: connection refused\. "
+    ):
         await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
 
 

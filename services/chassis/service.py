@@ -23,6 +23,7 @@ from nats.aio.client import Client
 
 from schemas.errors import ChoirError, ConfigurationError
 from schemas.events import ServiceStarted, ServiceStopped
+from services.chassis.address import without_password
 from services.chassis.connection import ConnectionEvents, open_broker
 from services.chassis.events import EventLog, Spans
 from services.chassis.identity import Identity
@@ -143,7 +144,7 @@ class Host:
             interval_s = self._settings.events.sample_interval_s
             self._sampler = Sampler(client, mesh.events, mesh.tracing, self._service.load, interval_s)
             self._sampler.start()
-        log.info("ready", url=self._settings.mesh.url)
+        log.info("ready", url=without_password(self._settings.mesh.url))
 
     async def _stop(self) -> None:
         if self._mesh is not None:

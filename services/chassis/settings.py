@@ -8,10 +8,11 @@ wins over the file: `CHOIR_MESH__URL=nats://host:4222` sets `url` in section `[m
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +21,7 @@ from pydantic_settings import (
 )
 
 from schemas.errors import ConfigurationError
+from services.chassis.wrong_settings import faults_of
 
 CONFIG_VARIABLE = "CHOIR_CONFIG"
 DEFAULT_CONFIG = Path("choir.toml")
@@ -33,11 +35,17 @@ class Section(BaseModel):
 
 
 class MeshSection(Section):
-    """`[mesh]`: how to reach the broker."""
+    """`[mesh]`: how to reach the broker. An empty user or password counts as none: a variable that is set and
+    empty is what a compose file makes of one that nobody has set."""
 
     url: str = DEFAULT_URL
     user: str | None = None
     password: str | None = None
+
+    @field_validator("user", "password")
+    @classmethod
+    def _none_if_empty(cls, value: str | None) -> str | None:
+        return value if value and value.strip() else None
 
 
 class LoggingSection(Section):
@@ -115,18 +123,13 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
     try:
         return settings()
     except ValidationError as error:
-        raise ConfigurationError(describe(error), field=field_of(error)) from error
+        faults = faults_of(error, settings)
+        raise ConfigurationError(describe(faults), field=faults[0][0] or None) from error
     except ValueError as error:  # not TOML, or an environment variable that is not JSON
         raise ConfigurationError(f"{config_path() or 'environment'}: {error}") from error
 
 
-def field_of(error: ValidationError) -> str:
-    """The dotted path of the first thing that is wrong."""
-    return ".".join(str(part) for part in error.errors()[0]["loc"])
-
-
-def describe(error: ValidationError) -> str:
-    """One line that names every wrong setting."""
-    where = config_path() or "environment"
-    faults = (f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-    return f"{where}: " + "; ".join(faults)
+def describe(faults: Iterable[tuple[str, str]]) -> str:
+    """One line that names every wrong setting, and the file."""
+    said = (f"{setting}: {what}" if setting else what for setting, what in faults)
+    return f"{config_path() or 'environment'}: " + "; ".join(said)

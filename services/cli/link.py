@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from schemas.errors import ConfigurationError, MeshUnreachable, PayloadTooLarge
+from services.chassis.address import why, without_password
 from services.chassis.settings import MeshSection
 
 CONNECT_PATIENCE_S = 2.0
@@ -71,9 +71,9 @@ async def _connect(
                 **callbacks,  # type: ignore[arg-type]
             )
     except TimeoutError as error:
-        why = f" ({said(faults[-1])})" if faults else ""
+        because = f" ({why(faults[-1])})" if faults else ""
         raise MeshUnreachable(
-            f"no broker answers at {without_password(mesh.url)}{why}; {HOW_TO_START}"
+            f"no broker answers at {without_password(mesh.url)}{because}; {HOW_TO_START}"
         ) from error
 
 
@@ -89,19 +89,6 @@ def check_url(url: str) -> None:
             f"mesh.url: {url!r} is not the address of a broker, such as nats://127.0.0.1:4222",
             field="mesh.url",
         )
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be shown."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def said(error: Exception) -> str:
-    """What an error says of itself, or else its name."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno).lower()
-    return str(error) or type(error).__name__
 
 
 def check_payload(client: Client, payload: bytes) -> None:

@@ -21,8 +21,9 @@ from schemas import subjects
 from schemas.errors import InternalError, MeshUnreachable, error_from_body
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
+from services.chassis.address import why
 from services.chassis.tracing import Span
-from services.cli.link import check_payload, said
+from services.cli.link import check_payload
 
 NO_RESPONDERS = "503"
 STATUS_HEADER = "Status"
@@ -113,7 +114,7 @@ class Mailbox:
         try:
             await self._client.publish(subject, payload, reply=inbox, headers=span.headers)
         except nats.errors.Error as error:
-            raise MeshUnreachable(f"the connection to the broker is gone: {said(error)}") from error
+            raise MeshUnreachable(f"the connection to the broker is gone: {why(error)}") from error
 
 
 def kind_of(msg: Msg) -> str | None:

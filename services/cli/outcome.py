@@ -88,7 +88,7 @@ def _complain(body: ErrorBody, as_json: bool) -> None:
 def error_line(body: ErrorBody) -> str:
     """Code, what is wrong and where, and what to do, in one line."""
     message = " ".join(body.message.split())
-    if body.field is not None and not message.startswith(body.field):
+    if body.field is not None and f"{body.field}:" not in message:
         message = f"{body.field}: {message}"
     advice = WHAT_TO_DO.get(body.code)
     return f"choir: {body.code}: {message}" + (f" - {advice}" if advice else "")

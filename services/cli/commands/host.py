@@ -80,15 +80,17 @@ def down() -> None:
     """Stop the mesh that `choir up` runs on this host."""
     from infra.state import STOP_DEADLINE_S, running_mesh, stop_mesh
     from schemas.errors import InternalError
+    from services.chassis.address import without_password
 
     out = console()
     mesh = running_mesh()
     if mesh is None:
         out.print("no mesh runs on this host")
         return
+    url = without_password(mesh.url)
     if not asyncio.run(stop_mesh(mesh)):
         raise InternalError(
-            f"the mesh at {mesh.url} (process {mesh.pid}) has not stopped within {STOP_DEADLINE_S:g} s; "
+            f"the mesh at {url} (process {mesh.pid}) has not stopped within {STOP_DEADLINE_S:g} s; "
             "ask again, or kill that process"
         )
-    out.print(f"the mesh at {mesh.url} has stopped")
+    out.print(f"the mesh at {url} has stopped")

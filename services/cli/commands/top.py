@@ -24,8 +24,8 @@ def top(
     ] = 10.0,
 ) -> None:
     """Show nodes, slots, queue, requests and tokens per second, latency and errors, live; q quits."""
+    from services.chassis.address import without_password
     from services.cli.client import Choir
-    from services.cli.link import without_password
     from services.cli.mesh_url import find_mesh
     from services.cli.top.live import show
     from services.cli.top.snapshot import Snapshot, look

@@ -12,8 +12,8 @@ from infra.settings import HostSettings
 from infra.state import running_mesh
 from schemas.errors import ChoirError, ConfigurationError
 from schemas.replies import StatusReply
+from services.chassis.address import without_password
 from services.cli.client import Choir
-from services.cli.link import without_password
 from services.cli.validation.finding import Finding, ok, warning, wrong
 
 VERSION_TIMEOUT_S = 5.0

@@ -1,0 +1,38 @@
+"""Addresses of a broker: as they may be shown, who can reach them, and why nobody answers there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+
+def without_password(url: str) -> str:
+    """The same URL without user and password; what cannot be read as a URL is not shown at all."""
+    try:
+        parts = urlsplit(url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    except ValueError:
+        return "(an address that cannot be read)" if "@" in url else url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host can reach an address to listen on."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def why(error: Exception) -> str:
+    """Why a connection was not made; some errors have no words of their own."""
+    if isinstance(error, socket.gaierror):
+        return "there is no host of this name"
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
