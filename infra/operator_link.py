@@ -1,4 +1,4 @@
-"""The operator's connection to the broker, and the mesh's streams on it, made again whenever the broker was."""
+"""The operator's connection to the broker, and the streams of the mesh, made again after each restart."""
 
 from __future__ import annotations
 

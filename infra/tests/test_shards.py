@@ -69,7 +69,7 @@ def test_a_file_names_what_this_host_offers_and_what_the_mesh_is_to_run(tmp_path
         ("[[pipelines]]\nmodel = 'm'\nstages = 99\n", "pipelines.0.stages"),
         ("[[pipelines]]\nmodel = 'm'\nstages = 2\nassign = ['a']\n", "1 nodes for 2 stages"),
         ("[[stages]]\nname = 'a'\nmodels = []\n", "stages.0.models"),
-        ("[[pipelines]]\nmodel = 'm'\nnodes = 2\n", "pipelines.0.nodes: Extra inputs"),
+        ("[[pipelines]]\nmodel = 'm'\nnodes = 2\n", "pipelines.0.nodes: there is no such key"),
     ],
 )
 def test_what_is_wrong_with_stages_and_pipelines_is_named(tmp_path: Path, text: str, said: str) -> None:

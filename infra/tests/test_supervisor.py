@@ -201,7 +201,7 @@ async def test_a_broker_that_refuses_the_password_is_not_called_unreachable(
             await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
 
 
-async def test_what_cannot_be_provisioned_after_a_restart_of_the_broker_is_tried_again(
+async def test_streams_that_cannot_be_made_after_a_restart_are_tried_again(
     tmp_path: Path,
 ) -> None:
     # Given a mesh that has joined a broker elsewhere
@@ -224,9 +224,7 @@ async def test_what_cannot_be_provisioned_after_a_restart_of_the_broker_is_tried
     broker.port = port
     await broker.restart()
     # Then this is told, and what is missing is made as soon as that stream is gone
-    assert await until(
-        lambda: any("TOKENS exists with another definition" in line for line in said), DEADLINE_S
-    )
+    assert await until(lambda: any("TOKENS exists with another" in line for line in said), DEADLINE_S)
     nc = await connect(broker.url)
     js = nc.jetstream()
     await js.delete_stream(subjects.TOKENS_STREAM)

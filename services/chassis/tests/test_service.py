@@ -185,7 +185,7 @@ async def test_bad_settings_end_it_with_2_and_the_name_of_what_is_wrong(
 async def test_an_agent_that_is_told_nothing_says_what_it_misses(spawn_service: SpawnService) -> None:
     process = spawn_service("agent", url="nats://127.0.0.1:1")
     assert await process.exited(30) == 2
-    assert "agent: Field required" in process.log()
+    assert "agent: it is missing" in process.log()
 
 
 async def test_without_a_broker_it_waits_for_one(own_broker: Broker, spawn_service: SpawnService) -> None:
