@@ -503,6 +503,15 @@ CREATE TABLE parquet_position (
     "sequence" BIGINT
 );
 
+CREATE TABLE missing_events (
+    "noticed_at" TIMESTAMP,
+    "stream_epoch" INTEGER,
+    "first_sequence" BIGINT,
+    "last_sequence" BIGINT,
+    "after_at" TIMESTAMP,
+    "before_at" TIMESTAMP
+);
+
 CREATE TABLE database_notes (
     "at" TIMESTAMP,
     "note" VARCHAR

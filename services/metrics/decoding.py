@@ -2,7 +2,7 @@
 
 A batch of one kind is read as a whole by Arrow's JSON reader, which holds it to the columns of the model.
 What it does not accept (and kinds with columns that it cannot read) goes through the model one by one;
-what the model does not accept either is unread: kept as it came, with the reason.
+what the model does not accept either, or no column can hold, is unread: kept as it came, with the reason.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ UNKNOWN_KIND = "no kind of this version"
 MICROSECONDS = 1e6
 SCHEMA_VERSION = 1
 TIMESTAMP_TYPE = pa.timestamp("us")
+EARLIEST_S, LATEST_S = -62_135_596_800, 253_402_300_799
+"""The years 1 to 9999: what clients can read as a date."""
+NO_ROW = (ArithmeticError, ValueError, TypeError, RecursionError, pa.ArrowException)
+"""What reading a value or making a column of it raises if no column can hold it."""
+LONGEST_REASON = 300
 UNREAD_SCHEMA = pa.schema(
     [
         ("stream_epoch", pa.int32()),
@@ -119,11 +124,13 @@ class _KindReader:
         reading = pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
         try:
             found = pyarrow.json.read_json(pa.BufferReader(data), reading, self._options)
-        except pa.ArrowInvalid:
+            if found.num_rows != len(events) or not self._consistent(found):
+                return None
+            return [self._column(found, column) for column in self._columns]
+        except MemoryError:  # Arrow's own is one of NO_ROW, too
+            raise
+        except NO_ROW:
             return None
-        if found.num_rows != len(events) or not self._consistent(found):
-            return None
-        return [self._column(found, column) for column in self._columns]
 
     def _consistent(self, found: pa.Table) -> bool:
         kind, version = found["kind"], found["schema_version"]
@@ -145,19 +152,46 @@ class _KindReader:
     def _one_by_one(
         self, events: list[StoredEvent], unread: _Unread
     ) -> tuple[list[StoredEvent], list[pa.Array]]:
-        read: list[StoredEvent] = []
-        models: list[Event] = []
-        for event in events:
+        read = [(event, model) for event in events if (model := self._model(event, unread)) is not None]
+        try:
+            columns = self._arrays([model for _, model in read])
+        except Unfit:
+            read = [(event, model) for event, model in read if self._fits(event, model, unread)]
+            columns = self._arrays([model for _, model in read])
+        return [event for event, _ in read], columns
+
+    def _model(self, event: StoredEvent, unread: _Unread) -> Event | None:
+        try:
+            return self._table.model.model_validate_json(event.body)
+        except ValidationError as error:
+            unread.add([event], fault(error))
+        except NO_ROW as error:
+            unread.add([event], reason(error))
+        return None
+
+    def _fits(self, event: StoredEvent, model: Event, unread: _Unread) -> bool:
+        try:
+            self._arrays([model])
+        except Unfit as error:
+            unread.add([event], str(error))
+            return False
+        return True
+
+    def _arrays(self, models: list[Event]) -> list[pa.Array]:
+        """All columns of these events. Raises Unfit if one has a value that its column cannot hold."""
+        columns = []
+        for column, get in zip(self._columns, self._getters, strict=True):
             try:
-                models.append(self._table.model.model_validate_json(event.body))
-            except ValidationError as error:
-                unread.add([event], fault(error))
-            else:
-                read.append(event)
-        return read, [
-            array([get(model) for model in models], column)
-            for column, get in zip(self._columns, self._getters, strict=True)
-        ]
+                columns.append(array([get(model) for model in models], column))
+            except MemoryError:  # Arrow's own is one of NO_ROW, too
+                raise
+            except NO_ROW as error:
+                raise Unfit(f"{'.'.join(column.path)}: {reason(error)}") from error
+        return columns
+
+
+class Unfit(Exception):
+    """Raised for an event with a value that its column cannot hold."""
 
 
 class _Unread:
@@ -222,7 +256,10 @@ def _at(table: pa.Table, path: tuple[str, ...]) -> pa.ChunkedArray:
 
 
 def timestamps(seconds: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Seconds since the epoch as timestamps, to the microsecond."""
+    """Seconds since the epoch as timestamps, to the microsecond. ValueError for one without a date."""
+    has_date = pc.and_(pc.greater_equal(seconds, EARLIEST_S), pc.less_equal(seconds, LATEST_S))
+    if pc.any(pc.invert(has_date)).as_py():  # not-a-number has none either
+        raise ValueError("no time between the years 1 and 9999")
     whole = pc.cast(pc.round(pc.multiply(seconds, MICROSECONDS)), pa.int64())
     return whole.cast(TIMESTAMP_TYPE)
 
@@ -266,7 +303,12 @@ def fault(error: ValidationError) -> str:
     """The first thing that is wrong with an event, and where."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "body"
-    return f"{place}: {first['msg']}"
+    return f"{place}: {first['msg']}"[:LONGEST_REASON]
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
 def version_of(body: bytes) -> str | None:
@@ -282,7 +324,7 @@ def event_id(body: bytes) -> str | None:
 def _said(body: bytes, field: str) -> str | None:
     try:
         document = from_json(body)
-    except ValueError:
+        value = document.get(field) if isinstance(document, dict) else None
+        return None if value is None else str(value)
+    except (ValueError, RecursionError):  # an integer of too many digits is a ValueError of `str`
         return None
-    value = document.get(field) if isinstance(document, dict) else None
-    return None if value is None else str(value)

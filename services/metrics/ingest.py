@@ -53,14 +53,14 @@ class Ingest:
         self._suspected = False
         self._reopened = False
         self._damage = ""
+        self._fault = ""
         self.storing = True
-        self.problem: ErrorBody | None = None
 
     async def start(self) -> None:
         """Opens the database and reads from where it is. Raises ConfigurationError if it cannot be opened."""
         self._position = await self.in_writer(self._writer.open)
-        self._note_set_aside()
         self._task = asyncio.create_task(self._run(), name="ingest")
+        self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """Stops after the batch that is being stored, and closes the database."""
@@ -71,6 +71,11 @@ class Ingest:
                 await self._task
         await self.in_writer(self._database.close)
         self._thread.shutdown()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing is stored any more: if that is by an error, the lease says so."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._complain(f"the ingest has ended by {type(error).__name__}: {error}")
 
     def suspect(self) -> None:
         """The connection was lost: the stream may be another one when it is back."""
@@ -119,7 +124,9 @@ class Ingest:
         await self._reader.acknowledge()
 
     async def _look(self) -> None:
-        """Follows a stream that began anew."""
+        """Follows a stream that began anew; what was missing a day ago is no problem any more."""
+        if self._writer.missing is not None:
+            await self.in_writer(self._writer.look_for_missing)
         self._state = await self._reader.state()
         moved, why = await history.follow(self._position, self._state, self._reader, self._holds)
         if moved != self._position:
@@ -142,7 +149,7 @@ class Ingest:
 
     async def _store(self, events: Sequence[StoredEvent]) -> None:
         """Returns when the events are in the database, however long that takes."""
-        while True:
+        while events:
             try:
                 self._position = await self.in_writer(self._writer.write, events, self._position)
             except MemoryError as error:  # a statement of a user has taken what there was
@@ -154,6 +161,8 @@ class Ingest:
             else:
                 self._settle()
                 return
+            self._position = self._writer.reached
+            events = [event for event in events if event.sequence > self._position.sequence]
 
     async def _recover(self, error: duckdb.Error) -> bool:
         """Does what can be done about a failed batch; True if the same batch is to be stored again."""
@@ -170,7 +179,6 @@ class Ingest:
         why, self._damage = self._damage, ""
         await self.in_writer(self._database.begin_anew, why)
         self._position = await self.in_writer(self._writer.position)
-        self._note_set_aside()
 
     async def _reopen(self) -> bool:
         """Opens the database again; False, because what it holds decides where reading goes on."""
@@ -182,24 +190,28 @@ class Ingest:
             self._complain(f"the event database cannot be opened now: {first_line(error)}")
             await asyncio.sleep(RETRY_INTERVAL_S)
             return True
-        self._note_set_aside()
         return False
 
+    @property
+    def problem(self) -> ErrorBody | None:
+        """What is wrong now, and what has happened to the database and to the stream."""
+        said = (self._fault, self._writer.missing, self._set_aside())
+        lines = [line for line in said if line]
+        return InternalError("; ".join(lines)).body() if lines else None
+
+    def _set_aside(self) -> str:
+        found = self._database.set_aside
+        return "" if found is None else f"{found}; the new one is filled from the stream"
+
     def _complain(self, message: str) -> None:
-        if self.problem is None or self.problem.message != message:
+        if self._fault != message:
             log.error(message)
-        self.problem = InternalError(message).body()
+        self._fault = message
         self.storing = False
 
     def _settle(self) -> None:
-        """The last batch was stored: nothing is wrong any more but what has been set aside."""
+        """The last batch was stored: nothing is wrong any more but what has happened before."""
         self._reopened = False
         if not self.storing:
             log.info("events are stored again")
-            self.storing, self.problem = True, None
-            self._note_set_aside()
-
-    def _note_set_aside(self) -> None:
-        if self._database.set_aside is not None:
-            message = f"{self._database.set_aside}; the new one is filled from the stream"
-            self.problem = InternalError(message).body()
+            self.storing, self._fault = True, ""

@@ -30,10 +30,19 @@ SERVICE_TABLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("stream_created", "VARCHAR"),
     ),
     "parquet_position": (("kind", "VARCHAR"), ("stream_epoch", "INTEGER"), ("sequence", "BIGINT")),
+    "missing_events": (
+        ("noticed_at", "TIMESTAMP"),
+        ("stream_epoch", "INTEGER"),
+        ("first_sequence", "BIGINT"),
+        ("last_sequence", "BIGINT"),
+        ("after_at", "TIMESTAMP"),
+        ("before_at", "TIMESTAMP"),
+    ),
     "database_notes": (("at", "TIMESTAMP"), ("note", "VARCHAR")),
 }
 """Events that this version cannot read, kept as they came; how far the stream has been stored, and each table
-been written to Parquet; and what happened to the database itself."""
+been written to Parquet; which events the stream had dropped before they were stored, with the broker's times
+of those around them; and what happened to the database itself."""
 
 
 @dataclass(frozen=True)

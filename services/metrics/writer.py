@@ -12,27 +12,34 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from services.chassis.logs import get_logger
+from services.metrics import missing
 from services.metrics import position as positions
 from services.metrics.database import Database, damaged, first_line
 from services.metrics.decoding import Decoded, Decoder, event_id
+from services.metrics.missing import MissingRange
 from services.metrics.position import Position
 from services.metrics.stored_event import StoredEvent
 from services.metrics.tables import quoted
 
 UNREAD = "unread_events"
 INCOMING = "incoming_batch"
-NOT_THE_EVENTS_FAULT = (duckdb.OutOfMemoryException, duckdb.TransactionException)
+NO_MEMORY = (MemoryError, duckdb.OutOfMemoryException)
 
 log = get_logger("metrics.writer")
 
 
 class Writer:
-    """Stores events in their order."""
+    """Stores events in their order.
+
+    `reached` is the position that was committed last; `missing` says what the stream had dropped lately.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._decoder = Decoder()
         self._cursor: DuckDBPyConnection | None = None
+        self.reached = Position()
+        self.missing: str | None = None
         self.stored = 0
         self.unread = 0
 
@@ -49,7 +56,13 @@ class Writer:
     def position(self) -> Position:
         """How far the database is."""
         self._cursor = self._database.cursor()
-        return positions.load(self._cursor)
+        self.reached = positions.load(self._cursor)
+        self.missing = missing.problem(self._cursor)
+        return self.reached
+
+    def look_for_missing(self) -> None:
+        """Brings `missing` up to date."""
+        self.missing = missing.problem(self._open_cursor())
 
     def begin_epoch(self, position: Position, why: str) -> None:
         """Stores a position that no event has brought about, and why."""
@@ -57,21 +70,28 @@ class Writer:
         cursor.execute("BEGIN")
         positions.save(cursor, position)
         cursor.execute("COMMIT")
+        self.reached = position
         self._database.note(why)
 
     def write(self, events: Sequence[StoredEvent], position: Position) -> Position:
         """Stores all `events`, which follow `position`, and returns the position after them.
 
-        An event that the database does not take is kept as unread. Raises duckdb.Error for faults that are
-        the database's own; then nothing of the batch that failed is stored.
+        An event that cannot be made a row, or that the database does not take, is kept as unread. Raises
+        duckdb.Error or MemoryError for what is no event's fault; `reached` then says what is stored of them.
         """
-        decoded = self._decoder.decode(events, position.epoch)
         after = position.after(events[-1])
         try:
-            self._store(decoded, after)
-        except duckdb.Error as error:
-            if damaged(error) or isinstance(error, NOT_THE_EVENTS_FAULT):
+            decoded = self._decoder.decode(events, position.epoch)
+            self._store(decoded, after, missing.missing_ranges(events, position))
+        except NO_MEMORY:
+            if len(events) == 1:
                 raise
+            return self._write_by_halves(events, position)
+        except duckdb.Error as error:
+            if damaged(error) or isinstance(error, duckdb.TransactionException):
+                raise
+            return self._write_apart(events, position, error)
+        except Exception as error:  # noqa: BLE001  (events are anybody's: none of them may end the ingest)
             return self._write_apart(events, position, error)
         self.stored += len(events)
         self.unread += 0 if decoded.unread is None else decoded.unread.num_rows
@@ -91,34 +111,41 @@ class Writer:
                     return True
         return False
 
-    def _write_apart(
-        self, events: Sequence[StoredEvent], position: Position, error: duckdb.Error
-    ) -> Position:
+    def _write_apart(self, events: Sequence[StoredEvent], position: Position, error: Exception) -> Position:
         """Finds the event that the database does not take, by halves, and keeps it as unread."""
         if len(events) > 1:
-            middle = len(events) // 2
-            return self.write(events[middle:], self.write(events[:middle], position))
+            return self._write_by_halves(events, position)
         log.warning("event kept as unread", sequence=events[0].sequence, why=first_line(error))
         after = position.after(events[0])
-        self._store(self._decoder.unreadable(events, position.epoch, first_line(error)), after)
+        decoded = self._decoder.unreadable(events, position.epoch, first_line(error))
+        self._store(decoded, after, missing.missing_ranges(events, position))
         self.stored += 1
         self.unread += 1
         return after
 
-    def _store(self, decoded: Decoded, after: Position) -> None:
+    def _write_by_halves(self, events: Sequence[StoredEvent], position: Position) -> Position:
+        middle = len(events) // 2
+        return self.write(events[middle:], self.write(events[:middle], position))
+
+    def _store(self, decoded: Decoded, after: Position, gone: Sequence[MissingRange]) -> None:
         cursor = self._open_cursor()
         cursor.execute("BEGIN")
         try:
+            missing.save(cursor, gone)
             for name, rows in decoded.by_table(UNREAD):
                 cursor.register(INCOMING, rows)
                 cursor.execute(f"INSERT INTO {quoted(name)} BY NAME SELECT * FROM {INCOMING}")
             positions.save(cursor, after)
             cursor.execute("COMMIT")
-        except duckdb.Error:
+        except BaseException:
             self._roll_back(cursor)
             raise
         finally:
             cursor.unregister(INCOMING)
+        self.reached = after
+        if gone:
+            self.look_for_missing()
+            log.error("events are missing", notes=[missing.note(each) for each in gone])
 
     def _roll_back(self, cursor: DuckDBPyConnection) -> None:
         try:

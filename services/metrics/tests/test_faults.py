@@ -15,13 +15,14 @@ from infra.broker import Broker
 from infra.provision import provision, provision_at
 from infra.testing import ServiceProcess, SpawnService, connect
 from schemas import subjects
-from schemas.errors import DeadlineExceeded, QueryFailed
+from schemas.errors import DeadlineExceeded, MeshUnreachable, QueryFailed
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.cli.client import Choir
 from services.metrics.database import FILE_NAME
 from services.metrics.position import Position
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
+from services.metrics.stream_reader import StreamReader
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
 from services.metrics.tests.test_parquet import opened
 from services.metrics.tests.test_parquet import stored as stored_events
@@ -151,10 +152,10 @@ async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(
     await client.close()
 
 
-async def test_a_stream_that_was_purged_is_read_on(
+async def test_a_stream_that_was_purged_of_what_was_stored_is_read_on_and_nothing_is_missing(
     mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
-    spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
+    service = spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
     await fill(connection, (task_completed(number) for number in range(100)))
     async with asking(mesh_url) as choir:
         await stored(choir, 100)
@@ -162,6 +163,82 @@ async def test_a_stream_that_was_purged_is_read_on(
         await fill(connection, (task_completed(number) for number in range(100, 150)))
         await stored(choir, 150)
         assert await value(choir, "SELECT max(stream_epoch) FROM task_completed") == 0
+        assert await count_of(choir, "missing_events") == 0
+        assert (await service.wait_ready(connection)).problem is None
+
+
+async def test_what_the_stream_dropped_before_it_was_stored_is_named_in_database_and_lease(
+    own_broker: Broker, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    """Nobody stores while the stream overflows: its limit is set low, so that little is enough."""
+    folder, client = tmp_path / "metrics", await connect(own_broker.url)
+    before = spawn_metrics(spawn_service, folder, own_broker.url)
+    await fill(client, (task_completed(number) for number in range(100)))
+    async with asking(own_broker.url) as choir:
+        await stored(choir, 100)
+        await before.stop()
+        config = (await client.jetstream().stream_info(subjects.EVENTS_STREAM)).config
+        await client.jetstream().update_stream(config, max_msgs=50)
+        await fill(client, (task_completed(number) for number in range(100, 300)))
+        after = spawn_metrics(spawn_service, folder, own_broker.url)
+        await eventually(lambda: missing_is_told(choir), 60)
+        (gone,) = (await choir.sql("SELECT first_sequence, last_sequence FROM missing_events")).rows
+        holes = (
+            "SELECT previous + 1, sequence - 1 FROM (SELECT sequence, lag(sequence) OVER (ORDER BY sequence) "
+        )
+        holes += "AS previous FROM events) WHERE sequence > previous + 1"
+        assert (await choir.sql(holes)).rows == (gone,), "just what no row is there for"
+        assert await value(choir, "SELECT after_at < before_at FROM missing_events")
+        assert await value(choir, "SELECT note FROM database_notes WHERE note LIKE '%missing%'")
+        await eventually(lambda: says(after, client, f"numbers {gone[0]} to {gone[1]}"))
+    await client.close()
+
+
+async def says(service: ServiceProcess, client: Client, text: str) -> bool:
+    problem = (await service.wait_ready(client)).problem
+    return problem is not None and text in problem.message
+
+
+async def missing_is_told(choir: Choir) -> bool:
+    try:
+        return await count_of(choir, "missing_events") > 0
+    except MeshUnreachable:
+        return False
+
+
+def test_what_was_gone_before_a_database_began_is_noted_and_no_problem(tmp_path: Path) -> None:
+    database, writer = opened(tmp_path)
+    position = writer.write(stored_events(101, 5), Position())
+    assert writer.missing is None
+    writer.write([*stored_events(106, 2), *stored_events(110, 1)], position)
+    assert writer.missing is not None and writer.missing.startswith("2 events are missing")
+    assert "numbers 108 to 109" in writer.missing
+    database.close()
+    database, writer = opened(tmp_path)
+    assert writer.missing is not None, "a restart does not make it good"
+    with database.cursor() as cursor:
+        ranges = "SELECT first_sequence, last_sequence, after_at IS NULL FROM missing_events ORDER BY ALL"
+        assert cursor.execute(ranges).fetchall() == [(1, 100, True), (108, 109, False)]
+        cursor.execute("UPDATE missing_events SET noticed_at = noticed_at - INTERVAL 25 HOUR")
+    writer.look_for_missing()
+    assert writer.missing is None, "after a day it is only history"
+    database.close()
+
+
+async def test_an_ingest_that_ends_by_a_fault_of_ours_is_not_called_ready(
+    connection: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(StreamReader, "take", fail)
+    service = Metrics(MetricsSection(folder=tmp_path, export_interval_s=0))
+    await service.start(open_mesh(connection, "metrics"))
+    await eventually(lambda: service.load().state == "broken")
+    problem = service.load().problem
+    assert problem is not None and "nobody thought of this" in problem.message
+    with pytest.raises(ZeroDivisionError):
+        await service.stop()
 
 
 async def test_a_stream_that_lost_its_tail_and_gave_its_numbers_again_loses_no_row(
