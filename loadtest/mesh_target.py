@@ -24,13 +24,14 @@ from loadtest.flight import LOST, OK, TIMED_OUT, Flight
 from loadtest.target import Clock
 from loadtest.workloads import Fields
 from schemas import subjects
+from schemas.commands import Ask
 from services.chassis.cancelling import ended
 from services.cli.mesh_url import find_mesh
+from services.cli.pursuit import SHORTEST_S
 
 CONNECT_PATIENCE_S = 5.0
 RETRY_AFTER_S = 0.2
-ROUTER_PATIENCE_S = 4.0
-"""As the Python client: the time in which a supervisor starts another router."""
+DEFAULT_TIMEOUT_S = Ask.model_fields["timeout_s"].default
 FETCH_WAIT_S = 5.0
 SETTLE_PATIENCE_S = 3.0
 PENDING_BYTES = 64 * 1024 * 1024
@@ -82,6 +83,13 @@ class MeshTarget:
         self._flights[token] = (flight, fields)
         request = {"request_id": f"{self._run}-{token}", **fields}
         await self._publish(subjects.ASK, request, token)
+
+    async def _send_again(self, flight: Flight, fields: Fields) -> None:
+        """The same request, with the time that it has left: as the Python client, which waits no longer."""
+        left_s = flight.sent_s + patience_of(fields) - self._clock()
+        timeout_s = max(SHORTEST_S, round(left_s, 1))
+        request = {"request_id": f"{self._run}-{flight.number}", **fields, "timeout_s": timeout_s}
+        await self._publish(subjects.ASK, request, str(flight.number))
 
     async def settle(self, flights: Collection[Flight]) -> None:
         """Asks the mesh what became of the requests that nobody answered."""
@@ -142,12 +150,13 @@ class MeshTarget:
 
     def _take_error(self, flight: Flight, fields: Fields, at_s: float, code: str) -> None:
         """An error ends the flight, unless a client would bear with it for a while."""
-        if code == NOBODY and at_s < flight.sent_s + ROUTER_PATIENCE_S:
-            self._soon(self.send(flight, fields))
+        if code == NOBODY and not self._settling and at_s < flight.sent_s + patience_of(fields):
+            again = self._fetch(flight, FETCH_WAIT_S) if flight.fetched else self._send_again(flight, fields)
+            self._soon(again)
         elif not flight.fetched:
             flight.end(at_s, code)
         elif code == UNKNOWN and not self._settling:  # it was on its way when the connection was lost
-            self._soon(self.send(flight, fields))
+            self._soon(self._send_again(flight, fields))
         elif code not in PASSING:
             flight.end(at_s, LOST if code == UNKNOWN else code)
 
@@ -176,6 +185,11 @@ class MeshTarget:
                 await self._fetch(flight, FETCH_WAIT_S)
             await asyncio.sleep(FETCH_WAIT_S + RETRY_AFTER_S)
             missed = [flight for flight in missed if flight.open]
+
+
+def patience_of(fields: Fields) -> float:
+    """How long a client of such a request waits for a router, in seconds."""
+    return float(fields.get("timeout_s", DEFAULT_TIMEOUT_S))
 
 
 async def _ignore(_error: Exception) -> None:

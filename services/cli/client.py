@@ -43,8 +43,10 @@ from services.cli.link import HOW_TO_START, open_link
 from services.cli.mailbox import Mailbox, Unanswered, read
 from services.cli.mesh_url import find_mesh
 from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
+from services.cli.silence import Silence
 
 CALL_PATIENCE_S = 4.0
+"""How long a call that only looks, or changes what can be changed again, waits for somebody to answer it."""
 PLANNING_S = 20.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
 SQL_GRACE_S = 3.0
@@ -74,6 +76,7 @@ class Choir:
         self._url = url
         self._name = name
         self._mailbox = Mailbox()
+        self._silence = Silence()
         self._stack = AsyncExitStack()
         self._open = False
 
@@ -112,7 +115,7 @@ class Choir:
     def pursue(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request that is complete: chunks if it streams, then the result."""
         self._check_open()
-        return Pursuit(self._mailbox, ask).replies()
+        return Pursuit(self._mailbox, ask, self._silence).replies()
 
     async def batch(
         self,
@@ -147,9 +150,12 @@ class Choir:
                 yield batched
 
     async def submit(self, prompt: str | None = None, **options: Unpack[AskOptions]) -> str:
-        """Has the request stored and returns its id; `fetch` gives the result later."""
+        """Has the request stored and returns its id; `fetch` gives the result later.
+
+        A router is waited for as long as the request may take, `timeout_s`.
+        """
         ask = build_ask(prompt, options)
-        accepted = await self._call(subjects.SUBMIT, ask, Accepted)
+        accepted = await self._call(subjects.SUBMIT, ask, Accepted, patience_s=ask.timeout_s)
         return accepted.request_id
 
     async def fetch(self, request_id: str, wait_s: float = 0.0) -> Result:
@@ -163,7 +169,10 @@ class Choir:
             slice_s = max(0.0, min(SLICE_S, end_s - attempt_s))
             fetch = build(Fetch, {"request_id": request_id, "wait_s": slice_s})
             try:
-                return await self._call(subjects.FETCH, fetch, Result, slice_s, transient=TRANSIENT)
+                left_s = end_s - attempt_s
+                return await self._call(
+                    subjects.FETCH, fetch, Result, slice_s, transient=TRANSIENT, patience_s=left_s
+                )
             except NotReady:
                 if time.monotonic() >= end_s:
                     raise
@@ -241,17 +250,27 @@ class Choir:
         reply_type: type[ReplyT],
         wait_s: float = 0.0,
         transient: tuple[type[Exception], ...] = (*TRANSIENT, NotReady),
+        patience_s: float = 0.0,
     ) -> ReplyT:
-        """One request and its one reply, tried again for a little longer than `wait_s`."""
+        """One request and its one reply, which may take `wait_s`.
+
+        It is tried again for `patience_s`, and for a few seconds in any case.
+        """
         self._check_open()
         payload = b"" if request is None else request.to_bytes()
-        end_s = time.monotonic() + wait_s + CALL_PATIENCE_S
+        started_s = time.monotonic()
+        end_s = started_s + max(wait_s + CALL_PATIENCE_S, patience_s)
         while True:
             try:
-                return await self._try_call(subject, payload, reply_type, wait_s)
+                reply = await self._try_call(subject, payload, reply_type, wait_s)
+                self._silence.ends()
+                return reply
             except transient as error:
                 if time.monotonic() >= end_s:
                     raise self._unreachable(subject, error) from error
+                if patience_s > CALL_PATIENCE_S:
+                    left_s = end_s - time.monotonic()
+                    self._silence.lasts(started_s, left_s, connected=self._mailbox.connected)
             await asyncio.sleep(PAUSE_S)
 
     async def _try_call(

@@ -2,7 +2,8 @@
 
 The request is sent once. When its reply does not come (the router died, the connection was lost), the
 client does not guess: it asks for the result under the same id, from the last token on that it has, and
-only if no router knows of the request it is sent again.
+only if no router knows of the request it is sent again. While nobody answers at all it goes on trying, for as
+long as the request was given.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from schemas.replies import Result, TokenChunk
 from services.chassis.tracing import Span
 from services.cli.link import HOW_TO_START
 from services.cli.mailbox import Mailbox, Unanswered, kind_of, read
+from services.cli.silence import Silence
 
 GRACE_S = 12.0
-"""How long after a request's own deadline its result may still be on the way."""
-ROUTER_PATIENCE_S = 4.0
-"""How long a first router is waited for: the time in which a supervisor starts another one."""
+"""How long after a request's own deadline its result may still be on the way, once it was taken."""
+SHORTEST_S = 0.1
+"""What a request that is sent again has left at least: the least that an Ask may say."""
 SLICE_S = 5.0
 """How long silence is borne before the client asks for the result again."""
 REPLY_MARGIN_S = 1.5
@@ -57,18 +59,22 @@ class Position:
 class Pursuit:
     """One request, on its way."""
 
-    def __init__(self, mailbox: Mailbox, ask: Ask) -> None:
+    def __init__(self, mailbox: Mailbox, ask: Ask, silence: Silence) -> None:
         self._mailbox = mailbox
         self._ask = ask
+        self._silence = silence
         self._position = Position()
         self._span = Span.here()
         self._started_s = time.monotonic()
+        self._heard_s = self._started_s
+        self._sent = False
         self._taken = False  # a router may have accepted it
-        self._heard = False  # some router has replied
 
     @property
     def _left_s(self) -> float:
-        return self._started_s + self._ask.timeout_s + GRACE_S - time.monotonic()
+        """How long it is still pursued: nothing can be on the way of a request that nobody took."""
+        grace_s = GRACE_S if self._taken else 0.0
+        return self._started_s + self._ask.timeout_s + grace_s - time.monotonic()
 
     async def replies(self) -> AsyncGenerator[TokenChunk | Result, None]:
         """Token chunks, if the request streams, then the result. Raises the typed error instead of it."""
@@ -83,6 +89,7 @@ class Pursuit:
                             return
             except Unanswered as nothing:
                 trouble = self._on_silence(nothing)
+                self._silence.lasts(self._heard_s, self._left_s, connected=self._mailbox.connected)
             except (NotReady, BrokerUnavailable) as error:
                 self._taken, trouble = True, error
             except UnknownRequest as error:
@@ -96,7 +103,8 @@ class Pursuit:
         async with self._mailbox.post(subject, request.to_bytes(), self._span) as letters:
             while True:
                 msg = await letters.next(wait_s + REPLY_MARGIN_S)
-                self._heard = True
+                self._heard_s = time.monotonic()
+                self._silence.ends()
                 if kind_of(msg) != "token":
                     yield read(msg, Result)
                     return
@@ -107,7 +115,8 @@ class Pursuit:
     def _next_request(self) -> tuple[str, Ask | Fetch, float]:
         """Where to send what, and how long its reply may take."""
         if not self._taken:
-            return subjects.ASK, self._ask, SLICE_S
+            sent_before, self._sent = self._sent, True
+            return subjects.ASK, self._shorter() if sent_before else self._ask, SLICE_S
         wait_s = max(0.0, min(SLICE_S, self._left_s))
         fetch = Fetch(
             request_id=self._ask.request_id or "",
@@ -117,15 +126,16 @@ class Pursuit:
         )
         return subjects.FETCH, fetch, wait_s
 
+    def _shorter(self) -> Ask:
+        """The request as it is sent again: with the time that it has left, for its client waits no longer."""
+        return self._ask.model_copy(update={"timeout_s": max(SHORTEST_S, round(self._left_s, 1))})
+
     def _on_silence(self, nothing: Unanswered) -> ChoirError:
-        """What silence means; MeshUnreachable if there has been no sign of a router for too long."""
-        if not nothing.nobody:
-            self._taken = True
-            return DeadlineExceeded("no reply")
-        error = MeshUnreachable(f"the broker answers, but no router does; {HOW_TO_START}")
-        if not (self._taken or self._heard) and time.monotonic() > self._started_s + ROUTER_PATIENCE_S:
-            raise error
-        return error
+        """What silence means, should it last until the end."""
+        if nothing.nobody:
+            return MeshUnreachable(f"the broker answers, but no router does; {HOW_TO_START}")
+        self._taken = True
+        return DeadlineExceeded("no reply")
 
     def _given_up(self, trouble: ChoirError | None) -> ChoirError:
         if isinstance(trouble, MeshUnreachable):

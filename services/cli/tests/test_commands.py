@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from services.cli.tests.conftest import QUARTET, Cli, choir_command
+from services.cli.tests.conftest import QUARTET, Cli, choir_command, clean_environment
 from services.cli.tests.pseudo_terminal import on_terminal
 
 ALL_FOUR = ",".join(QUARTET)
@@ -127,6 +128,20 @@ def test_without_a_mesh_the_exit_code_is_3_and_the_message_says_how_to_start_one
     as_json = offline_cli(*command, "--json")
     assert as_json.code == 3
     assert json.loads(as_json.out)["error"]["code"] == "mesh_unreachable"
+
+
+def test_ask_without_a_router_says_what_it_waits_for_and_ends_with_3(mesh_url: str, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        choir_command("ask", "Hi", "--model", "alpha", "--timeout", "2.5", "--json"),
+        env=clean_environment(tmp_path, CHOIR_MESH__URL=mesh_url),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 3
+    assert json.loads(ran.stdout)["error"]["code"] == "mesh_unreachable"
+    assert ran.stderr.decode().startswith("no router answers yet; waiting until ")
+    assert ran.stderr.count(b"\n") == 1
 
 
 def test_nodes_models_and_status_for_people(cli: Cli) -> None:

@@ -25,7 +25,7 @@ from schemas.errors import (
 )
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result, TokenChunk
-from services.cli import pursuit
+from services.cli import pursuit, silence
 from services.cli.client import Choir
 
 T = TypeVar("T", bound=Message)
@@ -37,7 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is noticed soon."""
     monkeypatch.setattr(pursuit, "SLICE_S", 0.3)
     monkeypatch.setattr(pursuit, "REPLY_MARGIN_S", 0.2)
-    monkeypatch.setattr(pursuit, "ROUTER_PATIENCE_S", 0.5)
+    monkeypatch.setattr(silence, "NOTICE_AFTER_S", 0.3)
 
 
 def a_result(request_id: str, text: str = "Paris") -> Result:
@@ -153,10 +153,51 @@ async def test_a_stream_goes_on_where_it_stopped(mesh_url: str, connection: Clie
     assert isinstance(result, Result)
 
 
-async def test_without_a_router_the_mesh_is_unreachable(mesh_url: str) -> None:
+async def test_without_a_router_the_mesh_is_unreachable_when_the_time_of_the_request_is_over(
+    mesh_url: str,
+) -> None:
     async with Choir(mesh_url) as mesh:
         with pytest.raises(MeshUnreachable, match="no router"):
-            await mesh.ask("Hi", model="alpha")
+            await mesh.ask("Hi", model="alpha", timeout_s=1)
+
+
+async def test_a_request_waits_for_a_router_as_long_as_it_said_and_tells_so_once(
+    mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a broker without a router, and clients with a minute's patience
+    async def answer(router: Client, msg: Msg) -> None:
+        await send(router, msg, a_result(Ask.model_validate_json(msg.data).request_id or ""))
+
+    router = StubRouter(connection)
+    async with Choir(mesh_url) as mesh:
+        asked = [asyncio.create_task(mesh.ask("Hi", model="alpha", timeout_s=60)) for _ in range(3)]
+        # When the first router comes after five seconds, longer than any restart of one takes
+        await asyncio.sleep(5)
+        said = [record.getMessage() for record in caplog.records]
+        assert not any(task.done() for task in asked)
+        await router.serve([answer], [nothing])
+        # Then they are answered, and ask for no more time than they have left
+        async with asyncio.timeout(30):
+            assert [(await task).text for task in asked] == ["Paris"] * 3
+    assert all(ask.timeout_s <= 55.1 for ask in router.asks)
+    assert len(said) == 1
+    assert said[0].startswith("no router answers yet; waiting until ")
+
+
+async def test_a_fetch_waits_for_a_router_as_long_as_it_said(mesh_url: str, connection: Client) -> None:
+    router = StubRouter(connection)
+    async with Choir(mesh_url) as mesh:
+        fetched = asyncio.create_task(mesh.fetch("r1", wait_s=60))
+        await asyncio.sleep(5.5)
+        await router.serve([nothing], [the_result])
+        async with asyncio.timeout(30):
+            assert (await fetched).text == "Paris"
+
+
+async def test_a_call_that_only_looks_says_soon_that_nobody_answers(mesh_url: str) -> None:
+    async with Choir(mesh_url) as mesh, asyncio.timeout(30):
+        with pytest.raises(MeshUnreachable, match="nobody does on"):
+            await mesh.models()
 
 
 async def test_a_router_that_never_answers_does_not_hold_the_client_for_ever(

@@ -1,0 +1,66 @@
+"""The mesh as a target: a request is pursued as long as its client would wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from loadtest.flight import OK, Flight
+from loadtest.generator import Generator
+from loadtest.mesh_target import NOBODY, MeshTarget
+from schemas import subjects
+from schemas.replies import Result
+from services.chassis.tests.mesh import eventually
+
+
+async def flown(target: MeshTarget, timeout_s: float) -> Flight:
+    """A request that has been sent."""
+    generator = Generator(target, timeout_s)
+    await generator.open()
+    generator.start()
+    flight = Flight(1, "single", 0.0, sent_s=generator.clock())
+    await target.send(flight, {"prompt": "hi", "model": "alpha", "timeout_s": timeout_s})
+    return flight
+
+
+async def test_a_request_outlives_a_router_that_is_away_for_long(mesh_url: str, connection: Client) -> None:
+    # Given a request with a minute's patience, and for five seconds no router
+    target = MeshTarget(mesh_url, "run")
+    flight = await flown(target, 60)
+    await asyncio.sleep(5)
+    assert flight.open
+    # When there is one again
+    asked: list[float] = []
+
+    async def answer(msg: Msg) -> None:
+        ask = json.loads(msg.data)
+        asked.append(ask["timeout_s"])
+        result = Result(
+            request_id=ask["request_id"],
+            fingerprint="",
+            topology="single",
+            text="Paris",
+            accepted_at_s=1.0,
+            completed_at_s=2.0,
+        )
+        headers = {subjects.KIND_HEADER: "result"}
+        await connection.publish(msg.reply, result.to_bytes(), headers=headers)
+
+    await connection.subscribe(subjects.ASK, cb=answer)
+    # Then it is answered, and asked for no more time than its client has left
+    await eventually(lambda: not flight.open)
+    assert (flight.error, flight.results) == (OK, 1)
+    assert asked[0] <= 55.1
+    await target.close()
+
+
+async def test_a_request_that_no_router_took_in_its_time_says_so(mesh_url: str) -> None:
+    target = MeshTarget(mesh_url, "run")
+    flight = await flown(target, 1)
+    await eventually(lambda: not flight.open)
+    assert flight.error == NOBODY
+    assert flight.done_s >= 1.0
+    await target.close()
