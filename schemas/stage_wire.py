@@ -156,16 +156,20 @@ class Sent:
 Item = Frame | Start | Token | Sent
 
 
-def pack(items: Iterable[Item], max_bytes: int = MAX_FRAME_BYTES) -> Iterator[bytes]:
-    """Messages of at most `max_bytes` each that together hold the items, in their order. Raises
-    PayloadTooLarge for an item that no message carries."""
+def pack(
+    items: Iterable[Item], max_bytes: int = MAX_FRAME_BYTES, carried: int = MAX_FRAME_BYTES
+) -> Iterator[bytes]:
+    """Messages of at most `max_bytes` each that together hold the items, in their order. An item that is
+    larger is a message of its own. Raises PayloadTooLarge for one that is larger than `carried`, or than
+    MAX_FRAME_BYTES."""
+    limit = min(carried, MAX_FRAME_BYTES)
     waiting: list[bytes] = []
     size = 0
     for item in items:
         wire = item.to_bytes()
-        if len(wire) > max_bytes:
-            raise PayloadTooLarge(f"an item of {len(wire)} bytes does not fit into {max_bytes}")
-        if size + len(wire) > max_bytes:
+        if len(wire) > limit:
+            raise PayloadTooLarge(f"an item of {len(wire)} bytes does not fit into {limit}")
+        if waiting and size + len(wire) > max_bytes:
             yield b"".join(waiting)
             waiting, size = [], 0
         waiting.append(wire)

@@ -24,6 +24,8 @@ BLOCK = 32
 BLOCK_BYTES = 34
 INT8_UNIFORM_STD = 73.3
 CONTEXT_TOKENS = 4096
+LEAN_HEADS = 2
+LEAN_FEED_FORWARD = 256
 MERGES = ("t h", "Ġ t", "i n", "e r", "a n", "o n", "th e", "Ġt he")
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -36,11 +38,14 @@ Blocks = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a bench model is made of; `width` is a multiple of 32."""
+    """What a bench model is made of; `width` is a multiple of 32. A `lean` one has hidden states of a large
+    model, and between them layers so small that it takes little room and time: what travels between stages is
+    that of the large model."""
 
     layers: int
     width: int
     seed: int
+    lean: bool = False
 
     @property
     def head_size(self) -> int:
@@ -48,7 +53,7 @@ class Shape:
 
     @property
     def heads(self) -> int:
-        return self.width // self.head_size
+        return LEAN_HEADS if self.lean else self.width // self.head_size
 
     @property
     def key_value_heads(self) -> int:
@@ -56,11 +61,12 @@ class Shape:
 
     @property
     def feed_forward(self) -> int:
-        return self.width * 38 // 7 // BLOCK * BLOCK
+        return LEAN_FEED_FORWARD if self.lean else self.width * 38 // 7 // BLOCK * BLOCK
 
     @property
     def recipe(self) -> str:
-        return f"v{RECIPE_VERSION} layers={self.layers} width={self.width} seed={self.seed}"
+        lean = " lean" if self.lean else ""
+        return f"v{RECIPE_VERSION} layers={self.layers} width={self.width} seed={self.seed}{lean}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +79,23 @@ class Matrix:
     std: float
 
 
-def default_path(layers: int = 24, width: int = 896, seed: int = 0) -> Path:
+def default_path(layers: int = 24, width: int = 896, seed: int = 0, *, lean: bool = False) -> Path:
     """Where the model is kept when no path is given: the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "choir" / f"bench-{layers}x{width}-s{seed}.gguf"
+    return cache / "choir" / f"bench-{layers}x{width}-s{seed}{'-lean' if lean else ''}.gguf"
 
 
-def write_bench_model(path: Path | None = None, *, layers: int = 24, width: int = 896, seed: int = 0) -> Path:
+def write_bench_model(
+    path: Path | None = None, *, layers: int = 24, width: int = 896, seed: int = 0, lean: bool = False
+) -> Path:
     """The path of a random-weight model, written unless it is there already.
 
     Raises ValueError for a shape that cannot be, OSError where the folder cannot be written.
     """
     if not 1 <= layers <= 512 or width < BLOCK or width % BLOCK:
         raise ValueError(f"layers is 1 to 512 and width a multiple of {BLOCK}, not {layers} and {width}")
-    shape = Shape(layers, width, seed)
-    path = path or default_path(layers, width, seed)
+    shape = Shape(layers, width, seed, lean)
+    path = path or default_path(layers, width, seed, lean=lean)
     if not _is_made(path, shape):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -138,14 +146,15 @@ def _matrices(shape: Shape) -> Iterator[Matrix]:
     """The weights, scaled so that hidden states and logits keep a standard deviation near one."""
     inward = shape.width**-0.5
     residual = inward * (2 * shape.layers) ** -0.5
+    query = shape.heads * shape.head_size
     key_value = shape.key_value_heads * shape.head_size
     yield Matrix("token_embd.weight", len(vocabulary()), shape.width, 1.0)
     yield Matrix("output.weight", len(vocabulary()), shape.width, inward)
     for i in range(shape.layers):
-        yield Matrix(f"blk.{i}.attn_q.weight", shape.width, shape.width, inward)
+        yield Matrix(f"blk.{i}.attn_q.weight", query, shape.width, inward)
         yield Matrix(f"blk.{i}.attn_k.weight", key_value, shape.width, inward)
         yield Matrix(f"blk.{i}.attn_v.weight", key_value, shape.width, inward)
-        yield Matrix(f"blk.{i}.attn_output.weight", shape.width, shape.width, residual)
+        yield Matrix(f"blk.{i}.attn_output.weight", shape.width, query, residual)
         yield Matrix(f"blk.{i}.ffn_gate.weight", shape.feed_forward, shape.width, inward)
         yield Matrix(f"blk.{i}.ffn_up.weight", shape.feed_forward, shape.width, inward)
         yield Matrix(f"blk.{i}.ffn_down.weight", shape.width, shape.feed_forward, residual)
@@ -193,6 +202,9 @@ def _add_metadata(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_feed_forward_length(shape.feed_forward)
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(shape.key_value_heads)
+    if shape.lean:
+        writer.add_key_length(shape.head_size)
+        writer.add_value_length(shape.head_size)
     writer.add_rope_dimension_count(shape.head_size)
     writer.add_rope_freq_base(10_000.0)
     writer.add_layer_norm_rms_eps(1e-5)

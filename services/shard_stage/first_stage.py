@@ -10,7 +10,7 @@ from schemas.activations import MAX_FRAME_BYTES, Flags, Frame
 from schemas.errors import GenerationFailed
 from schemas.pipelines import PipelinePlan
 from schemas.stage_wire import Item, Outcome, Sent, Start, Token
-from services.chassis.connection import ENVELOPE_BYTES
+from services.chassis.logs import get_logger
 from services.engine.cuts import ARCHITECTURES
 from services.engine.generation import FinishReason
 from services.engine.model import Model
@@ -29,6 +29,8 @@ KEPT_ARRIVALS = 128
 JOURNAL = 0
 """What is published to stage 0 is, besides, what a new stage 0 reads: starts, tokens, ends."""
 
+log = get_logger("shard_stage.first_stage")
+
 
 class FirstStage:
     """Stage 0 of a pipeline; where that is all of it, the last stage too. Closed until all stages of an epoch
@@ -42,8 +44,11 @@ class FirstStage:
         tally: Tally,
         hop_ms: float,
         clock: Callable[[], float] = time.monotonic,
+        carried: int = MAX_FRAME_BYTES,
     ) -> None:
+        """`carried` is the most bytes of a message."""
         self._kernel = kernel
+        self._carried = carried
         self._model = model
         self._pace = pace
         self._tally = tally
@@ -249,10 +254,14 @@ class FirstStage:
             return []
         flow.started = True
         self._kernel.begin(flow.id, flow.start(journal=False))
-        out = [self._start(flow, JOURNAL)]
+        journal = self._start(flow, JOURNAL)
+        out = [journal] if len(journal.item.to_bytes()) <= self._carried else []
+        if not out:
+            request = flow.command.request_id
+            log.warning("a request is too large for the journal, none will go on with it", request_id=request)
         if not self._kernel.is_last:
             out.append(self._start(flow, 1))
-        return [start for start in out if len(start.item.to_bytes()) <= MAX_FRAME_BYTES - ENVELOPE_BYTES]
+        return out
 
     def _start(self, flow: Flow, stage: int) -> Outgoing:
         """A start for a stage, or for the journal."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from schemas.activations import Frame, split_frame
+from schemas.activations import Frame
 from schemas.commands import Generate
 from schemas.stage_wire import Token
 from schemas.stages import SequenceStart
@@ -18,9 +18,6 @@ from services.engine import sequence as engine_sequence
 from services.engine.generation import OnEvent
 from services.engine.model import Model, Tokens
 from services.engine.sampler import new_sampler
-
-MESSAGE_BYTES = 256 * 1024
-"""What one message between stages holds at most: larger ones are slower for the broker to pass on."""
 
 Said = Literal["goes_on", "finished"]
 
@@ -100,12 +97,12 @@ class Flow:
         self.held.clear()
 
     def released(self) -> list[Frame]:
-        """The frames that are to be sent now: those held back, joined to as few as messages carry."""
+        """What is to be sent now: the frames held back, joined to one."""
         if self.fed < self.send_at or not self.held:
             return []
-        frames, self.held = list(split_frame(joined(self.held), MESSAGE_BYTES)), []
+        frame, self.held = joined(self.held), []
         self.send_at = min(self.fed + self.chunk, len(self.tokens))
-        return frames
+        return [frame]
 
     def say(self, model: Model, token: Token, context_tokens: int) -> Said:
         """Takes the next token; whether the text goes on after it."""

@@ -152,7 +152,7 @@ class FrameLink:
         self._options = options
         self._on_message = on_message
         self._wire: Wire | None = None
-        self._max_payload = 0
+        self._max_payload = MAX_FRAME_BYTES
         self._subject = ""
         self._subscription = 0
         self._keeper: asyncio.Task[None] | None = None
@@ -165,6 +165,11 @@ class FrameLink:
         if self._keeper is None:
             wire = await self._connected()
             self._keeper = asyncio.create_task(self._keep(wire), name="frame link")
+
+    @property
+    def carried(self) -> int:
+        """The most bytes of a message that the broker carries and a stage reads."""
+        return min(self._max_payload, MAX_FRAME_BYTES)
 
     async def listen(self, subject: str) -> None:
         """From now on messages on this subject arrive, and on no other."""

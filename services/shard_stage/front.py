@@ -7,9 +7,10 @@ import secrets
 from dataclasses import asdict, dataclass
 
 from schemas.commands import ChatMessage, Generate
-from schemas.errors import ChoirError, ContextExceeded, NotReady
+from schemas.errors import ChoirError, ContextExceeded, NotReady, PayloadTooLarge
 from schemas.replies import TokenCount
 from schemas.sampling import Sampling
+from schemas.stage_wire import START_BYTES
 from services.chassis.delivery import Retry
 from services.chassis.generate_worker import Generated, OnText
 from services.engine import Finished, Generation, TokenEvent
@@ -22,6 +23,8 @@ from services.shard_stage.journal import Left
 
 SEQUENCE_BITS = 63
 RETRY_DELAY_S = 0.5
+TOKEN_JSON_BYTES = 8
+"""What a token takes in the list of those that were generated: six digits and what is between two of them."""
 
 
 class Displaced(NotReady):
@@ -129,7 +132,23 @@ class Front:
         generation = Generation(lambda: self._thread.post(lambda: self._stage.cancel(number)))
         prompt = self._prompt(command)
         flow = new_flow(number, command, prompt, self._model, generation, pass_on, acknowledge)
+        self._check_size(flow)
         return Entry(flow, events, generation)
+
+    def _check_size(self, flow: Flow) -> None:
+        """The other stages are told of the sampling, and with a grammar of every token as well."""
+        sampling = flow.command.sampling
+        if sampling.grammar is None and sampling.json_schema is None:
+            return
+        most = self._context_tokens * TOKEN_JSON_BYTES
+        need = START_BYTES + len(flow.start(journal=False).to_bytes()) + most
+        if need > self._thread.carried:
+            field = "grammar" if sampling.grammar is not None else "json_schema"
+            raise PayloadTooLarge(
+                f"{field}: with it the start of a text takes {need} bytes, and a message holds "
+                f"{self._thread.carried}: shorten it, or ask a model that is not a pipeline",
+                field=f"sampling.{field}",
+            )
 
     def _prompt(self, command: Generate) -> Tokens:
         tokens = self._model.tokenize(self._template.render(command.messages))

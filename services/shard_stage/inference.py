@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -17,11 +16,11 @@ import uvloop
 
 from schemas import subjects
 from schemas.errors import ChoirError, GenerationFailed
-from schemas.stage_wire import Item, Sent, pack, unpack
+from schemas.stage_wire import Item, unpack
 from services.chassis.logs import get_logger
-from services.shard_stage.flow import MESSAGE_BYTES
 from services.shard_stage.frame_link import FrameLink, LinkOptions
 from services.shard_stage.kernel import Outgoing
+from services.shard_stage.messages import messages
 from services.shard_stage.tally import Tally
 
 JOIN_TIMEOUT_S = 10.0
@@ -118,6 +117,11 @@ class InferenceThread:
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
 
+    @property
+    def carried(self) -> int:
+        """The most bytes of a message, as the broker has said when connect() returned."""
+        return self._link.carried
+
     async def connect(self) -> None:
         """On the thread: makes the connection that frames travel over."""
         await self._link.open()
@@ -209,10 +213,8 @@ class InferenceThread:
         self.wake()
 
     def _send(self, out: list[Outgoing]) -> None:
-        for stage in sorted({outgoing.stage for outgoing in out}, reverse=True):
-            items = [outgoing.item for outgoing in out if outgoing.stage == stage]
-            for message in pack([*items, Sent(time.time_ns())], MESSAGE_BYTES):
-                self._link.publish(self._subjects[stage], message)
+        for stage, message in messages(out, self._link.carried):
+            self._link.publish(self._subjects[stage], message)
 
 
 def failure_of(error: BaseException) -> ChoirError:

@@ -39,6 +39,7 @@ from services.shard_stage.journal import Journal
 from services.shard_stage.kernel import Kernel
 from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
 from services.shard_stage.log_reader import client_for_reading, read_log
+from services.shard_stage.messages import check_width
 from services.shard_stage.offer import Source
 from services.shard_stage.pace import Pace
 from services.shard_stage.plan_book import PlanBook
@@ -179,10 +180,14 @@ class Post:
         )
         self.assignment.check(context)
         kernel = Kernel(context, plan, stage)
+        if len(plan.stages) > 1:
+            check_width(plan.width, kernel.dtype, self._thread.carried)
         if stage:
             self._stage = LaterStage(kernel, self._pace, self._tally)
         elif isinstance(weights, Model):
-            self._stage = FirstStage(kernel, weights, self._pace, self._tally, self._hop_ms)
+            self._stage = FirstStage(
+                kernel, weights, self._pace, self._tally, self._hop_ms, carried=self._thread.carried
+            )
             front = Front(self._thread, self._stage, weights, plan.context_tokens)
             self._reception = Reception(self._mesh, plan, front)
         self._kernel = kernel

@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.commands import ChatMessage, Generate
 from schemas.pipelines import PipelinePlan, Shard, StagePlan
 from schemas.sampling import Sampling
-from schemas.stage_wire import pack, unpack
+from schemas.stage_wire import unpack
 from services.engine import Finished, Generation
 from services.engine.cuts import even_layers
 from services.engine.gguf_check import check_model_file
@@ -22,6 +22,7 @@ from services.shard_stage.first_stage import FirstStage
 from services.shard_stage.flow import Flow, new_flow
 from services.shard_stage.kernel import Kernel, Outgoing
 from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
+from services.shard_stage.messages import messages
 from services.shard_stage.pace import Pace
 from services.shard_stage.replay import Replay
 from services.shard_stage.tally import Tally
@@ -166,11 +167,10 @@ class Line:
         return turns
 
     def _send(self, source: int, out: Sequence[Outgoing]) -> None:
-        for target in sorted({outgoing.stage for outgoing in out}):
-            for message in pack([outgoing.item for outgoing in out if outgoing.stage == target]):
-                self.sent[target].append(message)
-                if target != source:
-                    self.wires[target].append(message)
+        for target, message in messages(out):
+            self.sent[target].append(message)
+            if target != source:
+                self.wires[target].append(message)
 
     def close(self) -> None:
         """Frees all contexts."""

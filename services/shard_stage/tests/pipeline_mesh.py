@@ -49,8 +49,10 @@ class PipelineMesh:
         models: Path | Mapping[str, Path],
         cache: Path,
         number: int = 1,
+        context_tokens: int = CONTEXT_TOKENS,
     ) -> None:
         """`models` by their names; a single one is MODEL."""
+        self._context_tokens = context_tokens
         self._spawn = spawn
         self.connection = connection
         self.url = url
@@ -65,7 +67,7 @@ class PipelineMesh:
     ) -> ServiceProcess:
         """One more stage service, which reaches the broker at `url`."""
         offers = [
-            {"name": model, "path": str(path), "context_tokens": CONTEXT_TOKENS}
+            {"name": model, "path": str(path), "context_tokens": self._context_tokens}
             for model, path in self._models.items()
         ]
         section = {"name": name, "models": offers, "cache": str(self._cache), "threads": 1, **options}
@@ -98,7 +100,7 @@ class PipelineMesh:
             "layers": layers[-1].stop,
             "width": header.integer(f"{architecture}.embedding_length"),
             "slots": SLOTS,
-            "context_tokens": CONTEXT_TOKENS,
+            "context_tokens": self._context_tokens,
             "dtype": "f32",
             "partition": "adaptive",
             "stages": stages,
