@@ -24,6 +24,11 @@ down:
 test *OPTIONS:
     uv run pytest {{ OPTIONS }}
 
+# the tests while as many processes as there are cores compute without end: `just test-busy services -k faults`
+[group('develop')]
+test-busy *OPTIONS:
+    uv run pytest --busy $(nproc) {{ OPTIONS }}
+
 # all that must hold besides the tests: lint, format, types, import rules, generated tables
 [group('develop')]
 check:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 
-import pytest
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
@@ -24,12 +23,6 @@ PATIENCE_S = 60.0
 SETTLE_S = 30.0
 ACK_WAIT_S = 6.0
 """Half of what the catalog says, and still longer than the pause between two signs of life (4 s)."""
-
-
-@pytest.fixture
-def seed() -> int:
-    """The moments of the faults are random; the seed is shown when a test fails."""
-    return random.SystemRandom().randrange(10_000)
 
 
 class ChainMesh:
@@ -68,9 +61,9 @@ async def redeliver_sooner(connection: Client) -> None:
 
 
 async def test_whoever_is_killed_every_chain_has_exactly_one_result(
-    mesh_url: str, connection: Client, spawn_service: SpawnService, seed: int
+    mesh_url: str, connection: Client, spawn_service: SpawnService, fault_seed: int
 ) -> None:
-    chance = random.Random(seed)
+    chance = random.Random(fault_seed)
     mesh = ChainMesh(spawn_service, mesh_url)
     await redeliver_sooner(connection)
     await mesh.wait_ready(connection)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
@@ -25,12 +23,6 @@ from services.tests.load import (
 )
 
 
-@pytest.fixture
-def seed() -> int:
-    """The moment of the fault is random; the seed is shown when a test fails."""
-    return random.SystemRandom().randrange(10_000)
-
-
 @pytest_asyncio.fixture
 async def mesh(mesh_url: str, connection: Client, spawn_service: SpawnService) -> SmallMesh:
     """A small mesh on the session's broker, ready for work."""
@@ -40,49 +32,49 @@ async def mesh(mesh_url: str, connection: Client, spawn_service: SpawnService) -
 
 
 async def test_a_killed_agent_hands_its_tasks_to_another(
-    mesh: SmallMesh, connection: Client, seed: int
+    mesh: SmallMesh, connection: Client, fault_seed: int
 ) -> None:
     async def kill_agent() -> None:
         mesh.agents[0].kill()
 
-    results = await run_under_load(mesh, kill_agent, seed)
+    results = await run_under_load(mesh, kill_agent, fault_seed)
 
     await assert_each_has_one_result(connection, results)
 
 
 async def test_a_killed_aggregator_is_replaced_and_finds_the_answers(
-    mesh: SmallMesh, connection: Client, seed: int
+    mesh: SmallMesh, connection: Client, fault_seed: int
 ) -> None:
     async def kill_aggregator() -> None:
         mesh.aggregator.kill()
         await mesh.start_again(mesh.aggregator).wait_ready(connection)
 
-    results = await run_under_load(mesh, kill_aggregator, seed)
+    results = await run_under_load(mesh, kill_aggregator, fault_seed)
 
     await assert_each_has_one_result(connection, results)
 
 
 async def test_a_killed_router_is_replaced_and_its_clients_are_answered(
-    mesh: SmallMesh, connection: Client, seed: int
+    mesh: SmallMesh, connection: Client, fault_seed: int
 ) -> None:
     async def kill_router() -> None:
         mesh.router.kill()
         await mesh.start_again(mesh.router).wait_ready(connection)
 
-    results = await run_under_load(mesh, kill_router, seed)
+    results = await run_under_load(mesh, kill_router, fault_seed)
 
     await assert_each_has_one_result(connection, results)
 
 
 async def test_an_agent_paused_beyond_ack_wait_does_no_harm_when_it_wakes(
-    mesh: SmallMesh, connection: Client, seed: int
+    mesh: SmallMesh, connection: Client, fault_seed: int
 ) -> None:
     async def pause_agent() -> None:
         mesh.agents[0].pause()
         await asyncio.sleep(ACK_WAIT_S + 3)
         mesh.agents[0].resume()
 
-    results = await run_under_load(mesh, pause_agent, seed)
+    results = await run_under_load(mesh, pause_agent, fault_seed)
 
     await assert_each_has_one_result(connection, results)
     async with Choir(mesh.url) as client:
@@ -101,7 +93,7 @@ async def fragile(own_broker: Broker, spawn_service: SpawnService) -> AsyncItera
 
 
 async def test_a_killed_broker_comes_back_and_nothing_is_lost(
-    own_broker: Broker, fragile: tuple[SmallMesh, Client], seed: int
+    own_broker: Broker, fragile: tuple[SmallMesh, Client], fault_seed: int
 ) -> None:
     mesh, connection = fragile
 
@@ -109,13 +101,13 @@ async def test_a_killed_broker_comes_back_and_nothing_is_lost(
         own_broker.kill()
         await own_broker.restart()
 
-    results = await run_under_load(mesh, kill_broker, seed)
+    results = await run_under_load(mesh, kill_broker, fault_seed)
 
     await assert_each_has_one_result(connection, results)
 
 
 async def test_a_poison_command_ends_in_dead_and_its_request_in_an_error(
-    mesh: SmallMesh, connection: Client, seed: int
+    mesh: SmallMesh, connection: Client, fault_seed: int
 ) -> None:
     js = connection.jetstream()
 
@@ -123,7 +115,7 @@ async def test_a_poison_command_ends_in_dead_and_its_request_in_an_error(
         await js.publish(subjects.generate("interactive", "alpha", "poison-1"), b"\x00 not a command")
         await js.publish(subjects.gather("interactive", "poison-2"), b'{"half": ')
 
-    results = await run_under_load(mesh, poison, seed)
+    results = await run_under_load(mesh, poison, fault_seed)
 
     async with Choir(mesh.url) as client:
         for request_id in ("poison-1", "poison-2"):
