@@ -2,82 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from services.cli.commands.ask import ask
-from services.cli.commands.batch import batch
-from services.cli.commands.chat import chat
-from services.cli.commands.demo import demo
-from services.cli.commands.eval import evaluate
-from services.cli.commands.export import export
-from services.cli.commands.host import down, up
-from services.cli.commands.init import init
-from services.cli.commands.matrix import matrix
-from services.cli.commands.overview import models, nodes, status
-from services.cli.commands.report import report
-from services.cli.commands.scores import scores
-from services.cli.commands.shard import shard
-from services.cli.commands.sql import sql
-from services.cli.commands.top import top
-from services.cli.commands.trace import trace
-from services.cli.commands.validate import validate
-from services.cli.commands.worker import build_worker_app
+from services.cli.command_group import Entry, LazyGroup
 
 ASKING = "Ask"
 RUNNING = "Run"
 MEASURING = "Measure"
 LOOKING = "Look"
 
-COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
-    ("ask", ask, ASKING),
-    ("chat", chat, ASKING),
-    ("batch", batch, ASKING),
-    ("demo", demo, RUNNING),
-    ("init", init, RUNNING),
-    ("up", up, RUNNING),
-    ("down", down, RUNNING),
-    ("shard", shard, RUNNING),
-    ("validate", validate, RUNNING),
-    ("eval", evaluate, MEASURING),
-    ("matrix", matrix, MEASURING),
-    ("nodes", nodes, LOOKING),
-    ("models", models, LOOKING),
-    ("status", status, LOOKING),
-    ("scores", scores, LOOKING),
-    ("sql", sql, LOOKING),
-    ("export", export, LOOKING),
-    ("top", top, LOOKING),
-    ("report", report, LOOKING),
-    ("trace", trace, LOOKING),
-)
-"""Every command: its name, the function, and the heading it stands under in `choir --help`."""
+VERSION = "--version"
+
+COMMANDS: tuple[Entry, ...] = (
+    Entry("ask", "ask:ask", ASKING, "Ask one model, a chain, or an ensemble that decides together."),
+    Entry("chat", "chat:chat", ASKING, "Talk with one model, or with all of them."),
+    Entry("batch", "batch:batch", ASKING, "Ask every prompt about every document, with all models."),
+    Entry("demo", "demo:demo", RUNNING, "A whole mesh for a minute: four small models, some questions."),
+    Entry("init", "init:init", RUNNING, "Look for servers of models here, and propose a choir.toml."),
+    Entry("up", "host:up", RUNNING, "Run this host's part of the mesh, until Ctrl-C or `choir down`."),
+    Entry("down", "host:down", RUNNING, "Stop the mesh that `choir up` runs on this host."),
+    Entry("shard", "shard:shard", RUNNING, "Run a model as a pipeline of stages over several nodes."),
+    Entry("validate", "validate:validate", RUNNING, "Would a mesh run here? What to do if not."),
+    Entry(
+        "worker", "worker:build_worker_app", RUNNING,
+        "External workers: Ollama, LM Studio, Exo and other servers.", group=True,
+    ),
+    Entry("eval", "eval:evaluate", MEASURING, "Ask the questions of benchmarks, and compare strategies."),
+    Entry("matrix", "matrix:matrix", MEASURING, "Measure every generator with every summarizer."),
+    Entry("nodes", "overview:nodes", LOOKING, "All live service instances: state, load, memory, problems."),
+    Entry("models", "overview:models", LOOKING, "All models that can be asked, and all pipelines."),
+    Entry("status", "overview:status", LOOKING, "The mesh at a glance."),
+    Entry("scores", "scores:scores", LOOKING, "What the mesh has learnt of its agents."),
+    Entry("sql", "sql:sql", LOOKING, "Ask the event database with SQL: every event is a row."),
+    Entry("export", "export:export", LOOKING, "What every peer did for every task, as a file."),
+    Entry("top", "top:top", LOOKING, "The mesh, live: slots, queue, rates, latency, errors."),
+    Entry("report", "report:report", LOOKING, "One HTML page about a time of the mesh."),
+    Entry("trace", "trace:trace", LOOKING, "Where the time of one request went, as bars."),
+)  # fmt: skip
+"""Every command: its name, its function in `commands/`, its heading in `choir --help`, and what it does.
+
+A command's module is imported when the command is typed; the others cost nothing.
+"""
+
+
+class Commands(LazyGroup):
+    """All of them, and `choir --version`."""
+
+    entries = COMMANDS
+    start = "Start here: `choir demo`, then `choir up` and, elsewhere, `choir ask`."
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Answers `choir` alone and `--version` at once: typer imports pydantic to read a flag."""
+        if args and args[0] != VERSION:
+            return super().parse_args(ctx, args)
+        if args:
+            from importlib.metadata import version
+
+            typer.echo(f"choir {version('choir')}")
+        else:
+            typer.echo(ctx.get_help())
+        raise typer.Exit
 
 
 def choir(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
+    _version: Annotated[bool, typer.Option(VERSION, help="Say which version this is.")] = False,
 ) -> None:
     """Many local language models that answer as one."""
-    if version:
-        from importlib.metadata import version as version_of
-
-        typer.echo(f"choir {version_of('choir')}")
-    elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 def build_app() -> typer.Typer:
     """The application with all commands."""
     app = typer.Typer(
+        cls=Commands,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback(invoke_without_command=True)(choir)
-    for name, function, heading in COMMANDS:
-        app.command(name, rich_help_panel=heading)(function)
-    app.add_typer(build_worker_app(), name="worker", rich_help_panel=RUNNING)
+    app.callback()(choir)
     return app

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -59,8 +58,15 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         # Whoever read our output has gone; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (KeyboardInterrupt, asyncio.CancelledError, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort, _cancelled()):
         return INTERRUPTED
+
+
+def _cancelled() -> type[BaseException]:
+    """Imported only once something has gone wrong, as the next one."""
+    from asyncio import CancelledError
+
+    return CancelledError
 
 
 def _choir_error() -> type[ChoirError]:

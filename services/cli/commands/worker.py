@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.command_group import HelpfulCommand
 from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console, print_json
 
@@ -106,10 +107,13 @@ def list_workers(as_json: JsonFlag = False) -> None:
 
 
 def test_workers(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which; all without.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Which; all without.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Try workers out from this host: reachable, model there, a short generation with timings."""
+    """Try workers out from this host.
+
+    Each is reached, has its model, and generates a short text, which is timed.
+    """
     from schemas.errors import UnknownWorker
     from schemas.workers import ManageWorkers
     from services.cli.workers.tables import trial_line
@@ -195,13 +199,18 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
+def help_alone(context: typer.Context) -> None:
+    """External workers: Ollama, LM Studio, Exo and other servers."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 def build_worker_app() -> typer.Typer:
     """`choir worker` with its commands."""
-    app = typer.Typer(
-        help="External workers: Ollama, LM Studio, Exo and other servers.", no_args_is_help=True
-    )
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(invoke_without_command=True)(help_alone)
     for name, function in COMMANDS:
-        app.command(name)(function)
+        app.command(name, cls=HelpfulCommand)(function)
     return app
 
 

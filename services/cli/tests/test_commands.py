@@ -173,15 +173,6 @@ def test_help_and_version(offline_cli: Cli) -> None:
     assert offline_cli("--version").out.startswith("choir ")
 
 
-def test_help_imports_nothing_that_takes_long(live_mesh: str) -> None:
-    modules = subprocess.run(
-        [*choir_command()[:1], "-X", "importtime", "-m", "services.cli", "--help"],
-        capture_output=True, text=True, check=True,
-    ).stderr  # fmt: skip
-    for heavy in ("pydantic", "nats", "faststream", "llama_cpp"):
-        assert f" {heavy}\n" not in modules
-
-
 def test_a_reader_that_goes_away_is_no_crash(live_mesh: str) -> None:
     environment = {**os.environ, "CHOIR_MESH__URL": live_mesh}
     read, write = os.pipe()
