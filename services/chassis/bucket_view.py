@@ -1,19 +1,23 @@
 """A live copy of a key-value bucket, without a consumer.
 
 What is put into a bucket also passes plain subscribers of its subject. So a view listens first, then
-reads what is there already, and reads it again after a reconnection.
+reads what is there already, and reads it again after a reconnection: what is gone by then was deleted.
+
+What is heard while the bucket is read counts for more than what is read: a read is answered by another part
+of the broker than the one that passes updates on, so it may come late, and tell of what was before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from schemas import subjects
-from services.chassis.storage import Storage
+from services.chassis.storage import Storage, Stored
 
 OPERATION_HEADER = "KV-Operation"
 
@@ -29,9 +33,13 @@ class BucketView:
         on_delete: Callable[[str], None],
     ) -> None:
         self._client = client
+        self._storage = Storage(client)
         self._bucket = bucket
         self._on_put = on_put
         self._on_delete = on_delete
+        self._keys: set[str] = set()
+        self._heard: set[str] = set()
+        self._one_reload = asyncio.Lock()
 
     async def start(self) -> None:
         """Listens, then reads what is there."""
@@ -39,18 +47,43 @@ class BucketView:
         await self.reload()
 
     async def reload(self) -> None:
-        """Reads everything that is in the bucket now."""
-        stream = subjects.bucket_stream(self._bucket)
-        storage = Storage(self._client)
-        info = await JetStreamContext(self._client).stream_info(stream, subjects_filter=">")
-        for subject in info.state.subjects or {}:
-            stored = await storage.last(stream, subject)
-            if stored is not None and stored.data:
-                self._on_put(subjects.key_of_update(subject), stored.data)
+        """Reads everything that is in the bucket now, and tells of what is there no more."""
+        async with self._one_reload:
+            self._heard.clear()
+            stream = subjects.bucket_stream(self._bucket)
+            info = await JetStreamContext(self._client).stream_info(stream, subjects_filter=">")
+            listed = {subjects.key_of_update(subject): subject for subject in info.state.subjects or {}}
+            for key in self._keys - listed.keys():
+                self._learn(key, None)
+            for key, subject in listed.items():
+                stored = await self._read(subject)
+                self._learn(key, stored.data if stored is not None else None)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """These have run out: nobody need be told that they are gone."""
+        self._keys.difference_update(keys)
+
+    async def _read(self, subject: str) -> Stored | None:
+        return await self._storage.last(subjects.bucket_stream(self._bucket), subject)
+
+    def _learn(self, key: str, value: bytes | None) -> None:
+        """Takes what was read, unless something newer has been heard since."""
+        if key in self._heard:
+            return
+        if value:
+            self._keys.add(key)
+            self._on_put(key, value)
+        elif key in self._keys:
+            self._keys.discard(key)
+            self._on_delete(key)
 
     async def _on_update(self, msg: Msg) -> None:
         key = subjects.key_of_update(msg.subject)
+        if self._one_reload.locked():
+            self._heard.add(key)
         if msg.headers and OPERATION_HEADER in msg.headers:
+            self._keys.discard(key)
             self._on_delete(key)
         elif msg.data:
+            self._keys.add(key)
             self._on_put(key, msg.data)

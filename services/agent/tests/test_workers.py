@@ -15,6 +15,7 @@ from services.agent.tests.worker_mesh import (
     QUICK,
     LmStudio,
     host,
+    host_on,
     register,
     result_of,
     served,
@@ -23,6 +24,7 @@ from services.agent.tests.worker_mesh import (
     usable,
     worker,
 )
+from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import (
     enqueue,
     events,
@@ -326,3 +328,20 @@ async def test_a_heavier_worker_is_next_more_often_while_both_are_free(connectio
             await result_of(connection, f"r{number}")
     assert servers[1].chats >= 1.5 * servers[0].chats
     assert servers[0].chats >= 2
+
+
+async def test_a_worker_that_was_removed_while_its_agent_was_cut_off_is_used_no_more(
+    connection: Client, mesh_url: str
+) -> None:
+    async with (
+        http_server(LmStudio().handle) as http,
+        mesh_on_a_cable(mesh_url) as (mesh, way),
+        host_on(mesh) as agent,
+    ):
+        await register(connection, worker(http, "stays"), worker(http, "goes"))
+        await usable(agent, "stays", "goes")
+        await way.cut_from(mesh)
+        await unregister(connection, "goes")
+        await way.mend()
+        await eventually(lambda: served(agent, "goes") is None)
+        await usable(agent, "stays")

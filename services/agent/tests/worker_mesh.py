@@ -19,6 +19,7 @@ from services.agent.service import Agent
 from services.agent.settings import AgentSection, WorkersSection
 from services.agent.tests.http_server import HttpServer, Reply, Request
 from services.chassis.lease import Lease
+from services.chassis.service import Mesh
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 
 MODEL = "alpha"
@@ -59,12 +60,18 @@ async def host(
     client: Client, instance: str = "agent-1", settings: WorkersSection = QUICK
 ) -> AsyncIterator[Agent]:
     """An agent without models of its own, with its lease."""
+    async with host_on(open_mesh(client, "agent", instance), settings) as agent:
+        yield agent
+
+
+@asynccontextmanager
+async def host_on(mesh: Mesh, settings: WorkersSection = QUICK) -> AsyncIterator[Agent]:
+    """The same, on a mesh of the test's."""
     agent = Agent(AgentSection(name="host"), settings)
-    mesh = open_mesh(client, "agent", instance)
     await agent.start(mesh)
-    lease = Lease(client, mesh.identity, agent.load)
+    lease = Lease(mesh.client, mesh.identity, agent.load)
     await lease.start()
-    await settled(client)
+    await settled(mesh.client)
     try:
         yield agent
     finally:

@@ -14,6 +14,7 @@ from services.aggregator.decide import Question
 from services.aggregator.history import AgentHistory
 from services.aggregator.scores import Scores
 from services.aggregator.strategies import Ballot
+from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import eventually
 
 
@@ -148,3 +149,22 @@ async def test_after_a_reset_everybody_knows_nothing_and_learns_anew(
 async def test_scores_are_started_before_they_are_used(connection: Client) -> None:
     with pytest.raises(RuntimeError, match="start"):
         await Scores(connection).claim("r1")
+
+
+async def test_what_was_forgotten_while_an_aggregator_was_cut_off_is_forgotten_there_too(
+    connection: Client, mesh_url: str
+) -> None:
+    one = await open_scores(connection)
+    async with mesh_on_a_cable(mesh_url, "aggregator") as (mesh, way):
+        other = await open_scores(mesh.client)
+        mesh.connection.on_reconnect(other.reload)
+        await one.record("alpha", True, "geography")
+        await eventually(lambda: other.history.agents and other.history.topics)
+        await way.cut_from(mesh)
+        await one.reset()
+        await one.record("beta", True)
+        await way.mend()
+        await eventually(lambda: other.history.agents == {"beta": AgentHistory(correct=1, asked=1)})
+        assert not other.history.topics.get("geography")
+        await other.stop()
+    await one.stop()

@@ -36,7 +36,6 @@ class Plans:
 
     async def reload(self) -> None:
         """Reads all plans again; those that have been removed meanwhile are forgotten."""
-        self._known.clear()
         await self._view.reload()
 
     @property
