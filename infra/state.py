@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from infra.processes import until, writable_folder
 from schemas.errors import ConfigurationError
 from services.chassis.address import without_password
+from services.chassis.stopping import STOP_LIMIT_S
 
 STATE_VARIABLE = "XDG_STATE_HOME"
 STATE_FILE = "mesh.json"
 LOCK_FILE = "mesh.lock"
-STOP_DEADLINE_S = 30.0
+STOP_DEADLINE_S = STOP_LIMIT_S + 10.0
+"""For the services, and then for the broker."""
 
 
 class RunningMesh(BaseModel):

@@ -33,11 +33,12 @@ from schemas.nodes import NodeLease
 from services.chassis.address import is_loopback, without_password
 from services.chassis.cancelling import ended
 from services.chassis.directory import Directory
+from services.chassis.stopping import STOP_LIMIT_S
 
 SERVICE_DEADLINE_S = 30.0
 AGENT_DEADLINE_S = 120.0
 """Longer: a large model is read from disk before its agent is ready."""
-STOP_DEADLINE_S = 15.0
+STOP_DEADLINE_S = STOP_LIMIT_S
 BROKER_LOOK_INTERVAL_S = 0.25
 SETTLED_STATES = ("ready", "broken")
 OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics")

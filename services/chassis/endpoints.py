@@ -31,6 +31,7 @@ from schemas.replies import ErrorReply, Result
 from services.chassis.events import EventLog
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
+from services.chassis.stopping import ENDPOINTS_PATIENCE_S
 from services.chassis.tracing import Tracing, Work, current_span, enter
 
 HTTP_LIKE: dict[ErrorCode, str] = {
@@ -150,7 +151,7 @@ class Endpoints:
         )
         self._service = await nats.micro.add_service(self._client, config)
 
-    async def stop(self, patience_s: float = 5.0) -> None:
+    async def stop(self, patience_s: float = ENDPOINTS_PATIENCE_S) -> None:
         """Takes no more requests and gives those that are open a little time."""
         if self._service is not None:
             await self._service.stop()

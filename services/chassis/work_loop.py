@@ -35,13 +35,13 @@ from services.chassis.delivery import NEVER_FRESH, CommandT, Delivery, Retry, Wo
 from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
+from services.chassis.stopping import DRAIN_PATIENCE_S
 from services.chassis.tracing import Work, enter
 
 HEARTBEAT_S = ACK_WAIT_S / 3
 BACKGROUND_DELAY_S = 0.002
 MAX_ATTEMPTS = 8
 DEADLINE_GRACE_S = 2.0
-DRAIN_PATIENCE_S = 20.0
 REFILL_INTERVAL_S = 1.0
 
 log = get_logger("chassis.work_loop")
