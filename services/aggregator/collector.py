@@ -70,7 +70,8 @@ class Collector:
                 return
             self._came.clear()
             try:
-                await asyncio.wait_for(self._came.wait(), min(left_s, poll_s))
+                async with asyncio.timeout(min(left_s, poll_s)):
+                    await self._came.wait()
             except TimeoutError:
                 await self.read(places)
 

@@ -13,8 +13,9 @@ AGAIN_S = 1.0
 async def ended(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancels tasks, and returns when they have ended; how they did stays with them.
 
-    To cancel once is not enough: `asyncio.wait_for` of Python 3.11 forgets a cancellation that comes together
-    with the result it waits for, as does the flush of nats-py, and the task goes on.
+    To cancel once is not enough: the flush of nats-py waits with `asyncio.wait_for`, which in Python 3.11
+    forgets a cancellation that comes together with the result it waits for, and the task goes on. Services
+    wait with `asyncio.timeout`.
     """
     pending = set(tasks)
     while pending:

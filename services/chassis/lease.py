@@ -72,7 +72,8 @@ class Lease:
     async def _keep(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._renew.wait(), RENEW_INTERVAL_S)
+                async with asyncio.timeout(RENEW_INTERVAL_S):
+                    await self._renew.wait()
             self._renew.clear()
             await self._attempt("renew", self._put())
 

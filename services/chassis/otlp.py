@@ -104,7 +104,8 @@ class SpanExport:
 
         threading.Thread(target=shut_down, name="spans", daemon=True).start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), CLOSE_PATIENCE_S)
+            async with asyncio.timeout(CLOSE_PATIENCE_S):
+                await done.wait()
 
 
 def _name(work: Work, facts: list[Event]) -> str:

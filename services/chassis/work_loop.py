@@ -145,7 +145,8 @@ class WorkLoop(Generic[CommandT]):
         while self._held:
             await self._held.popleft().nak()
         try:
-            await asyncio.wait_for(self._idle.wait(), DRAIN_PATIENCE_S)
+            async with asyncio.timeout(DRAIN_PATIENCE_S):
+                await self._idle.wait()
         except TimeoutError:
             log.warning("gives unfinished work back", commands=self.busy)
             await self._give_back()

@@ -38,7 +38,8 @@ async def measured_hop_ms(client: Client, payload_bytes: int = PROBE_BYTES) -> f
             arrived.clear()
             started_s = time.perf_counter()
             await client.publish(subject, payload)
-            await asyncio.wait_for(arrived.wait(), PROBE_DEADLINE_S)
+            async with asyncio.timeout(PROBE_DEADLINE_S):
+                await arrived.wait()
             timings_s.append(time.perf_counter() - started_s)
     finally:
         await subscription.unsubscribe()

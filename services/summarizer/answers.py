@@ -67,7 +67,8 @@ class AnswerInbox:
         try:
             while (answer := self.get(task)) is None:
                 try:
-                    await asyncio.wait_for(came.wait(), self._poll_interval_s)
+                    async with asyncio.timeout(self._poll_interval_s):
+                        await came.wait()
                 except TimeoutError:
                     await self._look_for(task)
             return answer

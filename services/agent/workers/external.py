@@ -166,7 +166,8 @@ class ExternalWorker:
             if self._circuit.state == "closed" or self._circuit.due_in(time.monotonic()) == 0:
                 await self._look()
             try:
-                await asyncio.wait_for(self._look_now.wait(), self._pause_s())
+                async with asyncio.timeout(self._pause_s()):
+                    await self._look_now.wait()
             except TimeoutError:
                 continue
 

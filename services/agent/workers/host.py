@@ -117,7 +117,8 @@ class WorkerHost:
     async def _keep(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), TICK_S)
+                async with asyncio.timeout(TICK_S):
+                    await self._changed.wait()
             self._changed.clear()
             try:
                 await self._reconcile()

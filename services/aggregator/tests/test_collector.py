@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from nats.aio.client import Client
 
 from schemas.errors import GenerationFailed
+from schemas.replies import Answer
 from services.aggregator.collector import Collector
 from services.aggregator.tests.ensemble import store_answer
-from services.chassis.tests.mesh import eventually, open_mesh
+from services.chassis.tests.mesh import eventually, generate, open_mesh
 
 ALL = ("alpha", "beta", "gamma")
 PLACES = [(1, agent) for agent in ALL]
@@ -100,3 +102,22 @@ async def test_a_late_twin_of_an_answer_is_not_heard(connection: Client) -> None
         await store_answer(mesh, "r1", "beta", "last")
         await eventually(lambda: (1, "beta") in collector.answers)
     assert collector.answers[1, "alpha"].text == "first"
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_cancellation_that_comes_together_with_an_answer_is_not_lost(
+    connection: Client, steps: int
+) -> None:
+    """However many turns of the event loop lie between the two, the collector does not wait on."""
+    mesh = open_mesh(connection)
+    answer = Answer.failed(generate("r1"), GenerationFailed("no"), "agent-1")
+    async with Collector.open(mesh.storage, "r1") as collector:
+        waiting = asyncio.create_task(collector.wait(PLACES, 3, soon(), NO_POLL))
+        await connection.flush()
+        collector._take(answer.to_bytes())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        done, _ = await asyncio.wait([waiting], timeout=5)
+        waiting.cancel()
+    assert done and waiting.cancelled()

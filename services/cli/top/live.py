@@ -27,7 +27,8 @@ async def show(mesh: Choir, url: str, out: Console, interval_s: float, window_s:
         while not stop.is_set():
             live.update(_picture(snapshot, out, trouble), refresh=True)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(stopping), interval_s)
+                async with asyncio.timeout(interval_s):
+                    await asyncio.shield(stopping)
             if stop.is_set():
                 break
             looking = asyncio.create_task(look(mesh, url, window_s))
