@@ -55,6 +55,10 @@ SummaryPrompt = Annotated[
 ]
 
 
+Choice = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+"""One option of a closed question, as it is shown to whoever answers."""
+
+
 class ChatMessage(Part):
     """One turn of a conversation."""
 
@@ -68,9 +72,9 @@ class Ask(Message):
     Either `prompt` or `messages` says what is asked. `model` alone asks one model; otherwise the
     request goes to an ensemble: `models` (all live models if empty), at most `max_agents` of them,
     decided by each of `strategies` (`majority` if empty). `choices` are the options of a closed
-    question; `answer_kind` says how answers are read before voting; `topic` what the question is about
-    (without it the aggregator judges by its words); `samples` how often `best_single` asks its agent (as
-    often as there are members if left out). The result is decided when all
+    question, two or more; `answer_kind` says how answers are read before voting; `topic` what the question
+    is about (without it the aggregator judges by its words); `samples` how often `best_single` asks its
+    agent (as often as there are members if left out). The result is decided when all
     members, or `quorum` of them, have answered, or `timeout_s` is over. `request_id` is the
     client's idempotency key: the same request under the same id is one request. `partition` says how a
     pipeline of stages works on a long prompt; without it the pipeline's plan says so.
@@ -89,7 +93,7 @@ class Ask(Message):
     summarize_with: Annotated[tuple[Name, ...], Field(max_length=MAX_PEERS - 1)] = ()
     summary_prompt: SummaryPrompt | None = None
     strategies: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
-    choices: Annotated[tuple[str, ...], Field(max_length=26)] = ()
+    choices: Annotated[tuple[Choice, ...], Field(max_length=26)] = ()
     answer_kind: AnswerKind = "auto"
     topic: Topic | None = None
     samples: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
@@ -117,6 +121,10 @@ class Ask(Message):
             raise field_error("models", "a model is named twice")
         if len(set(self.strategies)) != len(self.strategies):
             raise field_error("strategies", "a strategy is named twice")
+        if len(self.choices) == 1:
+            raise field_error("choices", "one option is no choice: give at least 2, or none")
+        if len(set(self.choices)) != len(self.choices):
+            raise field_error("choices", "an option is named twice")
         if self.samples is not None and "best_single" not in self.strategies:
             raise field_error("samples", "only best_single takes samples: name it in strategies")
         return self

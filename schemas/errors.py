@@ -23,6 +23,7 @@ ErrorCode = Literal[
     "generation_failed",
     "worker_failed",
     "no_answers",
+    "answers_unreadable",
     "document_unreadable",
     "poison_message",
     "mesh_unreachable",
@@ -174,6 +175,12 @@ class NoAnswers(ChoirError):
     code = "no_answers"
 
 
+class AnswersUnreadable(ChoirError):
+    """Raised in a client when an ensemble has answered and no strategy could read any of the answers."""
+
+    code = "answers_unreadable"
+
+
 class DocumentUnreadable(ChoirError):
     """Raised when a file of a batch has no text that can be read."""
 
@@ -241,6 +248,7 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         GenerationFailed,
         WorkerFailed,
         NoAnswers,
+        AnswersUnreadable,
         DocumentUnreadable,
         PoisonMessage,
         MeshUnreachable,

@@ -15,6 +15,7 @@ from services.cli.asking import AskOptions, build_ask
 from services.cli.client import Choir
 from services.cli.live_answers import LiveAnswers
 from services.cli.terminal import console, print_json
+from services.cli.unreadable import unreadable
 
 CANCEL_PATIENCE_S = 2.0
 
@@ -29,8 +30,11 @@ class AskSession:
         self._as_json = as_json
         self._verbose = verbose
 
-    async def run(self) -> None:
-        """Asks, shows the text while it is generated if it streams, and shows the result."""
+    async def run(self) -> bool:
+        """Asks, shows the text while it is generated if it streams, and shows the result.
+
+        Whether there is an answer; without --json AnswersUnreadable is raised where there is none.
+        """
         shown = LiveAnswers(console(), quiet=self._as_json, single=self._ask.model is not None)
         async with (
             Choir() as mesh,
@@ -44,10 +48,15 @@ class AskSession:
                             shown.add(reply)
                         case Result():
                             result = reply
+        fault = unreadable(result)
         if self._as_json:
-            print_json(result)
-        else:
-            ResultView(result, shown.text, verbose=self._verbose).print(console())
+            body = fault and fault.body(result.request_id)
+            print_json(result.model_copy(update={"error": body}) if body else result)
+            return fault is None
+        ResultView(result, shown.text, verbose=self._verbose).print(console())
+        if fault is not None:
+            raise fault
+        return True
 
 
 @asynccontextmanager

@@ -98,7 +98,8 @@ def ask(
     text = sys.stdin.read() if prompt == FROM_STDIN else prompt
     question = closed_question(text, options["choices"])
     session = AskSession(question, options, stream=stream, as_json=as_json, verbose=verbose)
-    asyncio.run(session.run())
+    if not asyncio.run(session.run()):
+        raise typer.Exit(1)
 
 
 def listed(text: str) -> list[str]:
