@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from infra.child import ServiceCommand
+from infra.environment import environment_of
 from infra.settings import HostSettings
 from infra.state import state_folder
 from services.agent.settings import AgentSection
@@ -25,7 +26,7 @@ def service_commands(
 
     def add(service: str, instance: str, extra: dict[str, str]) -> None:
         env = {
-            **os.environ,
+            **environment_of(service, settings),
             "PYTHONUNBUFFERED": "1",
             "CHOIR_MESH__URL": url,
             "CHOIR_INSTANCE": instance,

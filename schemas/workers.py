@@ -50,8 +50,9 @@ class Worker(Message):
     `model` is what the server calls it, `served_as` its name in the mesh (the same if left out). `slots` is
     how many requests it takes at once; `weight` (1 to 10) how often it is next when several are free.
     `only_on` names the one host whose agents may use it: an address such as 127.0.0.1 means something else
-    everywhere else. `key_variable` is the environment variable of that agent which holds an API key; keys
-    themselves are not stored. A `cordoned` worker finishes what it has and gets nothing new.
+    everywhere else. `key_variable` names an API key among those that the operator of the agent's host has
+    bound to servers (`[workers.keys]`); keys themselves are not stored. A `cordoned` worker finishes what it
+    has and gets nothing new.
     """
 
     id: WorkerId

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from infra.instances import service_commands, with_threads
 from infra.settings import load_host_settings
 from services.agent.settings import AgentSection
@@ -53,6 +55,36 @@ def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
     assert all(command.env["CHOIR_MESH__URL"] == "nats://here:1" for command in commands)
     agent = json.loads(commands[3].env["CHOIR_AGENT"])
     assert (agent["name"], agent["models"][0]["reply"]) == ("alice", "blue")
+
+
+SURROUNDINGS = {
+    "PATH": "/bin",
+    "LC_ALL": "C",
+    "XDG_STATE_HOME": "/state",
+    "CUDA_VISIBLE_DEVICES": "1",
+    "https_proxy": "http://proxy",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "CHOIR_PASSWORD_ROUTER": "secret",
+    "CHOIR_AGGREGATOR__SLOTS": "3",
+    "CHOIR_MESH__PASSWORD": "secret",
+    "LAB_KEY": "secret",
+}
+
+
+def test_a_process_has_of_its_surroundings_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SURROUNDINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CHOIR_MESH__USER", "choir")
+    path = tmp_path / "choir.toml"
+    path.write_text(f'{CONFIG}\n[workers.keys]\nLAB = {{ variable = "LAB_KEY", hosts = ["https://lab"] }}\n')
+    commands = service_commands(load_host_settings(path), "nats://here:1", tmp_path)
+    has = {command.service: SURROUNDINGS.keys() & command.env.keys() for command in commands}
+    everybody = {"PATH", "LC_ALL", "XDG_STATE_HOME", "CUDA_VISIBLE_DEVICES", "CHOIR_MESH__PASSWORD"}
+    assert has["router"] == has["metrics"] == everybody
+    assert has["aggregator"] == everybody | {"CHOIR_AGGREGATOR__SLOTS"}
+    assert has["agent"] == everybody | {"https_proxy", "LAB_KEY"}
 
 
 def agent(name: str, threads: int | None = None, replicas: int = 1) -> AgentSection:

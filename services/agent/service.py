@@ -13,6 +13,7 @@ from schemas.errors import ChoirError, ErrorBody
 from schemas.nodes import ServedModel
 from services.agent.backends import Backend, backend_opener
 from services.agent.counting import Counting
+from services.agent.keys import with_key
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.agent.workers.host import WorkerHost
 from services.chassis.endpoints import Endpoints
@@ -83,7 +84,8 @@ class Agent:
     async def _load(self, serving: Serving) -> None:
         open_backend = backend_opener(self._settings.backend)
         try:
-            serving.backend = await open_backend(serving.model, self._settings.threads)
+            model = with_key(serving.model, self._workers_section.keys)
+            serving.backend = await open_backend(model, self._settings.threads)
         except ChoirError as error:
             log.error("model cannot be served", model=serving.model.name, why=error.message)
             serving.problem = error.body()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, StringConstraints, model_validator
 
 from schemas.message import Name
 from schemas.workers import Variable, WorkerType
@@ -15,12 +15,40 @@ BackendName = Literal["llama_cpp", "instant", "ollama", "openai"]
 REMOTE: tuple[BackendName, ...] = ("ollama", "openai")
 
 
+RESERVED_PREFIX = "CHOIR_"
+
+ServerOrigin = Annotated[str, StringConstraints(pattern=r"^https?://[^/@\s]+/?$", to_lower=True)]
+"""Scheme, host and port of a server; the port may be left out where it is the usual one."""
+
+
+class KeySection(Section):
+    """An entry of `[workers.keys]`: an API key, and the servers that it may be sent to.
+
+    It is in the environment `variable` of `choir up`, or in a `file`, relative to choir.toml. `hosts` are
+    written with their scheme: a key goes over plain http only where it is written so.
+    """
+
+    variable: Variable | None = None
+    file: Path | None = None
+    hosts: tuple[ServerOrigin, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> KeySection:
+        if (self.variable is None) == (self.file is None):
+            raise ValueError("it needs either variable or file: where the key is")
+        if self.variable is not None and self.variable.upper().startswith(RESERVED_PREFIX):
+            raise ValueError(
+                f"{self.variable} is a setting of Choir and no key for a server: take another variable"
+            )
+        return self
+
+
 class ServerSection(Section):
     """An HTTP server that has a model: what kind it is, and where.
 
     `model` is what the server calls the model, if that is not the model's name in the mesh. `key_variable`
-    names the environment variable with the API key. A server that says nothing for `stall_limit_s`, in the
-    midst of a text or before it, is cut off.
+    names a key of `[workers.keys]`. A server that says nothing for `stall_limit_s`, in the midst of a text or
+    before it, is cut off.
     """
 
     type: WorkerType
@@ -29,6 +57,18 @@ class ServerSection(Section):
     key_variable: Variable | None = None
     connect_limit_s: float = Field(default=3.0, gt=0, le=60)
     stall_limit_s: float = Field(default=120.0, gt=0, le=3600)
+    _key: SecretStr | None = PrivateAttr(default=None)
+
+    @property
+    def key(self) -> str | None:
+        """The API key itself, once somebody has seen to it that this server may have it."""
+        return None if self._key is None else self._key.get_secret_value()
+
+    def with_key(self, key: str) -> ServerSection:
+        """The same server, with its API key."""
+        server = self.model_copy()
+        server._key = SecretStr(key)
+        return server
 
 
 class ModelSection(Section):
@@ -90,9 +130,11 @@ class WorkersSection(Section):
     in a row, of looks or of tasks, take it out. After `open_for_s`, and twice as long each time up to
     `open_for_longest_s`, it is tried with a generation of one token (`trial_limit_s`), and let in again if
     that succeeds. After a failed task it stands back for `stand_back_s`, so that another takes the task up.
+    `keys` are what a registration may name as its `key_variable`.
     """
 
     enabled: bool = True
+    keys: dict[Variable, KeySection] = Field(default_factory=dict)
     check_interval_s: float = Field(default=5.0, gt=0, le=3600)
     check_limit_s: float = Field(default=5.0, gt=0, le=600)
     trial_limit_s: float = Field(default=60.0, gt=0, le=3600)

@@ -35,6 +35,7 @@ from services.chassis.settings import (
     OtlpSection,
     ServiceSettings,
     SettingsT,
+    forget_secrets,
     load_settings,
 )
 from services.chassis.storage import Storage
@@ -182,6 +183,7 @@ def run_service(
     """Runs a service as a process. Exit code 2 is a fault in the settings, 1 any other."""
     try:
         settings = load_settings(settings_type)
+        forget_secrets()
         identity = Identity.of(name, settings.instance)
         configure_logs(settings.logging, identity)
         uvloop.run(Host(build(settings, identity), identity, settings).run())

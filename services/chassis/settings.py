@@ -24,6 +24,7 @@ from schemas.errors import ConfigurationError
 from services.chassis.wrong_settings import faults_of
 
 CONFIG_VARIABLE = "CHOIR_CONFIG"
+SECRET_VARIABLES = ("CHOIR_MESH", "CHOIR_MESH__PASSWORD", "CHOIR_MESH__URL")
 DEFAULT_CONFIG = Path("choir.toml")
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -127,6 +128,13 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
         raise ConfigurationError(describe(faults), field=faults[0][0] or None) from error
     except ValueError as error:  # not TOML, or an environment variable that is not JSON
         raise ConfigurationError(f"{config_path() or 'environment'}: {error}") from error
+
+
+def forget_secrets() -> None:
+    """Takes what only settings may know out of this process's environment: no child, no library and no
+    setting that names a variable finds it any more."""
+    for name in [name for name in os.environ if name.upper() in SECRET_VARIABLES]:
+        del os.environ[name]
 
 
 def describe(faults: Iterable[tuple[str, str]]) -> str:

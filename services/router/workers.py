@@ -83,9 +83,11 @@ class Workers:
                 state=model.worker,
                 problem=model.problem,
             )
+            for usable in (False, True)  # who can use it is heard before who cannot
             for lease in self._directory.nodes
             for model in lease.models
             if model.worker is not None and model.worker.id in self._registered
+            if (model.problem is None) == usable
         }
 
     async def _add(self, worker: Worker, replace: bool) -> Worker:

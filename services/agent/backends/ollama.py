@@ -25,12 +25,12 @@ from services.agent.backends.backend import BackendInfo, Generated, OnText
 from services.agent.backends.faults import broken_off, check_json, excerpt, status_fault, transport_fault
 from services.agent.backends.reception import Reception, SpeedMeter
 from services.agent.backends.remote import (
-    HOOKS,
     UNKNOWN_CONTEXT_TOKENS,
     Embeddings,
     RemoteBackend,
     api_key,
     check_listed,
+    hooks,
     limits,
     server_of,
 )
@@ -53,7 +53,8 @@ class Ollama:
             host=self._server.url,
             timeout=timeout,
             limits=connections,
-            event_hooks=HOOKS,
+            event_hooks=hooks(self._server),
+            follow_redirects=False,
             trust_env=False,
             headers={"Authorization": f"Bearer {key}"} if key else None,
         )

@@ -26,12 +26,12 @@ from services.agent.backends.faults import broken_off, check_json, garbage, stat
 from services.agent.backends.presets import PRESETS, parameters
 from services.agent.backends.reception import Reception, SpeedMeter
 from services.agent.backends.remote import (
-    HOOKS,
     UNKNOWN_CONTEXT_TOKENS,
     Embeddings,
     RemoteBackend,
     api_key,
     check_listed,
+    hooks,
     limits,
     server_of,
 )
@@ -57,7 +57,11 @@ class OpenAI:
         self._model = self._server.model or model.name
         timeout, connections = limits(self._server, model.slots)
         self._http = httpx.AsyncClient(
-            timeout=timeout, limits=connections, event_hooks=HOOKS, trust_env=self._server.type == "openai"
+            timeout=timeout,
+            limits=connections,
+            event_hooks=hooks(self._server),
+            follow_redirects=False,
+            trust_env=self._server.type == "openai",
         )
         self._client = openai.AsyncOpenAI(
             base_url=self._server.url.rstrip("/") + API_PATH,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import httpx
 
 from schemas.errors import ModelUnusable
 from services.agent.backends.backend import Backend
 from services.agent.backends.faults import check_content
+from services.agent.keys import origin
 from services.agent.settings import ModelSection, ServerSection
 
 SPARE_CONNECTIONS = 4
@@ -42,16 +43,10 @@ def server_of(model: ModelSection) -> ServerSection:
 
 
 def api_key(server: ServerSection) -> str | None:
-    """The key in the environment, if one is named; ModelUnusable if it is not there."""
-    if server.key_variable is None:
-        return None
-    key = os.environ.get(server.key_variable)
-    if not key:
-        raise ModelUnusable(
-            f"{server.url} needs a key, and the agent's environment has no {server.key_variable}",
-            field="key_variable",
-        )
-    return key
+    """The key that goes with each request, if one is named; ModelUnusable if the server was given none."""
+    if server.key_variable is not None and server.key is None:
+        raise ModelUnusable(f"{server.url} needs the key {server.key_variable}", field="key_variable")
+    return server.key
 
 
 def limits(server: ServerSection, slots: int) -> tuple[httpx.Timeout, httpx.Limits]:
@@ -65,7 +60,21 @@ def limits(server: ServerSection, slots: int) -> tuple[httpx.Timeout, httpx.Limi
     return timeout, httpx.Limits(max_connections=slots + SPARE_CONNECTIONS, max_keepalive_connections=0)
 
 
-HOOKS = {"response": [check_content]}
+ACCOUNT_HEADERS = ("cookie", "openai-organization", "openai-project")
+"""Headers that a client library may take from the environment on its own account."""
+
+Hook = Callable[[Any], Awaitable[None]]
+
+
+def hooks(server: ServerSection) -> dict[str, list[Hook]]:
+    """httpx hooks: a key leaves for its own server only; a page for people is no answer."""
+
+    async def only_its_key(request: httpx.Request) -> None:
+        mine = server.key is not None and origin(str(request.url)) == origin(server.url)
+        for header in (*ACCOUNT_HEADERS, *(() if mine else ("authorization",))):
+            request.headers.pop(header, None)
+
+    return {"request": [only_its_key], "response": [check_content]}
 
 
 def check_listed(name: str, listed: tuple[str, ...], url: str) -> None:

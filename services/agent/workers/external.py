@@ -15,6 +15,7 @@ from services.agent.backends import Generated, OnText
 from services.agent.backends.ollama import Ollama
 from services.agent.backends.openai import OpenAI
 from services.agent.backends.remote import RemoteBackend
+from services.agent.keys import with_key
 from services.agent.settings import ModelSection, ServerSection, WorkersSection
 from services.agent.workers.circuit import Circuit
 from services.chassis.generate_worker import GenerateWorker
@@ -30,7 +31,7 @@ log = get_logger("agent.workers")
 
 
 def connect(worker: Worker, settings: WorkersSection) -> RemoteBackend:
-    """The backend of a worker; nothing is asked yet. ModelUnusable if its API key is not there."""
+    """The backend of a worker; nothing is asked yet. ModelUnusable if it may not have its key."""
     model = ModelSection(
         name=worker.name,
         slots=worker.slots,
@@ -44,7 +45,27 @@ def connect(worker: Worker, settings: WorkersSection) -> RemoteBackend:
             stall_limit_s=settings.stall_limit_s,
         ),
     )
+    model = with_key(model, settings.keys)
     return Ollama(model) if worker.type == "ollama" else OpenAI(model)
+
+
+def unusable(worker: Worker, error: ChoirError) -> ServedModel:
+    """What the lease says of a worker that this agent may not use, while nobody else does either."""
+    return ServedModel(
+        name=worker.name,
+        backend=worker.type,
+        slots=0,
+        worker=WorkerState(
+            id=worker.id,
+            type=worker.type,
+            url=worker.url,
+            circuit="open",
+            weight=worker.weight,
+            cordoned=worker.cordoned,
+            last_error=error.body(),
+        ),
+        problem=ModelUnusable(f"worker {worker.id}: {error.message}", field=error.field).body(),
+    )
 
 
 async def look(backend: RemoteBackend, limit_s: float) -> None:

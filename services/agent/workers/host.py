@@ -23,7 +23,7 @@ from schemas.workers import Worker
 from services.agent.counting import Counting
 from services.agent.settings import WorkersSection
 from services.agent.workers.claims import Claims
-from services.agent.workers.external import ExternalWorker, connect
+from services.agent.workers.external import ExternalWorker, connect, unusable
 from services.chassis.bucket_view import BucketView
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
@@ -50,6 +50,7 @@ class WorkerHost:
         self._registered: dict[str, Worker] = {}
         self._serving: dict[str, ExternalWorker] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._unusable: dict[str, tuple[Worker, ChoirError]] = {}
         self._drained: list[ExternalWorker] = []
         self._claims = Claims(mesh.client, mesh.identity.instance)
         self._view = BucketView(mesh.client, subjects.WORKERS_BUCKET, self._on_put, self._on_delete)
@@ -81,7 +82,12 @@ class WorkerHost:
 
     def summaries(self) -> tuple[ServedModel, ...]:
         """What the lease says of the workers that this agent has."""
-        return tuple(serving.summary() for serving in self._serving.values())
+        refused = (
+            unusable(worker, error)
+            for worker, error in self._unusable.values()
+            if self._claims.is_free(worker.id)
+        )
+        return (*(serving.summary() for serving in self._serving.values()), *refused)
 
     async def resume(self) -> None:
         """After a reconnection."""
@@ -133,6 +139,8 @@ class WorkerHost:
                 self._drop(worker_id)
             elif wanted != serving.worker:
                 await serving.change(wanted)
+        for worker_id in [worker_id for worker_id in self._unusable if worker_id not in self._registered]:
+            del self._unusable[worker_id]
         await self._renew()
         for worker_id in list(self._registered):
             if worker_id not in (*self._serving, *self._leaving) and self._claims.is_free(worker_id):
@@ -150,18 +158,29 @@ class WorkerHost:
     async def _claim(self, worker_id: str) -> None:
         await asyncio.sleep(random.uniform(0, COURTESY_S) * (1 + len(self._serving)))
         worker = self._registered.get(worker_id)
-        if worker is None or not self._claims.is_free(worker_id) or not await self._claims.take(worker_id):
+        if worker is None or not self._claims.is_free(worker_id):
             return
         try:
             backend = connect(worker, self._settings)
-        except ChoirError as error:
-            log.error("worker cannot be used", worker=worker_id, why=error.message)
+        except ChoirError as error:  # it stays free: an agent elsewhere may have what is missing here
+            self._refuse(worker, error)
+            return
+        self._unusable.pop(worker_id, None)
+        if not await self._claims.take(worker_id):
+            await backend.close()
             return
         serving = ExternalWorker(self._mesh, worker, backend, self._settings)
         self._serving[worker_id] = serving
         await self._counting.add(worker.name, backend)
         await serving.start()
         log.info("uses worker", worker=worker_id, model=worker.name, url=worker.url)
+
+    def _refuse(self, worker: Worker, error: ChoirError) -> None:
+        known = self._unusable.get(worker.id)
+        self._unusable[worker.id] = worker, error
+        if known is None or known[1].message != error.message:
+            log.error("worker cannot be used", worker=worker.id, why=error.message)
+            self._mesh.changed()
 
     def _drop(self, worker_id: str) -> None:
         """Takes no more for a worker. What it has in work is finished first, and others wait for that."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import ConfigurationError
-from services.chassis.settings import DEFAULT_URL, Section, ServiceSettings, load_settings
+from services.chassis.settings import DEFAULT_URL, Section, ServiceSettings, forget_secrets, load_settings
 
 
 class BakerySection(Section):
@@ -108,3 +109,14 @@ def test_a_file_that_is_not_toml_is_named_with_the_place(monkeypatch: pytest.Mon
     write("[mesh\nurl = 1")
     with pytest.raises(ConfigurationError, match=r"choir\.toml: .*line 1"):
         load_settings(BakerySettings)
+
+
+def test_secrets_are_in_the_environment_until_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHOIR_MESH__PASSWORD", "hush")
+    monkeypatch.setenv("choir_mesh__url", "nats://baker:hush@there:1")
+    monkeypatch.setenv("CHOIR_MESH__USER", "baker")
+    settings = load_settings(BakerySettings)
+    forget_secrets()
+    assert settings.mesh.password == "hush"
+    assert "hush" not in " ".join(os.environ.values())
+    assert os.environ["CHOIR_MESH__USER"] == "baker"

@@ -40,7 +40,9 @@ WeightOption = Annotated[int, typer.Option(help="1 to 10: how often it is next w
 ContextOption = Annotated[int | None, typer.Option(help="How many tokens its context holds, if you know.")]
 KeyOption = Annotated[
     str | None,
-    typer.Option("--key-variable", metavar="NAME", help="The agents' environment variable with an API key."),
+    typer.Option(
+        "--key-variable", metavar="NAME", help="Its API key: a name of [workers.keys] in choir.toml."
+    ),
 ]
 
 

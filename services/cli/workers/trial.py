@@ -11,6 +11,7 @@ from schemas.message import Message
 from schemas.sampling import Sampling
 from schemas.workers import Worker
 from services.agent.settings import WorkersSection
+from services.chassis.settings import ServiceSettings, load_settings
 
 if TYPE_CHECKING:
     from services.agent.backends.remote import RemoteBackend
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 PROMPT = "Say hello in one short sentence."
 SAMPLING = Sampling(max_tokens=24)
 MS = 1e6
+
+
+class WorkersSettings(ServiceSettings):
+    """The keys that this host's operator has, and the limits."""
+
+    workers: WorkersSection = WorkersSection()
 
 
 class Trial(Message):
@@ -50,8 +57,8 @@ async def try_worker(worker: Worker, *, generate: bool = True) -> Trial:
     from services.agent.workers.external import connect, look
 
     trial = Trial(id=worker.id, url=worker.url, model=worker.model)
-    limits = WorkersSection()
     try:
+        limits = load_settings(WorkersSettings).workers
         backend = connect(worker, limits)
     except ChoirError as error:
         return trial.model_copy(update={"problem": error.body()})

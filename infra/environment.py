@@ -1,0 +1,70 @@
+"""What a service's process finds in its environment: what it needs of the surroundings, and nothing else.
+
+A secret that a process does not have cannot be had from it. Variables that are not here reach no service; an
+API key reaches agents, if `[workers.keys]` names its variable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from infra.settings import HostSettings
+from services.agent.settings import AgentSettings
+from services.aggregator.settings import AggregatorSettings
+from services.chassis.settings import CONFIG_VARIABLE, ServiceSettings
+from services.metrics.settings import MetricsSettings
+from services.router.settings import RouterSettings
+from services.shard_stage.settings import StageSettings
+from services.summarizer.settings import SummarizerSettings
+
+SETTINGS: Mapping[str, type[ServiceSettings]] = {
+    "agent": AgentSettings,
+    "aggregator": AggregatorSettings,
+    "metrics": MetricsSettings,
+    "router": RouterSettings,
+    "shard_stage": StageSettings,
+    "summarizer": SummarizerSettings,
+}
+SETTINGS_PREFIX = "CHOIR_"
+
+NAMES = frozenset(
+    (
+        "HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "PATH", "PYTHONPATH",
+        "PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONUTF8", "SHELL", "TEMP", "TERM",
+        "TMP", "TMPDIR", "TZ", "TZDIR", "USER", "NO_COLOR", "FORCE_COLOR", CONFIG_VARIABLE,
+    )
+)  # fmt: skip
+"""How a program finds its files and its user's language."""
+
+PREFIXES = (
+    "LC_", "XDG_", "DYLD_", "MALLOC_", "SSL_CERT_",
+    "CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCR_", "ROCM_", "GPU_", "VK_", "ONEAPI_", "SYCL_", "ZE_",
+    "GGML_", "LLAMA_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_",
+    "OTEL_",
+)  # fmt: skip
+"""All of these: locale, folders, certificates, graphics processors, threads of libraries, telemetry."""
+
+PROXIES = frozenset(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"))
+
+
+def environment_of(
+    service: str, settings: HostSettings, surroundings: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The variables of `surroundings` (of this process, if left out) that a service's process is to have."""
+    surroundings = os.environ if surroundings is None else surroundings
+    keys = {key.variable for key in settings.workers.keys.values()} if service == "agent" else set()
+    return {
+        name: value
+        for name, value in surroundings.items()
+        if name in NAMES
+        or name.startswith(PREFIXES)
+        or (name.upper().startswith(SETTINGS_PREFIX) and _is_setting(service, name.upper()))
+        or (service == "agent" and (name.upper() in PROXIES or name in keys))
+    }
+
+
+def _is_setting(service: str, name: str) -> bool:
+    """Whether a variable sets something that this service reads, such as CHOIR_ROUTER__SLOTS."""
+    section = name.removeprefix(SETTINGS_PREFIX).partition("__")[0]
+    return section.lower() in SETTINGS[service].model_fields
