@@ -23,6 +23,7 @@ from services.aggregator.strategies import Ballot
 from services.chassis.bucket_view import BucketView
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
+from services.chassis.supervise import Loops
 
 UPDATE_ATTEMPTS = 16
 WRITE_INTERVAL_S = 0.2
@@ -34,7 +35,8 @@ log = get_logger("aggregator.scores")
 class Scores:
     """Reads from a live copy of the bucket, and changes it by compare-and-set, so that nothing is lost."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, loops: Loops | None = None) -> None:
+        self._loops = loops or Loops()
         self._js = JetStreamContext(client, timeout=2.0)
         self._view = BucketView(client, subjects.SCORES_BUCKET, self._take, self._drop)
         self._buckets: dict[str, KeyValue] = {}
@@ -48,7 +50,7 @@ class Scores:
         for bucket in (subjects.SCORES_BUCKET, subjects.FEEDBACK_BUCKET):
             self._buckets[bucket] = await self._js.key_value(bucket)
         await self._view.start()
-        self._writer = asyncio.create_task(self._write_for_ever(), name="scores")
+        self._writer = self._loops.start(self._write_for_ever(), "scores")
 
     async def stop(self) -> None:
         """Writes what is not written yet."""

@@ -29,7 +29,7 @@ class Aggregator:
 
     async def start(self, mesh: Mesh) -> None:
         """Pulls and decides from now on."""
-        self._scores = Scores(mesh.client)
+        self._scores = Scores(mesh.client, mesh.loops)
         await self._scores.start()
         self._worker = GatherWorker(mesh, self._scores, self._topics, self._settings.poll_interval_s)
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)

@@ -22,6 +22,9 @@ PENDING_BYTES = 64 * 1024 * 1024
 ENVELOPE_BYTES = 512
 """What a broker adds to a message of ours at most: subject and headers count as payload too."""
 
+EXPECTED = (ChoirError, nats.errors.Error, OSError, TimeoutError)
+"""What goes wrong with a connection; anything else is a fault of ours, and told with where it happened."""
+
 Callback = Callable[[], Awaitable[None]]
 
 log = get_logger("chassis.connection")
@@ -62,9 +65,12 @@ class ConnectionEvents:
         """An error must not reach the NATS client: it would never connect again."""
         try:
             await callback()
-        except (ChoirError, nats.errors.Error, OSError) as error:
+        except Exception as error:
             why = str(error) or type(error).__name__
-            log.warning("what happened meanwhile cannot be read yet, trying again", why=why)
+            unforeseen = None if isinstance(error, EXPECTED) else error
+            log.warning(
+                "what happened meanwhile cannot be read yet, trying again", why=why, exc_info=unforeseen
+            )
             retry = asyncio.create_task(self._tell_later(callback, self._times), name="reconnected")
             self._retries.add(retry)
             retry.add_done_callback(self._retries.discard)
@@ -77,13 +83,20 @@ class ConnectionEvents:
     async def disconnected(self) -> None:
         """For the NATS client to call."""
         for callback in self._on_disconnect:
-            callback()
+            try:
+                callback()
+            except Exception:
+                log.exception("somebody cannot be told that the connection is lost")
         if not self._closing:
             log.warning("connection to the broker lost, trying again")
 
     async def failed(self, error: Exception) -> None:
-        """For the NATS client to call: slow consumers and forbidden subjects are told only here."""
-        log.error("broker connection", error=str(error) or type(error).__name__)
+        """For the NATS client to call: slow consumers, forbidden subjects and errors of callbacks are
+        told only here."""
+        if isinstance(error, EXPECTED):
+            log.error("broker connection", error=str(error) or type(error).__name__)
+        else:
+            log.error("a message could not be taken", error=repr(error), exc_info=error)
 
 
 def connection_options(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """One command on its way through a work loop: its delivery, its retry, and who works on it.
 
-A message of a work queue comes with an acknowledgement subject as its `reply`:
-`$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>`.
+A message of a work queue comes with an acknowledgement subject as its `reply`, in one of two forms (ADR-15):
+`$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>`, or
+`$JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>. ... .<pending>`, and a token after that, maybe.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from schemas.errors import ChoirError
 
 RETRY_DELAY_S = 0.5
 NEVER_FRESH = sys.maxsize
+
+SHORT_FORM = 9
+"""Tokens of an acknowledgement subject without domain and account."""
+SHORT_FORM_COUNT, LONG_FORM_COUNT = 4, 6
+"""Where the delivery count stands among the tokens."""
 
 CommandT = TypeVar("CommandT", bound=Command)
 CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
@@ -60,10 +66,11 @@ class Delivery:
     def of(cls, msg: Msg, floor: int, work_done: Callable[[], None] = _nothing) -> Delivery:
         """Reads the acknowledgement subject; `floor` is the stream's last sequence at the last connection."""
         tokens = msg.reply.split(".")
-        if len(tokens) < 9:
+        if len(tokens) < SHORT_FORM:
             return cls(msg, 1, 0, floor < 0, work_done=work_done)
-        count, sequence = int(tokens[-5]), int(tokens[-4])
-        stored_at_s, waiting = int(tokens[-2]) / 1e9, int(tokens[-1])
+        first = SHORT_FORM_COUNT if len(tokens) == SHORT_FORM else LONG_FORM_COUNT
+        count, sequence, _, stored_ns, waiting = map(int, tokens[first : first + 5])
+        stored_at_s = stored_ns / 1e9
         return cls(msg, count, sequence, count == 1 and sequence > floor, stored_at_s, waiting, work_done)
 
     def queue_duration_ns(self) -> int:

@@ -22,6 +22,7 @@ from schemas.pipelines import StageOffer
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.machine import Machine
+from services.chassis.supervise import Loops
 
 RENEW_INTERVAL_S = LEASE_TTL_S / 4
 
@@ -44,10 +45,13 @@ class Load:
 class Lease:
     """Keeps one instance's lease alive."""
 
-    def __init__(self, client: Client, identity: Identity, load: Callable[[], Load]) -> None:
+    def __init__(
+        self, client: Client, identity: Identity, load: Callable[[], Load], loops: Loops | None = None
+    ) -> None:
         self._js = JetStreamContext(client, timeout=2.0)
         self._identity = identity
         self._load = load
+        self._loops = loops or Loops()
         self._machine = Machine()
         self._key = subjects.node_key(identity.service, identity.instance)
         self._kv: KeyValue | None = None
@@ -57,7 +61,7 @@ class Lease:
     async def start(self) -> None:
         """Takes the lease and renews it from now on."""
         await self._put()
-        self._task = asyncio.create_task(self._keep(), name="lease")
+        self._task = self._loops.start(self._keep(), "lease")
 
     def renew_soon(self) -> None:
         """Tells of a change now instead of at the next renewal."""

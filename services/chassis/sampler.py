@@ -13,6 +13,7 @@ from schemas.events import NodeSampled
 from services.chassis.events import EventLog
 from services.chassis.lease import Load
 from services.chassis.machine import Machine
+from services.chassis.supervise import Loops
 from services.chassis.tracing import Tracing
 
 RTT_TIMEOUT_S = 2
@@ -28,18 +29,20 @@ class Sampler:
         tracing: Tracing,
         load: Callable[[], Load],
         interval_s: float,
+        loops: Loops,
     ) -> None:
         self._client = client
         self._events = events
         self._tracing = tracing
         self._load = load
         self._interval_s = interval_s
+        self._loops = loops
         self._machine = Machine()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Samples from now on."""
-        self._task = asyncio.create_task(self._sample_for_ever(), name="sampler")
+        self._task = self._loops.start(self._sample_for_ever(), "sampler")
 
     def stop(self) -> None:
         """Samples no more."""

@@ -7,6 +7,7 @@ FastStream owns the lifecycle (signals, hooks, health routes); the work itself i
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from faststream.asgi import AsgiResponse, get, make_ping_asgi
 from faststream.asgi.types import ASGIApp, Scope
 from nats.aio.client import Client
 
-from schemas.errors import ChoirError, ConfigurationError
+from schemas.errors import ChoirError, ConfigurationError, InternalError
 from schemas.events import ServiceStarted, ServiceStopped
 from services.chassis.address import without_password
 from services.chassis.connection import ConnectionEvents, open_broker
@@ -39,6 +40,7 @@ from services.chassis.settings import (
     load_settings,
 )
 from services.chassis.storage import Storage
+from services.chassis.supervise import Loops
 from services.chassis.tracing import Tracing
 
 EXIT_FAILED = 1
@@ -57,11 +59,13 @@ class Mesh:
         connection: ConnectionEvents,
         events: EventsSection | None = None,
         spans: Spans | None = None,
+        loops: Loops | None = None,
     ) -> None:
         self.client = client
         self.identity = identity
         self.connection = connection
         self.storage = Storage(client)
+        self.loops = loops or Loops()
         self.tracing = Tracing()
         enabled = events is None or events.enabled
         self.events = EventLog(client, identity, enabled=enabled, spans=spans)
@@ -103,9 +107,15 @@ class Host:
         self._lease: Lease | None = None
         self._sampler: Sampler | None = None
         self._mesh: Mesh | None = None
+        self._loops = Loops(_end_this_process)
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT."""
+        """Runs until SIGTERM or SIGINT. Raises InternalError if it ends because a loop of it has failed."""
+        await self._run()
+        if self._loops.failure is not None:
+            raise InternalError(f"the service has ended: {self._loops.failure}")
+
+    async def _run(self) -> None:
         app = FastStream(self._broker, logger=None, after_startup=[self._start], on_shutdown=[self._stop])
         health = self._settings.health
         if health.port == 0:
@@ -134,30 +144,49 @@ class Host:
 
     async def _start(self) -> None:
         client = await self._broker.connect()
-        mesh = Mesh(client, self._identity, self._connection, self._settings.events, self._spans)
+        mesh = Mesh(client, self._identity, self._connection, self._settings.events, self._spans, self._loops)
         await self._service.start(mesh)
         self._mesh = mesh
-        self._lease = Lease(client, self._identity, self._service.load)
+        self._lease = Lease(client, self._identity, self._service.load, self._loops)
         await self._lease.start()
         mesh.tell_changes(self._lease.renew_soon)
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
         if self._settings.events.enabled:
             interval_s = self._settings.events.sample_interval_s
-            self._sampler = Sampler(client, mesh.events, mesh.tracing, self._service.load, interval_s)
+            self._sampler = Sampler(
+                client, mesh.events, mesh.tracing, self._service.load, interval_s, self._loops
+            )
             self._sampler.start()
         log.info("ready", url=without_password(self._settings.mesh.url))
 
     async def _stop(self) -> None:
-        if self._mesh is not None:
-            log.info("draining")
-            if self._sampler is not None:
-                self._sampler.stop()
-            await self._service.stop()
-            self._mesh.events.publish(ServiceStopped)
-            await self._mesh.events.close()
-        if self._lease is not None:
-            await self._lease.stop()
-        self._connection.closing()
+        """Drains, and gives the lease back; at once, if the service does not do its part any more."""
+        if self._loops.failure is not None:
+            await self._give_lease_back()
+        try:
+            if self._mesh is not None:
+                await self._drain(self._mesh)
+        finally:
+            await self._give_lease_back()
+            self._connection.closing()
+
+    async def _drain(self, mesh: Mesh) -> None:
+        log.info("draining")
+        if self._sampler is not None:
+            self._sampler.stop()
+        await self._service.stop()
+        mesh.events.publish(ServiceStopped)
+        await mesh.events.close()
+
+    async def _give_lease_back(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await lease.stop()
+
+
+def _end_this_process() -> None:
+    """As if somebody had asked it to: it gives back what it has."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def open_spans(otlp: OtlpSection, identity: Identity) -> Spans | None:

@@ -36,6 +36,7 @@ from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
 from services.chassis.stopping import DRAIN_PATIENCE_S
+from services.chassis.supervise import tell_failure
 from services.chassis.tracing import Work, enter
 
 HEARTBEAT_S = ACK_WAIT_S / 3
@@ -60,6 +61,7 @@ class WorkLoop(Generic[CommandT]):
         worker: Worker[CommandT],
         weight: int = 1,
     ) -> None:
+        self._loops = mesh.loops
         self._storage = mesh.storage
         self._client = mesh.client
         self._events = mesh.events
@@ -98,7 +100,7 @@ class WorkLoop(Generic[CommandT]):
         """Begins to pull."""
         self._floor = await self._storage.last_sequence(self._stream)
         self._open = True
-        self._keeper = asyncio.create_task(self._keep(), name=f"{self._service} heartbeats")
+        self._keeper = self._loops.start(self._keep(), f"{self._service} heartbeats")
         await self._refill()
 
     def suspect(self) -> None:
@@ -124,7 +126,7 @@ class WorkLoop(Generic[CommandT]):
             for demand in self._demands:
                 demand.withdraw()
             while self._held:
-                self._spawn(self._held.popleft().nak())
+                self._spawn(self._hand_back(self._held.popleft()))
 
     async def go_on(self) -> None:
         """Pulls again after `pause`."""
@@ -141,9 +143,9 @@ class WorkLoop(Generic[CommandT]):
             demand.withdraw()
         for demand in self._demands:
             await demand.drained()
-        await asyncio.gather(*self._steps)
+        await asyncio.gather(*self._steps, return_exceptions=True)
         while self._held:
-            await self._held.popleft().nak()
+            await self._hand_back(self._held.popleft())
         try:
             async with asyncio.timeout(DRAIN_PATIENCE_S):
                 await self._idle.wait()
@@ -156,8 +158,15 @@ class WorkLoop(Generic[CommandT]):
     async def _give_back(self) -> None:
         for task, msg in list(self._active.items()):
             task.cancel()
-            await msg.nak()
+            await self._hand_back(msg)
         await asyncio.gather(*self._active, return_exceptions=True)
+
+    async def _hand_back(self, msg: Msg) -> None:
+        """Somebody else may have it at once. If that cannot be said, they have it when ACK_WAIT_S is over."""
+        try:
+            await msg.nak()
+        except nats.errors.Error as error:
+            log.warning("not given back", subject=msg.subject, why=str(error) or type(error).__name__)
 
     # --- demand -------------------------------------------------------------------------
 
@@ -193,9 +202,10 @@ class WorkLoop(Generic[CommandT]):
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a short step; the set keeps it alive, for the event loop holds only weak references."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, name=f"{self._service} {work.__name__}")
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
+        task.add_done_callback(tell_failure)
 
     async def _keep(self) -> None:
         """Reports work as in progress, and mends demand that was lost."""
@@ -204,8 +214,7 @@ class WorkLoop(Generic[CommandT]):
             try:
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_S
-                    for msg in [*self._active.values(), *self._held]:
-                        await msg.in_progress()
+                    await self._beat()
                 for demand in self._demands:
                     demand.forget_if_overdue()
                 await self._refill()
@@ -213,11 +222,15 @@ class WorkLoop(Generic[CommandT]):
                 log.warning("heartbeat interrupted", why=str(error) or type(error).__name__)
             await asyncio.sleep(REFILL_INTERVAL_S)
 
+    async def _beat(self) -> None:
+        for msg in [*self._active.values(), *self._held]:
+            await msg.in_progress()
+
     # --- work ---------------------------------------------------------------------------
 
     async def _receive(self, msg: Msg) -> None:
         if not self._open or self._paused:
-            await msg.nak()
+            await self._hand_back(msg)
         elif self.free == 0:
             # Demanded from several sources when there was room. Given back, it would come again at once, and
             # every time counts as a failed attempt: it is held until a slot is free.

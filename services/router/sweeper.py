@@ -58,7 +58,7 @@ class Sweeper:
 
     async def start(self) -> None:
         """Sweeps from now on."""
-        self._tasks = [asyncio.create_task(self._sweep_for_ever(), name="sweeper")]
+        self._tasks = [self._mesh.loops.start(self._sweep_for_ever(), "sweeper")]
 
     async def stop(self) -> None:
         """Sweeps no more."""

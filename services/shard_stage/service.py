@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from services.chassis.connection import connection_options
 from services.chassis.lease import Load
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
+from services.chassis.supervise import tell_failure
 from services.engine.engine import usable_cores
 from services.shard_stage.assignment import Assignment, Inheritance
 from services.shard_stage.hop import measured_hop_ms
@@ -96,11 +96,9 @@ class ShardStage:
         await self._book.start()
         await self._renew_own_places()
         self._tasks = [
-            asyncio.create_task(self._keep_place(), name="place"),
-            asyncio.create_task(self._keep_time(), name="time"),
+            mesh.loops.start(self._keep_place(), "place"),
+            mesh.loops.start(self._keep_time(), "time"),
         ]
-        for task in self._tasks:
-            task.add_done_callback(_end_with)
 
     async def stop(self) -> None:
         """Finishes what is in work, and gives up what it holds."""
@@ -220,6 +218,7 @@ class ShardStage:
     def _on_failure(self, error: BaseException) -> None:
         if self._post is not None and not self._draining:
             task = asyncio.create_task(self._fail(self._post, failure_of(error)), name="failed stage")
+            task.add_done_callback(tell_failure)
             self._tasks.append(task)
 
     async def _fail(self, post: Post, error: ChoirError) -> None:
@@ -341,10 +340,3 @@ def _check_source(source: Source, plan: PipelinePlan) -> None:
             f"{plan.layers} layers; here are {here.sha256}, {here.architecture} with {here.layers}",
             field="sha256",
         )
-
-
-def _end_with(task: asyncio.Task[None]) -> None:
-    """A service without one of its loops is worse than none: it ends, to be started again."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a loop of this service failed, it ends", loop=task.get_name(), error=repr(error))
-        os.kill(os.getpid(), signal.SIGTERM)

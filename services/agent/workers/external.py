@@ -93,6 +93,7 @@ class ExternalWorker:
         self.worker = worker
         self.backend = backend
         self._settings = settings
+        self._loops = mesh.loops
         self._circuit = Circuit(settings)
         self._generator = GenerateWorker(mesh, self, worker.id)
         self._loop = WorkLoop(
@@ -117,7 +118,7 @@ class ExternalWorker:
         """Looks at the server, and gives it work as soon as it answers."""
         self._loop.pause()
         await self._loop.start()
-        self._keeper = asyncio.create_task(self._keep(), name=f"worker {self.worker.id}")
+        self._keeper = self._loops.start(self._keep(), f"worker {self.worker.id}")
 
     async def stop(self) -> None:
         """Finishes what is in work, and takes nothing more."""

@@ -28,6 +28,7 @@ from services.chassis.bucket_view import BucketView
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
+from services.chassis.supervise import tell_failure
 
 TICK_S = 1.0
 RENEW_S = LEASE_TTL_S / 4
@@ -65,7 +66,7 @@ class WorkerHost:
         await self._claims.start()
         await self._view.start()
         self._mesh.connection.on_disconnect(self._suspect)
-        self._keeper = asyncio.create_task(self._keep(), name="external workers")
+        self._keeper = self._mesh.loops.start(self._keep(), "external workers")
 
     async def stop(self) -> None:
         """Finishes what is in work, and lets others have the workers."""
@@ -73,7 +74,7 @@ class WorkerHost:
             await ended([self._keeper])
         for worker_id in list(self._serving):
             self._drop(worker_id)
-        await asyncio.gather(*self._leaving.values())
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
 
     def cancel(self, request_id: str) -> None:
         """Nobody waits for this request any more."""
@@ -186,7 +187,9 @@ class WorkerHost:
         """Takes no more for a worker. What it has in work is finished first, and others wait for that."""
         serving = self._serving.pop(worker_id)
         self._counting.remove(serving.worker.name, serving.backend)
-        self._leaving[worker_id] = asyncio.create_task(self._leave(worker_id, serving))
+        leaving = asyncio.create_task(self._leave(worker_id, serving), name=f"leave {worker_id}")
+        leaving.add_done_callback(tell_failure)
+        self._leaving[worker_id] = leaving
 
     async def _leave(self, worker_id: str, serving: ExternalWorker) -> None:
         self._drained.append(serving)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
+
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from infra.broker import Broker
 from infra.testing import connect
@@ -17,6 +21,7 @@ from services.chassis.connection import (
 )
 from services.chassis.identity import Identity
 from services.chassis.settings import MeshSection
+from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import eventually, settled
 
 
@@ -108,3 +113,56 @@ async def test_who_cannot_learn_what_happened_meanwhile_is_asked_again_and_the_o
     finally:
         events.closing()
         await client.close()
+
+
+def all_told(told: list[str], expected: dict[str, int]) -> bool:
+    return Counter(told) == expected
+
+
+async def test_a_fault_of_one_who_is_told_of_the_connection_keeps_nobody_from_connecting_again(
+    mesh_url: str,
+) -> None:
+    """Nor the others from being told: what one of them has wrong is in the log, and it is told again."""
+    async with mesh_on_a_cable(mesh_url) as (mesh, way):
+        told: list[str] = []
+
+        def faulty_at_loss() -> None:
+            told.append("lost")
+            raise KeyError("plans")
+
+        async def faulty() -> None:
+            told.append("faulty")
+            if told.count("faulty") == 1:
+                raise KeyError("plans")
+
+        async def sound() -> None:
+            told.append("sound")
+
+        mesh.connection.on_disconnect(faulty_at_loss)
+        mesh.connection.on_reconnect(faulty)
+        mesh.connection.on_reconnect(sound)
+        for times in (1, 2):
+            await way.cut_from(mesh)
+            await way.mend()
+            expected = {"sound": times, "faulty": times + 1, "lost": times}
+            await eventually(partial(all_told, told, expected))
+
+
+async def test_a_message_whose_callback_fails_is_told_and_the_next_one_is_taken(
+    mesh_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with mesh_on_a_cable(mesh_url) as (mesh, _way):
+        taken: list[bytes] = []
+
+        async def take(msg: Msg) -> None:
+            if msg.data == b"odd":
+                raise ZeroDivisionError("of the test")
+            taken.append(msg.data)
+
+        await mesh.client.subscribe("greeting", cb=take)
+        for word in (b"odd", b"well"):
+            await mesh.client.publish("greeting", word)
+        await eventually(lambda: taken == [b"well"])
+    said = capsys.readouterr().out
+    assert "a message could not be taken" in said
+    assert "ZeroDivisionError: of the test" in said

@@ -24,6 +24,7 @@ from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan
 from services.chassis.directory import Directory
 from services.chassis.logs import get_logger
+from services.chassis.supervise import Loops
 from services.router.placement.making import make_plan, same_work
 from services.router.placement.plans import Plans
 from services.router.placement.replan import Remedy, fitting_offers, gone_stages, improved, repaired
@@ -55,6 +56,7 @@ class Keeper:
         directory: Directory,
         plans: Plans,
         instance: str,
+        loops: Loops,
         *,
         look_interval_s: float,
         grace_s: float,
@@ -63,6 +65,7 @@ class Keeper:
         self._directory = directory
         self._plans = plans
         self._instance = instance
+        self._loops = loops
         self._grace_s, self._settle_s, self._look_interval_s = grace_s, settle_s, look_interval_s
         self._watches: dict[str, Watch] = {}
         self._task: asyncio.Task[None] | None = None
@@ -70,7 +73,7 @@ class Keeper:
 
     async def start(self) -> None:
         """Looks from now on."""
-        self._task = asyncio.create_task(self._look_for_ever(), name="placement")
+        self._task = self._loops.start(self._look_for_ever(), "placement")
 
     async def stop(self) -> None:
         """Looks no more."""

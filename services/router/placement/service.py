@@ -27,6 +27,7 @@ class Placement:
             directory,
             self._plans,
             instance,
+            mesh.loops,
             look_interval_s=settings.pipeline_look_interval_s,
             grace_s=settings.pipeline_grace_s,
             settle_s=settings.pipeline_settle_s,
