@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 
 import nats.errors
@@ -56,8 +55,6 @@ class Scores:
         """Writes what is not written yet."""
         if self._writer is not None:
             await ended([self._writer])
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
             await self.write()
 
     async def reload(self) -> None:

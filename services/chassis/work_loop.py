@@ -202,7 +202,7 @@ class WorkLoop(Generic[CommandT]):
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a short step; the set keeps it alive, for the event loop holds only weak references."""
-        task = asyncio.create_task(work, name=f"{self._service} {work.__name__}")
+        task = asyncio.create_task(work, name=f"{self._service} step")
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
         task.add_done_callback(tell_failure)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 
+from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
+from services.chassis.supervise import Loops, tell_failure
 from services.metrics.database import Database, damaged, first_line
 from services.metrics.ingest import Ingest
 from services.metrics.parquet_export import ParquetExport
@@ -27,7 +28,8 @@ log = get_logger("metrics.housekeeping")
 class Housekeeping:
     """Exports every `export_interval_s`; drops what is too old or too much every minute."""
 
-    def __init__(self, database: Database, ingest: Ingest, settings: MetricsSection) -> None:
+    def __init__(self, database: Database, ingest: Ingest, settings: MetricsSection, loops: Loops) -> None:
+        self._loops = loops
         self._database = database
         self._ingest = ingest
         self._settings = settings
@@ -37,10 +39,12 @@ class Housekeeping:
 
     def start(self) -> None:
         """Begins, in the background."""
-        self._tasks.append(asyncio.create_task(self._check_once(), name="check"))
+        check = asyncio.create_task(self._check_once(), name="check")
+        check.add_done_callback(tell_failure)
+        self._tasks.append(check)
         if self._settings.export_interval_s:
-            self._tasks.append(asyncio.create_task(self._keep_exporting(), name="parquet"))
-        self._tasks.append(asyncio.create_task(self._keep_dropping(), name="retention"))
+            self._tasks.append(self._loops.start(self._keep_exporting(), "parquet"))
+        self._tasks.append(self._loops.start(self._keep_dropping(), "retention"))
 
     async def _check_once(self) -> None:
         """The file is read once as a whole: damage shows now, not when somebody asks for just that block."""
@@ -54,11 +58,7 @@ class Housekeeping:
 
     async def stop(self) -> None:
         """Ends; what is being written is finished first, and the last rows are exported."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await ended(self._tasks)
         if self._settings.export_interval_s:
             await self._once("export", self._in_thread())
         self._thread.shutdown()

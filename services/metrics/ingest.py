@@ -9,7 +9,6 @@ stream made anew  begin a new epoch, and read on from where the numbers start ag
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -41,6 +40,7 @@ class Ingest:
     """Keeps the database level with the stream."""
 
     def __init__(self, mesh: Mesh, database: Database, settings: MetricsSection) -> None:
+        self._loops = mesh.loops
         self._settings = settings
         self._database = database
         self._writer = Writer(database)
@@ -59,7 +59,7 @@ class Ingest:
     async def start(self) -> None:
         """Opens the database and reads from where it is. Raises ConfigurationError if it cannot be opened."""
         self._position = await self.in_writer(self._writer.open)
-        self._task = asyncio.create_task(self._run(), name="ingest")
+        self._task = self._loops.start(self._run(), "ingest")
         self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
@@ -67,8 +67,6 @@ class Ingest:
         self._reader.stop()
         if self._task is not None:
             await ended([self._task])
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
         await self.in_writer(self._database.close)
         self._thread.shutdown()
 

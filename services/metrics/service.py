@@ -29,7 +29,7 @@ class Metrics:
         self._ingest = Ingest(mesh, database, self._settings)
         mesh.connection.on_disconnect(self._ingest.suspect)
         await self._ingest.start()
-        self._housekeeping = Housekeeping(database, self._ingest, self._settings)
+        self._housekeeping = Housekeeping(database, self._ingest, self._settings, mesh.loops)
         self._housekeeping.start()
         self._questions = Questions(mesh.client, database, self._settings)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)

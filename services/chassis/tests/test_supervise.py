@@ -25,6 +25,7 @@ async def broken(self, *_):
 import runpy
 runpy.run_module("services.{service}", run_name="__main__")
 """
+STAGE = '{"name": "one", "models": [{"name": "alpha", "path": "/not/there.gguf"}]}'
 DEADLINE_S = 40.0
 
 LOOPS = {
@@ -59,7 +60,7 @@ async def test_a_service_whose_loop_fails_ends_and_says_why(
         service,
         f"{service}-one",
         agent=AGENT if service == "agent" else None,
-        env={"CHOIR_STAGE": '{"name": "shard_stage-one"}'} if service == "shard_stage" else None,
+        env={"CHOIR_STAGE": STAGE} if service == "shard_stage" else None,
         command=[sys.executable, "-c", program],
     )
     assert await process.exited(DEADLINE_S) == 1

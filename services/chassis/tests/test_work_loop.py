@@ -555,3 +555,30 @@ async def test_a_slot_is_free_while_the_outcome_of_its_work_is_being_stored(conn
         stored.set()
         await eventually(lambda: queue_is_empty(connection))
     assert sorted(worker.handled) == ["r0", "r1", "r2"]
+
+
+async def test_a_step_that_fails_is_told_and_keeps_no_loop_from_finishing_its_work(
+    connection: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mesh = open_mesh(connection)
+    release = asyncio.Event()
+
+    async def wait(_command: Generate, _delivery: Delivery) -> None:
+        await release.wait()
+
+    async def fail() -> None:
+        await release.wait()
+        raise ZeroDivisionError("of the test")
+
+    worker = Worker(wait)
+    loop = new_loop(mesh, worker)
+    await loop.start()
+    await enqueue(mesh, generate("r1"))
+    await eventually(lambda: loop.busy == 1)
+    loop._spawn(fail())
+    stopping = asyncio.create_task(loop.stop())
+    await eventually(lambda: loop._demands[0].outstanding == 0)
+    release.set()
+    await stopping
+    assert worker.handled == ["r1"]
+    assert "ZeroDivisionError('of the test')" in capsys.readouterr().out
