@@ -94,6 +94,7 @@ STREAMS: tuple[StreamSpec, ...] = (
         "everything that happened",
         max_bytes=1024 * MIB,
         max_age_s=DAY_S * 7,
+        duplicate_window_s=600,
         persist_async=True,
     ),
     StreamSpec(

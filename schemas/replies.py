@@ -192,6 +192,11 @@ class TokenChunk(Message):
 
     `index` counts the chunks of one agent from 0; `sequence` is the chunk's number in the TOKENS
     stream, filled in on the way to the client. The last chunk of an agent has `done` set.
+
+    A task that is begun again, because the agent that had it died, has its text generated anew, and the new
+    one may be another: its chunks count from 0 again, under a higher `attempt` (by how much says nothing).
+    Whoever has chunks of a lower attempt forgets them. `restarted` is for users of the Python client, which
+    fills it in: what came of this agent before is void, and its text begins with this chunk.
     """
 
     kind: Literal["token"] = "token"
@@ -200,7 +205,9 @@ class TokenChunk(Message):
     index: Annotated[int, Field(ge=0)]
     text: str
     done: bool = False
+    attempt: Annotated[int, Field(ge=1)] = 1
     sequence: int | None = None
+    restarted: Annotated[bool, Field(exclude=True)] = False
 
 
 class Accepted(Message):

@@ -159,6 +159,11 @@ def token(request_id: str, agent: str) -> str:
     return f"choir.token.{request_id}.{encode_token(agent)}"
 
 
+def request_of_token(subject: str) -> str:
+    """The request id in the subject of a token chunk."""
+    return subject.split(".")[2]
+
+
 def tokens_of(request_id: str) -> str:
     """All token chunks of a request, as kept in the stream."""
     return f"choir.token.{request_id}.*"

@@ -25,7 +25,7 @@ from loadtest.faults import NoMesh
 from loadtest.plan import LoadPlan
 from loadtest.workloads import AskOptions
 
-DEADLINE_S = 90.0
+DEADLINE_S = 240.0
 INSTANT = """
 [broker]
 port = 0

@@ -511,7 +511,7 @@ SAMPLES: dict[str, Message] = {
         completed_at_s=COMPLETED_AT_S,
     ),
     "token_chunk": TokenChunk(
-        request_id=REQUEST, agent="llama3.2:3b", index=1, text="ris", done=True, sequence=18
+        request_id=REQUEST, agent="llama3.2:3b", index=1, text="ris", done=True, attempt=2, sequence=18
     ),
     "rows": Rows(
         columns=(RowColumn(name="model", type="VARCHAR"), RowColumn(name="tasks", type="BIGINT")),

@@ -21,7 +21,7 @@ from services.aggregator.strategies.best_single import best_agent
 from services.aggregator.tasks import question_of
 from services.aggregator.topics import TopicClassifier
 from services.chassis.delivery import Delivery
-from services.chassis.outcome import conclude
+from services.chassis.outcome import conclude, retell
 from services.chassis.service import Mesh
 
 
@@ -65,8 +65,10 @@ class GatherWorker:
         return Question(gather.fingerprint, options_of(gather.answer_kind, gather.choices), topic)
 
     async def _has_result(self, request_id: str) -> bool:
-        result = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
-        return result is not None
+        stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        if stored is not None:
+            retell(self._mesh, Result.model_validate_json(stored.data))
+        return stored is not None
 
     async def _collect(self, gathering: Gathering, gather: Gather, question: Question) -> bool:
         """Gathers the answers of all rounds; False if the request was cancelled meanwhile."""

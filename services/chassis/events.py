@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any, Protocol
 
@@ -62,16 +63,28 @@ class EventLog:
         self._told = 0
         self._who = {"service": identity.service, "instance": identity.instance, "host": identity.host}
         self._noted: list[tuple[float, type[Event], Span | None, dict[str, Any]]] = []
+        self._steps: list[Callable[[], Awaitable[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._one_flush = asyncio.Lock()
 
     def publish(self, kind: type[Event], *, at_s: float | None = None, **fields: Any) -> None:
-        """Notes that an event of `kind` has happened now, or at `at_s`."""
+        """Notes that an event of `kind` has happened now, or at `at_s`.
+
+        One that is given its `event_id` is stored once, whoever tells it again within the stream's window.
+        """
         if not self._enabled and self._spans is None:
             return
         span = current_span() if "request_id" in fields else None
         self._noted.append((time.time() if at_s is None else at_s, kind, span, fields))
+        self._flush_soon()
+
+    def then(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Takes a step when all that is noted now has been published, on the same connection.
+
+        An acknowledgement that goes this way says: it is done, and it was told.
+        """
+        self._steps.append(step)
         self._flush_soon()
 
     def ended(self, work: Work) -> None:
@@ -96,19 +109,30 @@ class EventLog:
     async def _flush(self) -> None:
         noted, self._noted = self._noted, []
         ended, self._ended = self._ended, []
+        steps, self._steps = self._steps, []
         for number, (at_s, kind, span, fields) in enumerate(noted, start=1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
             whole = self._whole(at_s, span, fields)
             if self._enabled:
-                await self._send(kind_of(kind), whole)
+                await self._send(kind_of(kind), whole, fields.get("event_id"))
             if self._spans is not None and span is not None:
                 self._keep_for_span(span, kind(**whole))
+        for number, step in enumerate(steps, start=1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            await self._take(step)
         for work in ended:
             self._export(work)
 
+    async def _take(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except nats.errors.Error as error:
+            log.warning("not acknowledged, it will come again", why=str(error) or type(error).__name__)
+
     def _whole(self, at_s: float, span: Span | None, fields: dict[str, Any]) -> dict[str, Any]:
-        """All fields of an event. Its id is unique as the prefix is, and the count after it."""
+        """All fields of an event. Its id, if it was given none, is unique as the prefix is, and the count."""
         self._told += 1
         whole = {"event_id": f"{self._id_prefix}-{self._told}", "at_s": at_s, **self._who, **fields}
         if span is not None:
@@ -117,9 +141,11 @@ class EventLog:
             whole["parent_span_id"] = span.parent_span_id
         return whole
 
-    async def _send(self, kind: str, whole: dict[str, Any]) -> None:
+    async def _send(self, kind: str, whole: dict[str, Any], once: str | None) -> None:
+        subject = subjects.event(self._identity.service, kind)
+        headers = None if once is None else {subjects.MESSAGE_ID_HEADER: once}
         try:
-            await self._client.publish(subjects.event(self._identity.service, kind), written(kind, whole))
+            await self._client.publish(subject, written(kind, whole), headers=headers)
         except nats.errors.Error as error:
             self.dropped += 1
             log.warning("event dropped", kind=kind, why=str(error))

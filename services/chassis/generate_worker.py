@@ -15,9 +15,15 @@ from schemas.errors import ChoirError, WorkerFailed
 from schemas.replies import Answer, FinishReason, Result, Timings
 from schemas.sampling import Sampling
 from services.chassis.delivery import Delivery, Retry
-from services.chassis.outcome import conclude
+from services.chassis.outcome import conclude, retell
 from services.chassis.service import Mesh
-from services.chassis.task_events import Taken, tell_cancelled, tell_completed, tell_pulled
+from services.chassis.task_events import (
+    Taken,
+    retell_completed,
+    tell_cancelled,
+    tell_completed,
+    tell_pulled,
+)
 from services.chassis.token_stream import TokenStream
 
 REMEMBERED_CANCELLATIONS = 1_024
@@ -79,7 +85,7 @@ class GenerateWorker:
             return
         taken = tell_pulled(self._mesh.events, command, delivery)
         try:
-            answer = await self._answer(command, taken.queue_ns)
+            answer = await self._answer(command, taken.queue_ns, attempt_of(command, delivery, time.time()))
         except WorkerFailed as error:
             raise Retry(error) from error
         delivery.work_done()
@@ -98,17 +104,31 @@ class GenerateWorker:
         await self._conclude(command, answer, result, taken)
 
     async def _is_done(self, command: Generate) -> bool:
-        """Whether the request has its result (also: a cancellation), or this task its answer."""
+        """Whether the request has its result (also: a cancellation), or this task its answer.
+
+        Whoever stored it may have died before it was told.
+        """
         reads = [self._storage.last(subjects.RESULTS_STREAM, subjects.result(command.request_id))]
         if command.routing_slip:
             subject = subjects.answer(command.request_id, command.round, command.agent)
             reads.append(self._storage.last(subjects.ANSWERS_STREAM, subject))
-        return any(stored is not None for stored in await asyncio.gather(*reads))
+        result, *answers = await asyncio.gather(*reads)
+        for stored in answers:
+            if stored is not None:
+                retell_completed(self._mesh.events, Answer.model_validate_json(stored.data), command)
+        if result is not None and not command.routing_slip:
+            self._retell(Result.model_validate_json(result.data), command)
+        return any(stored is not None for stored in (result, *answers))
 
-    async def _answer(self, command: Generate, queue_ns: int) -> Answer | None:
+    def _retell(self, result: Result, command: Generate) -> None:
+        retell(self._mesh, result)
+        for answer in result.answers:
+            retell_completed(self._mesh.events, answer, command)
+
+    async def _answer(self, command: Generate, queue_ns: int, attempt: int) -> Answer | None:
         """The answer, or None if the request was cancelled meanwhile."""
         started_ns = time.perf_counter_ns()
-        tokens = TokenStream(self._mesh.client, command) if command.stream else None
+        tokens = TokenStream(self._mesh.client, command, attempt) if command.stream else None
         generated = await self._generate(command, tokens)
         if generated is None:
             return None
@@ -177,3 +197,12 @@ class GenerateWorker:
         """Stores an error as the result of a request whose command cannot be read."""
         result = Result.unreadable(request_id, error, time.time())
         await conclude(self._mesh, result)
+
+
+def attempt_of(command: Generate, delivery: Delivery, now_s: float) -> int:
+    """A number for a generation that is begun now, higher than those of all before it: 1 for the first, then
+    the age of the command in milliseconds.
+
+    Delivery counts would do if a broker that crashes did not forget some.
+    """
+    return 1 if delivery.fresh else 2 + max(0, int((now_s - command.accepted_at_s) * 1000))

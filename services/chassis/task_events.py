@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from schemas.commands import Generate
 from schemas.events import TaskCancelled, TaskCompleted, TaskFirstToken, TaskPulled
@@ -55,12 +56,29 @@ def tell_cancelled(events: EventLog, taken: Taken) -> None:
 
 def tell_completed(events: EventLog, answer: Answer, taken: Taken | None, store_ns: int) -> None:
     """A task's answer was stored now, which took `store_ns`. Without `taken` it ended before it was begun."""
+    _tell_completed(events, answer, taken, store_ns, {})
+
+
+def retell_completed(events: EventLog, answer: Answer, command: Generate) -> None:
+    """Tells of an answer that was found stored, in case the agent that stored it could not: in its name."""
+    known = {"instance": answer.instance, "host": None, "topology": topology_of(command)}
+    _tell_completed(events, answer, None, 0, known)
+
+
+def _tell_completed(
+    events: EventLog, answer: Answer, taken: Taken | None, store_ns: int, known: dict[str, str | None]
+) -> None:
     if taken is not None and answer.timings.first_token_ns:
         _tell_first_token(events, answer, taken)
     timings = answer.timings
     eval_ns = timings.eval_duration_ns
+    fields: dict[str, Any] = {
+        "topology": topology_of(taken.command) if taken else None,
+        **known,
+    }
     events.publish(
         TaskCompleted,
+        event_id=f"completed.{answer.task_id}",
         request_id=answer.request_id,
         task_id=answer.task_id,
         model=answer.model,
@@ -74,8 +92,8 @@ def tell_completed(events: EventLog, answer: Answer, taken: Taken | None, store_
         slot_duration_ns=max(0, timings.queue_duration_ns - taken.queue_ns) if taken else 0,
         store_duration_ns=store_ns,
         queue_duration_ns=taken.queue_ns if taken else 0,
-        topology=topology_of(taken.command) if taken else None,
         error=answer.error,
+        **fields,
     )
 
 

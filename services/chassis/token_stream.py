@@ -10,11 +10,12 @@ from schemas.replies import TokenChunk
 
 
 class TokenStream:
-    """The chunks of one task, counted from 0."""
+    """The chunks of one generation of a task, counted from 0. A later generation has a higher `attempt`."""
 
-    def __init__(self, client: Client, command: Generate) -> None:
+    def __init__(self, client: Client, command: Generate, attempt: int = 1) -> None:
         self._client = client
         self._command = command
+        self._attempt = attempt
         self._subject = subjects.token(command.request_id, command.agent)
         self.chunks = 0
 
@@ -26,6 +27,7 @@ class TokenStream:
             index=self.chunks,
             text=text,
             done=done,
+            attempt=self._attempt,
         )
         self.chunks += 1
         await self._client.publish(self._subject, chunk.to_bytes())

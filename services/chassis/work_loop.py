@@ -4,7 +4,8 @@ What is promised:
 
 - at most `slots` commands at once; sources in front go first, and a full loop asks for nothing;
 - every command in work is reported as in progress, so it is not delivered to anybody else;
-- a command is acknowledged after `handle` returned, and `handle` returns after the outcome is stored;
+- a command is acknowledged after `handle` returned, and `handle` returns after the outcome is stored; the
+  acknowledgement follows the events of the work, so that what is never told is found again;
 - what fails for a passing reason goes back to the queue with a delay; what fails for good, too often,
   or past its deadline gets an error outcome; what cannot be read lies in DEAD with the reason.
 """
@@ -301,7 +302,7 @@ class WorkLoop(Generic[CommandT]):
                 await self._send_back(command, delivery, retry)
                 return
             await self._give_up(command, retry.error)
-        await delivery.msg.ack()
+        self._events.then(delivery.msg.ack)
 
     async def _within_deadline(self, command: CommandT, delivery: Delivery) -> None:
         """Handles a command; every end of it but Retry is an outcome."""

@@ -108,7 +108,9 @@ class Choir:
     ) -> AsyncGenerator[TokenChunk | Result, None]:
         """The text while it is generated, chunk by chunk, then the result; its error is raised.
 
-        After a lost connection the stream goes on where it stopped: no chunk is missing or doubled.
+        After a lost connection the stream goes on where it stopped: no chunk is missing or doubled. If the
+        agent died, another one generates the text anew. Where it differs a chunk says `restarted`: what came
+        of this `agent` before is void. The texts since then, joined, are the text of the result.
         """
         return self.pursue(build_ask(prompt, options, stream=True))
 

@@ -15,6 +15,7 @@ from services.cli.overview_tables import table
 from services.cli.terminal import plain
 
 REFRESH_PER_S = 12
+BEGUN_AGAIN = "\n[generated anew, because the agent that had begun was lost:]"
 
 
 class LiveAnswers:
@@ -50,12 +51,15 @@ class LiveAnswers:
             self._out.print()
 
     def add(self, chunk: TokenChunk) -> None:
-        """Shows one more piece."""
-        self._texts[chunk.agent] = self._texts.get(chunk.agent, "") + chunk.text
+        """Shows one more piece. A text that is begun again is shown anew, below what is void now."""
+        before = "" if chunk.restarted else self._texts.get(chunk.agent, "")
+        self._texts[chunk.agent] = before + chunk.text
         if self._quiet:
             return
         if self._single:
             self._live.stop()
+            if chunk.restarted:
+                self._out.print(Text(BEGUN_AGAIN, "dim"))
             self._out.print(Text(plain(chunk.text)), end="", soft_wrap=True)
             self._out.file.flush()
         elif self._out.is_terminal:

@@ -28,6 +28,7 @@ from services.chassis.tracing import Span
 from services.cli.link import HOW_TO_START
 from services.cli.mailbox import Mailbox, Unanswered, kind_of, read
 from services.cli.silence import Silence
+from services.cli.spoken import Spoken
 
 GRACE_S = 12.0
 """How long after a request's own deadline its result may still be on the way, once it was taken."""
@@ -39,23 +40,6 @@ REPLY_MARGIN_S = 1.5
 PAUSE_S = 0.2
 
 
-class Position:
-    """How far the text of each agent has been received."""
-
-    def __init__(self) -> None:
-        self.sequence = 0
-        self._next_index: dict[str, int] = {}
-
-    def advance(self, chunk: TokenChunk) -> bool:
-        """Whether the chunk is new. One that was generated again after a failure is not."""
-        if chunk.sequence is not None:
-            self.sequence = max(self.sequence, chunk.sequence)
-        if chunk.index < self._next_index.get(chunk.agent, 0):
-            return False
-        self._next_index[chunk.agent] = chunk.index + 1
-        return True
-
-
 class Pursuit:
     """One request, on its way."""
 
@@ -63,7 +47,7 @@ class Pursuit:
         self._mailbox = mailbox
         self._ask = ask
         self._silence = silence
-        self._position = Position()
+        self._spoken = Spoken()
         self._span = Span.here()
         self._started_s = time.monotonic()
         self._heard_s = self._started_s
@@ -106,11 +90,16 @@ class Pursuit:
                 self._heard_s = time.monotonic()
                 self._silence.ends()
                 if kind_of(msg) != "token":
-                    yield read(msg, Result)
+                    result = read(msg, Result)
+                    for chunk in self._spoken.rest(result) if self._ask.stream else ():
+                        yield chunk
+                    yield result
                     return
-                chunk = read(msg, TokenChunk)
-                if self._position.advance(chunk):
-                    yield chunk
+                if (shown := self._spoken.take(read(msg, TokenChunk))) is not None:
+                    yield shown
+                if self._spoken.missing():
+                    self._taken = True
+                    return
 
     def _next_request(self) -> tuple[str, Ask | Fetch, float]:
         """Where to send what, and how long its reply may take."""
@@ -122,7 +111,7 @@ class Pursuit:
             request_id=self._ask.request_id or "",
             wait_s=wait_s,
             stream=self._ask.stream,
-            after_sequence=self._position.sequence,
+            after_sequence=self._spoken.sequence,
         )
         return subjects.FETCH, fetch, wait_s
 

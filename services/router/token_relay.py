@@ -18,14 +18,14 @@ LAST_CHUNK_PATIENCE_S = 0.5
 
 
 class TokenRelay:
-    """Sends the chunks of one request to one caller: each chunk of an agent once, in order."""
+    """Sends the chunks of one request to one caller: of an agent's newest attempt each once, in order."""
 
     def __init__(self, storage: Storage, request_id: str, caller: Caller, after_sequence: int = 0) -> None:
         self._storage = storage
         self._request_id = request_id
         self._caller = caller
         self._sequence = after_sequence
-        self._next_index: dict[str, int] = {}
+        self._next: dict[str, tuple[int, int]] = {}  # attempt and index of what comes next of an agent
         self._done: set[str] = set()
         self._progress = asyncio.Event()
         self._held: list[Stored] | None = []
@@ -46,13 +46,25 @@ class TokenRelay:
     async def replay(self) -> None:
         """Sends what was stored after the caller's last sequence number, then what came meanwhile."""
         subject = subjects.tokens_of(self._request_id)
-        while (
-            stored := await self._storage.next(subjects.TOKENS_STREAM, subject, self._sequence + 1)
-        ) is not None:
+        sequence = await self._known()
+        while (stored := await self._storage.next(subjects.TOKENS_STREAM, subject, sequence + 1)) is not None:
+            sequence = stored.sequence
             await self._send(stored)
         while self._held:
             await self._send(self._held.pop(0))
         self._held = None
+
+    async def _known(self) -> int:
+        """The caller's last sequence number, if it still means the chunk that the caller has.
+
+        The stream is in memory: after a restart of the broker its numbers begin anew. Then everything is
+        sent, and the caller leaves out what it has.
+        """
+        if not self._sequence:
+            return 0
+        stored = await self._storage.at(subjects.TOKENS_STREAM, self._sequence)
+        ours = stored is not None and subjects.request_of_token(stored.subject) == self._request_id
+        return self._sequence if ours else 0
 
     async def finish(self, result: Result) -> None:
         """Waits a moment for chunks that the result has overtaken."""
@@ -72,14 +84,13 @@ class TokenRelay:
             await self._send(stored)
 
     async def _send(self, stored: Stored) -> None:
-        """A task that was done again repeats its chunks: those that the caller has are left out."""
-        if stored.sequence <= self._sequence:
-            return
-        self._sequence = stored.sequence
+        """A chunk that came already, live or from the stream, is left out; so is one of an older attempt."""
         chunk = TokenChunk.model_validate_json(stored.data)
-        if chunk.index >= self._next_index.get(chunk.agent, 0):
-            self._next_index[chunk.agent] = chunk.index + 1
-            await self._caller.send(chunk.model_copy(update={"sequence": stored.sequence}), chunk.kind)
+        place = (chunk.attempt, chunk.index)
+        if place < self._next.get(chunk.agent, (0, 0)):
+            return
+        self._next[chunk.agent] = (chunk.attempt, chunk.index + 1)
+        await self._caller.send(chunk.model_copy(update={"sequence": stored.sequence}), chunk.kind)
         if chunk.done:
             self._done.add(chunk.agent)
             self._progress.set()

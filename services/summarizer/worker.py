@@ -11,7 +11,7 @@ from schemas.errors import ChoirError, PayloadTooLarge
 from schemas.replies import Answer, Result
 from services.chassis.delivery import Delivery
 from services.chassis.directory import Directory
-from services.chassis.outcome import conclude
+from services.chassis.outcome import conclude, retell
 from services.chassis.service import Mesh
 from services.summarizer.answers import AnswerInbox
 from services.summarizer.chain import Chain
@@ -56,7 +56,10 @@ class ChainWorker:
             await conclude(self._mesh, result_of(command, records))
 
     async def _has_result(self, request_id: str) -> bool:
-        return await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id)) is not None
+        stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        if stored is not None:
+            retell(self._mesh, Result.model_validate_json(stored.data))
+        return stored is not None
 
     async def _unless_cancelled(self, request_id: str, chain: Chain) -> list[StepRecord] | None:
         """The records of a chain; None if the request was cancelled meanwhile."""

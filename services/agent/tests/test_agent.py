@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from infra.models.bench_model import write_bench_model
+from infra.provision import consumer_config
+from infra.testing import SpawnService
 from schemas import subjects
+from schemas.catalog import model_consumers
 from schemas.commands import ChatMessage, CountTokens
-from schemas.events import RequestCompleted, TaskCompleted, TaskPulled
+from schemas.events import AnyEvent, Event, RequestCompleted, TaskCompleted, TaskPulled
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk, TokenCount
 from schemas.sampling import Sampling
 from services.agent.service import Agent
@@ -244,7 +249,13 @@ async def test_a_broken_model_is_said_in_the_lease_and_the_others_go_on(
         await enqueue(mesh, generate("r2", "beta"))
         await eventually(lambda: result_of(mesh, "r1"))
         load = agent.load()
-        left = await queued(connection)
+
+        async def one_is_left() -> (
+            bool
+        ):  # nobody pulls what cannot be answered: it is there for another agent
+            return await queued(connection) == 1
+
+        await eventually(one_is_left)
     assert load.state == "ready"
     assert load.slots == 2
     problems = {model.name: model.problem for model in load.models}
@@ -253,7 +264,6 @@ async def test_a_broken_model_is_said_in_the_lease_and_the_others_go_on(
         problem = problems[name]
         assert problem is not None and problem.code == "model_unusable"
         assert file in problem.message
-    assert left == 1  # nobody pulls what cannot be answered: it is there for another agent of beta
 
 
 async def test_the_lease_says_of_which_file_a_model_is(connection: Client, model_path: Path) -> None:
@@ -302,3 +312,84 @@ async def test_every_task_of_many_is_answered_once(connection: Client) -> None:
     results = [Result.model_validate_json(body) for body in await bodies(connection, subjects.RESULTS_STREAM)]
     assert sorted(result.request_id for result in results) == sorted(f"r{i}" for i in range(60))
     assert all(result.error is None for result in results)
+
+
+async def test_what_a_killed_agent_stored_and_did_not_tell_is_told_by_whoever_finds_it(
+    connection: Client, spawn_service: SpawnService
+) -> None:
+    # Given an agent that is killed the moment its result is stored, when its events are still noted down
+    await impatient(connection, "alpha")
+    first = spawn_service("agent", "agent-1", agent=SINGER)
+    await first.wait_ready(connection, 60)
+
+    async def kill(_msg: Msg) -> None:
+        first.kill()
+
+    await connection.subscribe(subjects.ALL_STORED_RESULTS, cb=kill)
+    await settled(connection)
+    mesh = open_mesh(connection)
+    await enqueue(mesh, generate("r1"))
+    await eventually(lambda: not first.alive)
+    # When another one gets the task
+    second = spawn_service("agent", "agent-2", agent=SINGER)
+    await second.wait_ready(connection, 60)
+    await eventually(lambda: queue_is_empty(connection))
+
+    # Then it is told once, in the name of the one that did it
+    async def both() -> list[TaskCompleted | RequestCompleted] | None:
+        told = [e for e in await events(connection) if isinstance(e, TaskCompleted | RequestCompleted)]
+        return told if len(told) == 2 else None
+
+    task, request = sorted(await eventually(both), key=lambda event: event.kind, reverse=True)
+    assert (task.request_id, task.task_id, task.instance) == ("r1", "r1.1.alpha", "agent-1")
+    assert isinstance(request, RequestCompleted) and (request.request_id, request.error) == ("r1", None)
+
+
+async def test_an_outcome_that_is_found_again_and_again_is_told_once(connection: Client) -> None:
+    async with serving(connection, instant()):
+        mesh = open_mesh(connection, "agent", "other")
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+        for number in range(3):  # a broker that crashed brings back what was acknowledged
+            subject, body = subjects.generate("interactive", "alpha", "r1"), generate("r1").to_bytes()
+            await mesh.storage.enqueue(subject, body, message_id=f"again-{number}")
+            await eventually(lambda: queue_is_empty(connection))
+        await eventually(lambda: told_of(connection, RequestCompleted))
+    assert len(await told_of(connection, RequestCompleted)) == 1
+    assert len(await told_of(connection, TaskCompleted)) == 1
+
+
+async def told_of(client: Client, kind: type[Event]) -> list[AnyEvent]:
+    """The events of a kind so far."""
+    return [event for event in await events(client) if isinstance(event, kind)]
+
+
+SINGER = {"name": "singer", "backend": "instant", "models": [{"name": "alpha", "reply": "the giraffe"}]}
+
+
+async def impatient(client: Client, model: str) -> None:
+    """Queues whose commands come again a second after whoever had them has died."""
+    for spec in model_consumers(model):
+        soon = consumer_config(replace(spec, ack_wait_s=1.0))
+        await client.jetstream().add_consumer(subjects.COMMANDS_STREAM, soon)
+
+
+async def test_a_text_that_is_begun_again_streams_under_a_higher_attempt(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    await enqueue(mesh, generate("r1", stream=True))
+    taker = await connection.jetstream().pull_subscribe_bind(
+        subjects.generate_consumer("interactive", "alpha"), subjects.COMMANDS_STREAM
+    )
+    for _ in range(2):  # two agents that say something, and die
+        (message,) = await taker.fetch(1, timeout=10)
+        await message.nak()
+    await taker.unsubscribe()
+    async with serving(connection, instant()):
+        await enqueue(mesh, generate("r2", stream=True))
+        await eventually(lambda: queue_is_empty(connection))
+    chunks = [
+        TokenChunk.model_validate_json(body) for body in await bodies(connection, subjects.TOKENS_STREAM)
+    ]
+    attempts = {chunk.request_id: chunk.attempt for chunk in chunks}
+    assert attempts["r2"] == 1
+    assert attempts["r1"] > 1

@@ -57,7 +57,8 @@ async def tour(mesh: Choir, models: tuple[str, ...]) -> AsyncIterator[Turn]:
             async for reply in replies:
                 match reply:
                     case TokenChunk():
-                        turn.answers[reply.agent] = turn.answers.get(reply.agent, "") + reply.text
+                        before = "" if reply.restarted else turn.answers.get(reply.agent, "")
+                        turn.answers[reply.agent] = before + reply.text
                     case Result():
                         turn.latency_ms = (time.perf_counter() - started_s) * MS_PER_S
                         _complete(turn, reply)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from nats.aio.client import Client
@@ -24,7 +24,7 @@ from schemas.errors import (
     UnknownRequest,
 )
 from schemas.message import Message
-from schemas.replies import ErrorReply, Result, TokenChunk
+from schemas.replies import Answer, ErrorReply, Result, TokenChunk
 from services.cli import pursuit, silence
 from services.cli.client import Choir
 
@@ -49,6 +49,19 @@ def a_result(request_id: str, text: str = "Paris") -> Result:
         accepted_at_s=1.0,
         completed_at_s=2.0,
     )
+
+
+def answered(request_id: str, text: str) -> Result:
+    """A result with the answer that it is."""
+    answer = Answer(
+        request_id=request_id,
+        agent="alpha",
+        model="alpha",
+        instance="agent-1",
+        text=text,
+        finish_reason="stop",
+    )
+    return a_result(request_id, text).model_copy(update={"answers": (answer,)})
 
 
 async def send(router: Client, msg: Msg, reply: Result | TokenChunk | ErrorReply) -> None:
@@ -151,6 +164,28 @@ async def test_a_stream_goes_on_where_it_stopped(mesh_url: str, connection: Clie
     assert [(fetch.stream, fetch.after_sequence) for fetch in router.fetches] == [(True, 11)]
     assert [reply.text for reply in chunks] == ["The ", "city ", "is Paris"]
     assert isinstance(result, Result)
+
+
+async def test_a_text_that_another_agent_generates_anew_is_the_result_s_in_the_end(
+    mesh_url: str, connection: Client
+) -> None:
+    async def two_attempts(router: Client, msg: Msg) -> None:
+        request_id = Ask.model_validate_json(msg.data).request_id or ""
+        for attempt, words in ((1, ("The ", "city ", "of ")), (900, ("The ", "town ", "is ", "Paris"))):
+            for index, word in enumerate(words):
+                piece: dict[str, Any] = {"agent": "alpha", "index": index, "text": word, "attempt": attempt}
+                await send(router, msg, TokenChunk(request_id=request_id, **piece))
+        await send(router, msg, answered(request_id, "The town is Paris"))
+
+    await StubRouter(connection).serve([two_attempts], [nothing])
+    async with Choir(mesh_url) as mesh:
+        *chunks, result = [reply async for reply in mesh.ask_stream("Where?", model="alpha")]
+    text, restarts = "", 0
+    for chunk in chunks:
+        assert isinstance(chunk, TokenChunk)
+        text, restarts = (chunk.text if chunk.restarted else text + chunk.text), restarts + chunk.restarted
+    assert isinstance(result, Result)
+    assert (text, restarts) == (result.text, 1)
 
 
 async def test_without_a_router_the_mesh_is_unreachable_when_the_time_of_the_request_is_over(

@@ -89,9 +89,11 @@ class Front:
             if found is not None:
                 await self.client.jetstream().delete_msg(subjects.COMMANDS_STREAM, found.sequence)
 
-    async def say(self, request_id: str, index: int, text: str, done: bool = False) -> None:
+    async def say(self, request_id: str, index: int, text: str, done: bool = False, attempt: int = 1) -> None:
         """Does what an agent does while it generates."""
-        chunk = TokenChunk(request_id=request_id, agent="alpha", index=index, text=text, done=done)
+        chunk = TokenChunk(
+            request_id=request_id, agent="alpha", index=index, text=text, done=done, attempt=attempt
+        )
         await self.client.publish(subjects.token(request_id, "alpha"), chunk.to_bytes())
 
 

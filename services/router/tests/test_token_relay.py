@@ -78,6 +78,47 @@ async def test_the_pieces_of_a_task_that_was_begun_again_are_not_repeated(front:
     assert (await stream.result()).request_id == "r1"
 
 
+async def test_of_two_attempts_the_newer_one_is_sent_from_its_beginning(front: Front) -> None:
+    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    await front.command("r1")
+    for index in range(3):
+        await front.say("r1", index, f"first {index}")
+    await front.say("r1", 0, "second 0", attempt=2)
+    await front.say("r1", 3, "first 3")  # the first agent was only paused
+    await front.say("r1", 1, "second 1", attempt=2, done=True)
+    await front.finish("r1", chunks=2)
+    got = [await stream.chunk() for _ in range(5)]
+    assert [chunk.text for chunk in got] == ["first 0", "first 1", "first 2", "second 0", "second 1"]
+    assert [chunk.attempt for chunk in got] == [1, 1, 1, 2, 2]
+    assert (await stream.result()).request_id == "r1"
+
+
+async def test_a_client_comes_back_although_the_numbers_of_the_stream_began_anew(front: Front) -> None:
+    # Given a client that has come to number 5,000, and a broker that has lost its memory since
+    await front.request(subjects.SUBMIT, prompt="hi", model="alpha", request_id="r1", stream=True)
+    for index in range(3):
+        await front.say("r1", index, str(index))
+    await front.client.flush()
+    # When it comes back, then it gets what there is
+    stream = await Stream(front).open(
+        subjects.FETCH, request_id="r1", stream=True, after_sequence=5_000, wait_s=30
+    )
+    assert [(await stream.chunk()).text for _ in range(3)] == ["0", "1", "2"]
+    await front.say("r1", 3, "3", done=True)
+    assert (await stream.chunk()).text == "3"
+    await front.finish("r1", chunks=4)
+    assert (await stream.result()).request_id == "r1"
+
+
+async def test_a_number_that_is_now_another_request_s_means_nothing(front: Front) -> None:
+    await front.request(subjects.SUBMIT, prompt="hi", model="alpha", request_id="r1", stream=True)
+    await front.say("r1", 0, "0")
+    await front.say("r2", 0, "not for you")
+    await front.client.flush()
+    stream = await Stream(front).open(subjects.FETCH, request_id="r1", stream=True, after_sequence=2)
+    assert (await stream.chunk()).text == "0"
+
+
 async def test_pieces_of_other_requests_are_not_for_this_client(front: Front) -> None:
     stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
     await front.command("r1")
