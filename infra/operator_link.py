@@ -13,12 +13,13 @@ from nats.aio.client import Client
 from infra.child import BackOff
 from infra.provision import provision
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
+from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
 from services.chassis.settings import MeshSection
 
 CONNECT_DEADLINE_S = 5.0
 RECONNECT_WAIT_S = 0.2
-INBOX_PREFIX = b"_INBOX_supervisor"
+USER = "supervisor"
 NOT_LET_IN = "authorization violation"
 
 
@@ -40,10 +41,10 @@ async def connect_operator(
         async with asyncio.timeout(CONNECT_DEADLINE_S):
             await client.connect(
                 [url],
-                name="supervisor",
+                name=USER,
                 user=mesh.user,
                 password=mesh.password,
-                inbox_prefix=INBOX_PREFIX,
+                inbox_prefix=inbox_prefix(USER).encode(),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
                 reconnected_cb=on_reconnect,

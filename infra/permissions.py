@@ -1,8 +1,10 @@
 """Users of the broker who may do only what the catalog says, as a block for nats-server's configuration.
 
-One user for each service, one for clients, and one that may do everything (the supervisor, who
-provisions). Nobody else may create consumers: whoever can, can read a stream. Each service receives
-its replies under an inbox prefix of its own. It is not switched on by default:
+One user for each service, one for each client (`client`, unless `--client` says who there are), and one that
+may do everything (the supervisor, who provisions). Nobody else may create consumers: whoever can, can read a
+stream. Each user receives replies under an inbox prefix of his own, `_INBOX_<user>`: the command line and the
+Python client do so by themselves, others have to be told (`nats --inbox-prefix _INBOX_client`). It is not
+switched on by default:
 
     CHOIR_PASSWORD_ROUTER=... CHOIR_PASSWORD_AGENT=... python -m infra.permissions > users.conf
 
@@ -14,16 +16,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
 import typer
 
-from schemas import catalog
+from schemas import catalog, subjects
 from schemas.catalog import Access
 from schemas.errors import ChoirError, ConfigurationError
 
 OPERATOR = "supervisor"
-CLIENT = "client"
+CLIENT = subjects.CLIENT_USER
 PASSWORD_VARIABLE = "CHOIR_PASSWORD_"
 
 RESPONSES = {"max": -1, "expires": "2h"}
@@ -34,9 +37,9 @@ SERVICES_API = "$SRV.>"
 User = dict[str, object]
 
 
-def users() -> tuple[str, ...]:
+def users(clients: Iterable[str] = (CLIENT,)) -> tuple[str, ...]:
     """Everybody who needs a password."""
-    return (OPERATOR, CLIENT, *(access.service for access in catalog.ACCESS))
+    return (OPERATOR, *clients, *(access.service for access in catalog.ACCESS))
 
 
 def publishes(access: Access) -> list[str]:
@@ -63,7 +66,7 @@ def subscribes(access: Access) -> list[str]:
     return [
         *access.subscribes,
         *(f"$KV.{bucket}.>" for bucket in access.buckets_read),
-        f"_INBOX_{access.service}.>",
+        f"{subjects.inbox_prefix(access.service)}.>",
         SERVICES_API,
     ]
 
@@ -90,39 +93,48 @@ def service_user(access: Access, password: str) -> User:
     }
 
 
-def client_user(password: str) -> User:
-    """A client: it may ask what the client surface offers, and hear the reply."""
+def client_user(name: str, password: str) -> User:
+    """A client: it may ask what the client surface offers, and hear the replies that are for it."""
     return {
-        "user": CLIENT,
+        "user": name,
         "password": password,
         "permissions": {
             "publish": [endpoint.subject for endpoint in catalog.ENDPOINTS] + [SERVICES_API],
-            "subscribe": ["_INBOX.>"],
+            "subscribe": [f"{subjects.inbox_prefix(name)}.>"],
         },
     }
 
 
-def authorization(passwords: Mapping[str, str]) -> str:
-    """The `authorization` block. ConfigurationError names the users who have no password."""
-    missing = [user for user in users() if not passwords.get(user)]
+def authorization(passwords: Mapping[str, str], clients: Sequence[str] = (CLIENT,)) -> str:
+    """The `authorization` block. ConfigurationError names users without password or of one name."""
+    everyone = users(clients)
+    twice = sorted({user for user in everyone if everyone.count(user) > 1})
+    if twice:
+        raise ConfigurationError(f"two users are called {', '.join(twice)}: give the client another name")
+    missing = [user for user in everyone if not passwords.get(user)]
     if missing:
         raise ConfigurationError(
             f"no password for {', '.join(missing)}: set {PASSWORD_VARIABLE}{missing[0].upper()}"
         )
     everybody: list[User] = [
         {"user": OPERATOR, "password": passwords[OPERATOR]},
-        client_user(passwords[CLIENT]),
+        *(client_user(name, passwords[name]) for name in clients),
         *(service_user(access, passwords[access.service]) for access in catalog.ACCESS),
     ]
     # JSON is valid in nats-server's configuration.
     return f"authorization: {json.dumps({'users': everybody}, indent=2)}\n"
 
 
-def main() -> None:
+def main(
+    client: Annotated[
+        list[str] | None, typer.Option(help="a user who asks; one for each person or application; repeatable")
+    ] = None,
+) -> None:
     """Print the block, with the passwords that the environment holds."""
-    passwords = {user: os.environ.get(PASSWORD_VARIABLE + user.upper(), "") for user in users()}
+    clients = client or [CLIENT]
+    passwords = {user: os.environ.get(PASSWORD_VARIABLE + user.upper(), "") for user in users(clients)}
     try:
-        typer.echo(authorization(passwords))
+        typer.echo(authorization(passwords, clients))
     except ChoirError as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(2) from error

@@ -70,7 +70,7 @@ class MeshTarget:
                     reconnected_cb=self._reconnected,
                     error_cb=_ignore,
                     pending_size=PENDING_BYTES,
-                    inbox_prefix=b"_INBOX_client",
+                    inbox_prefix=subjects.inbox_prefix(mesh.user or subjects.CLIENT_USER).encode(),
                 )
         except (TimeoutError, OSError, nats.errors.Error) as error:
             raise NoMesh(f"no broker answers at {self._url}: {error or 'it took too long'}") from error

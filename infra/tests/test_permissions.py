@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from infra.testing import SpawnService
 from schemas import catalog, subjects
 from schemas.errors import ConfigurationError
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+ALPHA = {"name": "a", "backend": "instant", "models": [{"name": "alpha", "reply": "blue"}]}
 PASSWORDS = {user: f"secret-of-{user}" for user in users()}
 
 STREAM_SUBJECTS = {
@@ -39,18 +43,19 @@ STREAM_SUBJECTS = {
 class Session:
     """A connection as one of the users, and what the broker refused it."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, password: str | None = None) -> None:
         self.user = user
+        self.password = password or PASSWORDS[user]
         self.refused: list[str] = []
         self.client: Client | None = None
 
     async def connect(self, url: str) -> Client:
         """Connect with the inbox prefix that this user's service has."""
-        prefix = "_INBOX" if self.user == CLIENT else f"_INBOX_{self.user}"
+        prefix = subjects.inbox_prefix(self.user)
         self.client = await nats.connect(
             url,
             user=self.user,
-            password=PASSWORDS[self.user],
+            password=self.password,
             inbox_prefix=prefix.encode(),
             error_cb=self._on_error,
         )
@@ -192,6 +197,62 @@ async def test_a_guarded_mesh_answers(guarded: str, spawn_service: SpawnService)
         assert "ermissions" not in service.log()
     await nc.close()
     await operator.close()
+
+
+async def choir(url: str, user: str, *arguments: str) -> tuple[int, str]:
+    """What the command line answers a user of the broker: its exit code and all that it says."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", *arguments),
+        env={
+            "PATH": os.environ["PATH"], "HOME": os.environ["HOME"],
+            "CHOIR_MESH__URL": url, "CHOIR_MESH__USER": user, "CHOIR_MESH__PASSWORD": PASSWORDS[user],
+        },
+        cwd=REPOSITORY,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    return process.returncode or 0, out.decode()
+
+
+async def test_the_command_line_gets_its_answer_as_client(guarded: str, spawn_service: SpawnService) -> None:
+    # Given a guarded mesh
+    operator = await Session(OPERATOR).connect(guarded)
+    services = [
+        spawn_service(
+            service,
+            service,
+            url=guarded.replace("nats://", f"nats://{service}:{PASSWORDS[service]}@"),
+            agent=ALPHA if service == "agent" else None,
+        )
+        for service in ("router", "agent")
+    ]
+    await asyncio.gather(*(service.wait_ready(operator, 30) for service in services))
+    # When a client asks, then it is answered
+    code, said = await choir(guarded, CLIENT, "ask", "--model", "alpha", "?")
+    assert (code, "blue" in said) == (0, True), said
+    # And who may not ask is told so, and does not wait for the time to run out
+    code, said = await choir(guarded, "metrics", "ask", "--model", "alpha", "--timeout", "3000", "?")
+    assert code == 1 and "does not allow this to user 'metrics'" in said and "choir.ask" in said
+    code, said = await choir(guarded, "metrics", "models")
+    assert code == 1 and "does not allow this to user 'metrics'" in said and "choir.models" in said
+    await operator.close()
+
+
+async def test_clients_do_not_hear_one_another(tmp_path: Path) -> None:
+    passwords = {**PASSWORDS, "alice": "a", "bob": "b"}
+    block = authorization(passwords, ["alice", "bob"])
+    async with Broker(tmp_path / "broker", more_config=block) as broker:
+        bob = Session("bob", "b")
+        nc = await bob.connect(broker.url)
+        await nc.subscribe(f"{subjects.inbox_prefix('alice')}.>")
+        await nc.subscribe("_INBOX.>")
+        await bob.heard(2)
+        await nc.subscribe(nc.new_inbox())
+        await bob.heard(2)
+        await nc.close()
+    with pytest.raises(ConfigurationError, match="two users are called router"):
+        authorization({**PASSWORDS, "router": "x"}, ["router"])
 
 
 def test_a_missing_password_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 
 from schemas.errors import ChoirError, PayloadTooLarge
+from schemas.subjects import inbox_prefix
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.settings import MeshSection
@@ -107,7 +108,7 @@ def connection_options(mesh: MeshSection, identity: Identity, events: Connection
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": RECONNECT_WAIT_S,
         "connect_timeout": CONNECT_TIMEOUT_S,
-        "inbox_prefix": f"_INBOX_{identity.service}".encode(),
+        "inbox_prefix": inbox_prefix(identity.service).encode(),
         "pending_size": PENDING_BYTES,
         "error_cb": events.failed,
         "disconnected_cb": events.disconnected,

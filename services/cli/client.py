@@ -81,7 +81,7 @@ class Choir:
         self._open = False
 
     async def __aenter__(self) -> Choir:
-        link = open_link(find_mesh(self._url), self._name, self._mailbox.interrupted)
+        link = open_link(find_mesh(self._url), self._name, self._mailbox.interrupted, self._mailbox.refused)
         await self._mailbox.start(await self._stack.enter_async_context(link))
         self._open = True
         return self

@@ -12,6 +12,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from schemas.errors import ConfigurationError, MeshUnreachable, PayloadTooLarge
+from schemas.subjects import CLIENT_USER, inbox_prefix
 from services.chassis.address import why, without_password
 from services.chassis.settings import MeshSection
 
@@ -20,7 +21,8 @@ RECONNECT_WAIT_S = 0.25
 CLOSE_PATIENCE_S = 2.0
 PENDING_BYTES = 64 * 1024 * 1024
 SCHEMES = ("nats", "tls", "ws", "wss")
-INBOX_PREFIX = "_INBOX_client"
+NOT_LET_IN = "authorization violation"
+NOT_ALLOWED = "permissions violation"
 ENVELOPE_BYTES = 512
 """What subject and headers add to a message at most: they count as payload too."""
 
@@ -28,15 +30,25 @@ HOW_TO_START = "start one here with `choir up` or `choir demo`, or set CHOIR_MES
 
 
 @asynccontextmanager
-async def open_link(mesh: MeshSection, name: str, on_reconnect: Callable[[], None]) -> AsyncIterator[Client]:
-    """A connected client, closed at the end; MeshUnreachable if no broker answers within two seconds."""
+async def open_link(
+    mesh: MeshSection,
+    name: str,
+    on_reconnect: Callable[[], None],
+    on_refusal: Callable[[ConfigurationError], None],
+) -> AsyncIterator[Client]:
+    """A connected client, closed at the end.
+
+    MeshUnreachable if no broker answers within two seconds, ConfigurationError if it refuses the user.
+    What it does not allow this user later is told to `on_refusal`.
+    """
     check_url(mesh.url)
     client = Client()
     faults: list[Exception] = []
 
     async def failed(error: Exception) -> None:
-        faults.append(error)
-        del faults[:-1]
+        faults[:] = [error]
+        if NOT_ALLOWED in str(error).lower():
+            on_refusal(_not_allowed(mesh, error))
 
     async def reconnected() -> None:
         on_reconnect()
@@ -64,17 +76,41 @@ async def _connect(
                 name=name,
                 user=mesh.user,
                 password=mesh.password,
-                inbox_prefix=INBOX_PREFIX,
+                inbox_prefix=inbox_prefix(user_of(mesh)),
                 max_reconnect_attempts=-1,
                 pending_size=PENDING_BYTES,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
                 **callbacks,  # type: ignore[arg-type]
             )
     except TimeoutError as error:
+        if faults and NOT_LET_IN in str(faults[-1]).lower():
+            raise ConfigurationError(
+                f"the broker at {without_password(mesh.url)} does not let {_who(mesh)} in: set user and "
+                "password in section [mesh], or CHOIR_MESH__USER and CHOIR_MESH__PASSWORD",
+                field="mesh",
+            ) from error
         because = f" ({why(faults[-1])})" if faults else ""
         raise MeshUnreachable(
             f"no broker answers at {without_password(mesh.url)}{because}; {HOW_TO_START}"
         ) from error
+
+
+def user_of(mesh: MeshSection) -> str:
+    """Who a client is to the broker."""
+    return urlsplit(mesh.url).username or mesh.user or CLIENT_USER
+
+
+def _who(mesh: MeshSection) -> str:
+    named = urlsplit(mesh.url).username or mesh.user
+    return "anybody without user and password" if named is None else f"user {named!r}"
+
+
+def _not_allowed(mesh: MeshSection, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"the broker does not allow this to user {user_of(mesh)!r}: {error}; its configuration says who may "
+        "do what (`python -m infra.permissions`)",
+        field="mesh.user",
+    )
 
 
 def check_url(url: str) -> None:

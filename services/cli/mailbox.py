@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.errors import InternalError, MeshUnreachable, error_from_body
+from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_from_body
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
 from services.chassis.address import why
@@ -42,16 +42,17 @@ class Unanswered(Exception):
 class Letters:
     """What comes back to one request."""
 
-    def __init__(self, inbox: str) -> None:
+    def __init__(self, subject: str, inbox: str) -> None:
+        self.subject = subject
         self.inbox = inbox
-        self._queue: asyncio.Queue[Msg | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Msg | ChoirError | None] = asyncio.Queue()
 
-    def put(self, msg: Msg | None) -> None:
-        """Takes a reply, or None for a connection that was lost for a while."""
+    def put(self, msg: Msg | ChoirError | None) -> None:
+        """Takes a reply, why there will be none, or None for a connection that was lost for a while."""
         self._queue.put_nowait(msg)
 
     async def next(self, timeout_s: float) -> Msg:
-        """The next reply; Unanswered if none comes in time, or none can come."""
+        """The next reply; Unanswered if none comes in time, else the error that says why none will."""
         try:
             async with asyncio.timeout(timeout_s):
                 msg = await self._queue.get()
@@ -59,6 +60,8 @@ class Letters:
             raise Unanswered from error
         if msg is None:
             raise Unanswered
+        if isinstance(msg, ChoirError):
+            raise msg
         if msg.headers and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
             raise Unanswered(nobody=True)
         return msg
@@ -71,6 +74,7 @@ class Mailbox:
         self._open: dict[str, Letters] = {}
         self._numbers = count()
         self._prefix = ""
+        self._refusal: ChoirError | None = None
 
     async def start(self, client: Client) -> None:
         """Receives replies from now on."""
@@ -88,6 +92,19 @@ class Mailbox:
         for letters in self._open.values():
             letters.put(None)
 
+    def refused(self, error: ChoirError) -> None:
+        """The broker does not allow something to this client: nobody waits for a reply that cannot come.
+
+        The broker names the subject, never the message. Whoever may not listen to replies may ask nothing
+        later either.
+        """
+        said = error.message.lower()
+        if self._prefix.lower() in said:
+            self._refusal = error
+        for letters in self._open.values():
+            if self._refusal is not None or f'"{letters.subject.lower()}"' in said:
+                letters.put(error)
+
     @property
     def connected(self) -> bool:
         """Whether the broker is there at this moment."""
@@ -99,10 +116,13 @@ class Mailbox:
 
         It is traced as `span`, by default as work asked for by what is being done here.
 
-        Raises PayloadTooLarge before anything is sent, MeshUnreachable if the connection is gone for good.
+        Raises PayloadTooLarge before anything is sent, MeshUnreachable if the connection is gone for good,
+        and ConfigurationError if the broker does not let this client have replies.
         """
+        if self._refusal is not None:
+            raise self._refusal
         check_payload(self._client, payload)
-        letters = Letters(f"{self._prefix}.{next(self._numbers)}")
+        letters = Letters(subject, f"{self._prefix}.{next(self._numbers)}")
         self._open[letters.inbox] = letters
         try:
             await self._publish(subject, payload, letters.inbox, span or Span.here())
