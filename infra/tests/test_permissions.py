@@ -175,7 +175,7 @@ async def test_a_guarded_mesh_answers(guarded: str, spawn_service: SpawnService)
             ("agent", "b", "beta"),
         )
     ]
-    await asyncio.gather(*(service.wait_ready(operator, 30) for service in services))
+    await asyncio.gather(*(service.wait_ready(operator, 90) for service in services))
     # When a client asks one model, an ensemble, and a chain whose text has to be counted to know that it fits
     nc = await Session(CLIENT).connect(guarded)
     one = json.loads((await nc.request(subjects.ASK, b'{"prompt": "?", "model": "alpha"}', timeout=20)).data)
@@ -227,7 +227,7 @@ async def test_the_command_line_gets_its_answer_as_client(guarded: str, spawn_se
         )
         for service in ("router", "agent")
     ]
-    await asyncio.gather(*(service.wait_ready(operator, 30) for service in services))
+    await asyncio.gather(*(service.wait_ready(operator, 90) for service in services))
     # When a client asks, then it is answered
     code, said = await choir(guarded, CLIENT, "ask", "--model", "alpha", "?")
     assert (code, "blue" in said) == (0, True), said
