@@ -48,7 +48,9 @@ class Shardable(Part):
 
 
 class StageHeld(Part):
-    """The stage that an instance holds, of the plan with this epoch. `step_ms` is the median of a step."""
+    """The stage that an instance holds, of the plan with this epoch. `step_ms` is the median of a step.
+    `tokens_per_s` is what it has evaluated a second in the last seconds, tokens of prompts included; 0 at
+    rest."""
 
     model: Name
     epoch: int
@@ -57,6 +59,7 @@ class StageHeld(Part):
     end_layer: int
     ready: bool
     step_ms: Milliseconds | None = None
+    tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class StageOffer(Part):
@@ -141,6 +144,11 @@ class PipelinePlan(Message):
     made_by: Name
     made_at_s: float
     why: str
+
+    def same_epoch(self, other: PipelinePlan) -> bool:
+        """Whether this is the same pipeline in the same epoch. A model that is placed anew begins again with
+        epoch 1, under another number."""
+        return (self.number, self.epoch) == (other.number, other.epoch)
 
     @model_validator(mode="after")
     def _contiguous(self) -> PipelinePlan:

@@ -41,8 +41,10 @@ class StageBeat(Message):
     """A stage is alive. Once `ready` in its epoch, `cells` says how many tokens of each live sequence it
     held when the epoch began for it.
 
-    `step_ms` is the measured time of a step for some numbers of sequences with a token each. Stage 0 adds
-    the `live` sequences, and when the oldest of them began.
+    `step_ms` is the measured time of a step for some numbers of sequences with a token each. `idle` says that
+    the stage has nothing to do, and `progress` counts what it has done and was sent: where all stages are
+    idle, and no count grows, nothing is on its way any more. Stage 0 adds the `live` sequences, and when the
+    oldest of them began.
     """
 
     pipeline: Annotated[int, Field(ge=1, lt=2**63)]
@@ -52,5 +54,7 @@ class StageBeat(Message):
     ready: bool
     cells: dict[int, Cells] = Field(default_factory=dict)
     step_ms: dict[int, float] = Field(default_factory=dict)
+    idle: bool = True
+    progress: Annotated[int, Field(ge=0)] = 0
     live: tuple[int, ...] = ()
     oldest_began_at_s: float | None = None

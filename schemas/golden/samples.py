@@ -332,7 +332,14 @@ LEASE = NodeLease(
         cores=4,
         hop_ms=0.2,
         held=StageHeld(
-            model="llama3.2:3b", epoch=3, stage=1, first_layer=2, end_layer=4, ready=True, step_ms=7.1
+            model="llama3.2:3b",
+            epoch=3,
+            stage=1,
+            first_layer=2,
+            end_layer=4,
+            ready=True,
+            step_ms=7.1,
+            tokens_per_s=42.5,
         ),
     ),
 )

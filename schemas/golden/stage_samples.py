@@ -37,6 +37,8 @@ STAGE_SAMPLES: dict[str, Message] = {
         ready=True,
         cells={7: 24, 9: 0},
         step_ms={1: 10.8, 4: 31.5},
+        idle=False,
+        progress=512,
         live=(7, 9),
         oldest_began_at_s=1_700_000_000.5,
     ),

@@ -11,8 +11,9 @@ class RouterSection(Section):
     """`replicas` on this host; `max_waiting` clients may wait at one router; sweeps look for expired work.
 
     Pipelines are looked at every `pipeline_look_interval_s`. One whose plan names a dead instance is left to
-    its standbys for `pipeline_grace_s`; one that could run better since a node has joined is planned anew
-    after `pipeline_settle_s` without further changes.
+    its standbys for `pipeline_grace_s`; one that could run better on the nodes of now is planned anew
+    after `pipeline_settle_s` without further changes, but not before the present plan is `pipeline_rest_s`
+    old: a stage that was taken over is an interruption enough.
     """
 
     replicas: int = Field(default=1, ge=0, le=16)
@@ -22,6 +23,7 @@ class RouterSection(Section):
     pipeline_look_interval_s: float = Field(default=1.0, gt=0)
     pipeline_grace_s: float = Field(default=3.0, ge=0)
     pipeline_settle_s: float = Field(default=5.0, ge=0)
+    pipeline_rest_s: float = Field(default=60.0, ge=0)
 
 
 class RouterSettings(ServiceSettings):

@@ -19,13 +19,13 @@ from services.shard_stage.kernel import Kernel, Outgoing, Piece
 from services.shard_stage.later_stage import BATCH_TOKENS, NANOSECONDS_PER_MS, PROMPT_TOKENS_BESIDE_SPEAKERS
 from services.shard_stage.pace import Pace, group_size
 from services.shard_stage.partition import Costs, chunk_tokens
+from services.shard_stage.speed import Speed
 from services.shard_stage.tally import Tally
 
 MOST_RESUMPTIONS = 4
 FAIR_CHANCE_S = 1.0
 """An epoch that was over sooner says nothing of the sequences in it: several stages that have lost their
 connection begin one each."""
-KEPT_ARRIVALS = 128
 JOURNAL = 0
 """What is published to stage 0 is, besides, what a new stage 0 reads: starts, tokens, ends."""
 
@@ -59,7 +59,7 @@ class FirstStage:
         self._open = False
         self._clock = clock
         self._opened_s = -FAIR_CHANCE_S
-        self._arrivals_s: deque[float] = deque(maxlen=KEPT_ARRIVALS)
+        self._speed = Speed()
         self.drops: Counter[str] = Counter()
         self.lost = False
 
@@ -74,26 +74,14 @@ class FirstStage:
         return len(self._seated) + len(self._waiting) > 1
 
     @property
-    def last_token_s(self) -> float:
-        """When a token came last, by time.monotonic(); 0 before the first."""
-        return self._arrivals_s[-1] if self._arrivals_s else 0.0
-
-    @property
     def tokens_per_s(self) -> float | None:
-        """The rate at which the last tokens came; None before there are enough."""
-        if len(self._arrivals_s) < 2 or self._arrivals_s[-1] <= self._arrivals_s[0]:
-            return None
-        return (len(self._arrivals_s) - 1) / (self._arrivals_s[-1] - self._arrivals_s[0])
+        """The rate at which the last tokens came while there was work; None before there are enough."""
+        return self._speed.per_s
 
     @property
     def waits_for_tokens(self) -> bool:
         """Whether some sequence has nothing more to send and waits for its next token."""
         return any(not flow.due for flow in self.live)
-
-    @property
-    def rows_on_their_way(self) -> int:
-        """How many tokens of prompts the pipeline was given, without a token to show for them yet."""
-        return sum(flow.fed - flow.resumed_at for flow in self.live if not flow.has_spoken)
 
     @property
     def has_work(self) -> bool:
@@ -114,13 +102,22 @@ class FirstStage:
         self._waiting.append(flow)
 
     def adopt(self, flow: Flow) -> None:
-        """A sequence of a stage 0 that is gone: its tokens are evaluated here, as far as they are known."""
+        """A sequence of a stage 0 that is gone: its tokens are evaluated here, as far as they are known. One
+        that cannot be evaluated ends alone; one that nobody waits for any more has ended."""
+        if flow.text.cancelled:
+            flow.text.finish("cancelled")
+            return
         flow.slot = self._free_slot()
-        self._seated[flow.id] = flow
         self._kernel.context.forget(flow.slot)
-        while flow.due > 1:
-            piece = self._piece(flow, min(flow.due - 1, BATCH_TOKENS))
-            self._kernel.fill([piece])
+        try:
+            while flow.due > 1:
+                piece = self._piece(flow, min(flow.due - 1, BATCH_TOKENS))
+                self._kernel.fill([piece])
+        except GenerationFailed as error:
+            self._kernel.context.forget(flow.slot)
+            flow.text.finish("error", error=error)
+        else:
+            self._seated[flow.id] = flow
 
     def cancel(self, number: int) -> None:
         """Ends a sequence, if it still runs."""
@@ -134,6 +131,7 @@ class FirstStage:
     def begin_epoch(self, plan: PipelinePlan) -> None:
         """Closed until open() says where all stages are."""
         self._kernel.begin_epoch(plan)
+        self._speed.pause()
         self._open = self.lost = False
         self._out.clear()
 
@@ -177,7 +175,7 @@ class FirstStage:
 
     def _take_token(self, token: Token) -> None:
         flow = self._seated.get(token.sequence)
-        self._arrivals_s.append(self._clock())
+        self._speed.token(self._clock())
         if flow is None:
             self.drops["sequence"] += 1
         elif token.outcome is Outcome.FAILED:
@@ -297,6 +295,8 @@ class FirstStage:
     def _leave(self, flow: Flow) -> None:
         """Frees a sequence's place here, and tells the other stages and the journal that it has ended."""
         del self._seated[flow.id]
+        if not self._seated:
+            self._speed.pause()
         self._kernel.end(flow.id)
         plan = self._kernel.plan
         for stage in (JOURNAL, 1):

@@ -20,12 +20,15 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from schemas.activations import MAX_FRAME_BYTES
 from schemas.errors import BrokerUnavailable, ConfigurationError, PayloadTooLarge
+from services.chassis.logs import get_logger
 
 END = b"\r\n"
 MESSAGE = b"MSG "
 DEFAULT_PORT = 4222
 PING_INTERVAL_S = 20.0
 MOST_UNSENT_BYTES = 64 * 1024 * 1024
+
+log = get_logger("shard_stage.frame_link")
 
 
 async def _nothing() -> None:
@@ -34,6 +37,18 @@ async def _nothing() -> None:
 
 async def _no_error(_error: Exception) -> None:
     """What is told of errors where nobody wants to know."""
+
+
+def _no_matter(_error: Exception) -> None:
+    """What is told of the end of a link where nobody wants to know."""
+
+
+async def _called(callback: Callable[[], Awaitable[None]]) -> None:
+    """Calls foreign code: if it fails that is logged, and the connection is kept all the same."""
+    try:
+        await callback()
+    except Exception:
+        log.exception("whoever was to be told of a connection failed")
 
 
 @dataclass(frozen=True)
@@ -147,10 +162,17 @@ class FrameLink:
     reconnection has to find out. Nothing that is published comes back on the same link.
     """
 
-    def __init__(self, options: LinkOptions, on_message: Callable[[bytes], None]) -> None:
-        """`on_message` gets the payload of each message."""
+    def __init__(
+        self,
+        options: LinkOptions,
+        on_message: Callable[[bytes], None],
+        on_end: Callable[[Exception], None] = _no_matter,
+    ) -> None:
+        """`on_message` gets the payload of each message. `on_end` is called if the link ends by a fault, and
+        is not made again."""
         self._options = options
         self._on_message = on_message
+        self._on_end = on_end
         self._wire: Wire | None = None
         self._max_payload = MAX_FRAME_BYTES
         self._subject = ""
@@ -165,6 +187,7 @@ class FrameLink:
         if self._keeper is None:
             wire = await self._connected()
             self._keeper = asyncio.create_task(self._keep(wire), name="frame link")
+            self._keeper.add_done_callback(self._ended)
 
     @property
     def carried(self) -> int:
@@ -205,6 +228,12 @@ class FrameLink:
         self._keeper.cancel()
         await asyncio.wait([self._keeper])
 
+    def _ended(self, keeper: asyncio.Task[None]) -> None:
+        error = None if keeper.cancelled() else keeper.exception()
+        if isinstance(error, Exception):
+            log.error("the link between stages has ended", error=repr(error))
+            self._on_end(error)
+
     # --- connecting ---------------------------------------------------------------------
 
     async def _keep(self, wire: Wire) -> None:
@@ -213,9 +242,9 @@ class FrameLink:
             while True:
                 await self._until_lost(wire)
                 self._wire = None
-                await self._options.disconnected_cb()
+                await _called(self._options.disconnected_cb)
                 wire = await self._connected()
-                await self._options.reconnected_cb()
+                await _called(self._options.reconnected_cb)
         finally:
             self._wire = None
             wire.abort()

@@ -8,6 +8,7 @@ service's own loop goes on with heartbeats, leases and acknowledgements.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -23,7 +24,7 @@ from services.shard_stage.kernel import Outgoing
 from services.shard_stage.messages import messages
 from services.shard_stage.tally import Tally
 
-JOIN_TIMEOUT_S = 10.0
+JOIN_TIMEOUT_S = 4.0
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class InferenceThread:
     ) -> None:
         """`options` are those of nats.connect(). `on_failure` is called on this thread if it ends by a
         fault."""
-        self._link = FrameLink(LinkOptions.of(options), self._on_message)
+        self._link = FrameLink(LinkOptions.of(options), self._on_message, self._end)
         self._tally = tally
         self._on_failure = on_failure
         self._stage: Stage | None = None
@@ -83,6 +84,11 @@ class InferenceThread:
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def rests(self) -> bool:
+        """Whether the stage has nothing to do, as far as is known here."""
+        return self._resting
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Awaits `work()` on the thread; its outcome, for a caller on another loop."""
@@ -108,8 +114,9 @@ class InferenceThread:
             work()
             self.wake()
 
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(do)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the thread has ended, and its loop is closed
+                self._loop.call_soon_threadsafe(do)
 
     def wake(self) -> None:
         """There may be work: only to be called on the thread."""
@@ -134,14 +141,18 @@ class InferenceThread:
         await self._link.listen(self._subjects[number])
         self.wake()
 
-    def stop(self) -> None:
-        """Ends the thread after the step at hand; blocks for no longer than JOIN_TIMEOUT_S."""
-        if not self._thread.is_alive():
-            return
+    def stop(self) -> bool:
+        """Ends the thread after the step at hand; whether it has ended. Blocks for no longer than
+        JOIN_TIMEOUT_S."""
+        if self.alive and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself just now
+                self._loop.call_soon_threadsafe(self._end)
+            self._thread.join(JOIN_TIMEOUT_S)
+        return not self.alive
 
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._end)
-        self._thread.join(JOIN_TIMEOUT_S)
+    def join(self) -> None:
+        """Blocks until the thread has ended."""
+        self._thread.join()
 
     # --- on the thread ------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -60,6 +61,14 @@ class Kernel:
         self.stage = stage
         self.dtype = Dtype[plan.dtype.upper()]
         self._speakers: dict[int, Speaker] = {}
+        self._step_began_s: float | None = None
+
+    @property
+    def step_lasts_s(self) -> float:
+        """For how long the step at hand has been running, 0 where there is none; to be asked by any
+        thread."""
+        began_s = self._step_began_s
+        return time.monotonic() - began_s if began_s is not None else 0.0
 
     @property
     def is_last(self) -> bool:
@@ -89,16 +98,23 @@ class Kernel:
 
     def fill(self, pieces: Sequence[Piece]) -> None:
         """Puts pieces into the cells, and nothing else: the replay of a log."""
-        self.context.evaluate(_rows(pieces))
+        self._step_began_s = time.monotonic()
+        try:
+            self.context.evaluate(_rows(pieces))
+        finally:
+            self._step_began_s = None
 
     def run(self, pieces: Sequence[Piece]) -> list[Outgoing]:
         """Evaluates pieces, at most one of each slot. A failure becomes a token that says so, for each."""
         ordered = sorted(pieces, key=lambda piece: piece.slot)
+        self._step_began_s = time.monotonic()
         try:
             rows = _rows(ordered)
             return self._sampled(ordered, rows) if self.is_last else self._passed_on(ordered, rows)
         except GenerationFailed:
             return [self.failure(piece.sequence, piece.position) for piece in ordered]
+        finally:
+            self._step_began_s = None
 
     def failure(self, sequence: int, position: int, outcome: Outcome = Outcome.FAILED) -> Outgoing:
         """Tells stage 0 that a sequence cannot go on."""

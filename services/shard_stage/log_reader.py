@@ -15,12 +15,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, ChoirError
+from schemas.stage_wire import Item, unpack
+from services.chassis.logs import get_logger
 
 BATCH_MESSAGES = 512
 BATCH_BYTES = 32 * 1024 * 1024
 STALL_S = 2.0
 END_OF_BATCH, NOT_FOUND = "204", "404"
+
+log = get_logger("shard_stage.log_reader")
 
 
 @asynccontextmanager
@@ -37,6 +41,20 @@ async def client_for_reading(options: Mapping[str, Any]) -> AsyncIterator[Client
         yield client
     finally:
         await client.close()
+
+
+async def read_items(client: Client, subject: str, since_s: float | None) -> AsyncIterator[Item]:
+    """What was sent to a stage and is in the log, oldest first, from `since_s` on.
+
+    What cannot be read, because it is damaged or of another version, is left out: it is a gap like that of a
+    message which was never stored. Raises BrokerUnavailable as read_log().
+    """
+    async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, since_s):
+        try:
+            for item in unpack(message):
+                yield item
+        except ChoirError as error:
+            log.warning("a message of the log cannot be read", subject=subject, why=error.message)
 
 
 async def read_log(client: Client, stream: str, subject: str, since_s: float | None) -> AsyncIterator[bytes]:

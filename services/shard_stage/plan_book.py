@@ -83,7 +83,7 @@ class PlanBook:
         try:
             bucket = await self._js.key_value(subjects.PIPELINES_BUCKET)
             entry = await bucket.get(subjects.pipeline_key(plan.model))
-            if entry.value is None or PipelinePlan.model_validate_json(entry.value).epoch != plan.epoch:
+            if entry.value is None or not plan.same_epoch(PipelinePlan.model_validate_json(entry.value)):
                 return False
             new = plan.model_copy(update=update).to_bytes()
             await bucket.update(subjects.pipeline_key(plan.model), new, last=entry.revision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import statistics
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,7 +25,6 @@ from schemas.errors import BrokerUnavailable
 from schemas.events import StageStepped
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan, StageHeld
-from schemas.stage_wire import unpack
 from schemas.stages import StageBeat
 from services.chassis.connection import ConnectionEvents
 from services.chassis.logs import get_logger
@@ -38,23 +38,21 @@ from services.shard_stage.inference import InferenceThread
 from services.shard_stage.journal import Journal
 from services.shard_stage.kernel import Kernel
 from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
-from services.shard_stage.log_reader import client_for_reading, read_log
+from services.shard_stage.log_reader import client_for_reading, read_items
 from services.shard_stage.messages import check_width
 from services.shard_stage.offer import Source
 from services.shard_stage.pace import Pace
 from services.shard_stage.plan_book import PlanBook
 from services.shard_stage.reception import Reception
 from services.shard_stage.replay import Replay
+from services.shard_stage.rest import Rest
 from services.shard_stage.slices import SliceCache
 from services.shard_stage.tally import Steps, Tally
 
-STALL_S = 5.0
-"""A pipeline that has work and gives no token for so long, and longer than many steps, has lost something."""
-STALL_STEPS = 40
-STALL_PROMPTS = 4
-"""Other stages may be so many times slower than this one."""
 EVENT_INTERVAL_S = 1.0
 KEPT_STEP_TIMES = 32
+KEPT_RATES = 5
+"""The live rate is of so many intervals."""
 
 log = get_logger("shard_stage.post")
 
@@ -104,9 +102,11 @@ class Post:
         self._open_epoch = 0
         self._renewing: asyncio.Task[bool] | None = None
         self._step_ms: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
+        self._rates: deque[float] = deque(maxlen=KEPT_RATES)
         self._told_s = time.monotonic()
         self._told_drops: dict[str, int] = {}
-        self._last_token_s = time.monotonic()
+        self._rest = Rest()
+        self._kernel: Kernel | None = None
 
     @property
     def plan(self) -> PipelinePlan:
@@ -117,6 +117,11 @@ class Post:
     def ready(self) -> bool:
         """Whether this stage has come to terms with the plan's epoch."""
         return self._aligned_epoch == self.plan.epoch
+
+    @property
+    def step_lasts_s(self) -> float:
+        """For how long the step at hand has been running."""
+        return self._kernel.step_lasts_s if self._kernel is not None else 0.0
 
     @property
     def is_first(self) -> bool:
@@ -137,6 +142,7 @@ class Post:
         self._thread.start()
         await self._thread.run(self._thread.connect)
         await self._thread.call(partial(self._load, path))
+        gc.collect()
         gc.freeze()  # what is there now stays: no collection has to look at it between two tokens
         try:
             await self._rebuild(inheritance)
@@ -161,10 +167,23 @@ class Post:
         """Leaves the place: with `drain` after what is in work, otherwise at once; others go on with it."""
         if self._reception is not None:
             await self._reception.close(drain=drain)
-        await asyncio.to_thread(self._thread.stop)
+        ended = await asyncio.to_thread(self._thread.stop)
         self._connection.closing()
+        if ended:
+            await asyncio.to_thread(self._free)
+        else:
+            log.warning("a step still runs: what it needs is freed when it ends", stage=self.assignment.stage)
+            threading.Thread(target=self._free_when_ended, name="free stage", daemon=True).start()
+        gc.unfreeze()  # what this place has left behind can be collected
+
+    def _free(self) -> None:
         if self._context is not None:
-            await asyncio.to_thread(self._context.close)
+            self._context.close()
+
+    def _free_when_ended(self) -> None:
+        """llama.cpp reads weights and cells for as long as it evaluates a step."""
+        self._thread.join()
+        self._free()
 
     def _load(self, path: Path) -> None:
         """On the thread: weights and cells."""
@@ -203,14 +222,12 @@ class Post:
 
     async def _replay(self, inheritance: Inheritance, stage: LaterStage) -> None:
         """On the thread: fills the cells from the frames that were sent to this stage."""
+        assert self._kernel is not None
         replay = Replay(self._kernel, stage.seats, inheritance.live)
         subject = subjects.stage(self.plan.number, self.assignment.stage)
         async with client_for_reading(self._options) as client:
-            async for message in read_log(
-                client, subjects.ACTIVATIONS_STREAM, subject, inheritance.log_from_s
-            ):
-                for item in unpack(message):
-                    replay.take(item)
+            async for item in read_items(client, subject, inheritance.log_from_s):
+                replay.take(item)
         replay.finish()
 
     async def _adopt(self, inheritance: Inheritance, stage: FirstStage) -> None:
@@ -218,10 +235,8 @@ class Post:
         assert self._reception is not None
         journal = Journal(self.plan.number)
         subject = subjects.stage(self.plan.number, 0)
-        client = self._mesh.client
-        async for message in read_log(client, subjects.ACTIVATIONS_STREAM, subject, inheritance.log_from_s):
-            for item in unpack(message):
-                journal.take(item)
+        async for item in read_items(self._mesh.client, subject, inheritance.log_from_s):
+            journal.take(item)
         flows = self._reception.adopt(journal.left[-self.plan.slots :])
         for flow in flows:
             await self._thread.call(partial(stage.adopt, flow))
@@ -250,6 +265,8 @@ class Post:
 
     def hear(self, beat: StageBeat) -> None:
         """Another stage's beat, or one's own."""
+        if beat.epoch == self.plan.epoch:
+            self._rest.heard(beat)
         if beat.epoch == self.plan.epoch and beat.ready and beat.stage:
             self._heard.setdefault(beat.stage, dict(beat.cells))
             self._open_if_all_are_ready()
@@ -261,7 +278,7 @@ class Post:
             return
         if all(stage in self._heard for stage in others):
             self._open_epoch = plan.epoch
-            self._last_token_s = time.monotonic()
+            self._rest.begin(len(plan.stages))
             cells = [self._heard[stage] for stage in others]
             self._thread.post(partial(self._open, plan.epoch, cells))
             if self._reception is not None:
@@ -269,6 +286,7 @@ class Post:
 
     def _open(self, epoch: int, cells: list[dict[int, int]]) -> None:
         """On the thread: stage 0 begins to feed, unless the epoch is over by now."""
+        assert self._kernel is not None
         if isinstance(self._stage, FirstStage) and self._kernel.plan.epoch == epoch:
             self._stage.open(cells)
 
@@ -286,6 +304,8 @@ class Post:
             instance=self._mesh.identity.instance,
             ready=self.ready,
             cells=self._cells if self.ready else {},
+            idle=self._thread.rests,
+            progress=self._tally.progress,
             live=tuple(flow.id for flow in live),
             oldest_began_at_s=min((flow.began_at_s for flow in live), default=None),
         )
@@ -301,20 +321,18 @@ class Post:
             return
         now_s = time.monotonic()
         if now_s - self._told_s >= EVENT_INTERVAL_S:
-            self._told_s = now_s
-            self._tell(self._tally.take())
+            steps, since_s, self._told_s = self._tally.take(), self._told_s, now_s
+            self._rates.append(steps.tokens / (now_s - since_s))
+            self._tell(steps)
             self._tell_drops(stage)
         if stage.lost and self.ready:
             self.begin_anew("something that was sent between stages is missing")
         elif isinstance(stage, FirstStage) and self._open_epoch == self.plan.epoch and self._stalls(stage):
-            self.begin_anew("no token has come for long")
+            self.begin_anew("a token is waited for, and no stage has anything to do: something was lost")
 
     def _stalls(self, stage: FirstStage) -> bool:
-        waited_s = time.monotonic() - max(stage.last_token_s, self._last_token_s)
-        prompts_ms = len(self.plan.stages) * stage.rows_on_their_way * self._pace.prompt_token_ms
-        steps_ms = STALL_STEPS * self._pace.step_ms(self.plan.slots)
-        patience_s = max(STALL_S, (steps_ms + STALL_PROMPTS * prompts_ms) / 1000)
-        return stage.waits_for_tokens and waited_s > patience_s
+        """However long a step takes, nothing is lost as long as some stage is at it."""
+        return stage.waits_for_tokens and self._rest.everybody
 
     def _tell(self, steps: Steps) -> None:
         if not steps.steps:
@@ -343,7 +361,7 @@ class Post:
     def begin_anew(self, why: str) -> None:
         """Has all stages agree anew, unless that is under way."""
         if self._renewing is None or self._renewing.done():
-            self._last_token_s = time.monotonic()
+            self._rest.begin(len(self.plan.stages))
             self._renewing = asyncio.create_task(self._book.begin_anew(self.plan, why), name="begin anew")
 
     async def _reconnected(self) -> None:
@@ -367,6 +385,7 @@ class Post:
             end_layer=self.assignment.layers.stop,
             ready=self.ready,
             step_ms=statistics.median(self._step_ms) if self._step_ms else None,
+            tokens_per_s=statistics.fmean(self._rates) if self._rates else None,
         )
 
     def served(self) -> ServedModel | None:

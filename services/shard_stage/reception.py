@@ -11,6 +11,7 @@ from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan
 from services.chassis.endpoints import Caller, Endpoints
 from services.chassis.service import Mesh
+from services.chassis.stopping import DRAIN_PATIENCE_S
 from services.chassis.work_loop import WorkLoop
 from services.shard_stage.flow import Flow
 from services.shard_stage.front import Front
@@ -28,7 +29,7 @@ class Reception:
         self._mesh = mesh
         self._plan = plan
         self._front = front
-        self._worker = PipelineWorker(mesh, front)
+        self._worker = PipelineWorker(mesh, front, self._share_slots)
         consumers = [subjects.generate_consumer(priority, plan.model) for priority in subjects.PRIORITIES]
         self._work = WorkLoop(mesh, Generate, subjects.COMMANDS_STREAM, consumers, plan.slots, self._worker)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
@@ -44,7 +45,12 @@ class Reception:
                 flows.append(flow)
             if sequence.start.command is not None:
                 self._worker.adopt(sequence.start.command, sequence.start.acknowledge)
+        self._share_slots()
         return flows
+
+    def _share_slots(self) -> None:
+        """What was taken over has slots of its own, and no more is pulled than there is room for."""
+        self._work.slots = max(0, self._plan.slots - self._worker.adopted)
 
     def open_soon(self) -> None:
         """Begins to pull, unless it does already."""
@@ -68,8 +74,9 @@ class Reception:
             await self._opening
             if not drain:
                 self._front.displace()
-            await self._work.stop()
+            await asyncio.gather(self._work.stop(), self._worker.stop(DRAIN_PATIENCE_S if drain else 0.0))
             await self._endpoints.stop()
+        await self._worker.stop(0.0)
         self._front.displace()
 
     def served(self) -> ServedModel:
@@ -78,7 +85,7 @@ class Reception:
             name=self._plan.model,
             backend=BACKEND,
             slots=self._plan.slots,
-            busy=self._worker.busy,
+            busy=min(self._plan.slots, self._work.busy + self._worker.adopted),
             context_tokens=self._plan.context_tokens,
             tokens_per_s=self._front.tokens_per_s(),
             description=f"a pipeline of {len(self._plan.stages)} stages",

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from schemas.activations import Frame
+from schemas.errors import GenerationFailed
 from schemas.stage_wire import Item, Start
+from services.chassis.logs import get_logger
 from services.engine.activation_codec import decode_states
 from services.shard_stage.kernel import Kernel, Piece
 from services.shard_stage.later_stage import BATCH_TOKENS, consume
 from services.shard_stage.seats import Seat, Seats
+
+log = get_logger("shard_stage.replay")
 
 REPLAYED = 0
 """The epoch of a replayed seat: older than any plan's, until stage 0 says that the sequence goes on."""
@@ -18,7 +22,7 @@ REPLAYED = 0
 class Replay:
     """Takes a log of any epochs in its order and fills the cells of the sequences in `live` (of all that have
     not ended, if it is None). Frames that were sent twice count once; after a gap the rest is left out, and
-    stage 0 feeds it again."""
+    stage 0 feeds it again. So it does with sequences that llama.cpp cannot evaluate here."""
 
     def __init__(self, kernel: Kernel, seats: Seats, live: Collection[int] | None) -> None:
         self._kernel = kernel
@@ -68,7 +72,14 @@ class Replay:
 
     def _fill(self) -> None:
         while waiting := [seat for seat in self._seats if seat.pieces]:
-            self._kernel.fill(_pieces(waiting))
+            pieces = _pieces(waiting)
+            try:
+                self._kernel.fill(pieces)
+            except GenerationFailed as error:
+                log.warning("sequences cannot be replayed", sequences=len(pieces), why=error.message)
+                for piece in pieces:
+                    self._kernel.context.forget(piece.slot)
+                    self._seats.free(piece.sequence)
         self._waiting_rows = 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -15,13 +16,13 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.errors import ChoirError, ErrorBody, ModelUnusable
+from schemas.errors import ChoirError, ErrorBody, GenerationFailed, ModelUnusable
 from schemas.pipelines import PipelinePlan, StageOffer
 from schemas.stages import StageBeat
 from services.chassis.connection import connection_options
 from services.chassis.lease import Load
 from services.chassis.logs import get_logger
-from services.chassis.service import Mesh
+from services.chassis.service import EXIT_FAILED, Mesh
 from services.chassis.supervise import tell_failure
 from services.engine.engine import usable_cores
 from services.shard_stage.assignment import Assignment, Inheritance
@@ -36,6 +37,8 @@ from services.shard_stage.slices import SliceCache
 
 TICK_S = 0.1
 SWITCH_INTERVAL_S = 0.0005
+LAST_WORDS_S = 1.0
+"""Time for the lease to be put."""
 
 log = get_logger("shard_stage")
 
@@ -196,7 +199,10 @@ class ShardStage:
         except ChoirError as error:
             await self._fail(post, error)
         else:
-            log.info("holds a stage", model=wanted.plan.model, stage=wanted.stage, layers=str(wanted.layers))
+            first, last = wanted.layers[0], wanted.layers[-1]
+            log.info(
+                "holds a stage", model=wanted.plan.model, stage=wanted.stage, layers=f"{first} to {last}"
+            )
             self._failure = None
         self._changed.set()
 
@@ -231,6 +237,23 @@ class ShardStage:
         self._mesh.changed()
         await post.stop()
 
+    async def _end_stuck(self, post: Post) -> None:
+        """A step cannot be broken off: this process says what has happened, and ends to be started anew. It
+        falls silent in its place, so that another takes it."""
+        stage, model = post.assignment.stage, post.plan.model
+        reason = (
+            f"a step of stage {stage} of {model} has taken more than {self._section.step_limit_s:g} s "
+            "(step_limit_s): the process ends, to be started anew"
+        )
+        log.error("a step is stuck", model=model, stage=stage, why=reason)
+        self._failure = GenerationFailed(reason).body()
+        self._tasks[0].cancel()
+        self._post = None
+        self._mesh.changed()
+        await asyncio.sleep(LAST_WORDS_S)
+        logging.shutdown()
+        os._exit(EXIT_FAILED)
+
     def _disconnected(self) -> None:
         if self._post is not None:
             self._post.suspect()
@@ -253,6 +276,8 @@ class ShardStage:
             now_s = time.monotonic()
             post = self._post
             if post is not None:
+                if post.step_lasts_s > self._section.step_limit_s:
+                    await self._end_stuck(post)
                 post.watch()
                 if now_s >= beat_at_s:
                     beat_at_s = now_s + BEAT_INTERVAL_S

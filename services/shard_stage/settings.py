@@ -31,7 +31,8 @@ class StageSection(Section):
     process starts. `threads` defaults to the cores that it may use: where stages share a host, theirs
     together should be its cores. `choir up` runs `replicas` such processes, and as many more as `standbys`
     that are to take the place of one that dies; they are called NAME-1, NAME-2, ... `cache` is the folder of
-    slices, by default `choir/slices` in the user's cache folder.
+    slices, by default `choir/slices` in the user's cache folder. A process in which a single step takes
+    longer than `step_limit_s` says so in its lease and ends, to be started anew.
     """
 
     name: Name
@@ -41,6 +42,7 @@ class StageSection(Section):
     replicas: int = Field(default=1, ge=0, le=32)
     standbys: int = Field(default=0, ge=0, le=32)
     cache: Path | None = None
+    step_limit_s: float = Field(default=120.0, gt=0)
 
     @model_validator(mode="after")
     def _complete(self) -> StageSection:

@@ -24,16 +24,19 @@ class Steps:
 
 
 class Tally:
-    """Counted on the inference thread, taken from any other."""
+    """Counted on the inference thread, taken from any other. `progress` grows with every message that arrives
+    and every step that is done, and is never taken."""
 
     def __init__(self) -> None:
         self._steps = Steps()
         self._idle_since_ns: int | None = None
+        self.progress = 0
 
     def arrived(self, sent_ns: int) -> None:
         """A message has arrived that was sent at `sent_ns`, by the sender's clock."""
         self._steps.hop_ns += max(0, time.time_ns() - sent_ns)
         self._steps.hops += 1
+        self.progress += 1
 
     def idle(self) -> None:
         """From now on there is nothing to do."""
@@ -49,6 +52,7 @@ class Tally:
         """A step of so many sequences is done."""
         sums = self._steps
         sums.steps += 1
+        self.progress += 1
         sums.batch_size += sequences
         sums.tokens += tokens
         sums.compute_ns += compute_ns

@@ -5,8 +5,10 @@ Several routers may do so: a plan is changed by compare-and-set, so one of them 
 - *A node has gone.* The stages have a standby take over within about 1.5 s. Only a plan that still names an
   instance without a lease after `grace_s` is repaired here. If no split is possible, the plan stays as it is,
   and `problems` says why: an instance that comes back under its name goes on with it.
-- *A node has joined.* When the nodes have not changed for `settle_s`, and a plan is better by JOIN_GAIN, it
-  is taken, but never while sequences run: those would be worked on again, and a join is not urgent.
+- *The nodes are others.* One has joined, or a standby has taken over what suits another better. When they
+  have not changed for `settle_s`, nor the plan for `rest_s`, and another plan is worth the interruption
+  (`replan.improved`), that is taken, but never while sequences run: those would be worked on again, and a
+  better split is not urgent.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Watch:
     """What is known of one pipeline from earlier looks. Times are of the monotonic clock."""
 
     epoch: int
+    since_s: float
     gone_since_s: float | None = None
     nodes: Seen | None = None
     nodes_since_s: float = 0.0
@@ -61,12 +64,14 @@ class Keeper:
         look_interval_s: float,
         grace_s: float,
         settle_s: float,
+        rest_s: float,
     ) -> None:
         self._directory = directory
         self._plans = plans
         self._instance = instance
         self._loops = loops
-        self._grace_s, self._settle_s, self._look_interval_s = grace_s, settle_s, look_interval_s
+        self._grace_s, self._settle_s, self._rest_s = grace_s, settle_s, rest_s
+        self._look_interval_s = look_interval_s
         self._watches: dict[str, Watch] = {}
         self._task: asyncio.Task[None] | None = None
         self.problems: dict[str, str] = {}
@@ -100,7 +105,7 @@ class Keeper:
     async def _look_at(self, plan: PipelinePlan, leases: tuple[NodeLease, ...]) -> None:
         watch = self._watches.get(plan.model)
         if watch is None or watch.epoch != plan.epoch:
-            watch = self._watches[plan.model] = Watch(plan.epoch)
+            watch = self._watches[plan.model] = Watch(plan.epoch, time.monotonic())
         gone = gone_stages(plan, leases)
         if gone:
             await self._mend(plan, gone, leases, watch)
@@ -126,13 +131,13 @@ class Keeper:
         await self._take(plan, remedy)
 
     def _is_due(self, plan: PipelinePlan, leases: tuple[NodeLease, ...], watch: Watch) -> bool:
-        """Whether the nodes have changed, have settled since, and nothing runs."""
+        """Whether nodes or plan have changed, have settled since, and nothing runs."""
         offers = fitting_offers(plan, leases, self._plans.all)
         nodes = plan.epoch, frozenset((offer.instance, offer.lease.started_at_s) for offer in offers)
         now = time.monotonic()
         if watch.nodes != nodes:
             watch.nodes, watch.nodes_since_s = nodes, now
-        settled = now - watch.nodes_since_s >= self._settle_s
+        settled = now - watch.nodes_since_s >= self._settle_s and now - watch.since_s >= self._rest_s
         if watch.weighed == nodes or not settled or is_busy(plan, leases):
             return False
         watch.weighed = nodes

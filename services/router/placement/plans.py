@@ -48,7 +48,8 @@ class Plans:
         return self._known.get(subjects.pipeline_key(model))
 
     async def write(self, plan: PipelinePlan) -> bool:
-        """Stores a plan if the stored one has the epoch before it, or there is none and it is the first.
+        """Stores a plan if the stored one is its pipeline's in the epoch before it, or there is none and it
+        is the first.
 
         False if somebody else was quicker: the copy here is up to date then. Raises BrokerUnavailable.
         """
@@ -56,6 +57,8 @@ class Plans:
         try:
             revision, stored = await self._stored(key)
             if plan.epoch != (stored.epoch + 1 if stored else 1):
+                return False
+            if stored is not None and plan.number != stored.number:
                 return False
             if stored is None:
                 await (await self._bucket()).create(key, plan.to_bytes())

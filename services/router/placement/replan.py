@@ -27,6 +27,11 @@ from services.router.placement.offers import (
 
 JOIN_GAIN = 0.2
 """A better plan must be better by this share: moving layers costs a load and, sometimes, work done twice."""
+INTERRUPTION_MS = 3_000.0
+"""What a change costs: for so long, about, the pipeline is not there."""
+PAYBACK_TOKENS = 2_000
+"""So many tokens must win the interruption back. It keeps a plan where a fifth is less than what measurements
+of the same node differ by."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,15 @@ def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pi
     if not _is_better(decision.split, current, plan.slots):
         return None
     gain = f"{current.slowest_ms:.2f} to {decision.split.slowest_ms:.2f} ms"
-    return Remedy(decision, fleet, f"a node has joined: the slowest stage goes from {gain}")
+    return Remedy(decision, fleet, f"a better split of these nodes: the slowest stage goes from {gain}")
 
 
 def _is_better(new: Split, current: Split, slots: int) -> bool:
     """More tokens per second by JOIN_GAIN, for a token that takes not much longer; or a token in less time by
-    as much, for no fewer tokens per second."""
+    as much, for no fewer tokens per second; and the interruption is won back within PAYBACK_TOKENS."""
+    gain_ms = max(current.slowest_ms - new.slowest_ms, current.total_ms - new.total_ms)
+    if gain_ms * PAYBACK_TOKENS < INTERRUPTION_MS:
+        return False
     faster = new.tokens_per_s(slots) / (current.tokens_per_s(slots) or 1.0)
     shorter = current.total_ms / (new.total_ms or 1.0)
     if faster >= 1 + JOIN_GAIN:

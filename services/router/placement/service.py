@@ -31,6 +31,7 @@ class Placement:
             look_interval_s=settings.pipeline_look_interval_s,
             grace_s=settings.pipeline_grace_s,
             settle_s=settings.pipeline_settle_s,
+            rest_s=settings.pipeline_rest_s,
         )
         self.shard = ShardHandler(directory, self._plans, instance).handle
 

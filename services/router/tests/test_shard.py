@@ -28,7 +28,12 @@ from services.router.tests.offering import (
 )
 
 MODEL = "large"
-QUICK = {"pipeline_look_interval_s": 0.05, "pipeline_grace_s": 0.2, "pipeline_settle_s": 0.2}
+QUICK = {
+    "pipeline_look_interval_s": 0.05,
+    "pipeline_grace_s": 0.2,
+    "pipeline_settle_s": 0.2,
+    "pipeline_rest_s": 0.2,
+}
 LONG_S = 1.0
 """Many looks of the router, and many times what it waits before it acts."""
 HALF_BYTES = stage_memory(6, first=True)
@@ -317,7 +322,7 @@ async def test_a_fast_node_that_joins_is_taken_when_nothing_runs(front: Front) -
         await two.load_plan(plan, busy=0)
         new = await looked
         assert "fast" in {stage.instance for stage in new.stages}
-        assert "a node has joined" in new.why
+        assert "a better split" in new.why
 
 
 async def test_of_two_routers_one_changes_the_plan(

@@ -17,6 +17,7 @@ from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
 from services.engine import ChatMessage, Engine, Finished
 from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
+from services.shard_stage.flow import Flow
 from services.shard_stage.tests.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
 
 QUESTIONS = [f"What is the capital of {place}?" for place in ("France", "Japan", "Peru", "Kenya")] + [
@@ -299,3 +300,67 @@ def test_a_cancelled_sequence_gives_its_place_back_in_every_stage(bench_model: P
         pipeline.pump()
         assert flow.finished is not None and flow.finished.finish_reason == "cancelled"
         assert not any(stage.cells() for stage in pipeline.later.values())
+
+
+def left_by(pipeline: Line) -> Flow:
+    """A flow of the first question's, as a new stage 0 would take it up."""
+    flow = pipeline.submit(QUESTIONS[0], GREEDY)
+    pipeline.first.close()
+    return flow
+
+
+def test_a_sequence_that_ended_before_it_was_taken_up_is_not_generated(
+    bench_model: Path, tmp_path: Path
+) -> None:
+    """Its task was found to be done while the journal was still being worked through."""
+    with line(bench_model, tmp_path, 2) as pipeline:
+        flow = left_by(pipeline)
+        flow.text.generation.cancel()
+        pipeline.first.cancel(flow.id)
+        pipeline.first.adopt(flow)
+        pipeline.next_epoch()
+        pipeline.open()
+        pipeline.pump()
+        assert not pipeline.first.live
+        assert flow.finished is not None and flow.finished.finish_reason == "cancelled"
+        assert flow.finished.generated_tokens == 0
+
+
+def test_a_sequence_that_cannot_be_taken_up_ends_alone(
+    bench_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = engine_says(bench_model, QUESTIONS[:1], GREEDY)
+    with line(bench_model, tmp_path, 2) as pipeline:
+        broken, sound = left_by(pipeline), left_by(pipeline)
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline.contexts[-1], "evaluate", failing)
+            pipeline.first.adopt(broken)
+        pipeline.first.adopt(sound)
+        pipeline.next_epoch()
+        pipeline.open()
+        pipeline.pump()
+        assert broken.finished is not None and isinstance(broken.finished.error, GenerationFailed)
+        assert text_of(sound) == expected.text
+
+
+def test_a_log_that_llama_cpp_cannot_evaluate_is_computed_again(
+    bench_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [finished.text for finished in engine_says(bench_model, QUESTIONS, GREEDY)]
+    with line(bench_model, tmp_path, 2) as pipeline:
+        flows = [pipeline.submit(question, GREEDY) for question in QUESTIONS]
+        pipeline.pump(9)
+        pipeline.renew(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline.contexts[-1], "evaluate", failing)
+            pipeline.replay(1)
+        assert not pipeline.later[1].cells()
+        pipeline.next_epoch()
+        pipeline.open()
+        pipeline.pump()
+        assert [text_of(flow) for flow in flows] == expected
+
+
+def failing(*_arguments: object) -> None:
+    """What llama.cpp does when it finds no room, say."""
+    raise GenerationFailed("llama_decode failed")

@@ -10,8 +10,9 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
+from schemas.stage_wire import Token
 from services.chassis.tests.mesh import eventually, state
-from services.shard_stage.log_reader import BATCH_MESSAGES, read_log
+from services.shard_stage.log_reader import BATCH_MESSAGES, read_items, read_log
 
 SUBJECT = subjects.stage(7, 1)
 
@@ -59,3 +60,16 @@ async def test_a_log_that_is_not_there_is_said_to_be(connection: Client) -> None
     with pytest.raises(BrokerUnavailable):
         async for _ in read_log(connection, "NOWHERE", SUBJECT, None):
             pass
+
+
+async def test_what_cannot_be_read_is_left_out_of_a_log(connection: Client) -> None:
+    """Damaged on its way, or of a version that this service does not know."""
+    readable = [Token(1, 7, 3, position, 40) for position in range(3)]
+    other_version = bytearray(readable[0].to_bytes())
+    other_version[4] = 9
+    damaged = readable[1].to_bytes() + b"CHAT and no more"
+    for message in (readable[0].to_bytes(), bytes(other_version), damaged, readable[2].to_bytes(), b""):
+        await connection.publish(SUBJECT, message)
+    await stored(connection, 5)
+    found = [item async for item in read_items(connection, SUBJECT, None)]
+    assert [item.position for item in found if isinstance(item, Token)] == [0, 1, 2]

@@ -137,6 +137,12 @@ def test_a_much_faster_node_is_worth_a_change_and_a_slightly_faster_one_is_not()
     assert len(remedy.decision.split.seats) == 2
 
 
+def test_a_gain_that_does_not_pay_for_the_interruption_is_left() -> None:
+    """From 1.6 to 1.0 ms for the slowest stage: a large share, and half a second for a thousand tokens."""
+    plan = planned(speeds(0.2, 0.2), stages=2)
+    assert improved(plan, speeds(0.2, 0.2, 0.1), (plan,)) is None
+
+
 def test_a_change_is_weighed_by_the_speeds_of_now() -> None:
     nodes = speeds(1.0, 1.0, 0.3)
     plan = planned(nodes, stages=2)
