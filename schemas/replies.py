@@ -300,9 +300,10 @@ class ModelSummary(Part):
 
 
 class NodesReply(Message):
-    """All live service instances."""
+    """All live service instances; `left_out` counts those for which the reply had no room."""
 
     nodes: tuple[NodeLease, ...]
+    left_out: int | None = None
 
 
 class ModelsReply(Message):

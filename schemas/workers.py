@@ -130,6 +130,7 @@ class WorkerStatus(Part):
 
 
 class WorkersReply(Message):
-    """All registered workers, in the order of their ids."""
+    """All registered workers, in the order of their ids; `left_out` counts those that had no room."""
 
     workers: tuple[WorkerStatus, ...]
+    left_out: int | None = None

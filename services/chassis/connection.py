@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import nats.errors
@@ -125,6 +125,14 @@ def open_broker(mesh: MeshSection, identity: Identity, events: ConnectionEvents)
     user, password = options.pop("user", None), options.pop("password", None)
     security = None if user is None else SASLPlaintext(username=user, password=password or "", use_ssl=False)
     return NatsBroker(logger=None, security=security, **options)
+
+
+def envelope_bytes(headers: Mapping[str, str] | None) -> int:
+    """What headers take of what a broker carries in one message."""
+    if not headers:
+        return 0
+    lines = sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
+    return len("NATS/1.0\r\n\r\n") + lines
 
 
 def check_payload(client: Client, payload: bytes, field: str = "prompt") -> None:

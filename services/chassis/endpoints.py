@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import nats.micro
@@ -24,10 +24,12 @@ from schemas.errors import (
     InvalidRequest,
     NotReady,
     Overloaded,
+    PayloadTooLarge,
     error_from_body,
 )
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
+from services.chassis.connection import envelope_bytes
 from services.chassis.events import EventLog
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
@@ -53,6 +55,10 @@ HTTP_LIKE: dict[ErrorCode, str] = {
 }
 """The `Nats-Service-Error-Code` of each error; 500 for the others."""
 
+CUT_MESSAGE_CHARACTERS = 2_000
+ERROR_ENVELOPE_BYTES = 1_024
+"""The headers of an error reply: a line of its message, its code, and the trace."""
+
 RequestT = TypeVar("RequestT", bound=Message)
 
 log = get_logger("chassis.endpoints")
@@ -66,26 +72,60 @@ class Caller:
         self.inbox = inbox
 
     async def send(self, reply: Message, kind: str | None = None) -> None:
-        """Sends a message to the caller; several may be sent."""
+        """Sends a message to the caller; several may be sent.
+
+        PayloadTooLarge if the broker does not carry it.
+        """
         headers = {subjects.KIND_HEADER: kind} if kind else None
         await self._publish(reply.to_bytes(), headers)
 
+    async def send_what_fits(self, versions: Iterable[Message]) -> None:
+        """Sends the first of `versions`, each with less in it than the one before, that the broker carries.
+
+        PayloadTooLarge if there is none.
+        """
+        size = 0
+        for version in versions:
+            payload = version.to_bytes()
+            size = len(payload)
+            if size <= self._client.max_payload:
+                await self._publish(payload, None)
+                return
+        raise _too_large(size, self._client.max_payload)
+
     async def send_result(self, result: Result) -> None:
-        """Sends a result; one that is an error also carries the services API's error headers."""
+        """Sends a result; one that is an error also carries the services API's error headers.
+
+        PayloadTooLarge if the broker does not carry it.
+        """
         headers: dict[str, str] = {subjects.KIND_HEADER: result.kind} | trace_headers()
         if result.error is not None:
             headers |= error_headers(error_from_body(result.error))
         await self._publish(result.to_bytes(), headers)
 
     async def send_error(self, error: ChoirError, request_id: str | None = None) -> None:
-        """Sends an error reply."""
+        """Sends an error reply; what it names besides is left out if there is too much of it."""
         reply = ErrorReply(error=error.body(request_id))
+        if len(reply.to_bytes()) > self._client.max_payload - ERROR_ENVELOPE_BYTES:
+            cut = {"known": None, "message": error.message[:CUT_MESSAGE_CHARACTERS]}
+            reply = ErrorReply(error=reply.error.model_copy(update=cut))
         headers = {subjects.KIND_HEADER: reply.kind} | trace_headers() | error_headers(error)
         await self._publish(reply.to_bytes(), headers)
 
     async def _publish(self, payload: bytes, headers: dict[str, str] | None) -> None:
-        if self.inbox:
-            await self._client.publish(self.inbox, payload, headers=headers)
+        if not self.inbox:
+            return
+        size = len(payload) + envelope_bytes(headers)
+        if size > self._client.max_payload:
+            raise _too_large(size, self._client.max_payload)
+        await self._client.publish(self.inbox, payload, headers=headers)
+
+
+def _too_large(size: int, limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the reply has {size} bytes, and the broker carries {limit}: ask for less, or raise max_payload in "
+        "section [broker]"
+    )
 
 
 Handler = Callable[[RequestT, Caller], Awaitable[None]]

@@ -19,7 +19,9 @@ from schemas.catalog import LEASE_TTL_S
 from schemas.errors import ErrorBody
 from schemas.nodes import NodeLease, NodeState, ServedModel
 from schemas.pipelines import StageOffer
+from services.chassis.connection import ENVELOPE_BYTES
 from services.chassis.identity import Identity
+from services.chassis.lease_size import LEASE_BYTES, fitting
 from services.chassis.logs import get_logger
 from services.chassis.machine import Machine
 from services.chassis.supervise import Loops
@@ -48,6 +50,7 @@ class Lease:
     def __init__(
         self, client: Client, identity: Identity, load: Callable[[], Load], loops: Loops | None = None
     ) -> None:
+        self._client = client
         self._js = JetStreamContext(client, timeout=2.0)
         self._identity = identity
         self._load = load
@@ -57,6 +60,7 @@ class Lease:
         self._kv: KeyValue | None = None
         self._task: asyncio.Task[None] | None = None
         self._renew = asyncio.Event()
+        self._cut = False
 
     async def start(self) -> None:
         """Takes the lease and renews it from now on."""
@@ -88,7 +92,11 @@ class Lease:
             log.warning("lease", step=what, failed=str(error) or type(error).__name__)
 
     async def _put(self) -> None:
-        lease = await self.current()
+        whole = await self.current()
+        lease = fitting(whole, min(LEASE_BYTES, self._client.max_payload - ENVELOPE_BYTES))
+        if (lease is not whole) != self._cut:
+            self._cut = lease is not whole
+            log.warning("lease", too_large=self._cut, why=lease.problem.message if lease.problem else "")
         await (await self._bucket()).put(self._key, lease.to_bytes())
 
     async def _delete(self) -> None:

@@ -22,11 +22,15 @@ from tenacity import (
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded
-from services.chassis.connection import check_payload
+from services.chassis.connection import check_payload, envelope_bytes
 from services.chassis.logs import get_logger
 from services.chassis.tracing import current_span
 
 STREAM_FULL = 10077
+REASON_CHARACTERS = 512
+SHORT_REASON_CHARACTERS = 80
+TRACE_BYTES = 128
+"""For the trace context that a message gets on its way."""
 PUBLISH_TIMEOUT_S = 2.0
 OUTCOME_PATIENCE_S = 45.0
 DOOR_PATIENCE_S = 4.0
@@ -129,8 +133,19 @@ class Storage:
         return Receipt(ack.seq, bool(ack.duplicate))
 
     async def bury(self, service: str, request_id: str, payload: bytes, reason: str) -> None:
-        """Keeps a message that could not be worked on, with the reason in a header."""
-        headers = {subjects.REASON_HEADER: " ".join(reason.split())[:512]}
+        """Keeps a message that could not be worked on, with the reason in a header.
+
+        The largest commands leave no room for that: the reason is cut then, and if need be the message, which
+        the reason says.
+        """
+        headers = {subjects.REASON_HEADER: " ".join(reason.split())[:REASON_CHARACTERS]}
+        room = self._client.max_payload - TRACE_BYTES
+        if envelope_bytes(headers) + len(payload) > room:
+            short = headers[subjects.REASON_HEADER][:SHORT_REASON_CHARACTERS]
+            headers = {subjects.REASON_HEADER: short}
+            if envelope_bytes(headers) + len(payload) > room:
+                headers = {subjects.REASON_HEADER: f"cut from {len(payload)} bytes: {short}"}
+                payload = payload[: room - envelope_bytes(headers)]
         await self._persist(subjects.dead(service, request_id), payload, headers, OUTCOME_PATIENCE_S)
 
     async def last(self, stream: str, subject: str) -> Stored | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from nats.js import JetStreamContext
 
@@ -12,6 +13,7 @@ from schemas.nodes import NodeLease, ServedModel
 from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.directory import Directory
 from services.chassis.endpoints import Caller
+from services.chassis.lease_size import TEXT_CHARACTERS, without_details
 from services.router.placement.service import Placement
 
 GENERATORS = ("agent", "shard_stage")
@@ -27,8 +29,8 @@ class Overview:
         self._js = js
 
     async def nodes(self, _request: Message, caller: Caller) -> None:
-        """Sends all live leases."""
-        await caller.send(NodesReply(nodes=self._directory.nodes))
+        """Sends all live leases; without their details, or not all of them, where there are too many."""
+        await caller.send_what_fits(node_lists(self._directory.nodes))
 
     async def models(self, _request: Message, caller: Caller) -> None:
         """Sends all models that can be asked, and all pipelines."""
@@ -45,18 +47,38 @@ class Overview:
         commands = await self._js.stream_info(subjects.COMMANDS_STREAM)
         results = await self._js.stream_info(subjects.RESULTS_STREAM)
         nodes = self._directory.nodes
-        await caller.send(
-            StatusReply(
-                services=dict(Counter(node.service for node in nodes)),
-                models=tuple(self._directory.serving()),
-                slots=sum(node.slots for node in nodes if node.service in GENERATORS),
-                busy=sum(node.busy for node in nodes if node.service in GENERATORS),
-                queued=commands.state.messages,
-                results=results.state.messages,
-                problems=(*problems(nodes), *self._placement.problems),
-                pipelines={pipeline.model: pipeline.state for pipeline in self._placement.summaries()},
-            )
+        status = StatusReply(
+            services=dict(Counter(node.service for node in nodes)),
+            models=tuple(self._directory.serving()),
+            slots=sum(node.slots for node in nodes if node.service in GENERATORS),
+            busy=sum(node.busy for node in nodes if node.service in GENERATORS),
+            queued=commands.state.messages,
+            results=results.state.messages,
+            problems=(*problems(nodes), *self._placement.problems),
+            pipelines={pipeline.model: pipeline.state for pipeline in self._placement.summaries()},
         )
+        await caller.send_what_fits(glances(status))
+
+
+def node_lists(nodes: tuple[NodeLease, ...]) -> Iterator[NodesReply]:
+    """The list of all leases, and ever shorter ones."""
+    yield NodesReply(nodes=nodes)
+    plain = tuple(without_details(node) for node in nodes)
+    yield NodesReply(nodes=plain)
+    while plain:
+        plain = plain[: len(plain) // 2]
+        yield NodesReply(nodes=plain, left_out=len(nodes) - len(plain))
+
+
+def glances(status: StatusReply) -> Iterator[StatusReply]:
+    """The mesh at a glance, and the same with ever less of its problems."""
+    yield status
+    lines = tuple(line[:TEXT_CHARACTERS] for line in status.problems)
+    yield status.model_copy(update={"problems": lines})
+    while lines:
+        lines = lines[: len(lines) // 2]
+        more = f"{len(status.problems) - len(lines)} more problems: see `choir nodes`"
+        yield status.model_copy(update={"problems": (*lines, more)})
 
 
 def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> ModelSummary:

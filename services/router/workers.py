@@ -5,6 +5,8 @@ A change is made only if nobody else has changed the same entry since it was rea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -17,6 +19,7 @@ from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
 from services.chassis.bucket_view import BucketView
 from services.chassis.directory import Directory
 from services.chassis.endpoints import Caller
+from services.chassis.lease_size import cut_error
 from services.chassis.logs import get_logger
 from services.chassis.storage import Storage
 
@@ -69,7 +72,7 @@ class Workers:
             held.get(worker.id, WorkerStatus(worker=worker)).model_copy(update={"worker": worker})
             for worker in concerned
         )
-        await caller.send(WorkersReply(workers=statuses))
+        await caller.send_what_fits(worker_lists(statuses))
 
     def _held(self) -> dict[str, WorkerStatus]:
         """What the leases say of workers that some agent uses."""
@@ -142,6 +145,23 @@ class Workers:
             ) from error
         except nats.errors.Error as error:
             raise BrokerUnavailable("the registration of workers could not be stored") from error
+
+
+def worker_lists(statuses: tuple[WorkerStatus, ...]) -> Iterator[WorkersReply]:
+    """The list of all workers, and ever shorter ones."""
+    yield WorkersReply(workers=statuses)
+    plain = tuple(_without_details(status) for status in statuses)
+    yield WorkersReply(workers=plain)
+    while plain:
+        plain = plain[: len(plain) // 2]
+        yield WorkersReply(workers=plain, left_out=len(statuses) - len(plain))
+
+
+def _without_details(status: WorkerStatus) -> WorkerStatus:
+    state = status.state
+    if state is not None:
+        state = state.model_copy(update={"last_error": cut_error(state.last_error)})
+    return status.model_copy(update={"state": state, "problem": cut_error(status.problem)})
 
 
 def _subject_of(worker_id: str) -> str:

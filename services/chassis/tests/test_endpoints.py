@@ -251,3 +251,37 @@ async def test_an_endpoint_needs_the_service_to_be_started(connection: Client) -
 
     with pytest.raises(RuntimeError, match="start"):
         await endpoints.add(subjects.ASK, Message, nothing)
+
+
+async def test_a_reply_that_the_broker_does_not_carry_is_an_error_that_says_so(
+    connection: Client,
+) -> None:
+    async def say_too_much(_ask: Ask, caller: Caller) -> None:
+        await caller.send(Accepted.model_construct(request_id="x" * connection.max_payload))
+
+    async with answering(connection, say_too_much):
+        reply = await connection.request(subjects.ASK, b'{"prompt": "hi"}', timeout=10)
+    error = error_of(reply).error
+    assert error.code == "payload_too_large"
+    assert f"the broker carries {connection.max_payload}" in error.message
+
+
+async def test_an_error_that_names_too_much_is_sent_without_it(connection: Client) -> None:
+    async def refuse(_ask: Ask, _caller: Caller) -> None:
+        names = tuple(f"model-{number:0100}" for number in range(20_000))
+        raise UnknownModel("model: nobody serves it", field="model", known=names)
+
+    async with answering(connection, refuse):
+        reply = await connection.request(subjects.ASK, b'{"prompt": "hi"}', timeout=10)
+    error = error_of(reply).error
+    assert (error.code, error.field, error.known) == ("unknown_model", "model", None)
+
+
+async def test_a_summary_loses_its_details_before_it_fails(connection: Client) -> None:
+    async def sum_up(_ask: Ask, caller: Caller) -> None:
+        sizes = (2 * connection.max_payload, connection.max_payload // 2, 10)
+        await caller.send_what_fits(Accepted.model_construct(request_id="x" * size) for size in sizes)
+
+    async with answering(connection, sum_up):
+        reply = await connection.request(subjects.ASK, b'{"prompt": "hi"}', timeout=10)
+    assert json.loads(reply.data)["request_id"] == "x" * (connection.max_payload // 2)

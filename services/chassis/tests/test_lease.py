@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -12,12 +13,14 @@ from nats.js.errors import KeyNotFoundError
 from infra.testing import connect
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
+from schemas.errors import ErrorBody
 from schemas.nodes import NodeLease, ServedModel
 from services.chassis import directory as directory_module
 from services.chassis import lease as lease_module
 from services.chassis.directory import Directory
 from services.chassis.identity import Identity
 from services.chassis.lease import RENEW_INTERVAL_S, Lease, Load
+from services.chassis.lease_size import fitting
 from services.chassis.tests.mesh import eventually
 
 ALPHA = ServedModel(name="alpha", backend="instant", slots=2)
@@ -172,3 +175,49 @@ async def test_a_renewal_that_fails_is_not_the_end(
     await js.add_stream(config)
     await eventually(lambda: kept(connection, "agent-1"))
     await lease.stop()
+
+
+def models(count: int, **fields: Any) -> tuple[ServedModel, ...]:
+    return tuple(ServedModel(name=f"m{i}", backend="instant", slots=1, **fields) for i in range(count))
+
+
+async def test_a_lease_that_the_broker_does_not_carry_says_less_and_that_it_does(
+    connection: Client, directory: Directory
+) -> None:
+    """It is said again with every word when there is room."""
+    said = models(400, description="long " * 1000)
+    lease = Lease(connection, Identity("agent", "agent-1"), lambda: Load(models=said))
+    await lease.start()
+    await eventually(lambda: instances(directory) == ["agent-1"])
+    (node,) = directory.nodes
+    assert [model.name for model in node.models] == [f"m{i}" for i in range(400)]
+    assert node.problem is not None and node.problem.code == "payload_too_large"
+    said = models(1, description="long " * 1000)
+    lease.renew_soon()
+    await eventually(lambda: directory.nodes and directory.nodes[0].problem is None)
+    assert directory.nodes[0].models == said
+    await lease.stop()
+
+
+@pytest.mark.parametrize("limit_bytes", [100_000, 20_000, 5_000, 1_000])
+def test_a_lease_fits_whatever_there_is_in_it_and_keeps_the_models_that_can_be_asked(
+    limit_bytes: int,
+) -> None:
+    lost = ErrorBody(code="model_unusable", message="it is " * 1000)
+    whole = NodeLease(
+        service="agent",
+        instance="agent-1",
+        host="here",
+        pid=1,
+        version="1",
+        state="ready",
+        started_at_s=1,
+        seen_at_s=2,
+        models=(*models(40, problem=lost), *models(100, description="long " * 100)),
+    )
+    cut = fitting(whole, limit_bytes)
+    assert len(cut.to_bytes()) <= limit_bytes
+    assert cut.problem is not None
+    usable = [model for model in cut.models if model.problem is None]
+    assert len(usable) == 100 or len(cut.models) == len(usable)
+    assert fitting(whole, 10_000_000) is whole

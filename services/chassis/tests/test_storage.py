@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 from nats.aio.client import Client
@@ -153,3 +154,29 @@ async def test_an_outcome_waits_for_the_broker_to_come_back(own_broker: Broker) 
         assert stored is not None and stored.data == b"kept"
     finally:
         await client.close()
+
+
+@pytest.mark.parametrize("spare_bytes", [400, 100, 0])
+async def test_the_largest_command_can_be_buried_too_with_as_much_of_its_reason_as_fits(
+    connection: Client, spare_bytes: int
+) -> None:
+    """A broker closes the connection of whoever sends it more than it carries, headers included."""
+    storage = Storage(connection)
+    command = b"x" * (connection.max_payload - spare_bytes)
+    lost: list[bool] = []
+    connection._disconnected_cb = _note(lost)
+    async with asyncio.timeout(20):
+        await storage.bury("agent", "r1", command, "it is not a Generate: " + "why " * 200)
+    dead = await connection.jetstream().get_msg(subjects.DEAD_STREAM, seq=1)
+    reason = (dead.headers or {})[subjects.REASON_HEADER]
+    assert "not a Generate" in reason
+    assert command.startswith(dead.data or b"?")
+    assert dead.data == command or f"cut from {len(command)} bytes" in reason
+    assert not lost
+
+
+def _note(lost: list[bool]) -> Callable[[], Awaitable[None]]:
+    async def note() -> None:
+        lost.append(True)
+
+    return note

@@ -6,7 +6,7 @@ from schemas import subjects
 from schemas.errors import ModelUnusable
 from schemas.nodes import NodeLease, ServedModel
 from schemas.replies import ModelsReply, NodesReply, StatusReply
-from services.router.overview import problems, summarize_model
+from services.router.overview import glances, node_lists, problems, summarize_model
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front
 
 
@@ -79,3 +79,30 @@ async def test_status_is_the_mesh_at_a_glance(front: Front) -> None:
 async def test_an_overview_takes_no_fields(front: Front) -> None:
     error = await front.refused(subjects.STATUS, verbose=True)
     assert (error.code, error.field) == ("invalid_request", "verbose")
+
+
+def test_a_list_of_too_many_nodes_loses_their_texts_first_and_then_says_how_many_it_has_left_out() -> None:
+    bad = ServedModel(name="beta", backend="x", slots=0, problem=ModelUnusable("why " * 500).body())
+    nodes = tuple(lease(f"agent-{i:03}", bad) for i in range(40))
+    whole, plain, half, *_, last = node_lists(nodes)
+    assert whole.nodes == nodes
+    assert len(plain.nodes) == 40 and len(plain.to_bytes()) < len(whole.to_bytes()) / 3
+    assert (len(half.nodes), half.left_out) == (20, 20)
+    assert (last.nodes, last.left_out) == ((), 40)
+
+
+def test_a_glance_at_a_mesh_with_too_many_problems_says_how_many_more_there_are() -> None:
+    status = StatusReply(
+        services={"agent": 40},
+        models=("alpha",),
+        slots=1,
+        busy=0,
+        queued=0,
+        results=0,
+        problems=tuple(f"agent-{i}: {'why ' * 500}" for i in range(40)),
+    )
+    whole, cut, half, *_, last = glances(status)
+    assert whole is status
+    assert len(cut.problems) == 40 and len(cut.to_bytes()) < len(whole.to_bytes()) / 3
+    assert len(half.problems) == 21
+    assert last.problems == ("40 more problems: see `choir nodes`",)

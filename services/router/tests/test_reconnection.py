@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nats.aio.client import Client
 
 from schemas import subjects
@@ -23,8 +25,8 @@ class Listener(Caller):
         super().__init__(client, "")
         self.replies: list[Message] = []
 
-    async def send(self, reply: Message, kind: str | None = None) -> None:
-        self.replies.append(reply)
+    async def send_what_fits(self, versions: Iterable[Message]) -> None:
+        self.replies.append(next(iter(versions)))
 
 
 async def listed(workers: Workers, client: Client) -> list[str]:
