@@ -553,7 +553,7 @@ SAMPLES: dict[str, Message] = {
         reset=True,
     ),
     "token_count": TokenCount(prompt_tokens=21, context_tokens=4_096),
-    "nodes_reply": NodesReply(nodes=(LEASE,)),
+    "nodes_reply": NodesReply(nodes=(LEASE,), left_out=2),
     "models_reply": ModelsReply(
         models=(
             ModelSummary(
@@ -591,6 +591,7 @@ SAMPLES: dict[str, Message] = {
     "add_worker": ManageWorkers(action="add", worker=WORKER, replace=True),
     "remove_worker": ManageWorkers(action="remove", id="mac-07"),
     "workers_reply": WorkersReply(
+        left_out=1,
         workers=(
             WorkerStatus(
                 worker=WORKER,
@@ -603,7 +604,7 @@ SAMPLES: dict[str, Message] = {
                     code="worker_failed", message="mac-07: no answer at http://mac-07.local:1234"
                 ),
             ),
-        )
+        ),
     ),
     # events
     "service_started": ServiceStarted(**AGENT, pid=4711),
