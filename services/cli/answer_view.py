@@ -35,7 +35,7 @@ ROUNDS: dict[Purpose, str] = {
 class ResultView:
     """One result; `already_shown` is what has been printed of its text while it was generated.
 
-    With `verbose` every text of a chain is shown, and where its time went.
+    With `verbose` every text of a chain is shown, and where its time went; of an ensemble every vote.
     """
 
     def __init__(self, result: Result, already_shown: str = "", *, verbose: bool = False) -> None:
@@ -46,25 +46,34 @@ class ResultView:
     def print(self, out: Console) -> None:
         """Prints it."""
         self._print_text(out)
-        if self._result.topology == "single":
-            if out.is_terminal:
+        match self._result.topology:
+            case "ensemble":
+                self._print_ensemble(out)
+            case "chain":
+                self._print_chain(out)
+            case _ if out.is_terminal:
                 for answer in self._result.answers:
                     out.print(Text(footer(answer), "dim"))
-            return
-        if self._result.topology == "chain":
-            self._print_chain(out)
-            return
+        if out.is_terminal or self._result.topology == "ensemble":
+            out.print(Text(id_line(self._result), "dim"))
+
+    def _print_ensemble(self, out: Console) -> None:
+        result = self._result
         out.print()
-        out.print(answers_table(self._result))
-        if self._result.further_answers:
+        out.print(answers_table(result))
+        if result.further_answers:
             out.print()
-            out.print(further_table(self._result.further_answers))
-        fitting = max(1, (out.width - NAME_COLUMN_WIDTH) // STRATEGY_COLUMN_WIDTH)
-        decisions = iter(self._result.decisions)
-        while chunk := tuple(islice(decisions, fitting)):
+            out.print(further_table(result.further_answers))
+        if result.decisions:
             out.print()
-            out.print(decisions_table(chunk, self._result.choices))
-        for decision in self._result.decisions:
+            out.print(decisions_table(result.decisions, result.choices))
+        if self._verbose:
+            fitting = max(1, (out.width - NAME_COLUMN_WIDTH) // STRATEGY_COLUMN_WIDTH)
+            decisions = iter(result.decisions)
+            while chunk := tuple(islice(decisions, fitting)):
+                out.print()
+                out.print(votes_table(chunk, result.choices))
+        for decision in result.decisions:
             if decision.note is not None:
                 out.print(Text(f"{decision.strategy}: {decision.note}", "dim"))
 
@@ -85,6 +94,11 @@ def rest_of(text: str, already_shown: str) -> str:
     if text.startswith(already_shown):
         return text.removeprefix(already_shown)
     return f"\n{text}"
+
+
+def id_line(result: Result) -> str:
+    """What `choir trace`, `choir fetch` and `choir feedback` take."""
+    return f"request {result.request_id}"
 
 
 def footer(answer: Answer) -> str:
@@ -130,12 +144,22 @@ def _said(answer: Answer) -> Text:
 
 
 def decisions_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Table:
-    """What each strategy made of the answers: a column for each, with every agent's vote and weight."""
-    rows = table("", *(decision.strategy for decision in decisions))
-    rows.add_row("decision", *(Text(_decided(decision, choices), "bold green") for decision in decisions))
-    rows.add_row("share", *(percent(decision.share) for decision in decisions))
-    rows.add_row("margin", *(percent(decision.margin) for decision in decisions))
-    rows.add_row("tie", *(Text("yes", "yellow") if decision.tie else Text("no") for decision in decisions))
+    """What each strategy made of the answers, a line for each."""
+    rows = table("strategy", "decision", "share", "margin", "", right=("share", "margin"))
+    for decision in decisions:
+        rows.add_row(
+            decision.strategy,
+            Text(_decided(decision, choices), "bold green"),
+            percent(decision.share),
+            percent(decision.margin),
+            Text("a tie" if decision.tie else "", "yellow"),
+        )
+    return rows
+
+
+def votes_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Table:
+    """What each agent's answer counted as, and its weight: a column for each strategy."""
+    rows = table("vote", *(decision.strategy for decision in decisions))
     for agent in dict.fromkeys(vote.agent for decision in decisions for vote in decision.votes):
         rows.add_row(agent, *(_vote(decision, agent, choices) for decision in decisions))
     return rows

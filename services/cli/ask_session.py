@@ -9,12 +9,13 @@ from contextlib import aclosing, asynccontextmanager
 
 from schemas.commands import Ask
 from schemas.errors import ChoirError
-from schemas.replies import Result, TokenChunk
+from schemas.replies import Accepted, Result, TokenChunk
 from services.cli.answer_view import ResultView
 from services.cli.asking import AskOptions, build_ask
 from services.cli.client import Choir
+from services.cli.last_request import remember
 from services.cli.live_answers import LiveAnswers
-from services.cli.terminal import console, print_json
+from services.cli.terminal import console, print_json, print_json_line
 from services.cli.unreadable import unreadable
 
 CANCEL_PATIENCE_S = 2.0
@@ -35,6 +36,7 @@ class AskSession:
 
         Whether there is an answer; without --json AnswersUnreadable is raised where there is none.
         """
+        remember(self._ask.request_id or "")
         shown = LiveAnswers(console(), quiet=self._as_json, single=self._ask.model is not None)
         async with (
             Choir() as mesh,
@@ -44,6 +46,8 @@ class AskSession:
             with shown:
                 async for reply in replies:
                     match reply:
+                        case TokenChunk() if self._as_json:
+                            print_json_line(reply)
                         case TokenChunk():
                             shown.add(reply)
                         case Result():
@@ -51,12 +55,23 @@ class AskSession:
         fault = unreadable(result)
         if self._as_json:
             body = fault and fault.body(result.request_id)
-            print_json(result.model_copy(update={"error": body}) if body else result)
+            show = print_json_line if self._ask.stream else print_json
+            show(result.model_copy(update={"error": body}) if body else result)
             return fault is None
         ResultView(result, shown.text, verbose=self._verbose).print(console())
         if fault is not None:
             raise fault
         return True
+
+    async def submit(self) -> None:
+        """Has the request stored, and prints its id."""
+        remember(self._ask.request_id or "")
+        async with Choir() as mesh:
+            accepted = Accepted(request_id=await mesh.submit_ask(self._ask))
+        if self._as_json:
+            print_json(accepted)
+        else:
+            console().print(accepted.request_id)
 
 
 @asynccontextmanager

@@ -156,7 +156,10 @@ class Choir:
 
         A router is waited for as long as the request may take, `timeout_s`.
         """
-        ask = build_ask(prompt, options)
+        return await self.submit_ask(build_ask(prompt, options))
+
+    async def submit_ask(self, ask: Ask) -> str:
+        """The same for a request that is complete."""
         accepted = await self._call(subjects.SUBMIT, ask, Accepted, patience_s=ask.timeout_s)
         return accepted.request_id
 

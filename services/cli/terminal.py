@@ -32,3 +32,9 @@ def plain(text: str) -> str:
 def print_json(document: Part) -> None:
     """Prints a message as one JSON document."""
     typer.echo(document.model_dump_json(indent=2, exclude_none=True))
+
+
+def print_json_line(document: Part) -> None:
+    """Prints a message as one line of JSON, at once: whoever reads it waits for the next one."""
+    typer.echo(document.model_dump_json(exclude_none=True))
+    sys.stdout.flush()

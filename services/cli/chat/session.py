@@ -14,12 +14,13 @@ from rich.text import Text
 from schemas.commands import Ask
 from schemas.errors import ChoirError, MeshUnreachable
 from schemas.replies import Result, TokenChunk
-from services.cli.answer_view import NO_ANSWER, decision_line, footer, rest_of
+from services.cli.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of
 from services.cli.ask_session import CANCEL_PATIENCE_S
 from services.cli.chat.conversation import Conversation
 from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.slash import Quit, obey
 from services.cli.client import Choir
+from services.cli.last_request import remember
 from services.cli.live_answers import LiveAnswers
 from services.cli.outcome import error_line
 from services.cli.terminal import plain
@@ -85,6 +86,7 @@ class ChatSession:
                 self._out.print(Text(obey(line, self._conversation, models), "dim"), soft_wrap=True)
                 return
             ask = self._conversation.next_ask(line)
+            remember(ask.request_id or "")
             self._conversation.remember(line, loop.run(self._answer(mesh, ask)))
         except MeshUnreachable:
             raise
@@ -131,3 +133,4 @@ class ChatSession:
         else:
             for answer in result.answers:
                 self._out.print(Text(footer(answer), "dim"))
+        self._out.print(Text(id_line(result), "dim"))

@@ -17,7 +17,9 @@ FROM_STDIN = "-"
 
 
 def ask(
-    prompt: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="What to ask; - reads it from standard input.")
+    ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Ask this one model.")] = None,
     models: Annotated[str, typer.Option(metavar="A,B", help="Ask these models together.")] = "",
     summarize_with: Annotated[
@@ -60,13 +62,22 @@ def ask(
         str | None, typer.Option(metavar="ID", help="Under the same id it is the same request.")
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Of a chain, show every text and where the time went.")
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="All texts of a chain and where its time went; all votes of an ensemble.",
+        ),
+    ] = False,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="Do not wait: print the request's id, for `choir fetch`.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask one model (--model), a chain (--summarize-with), or an ensemble that decides together.
 
-    Without --model all models answer, or those of --models, and --strategy says how they decide.
+    Without --model all models answer, or those of --models, and --strategy says how they decide. With --json
+    and --stream there is a JSON document on each line: chunks of text, and at last the result.
     """
     from services.cli.ask_session import AskSession
     from services.cli.asking import AskOptions
@@ -98,7 +109,9 @@ def ask(
     text = sys.stdin.read() if prompt == FROM_STDIN else prompt
     question = closed_question(text, options["choices"])
     session = AskSession(question, options, stream=stream, as_json=as_json, verbose=verbose)
-    if not asyncio.run(session.run()):
+    if submit:
+        asyncio.run(session.submit())
+    elif not asyncio.run(session.run()):
         raise typer.Exit(1)
 
 

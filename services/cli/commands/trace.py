@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from services.cli.commands.one_request import LastFlag, RequestId
 from services.cli.terminal import console, print_json
 
 
 def trace(
-    request_id: Annotated[str, typer.Argument(help="The request; `choir ask --json` says its id.")],
+    request_id: RequestId = None,
+    last: LastFlag = False,
     png: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write the picture to a PNG file too.")
     ] = None,
@@ -22,14 +24,17 @@ def trace(
 ) -> None:
     """Show where the time of one request went: each hop and computation as a bar, the gaps named."""
     from services.cli.client import Choir
+    from services.cli.last_request import chosen
     from services.cli.trace.document import document
     from services.cli.trace.look_up import look_up
     from services.cli.trace.pieces import Waterfall
     from services.cli.trace.view import view
 
+    which = chosen(request_id, last)
+
     async def look() -> Waterfall:
         async with Choir() as mesh:
-            return await look_up(mesh, request_id)
+            return await look_up(mesh, which)
 
     fall = asyncio.run(look())
     if png is not None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from schemas.errors import ErrorBody
 from schemas.replies import Answer, Decision, Result, Vote
 from schemas.rounds import DEBATE
+from schemas.strategies import STRATEGIES
 from services.cli.answer_view import ResultView, decision_line, rest_of
 from services.cli.closed_question import closed_question, option
 from services.cli.terminal import plain
@@ -60,16 +61,16 @@ def an_ensemble(*strategies: str) -> Result:
     )
 
 
-def shown(result: Result, width: int, already_shown: str = "") -> str:
+def shown(result: Result, width: int, already_shown: str = "", *, verbose: bool = False) -> str:
     out = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
-    ResultView(result, already_shown).print(out)
+    ResultView(result, already_shown, verbose=verbose).print(out)
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_everything_is_there_and_nothing_is_cut_off(width: int) -> None:
-    text = shown(an_ensemble("majority", "weighted"), width)
+    text = shown(an_ensemble("majority", "weighted"), width, verbose=True)
     assert all(len(line) <= width for line in text.splitlines())
     for part in (
         *AGENTS,
@@ -85,10 +86,14 @@ def test_everything_is_there_and_nothing_is_cut_off(width: int) -> None:
     assert "otherwise." in text
 
 
-def test_many_strategies_take_several_tables() -> None:
-    text = shown(an_ensemble(*(f"strategy_{number}" for number in range(7))), 80)
-    assert all(f"strategy_{number}" in text for number in range(7))
-    assert text.count("decision") > 1
+def test_twelve_strategies_take_a_line_each_and_agents_are_named_once() -> None:
+    result = an_ensemble(*STRATEGIES)
+    text = shown(result, 80)
+    assert all(text.count(f"{strategy} ") == 1 for strategy in STRATEGIES)
+    assert all(text.count(agent) == 1 for agent in AGENTS)
+    assert len(text.splitlines()) <= 3 + len(AGENTS) + 1 + len(STRATEGIES) + 3
+    # With every vote there are tables beside one another, as many as fit.
+    assert shown(result, 80, verbose=True).count("vote  ") > 1
 
 
 def test_an_agent_that_failed_says_why() -> None:
@@ -106,7 +111,7 @@ def test_what_was_said_in_other_rounds_and_what_a_strategy_did_without_is_shown(
     result = an_ensemble("majority").model_copy(
         update={"further_answers": (again,), "decisions": (debate, best, joined)}
     )
-    text = shown(result, 100)
+    text = shown(result, 100, verbose=True)
     for part in (
         "answers again",
         "Paris after all",

@@ -27,15 +27,17 @@ def test_ask_an_ensemble_shows_answers_and_decisions_side_by_side(cli: Cli) -> N
     lines = outcome.out.splitlines()
     assert lines[0] == "Paris"
     assert any(line.split()[:2] == ["choir-three", "Lyon"] for line in lines)
-    assert any(line.split() == ["majority", "weighted"] for line in lines)
-    assert any(line.split() == ["decision", "paris", "paris"] for line in lines)
-    for row in ("share", "margin", "tie"):
-        assert any(line.startswith(row) for line in lines)
-    assert any(line.startswith("choir-one") and "paris (1.00)" in line for line in lines)
+    assert any(line.split() == ["strategy", "decision", "share", "margin"] for line in lines)
+    for strategy in ("majority", "weighted"):
+        assert any(line.split()[:2] == [strategy, "paris"] for line in lines)
+    # An agent has one line; with --verbose also one with its votes.
+    assert sum(line.startswith("choir-one") for line in lines) == 1
+    told = cli("ask", "Hi", "--models", ALL_FOUR, "--strategy", "majority,weighted", "--verbose").out
+    assert any(line.startswith("choir-one") and "paris (1.00)" in line for line in told.splitlines())
 
 
 def test_ask_with_json_prints_one_document(cli: Cli) -> None:
-    outcome = cli("ask", "Hi", "--models", ALL_FOUR, "--strategy", "majority", "--json", "--stream")
+    outcome = cli("ask", "Hi", "--models", ALL_FOUR, "--strategy", "majority", "--json")
     result = json.loads(outcome.out)
     assert (outcome.code, outcome.err) == (0, "")
     assert result["text"] == "Paris"

@@ -49,7 +49,7 @@ def modules_of(program: str, *arguments: str, **environment: str) -> set[str]:
         [sys.executable, "-c", program, *arguments],
         env={**os.environ, **environment}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    code, modules = json.loads(outcome.stderr)
+    code, modules = json.loads(outcome.stderr.splitlines()[-1])
     assert code == 0, outcome.stdout
     return set(modules)
 
