@@ -13,6 +13,8 @@ from services.cli.overview_tables import NOTHING, table
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 MS_PER_S = 1000
+MOST_NAMED = 3
+"""More strategies than these are counted, not named."""
 COLUMNS = (
     *("request_id", "accepted_at_s", "status", "topology", "models", "strategies"),
     *("took_ms", "error_code"),
@@ -79,7 +81,9 @@ def asked(request: RecentRequest) -> str:
     """`choir-llama`; `choir-llama → choir-gemma` of a chain; `4 models: majority, isp` of an ensemble."""
     if request.topology == "ensemble":
         models = request.models[0] if len(request.models) == 1 else f"{len(request.models)} models"
-        return f"{models}: {', '.join(request.strategies)}"
+        few = len(request.strategies) <= MOST_NAMED
+        how = ", ".join(request.strategies) if few else f"{len(request.strategies)} strategies"
+        return f"{models}: {how}"
     return " → ".join(request.models) or NOTHING
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console
 
 ConfigOption = Annotated[
@@ -22,7 +24,7 @@ ConfigOption = Annotated[
 ]
 LogFormat = Annotated[
     Literal["console", "json"] | None,
-    typer.Option(help="One line per event, for people or for machines; goes to standard error."),
+    typer.Option(help="Show every line here, for people or for machines."),
 ]
 
 OtlpEndpoint = Annotated[
@@ -43,6 +45,13 @@ Standbys = Annotated[
     int, typer.Option(min=0, max=32, help="With --shard: instances that take the place of one that dies.")
 ]
 
+VerboseFlag = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show every line of every service here, too.")
+]
+UpJsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document when the mesh is ready; it runs on.")
+]
+
 OTLP_VARIABLE = "CHOIR_OTLP__ENDPOINT"
 
 
@@ -52,8 +61,13 @@ def up(
     otlp: OtlpEndpoint = None,
     shard: ShardOptions = None,
     standbys: Standbys = 1,
+    verbose: VerboseFlag = False,
+    as_json: UpJsonFlag = False,
 ) -> None:
-    """Run this host's part of the mesh in the foreground, until Ctrl-C or `choir down`."""
+    """Run this host's part of the mesh in the foreground, until Ctrl-C or `choir down`.
+
+    Warnings and errors are shown here; all that services say is in a log file, which is named at the start.
+    """
     # Every service reads these, as it would from choir.toml.
     if log_format is not None:
         os.environ[FORMAT_VARIABLE] = log_format
@@ -62,30 +76,41 @@ def up(
 
     from infra.settings import load_host_settings
     from infra.shards import ShardOption, with_shards
-    from infra.supervisor import Supervisor
-    from services.cli.log_lines import forward_for
+    from infra.state import state_folder
+    from services.cli.up.log_file import LogFile
+    from services.cli.up.own_log import forward_own_log
+    from services.cli.up.screen import Screen
+    from services.cli.up.session import UpSession
 
     shards = [ShardOption.parse(text) for text in shard or ()]
+    settings = with_shards(load_host_settings(config), shards, standbys)
+    log = LogFile(state_folder())
+    every_line = verbose or log_format is not None
+    screen = Screen(
+        "json" if settings.logging.format == "json" else "verbose" if every_line else "people", log
+    )
+    forward_own_log(screen.forward)
+    try:
+        asyncio.run(UpSession(settings, screen, log, as_json=as_json).run())
+    finally:
+        log.close()
 
-    async def run() -> None:
-        settings = with_shards(load_host_settings(config), shards, standbys)
-        supervisor = Supervisor(settings, forward=forward_for(settings.logging.format))
-        await supervisor.start()
-        await supervisor.run_until_stopped()
 
-    asyncio.run(run())
-
-
-def down() -> None:
+def down(as_json: JsonFlag = False) -> None:
     """Stop the mesh that `choir up` runs on this host."""
     from infra.state import STOP_DEADLINE_S, running_mesh, stop_mesh
     from schemas.errors import InternalError
     from services.chassis.address import without_password
 
-    out = console()
+    def tell(line: str, **facts: object) -> None:
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            console().print(line)
+
     mesh = running_mesh()
     if mesh is None:
-        out.print("no mesh runs on this host")
+        tell("no mesh runs on this host", stopped=False)
         return
     url = without_password(mesh.url)
     if not asyncio.run(stop_mesh(mesh)):
@@ -93,4 +118,4 @@ def down() -> None:
             f"the mesh at {url} (process {mesh.pid}) has not stopped within {STOP_DEADLINE_S:g} s; "
             "ask again, or kill that process"
         )
-    out.print(f"the mesh at {url} has stopped")
+    tell(f"the mesh at {url} has stopped", stopped=True, url=url, pid=mesh.pid)

@@ -16,7 +16,7 @@ from infra.state import RunningMesh, running_mesh
 from services.cli.app import build_app
 from services.cli.outcome import run
 
-UP_DEADLINE_S = 60.0
+UP_DEADLINE_S = 240.0
 STOP_DEADLINE_S = 20.0
 
 CONFIG = """

@@ -15,7 +15,6 @@ import pytest
 
 from infra.models.family import FAMILY
 from services.cli.demo.questions import QUESTIONS, STRATEGIES
-from services.cli.log_lines import as_json
 from services.cli.tests.conftest import (
     Cli,
     choir_command,
@@ -23,6 +22,7 @@ from services.cli.tests.conftest import (
     wait_until_up,
 )
 from services.cli.tests.pseudo_terminal import on_terminal
+from services.cli.up.json_lines import as_json
 
 GRACE_S = 20.0
 WITHOUT_SLEEPER = '\n[[agents]]\nname = "sleeper"'

@@ -141,4 +141,6 @@ def test_ages_durations_and_who_was_asked_in_words() -> None:
     assert asked(a_request(models=("a",))) == "a"
     ensemble = a_request(models=("a", "b"), strategies=("majority", "isp"))
     assert asked(ensemble.model_copy(update={"topology": "ensemble"})) == "2 models: majority, isp"
+    many = ensemble.model_copy(update={"topology": "ensemble", "strategies": ("a", "b", "c", "d")})
+    assert asked(many) == "2 models: 4 strategies"
     assert asked(a_request(models=("a", "b")).model_copy(update={"topology": "chain"})) == "a → b"

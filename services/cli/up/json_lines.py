@@ -1,22 +1,16 @@
-"""What `choir up` writes to standard error: the lines of all services, for people or for machines."""
+"""The lines of all services on standard error, each as one JSON document."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Literal
 
 import typer
-from rich.console import Console
-
-from infra.forward import Forward, to_console
 
 
-def forward_for(log_format: Literal["console", "json"]) -> Forward:
-    """Where the lines go."""
-    if log_format == "console":
-        return to_console(Console(stderr=True))
-    return lambda instance, line: typer.echo(as_json(instance, line), err=True)
+def echo_json(instance: str, line: str) -> None:
+    """Writes a line, for machines."""
+    typer.echo(as_json(instance, line), err=True)
 
 
 def as_json(instance: str, line: str) -> str:

@@ -1,0 +1,1 @@
+"""What `choir up` is made of: its log file, what of it people see, and the run from start to stop."""
