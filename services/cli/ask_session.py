@@ -52,15 +52,9 @@ class AskSession:
                             shown.add(reply)
                         case Result():
                             result = reply
-        fault = unreadable(result)
         if self._as_json:
-            body = fault and fault.body(result.request_id)
-            show = print_json_line if self._ask.stream else print_json
-            show(result.model_copy(update={"error": body}) if body else result)
-            return fault is None
-        ResultView(result, shown.text, verbose=self._verbose).print(console())
-        if fault is not None:
-            raise fault
+            return print_result(result, one_line=self._ask.stream)
+        show_result(result, shown.text, verbose=self._verbose)
         return True
 
     async def submit(self) -> None:
@@ -72,6 +66,22 @@ class AskSession:
             print_json(accepted)
         else:
             console().print(accepted.request_id)
+
+
+def show_result(result: Result, already_shown: str = "", *, verbose: bool = False) -> None:
+    """Shows a result to people. Raises AnswersUnreadable where there is no answer."""
+    ResultView(result, already_shown, verbose=verbose).print(console())
+    if (fault := unreadable(result)) is not None:
+        raise fault
+
+
+def print_result(result: Result, *, one_line: bool = False) -> bool:
+    """Prints a result for programs, with the error where there is no answer; whether there is one."""
+    fault = unreadable(result)
+    body = fault and fault.body(result.request_id)
+    show = print_json_line if one_line else print_json
+    show(result.model_copy(update={"error": body}) if body else result)
+    return fault is None
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ def fetch(
 ) -> None:
     """Show the answer to a request that was asked before, as `choir ask` does."""
     from schemas.replies import Result
-    from services.cli.answer_view import ResultView
+    from services.cli.ask_session import print_result, show_result
     from services.cli.client import Choir
     from services.cli.last_request import chosen
 
@@ -43,10 +43,10 @@ def fetch(
             return await mesh.fetch(which, wait)
 
     result = asyncio.run(get())
-    if as_json:
-        print_json(result)
-    else:
-        ResultView(result, verbose=verbose).print(console())
+    if not as_json:
+        show_result(result, verbose=verbose)
+    elif not print_result(result):
+        raise typer.Exit(1)
 
 
 def cancel(request_id: RequestId = None, last: LastFlag = False, as_json: JsonFlag = False) -> None:
