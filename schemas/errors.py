@@ -164,7 +164,8 @@ class GenerationFailed(ChoirError):
 
 
 class WorkerFailed(ChoirError):
-    """Raised when an external server fails for a reason that another one of the same model may not share."""
+    """Raised when an external server, or the thread that computes a model, fails for a reason that another
+    one of the same model may not share."""
 
     code = "worker_failed"
 

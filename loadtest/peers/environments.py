@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-INSTALL_DEADLINE_S = 900.0
+INSTALL_DEADLINE_S = 1_800.0
 MADE = "made"
 
 

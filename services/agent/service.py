@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import nats.errors
 from nats.aio.msg import Msg
 
 from schemas import subjects
@@ -16,6 +17,7 @@ from services.agent.counting import Counting
 from services.agent.keys import with_key
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.agent.workers.host import WorkerHost
+from services.chassis.cancelling import ended
 from services.chassis.endpoints import Endpoints
 from services.chassis.generate_worker import GenerateWorker
 from services.chassis.lease import Load
@@ -24,28 +26,49 @@ from services.chassis.service import Mesh
 from services.chassis.work_loop import WorkLoop
 
 DESCRIPTION = "Generates answers with the models that it serves"
+WATCH_INTERVAL_S = 0.25
+STEP_PATIENCE_S = 5.0
+"""A model whose present step takes longer is given nothing new until it is over: others may be faster."""
 
 log = get_logger("agent")
 
 
 @dataclass
 class Serving:
-    """One model of this agent: loaded and pulling, or with the problem that keeps it from it."""
+    """One model of this agent: loaded and pulling, or with the problem that keeps it from it. One that is
+    `held_up` has no free slot, whatever its work loop counts: its thread is in the midst of a long step."""
 
     model: ModelSection
     backend: Backend | None = None
     loop: WorkLoop[Generate] | None = None
     worker: GenerateWorker | None = None
     problem: ErrorBody | None = None
+    held_up: bool = False
+
+    async def look_at_step(self, loop: WorkLoop[Generate], step_s: float) -> None:
+        """Takes no new work while a step is long."""
+        if (step_s > STEP_PATIENCE_S) == self.held_up:
+            return
+        self.held_up = not self.held_up
+        if self.held_up:
+            log.warning("a step takes long", model=self.model.name, seconds=round(step_s, 1))
+            loop.pause()
+            return
+        try:
+            await loop.go_on()
+        except nats.errors.Error as error:
+            # The work loop asks again by itself, every second.
+            log.warning("asks for work later", why=str(error) or type(error).__name__)
 
     def summary(self, backend_name: str) -> ServedModel:
         """What the lease says of it."""
         info = self.backend.info if self.backend else None
+        busy = self.loop.busy if self.loop else 0
         return ServedModel(
             name=self.model.name,
             backend=backend_name,
             slots=self.model.slots if self.loop else 0,
-            busy=self.loop.busy if self.loop else 0,
+            busy=self.model.slots if self.loop and self.held_up else busy,
             context_tokens=info.context_tokens if info else None,
             parameters=info.parameters if info else None,
             file=info.file if info else None,
@@ -66,6 +89,7 @@ class Agent:
         self._workers_section = workers or WorkersSection()
         self._workers: WorkerHost | None = None
         self._serving = [Serving(model) for model in settings.models]
+        self._watcher: asyncio.Task[None] | None = None
 
     async def start(self, mesh: Mesh) -> None:
         """Loads the models and begins to pull."""
@@ -80,6 +104,7 @@ class Agent:
         self._workers = WorkerHost(mesh, self._workers_section, self._counting)
         await self._workers.start()
         mesh.connection.on_reconnect(self._resume)
+        self._watcher = mesh.loops.start(self._watch(mesh), "watch over models")
 
     async def _load(self, serving: Serving) -> None:
         open_backend = backend_opener(self._settings.backend)
@@ -105,6 +130,28 @@ class Agent:
         mesh.connection.on_disconnect(serving.loop.suspect)
         await serving.loop.start()
 
+    async def _watch(self, mesh: Mesh) -> None:
+        """Raises the failure of a model that has failed for good, which ends the process: whoever keeps it
+        starts it anew."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            for serving in self._serving:
+                if serving.backend is None or serving.loop is None:
+                    continue
+                if (failure := serving.backend.failure()) is not None:
+                    await self._break(mesh, serving, serving.loop, failure)
+                    raise failure
+                await serving.look_at_step(serving.loop, serving.backend.step_s())
+
+    async def _break(
+        self, mesh: Mesh, serving: Serving, loop: WorkLoop[Generate], failure: ChoirError
+    ) -> None:
+        """Tells that the model cannot be asked here, and lets others have its work."""
+        log.critical("model has failed; this process ends", model=serving.model.name, why=failure.message)
+        serving.problem, serving.loop = failure.body(), None
+        await mesh.tell()
+        await loop.stop()
+
     async def _on_cancel(self, msg: Msg) -> None:
         request_id = msg.subject.rsplit(".", 1)[-1]
         for serving in self._serving:
@@ -122,6 +169,8 @@ class Agent:
 
     async def stop(self) -> None:
         """Finishes what is in work, then frees the models."""
+        if self._watcher is not None:
+            await ended([self._watcher])
         await self._endpoints.stop()
         loops = [serving.loop.stop() for serving in self._serving if serving.loop is not None]
         await asyncio.gather(*loops, *([self._workers.stop()] if self._workers is not None else []))

@@ -12,6 +12,7 @@ from schemas.workers import Variable, WorkerType
 from services.chassis.settings import Section, ServiceSettings
 
 BackendName = Literal["llama_cpp", "instant", "ollama", "openai"]
+STEP_LIMIT_S = 120.0
 REMOTE: tuple[BackendName, ...] = ("ollama", "openai")
 
 
@@ -77,7 +78,9 @@ class ModelSection(Section):
     `path` is a GGUF file (`llama_cpp`), refused if it has not the checksum `sha256`, where one is given.
     `server` is where it is served (`ollama`, `openai`).
     `reply` and `delay_ms` are what the `instant` backend says and after how long. `context_tokens` is per
-    sequence and defaults to what the model was made for.
+    sequence and defaults to what the model was made for. A step of its inference (`llama_cpp`: one token of
+    each sequence, or up to 512 tokens of prompts) that takes longer than `step_limit_s` counts as one that
+    never ends: the agent ends then, and is started anew.
     """
 
     name: Name
@@ -86,6 +89,7 @@ class ModelSection(Section):
     slots: int = Field(default=4, ge=1, le=256)
     context_tokens: int | None = Field(default=None, ge=32)
     gpu_layers: int = Field(default=0, ge=-1)
+    step_limit_s: float = Field(default=STEP_LIMIT_S, gt=0, le=86_400)
     server: ServerSection | None = None
     reply: str = "ok"
     delay_ms: float = Field(default=0.0, ge=0)

@@ -71,6 +71,10 @@ class Lease:
         """Tells of a change now instead of at the next renewal."""
         self._renew.set()
 
+    async def tell(self) -> None:
+        """Renews the lease, and returns when that is done or has failed."""
+        await self._attempt("renew", self._put())
+
     async def stop(self) -> None:
         """Gives the lease back."""
         if self._task is not None:

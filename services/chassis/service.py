@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -70,15 +70,21 @@ class Mesh:
         enabled = events is None or events.enabled
         self.events = EventLog(client, identity, enabled=enabled, spans=spans)
         self._renew: Callable[[], None] | None = None
+        self._tell: Callable[[], Awaitable[None]] | None = None
 
-    def tell_changes(self, renew: Callable[[], None]) -> None:
+    def tell_changes(self, renew: Callable[[], None], tell: Callable[[], Awaitable[None]]) -> None:
         """Says how a change reaches the lease at once; for the host, when there is a lease."""
-        self._renew = renew
+        self._renew, self._tell = renew, tell
 
     def changed(self) -> None:
         """What the service says in its lease has changed: it is told now, not at the next renewal."""
         if self._renew is not None:
             self._renew()
+
+    async def tell(self) -> None:
+        """changed() for what must be known before the service goes on: returns when the lease is put."""
+        if self._tell is not None:
+            await self._tell()
 
 
 class Service(Protocol):
@@ -149,7 +155,7 @@ class Host:
         self._mesh = mesh
         self._lease = Lease(client, self._identity, self._service.load, self._loops)
         await self._lease.start()
-        mesh.tell_changes(self._lease.renew_soon)
+        mesh.tell_changes(self._lease.renew_soon, self._lease.tell)
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
         if self._settings.events.enabled:
             interval_s = self._settings.events.sample_interval_s

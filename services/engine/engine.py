@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from schemas.errors import (
     GenerationFailed,
     InvalidRequest,
     ModelUnusable,
+    WorkerFailed,
 )
 from schemas.sampling import Sampling
 from services.engine.context import Context
@@ -30,6 +32,8 @@ from services.engine.templates import ChatTemplate
 CONTEXT_TOKENS_CAP = 4096
 MAX_SLOTS = 256
 WEIGHTS_BYTES_PER_THREAD = 64_000_000
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -55,7 +59,7 @@ class Engine:
         self._closed = False
         # Held while the vocabulary is used, so that close() cannot free it meanwhile.
         self._vocabulary_lock = threading.Lock()
-        self._thread = threading.Thread(target=scheduler.run, name=f"engine {self.info.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"engine {self.info.name}", daemon=True)
         self._thread.start()
 
     @classmethod
@@ -102,7 +106,8 @@ class Engine:
         TokenEvent and, last, with Finished; it must not block.
 
         Raises ContextExceeded for a prompt that does not leave room for a token, InvalidRequest for messages
-        or a constraint that cannot be used, GenerationFailed when the engine is closed.
+        or a constraint that cannot be used, GenerationFailed when the engine is closed, WorkerFailed when its
+        thread has ended by a defect.
         """
         text = self._text_of(prompt)
         with self._vocabulary_lock:
@@ -112,7 +117,7 @@ class Engine:
         generation = Generation(self._scheduler.wake)
         try:
             self._scheduler.submit(Sequence(tokens, sampling, sampler, generation, on_event))
-        except GenerationFailed:
+        except (GenerationFailed, WorkerFailed):
             sampler.close()
             raise
         return generation
@@ -135,17 +140,40 @@ class Engine:
         """What the engine is doing, and its totals."""
         return self._scheduler.stats()
 
-    def close(self) -> None:
+    @property
+    def failure(self) -> WorkerFailed | None:
+        """The defect that has ended the inference thread, after which nothing is generated; None without
+        one."""
+        return self._scheduler.failure
+
+    def step_s(self) -> float:
+        """For how long the inference thread has been at its present step, in seconds; 0 while it waits."""
+        return self._scheduler.step_s()
+
+    def close(self, patience_s: float | None = None) -> bool:
         """Ends the inference thread after the step at hand and frees llama.cpp's memory. Generations that are
-        not done finish with an error. Calling it again does nothing."""
+        not done finish with an error. Calling it again does nothing.
+
+        False if the step at hand has taken longer than `patience_s`: what it works on is not freed then.
+        """
         with self._vocabulary_lock:
             if self._closed:
-                return
+                return not self._thread.is_alive()
             self._closed = True
         self._scheduler.stop()
-        self._thread.join()
+        self._thread.join(patience_s)
+        if self._thread.is_alive():
+            return False
         self._context.close()
         self._model.close()
+        return True
+
+    def _run(self) -> None:
+        """The inference thread. Who submits sees its failure; the log has the whole of it."""
+        try:
+            self._scheduler.run()
+        except Exception:
+            logger.exception("the inference thread of %s has ended by a defect", self.info.name)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.errors import ChoirError, GenerationFailed
+from schemas.errors import ChoirError, GenerationFailed, WorkerFailed
 from services.engine.batch import Batch
 from services.engine.context import DECODED, NO_KV_SPACE, Context
 from services.engine.info import EngineStats
@@ -25,6 +25,7 @@ from services.engine.slot import Slot, best_slot
 # A step with a long piece of prompt makes those who speak wait: a piece beside them is at most this long.
 PROMPT_TOKENS_BESIDE_SPEAKERS = 128
 SPEED_WINDOW_STEPS = 64
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,16 @@ class Scheduler:
         self._stopping = False
         self._speed: deque[tuple[int, int]] = deque(maxlen=SPEED_WINDOW_STEPS)
         self._freed = 0
+        self._step_began_s: float | None = None
+        self.failure: WorkerFailed | None = None
         self._prompt_tokens = self._reused_tokens = self._generated_tokens = 0
 
     def submit(self, sequence: Sequence) -> None:
-        """Queues a sequence; raises GenerationFailed after the end of the loop."""
+        """Queues a sequence; raises GenerationFailed after the end of the loop, WorkerFailed where a defect
+        ended it."""
         with self._changed:
+            if self.failure is not None:
+                raise WorkerFailed(self.failure.message)
             if self._stopping:
                 raise GenerationFailed("the engine is closed")
             self._waiting.append(sequence)
@@ -93,16 +99,30 @@ class Scheduler:
             generated_tokens=self._generated_tokens,
         )
 
+    def step_s(self) -> float:
+        """For how long the loop has been at its present step, in seconds; 0 while it waits for work."""
+        began_s = self._step_began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
     def run(self) -> None:
-        """The loop, until stop(). However it ends, every sequence gets its outcome."""
+        """The loop, until stop(). However it ends, every sequence gets its outcome. A defect that ends it is
+        raised, and stays as `failure`."""
+        ended: ChoirError = GenerationFailed("the engine was closed before the generation was done")
         try:
             while self._wait_for_work():
+                self._step_began_s = time.monotonic()
                 self._drop_cancelled()
                 self._admit()
                 if self._active:
                     self._step()
+                self._step_began_s = None
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
+            self.failure = ended = WorkerFailed(f"the inference thread has ended by a defect: {reason}")
+            raise
         finally:
-            self._end_all(GenerationFailed("the engine was closed before the generation was done"))
+            self._step_began_s = None
+            self._end_all(ended)
 
     def _wait_for_work(self) -> bool:
         """Blocks while there is nothing to do; False when the loop has to end."""

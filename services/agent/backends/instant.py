@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from schemas.commands import ChatMessage
-from schemas.errors import ContextExceeded
+from schemas.errors import ChoirError, ContextExceeded
 from schemas.replies import TokenCount
 from schemas.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnText
@@ -23,6 +23,14 @@ class Instant:
         self._delay_s = model.delay_ms / 1000
         context_tokens = model.context_tokens or DEFAULT_CONTEXT_TOKENS
         self.info = BackendInfo(context_tokens=context_tokens, description="a fixed reply, for measuring")
+
+    def failure(self) -> ChoirError | None:
+        """Nothing here can fail for good."""
+        return None
+
+    def step_s(self) -> float:
+        """It waits for nothing but the clock."""
+        return 0.0
 
     def tokens_per_s(self) -> float | None:
         """Nothing is generated, so nothing is measured."""

@@ -1,4 +1,9 @@
-"""`llama_cpp`: a GGUF file in this process, through `services.engine`."""
+"""`llama_cpp`: a GGUF file in this process, through `services.engine`.
+
+Nothing here blocks the event loop: prompts are made ready on a thread of their own, and computed on another.
+Either may be held up for good (by a template that never ends, a grammar that explodes, a defect); then the
+backend says that it has failed, and what was in work goes to others.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +14,32 @@ from functools import partial
 from pathlib import Path
 
 from schemas.commands import ChatMessage
-from schemas.errors import ModelUnusable
+from schemas.errors import ChoirError, ModelUnusable, WorkerFailed
 from schemas.replies import TokenCount
 from schemas.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnText
-from services.agent.settings import ModelSection
-from services.engine import Engine, Finished, TokenEvent
+from services.agent.backends.intake import Intake
+from services.agent.settings import STEP_LIMIT_S, ModelSection
+from services.chassis.logs import get_logger
+from services.engine import Engine, Finished, Generation, TokenEvent
+
+CLOSE_PATIENCE_S = 10.0
+Events = asyncio.Queue[TokenEvent | Finished | ChoirError]
+
+log = get_logger("agent.llama_cpp")
 
 
 class LlamaCpp:
     """An engine, whose events come from its own thread, for a caller on the event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, step_limit_s: float = STEP_LIMIT_S) -> None:
+        """A step of more than `step_limit_s` counts as one that never ends."""
         self._engine = engine
+        self._step_limit_s = step_limit_s
+        self._submitting = Intake[Generation](f"prompts of {engine.info.name}")
+        self._counting = Intake[int](f"counts of {engine.info.name}")
+        self._in_work: set[Events] = set()
+        self._failure: ChoirError | None = None
         info = engine.info
         self.info = BackendInfo(
             context_tokens=info.context_tokens,
@@ -41,29 +59,73 @@ class LlamaCpp:
     ) -> Generated:
         """Generates in the engine's next free slot."""
         loop = asyncio.get_running_loop()
-        events: asyncio.Queue[TokenEvent | Finished] = asyncio.Queue()
+        events: Events = asyncio.Queue()
 
         def pass_on(event: TokenEvent | Finished) -> None:
             if on_text is not None or isinstance(event, Finished):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        generation = self._engine.submit(messages, sampling, pass_on)
+        submit = partial(self._engine.submit, messages, sampling, pass_on)
+        generation = await self._submitting.do(submit, Generation.cancel)
+        self._in_work.add(events)
         try:
             while isinstance(event := await events.get(), TokenEvent):
                 if on_text is not None and event.text:
                     await on_text(event.text)
+        except asyncio.CancelledError:
+            generation.cancel()
+            await _let_go(events)
+            raise
         finally:
             generation.cancel()
+            self._in_work.discard(events)
+        if isinstance(event, ChoirError):
+            raise event
         return generated(event)
 
     async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
         """Counted with the model's own template and vocabulary."""
-        count = await asyncio.to_thread(self._engine.count_tokens, messages)
+        count = await self._counting.do(partial(self._engine.count_tokens, messages), lambda _: None)
         return TokenCount(prompt_tokens=count, context_tokens=self._engine.info.context_tokens)
 
+    def step_s(self) -> float:
+        """The longer of the two: the engine's present step, and the prompt that is made ready."""
+        return max(self._engine.step_s(), self._submitting.busy_s())
+
+    def failure(self) -> ChoirError | None:
+        """A defect that ended the inference thread, or a step that does not end."""
+        if self._failure is None and (failure := self._found()) is not None:
+            self._failure = failure
+            for events in self._in_work:
+                events.put_nowait(failure)
+            self._submitting.fail(failure)
+            self._counting.fail(failure)
+        return self._failure
+
+    def _found(self) -> ChoirError | None:
+        limit_s = self._step_limit_s
+        if self._engine.failure is not None:
+            return self._engine.failure
+        if self._engine.step_s() > limit_s:
+            return WorkerFailed(f"a step of its inference has taken longer than {limit_s:g} s (step_limit_s)")
+        if max(self._submitting.busy_s(), self._counting.busy_s()) > limit_s:
+            return WorkerFailed(
+                f"a prompt was not ready after {limit_s:g} s (step_limit_s): its chat template"
+            )
+        return None
+
     async def close(self) -> None:
-        """Ends the inference thread and frees the model."""
-        await asyncio.to_thread(self._engine.close)
+        """Ends the inference thread and frees the model; one that is held up is left to the process's end."""
+        self._submitting.close()
+        self._counting.close()
+        if self._failure is None and not await asyncio.to_thread(self._engine.close, CLOSE_PATIENCE_S):
+            log.warning("a step has not ended; its model is not freed", model=self._engine.info.name)
+
+
+async def _let_go(events: Events) -> None:
+    """Returns when the engine has given the slot of a cancelled generation up."""
+    while isinstance(await events.get(), TokenEvent):
+        pass
 
 
 def generated(finished: Finished) -> Generated:
@@ -97,7 +159,7 @@ async def open_backend(model: ModelSection, threads: int | None) -> Backend:
         threads=threads,
         gpu_layers=model.gpu_layers,
     )
-    return LlamaCpp(await asyncio.to_thread(load))
+    return LlamaCpp(await asyncio.to_thread(load), model.step_limit_s)
 
 
 def check_sum(path: Path, sha256: str) -> None:

@@ -73,6 +73,14 @@ class OpenAI:
         self._speed = SpeedMeter()
         self.info = BackendInfo(context_tokens=model.context_tokens, description=self._server.type)
 
+    def failure(self) -> ChoirError | None:
+        """A server that fails may come back."""
+        return None
+
+    def step_s(self) -> float:
+        """Its steps are its own."""
+        return 0.0
+
     def tokens_per_s(self) -> float | None:
         """Tokens per second while the server worked for us."""
         return self._speed.tokens_per_s()

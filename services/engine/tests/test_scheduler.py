@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import GenerationFailed
+from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.sampling import Sampling
 from services.engine.batch import Batch
 from services.engine.context import NO_KV_SPACE, Context, Logits
@@ -168,5 +168,5 @@ def test_whatever_ends_the_loop_everybody_gets_an_outcome(bench: Bench) -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         bench.scheduler.run()
     assert {generation.wait().finish_reason for generation in generations} == {"error"}
-    with pytest.raises(GenerationFailed):
+    with pytest.raises(WorkerFailed, match="RuntimeError: a defect"):
         bench.submit("too late")
