@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from analysis.evaluation.progress import Reporter
@@ -38,6 +39,9 @@ async def measure(
                         advance(record.error is not None)
 
                     await MatrixRunner(mesh, folder, concurrency, came).run(wanted)
+        except asyncio.CancelledError:
+            progress.say(f"interrupted: {len(folder.records)} of {len(wanted)} chains are measured")
+            raise
         finally:
             report = conclude(folder)
     progress.say(f"{folder.path / CSV_FILE}, {', '.join(report.charts)}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
 
-from services.cli.command_group import Entry, LazyGroup
+from services.cli.command_group import COMPLETION_VARIABLE, Entry, LazyGroup
 
 ASKING = "Ask"
 RUNNING = "Run"
@@ -28,6 +29,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("down", "host:down", RUNNING, "Stop the mesh that `choir up` runs on this host."),
     Entry("shard", "shard:shard", RUNNING, "Run a model as a pipeline of stages over several nodes."),
     Entry("validate", "validate:validate", RUNNING, "Would a mesh run here? What to do if not."),
+    Entry("completion", "completion:completion", RUNNING, "What a shell needs to complete commands."),
     Entry(
         "worker", "worker:build_worker_app", RUNNING,
         "External workers: Ollama, LM Studio, Exo and other servers.", group=True,
@@ -59,7 +61,7 @@ class Commands(LazyGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Answers `choir` alone and `--version` at once: typer imports pydantic to read a flag."""
-        if args and args[0] != VERSION:
+        if ctx.resilient_parsing or (args and args[0] != VERSION):
             return super().parse_args(ctx, args)
         if args:
             from importlib.metadata import version
@@ -78,6 +80,10 @@ def choir(
 
 def build_app() -> typer.Typer:
     """The application with all commands."""
+    if COMPLETION_VARIABLE in os.environ:
+        from typer._completion_classes import completion_init  # typer calls it for options of its own
+
+        completion_init()
     app = typer.Typer(
         cls=Commands,
         add_completion=False,

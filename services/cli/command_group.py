@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 PACKAGE = "services.cli.commands"
+COMPLETION_VARIABLE = "_CHOIR_COMPLETE"
+"""With it in the environment a shell asks what to propose, instead of a person for a command."""
 LONGEST_OPTION = 26
 """Wider names of options stand on a line of their own, above what they do."""
 TYPE_NAMES = (

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from schemas.commands import Ask
-from schemas.errors import ChoirError, MeshUnreachable
+from schemas.errors import ChoirError, MeshUnreachable, UnknownModel
 from schemas.replies import Result, TokenChunk
 from services.cli.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of
 from services.cli.ask_session import CANCEL_PATIENCE_S
@@ -43,6 +43,7 @@ class ChatSession:
         with InterruptedLoop() as loop:
             mesh: Choir = loop.run(stack.enter_async_context(Choir()))
             try:
+                self._check_model(mesh, loop)
                 self._greet()
                 while True:
                     self._turn(mesh, loop)
@@ -50,6 +51,19 @@ class ChatSession:
                 return
             finally:
                 loop.run(stack.aclose())
+
+    def _check_model(self, mesh: Choir, loop: InterruptedLoop) -> None:
+        """Raises UnknownModel, before the first line, for one that nobody serves."""
+        model = self._conversation.model
+        if model is None:
+            return
+        known = tuple(summary.name for summary in loop.run(mesh.models()))
+        if model not in known:
+            raise UnknownModel(
+                f"model: no live agent serves {model!r}; known: {', '.join(known) or 'none'}",
+                field="model",
+                known=known,
+            )
 
     def _greet(self) -> None:
         if self._interactive:

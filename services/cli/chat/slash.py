@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from schemas.strategies import STRATEGIES
 from services.cli.chat.conversation import Conversation
 
 Reply = str
@@ -23,9 +24,20 @@ def _model(conversation: Conversation, argument: str, known: tuple[str, ...]) ->
 
 
 def _strategy(conversation: Conversation, argument: str, _known: tuple[str, ...]) -> Reply:
+    wanted = tuple(part.strip() for part in argument.split(",") if part.strip())
+    if not wanted:
+        return f"there are: {', '.join(STRATEGIES)}; you talk to {conversation.partner}"
+    if unknown := unknown_strategy(wanted):
+        return unknown
     conversation.model = None
-    conversation.strategies = tuple(part.strip() for part in argument.split(",") if part.strip())
+    conversation.strategies = wanted
     return f"you talk to {conversation.partner}"
+
+
+def unknown_strategy(wanted: tuple[str, ...]) -> str | None:
+    """What is wrong with these names, if there is no strategy of one of them."""
+    unknown = [name for name in wanted if name not in STRATEGIES]
+    return f"there is no strategy {unknown[0]!r}; there are: {', '.join(STRATEGIES)}" if unknown else None
 
 
 def _new(conversation: Conversation, _argument: str, _known: tuple[str, ...]) -> Reply:
@@ -43,7 +55,7 @@ def _quit(_conversation: Conversation, _argument: str, _known: tuple[str, ...]) 
 
 SLASH_COMMANDS: dict[str, tuple[str, str, Callable[[Conversation, str, tuple[str, ...]], Reply]]] = {
     "/model": ("/model NAME", "talk to one model; alone, list them", _model),
-    "/strategy": ("/strategy S,S", "talk to all models, which decide with these strategies", _strategy),
+    "/strategy": ("/strategy S,S", "talk to all models, which decide so; alone, list strategies", _strategy),
     "/new": ("/new", "forget what was said", _new),
     "/help": ("/help", "this list", _help),
     "/quit": ("/quit", "end; Ctrl-D does too", _quit),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from services.cli import completion
 from services.cli.commands.overview import JsonFlag
 
 Kind = Literal["auto", "choice", "number", "text"]
@@ -20,12 +21,18 @@ def ask(
     prompt: Annotated[
         str, typer.Argument(metavar="QUESTION", help="What to ask; - reads it from standard input.")
     ],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Ask this one model.")] = None,
-    models: Annotated[str, typer.Option(metavar="A,B", help="Ask these models together.")] = "",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Ask this one model.", autocompletion=completion.model)
+    ] = None,
+    models: Annotated[
+        str, typer.Option(metavar="A,B", help="Ask these models together.", autocompletion=completion.models)
+    ] = "",
     summarize_with: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="M", help="Have this model summarise what --model wrote; repeatable, one after the other."
+            metavar="M",
+            help="Have this model summarise what --model wrote; repeatable, one after the other.",
+            autocompletion=completion.model,
         ),
     ] = None,
     summary_prompt: Annotated[
@@ -33,7 +40,14 @@ def ask(
         typer.Option(metavar="TEMPLATE", help="What they are asked: {text} is what to summarise."),
     ] = None,
     strategy: Annotated[
-        str, typer.Option("--strategy", "-s", metavar="S,S", help="Decide an ensemble with each of these.")
+        str,
+        typer.Option(
+            "--strategy",
+            "-s",
+            metavar="S,S",
+            help="Decide an ensemble with each of these.",
+            autocompletion=completion.strategies,
+        ),
     ] = "",
     choices: Annotated[
         str, typer.Option(metavar="A,B,C", help="The options of a closed question, in order.")

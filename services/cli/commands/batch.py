@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli import completion
 from services.cli.commands.overview import JsonFlag
 
 
@@ -30,7 +31,10 @@ def batch(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", help="Who may answer; repeatable. Without it, all models share the work."
+            "--model",
+            "-m",
+            help="Who may answer; repeatable. Without it, all models share the work.",
+            autocompletion=completion.model,
         ),
     ] = None,
     max_concurrent: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from services.cli import completion
 from services.cli.commands.overview import JsonFlag
 
 RESULTS = Path("results")
@@ -18,7 +19,14 @@ def evaluate(
         typer.Option(metavar="A,B", help="mmlu, gsm8k, truthfulqa, or choir-mmlu and so on: Choir's own."),
     ] = None,
     strategies: Annotated[
-        str | None, typer.Option("--strategies", "-s", metavar="S,S", help="How ensembles decide.")
+        str | None,
+        typer.Option(
+            "--strategies",
+            "-s",
+            metavar="S,S",
+            help="How ensembles decide.",
+            autocompletion=completion.strategies,
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(help="So many questions of each benchmark; all if left out.")
@@ -37,7 +45,10 @@ def evaluate(
     dev: Annotated[
         list[str] | None, typer.Option(metavar="BENCHMARK=FILE", help="Where its examples come from.")
     ] = None,
-    models: Annotated[str | None, typer.Option(metavar="A,B", help="Ask these; all if left out.")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Ask these; all if left out.", autocompletion=completion.models),
+    ] = None,
     max_agents: Annotated[int | None, typer.Option(help="Ask at most so many models.")] = None,
     few_shot: Annotated[int | None, typer.Option(help="So many examples before each question.")] = None,
     prompt: Annotated[

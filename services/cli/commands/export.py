@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console
 
 
@@ -18,6 +20,7 @@ def export(
     ] = "csv",
     since: Annotated[str, typer.Option(help="Only what ended from then on (UTC).")] = "1970-01-01",
     until: Annotated[str, typer.Option(help="Only what ended before then (UTC).")] = "9999-12-31",
+    as_json: JsonFlag = False,
 ) -> None:
     """Write what every peer did for every task: model, durations, tokens and their rate, network latency."""
     from services.cli.client import Choir
@@ -28,4 +31,7 @@ def export(
             return await export_peers(mesh, out, output, since, until)
 
     path, count = asyncio.run(run())
-    console().print(f"{count:,} tasks written to {path}")
+    if as_json:
+        typer.echo(json.dumps({"file": str(path), "tasks": count}))
+    else:
+        console().print(f"{count:,} tasks written to {path}")

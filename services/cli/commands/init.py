@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from services.cli.commands.overview import JsonFlag
 
 
 def init(
@@ -20,10 +24,11 @@ def init(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write it without asking.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Look for Ollama, LM Studio, Exo and llama-server on this host, and propose a choir.toml.
 
-    Without a terminal, and without --yes, the proposal is printed and nothing is written.
+    Without a terminal, or with --json, nothing is written unless --yes says so: the proposal is printed.
     """
     from schemas.errors import InvalidRequest
     from services.cli.setup.probe import look_around
@@ -42,6 +47,12 @@ def init(
     if not found:
         typer.echo("no server of models answers here", err=True)
     text = proposal(found, files)
+    if as_json:
+        if yes:
+            _write(output, text)
+        servers = [dataclasses.asdict(one) for one in found]
+        typer.echo(json.dumps({"servers": servers, "config": text, "written": str(output) if yes else None}))
+        return
     typer.echo(text)
     if yes or (sys.stdin.isatty() and typer.confirm(f"write this to {output}?", default=True, err=True)):
         _write(output, text)

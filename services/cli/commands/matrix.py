@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from services.cli import completion
 from services.cli.commands.ask import listed
 from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console, print_json
 
 
 def matrix(
-    generators: Annotated[str, typer.Option("--generators", "-g", metavar="A,B", help="Who answers.")],
-    summarizers: Annotated[str, typer.Option("--summarizers", "-s", metavar="C,D", help="Who summarises.")],
+    generators: Annotated[
+        str,
+        typer.Option(
+            "--generators", "-g", metavar="A,B", help="Who answers.", autocompletion=completion.models
+        ),
+    ],
+    summarizers: Annotated[
+        str,
+        typer.Option(
+            "--summarizers", "-s", metavar="C,D", help="Who summarises.", autocompletion=completion.models
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the CSV and the charts.")],
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts, one a line.")] = None,
     prompt: Annotated[
@@ -60,7 +73,11 @@ def matrix(
             **template,
         }
     )
-    report = asyncio.run(measure(options, out, max_concurrent, reporter()))
+    try:
+        report = asyncio.run(measure(options, out, max_concurrent, reporter()))
+    except KeyboardInterrupt:
+        typer.echo(f"to go on: {shlex.join(['choir', *sys.argv[1:]])}", err=True)
+        raise
     if as_json:
         print_json(report)
     else:

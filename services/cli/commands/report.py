@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console
 
 
@@ -22,6 +24,7 @@ def report(
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Until when; without it until now.")
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write one HTML page about a time of the mesh: figures, charts and tables; it loads nothing."""
     # The command line reaches into `analysis`, which is a client of the mesh itself.
@@ -39,4 +42,7 @@ def report(
     text = page(asyncio.run(look()))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps({"file": str(out), "bytes": len(text.encode())}))
+        return
     console().print(f"written: {out} ({len(text.encode()) / 1024**2:.1f} MiB)")

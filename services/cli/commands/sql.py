@@ -52,10 +52,16 @@ def sql(
     if query.statement.strip():
         rows = asyncio.run(_ask(query, param or [], max_rows, timeout))
         _show(rows, "json" if as_json else output)
-    else:
+    elif statement is None and file is None and sys.stdin.isatty():
         from services.cli.sql_prompt import run_prompt
 
         asyncio.run(run_prompt(max_rows, timeout))
+    else:
+        from schemas.errors import InvalidRequest
+
+        raise InvalidRequest(
+            "statement: it is empty; `choir sql` alone, on a terminal, opens a prompt", field="statement"
+        )
 
 
 def _typed(statement: str | None) -> str:

@@ -222,6 +222,25 @@ def test_a_matrix_that_was_killed_goes_on_and_asks_nothing_twice(
     assert stored_results(live_mesh) - before == 8
 
 
+def test_ctrl_c_says_how_far_a_matrix_has_come_and_how_to_go_on(live_mesh: str, tmp_path: Path) -> None:
+    arguments = ("matrix", "-g", "choir-four", "-s", "choir-four", "-p", "Hi", "-n", "500", "-o", "out")
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "CHOIR_MESH__URL": live_mesh}
+    process = subprocess.Popen(
+        choir_command(*arguments),
+        cwd=tmp_path, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    results = tmp_path / "out" / "results.jsonl"
+    end_s = time.monotonic() + KILL_DEADLINE_S
+    while time.monotonic() < end_s and not (results.exists() and results.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=KILL_DEADLINE_S)
+    assert process.returncode == 130
+    measured = results.read_bytes().count(b"\n")
+    assert f"interrupted: {measured} of 500 chains are measured" in errors
+    assert f"to go on: choir {' '.join(arguments)}" in errors
+
+
 def stored_results(url: str) -> int:
     """How many requests the mesh has answered: the one in flight at the kill is one, if it kept its id."""
 

@@ -15,7 +15,7 @@ from schemas.errors import InvalidRequest
 from services.cli.chat.conversation import Conversation
 from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.slash import SLASH_COMMANDS, Quit, obey
-from services.cli.tests.conftest import choir_command
+from services.cli.tests.conftest import Cli, choir_command
 from services.cli.tests.pseudo_terminal import on_terminal
 
 KNOWN = ("choir-one", "choir-two")
@@ -45,6 +45,9 @@ def test_slash_commands_change_who_is_asked() -> None:
     assert "no model" in obey("/model nobody", conversation, KNOWN)
     obey("/model choir-two", conversation, KNOWN)
     assert conversation.next_ask("Hi").model == "choir-two"
+    assert "no strategy 'nope'" in obey("/strategy majority,nope", conversation, KNOWN)
+    assert "dawid_skene" in obey("/strategy", conversation, KNOWN)
+    assert conversation.model == "choir-two"
     obey("/strategy majority, weighted", conversation, KNOWN)
     ask = conversation.next_ask("Hi")
     assert (ask.model, ask.strategies) == (None, ("majority", "weighted"))
@@ -79,7 +82,18 @@ def test_through_a_pipe_every_line_is_a_question(live_mesh: str) -> None:
     assert outcome.returncode == 0
     assert outcome.stdout.splitlines()[0] == "Paris"
     assert "Lyon" in outcome.stdout.splitlines()
-    assert outcome.stderr.startswith("choir: unknown_strategy: ")
+    assert "there is no strategy 'dice'; there are: majority, weighted" in outcome.stdout
+    # And who was talked to is talked to still.
+    assert outcome.stdout.count("Lyon") == 2
+
+
+def test_a_chat_with_nobody_or_under_no_strategy_does_not_begin(cli: Cli) -> None:
+    outcome = cli("chat", "--model", "nobody")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith("choir: unknown_model: ") and "choir-one" in outcome.err
+    outcome = cli("chat", "--strategy", "majority,nope")
+    assert outcome.code == 2
+    assert "no strategy 'nope'" in outcome.err
 
 
 def test_on_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_ends(live_mesh: str) -> None:

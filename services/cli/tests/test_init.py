@@ -118,3 +118,14 @@ def test_what_cannot_be_written_or_served_is_named(offline_cli: Cli, arguments: 
     assert outcome.code in (1, 2)
     assert outcome.err.splitlines()[-1].startswith("choir: ")
     assert arguments[-1] in outcome.err
+
+
+def test_programs_get_one_document_and_nothing_is_written_unless_it_is_said(
+    offline_cli: Cli, tmp_path: Path
+) -> None:
+    document = json.loads(offline_cli("init", "--json").out)
+    assert isinstance(document["servers"], list) and document["written"] is None
+    assert "[[agents]]" in document["config"]
+    assert not (tmp_path / "choir.toml").exists()
+    written = json.loads(offline_cli("init", "--json", "--yes").out)["written"]
+    assert (tmp_path / written).read_text() == document["config"]

@@ -97,6 +97,8 @@ def test_the_log_of_every_peer_is_written_as_csv_and_json(asked: Cli, tmp_path: 
     assert {"load_duration_s", "prompt_eval_duration_s", "eval_duration_s", "network_latency_ms"} <= set(row)
     assert asked("export", "--format", "json", "--out", str(tmp_path)).code == 0
     lines = (tmp_path / "peers.jsonl").read_text().splitlines()
+    again = json.loads(asked("export", "--out", str(tmp_path), "--json").out)
+    assert again["file"] == str(tmp_path / "peers.csv") and again["tasks"] >= 1
     assert ASKED in {json.loads(line)["request_id"] for line in lines}
     refused = asked("export", "--out", "/proc/nowhere")
     assert refused.code == 1 and "/proc/nowhere" in refused.err
@@ -117,3 +119,10 @@ def test_the_prompt_answers_completes_and_remembers(live_mesh: str, tmp_path: Pa
         assert t.exit_code() == 0
         assert "42" in t.text and "Traceback" not in t.text
     assert "40 + 2" in (tmp_path / "choir" / "sql_history").read_text()
+
+
+def test_an_empty_statement_is_refused_and_opens_no_prompt(offline_cli: Cli) -> None:
+    for arguments in (("sql", ""), ("sql", " \n")):
+        outcome = offline_cli(*arguments)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "statement: it is empty" in outcome.err

@@ -237,6 +237,8 @@ def test_a_report_of_the_last_hour_shows_what_was_asked(cli: Cli, tmp_path: Path
     request_id = asked(cli, "--models", "choir-one,choir-four")
     traced(cli, request_id)  # from then on the events are there
     page = tmp_path / "new" / "report.html"
+    as_json = cli("report", "--since", "1h", "--out", str(page), "--json")
+    assert json.loads(as_json.out) == {"file": str(page), "bytes": page.stat().st_size}
     outcome = cli("report", "--since", "1h", "--out", str(page))
     assert outcome.code == 0, outcome.err
     text = page.read_text()

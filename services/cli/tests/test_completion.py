@@ -1,0 +1,88 @@
+"""What the shell proposes when the tabulator is pressed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.strategies import STRATEGIES
+from services.cli.completion import last_of_list
+from services.cli.tests.conftest import QUARTET, Cli, clean_environment
+from services.cli.tests.test_imports import HEAVY, RUN
+
+AT_EXIT = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+"""
+BASH = """
+eval "$(choir completion bash)"
+COMP_WORDS=({words})
+COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+_choir_completion choir
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+def proposed(words: str, environment: dict[str, str]) -> list[str]:
+    """What a real bash proposes for the last of these words."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    outcome = subprocess.run(
+        ["bash", "--norc", "-c", BASH.format(words=words)],
+        env={**environment, "PATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert outcome.stderr == ""
+    return outcome.stdout.split()
+
+
+def test_bash_completes_commands_options_and_strategies_without_a_mesh(tmp_path: Path) -> None:
+    nowhere = clean_environment(tmp_path, CHOIR_MESH__URL="nats://127.0.0.1:9")
+    assert {"ask", "requests", "worker"} <= set(proposed("choir ''", nowhere))
+    assert proposed("choir fee", nowhere) == ["feedback"]
+    assert proposed("choir ask --strat", nowhere) == ["--strategy"]
+    assert proposed("choir ask Hi --strategy maj", nowhere) == ["majority"]
+    assert proposed("choir ask Hi --strategy majority,dawid", nowhere) == ["majority,dawid_skene"]
+    assert proposed("choir ask Hi --model choir-", nowhere) == []
+
+
+def test_bash_completes_the_models_of_the_running_mesh(
+    live_mesh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.cli import completion
+
+    for name, value in clean_environment(tmp_path, CHOIR_MESH__URL=live_mesh).items():
+        monkeypatch.setenv(name, value)
+    # The limit is for people; here other tests keep the host busy.
+    monkeypatch.setattr(completion, "MESH_LIMIT_S", 30.0)
+    assert set(QUARTET) <= set(completion.model("choir-"))
+    assert completion.models("choir-one,choir-tw") == ["choir-one,choir-two"]
+
+
+def test_strategies_are_proposed_without_heavy_imports(tmp_path: Path) -> None:
+    environment = {"_CHOIR_COMPLETE": "complete_bash", "COMP_WORDS": "choir ask -s ma", "COMP_CWORD": "3"}
+    outcome = subprocess.run(
+        [sys.executable, "-c", AT_EXIT + RUN],
+        env={**clean_environment(tmp_path), **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert outcome.stdout == "majority\n"
+    assert not set(json.loads(outcome.stderr)).intersection((*HEAVY, "nats"))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_a_script_that_it_can_read(offline_cli: Cli, shell: str) -> None:
+    script = offline_cli("completion", shell)
+    assert script.code == 0
+    assert "_CHOIR_COMPLETE=complete_" in script.out
+    if shutil.which(shell) is not None:
+        subprocess.run([shell, "-n"], input=script.out, text=True, check=True)
+
+
+def test_a_list_is_completed_at_its_end_and_names_nothing_twice() -> None:
+    assert last_of_list("", STRATEGIES) == list(STRATEGIES)
+    assert last_of_list("majority,", ("majority", "isp")) == ["majority,isp"]
+    assert last_of_list("majority,nope", STRATEGIES) == []
