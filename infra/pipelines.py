@@ -14,6 +14,7 @@ from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_fro
 from schemas.message import Name
 from schemas.pipelines import MAX_STAGES, Partition, Shard, ShardReply, StageDtype
 from schemas.replies import ErrorReply
+from services.chassis.plain_words import first_fault
 from services.chassis.settings import Section
 
 REPLY_TIMEOUT_S = 20.0
@@ -39,7 +40,7 @@ class PipelineSection(Section):
         try:
             _ = self.wish
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"]) from error
+            raise ValueError(first_fault(error)[1]) from error
         return self
 
     @property

@@ -12,19 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from infra.broker_section import BrokerSection
 from infra.models import checksums
 from infra.pipelines import PipelineSection
-from schemas import catalog
 from schemas.errors import ConfigurationError
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
 from services.chassis.address import is_loopback, without_password
 from services.chassis.settings import (
     CONFIG_VARIABLE,
-    Section,
     ServiceSettings,
     config_path,
     load_settings,
@@ -42,22 +41,6 @@ PASSWORD_VARIABLE = "CHOIR_MESH__PASSWORD"
 ModelT = TypeVar("ModelT", ModelSection, StageModelSection)
 SectionT = TypeVar("SectionT", AgentSection, StageSection)
 SectionsT = TypeVar("SectionsT", tuple[AgentSection, ...], tuple[StageSection, ...])
-MAX_PAYLOAD_LIMIT = 64 * catalog.MIB
-"""nats-server refuses to start above it."""
-
-
-class BrokerSection(Section):
-    """`[broker]`: the broker that `choir up` starts on this host.
-
-    With `embedded = false` none is started, and `[mesh] url` says where one is. `port` 0 takes a free
-    one. `store_dir` is relative to choir.toml; by default it is `broker` in the state folder.
-    """
-
-    embedded: bool = True
-    host: str = "127.0.0.1"
-    port: int = Field(default=4222, ge=0, le=65_535)
-    store_dir: Path | None = None
-    max_payload: int = Field(default=catalog.MIB, ge=64 * 1024, le=MAX_PAYLOAD_LIMIT)
 
 
 class HostSettings(ServiceSettings):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from analysis.evaluation.exchange import Exchange
 from schemas.errors import InvalidRequest
+from services.chassis.plain_words import first_fault
 
 SYNC_INTERVAL_S = 1.0
 
@@ -62,10 +63,9 @@ def read_journal(path: Path) -> list[Exchange]:
         try:
             exchanges.append(Exchange.model_validate_json(line))
         except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in fault["loc"])
+            place, what = first_fault(error, whole="line")
             raise InvalidRequest(
-                f"resume: {path} line {number} is damaged ({place}: {fault['msg']})", field="resume"
+                f"resume: {path} line {number} is damaged ({place}: {what})", field="resume"
             ) from error
     return exchanges
 

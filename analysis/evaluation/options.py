@@ -13,6 +13,7 @@ from analysis.evaluation.prompts import template
 from schemas.errors import InvalidRequest, UnknownStrategy
 from schemas.message import Name, Part, field_error
 from schemas.strategies import STRATEGIES
+from services.chassis.plain_words import first_fault
 
 DEFAULT_STRATEGIES = ("majority", "weighted", "isp", "topic", "debate")
 NOT_SCORED = {"concat": "it joins texts, and what it gives is neither right nor wrong"}
@@ -116,6 +117,5 @@ def build_options(said: Mapping[str, Any]) -> EvalOptions:
     try:
         return EvalOptions.model_validate(said)
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"]) or fault.get("ctx", {}).get("field", "options")
-        raise InvalidRequest(f"{field}: {fault['msg']}", field=field) from error
+        field, what = first_fault(error, whole="options")
+        raise InvalidRequest(f"{field}: {what}", field=field) from error

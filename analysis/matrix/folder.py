@@ -21,6 +21,7 @@ from analysis.matrix.record import COLUMNS, Record, Row, row
 from schemas.errors import InvalidRequest
 from schemas.message import Part
 from services.chassis.identity import new_id
+from services.chassis.plain_words import first_fault
 
 RUN_FILE = "matrix.json"
 RESULTS_FILE = "results.jsonl"
@@ -114,7 +115,7 @@ def _read(path: Path) -> list[Record]:
     try:
         return [Record.model_validate_json(line) for line in whole.splitlines()]
     except ValidationError as error:
-        raise InvalidRequest(f"out: {path} is damaged: {error.errors()[0]['msg']}", field="out") from error
+        raise InvalidRequest(f"out: {path} is damaged: {first_fault(error)[1]}", field="out") from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from schemas.commands import DEFAULT_SUMMARY_PROMPT, SummaryPrompt
 from schemas.errors import InvalidRequest
 from schemas.message import Name, Part
 from schemas.subjects import Priority
+from services.chassis.plain_words import first_fault
 
 Prompt = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
@@ -44,9 +45,8 @@ def matrix_options(fields: dict[str, Any]) -> MatrixOptions:
     try:
         return MatrixOptions.model_validate(fields)
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        raise InvalidRequest(f"{field}: {fault['msg']}", field=field) from error
+        field, what = first_fault(error, whole="options")
+        raise InvalidRequest(f"{field}: {what}", field=field) from error
 
 
 def read_prompts(file: Path | None, texts: Sequence[str]) -> tuple[str, ...]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from schemas.errors import InvalidRequest
+from services.cli.moment import as_sql, moment
 
-_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 86_400)
 MOST_STEPS = 120
 
@@ -34,7 +32,7 @@ class TimeSpan:
     @property
     def parameters(self) -> dict[str, str]:
         """As the queries take it."""
-        return {"since": _sql(self.since), "until": _sql(self.until)}
+        return {"since": as_sql(self.since), "until": as_sql(self.until)}
 
 
 def time_span(since: str, until: str | None, now: datetime) -> TimeSpan:
@@ -47,21 +45,3 @@ def time_span(since: str, until: str | None, now: datetime) -> TimeSpan:
     if begin >= end:
         raise InvalidRequest(f"since: {since} is not before {until or 'now'}", field="since")
     return TimeSpan(begin, end)
-
-
-def moment(text: str, now: datetime, field: str) -> datetime:
-    """`2h` is two hours ago; anything else has to be ISO 8601, in UTC unless it says otherwise."""
-    if (ago := _AGO.fullmatch(text)) is not None:
-        return now - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{field}: {text!r} is no time; say 30m, 2h, 7d, or a moment such as 2026-01-31T12:00",
-            field=field,
-        ) from error
-    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
-
-
-def _sql(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")

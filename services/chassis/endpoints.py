@@ -33,6 +33,7 @@ from services.chassis.connection import envelope_bytes
 from services.chassis.events import EventLog
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
+from services.chassis.plain_words import first_fault
 from services.chassis.stopping import ENDPOINTS_PATIENCE_S
 from services.chassis.tracing import Tracing, Work, current_span, enter
 
@@ -150,10 +151,8 @@ def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
     try:
         return request_type.model_validate_json(data or b"{}", strict=True)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        field = fault.get("ctx", {}).get("field") or place or "body"
-        raise InvalidRequest(f"{field}: {fault['msg']}", field=field) from error
+        field, what = first_fault(error, whole="body")
+        raise InvalidRequest(f"{field}: {what}", field=field) from error
 
 
 class Endpoints:

@@ -126,6 +126,8 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
     except ValidationError as error:
         faults = faults_of(error, settings)
         raise ConfigurationError(describe(faults), field=faults[0][0] or None) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{config_path()}: it is no text") from error
     except ValueError as error:  # not TOML, or an environment variable that is not JSON
         raise ConfigurationError(f"{config_path() or 'environment'}: {error}") from error
 

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from services.chassis.plain_words import plain_words
+
 Place = tuple[int | str, ...]
 
 UNKNOWN_KEY = "extra_forbidden"
-OWN_WORDS = ("value_error", "assertion_error")
-PLAIN: Mapping[str, str] = {
-    "missing": "it is missing",
-    "greater_than_equal": "it must be at least {ge}",
-    "greater_than": "it must be greater than {gt}",
-    "less_than_equal": "it must be at most {le}",
-    "less_than": "it must be less than {lt}",
-    "literal_error": "it must be {expected}",
-    "enum": "it must be {expected}",
-    "string_too_short": "it must not be empty",
-    "string_too_long": "it may have {max_length} characters at most",
-    "string_pattern_mismatch": "it does not have the form {pattern}",
-    "string_type": "it must be a text",
-    "int_type": "it must be a whole number",
-    "int_parsing": "it must be a whole number",
-    "int_from_float": "it must be a whole number",
-    "float_type": "it must be a number",
-    "float_parsing": "it must be a number",
-    "bool_type": "it must be true or false",
-    "bool_parsing": "it must be true or false",
-    "path_type": "it must be the path of a file or a folder",
-    "model_type": "it must be a section with keys",
-    "model_attributes_type": "it must be a section with keys",
-    "dict_type": "it must be a section with keys",
-    "tuple_type": "it must be a list",
-    "list_type": "it must be a list",
-    "too_short": "it must have at least {min_length} entries",
-    "too_long": "it may have {max_length} entries at most",
-}
-"""Pydantic's type of an error, and what is said of it. Whatever is not here is said as Pydantic does."""
 
 
 def faults_of(error: ValidationError, settings: type[BaseModel]) -> tuple[tuple[str, str], ...]:
@@ -59,10 +31,7 @@ def _said(fault: Any, settings: type[BaseModel]) -> str:
         *section, key = fault["loc"]
         near = get_close_matches(str(key), sorted(_keys(settings, tuple(section))), n=1)
         return "there is no such key" + (f"; did you mean {near[0]}?" if near else "")
-    if kind in OWN_WORDS:
-        return str(fault["ctx"]["error"])
-    plain = PLAIN.get(kind)
-    return plain.format(**fault.get("ctx", {})) if plain else str(fault["msg"])
+    return plain_words(fault)
 
 
 def _keys(settings: type[BaseModel], section: Place) -> set[str]:

@@ -13,6 +13,7 @@ from schemas.message import Message
 from schemas.sampling import Sampling
 from schemas.subjects import Priority
 from services.chassis.identity import new_id
+from services.chassis.plain_words import first_fault
 
 RequestT = TypeVar("RequestT", bound=Message)
 
@@ -51,7 +52,8 @@ def build_ask(prompt: str | None, options: AskOptions, *, stream: bool = False) 
     sampling = {name: value for name, value in options.items() if name in Sampling.model_fields}
     fields = {name: value for name, value in options.items() if name not in sampling}
     fields |= {"prompt": prompt, "sampling": sampling, "stream": stream}
-    fields["request_id"] = options.get("request_id") or new_id()
+    given = options.get("request_id")
+    fields["request_id"] = new_id() if given is None else given
     return build(Ask, fields)
 
 
@@ -60,7 +62,5 @@ def build(request_type: type[RequestT], fields: Mapping[str, Any]) -> RequestT:
     try:
         return request_type.model_validate(fields)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = [str(part) for part in fault["loc"] if part != "sampling"]
-        field = ".".join(place) or fault.get("ctx", {}).get("field", "request")
-        raise InvalidRequest(f"{field}: {fault['msg']}", field=field) from error
+        field, what = first_fault(error, passed_over=("sampling",))
+        raise InvalidRequest(f"{field}: {what}", field=field) from error

@@ -42,6 +42,7 @@ from services.cli.batch.spread import spread
 from services.cli.link import HOW_TO_START, open_link
 from services.cli.mailbox import Mailbox, Unanswered, read
 from services.cli.mesh_url import find_mesh
+from services.cli.missing_service import nobody_answers
 from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
 from services.cli.silence import Silence
 
@@ -289,4 +290,4 @@ class Choir:
             return error
         if not self._mailbox.connected:
             return MeshUnreachable(f"the broker has gone; {HOW_TO_START}")
-        return MeshUnreachable(f"the broker answers, but nobody does on {subject}; {HOW_TO_START}")
+        return MeshUnreachable(nobody_answers(subject))

@@ -1,18 +1,39 @@
-"""Where the mesh is: what somebody said, else what runs on this host, else the usual port."""
+"""Where the mesh is: what somebody said, what runs on this host, or where choir.toml would start one."""
 
 from __future__ import annotations
 
+from infra.broker_section import BrokerSection
 from infra.state import running_mesh
 from services.chassis.settings import MeshSection, ServiceSettings, load_settings
+
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses to listen on at all interfaces, and how this host reaches them."""
+
+
+class ClientSettings(ServiceSettings):
+    """What a client reads of choir.toml."""
+
+    broker: BrokerSection = BrokerSection()
 
 
 def find_mesh(url: str | None = None) -> MeshSection:
     """How to reach the broker.
 
     In this order: `url`; `CHOIR_MESH__URL`; `[mesh] url` of choir.toml; the mesh that `choir up` runs on
-    this host; nats://127.0.0.1:4222. Raises ConfigurationError if choir.toml cannot be read.
+    this host; the broker that choir.toml would start here; nats://127.0.0.1:4222. Raises
+    ConfigurationError if choir.toml cannot be read.
     """
-    mesh = load_settings(ServiceSettings).mesh
-    if url is None and "url" not in mesh.model_fields_set and (here := running_mesh()) is not None:
-        url = here.url
+    settings = load_settings(ClientSettings)
+    mesh = settings.mesh
+    if url is None and "url" not in mesh.model_fields_set:
+        here = running_mesh()
+        url = here.url if here is not None else _of(settings.broker)
     return mesh if url is None else mesh.model_copy(update={"url": url})
+
+
+def _of(broker: BrokerSection) -> str | None:
+    """Where the broker of choir.toml would be; None if none is started, or at a port that nobody knows."""
+    if not broker.embedded or broker.port == 0:
+        return None
+    host = EVERYWHERE.get(broker.host, broker.host)
+    return f"nats://{f'[{host}]' if ':' in host else host}:{broker.port}"

@@ -30,6 +30,7 @@ EXIT_CODES = {
     "query_refused": WRONG_USAGE,
 }
 
+POINTS_INTO = "query_failed"
 WHAT_TO_DO = {
     "unknown_model": "`choir models` lists what can be asked",
     "overloaded": "try again in a moment",
@@ -59,6 +60,11 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         # Whoever read our output has gone; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(_body_of_file_error(error), as_json)
+        return FAILED
     except (KeyboardInterrupt, typer.Abort, _cancelled()):
         return INTERRUPTED
 
@@ -84,6 +90,12 @@ def _body_of_usage_error(error: Any) -> ErrorBody:
     return ErrorBody(code="invalid_request", message=f"{error.format_message()} (see `{where} --help`)")
 
 
+def _body_of_file_error(error: OSError) -> ErrorBody:
+    from schemas.errors import ErrorBody
+
+    return ErrorBody(code="internal", message=f"{error.filename}: {(error.strerror or 'failed').lower()}")
+
+
 def _complain(body: ErrorBody, as_json: bool) -> None:
     if as_json:
         document = {"error": body.model_dump(mode="json", exclude_none=True)}
@@ -93,8 +105,9 @@ def _complain(body: ErrorBody, as_json: bool) -> None:
 
 
 def error_line(body: ErrorBody) -> str:
-    """Code, what is wrong and where, and what to do, in one line."""
-    message = " ".join(body.message.split())
+    """Code, what is wrong and where, and what to do, in one line; of a query with the place in it below."""
+    # A query's error points into its statement: its lines stand as they are.
+    message = body.message.strip() if body.code == POINTS_INTO else " ".join(body.message.split())
     if body.field is not None and f"{body.field}:" not in message:
         message = f"{body.field}: {message}"
     advice = WHAT_TO_DO.get(body.code)

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from schemas.errors import MeshUnreachable
 from services.cli.client import Choir
-
-METRICS = "metrics"
-NO_METRICS = (
-    "this mesh runs no metrics service, and nobody else knows the past; "
-    "give choir.toml a section [metrics], see services/metrics/README.md"
-)
+from services.cli.missing_service import METRICS, NO_METRICS
 
 
 async def check_metrics(mesh: Choir) -> None:

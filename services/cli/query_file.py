@@ -77,8 +77,10 @@ def read(path: Path) -> QueryFile:
     """Reads a file. Raises InvalidRequest if there is none that can be read."""
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"file: {path} cannot be read: {error}", field="file") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"file: {path} is no text", field="file") from error
+    except OSError as error:
+        raise InvalidRequest(f"file: {path} cannot be read: {error.strerror}", field="file") from error
 
 
 def value_of(text: str, parameter: Parameter) -> Scalar:

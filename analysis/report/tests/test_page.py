@@ -13,8 +13,9 @@ from analysis.charts.tests.test_mesh_charts import PIECE, QUERIES, ROWS
 from analysis.report.collect import Answered, Findings
 from analysis.report.page import headline, page, shown, table
 from analysis.report.sections import Section, sections
-from analysis.report.span import TimeSpan, moment, time_span
+from analysis.report.span import TimeSpan, time_span
 from schemas.errors import InvalidRequest
+from services.cli.moment import moment
 from services.cli.query_file import read
 from services.cli.trace.document import PieceDocument
 

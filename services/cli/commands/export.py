@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,17 +19,27 @@ def export(
     output: Annotated[
         Literal["csv", "json"], typer.Option("--format", help="CSV, or one JSON object per line.")
     ] = "csv",
-    since: Annotated[str, typer.Option(help="Only what ended from then on (UTC).")] = "1970-01-01",
-    until: Annotated[str, typer.Option(help="Only what ended before then (UTC).")] = "9999-12-31",
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="Only what ended from then on: 30m, 2h, 7d ago, or a moment (ISO 8601, UTC)."
+        ),
+    ] = "1970-01-01",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Only what ended before then.")] = "9999-12-31",
     as_json: JsonFlag = False,
 ) -> None:
     """Write what every peer did for every task: model, durations, tokens and their rate, network latency."""
     from services.cli.client import Choir
+    from services.cli.moment import as_sql, moment
     from services.cli.peer_export import export_peers
+
+    now = datetime.now(UTC)
+    begin = as_sql(moment(since, now, "since"))
+    end = as_sql(moment(until, now, "until"))
 
     async def run() -> tuple[Path, int]:
         async with Choir() as mesh:
-            return await export_peers(mesh, out, output, since, until)
+            return await export_peers(mesh, out, output, begin, end)
 
     path, count = asyncio.run(run())
     if as_json:

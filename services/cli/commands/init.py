@@ -17,7 +17,10 @@ from services.cli.commands.overview import JsonFlag
 def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write it.")] = Path("choir.toml"),
     host: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="Look on this host, too; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="HOST[:PORT]", help="Look on this host, too, or at this one port of it; repeatable."
+        ),
     ] = None,
     gguf: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A model file to serve; repeatable.")
@@ -31,7 +34,7 @@ def init(
     Without a terminal, or with --json, nothing is written unless --yes says so: the proposal is printed.
     """
     from schemas.errors import InvalidRequest
-    from services.cli.setup.probe import look_around
+    from services.cli.setup.probe import Place, look_around
     from services.cli.setup.proposal import proposal
 
     files = [path.absolute() for path in gguf or ()]
@@ -40,7 +43,9 @@ def init(
             raise InvalidRequest(f"{path} is not a file", field="gguf")
     if output.exists() and not force:
         raise InvalidRequest(f"{output} is there already: --force writes over it", field="output")
-    found = asyncio.run(look_around(("127.0.0.1", *(host or ()))))
+    if not output.absolute().parent.is_dir():
+        raise InvalidRequest(f"{output}: there is no folder {output.absolute().parent}", field="output")
+    found = asyncio.run(look_around([Place("127.0.0.1"), *map(Place.parse, host or ())]))
     for one in found:
         what = one.problem or f"{len(one.models)} models: {', '.join(one.models)}"
         typer.echo(f"{one.kind} at {one.url}: {what}", err=True)

@@ -32,15 +32,17 @@ def report(
     from analysis.report.page import page
     from analysis.report.span import time_span
     from services.cli.client import Choir
+    from services.cli.written_file import check_writable
 
     span = time_span(since, until, datetime.now(UTC))
+
+    check_writable(out, "out")
 
     async def look() -> Findings:
         async with Choir() as mesh:
             return await collect(mesh, span)
 
     text = page(asyncio.run(look()))
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     if as_json:
         typer.echo(json.dumps({"file": str(out), "bytes": len(text.encode())}))

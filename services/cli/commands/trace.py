@@ -29,6 +29,10 @@ def trace(
     from services.cli.trace.look_up import look_up
     from services.cli.trace.pieces import Waterfall
     from services.cli.trace.view import view
+    from services.cli.written_file import check_writable
+
+    if png is not None:
+        check_writable(png, "png")
 
     which = chosen(request_id, last)
 
@@ -44,7 +48,6 @@ def trace(
 
         shown = document(fall)
         chart = request_timeline([piece.model_dump() for piece in shown.pieces], f"request {fall.request_id}")
-        png.parent.mkdir(parents=True, exist_ok=True)
         png.write_bytes(png_image(specification(chart)))
     if as_json:
         print_json(document(fall))

@@ -6,15 +6,45 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+from pydantic import TypeAdapter
 
-from schemas.workers import DEFAULT_PORTS, WorkerType
+from schemas.errors import InvalidRequest
+from schemas.workers import DEFAULT_PORTS, HostName, WorkerType
 
 LOOKED_FOR: tuple[WorkerType, ...] = ("ollama", "lm_studio", "exo", "llama_server")
 LIMIT_S = 2.0
 NOT_FOR_TEXT = ("embed", "rerank", "whisper")
 """Parts of the names of models that generate no text; servers list them among the others."""
+
+
+HOST_NAME = TypeAdapter(HostName)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A host to look at: at the usual ports, or at the one port that was named."""
+
+    host: str
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """`HOST`, `HOST:PORT` or `[ADDRESS]:PORT`; InvalidRequest for anything else."""
+        try:
+            if text.count(":") > 1 and not text.startswith("["):  # an IPv6 address alone
+                return cls(HOST_NAME.validate_python(text))
+            parts = urlsplit(f"//{text}")
+            if parts.netloc != text or "@" in text or parts.port == 0:
+                raise ValueError(text)
+            return cls(HOST_NAME.validate_python(parts.hostname or ""), parts.port)
+        except ValueError as error:  # ValidationError is one, and so is a port that is none
+            raise InvalidRequest(
+                f"host: {text!r} is neither HOST nor HOST:PORT, such as mac-01.local or 127.0.0.1:8080",
+                field="host",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -27,17 +57,44 @@ class Found:
     problem: str | None = None
 
 
-async def look_around(hosts: Sequence[str], ports: dict[WorkerType, int] | None = None) -> list[Found]:
-    """All servers that answer on these hosts; where nothing listens there is nothing to say."""
+async def look_around(places: Sequence[Place], ports: dict[WorkerType, int] | None = None) -> list[Found]:
+    """All servers that answer there. Where nothing listens there is nothing to say, but of a port that was
+    named."""
     ports = ports or {kind: DEFAULT_PORTS[kind] for kind in LOOKED_FOR}
     async with httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client:
-        looks = (probe(client, kind, host, port) for host in hosts for kind, port in ports.items())
+        looks = [
+            probe(client, kind, place.host, port)
+            for place in places
+            if place.port is None
+            for kind, port in ports.items()
+        ]
+        looks += [
+            _at_port(client, place.host, place.port, ports) for place in places if place.port is not None
+        ]
         return [found for found in await asyncio.gather(*looks) if found is not None]
+
+
+async def _at_port(
+    client: httpx.AsyncClient, host: str, port: int, ports: dict[WorkerType, int]
+) -> Found | None:
+    """What listens at one port: Ollama, if it speaks as Ollama does, else what usually listens there."""
+    ollama = await probe(client, "ollama", host, port)
+    if ollama is None:
+        return Found("openai", url_of(host, port), problem="nobody answers there")
+    if ollama.models:
+        return ollama
+    usual = {usual: kind for kind, usual in ports.items() if kind != "ollama"}
+    return await probe(client, usual.get(port, "openai"), host, port)
+
+
+def url_of(host: str, port: int) -> str:
+    """The address of a server."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def probe(client: httpx.AsyncClient, kind: WorkerType, host: str, port: int) -> Found | None:
     """What one address has; None if nothing listens there."""
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = url_of(host, port)
     try:
         reply = await client.get(url + ("/api/tags" if kind == "ollama" else "/v1/models"))
         models = names_in(kind, reply.raise_for_status().json())

@@ -165,7 +165,7 @@ def test_a_cell_that_fails_is_a_row_with_its_error_and_the_others_go_on(cli: Cli
         (("-g", "nobody"), 1, "unknown_model: generators: no live agent serves 'nobody'"),
         (("-s", "choir-one,nobody"), 1, "summarizers: no live agent serves 'nobody'"),
         (("-g", ""), 2, "generators"),
-        (("-g", "choir-one,choir-one"), 2, "generators: Value error, choir-one is named twice"),
+        (("-g", "choir-one,choir-one"), 2, "generators: choir-one is named twice"),
         (("-p", " "), 2, "prompts.1"),
         (("--prompts", "missing.txt"), 2, "prompts: missing.txt: No such file or directory"),
         (("--prompts", "binary.txt"), 2, "prompts: binary.txt is not text in UTF-8"),

@@ -14,7 +14,7 @@ import pytest
 from infra.settings import load_host_settings
 from schemas.workers import WorkerType
 from services.cli.setup import probe
-from services.cli.setup.probe import Found, look_around, names_in
+from services.cli.setup.probe import Found, Place, look_around, names_in
 from services.cli.setup.proposal import proposal
 from services.cli.tests.conftest import Cli
 
@@ -50,7 +50,7 @@ def serving(status: int, body: bytes) -> Iterator[int]:
 async def test_servers_are_found_with_their_models_of_text() -> None:
     with serving(200, json.dumps(OLLAMA).encode()) as one, serving(200, json.dumps(OPENAI).encode()) as two:
         ports: dict[WorkerType, int] = {"ollama": one, "lm_studio": two, "exo": 9}
-        found = await look_around(["127.0.0.1"], ports)
+        found = await look_around([Place("127.0.0.1")], ports)
     assert found == [
         Found("ollama", f"http://127.0.0.1:{one}", ("llama3.2:3b", "qwen2.5:7b")),
         Found("lm_studio", f"http://127.0.0.1:{two}", ("qwen2.5-7b",)),
@@ -68,7 +68,7 @@ async def test_servers_are_found_with_their_models_of_text() -> None:
 )
 async def test_what_is_no_server_of_models_is_said_so(status: int, body: bytes, said: str) -> None:
     with serving(status, body) as port:
-        (found,) = await look_around(["127.0.0.1"], {"lm_studio": port})
+        (found,) = await look_around([Place("127.0.0.1")], {"lm_studio": port})
     assert found.models == ()
     assert said in str(found.problem)
 
@@ -129,3 +129,38 @@ def test_programs_get_one_document_and_nothing_is_written_unless_it_is_said(
     assert not (tmp_path / "choir.toml").exists()
     written = json.loads(offline_cli("init", "--json", "--yes").out)["written"]
     assert (tmp_path / written).read_text() == document["config"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "place"),
+    [
+        ("mac-01.local", Place("mac-01.local")),
+        ("127.0.0.1:16301", Place("127.0.0.1", 16301)),
+        ("::1", Place("::1")),
+        ("[::1]:8080", Place("::1", 8080)),
+    ],
+)
+def test_a_host_may_be_typed_with_a_port(typed: str, place: Place) -> None:
+    assert Place.parse(typed) == place
+
+
+def test_a_server_at_a_port_of_its_own_is_found(offline_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "DEFAULT_PORTS", dict.fromkeys(probe.LOOKED_FOR, 9))
+    with serving(200, json.dumps(OPENAI).encode()) as one, serving(200, json.dumps(OLLAMA).encode()) as two:
+        outcome = offline_cli("init", "--host", f"127.0.0.1:{one}", "--host", f"127.0.0.1:{two}")
+    assert outcome.code == 0, outcome.err
+    assert f"openai at http://127.0.0.1:{one}: 1 models: qwen2.5-7b" in outcome.err
+    assert f"ollama at http://127.0.0.1:{two}: 2 models" in outcome.err
+
+
+def test_a_port_at_which_nobody_listens_is_said(offline_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "DEFAULT_PORTS", dict.fromkeys(probe.LOOKED_FOR, 9))
+    assert "127.0.0.1:9: nobody answers there" in offline_cli("init", "--host", "127.0.0.1:9").err
+
+
+@pytest.mark.parametrize("host", ["", "a b", "http://127.0.0.1:1", "127.0.0.1:99999", "127.0.0.1:x", "h/v1"])
+def test_what_is_no_host_is_refused_in_one_line(offline_cli: Cli, host: str) -> None:
+    outcome = offline_cli("init", "--host", host)
+    assert outcome.code == 2
+    assert outcome.err.startswith("choir: invalid_request: host: ")
+    assert outcome.err.count("\n") == 1

@@ -67,7 +67,7 @@ def test_many_strategies_stand_side_by_side_with_what_they_did_without(cli: Cli)
         (("--strategy", "average"), "strategies.0: average decides closed questions only"),
         (("--strategy", "majority", "--samples", "3"), "samples: only best_single takes samples"),
         (("--strategy", "best_single", "--samples", "0"), "--samples"),
-        (("--topic", "x" * 65), "topic: String should have at most 64 characters"),
+        (("--topic", "x" * 65), "topic: it may have 64 characters at most"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_with_its_name(

@@ -12,7 +12,7 @@ from schemas.message import Part
 from schemas.nodes import NodeLease, NodeState
 from schemas.queries import Rows
 from services.cli.client import Choir
-from services.cli.past import METRICS
+from services.cli.missing_service import METRICS
 
 QUERIES = Path(__file__).resolve().parents[3] / "analysis" / "queries"
 QUERY_TIMEOUT_S = 3.0

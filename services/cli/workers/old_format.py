@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from schemas.errors import InvalidRequest
 from schemas.workers import DEFAULT_PORTS, Worker, WorkerType
+from services.chassis.plain_words import first_fault
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 RENAMED = {"max_concurrent_requests": "slots"}
@@ -47,9 +48,8 @@ def build_worker(fields: dict[str, Any], where: str) -> Worker:
     try:
         return Worker.model_validate(fields)
     except ValidationError as error:
-        fault = error.errors()[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        raise InvalidRequest(f"{where}{field}: {fault['msg']}", field=field) from error
+        field, what = first_fault(error, whole="worker")
+        raise InvalidRequest(f"{where}{field}: {what}", field=field) from error
 
 
 def read_workers(path: Path) -> Iterator[Worker | InvalidRequest]:

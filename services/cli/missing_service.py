@@ -1,0 +1,22 @@
+"""A broker that answers and a service that does not: which one is missing, and how to have one."""
+
+from __future__ import annotations
+
+from schemas import catalog
+from services.cli.link import HOW_TO_START
+
+METRICS = "metrics"
+NO_METRICS = (
+    "this mesh runs no metrics service, and nobody else knows the past; "
+    "give choir.toml a section [metrics], see services/metrics/README.md"
+)
+
+
+def nobody_answers(subject: str) -> str:
+    """What it means that nobody listens on a subject of the client surface."""
+    service = next((e.service for e in catalog.ENDPOINTS if e.subject == subject), "router")
+    if service == METRICS:
+        return NO_METRICS
+    if service == "router":
+        return f"the broker answers, but no router does; {HOW_TO_START}"
+    return f"this mesh runs no {service}: `choir up` starts one unless section [{service}] says replicas = 0"
