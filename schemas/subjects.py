@@ -331,6 +331,14 @@ def feedback_key(request_id: str) -> str:
     return request_id
 
 
+ALL_PENDING_FEEDBACK = "pending.*"
+
+
+def pending_feedback_key(request_id: str) -> str:
+    """The key of what a request's feedback teaches, for as long as it is being counted."""
+    return f"pending.{request_id}"
+
+
 def bucket_stream(bucket: str) -> str:
     """The stream behind a bucket."""
     return f"KV_{bucket}"

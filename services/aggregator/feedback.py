@@ -8,8 +8,9 @@ from schemas.errors import InvalidRequest, UnknownRequest
 from schemas.events import FeedbackReceived
 from schemas.replies import FeedbackCounted, Result
 from services.aggregator.history import judge
+from services.aggregator.ledger import FeedbackLedger
+from services.aggregator.lessons import FeedbackLesson
 from services.aggregator.normalise import normalise
-from services.aggregator.scores import Scores
 from services.chassis.endpoints import Caller
 from services.chassis.service import Mesh
 
@@ -17,33 +18,29 @@ from services.chassis.service import Mesh
 class FeedbackHandler:
     """Judges stored answers by what a client says."""
 
-    def __init__(self, mesh: Mesh, scores: Scores) -> None:
+    def __init__(self, mesh: Mesh, ledger: FeedbackLedger) -> None:
         self._mesh = mesh
-        self._scores = scores
+        self._ledger = ledger
 
     async def handle(self, feedback: Feedback, caller: Caller) -> None:
         """Counts every agent that had answered as right or wrong, overall and on the question's topic."""
         result = await self._result(feedback.request_id)
         right, wrong = judge(*readings(result, feedback.correct))
-        if not await self._scores.claim(feedback.request_id):
-            await caller.send(
-                FeedbackCounted(
-                    request_id=feedback.request_id, right=right, wrong=wrong, already_counted=True
-                )
-            )
-            return
-        for agent in (*right, *wrong):
-            await self._scores.record(agent, agent in right, feedback.topic or result.topic)
         strategies_right, strategies_wrong = judge(*verdicts(result, feedback.correct))
-        self._mesh.events.publish(
-            FeedbackReceived,
+        lesson = FeedbackLesson(
             request_id=feedback.request_id,
             right=right,
             wrong=wrong,
+            topic=feedback.topic or result.topic,
             strategies_right=strategies_right,
             strategies_wrong=strategies_wrong,
         )
-        await caller.send(FeedbackCounted(request_id=feedback.request_id, right=right, wrong=wrong))
+        counted = await self._ledger.count(lesson)
+        await caller.send(
+            FeedbackCounted(
+                request_id=feedback.request_id, right=right, wrong=wrong, already_counted=not counted
+            )
+        )
 
     async def _result(self, request_id: str) -> Result:
         stored = await self._mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
@@ -57,6 +54,18 @@ class FeedbackHandler:
                 field="request_id",
             )
         return result
+
+
+def tell_counted(mesh: Mesh, lesson: FeedbackLesson) -> None:
+    """The event of feedback that has been counted."""
+    mesh.events.publish(
+        FeedbackReceived,
+        request_id=lesson.request_id,
+        right=lesson.right,
+        wrong=lesson.wrong,
+        strategies_right=lesson.strategies_right,
+        strategies_wrong=lesson.strategies_wrong,
+    )
 
 
 def verdicts(result: Result, correct: str) -> tuple[dict[str, str | None], str]:

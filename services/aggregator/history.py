@@ -23,8 +23,7 @@ said option a where option s was right, as far as that can be told from all answ
 class AgentHistory(Part):
     """`asked` questions whose right answer became known, of which an agent had `correct` right.
 
-    Questions on which it abstained are in neither. The JSON form is the value of the agent's key
-    in the scores bucket.
+    Questions on which it abstained are in neither.
     """
 
     correct: Annotated[int, Field(ge=0)] = 0
@@ -43,15 +42,6 @@ class AgentHistory(Part):
     def plus(self, other: AgentHistory) -> AgentHistory:
         """This history and another one's questions."""
         return AgentHistory(correct=self.correct + other.correct, asked=self.asked + other.asked)
-
-    def to_bytes(self) -> bytes:
-        """The form in which the bucket holds it."""
-        return self.model_dump_json().encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> AgentHistory:
-        """The inverse of `to_bytes`; ValueError for anything else."""
-        return cls.model_validate_json(data)
 
 
 NO_HISTORY = AgentHistory()

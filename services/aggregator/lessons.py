@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from hashlib import blake2b
 
 from schemas.message import Part
 from schemas.replies import AgentAgreement, Score, ScoresReply, UnlabelledScore
 from services.aggregator.agreement import Agreement, Pair
 from services.aggregator.history import NO_HISTORY, AgentHistory, History, Unlabelled
 
+LESSONS_KEPT = 128
+"""How many lessons a value knows again: more than can come while one of them is in doubt."""
 DECIMALS = 4
 """Of expected counts: one question in ten thousand is less than they can tell."""
+
+
+class FeedbackLesson(Part):
+    """What the feedback on a request teaches, as it is kept while it is being counted."""
+
+    request_id: str
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    topic: str | None = None
+    strategies_right: tuple[str, ...] = ()
+    strategies_wrong: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The form in which the bucket holds it."""
+        return self.model_dump_json().encode()
+
+
+class StoredHistory(Part):
+    """An agent's history as the bucket holds it; `counted` are the lessons that came to it last.
+
+    A lesson that is counted again, because nobody knew that it was, is found there.
+    """
+
+    correct: int = 0
+    asked: int = 0
+    counted: tuple[str, ...] = ()
+
+    def history(self) -> AgentHistory:
+        """What it says. ValidationError (a ValueError) if more is correct than was asked."""
+        return AgentHistory(correct=self.correct, asked=self.asked)
 
 
 class StoredUnlabelled(Part):
@@ -18,13 +52,50 @@ class StoredUnlabelled(Part):
 
     agreement: tuple[AgentAgreement, ...] = ()
     agents: tuple[UnlabelledScore, ...] = ()
+    counted: tuple[str, ...] = ()
 
 
-def unlabelled_to_bytes(known: Unlabelled) -> bytes:
+def short_id(lesson_id: str) -> str:
+    """What is kept of a lesson's id: 64 bits of it."""
+    return urlsafe_b64encode(blake2b(lesson_id.encode(), digest_size=8).digest()).decode().rstrip("=")
+
+
+def history_from_bytes(data: bytes) -> AgentHistory:
+    """What is known of an agent by its key's value; ValueError for what is no history."""
+    return StoredHistory.model_validate_json(data).history()
+
+
+def with_answer(stored: bytes | None, lesson_id: str, *, right: bool) -> bytes:
+    """A history and one more question, in their stored form; the same history if it holds that lesson."""
+    known = StoredHistory.model_validate_json(stored) if stored else StoredHistory()
+    if stored and short_id(lesson_id) in known.counted:
+        return stored
+    after = known.history().after(right=right)
+    counted = _with(known.counted, lesson_id)
+    return StoredHistory(correct=after.correct, asked=after.asked, counted=counted).model_dump_json().encode()
+
+
+def with_lesson(stored: bytes | None, lesson_id: str, lesson: Unlabelled) -> bytes:
+    """What is stored of questions of K options, and one more lesson; the same if it holds that lesson."""
+    counted = StoredUnlabelled.model_validate_json(stored).counted if stored else ()
+    if stored and short_id(lesson_id) in counted:
+        return stored
+    known = unlabelled_from_bytes(stored) if stored else Unlabelled()
+    known.add(lesson)
+    return unlabelled_to_bytes(known, _with(counted, lesson_id))
+
+
+def _with(counted: tuple[str, ...], lesson_id: str) -> tuple[str, ...]:
+    return (*counted, short_id(lesson_id))[-LESSONS_KEPT:]
+
+
+def unlabelled_to_bytes(known: Unlabelled, counted: tuple[str, ...] = ()) -> bytes:
     """The form in which the bucket holds it."""
     options = options_in(known)
     stored = StoredUnlabelled(
-        agreement=agreement_scores(known.agreement, options), agents=unlabelled_scores(known, options)
+        agreement=agreement_scores(known.agreement, options),
+        agents=unlabelled_scores(known, options),
+        counted=counted,
     )
     return stored.model_dump_json().encode()
 

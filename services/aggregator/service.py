@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Feedback, Gather, ReadScores
-from services.aggregator.feedback import FeedbackHandler
+from services.aggregator.feedback import FeedbackHandler, tell_counted
+from services.aggregator.ledger import FeedbackLedger
 from services.aggregator.scores import Scores
 from services.aggregator.scores_endpoint import ScoresHandler
 from services.aggregator.settings import AggregatorSection
@@ -31,6 +34,8 @@ class Aggregator:
         """Pulls and decides from now on."""
         self._scores = Scores(mesh.client, mesh.loops)
         await self._scores.start()
+        self._ledger = FeedbackLedger(mesh.client, self._scores, partial(tell_counted, mesh), mesh.loops)
+        await self._ledger.start()
         self._worker = GatherWorker(mesh, self._scores, self._topics, self._settings.poll_interval_s)
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         self._loop = WorkLoop(
@@ -45,7 +50,7 @@ class Aggregator:
         mesh.connection.on_reconnect(self._resume)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
-        await self._endpoints.add(subjects.FEEDBACK, Feedback, FeedbackHandler(mesh, self._scores).handle)
+        await self._endpoints.add(subjects.FEEDBACK, Feedback, FeedbackHandler(mesh, self._ledger).handle)
         await self._endpoints.add(subjects.SCORES, ReadScores, ScoresHandler(mesh, self._scores).handle)
         await self._loop.start()
 
@@ -60,8 +65,9 @@ class Aggregator:
         """Finishes what is in work."""
         await self._endpoints.stop()
         await self._loop.stop()
+        await self._ledger.stop()
         await self._scores.stop()
 
     def load(self) -> Load:
-        """How many ensembles are being gathered."""
-        return Load(slots=self._loop.slots, busy=self._loop.busy)
+        """How many ensembles are being gathered, and why nothing can be learnt if that is so."""
+        return Load(slots=self._loop.slots, busy=self._loop.busy, problem=self._scores.problem)

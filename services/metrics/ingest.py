@@ -60,7 +60,6 @@ class Ingest:
         """Opens the database and reads from where it is. Raises ConfigurationError if it cannot be opened."""
         self._position = await self.in_writer(self._writer.open)
         self._task = self._loops.start(self._run(), "ingest")
-        self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """Stops after the batch that is being stored, and closes the database."""
@@ -69,11 +68,6 @@ class Ingest:
             await ended([self._task])
         await self.in_writer(self._database.close)
         self._thread.shutdown()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Nothing is stored any more: if that is by an error, the lease says so."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._complain(f"the ingest has ended by {type(error).__name__}: {error}")
 
     def suspect(self) -> None:
         """The connection was lost: the stream may be another one when it is back."""

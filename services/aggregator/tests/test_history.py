@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.aggregator.history import NO_HISTORY, AgentHistory, judge
+from services.aggregator.history import NO_HISTORY, AgentHistory, Unlabelled, judge
+from services.aggregator.lessons import history_from_bytes, unlabelled_from_bytes, with_answer, with_lesson
 
 
 def test_a_history_counts_what_was_asked_and_what_was_right() -> None:
@@ -15,8 +16,8 @@ def test_a_history_counts_what_was_asked_and_what_was_right() -> None:
 
 def test_a_history_comes_back_from_its_stored_form() -> None:
     history = AgentHistory(correct=9, asked=10)
-    assert history.to_bytes() == b'{"correct":9,"asked":10}'
-    assert AgentHistory.from_bytes(history.to_bytes()) == history
+    stored = with_answer(b'{"correct":8,"asked":9}', "r1", right=True)
+    assert history_from_bytes(stored) == history
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,25 @@ def test_a_history_comes_back_from_its_stored_form() -> None:
 )
 def test_what_is_not_a_history_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
-        AgentHistory.from_bytes(data)
+        history_from_bytes(data)
+
+
+def test_a_lesson_that_is_in_a_value_already_does_not_change_it() -> None:
+    once = with_answer(None, "r1", right=True)
+    assert with_answer(once, "r1", right=True) == once
+    assert history_from_bytes(with_answer(once, "r2", right=False)) == AgentHistory(correct=1, asked=2)
+    lesson = Unlabelled(isp={"alto": AgentHistory(correct=1, asked=1)})
+    known = with_lesson(None, "l1", lesson)
+    assert with_lesson(known, "l1", lesson) == known
+    assert unlabelled_from_bytes(with_lesson(known, "l2", lesson)).isp["alto"].asked == 2
+
+
+def test_a_value_does_not_grow_with_the_lessons_that_it_knows() -> None:
+    value = None
+    for number in range(1_000):
+        value = with_answer(value, f"r{number}", right=True)
+    assert value is not None and len(value) < 2_500
+    assert with_answer(value, "r999", right=True) == value
 
 
 def test_agents_are_judged_by_equality_and_who_abstained_is_not_judged() -> None:

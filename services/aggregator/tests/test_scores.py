@@ -12,6 +12,8 @@ from schemas import subjects
 from services.aggregator.agreement import Agreement
 from services.aggregator.decide import Question
 from services.aggregator.history import AgentHistory
+from services.aggregator.ledger import FeedbackLedger
+from services.aggregator.lessons import FeedbackLesson
 from services.aggregator.scores import Scores
 from services.aggregator.strategies import Ballot
 from services.chassis.tests.cable import mesh_on_a_cable
@@ -56,13 +58,21 @@ async def test_nothing_is_lost_when_many_count_at_the_same_moment(connection: Cl
     await other_connection.close()
 
 
-async def test_a_request_can_be_claimed_once(connection: Client, mesh_url: str) -> None:
+async def test_the_feedback_on_a_request_is_counted_once_whoever_counts_it(
+    connection: Client, mesh_url: str
+) -> None:
     other_connection = await connect(mesh_url)
     one, other = await open_scores(connection), await open_scores(other_connection)
-    claims = await asyncio.gather(*(scores.claim("r1") for scores in (one, other) for _ in range(4)))
-    assert sum(claims) == 1
-    assert await one.claim("r2")
-    assert one.history.agents == {}  # a claim is no agent
+    ledgers = [FeedbackLedger(connection, one), FeedbackLedger(other_connection, other)]
+    for ledger in ledgers:
+        await ledger.start()
+    lesson = FeedbackLesson(request_id="r1", right=("alpha",), wrong=("beta",))
+    counted = await asyncio.gather(*(ledger.count(lesson) for ledger in ledgers for _ in range(4)))
+    assert sum(counted) == 1
+    await eventually(lambda: one.history.agents.keys() == {"alpha", "beta"})
+    assert {history.asked for history in one.history.agents.values()} == {1}
+    for ledger in ledgers:
+        await ledger.stop()
     await other_connection.close()
 
 
@@ -147,8 +157,8 @@ async def test_after_a_reset_everybody_knows_nothing_and_learns_anew(
 
 
 async def test_scores_are_started_before_they_are_used(connection: Client) -> None:
-    with pytest.raises(RuntimeError, match="start"):
-        await Scores(connection).claim("r1")
+    with pytest.raises(RuntimeError, match="first"):
+        await Scores(connection).record("alpha", True)
 
 
 async def test_what_was_forgotten_while_an_aggregator_was_cut_off_is_forgotten_there_too(

@@ -225,20 +225,21 @@ def test_what_was_gone_before_a_database_began_is_noted_and_no_problem(tmp_path:
     database.close()
 
 
-async def test_an_ingest_that_ends_by_a_fault_of_ours_is_not_called_ready(
+async def test_an_ingest_that_ends_by_a_fault_of_ours_ends_the_service(
     connection: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr(StreamReader, "take", fail)
-    service = Metrics(MetricsSection(folder=tmp_path, export_interval_s=0))
-    await service.start(open_mesh(connection, "metrics"))
-    await eventually(lambda: service.load().state == "broken")
-    problem = service.load().problem
-    assert problem is not None and "nobody thought of this" in problem.message
-    with pytest.raises(ZeroDivisionError):
-        await service.stop()
+    service, mesh = (
+        Metrics(MetricsSection(folder=tmp_path, export_interval_s=0)),
+        open_mesh(connection, "metrics"),
+    )
+    await service.start(mesh)
+    await eventually(lambda: mesh.loops.failure is not None)
+    assert "nobody thought of this" in (mesh.loops.failure or "")
+    await service.stop()
 
 
 async def test_a_stream_that_lost_its_tail_and_gave_its_numbers_again_loses_no_row(
