@@ -14,6 +14,8 @@ from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.tally import tally
 
 UNANIMOUS = "round one was unanimous: there was no second"
+ONE_ANSWER = "one answer could be read in round one, so there was nothing to debate: there was no second"
+NO_ANSWER = "no answer could be read in round one, so there was nothing to debate: there was no second"
 NO_SECOND_ROUND = "no second answer came in time that could be read: decided from round one"
 
 
@@ -24,7 +26,9 @@ def debate(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
     """
     weights = {ballot.agent: 1.0 for ballot in ballots}
     if unanimous(ballots):
-        return tally("debate", ballots, weights, context.seed, UNANIMOUS)
+        readable = sum(ballot.answer is not None for ballot in ballots)
+        why = (NO_ANSWER, ONE_ANSWER)[readable] if readable < 2 else UNANIMOUS
+        return tally("debate", ballots, weights, context.seed, why)
     second = {ballot.agent: ballot for ballot in context.second_round or () if ballot.answer is not None}
     if not second:
         return tally("debate", ballots, weights, context.seed, NO_SECOND_ROUND)

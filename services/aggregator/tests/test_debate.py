@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.debate import NO_SECOND_ROUND, UNANIMOUS, debate, unanimous
+from services.aggregator.strategies.debate import (
+    NO_ANSWER,
+    NO_SECOND_ROUND,
+    ONE_ANSWER,
+    UNANIMOUS,
+    debate,
+    unanimous,
+)
 
 FIRST = [Ballot("x", "18 x", "18"), Ballot("y", "17 y", "17"), Ballot("z", "18 z", "18")]
 
@@ -42,3 +49,14 @@ def test_a_unanimous_first_round_needs_no_second() -> None:
     assert debate(agreed, StrategyContext(seed="r")).note == UNANIMOUS
     assert not unanimous(FIRST)
     assert unanimous([])
+
+
+@pytest.mark.parametrize(
+    ("answers", "note"), [((None, None, None), NO_ANSWER), (("18", None, None), ONE_ANSWER)]
+)
+def test_where_too_few_could_be_read_nobody_is_called_unanimous(
+    answers: tuple[str | None, ...], note: str
+) -> None:
+    ballots = [Ballot(agent, "?", answer) for agent, answer in zip("xyz", answers, strict=True)]
+    decision = debate(ballots, StrategyContext(seed="r"))
+    assert (decision.answer, decision.note) == (answers[0], note)

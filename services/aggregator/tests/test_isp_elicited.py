@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.isp_elicited import NO_SURPRISE, WITHOUT_PREDICTIONS, isp_elicited
+from services.aggregator.strategies.isp_elicited import (
+    NO_SURPRISE,
+    SHARES,
+    UNANIMOUS,
+    WITHOUT_PREDICTIONS,
+    isp_elicited,
+)
 from services.aggregator.strategies.majority import majority
 
 CONTEXT = StrategyContext(seed="r", options=2)
@@ -43,7 +49,19 @@ def test_where_predictions_tell_nothing_the_majority_decides_and_that_is_said() 
 
 
 def test_an_answer_that_was_only_predicted_cannot_win() -> None:
-    assert set(isp_elicited(cast(("A", "B"), ("A", "B")), CONTEXT).scores) == {"A"}
+    decision = isp_elicited(cast(("A", "C"), ("A", "C"), ("B", "C")), CONTEXT)
+    assert set(decision.scores) == {"A", "B"}
+
+
+@pytest.mark.parametrize("predicted", ["A", "B", None])
+def test_where_all_agree_the_share_is_that_of_the_votes_whatever_was_predicted(predicted: str | None) -> None:
+    decision = isp_elicited(cast(("A", predicted), ("A", "A"), ("A", "B"), (None, "A")), CONTEXT)
+    assert (decision.answer, decision.share, decision.margin) == ("A", 1.0, 1.0)
+    assert decision.note == UNANIMOUS
+
+
+def test_shares_that_are_not_of_votes_are_called_that() -> None:
+    assert isp_elicited(cast(("A", "A"), ("A", "A"), ("B", "A")), CONTEXT).note == SHARES
 
 
 def test_without_predictions_the_majority_decides_and_that_is_said() -> None:
