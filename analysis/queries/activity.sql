@@ -13,7 +13,7 @@ WITH stepped AS (
         count(error_code) AS failed,
         sum(generated_tokens) AS tokens,
         quantile_cont(total_duration_ns, [0.50, 0.95]) AS total_ns
-    FROM request_completed
+    FROM completed_requests
     WHERE "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
     GROUP BY begun
 )

@@ -20,7 +20,7 @@ task AS (
         t.*,
         c.accepted_at,
         t.at - to_microseconds(((t.timings_total_duration_ns + t.store_duration_ns) / 1e3)::BIGINT) AS begun_at
-    FROM task_completed AS t JOIN chain AS c ON c.request_id = t.request_id
+    FROM completed_tasks AS t JOIN chain AS c ON c.request_id = t.request_id
 ),
 placed AS (
     SELECT

@@ -13,7 +13,7 @@ WITH hourly AS (
         count(*) AS requests,
         count(*) FILTER (WHERE error_code IS NOT NULL AND error_code <> 'cancelled') AS failed,
         mode(error_code) FILTER (WHERE error_code <> 'cancelled') AS worst_code
-    FROM request_completed
+    FROM completed_requests
     WHERE "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
     GROUP BY hour
 )

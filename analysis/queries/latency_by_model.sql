@@ -14,7 +14,7 @@ WITH grouped AS (
         -- All percentiles at once: each call would keep all values for itself.
         quantile_cont(timings_total_duration_ns, [0.50, 0.95, 0.99]) FILTER (WHERE error_code IS NULL) AS total_ns,
         avg(timings_total_duration_ns) FILTER (WHERE error_code IS NULL) AS mean_ns
-    FROM task_completed
+    FROM completed_tasks
     WHERE "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
     GROUP BY ALL
 )

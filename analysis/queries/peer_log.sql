@@ -9,7 +9,7 @@
 --   error_code
 --   stream_epoch, sequence  where the row stands in the stream: a page goes on after the last row of the one before
 WITH page AS (
-    SELECT * FROM task_completed
+    SELECT * FROM completed_tasks
     WHERE "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
         AND (stream_epoch, sequence) > ($epoch_from::BIGINT, $sequence_from::BIGINT)
     ORDER BY stream_epoch, sequence

@@ -9,7 +9,7 @@ WITH
 since AS (SELECT make_timestamp(($since_s * 1e6)::BIGINT) AS moment),
 done AS (
     SELECT instance, count(*) AS tasks, sum(generated_tokens)::BIGINT AS tokens
-    FROM task_completed, since WHERE "at" > moment GROUP BY instance
+    FROM completed_tasks, since WHERE "at" > moment GROUP BY instance
 ),
 sampled AS (
     SELECT instance, arg_max(broker_rtt_ns, "at") / 1e6 AS broker_rtt_ms

@@ -10,7 +10,7 @@ WITH grouped AS (
         count(*) FILTER (WHERE error_code IS NULL) AS requests,
         count(error_code) AS failed,
         quantile_cont(total_duration_ns, [0.50, 0.95, 0.99]) FILTER (WHERE error_code IS NULL) AS total_ns
-    FROM request_completed
+    FROM completed_requests
     WHERE "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
     GROUP BY topology
 )

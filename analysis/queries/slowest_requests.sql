@@ -11,7 +11,7 @@
 --   error_code        how the request ended, null if it was answered
 WITH slow AS (
     SELECT "at", request_id, topology, total_duration_ns, error_code
-    FROM request_completed
+    FROM completed_requests
     WHERE "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
     ORDER BY total_duration_ns DESC, request_id
     LIMIT $count::BIGINT
@@ -21,7 +21,7 @@ slowest_task AS (
         *,
         timings_total_duration_ns - slot_duration_ns - timings_load_duration_ns
             - timings_prompt_eval_duration_ns - timings_eval_duration_ns AS agent_ns
-    FROM task_completed
+    FROM completed_tasks
     WHERE request_id IN (SELECT request_id FROM slow)
     QUALIFY row_number() OVER (
         PARTITION BY request_id ORDER BY queue_duration_ns + timings_total_duration_ns DESC, task_id

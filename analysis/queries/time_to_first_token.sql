@@ -12,7 +12,7 @@ WITH grouped AS (
         quantile_cont(timings_first_token_ns, [0.50, 0.95, 0.99]) AS first_token_ns,
         avg(timings_prompt_eval_duration_ns) AS prompt_ns,
         avg(queue_duration_ns) AS queue_ns
-    FROM task_completed
+    FROM completed_tasks
     WHERE timings_first_token_ns > 0 AND "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
     GROUP BY model
 )

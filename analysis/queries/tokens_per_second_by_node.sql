@@ -16,7 +16,7 @@ SELECT
     sum(generated_tokens) * 1e9 / nullif(sum(timings_eval_duration_ns), 0) AS tokens_per_s,
     sum(prompt_tokens) * 1e9 / nullif(sum(timings_prompt_eval_duration_ns), 0) AS prompt_tokens_per_s,
     quantile_cont(tokens_per_s, 0.50) AS task_tokens_per_s_p50
-FROM task_completed
+FROM completed_tasks
 WHERE error_code IS NULL AND "at" >= $since::TIMESTAMP AND "at" < $until::TIMESTAMP
 GROUP BY instance, host, model
 ORDER BY instance, host, model;

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.report.sections import Section, sections
+from analysis.report.sections import LEFT_OUT, Section, sections
 from analysis.report.span import TimeSpan
 from schemas.queries import Rows as Reply
 from schemas.queries import Scalar
@@ -31,23 +31,27 @@ class Answered:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows; `slowest` is the way of the slowest request, if there was any."""
+    """All that a report shows: `left_out` is what its figures leave out, `slowest` the way of the slowest
+    request, if there was any."""
 
     span: TimeSpan
     answers: tuple[Answered, ...]
     slowest_id: str | None = None
     slowest: tuple[PieceDocument, ...] = ()
+    left_out: tuple[dict[str, Any], ...] = ()
 
 
 async def collect(mesh: Choir, span: TimeSpan) -> Findings:
     """Raises MeshUnreachable if there is no metrics service, and what `Choir.sql` raises."""
     await check_metrics(mesh)
     answers = tuple([await _ask(mesh, section, span) for section in sections(span)])
+    left_out = (await _ask(mesh, LEFT_OUT, span)).rows
     slowest = next((a.rows for a in answers if a.section.query == SLOWEST_QUERY), ())
     if not slowest:
-        return Findings(span, answers)
+        return Findings(span, answers, left_out=left_out)
     request_id = str(slowest[0]["request_id"])
-    return Findings(span, answers, request_id, document(await look_up(mesh, request_id)).pieces)
+    pieces = document(await look_up(mesh, request_id)).pieces
+    return Findings(span, answers, request_id, pieces, left_out)
 
 
 async def _ask(mesh: Choir, section: Section, span: TimeSpan) -> Answered:

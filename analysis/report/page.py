@@ -10,6 +10,7 @@ from analysis.charts.mesh import MESH_CHARTS
 from analysis.charts.render import html_chart, javascript, specification
 from analysis.charts.request_timeline import request_timeline
 from analysis.report.collect import Answered, Findings
+from analysis.report.headings import heading
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -23,6 +24,7 @@ body {{ font: 15px/1.5 "DejaVu Sans", Verdana, Arial, sans-serif; color: #1f1f1f
 h1 {{ font-size: 1.5rem; margin-bottom: 0; }}
 h2 {{ font-size: 1.15rem; margin-top: 2.5rem; border-bottom: 1px solid #e3e3e3; }}
 .when, .empty, .note {{ color: #5d5d5d; }}
+.warning {{ border-left: 4px solid #d55e00; padding: .4rem 1rem; background: #fdf3ec; }}
 .figures {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; padding: 0; list-style: none; }}
 .figures li {{ border: 1px solid #e3e3e3; border-radius: 6px; padding: .6rem 1rem; min-width: 7rem; }}
 .figures b {{ display: block; font-size: 1.4rem; }}
@@ -38,6 +40,7 @@ td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
 <body>
 <h1>{title}</h1>
 <p class="when">{when}</p>
+{left_out}
 {figures}
 {sections}
 </body>
@@ -46,6 +49,14 @@ td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
 
 TITLE = "Choir: what the mesh did"
 NOTHING = "-"
+MOST_DIGITS = 7
+SENTENCES = {
+    "open": "{times} requests ({who}), accepted {between}, have no end yet and are in no figure of requests",
+    "missing": "{times} events (numbers {who}), {between}: the stream dropped them before they were stored",
+    "dropped": "{times} events of {who}, {between}: it could not send them",
+    "unread": "{times} events of the kind {who}, {between}: no table holds them, see unread_events",
+}
+"""What is said of each row of `left_out.sql`."""
 
 
 def page(findings: Findings) -> str:
@@ -57,6 +68,7 @@ def page(findings: Findings) -> str:
         title=TITLE,
         javascript=javascript(),
         when=when,
+        left_out=_left_out(findings),
         figures=_figures(findings),
         sections="\n".join((*parts, _slowest(findings))),
     )
@@ -73,12 +85,43 @@ def headline(answers: Iterable[Answered]) -> dict[str, str]:
     worst = max((row["p95_ms"] for row in requests if row["p95_ms"] is not None), default=None)
     return {
         "requests": shown(total),
-        "answered": f"{answered / total:.1%}" if total else NOTHING,
+        "answered": share(answered, total),
+        "failed": shown(failed),
         "tasks": shown(_sum(models, "tasks") + _sum(models, "failed")),
         "slowest p95, ms": shown(worst),
         "most requests/s": shown(busiest),
         "done again": shown(_sum(rows.get("retries", ()), "times")),
     }
+
+
+def share(part: int, whole: int) -> str:
+    """A part in percent; 100 % only if it is the whole, however little is missing."""
+    if not whole:
+        return NOTHING
+    digits = next((n for n in range(1, MOST_DIGITS) if part == whole or round(part / whole, n + 2) < 1), None)
+    return f"{part / whole:.{digits}%}" if digits is not None else f"under 100% ({whole - part} are missing)"
+
+
+def left_out(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """A sentence for each thing that the figures leave out."""
+    return [
+        SENTENCES[row["what"]].format(
+            times=shown(row["times"]),
+            who=row["who"],
+            between=f"from {moment(row['from_at'])} to {moment(row['to_at'])}",
+        )
+        for row in rows
+    ]
+
+
+def moment(value: Any) -> str:
+    """A time to the second."""
+    return "before" if value is None else str(value).replace("T", " ")[:19]
+
+
+def _left_out(findings: Findings) -> str:
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in left_out(findings.left_out))
+    return f'<div class="warning">What these figures leave out:<ul>{lines}</ul></div>' if lines else ""
 
 
 def _sum(rows: Iterable[dict[str, Any]], column: str) -> int:
@@ -123,7 +166,7 @@ def table(answered: Answered) -> str:
         for column in answered.columns
         if any(isinstance(row[column], (int, float)) for row in answered.rows)
     }
-    head = "".join(_cell("th", column, column in numeric) for column in answered.columns)
+    head = "".join(_cell("th", heading(column), column in numeric) for column in answered.columns)
     body = "\n".join(
         f"<tr>{''.join(_cell('td', shown(row[c]), c in numeric) for c in answered.columns)}</tr>"
         for row in answered.rows

@@ -26,6 +26,10 @@ class Section:
     empty: str = "Nothing of this happened."
 
 
+LEFT_OUT = Section("What these figures leave out", "left_out", with_table=False)
+"""It is no section of its own: what it finds stands above the figures."""
+
+
 def sections(span: TimeSpan) -> tuple[Section, ...]:
     """All sections, in their order."""
     return (

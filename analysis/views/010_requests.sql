@@ -32,7 +32,7 @@ SELECT
     c.error_code,
     c.error_message
 FROM request_accepted AS a
-LEFT JOIN request_completed AS c ON c.request_id = a.request_id
+LEFT JOIN completed_requests AS c ON c.request_id = a.request_id
 LEFT JOIN (
     SELECT request_id, min(total_duration_ns) AS waited_ns FROM request_replied GROUP BY request_id
 ) AS r ON r.request_id = a.request_id;

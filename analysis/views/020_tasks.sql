@@ -35,4 +35,4 @@ SELECT
     error_message,
     trace_id,
     span_id
-FROM task_completed;
+FROM completed_tasks;

@@ -10,7 +10,7 @@ FROM request_refused
 UNION ALL
 SELECT "at", 'request_completed', service, instance, host, request_id, NULL, NULL,
     error_code, error_message, error_field, trace_id
-FROM request_completed WHERE error_code IS NOT NULL
+FROM completed_requests WHERE error_code IS NOT NULL
 UNION ALL
 SELECT "at", 'request_summarised', service, instance, host, request_id, task_id, model,
     error_code, error_message, error_field, trace_id
@@ -18,7 +18,7 @@ FROM request_summarised WHERE error_code IS NOT NULL
 UNION ALL
 SELECT "at", 'task_completed', service, instance, host, request_id, task_id, model,
     error_code, error_message, error_field, trace_id
-FROM task_completed WHERE error_code IS NOT NULL
+FROM completed_tasks WHERE error_code IS NOT NULL
 UNION ALL
 SELECT "at", 'task_retried', service, instance, host, request_id, task_id, NULL,
     error_code, error_message, error_field, trace_id

@@ -246,4 +246,34 @@ def a_day() -> list[Event]:
                 steps=1,
                 requests=("single-0",),
             )
-    return day.events
+    day.tell(
+        RequestAccepted,
+        8_100,
+        "router",
+        "router-1",
+        request_id="open-0",
+        topology="single",
+        models=("blue",),
+        prompt_bytes=40,
+    )
+    for at_s, dropped in ((8_200, 3), (8_205, 5), (8_210, 1)):
+        day.tell(
+            NodeSampled,
+            at_s,
+            "agent",
+            "agent-red",
+            cpu_percent=12.5,
+            memory_used_bytes=10**8,
+            host_memory_free_bytes=10**9,
+            load_average=0.5,
+            slots=4,
+            broker_rtt_ns=2 * MS,
+            events_dropped=dropped,
+        )
+    return [*day.events, *told_again(day.events)]
+
+
+def told_again(events: list[Event]) -> list[Event]:
+    """Two ends that somebody else has told again: the same event, without the time that storing took."""
+    ends = [event for event in events if event.request_id == "single-0" and event.kind.endswith("completed")]
+    return [event.model_copy(update={"store_duration_ns": 0}) for event in ends]

@@ -64,7 +64,7 @@ async def test_the_same_queries_give_the_same_from_the_parquet_files(
 
 async def test_the_views_for_people_have_a_row_for_everything(choir: Choir) -> None:
     counts = {
-        "requests": 11,
+        "requests": 12,
         "tasks": 15,
         "decisions": 6,
         "stages": 8,

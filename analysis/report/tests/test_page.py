@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
@@ -10,8 +12,10 @@ import pytest
 
 from analysis.charts.mesh import MESH_CHARTS
 from analysis.charts.tests.test_mesh_charts import PIECE, QUERIES, ROWS
+from analysis.queries.tests.golden_results import GOLDEN
 from analysis.report.collect import Answered, Findings
-from analysis.report.page import headline, page, shown, table
+from analysis.report.headings import heading
+from analysis.report.page import headline, page, share, shown, table
 from analysis.report.sections import Section, sections
 from analysis.report.span import TimeSpan, time_span
 from schemas.errors import InvalidRequest
@@ -77,6 +81,48 @@ def test_the_figures_at_the_top_are_sums_of_the_tables() -> None:
     figures = headline(findings().answers)
     assert (figures["requests"], figures["answered"], figures["slowest p95, ms"]) == ("10", "90.0%", "21")
     assert headline(findings(empty=True).answers)["answered"] == "-"
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "said"),
+    [
+        (2_488, 2_489, "99.96%"),
+        (9, 10, "90.0%"),
+        (999_999, 1_000_000, "99.9999%"),
+        (10**9 - 1, 10**9, "under 100% (1 are missing)"),
+        (3, 3, "100.0%"),
+        (0, 3, "0.0%"),
+        (0, 0, "-"),
+    ],
+)
+def test_not_all_is_never_called_all(part: int, whole: int, said: str) -> None:
+    assert share(part, whole) == said
+
+
+def test_what_the_figures_leave_out_stands_above_them() -> None:
+    noon, later = "2026-01-31T11:01:00", "2026-01-31T11:02:00.5"
+    found = (
+        ("open", "single", 6, noon),
+        ("missing", "101 to 400", 300, None),
+        ("dropped", "<b>agent-1", 2, noon),
+    )
+    rows = tuple(
+        {"what": what, "who": who, "times": times, "from_at": since, "to_at": later}
+        for what, who, times, since in found
+    )
+    text = page(replace(findings(), left_out=rows))
+    assert text.index("leave out") < text.index('class="figures"')
+    assert "6 requests (single), accepted from 2026-01-31 11:01:00 to 2026-01-31 11:02:00" in text
+    assert "300 events (numbers 101 to 400)" in text and "&lt;b&gt;agent-1" in text
+    assert "leave out" not in page(findings())
+
+
+@pytest.mark.parametrize("section", sections(HOUR), ids=lambda section: section.query)
+def test_no_heading_is_a_name_of_sql(section: Section) -> None:
+    columns = json.loads((GOLDEN / f"{section.query}.json").read_text())["columns"]
+    headings = [heading(column) for column in columns]
+    assert len(set(headings)) == len(columns)
+    assert not [text for text in headings if "_" in text]
 
 
 def test_a_name_in_a_table_is_text_and_no_markup() -> None:

@@ -75,5 +75,15 @@ def test_every_kind_and_every_view_can_be_described(tmp_path: Path) -> None:
     with database.cursor() as cursor:
         names = {row[0] for row in cursor.execute("SHOW TABLES").fetchall()}
     database.close()
-    views = {"requests", "tasks", "decisions", "stages", "nodes", "errors", "events"}
+    views = {
+        "completed_requests",
+        "completed_tasks",
+        "requests",
+        "tasks",
+        "decisions",
+        "stages",
+        "nodes",
+        "errors",
+        "events",
+    }
     assert names == set(definitions()) | views
