@@ -42,6 +42,8 @@ HEADROOM = 1.25
 MEMORY_HEADROOM_BYTES = 64 * catalog.MIB
 LEAST_FREE_BYTES = 64 * catalog.MIB
 
+WRITE_ERRORS = (b"no space left on device", b"ritical write error", b"JetStream out of resources")
+
 CONFIG = """\
 # Written at every start by infra/broker.py.
 server_name: {server_name}
@@ -126,6 +128,8 @@ class Broker:
             self._more_config += f"\nauthorization {{ {credentials} }}"
         self._prepare = prepare
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_read = 0
+        self._write_error: str | None = None
 
     @property
     def url(self) -> str:
@@ -202,6 +206,24 @@ class Broker:
         """The last lines of the server's log."""
         return last_lines(self.directory / "broker.err", self.log_path)
 
+    @property
+    def write_error(self) -> str | None:
+        """What the server, since its start, has logged of a stream that it could not write; None if nothing.
+
+        Such a stream takes nothing more until the server is started again, whatever becomes of the disk.
+        """
+        if self._write_error is None and self.log_path.is_file():
+            with self.log_path.open("rb") as log:
+                if self._log_read > log.seek(0, os.SEEK_END):
+                    self._log_read = 0  # the server has begun a new file
+                log.seek(self._log_read)
+                new = log.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            self._log_read += len(whole)
+            failed = (line for line in whole.splitlines() if any(sign in line for sign in WRITE_ERRORS))
+            self._write_error = next((line.decode(errors="replace").strip() for line in failed), None)
+        return self._write_error
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise ConfigurationError("the broker has not been started")
@@ -233,6 +255,7 @@ class Broker:
 
     async def _start_on(self, port: int) -> None:
         server_name = f"choir-{uuid.uuid4().hex}"
+        self._log_read, self._write_error = 0, None
         if self.log_path.exists():  # what an earlier run said of its end is kept, apart from this one
             self.log_path.replace(self.directory / "broker.log.before")
         self._process = self._launch(self._write_config(server_name, port))

@@ -18,6 +18,7 @@ class BrokerSection(Section):
 
     With `embedded = false` none is started, and `[mesh] url` says where one is. `port` 0 takes a free
     one. `store_dir` is relative to choir.toml; by default it is `broker` in the state folder.
+    With less than `min_free_bytes` free on its disk, `choir up` and `choir status` warn.
     """
 
     embedded: bool = True
@@ -25,3 +26,4 @@ class BrokerSection(Section):
     port: int = Field(default=4222, ge=0, le=65_535)
     store_dir: Path | None = None
     max_payload: int = Field(default=catalog.MIB, ge=64 * 1024, le=MAX_PAYLOAD_LIMIT)
+    min_free_bytes: int = Field(default=256 * catalog.MIB, ge=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -18,7 +19,8 @@ from nats.aio.client import Client
 from rich.console import Console
 
 from infra.broker import Broker
-from infra.child import EXIT_CONFIGURATION, BackOff, Child, ServiceCommand
+from infra.broker_keeper import SERVICE, BrokerKeeper
+from infra.child import EXIT_CONFIGURATION, Child, ServiceCommand
 from infra.forward import Forward, to_console
 from infra.guard import check_guarded
 from infra.instances import service_commands
@@ -39,7 +41,6 @@ SERVICE_DEADLINE_S = 30.0
 AGENT_DEADLINE_S = 120.0
 """Longer: a large model is read from disk before its agent is ready."""
 STOP_DEADLINE_S = STOP_LIMIT_S
-BROKER_LOOK_INTERVAL_S = 0.25
 SETTLED_STATES = ("ready", "broken")
 OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics")
 """The mesh starts without those that are not ready."""
@@ -64,6 +65,7 @@ class Supervisor:
         self._state = state or state_folder()
         self._forward = forward or to_console(Console(stderr=True))
         self._claim: Claim | None = None
+        self._keeper: BrokerKeeper | None = None
         self._client: Client | None = None
         self._directory: Directory | None = None
         self._children: list[Child] = []
@@ -145,23 +147,9 @@ class Supervisor:
         await self.broker.start()
         if self.settings.mesh.user is not None or not is_loopback(section.host):
             await check_guarded(self.broker.reachable_host, self.broker.port)
-        self._in_background(self._keep_broker(self.broker), "the broker")
-
-    async def _keep_broker(self, broker: Broker) -> None:
-        back_off = BackOff()
-        started_s = time.monotonic()
-        while True:
-            await asyncio.sleep(BROKER_LOOK_INTERVAL_S)
-            if broker.alive:
-                continue
-            wait_s = back_off.after(time.monotonic() - started_s)
-            self._say(f"the broker died; it starts again in {wait_s:g} s")
-            await asyncio.sleep(wait_s)
-            started_s = time.monotonic()
-            try:
-                await broker.start()
-            except ConfigurationError as error:
-                self._say(error.message)
+        instance = f"{socket.gethostname()}-{SERVICE}"
+        self._keeper = BrokerKeeper(self.broker, instance, section.min_free_bytes, self._say)
+        self._in_background(self._keeper.keep_alive(), "the broker")
 
     async def _connect(self) -> None:
         self._client = await connect_operator(self.url, self.settings.mesh, self._on_reconnect)
@@ -171,6 +159,8 @@ class Supervisor:
         await self._directory.start()
         self._worker_queues = WorkerQueues(self._client, self._say)
         self._in_background(self._worker_queues.keep(), "the queues of workers")
+        if self._keeper is not None:
+            self._in_background(self._keeper.keep_storing(self._client), "the broker's disk")
 
     async def _on_reconnect(self) -> None:
         self._in_background(self._provisioning.again(self._worker_queues.again), "streams")

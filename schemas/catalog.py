@@ -104,6 +104,13 @@ STREAMS: tuple[StreamSpec, ...] = (
         max_bytes=256 * MIB,
         max_age_s=DAY_S * 7,
     ),
+    StreamSpec(
+        s.CANARY_STREAM,
+        (s.CANARY,),
+        "one empty message, stored every few seconds: while that works, the broker stores",
+        max_messages=1,
+        max_bytes=MIB,
+    ),
 )
 
 ACK_WAIT_S = 12.0

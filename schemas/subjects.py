@@ -75,6 +75,8 @@ ALL_TOKENS = "choir.token.>"
 ALL_STAGES = "choir.stage.>"
 ALL_EVENTS = "choir.event.>"
 ALL_DEAD = "choir.dead.>"
+CANARY_STREAM = "CANARY"
+CANARY = "choir.canary"
 MAX_DELIVERIES_ADVISORIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
 
 ALL_STORED_ANSWERS = "choir.stored.answer.>"

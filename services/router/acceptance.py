@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from schemas import subjects
 from schemas.commands import Ask, Generate
-from schemas.errors import ChoirError, ModelUnusable, RequestIdConflict, UnknownModel
+from schemas.errors import BrokerUnavailable, ChoirError, ModelUnusable, RequestIdConflict, UnknownModel
 from schemas.events import RequestAccepted, RequestRefused, TaskQueued
+from schemas.nodes import NodeLease
 from schemas.replies import Result
 from services.chassis.connection import check_payload
 from services.chassis.directory import Directory
@@ -74,7 +76,10 @@ class Door:
         check_payload(self._mesh.client, payload, field)
         await self._contexts.check(ask.conversation, chosen.asked_first, serving, field)
         asked_ns = time.perf_counter_ns()
-        receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
+        try:
+            receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
+        except BrokerUnavailable as error:
+            raise with_reason(error, self._directory.nodes) from error
         if receipt.duplicate:
             await self._check_duplicate(ask, request_id, receipt.sequence)
             return Admission(fresh=False)
@@ -122,6 +127,14 @@ class Door:
             priority=command.priority,
             store_duration_ns=store_ns,
         )
+
+
+def with_reason(error: BrokerUnavailable, nodes: Iterable[NodeLease]) -> BrokerUnavailable:
+    """The same failure, with what the keeper of the broker says in its lease of why it stores nothing."""
+    reasons = [
+        node.problem.message for node in nodes if node.problem is not None and node.problem.code == error.code
+    ]
+    return BrokerUnavailable("; ".join((error.message, *reasons)), retry_after_s=error.retry_after_s)
 
 
 def check_same(ask: Ask, request_id: str, fingerprint: str) -> None:
