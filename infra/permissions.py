@@ -26,7 +26,7 @@ from schemas.catalog import Access
 from schemas.errors import ChoirError, ConfigurationError
 
 OPERATOR = "supervisor"
-CLIENT = subjects.CLIENT_USER
+CLIENT = catalog.CLIENT_USER
 PASSWORD_VARIABLE = "CHOIR_PASSWORD_"
 
 RESPONSES = {"max": -1, "expires": "2h"}

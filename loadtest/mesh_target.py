@@ -24,6 +24,7 @@ from loadtest.flight import LOST, OK, TIMED_OUT, Flight
 from loadtest.target import Clock
 from loadtest.workloads import Fields
 from schemas import subjects
+from schemas.catalog import CLIENT_USER
 from schemas.commands import Ask
 from services.chassis.cancelling import ended
 from services.cli.mesh_url import find_mesh
@@ -70,7 +71,7 @@ class MeshTarget:
                     reconnected_cb=self._reconnected,
                     error_cb=_ignore,
                     pending_size=PENDING_BYTES,
-                    inbox_prefix=subjects.inbox_prefix(mesh.user or subjects.CLIENT_USER).encode(),
+                    inbox_prefix=subjects.inbox_prefix(mesh.user or CLIENT_USER).encode(),
                 )
         except (TimeoutError, OSError, nats.errors.Error) as error:
             raise NoMesh(f"no broker answers at {self._url}: {error or 'it took too long'}") from error

@@ -110,6 +110,7 @@ STREAMS: tuple[StreamSpec, ...] = (
         "one empty message, stored every few seconds: while that works, the broker stores",
         max_messages=1,
         max_bytes=MIB,
+        max_age_s=HOUR_S,
     ),
 )
 
@@ -183,6 +184,9 @@ class BucketSpec:
     history: int = 1
     max_bytes: int = 64 * MIB
 
+
+CLIENT_USER = "client"
+"""The user of the broker that a client is who says no other."""
 
 LEASE_TTL_S = 8.0
 

@@ -351,10 +351,6 @@ def endpoint_name(subject: str) -> str:
     return subject.removeprefix("choir.").replace(".", "-").replace("=", "_").replace("*", "any")
 
 
-CLIENT_USER = "client"
-"""The user that a client is who says no other."""
-
-
 def inbox_prefix(user: str) -> str:
     """Where replies come to a user of the broker, a service or a client: nobody else may listen there."""
     return f"_INBOX_{encode_token(user)}"

@@ -22,6 +22,7 @@ from schemas import subjects
 
 DISK_MIB = 192
 DEADLINE_S = 60.0
+Reply = dict[str, Any]
 CONFIG = """
 [broker]
 port = 0

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import nats.errors
 from nats.aio.client import Client
 
+from schemas.catalog import CLIENT_USER
 from schemas.errors import ConfigurationError, MeshUnreachable, PayloadTooLarge
-from schemas.subjects import CLIENT_USER, inbox_prefix
+from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
 from services.chassis.settings import MeshSection
 
