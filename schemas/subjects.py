@@ -254,6 +254,7 @@ CACHE_BUCKET = "choir_cache"
 SCORES_BUCKET = "choir_scores"
 FEEDBACK_BUCKET = "choir_feedback"
 WORKER_CLAIMS_BUCKET = "choir_worker_claims"
+ATTEMPTS_BUCKET = "choir_attempts"
 
 
 def node_key(service: str, instance: str) -> str:

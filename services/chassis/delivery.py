@@ -52,6 +52,8 @@ class Delivery:
     it was also stored after this service last (re)connected. `stored_at_s` is when the broker stored it, by
     the broker's clock; `waiting` is how many more it has for this consumer. A worker calls `work_done` when
     only the storing of the outcome is left: the slot is free for the next command from then on.
+    `refused` are the deliveries before this one in which nobody has tried; a `suspect` may be the reason why
+    processes have died that worked on it.
     """
 
     msg: Msg
@@ -61,6 +63,8 @@ class Delivery:
     stored_at_s: float = 0.0
     waiting: int = 0
     work_done: Callable[[], None] = _nothing
+    refused: int = 0
+    suspect: bool = False
 
     @classmethod
     def of(cls, msg: Msg, floor: int, work_done: Callable[[], None] = _nothing) -> Delivery:
@@ -76,6 +80,11 @@ class Delivery:
     def queue_duration_ns(self) -> int:
         """How long ago the broker stored it, by its clock and this host's; 0 where these disagree."""
         return max(0, int((time.time() - self.stored_at_s) * 1e9)) if self.stored_at_s else 0
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt to do the work this is, counted from 1."""
+        return self.count - self.refused
 
     @property
     def request_id(self) -> str:

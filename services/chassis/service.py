@@ -25,6 +25,7 @@ from nats.aio.client import Client
 from schemas.errors import ChoirError, ConfigurationError, InternalError
 from schemas.events import ServiceStarted, ServiceStopped
 from services.chassis.address import without_password
+from services.chassis.attempts import Solitude
 from services.chassis.connection import ConnectionEvents, open_broker
 from services.chassis.events import EventLog, Spans
 from services.chassis.identity import Identity
@@ -66,6 +67,7 @@ class Mesh:
         self.connection = connection
         self.storage = Storage(client)
         self.loops = loops or Loops()
+        self.solitude = Solitude()
         self.tracing = Tracing()
         enabled = events is None or events.enabled
         self.events = EventLog(client, identity, enabled=enabled, spans=spans)

@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Generic, cast
 
 import nats.errors
@@ -32,6 +33,7 @@ from schemas.errors import (
     PoisonMessage,
 )
 from schemas.events import MessageDied, TaskRetried
+from services.chassis.attempts import ALONE_AFTER, Past, note, past
 from services.chassis.delivery import NEVER_FRESH, CommandT, Delivery, Retry, Worker
 from services.chassis.logs import get_logger
 from services.chassis.pull import Demand
@@ -61,7 +63,12 @@ class WorkLoop(Generic[CommandT]):
         slots: int,
         worker: Worker[CommandT],
         weight: int = 1,
+        *,
+        quarantine: bool = True,
     ) -> None:
+        """Without `quarantine` a command is tried again however many processes have died with it in hand."""
+        self._quarantine = quarantine
+        self._solitude = mesh.solitude
         self._loops = mesh.loops
         self._storage = mesh.storage
         self._client = mesh.client
@@ -112,6 +119,7 @@ class WorkLoop(Generic[CommandT]):
         """Asks again for work: after a reconnection, when the broker may have forgotten the demand."""
         for demand in self._demands:
             demand.forget()
+        self._spawn(self._excuse())
         await self._refill()
         self._floor = await self._storage.last_sequence(self._stream)
 
@@ -145,8 +153,8 @@ class WorkLoop(Generic[CommandT]):
         for demand in self._demands:
             await demand.drained()
         await asyncio.gather(*self._steps, return_exceptions=True)
-        while self._held:
-            await self._hand_back(self._held.popleft())
+        held, self._held = self._held, deque()
+        await asyncio.gather(*map(self._hand_back, held))
         try:
             async with asyncio.timeout(DRAIN_PATIENCE_S):
                 await self._idle.wait()
@@ -157,13 +165,15 @@ class WorkLoop(Generic[CommandT]):
             self._keeper.cancel()
 
     async def _give_back(self) -> None:
-        for task, msg in list(self._active.items()):
+        given_back = list(self._active.values())
+        for task in self._active:
             task.cancel()
-            await self._hand_back(msg)
+        await asyncio.gather(*map(self._hand_back, given_back))
         await asyncio.gather(*self._active, return_exceptions=True)
 
     async def _hand_back(self, msg: Msg) -> None:
         """Somebody else may have it at once. If that cannot be said, they have it when ACK_WAIT_S is over."""
+        await note(self._storage, Delivery.of(msg, NEVER_FRESH), "refused")
         try:
             await msg.nak()
         except nats.errors.Error as error:
@@ -213,6 +223,8 @@ class WorkLoop(Generic[CommandT]):
         beat_at = 0.0
         while True:
             try:
+                if beat_at and time.monotonic() >= beat_at + ACK_WAIT_S - HEARTBEAT_S:
+                    await self._excuse()  # this process has stood still
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_S
                     await self._beat()
@@ -222,6 +234,11 @@ class WorkLoop(Generic[CommandT]):
             except nats.errors.Error as error:
                 log.warning("heartbeat interrupted", why=str(error) or type(error).__name__)
             await asyncio.sleep(REFILL_INTERVAL_S)
+
+    async def _excuse(self) -> None:
+        """What is in work may have been given to another meanwhile, although nobody has died here."""
+        in_hand = [Delivery.of(msg, NEVER_FRESH) for msg in (*self._active.values(), *self._held)]
+        await asyncio.gather(*(note(self._storage, delivery, "refused") for delivery in in_hand))
 
     async def _beat(self) -> None:
         for msg in [*self._active.values(), *self._held]:
@@ -289,20 +306,34 @@ class WorkLoop(Generic[CommandT]):
         except ValidationError as error:
             await self._refuse(delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}"))
             return
-        if delivery.count > MAX_ATTEMPTS:
-            poison = PoisonMessage(f"delivered {delivery.count} times and never finished")
-            await self._bury(command.request_id, delivery, poison, task_of(command))
-            await self._give_up(command, poison)
-            await delivery.msg.ack()
-            return
+        if delivery.count > ALONE_AFTER:
+            before = await past(self._storage, delivery)
+            suspect = self._quarantine and before.silent >= ALONE_AFTER
+            delivery = replace(delivery, refused=before.refused, suspect=suspect)
+            if (poison := self._verdict(delivery, before)) is not None:
+                await self._bury(command.request_id, delivery, poison, task_of(command))
+                await self._give_up(command, poison)
+                await delivery.msg.ack()
+                return
         try:
             await self._within_deadline(command, delivery)
         except Retry as retry:
-            if delivery.count < MAX_ATTEMPTS:
+            if delivery.attempt < MAX_ATTEMPTS:
                 await self._send_back(command, delivery, retry)
                 return
             await self._give_up(command, retry.error)
         self._events.then(delivery.msg.ack)
+
+    def _verdict(self, delivery: Delivery, before: Past) -> PoisonMessage | None:
+        """Why a command is not tried once more, if it is not."""
+        if self._quarantine and before.alone:
+            return PoisonMessage(
+                f"{before.silent} processes have died while they worked on it, one of them on nothing else: "
+                "it is not tried again"
+            )
+        if delivery.attempt > MAX_ATTEMPTS:
+            return PoisonMessage(f"tried {delivery.attempt - 1} times and never finished")
+        return None
 
     async def _within_deadline(self, command: CommandT, delivery: Delivery) -> None:
         """Handles a command; every end of it but Retry is an outcome."""
@@ -319,7 +350,7 @@ class WorkLoop(Generic[CommandT]):
             raise
         except Exception as error:
             log.exception("a handler failed", request_id=command.request_id)
-            if delivery.count < 3:
+            if delivery.attempt < 3:
                 raise Retry(InternalError(f"{type(error).__name__} in {self._service}")) from error
             failure = InternalError(f"{type(error).__name__} in {self._service}")
             await self._bury(command.request_id, delivery, failure, task_of(command))
@@ -328,11 +359,24 @@ class WorkLoop(Generic[CommandT]):
     async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
         try:
             async with asyncio.timeout(seconds) as limit:
-                await self._worker.handle(command, delivery)
+                if delivery.suspect:
+                    await self._handle_alone(command, delivery)
+                else:
+                    await self._solitude.enter()
+                    try:
+                        await self._worker.handle(command, delivery)
+                    finally:
+                        self._solitude.leave()
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise DeadlineExceeded("the time for this request ran out") from error
+
+    async def _handle_alone(self, command: CommandT, delivery: Delivery) -> None:
+        async with self._solitude.alone():
+            log.warning("others have died with it in hand: it is alone", request_id=command.request_id)
+            await note(self._storage, delivery, "alone")
+            await self._worker.handle(command, delivery)
 
     async def _give_up(self, command: CommandT, error: ChoirError) -> None:
         log.warning("command ends in an error", request_id=command.request_id, code=error.code)
@@ -340,6 +384,7 @@ class WorkLoop(Generic[CommandT]):
 
     async def _send_back(self, command: CommandT, delivery: Delivery, retry: Retry) -> None:
         log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
+        await note(self._storage, delivery, "failed")
         await delivery.msg.nak(delay=retry.delay_s)
         body = retry.error.body(command.request_id)
         self._events.publish(

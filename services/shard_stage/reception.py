@@ -31,7 +31,16 @@ class Reception:
         self._front = front
         self._worker = PipelineWorker(mesh, front, self._share_slots)
         consumers = [subjects.generate_consumer(priority, plan.model) for priority in subjects.PRIORITIES]
-        self._work = WorkLoop(mesh, Generate, subjects.COMMANDS_STREAM, consumers, plan.slots, self._worker)
+        # A text may outlive its first stage many times: what others have begun is gone on with.
+        self._work = WorkLoop(
+            mesh,
+            Generate,
+            subjects.COMMANDS_STREAM,
+            consumers,
+            plan.slots,
+            self._worker,
+            quarantine=False,
+        )
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         self._opening: asyncio.Task[None] | None = None
         self.is_open = False

@@ -7,6 +7,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 
 import nats
 import pytest
@@ -21,11 +23,13 @@ from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable, ChoirError, GenerationFailed, Overloaded
 from schemas.events import MessageDied, TaskRetried
 from services.chassis import work_loop
+from services.chassis.attempts import Past, past
 from services.chassis.connection import ConnectionEvents, connection_options
 from services.chassis.delivery import Delivery, Retry
 from services.chassis.identity import Identity
 from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
+from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import (
     bodies,
     enqueue,
@@ -582,3 +586,124 @@ async def test_a_step_that_fails_is_told_and_keeps_no_loop_from_finishing_its_wo
     await stopping
     assert worker.handled == ["r1"]
     assert "ZeroDivisionError('of the test')" in capsys.readouterr().out
+
+
+def is_busy(loop: WorkLoop[Generate]) -> bool:
+    return loop.busy == 1
+
+
+async def test_what_stopping_loops_give_back_counts_as_no_attempt(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "DRAIN_PATIENCE_S", 0.01)
+    mesh = open_mesh(connection)
+    await enqueue(mesh, generate("r1"))
+    for _ in range(work_loop.MAX_ATTEMPTS + 1):
+        loop = new_loop(mesh, Worker(hang))
+        await loop.start()
+        await eventually(partial(is_busy, loop))
+        await loop.stop()
+
+    worker = Worker()
+    async with working(mesh, worker):
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.handled, worker.given_up) == (["r1"], {})
+    assert worker.deliveries == [work_loop.MAX_ATTEMPTS + 2]
+
+
+async def test_what_fails_for_a_passing_reason_is_tried_as_often_as_ever_and_nobody_has_died_of_it(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "MAX_ATTEMPTS", 5)
+    mesh = open_mesh(connection)
+    suspects: list[bool] = []
+
+    async def fail(_command: Generate, delivery: Delivery) -> None:
+        suspects.append(delivery.suspect)
+        raise Retry(Overloaded("full"), delay_s=0.01)
+
+    worker = Worker(fail)
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert suspects == [False] * 5
+    assert worker.given_up["r1"].code == "overloaded"
+
+
+async def test_a_command_that_was_in_the_hands_of_two_that_died_is_worked_on_alone(
+    connection: Client,
+) -> None:
+    mesh = open_mesh(connection)
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+    others = [f"other-{i}" for i in range(6)]
+
+    async def note_who_is_beside(command: Generate, _delivery: Delivery) -> None:
+        running.add(command.request_id)
+        for _ in range(5):
+            await connection.flush()  # time for others to come
+            beside.setdefault(command.request_id, set()).update(running - {command.request_id})
+        running.discard(command.request_id)
+
+    await enqueue(mesh, generate("suspect"))
+    await deliver_in_vain(connection, 2)
+    for request_id in others:
+        await enqueue(mesh, generate(request_id))
+    worker = Worker(note_who_is_beside)
+    async with working(mesh, worker):
+        await eventually(lambda: queue_is_empty(connection))
+    assert sorted(worker.handled) == sorted(["suspect", *others])
+    assert beside["suspect"] == set()
+    assert any(beside[request_id] for request_id in others)
+
+
+async def test_a_command_of_which_a_process_died_that_did_nothing_else_is_not_tried_again(
+    mesh_url: str, connection: Client
+) -> None:
+    """The two that died before may have had other reasons: that alone does not condemn a command."""
+    await impatient_model(connection, "epsilon")
+    mesh, command = open_mesh(connection), generate("r1", "epsilon")
+    await enqueue(mesh, command)
+    await deliver_in_vain(connection, 2, "epsilon")
+    doomed_connection = await connect(mesh_url)
+    alone = asyncio.Event()
+
+    async def die(_command: Generate, delivery: Delivery) -> None:
+        assert delivery.suspect
+        alone.set()
+        await asyncio.Event().wait()
+
+    doomed = new_loop(open_mesh(doomed_connection), Worker(die), model="epsilon")
+    await doomed.start()
+    await alone.wait()
+    await doomed_connection.close()
+
+    worker = Worker()
+    async with working(mesh, worker, model="epsilon"):
+        await eventually(lambda: queue_is_empty(connection))
+    assert worker.deliveries == []
+    assert worker.given_up["r1"].code == "poison_message"
+    assert "3 processes have died" in worker.given_up["r1"].message
+    assert await bodies(connection, subjects.DEAD_STREAM) == [command.to_bytes()]
+    await end(doomed)
+
+
+async def test_a_loop_that_has_lost_its_connection_has_not_died(mesh_url: str, connection: Client) -> None:
+    """However often that happens while a command is in its hands."""
+    async with mesh_on_a_cable(mesh_url) as (mesh, way):
+        loop = new_loop(mesh, Worker(hang))
+        mesh.connection.on_reconnect(loop.resume)
+        await loop.start()
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: loop.busy == 1)
+        (msg,) = loop._active.values()
+        await way.cut_from(mesh)
+        await way.mend()
+        delivery = replace(Delivery.of(msg, 0), count=2)  # as whoever has it next
+
+        async def excused() -> bool:
+            return await past(open_mesh(connection).storage, delivery) == Past(refused=1)
+
+        await eventually(excused)
+        loop._open = False
+        await end(loop)

@@ -1,0 +1,63 @@
+"""A command that ends the process of whoever works on it does not end all agents."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from nats.aio.client import Client
+
+from infra.testing import SpawnService
+from schemas import subjects
+from schemas.commands import ChatMessage
+from services.agent.tests.worker_mesh import result_of
+from services.chassis.tests.mesh import bodies, enqueue, eventually, generate, open_mesh, queue_is_empty
+from services.chassis.tests.test_work_loop import impatient_model
+
+FRAGILE_AGENT = """
+import os, signal
+from services.agent.backends.instant import Instant
+whole = Instant.generate
+async def generate(self, messages, sampling, on_text):
+    if messages[0].content == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await whole(self, messages, sampling, on_text)
+Instant.generate = generate
+import runpy
+runpy.run_module("services.agent", run_name="__main__")
+"""
+"""An agent whose model ends its process, as a library that aborts would."""
+
+NAMES = ("one", "two", "three", "four", "five")
+
+
+async def test_a_command_that_kills_its_agents_is_kept_from_the_others(
+    connection: Client, spawn_service: SpawnService
+) -> None:
+    """What was in work beside it is done by somebody else."""
+    await impatient_model(connection, "epsilon")
+    section = {"backend": "instant", "models": [{"name": "epsilon", "slots": 4, "delay_ms": 50}]}
+    agents = [
+        spawn_service(
+            "agent",
+            name,
+            env={"CHOIR_AGENT": json.dumps({"name": name, **section})},
+            command=[sys.executable, "-c", FRAGILE_AGENT],
+        )
+        for name in NAMES
+    ]
+    for agent in agents:
+        await agent.wait_ready(connection, deadline_s=60)
+    mesh = open_mesh(connection)
+    deadly = generate("deadly", "epsilon", messages=(ChatMessage(role="user", content="deadly"),))
+    await enqueue(mesh, deadly)
+    for number in range(20):
+        await enqueue(mesh, generate(f"r{number}", "epsilon"))
+    await eventually(lambda: queue_is_empty(connection), deadline_s=90)
+    error = (await result_of(connection, "deadly")).error
+    assert error is not None and error.code == "poison_message"
+    assert "3 processes have died" in error.message
+    assert sum(not agent.alive for agent in agents) == 3
+    assert await bodies(connection, subjects.DEAD_STREAM) == [deadly.to_bytes()]
+    for number in range(20):
+        assert (await result_of(connection, f"r{number}")).error is None
