@@ -70,6 +70,9 @@ class OpenAI:
             timeout=timeout,
             http_client=self._http,
         )
+        # Parts of the client are imported when they are first named: here, and not while a server is timed.
+        self._models, self._embeddings = self._client.models, self._client.embeddings
+        self._completions = self._client.chat.completions
         self._speed = SpeedMeter()
         self.info = BackendInfo(context_tokens=model.context_tokens, description=self._server.type)
 
@@ -111,7 +114,7 @@ class OpenAI:
     ) -> Generated:
         finish_reason: str | None = None
         last: ChatCompletionChunk | None = None
-        stream = await self._client.chat.completions.create(
+        stream = await self._completions.create(
             model=self._model,
             messages=_conversation(messages),
             stream=True,
@@ -181,7 +184,7 @@ class OpenAI:
 
     async def _usage(self, messages: tuple[ChatMessage, ...]) -> int:
         """How long a prompt is, from an answer of one token."""
-        completion = await self._client.chat.completions.create(
+        completion = await self._completions.create(
             model=self._model,
             messages=_conversation(messages),
             timeout=COUNT_LIMIT_S,
@@ -204,7 +207,7 @@ class OpenAI:
     async def models(self) -> tuple[str, ...]:
         """What `/v1/models` lists."""
         async with self._faults():
-            page = await self._client.models.list()
+            page = await self._models.list()
             entries = page.data if isinstance(page.data, list) else None
         if entries is None:
             raise garbage(self._server.url, f"no list of models at {API_PATH}/models")
@@ -228,7 +231,7 @@ class OpenAI:
     async def embed(self, texts: tuple[str, ...]) -> Embeddings:
         """One vector for each text."""
         async with self._faults():
-            reply = await self._client.embeddings.create(
+            reply = await self._embeddings.create(
                 model=self._model, input=list(texts), encoding_format="float"
             )
             return tuple(tuple(entry.embedding) for entry in reply.data)

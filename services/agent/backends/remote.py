@@ -10,6 +10,7 @@ import httpx
 from schemas.errors import ModelUnusable
 from services.agent.backends.backend import Backend
 from services.agent.backends.faults import check_content
+from services.agent.bounds import MOST_KNOWN, bounded_text
 from services.agent.keys import origin
 from services.agent.settings import ModelSection, ServerSection
 
@@ -80,5 +81,7 @@ def hooks(server: ServerSection) -> dict[str, list[Hook]]:
 def check_listed(name: str, listed: tuple[str, ...], url: str) -> None:
     """Raises ModelUnusable, with what there is, unless the server has the model."""
     if name not in listed:
-        known = ", ".join(sorted(listed)[:12]) or "none"
-        raise ModelUnusable(f"{url} has no model {name}; it has: {known}", field="model", known=listed)
+        some = tuple(bounded_text(other) for other in sorted(listed)[:MOST_KNOWN])
+        more = f" and {len(listed) - len(some)} more" if len(listed) > len(some) else ""
+        what = f"{url} has no model {name}; it has: {', '.join(some) or 'none'}{more}"
+        raise ModelUnusable(what, field="model", known=some)

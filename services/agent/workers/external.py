@@ -7,14 +7,13 @@ import time
 
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
-from schemas.errors import ChoirError, ModelUnusable, NotReady, WorkerFailed
+from schemas.errors import ChoirError, ErrorBody, ModelUnusable, NotReady, WorkerFailed
 from schemas.nodes import ServedModel
 from schemas.sampling import Sampling
 from schemas.workers import Worker, WorkerState
 from services.agent.backends import Generated, OnText
-from services.agent.backends.ollama import Ollama
-from services.agent.backends.openai import OpenAI
 from services.agent.backends.remote import RemoteBackend
+from services.agent.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.keys import with_key
 from services.agent.settings import ModelSection, ServerSection, WorkersSection
 from services.agent.workers.circuit import Circuit
@@ -26,12 +25,18 @@ from services.chassis.work_loop import WorkLoop
 TRIAL = (ChatMessage(role="user", content="Say yes."),)
 TRIAL_SAMPLING = Sampling(max_tokens=1)
 SHORTEST_PAUSE_S = 0.05
+ERROR_TOLD_FOR_S = 300.0
+"""After so long, an error of a worker that works is not told any more."""
 
 log = get_logger("agent.workers")
 
 
 def connect(worker: Worker, settings: WorkersSection) -> RemoteBackend:
-    """The backend of a worker; nothing is asked yet. ModelUnusable if it may not have its key."""
+    """The backend of a worker; nothing is asked yet. ModelUnusable if it may not have its key.
+
+    Blocks for a second or so when it is first called: a client library is imported, all of it, so that this
+    takes no part in how long a server takes to answer. Agents without such workers never import one.
+    """
     model = ModelSection(
         name=worker.name,
         slots=worker.slots,
@@ -46,7 +51,13 @@ def connect(worker: Worker, settings: WorkersSection) -> RemoteBackend:
         ),
     )
     model = with_key(model, settings.keys)
-    return Ollama(model) if worker.type == "ollama" else OpenAI(model)
+    if worker.type == "ollama":
+        from services.agent.backends.ollama import Ollama
+
+        return Ollama(model)
+    from services.agent.backends.openai import OpenAI
+
+    return OpenAI(model)
 
 
 def unusable(worker: Worker, error: ChoirError) -> ServedModel:
@@ -255,17 +266,17 @@ class ExternalWorker:
 
     def summary(self) -> ServedModel:
         """What the lease says of it."""
-        problem = self.problem
+        problem, last_error = self.problem, self._told_error()
         info = self.backend.info
         return ServedModel(
             name=self.worker.name,
             backend=self.worker.type,
             slots=self.worker.slots if problem is None else 0,
             busy=self._loop.busy,
-            context_tokens=info.context_tokens,
-            parameters=info.parameters,
+            context_tokens=bounded_number(info.context_tokens),
+            parameters=bounded_number(info.parameters),
             tokens_per_s=self.backend.tokens_per_s(),
-            description=info.description,
+            description=bounded_text(info.description) if info.description else None,
             worker=WorkerState(
                 id=self.worker.id,
                 type=self.worker.type,
@@ -274,9 +285,17 @@ class ExternalWorker:
                 failures=self._circuit.failures,
                 weight=self.worker.weight,
                 cordoned=self.worker.cordoned,
-                last_error=self._circuit.last_error,
-                last_error_at_s=self._last_error_at_s,
+                last_error=last_error,
+                last_error_at_s=self._last_error_at_s if last_error is not None else None,
                 checked_at_s=self._checked_at_s,
             ),
-            problem=problem.body() if problem is not None else None,
+            problem=bounded_error(problem.body()) if problem is not None else None,
         )
+
+    def _told_error(self) -> ErrorBody | None:
+        """The last error, as long as it says something of how the worker does now."""
+        error, at_s = self._circuit.last_error, self._last_error_at_s
+        old = at_s is not None and time.time() > at_s + ERROR_TOLD_FOR_S
+        if error is None or (old and self._circuit.state == "closed"):
+            return None
+        return bounded_error(error)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
+from contextlib import AsyncExitStack
 
 import nats.errors
 import nats.js.errors
@@ -162,18 +163,22 @@ class WorkerHost:
         if worker is None or not self._claims.is_free(worker_id):
             return
         try:
-            backend = connect(worker, self._settings)
+            backend = await asyncio.to_thread(connect, worker, self._settings)
         except ChoirError as error:  # it stays free: an agent elsewhere may have what is missing here
             self._refuse(worker, error)
             return
         self._unusable.pop(worker_id, None)
-        if not await self._claims.take(worker_id):
-            await backend.close()
-            return
-        serving = ExternalWorker(self._mesh, worker, backend, self._settings)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(backend.close)
+            if not await self._claims.take(worker_id):
+                return
+            undo.push_async_callback(self._claims.release, worker_id)
+            serving = ExternalWorker(self._mesh, worker, backend, self._settings)
+            await serving.start()
+            undo.push_async_callback(serving.stop)
+            await self._counting.add(worker.name, backend)
+            undo.pop_all()  # from here on it is served: before, whatever fails leaves it to others
         self._serving[worker_id] = serving
-        await self._counting.add(worker.name, backend)
-        await serving.start()
         log.info("uses worker", worker=worker_id, model=worker.name, url=worker.url)
 
     def _refuse(self, worker: Worker, error: ChoirError) -> None:

@@ -1,0 +1,25 @@
+"""Bounds on what a server says, before it goes into the lease: one message for all models of an agent."""
+
+from __future__ import annotations
+
+from schemas.errors import ErrorBody
+
+MOST_CHARACTERS = 200
+MOST_KNOWN = 12
+LARGEST_NUMBER = 2**63 - 1
+
+
+def bounded_text(text: str) -> str:
+    """At most 200 characters."""
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
+
+
+def bounded_error(body: ErrorBody) -> ErrorBody:
+    """Its texts cut, and at most 12 of the models that are known."""
+    known = None if body.known is None else tuple(map(bounded_text, body.known[:MOST_KNOWN]))
+    return body.model_copy(update={"message": bounded_text(body.message), "known": known})
+
+
+def bounded_number(number: int | None) -> int | None:
+    """None for what is no size of anything."""
+    return number if number is not None and 0 <= number <= LARGEST_NUMBER else None
