@@ -209,3 +209,23 @@ async def test_reading_the_log_needs_a_broker() -> None:
     with pytest.raises(BrokerUnavailable, match="no broker answers"):
         async with client_for_reading({"servers": ["nats://127.0.0.1:9"]}):
             raise AssertionError("connected to nothing")
+
+
+async def test_it_comes_back_also_where_whoever_is_told_of_it_fails(own_broker: Broker) -> None:
+    told: list[str] = []
+
+    async def fails() -> None:
+        told.append("called")
+        raise RuntimeError("the loop of the service is closed")
+
+    arrived: list[bytes] = []
+    async with linked(own_broker.url, arrived.append, disconnected_cb=fails, reconnected_cb=fails) as link:
+        await link.listen(SUBJECT)
+        own_broker.kill()
+        await own_broker.restart()
+        await eventually(lambda: len(told) == 2)
+        client = await connect(own_broker.url)
+        await client.publish(SUBJECT, b"still there")
+        await client.flush()
+        await eventually(lambda: arrived == [b"still there"])
+        await client.close()
