@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,8 +13,6 @@ ASKING = "Ask"
 RUNNING = "Run"
 MEASURING = "Measure"
 LOOKING = "Look"
-
-VERSION = "--version"
 
 COMMANDS: tuple[Entry, ...] = (
     Entry("ask", "ask:ask", ASKING, "Ask one model, a chain, or an ensemble that decides together."),
@@ -54,28 +52,23 @@ A command's module is imported when the command is typed; the others cost nothin
 
 
 class Commands(LazyGroup):
-    """All of them, and `choir --version`."""
+    """All of them."""
 
     entries = COMMANDS
     start = "Start here: `choir demo`, then `choir up` and, elsewhere, `choir ask`."
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Answers `choir` alone and `--version` at once: typer imports pydantic to read a flag."""
-        if ctx.resilient_parsing or (args and args[0] != VERSION):
-            return super().parse_args(ctx, args)
-        if args:
-            from importlib.metadata import version
-
-            typer.echo(f"choir {version('choir')}")
-        else:
-            typer.echo(ctx.get_help())
-        raise typer.Exit
-
 
 def choir(
-    _version: Annotated[bool, typer.Option(VERSION, help="Say which version this is.")] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False,
 ) -> None:
     """Many local language models that answer as one."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"choir {version_of('choir')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def build_app() -> typer.Typer:
@@ -91,5 +84,5 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(choir)
+    app.callback(invoke_without_command=True)(choir)
     return app

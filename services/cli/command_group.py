@@ -52,6 +52,10 @@ class Entry:
 class HelpfulCommand(TyperCommand):
     """A command whose help page names values as people do, and shows no type where there is no value."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its parameters, whose defaults are taken as they are."""
+        return [as_it_is(parameter) for parameter in super().get_params(ctx)]
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS]`, then the arguments in capitals."""
         return [PLACE.sub(r"\1", piece).upper() for piece in super().collect_usage_pieces(ctx)]
@@ -59,6 +63,24 @@ class HelpfulCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, then options, each with what it does."""
         write_parameters(self, ctx, formatter)
+
+
+def as_it_is(parameter: Any) -> Any:
+    """The same parameter; where nothing was typed for it, its default is used without being checked.
+
+    Typer builds a validator of pydantic for every parameter: a tenth of the start of `choir ask`.
+    Help pages would import pydantic for nothing.
+    """
+    if "process_value" not in vars(parameter):
+        check = parameter.process_value
+
+        def process_value(ctx: Any, value: Any) -> Any:
+            source = ctx.get_parameter_source(parameter.name)
+            typed = getattr(source, "name", None) != "DEFAULT"
+            return check(ctx, value) if typed or parameter.required else value
+
+        parameter.process_value = process_value
+    return parameter
 
 
 class CommandTable(Mapping[str, Any]):
@@ -98,6 +120,10 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = CommandTable(self.entries)  # type: ignore[assignment]
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options, whose defaults are taken as they are."""
+        return [as_it_is(parameter) for parameter in super().get_params(ctx)]
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names, without importing any."""

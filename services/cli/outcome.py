@@ -87,7 +87,8 @@ def _body_of_usage_error(error: Any) -> ErrorBody:
     from schemas.errors import ErrorBody
 
     where = error.ctx.command_path if error.ctx else "choir"
-    return ErrorBody(code="invalid_request", message=f"{error.format_message()} (see `{where} --help`)")
+    message = error.format_message().replace("Value error, ", "")  # pydantic's, which says nothing
+    return ErrorBody(code="invalid_request", message=f"{message} (see `{where} --help`)")
 
 
 def _body_of_file_error(error: OSError) -> ErrorBody:

@@ -70,6 +70,10 @@ def test_help_and_version_import_no_command_and_no_library_that_takes_long(
     assert not any(name.startswith("services.cli.commands.") for name in modules)
 
 
+def test_the_help_of_a_command_imports_neither_pydantic_nor_the_client() -> None:
+    assert not modules_of(RUN, "ask", "--help").intersection((*HEAVY, "pydantic", "nats", "rich"))
+
+
 def test_the_module_of_each_command_leaves_heavy_libraries_for_when_it_runs() -> None:
     assert not modules_of(LOAD_ALL).intersection((*HEAVY, "nats", "pydantic", "rich"))
 
