@@ -1,19 +1,20 @@
 """Tokens each second of one model on all cores: Choir's agent, and llama-cpp-python's own server.
 
-Both run the same llama.cpp, the same file and as many threads. The server works on one request at a time;
-the agent batches all that are there.
+Both run the same version of llama.cpp, the same file and as many threads. The server is as it is shipped: in
+an environment of its own, with what its package builds by default, and with nothing set in the environment.
+It works on one request at a time; the agent batches all that are there.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from loadtest.bench.processes import bench_mesh
 from loadtest.peers.clients import Call, Load, differing, http_calls, load
+from loadtest.peers.environments import environment
 from loadtest.peers.servers import free_port, server
 from services.cli.client import Choir
 
@@ -51,7 +52,9 @@ async def by_llama_server(path: Path, max_tokens: int, per_stream: int) -> list[
     """`python -m llama_cpp.server` with as many threads."""
     port = free_port()
     threads = str(os.cpu_count() or 1)
-    command = (sys.executable, "-m", "llama_cpp.server", "--model", str(path), "--port", str(port))
+    folder = environment("llama-cpp-python-server", [f"llama-cpp-python[server]=={llama_version()}"])
+    python = str(folder / "bin" / "python")
+    command = (python, "-m", "llama_cpp.server", "--model", str(path), "--port", str(port))
     options = ("--n_ctx", str(CONTEXT_TOKENS), "--n_threads", threads, "--n_threads_batch", threads)
     url = f"http://127.0.0.1:{port}"
     prompt = differing(PROMPT)
@@ -60,9 +63,8 @@ async def by_llama_server(path: Path, max_tokens: int, per_stream: int) -> list[
         messages = [{"role": "user", "content": prompt(number)}]
         return {"model": MODEL, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
 
-    env = {"OMP_WAIT_POLICY": "passive"}  # as Choir's engine sets it
     async with (
-        server((*command, *options), url, "/v1/models", env),
+        server((*command, *options), url, "/v1/models"),
         http_calls(f"{url}/v1/chat/completions", body) as call,
     ):
         return await _loads(call, per_stream)

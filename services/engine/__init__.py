@@ -2,9 +2,10 @@
 
 import os
 
-# Read by OpenMP when llama.cpp's library is loaded, so it has to stand before the imports. Threads that
-# spin while they wait bring a shared host to a standstill: see "Threads" in README.md.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read by OpenMP when the library is loaded, so it has to stand before the imports. llama.cpp as this project
+# builds it has no OpenMP, and does not look at it. See "Threads" in README.md.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from services.engine.engine import Engine
 from services.engine.generation import Finished, Generation, RankedToken, TokenEvent, TokenLogprob

@@ -7,6 +7,7 @@ from functools import lru_cache
 import llama_cpp
 
 AMX = "AMX_INT8"
+OPENMP = "OPENMP"
 
 
 @lru_cache(maxsize=1)

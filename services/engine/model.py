@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import InvalidRequest, ModelUnusable
-from services.engine.build import extra_buffers_are_safe
+from services.engine.build import OPENMP, extra_buffers_are_safe, features
 from services.engine.gguf_check import check_model_file
 from services.engine.gguf_header import GgufHeader
 from services.engine.logs import LLAMA_LOG
+
+logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 64
 NO_TOKEN = -1
@@ -29,6 +32,8 @@ def start_backend() -> None:
     """Sets llama.cpp up, once in a process."""
     LLAMA_LOG.install()
     llama_cpp.llama_backend_init()
+    if OPENMP in features():
+        logger.warning("llama.cpp was compiled with OpenMP: several threads are slower than they could be")
 
 
 class Weights:
