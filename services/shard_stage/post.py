@@ -208,7 +208,7 @@ class Post:
                 kernel, weights, self._pace, self._tally, self._hop_ms, carried=self._thread.carried
             )
             front = Front(self._thread, self._stage, weights, plan.context_tokens)
-            self._reception = Reception(self._mesh, plan, front)
+            self._reception = Reception(self._mesh, plan, front, self._source.path, weights.header)
         self._kernel = kernel
 
     # --- rebuilding ---------------------------------------------------------------------

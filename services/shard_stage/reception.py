@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 
 from schemas import subjects
 from schemas.commands import CountTokens, Generate
@@ -13,6 +14,8 @@ from services.chassis.endpoints import Caller, Endpoints
 from services.chassis.service import Mesh
 from services.chassis.stopping import DRAIN_PATIENCE_S
 from services.chassis.work_loop import WorkLoop
+from services.engine.gguf_header import GgufHeader
+from services.engine.quantisation import quantisation_of
 from services.shard_stage.flow import Flow
 from services.shard_stage.front import Front
 from services.shard_stage.journal import Left
@@ -25,7 +28,11 @@ BACKEND = "pipeline"
 class Reception:
     """Opens once, when all stages were ready for the first time, and closes with the place."""
 
-    def __init__(self, mesh: Mesh, plan: PipelinePlan, front: Front) -> None:
+    def __init__(self, mesh: Mesh, plan: PipelinePlan, front: Front, model: Path, header: GgufHeader) -> None:
+        """`model` is the file that all slices are made of, `header` that of one of them."""
+        self._model = model
+        self._size_bytes = model.stat().st_size
+        self._quantisation = quantisation_of(header)
         self._mesh = mesh
         self._plan = plan
         self._front = front
@@ -96,6 +103,9 @@ class Reception:
             slots=self._plan.slots,
             busy=min(self._plan.slots, self._work.busy + self._worker.adopted),
             context_tokens=self._plan.context_tokens,
+            file=self._model.name,
+            size_bytes=self._size_bytes,
+            quantisation=self._quantisation,
             tokens_per_s=self._front.tokens_per_s(),
             description=f"a pipeline of {len(self._plan.stages)} stages",
         )

@@ -73,3 +73,19 @@ async def test_a_plan_of_another_schema_version_moves_nobody(
 
     await mesh.write("llama", plan)
     await mesh.serving("stage-a", "llama")
+
+
+async def test_the_lease_says_of_which_file_a_pipeline_s_model_is(
+    connection: Client, mesh_url: str, spawn_service: SpawnService, slices: Path
+) -> None:
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, {"llama": demo_model("llama")}, slices)
+    await mesh.start_all("stage-a")
+    await mesh.write("llama", mesh.plan(["stage-a"], "llama").to_bytes())
+    await mesh.serving("stage-a", "llama")
+
+    lease = await mesh.lease("stage-a")
+
+    assert lease is not None
+    (model,) = lease.models
+    size_bytes = demo_model("llama").stat().st_size
+    assert (model.file, model.size_bytes, model.quantisation) == ("choir-llama.gguf", size_bytes, "Q8_0")
