@@ -38,7 +38,7 @@ WHAT_TO_DO = {
     "context_exceeded": "shorten the prompt, or ask a model with a longer context",
     "no_answers": "`choir models` shows whether agents are there; --timeout gives them more time",
     "answers_unreadable": "put the question in other words, or take the answers as they are with --kind text",
-    "model_unusable": "`choir validate` checks the model files",
+    "model_unusable": "`choir validate` looks at model files, servers and workers",
     "broker_unavailable": "try again; `choir validate` checks the broker",
 }
 

@@ -16,6 +16,8 @@ MIB = 1024**2
 STATE_STYLES = {"ready": "green", "starting": "yellow", "draining": "yellow", "broken": "bold red"}
 NOTHING = "-"
 NAME_WIDTH = 11
+WIDE = 100
+"""From so many columns on there is room for what is nice to know."""
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -91,11 +93,12 @@ def _problem(who: str, fault: ErrorBody) -> Text:
     return Text.assemble((f"{who}: ", "bold red"), f"{fault.code}: {fault.message}")
 
 
-def models_table(models: Iterable[ModelSummary]) -> Table:
-    """One line for each model that can be asked."""
+def models_table(models: Iterable[ModelSummary], width: int = WIDE) -> Table:
+    """One line for each model that can be asked; its file where there is room for it."""
+    file = ("file",) if width >= WIDE else ()
     rows = table(
-        "model", "agents", "slots", "busy", "context", "parameters", "tokens/s",
-        right=("slots", "busy", "context", "parameters", "tokens/s"),
+        "model", "agents", "slots", "busy", "context", "parameters", "size", "quant", "tokens/s", *file,
+        right=("slots", "busy", "context", "parameters", "size", "tokens/s"),
     )  # fmt: skip
     for model in models:
         rows.add_row(
@@ -105,7 +108,10 @@ def models_table(models: Iterable[ModelSummary]) -> Table:
             str(model.busy),
             number(model.context_tokens),
             number(model.parameters),
+            size(model.size_bytes),
+            model.quantisation or NOTHING,
             number(model.tokens_per_s),
+            *((model.file or NOTHING,) if file else ()),
         )
     return rows
 

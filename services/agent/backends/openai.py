@@ -13,6 +13,11 @@ from typing import Any, cast
 
 import httpx
 import openai
+
+# The client would import these at its first request, within the time that the server has for its answer.
+import openai.resources.chat
+import openai.resources.embeddings
+import openai.resources.models
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
 from openai.types.chat.chat_completion_chunk import Choice

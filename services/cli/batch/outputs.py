@@ -19,7 +19,7 @@ Records = Callable[[], Iterator[tuple[TaskRecord, str]]]
 
 
 class Totals(Part):
-    """What a batch came to. Times are of all its runs together."""
+    """What a batch came to. `success_rate` is in percent; times are of all its runs together."""
 
     timestamp: datetime
     files_processed: int
@@ -47,7 +47,7 @@ class Totals(Part):
             successful=successful,
             failed=failed,
             unfinished=tasks - successful - failed,
-            success_rate=successful / tasks if tasks else 0.0,
+            success_rate=round(100 * successful / tasks, 2) if tasks else 0.0,
             total_time_seconds=round(seconds, 3),
             tasks_per_second=round((successful + failed) / seconds, 3) if seconds else 0.0,
         )

@@ -13,6 +13,7 @@ from services.cli.asking import AskOptions
 from services.cli.batch.models import Models
 from services.cli.batch.records import Reply, TaskTimings
 from services.cli.batch.spread import Gate
+from services.cli.batch.stopwatch import Stopwatch
 from services.cli.client import Choir
 
 OVERLOAD_PATIENCE_S = 600.0
@@ -23,12 +24,14 @@ MAX_RETRY_AFTER_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """Whose questions these are: the batch's run, the model, the attempt, and the sampler's options."""
+    """Whose questions these are: the batch's run, the model, the attempt, the sampler's options; and how long
+    they are on their way."""
 
     run: str
     model: str
     attempt: int
     options: AskOptions
+    asking: Stopwatch
 
     def request_id(self, text: str) -> str:
         """The same question of the same batch to the same model has the same id."""
@@ -75,7 +78,8 @@ class Questions:
             "request_id": inquiry.request_id(text),
             "priority": "batch",
         }
-        result = await self._mesh.ask(text, **options)
+        with inquiry.asking.running():
+            result = await self._mesh.ask(text, **options)
         answer = result.answers[0]
         reply = Reply(model=answer.model, instance=answer.instance, response=result.text or "")
         return Reading(reply, timings_of(answer))

@@ -7,7 +7,8 @@ from schemas.message import Part
 
 
 class TaskTimings(Part):
-    """Sums over all questions of a task; `total_s` is the time that passed, from asking to the answer."""
+    """Sums over all questions of a task; `total_s` is the time in which one of them was on its way, from when
+    it was sent until its answer came. Waiting in the client is not in it."""
 
     total_s: float = 0.0
     queue_s: float = 0.0

@@ -22,6 +22,7 @@ from services.cli.batch.questions import Inquiry, Questions
 from services.cli.batch.records import TaskRecord, TaskTimings
 from services.cli.batch.shelf import Shelf
 from services.cli.batch.spread import spread
+from services.cli.batch.stopwatch import Stopwatch
 from services.cli.client import Choir
 
 DEFAULT_MAX_TOKENS = 256
@@ -48,6 +49,16 @@ class BatchRun:
         self._started_s = time.monotonic()
         self.left = sum(not journal.succeeded(task.key) for task in plan.tasks())
 
+    @property
+    def seconds(self) -> float:
+        """How long this run has taken so far."""
+        return time.monotonic() - self._started_s
+
+    @property
+    def seconds_before(self) -> float:
+        """How long the runs before it took together."""
+        return self._journal.seconds_before
+
     async def check(self) -> None:
         """Raises UnknownModel for a model that is wanted and not there."""
         await self._models.require_all()
@@ -62,7 +73,7 @@ class BatchRun:
 
     def write_results(self) -> Totals:
         """Writes the outputs with all that is done so far, by this run and those before it."""
-        seconds = self._journal.seconds_before + time.monotonic() - self._started_s
+        seconds = self.seconds_before + self.seconds
         totals = Totals.of((record for record, _ in self._records()), len(self._plan), seconds)
         write_outputs(self._plan.outputs, totals, self._records)
         self._journal.note_time(seconds)
@@ -90,25 +101,25 @@ class BatchRun:
 
     async def _do(self, task: BatchTask) -> TaskRecord:
         """One task, to its record, which is on disk when this returns."""
-        started_s = time.monotonic()
+        asking = Stopwatch()
         record = TaskRecord(file=task.document.name, prompt=task.prompt.name, success=False)
         try:
             async with self._shelf.holding(task.document) as text:
-                found = await self._read(task, await text)
+                found = await self._read(task, await text, asking)
         except MeshUnreachable:
             raise
         except ChoirError as error:
             found = {"error": error.body(), "timings": TaskTimings()}
-        found["timings"] = found["timings"].model_copy(update={"total_s": time.monotonic() - started_s})
+        found["timings"] = found["timings"].model_copy(update={"total_s": asking.seconds})
         asked = self._journal.asked.get(task.key)
         record = record.model_copy(update={**found, "attempt": asked.attempt if asked else 1})
         self._journal.note_done(task.key, record)
         return record
 
-    async def _read(self, task: BatchTask, text: str) -> dict[str, Any]:
+    async def _read(self, task: BatchTask, text: str, asking: Stopwatch) -> dict[str, Any]:
         """What the record of an answered task has."""
         asked = self._assigned(task)
-        inquiry = Inquiry(self._journal.head.run, asked.model, asked.attempt, self._plan.options)
+        inquiry = Inquiry(self._journal.head.run, asked.model, asked.attempt, self._plan.options, asking)
         with self._models.asking(asked.model):
             reading = await self._reader.read(inquiry, task.prompt, task.document.name, text)
         return {

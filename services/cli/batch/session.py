@@ -48,17 +48,21 @@ class BatchSession:
             with progress(total, total - batch.left) as display:
                 await batch.work(display.step)
         finally:
+            before_s = batch.seconds_before
             totals = batch.write_results()
-            self._conclude(batch, totals)
+            self._conclude(batch, totals, before_s)
         return totals.successful == totals.total_tasks
 
-    def _conclude(self, batch: BatchRun, totals: Totals) -> None:
+    def _conclude(self, batch: BatchRun, totals: Totals, before_s: float) -> None:
         """The summary, which files failed and why, and how to go on."""
         if self._as_json:
             print_json(totals)
+        took = duration(totals.total_time_seconds - before_s)
+        if before_s:
+            took += f" ({duration(totals.total_time_seconds)} with the runs before)"
         self._say(
             f"{totals.successful} answered, {totals.failed} failed, {totals.unfinished} not done, in "
-            f"{duration(totals.total_time_seconds)}: {', '.join(map(str, self._plan.outputs))}"
+            f"{took}: {', '.join(map(str, self._plan.outputs))}"
         )
         failures = Counter(
             failure_line(record.file, record.error) for record in batch.failures() if record.error

@@ -52,7 +52,7 @@ def models(as_json: JsonFlag = False) -> None:
         print_json(reply)
         return
     out = console()
-    out.print(models_table(reply.models))
+    out.print(models_table(reply.models, out.width))
     for line in unusable:
         out.print(line)
     if reply.pipelines:

@@ -65,7 +65,7 @@ def add(
     as_json: JsonFlag = False,
 ) -> None:
     """Register a worker. It is tried out first; agents take it up without a restart."""
-    from schemas.errors import error_from_body
+    from schemas.errors import InvalidRequest, error_from_body
     from schemas.workers import ManageWorkers
     from services.cli.workers.old_format import build_worker
     from services.cli.workers.tables import added_line, trial_line
@@ -77,6 +77,10 @@ def add(
         "tls": tls,
     }  # fmt: skip
     worker = build_worker(fields, "")
+    if not replace and any(status.worker.id == worker.id for status in _manage(ManageWorkers())):
+        raise InvalidRequest(
+            f"id: there is a worker {worker.id!r} already: --replace puts this one in its place", field="id"
+        )
     if test:
         trial = asyncio.run(try_worker(worker))
         if trial.problem is not None:

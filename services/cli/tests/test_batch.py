@@ -46,10 +46,11 @@ def test_every_prompt_is_asked_of_every_document(cli: Cli, papers: Path, tmp_pat
     assert outcome.code == 1, "one file cannot be read"
     assert "broken.txt: document_unreadable: the file is binary, not text (for 2 prompts)" in outcome.err
     assert "8 answered, 2 failed, 0 not done" in outcome.err
+    assert "runs before" not in outcome.err
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["files_processed"], results["total_tasks"]) == (5, 10)
-    assert (results["successful"], results["failed"], results["success_rate"]) == (8, 2, 0.8)
+    assert (results["successful"], results["failed"], results["success_rate"]) == (8, 2, 80.0)
     assert results["total_time_seconds"] > 0 < results["tasks_per_second"]
     entry = results["results"][-1]
     assert (entry["file"], entry["prompt"], entry["success"]) == ("two.pdf", "prompt-1", True)
@@ -76,6 +77,7 @@ def test_a_batch_that_is_run_again_asks_only_what_failed(cli: Cli, papers: Path,
     outcome = cli(*command)
     assert outcome.code == 0
     assert "5 tasks, 4 of them done before" in outcome.err
+    assert "with the runs before): r.json" in outcome.err
     after = json.loads((tmp_path / "r.json").read_text())
     answered = [entry for entry in json.loads(before)["results"] if entry["success"]]
     assert all(entry in after["results"] for entry in answered), "what was answered stays as it is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,7 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from schemas.replies import ModelSummary
+from services.cli.overview_tables import models_table
 from services.cli.tests.conftest import QUARTET, Cli, choir_command, clean_environment
 from services.cli.tests.pseudo_terminal import on_terminal
 
@@ -47,7 +51,6 @@ def test_ask_with_json_prints_one_document(cli: Cli) -> None:
 def test_ask_reads_the_prompt_from_standard_input(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import io
 
     monkeypatch.setattr("sys.stdin", io.StringIO("Capital of France?\n"))
     assert cli("ask", "-", "-m", "choir-one").out == "Paris\n"
@@ -152,10 +155,25 @@ def test_nodes_models_and_status_for_people(cli: Cli) -> None:
     assert "ready" in nodes
     models = cli("models").out
     assert models.splitlines()[0].split() == [
-        "model", "agents", "slots", "busy", "context", "parameters", "tokens/s"
+        "model", "agents", "slots", "busy", "context", "parameters", "size", "quant", "tokens/s", "file"
     ]  # fmt: skip
     assert all(model in models for model in QUARTET)
     assert "2 agent, 1 aggregator, 1 metrics, 1 router, 1 summarizer" in cli("status").out
+
+
+def test_models_tell_their_file_size_and_quantisation() -> None:
+    model = ModelSummary(
+        name="phi", agents=("lab",), slots=4, busy=1, file="phi-q4_k_m.gguf", size_bytes=2 * 1024**3,
+        quantisation="Q4_K_M",
+    )  # fmt: skip
+    for width, there in ((120, True), (80, False)):
+        out = Console(width=width, file=io.StringIO())
+        out.print(models_table([model], width))
+        assert isinstance(out.file, io.StringIO)
+        told = out.file.getvalue()
+        assert "2.0 GiB" in told and "Q4_K_M" in told
+        assert ("phi-q4_k_m.gguf" in told) is there
+        assert len(told.splitlines()) == 2
 
 
 def test_nodes_models_and_status_for_programs(cli: Cli) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from infra.models.family import FOLDER
+from schemas.errors import WorkerFailed
+from schemas.workers import Worker, WorkerState, WorkerStatus
 from services.agent.tests.llama_server import LlamaServer, free_port, llama_server
 from services.cli.tests.conftest import Cli
+from services.cli.workers.tables import workers_table
 
 MODEL = "choir-llama"
 USED_DEADLINE_S = 60.0
@@ -94,7 +99,15 @@ def test_what_cannot_be_registered_is_said_in_one_line(cleared: Cli, server: Lla
         (("worker", "add", *here, nobody, "--model", "m"), "--no-test does it anyway"),
         (("worker", "add", *here, "70000", "--model", "m"), "port: "),
         (("worker", "add", *here, nobody, "--model", "m", "--id", "no good"), "id: "),
-        (("worker", "add", "--type", "abacus", "--host", "h", "--port", "1", "--model", "m"), "type: "),
+        (
+            ("worker", "add", "--type", "opnai", "--host", "h", "--model", "m"),
+            "type: 'opnai' is none of ollama, lm_studio, exo, llama_server, llama_cpp_python, vllm, openai; "
+            "did you mean openai?",
+        ),
+        (
+            ("worker", "add", "--type", "openai", "--host", "127.0.0.1", "--model", "m"),
+            "https://127.0.0.1:443",
+        ),
         (
             ("worker", "add", *here, str(server.port), "--model", "gpt-9"),
             f"has no model gpt-9; it has: {MODEL}",
@@ -115,9 +128,29 @@ def test_an_id_is_given_once(cleared: Cli, server: LlamaServer) -> None:
     assert cleared(*add(server, "--id", "one", "--no-test")).code == 0
     again = cleared(*add(server, "--id", "one", "--no-test"))
     assert again.code == 2
-    assert "there is a worker 'one'" in again.err
+    assert "there is a worker 'one' already: --replace" in again.err
     assert cleared(*add(server, "--id", "one", "--no-test", "--slots", "2", "--replace")).code == 0
     assert workers(cleared)[0]["worker"]["slots"] == 2
+
+
+def test_a_known_id_is_refused_before_the_server_is_tried(cleared: Cli, server: LlamaServer) -> None:
+    assert cleared(*add(server, "--id", "one", "--no-test")).code == 0
+    nobody = ("--type", "lm_studio", "--host", "127.0.0.1", "--port", str(free_port()), "--model", "m")
+    again = cleared("worker", "add", *nobody, "--id", "one")
+    assert (again.code, again.out) == (2, "")
+    assert "--replace" in again.err and "nobody answers" not in again.err
+
+
+def test_what_was_wrong_with_a_worker_that_works_again_has_a_time() -> None:
+    worker = Worker(id="a", type="exo", host="h", port=1, model="m")
+    error = WorkerFailed("it broke off").body()
+    state = WorkerState(
+        id="a", type="exo", url=worker.url, last_error=error, last_error_at_s=time.time() - 600
+    )
+    out = Console(width=200, file=io.StringIO())
+    out.print(workers_table([WorkerStatus(worker=worker, held_by="agent", state=state)]))
+    assert isinstance(out.file, io.StringIO)
+    assert "10 min ago: it broke off" in out.file.getvalue()
 
 
 def test_an_old_workers_json_is_imported_and_what_is_wrong_in_it_named(cleared: Cli, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from schemas.errors import InvalidRequest
-from schemas.workers import DEFAULT_PORTS, Worker, WorkerType
+from schemas.workers import DEFAULT_PORTS, WORKER_TYPES, Worker, WorkerType
 from services.chassis.plain_words import first_fault
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -32,13 +33,22 @@ def default_id(kind: str, host: str, port: int) -> str:
 def build_worker(fields: dict[str, Any], where: str) -> Worker:
     """A worker from its fields; InvalidRequest names `where` and the field that is wrong.
 
-    The port defaults to the usual one of the type. A server on this host's loopback is for this host's agents
-    only: the address means another machine everywhere else.
+    The port defaults to the usual one of the type; `openai` without a port speaks https. A server on this
+    host's loopback is for this host's agents only: the address means another machine everywhere else.
     """
     fields = {RENAMED.get(name, name): value for name, value in fields.items() if value is not None}
     fields = {name: value for name, value in fields.items() if name in KNOWN}
-    if isinstance(kind := fields.get("type"), str) and kind in DEFAULT_PORTS:
+    kind = fields.get("type")
+    if kind is not None and kind not in WORKER_TYPES:
+        near = get_close_matches(str(kind), WORKER_TYPES, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidRequest(
+            f"{where}type: {kind!r} is none of {', '.join(WORKER_TYPES)}{meant}", field="type"
+        )
+    if kind is not None:
         known: WorkerType = kind
+        if known == "openai" and "port" not in fields:
+            fields["tls"] = True  # its usual port is that of https
         fields.setdefault("port", DEFAULT_PORTS[known])
     if "host" in fields and "port" in fields:
         made = default_id(str(fields.get("type")), str(fields["host"]), fields["port"])

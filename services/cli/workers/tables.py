@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from rich.table import Table
@@ -23,7 +24,6 @@ def workers_table(workers: Iterable[WorkerStatus]) -> Table:
     )  # fmt: skip
     for status in workers:
         worker, word = status.worker, state_word(status)
-        error = status.problem or (status.state.last_error if status.state else None)
         rows.add_row(
             worker.id,
             worker.type,
@@ -34,9 +34,30 @@ def workers_table(workers: Iterable[WorkerStatus]) -> Table:
             Text(word, STYLES.get(word, "bold red")),
             status.held_by or "-",
             number(status.tokens_per_s),
-            plain(error.message) if error and word != "cordoned" else "-",
+            _trouble(status, word),
         )
     return rows
+
+
+def _trouble(status: WorkerStatus, word: str) -> str:
+    """What is wrong now; of a worker that works again what was, and when."""
+    if word == "cordoned":
+        return "-"
+    if status.problem is not None:
+        return plain(status.problem.message)
+    state = status.state
+    if state is None or state.last_error is None:
+        return "-"
+    when = "" if state.last_error_at_s is None else f"{ago(time.time() - state.last_error_at_s)} ago: "
+    return f"{when}{plain(state.last_error.message)}"
+
+
+def ago(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h`, `2 d`."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def state_word(status: WorkerStatus) -> str:
