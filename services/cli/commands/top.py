@@ -29,7 +29,7 @@ def top(
     from services.cli.mesh_url import find_mesh
     from services.cli.top.live import show
     from services.cli.top.snapshot import Snapshot, look
-    from services.cli.top.view import screen
+    from services.cli.top.view import all_panes
 
     url = without_password(find_mesh().url)
     out = console()
@@ -47,6 +47,6 @@ def top(
         if as_json:
             print_json(snapshot)
         else:
-            out.print(screen(snapshot, out.width, len(snapshot.nodes) + 12))
+            out.print(all_panes(snapshot, out.width))
         return
     asyncio.run(stay())

@@ -13,7 +13,9 @@ from rich.console import Console
 from schemas.nodes import NodeLease
 from services.cli.tests.conftest import Cli, choir_command, clean_environment
 from services.cli.tests.pseudo_terminal import Terminal, on_terminal
-from services.cli.top.snapshot import NO_METRICS, NodeRow, Rates, Snapshot, node_row, rates_of
+from services.cli.top.panes import NODES, Look, of
+from services.cli.top.rows import NodeRow, model_rows, stage_rows, worker_rows
+from services.cli.top.snapshot import NO_METRICS, Rates, Snapshot, node_row, rates_of
 from services.cli.top.view import screen
 
 RATES = Rates(
@@ -69,7 +71,7 @@ def test_the_figures_stand_where_one_looks_for_them() -> None:
 
 def test_agents_come_first() -> None:
     lines = drawn(a_snapshot(2), 120, 40)
-    assert [line.split("-")[0] for line in lines[4:7]] == ["agent", "agent", "router"]
+    assert [line.split("-")[0] for line in lines[5:8]] == ["agent", "agent", "router"]
 
 
 def test_without_a_metrics_service_the_rest_is_shown_and_it_says_what_is_missing() -> None:
@@ -153,3 +155,98 @@ def test_it_draws_in_place_until_somebody_quits(env: dict[str, str], key: str) -
         written = terminal._raw
     assert written.count(ENTER_SCREEN) == written.count(LEAVE_SCREEN) == 1
     assert ERASE_SCREEN not in written  # a screen that is wiped before it is drawn flickers
+
+
+def leases() -> tuple[NodeLease, ...]:
+    """An agent with a file and a worker, and the two stages of a pipeline."""
+    common = {"pid": 1, "version": "0", "state": "ready", "started_at_s": 0.0, "seen_at_s": 0.0, "host": "h"}
+    state = {"id": "mac-01", "type": "lm_studio", "url": "http://mac-01:1234", "circuit": "open"}
+    models = [
+        {"name": "phi", "backend": "llama_cpp", "slots": 4, "busy": 1, "tokens_per_s": 30.0,
+         "file": "phi.gguf", "size_bytes": 2 * 1024**3, "quantisation": "Q4_K_M"},
+        {"name": "qwen", "backend": "lm_studio", "slots": 3, "busy": 2, "worker": state},
+    ]  # fmt: skip
+    held = {"model": "large", "epoch": 1, "first_layer": 0, "end_layer": 12, "ready": True, "step_ms": 9.5}
+    stages = [
+        {"service": "shard_stage", "instance": f"stage-{number}", "slots": 8, "busy": 9 - number, **common,
+         "stage": {"models": (), "memory_bytes": 1, "threads": 1, "hop_ms": 0.1,
+                   "held": {**held, "stage": number, "tokens_per_s": 41.5 + number}}}
+        for number in (1, 0)
+    ]  # fmt: skip
+    agent = {"service": "agent", "instance": "lab", "slots": 7, "busy": 3, "models": models, **common}
+    return tuple(NodeLease.model_validate(each) for each in (agent, *stages))
+
+
+def a_look(**more: object) -> Snapshot:
+    """A snapshot of these leases."""
+    nodes = leases()
+    return a_snapshot(0, **more).model_copy(
+        update={
+            "nodes": tuple(node_row(node, None, None, 10) for node in nodes),
+            "served": model_rows(nodes),
+            "workers": worker_rows(nodes),
+            "stages": stage_rows(nodes),
+        }
+    )
+
+
+def pane(key: str, width: int = 120) -> list[str]:
+    """The lines of one pane."""
+    out = Console(file=io.StringIO(), width=width, height=40, highlight=False, markup=False)
+    out.print(screen(a_look(), width, 40, "q quits", Look().after(key)))
+    assert isinstance(out.file, io.StringIO)
+    return [line.rstrip() for line in out.file.getvalue().splitlines()]
+
+
+def test_an_external_server_stands_on_its_own_and_not_in_its_agent() -> None:
+    agent = next(line for line in pane("n") if line.startswith("lab"))
+    assert "1/4" in agent
+    (worker,) = (line for line in pane("w") if line.startswith("mac-01"))
+    assert [cell for cell in ("lm_studio", "qwen", "out", "2/3", "lab") if cell not in worker] == []
+
+
+def test_models_have_a_pane_with_file_size_and_quantisation() -> None:
+    (phi,) = (line for line in pane("m") if line.startswith("phi"))
+    assert [cell for cell in ("lab", "1/4", "30.0", "2.0 GiB", "Q4_K_M", "phi.gguf") if cell not in phi] == []
+    (qwen,) = (line for line in pane("m") if line.startswith("qwen"))
+    assert "mac-01" in qwen
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_pipeline_shows_each_stage_with_its_tokens_per_second(width: int) -> None:
+    first, second = (line for line in pane("p", width) if line.startswith("large"))
+    assert [cell for cell in ("0-11", "stage-0", "9.5 ms", "41.5") if cell not in first] == []
+    assert "stage-1" in second
+    assert "pipelines 1" in pane("p", width)[3]
+
+
+def test_more_work_than_slots_is_told_as_what_waits() -> None:
+    assert [of(3, 8), of(8, 8), of(9, 8), of(0, 0)] == ["3/8", "8/8", "8/8+1", "-"]
+    assert "8/8+1" in next(line for line in pane("p") if line.startswith("large"))
+    assert "20/20+1" in drawn(a_look(slots=20, busy=21), 80, 24)[2]
+
+
+def test_keys_choose_a_pane_and_the_column_it_is_sorted_by() -> None:
+    look = Look()
+    assert [look.after(key).pane for key in "nmwp"] == [0, 1, 2, 3]
+    assert look.after("\t").pane == 1 and Look(3).after("\t").pane == 0
+    by_name = look.after("s")
+    assert by_name.sorted_by == "instance"
+    assert [row.instance for row in by_name.rows(a_look())] == ["lab", "stage-0", "stage-1"]
+    assert [row.instance for row in by_name.after("r").rows(a_look())] == ["stage-1", "stage-0", "lab"]
+    assert by_name.after("m") == Look(1), "another pane comes as it comes"
+    assert by_name.after("x") == by_name
+    for _ in NODES.columns:
+        look = look.after("s")
+    assert look.after("s").column is None
+
+
+def test_a_key_changes_the_picture_at_once(env: dict[str, str]) -> None:
+    with on_terminal(choir_command("top", "--interval", "30"), env, columns=120) as terminal:
+        terminal.wait_for("q quits")
+        terminal.type("m")
+        terminal.wait_for("served by")
+        terminal.type("ss")
+        terminal.wait_for("sort: served by")
+        terminal.type("q")
+        assert terminal.exit_code() == 0

@@ -1,4 +1,4 @@
-"""Single keys from the terminal, and Ctrl-C, as one wish: to stop."""
+"""Single keys from the terminal: the wish to stop, and all others as they are typed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,49 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-QUIT_KEYS = frozenset(b"qQ\x03\x04")
+QUIT_KEYS = frozenset("qQ\x03\x04")
+
+
+class Keyboard:
+    """What has been typed since it was last asked for, and whether somebody wants to stop."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.touched = asyncio.Event()
+        self._typed = ""
+
+    def typed(self, text: str) -> None:
+        """Takes what was typed; nothing means that the terminal has gone."""
+        if not text or QUIT_KEYS & set(text):
+            self.stop.set()
+        self._typed += text
+        self.touched.set()
+
+    def taken(self) -> str:
+        """The keys since the last call."""
+        typed, self._typed = self._typed, ""
+        self.touched.clear()
+        return typed
+
+    def interrupt(self) -> None:
+        """A signal says stop."""
+        self.stop.set()
+        self.touched.set()
 
 
 @contextmanager
-def until_quit() -> Iterator[asyncio.Event]:
-    """Sets its event when q, Ctrl-C or Ctrl-D is typed; afterwards the terminal is as it was."""
-    stop, loop, keyboard = asyncio.Event(), asyncio.get_running_loop(), sys.stdin.fileno()
-
-    def read() -> None:
-        typed = os.read(keyboard, 64)
-        if not typed or QUIT_KEYS & set(typed):
-            stop.set()
-
-    before = termios.tcgetattr(keyboard)
-    loop.add_signal_handler(signal.SIGINT, stop.set)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_reader(keyboard, read)
+def keyboard() -> Iterator[Keyboard]:
+    """Hears every key, and SIGINT and SIGTERM; afterwards the terminal is as it was."""
+    heard, loop, file = Keyboard(), asyncio.get_running_loop(), sys.stdin.fileno()
+    before = termios.tcgetattr(file)
+    loop.add_signal_handler(signal.SIGINT, heard.interrupt)
+    loop.add_signal_handler(signal.SIGTERM, heard.interrupt)
+    loop.add_reader(file, lambda: heard.typed(os.read(file, 64).decode("utf-8", "replace")))
     try:
-        tty.setcbreak(keyboard)
-        yield stop
+        tty.setcbreak(file)
+        yield heard
     finally:
-        loop.remove_reader(keyboard)
+        loop.remove_reader(file)
         loop.remove_signal_handler(signal.SIGINT)
         loop.remove_signal_handler(signal.SIGTERM)
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        termios.tcsetattr(file, termios.TCSADRAIN, before)

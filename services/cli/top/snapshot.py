@@ -9,31 +9,24 @@ from typing import Any
 
 from schemas.errors import ChoirError
 from schemas.message import Part
-from schemas.nodes import NodeLease, NodeState
+from schemas.nodes import NodeLease
 from schemas.queries import Rows
 from services.cli.client import Choir
 from services.cli.missing_service import METRICS
+from services.cli.top.rows import (
+    ModelRow,
+    NodeRow,
+    StageRow,
+    WorkerRow,
+    model_rows,
+    own_slots,
+    stage_rows,
+    worker_rows,
+)
 
 QUERIES = Path(__file__).resolve().parents[3] / "analysis" / "queries"
 QUERY_TIMEOUT_S = 3.0
 NO_METRICS = "requests/s, tokens/s, latency, errors: no metrics service is live"
-
-
-class NodeRow(Part):
-    """One service instance; what the metrics service would say of it is None where there is none."""
-
-    instance: str
-    service: str
-    host: str
-    state: NodeState
-    slots: int
-    busy: int
-    cpu_percent: float
-    memory_used_bytes: int
-    gpu_percent: float | None = None
-    tasks_per_s: float | None = None
-    tokens_per_s: float | None = None
-    broker_rtt_ms: float | None = None
 
 
 class Rates(Part):
@@ -60,6 +53,9 @@ class Snapshot(Part):
     busy: int
     queued: int
     nodes: tuple[NodeRow, ...]
+    served: tuple[ModelRow, ...] = ()
+    workers: tuple[WorkerRow, ...] = ()
+    stages: tuple[StageRow, ...] = ()
     rates: Rates | None = None
     problems: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -87,6 +83,9 @@ async def look(mesh: Choir, url: str, window_s: float) -> Snapshot:
         busy=status.busy,
         queued=status.queued,
         nodes=tuple(node_row(node, lately.get(node.instance), rates, window_s) for node in nodes),
+        served=model_rows(nodes),
+        workers=worker_rows(nodes),
+        stages=stage_rows(nodes),
         rates=rates,
         problems=status.problems,
         missing=missing,
@@ -132,17 +131,20 @@ def node_row(
     """A lease, and what the instance has done lately, if that is known."""
     known = lately or {}
     generates = rates is not None and node.service == "agent"
+    held = node.stage.held if node.stage is not None else None
+    tokens_per_s = known.get("tokens", 0) / window_s if generates else held and held.tokens_per_s
+    busy, slots = own_slots(node)
     return NodeRow(
         instance=node.instance,
         service=node.service,
         host=node.host,
         state=node.state,
-        slots=node.slots,
-        busy=node.busy,
+        slots=slots,
+        busy=busy,
         cpu_percent=node.cpu_percent,
         memory_used_bytes=node.memory_used_bytes,
         gpu_percent=max((gpu.utilization_percent for gpu in node.gpus), default=None),
         tasks_per_s=known.get("tasks", 0) / window_s if generates else None,
-        tokens_per_s=known.get("tokens", 0) / window_s if generates else None,
+        tokens_per_s=tokens_per_s,
         broker_rtt_ms=known.get("broker_rtt_ms"),
     )

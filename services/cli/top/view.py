@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.overview_tables import NOTHING, STATE_STYLES, size, table
+from services.cli.overview_tables import table
 from services.cli.terminal import plain
-from services.cli.top.snapshot import NodeRow, Rates, Snapshot
+from services.cli.top.panes import PANES, Look, fitting, ms, of
+from services.cli.top.snapshot import Rates, Snapshot
 
-LINES_AROUND = 6
-"""Heading, rates, slots, the table's head, and two more for what is missing and how to quit."""
+LINES_AROUND = 7
+"""Heading, rates, slots, panes, the table's head, and two more for what is missing and how to quit."""
 METER_WIDTH = 20
 WIDE = 100
 """From here on there is room for a host, a GPU and the distance to the broker."""
-FIRST = ("agent", "shard_stage")
 
 
-def screen(snapshot: Snapshot, width: int, height: int, quit_hint: str = "") -> Group:
-    """The whole picture, at most `height` lines of at most `width`."""
+FIRST_LOOK = Look()
+
+
+def screen(snapshot: Snapshot, width: int, height: int, hint: str = "", look: Look = FIRST_LOOK) -> Group:
+    """The whole picture, at most `height` lines of at most `width`, with one pane."""
     notes = [*snapshot.missing, *snapshot.problems]
     room = max(1, height - LINES_AROUND - min(len(notes), 3))
-    head = [_heading(snapshot), _rates(snapshot.rates), _slots(snapshot)]
+    head = [_heading(snapshot), _rates(snapshot.rates), _slots(snapshot), _tabs(snapshot, look)]
     for line in head:
         line.truncate(width, overflow="ellipsis")
     lines: list[RenderableType] = [*head]
-    lines.append(_instances(snapshot.nodes, width, room))
+    lines.append(_pane(snapshot, look, width, room))
     lines += [_note(note, "yellow", width) for note in notes[:3]]
-    lines.append(_note(quit_hint, "dim", width))
+    lines.append(_note(hint, "dim", width))
+    return Group(*lines)
+
+
+def all_panes(snapshot: Snapshot, width: int) -> Group:
+    """Everything, one pane under the other, for a look that does not last."""
+    height = len(snapshot.nodes) + LINES_AROUND + len(snapshot.missing) + len(snapshot.problems) + 4
+    lines: list[RenderableType] = [screen(snapshot, width, height)]
+    for number, pane in enumerate(PANES[1:], start=1):
+        if count := len(pane.rows(snapshot)):
+            lines += [_pane(snapshot, Look(number), width, count), Text()]
     return Group(*lines)
 
 
@@ -48,8 +60,8 @@ def _rates(rates: Rates | None) -> Text:
     return Text.assemble(
         ("requests ", "bold"), f"{rates.requests_per_s:.1f}/s   ",
         ("tokens ", "bold"), f"{rates.tokens_per_s:.1f}/s   ",
-        ("p50 ", "bold"), f"{_ms(rates.p50_ms)}   ",
-        ("p95 ", "bold"), f"{_ms(rates.p95_ms)}   ",
+        ("p50 ", "bold"), f"{ms(rates.p50_ms)}   ",
+        ("p95 ", "bold"), f"{ms(rates.p95_ms)}   ",
         ("errors ", "bold red" if errors else "bold"), f"{errors} ({rates.error_share:.1%})",
     )  # fmt: skip
 
@@ -59,60 +71,39 @@ def _slots(snapshot: Snapshot) -> Text:
     filled = min(METER_WIDTH, round(share * METER_WIDTH))
     return Text.assemble(
         ("slots ", "bold"), ("█" * filled, "green"), ("░" * (METER_WIDTH - filled), "dim"),
-        f" {snapshot.busy}/{snapshot.slots}   ",
+        f" {of(snapshot.busy, snapshot.slots)}   ",
         ("queued ", "bold"), f"{snapshot.queued}   ",
         ("models ", "bold"), str(len(snapshot.models)),
         (f"   rates of the last {snapshot.rates.window_s:g} s" if snapshot.rates else "", "dim"),
     )  # fmt: skip
 
 
-def _instances(nodes: Sequence[NodeRow], width: int, room: int) -> Table:
-    wide = width >= WIDE
-    more = ("host", "gpu", "rtt") if wide else ()
-    rows = table(
-        "instance", *more[:1], "state", "slots", "cpu", "memory", *more[1:], "tasks/s", "tokens/s",
-        right=("slots", "cpu", "memory", "gpu", "rtt", "tasks/s", "tokens/s"),
-    )  # fmt: skip
+def _tabs(snapshot: Snapshot, look: Look) -> Text:
+    """All panes with how much is in each; the one that is shown stands out."""
+    tabs = Text()
+    for number, pane in enumerate(PANES):
+        style = "reverse bold" if number == look.pane else "dim"
+        tabs.append(f" {pane.name} {pane.count(snapshot)} ", style)
+    return tabs
+
+
+def _pane(snapshot: Snapshot, look: Look, width: int, room: int) -> Table:
+    """The pane's rows for which there is room."""
+    pane = PANES[look.pane]
+    columns = fitting(pane.columns, wide=width >= WIDE)
+    rows = table(*(column.name for column in columns), right=[c.name for c in columns if c.right])
     for column in rows.columns:
         column.no_wrap, column.overflow = True, "ellipsis"
-    ordered = sorted(nodes, key=lambda node: (node.service not in FIRST, node.service, node.instance))
+    ordered = look.rows(snapshot)
     shown = ordered if len(ordered) <= room else ordered[: room - 1]
-    for node in shown:
-        rows.add_row(*_cells(node, wide))
+    for row in shown:
+        rows.add_row(*(column.cell(row) for column in columns))
     if len(shown) < len(ordered):
         rows.add_row(Text(f"and {len(ordered) - len(shown)} more", "dim"))
     return rows
-
-
-def _cells(node: NodeRow, wide: bool) -> list[str | Text]:
-    cells: list[str | Text] = [plain(node.instance)]
-    if wide:
-        cells.append(plain(node.host))
-    cells += [
-        Text(node.state, STATE_STYLES[node.state]),
-        f"{node.busy}/{node.slots}" if node.slots else NOTHING,
-        f"{node.cpu_percent:.0f} %",
-        size(node.memory_used_bytes),
-    ]
-    if wide:
-        cells += [
-            NOTHING if node.gpu_percent is None else f"{node.gpu_percent:.0f} %",
-            _ms(node.broker_rtt_ms),
-        ]
-    return [*cells, _per_s(node.tasks_per_s), _per_s(node.tokens_per_s)]
 
 
 def _note(text: str, style: str, width: int) -> Text:
     note = Text(plain(" ".join(text.split())), style)
     note.truncate(width, overflow="ellipsis")
     return note
-
-
-def _ms(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
-
-
-def _per_s(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.1f}"
