@@ -31,7 +31,7 @@ COMPARE = "compare"
 async def load(options: argparse.Namespace) -> int:
     """What the options ask for; the exit code."""
     objectives, conditions, faults = checked(options)
-    async with mesh_under_load(options.url, options.config) as url:
+    async with mesh_under_load(options.url, options.config, quiet=options.json) as url:
         models = await models_at(url, listed(options.models))
         folder = new_folder(options.name, options.out)
         session = Session(url, folder, objectives, quiet=options.json)

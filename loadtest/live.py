@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from loadtest.figures import milliseconds
 from loadtest.progress import Snapshot
 
 WINDOW_S = 5.0
@@ -118,7 +119,14 @@ class LiveView:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f} ms"
+    return "-" if value is None else f"{milliseconds(value)} ms"
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A line on standard error, at once."""
+    if not quiet:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 @contextmanager

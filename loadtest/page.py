@@ -10,7 +10,7 @@ import altair as alt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from analysis.charts.render import html_chart, javascript, png_image, specification, svg_image
+from analysis.charts.render import html_chart, javascript, png_of, specification, svg_image
 from loadtest.chaos import Mark
 from loadtest.charts import CHARTS, WITH_WARM_UP
 from loadtest.measurements import Column, Measurements
@@ -22,11 +22,11 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def run_charts(
-    m: Measurements, met: Column, marks: Sequence[Mark], warm_up_s: float = 0.0
+    m: Measurements, met: Column | None, marks: Sequence[Mark], warm_up_s: float = 0.0
 ) -> dict[str, alt.typing.ChartType]:
-    """The charts of a run for which there is something to draw, by name."""
+    """The charts of a run for which there is something to draw, by name; `met` is None without objectives."""
     counted = m.intended_s >= warm_up_s
-    after = (m.where(counted), met[counted])
+    after = (m.where(counted), None if met is None else met[counted])
     drawn = {
         name: draw(*((m, met) if name in WITH_WARM_UP else after), marks) for name, draw in CHARTS.items()
     }
@@ -47,8 +47,9 @@ def write_page(
     specs = {name: specification(chart) for name, chart in charts.items()}
     (folder / "charts").mkdir(exist_ok=True)
     for name, spec in specs.items():
-        (folder / "charts" / f"{name}.png").write_bytes(png_image(spec))
-        (folder / "charts" / f"{name}.svg").write_text(svg_image(spec), encoding="utf-8")
+        drawing = svg_image(spec)
+        (folder / "charts" / f"{name}.svg").write_text(drawing, encoding="utf-8")
+        (folder / "charts" / f"{name}.png").write_bytes(png_of(drawing))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(), undefined=StrictUndefined
     )

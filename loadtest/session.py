@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from typing import Any
 from loadtest.chaos import Chaos, Fault, Mark
 from loadtest.crew import Crew
 from loadtest.faults import NoMesh
-from loadtest.live import LiveView, shown
+from loadtest.live import LiveView, say, shown
 from loadtest.measurements import Column, Measurements
 from loadtest.objectives import Objective, meets
 from loadtest.outputs import write_config, write_results
@@ -27,15 +28,19 @@ from services.cli.client import Choir
 
 
 @asynccontextmanager
-async def mesh_under_load(url: str | None, config: Path | None) -> AsyncIterator[str]:
+async def mesh_under_load(url: str | None, config: Path | None, *, quiet: bool = False) -> AsyncIterator[str]:
     """The mesh at `url`, or one of the demo models that is started for the test and stopped after it."""
     if url is not None:
         yield url
         return
     from services.cli.demo.mesh import demo_mesh
 
+    say("starting a mesh of the demo models for this test ...", quiet=quiet)
+    began_s = time.monotonic()
     async with demo_mesh(config) as supervisor:
+        say(f"the mesh is ready after {time.monotonic() - began_s:.0f} s: {supervisor.url}", quiet=quiet)
         yield supervisor.url
+        say("stopping the mesh ...", quiet=quiet)
 
 
 async def models_at(url: str, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -60,10 +65,11 @@ async def slots_at(url: str, models: Sequence[str]) -> int:
 
 @dataclass
 class Outcome:
-    """What came of a run; `interrupted` says that it ended early."""
+    """What came of a run. `met` says of each request whether it met the objectives, None if there were none;
+    `interrupted` that the run ended early."""
 
     measured: Measurements
-    met: Column
+    met: Column | None
     summary: Summary
     marks: list[Mark] = field(default_factory=list)
     interrupted: bool = False
@@ -95,7 +101,11 @@ class Session:
                 await ended(striking)
         met = meets(measured, self._objectives)
         summary = summarise(measured, met, plan.warm_up_s)
-        return Outcome(measured, met, summary, chaos.marks, self.interrupted)
+        return Outcome(measured, met if self._objectives else None, summary, chaos.marks, self.interrupted)
+
+    def say(self, text: str) -> None:
+        """Tells whoever waits what is going on."""
+        say(text, quiet=self._quiet)
 
     @contextmanager
     def _interruptible(self, crew: Crew) -> Iterator[None]:
@@ -119,9 +129,13 @@ async def run_and_write(
 ) -> Outcome:
     """One run, with all its files in `folder`."""
     write_config(folder, plan, options)
+    models = ", ".join(plan.ask.models)
+    session.say(f"loading {models}")
     outcome = await session.run(plan, faults)
+    session.say(f"{len(outcome.measured):,} requests measured; writing them down ...")
     write_results(folder, outcome.summary, outcome.marks)
     charts = run_charts(outcome.measured, outcome.met, outcome.marks, plan.warm_up_s)
+    session.say(f"drawing {len(charts)} charts ...")
     write_page(folder, f"Load test {plan.run}", [("Figures", outcome.summary)], charts, outcome.marks)
     return outcome
 

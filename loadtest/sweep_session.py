@@ -14,6 +14,7 @@ from rich.console import Console
 from loadtest import tables
 from loadtest.charts import saturation
 from loadtest.faults import LoadtestError
+from loadtest.live import say
 from loadtest.measurements import Measurements
 from loadtest.outputs import SUMMARY, write_config, write_results
 from loadtest.page import write_page
@@ -76,6 +77,7 @@ def _written(
         "steps": [{"name": name, **summary.model_dump()} for name, summary in summaries],
     }
     (folder / SUMMARY).write_text(json.dumps(document, indent=2) + "\n")
+    say("drawing the chart ...", quiet=quiet)
     chart = saturation.chart(steps, found)
     write_page(folder, "Saturation sweep", summaries, {"saturation": chart} if chart is not None else {})
     if not quiet:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.compare import Difference
+from loadtest.figures import milliseconds
 from loadtest.objectives import Objective
 from loadtest.session import Outcome
 from loadtest.summary import STATISTICS, Summary
@@ -26,7 +27,7 @@ def of_run(outcome: Outcome) -> RenderableType:
 def _latencies(summary: Summary) -> Table:
     table = Table("ms", "n", *STATISTICS, title="latency", title_justify="left")
     for name, found in summary.metrics.items():
-        figures = (f"{getattr(found, statistic):,.1f}" for statistic in STATISTICS)
+        figures = (milliseconds(getattr(found, statistic)) for statistic in STATISTICS)
         table.add_row(name, f"{found.n:,}", *figures)
     return table
 
@@ -38,7 +39,10 @@ def _workloads(summary: Summary) -> Table:
         e2e = workload.metrics.get("e2e")
         figures = (e2e.p50, e2e.p95, e2e.p99) if e2e is not None else ()
         table.add_row(
-            name, f"{workload.requests:,}", f"{workload.answered:,}", *(f"{value:,.1f}" for value in figures)
+            name,
+            f"{workload.requests:,}",
+            f"{workload.answered:,}",
+            *(milliseconds(value) for value in figures),
         )
     return table
 
@@ -80,8 +84,8 @@ def of_sweep(steps: Sequence[Step], knee: Step | None) -> Table:
             "-" if step.offered is None else f"{step.offered:,.1f}",
             f"{step.summary.rate:,.1f}",
             f"{step.summary.tokens_per_s:,.0f}",
-            "-" if ttft is None else f"{ttft.p50:,.1f}",
-            *(("-", "-") if e2e is None else (f"{e2e.p50:,.1f}", f"{e2e.p95:,.1f}")),
+            "-" if ttft is None else milliseconds(ttft.p50),
+            *(("-", "-") if e2e is None else (milliseconds(e2e.p50), milliseconds(e2e.p95))),
             verdict,
         )
     return table
@@ -94,10 +98,10 @@ def of_comparison(a: str, b: str, found: Sequence[Difference]) -> Table:
         verdict = "tied" if one.tied else "slower" if one.b > one.a else "faster"
         table.add_row(
             one.name,
-            f"{one.a:,.1f}",
-            f"{one.b:,.1f}",
-            f"{one.b - one.a:+,.1f}",
-            f"{one.low:+,.1f} to {one.high:+,.1f}",
+            milliseconds(one.a),
+            milliseconds(one.b),
+            milliseconds(one.b - one.a),
+            f"{milliseconds(one.low)} to {milliseconds(one.high)}",
             verdict,
         )
     return table

@@ -13,9 +13,9 @@ from loadtest.chaos import Mark
 from loadtest.charts import goodput, histograms, latency_ecdf, latency_over_time
 from loadtest.measurements import Column, Measurements
 
-RunChart = Callable[[Measurements, Column, Sequence[Mark]], alt.typing.ChartType | None]
-"""From the requests of a run, whether each met the objectives, and what was done to the mesh; None where
-there is nothing to draw."""
+RunChart = Callable[[Measurements, Column | None, Sequence[Mark]], alt.typing.ChartType | None]
+"""From the requests of a run, whether each met the objectives (None if there were none), and what was done to
+the mesh; None where there is nothing to draw."""
 
 CHARTS: dict[str, RunChart] = {
     "latency_over_time": latency_over_time.chart,

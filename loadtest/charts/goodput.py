@@ -1,4 +1,7 @@
-"""Requests each second: those that met the objectives, those that were only answered, those that failed."""
+"""Requests each second: those that met the objectives, those that were only answered, those that failed.
+
+Where no objective was given, they were answered or failed.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,22 @@ from loadtest.charts.latency_over_time import MOST_BINS
 from loadtest.measurements import Column, Measurements
 
 STATES = ("met the objectives", "answered, but late", "failed")
+WITHOUT_OBJECTIVES = ("answered", "failed")
+COLOURS = {**dict.fromkeys((STATES[0], "answered"), CATEGORIES[0]), STATES[1]: MUTED, "failed": EMPHASIS}
 
 
-def chart(m: Measurements, met: Column, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
-    """Stacked, by the second in which a request was meant to start."""
+def chart(m: Measurements, met: Column | None, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
+    """Stacked, by the second in which a request was meant to start; `met` is None without objectives."""
     if not len(m):
         return None
     width_s = max(1.0, float(np.ceil(m.intended_s.max() / MOST_BINS)))
     bins = np.floor(m.intended_s / width_s)
-    states = np.where(met, STATES[0], np.where(m.good, STATES[1], STATES[2]))
+    names = WITHOUT_OBJECTIVES if met is None else STATES
+    states = (
+        np.where(m.good, *names)
+        if met is None
+        else np.where(met, STATES[0], np.where(m.good, STATES[1], STATES[2]))
+    )
     rows = [
         {
             "from": float(number * width_s),
@@ -31,7 +41,7 @@ def chart(m: Measurements, met: Column, _marks: Sequence[Mark]) -> alt.typing.Ch
             "per_s": float(((bins == number) & (states == state)).sum() / width_s),
         }
         for number in np.unique(bins)
-        for order, state in enumerate(STATES)
+        for order, state in enumerate(names)
     ]
     drawn: alt.Chart = (
         alt.Chart(alt.InlineData(values=rows))
@@ -43,10 +53,10 @@ def chart(m: Measurements, met: Column, _marks: Sequence[Mark]) -> alt.typing.Ch
             color=alt.Color(
                 "state:N",
                 title=None,
-                scale=alt.Scale(domain=list(STATES), range=[CATEGORIES[0], MUTED, EMPHASIS]),
+                scale=alt.Scale(domain=list(names), range=[COLOURS[name] for name in names]),
             ),
             order=alt.Order("order:Q"),
         )
-        .properties(title="Goodput", width=640)
+        .properties(title="Answered and failed requests" if met is None else "Goodput", width=640)
     )
     return drawn

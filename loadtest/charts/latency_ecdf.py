@@ -13,7 +13,7 @@ from loadtest.measurements import Column, Measurements
 POINTS = 400
 
 
-def chart(m: Measurements, _met: Column, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
+def chart(m: Measurements, _met: Column | None, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
     """One line for each workload; time on a logarithmic scale."""
     good = m.where(m.good)
     if not len(good):

@@ -1,4 +1,8 @@
-"""Latency over the time of a run, second by second, and what was done to the mesh meanwhile."""
+"""Latency over the time of a run, and what was done to the mesh meanwhile.
+
+A bin is as wide as it takes to have 20 requests in it, and only the percentiles that so many tell apart:
+of 20 values the 99th is the largest one. Where requests are few each of them is a point as well.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +11,69 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
-from analysis.charts.theme import EMPHASIS
+from analysis.charts.theme import EMPHASIS, MUTED
 from loadtest.chaos import Mark
 from loadtest.measurements import Column, Measurements
 
 MOST_BINS = 120
+FEWEST_VALUES = 20
+"""In a bin."""
 SHARES = (50, 95, 99)
+MOST_POINTS = 1_500
 
 
-def chart(m: Measurements, _met: Column, marks: Sequence[Mark]) -> alt.typing.ChartType | None:
+def chart(m: Measurements, _met: Column | None, marks: Sequence[Mark]) -> alt.typing.ChartType | None:
     """Percentiles of e2e from the intended start, of the requests that were meant to start in each bin."""
     good = m.where(m.good)
     if not len(good):
         return None
-    width_s = max(1.0, float(np.ceil(m.intended_s.max() / MOST_BINS)))
+    width_s = bin_width_s(good.intended_s, float(m.intended_s.max()))
     bins = np.floor(good.intended_s / width_s)
     latencies = (good.done_s - good.intended_s) * 1000
     rows = [
-        {"second": float(number * width_s), "share": f"p{share}", "ms": float(value)}
+        {"second": float((number + 0.5) * width_s), "share": f"p{share}", "ms": float(value)}
         for number in np.unique(bins)
-        for share, value in zip(SHARES, np.percentile(latencies[bins == number], SHARES), strict=True)
+        for share, value in percentiles(latencies[bins == number])
     ]
+    x = alt.X("second:Q", title="start of the request (s)")
+    y = alt.Y("ms:Q", title="latency from the intended start (ms)", scale=alt.Scale(type="log", nice=False))
     lines = (
         alt.Chart(alt.InlineData(values=rows))
-        .mark_line()
+        .mark_line(point=alt.OverlayMarkDef(size=35))
         .encode(
-            x=alt.X("second:Q", title="start of the request (s)"),
-            y=alt.Y("ms:Q", title="latency from the intended start (ms)", scale=alt.Scale(type="log")),
+            x=x,
+            y=y,
             color=alt.Color("share:N", title=None),
             strokeDash=alt.StrokeDash("share:N", title=None),
         )
-        .properties(title="Latency over time", width=640)
     )
-    return lines if not marks else alt.layer(lines, *_marks(marks))
+    layers: list[alt.Chart] = [lines]
+    if len(good) <= MOST_POINTS:
+        layers.insert(0, _points(good.intended_s, latencies).encode(x=x, y=y))
+    subtitle = f"percentiles of the requests of {width_s:g} s each" + (
+        "; a point is a request" if len(layers) > 1 else ""
+    )
+    return alt.layer(*layers, *(_marks(marks) if marks else ())).properties(
+        title=alt.TitleParams("Latency over time", subtitle=subtitle), width=640
+    )
+
+
+def bin_width_s(starts_s: Column, last_s: float) -> float:
+    """Whole seconds: so many that a bin has 20 requests on average, and that there are not too many bins."""
+    enough_s = FEWEST_VALUES * last_s / max(1, len(starts_s))
+    return float(max(1.0, np.ceil(last_s / MOST_BINS), np.ceil(enough_s)))
+
+
+def percentiles(values: Column) -> list[tuple[int, float]]:
+    """Those percentiles that are not just the largest of these values."""
+    shares = [share for share in SHARES if share == SHARES[0] or len(values) * (100 - share) >= 100]
+    return [(share, float(np.percentile(values, share))) for share in shares]
+
+
+def _points(starts_s: Column, latencies_ms: Column) -> alt.Chart:
+    rows = [{"second": float(at_s), "ms": float(ms)} for at_s, ms in zip(starts_s, latencies_ms, strict=True)]
+    drawn: alt.Chart = alt.Chart(alt.InlineData(values=rows)).mark_point(size=18, color=MUTED, opacity=0.6)
+    return drawn
 
 
 def _marks(marks: Sequence[Mark]) -> tuple[alt.Chart, alt.Chart]:

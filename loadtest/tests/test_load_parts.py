@@ -13,8 +13,12 @@ import pytest
 
 from loadtest.arrivals import ARRIVALS, Rate, arrivals
 from loadtest.chaos import Fault, parse_faults
+from loadtest.charts import goodput
+from loadtest.charts.histograms import bins_for, ticks
+from loadtest.charts.latency_over_time import bin_width_s, percentiles
 from loadtest.compare import compare
 from loadtest.faults import LoadtestError, WrongOption
+from loadtest.figures import milliseconds
 from loadtest.flight import LOST, Flight
 from loadtest.measurements import Measurements, read_flights, write_flights
 from loadtest.metrics import METRICS, e2e, itl, tpot, ttft, ttft_intended
@@ -388,3 +392,34 @@ def test_runs_of_a_few_seconds_are_not_compared(columns: Columns) -> None:
     short = columns(*noisy(1, 0.0, seconds=3))
     with pytest.raises(WrongOption, match="different seconds"):
         compare(short, short)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1_234.5, "1,234"), (99.97, "100"), (12.34, "12.3"), (0.0412, "0.0412"), (0.00004, "4e-05"), (0.0, "0")],
+)
+def test_no_time_is_shown_as_nothing(value: float, text: str) -> None:
+    assert milliseconds(value) == text
+
+
+def test_a_bin_has_values_enough_and_only_percentiles_that_are_no_maximum() -> None:
+    assert bin_width_s(np.linspace(0, 15, 87), 15.0) == 4.0
+    assert bin_width_s(np.linspace(0, 600, 60_000), 600.0) == 5.0
+    assert [share for share, _ in percentiles(np.arange(20.0))] == [50, 95]
+    assert [share for share, _ in percentiles(np.arange(100.0))] == [50, 95, 99]
+    assert [share for share, _ in percentiles(np.arange(5.0))] == [50]
+
+
+def test_a_histogram_has_bins_for_its_values_and_names_on_its_whole_axis() -> None:
+    assert (bins_for(87), bins_for(10**6), bins_for(2)) == (9, 50, 6)
+    assert ticks(3.1, 190.0) == [2, 5, 10, 20, 50, 100, 200]
+    named = ticks(0.004, 9_000.0)
+    assert named[0] <= 0.004 and named[-1] >= 9_000 and len(named) < 9
+
+
+def test_where_no_objective_was_given_none_was_met(columns: Columns) -> None:
+    m = columns(flight(0, 0.0, 5.0), flight(1, 0.1, 5.0, error="overloaded"))
+    without, judged = goodput.chart(m, None, ()), goodput.chart(m, m.good, ())
+    assert without is not None and judged is not None
+    assert "objectives" not in without.to_json() and "answered" in without.to_json()
+    assert "met the objectives" in judged.to_json()
