@@ -10,32 +10,46 @@ import altair as alt
 import vl_convert as vlc
 
 from analysis.charts.render import PNG_SCALE, specification, svg_image
-from analysis.charts.theme import INK, SEQUENTIAL
+from analysis.charts.theme import INK, SEQUENTIAL, TEXT_SIZE
 from analysis.matrix.averages import PairAverage
+from analysis.matrix.table import figure
 
 CELL_WIDTH, CELL_HEIGHT, LETTER_WIDTH = 130, 56, 9
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing to draw: a field of `PairAverage`, its title with the unit, its digits, and what is good."""
+    """One thing to draw: a field of `PairAverage`, its title, its unit, and what is good."""
 
     field: str
     title: str
-    digits: str
+    unit: str
     reverse: bool
 
 
 HEATMAPS: Mapping[str, Measure] = {
-    "total_time": Measure("total_time_s", "Total time (s)", ".3~g", reverse=True),
-    "tokens_per_s": Measure("tokens_per_s", "Tokens per second, both peers together", ",.3~r", reverse=False),
+    "total_time": Measure("total_time_s", "Total time", "s", reverse=True),
+    "tokens_per_s": Measure(
+        "tokens_per_s", "Tokens per second, both peers together", "tokens/s", reverse=False
+    ),
 }
 """The name of each chart's file, and what it shows. The brighter, the better."""
 
 
 def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.typing.ChartType:
-    """Generators down, summarizers across, the mean in each cell; a pair that never succeeded stays empty."""
-    rows = [pair.model_dump() for pair in pairs if getattr(pair, measure.field) is not None]
+    """Generators down, summarizers across; a pair that never succeeded stays empty.
+
+    A cell has the mean as the table says it, and over how many measurements.
+    """
+    rows = [
+        {
+            **pair.model_dump(),
+            "said": figure(getattr(pair, measure.field), measure.unit),
+            "n": f"n = {pair.cells - pair.failed}",
+        }
+        for pair in pairs
+        if getattr(pair, measure.field) is not None
+    ]
     values = [row[measure.field] for row in rows]
     middle = (min(values) + max(values)) / 2 if values else 0.0
     generators = list(dict.fromkeys(pair.generator for pair in pairs))
@@ -53,16 +67,16 @@ def heatmap(pairs: Sequence[PairAverage], measure: Measure) -> alt.typing.ChartT
     colour = alt.Color(
         f"{measure.field}:Q",
         scale={"scheme": SEQUENTIAL, "reverse": measure.reverse, "nice": False},
-        legend=None,
+        legend=alt.Legend(title=measure.unit, gradientLength=max(80, len(generators) * CELL_HEIGHT - 30)),
     )
     # Viridis is dark at one end and bright at the other: the label stands out on both.
     bright = f"datum.{measure.field} {'<' if measure.reverse else '>'} {middle}"
-    label = alt.Text(f"{measure.field}:Q", format=measure.digits)
     ink = alt.condition(bright, alt.value(INK), alt.value("white"))
     cells = base.mark_rect().encode(color=colour)
-    labels = base.mark_text(fontSize=15).encode(text=label, color=ink)
-    return alt.layer(cells, labels).properties(
-        title=alt.Title(measure.title, subtitle="mean of each pair; the brighter, the better"),
+    means = base.mark_text(fontSize=15, dy=-7).encode(text="said:N", color=ink)
+    counts = base.mark_text(fontSize=TEXT_SIZE - 2, dy=11).encode(text="n:N", color=ink)
+    return alt.layer(cells, means, counts).properties(
+        title=alt.Title(measure.title, subtitle="mean of n measurements of each pair; brighter is better"),
         width=max(2, len(summarizers)) * max(CELL_WIDTH, LETTER_WIDTH * max(map(len, summarizers))),
         height=len(generators) * CELL_HEIGHT,
     )

@@ -11,7 +11,7 @@ import pytest
 from analysis.charts.activity import with_ends
 from analysis.charts.mesh import MESH_CHARTS
 from analysis.charts.render import png_image, render, specification, svg_image
-from analysis.charts.request_timeline import request_timeline
+from analysis.charts.request_timeline import kind_of, request_timeline
 from analysis.charts.rows import unpivoted, utc, written
 
 QUERIES = Path(__file__).resolve().parents[2] / "queries"
@@ -123,4 +123,16 @@ def test_the_way_of_a_request_has_a_line_for_every_piece(tmp_path: Path) -> None
     shown = texts(svg.read_text())
     assert shown.count("alpha: generating") == 2 and shown.count("8.00 ms") == 3
     assert "alpha, delivery 2: attempt without an outcome" in shown and "replied" not in shown
+    assert "one answer of alpha, 9.00 ms in all" in shown
+    assert "in vain" in shown and "stores" not in shown, "the legend has what is there"
     assert png.stat().st_size > 1000 and "http://" not in page.read_text().split("<body>")[1]
+
+
+def test_a_request_is_called_what_its_pieces_show() -> None:
+    other = {**PIECE, "model": "beta"}
+    decided, summed = (
+        {**PIECE, "what": "decide", "model": None},
+        {**PIECE, "what": "summarise", "model": None},
+    )
+    assert kind_of([PIECE, other, decided]) == "an ensemble of 2 models"
+    assert kind_of([PIECE, other, summed]) == "a chain over 2 models"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.charts.render import specification
+from analysis.charts.render import specification, svg_image
 from analysis.matrix.averages import PairAverage, pair_averages
 from analysis.matrix.folder import CSV_FILE, RESULTS_FILE, MatrixFolder
 from analysis.matrix.heatmaps import HEATMAPS, heatmap
@@ -149,7 +149,7 @@ def test_prompts_come_from_the_file_and_then_from_the_command_line(tmp_path: Pat
 
 
 def average(generator: str, summarizer: str, **values: Any) -> PairAverage:
-    return PairAverage(generator=generator, summarizer=summarizer, cells=1, failed=0, **values)
+    return PairAverage(generator=generator, summarizer=summarizer, **{"cells": 1, "failed": 0, **values})
 
 
 @pytest.mark.parametrize("name", HEATMAPS)
@@ -163,6 +163,13 @@ def test_a_heatmap_has_a_cell_for_each_measured_pair_and_a_place_for_all(name: s
     assert encoding["y"]["scale"]["domain"] == ["a", "b"]
     assert encoding["x"]["scale"]["domain"] == ["c", "d"]
     assert spec["title"]["text"] == measure.title
+    assert encoding["color"]["legend"]["title"] == measure.unit
+
+
+def test_a_cell_says_what_the_table_says_and_of_how_many() -> None:
+    pairs = [average("a", "c", tokens_per_s=1_345.2, cells=9, failed=1)]
+    shown = svg_image(specification(heatmap(pairs, HEATMAPS["tokens_per_s"])))
+    assert "1,345 tokens/s" in shown and "n = 8" in shown
 
 
 @pytest.mark.parametrize(
