@@ -29,6 +29,9 @@ SELF_CONSISTENCY = "self_consistency"
 RANDOM_AGENT = "random_agent"
 RANDOM = "random"
 ORACLE = "oracle"
+SAMPLED = (BEST_SINGLE, SELF_CONSISTENCY)
+"""Who is made of samples. They are asked after the questions, since only then the best agent is known, and of
+one agent at a time: their latencies are those of another load than that of the questions."""
 
 
 def baseline_outcomes(asked: Sequence[Asked], seed: int, strategies: Sequence[str]) -> list[Outcome]:

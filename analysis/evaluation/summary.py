@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.evaluation.baselines import SAMPLED
 from analysis.evaluation.outcome import Outcome
 from analysis.evaluation.scores import Contestant, Field, agreement_rates
 from analysis.evaluation.usage import UsageSample
@@ -64,6 +65,7 @@ def _row(
         "f1": f1(outcomes),
         "latency_mean_s": float(latency.mean()),
         "latency_sd_s": float(latency.std(ddof=1)) if latency.size > 1 else None,
+        "latency_load": "one agent" if contestant.name in SAMPLED else "all agents",
         "latency_p50_s": float(np.percentile(latency, P50)),
         "latency_p95_s": float(np.percentile(latency, P95)),
         "agreement_rate": agreement,

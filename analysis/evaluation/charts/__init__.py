@@ -13,6 +13,7 @@ import altair as alt
 from analysis.evaluation.charts.accuracy import accuracy
 from analysis.evaluation.charts.agreement import agreement
 from analysis.evaluation.charts.cost import against_latency, against_tokens
+from analysis.evaluation.charts.metrics import metrics
 from analysis.evaluation.charts.picture import Picture
 from analysis.evaluation.charts.topics import topics
 
@@ -21,6 +22,7 @@ __all__ = ["CHARTS", "Chart", "Picture"]
 Chart = Callable[[Picture], alt.typing.ChartType | None]
 
 CHARTS: dict[str, Chart] = {
+    "metrics": metrics,
     "accuracy": accuracy,
     "accuracy_against_tokens": against_tokens,
     "accuracy_against_latency": against_latency,

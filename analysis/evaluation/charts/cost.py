@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.theme import INK, MUTED, TEXT_SIZE
-from analysis.evaluation.baselines import ORACLE, RANDOM, RANDOM_AGENT
-from analysis.evaluation.charts.picture import COLOUR, SHAPE, Picture
+from analysis.evaluation.baselines import ORACLE, RANDOM, RANDOM_AGENT, SAMPLED
+from analysis.evaluation.charts.picture import COLOUR, OTHER_LOAD, SHAPE, Picture
 
 NO_CHOICE = (ORACLE, RANDOM, RANDOM_AGENT)
 """Baselines that nobody could run instead."""
@@ -17,39 +17,46 @@ WIDTH = 560
 HEIGHT = 340
 LABEL_STEP = 18 / HEIGHT
 """How far names stay apart, as a part of the chart's height."""
-LABELS_AT = 1.10
-AXIS_TO = 1.48
+LETTER, GAP = 8, 12
+"""Pixels: of a letter, and between a point and its name."""
 MARGIN = 0.08
 
 
 def against_tokens(picture: Picture) -> alt.LayerChart:
     """Accuracy over the tokens of a question, prompts included."""
-    return _against(picture, "tokens_per_question", "tokens per question, prompts included")
+    return _against(picture, "tokens_per_question", "tokens", "tokens per question, prompts included")
 
 
 def against_latency(picture: Picture) -> alt.LayerChart:
-    """Accuracy over the seconds of a question, without the time in queues."""
-    return _against(picture, "latency_mean_s", "seconds per question, without queues")
+    """Accuracy over the seconds of a question, without the time in queues.
 
-
-def _against(picture: Picture, cost: str, title: str) -> alt.LayerChart:
-    """A point for each contestant, and its name beside the chart, joined to it by a thin line.
-
-    Names beside the points would cover one another: strategies that share their answers cost the same.
+    Who was measured under another load than the questions is left out, and the chart says so.
     """
-    values = picture.values("accuracy", cost, without=NO_CHOICE)
+    return _against(picture, "latency_mean_s", "seconds", "seconds per question, without queues", SAMPLED)
+
+
+def _against(
+    picture: Picture, cost: str, word: str, title: str, other_load: Sequence[str] = ()
+) -> alt.LayerChart:
+    """A point for each contestant, and its name beside it; a thin line joins them where it had to move."""
+    values = picture.values("accuracy", cost, without=(*NO_CHOICE, *other_load))
     heights = [row["accuracy"] for row in values]
     low, high = min(heights), max(heights)
     span = max(high - low, 0.05)
     low, high = low - MARGIN * span, high + MARGIN * span
-    most = max(row[cost] for row in values) or 1.0
+    widths = [GAP + LETTER * len(row["contestant"]) for row in values]
+    # The axis goes so far that every name fits into the chart.
+    reach = max(row[cost] * WIDTH / (WIDTH - width) for row, width in zip(values, widths, strict=True)) or 1.0
+    places = [row[cost] / reach * WIDTH for row in values]
     step = LABEL_STEP * (high - low)
-    for row, height in zip(values, spread(heights, step, low, high), strict=True):
-        row |= {"name_at": height, "name_x": most * LABELS_AT, "line_x": most * (LABELS_AT - 0.01)}
+    for together in overlapping(places, widths):
+        spread_out = spread([heights[i] for i in together], step, low, high)
+        for i, height in zip(together, spread_out, strict=True):
+            values[i] |= {"name_at": height, "name_x": (places[i] + GAP) / WIDTH * reach}
     x = alt.X(
         f"{cost}:Q",
         title=title,
-        scale=alt.Scale(domain=[0, most * AXIS_TO], nice=False),
+        scale=alt.Scale(domain=[0, reach], nice=False),
         axis=alt.Axis(tickCount=6),
     )
     y = alt.Y(
@@ -60,16 +67,40 @@ def _against(picture: Picture, cost: str, title: str) -> alt.LayerChart:
     )
     base = alt.Chart(alt.InlineData(values=values))
     lines = base.mark_rule(strokeWidth=0.8, color=MUTED, opacity=0.7).encode(
-        x=x, y=y, x2="line_x:Q", y2=alt.Y2("name_at:Q", title="accuracy")
+        x=x, y=y, x2="name_x:Q", y2=alt.Y2("name_at:Q", title="accuracy")
     )
-    names = base.mark_text(align="left", baseline="middle", fontSize=TEXT_SIZE, color=INK).encode(
+    names = base.mark_text(align="left", baseline="middle", dx=2, fontSize=TEXT_SIZE, color=INK).encode(
         x="name_x:Q", y=alt.Y("name_at:Q", title="accuracy"), text="contestant:N"
     )
     points = base.mark_point(size=120, opacity=0.9).encode(x=x, y=y, color=COLOUR, shape=SHAPE)
     chart: alt.LayerChart = (lines + points + names).properties(
-        title=picture.title, width=WIDTH, height=HEIGHT
+        title=alt.TitleParams(f"Accuracy against {word}", subtitle=_subtitle(picture, other_load)),
+        width=WIDTH,
+        height=HEIGHT,
     )
     return chart
+
+
+def _subtitle(picture: Picture, other_load: Sequence[str]) -> list[str]:
+    """What was asked, and who is not shown and why."""
+    absent = [row["contestant"] for row in picture.rows if row["contestant"] in other_load]
+    return [picture.title, *([f"without {', '.join(absent)}: {OTHER_LOAD}"] if absent else [])]
+
+
+def overlapping(places: Sequence[float], widths: Sequence[float]) -> list[list[int]]:
+    """Which names would stand one in the other if they were at one height: groups of their indices.
+
+    A name begins at its place and is so wide; both in pixels.
+    """
+    groups: list[list[int]] = []
+    end = 0.0
+    for i in sorted(range(len(places)), key=lambda i: places[i]):
+        if groups and places[i] < end:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+        end = max(end, places[i] + widths[i])
+    return groups
 
 
 def spread(heights: Sequence[float], step: float, low: float, high: float) -> list[float]:

@@ -16,6 +16,9 @@ Row = Mapping[str, Any]
 GROUPS = {"strategy": "strategy", "baseline": "baseline", "agent": "one agent alone"}
 """How each group is named in a legend."""
 
+OTHER_LOAD = "their samples were asked later, of one agent, under another load"
+"""Why some have no latency in a picture."""
+
 COLOUR = alt.Color(
     "group:N",
     scale=alt.Scale(domain=list(GROUPS.values()), range=list(CATEGORIES[:3])),
@@ -38,8 +41,13 @@ class Picture:
     @property
     def title(self) -> str:
         """`choir-mmlu: 379 questions, 758 samples`"""
+        return f"{self.field.benchmark}: {self.counts}"
+
+    @property
+    def counts(self) -> str:
+        """`379 questions, 758 samples`"""
         first = self.rows[0]
-        return f"{self.field.benchmark}: {first['n_questions']} questions, {first['n_samples']} samples"
+        return f"{first['n_questions']} questions, {first['n_samples']} samples"
 
     def values(self, *columns: str, without: Sequence[str] = ()) -> list[dict[str, Any]]:
         """The rows with these columns, the contestant, and its group as a legend says it."""

@@ -17,7 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.evaluation.charts.cost import spread
+from analysis.charts.render import specification, svg_image
+from analysis.evaluation.charts.cost import against_latency, against_tokens, overlapping, spread
+from analysis.evaluation.charts.metrics import metrics
+from analysis.evaluation.charts.picture import OTHER_LOAD, Picture
 from analysis.evaluation.comparison import verdict
 from analysis.evaluation.journal import Journal
 from analysis.evaluation.latex import escape, p_value
@@ -25,7 +28,7 @@ from analysis.evaluation.options import build_options
 from analysis.evaluation.outputs import write_outputs
 from analysis.evaluation.reaggregation import reaggregate
 from analysis.evaluation.run_folder import RunConfig, RunFolder
-from analysis.evaluation.scores import field
+from analysis.evaluation.scores import Field, field
 from analysis.evaluation.summary import processors
 from analysis.evaluation.tests.kept import exchange
 from analysis.evaluation.usage import UsageSample
@@ -127,7 +130,14 @@ def rows(run: Path, name: str) -> list[dict[str, Any]]:
 def test_all_files_are_there(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == FILES | {"charts"}
     charts = {path.name for path in (run / "charts").iterdir()}
-    for chart in ("accuracy", "accuracy_against_tokens", "accuracy_against_latency", "agreement", "topics"):
+    for chart in (
+        "metrics",
+        "accuracy",
+        "accuracy_against_tokens",
+        "accuracy_against_latency",
+        "agreement",
+        "topics",
+    ):
         assert {f"colours-{chart}.png", f"colours-{chart}.svg", f"all-{chart}.png"} <= charts
 
 
@@ -324,3 +334,40 @@ def test_names_beside_a_chart_never_cover_one_another(heights: list[float]) -> N
     assert ordered[0] >= -1e-9 and ordered[-1] <= 1 + 1e-9
     by_height = [placed[i] for i in sorted(range(len(heights)), key=lambda i: heights[i])]
     assert by_height == ordered
+
+
+def picture() -> Picture:
+    """Two strategies at one price, a baseline that was sampled later, and an agent."""
+    contestants = (
+        ("majority", "strategy"), ("isp", "strategy"), ("self_consistency", "baseline"), ("one", "agent"),
+    )  # fmt: skip
+    rows = [
+        {
+            "contestant": name, "group": group, "n_questions": 36, "n_samples": 72, "f1": 0.8,
+            "accuracy": 0.8 + place / 100, "wilson_low": 0.7, "wilson_high": 0.9,
+            "latency_mean_s": 0.2, "cpu_percent": 70.0, "tokens_per_question": 25.0 * place,
+        }
+        for place, (name, group) in enumerate(contestants)
+    ]  # fmt: skip
+    return Picture(Field("colours", ()), rows)
+
+
+def test_latencies_of_another_load_are_not_compared_and_the_picture_says_so() -> None:
+    by_time, by_tokens = against_latency(picture()).to_json(), against_tokens(picture()).to_json()
+    assert OTHER_LOAD in by_time and '"contestant": "self_consistency"' not in by_time
+    assert OTHER_LOAD not in by_tokens and '"contestant": "self_consistency"' in by_tokens
+    assert "Accuracy against seconds" in by_time and "Accuracy against tokens" in by_tokens
+    assert OTHER_LOAD in metrics(picture()).to_json()
+
+
+def test_the_figure_for_a_paper_has_every_measure_and_fits_into_a_column() -> None:
+    drawing = svg_image(specification(metrics(picture())))
+    for title in ("accuracy", "F1", "seconds a question", "processor, % of a core"):
+        assert title in drawing
+    width = re.search(r'width="([0-9.]+)"', drawing)
+    assert width is not None and float(width[1]) <= 420
+
+
+def test_names_that_would_cover_one_another_are_spread_together() -> None:
+    assert overlapping([0, 100, 105, 300], [50, 60, 60, 40]) == [[0], [1, 2], [3]]
+    assert overlapping([100, 0, 40], [10, 50, 70]) == [[1, 2, 0]]
