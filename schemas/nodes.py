@@ -11,6 +11,9 @@ from schemas.message import Message, Name, Part
 from schemas.pipelines import StageOffer
 from schemas.workers import WorkerState
 
+CLOCK_TOLERANCE_S = 3.0
+"""How far a host's clock may be from the broker's before people are told."""
+
 NodeState = Literal["starting", "ready", "broken", "draining"]
 
 
@@ -46,7 +49,11 @@ class ServedModel(Part):
 
 
 class NodeLease(Message):
-    """One service instance, as of `seen_at_s`."""
+    """One service instance, as of `seen_at_s`.
+
+    `clock_ahead_s` is how far its host's clock is ahead of the broker's, None if that is not known.
+    `seen_at_s` and `started_at_s` are of the host's own clock.
+    """
 
     service: Name
     instance: Name
@@ -56,6 +63,7 @@ class NodeLease(Message):
     state: NodeState
     started_at_s: float
     seen_at_s: float
+    clock_ahead_s: float | None = None
     models: tuple[ServedModel, ...] = ()
     slots: int = 0
     busy: int = 0

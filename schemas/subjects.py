@@ -365,6 +365,11 @@ def direct_get(stream: str) -> str:
     return f"$JS.API.DIRECT.GET.{stream}"
 
 
+def stream_info(stream: str) -> str:
+    """Asks what a stream is and how it does; the reply says what time it is for the broker."""
+    return f"$JS.API.STREAM.INFO.{stream}"
+
+
 def pull_next(stream: str, consumer: str) -> str:
     """Asks a durable consumer for its next messages."""
     return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"

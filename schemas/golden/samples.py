@@ -283,6 +283,7 @@ LEASE = NodeLease(
     state="ready",
     started_at_s=ACCEPTED_AT_S,
     seen_at_s=COMPLETED_AT_S,
+    clock_ahead_s=0.25,
     models=(
         ServedModel(
             name="llama3.2:3b",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from nats.aio.msg import Msg
@@ -20,17 +20,20 @@ Place = tuple[int, str]
 class Collector:
     """The answers of one request, by round and agent."""
 
-    def __init__(self, storage: Storage, request_id: str) -> None:
+    def __init__(self, storage: Storage, request_id: str, now: Callable[[], float] = time.time) -> None:
         self._storage = storage
         self._request_id = request_id
+        self._now = now
         self._came = asyncio.Event()
         self.answers: dict[Place, Answer] = {}
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, storage: Storage, request_id: str) -> AsyncIterator[Collector]:
+    async def open(
+        cls, storage: Storage, request_id: str, now: Callable[[], float] = time.time
+    ) -> AsyncIterator[Collector]:
         """Listens for answers of all rounds for as long as the context is open."""
-        collector = cls(storage, request_id)
+        collector = cls(storage, request_id, now)
         subject = subjects.all_stored_answers_of(request_id)
         listening = await storage.client.subscribe(subject, cb=collector._on_answer)
         try:
@@ -63,9 +66,12 @@ class Collector:
             self._take(stored.data)
 
     async def wait(self, places: Sequence[Place], enough: int, until_s: float, poll_s: float) -> None:
-        """Returns when all places have an answer, `enough` of them with a text, or at `until_s` (epoch)."""
+        """Returns when all places have an answer, `enough` of them with a text, or at `until_s`.
+
+        That is seconds since the epoch by the clock `now`.
+        """
         while not self._has(places, enough):
-            left_s = until_s - time.time()
+            left_s = until_s - self._now()
             if left_s <= 0:
                 return
             self._came.clear()

@@ -98,7 +98,7 @@ class Gathering:
             return
         given = self.first
         ballots = read_ballots(given.values(), self._gather.answer_kind, self._gather.choices).first
-        if len(ballots) < FEWEST_DEBATERS or unanimous(ballots) or time.time() >= self._until_s:
+        if len(ballots) < FEWEST_DEBATERS or unanimous(ballots) or self._mesh.clock.now() >= self._until_s:
             return
         tasks = debate_tasks(self._gather, given)
         self.rounds += 1

@@ -48,7 +48,7 @@ class GatherWorker:
         started_ns = time.perf_counter_ns()
         self._tell_pulled(gather, delivery)
         question = self._question(gather)
-        async with Collector.open(self._storage, gather.request_id) as collector:
+        async with Collector.open(self._storage, gather.request_id, self._mesh.clock.now) as collector:
             gathering = Gathering(
                 self._mesh,
                 gather,
@@ -109,7 +109,7 @@ class GatherWorker:
             choices=gather.choices,
             topic=question.topic,
             accepted_at_s=gather.accepted_at_s,
-            completed_at_s=time.time(),
+            completed_at_s=self._mesh.clock.now(),
         )
         stored = await conclude(self._mesh, result)
         stored_ns = time.perf_counter_ns()
@@ -157,13 +157,13 @@ class GatherWorker:
 
     async def give_up(self, gather: Gather, error: ChoirError) -> None:
         """Stores an error as the request's result."""
-        result = Result.failed(gather, error, time.time())
+        result = Result.failed(gather, error, self._mesh.clock.now())
         await conclude(self._mesh, result)
         await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
-        result = Result.unreadable(request_id, error, time.time())
+        result = Result.unreadable(request_id, error, self._mesh.clock.now())
         await conclude(self._mesh, result)
 
 

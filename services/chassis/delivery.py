@@ -65,21 +65,32 @@ class Delivery:
     work_done: Callable[[], None] = _nothing
     refused: int = 0
     suspect: bool = False
+    now: Callable[[], float] = time.time
 
     @classmethod
-    def of(cls, msg: Msg, floor: int, work_done: Callable[[], None] = _nothing) -> Delivery:
-        """Reads the acknowledgement subject; `floor` is the stream's last sequence at the last connection."""
+    def of(
+        cls,
+        msg: Msg,
+        floor: int,
+        work_done: Callable[[], None] = _nothing,
+        now: Callable[[], float] = time.time,
+    ) -> Delivery:
+        """Reads the acknowledgement subject.
+
+        `floor` is the stream's last sequence at the last connection, `now` the broker's clock.
+        """
         tokens = msg.reply.split(".")
         if len(tokens) < SHORT_FORM:
-            return cls(msg, 1, 0, floor < 0, work_done=work_done)
+            return cls(msg, 1, 0, floor < 0, work_done=work_done, now=now)
         first = SHORT_FORM_COUNT if len(tokens) == SHORT_FORM else LONG_FORM_COUNT
         count, sequence, _, stored_ns, waiting = map(int, tokens[first : first + 5])
         stored_at_s = stored_ns / 1e9
-        return cls(msg, count, sequence, count == 1 and sequence > floor, stored_at_s, waiting, work_done)
+        fresh = count == 1 and sequence > floor
+        return cls(msg, count, sequence, fresh, stored_at_s, waiting, work_done, now=now)
 
     def queue_duration_ns(self) -> int:
-        """How long ago the broker stored it, by its clock and this host's; 0 where these disagree."""
-        return max(0, int((time.time() - self.stored_at_s) * 1e9)) if self.stored_at_s else 0
+        """How long ago the broker stored it, by its own clock; 0 where that is not known."""
+        return max(0, int((self.now() - self.stored_at_s) * 1e9)) if self.stored_at_s else 0
 
     @property
     def attempt(self) -> int:

@@ -85,7 +85,9 @@ class GenerateWorker:
             return
         taken = tell_pulled(self._mesh.events, command, delivery)
         try:
-            answer = await self._answer(command, taken.queue_ns, attempt_of(command, delivery, time.time()))
+            answer = await self._answer(
+                command, taken.queue_ns, attempt_of(command, delivery, self._mesh.clock.now())
+            )
         except WorkerFailed as error:
             raise Retry(error) from error
         delivery.work_done()
@@ -99,7 +101,7 @@ class GenerateWorker:
             text=answer.text,
             answers=(answer,),
             accepted_at_s=command.accepted_at_s,
-            completed_at_s=time.time(),
+            completed_at_s=self._mesh.clock.now(),
         )
         await self._conclude(command, answer, result, taken)
 
@@ -191,11 +193,11 @@ class GenerateWorker:
     async def give_up(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
         answer = Answer.failed(command, error, self._name)
-        await self._conclude(command, answer, Result.failed(command, error, time.time()))
+        await self._conclude(command, answer, Result.failed(command, error, self._mesh.clock.now()))
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
-        result = Result.unreadable(request_id, error, time.time())
+        result = Result.unreadable(request_id, error, self._mesh.clock.now())
         await conclude(self._mesh, result)
 
 

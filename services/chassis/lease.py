@@ -19,6 +19,7 @@ from schemas.catalog import LEASE_TTL_S
 from schemas.errors import ErrorBody
 from schemas.nodes import NodeLease, NodeState, ServedModel
 from schemas.pipelines import StageOffer
+from services.chassis.clock import BrokerClock
 from services.chassis.connection import ENVELOPE_BYTES
 from services.chassis.identity import Identity
 from services.chassis.lease_size import LEASE_BYTES, fitting
@@ -48,13 +49,19 @@ class Lease:
     """Keeps one instance's lease alive."""
 
     def __init__(
-        self, client: Client, identity: Identity, load: Callable[[], Load], loops: Loops | None = None
+        self,
+        client: Client,
+        identity: Identity,
+        load: Callable[[], Load],
+        loops: Loops | None = None,
+        clock: BrokerClock | None = None,
     ) -> None:
         self._client = client
         self._js = JetStreamContext(client, timeout=2.0)
         self._identity = identity
         self._load = load
         self._loops = loops or Loops()
+        self._clock = clock
         self._machine = Machine()
         self._key = subjects.node_key(identity.service, identity.instance)
         self._kv: KeyValue | None = None
@@ -123,6 +130,7 @@ class Lease:
             state=load.state,
             started_at_s=self._identity.started_at_s,
             seen_at_s=time.time(),
+            clock_ahead_s=None if self._clock is None else self._clock.host_ahead_s,
             models=load.models,
             slots=load.slots,
             busy=load.busy,

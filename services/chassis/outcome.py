@@ -24,7 +24,7 @@ async def conclude(mesh: Mesh, result: Result) -> bool:
     started_ns = time.perf_counter_ns()
     stored = await mesh.storage.store_once(subjects.result(result.request_id), result.to_bytes())
     if stored:
-        total_ns = max(0, int((time.time() - result.accepted_at_s) * NS))
+        total_ns = max(0, int((mesh.clock.now() - result.accepted_at_s) * NS))
         _tell(mesh, result, total_ns, store_duration_ns=time.perf_counter_ns() - started_ns)
     return stored
 

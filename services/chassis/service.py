@@ -26,6 +26,7 @@ from schemas.errors import ChoirError, ConfigurationError, InternalError
 from schemas.events import ServiceStarted, ServiceStopped
 from services.chassis.address import without_password
 from services.chassis.attempts import Solitude
+from services.chassis.clock import BrokerClock
 from services.chassis.connection import ConnectionEvents, open_broker
 from services.chassis.events import EventLog, Spans
 from services.chassis.identity import Identity
@@ -68,6 +69,7 @@ class Mesh:
         self.storage = Storage(client)
         self.loops = loops or Loops()
         self.solitude = Solitude()
+        self.clock = BrokerClock(client)
         self.tracing = Tracing()
         enabled = events is None or events.enabled
         self.events = EventLog(client, identity, enabled=enabled, spans=spans)
@@ -153,9 +155,10 @@ class Host:
     async def _start(self) -> None:
         client = await self._broker.connect()
         mesh = Mesh(client, self._identity, self._connection, self._settings.events, self._spans, self._loops)
+        await mesh.clock.start(self._loops)
         await self._service.start(mesh)
         self._mesh = mesh
-        self._lease = Lease(client, self._identity, self._service.load, self._loops)
+        self._lease = Lease(client, self._identity, self._service.load, self._loops, mesh.clock)
         await self._lease.start()
         mesh.tell_changes(self._lease.renew_soon, self._lease.tell)
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
@@ -183,6 +186,7 @@ class Host:
         if self._sampler is not None:
             self._sampler.stop()
         await self._service.stop()
+        mesh.clock.stop()
         mesh.events.publish(ServiceStopped)
         await mesh.events.close()
 

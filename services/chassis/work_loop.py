@@ -74,6 +74,7 @@ class WorkLoop(Generic[CommandT]):
         self._client = mesh.client
         self._events = mesh.events
         self._tracing = mesh.tracing
+        self._clock = mesh.clock
         self._service = mesh.identity.service
         self._command_type = command_type
         self._worker = worker
@@ -260,7 +261,7 @@ class WorkLoop(Generic[CommandT]):
 
     def _take(self, msg: Msg) -> None:
         self._idle.clear()
-        delivery = Delivery.of(msg, self._floor, lambda: self._work_done(task))
+        delivery = Delivery.of(msg, self._floor, lambda: self._work_done(task), self._clock.now)
         task = asyncio.create_task(self._work(delivery))
         self._active[task] = msg
         task.add_done_callback(self._finished)
@@ -337,7 +338,7 @@ class WorkLoop(Generic[CommandT]):
 
     async def _within_deadline(self, command: CommandT, delivery: Delivery) -> None:
         """Handles a command; every end of it but Retry is an outcome."""
-        left_s = command.deadline_at_s - time.time()
+        left_s = command.deadline_at_s - self._clock.now()
         try:
             if left_s <= 0:
                 raise DeadlineExceeded("the time for this request ran out while it was queued")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.errors import ErrorBody
-from schemas.nodes import Gpu, NodeLease
+from schemas.nodes import CLOCK_TOLERANCE_S, Gpu, NodeLease
 from schemas.replies import ModelSummary, StatusReply
 
 GIB = 1024**3
@@ -54,7 +54,7 @@ def nodes_table(nodes: Iterable[NodeLease]) -> Table:
     for node in nodes:
         rows.add_row(
             node.instance,
-            node.host,
+            _host(node),
             Text(node.state, STATE_STYLES[node.state]),
             _serves(node),
             f"{node.busy}/{node.slots}" if node.slots else NOTHING,
@@ -65,6 +65,12 @@ def nodes_table(nodes: Iterable[NodeLease]) -> Table:
             "\n".join(_gpu(gpu) for gpu in node.gpus) or NOTHING,
         )
     return rows
+
+
+def _host(node: NodeLease) -> str:
+    """The host's name, and how far its clock is off if that is far."""
+    ahead_s = node.clock_ahead_s or 0.0
+    return node.host if abs(ahead_s) <= CLOCK_TOLERANCE_S else f"{node.host} (clock {ahead_s:+.0f} s)"
 
 
 def _serves(node: NodeLease) -> str:

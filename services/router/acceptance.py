@@ -66,7 +66,7 @@ class Door:
         try:
             named = (*((ask.model,) if ask.model else ()), *ask.models, *ask.summarize_with)
             live = self._placement.live(named, serving)
-            chosen = plan(ask, request_id, time.time(), live, self._default_strategy)
+            chosen = plan(ask, request_id, self._mesh.clock.now(), live, self._default_strategy)
         except (UnknownModel, ModelUnusable):
             if not await self._is_in_flight(ask, request_id):
                 raise

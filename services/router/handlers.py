@@ -82,7 +82,7 @@ class Handlers:
         """
         error = DeadlineExceeded(f"no result within {ask.timeout_s} s")
         queued = await queued_command(self._storage, request_id)
-        now = time.time()
+        now = self._mesh.clock.now()
         if queued is not None and now < queued.deadline_at_s:
             raise _not_ready(request_id)
         if queued is None:
@@ -145,7 +145,7 @@ class Handlers:
         else:
             enter(self._mesh.tracing.follow(queued.traceparent))
             error = CancelledError("cancelled by the client")
-            result = Result.failed(parse_command(queued.data), error, time.time())
+            result = Result.failed(parse_command(queued.data), error, self._mesh.clock.now())
             cancelled = await conclude(self._mesh, result)
             await self._mesh.client.publish(subjects.cancel_signal(request_id))
         if cancelled:

@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.message import Message
-from schemas.nodes import NodeLease, ServedModel
+from schemas.nodes import CLOCK_TOLERANCE_S, NodeLease, ServedModel
 from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.directory import Directory
 from services.chassis.endpoints import Caller
@@ -102,9 +102,28 @@ def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> M
     )
 
 
+def clocks_off(nodes: tuple[NodeLease, ...]) -> dict[str, float]:
+    """The hosts whose clock is far from the broker's, and how far it is ahead."""
+    return {
+        node.host: node.clock_ahead_s
+        for node in nodes
+        if node.clock_ahead_s is not None and abs(node.clock_ahead_s) > CLOCK_TOLERANCE_S
+    }
+
+
+def clock_problem(host: str, ahead_s: float) -> str:
+    """What such a host is told. Nothing is done too late or too early for it."""
+    side = "ahead of" if ahead_s > 0 else "behind"
+    return (
+        f"host {host}: its clock is {abs(ahead_s):.0f} s {side} the broker's; the mesh keeps to the "
+        "broker's, but this host's logs and events tell other times: set its clock (NTP)"
+    )
+
+
 def problems(nodes: tuple[NodeLease, ...]) -> tuple[str, ...]:
     """A line for everything that some lease complains of."""
     lines = [f"{node.instance}: {node.problem.message}" for node in nodes if node.problem]
+    lines += [clock_problem(host, ahead_s) for host, ahead_s in clocks_off(nodes).items()]
     for node in nodes:
         lines += [f"{node.instance}: {m.name}: {m.problem.message}" for m in node.models if m.problem]
     return tuple(lines)

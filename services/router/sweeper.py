@@ -106,7 +106,7 @@ class Sweeper:
             command = parse_command(stored.data)
         except PoisonMessage:
             return  # whoever pulls it buries it
-        if time.time() > command.deadline_at_s + GRACE_S:
+        if self._mesh.clock.now() > command.deadline_at_s + GRACE_S:
             with within(self._mesh.tracing.follow(stored.traceparent)):
                 await self._end(stored, command, DeadlineExceeded("nobody was free in time for this request"))
 
@@ -128,7 +128,7 @@ class Sweeper:
         try:
             command = parse_command(stored.data)
         except PoisonMessage as unreadable:
-            result = Result.unreadable(request_id, unreadable, time.time())
+            result = Result.unreadable(request_id, unreadable, self._mesh.clock.now())
             await conclude(self._mesh, result)
             await self._delete(stored)
             return
@@ -142,7 +142,7 @@ class Sweeper:
             if await self._storage.store_once(subject, answer.to_bytes()):
                 self._tell_ended(answer)
         else:
-            await conclude(self._mesh, Result.failed(command, error, time.time()))
+            await conclude(self._mesh, Result.failed(command, error, self._mesh.clock.now()))
         await self._delete(stored)
 
     def _tell_ended(self, answer: Answer) -> None:

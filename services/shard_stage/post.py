@@ -13,7 +13,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from services.engine.model import Model, Weights
 from services.engine.stage_context import StageContext
 from services.shard_stage.assignment import Assignment, Inheritance
 from services.shard_stage.first_stage import FirstStage
+from services.shard_stage.flow import Flow
 from services.shard_stage.front import Front
 from services.shard_stage.inference import InferenceThread
 from services.shard_stage.journal import Journal
@@ -307,12 +308,17 @@ class Post:
             idle=self._thread.rests,
             progress=self._tally.progress,
             live=tuple(flow.id for flow in live),
-            oldest_began_at_s=min((flow.began_at_s for flow in live), default=None),
+            oldest_began_at_s=self._oldest(live),
         )
         try:
             await self._mesh.client.publish(subjects.stage_signal(plan.number), beat.to_bytes())
         except nats.errors.Error as error:
             log.warning("a beat could not be sent", why=str(error) or type(error).__name__)
+
+    def _oldest(self, live: Iterable[Flow]) -> float | None:
+        """When the oldest of these began, by the broker's clock, as it stamps the log."""
+        began_at_s = min((flow.began_at_s for flow in live), default=None)
+        return None if began_at_s is None else began_at_s - (self._mesh.clock.host_ahead_s or 0.0)
 
     def watch(self) -> None:
         """To be called often: begins anew where something was lost, and tells what was done."""

@@ -315,7 +315,7 @@ class ShardStage:
             return
         pipeline.pulse.heard(beat.stage, beat.instance, time.monotonic())
         if beat.stage == 0 and beat.epoch == pipeline.plan.epoch:
-            since_s = beat.oldest_began_at_s or time.time()
+            since_s = beat.oldest_began_at_s or self._mesh.clock.now()
             pipeline.inheritance = Inheritance(frozenset(beat.live), since_s)
         if self._post is not None and self._post.plan.number == beat.pipeline:
             self._post.hear(beat)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -105,7 +104,7 @@ class PipelineWorker:
 
     async def _to_an_outcome(self, command: Generate, acknowledge: str | None) -> None:
         """Returns when an outcome is stored; raises what may pass, as the broker's absence may."""
-        left_s = command.deadline_at_s - time.time()
+        left_s = command.deadline_at_s - self._mesh.clock.now()
         try:
             async with asyncio.timeout(max(0.0, left_s)) as limit:
                 await self._work(command, self._taken_over, acknowledge)
@@ -152,7 +151,7 @@ class PipelineWorker:
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
-        await conclude(self._mesh, Result.unreadable(request_id, error, time.time()))
+        await conclude(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
 
     def _worker_of(self, command: Generate, acknowledge: str | None) -> GenerateWorker:
         return GenerateWorker(self._mesh, OneCommand(self._front, command, acknowledge))

@@ -69,7 +69,7 @@ class Chain:
         return StepRecord(written.answer, written.parts, duration_ns if asked_here else None)
 
     async def _generate(self) -> Written:
-        task = self._command.generate(1, self._command.messages, at_s=time.time())
+        task = self._command.generate(1, self._command.messages, at_s=self._mesh.clock.now())
         return Written(await self._errands.run(task))
 
     async def _summarise(self, step: int, text: str) -> Written:

@@ -23,6 +23,10 @@ class Errands:
         self._inbox = inbox
         self.found = 0
 
+    def now(self) -> float:
+        """When a task is sent, if it is sent now: by the broker's clock."""
+        return self._mesh.clock.now()
+
     async def run(self, task: Generate) -> Answer:
         """The answer of a task; asking twice is asking once.
 

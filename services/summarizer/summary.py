@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from dataclasses import dataclass
 
 from schemas.commands import Generate, Summarize
@@ -56,7 +55,9 @@ class Summary:
         if not text.strip():
             raise GenerationFailed(f"{self._peer}: nothing was written that could be summarised")
         messages = summary_request(self._command, text)
-        answer = await self._errands.run(self._command.generate(self._step, messages, at_s=time.time()))
+        answer = await self._errands.run(
+            self._command.generate(self._step, messages, at_s=self._errands.now())
+        )
         return Written(answer, tuple(done))
 
     async def _map(self, pieces: list[str], level: int) -> list[Answer]:
@@ -80,7 +81,7 @@ class Summary:
         messages = summary_request(self._command, piece)
         part = f"part-{level}-{number:03}-{digest}"
         return self._command.generate(
-            self._step, messages, part=part, max_tokens=max_tokens, at_s=time.time()
+            self._step, messages, part=part, max_tokens=max_tokens, at_s=self._errands.now()
         )
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from schemas import subjects
 from schemas.commands import Summarize
@@ -53,7 +52,7 @@ class ChainWorker:
             )
             records = await self._unless_cancelled(command.request_id, chain)
         if records is not None:
-            await conclude(self._mesh, result_of(command, records))
+            await conclude(self._mesh, result_of(command, records, self._mesh.clock.now()))
 
     async def _has_result(self, request_id: str) -> bool:
         stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
@@ -74,7 +73,7 @@ class ChainWorker:
 
     async def give_up(self, command: Summarize, error: ChoirError) -> None:
         """Stores an error as the result, with what the peers have written before it if that fits."""
-        now_s = time.time()
+        now_s = self._mesh.clock.now()
         try:
             result = Result.failed(command, error, now_s, await self._written(command))
             await conclude(self._mesh, result)
@@ -94,11 +93,11 @@ class ChainWorker:
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
-        await conclude(self._mesh, Result.unreadable(request_id, error, time.time()))
+        await conclude(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
 
 
-def result_of(command: Summarize, records: list[StepRecord]) -> Result:
-    """The result of a chain that has reached its end."""
+def result_of(command: Summarize, records: list[StepRecord], at_s: float) -> Result:
+    """The result of a chain that has reached its end at `at_s`."""
     return Result(
         request_id=command.request_id,
         fingerprint=command.fingerprint,
@@ -107,5 +106,5 @@ def result_of(command: Summarize, records: list[StepRecord]) -> Result:
         answers=tuple(record.answer for record in records),
         steps=chain_steps(records),
         accepted_at_s=command.accepted_at_s,
-        completed_at_s=time.time(),
+        completed_at_s=at_s,
     )

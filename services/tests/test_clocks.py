@@ -1,0 +1,60 @@
+"""Hosts whose clocks are wrong: real services, each with a clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from infra.testing import SpawnService
+from services.cli.client import Choir
+
+READY_S = 60.0
+CLOCK = """
+import time
+real = time.time
+time.time = lambda: real() + {ahead_s}
+"""
+
+Ahead = Callable[[float], dict[str, str]]
+
+
+@pytest.fixture
+def ahead(tmp_path: Path) -> Ahead:
+    """The environment of a Python process whose clock is so many seconds ahead."""
+
+    def environment(ahead_s: float) -> dict[str, str]:
+        folder = tmp_path / f"clock{ahead_s:+.0f}"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(CLOCK.format(ahead_s=ahead_s))
+        return {"PYTHONPATH": str(folder)}
+
+    return environment
+
+
+async def test_hosts_whose_clocks_are_minutes_apart_work_together(
+    connection: Client, mesh_url: str, spawn_service: SpawnService, ahead: Ahead
+) -> None:
+    # Given a router that is a minute behind, and others that are minutes ahead of the broker
+    agent = {"name": "singer", "backend": "instant", "models": [{"name": "alpha", "reply": "the giraffe"}]}
+    services = [
+        spawn_service("router", env=ahead(-61)),
+        spawn_service("agent", agent=agent, env=ahead(61)),
+        spawn_service("aggregator", env=ahead(200)),
+    ]
+    for service in services:
+        await service.wait_ready(connection, READY_S)
+    # When they are asked for what has to be done within half a minute
+    async with Choir(mesh_url) as mesh:
+        single = await mesh.ask("Tallest animal?", model="alpha", timeout_s=30)
+        ensemble = await mesh.ask("Tallest animal?", models=["alpha"], timeout_s=30)
+        problems = (await mesh.status()).problems
+        nodes = {node.service: node.clock_ahead_s or 0.0 for node in await mesh.nodes()}
+    # Then they answer, and it is said whose clock is wrong
+    assert (single.text, ensemble.text) == ("the giraffe", "the giraffe")
+    assert 0 <= single.completed_at_s - single.accepted_at_s < 30
+    assert nodes["agent"] == pytest.approx(61, abs=5)
+    assert nodes["router"] == pytest.approx(-61, abs=5)
+    assert any("its clock is" in problem and "the broker's" in problem for problem in problems)
