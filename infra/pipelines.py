@@ -56,9 +56,9 @@ async def place(client: Client, wish: Shard) -> ShardReply:
     except nats.errors.Error as error:
         raise MeshUnreachable(f"no router answers on {subjects.SHARD}") from error
     if reply.headers and subjects.ERROR_CODE_HEADER in reply.headers:
-        raise error_from_body(ErrorReply.model_validate_json(reply.data).error)
+        raise error_from_body(ErrorReply.read(reply.data).error)
     try:
-        return ShardReply.model_validate_json(reply.data)
+        return ShardReply.read(reply.data)
     except ValidationError as error:
         raise InternalError("the router's reply is of another version") from error
 

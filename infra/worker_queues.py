@@ -53,7 +53,7 @@ class WorkerQueues:
 
     def _on_put(self, key: str, data: bytes) -> None:
         try:
-            self._wanted.add(Worker.model_validate_json(data).name)
+            self._wanted.add(Worker.read(data).name)
         except ValidationError:
             self._say(f"the registration of worker {subjects.worker_of_key(key)} cannot be read")
         self._changed.set()

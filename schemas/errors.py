@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 ErrorCode = Literal[
     "invalid_request",
@@ -26,6 +26,7 @@ ErrorCode = Literal[
     "answers_unreadable",
     "document_unreadable",
     "poison_message",
+    "unsupported_version",
     "mesh_unreachable",
     "broker_unavailable",
     "query_refused",
@@ -35,12 +36,17 @@ ErrorCode = Literal[
 ]
 
 
+def known_code(code: object) -> object:
+    """A code that a newer version has and this one does not is an error without a better name."""
+    return "internal" if isinstance(code, str) and code not in get_args(ErrorCode) else code
+
+
 class ErrorBody(BaseModel):
     """What an error looks like on the wire: `{"code", "message", "field"?, "retry_after_s"?, ...}`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    code: ErrorCode
+    code: Annotated[ErrorCode, BeforeValidator(known_code)]
     message: str
     field: str | None = None
     retry_after_s: float | None = None
@@ -194,6 +200,12 @@ class PoisonMessage(ChoirError):
     code = "poison_message"
 
 
+class UnsupportedVersion(ChoirError):
+    """Raised when a message is of a newer version than this service reads."""
+
+    code = "unsupported_version"
+
+
 class MeshUnreachable(ChoirError):
     """Raised in a client when no broker or no router answers."""
 
@@ -252,6 +264,7 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         AnswersUnreadable,
         DocumentUnreadable,
         PoisonMessage,
+        UnsupportedVersion,
         MeshUnreachable,
         BrokerUnavailable,
         QueryRefused,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -57,6 +57,14 @@ class Message(Part):
     """What is sent as one JSON document."""
 
     schema_version: Literal[1] = Field(default=1)
+
+    @classmethod
+    def read(cls, data: bytes | str) -> Self:
+        """A message of a service of this version or a newer one: fields that are not known here are left out.
+
+        What a client sends is not read so: there an unknown field is a mistake, and is named.
+        """
+        return cls.model_validate_json(data, extra="ignore")
 
     def to_bytes(self) -> bytes:
         """The wire form: compact JSON, without fields that are null."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -149,3 +150,22 @@ def test_a_changed_a_missing_and_a_surplus_file_are_each_named_and_written_away(
 
     write(tmp_path, EVERYTHING)
     assert differences(tmp_path, EVERYTHING) == []
+
+
+@samples
+def test_a_message_with_fields_of_a_newer_version_is_read_and_is_still_refused_of_a_client(name: str) -> None:
+    sample = SAMPLES[name]
+    if not isinstance(sample, Message):
+        return
+    newer = json.dumps({**json.loads(sample.to_bytes()), "news": "unknown here"}).encode()
+    assert type(sample).read(newer) == sample
+    with pytest.raises(ValidationError, match="news"):
+        type(sample).model_validate_json(newer)
+
+
+def test_what_is_within_a_message_may_be_newer_too() -> None:
+    result = SAMPLES["result"]
+    assert isinstance(result, Message)
+    document = json.loads(result.to_bytes())
+    document["answers"][0]["news"] = document["answers"][0]["timings"]["news"] = "unknown here"
+    assert type(result).read(json.dumps(document)) == result

@@ -45,7 +45,7 @@ class Collector:
         self._take(msg.data)
 
     def _take(self, data: bytes) -> None:
-        answer = Answer.model_validate_json(data)
+        answer = Answer.read(data)
         self.answers[answer.round, answer.agent] = answer
         self._came.set()
 

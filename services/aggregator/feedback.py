@@ -46,7 +46,7 @@ class FeedbackHandler:
         stored = await self._mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
         if stored is None:
             raise UnknownRequest(f"request_id: {request_id!r} has no result", field="request_id")
-        result = Result.model_validate_json(stored.data)
+        result = Result.read(stored.data)
         if result.topology == "chain":
             raise InvalidRequest(
                 f"request_id: {request_id!r} went along a chain; its texts build on one another, and none of "

@@ -67,7 +67,7 @@ class GatherWorker:
     async def _has_result(self, request_id: str) -> bool:
         stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
         if stored is not None:
-            retell(self._mesh, Result.model_validate_json(stored.data))
+            retell(self._mesh, Result.read(stored.data))
         return stored is not None
 
     async def _collect(self, gathering: Gathering, gather: Gather, question: Question) -> bool:

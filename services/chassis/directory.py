@@ -44,7 +44,7 @@ class Directory:
 
     def _take(self, key: str, data: bytes) -> None:
         try:
-            lease = NodeLease.model_validate_json(data)
+            lease = NodeLease.read(data)
         except ValidationError as error:
             log.warning("unreadable lease", key=key, faults=error.error_count())
             return

@@ -52,6 +52,7 @@ HTTP_LIKE: dict[ErrorCode, str] = {
     "payload_too_large": "413",
     "overloaded": "429",
     "broker_unavailable": "503",
+    "unsupported_version": "501",
     "deadline_exceeded": "504",
 }
 """The `Nats-Service-Error-Code` of each error; 500 for the others."""

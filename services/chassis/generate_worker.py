@@ -117,9 +117,9 @@ class GenerateWorker:
         result, *answers = await asyncio.gather(*reads)
         for stored in answers:
             if stored is not None:
-                retell_completed(self._mesh.events, Answer.model_validate_json(stored.data), command)
+                retell_completed(self._mesh.events, Answer.read(stored.data), command)
         if result is not None and not command.routing_slip:
-            self._retell(Result.model_validate_json(result.data), command)
+            self._retell(Result.read(result.data), command)
         return any(stored is not None for stored in (result, *answers))
 
     def _retell(self, result: Result, command: Generate) -> None:

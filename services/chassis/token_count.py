@@ -36,7 +36,7 @@ async def count_tokens(
     check_payload(client, question)
     try:
         reply = await client.request(subjects.count_tokens(model), question, timeout=timeout_s)
-        return TokenCount.model_validate_json(reply.data)
+        return TokenCount.read(reply.data)
     except (nats.errors.Error, ValidationError) as error:
         why = str(error) or type(error).__name__
         raise BrokerUnavailable(f"no agent of {model} has counted the prompt in time: {why}") from error

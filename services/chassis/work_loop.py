@@ -7,7 +7,8 @@ What is promised:
 - a command is acknowledged after `handle` returned, and `handle` returns after the outcome is stored; the
   acknowledgement follows the events of the work, so that what is never told is found again;
 - what fails for a passing reason goes back to the queue with a delay; what fails for good, too often,
-  or past its deadline gets an error outcome; what cannot be read lies in DEAD with the reason.
+  or past its deadline gets an error outcome; what cannot be read lies in DEAD with the reason;
+- a command of a newer version is left to a newer instance, and gets its error when its time is over.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from schemas.events import MessageDied, TaskRetried
 from services.chassis.attempts import ALONE_AFTER, Past, note, past
 from services.chassis.delivery import NEVER_FRESH, CommandT, Delivery, Retry, Worker
 from services.chassis.logs import get_logger
+from services.chassis.newer import NewerCommand, newer_command
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
 from services.chassis.stopping import DRAIN_PATIENCE_S
@@ -47,6 +49,12 @@ BACKGROUND_DELAY_S = 0.002
 MAX_ATTEMPTS = 8
 DEADLINE_GRACE_S = 2.0
 REFILL_INTERVAL_S = 1.0
+
+NEWER_DELAY_S = 2.0
+LONGEST_NEWER_DELAY_S = 120.0
+"""With these pauses the broker delivers a command for longer than any request lives."""
+LONGEST_REQUEST_S = 3600.0
+"""What a request may take at most: for commands that do not say when their time is over."""
 
 log = get_logger("chassis.work_loop")
 
@@ -305,6 +313,10 @@ class WorkLoop(Generic[CommandT]):
         try:
             command = cast(CommandT, self._command_type.model_validate_json(delivery.msg.data))
         except ValidationError as error:
+            newer = newer_command(delivery.msg.data, error)
+            if newer is not None:
+                await self._leave(delivery, newer)
+                return
             await self._refuse(delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}"))
             return
         if delivery.count > ALONE_AFTER:
@@ -335,6 +347,31 @@ class WorkLoop(Generic[CommandT]):
         if delivery.attempt > MAX_ATTEMPTS:
             return PoisonMessage(f"tried {delivery.attempt - 1} times and never finished")
         return None
+
+    async def _leave(self, delivery: Delivery, newer: NewerCommand) -> None:
+        """Leaves a command of a newer version to an instance that can read it, if there is one in its time.
+
+        It comes again after ever longer pauses, and none of that is an attempt.
+        """
+        error = newer.error(self._service)
+        deadline_at_s = newer.deadline_at_s or delivery.stored_at_s + LONGEST_REQUEST_S
+        left_s = deadline_at_s - self._clock.now()
+        if left_s > 0:
+            delay_s = min(NEWER_DELAY_S * 2 ** (delivery.count - 1), LONGEST_NEWER_DELAY_S, left_s)
+            log.warning("left to a newer instance", request_id=delivery.request_id, why=error.message)
+            await note(self._storage, delivery, "refused")
+            await delivery.msg.nak(delay=delay_s)
+            body = error.body(delivery.request_id)
+            self._events.publish(
+                TaskRetried,
+                request_id=delivery.request_id,
+                delivery=delivery.count,
+                delay_s=delay_s,
+                error=body,
+            )
+            return
+        await self._worker.refuse(delivery.request_id, error)
+        self._events.then(delivery.msg.ack)
 
     async def _within_deadline(self, command: CommandT, delivery: Delivery) -> None:
         """Handles a command; every end of it but Retry is an outcome."""

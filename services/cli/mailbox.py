@@ -154,7 +154,7 @@ def read(msg: Msg, reply_type: type[ReplyT]) -> ReplyT:
 
 def _parsed(msg: Msg, reply_type: type[ReplyT]) -> ReplyT:
     try:
-        return reply_type.model_validate_json(msg.data)
+        return reply_type.read(msg.data)
     except ValidationError as error:
         raise InternalError(
             f"the reply is not a {reply_type.__name__} as this version knows it: do client and mesh "

@@ -162,7 +162,7 @@ class _KindReader:
 
     def _model(self, event: StoredEvent, unread: _Unread) -> Event | None:
         try:
-            return self._table.model.model_validate_json(event.body)
+            return self._table.model.read(event.body)
         except ValidationError as error:
             unread.add([event], fault(error))
         except NO_ROW as error:

@@ -8,17 +8,23 @@ from schemas import subjects
 from schemas.commands import Command, Gather, Generate, Summarize
 from schemas.errors import PoisonMessage
 from services.chassis.logs import get_logger
+from services.chassis.newer import newer_command
 from services.chassis.storage import Storage, Stored
 
 log = get_logger("router.queued")
 
 
 def parse_command(data: bytes) -> Command:
-    """The command in a message of the COMMANDS stream; PoisonMessage if it is none."""
+    """The command in a message of the COMMANDS stream, without what only a newer version knows.
+
+    Raises PoisonMessage if it is none, UnsupportedVersion if it is of a version that cannot be read at all.
+    """
     for command_type in (Generate, Gather, Summarize):
         try:
-            return command_type.model_validate_json(data)
-        except ValidationError:
+            return command_type.read(data)
+        except ValidationError as error:
+            if newer := newer_command(data, error):
+                raise newer.error("router") from error
             log.debug("not this type of command", type=command_type.__name__)
     raise PoisonMessage("the command could not be read")
 

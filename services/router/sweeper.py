@@ -16,10 +16,17 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.commands import Command, Generate
-from schemas.errors import BrokerUnavailable, ChoirError, DeadlineExceeded, PoisonMessage
+from schemas.errors import (
+    BrokerUnavailable,
+    ChoirError,
+    DeadlineExceeded,
+    PoisonMessage,
+    UnsupportedVersion,
+)
 from schemas.events import MessageDied, TaskCompleted
 from schemas.replies import Answer, Result
 from services.chassis.logs import get_logger
+from services.chassis.newer import deadline_of
 from services.chassis.outcome import conclude
 from services.chassis.pull import Demand
 from services.chassis.service import Mesh
@@ -106,9 +113,22 @@ class Sweeper:
             command = parse_command(stored.data)
         except PoisonMessage:
             return  # whoever pulls it buries it
+        except UnsupportedVersion as newer:
+            await self._end_newer_if_expired(stored, newer)
+            return
         if self._mesh.clock.now() > command.deadline_at_s + GRACE_S:
             with within(self._mesh.tracing.follow(stored.traceparent)):
                 await self._end(stored, command, DeadlineExceeded("nobody was free in time for this request"))
+
+    async def _end_newer_if_expired(self, stored: Stored, error: UnsupportedVersion) -> None:
+        """A command that only newer services can read ends like any other, and says which it needs."""
+        deadline_at_s = deadline_of(stored.data)
+        now_s = self._mesh.clock.now()
+        if deadline_at_s is not None and now_s > deadline_at_s + GRACE_S:
+            request_id = stored.subject.rsplit(".", 1)[-1]
+            log.warning("command ended", request_id=request_id, code=error.code)
+            await conclude(self._mesh, Result.unreadable(request_id, error, now_s))
+            await self._delete(stored)
 
     async def _on_advisory(self, msg: Msg) -> None:
         """The broker has delivered a message as often as it may: it gets its error, and a grave."""
@@ -127,7 +147,7 @@ class Sweeper:
         self._mesh.events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
         try:
             command = parse_command(stored.data)
-        except PoisonMessage as unreadable:
+        except (PoisonMessage, UnsupportedVersion) as unreadable:
             result = Result.unreadable(request_id, unreadable, self._mesh.clock.now())
             await conclude(self._mesh, result)
             await self._delete(stored)

@@ -85,7 +85,7 @@ class TokenRelay:
 
     async def _send(self, stored: Stored) -> None:
         """A chunk that came already, live or from the stream, is left out; so is one of an older attempt."""
-        chunk = TokenChunk.model_validate_json(stored.data)
+        chunk = TokenChunk.read(stored.data)
         place = (chunk.attempt, chunk.index)
         if place < self._next.get(chunk.agent, (0, 0)):
             return

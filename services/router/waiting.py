@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nats.aio.msg import Msg
+from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, UnsupportedVersion
 from schemas.replies import Result
 from services.chassis.storage import Storage
 
@@ -32,7 +33,13 @@ class Waiting:
         waiters = self._waiters.get(subjects.request_of_result(msg.subject))
         if not waiters:
             return
-        result = Result.model_validate_json(msg.data)
+        try:
+            result = read_result(msg.data)
+        except UnsupportedVersion as error:
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+            return
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(result)
@@ -53,7 +60,7 @@ class Waiting:
     async def stored(self, request_id: str) -> Result | None:
         """The result as it is stored, if it is."""
         stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
-        return None if stored is None else Result.model_validate_json(stored.data)
+        return None if stored is None else read_result(stored.data)
 
     async def wait(self, request_id: str, waiter: asyncio.Future[Result], seconds: float) -> Result | None:
         """The result, or None after `seconds`.
@@ -74,3 +81,14 @@ class Waiting:
                 return result
             if left <= POLL_INTERVAL_S:
                 return None
+
+
+def read_result(data: bytes) -> Result:
+    """A stored result. UnsupportedVersion if this router is too old for it."""
+    try:
+        return Result.read(data)
+    except ValidationError as error:
+        raise UnsupportedVersion(
+            "the result is there, and of a version that this router does not read: upgrade the router, and "
+            "fetch it then"
+        ) from error

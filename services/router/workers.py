@@ -50,7 +50,7 @@ class Workers:
 
     def _on_put(self, key: str, data: bytes) -> None:
         try:
-            worker = Worker.model_validate_json(data)
+            worker = Worker.read(data)
         except ValidationError as error:
             log.warning("unreadable worker", key=key, faults=error.error_count())
             return
@@ -127,7 +127,7 @@ class Workers:
         )
         if stored is None:
             return None, 0
-        return (Worker.model_validate_json(stored.data) if stored.data else None), stored.sequence
+        return (Worker.read(stored.data) if stored.data else None), stored.sequence
 
     async def _write(self, worker_id: str, data: bytes, expected: int) -> None:
         """Puts an entry, or deletes it where there is no data."""

@@ -45,7 +45,7 @@ class PlanBook:
 
     def _take(self, key: str, data: bytes) -> None:
         try:
-            plan = PipelinePlan.model_validate_json(data)
+            plan = PipelinePlan.read(data)
         except ValidationError as error:
             fault = error.errors()[0]
             log.error("a plan cannot be read", key=key, field=fault["loc"], why=fault["msg"])
@@ -83,7 +83,7 @@ class PlanBook:
         try:
             bucket = await self._js.key_value(subjects.PIPELINES_BUCKET)
             entry = await bucket.get(subjects.pipeline_key(plan.model))
-            if entry.value is None or not plan.same_epoch(PipelinePlan.model_validate_json(entry.value)):
+            if entry.value is None or not plan.same_epoch(PipelinePlan.read(entry.value)):
                 return False
             new = plan.model_copy(update=update).to_bytes()
             await bucket.update(subjects.pipeline_key(plan.model), new, last=entry.revision)

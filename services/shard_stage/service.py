@@ -309,7 +309,7 @@ class ShardStage:
         if pipeline is None:
             return
         try:
-            beat = StageBeat.model_validate_json(msg.data)
+            beat = StageBeat.read(msg.data)
         except ValidationError:
             log.warning("a beat cannot be read", subject=msg.subject)
             return

@@ -42,7 +42,7 @@ class AnswerInbox:
         self._take(msg.data)
 
     def _take(self, data: bytes) -> None:
-        answer = Answer.model_validate_json(data)
+        answer = Answer.read(data)
         self._answers[answer.task_id] = answer
         if (awaited := self._awaited.get(answer.task_id)) is not None:
             awaited.set()

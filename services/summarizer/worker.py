@@ -57,7 +57,7 @@ class ChainWorker:
     async def _has_result(self, request_id: str) -> bool:
         stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
         if stored is not None:
-            retell(self._mesh, Result.model_validate_json(stored.data))
+            retell(self._mesh, Result.read(stored.data))
         return stored is not None
 
     async def _unless_cancelled(self, request_id: str, chain: Chain) -> list[StepRecord] | None:
@@ -89,7 +89,7 @@ class ChainWorker:
                 for step, peer in enumerate(command.peers, start=1)
             )
         )
-        return tuple(Answer.model_validate_json(answer.data) for answer in stored if answer is not None)
+        return tuple(Answer.read(answer.data) for answer in stored if answer is not None)
 
     async def refuse(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""

@@ -108,7 +108,7 @@ class WorkerHost:
 
     def _on_put(self, key: str, data: bytes) -> None:
         try:
-            worker = Worker.model_validate_json(data)
+            worker = Worker.read(data)
         except ValidationError as error:
             log.warning("unreadable worker", key=key, faults=error.error_count())
             return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import nats
 import pytest
@@ -707,3 +709,69 @@ async def test_a_loop_that_has_lost_its_connection_has_not_died(mesh_url: str, c
         await eventually(excused)
         loop._open = False
         await end(loop)
+# --- commands of a newer version --------------------------------------------------------
+
+
+class NewerGenerate(Generate):
+    """What a Generate may be one day."""
+
+    mood: str = "calm"
+
+
+async def enqueue_newer(mesh: Mesh, request_id: str, timeout_s: float = 60) -> None:
+    command = generate(request_id, timeout_s=timeout_s).model_dump(mode="json", exclude_none=True)
+    body = json.dumps({**command, "mood": "merry"}).encode()
+    await mesh.storage.enqueue(
+        subjects.generate("interactive", "alpha", request_id), body, message_id=request_id
+    )
+
+
+def newer_loop(mesh: Mesh, worker: Worker) -> WorkLoop[NewerGenerate]:
+    consumers = [subjects.generate_consumer(priority, "alpha") for priority in subjects.PRIORITIES]
+    return WorkLoop(mesh, NewerGenerate, subjects.COMMANDS_STREAM, consumers, 4, worker)
+
+
+async def test_a_command_of_a_newer_version_waits_for_an_instance_that_reads_it(
+    connection: Client, mesh_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an instance that does not know a field, and has given the command back more often than it may fail
+    monkeypatch.setattr(work_loop, "NEWER_DELAY_S", 0.001)
+    mesh, old, new = open_mesh(connection), Worker(), Worker()
+    async with working(mesh, old):
+        await enqueue_newer(mesh, "r1")
+        await enqueue(mesh, generate("r2"))
+
+        async def often() -> bool:
+            told = [event for event in await events(connection) if isinstance(event, TaskRetried)]
+            return len(told) > work_loop.MAX_ATTEMPTS
+
+        await eventually(often)
+        assert old.handled == ["r2"]
+    # When it is replaced by one that does
+    fresh = await connect(mesh_url)
+    upgraded = newer_loop(open_mesh(fresh), new)
+    await upgraded.start()
+    await eventually(lambda: new.handled == ["r1"])
+    await upgraded.stop()
+    await fresh.close()
+    # Then it was never taken for poison
+    assert (old.refused, new.refused, new.given_up) == ({}, {}, {})
+    assert await bodies(connection, subjects.DEAD_STREAM) == []
+
+
+@pytest.mark.parametrize("change", [{"mood": "merry"}, {"schema_version": 2, "messages": "changed"}])
+async def test_a_command_of_a_newer_version_that_nobody_reads_in_time_says_what_it_needs(
+    connection: Client, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "NEWER_DELAY_S", 0.01)
+    mesh, worker = open_mesh(connection), Worker()
+    command = generate("r1", timeout_s=1.5).model_dump(mode="json", exclude_none=True)
+    body, subject = json.dumps(command | change).encode(), subjects.generate("interactive", "alpha", "r1")
+    await mesh.storage.enqueue(subject, body, message_id="r1")
+    async with working(mesh, worker):
+        await eventually(lambda: worker.refused)
+        await eventually(lambda: queue_is_empty(connection))
+    error = worker.refused["r1"]
+    assert error.code == "unsupported_version"
+    assert ("mood" if "mood" in change else "schema_version 2") in error.message
+    assert await bodies(connection, subjects.DEAD_STREAM) == []

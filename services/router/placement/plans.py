@@ -104,7 +104,7 @@ class Plans:
 
     def _take(self, key: str, data: bytes) -> None:
         try:
-            plan = PipelinePlan.model_validate_json(data)
+            plan = PipelinePlan.read(data)
         except ValidationError as error:
             log.warning("unreadable plan", key=key, faults=error.error_count())
             return
