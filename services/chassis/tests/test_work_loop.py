@@ -709,6 +709,8 @@ async def test_a_loop_that_has_lost_its_connection_has_not_died(mesh_url: str, c
         await eventually(excused)
         loop._open = False
         await end(loop)
+
+
 # --- commands of a newer version --------------------------------------------------------
 
 
