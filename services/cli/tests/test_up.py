@@ -6,6 +6,8 @@ import io
 import json
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -154,21 +156,25 @@ def test_the_log_is_bounded_and_keeps_what_is_latest(tmp_path: Path) -> None:
     assert "line 199" in (tmp_path / "up.log").read_text()
 
 
-def a_screen(mode: Mode, folder: Path) -> tuple[Screen, io.StringIO]:
-    written = io.StringIO()
-    return Screen(mode, LogFile(folder), Console(file=written, width=120)), written
+@contextmanager
+def a_screen(mode: Mode, folder: Path) -> Iterator[tuple[Screen, io.StringIO]]:
+    written, log = io.StringIO(), LogFile(folder)
+    try:
+        yield Screen(mode, log, Console(file=written, width=120)), written
+    finally:
+        log.close()
 
 
 def test_a_log_that_cannot_be_written_is_told_once_and_the_mesh_runs_on(tmp_path: Path) -> None:
-    screen, written = a_screen("people", tmp_path / "not there")
-    for _ in range(3):
-        screen.forward("agent-1", INFO)
+    with a_screen("people", tmp_path / "not there") as (screen, written):
+        for _ in range(3):
+            screen.forward("agent-1", INFO)
     assert written.getvalue().count("the log cannot be written") == 1
 
 
 def test_all_lines_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
-    screen, written = a_screen("verbose", tmp_path)
-    screen.forward("agent-1", INFO)
+    with a_screen("verbose", tmp_path) as (screen, written):
+        screen.forward("agent-1", INFO)
     assert INFO in written.getvalue()
 
 
