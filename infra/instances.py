@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.child import ServiceCommand
 from infra.environment import environment_of
 from infra.settings import HostSettings
-from infra.state import state_folder
+from infra.state import host_id, state_folder
 from services.agent.settings import AgentSection
 from services.chassis.settings import CONFIG_VARIABLE
 from services.shard_stage.settings import StageSection
@@ -21,7 +21,8 @@ def service_commands(
     settings: HostSettings, url: str, state: Path | None = None
 ) -> tuple[ServiceCommand, ...]:
     """Every process that this host runs, with its environment. `state` is the state folder."""
-    host = socket.gethostname()
+    state = state or state_folder()
+    host = f"{socket.gethostname()}-{host_id(state)}"
     commands: list[ServiceCommand] = []
 
     def add(service: str, instance: str, extra: dict[str, str]) -> None:
@@ -49,7 +50,7 @@ def service_commands(
     for number in range(1, settings.summarizer.replicas + 1):
         add("summarizer", f"{host}-summarizer-{number}", {})
     if settings.metrics.enabled:
-        folder = settings.metrics_folder(state or state_folder())
+        folder = settings.metrics_folder(state)
         add("metrics", f"{host}-metrics", {"CHOIR_METRICS__FOLDER": str(folder)})
     agents, stages = with_threads(settings.agents, settings.stages, _cores())
     for agent in agents:

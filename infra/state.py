@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import secrets
 from pathlib import Path
 
 import psutil
@@ -21,6 +23,8 @@ from services.chassis.stopping import STOP_LIMIT_S
 STATE_VARIABLE = "XDG_STATE_HOME"
 STATE_FILE = "mesh.json"
 LOCK_FILE = "mesh.lock"
+ID_FILE = "host-id"
+ID_FORM = re.compile("[0-9a-f]{4}")
 STOP_DEADLINE_S = STOP_LIMIT_S + 10.0
 """For the services, and then for the broker."""
 
@@ -81,6 +85,24 @@ def _already_running(folder: Path) -> ConfigurationError:
         f"a mesh is already running from {folder} ({where}): `choir status` shows it, `choir down` stops it; "
         f"{STATE_VARIABLE} set to another folder runs a second one"
     )
+
+
+def host_id(folder: Path) -> str:
+    """Four characters that tell this part of the mesh from others on hosts of the same name.
+
+    Made at the first start from a state folder, and kept there. ConfigurationError if that cannot be.
+    """
+    path = writable_folder(folder, "the state folder") / ID_FILE
+    try:
+        known = path.read_text().strip() if path.is_file() else ""
+        if ID_FORM.fullmatch(known):
+            return known
+        made = secrets.token_hex(2)
+        path.touch(0o600)
+        path.write_text(f"{made}\n")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read or written: {error.strerror}") from error
+    return made
 
 
 def state_folder() -> Path:

@@ -28,7 +28,7 @@ from infra.operator_link import Provisioning, connect_operator
 from infra.pipelines import place_when_possible
 from infra.processes import until
 from infra.settings import HostSettings, load_host_settings
-from infra.state import Claim, state_folder
+from infra.state import Claim, host_id, state_folder
 from infra.worker_queues import WorkerQueues
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
@@ -147,7 +147,7 @@ class Supervisor:
         await self.broker.start()
         if self.settings.mesh.user is not None or not is_loopback(section.host):
             await check_guarded(self.broker.reachable_host, self.broker.port)
-        instance = f"{socket.gethostname()}-{SERVICE}"
+        instance = f"{socket.gethostname()}-{host_id(self._state)}-{SERVICE}"
         self._keeper = BrokerKeeper(self.broker, instance, section.min_free_bytes, self._say)
         self._in_background(self._keeper.keep_alive(), "the broker")
 

@@ -57,6 +57,20 @@ def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
     assert (agent["name"], agent["models"][0]["reply"]) == ("alice", "blue")
 
 
+def test_hosts_of_one_name_do_not_hide_one_another(tmp_path: Path) -> None:
+    path = tmp_path / "choir.toml"
+    path.write_text(CONFIG)
+    settings = load_host_settings(path)
+
+    def names(state: str) -> set[str]:
+        commands = service_commands(settings, "nats://here:1", tmp_path / state)
+        return {command.instance for command in commands}
+
+    assert names("one") & names("two") == {"alice", "bob-1", "bob-2"}
+    assert names("one") == names("one")
+    assert (tmp_path / "one" / "host-id").stat().st_mode & 0o777 == 0o600
+
+
 SURROUNDINGS = {
     "PATH": "/bin",
     "LC_ALL": "C",

@@ -55,7 +55,8 @@ def test_a_file_names_what_this_host_offers_and_what_the_mesh_is_to_run(tmp_path
     assert pipeline.wish == Shard(model="large", stages=3, slots=16)
     # Its queue is provided for as that of an agent's model.
     assert settings.models == ("large",)
-    commands = [c for c in service_commands(settings, "nats://here:1") if c.service == "shard_stage"]
+    every = service_commands(settings, "nats://here:1", tmp_path)
+    commands = [command for command in every if command.service == "shard_stage"]
     assert [command.instance for command in commands] == ["attic"]
     told = json.loads(commands[0].env["CHOIR_STAGE"])
     assert (told["threads"], told["models"][0]["context_tokens"]) == (4, 2048)
@@ -78,7 +79,7 @@ def test_what_is_wrong_with_stages_and_pipelines_is_named(tmp_path: Path, text: 
     assert said in refused.value.message
 
 
-def test_a_demo_model_runs_in_stages_and_no_longer_in_its_agent() -> None:
+def test_a_demo_model_runs_in_stages_and_no_longer_in_its_agent(tmp_path: Path) -> None:
     settings = sharded(load_host_settings(DEMO_CONFIG), "demo:choir-llama=2")
     assert "choir-llama" not in {model.name for agent in settings.agents for model in agent.models}
     assert len(settings.agents) == 3
@@ -88,7 +89,8 @@ def test_a_demo_model_runs_in_stages_and_no_longer_in_its_agent() -> None:
     assert stage.models[0].sha256 == checksums.read(DEMO_MODELS)[LLAMA.name]
     # The number of stages was said in so many words; slots are those of the agent.
     assert (pipeline.stages, pipeline.force, pipeline.slots) == (2, True, 4)
-    stages = [c.instance for c in service_commands(settings, "nats://h:1") if c.service == "shard_stage"]
+    every = service_commands(settings, "nats://h:1", tmp_path)
+    stages = [command.instance for command in every if command.service == "shard_stage"]
     assert stages == [f"{HOST}-choir-llama-{number}" for number in (1, 2, 3)]
 
 
