@@ -46,7 +46,7 @@ STREAMS: tuple[StreamSpec, ...] = (
         discard="new",
         max_messages=20_000,
         max_bytes=512 * MIB,
-        duplicate_window_s=600,
+        duplicate_window_s=HOUR_S + 60,
     ),
     StreamSpec(
         s.ANSWERS_STREAM,

@@ -235,3 +235,9 @@ def test_a_lease_runs_out_and_other_entries_are_as_durable_as_they_need_to_be() 
     assert by_name[subjects.NODES_BUCKET].ttl_s == catalog.LEASE_TTL_S
     assert by_name[subjects.SCORES_BUCKET].ttl_s == 0
     assert by_name[subjects.SCORES_BUCKET].storage == "file"
+
+
+def test_a_request_is_one_request_for_as_long_as_it_may_live() -> None:
+    (limit,) = (meta.le for meta in commands.Ask.model_fields["timeout_s"].metadata if hasattr(meta, "le"))
+    (queue,) = (stream for stream in STREAMS if stream.name == subjects.COMMANDS_STREAM)
+    assert queue.duplicate_window_s > limit

@@ -15,11 +15,13 @@ from schemas.replies import Result
 from services.chassis.connection import check_payload
 from services.chassis.directory import Directory
 from services.chassis.service import Mesh
+from services.router.absence import why_absent
 from services.router.context_check import ContextCheck
 from services.router.placement.service import Placement
 from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
 from services.router.waiting import Waiting
+from services.router.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Door:
         directory: Directory,
         waiting: Waiting,
         placement: Placement,
+        workers: Workers,
         default_strategy: str,
     ) -> None:
         self._mesh = mesh
         self._directory = directory
         self._waiting = waiting
         self._placement = placement
+        self._workers = workers
         self._contexts = ContextCheck(mesh.client)
         self._default_strategy = default_strategy
 
@@ -67,10 +71,12 @@ class Door:
             named = (*((ask.model,) if ask.model else ()), *ask.models, *ask.summarize_with)
             live = self._placement.live(named, serving)
             chosen = plan(ask, request_id, self._mesh.clock.now(), live, self._default_strategy)
-        except (UnknownModel, ModelUnusable):
-            if not await self._is_in_flight(ask, request_id):
-                raise
-            return Admission(fresh=False)
+        except (UnknownModel, ModelUnusable) as error:
+            if await self._is_in_flight(ask, request_id):
+                return Admission(fresh=False)
+            if isinstance(error, UnknownModel):
+                raise self._with_reason(error, [name for name in named if name not in serving]) from error
+            raise
         payload = chosen.command.to_bytes()
         field = "prompt" if ask.prompt is not None else "messages"
         check_payload(self._mesh.client, payload, field)
@@ -88,6 +94,13 @@ class Door:
         if isinstance(chosen.command, Generate):
             self._tell_queued(chosen.command, stored_ns - asked_ns)
         return Admission()
+
+    def _with_reason(self, error: UnknownModel, absent: list[str]) -> UnknownModel:
+        """The same, and why, if there is somebody who has the model."""
+        nodes, registered = self._directory.nodes, self._workers.registered
+        why = why_absent(absent[0], nodes, registered) if absent else None
+        message = error.message if why is None else f"{error.message}; {why}"
+        return UnknownModel(message, field=error.field, known=error.known)
 
     async def _is_in_flight(self, ask: Ask, request_id: str) -> bool:
         """A request that was accepted stays so, even if meanwhile the last agent of its model has gone."""

@@ -44,7 +44,9 @@ class Router:
         self._workers = Workers(mesh.client, self._directory)
         await self._workers.start()
         mesh.connection.on_reconnect(self._resume)
-        door = Door(mesh, self._directory, waiting, self._placement, self._settings.default_strategy)
+        door = Door(
+            mesh, self._directory, waiting, self._placement, self._workers, self._settings.default_strategy
+        )
         handlers = Handlers(mesh, door, waiting)
         overview = Overview(self._directory, self._placement, JetStreamContext(mesh.client, timeout=2.0))
         self._endpoints = Endpoints(

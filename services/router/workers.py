@@ -48,6 +48,11 @@ class Workers:
         """After a reconnection."""
         await self._view.reload()
 
+    @property
+    def registered(self) -> tuple[Worker, ...]:
+        """All workers, in the order of their ids."""
+        return tuple(sorted(self._registered.values(), key=lambda worker: worker.id))
+
     def _on_put(self, key: str, data: bytes) -> None:
         try:
             worker = Worker.read(data)
@@ -66,7 +71,7 @@ class Workers:
         elif request.id is not None:
             concerned = [await self._change(request.id, request.action)]
         else:
-            concerned = sorted(self._registered.values(), key=lambda worker: worker.id)
+            concerned = list(self.registered)
         held = self._held()
         statuses = tuple(
             held.get(worker.id, WorkerStatus(worker=worker)).model_copy(update={"worker": worker})

@@ -9,8 +9,13 @@ import pytest
 
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
+from schemas.errors import NotReady
 from schemas.events import AnyEvent, RequestAccepted, RequestRefused, TaskQueued
+from schemas.nodes import ServedModel
 from schemas.replies import Accepted, ErrorReply, TokenCount
+from schemas.workers import WorkerState
+from services.chassis.identity import Identity
+from services.chassis.lease import Lease, Load
 from services.chassis.tests.mesh import events, eventually, settled
 from services.chassis.token_count import TEMPLATE_TOKENS_PER_MESSAGE, certainly_fits
 from services.router import handlers
@@ -120,6 +125,31 @@ async def test_a_full_queue_is_overload_and_says_when_to_come_again(front: Front
     assert error.retry_after_s and error.retry_after_s > 0
     assert (reply.headers or {})[subjects.ERROR_CODE_HEADER] == "429"
     assert await front.stored() == 2
+
+
+async def test_a_model_that_is_only_out_of_service_is_refused_with_the_reason(front: Front) -> None:
+    worker = {"id": "w1", "type": "ollama", "host": "example.test", "port": 11434, "model": "delta"}
+    await front.request(subjects.WORKER, action="add", worker=worker)
+
+    async def registered() -> bool:
+        error = await front.refused(subjects.SUBMIT, prompt="hi", model="delta")
+        assert (error.code, error.field, error.known) == ("unknown_model", "model", MODELS)
+        return "worker w1 at http://example.test:11434 is registered, and no agent uses it" in error.message
+
+    await eventually(registered)
+    problem = NotReady("worker w1 is cordoned: `choir worker uncordon w1` lets it in again").body()
+    state = WorkerState(id="w1", type="ollama", url="http://example.test:11434", cordoned=True)
+    served = ServedModel(name="delta", backend="ollama", slots=0, worker=state, problem=problem)
+    lease = Lease(front.client, Identity("agent", "agent-2"), lambda: Load(models=(served,)))
+    await lease.start()
+
+    async def cordoned() -> bool:
+        error = await front.refused(subjects.SUBMIT, prompt="hi", models=["alpha", "delta"])
+        assert error.field == "models.1"
+        return error.message.endswith("; " + problem.message)
+
+    await eventually(cordoned)
+    await lease.stop()
 
 
 # --- one id, one request ----------------------------------------------------------------
