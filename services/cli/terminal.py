@@ -29,6 +29,11 @@ def plain(text: str) -> str:
     return text.translate(_COMMANDS)
 
 
+def counted(number: int, name: str) -> str:
+    """`1 agent`, `2 agents`."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
 def print_json(document: Part) -> None:
     """Prints a message as one JSON document."""
     typer.echo(document.model_dump_json(indent=2, exclude_none=True))

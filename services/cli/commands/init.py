@@ -36,6 +36,7 @@ def init(
     from schemas.errors import InvalidRequest
     from services.cli.setup.probe import Place, look_around
     from services.cli.setup.proposal import proposal
+    from services.cli.terminal import counted
 
     files = [path.absolute() for path in gguf or ()]
     for path in files:
@@ -47,7 +48,7 @@ def init(
         raise InvalidRequest(f"{output}: there is no folder {output.absolute().parent}", field="output")
     found = asyncio.run(look_around([Place("127.0.0.1"), *map(Place.parse, host or ())]))
     for one in found:
-        what = one.problem or f"{len(one.models)} models: {', '.join(one.models)}"
+        what = one.problem or f"{counted(len(one.models), 'model')}: {', '.join(one.models)}"
         typer.echo(f"{one.kind} at {one.url}: {what}", err=True)
     if not found:
         typer.echo("no server of models answers here", err=True)

@@ -45,6 +45,19 @@ def all_gone(processes: list[psutil.Process]) -> bool:
     return not alive
 
 
+def test_validate_counts_one_agent_as_one(offline_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "choir.toml").write_text(
+        '[broker]\nport = 0\n[[agents]]\nname = "a"\nbackend = "instant"\n'
+        'models = [{ name = "m", reply = "yes" }]\n'
+    )
+    (found,) = (
+        f["found"]
+        for f in json.loads(offline_cli("validate", "--json").out)["findings"]
+        if f["what"] == "configuration"
+    )
+    assert found.endswith(": 1 agent, 1 model")
+
+
 def test_up_is_found_by_the_other_commands_and_down_stops_it(quartet_config: Path, tmp_path: Path) -> None:
     # Given a mesh that `choir up` runs
     environment = clean_environment(tmp_path / "state")

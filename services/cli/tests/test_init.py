@@ -149,7 +149,7 @@ def test_a_server_at_a_port_of_its_own_is_found(offline_cli: Cli, monkeypatch: p
     with serving(200, json.dumps(OPENAI).encode()) as one, serving(200, json.dumps(OLLAMA).encode()) as two:
         outcome = offline_cli("init", "--host", f"127.0.0.1:{one}", "--host", f"127.0.0.1:{two}")
     assert outcome.code == 0, outcome.err
-    assert f"openai at http://127.0.0.1:{one}: 1 models: qwen2.5-7b" in outcome.err
+    assert f"openai at http://127.0.0.1:{one}: 1 model: qwen2.5-7b" in outcome.err
     assert f"ollama at http://127.0.0.1:{two}: 2 models" in outcome.err
 
 

@@ -169,7 +169,7 @@ def test_an_old_workers_json_is_imported_and_what_is_wrong_in_it_named(cleared: 
     assert outcome.code == 1
     assert outcome.out.splitlines() == [
         "registered mac-01: 3 slots of qwen2.5-7b-instruct at http://mac-01.local:1234",
-        "registered exo-mac-02.local-52415: 1 slots of qwen2.5-7b-instruct at http://mac-02.local:52415",
+        "registered exo-mac-02.local-52415: 1 slot of qwen2.5-7b-instruct at http://mac-02.local:52415",
     ]
     complaints = outcome.err.splitlines()
     assert len(complaints) == 5

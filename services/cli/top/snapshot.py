@@ -38,8 +38,8 @@ class Rates(Part):
     failed: int
     refused: int
     error_share: float
-    p50_ms: float | None
-    p95_ms: float | None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
 
 
 class Snapshot(Part):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infra.settings import HostSettings, load_host_settings
 from schemas.errors import ConfigurationError
+from services.cli.terminal import counted
 from services.cli.validation.broker import check_broker
 from services.cli.validation.finding import Finding, Findings, ok, wrong
 from services.cli.validation.models import check_models
@@ -29,5 +30,6 @@ def validate(config: Path | None) -> Findings:
         settings = load_host_settings(config)
     except ConfigurationError as error:
         return Findings(findings=(wrong(what, error.message, "correct it; infra/choir.toml is an example"),))
-    read = ok(what, f"{settings.config}: {len(settings.agents)} agents, {len(settings.models)} models")
+    agents, models = counted(len(settings.agents), "agent"), counted(len(settings.models), "model")
+    read = ok(what, f"{settings.config}: {agents}, {models}")
     return Findings(findings=(read, *(finding for check in CHECKS for finding in check(settings))))

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from schemas.workers import Worker, WorkerStatus
 from services.cli.overview_tables import number, table
-from services.cli.terminal import plain
+from services.cli.terminal import counted, plain
 from services.cli.workers.trial import Trial
 
 STYLES = {"works": "green", "cordoned": "yellow", "unused": "yellow"}
@@ -90,4 +90,4 @@ def trial_line(trial: Trial) -> Text:
 def added_line(worker: Worker) -> str:
     """What was registered."""
     where = f", for agents on {worker.only_on}" if worker.only_on else ""
-    return f"{worker.id}: {worker.slots} slots of {worker.name} at {worker.url}{where}"
+    return f"{worker.id}: {counted(worker.slots, 'slot')} of {worker.name} at {worker.url}{where}"
