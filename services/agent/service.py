@@ -104,6 +104,7 @@ class Agent:
         self._workers = WorkerHost(mesh, self._workers_section, self._counting)
         await self._workers.start()
         mesh.connection.on_reconnect(self._resume)
+        mesh.connection.on_missed(subjects.ALL_CANCELS, self._look_for_cancelled)
         self._watcher = mesh.loops.start(self._watch(mesh), "watch over models")
 
     async def _load(self, serving: Serving) -> None:
@@ -159,6 +160,14 @@ class Agent:
                 serving.worker.cancel(request_id)
         if self._workers is not None:
             self._workers.cancel(request_id)
+
+    async def _look_for_cancelled(self) -> None:
+        """Cancellations were missed."""
+        for serving in self._serving:
+            if serving.worker is not None:
+                await serving.worker.look_for_cancelled()
+        if self._workers is not None:
+            await self._workers.look_for_cancelled()
 
     async def _resume(self) -> None:
         for serving in self._serving:

@@ -46,6 +46,8 @@ class Aggregator:
             self._settings.slots,
             self._worker,
         )
+        mesh.connection.on_missed(subjects.ALL_CANCELS, self._worker.look_for_cancelled)
+        mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), self._scores.reload)
         mesh.connection.on_disconnect(self._loop.suspect)
         mesh.connection.on_reconnect(self._resume)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)

@@ -41,6 +41,12 @@ class GatherWorker:
         if (task := self._collecting.get(request_id)) is not None:
             task.cancel()
 
+    async def look_for_cancelled(self) -> None:
+        """In case a cancellation was missed: who has a result already waits for no other."""
+        for request_id in list(self._collecting):
+            if await self._has_result(request_id):
+                self.cancel(request_id)
+
     async def handle(self, gather: Gather, delivery: Delivery) -> None:
         """Brings an ensemble to its result, unless it has one."""
         if not delivery.fresh and await self._has_result(gather.request_id):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,7 +14,7 @@ from faststream.nats import NatsBroker
 from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 
-from schemas.errors import ChoirError, PayloadTooLarge
+from schemas.errors import ChoirError, ErrorBody, Overloaded, PayloadTooLarge
 from schemas.subjects import inbox_prefix
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
@@ -22,6 +25,9 @@ CONNECT_TIMEOUT_S = 5
 PENDING_BYTES = 64 * 1024 * 1024
 ENVELOPE_BYTES = 512
 """What a broker adds to a message of ours at most: subject and headers count as payload too."""
+
+MISSED_PAUSE_S = 0.5
+MISSED_TOLD_S = 60.0
 
 EXPECTED = (ChoirError, nats.errors.Error, OSError, TimeoutError)
 """What goes wrong with a connection; anything else is a fault of ours, and told with where it happened."""
@@ -40,6 +46,10 @@ class ConnectionEvents:
         self._closing = False
         self._times = 0
         self._retries: set[asyncio.Task[None]] = set()
+        self._on_missed: dict[str, list[Callback]] = {}
+        self._missed: Counter[str] = Counter()
+        self._missed_at_s = -math.inf
+        self.missed = 0
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Calls `callback` when the connection is lost, before it is made again."""
@@ -48,6 +58,21 @@ class ConnectionEvents:
     def on_reconnect(self, callback: Callback) -> None:
         """Calls `callback` after every reconnection; again and again while what it asks cannot be had."""
         self._on_reconnect.append(callback)
+
+    def on_missed(self, subject: str, callback: Callback) -> None:
+        """Calls `callback` a moment after messages for the subscription of `subject` were dropped, because
+        this process was too slow to take them; again and again while what it asks cannot be had."""
+        self._on_missed.setdefault(subject, []).append(callback)
+
+    @property
+    def problem(self) -> ErrorBody | None:
+        """What the lease says of messages that were dropped here within the last minute."""
+        if time.monotonic() > self._missed_at_s + MISSED_TOLD_S:
+            return None
+        return Overloaded(
+            f"this process was too slow to take its messages: {self.missed} were dropped since it started, "
+            "some of them within the last minute"
+        ).body()
 
     def closing(self) -> None:
         """From now on a lost connection is no news."""
@@ -94,10 +119,30 @@ class ConnectionEvents:
     async def failed(self, error: Exception) -> None:
         """For the NATS client to call: slow consumers, forbidden subjects and errors of callbacks are
         told only here."""
-        if isinstance(error, EXPECTED):
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self._miss(error.sub.subject)
+        elif isinstance(error, EXPECTED):
             log.error("broker connection", error=str(error) or type(error).__name__)
         else:
             log.error("a message could not be taken", error=repr(error), exc_info=error)
+
+    def _miss(self, subject: str) -> None:
+        """Told once for all messages of a moment: there is one error for each."""
+        if not self._missed:
+            missing = asyncio.create_task(self._tell_missed(), name="missed")
+            self._retries.add(missing)
+            missing.add_done_callback(self._retries.discard)
+        self._missed[subject] += 1
+        self.missed += 1
+        self._missed_at_s = time.monotonic()
+
+    async def _tell_missed(self) -> None:
+        await asyncio.sleep(MISSED_PAUSE_S)
+        missed, self._missed = self._missed, Counter()
+        for subject, count in missed.items():
+            log.error("messages were dropped: this process was too slow", subject=subject, count=count)
+            for callback in self._on_missed.get(subject, ()):
+                await self._tell(callback)
 
 
 def connection_options(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> dict[str, Any]:

@@ -59,7 +59,10 @@ class Directory:
     def nodes(self) -> tuple[NodeLease, ...]:
         """All live instances, in the order of service and instance."""
         horizon = time.monotonic() - LEASE_TTL_S
-        self._leases = {key: seen for key, seen in self._leases.items() if seen[0] >= horizon}
+        gone = [key for key, seen in self._leases.items() if seen[0] < horizon]
+        self._view.forget(gone)
+        for key in gone:
+            del self._leases[key]
         leases = (lease for _, lease in self._leases.values())
         return tuple(sorted(leases, key=lambda lease: (lease.service, lease.instance)))
 

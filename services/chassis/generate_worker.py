@@ -74,6 +74,13 @@ class GenerateWorker:
         for task in self._generating.get(request_id, ()):
             task.cancel()
 
+    async def look_for_cancelled(self) -> None:
+        """In case a cancellation was missed: who has a result already waits for no other."""
+        for request_id in list(self._generating):
+            subject = subjects.result(request_id)
+            if await self._storage.last(subjects.RESULTS_STREAM, subject) is not None:
+                self.cancel(request_id)
+
     async def handle(self, command: Generate, delivery: Delivery) -> None:
         """Generates the answer of a task, unless its outcome is stored already.
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -158,7 +159,7 @@ class Host:
         await mesh.clock.start(self._loops)
         await self._service.start(mesh)
         self._mesh = mesh
-        self._lease = Lease(client, self._identity, self._service.load, self._loops, mesh.clock)
+        self._lease = Lease(client, self._identity, self._load, self._loops, mesh.clock)
         await self._lease.start()
         mesh.tell_changes(self._lease.renew_soon, self._lease.tell)
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
@@ -169,6 +170,11 @@ class Host:
             )
             self._sampler.start()
         log.info("ready", url=without_password(self._settings.mesh.url))
+
+    def _load(self) -> Load:
+        """What the service says of itself, and if it has no problem what the connection has."""
+        load = self._service.load()
+        return replace(load, problem=self._connection.problem) if load.problem is None else load
 
     async def _stop(self) -> None:
         """Drains, and gives the lease back; at once, if the service does not do its part any more."""

@@ -44,6 +44,12 @@ class Router:
         self._workers = Workers(mesh.client, self._directory)
         await self._workers.start()
         mesh.connection.on_reconnect(self._resume)
+        for bucket, reload in (
+            (subjects.NODES_BUCKET, self._directory.reload),
+            (subjects.PIPELINES_BUCKET, self._placement.resume),
+            (subjects.WORKERS_BUCKET, self._workers.resume),
+        ):
+            mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
         door = Door(
             mesh, self._directory, waiting, self._placement, self._workers, self._settings.default_strategy
         )

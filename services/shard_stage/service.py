@@ -96,6 +96,7 @@ class ShardStage:
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         mesh.connection.on_disconnect(self._disconnected)
         mesh.connection.on_reconnect(self._reconnected)
+        mesh.connection.on_missed(subjects.bucket_updates(subjects.PIPELINES_BUCKET), self._book.reload)
         await self._book.start()
         await self._renew_own_places()
         self._tasks = [

@@ -34,6 +34,12 @@ class ChainWorker:
         if (task := self._walking.get(request_id)) is not None:
             task.cancel()
 
+    async def look_for_cancelled(self) -> None:
+        """In case a cancellation was missed: who has a result already waits for no other."""
+        for request_id in list(self._walking):
+            if await self._has_result(request_id):
+                self.cancel(request_id)
+
     async def handle(self, command: Summarize, delivery: Delivery) -> None:
         """Brings a chain to its result, unless it has one."""
         if not delivery.fresh and await self._has_result(command.request_id):

@@ -32,6 +32,7 @@ class Claims:
         self._instance = instance.encode()
         self._others: dict[str, float] = {}
         self._sequences: dict[str, int] = {}
+        self._pruned_s = 0.0
         self._view = BucketView(client, subjects.WORKER_CLAIMS_BUCKET, self._on_put, self._on_delete)
 
     async def start(self) -> None:
@@ -45,6 +46,18 @@ class Claims:
     def _on_put(self, key: str, holder: bytes) -> None:
         if holder != self._instance:
             self._others[key] = time.monotonic()
+            self._prune()
+
+    def _prune(self) -> None:
+        """Claims that have run out say nothing when they go: they are forgotten here, now and then."""
+        now_s = time.monotonic()
+        if now_s < self._pruned_s + LEASE_TTL_S:
+            return
+        self._pruned_s = now_s
+        gone = [key for key, heard_s in self._others.items() if now_s > heard_s + LEASE_TTL_S]
+        self._view.forget(gone)
+        for key in gone:
+            del self._others[key]
 
     def _on_delete(self, key: str) -> None:
         self._others.pop(key, None)

@@ -142,6 +142,10 @@ class ExternalWorker:
         """Nobody waits for this request any more."""
         self._generator.cancel(request_id)
 
+    async def look_for_cancelled(self) -> None:
+        """Cancellations were missed."""
+        await self._generator.look_for_cancelled()
+
     def suspect(self) -> None:
         """The connection to the broker is lost."""
         self._loop.suspect()

@@ -67,6 +67,11 @@ class WorkerHost:
         await self._claims.start()
         await self._view.start()
         self._mesh.connection.on_disconnect(self._suspect)
+        for bucket, reload in (
+            (subjects.WORKERS_BUCKET, self._view.reload),
+            (subjects.WORKER_CLAIMS_BUCKET, self._claims.reload),
+        ):
+            self._mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
         self._keeper = self._mesh.loops.start(self._keep(), "external workers")
 
     async def stop(self) -> None:
@@ -81,6 +86,11 @@ class WorkerHost:
         """Nobody waits for this request any more."""
         for serving in (*self._serving.values(), *self._drained):
             serving.cancel(request_id)
+
+    async def look_for_cancelled(self) -> None:
+        """Cancellations were missed."""
+        for serving in (*self._serving.values(), *self._drained):
+            await serving.look_for_cancelled()
 
     def summaries(self) -> tuple[ServedModel, ...]:
         """What the lease says of the workers that this agent has."""

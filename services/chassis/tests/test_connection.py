@@ -12,7 +12,10 @@ from nats.aio.msg import Msg
 
 from infra.broker import Broker
 from infra.testing import connect
+from schemas import subjects
 from schemas.errors import BrokerUnavailable, PayloadTooLarge
+from services.chassis import connection as connection_module
+from services.chassis.bucket_view import BucketView
 from services.chassis.connection import (
     ENVELOPE_BYTES,
     ConnectionEvents,
@@ -166,3 +169,29 @@ async def test_a_message_whose_callback_fails_is_told_and_the_next_one_is_taken(
     said = capsys.readouterr().out
     assert "a message could not be taken" in said
     assert "ZeroDivisionError: of the test" in said
+
+
+async def test_who_was_too_slow_for_his_messages_is_told_and_reads_again_what_he_missed(
+    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given a client that has room for two messages, and a bucket that changes a hundred times at once."""
+    keys = [f"agent.{number}" for number in range(100)]
+    known: dict[str, bytes] = {}
+    async with mesh_on_a_cable(mesh_url) as (mesh, _way):
+        view = BucketView(mesh.client, subjects.SCORES_BUCKET, known.__setitem__, known.__delitem__)
+        mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), view.reload)
+        monkeypatch.setattr(mesh.client, "subscribe", partial(mesh.client.subscribe, pending_msgs_limit=2))
+        await view.start()
+        assert mesh.connection.problem is None
+        for key in keys:
+            await connection.publish(subjects.bucket_key(subjects.SCORES_BUCKET, key), b"new")
+        await connection.flush()
+        await eventually(lambda: mesh.connection.missed > 0)
+        await eventually(lambda: sorted(known) == sorted(keys))
+        problem = mesh.connection.problem
+        assert problem is not None and problem.code == "overloaded"
+        monkeypatch.setattr(connection_module, "MISSED_TOLD_S", 0.0)
+        assert mesh.connection.problem is None
+    said = capsys.readouterr().out
+    assert said.count("messages were dropped") >= 1
+    assert subjects.bucket_updates(subjects.SCORES_BUCKET) in said

@@ -1,0 +1,27 @@
+"""Claims on workers, as one agent sees those of the others."""
+
+from __future__ import annotations
+
+import pytest
+from nats.aio.client import Client
+
+from schemas import subjects
+from services.agent.workers import claims as claims_module
+from services.agent.workers.claims import Claims
+from services.chassis.tests.mesh import eventually
+
+
+async def test_claims_that_have_run_out_are_forgotten(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers come and go for as long as an agent lives."""
+    claims = Claims(connection, "agent-1")
+    await claims.start()
+    bucket = await connection.jetstream().key_value(subjects.WORKER_CLAIMS_BUCKET)
+    for number in range(20):
+        await bucket.put(subjects.worker_key(f"gone-{number}"), b"agent-2")
+    await eventually(lambda: not claims.is_free("gone-19"))
+    monkeypatch.setattr(claims_module, "LEASE_TTL_S", 0.0)
+    await bucket.put(subjects.worker_key("there"), b"agent-2")
+    await eventually(lambda: len(claims._others) <= 1)
+    assert len(claims._view._keys) <= 1
