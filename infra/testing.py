@@ -31,8 +31,8 @@ from infra.provision import provision, provision_at
 from schemas import subjects
 from schemas.nodes import NodeLease, NodeState
 
-READY_DEADLINE_S = 15.0
-STOP_DEADLINE_S = 8.0
+READY_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 40.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -334,7 +334,9 @@ def feedback_key(request_id: str) -> str:
     return request_id
 
 
-ALL_PENDING_FEEDBACK = "pending.*"
+def pending_feedback_keys() -> str:
+    """The pattern of the keys of all feedback that is being counted."""
+    return "pending.*"
 
 
 def pending_feedback_key(request_id: str) -> str:

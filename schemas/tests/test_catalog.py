@@ -102,9 +102,8 @@ def test_republished_subjects_come_from_the_stream_and_go_back_into_none(stream:
         assert not any(overlap(stream.republish_to, kept) for other in STREAMS for kept in other.subjects)
 
 
-def test_accepting_a_request_twice_within_ten_minutes_queues_it_once() -> None:
+def test_a_command_is_kept_on_disk_until_it_is_done_and_none_is_dropped_for_another() -> None:
     commands_stream = stream_named(subjects.COMMANDS_STREAM)
-    assert commands_stream.duplicate_window_s == 600
     assert (commands_stream.retention, commands_stream.discard, commands_stream.storage) == (
         "work_queue",
         "new",

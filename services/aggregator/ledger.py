@@ -98,7 +98,7 @@ class FeedbackLedger:
 
     async def _sweep(self) -> None:
         """Goes on with what was pending already the last time: nobody else seems to."""
-        pending = frozenset(await self._bucket.keys(subjects.ALL_PENDING_FEEDBACK))
+        pending = frozenset(await self._bucket.keys(subjects.pending_feedback_keys()))
         left, self._seen = pending & self._seen, pending
         for key in sorted(left):
             stored = await self._bucket.get(key)

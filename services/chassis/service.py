@@ -159,9 +159,10 @@ class Host:
         await mesh.clock.start(self._loops)
         await self._service.start(mesh)
         self._mesh = mesh
-        self._lease = Lease(client, self._identity, self._load, self._loops, mesh.clock)
-        await self._lease.start()
-        mesh.tell_changes(self._lease.renew_soon, self._lease.tell)
+        lease = Lease(client, self._identity, self._load, self._loops, mesh.clock)
+        self._lease = lease
+        await lease.start()  # meanwhile a loop may fail, and the lease be given back
+        mesh.tell_changes(lease.renew_soon, lease.tell)
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
         if self._settings.events.enabled:
             interval_s = self._settings.events.sample_interval_s

@@ -82,7 +82,6 @@ def test_the_plan_does_not_depend_on_the_order_of_the_leases() -> None:
         ({"models": ["alpha", "omega"]}, UnknownModel, "models.1", LIVE),
         ({"strategies": ["majority", "dice"]}, UnknownStrategy, "strategies.1", STRATEGIES),
         ({"strategies": ["majority", "average"]}, InvalidRequest, "strategies.1", None),
-        ({"strategies": ["average"], "choices": ["one"]}, InvalidRequest, "strategies.0", None),
         ({"quorum": 4}, InvalidRequest, "quorum", None),
         ({"quorum": 3, "max_agents": 2}, InvalidRequest, "quorum", None),
     ],
