@@ -116,7 +116,7 @@ class Broker:
         user: str | None = None,
         password: str | None = None,
         more_config: str = "",
-        prepare: Callable[[str], Awaitable[None]] | None = None,
+        prepare: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
         self.directory = directory
         self.host = host

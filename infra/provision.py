@@ -2,7 +2,8 @@
 
 What is missing is created, what has changed is updated, and what cannot be changed on a live stream
 (where it is stored, how it retains) is refused with a message that says what differs. Running it
-twice changes nothing.
+twice changes nothing. What the catalog of a newer version has made is left as it is: hosts of several
+versions may start in any order.
 
     python -m infra.provision --url nats://127.0.0.1:4222 --model choir-llama
 """
@@ -37,6 +38,9 @@ FIXED_STREAM_FIELDS = frozenset({"storage", "retention", "persist_mode"})
 
 FIXED_CONSUMER_FIELDS = frozenset({"deliver_policy", "ack_policy", "max_waiting", "replay_policy"})
 
+VERSION_KEY = "choir-catalog"
+"""Where the metadata of a stream or consumer says which version of the catalog made it."""
+
 _RETENTION = {"limits": api.RetentionPolicy.LIMITS, "work_queue": api.RetentionPolicy.WORK_QUEUE}
 
 Differences = Mapping[str, tuple[object, object]]
@@ -63,6 +67,7 @@ def stream_config(spec: StreamSpec) -> api.StreamConfig:
         persist_mode=api.PersistMode.ASYNC if spec.persist_async else None,
         allow_direct=True,
         num_replicas=1,
+        metadata=_made_by(),
     )
 
 
@@ -88,6 +93,7 @@ def bucket_config(spec: BucketSpec) -> api.StreamConfig:
         allow_direct=True,
         deny_delete=True,
         num_replicas=1,
+        metadata=_made_by(),
     )
 
 
@@ -104,7 +110,18 @@ def consumer_config(spec: ConsumerSpec) -> api.ConsumerConfig:
         max_deliver=spec.max_deliver or NO_LIMIT,
         max_ack_pending=spec.max_ack_pending,
         max_waiting=spec.max_waiting,
+        metadata=_made_by(),
     )
+
+
+def _made_by() -> dict[str, str]:
+    return {VERSION_KEY: str(catalog.VERSION)}
+
+
+def version_of(config: api.StreamConfig | api.ConsumerConfig) -> int:
+    """Which version of the catalog made it; 0 for what none has signed."""
+    signed = (config.metadata or {}).get(VERSION_KEY, "")
+    return int(signed) if signed.isdecimal() else 0
 
 
 def differences(wanted: api.Base, found: api.Base) -> Differences:
@@ -122,27 +139,44 @@ def differences(wanted: api.Base, found: api.Base) -> Differences:
 
 
 def _plain(config: api.Base) -> dict[str, object]:
-    return {
+    plain = {
         name: value.value if isinstance(value, Enum) else value for name, value in config.as_dict().items()
     }
+    if isinstance(metadata := plain.get("metadata"), dict):
+        plain["metadata"] = metadata.get(VERSION_KEY)  # the broker writes there as well
+    return plain
 
 
-async def provision(nc: Client, models: Iterable[str]) -> None:
+async def provision(nc: Client, models: Iterable[str]) -> tuple[str, ...]:
     """Make the broker agree with the catalog, for a mesh that serves `models`.
 
-    Raises ConfigurationError for what cannot be changed, and MeshUnreachable if the broker does
-    not answer.
+    Returns what was left alone, for the catalog of a newer version made it. Raises ConfigurationError for
+    what cannot be changed, and MeshUnreachable if the broker does not answer.
     """
     js = nc.jetstream()
     try:
         streams = await _existing_streams(js)
-        for wanted in (*map(stream_config, catalog.STREAMS), *map(bucket_config, catalog.BUCKETS)):
+        newer = [
             await _ensure_stream(js, wanted, streams.get(wanted.name or ""))
-        await _ensure_consumers(js, catalog.consumers(dict.fromkeys(models)))
+            for wanted in (*map(stream_config, catalog.STREAMS), *map(bucket_config, catalog.BUCKETS))
+        ]
+        newer += await _ensure_consumers(js, catalog.consumers(dict.fromkeys(models)))
     except APIError as error:
         raise ConfigurationError(f"the broker's JetStream refuses: {error.description}") from error
     except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
         raise MeshUnreachable(f"the broker's JetStream does not answer: {error}") from error
+    left_alone = tuple(what for what in newer if what is not None)
+    if left_alone:
+        structlog.get_logger("provision").warning(said_of_newer(left_alone))
+    return left_alone
+
+
+def said_of_newer(left_alone: Iterable[str]) -> str:
+    """The line that says what was left alone, and why."""
+    return (
+        f"left as it is, for a newer Choir than this one (catalog {catalog.VERSION}) made it: "
+        f"{', '.join(left_alone)}"
+    )
 
 
 async def ensure_model(js: JetStreamContext, model: str) -> None:
@@ -161,17 +195,20 @@ async def _existing_streams(js: JetStreamContext) -> dict[str, api.StreamConfig]
 
 async def _ensure_stream(
     js: JetStreamContext, wanted: api.StreamConfig, found: api.StreamConfig | None
-) -> None:
+) -> str | None:
+    """Creates or updates it. The name of one that a newer version made, which is left alone."""
     what = f"stream {wanted.name}"
     if found is None:
         try:
             await js.add_stream(wanted)
         except APIError as error:
             raise ConfigurationError(f"{what} could not be created: {error.description}") from error
-        return
+        return None
+    if version_of(found) > catalog.VERSION:
+        return what
     changes = differences(wanted, found)
     if not changes:
-        return
+        return None
     _refuse(what, {name: change for name, change in changes.items() if name in FIXED_STREAM_FIELDS})
     try:
         await js.update_stream(wanted)
@@ -180,14 +217,17 @@ async def _ensure_stream(
             f"{what} could not be changed: {error.description} ({_said(changes)})"
         ) from error
     structlog.get_logger("provision").info(f"{what} updated", changes=_said(changes))
+    return None
 
 
-async def _ensure_consumers(js: JetStreamContext, specs: Iterable[ConsumerSpec]) -> None:
+async def _ensure_consumers(js: JetStreamContext, specs: Iterable[ConsumerSpec]) -> list[str | None]:
     existing: dict[str, dict[str, api.ConsumerConfig]] = {}
+    newer = []
     for spec in specs:
         if spec.stream not in existing:
             existing[spec.stream] = await _existing_consumers(js, spec.stream)
-        await _ensure_consumer(js, spec, existing[spec.stream].get(spec.name))
+        newer.append(await _ensure_consumer(js, spec, existing[spec.stream].get(spec.name)))
+    return newer
 
 
 async def _existing_consumers(js: JetStreamContext, stream: str) -> dict[str, api.ConsumerConfig]:
@@ -201,12 +241,15 @@ async def _existing_consumers(js: JetStreamContext, stream: str) -> dict[str, ap
 
 async def _ensure_consumer(
     js: JetStreamContext, spec: ConsumerSpec, found: api.ConsumerConfig | None
-) -> None:
+) -> str | None:
+    """Creates or updates it. The name of one that a newer version made, which is left alone."""
     wanted = consumer_config(spec)
     what = f"consumer {spec.name} of stream {spec.stream}"
+    if found is not None and version_of(found) > catalog.VERSION:
+        return what
     changes: Differences = {} if found is None else differences(wanted, found)
     if found is not None and not changes:
-        return
+        return None
     _refuse(what, {name: change for name, change in changes.items() if name in FIXED_CONSUMER_FIELDS})
     try:
         await js.add_consumer(spec.stream, wanted)
@@ -214,6 +257,7 @@ async def _ensure_consumer(
         raise ConfigurationError(
             f"{what} could not be created or changed: {error.description} ({_said(changes)})"
         ) from error
+    return None
 
 
 def _refuse(what: str, changes: Differences) -> None:
@@ -229,14 +273,14 @@ def _said(changes: Differences) -> str:
     return "; ".join(f"{name} is {found}, wanted {wanted}" for name, (found, wanted) in changes.items())
 
 
-async def provision_at(url: str, models: Iterable[str]) -> None:
-    """Connect, provision, disconnect. MeshUnreachable if nobody answers at `url`."""
+async def provision_at(url: str, models: Iterable[str]) -> tuple[str, ...]:
+    """Connect, provision, disconnect: what was left alone. MeshUnreachable if nobody answers at `url`."""
     try:
         nc = await nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.2, connect_timeout=5)
     except (OSError, nats.errors.Error) as error:
         raise MeshUnreachable(f"no broker answers at {without_password(url)}: {why(error)}") from error
     try:
-        await provision(nc, models)
+        return await provision(nc, models)
     finally:
         await nc.close()
 
@@ -248,10 +292,13 @@ def main(
     """Create or update the streams, consumers and buckets of a mesh."""
     models = model or []
     try:
-        asyncio.run(provision_at(url, models))
+        left_alone = asyncio.run(provision_at(url, models))
     except ChoirError as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(3 if isinstance(error, MeshUnreachable) else 1) from error
+    if left_alone:
+        typer.echo(said_of_newer(left_alone))
+        return
     typer.echo(
         f"{len(catalog.STREAMS)} streams, {len(catalog.consumers(models))} consumers and "
         f"{len(catalog.BUCKETS)} buckets are as the catalog says"

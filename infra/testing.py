@@ -27,8 +27,8 @@ from nats.js.errors import KeyNotFoundError
 
 from infra.broker import Broker
 from infra.processes import PREEXEC, ended, last_lines, pause, terminate, until
-from infra.provision import provision, provision_at
-from schemas import subjects
+from infra.provision import provision, provision_at, version_of
+from schemas import catalog, subjects
 from schemas.nodes import NodeLease, NodeState
 
 READY_DEADLINE_S = 60.0
@@ -150,7 +150,8 @@ async def renew(url: str, models: Iterable[str]) -> None:
     try:
         js = nc.jetstream()
         for info in await js.streams_info():
-            if info.state.last_seq or info.state.consumer_count:
+            newer = version_of(info.config) > catalog.VERSION
+            if info.state.last_seq or info.state.consumer_count or newer:
                 await js.delete_stream(info.config.name or "")
         await provision(nc, models)
     finally:

@@ -12,6 +12,10 @@ from typing import Literal
 
 from schemas import subjects as s
 
+VERSION = 1
+"""Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
+older host leaves alone what a newer one has made."""
+
 MIB = 1024 * 1024
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 
 import pytest
+import structlog.testing
 from nats.aio.client import Client
 from nats.js.errors import APIError, NotFoundError
 from nats.js.kv import KV_PURGE, KeyValue
@@ -18,6 +19,7 @@ from infra.provision import (
     ensure_model,
     provision,
     stream_config,
+    version_of,
 )
 from infra.testing import connect
 from schemas import catalog, subjects
@@ -195,3 +197,74 @@ async def test_streams_in_memory_are_there_again_after_a_restart(own_broker: Bro
     nc = await connect(own_broker.url)
     assert len(await nc.jetstream().streams_info()) == len(catalog.STREAMS) + len(catalog.BUCKETS)
     await nc.close()
+
+
+async def told(connection: Client) -> dict[str, tuple[object, ...]]:
+    """What a host may change of the streams and consumers of a broker."""
+    js = connection.jetstream()
+    streams = {str(info.config.name): info.config for info in await js.streams_info()}
+    consumer = (await js.consumer_info(subjects.DEAD_STREAM, subjects.DEAD_LETTER_CONSUMER)).config
+    return {
+        **{
+            name: (config.max_bytes, config.description, version_of(config))
+            for name, config in streams.items()
+        },
+        "consumer": (consumer.ack_wait, version_of(consumer)),
+    }
+
+
+def catalog_of(monkeypatch: pytest.MonkeyPatch, version: int, ack_wait_s: float, **changes: object) -> None:
+    """The catalog of another version: its stream DEAD, and the one consumer of it, are others."""
+    monkeypatch.setattr(catalog, "VERSION", version)
+    with_stream(monkeypatch, subjects.DEAD_STREAM, **changes)
+    consumer = ConsumerSpec(
+        subjects.DEAD_LETTER_CONSUMER,
+        subjects.DEAD_STREAM,
+        subjects.MAX_DELIVERIES_ADVISORIES,
+        ack_wait_s=ack_wait_s,
+    )
+    monkeypatch.setattr(catalog, "FIXED_CONSUMERS", (consumer,))
+
+
+async def test_an_older_host_leaves_alone_what_a_newer_one_has_made(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a host whose catalog is newer, and has another limit
+    ours = catalog.VERSION
+    catalog_of(monkeypatch, ours + 1, 40, max_bytes=64 * catalog.MIB, why="newer")
+    await provision(connection, [])
+    made = await told(connection)
+    assert made[subjects.DEAD_STREAM] == (64 * catalog.MIB, "newer", ours + 1)
+    # When an older one starts
+    catalog_of(monkeypatch, ours, 20, max_bytes=32 * catalog.MIB, why="older")
+    with structlog.testing.capture_logs() as lines:
+        left_alone = await provision(connection, [])
+    # Then it changes nothing, and says so in one line
+    assert await told(connection) == made
+    assert f"stream {subjects.DEAD_STREAM}" in left_alone
+    (line,) = [line["event"] for line in lines if "newer Choir" in line["event"]]
+    assert f"consumer {subjects.DEAD_LETTER_CONSUMER} of stream {subjects.DEAD_STREAM}" in line
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_what_the_same_or_a_lower_version_made_is_updated(
+    connection: Client, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    catalog_of(monkeypatch, before, 40, max_bytes=64 * catalog.MIB)
+    await provision(connection, [])
+    catalog_of(monkeypatch, 2, 20, max_bytes=32 * catalog.MIB, why="updated")
+    assert await provision(connection, []) == ()
+    now = await told(connection)
+    assert (now[subjects.DEAD_STREAM], now["consumer"]) == ((32 * catalog.MIB, "updated", 2), (20, 2))
+
+
+async def test_what_no_version_has_signed_is_updated(connection: Client) -> None:
+    js = connection.jetstream()
+    config = (await js.stream_info(subjects.DEAD_STREAM)).config
+    config.metadata, config.description = {}, "made before there were versions"
+    await js.update_stream(config)
+    unsigned = (await js.stream_info(subjects.DEAD_STREAM)).config
+    assert version_of(unsigned) == 0
+    await provision(connection, [])
+    signed = (await js.stream_info(subjects.DEAD_STREAM)).config
+    assert (version_of(signed), signed.description != config.description) == (catalog.VERSION, True)

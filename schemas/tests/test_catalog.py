@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import combinations
 
 import pytest
@@ -240,3 +241,12 @@ def test_a_request_is_one_request_for_as_long_as_it_may_live() -> None:
     (limit,) = (meta.le for meta in commands.Ask.model_fields["timeout_s"].metadata if hasattr(meta, "le"))
     (queue,) = (stream for stream in STREAMS if stream.name == subjects.COMMANDS_STREAM)
     assert queue.duplicate_window_s > limit
+
+
+FINGERPRINTS = {1: "ea5350a13b71ca23"}
+"""What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
+
+
+def test_what_a_broker_is_to_have_changes_only_with_a_new_version() -> None:
+    table = repr((STREAMS, BUCKETS, catalog.consumers(["alpha"])))
+    assert FINGERPRINTS[catalog.VERSION] == hashlib.sha256(table.encode()).hexdigest()[:16]
