@@ -13,6 +13,7 @@ ErrorCode = Literal[
     "unknown_model",
     "unknown_strategy",
     "unknown_request",
+    "result_evicted",
     "unknown_worker",
     "request_id_conflict",
     "overloaded",
@@ -119,6 +120,12 @@ class UnknownRequest(ChoirError):
     """Raised when a request id is neither in flight nor answered."""
 
     code = "unknown_request"
+
+
+class ResultEvicted(ChoirError):
+    """Raised when the result of a request is no longer kept, or may have been kept and is not any more."""
+
+    code = "result_evicted"
 
 
 class UnknownWorker(ChoirError):
@@ -251,6 +258,7 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         UnknownModel,
         UnknownStrategy,
         UnknownRequest,
+        ResultEvicted,
         UnknownWorker,
         RequestIdConflict,
         Overloaded,

@@ -127,6 +127,12 @@ GRAMMAR_SAMPLING = Sampling(grammar='root ::= "yes" | "no"')
 OVERLOADED = ErrorBody(
     code="overloaded", message="the queue of work is full", retry_after_s=2.5, request_id=REQUEST
 )
+EVICTED = ErrorBody(
+    code="result_evicted",
+    message="request_id: the result of '01J9ZQ3M4K5N6P7Q8R9S0T1V2W' is no longer kept, if there was one: "
+    "results stored before 2024-10-12T07:33:20Z are gone",
+    field="request_id",
+)
 UNKNOWN_MODEL = ErrorBody(
     code="unknown_model",
     message="no live agent serves 'llama3.2:3b'",
@@ -584,6 +590,7 @@ SAMPLES: dict[str, Message] = {
         pipelines={"llama3.2:3b": "loading"},
     ),
     "error_reply": ErrorReply(error=UNKNOWN_MODEL),
+    "error_reply_evicted": ErrorReply(error=EVICTED),
     # nodes
     "node_lease": LEASE,
     "pipeline_plan": PLAN,

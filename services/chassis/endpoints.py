@@ -49,6 +49,7 @@ HTTP_LIKE: dict[ErrorCode, str] = {
     "not_ready": "409",
     "request_id_conflict": "409",
     "cancelled": "410",
+    "result_evicted": "410",
     "payload_too_large": "413",
     "overloaded": "429",
     "broker_unavailable": "503",

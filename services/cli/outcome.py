@@ -34,6 +34,7 @@ POINTS_INTO = "query_failed"
 WHAT_TO_DO = {
     "unknown_model": "`choir models` lists what can be asked",
     "overloaded": "try again in a moment",
+    "result_evicted": "ask again under a new request id",
     "deadline_exceeded": "give it more time with --timeout",
     "context_exceeded": "shorten the prompt, or ask a model with a longer context",
     "no_answers": "`choir models` shows whether agents are there; --timeout gives them more time",

@@ -17,6 +17,7 @@ from services.chassis.directory import Directory
 from services.chassis.service import Mesh
 from services.router.absence import why_absent
 from services.router.context_check import ContextCheck
+from services.router.evicted import surely_evicted
 from services.router.placement.service import Placement
 from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
@@ -116,6 +117,8 @@ class Door:
             check_same(ask, request_id, parse_command(stored.data).fingerprint)
         elif (known := await self._waiting.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
+        else:
+            raise await surely_evicted(self._mesh.storage, request_id)
 
     def _tell_accepted(self, chosen: Plan, size: int, timeout_s: float, admit_ns: int) -> None:
         self._mesh.events.publish(

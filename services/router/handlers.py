@@ -7,7 +7,7 @@ import time
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch
 from schemas.errors import Cancelled as CancelledError
-from schemas.errors import DeadlineExceeded, NotReady, UnknownRequest
+from schemas.errors import DeadlineExceeded, NotReady
 from schemas.events import RequestCancelled, RequestReplied
 from schemas.replies import Accepted, Cancelled, Result
 from services.chassis.endpoints import Caller
@@ -16,6 +16,7 @@ from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
 from services.chassis.tracing import enter
 from services.router.acceptance import Door, check_same
+from services.router.evicted import why_unknown
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.token_relay import TokenRelay
 from services.router.waiting import Waiting
@@ -129,10 +130,7 @@ class Handlers:
         """A command leaves the queue after its result is stored: a second look settles it."""
         result = await self._waiting.stored(request_id)
         if result is None:
-            raise UnknownRequest(
-                f"request_id: there is no request {request_id!r}, or its result is no longer kept",
-                field="request_id",
-            )
+            raise await why_unknown(self._storage, request_id)
         return result
 
     async def cancel(self, cancel: Cancel, caller: Caller) -> None:

@@ -53,7 +53,7 @@ class Sweeper:
         self._mesh = mesh
         self._storage = mesh.storage
         self._js = JetStreamContext(mesh.client, timeout=2.0)
-        self._room = Room(self._js)
+        self._room = Room(mesh.client)
         self._interval_s = interval_s
         self._position = 1
         self.queued: int | None = None
