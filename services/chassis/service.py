@@ -31,6 +31,7 @@ from services.chassis.clock import BrokerClock
 from services.chassis.connection import ConnectionEvents, open_broker
 from services.chassis.events import EventLog, Spans
 from services.chassis.identity import Identity
+from services.chassis.late_pong import hear_late_pongs
 from services.chassis.lease import Lease, Load
 from services.chassis.logs import configure_logs, get_logger
 from services.chassis.sampler import Sampler
@@ -64,6 +65,7 @@ class Mesh:
         spans: Spans | None = None,
         loops: Loops | None = None,
     ) -> None:
+        hear_late_pongs(client)
         self.client = client
         self.identity = identity
         self.connection = connection

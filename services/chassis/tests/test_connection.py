@@ -6,6 +6,7 @@ from collections import Counter
 from functools import partial
 
 import nats
+import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -23,9 +24,10 @@ from services.chassis.connection import (
     connection_options,
 )
 from services.chassis.identity import Identity
+from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
 from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.mesh import eventually, settled
+from services.chassis.tests.mesh import DEADLINE_S, eventually, settled
 
 
 def test_options_say_who_it_is_and_give_it_an_inbox_of_its_own() -> None:
@@ -115,6 +117,25 @@ async def test_who_cannot_learn_what_happened_meanwhile_is_asked_again_and_the_o
         assert told[4:] == ["unlucky", "lucky"]
     finally:
         events.closing()
+        await client.close()
+
+
+async def test_a_broker_that_stood_still_for_longer_than_a_ping_may_take_is_heard_again(
+    own_broker: Broker,
+) -> None:
+    mesh = MeshSection(url=own_broker.url)
+    options = connection_options(mesh, Identity("agent", "a"), ConnectionEvents())
+    client = Mesh(await nats.connect(**options), Identity("agent", "a"), ConnectionEvents()).client
+    try:
+        own_broker.pause()
+        with pytest.raises(nats.errors.TimeoutError):
+            await client.rtt(1)
+        own_broker.resume()
+        await client.rtt(int(DEADLINE_S))  # its pong comes after the late one
+        info = await client.jetstream(timeout=DEADLINE_S).account_info()
+        assert info.streams
+    finally:
+        own_broker.resume()
         await client.close()
 
 
