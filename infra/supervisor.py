@@ -29,6 +29,7 @@ from infra.pipelines import place_when_possible
 from infra.processes import until
 from infra.settings import HostSettings, load_host_settings
 from infra.state import Claim, host_id, state_folder
+from infra.watchdog import HUNG_AFTER_S, Watchdog
 from infra.worker_queues import WorkerQueues
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
@@ -90,6 +91,7 @@ class Supervisor:
             await self._start_broker()
             await self._connect()
             await self._start_services()
+            self._watch_services()
             await self._place_pipelines()
             self._claim.publish(self.url, self.settings.config)
         except BaseException:
@@ -172,6 +174,12 @@ class Supervisor:
         await asyncio.gather(*(self._settled(child) for child in workers))
         routers = [self._launch(command) for command in commands if command.service == "router"]
         await asyncio.gather(*(self._settled(child) for child in routers))
+
+    def _watch_services(self) -> None:
+        assert self._client is not None and self._directory is not None
+        client = self._client
+        watchdog = Watchdog(self._children, self._directory, lambda: client.is_connected, HUNG_AFTER_S)
+        self._in_background(watchdog.keep(), "the services")
 
     async def _place_pipelines(self) -> None:
         assert self._client is not None

@@ -60,6 +60,7 @@ NO_AGGREGATOR = AggregatorSection(replicas=0)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE_S = 20.0
+LONG_S = 3 * DEADLINE_S
 
 
 def settings_of(folder: Path, text: str) -> HostSettings:
@@ -112,9 +113,9 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
     await running.supervisor.stop()
 
 
-async def eventually_answers(mesh: Mesh, model: str) -> bool:
+async def eventually_answers(mesh: Mesh, model: str, deadline_s: float = DEADLINE_S) -> bool:
     """Whether a model can be asked before the deadline."""
-    end_s = time.monotonic() + DEADLINE_S
+    end_s = time.monotonic() + deadline_s
     while not await mesh.answers(model):
         if time.monotonic() > end_s:
             return False
@@ -160,6 +161,36 @@ async def test_a_killed_broker_is_started_again_with_all_its_streams(mesh: Mesh)
     assert await until(lambda: any("the broker died" in line for line in mesh.said), DEADLINE_S)
     assert await until(lambda: broker.alive, DEADLINE_S)
     assert await eventually_answers(mesh, "blue")
+
+
+async def test_a_service_that_hangs_is_started_again_and_one_whose_broker_is_away_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a mesh whose patience is short
+    monkeypatch.setattr("infra.supervisor.HUNG_AFTER_S", 4.0)
+    mesh = Mesh(tmp_path)
+    await mesh.supervisor.start()
+    try:
+        pids = {child.name: child.pid for child in mesh.supervisor.children}
+        # When its broker stands still for longer than that, nobody is blamed
+        broker, directory = mesh.supervisor.broker, mesh.supervisor._directory
+        assert broker is not None and directory is not None
+        broker.pause()
+        assert await until(lambda: not directory.nodes, DEADLINE_S)
+        await asyncio.sleep(5.0)  # longer than the patience: what is waited for is that nothing happens
+        assert {child.name: child.pid for child in mesh.supervisor.children} == pids
+        broker.resume()
+        assert await until(lambda: len(directory.nodes) >= len(pids), DEADLINE_S)
+        assert await eventually_answers(mesh, "blue", LONG_S)
+        # When one service stands still while the others live, it is ended and started again
+        os.kill(pids["bob"] or 0, signal.SIGSTOP)
+        assert await until(lambda: mesh.pid_of("bob") not in (None, pids["bob"]), LONG_S)
+        assert any("bob: lives, and has not been heard of for 4 s" in line for line in mesh.said)
+        assert await eventually_answers(mesh, "red", LONG_S)
+        others = {child.name: child.pid for child in mesh.supervisor.children if child.name != "bob"}
+        assert others == {name: pid for name, pid in pids.items() if name != "bob"}
+    finally:
+        await mesh.supervisor.stop()
 
 
 async def test_nothing_is_left_after_stop(tmp_path: Path) -> None:
