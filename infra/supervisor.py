@@ -38,7 +38,7 @@ from services.chassis.cancelling import ended
 from services.chassis.directory import Directory
 from services.chassis.stopping import STOP_LIMIT_S
 
-SERVICE_DEADLINE_S = 30.0
+SERVICE_DEADLINE_S = 60.0
 AGENT_DEADLINE_S = 120.0
 """Longer: a large model is read from disk before its agent is ready."""
 STOP_DEADLINE_S = STOP_LIMIT_S

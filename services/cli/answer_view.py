@@ -15,7 +15,7 @@ from schemas.rounds import Purpose, purpose_of
 from services.cli.chain_view import chain_line, print_chain
 from services.cli.closed_question import option
 from services.cli.overview_tables import NOTHING, table
-from services.cli.terminal import plain
+from services.cli.terminal import counted, plain
 
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
@@ -103,7 +103,7 @@ def id_line(result: Result) -> str:
 
 def footer(answer: Answer) -> str:
     """Who answered, and how fast."""
-    parts = [answer.agent, f"{answer.generated_tokens} tokens", milliseconds(answer)]
+    parts = [answer.agent, counted(answer.generated_tokens, "token"), milliseconds(answer)]
     if answer.timings.eval_duration_ns and answer.generated_tokens:
         speed = answer.generated_tokens / answer.timings.eval_duration_ns * NS_PER_S
         parts.append(f"{speed:,.0f} tokens/s")
@@ -119,7 +119,7 @@ def milliseconds(answer: Answer) -> str:
 
 def answers_table(result: Result) -> Table:
     """What each agent said."""
-    rows = table("agent", "answer", "tokens", "time", right=("tokens", "time"))
+    rows = table("agent", "answer", "tokens", "time", right=("tokens", "time"), named=True)
     for answer in result.answers:
         rows.add_row(answer.agent, _said(answer), str(answer.generated_tokens), milliseconds(answer))
     for agent in result.missing:
@@ -129,7 +129,7 @@ def answers_table(result: Result) -> Table:
 
 def further_table(answers: Sequence[Answer]) -> Table:
     """What agents said beyond the question: again in a debate, of the others, or as further samples."""
-    rows = table("agent", "", "answer", "tokens", "time", right=("tokens", "time"))
+    rows = table("agent", "", "answer", "tokens", "time", right=("tokens", "time"), named=True)
     for answer in answers:
         heading = ROUNDS.get(purpose_of(answer.round), "")
         rows.add_row(answer.agent, heading, _said(answer), str(answer.generated_tokens), milliseconds(answer))
@@ -145,7 +145,7 @@ def _said(answer: Answer) -> Text:
 
 def decisions_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Table:
     """What each strategy made of the answers, a line for each."""
-    rows = table("strategy", "decision", "share", "margin", "", right=("share", "margin"))
+    rows = table("strategy", "decision", "share", "margin", "", right=("share", "margin"), named=True)
     for decision in decisions:
         rows.add_row(
             decision.strategy,
@@ -159,7 +159,7 @@ def decisions_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Ta
 
 def votes_table(decisions: Sequence[Decision], choices: Sequence[str]) -> Table:
     """What each agent's answer counted as, and its weight: a column for each strategy."""
-    rows = table("vote", *(decision.strategy for decision in decisions))
+    rows = table("vote", *(decision.strategy for decision in decisions), named=True)
     for agent in dict.fromkeys(vote.agent for decision in decisions for vote in decision.votes):
         rows.add_row(agent, *(_vote(decision, agent, choices) for decision in decisions))
     return rows

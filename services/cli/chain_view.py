@@ -35,7 +35,7 @@ def chain_line(result: Result) -> str:
 
 def steps_table(result: Result) -> Table:
     """A line for each peer; times in milliseconds, `latency` is the way from the peer before."""
-    rows = table(*HEADS, right=HEADS[1:])
+    rows = table(*HEADS, right=HEADS[1:], named=True)
     for step in result.steps:
         rows.add_row(step.model, *_numbers(step))
     return rows

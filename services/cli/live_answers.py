@@ -66,7 +66,7 @@ class LiveAnswers:
             self._live.update(self._side_by_side())
 
     def _side_by_side(self) -> Table:
-        rows = table("agent", "answer")
+        rows = table("agent", "answer", named=True)
         for agent, text in sorted(self._texts.items()):
             rows.add_row(agent, Text(plain(text)))
         return rows

@@ -10,6 +10,7 @@ from rich.text import Text
 from schemas.errors import ErrorBody
 from schemas.nodes import CLOCK_TOLERANCE_S, Gpu, NodeLease
 from schemas.replies import ModelSummary, StatusReply
+from services.cli.terminal import counted_services
 
 GIB = 1024**3
 MIB = 1024**2
@@ -20,11 +21,16 @@ WIDE = 100
 """From so many columns on there is room for what is nice to know."""
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table in the house style; the columns in `right` hold numbers."""
+def table(*columns: str, right: Sequence[str] = (), named: bool = False) -> Table:
+    """An empty table in the house style; the columns in `right` hold numbers.
+
+    With `named` the first column holds names, which are never broken: they are there to be copied.
+    """
     empty = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    if named:
+        empty.columns[0].no_wrap, empty.columns[0].overflow = True, "ellipsis"
     return empty
 
 
@@ -45,11 +51,13 @@ def number(count: float | None) -> str:
     return f"{count:,.0f}"
 
 
-def nodes_table(nodes: Iterable[NodeLease]) -> Table:
-    """One line for each live instance."""
+def nodes_table(nodes: Iterable[NodeLease], width: int = WIDE) -> Table:
+    """One line for each live instance; the host's load and free memory where there is room for them."""
+    wide = width >= WIDE
+    load, free = (("load",), ("free",)) if wide else ((), ())
     rows = table(
-        "instance", "host", "state", "serves", "slots", "load", "cpu", "memory", "free", "gpu",
-        right=("slots", "load", "cpu", "memory", "free"),
+        "instance", "host", "state", "serves", "slots", *load, "cpu", "memory", *free, "gpu",
+        right=("slots", "load", "cpu", "memory", "free"), named=True,
     )  # fmt: skip
     for node in nodes:
         rows.add_row(
@@ -58,10 +66,10 @@ def nodes_table(nodes: Iterable[NodeLease]) -> Table:
             Text(node.state, STATE_STYLES[node.state]),
             _serves(node),
             f"{node.busy}/{node.slots}" if node.slots else NOTHING,
-            f"{node.load_average:.1f}",
+            *((f"{node.load_average:.1f}",) if wide else ()),
             f"{node.cpu_percent:.0f} %",
             size(node.memory_used_bytes),
-            size(node.host_memory_free_bytes),
+            *((size(node.host_memory_free_bytes),) if wide else ()),
             "\n".join(_gpu(gpu) for gpu in node.gpus) or NOTHING,
         )
     return rows
@@ -103,8 +111,8 @@ def models_table(models: Iterable[ModelSummary], width: int = WIDE) -> Table:
     """One line for each model that can be asked; its file where there is room for it."""
     file = ("file",) if width >= WIDE else ()
     rows = table(
-        "model", "agents", "slots", "busy", "context", "parameters", "size", "quant", "tokens/s", *file,
-        right=("slots", "busy", "context", "parameters", "size", "tokens/s"),
+        "model", "agents", "slots", "busy", "context", "params", "size", "quant", "tokens/s", *file,
+        right=("slots", "busy", "context", "params", "size", "tokens/s"), named=True,
     )  # fmt: skip
     for model in models:
         rows.add_row(
@@ -134,9 +142,8 @@ def unusable_models(nodes: Iterable[NodeLease]) -> tuple[Text, ...]:
 
 def status_lines(status: StatusReply) -> list[Text]:
     """The mesh in a few lines."""
-    services = ", ".join(f"{count} {name}" for name, count in sorted(status.services.items()))
     lines = [
-        _line("services", services or "none"),
+        _line("services", counted_services(status.services) or "none"),
         _line("models", ", ".join(status.models) or "none can be asked"),
         _line("slots", f"{status.busy} of {status.slots} busy"),
         _line("queued", str(status.queued)),

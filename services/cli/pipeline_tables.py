@@ -17,7 +17,7 @@ def pipelines_table(pipelines: Iterable[PipelineSummary]) -> Table:
     """A line for each stage, and one for the whole with the hops."""
     rows = table(
         "pipeline", "stage", "layers", "node", "host", "state", "predicted ms", "measured ms",
-        right=("stage", "predicted ms", "measured ms"),
+        right=("stage", "predicted ms", "measured ms"), named=True,
     )  # fmt: skip
     for pipeline in pipelines:
         for number, stage in enumerate(pipeline.stages):

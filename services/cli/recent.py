@@ -64,8 +64,7 @@ def _filled(columns: dict[str, object]) -> dict[str, object]:
 
 def requests_table(recent: RecentRequests, now_s: float) -> Table:
     """A line for each."""
-    rows = table("request", "age", "status", "took", "asked", right=("age", "took"))
-    rows.columns[0].no_wrap = True
+    rows = table("request", "age", "status", "took", "asked", right=("age", "took"), named=True)
     for request in recent.requests:
         rows.add_row(
             request.request_id,

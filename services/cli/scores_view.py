@@ -35,7 +35,7 @@ def print_scores(out: Console, known: ScoresReply) -> None:
 
 def accuracy_table(known: ScoresReply) -> Table:
     """How often each agent was right, over all and on each topic."""
-    rows = table("agent", "topic", "right", "of", "accuracy", right=("right", "of", "accuracy"))
+    rows = table("agent", "topic", "right", "of", "accuracy", right=("right", "of", "accuracy"), named=True)
     for score in known.accuracy:
         rate = percent(score.correct / score.asked) if score.asked else NOTHING
         rows.add_row(score.agent, score.topic or ALL_TOPICS, str(score.correct), str(score.asked), rate)
@@ -53,7 +53,9 @@ def agreement_table(known: ScoresReply) -> Table:
 
 def unlabelled_table(known: ScoresReply) -> Table:
     """How often each agent answered as isp decided."""
-    rows = table("agent", "options", "with isp", "of", "rate", right=("options", "with isp", "of", "rate"))
+    rows = table(
+        "agent", "options", "with isp", "of", "rate", right=("options", "with isp", "of", "rate"), named=True
+    )
     for score in known.unlabelled:
         rate = percent(score.with_isp / score.asked) if score.asked else NOTHING
         rows.add_row(score.agent, str(score.options), str(score.with_isp), str(score.asked), rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -32,6 +33,14 @@ def plain(text: str) -> str:
 def counted(number: int, name: str) -> str:
     """`1 agent`, `2 agents`."""
     return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
+def counted_services(services: Mapping[str, int]) -> str:
+    """`4 agents, 1 metrics, 2 shard stages`; nothing of none."""
+    told = ((name.replace("_", " "), count) for name, count in sorted(services.items()))
+    return ", ".join(
+        f"{count} {name}" if name.endswith("s") else counted(count, name) for name, count in told
+    )
 
 
 def print_json(document: Part) -> None:

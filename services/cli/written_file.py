@@ -8,6 +8,16 @@ from pathlib import Path
 from schemas.errors import InvalidRequest
 
 
+def named_folder(name: str, field: str) -> Path:
+    """The folder of that name, which need not be there. Raises InvalidRequest for no name, or a file's."""
+    if not name:
+        raise InvalidRequest(f"{field}: it must not be empty; . is the folder that you are in", field=field)
+    folder = Path(name)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidRequest(f"{field}: {name} is a file, not a folder", field=field)
+    return folder
+
+
 def check_writable(path: Path, field: str) -> None:
     """Raises InvalidRequest for a file that could not be written; makes the folder that it is in."""
     try:

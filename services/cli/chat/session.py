@@ -24,6 +24,7 @@ from services.cli.last_request import remember
 from services.cli.live_answers import LiveAnswers
 from services.cli.outcome import error_line
 from services.cli.terminal import plain
+from services.cli.unreadable import unreadable
 
 PROMPT = "> "
 GREETING = "you talk to {partner}; /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends"
@@ -124,7 +125,7 @@ class ChatSession:
                 raise
             await self._stop(mesh, ask)
             return None
-        self._finish(result, shown.text)
+        self.finish(result, shown.text)
         return result.text
 
     async def _stop(self, mesh: Choir, ask: Ask) -> None:
@@ -137,8 +138,11 @@ class ChatSession:
                 await mesh.cancel(ask.request_id or "")
         self._out.print(Text("(stopped)", "dim"))
 
-    def _finish(self, result: Result, already_shown: str) -> None:
+    def finish(self, result: Result, already_shown: str) -> None:
+        """Shows what is left of an answer, who gave it, and why there is none if there is none."""
         self._out.print(Text(plain(rest_of(result.text or NO_ANSWER, already_shown))), soft_wrap=True)
+        if (fault := unreadable(result)) is not None:
+            typer.echo(error_line(fault.body()), err=True)
         if not self._out.is_terminal:
             return
         if result.decisions:

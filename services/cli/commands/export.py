@@ -15,7 +15,7 @@ from services.cli.terminal import console
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", file_okay=False, help="The folder that it is written to.")],
+    out: Annotated[str, typer.Option("--out", metavar="PATH", help="The folder that it is written to.")],
     output: Annotated[
         Literal["csv", "json"], typer.Option("--format", help="CSV, or one JSON object per line.")
     ] = "csv",
@@ -32,14 +32,16 @@ def export(
     from services.cli.client import Choir
     from services.cli.moment import as_sql, moment
     from services.cli.peer_export import export_peers
+    from services.cli.written_file import named_folder
 
+    folder = named_folder(out, "out")
     now = datetime.now(UTC)
     begin = as_sql(moment(since, now, "since"))
     end = as_sql(moment(until, now, "until"))
 
     async def run() -> tuple[Path, int]:
         async with Choir() as mesh:
-            return await export_peers(mesh, out, output, begin, end)
+            return await export_peers(mesh, folder, output, begin, end)
 
     path, count = asyncio.run(run())
     if as_json:

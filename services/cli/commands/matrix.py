@@ -14,6 +14,7 @@ from services.cli import completion
 from services.cli.commands.ask import listed
 from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console, print_json
+from services.cli.written_file import named_folder
 
 
 def matrix(
@@ -29,7 +30,9 @@ def matrix(
             "--summarizers", "-s", metavar="C,D", help="Who summarises.", autocompletion=completion.models
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the CSV and the charts.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="PATH", help="The folder for the CSV and the charts.")
+    ],
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts, one a line.")] = None,
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", "-p", metavar="TEXT", help="A prompt; repeatable.")
@@ -74,7 +77,7 @@ def matrix(
         }
     )
     try:
-        report = asyncio.run(measure(options, out, max_concurrent, reporter()))
+        report = asyncio.run(measure(options, named_folder(out, "out"), max_concurrent, reporter()))
     except KeyboardInterrupt:
         typer.echo(f"to go on: {shlex.join(['choir', *sys.argv[1:]])}", err=True)
         raise

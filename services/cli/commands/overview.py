@@ -27,7 +27,7 @@ def nodes(as_json: JsonFlag = False) -> None:
         print_json(reply)
         return
     out = console()
-    out.print(nodes_table(reply.nodes))
+    out.print(nodes_table(reply.nodes, out.width))
     for line in problem_lines(reply.nodes):
         out.print(line)
 

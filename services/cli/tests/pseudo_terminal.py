@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 ROWS = 40
+DEADLINE_S = 120.0
+"""How long a person would bear with a busy machine; what works takes a small part of it."""
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
 
@@ -32,7 +34,7 @@ class Terminal:
         """All that was written, without colours and cursor movements."""
         return ESCAPES.sub("", self._raw.decode(errors="replace")).replace("\r\n", "\n")
 
-    def wait_for(self, text: str, deadline_s: float = 30.0) -> None:
+    def wait_for(self, text: str, deadline_s: float = DEADLINE_S) -> None:
         """Reads until `text` was written."""
         end_s = time.monotonic() + deadline_s
         while text not in self.text:
@@ -43,7 +45,7 @@ class Terminal:
         """Types, as a person would; `\\x03` is Ctrl-C and `\\x04` is Ctrl-D."""
         os.write(self._master, keys.encode())
 
-    def insist(self, keys: str, done: Callable[[], bool], deadline_s: float = 30.0) -> None:
+    def insist(self, keys: str, done: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
         """Types again each second, as a person would: a key typed while readline sets up the line is lost."""
         end_s = time.monotonic() + deadline_s
         while not done():
@@ -54,7 +56,7 @@ class Terminal:
             while not done() and time.monotonic() < again_s:
                 self._read()
 
-    def exit_code(self, deadline_s: float = 30.0) -> int:
+    def exit_code(self, deadline_s: float = DEADLINE_S) -> int:
         """Reads what is left, and waits for the end."""
         end_s = time.monotonic() + deadline_s
         while self._read() and time.monotonic() < end_s:

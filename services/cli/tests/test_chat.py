@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import subprocess
 
 import pytest
+from rich.console import Console
 
 from schemas.commands import ChatMessage
 from schemas.errors import InvalidRequest
+from schemas.replies import Answer, Decision, Result
 from services.cli.chat.conversation import Conversation
 from services.cli.chat.loop import InterruptedLoop
+from services.cli.chat.session import ChatSession
 from services.cli.chat.slash import SLASH_COMMANDS, Quit, obey
 from services.cli.tests.conftest import Cli, choir_command
 from services.cli.tests.pseudo_terminal import on_terminal
@@ -85,6 +89,26 @@ def test_through_a_pipe_every_line_is_a_question(live_mesh: str) -> None:
     assert "there is no strategy 'dice'; there are: majority, weighted" in outcome.stdout
     # And who was talked to is talked to still.
     assert outcome.stdout.count("Lyon") == 2
+
+
+def test_a_line_whose_answers_nobody_can_read_says_who_said_what(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(
+        request_id="R1",
+        agent="choir-one",
+        model="choir-one",
+        instance="lab",
+        text="Perhaps",
+        finish_reason="stop",
+    )
+    decision = Decision(strategy="majority", share=0.0, margin=0.0, tie=False, votes=(), scores={})
+    result = Result(
+        request_id="R1", fingerprint="", topology="ensemble", answers=(answer,), decisions=(decision,),
+        accepted_at_s=1.0, completed_at_s=2.0,
+    )  # fmt: skip
+    ChatSession(Conversation(), Console(file=io.StringIO())).finish(result, "")
+    told = capsys.readouterr().err
+    assert told.startswith("choir: answers_unreadable: none of the ")
+    assert 'choir-one: "Perhaps"' in told
 
 
 def test_a_chat_with_nobody_or_under_no_strategy_does_not_begin(cli: Cli) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from schemas.nodes import NodeLease
 from schemas.replies import ModelSummary
-from services.cli.overview_tables import models_table
+from services.cli.overview_tables import models_table, nodes_table
+from services.cli.terminal import counted_services
 from services.cli.tests.conftest import QUARTET, Cli, choir_command, clean_environment
 from services.cli.tests.pseudo_terminal import on_terminal
 
@@ -155,10 +157,10 @@ def test_nodes_models_and_status_for_people(cli: Cli) -> None:
     assert "ready" in nodes
     models = cli("models").out
     assert models.splitlines()[0].split() == [
-        "model", "agents", "slots", "busy", "context", "parameters", "size", "quant", "tokens/s", "file"
+        "model", "agents", "slots", "busy", "context", "params", "size", "quant", "tokens/s", "file"
     ]  # fmt: skip
     assert all(model in models for model in QUARTET)
-    assert "2 agent, 1 aggregator, 1 metrics, 1 router, 1 summarizer" in cli("status").out
+    assert "2 agents, 1 aggregator, 1 metrics, 1 router, 1 summarizer" in cli("status").out
 
 
 def test_models_tell_their_file_size_and_quantisation() -> None:
@@ -174,6 +176,40 @@ def test_models_tell_their_file_size_and_quantisation() -> None:
         assert "2.0 GiB" in told and "Q4_K_M" in told
         assert ("phi-q4_k_m.gguf" in told) is there
         assert len(told.splitlines()) == 2
+
+
+def test_names_stay_whole_on_a_terminal_of_80_columns() -> None:
+    lease = NodeLease(
+        instance="lab-ff35-aggregator-1", service="aggregator", host="lab", pid=1, version="1",
+        started_at_s=1.0, seen_at_s=2.0, state="ready", slots=128, cpu_percent=0.0,
+        memory_used_bytes=70 * 1024**2, load_average=8.7,
+        host_memory_free_bytes=22 * 1024**3,
+    )  # fmt: skip
+    model = ModelSummary(
+        name="choir-gemma", agents=("choir-gemma",), slots=4, busy=0, context_tokens=1024,
+        parameters=2_000_000, size_bytes=2 * 1024**2, quantisation="Q8_0", tokens_per_s=145.0,
+    )  # fmt: skip
+    for name, shown in ((lease.instance, nodes_table([lease], 80)), (model.name, models_table([model], 80))):
+        out = Console(width=80, file=io.StringIO())
+        out.print(shown)
+        assert isinstance(out.file, io.StringIO)
+        lines = out.file.getvalue().splitlines()
+        assert len(lines) == 2 and lines[1].startswith(f"{name} "), lines
+
+
+def test_services_are_counted_in_words() -> None:
+    assert counted_services({"agent": 4, "metrics": 1, "shard_stage": 2, "router": 1}) == (
+        "4 agents, 1 metrics, 1 router, 2 shard stages"
+    )
+
+
+def test_a_folder_without_a_name_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("x")
+    for name, why in (("", "it must not be empty"), (str(file), "is a file, not a folder")):
+        for command in (("export",), ("matrix", "-g", "choir-one", "-s", "choir-two", "-p", "x")):
+            outcome = cli(*command, "--out", name)
+            assert outcome.code == 2 and outcome.err.startswith("choir: invalid_request: out: "), outcome.err
+            assert why in outcome.err and outcome.err.count("\n") == 1
 
 
 def test_nodes_models_and_status_for_programs(cli: Cli) -> None:

@@ -51,7 +51,8 @@ async def _later(mesh: Choir, url: str, window_s: float, pause_s: float) -> Snap
 def _hint(shown: Look) -> str:
     """Which keys there are."""
     panes = "  ".join(f"{pane.key} {pane.name}" for pane in PANES)
-    return f"q quits  {panes}  s sort: {shown.sorted_by}  r reverse"
+    by = "" if shown == Look(shown.pane) else f": {shown.sorted_by}"
+    return f"q quits  {panes}  r reverse  s sort{by}"
 
 
 def _picture(snapshot: Snapshot, out: Console, trouble: str, shown: Look) -> Group:

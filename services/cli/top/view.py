@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli.overview_tables import table
-from services.cli.terminal import plain
+from services.cli.terminal import counted_services, plain
 from services.cli.top.panes import PANES, Look, fitting, ms, of
 from services.cli.top.snapshot import Rates, Snapshot
 
@@ -48,7 +48,7 @@ def all_panes(snapshot: Snapshot, width: int) -> Group:
 
 
 def _heading(snapshot: Snapshot) -> Text:
-    services = ", ".join(f"{count} {name}" for name, count in sorted(snapshot.services.items()))
+    services = counted_services(snapshot.services)
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at_s))
     return Text.assemble(("choir top ", "bold"), clock, "  ", snapshot.url, "  ", services)
 
@@ -98,12 +98,14 @@ def _pane(snapshot: Snapshot, look: Look, width: int, room: int) -> Table:
     shown = ordered if len(ordered) <= room else ordered[: room - 1]
     for row in shown:
         rows.add_row(*(column.cell(row) for column in columns))
+    if not ordered:
+        rows.add_row(Text("none", "dim"))
     if len(shown) < len(ordered):
         rows.add_row(Text(f"and {len(ordered) - len(shown)} more", "dim"))
     return rows
 
 
 def _note(text: str, style: str, width: int) -> Text:
-    note = Text(plain(" ".join(text.split())), style)
+    note = Text(plain(text).replace("\n", " "), style)
     note.truncate(width, overflow="ellipsis")
     return note
