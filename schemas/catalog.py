@@ -248,7 +248,7 @@ ACCESS: tuple[Access, ...] = (
         reads=(s.COMMANDS_STREAM, s.ANSWERS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM),
         deletes=(s.COMMANDS_STREAM,),
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
-        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET),
+        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET),
         buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET),
     ),
     Access(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from schemas import subjects
 from schemas.commands import Gather, Generate
-from schemas.errors import Overloaded
+from schemas.errors import ChoirError, Overloaded
 from schemas.events import TaskQueued
 from schemas.replies import Answer
 from schemas.strategies import asked_for
@@ -17,6 +17,7 @@ from services.aggregator.collector import Collector
 from services.aggregator.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.strategies.debate import unanimous
 from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs
+from services.chassis.attempts import last_error
 from services.chassis.delivery import Retry
 from services.chassis.service import Mesh
 from services.chassis.storage import OUTCOME_PATIENCE_S
@@ -42,7 +43,14 @@ class Gathering:
         self._poll_interval_s = poll_interval_s
         self._until_s = gather.deadline_at_s - DECIDE_BEFORE_DEADLINE_S
         self._asked: list[Generate] = []
+        self._sequences: dict[str, int] = {}
         self.rounds = 1
+
+    async def why_late(self) -> dict[str, ChoirError]:
+        """For each member without an answer to the question what its last attempt ended with, if one did."""
+        late = {m: self._sequences[m] for m in self._sequences if m not in self.first}
+        errors = await asyncio.gather(*(last_error(self._mesh.storage, late[m]) for m in late))
+        return {member: error for member, error in zip(late, errors, strict=True) if error is not None}
 
     @property
     def first(self) -> dict[str, Answer]:
@@ -122,12 +130,14 @@ class Gathering:
 
     async def _enqueue(self, command: Generate) -> None:
         started_ns = time.perf_counter_ns()
-        await self._mesh.storage.enqueue(
+        receipt = await self._mesh.storage.enqueue(
             subjects.generate(command.priority, command.model, command.request_id),
             command.to_bytes(),
             message_id=command.task_id,
             patience_s=OUTCOME_PATIENCE_S,
         )
+        if command.round == QUESTION:
+            self._sequences[command.agent] = receipt.sequence
         self._mesh.events.publish(
             TaskQueued,
             request_id=command.request_id,

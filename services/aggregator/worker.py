@@ -99,7 +99,7 @@ class GatherWorker:
         given, further = gathering.first, gathering.further
         ballots = read_ballots((*given.values(), *further), gather.answer_kind, gather.choices)
         if not ballots.first:
-            raise NoAnswers(_why_no_answers(gather, given))
+            raise NoAnswers(_why_no_answers(gather, given, await gathering.why_late()))
         decisions = decide(gather.strategies, ballots, question, self._scores.history)
         decided_ns = time.perf_counter_ns()
         result = Result(
@@ -189,11 +189,13 @@ def _kept(answers: Iterable[Answer], ballots: Ballots, gather: Gather) -> tuple[
     )
 
 
-def _why_no_answers(gather: Gather, answers: Mapping[str, Answer]) -> str:
-    """What kept each member from answering."""
+def _why_no_answers(gather: Gather, answers: Mapping[str, Answer], late: Mapping[str, ChoirError]) -> str:
+    """What kept each member from answering; `late` is with what an attempt of those ended that did not."""
     reasons = [
         f"{member}: {answers[member].error.message}"  # type: ignore[union-attr]
         if member in answers
+        else f"{member}: {late[member].message}; not in time"
+        if member in late
         else f"{member}: not in time"
         for member in gather.members
     ]

@@ -2,10 +2,13 @@
 
 A loop that gives a command back says so first, in a bucket: it `refused` it (it was full, paused or
 stopping, or has lost its connection, so that the broker may have given the command to another), or it has
-`failed` to do it. A delivery that ended without a word is one whose process died with the command in hand.
+`failed` to do it, with the error. A delivery that ended without a word is one whose process died with the
+command in hand.
 
 A command that was in the hands of two such processes may be the reason. So it is worked on `alone`: nothing
 else is in work in its process meanwhile. If that one dies too the command is the reason: no more is tried.
+
+Whoever ends a command because its time is over finds there why it was not done.
 """
 
 from __future__ import annotations
@@ -17,15 +20,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 import nats.errors
+from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable
+from schemas.errors import (
+    BrokerUnavailable,
+    ChoirError,
+    DeadlineExceeded,
+    ErrorBody,
+    error_from_body,
+)
 from services.chassis.delivery import Delivery
 from services.chassis.logs import get_logger
-from services.chassis.storage import Storage
+from services.chassis.storage import REASON_CHARACTERS, Storage
 
 ALONE_AFTER = 2
 """After one death all that a killed agent had in work would be done one by one, while the rest waits."""
+
+SEPARATOR = b" "
+"""Between how a delivery ended and with which error; what has no error is one word."""
 
 Ending = Literal["refused", "failed", "alone"]
 
@@ -42,12 +55,18 @@ class Past:
     alone: int = 0
 
 
-async def note(storage: Storage, delivery: Delivery, ending: Ending) -> None:
-    """Says how a delivery ends here. Where that cannot be said, it will look as if this process had died."""
+async def note(storage: Storage, delivery: Delivery, ending: Ending, error: ChoirError | None = None) -> None:
+    """Says how a delivery ends here, and with which error if it has failed.
+
+    Where that cannot be said, it will look as if this process had died.
+    """
     if not delivery.sequence:
         return
+    said = ending.encode()
+    if error is not None:
+        said += SEPARATOR + _short(error).model_dump_json(exclude_none=True).encode()
     try:
-        await storage.put(subjects.ATTEMPTS_BUCKET, _key(delivery, delivery.count), ending.encode())
+        await storage.put(subjects.ATTEMPTS_BUCKET, _key(delivery, delivery.count), said)
     except (nats.errors.Error, BrokerUnavailable) as error:
         log.warning("not noted", ending=ending, why=str(error) or type(error).__name__)
 
@@ -63,9 +82,40 @@ async def past(storage: Storage, delivery: Delivery) -> Past:
     except BrokerUnavailable as error:
         log.warning("earlier attempts are not known", why=error.message)
         return Past()
-    endings = [found.data.decode() if found is not None else "" for found in notes]
+    endings = [found.data.split(SEPARATOR)[0].decode() if found is not None else "" for found in notes]
     alone = endings.count("alone")
     return Past(endings.count("refused"), endings.count("") + alone, alone)
+
+
+async def last_error(storage: Storage, sequence: int) -> ChoirError | None:
+    """With what the last failed attempt to do the command at `sequence` ended; None if that is not known."""
+    stream = subjects.bucket_stream(subjects.ATTEMPTS_BUCKET)
+    every = subjects.bucket_key(subjects.ATTEMPTS_BUCKET, f"{sequence}.*")
+    found, position = None, 1
+    try:
+        while (stored := await storage.next(stream, every, position)) is not None:
+            position = stored.sequence + 1
+            _, _, said = stored.data.partition(SEPARATOR)
+            found = said or found
+        return None if found is None else error_from_body(ErrorBody.model_validate_json(found))
+    except (BrokerUnavailable, ValidationError) as error:
+        log.warning("earlier errors are not known", why=str(error))
+        return None
+
+
+async def out_of_time(storage: Storage, sequence: int, late: DeadlineExceeded) -> ChoirError:
+    """Why a command ends that nobody has in work when its time is over: with the error of its last attempt,
+    if there is one. `late` says that there was no time for another, and is the error if there is none."""
+    error = await last_error(storage, sequence)
+    if error is None:
+        return late
+    error.message = f"{error.message}; {late.message}"
+    return error
+
+
+def _short(error: ChoirError) -> ErrorBody:
+    body = error.body()
+    return ErrorBody(code=body.code, message=body.message[:REASON_CHARACTERS], field=body.field)
 
 
 def _key(delivery: Delivery, count: int) -> str:

@@ -34,7 +34,7 @@ from schemas.errors import (
     PoisonMessage,
 )
 from schemas.events import MessageDied, TaskRetried
-from services.chassis.attempts import ALONE_AFTER, Past, note, past
+from services.chassis.attempts import ALONE_AFTER, Past, note, out_of_time, past
 from services.chassis.delivery import NEVER_FRESH, CommandT, Delivery, Retry, Worker
 from services.chassis.logs import get_logger
 from services.chassis.newer import NewerCommand, newer_command
@@ -378,7 +378,9 @@ class WorkLoop(Generic[CommandT]):
         left_s = command.deadline_at_s - self._clock.now()
         try:
             if left_s <= 0:
-                raise DeadlineExceeded("the time for this request ran out while it was queued")
+                late = DeadlineExceeded("the time for this request ran out while it was queued")
+                tried = delivery.count > 1
+                raise await out_of_time(self._storage, delivery.sequence, late) if tried else late
             await self._handle_for(left_s + DEADLINE_GRACE_S, command, delivery)
         except BrokerUnavailable as error:
             raise Retry(error) from error
@@ -422,7 +424,7 @@ class WorkLoop(Generic[CommandT]):
 
     async def _send_back(self, command: CommandT, delivery: Delivery, retry: Retry) -> None:
         log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
-        await note(self._storage, delivery, "failed")
+        await note(self._storage, delivery, "failed", retry.error)
         await delivery.msg.nak(delay=retry.delay_s)
         body = retry.error.body(command.request_id)
         self._events.publish(

@@ -10,6 +10,7 @@ from schemas.errors import Cancelled as CancelledError
 from schemas.errors import DeadlineExceeded, NotReady
 from schemas.events import RequestCancelled, RequestReplied
 from schemas.replies import Accepted, Cancelled, Result
+from services.chassis.attempts import out_of_time
 from services.chassis.endpoints import Caller
 from services.chassis.identity import new_id
 from services.chassis.outcome import conclude
@@ -82,14 +83,15 @@ class Handlers:
         A request that was asked before with more patience goes on: only this client waits no longer.
         """
         error = DeadlineExceeded(f"no result within {ask.timeout_s} s")
-        queued = await queued_command(self._storage, request_id)
+        message = await queued_message(self._storage, request_id)
+        queued = None if message is None else parse_command(message.data)
         now = self._mesh.clock.now()
         if queued is not None and now < queued.deadline_at_s:
             raise _not_ready(request_id)
-        if queued is None:
+        if message is None or queued is None:
             result = Result.unreadable(request_id, error, now)
         else:
-            result = Result.failed(queued, error, now)
+            result = Result.failed(queued, await out_of_time(self._storage, message.sequence, error), now)
         if await conclude(self._mesh, result):
             return result
         return await self._waiting.stored(request_id) or result

@@ -25,6 +25,7 @@ from schemas.errors import (
 )
 from schemas.events import MessageDied, TaskCompleted
 from schemas.replies import Answer, Result
+from services.chassis.attempts import out_of_time
 from services.chassis.logs import get_logger
 from services.chassis.newer import deadline_of
 from services.chassis.outcome import conclude
@@ -118,7 +119,9 @@ class Sweeper:
             return
         if self._mesh.clock.now() > command.deadline_at_s + GRACE_S:
             with within(self._mesh.tracing.follow(stored.traceparent)):
-                await self._end(stored, command, DeadlineExceeded("nobody was free in time for this request"))
+                late = DeadlineExceeded("nobody was free in time for this request")
+                error = await out_of_time(self._storage, stored.sequence, late)
+                await self._end(stored, command, error)
 
     async def _end_newer_if_expired(self, stored: Stored, error: UnsupportedVersion) -> None:
         """A command that only newer services can read ends like any other, and says which it needs."""

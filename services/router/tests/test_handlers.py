@@ -7,9 +7,13 @@ import asyncio
 import pytest
 
 from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import WorkerFailed
 from schemas.events import RequestCancelled
 from schemas.replies import Cancelled, Result
+from services.chassis.delivery import Delivery, Retry
 from services.chassis.tests.mesh import events, eventually
+from services.chassis.tests.test_work_loop import Worker, working
 from services.router import handlers
 from services.router.tests.front import Front
 
@@ -91,4 +95,19 @@ async def test_when_nobody_answers_in_time_the_router_says_so(
     monkeypatch.setattr(handlers, "OVERTIME_S", 0.05)
     result = await front.ask(prompt="hi", model="alpha", request_id="r1", timeout_s=0.2)
     assert result.error is not None and result.error.code == "deadline_exceeded"
+    assert await fetch(front) == result
+
+
+async def test_a_client_is_told_what_its_request_failed_with_when_it_was_not_tried_again_in_time(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "OVERTIME_S", 0.05)
+
+    async def fail(_command: Generate, _delivery: Delivery) -> None:
+        raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=60)
+
+    async with working(front.mesh, Worker(fail)):
+        result = await front.ask(prompt="hi", model="alpha", request_id="r1", timeout_s=1)
+    assert result.error is not None and result.error.code == "worker_failed"
+    assert result.error.message == "worker mac-1: it hung up; no result within 1.0 s"
     assert await fetch(front) == result

@@ -10,8 +10,11 @@ from nats.errors import TimeoutError as NothingCame
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import WorkerFailed
 from schemas.events import MessageDied
 from schemas.replies import Answer, Result
+from services.chassis.delivery import Delivery, Retry
 from services.chassis.tests.mesh import (
     enqueue,
     events,
@@ -22,6 +25,7 @@ from services.chassis.tests.mesh import (
     queue_is_empty,
     queued,
 )
+from services.chassis.tests.test_work_loop import Worker, working
 from services.router import sweeper
 from services.router.sweeper import Sweeper
 from services.router.tests.front import Front
@@ -50,6 +54,27 @@ async def test_a_command_that_nobody_took_in_time_gets_its_error_and_leaves_the_
         result = await result_of(front, request_id)
         assert result is not None and result.error is not None
         assert (result.error.code, result.topology) == ("deadline_exceeded", topology)
+
+
+async def test_a_command_that_failed_and_was_not_tried_again_in_time_ends_as_what_it_failed_with(
+    front: Front,
+) -> None:
+    """Its worker died and was taken out of service; nobody else has the model."""
+    mesh = front.mesh
+
+    async def fail(_command: Generate, _delivery: Delivery) -> None:
+        raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=60)
+
+    async with working(mesh, Worker(fail)):
+        await enqueue(mesh, generate("r1", timeout_s=1.0))
+        await enqueue(mesh, generate("r2", timeout_s=1.0, routing_slip=("aggregator",)))
+        await eventually(lambda: queue_is_empty(front.client))
+    result = await result_of(front, "r1")
+    stored = await mesh.storage.last(subjects.ANSWERS_STREAM, subjects.answer("r2", 1, "alpha"))
+    assert result is not None and stored is not None
+    for error in (result.error, Answer.model_validate_json(stored.data).error):
+        assert error is not None and error.code == "worker_failed"
+        assert error.message == "worker mac-1: it hung up; nobody was free in time for this request"
 
 
 async def test_a_member_s_command_gets_an_error_for_its_answer_and_the_request_none(front: Front) -> None:
