@@ -7,9 +7,11 @@ import asyncio
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.errors import ContextExceeded, GenerationFailed
+from schemas.commands import Generate
+from schemas.errors import ContextExceeded, GenerationFailed, WorkerFailed
 from schemas.events import DecisionMade
 from services.aggregator.tests.ensemble import Said, aggregating, members, result_of, store_answer
+from services.chassis.delivery import Delivery, Retry
 from services.chassis.tests.mesh import (
     bodies,
     enqueue,
@@ -19,6 +21,7 @@ from services.chassis.tests.mesh import (
     open_mesh,
     queue_is_empty,
 )
+from services.chassis.tests.test_work_loop import Worker, working
 
 FOUR = ("alpha", "beta", "gamma", "delta")
 BOTH = ("majority", "weighted")
@@ -105,6 +108,20 @@ async def test_when_nobody_has_an_answer_the_result_says_why_of_each(connection:
     assert result.error is not None and result.error.code == "no_answers"
     for reason in ("alpha: out of memory", "beta: too long", "gamma: not in time"):
         assert reason in result.error.message
+
+
+async def test_of_a_member_that_failed_and_was_not_tried_again_the_failure_is_said(
+    connection: Client,
+) -> None:
+    async def fail(_command: Generate, _delivery: Delivery) -> None:
+        raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=60)
+
+    failing = open_mesh(connection, "agent")
+    async with aggregating(connection) as mesh, working(failing, Worker(fail), model="alpha"):
+        await enqueue(mesh, gather("r1", ("alpha", "gamma"), timeout_s=3.0))
+        result = await result_of(mesh, "r1")
+    assert result.error is not None and result.error.code == "no_answers"
+    assert "(alpha: worker mac-1: it hung up; not in time; gamma: not in time)" in result.error.message
 
 
 async def test_a_gather_that_was_begun_before_asks_only_those_who_are_missing(connection: Client) -> None:
