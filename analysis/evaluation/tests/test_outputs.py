@@ -263,7 +263,7 @@ def test_the_report_is_one_page_that_loads_nothing(run: Path) -> None:
         "tied",
     ):
         assert said in page.text
-    assert (run / "report.html").read_text().count("<svg") == 15
+    assert (run / "report.html").read_text().count("<svg") == 18
 
 
 def test_tables_are_booktabs_in_two_column_style_without_any_other_package(run: Path) -> None:

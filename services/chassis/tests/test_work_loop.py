@@ -330,7 +330,7 @@ async def test_a_command_that_kills_its_takers_is_not_tried_for_ever(connection:
 
 
 @pytest.mark.parametrize(
-    "body", [b"not JSON", b"{}", b"\xff\xfe", generate("r1").to_bytes()[:-1] + b',"prompt":"secret"}']
+    "body", [b"not JSON", b"{}", b"\xff\xfe", generate("r1").to_bytes()[:-1] + b',"round":"secret"}']
 )
 async def test_what_cannot_be_read_is_kept_with_the_reason_and_its_request_refused(
     connection: Client, body: bytes
