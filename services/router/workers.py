@@ -14,18 +14,21 @@ from nats.js import JetStreamContext
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable, InvalidRequest, UnknownWorker
+from schemas.errors import BrokerUnavailable, InvalidRequest, Overloaded, UnknownWorker
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
 from services.chassis.bucket_view import BucketView
 from services.chassis.directory import Directory
 from services.chassis.endpoints import Caller
 from services.chassis.lease_size import cut_error
 from services.chassis.logs import get_logger
-from services.chassis.storage import Storage
+from services.chassis.storage import STREAM_FULL, Storage
 
 WRONG_SEQUENCE = 10071
 OPERATION_HEADER = "KV-Operation"
 DELETED = "DEL"
+
+MOST_WORKERS = 1_000
+"""Their bucket holds as many even of the largest, and agents look at all of them every second."""
 
 log = get_logger("router.workers")
 
@@ -106,6 +109,12 @@ class Workers:
                 "take another id, or ask for it to be replaced",
                 field="worker.id",
             )
+        if known is None and len(self._registered) >= MOST_WORKERS:
+            raise InvalidRequest(
+                f"worker.id: {len(self._registered)} workers are registered, and there may be no more: "
+                "remove one that is not needed (`choir worker remove ID`)",
+                field="worker.id",
+            )
         await self._write(worker.id, worker.to_bytes(), sequence)
         return worker
 
@@ -142,6 +151,12 @@ class Workers:
         try:
             await self._js.publish(_subject_of(worker_id), data, headers=headers)
         except nats.js.errors.APIError as error:
+            if error.err_code == STREAM_FULL:
+                raise Overloaded(
+                    "there is no room for more workers: remove one that is not needed "
+                    "(`choir worker remove ID`)",
+                    field="id",
+                ) from error
             if error.err_code != WRONG_SEQUENCE:
                 raise
             raise InvalidRequest(

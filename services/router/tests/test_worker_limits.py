@@ -1,0 +1,80 @@
+"""How many workers can be registered, and what can be done when there is no room for more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from schemas import subjects
+from schemas.errors import ErrorBody
+from schemas.workers import WorkersReply
+from services.chassis.tests.mesh import eventually
+from services.router.tests.front import Front
+
+
+def entry(worker_id: str) -> dict[str, Any]:
+    """What a client says to register a worker."""
+    worker = {"id": worker_id, "type": "ollama", "host": "127.0.0.1", "port": 11434, "model": "alpha"}
+    return {"action": "add", "worker": worker}
+
+
+async def add(front: Front, *ids: str) -> None:
+    """Registers workers, and returns when the router lists them."""
+    for worker_id in ids:
+        WorkersReply.model_validate_json((await front.request(subjects.WORKER, **entry(worker_id))).data)
+
+    async def known() -> bool:
+        return set(ids) <= set(await listed(front))
+
+    await eventually(known)
+
+
+async def listed(front: Front) -> list[str]:
+    """The workers that `choir worker list` shows."""
+    reply = await front.request(subjects.WORKER, action="list")
+    return [status.worker.id for status in WorkersReply.model_validate_json(reply.data).workers]
+
+
+async def refused(front: Front, worker_id: str) -> ErrorBody:
+    """What is said when a worker cannot be registered."""
+    return await front.refused(subjects.WORKER, **entry(worker_id))
+
+
+async def test_workers_can_be_removed_from_a_full_bucket_and_what_is_full_is_said(front: Front) -> None:
+    await add(front, "one", "two")
+    js = front.client.jetstream()
+    held = await js.stream_info(subjects.bucket_stream(subjects.WORKERS_BUCKET))
+    held.config.max_bytes = held.state.bytes
+    await js.update_stream(held.config)
+
+    error = await refused(front, "three")
+    assert error.code == "overloaded"
+    assert "no room for more workers: remove one that is not needed (`choir worker remove" in error.message
+
+    removed = await front.request(subjects.WORKER, action="remove", id="one")
+    assert WorkersReply.model_validate_json(removed.data).workers[0].worker.id == "one"
+
+    async def gone() -> bool:
+        return "one" not in await listed(front)
+
+    await eventually(gone)
+
+
+async def test_only_so_many_workers_are_registered_and_the_way_out_is_named(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.router.workers.MOST_WORKERS", 2)
+    await add(front, "one", "two")
+    error = await refused(front, "three")
+    assert (error.code, error.field) == ("invalid_request", "worker.id")
+    assert "2 workers are registered, and there may be no more: remove one" in error.message
+    # One that is there can still be changed, and one removed makes room
+    await front.request(subjects.WORKER, **entry("two") | {"replace": True})
+    await front.request(subjects.WORKER, action="remove", id="one")
+
+    async def gone() -> bool:
+        return await listed(front) == ["two"]
+
+    await eventually(gone)
+    await add(front, "three")
