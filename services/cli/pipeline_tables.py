@@ -19,6 +19,7 @@ def pipelines_table(pipelines: Iterable[PipelineSummary]) -> Table:
         "pipeline", "stage", "layers", "node", "host", "state", "predicted ms", "measured ms",
         right=("stage", "predicted ms", "measured ms"), named=True,
     )  # fmt: skip
+    rows.columns[3].no_wrap = True  # rather the last headings are broken than a node's name
     for pipeline in pipelines:
         for number, stage in enumerate(pipeline.stages):
             rows.add_row(

@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from schemas.nodes import NodeLease
+from schemas.pipelines import PipelineSummary
 from schemas.replies import ModelSummary
 from services.cli.overview_tables import models_table, nodes_table
+from services.cli.pipeline_tables import pipelines_table
 from services.cli.terminal import counted_services
 from services.cli.tests.conftest import QUARTET, Cli, choir_command, clean_environment
 from services.cli.tests.pseudo_terminal import on_terminal
@@ -195,6 +197,34 @@ def test_names_stay_whole_on_a_terminal_of_80_columns() -> None:
         assert isinstance(out.file, io.StringIO)
         lines = out.file.getvalue().splitlines()
         assert len(lines) == 2 and lines[1].startswith(f"{name} "), lines
+
+
+def test_the_nodes_of_a_pipeline_stay_whole_on_a_terminal_of_80_columns() -> None:
+    stages = tuple(
+        {"instance": f"vm-choir-llama-{number}", "host": "vm", "first_layer": 2 * number,
+         "end_layer": 2 * number + 2, "alive": True, "ready": True, "predicted_ms": 0.2, "step_ms": 13.37}
+        for number in range(2)
+    )  # fmt: skip
+    pipeline = PipelineSummary.model_validate(
+        {
+            "model": "choir-llama",
+            "epoch": 1,
+            "state": "ready",
+            "why": "asked for",
+            "stages": stages,
+            "slots": 4,
+            "context_tokens": 1024,
+            "dtype": "f16",
+            "partition": "adaptive",
+            "predicted_ms": 0.96,
+        }
+    )
+    out = Console(width=80, file=io.StringIO())
+    out.print(pipelines_table([pipeline]))
+    assert isinstance(out.file, io.StringIO)
+    lines = out.file.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert all(any(f" vm-choir-llama-{number} " in line for line in lines) for number in range(2)), lines
 
 
 def test_services_are_counted_in_words() -> None:
