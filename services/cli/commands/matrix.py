@@ -14,7 +14,6 @@ from services.cli import completion
 from services.cli.commands.ask import listed
 from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console, print_json
-from services.cli.written_file import named_folder
 
 
 def matrix(
@@ -61,6 +60,7 @@ def matrix(
     from analysis.matrix.options import matrix_options, read_prompts
     from analysis.matrix.session import measure
     from analysis.matrix.table import pairs_table
+    from services.cli.written_file import named_folder
 
     template = {} if summary_prompt is None else {"summary_prompt": summary_prompt}
     options = matrix_options(
