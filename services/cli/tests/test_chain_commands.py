@@ -171,7 +171,7 @@ def test_a_cell_that_fails_is_a_row_with_its_error_and_the_others_go_on(cli: Cli
         (("--prompts", "binary.txt"), 2, "prompts: binary.txt is not text in UTF-8"),
         (("-n", "0"), 2, "--repetitions"),
         (("--summary-prompt", "Shorten it"), 2, "summary_prompt"),
-        (("-o", "binary.txt"), 2, "out: binary.txt: File exists"),
+        (("-o", "binary.txt"), 2, "out: binary.txt is a file, not a folder"),
         (("-o", "other"), 2, "out: other/matrix.json does not describe a matrix"),
     ],
 )
