@@ -34,8 +34,12 @@ async def connect_operator(
     faults: list[Exception] = []
 
     async def failed(error: Exception) -> None:
-        """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere."""
-        faults[:] = [error]
+        """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere.
+
+        A refusal is kept: the broker hangs up after it, and that is told as well.
+        """
+        if not (faults and NOT_LET_IN in str(faults[-1]).lower()):
+            faults[:] = [error]
 
     try:
         async with asyncio.timeout(CONNECT_DEADLINE_S):

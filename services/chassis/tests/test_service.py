@@ -117,7 +117,7 @@ async def test_prompts_and_answers_are_in_no_log_and_no_event(
     mesh = open_mesh(connection, "router")
     await enqueue(mesh, generate("r1", routing_slip=("aggregator",)))
     subject = subjects.generate("interactive", "alpha", "r2")
-    broken = generate("r2").to_bytes()[:-1] + b', "prompt": "tallest"}'
+    broken = generate("r2").to_bytes()[:-1] + b', "round": "tallest"}'
     await mesh.storage.enqueue(subject, broken, message_id="r2")
     await eventually(lambda: queue_is_empty(connection))
     assert await process.stop() == 0
