@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import nats
 import pytest
 import pytest_asyncio
+import structlog
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
 
@@ -156,6 +157,13 @@ async def renew(url: str, models: Iterable[str]) -> None:
         await provision(nc, models)
     finally:
         await nc.close()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """A test that has configured the loggers of this process leaves that to no other."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -133,7 +133,7 @@ def test_on_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_ends(live_mesh: str) ->
         t.type("/model choir-one\n")
         t.wait_for("you talk to choir-one")
         t.type("Capital of France?\n")
-        t.wait_for("tokens/s\n> ")
+        t.wait_for("tokens/s\nrequest ")
         # And Ctrl-C at the prompt ends nothing, and Ctrl-D ends it
         t.insist("\x03", lambda: "(Ctrl-D or /quit ends)\n> " in t.text)
         t.insist("\x04", lambda: t.process.poll() is not None)
