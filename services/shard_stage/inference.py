@@ -97,7 +97,13 @@ class InferenceThread:
             return await work()
 
         assert self._loop is not None
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(on_thread(), self._loop))
+        coroutine = on_thread()
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:  # the thread has ended, and its loop is closed
+            coroutine.close()
+            raise
+        return await asyncio.wrap_future(future)
 
     async def call(self, work: Callable[[], T]) -> T:
         """run() of a plain function."""
