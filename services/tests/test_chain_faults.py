@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 
+import pytest
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
@@ -15,6 +16,8 @@ from schemas.errors import MeshUnreachable
 from schemas.replies import Result
 from services.cli.client import Choir
 from services.tests.load import eventually
+
+pytestmark = pytest.mark.alone
 
 MODELS = ("alpha", "beta")
 CHAINS = 40

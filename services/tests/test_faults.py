@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
@@ -21,6 +22,8 @@ from services.tests.load import (
     eventually,
     run_under_load,
 )
+
+pytestmark = pytest.mark.alone
 
 
 @pytest_asyncio.fixture
