@@ -24,7 +24,8 @@ REQUEST_S = 20
 
 
 async def connected(url: str, user: str) -> Client:
-    return await nats.connect(url, user=user, password=PASSWORDS[user])
+    prefix = subjects.inbox_prefix(user).encode()
+    return await nats.connect(url, user=user, password=PASSWORDS[user], inbox_prefix=prefix)
 
 
 async def test_a_pipeline_is_placed_mended_and_ended_within_its_services_permissions(
