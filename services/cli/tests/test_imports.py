@@ -55,7 +55,7 @@ def modules_of(program: str, *arguments: str, **environment: str) -> set[str]:
 
 
 def test_asking_imports_nothing_that_only_other_commands_need(live_mesh: str) -> None:
-    modules = modules_of(RUN, "ask", "Capital of France?", CHOIR_MESH__URL=live_mesh)
+    modules = modules_of(RUN, "ask", "Capital of France?", "--model", "choir-one", CHOIR_MESH__URL=live_mesh)
     assert "nats" in modules
     assert not modules.intersection(HEAVY)
     assert "services.cli.commands.batch" not in modules
