@@ -8,20 +8,21 @@ from schemas.errors import ConfigurationError
 
 LOOK_DEADLINE_S = 5.0
 REFUSED = b"-ERR 'Authorization"
-LET_IN = b"PONG"
+LET_IN = b"+OK"
 
 
 async def check_guarded(host: str, port: int) -> None:
     """Raises ConfigurationError unless the broker refuses a connection without user and password.
 
-    The protocol is spoken by hand: a client library would try again, or hide what was said.
+    The protocol is spoken by hand: a client library would try again, or hide what was said. Nothing follows
+    CONNECT: a broker that hangs up on bytes it has not read takes back what it said before.
     """
     said = b""
     try:
         async with asyncio.timeout(LOOK_DEADLINE_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(b'CONNECT {"verbose":false}\r\nPING\r\n')
+                writer.write(b'CONNECT {"verbose":true}\r\n')
                 while REFUSED not in said and LET_IN not in said and (block := await reader.read(4096)):
                     said += block
             finally:

@@ -260,22 +260,23 @@ class Choir:
     ) -> ReplyT:
         """One request and its one reply, which may take `wait_s`.
 
-        It is tried again for `patience_s`, and for a few seconds in any case.
+        It is tried again for `patience_s`, and for a few seconds in any case. Where nobody listens the time
+        that a reply may take does not count.
         """
         self._check_open()
         payload = b"" if request is None else request.to_bytes()
         started_s = time.monotonic()
-        end_s = started_s + max(wait_s + CALL_PATIENCE_S, patience_s)
         while True:
             try:
                 reply = await self._try_call(subject, payload, reply_type, wait_s)
                 self._silence.ends()
                 return reply
             except transient as error:
-                if time.monotonic() >= end_s:
+                reply_s = 0 if isinstance(error, Unanswered) and error.nobody else wait_s
+                left_s = started_s + max(reply_s + CALL_PATIENCE_S, patience_s) - time.monotonic()
+                if left_s <= 0:
                     raise self._unreachable(subject, error) from error
                 if patience_s > CALL_PATIENCE_S:
-                    left_s = end_s - time.monotonic()
                     self._silence.lasts(started_s, left_s, connected=self._mailbox.connected)
             await asyncio.sleep(PAUSE_S)
 

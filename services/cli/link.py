@@ -47,7 +47,9 @@ async def open_link(
     faults: list[Exception] = []
 
     async def failed(error: Exception) -> None:
-        faults[:] = [error]
+        """A refusal is kept: the broker hangs up after it, sometimes before it can be read."""
+        if not _refused(faults):
+            faults[:] = [error]
         if NOT_ALLOWED in str(error).lower():
             on_refusal(_not_allowed(mesh, error))
 
@@ -84,7 +86,7 @@ async def _connect(
                 **callbacks,  # type: ignore[arg-type]
             )
     except TimeoutError as error:
-        if faults and NOT_LET_IN in str(faults[-1]).lower():
+        if _refused(faults):
             raise ConfigurationError(
                 f"the broker at {without_password(mesh.url)} does not let {_who(mesh)} in: set user and "
                 "password in section [mesh], or CHOIR_MESH__USER and CHOIR_MESH__PASSWORD",
@@ -94,6 +96,10 @@ async def _connect(
         raise MeshUnreachable(
             f"no broker answers at {without_password(mesh.url)}{because}; {HOW_TO_START}"
         ) from error
+
+
+def _refused(faults: list[Exception]) -> bool:
+    return any(NOT_LET_IN in str(fault).lower() for fault in faults)
 
 
 def user_of(mesh: MeshSection) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 
@@ -158,6 +161,33 @@ async def test_without_a_broker_the_mesh_is_unreachable_within_seconds() -> None
             pytest.fail("connected to nobody")
     assert time.monotonic() - started_s < 6
     assert "choir up" in unreachable.value.message
+
+
+async def test_a_refusal_is_told_even_if_later_attempts_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a broker: whether a refusal can be read before a real one hangs up is luck."""
+    monkeypatch.setattr("services.cli.link.CONNECT_PATIENCE_S", 1.0)
+    attempts = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.write(b'INFO {"auth_required":true,"max_payload":1048576}\r\n')
+        await reader.readline()
+        if attempts == 1:
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            await writer.drain()
+        else:
+            at_once = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConfigurationError, match="does not let anybody without user and password in"):
+            async with Choir(f"nats://127.0.0.1:{port}"):
+                pytest.fail("let in")
+    assert attempts > 1
 
 
 async def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
