@@ -1,5 +1,8 @@
 """A pytest plugin: the conditions that a test runs under. Cores of its own, a seed, a machine kept busy.
 
+Tests start hundreds of processes, and without bytecode each compiles every module that it imports. Where
+bytecode is not wanted beside the sources (PYTHONDONTWRITEBYTECODE), they keep it in pytest's cache.
+
 @pytest.mark.alone   the test needs the cores of the machine: no other test of this run is at work meanwhile
 fault_seed           a seed of the test's own, made from the run's seed: it is shown, and `--fault-seed`
                      gives again
@@ -24,6 +27,8 @@ import pytest
 from infra.processes import PREEXEC
 
 SEEDS = 1_000_000
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+BYTECODE_FOLDER = "PYTHONPYCACHEPREFIX"
 LOOP = "while True: pass"
 
 _keeping_busy = pytest.StashKey[list[subprocess.Popen[bytes]]]()
@@ -42,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.fault_seed is None:
         config.option.fault_seed = random.SystemRandom().randrange(SEEDS)
     if not _is_worker(config):
+        _keep_bytecode(config)
         config.stash[_keeping_busy] = [
             subprocess.Popen([sys.executable, "-c", LOOP], preexec_fn=PREEXEC)
             for _ in range(config.option.busy)
@@ -97,6 +103,13 @@ def turn(folder: Path, *, alone: bool) -> Iterator[None]:
         if not alone:
             fcntl.flock(gate, fcntl.LOCK_UN)
         yield
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is None or BYTECODE_FOLDER in os.environ or not os.environ.pop(NO_BYTECODE, None):
+        return
+    os.environ[BYTECODE_FOLDER] = str(cache.mkdir("bytecode"))
 
 
 def _is_worker(config: pytest.Config) -> bool:

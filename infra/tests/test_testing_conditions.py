@@ -103,3 +103,28 @@ def test_a_failure_names_the_seed_to_repeat_it_with(pytester: pytest.Pytester) -
     result = pytester.runpytest_subprocess("-p", "infra.testing_conditions", "--fault-seed", "42")
 
     result.stdout.fnmatch_lines(["*--fault-seed 42*"])
+
+
+IMPORTS = """
+import subprocess
+import sys
+
+PROGRAM = "import pathlib, thing; print(pathlib.Path(thing.__cached__).exists())"
+
+def test_it():
+    told = [subprocess.check_output([sys.executable, "-c", PROGRAM], cwd={folder!r}) for _ in range(2)]
+    assert told == [b"True\\n"] * 2
+"""
+
+
+def test_processes_of_tests_keep_bytecode_and_none_lies_beside_the_sources(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    pytester.makepyfile(thing="", test_it=IMPORTS.format(folder=str(pytester.path)))
+
+    result = pytester.runpytest_subprocess("-p", "infra.testing_conditions")
+
+    result.assert_outcomes(passed=1)
+    assert not list(pytester.path.rglob("__pycache__"))
