@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from schemas import catalog
+from schemas import catalog, subjects
 from schemas.catalog import Access, BucketSpec, Endpoint, StreamSpec
 from schemas.errors import ChoirError, ConfigurationError
 
@@ -74,7 +74,8 @@ def stream_row(spec: StreamSpec) -> list[str]:
 
 def bucket_row(spec: BucketSpec) -> list[str]:
     """One line of the table of buckets."""
-    return [code([spec.name]), spec.storage, duration(spec.ttl_s), size(spec.max_bytes), spec.why]
+    told = [subjects.bucket_updates(spec.name)] if spec.republished else []
+    return [code([spec.name]), spec.storage, duration(spec.ttl_s), size(spec.max_bytes), code(told), spec.why]
 
 
 def access_row(access: Access) -> list[str]:
@@ -102,7 +103,10 @@ def subjects_section() -> str:
                 map(stream_row, catalog.STREAMS),
             ),
             "Key-value buckets:",
-            table(("bucket", "storage", "a key lives", "at most", "for"), map(bucket_row, catalog.BUCKETS)),
+            table(
+                ("bucket", "storage", "a key lives", "at most", "what was stored is told on", "for"),
+                map(bucket_row, catalog.BUCKETS),
+            ),
             "Who may do what:",
             table(
                 ("service", "publishes", "listens", "pulls from", "reads", "buckets read", "buckets written"),

@@ -34,6 +34,8 @@ RESPONSES = {"max": -1, "expires": "2h"}
 
 SERVICES_API = "$SRV.>"
 
+REPUBLISHED = frozenset(spec.name for spec in catalog.BUCKETS if spec.republished)
+
 User = dict[str, object]
 
 
@@ -55,9 +57,9 @@ def publishes(access: Access) -> list[str]:
         *(
             subject
             for bucket in dict.fromkeys((*access.buckets_read, *access.buckets_written))
-            for subject in _reading(f"KV_{bucket}")
+            for subject in _reading(subjects.bucket_stream(bucket))
         ),
-        *(f"$KV.{bucket}.>" for bucket in access.buckets_written),
+        *(subjects.bucket_keys(bucket) for bucket in access.buckets_written),
     ]
 
 
@@ -65,7 +67,7 @@ def subscribes(access: Access) -> list[str]:
     """Every subject that a service listens to."""
     return [
         *access.subscribes,
-        *(f"$KV.{bucket}.>" for bucket in access.buckets_read),
+        *(subjects.bucket_updates(bucket) for bucket in access.buckets_read if bucket in REPUBLISHED),
         f"{subjects.inbox_prefix(access.service)}.>",
         SERVICES_API,
     ]

@@ -23,7 +23,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError
 
-from schemas import catalog
+from schemas import catalog, subjects
 from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from services.chassis.address import why, without_password
@@ -74,9 +74,9 @@ def stream_config(spec: StreamSpec) -> api.StreamConfig:
 def bucket_config(spec: BucketSpec) -> api.StreamConfig:
     """The stream behind a key-value bucket (ADR-8), with markers for keys that run out (ADR-48)."""
     return api.StreamConfig(
-        name=f"KV_{spec.name}",
+        name=subjects.bucket_stream(spec.name),
         description=spec.why,
-        subjects=[f"$KV.{spec.name}.>"],
+        subjects=[subjects.bucket_keys(spec.name)],
         retention=api.RetentionPolicy.LIMITS,
         storage=api.StorageType(spec.storage),
         discard=api.DiscardPolicy.NEW,
@@ -87,6 +87,9 @@ def bucket_config(spec: BucketSpec) -> api.StreamConfig:
         duplicate_window=min(120.0, spec.ttl_s or 120.0),
         subject_delete_marker_ttl=min(max(spec.ttl_s, LEAST_MARKER_S), LONGEST_MARKER_S)
         if spec.ttl_s
+        else None,
+        republish=api.RePublish(src=subjects.bucket_keys(spec.name), dest=subjects.bucket_updates(spec.name))
+        if spec.republished
         else None,
         allow_msg_ttl=True,
         allow_rollup_hdrs=True,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 1
+VERSION = 2
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -179,7 +179,10 @@ def consumers(models: Iterable[str]) -> tuple[ConsumerSpec, ...]:
 
 @dataclass(frozen=True)
 class BucketSpec:
-    """A key-value bucket. With `ttl_s` a key runs out, and a watcher sees it go."""
+    """A key-value bucket. With `ttl_s` a key runs out, and a watcher sees it go.
+
+    With `republished` what has been stored passes once more, for those who keep a copy of the bucket.
+    """
 
     name: str
     why: str
@@ -187,6 +190,7 @@ class BucketSpec:
     ttl_s: float = 0
     history: int = 1
     max_bytes: int = 64 * MIB
+    republished: bool = False
 
 
 CLIENT_USER = "client"
@@ -195,22 +199,29 @@ CLIENT_USER = "client"
 LEASE_TTL_S = 8.0
 
 BUCKETS: tuple[BucketSpec, ...] = (
-    BucketSpec(s.NODES_BUCKET, "leases of live service instances", storage="memory", ttl_s=LEASE_TTL_S),
-    BucketSpec(s.WORKERS_BUCKET, "external HTTP workers that a user registered"),
+    BucketSpec(
+        s.NODES_BUCKET,
+        "leases of live service instances",
+        storage="memory",
+        ttl_s=LEASE_TTL_S,
+        republished=True,
+    ),
+    BucketSpec(s.WORKERS_BUCKET, "external HTTP workers that a user registered", republished=True),
     BucketSpec(
         s.WORKER_CLAIMS_BUCKET,
         "which agent uses an external worker",
         storage="memory",
         ttl_s=LEASE_TTL_S,
+        republished=True,
     ),
     BucketSpec(
         s.ATTEMPTS_BUCKET,
         "how deliveries of commands ended that were no success",
         ttl_s=2 * HOUR_S,
     ),
-    BucketSpec(s.PIPELINES_BUCKET, "placement plans with an epoch"),
+    BucketSpec(s.PIPELINES_BUCKET, "placement plans with an epoch", republished=True),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
-    BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents"),
+    BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents", republished=True),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
 )
 

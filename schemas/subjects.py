@@ -262,14 +262,24 @@ def node_key(service: str, instance: str) -> str:
     return f"{encode_token(service)}.{encode_token(instance)}"
 
 
-def bucket_updates(bucket: str) -> str:
-    """Where everything that is put into a bucket passes: whoever listens here needs no consumer."""
+def bucket_keys(bucket: str) -> str:
+    """Every subject under which a bucket keeps a key. A put that the broker refuses passes here too."""
     return f"$KV.{bucket}.>"
+
+
+def key_in_bucket(subject: str) -> str:
+    """The key in a subject of `bucket_keys`."""
+    return subject.split(".", 2)[2]
+
+
+def bucket_updates(bucket: str) -> str:
+    """Where everything passes that has been stored in a bucket: whoever listens here needs no consumer."""
+    return f"choir.stored.bucket.{bucket}.>"
 
 
 def key_of_update(subject: str) -> str:
     """The key in a subject of `bucket_updates`."""
-    return subject.split(".", 2)[2]
+    return subject.split(".", 4)[4]
 
 
 def pipeline_key(model: str) -> str:

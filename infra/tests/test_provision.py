@@ -13,6 +13,7 @@ from nats.js.kv import KV_PURGE, KeyValue
 
 from infra.broker import Broker
 from infra.provision import (
+    VERSION_KEY,
     bucket_config,
     consumer_config,
     differences,
@@ -75,6 +76,26 @@ async def test_a_republish_rule_that_is_gone_from_the_catalog_goes_from_the_brok
     assert (await connection.jetstream().stream_info(subjects.TOKENS_STREAM)).config.republish is None
 
 
+async def test_a_bucket_of_a_version_that_told_nobody_what_is_stored_tells_it_from_now_on(
+    connection: Client,
+) -> None:
+    # Given a bucket with a value in it, as the first version made it
+    js = connection.jetstream()
+    (spec,) = (spec for spec in catalog.BUCKETS if spec.name == subjects.PIPELINES_BUCKET)
+    made = bucket_config(spec)
+    made.republish, made.metadata = None, {VERSION_KEY: "1"}
+    await js.update_stream(made)
+    bucket = await js.key_value(spec.name)
+    await bucket.put("alpha", b"kept")
+    heard = await connection.subscribe(subjects.bucket_updates(spec.name))
+    # When a host of this version starts
+    await provision(connection, [])
+    # Then the value is there, and the next one is told
+    assert (await bucket.get("alpha")).value == b"kept"
+    await bucket.put("alpha", b"next")
+    assert (await heard.next_msg(10)).data == b"next"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -118,7 +139,9 @@ async def test_a_new_model_gets_its_queues(connection: Client) -> None:
     await ensure_model(js, "org/new model:1b")
     await js.publish(subjects.generate("batch", "org/new model:1b", "r1"), b"work")
     consumer = subjects.generate_consumer("batch", "org/new model:1b")
-    assert (await js.consumer_info(subjects.COMMANDS_STREAM, consumer)).num_pending == 1
+    pulled = await js.pull_subscribe_bind(consumer, subjects.COMMANDS_STREAM)
+    (message,) = await pulled.fetch(1, timeout=10)
+    assert message.data == b"work"
 
 
 async def test_an_answer_is_stored_once_and_only_the_stored_one_is_republished(connection: Client) -> None:

@@ -164,6 +164,7 @@ def test_an_endpoint_s_name_is_fit_for_the_services_api() -> None:
 def test_the_key_is_found_in_the_subject_of_a_bucket_s_update() -> None:
     key = subjects.node_key("agent", "agent-1.local")
     assert subjects.key_of_update(subjects.bucket_updates("choir_nodes").replace(">", key)) == key
+    assert subjects.key_in_bucket(subjects.bucket_key("choir_nodes", key)) == key
 
 
 # --- the only place where a subject is spelled --------------------------------------------

@@ -102,7 +102,7 @@ class Bucket:
             )
         except NO_WORD as error:
             raise BrokerUnavailable(f"{self._name} could not be read", retry_after_s=1.0) from error
-        return [subjects.key_of_update(subject) for subject in info.state.subjects or {}]
+        return [subjects.key_in_bucket(subject) for subject in info.state.subjects or {}]
 
     async def remove(self, key: str) -> None:
         """Removes a key, and a second later every trace of it."""

@@ -1,7 +1,8 @@
 """A live copy of a key-value bucket, without a consumer.
 
-What is put into a bucket also passes plain subscribers of its subject. So a view listens first, then
-reads what is there already, and reads it again after a reconnection: what is gone by then was deleted.
+The broker publishes once more whatever it has stored in a bucket, and the marker of a key that has run out.
+So a view listens there first, then reads what is there already, and reads it again after a reconnection: what
+is gone by then was deleted. It does not listen where keys are put: what is refused passes there too.
 
 What is heard while the bucket is read counts for more than what is read: a read is answered by another part
 of the broker than the one that passes updates on, so it may come late, and tell of what was before.
@@ -15,8 +16,10 @@ from collections.abc import Callable, Iterable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import RePublish
 
 from schemas import subjects
+from schemas.errors import ConfigurationError
 from services.chassis.storage import Storage, Stored
 
 OPERATION_HEADER = "KV-Operation"
@@ -42,7 +45,7 @@ class BucketView:
         self._one_reload = asyncio.Lock()
 
     async def start(self) -> None:
-        """Listens, then reads what is there."""
+        """Listens, then reads what is there. ConfigurationError if the bucket is not as the catalog says."""
         await self._client.subscribe(subjects.bucket_updates(self._bucket), cb=self._on_update)
         await self.reload()
 
@@ -52,7 +55,8 @@ class BucketView:
             self._heard.clear()
             stream = subjects.bucket_stream(self._bucket)
             info = await JetStreamContext(self._client).stream_info(stream, subjects_filter=">")
-            listed = {subjects.key_of_update(subject): subject for subject in info.state.subjects or {}}
+            self._check(info.config.republish)
+            listed = {subjects.key_in_bucket(subject): subject for subject in info.state.subjects or {}}
             for key in self._keys - listed.keys():
                 self._learn(key, None)
             for key, subject in listed.items():
@@ -62,6 +66,13 @@ class BucketView:
     def forget(self, keys: Iterable[str]) -> None:
         """These have run out: nobody need be told that they are gone."""
         self._keys.difference_update(keys)
+
+    def _check(self, rule: RePublish | None) -> None:
+        if rule is None or rule.dest != subjects.bucket_updates(self._bucket):
+            raise ConfigurationError(
+                f"bucket {self._bucket} does not tell what is put into it: an older Choir made it; "
+                "`choir up`, or `python -m infra.provision`, of this version mends that"
+            )
 
     async def _read(self, subject: str) -> Stored | None:
         return await self._storage.last(subjects.bucket_stream(self._bucket), subject)
@@ -81,9 +92,9 @@ class BucketView:
         key = subjects.key_of_update(msg.subject)
         if self._one_reload.locked():
             self._heard.add(key)
-        if msg.headers and OPERATION_HEADER in msg.headers:
-            self._keys.discard(key)
-            self._on_delete(key)
-        elif msg.data:
+        if msg.data and OPERATION_HEADER not in (msg.headers or {}):
             self._keys.add(key)
             self._on_put(key, msg.data)
+        else:
+            self._keys.discard(key)
+            self._on_delete(key)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import pytest
 from nats.aio.client import Client
+from nats.js.errors import APIError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from schemas import subjects
+from infra.provision import bucket_config, provision
+from schemas import catalog, subjects
+from schemas.catalog import BucketSpec
+from schemas.errors import ConfigurationError
 from services.chassis.bucket_view import BucketView
 from services.chassis.storage import Stored
 from services.chassis.tests.cable import mesh_on_a_cable
@@ -17,9 +22,9 @@ from services.chassis.tests.mesh import eventually
 class Copy:
     """What a view has told."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, name: str = subjects.SCORES_BUCKET) -> None:
         self.values: dict[str, bytes] = {}
-        self.view = BucketView(client, subjects.SCORES_BUCKET, self.values.__setitem__, self._drop)
+        self.view = BucketView(client, name, self.values.__setitem__, self._drop)
 
     def _drop(self, key: str) -> None:
         self.values.pop(key, None)
@@ -132,3 +137,49 @@ async def test_what_is_heard_while_the_bucket_is_read_is_not_undone_by_what_was_
     view.meanwhile = meanwhile
     await view.start()
     assert dict(told) == {"agent.changed": b"new", "agent.deleted": None}
+
+
+async def test_what_the_broker_refuses_to_keep_is_told_to_nobody(connection: Client) -> None:
+    # Given a bucket that has little room
+    js = connection.jetstream()
+    config = (await js.stream_info(subjects.bucket_stream(subjects.SCORES_BUCKET))).config
+    config.max_bytes = 1000
+    await js.update_stream(config)
+    kv = await bucket(connection)
+    first = await kv.put("agent.a", b"kept")
+    told: list[bytes] = []
+    copy = BucketView(connection, subjects.SCORES_BUCKET, lambda _key, value: told.append(value), print)
+    await copy.start()
+    # When one put comes too late, and one has no room
+    with pytest.raises(KeyWrongLastSequenceError):
+        await kv.update("agent.a", b"too late", last=first + 1)
+    with pytest.raises(APIError, match="maximum bytes"):
+        await kv.put("agent.b", b"x" * 2000)
+    # Then they are not heard of, and what is kept afterwards is
+    await kv.update("agent.a", b"changed", last=first)
+    await eventually(lambda: b"changed" in told)
+    assert told == [b"kept", b"changed"]
+
+
+async def test_a_key_that_has_run_out_is_gone_from_a_view(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = BucketSpec("test_leases", "test", storage="memory", ttl_s=1, republished=True)
+    monkeypatch.setattr(catalog, "BUCKETS", (leases,))
+    await provision(connection, [])
+    copy = Copy(connection, "test_leases")
+    await copy.view.start()
+    await (await connection.jetstream().key_value("test_leases")).put("agent.a", b"1")
+    await eventually(lambda: copy.values == {"agent.a": b"1"})
+    await eventually(lambda: copy.values == {})
+
+
+async def test_a_bucket_that_was_made_before_its_updates_were_told_is_refused_and_the_way_out_named(
+    connection: Client,
+) -> None:
+    (spec,) = (spec for spec in catalog.BUCKETS if spec.name == subjects.SCORES_BUCKET)
+    silent = bucket_config(spec)
+    silent.republish = None
+    await connection.jetstream().update_stream(silent)
+    with pytest.raises(ConfigurationError, match=r"choir_scores does not tell what(.*)choir up"):
+        await Copy(connection).view.start()
