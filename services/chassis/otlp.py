@@ -30,7 +30,8 @@ from services.chassis.tracing import Span, Work
 TRACES_PATH = "/v1/traces"
 EXPORT_TIMEOUT_S = 5.0
 """For one batch, with all its attempts."""
-CLOSE_PATIENCE_S = 2.0
+CLOSE_PATIENCE_S = 4.0
+"""For the last spans when a service stops: on a busy host a collector that is there takes its time."""
 NAMESPACE = "choir"
 
 
