@@ -31,11 +31,10 @@ from services.shard_stage.inference import failure_of
 from services.shard_stage.offer import Source, open_source
 from services.shard_stage.plan_book import PlanBook
 from services.shard_stage.post import Post
-from services.shard_stage.pulse import BEAT_INTERVAL_S, Pulse
+from services.shard_stage.pulse import BEAT_INTERVAL_S, TICK_S, Pulse
 from services.shard_stage.settings import StageModelSection, StageSettings
 from services.shard_stage.slices import SliceCache
 
-TICK_S = 0.1
 SWITCH_INTERVAL_S = 0.0005
 LAST_WORDS_S = 1.0
 """Time for the lease to be put."""
@@ -140,7 +139,7 @@ class ShardStage:
         elif known is None or known.plan.number != plan.number:
             self._pipelines[model] = Pipeline(Pulse(plan, time.monotonic()))
         elif plan.epoch > known.plan.epoch:
-            known.pulse.follow(plan, time.monotonic())
+            known.pulse.follow(plan)
         if self._refused is not None and self._refused[0] == model:
             self._failure = None
         self._changed.set()
@@ -261,9 +260,8 @@ class ShardStage:
 
     async def _reconnected(self) -> None:
         """Beats and changes of plans were missed."""
-        now_s = time.monotonic()
         for pipeline in self._pipelines.values():
-            pipeline.pulse.excuse(now_s)
+            pipeline.pulse.excuse()
         await self._book.reload()
         if self._post is not None:
             await self._post.resume()
@@ -314,7 +312,7 @@ class ShardStage:
         except ValidationError:
             log.warning("a beat cannot be read", subject=msg.subject)
             return
-        pipeline.pulse.heard(beat.stage, beat.instance, time.monotonic())
+        pipeline.pulse.heard(beat.stage, beat.instance)
         if beat.stage == 0 and beat.epoch == pipeline.plan.epoch:
             since_s = beat.oldest_began_at_s or self._mesh.clock.now()
             pipeline.inheritance = Inheritance(frozenset(beat.live), since_s)
