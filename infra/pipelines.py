@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import nats.errors
@@ -13,12 +14,16 @@ from schemas import subjects
 from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_from_body
 from schemas.message import Name
 from schemas.pipelines import MAX_STAGES, Partition, Shard, ShardReply, StageDtype
-from schemas.replies import ErrorReply
+from schemas.replies import ErrorReply, ModelsReply
 from services.chassis.plain_words import first_fault
 from services.chassis.settings import Section
 
 REPLY_TIMEOUT_S = 20.0
 ASK_AGAIN_S = 2.0
+LOOK_TIMEOUT_S = 2.0
+LOOK_INTERVAL_S = 0.1
+BROKEN_PATIENCE_S = 5.0
+"""How long a pipeline is waited for of which an instance is gone, or of which the router does not know yet."""
 
 
 class PipelineSection(Section):
@@ -61,6 +66,35 @@ async def place(client: Client, wish: Shard) -> ShardReply:
         return ShardReply.read(reply.data)
     except ValidationError as error:
         raise InternalError("the router's reply is of another version") from error
+
+
+async def until_answers(client: Client, model: str, patience_s: float) -> str | None:
+    """Until a placed pipeline can be asked, while its stages load. Else why it can't, in words for people."""
+    started_s = time.monotonic()
+    while True:
+        models = await _models(client)
+        found = next((each for each in models.pipelines if each.model == model), None)
+        if found is not None and found.problem is not None:
+            return f"the pipeline of {model} cannot be asked: {found.problem}"
+        if found is not None and found.state == "ready" and any(each.name == model for each in models.models):
+            return None
+        loads = found is not None and found.state != "broken"
+        if time.monotonic() - started_s > (patience_s if loads else min(patience_s, BROKEN_PATIENCE_S)):
+            away = [stage.instance for stage in found.stages if not stage.ready] if found is not None else []
+            return (
+                f"the pipeline of {model} cannot be asked yet: {', '.join(away) or 'the router'} "
+                f"{'are' if len(away) > 1 else 'is'} not ready for it; `choir models` shows when it can"
+            )
+        await asyncio.sleep(LOOK_INTERVAL_S)
+
+
+async def _models(client: Client) -> ModelsReply:
+    """What the router knows now; nothing while it does not answer."""
+    try:
+        reply = await client.request(subjects.MODELS, b"", timeout=LOOK_TIMEOUT_S)
+        return ModelsReply.read(reply.data)
+    except (nats.errors.Error, ValidationError):
+        return ModelsReply(models=())
 
 
 async def place_when_possible(client: Client, wish: Shard, say: Callable[[str], None]) -> None:

@@ -25,7 +25,7 @@ from infra.forward import Forward, to_console
 from infra.guard import check_guarded
 from infra.instances import service_commands
 from infra.operator_link import Provisioning, connect_operator
-from infra.pipelines import place_when_possible
+from infra.pipelines import place_when_possible, until_answers
 from infra.processes import until
 from infra.settings import HostSettings, load_host_settings
 from infra.state import Claim, host_id, state_folder
@@ -182,15 +182,21 @@ class Supervisor:
         self._in_background(watchdog.keep(), "the services")
 
     async def _place_pipelines(self) -> None:
+        """Places them, and waits until those can be asked that are placed at once: whoever is told that the
+        mesh is ready asks them next."""
         assert self._client is not None
-        placing = [
+        client = self._client
+        placing = {
             self._in_background(
-                place_when_possible(self._client, pipeline.wish, self._say), f"pipeline {pipeline.model}"
-            )
+                place_when_possible(client, pipeline.wish, self._say), f"pipeline {pipeline.model}"
+            ): pipeline.model
             for pipeline in self.settings.pipelines
-        ]
+        }
         if placing:
-            await asyncio.wait(placing, timeout=PLACE_PATIENCE_S)
+            placed, _ = await asyncio.wait(placing, timeout=PLACE_PATIENCE_S)
+            asked = [placing[task] for task in placed if task.exception() is None]
+            waits = (until_answers(client, model, AGENT_DEADLINE_S) for model in asked)
+            self.problems += [problem for problem in await asyncio.gather(*waits) if problem is not None]
 
     def _launch(self, command: ServiceCommand) -> Child:
         child = Child(command, self._forward)

@@ -101,6 +101,14 @@ def until_ready(cli: Cli, epoch: int = 0) -> dict[str, Any]:
     return until(cli, lambda now: now["state"] == "ready" and now["epoch"] > epoch)
 
 
+def test_up_is_ready_when_the_split_model_can_be_asked_and_lists_it(host: Host) -> None:
+    end_s = time.monotonic() + DEADLINE_S
+    while "ready   nats" not in (said := host.log.read_text()):
+        assert time.monotonic() < end_s, said
+        time.sleep(POLL_S)
+    assert f"models  {MODEL}, {WHOLE}\n" in said
+
+
 def test_a_split_model_says_what_the_whole_one_says(shard_cli: Cli) -> None:
     for prompt in PROMPTS:
         asked = [shard_cli("ask", prompt, "--model", model, "--max-tokens", "60") for model in (MODEL, WHOLE)]
