@@ -338,7 +338,7 @@ class Post:
 
     def _stalls(self, stage: FirstStage) -> bool:
         """However long a step takes, nothing is lost as long as some stage is at it."""
-        return stage.waits_for_tokens and self._rest.everybody
+        return self._rest.lost(stage.waits_for_tokens)
 
     def _tell(self, steps: Steps) -> None:
         if not steps.steps:

@@ -29,7 +29,9 @@ class Rest:
         self._beats[beat.stage] = self._beats[beat.stage] + 1 if rests else 0
         self._progress[beat.stage] = beat.progress
 
-    @property
-    def everybody(self) -> bool:
-        """Whether all stages have rested for RESTING_BEATS."""
+    def lost(self, waits: bool) -> bool:
+        """Whether all stages have rested for RESTING_BEATS while a token was waited for. To be asked often, with
+        whether one is waited for now: rest while nothing was asked is no sign of anything."""
+        if not waits:
+            self.begin(len(self._beats))
         return bool(self._beats) and min(self._beats.values()) >= RESTING_BEATS

@@ -21,12 +21,26 @@ def rest_of(stages: int) -> Rest:
 def test_stages_that_all_rest_have_nothing_on_its_way() -> None:
     rest = rest_of(2)
     for _ in range(RESTING_BEATS):
-        assert not rest.everybody
+        assert not rest.lost(waits=True)
         rest.heard(beat(0))
         rest.heard(beat(1))
     rest.heard(beat(0))
     rest.heard(beat(1))
-    assert rest.everybody
+    assert rest.lost(waits=True)
+
+
+def test_rest_from_before_a_question_does_not_count_when_it_is_asked() -> None:
+    # Given stages that have had nothing to do for long, since nothing was asked
+    rest = rest_of(2)
+    for _ in range(2 * RESTING_BEATS):
+        rest.heard(beat(0))
+        rest.heard(beat(1))
+        assert not rest.lost(waits=False)
+    # When a token is waited for, Then nothing is lost until they have rested as long again
+    for _ in range(RESTING_BEATS):
+        assert not rest.lost(waits=True)
+        rest.heard(beat(0))
+        rest.heard(beat(1))
 
 
 def test_a_stage_that_works_at_one_step_for_ever_is_waited_for() -> None:
@@ -34,7 +48,7 @@ def test_a_stage_that_works_at_one_step_for_ever_is_waited_for() -> None:
     for _ in range(10 * RESTING_BEATS):
         rest.heard(beat(0))
         rest.heard(beat(1, idle=False))
-    assert not rest.everybody
+    assert not rest.lost(waits=True)
 
 
 def test_a_stage_that_rests_whenever_it_is_looked_at_and_gets_on_is_waited_for() -> None:
@@ -42,7 +56,7 @@ def test_a_stage_that_rests_whenever_it_is_looked_at_and_gets_on_is_waited_for()
     for number in range(10 * RESTING_BEATS):
         rest.heard(beat(0))
         rest.heard(beat(1, progress=number))
-    assert not rest.everybody
+    assert not rest.lost(waits=True)
 
 
 def test_a_stage_that_is_not_heard_of_is_not_at_rest() -> None:
@@ -50,7 +64,7 @@ def test_a_stage_that_is_not_heard_of_is_not_at_rest() -> None:
     for _ in range(10 * RESTING_BEATS):
         rest.heard(beat(0))
         rest.heard(beat(5))
-    assert not rest.everybody
+    assert not rest.lost(waits=True)
 
 
 def test_with_another_epoch_all_begin_anew() -> None:
@@ -58,4 +72,4 @@ def test_with_another_epoch_all_begin_anew() -> None:
     for _ in range(2 * RESTING_BEATS):
         rest.heard(beat(0))
     rest.begin(1)
-    assert not rest.everybody
+    assert not rest.lost(waits=True)

@@ -12,14 +12,17 @@ from nats.aio.client import Client
 
 from infra.models.bench_model import write_bench_model
 from infra.testing import SpawnService
+from schemas import subjects
 from schemas.sampling import Sampling
 from services.chassis.service import EXIT_FAILED
+from services.shard_stage.rest import RESTING_BEATS
 from services.shard_stage.tests.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.test_line import engine_says
 
 PROMPT = "Tell me a story."
 LONG = Sampling(max_tokens=60)
 SLOW_S, FOR_EVER_S = 8.0, 3600.0
+BRIEF_S = 1.0
 ENDED_S = 30.0
 
 STAGE_WITH_ONE_LONG_STEP = """
@@ -77,6 +80,25 @@ async def test_no_epoch_begins_while_a_stage_is_at_a_long_step(
     assert not mark.exists()
     assert result.text == expected.text
     assert (await mesh.now()).epoch == 1
+
+
+async def test_no_epoch_begins_when_a_pipeline_is_asked_that_has_rested_for_long(
+    connection: Client, mesh_url: str, spawn_service: SpawnService, model: Path, mark: Path, tmp_path: Path
+) -> None:
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, model, tmp_path / "slices")
+    await start_all(mesh, "stage-a", mark=mark, seconds=BRIEF_S)
+    await mesh.place("stage-a", "stage-b")
+    beats = await connection.subscribe(subjects.stage_signal(1))
+    for name in ("first", "second", "third"):
+        # Given stages that have had nothing to do for longer than anything is on its way
+        for _ in range(2 * RESTING_BEATS + 4):
+            await beats.next_msg(READY_DEADLINE_S)
+        # When the next step takes a moment
+        mark.touch()
+        result = await mesh.ask(PROMPT, LONG, name)
+        # Then it is waited for
+        assert result.text and not mark.exists()
+        assert (await mesh.now()).epoch == 1
 
 
 async def test_a_process_with_a_stuck_step_says_so_and_ends_and_another_takes_its_place(
