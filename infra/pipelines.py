@@ -23,7 +23,7 @@ ASK_AGAIN_S = 2.0
 LOOK_TIMEOUT_S = 2.0
 LOOK_INTERVAL_S = 0.1
 BROKEN_PATIENCE_S = 5.0
-"""How long a pipeline is waited for of which an instance is gone, or of which the router does not know yet."""
+"""How long a pipeline is waited for of which an instance is gone, or that the router does not know yet."""
 
 
 class PipelineSection(Section):

@@ -28,6 +28,7 @@ EXIT_CODES = {
     "mesh_unreachable": MESH_UNREACHABLE,
     "invalid_request": WRONG_USAGE,
     "query_refused": WRONG_USAGE,
+    "unknown_strategy": WRONG_USAGE,
 }
 
 POINTS_INTO = "query_failed"

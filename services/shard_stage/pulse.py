@@ -1,8 +1,8 @@
 """Who of the stages has fallen silent.
 
-Silence is counted in looks of the watcher, not by the clock: a look that comes late counts as little as a punctual one,
-since a watcher that does not get the processor does not hear either. And a stage whose beats came late before, as on
-a starved host, is given twice the longest pause that it made lately.
+Silence is counted in looks of the watcher, not by the clock: a look that comes late counts hardly more than a
+punctual one, since a watcher that does not get the processor does not hear either. And a stage whose beats
+came late before, as on a starved host, is given twice the longest pause that it made lately.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_LAG_S = 0.5
 
 @dataclass
 class _Heard:
-    """One stage as it is heard: for how long not, below 0 while it has time; and its longest pause of late."""
+    """One stage: for how long it is silent, below 0 while it has time; and its longest pause of late."""
 
     silent_s: float = SILENCE_S - FIRST_BEAT_S
     pause_s: float = 0.0

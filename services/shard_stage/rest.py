@@ -30,8 +30,8 @@ class Rest:
         self._progress[beat.stage] = beat.progress
 
     def lost(self, waits: bool) -> bool:
-        """Whether all stages have rested for RESTING_BEATS while a token was waited for. To be asked often, with
-        whether one is waited for now: rest while nothing was asked is no sign of anything."""
+        """Whether all stages have rested for RESTING_BEATS while a token was waited for. To be asked often,
+        with whether one is waited for now: rest while nothing was asked is no sign of anything."""
         if not waits:
             self.begin(len(self._beats))
         return bool(self._beats) and min(self._beats.values()) >= RESTING_BEATS

@@ -125,6 +125,15 @@ def test_wrong_usage_ends_with_2_in_one_line(offline_cli: Cli, arguments: tuple[
     assert json.loads(as_json.out)["error"]["code"] == "invalid_request"
 
 
+@pytest.mark.parametrize(
+    "arguments", [("ask", "Hi", "--strategy", "vote"), ("eval", "--strategies", "vote")], ids=lambda a: a[0]
+)
+def test_a_strategy_that_there_is_not_is_wrong_usage(cli: Cli, arguments: tuple[str, ...]) -> None:
+    outcome = cli(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "unknown_strategy" in outcome.err and "majority, weighted" in outcome.err
+
+
 @pytest.mark.parametrize("command", [("ask", "Hi"), ("nodes",)])
 def test_without_a_mesh_the_exit_code_is_3_and_the_message_says_how_to_start_one(
     offline_cli: Cli, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
