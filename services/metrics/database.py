@@ -7,13 +7,15 @@ One process writes the file, and while it is open no other can even read it: who
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from schemas.errors import ConfigurationError, NotReady
+from schemas.errors import ConfigurationError
 from services.chassis.logs import get_logger
+from services.metrics.lending import Lending
 from services.metrics.tables import OtherShape, definitions, literal, migrations, quoted
 from services.metrics.views import install
 
@@ -28,19 +30,24 @@ DAMAGED = (
     duckdb.FatalException,
     duckdb.CatalogException,
 )
+CUT_OFF_PATIENCE_S = 10.0
+"""How long whoever works with the database may take to notice that it is closed."""
 HELD_BY_ANOTHER = "conflicting lock"
 
 log = get_logger("metrics.database")
 
 
 class Database:
-    """The event database of one folder. Open it once; every query gets a cursor of its own."""
+    """The event database of one folder. Open it once; every query gets a cursor of its own.
+
+    It is opened, closed and written in one thread, and read in any.
+    """
 
     def __init__(self, folder: Path, views: Path, memory_mb: int) -> None:
         self.folder = folder.absolute()
         self._views = views
         self._memory_mb = memory_mb
-        self._connection: DuckDBPyConnection | None = None
+        self._lending = Lending()
         self.set_aside: str | None = None
 
     @property
@@ -79,26 +86,29 @@ class Database:
         self.close()
         self._begin_anew(why)
 
-    def verify(self) -> None:
-        """Reads every block of every table once; DuckDB raises an error for one that is damaged."""
+    def verify(self, table: str) -> None:
+        """Reads every block of a table once; DuckDB raises an error for one that is damaged."""
         with self.cursor() as cursor:
-            for name in definitions():
-                cursor.execute(f"SELECT max(hash(t)) FROM {quoted(name)} AS t").fetchall()
+            cursor.execute(f"SELECT max(hash(t)) FROM {quoted(table)} AS t").fetchall()
 
-    def cursor(self) -> DuckDBPyConnection:
-        """A connection of one's own to the same database, for use in one thread at a time.
+    def cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
+        """A connection of one's own to the same database, for use in one thread while the context lasts.
 
-        Raises NotReady while the database is closed, because it is opened again.
+        Raises NotReady while the database is closed, because it is opened again; who works with it by then
+        gets duckdb.InterruptException.
         """
-        if self._connection is None:
-            raise NotReady("the event database is being opened, try again", retry_after_s=0.5)
-        return self._connection.cursor()
+        return self._lending.cursor()
+
+    def writing_cursor(self) -> DuckDBPyConnection:
+        """A cursor for as long as the database is open, for the thread that writes and closes it."""
+        return self._lending.kept_cursor()
 
     def close(self) -> None:
-        """Writes what is still in the log into the file, if there is room, and lets go of it."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        """Cuts off who works with it, writes what is still in the log into the file, and lets go of it.
+
+        Raises InternalError if somebody cannot be cut off in time: a process that ends is the only way out.
+        """
+        self._lending.close(CUT_OFF_PATIENCE_S)
 
     def note(self, text: str) -> None:
         """Writes into `database_notes` what happened to the database."""
@@ -138,7 +148,7 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        self._lending.open(connection)
 
     def _begin_anew(self, why: str) -> None:
         kept = self.path.with_name(f"{FILE_NAME}.set-aside-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns()}")

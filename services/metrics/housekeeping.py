@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 
+from schemas.errors import NotReady
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 from services.chassis.supervise import Loops, tell_failure
@@ -17,10 +18,14 @@ from services.metrics.ingest import Ingest
 from services.metrics.parquet_export import ParquetExport
 from services.metrics.retention import drop_files, drop_rows
 from services.metrics.settings import MetricsSection
+from services.metrics.tables import definitions
 
 REST = 10
 """It rests ten times as long as it took: at most a tenth of the time goes into it, however much there is."""
 RETENTION_INTERVAL_S = 60.0
+
+FAILURES = (duckdb.Error, OSError, MemoryError, NotReady)
+"""What a step may fail with; NotReady while the database is opened again."""
 
 log = get_logger("metrics.housekeeping")
 
@@ -49,12 +54,14 @@ class Housekeeping:
     async def _check_once(self) -> None:
         """The file is read once as a whole: damage shows now, not when somebody asks for just that block."""
         loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._thread, self._database.verify)
-        except (duckdb.Error, MemoryError) as error:
-            log.warning("housekeeping", step="check", failed=first_line(error))
-            if damaged(error):
-                self._ingest.distrust(first_line(error))
+        for table in definitions():
+            try:
+                await loop.run_in_executor(self._thread, self._database.verify, table)
+            except FAILURES as error:
+                log.warning("housekeeping", step="check", table=table, failed=first_line(error))
+                if damaged(error):
+                    self._ingest.distrust(first_line(error))
+                    return
 
     async def stop(self) -> None:
         """Ends; what is being written is finished first, and the last rows are exported."""
@@ -86,5 +93,5 @@ class Housekeeping:
         """A step that fails is tried again next time: the ingest says in the lease what is wrong."""
         try:
             await work
-        except (duckdb.Error, OSError, MemoryError) as error:
+        except FAILURES as error:
             log.warning("housekeeping", step=what, failed=first_line(error))

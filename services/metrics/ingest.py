@@ -66,7 +66,10 @@ class Ingest:
         self._reader.stop()
         if self._task is not None:
             await ended([self._task])
-        await self.in_writer(self._database.close)
+        try:
+            await self.in_writer(self._database.close)
+        except InternalError as error:  # nothing is lost: what is stored is in the file or its log
+            log.warning("ends without having closed the database", why=error.message)
         self._thread.shutdown()
 
     def suspect(self) -> None:

@@ -53,7 +53,7 @@ class Questions:
     async def _answer(self, sql: Sql) -> Rows:
         limit_s = min(sql.timeout_s, self._settings.query_timeout_s)
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
-        run = StatementRun(self._database.cursor(), sql, self._settings.query_rows, room)
+        run = StatementRun(self._database, sql, self._settings.query_rows, room)
         self._running.add(run)
         work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
         work.add_done_callback(lambda _: self._running.discard(run))

@@ -55,7 +55,7 @@ class Writer:
 
     def position(self) -> Position:
         """How far the database is."""
-        self._cursor = self._database.cursor()
+        self._cursor = self._database.writing_cursor()
         self.reached = positions.load(self._cursor)
         self.missing = missing.problem(self._cursor)
         return self.reached

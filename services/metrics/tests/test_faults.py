@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,17 +16,20 @@ from infra.broker import Broker
 from infra.provision import provision, provision_at
 from infra.testing import ServiceProcess, SpawnService, connect
 from schemas import subjects
-from schemas.errors import DeadlineExceeded, MeshUnreachable, QueryFailed
+from schemas.errors import DeadlineExceeded, MeshUnreachable, NotReady, QueryFailed
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.cli.client import Choir
 from services.metrics.database import FILE_NAME
+from services.metrics.parquet_export import ParquetExport
 from services.metrics.position import Position
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
 from services.metrics.stream_reader import StreamReader
+from services.metrics.tables import definitions
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
-from services.metrics.tests.test_parquet import opened
+from services.metrics.tests.test_parquet import opened, rows_in
 from services.metrics.tests.test_parquet import stored as stored_events
+from services.metrics.tests.test_sandbox import ENDLESS
 
 FIRST, MORE = 3_000, 500
 
@@ -63,7 +67,8 @@ def test_damage_of_any_kind_is_found_when_the_file_is_opened(damage: str, tmp_pa
     database, writer = opened(tmp_path)
     assert database.set_aside is not None
     assert writer.position() == Position()
-    database.verify()
+    for table in definitions():
+        database.verify(table)
     database.close()
 
 
@@ -84,11 +89,62 @@ async def test_damage_that_shows_later_leads_to_a_new_database_as_well(
     await service.stop()
 
 
+async def test_housekeeping_goes_on_after_the_database_was_closed_and_opened_again(
+    mesh_url: str, connection: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports = 0
+
+    def export(self: ParquetExport, run: Callable[[ParquetExport], int] = ParquetExport.run) -> int:
+        nonlocal exports
+        exports += 1
+        return run(self)
+
+    service, mesh = (
+        Metrics(MetricsSection(folder=tmp_path, export_interval_s=0.01)),
+        open_mesh(connection, "metrics"),
+    )
+    await service.start(mesh)
+    ingest = service._ingest
+    await fill(connection, (task_completed(number) for number in range(50)))
+    async with asking(mesh_url) as choir:
+        await stored(choir, 50)
+    await ingest.in_writer(ingest._database.close)
+    shutil.rmtree(tmp_path / "parquet" / "task_completed", ignore_errors=True)
+    monkeypatch.setattr(ParquetExport, "run", export)
+    await eventually(lambda: exports > 1 or mesh.loops.failure)
+    await ingest.in_writer(ingest._writer.open)
+    await fill(connection, (task_completed(number) for number in range(50, 60)))
+    await eventually(lambda: rows_in_files(tmp_path) == 60 or mesh.loops.failure)
+    assert mesh.loops.failure is None
+    await service.stop()
+
+
+def rows_in_files(folder: Path) -> int:
+    return rows_in(folder) if list(folder.glob("parquet/task_completed/*.parquet")) else 0
+
+
 async def _one(choir: Choir, statement: str) -> bool:
-    try:
-        return bool(await value(choir, statement) == 1)
-    except QueryFailed:  # the database is being replaced at this moment
-        return False
+    return bool(await value(choir, statement) == 1)
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+async def test_a_statement_at_work_does_not_keep_a_damaged_database_in_service(
+    arrow: bool, mesh_url: str, connection: Client, tmp_path: Path
+) -> None:
+    service = Metrics(MetricsSection(folder=tmp_path, export_interval_s=0))
+    await service.start(open_mesh(connection, "metrics"))
+    await fill(connection, (task_completed(number) for number in range(50)))
+    async with asking(mesh_url) as choir:
+        await stored(choir, 50)
+        slow = asyncio.create_task(choir.sql(ENDLESS[1], timeout_s=2, arrow=arrow))
+        await eventually(lambda: service._questions.busy)
+        service._ingest.distrust("a block is not what was written")
+        notes = "SELECT count(*) FROM database_notes WHERE note LIKE '%not what was written%'"
+        await eventually(lambda: _one(choir, notes))
+        await stored(choir, 50)
+        with pytest.raises((DeadlineExceeded, NotReady)):
+            await slow
+    await service.stop()
 
 
 def spoil(file: Path, damage: str) -> None:
