@@ -15,6 +15,7 @@ from infra.provision import provision
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
+from services.chassis.connection import PING_INTERVAL_S, UNANSWERED_PINGS
 from services.chassis.settings import MeshSection
 
 CONNECT_DEADLINE_S = 5.0
@@ -51,6 +52,8 @@ async def connect_operator(
                 inbox_prefix=inbox_prefix(USER).encode(),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
+                ping_interval=PING_INTERVAL_S,  # type: ignore[arg-type]  # any number of seconds
+                max_outstanding_pings=UNANSWERED_PINGS,
                 reconnected_cb=on_reconnect,
                 error_cb=failed,
             )

@@ -22,6 +22,10 @@ from services.chassis.settings import MeshSection
 
 RECONNECT_WAIT_S = 1
 CONNECT_TIMEOUT_S = 5
+PING_INTERVAL_S = 4.0
+UNANSWERED_PINGS = 2
+"""After so many that were not answered the next one is not sent: the connection is made anew. A client may
+hear nothing any more while it can still send: then its lease would live on, and nobody would notice."""
 PENDING_BYTES = 64 * 1024 * 1024
 ENVELOPE_BYTES = 512
 """What a broker adds to a message of ours at most: subject and headers count as payload too."""
@@ -153,6 +157,8 @@ def connection_options(mesh: MeshSection, identity: Identity, events: Connection
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": RECONNECT_WAIT_S,
         "connect_timeout": CONNECT_TIMEOUT_S,
+        "ping_interval": PING_INTERVAL_S,
+        "max_outstanding_pings": UNANSWERED_PINGS,
         "inbox_prefix": inbox_prefix(identity.service).encode(),
         "pending_size": PENDING_BYTES,
         "error_cb": events.failed,

@@ -139,6 +139,33 @@ async def test_a_broker_that_stood_still_for_longer_than_a_ping_may_take_is_hear
         await client.close()
 
 
+async def test_a_connection_that_hears_nothing_any_more_is_made_anew(
+    own_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a client whose reading loop has ended by a fault of its library: it can send, and hears nothing
+    monkeypatch.setattr(connection_module, "PING_INTERVAL_S", 0.5)
+    events = ConnectionEvents()
+    told: list[str] = []
+    events.on_disconnect(lambda: told.append("lost"))
+    mesh = MeshSection(url=own_broker.url)
+    client = await nats.connect(**connection_options(mesh, Identity("agent", "a"), events))
+    heard = await client.subscribe("greeting")
+    try:
+        own_broker.pause()
+        with pytest.raises(nats.errors.TimeoutError):
+            await client.rtt(1)
+        own_broker.resume()  # the late pong ends the loop: this client is nobody's `Mesh`, which mends that
+        # When nobody does anything, then it hears again what comes on its subscription
+        await eventually(lambda: "lost" in told)
+        await eventually(lambda: client.is_connected)
+        await client.publish("greeting", b"here again")
+        assert (await heard.next_msg(DEADLINE_S)).data == b"here again"
+    finally:
+        own_broker.resume()
+        events.closing()
+        await client.close()
+
+
 def all_told(told: list[str], expected: dict[str, int]) -> bool:
     return Counter(told) == expected
 
