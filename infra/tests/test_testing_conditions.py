@@ -122,6 +122,7 @@ def test_processes_of_tests_keep_bytecode_and_none_lies_beside_the_sources(
 ) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # nothing is compiled that is not looked at
     pytester.makepyfile(thing="", test_it=IMPORTS.format(folder=str(pytester.path)))
 
     result = pytester.runpytest_subprocess("-p", "infra.testing_conditions")

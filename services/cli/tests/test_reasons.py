@@ -46,10 +46,11 @@ def guarded_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def guarded(offline_cli: Cli, guarded_mesh: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """A command line that knows the password."""
+    """A command line that knows the password, and does not wait long for a service that is not there."""
     monkeypatch.setenv("CHOIR_MESH__URL", guarded_mesh)
     monkeypatch.setenv("CHOIR_MESH__USER", "choir")
     monkeypatch.setenv("CHOIR_MESH__PASSWORD", "right")
+    monkeypatch.setattr("services.cli.client.CALL_PATIENCE_S", 1.0)
     return offline_cli
 
 
