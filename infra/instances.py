@@ -22,7 +22,8 @@ def service_commands(
 ) -> tuple[ServiceCommand, ...]:
     """Every process that this host runs, with its environment. `state` is the state folder."""
     state = state or state_folder()
-    host = f"{socket.gethostname()}-{host_id(state)}"
+    id_here = host_id(state)
+    host = f"{socket.gethostname()}-{id_here}"
     commands: list[ServiceCommand] = []
 
     def add(service: str, instance: str, extra: dict[str, str]) -> None:
@@ -31,6 +32,7 @@ def service_commands(
             "PYTHONUNBUFFERED": "1",
             "CHOIR_MESH__URL": url,
             "CHOIR_INSTANCE": instance,
+            "CHOIR_HOST_ID": id_here,
             **({CONFIG_VARIABLE: str(settings.config)} if settings.config else {}),
             # One port in the file, as many processes on the host: they take the ports from there on.
             **(

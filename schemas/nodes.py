@@ -51,6 +51,7 @@ class ServedModel(Part):
 class NodeLease(Message):
     """One service instance, as of `seen_at_s`.
 
+    `host_id` tells hosts of one name apart; whoever `choir up` has not started has none.
     `clock_ahead_s` is how far its host's clock is ahead of the broker's, None if that is not known.
     `seen_at_s` and `started_at_s` are of the host's own clock.
     """
@@ -64,6 +65,7 @@ class NodeLease(Message):
     started_at_s: float
     seen_at_s: float
     clock_ahead_s: float | None = None
+    host_id: str | None = None
     models: tuple[ServedModel, ...] = ()
     slots: int = 0
     busy: int = 0

@@ -30,6 +30,7 @@ from infra.testing import connect
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
 from services.aggregator.settings import AggregatorSection
+from services.chassis.directory import Directory
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -230,6 +231,48 @@ async def test_a_broker_that_refuses_the_password_is_not_called_unreachable(
         text = f"{JOINED}url = '{broker.url}'\nuser = 'choir'\npassword = 'wrong'\n"
         with pytest.raises(ConfigurationError, match="lets nobody in as user 'choir': set user and password"):
             await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
+
+
+SAME_NAMES = {
+    "agent": '[[agents]]\nname = "alice"\nbackend = "instant"\nmodels = [{ name = "blue", reply = "b" }]\n',
+    "shard_stage": (
+        '[[stages]]\nname = "alice"\nthreads = 1\nmodels = [{ name = "red", path = "demo:choir-llama" }]\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("service", SAME_NAMES)
+async def test_a_name_that_another_host_s_living_instance_has_is_refused_and_its_host_is_told(
+    tmp_path: Path, service: str
+) -> None:
+    # Given two hosts of one choir.toml and one mesh
+    async with Broker(tmp_path / "broker") as broker:
+        settings = settings_of(tmp_path, f"{SAME_NAMES[service]}{JOINED}url = '{broker.url}'\n")
+        first, second, third = (
+            Supervisor(settings, state=tmp_path / state, forward=lambda *_: None)
+            for state in ("first", "second", "second")
+        )
+        # When both are started, then the second is refused, and says who has the name
+        await first.start()
+        with pytest.raises(ConfigurationError, match=f"{service} 'alice' runs already, on host"):
+            await second.start()
+        (child,) = first.children
+        nc = await connect(broker.url)
+        directory = Directory(nc)
+        await directory.start()
+        assert [lease.pid for lease in directory.nodes] == [child.pid]
+        # And it has the name when the first is gone
+        await first.stop()
+        await third.start()
+        await eventually_seen(directory, third.children[0].pid)
+        await third.stop()
+        await nc.close()
+
+
+async def eventually_seen(directory: Directory, pid: int | None) -> None:
+    """Returns when the one instance of the mesh is this process."""
+    assert pid is not None
+    assert await until(lambda: [lease.pid for lease in directory.nodes] == [pid], DEADLINE_S)
 
 
 async def test_streams_that_cannot_be_made_after_a_restart_are_tried_again(

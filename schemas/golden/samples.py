@@ -290,6 +290,7 @@ LEASE = NodeLease(
     started_at_s=ACCEPTED_AT_S,
     seen_at_s=COMPLETED_AT_S,
     clock_ahead_s=0.25,
+    host_id="c0de",
     models=(
         ServedModel(
             name="llama3.2:3b",

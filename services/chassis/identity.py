@@ -18,7 +18,10 @@ def new_id() -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """One running instance of a service; `instance` is unique in the mesh."""
+    """One running instance of a service; `instance` is unique in the mesh.
+
+    `host_id` tells hosts of one name apart; None where nobody has said it.
+    """
 
     service: str
     instance: str
@@ -26,8 +29,9 @@ class Identity:
     pid: int = field(default_factory=os.getpid)
     started_at_s: float = field(default_factory=time.time)
     version: str = field(default_factory=lambda: version("choir"))
+    host_id: str | None = None
 
     @classmethod
-    def of(cls, service: str, instance: str | None) -> Identity:
+    def of(cls, service: str, instance: str | None, host_id: str | None = None) -> Identity:
         """The identity under a given instance name, or under one of its own making."""
-        return cls(service, instance or f"{service}-{new_id()[-8:].lower()}")
+        return cls(service, instance or f"{service}-{new_id()[-8:].lower()}", host_id=host_id)

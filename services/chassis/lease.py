@@ -125,6 +125,7 @@ class Lease:
             service=self._identity.service,
             instance=self._identity.instance,
             host=self._identity.host,
+            host_id=self._identity.host_id,
             pid=self._identity.pid,
             version=self._identity.version,
             state=load.state,

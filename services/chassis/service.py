@@ -34,6 +34,7 @@ from services.chassis.identity import Identity
 from services.chassis.late_pong import hear_late_pongs
 from services.chassis.lease import Lease, Load
 from services.chassis.logs import configure_logs, get_logger
+from services.chassis.namesake import refuse_namesake
 from services.chassis.sampler import Sampler
 from services.chassis.settings import (
     EventsSection,
@@ -158,9 +159,15 @@ class Host:
     async def _start(self) -> None:
         client = await self._broker.connect()
         mesh = Mesh(client, self._identity, self._connection, self._settings.events, self._spans, self._loops)
+        await refuse_namesake(mesh.storage, self._identity)
         await mesh.clock.start(self._loops)
         await self._service.start(mesh)
         self._mesh = mesh
+        try:
+            await refuse_namesake(mesh.storage, self._identity)  # two hosts may have begun at the same time
+        except ChoirError:
+            await self._service.stop()
+            raise
         lease = Lease(client, self._identity, self._load, self._loops, mesh.clock)
         self._lease = lease
         await lease.start()  # meanwhile a loop may fail, and the lease be given back
@@ -234,7 +241,7 @@ def run_service(
     try:
         settings = load_settings(settings_type)
         forget_secrets()
-        identity = Identity.of(name, settings.instance)
+        identity = Identity.of(name, settings.instance, settings.host_id)
         configure_logs(settings.logging, identity)
         uvloop.run(Host(build(settings, identity), identity, settings).run())
     except ConfigurationError as error:

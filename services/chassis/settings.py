@@ -100,6 +100,7 @@ class ServiceSettings(BaseSettings):
     events: EventsSection = EventsSection()
     otlp: OtlpSection = OtlpSection()
     instance: str | None = None
+    host_id: str | None = None
 
     @classmethod
     def settings_customise_sources(
