@@ -41,6 +41,9 @@ FIXED_CONSUMER_FIELDS = frozenset({"deliver_policy", "ack_policy", "max_waiting"
 VERSION_KEY = "choir-catalog"
 """Where the metadata of a stream or consumer says which version of the catalog made it."""
 
+WORKER_MODEL_KEY = "choir-worker-model"
+"""Where the metadata of a queue that was made for an external worker says which model it is for."""
+
 _RETENTION = {"limits": api.RetentionPolicy.LIMITS, "work_queue": api.RetentionPolicy.WORK_QUEUE}
 
 Differences = Mapping[str, tuple[object, object]]
@@ -121,6 +124,11 @@ def _made_by() -> dict[str, str]:
     return {VERSION_KEY: str(catalog.VERSION)}
 
 
+def _signed_before(found: api.ConsumerConfig) -> dict[str, str]:
+    """What an update has to repeat, so that it stays."""
+    return {key: value for key, value in (found.metadata or {}).items() if key == WORKER_MODEL_KEY}
+
+
 def version_of(config: api.StreamConfig | api.ConsumerConfig) -> int:
     """Which version of the catalog made it; 0 for what none has signed."""
     signed = (config.metadata or {}).get(VERSION_KEY, "")
@@ -182,9 +190,12 @@ def said_of_newer(left_alone: Iterable[str]) -> str:
     )
 
 
-async def ensure_model(js: JetStreamContext, model: str) -> None:
-    """Make sure that work for `model` can be queued and pulled."""
-    await _ensure_consumers(js, catalog.model_consumers(model))
+async def ensure_worker_model(js: JetStreamContext, model: str) -> None:
+    """Make sure that work for the `model` of an external worker can be queued and pulled.
+
+    What is made here is signed, for it may go when there is no such worker any more.
+    """
+    await _ensure_consumers(js, catalog.model_consumers(model), {WORKER_MODEL_KEY: model})
 
 
 async def _existing_streams(js: JetStreamContext) -> dict[str, api.StreamConfig]:
@@ -223,30 +234,40 @@ async def _ensure_stream(
     return None
 
 
-async def _ensure_consumers(js: JetStreamContext, specs: Iterable[ConsumerSpec]) -> list[str | None]:
-    existing: dict[str, dict[str, api.ConsumerConfig]] = {}
+async def _ensure_consumers(
+    js: JetStreamContext, specs: Iterable[ConsumerSpec], signed: Mapping[str, str] | None = None
+) -> list[str | None]:
+    """`signed` is added to the metadata of those that are created."""
+    existing: dict[str, dict[str, api.ConsumerInfo]] = {}
     newer = []
     for spec in specs:
         if spec.stream not in existing:
-            existing[spec.stream] = await _existing_consumers(js, spec.stream)
-        newer.append(await _ensure_consumer(js, spec, existing[spec.stream].get(spec.name)))
+            existing[spec.stream] = await existing_consumers(js, spec.stream)
+        found = existing[spec.stream].get(spec.name)
+        newer.append(await _ensure_consumer(js, spec, None if found is None else found.config, signed or {}))
     return newer
 
 
-async def _existing_consumers(js: JetStreamContext, stream: str) -> dict[str, api.ConsumerConfig]:
-    found: dict[str, api.ConsumerConfig] = {}
+async def existing_consumers(js: JetStreamContext, stream: str) -> dict[str, api.ConsumerInfo]:
+    """All consumers of a stream by their names, as the broker tells of them now."""
+    found: dict[str, api.ConsumerInfo] = {}
     while page := await js.consumers_info(stream, offset=len(found)):
-        found |= {info.name: info.config for info in page}
+        found |= {info.name: info for info in page}
         if len(page) < PAGE:
             break
     return found
 
 
 async def _ensure_consumer(
-    js: JetStreamContext, spec: ConsumerSpec, found: api.ConsumerConfig | None
+    js: JetStreamContext,
+    spec: ConsumerSpec,
+    found: api.ConsumerConfig | None,
+    signed: Mapping[str, str],
 ) -> str | None:
     """Creates or updates it. The name of one that a newer version made, which is left alone."""
     wanted = consumer_config(spec)
+    sign = signed if found is None else _signed_before(found)
+    wanted = wanted.evolve(metadata={**(wanted.metadata or {}), **sign})
     what = f"consumer {spec.name} of stream {spec.stream}"
     if found is not None and version_of(found) > catalog.VERSION:
         return what

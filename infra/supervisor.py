@@ -159,10 +159,15 @@ class Supervisor:
         await self._provisioning.first()
         self._directory = Directory(self._client)
         await self._directory.start()
-        self._worker_queues = WorkerQueues(self._client, self._say)
+        self._worker_queues = WorkerQueues(self._client, self._served_models, self._say)
         self._in_background(self._worker_queues.keep(), "the queues of workers")
         if self._keeper is not None:
             self._in_background(self._keeper.keep_storing(self._client), "the broker's disk")
+
+    def _served_models(self) -> set[str]:
+        """The names of all models that somebody serves now, or that this host would."""
+        nodes = () if self._directory is None else self._directory.nodes
+        return {model.name for lease in nodes for model in lease.models} | set(self.settings.models)
 
     async def _on_reconnect(self) -> None:
         self._in_background(self._provisioning.again(self._worker_queues.again), "streams")

@@ -17,7 +17,7 @@ from infra.provision import (
     bucket_config,
     consumer_config,
     differences,
-    ensure_model,
+    ensure_worker_model,
     provision,
     stream_config,
     version_of,
@@ -135,8 +135,8 @@ async def test_a_new_model_gets_its_queues(connection: Client) -> None:
         await js.consumer_info(
             subjects.COMMANDS_STREAM, subjects.generate_consumer("batch", "org/new model:1b")
         )
-    await ensure_model(js, "org/new model:1b")
-    await ensure_model(js, "org/new model:1b")
+    await ensure_worker_model(js, "org/new model:1b")
+    await ensure_worker_model(js, "org/new model:1b")
     await js.publish(subjects.generate("batch", "org/new model:1b", "r1"), b"work")
     consumer = subjects.generate_consumer("batch", "org/new model:1b")
     pulled = await js.pull_subscribe_bind(consumer, subjects.COMMANDS_STREAM)
