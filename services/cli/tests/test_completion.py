@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from schemas.strategies import STRATEGIES
 from services.cli.completion import last_of_list
 from services.cli.tests.conftest import QUARTET, Cli, clean_environment
+from services.cli.tests.pseudo_terminal import on_terminal
 from services.cli.tests.test_imports import HEAVY, RUN
 
 AT_EXIT = """
@@ -29,12 +31,20 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
+ZSH = "PS1='> '; autoload -Uz compinit; compinit -u -D; eval \"$(choir completion zsh)\"; print ready''now\n"
+DEADLINE_S = 120.0
+
+
+def with_choir(environment: dict[str, str]) -> dict[str, str]:
+    """The environment in which a shell finds this `choir`."""
+    return {**environment, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def proposed(words: str, environment: dict[str, str]) -> list[str]:
     """What a real bash proposes for the last of these words."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     outcome = subprocess.run(
         ["bash", "--norc", "-c", BASH.format(words=words)],
-        env={**environment, "PATH": path}, capture_output=True, text=True, check=True,
+        env=with_choir(environment), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert outcome.stderr == ""
     return outcome.stdout.split()
@@ -61,6 +71,46 @@ def test_bash_completes_the_models_of_the_running_mesh(
     monkeypatch.setattr(completion, "MESH_LIMIT_S", 30.0)
     assert set(QUARTET) <= set(completion.model("choir-"))
     assert completion.models("choir-one,choir-tw") == ["choir-one,choir-two"]
+
+
+def fish_proposes(words: str, environment: dict[str, str]) -> list[str]:
+    """What a real fish proposes for the last of these words."""
+    outcome = subprocess.run(
+        ["fish", "--no-config", "-c", f'choir completion fish | source; complete -C "{words}"'],
+        env=with_choir(environment), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [line.partition("\t")[0] for line in outcome.stdout.splitlines()]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed here")
+def test_fish_completes_commands_options_strategies_and_models(live_mesh: str, tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path, CHOIR_MESH__URL=live_mesh)
+    assert fish_proposes("choir fee", environment) == ["feedback"]
+    assert fish_proposes("choir ask --strat", environment) == ["--strategy"]
+    assert fish_proposes("choir ask Hi --strategy majority,dawid", environment) == ["majority,dawid_skene"]
+    end_s = time.monotonic() + DEADLINE_S
+    while not (models := fish_proposes("choir ask Hi --model choir-", environment)):
+        assert time.monotonic() < end_s  # a busy mesh is given up after a moment, and asked at the next key
+    assert set(QUARTET) <= set(models)
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed here")
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("choir fee", "choir feedback "),
+        ("choir ask Hi --strat", "choir ask Hi --strategy "),
+        ("choir ask Hi --strategy majority,daw", "choir ask Hi --strategy majority,dawid_skene "),
+        ("choir ask Hi --model choir-tw", "choir ask Hi --model choir-two "),
+    ],
+    ids=["command", "option", "strategy", "model"],
+)
+def test_zsh_completes(words: str, completed: str, live_mesh: str, tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path, CHOIR_MESH__URL=live_mesh)
+    with on_terminal(["zsh", "-f", "-i"], with_choir(environment)) as terminal:
+        terminal.type(ZSH)
+        terminal.wait_for("readynow")
+        terminal.insist(f"\x15{words}\t", lambda: completed in terminal.text)
 
 
 def test_strategies_are_proposed_without_heavy_imports(tmp_path: Path) -> None:
