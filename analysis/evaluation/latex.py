@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.evaluation.summary import compared
+
 Row = dict[str, Any]
 
 _SPECIAL = {
@@ -82,8 +84,10 @@ SUMMARY_COLUMNS = (
     Column(r"Wilson 95\,\%", lambda row: interval(row["wilson_low"], row["wilson_high"])),
     Column(r"Clustered 95\,\%", lambda row: interval(row["clustered_low"], row["clustered_high"])),
     Column("F1", lambda row: number(row["f1"], 3)),
-    Column("Latency (s)", lambda row: _spread(row["latency_mean_s"], row["latency_sd_s"])),
-    Column("p95 (s)", lambda row: number(row["latency_p95_s"], 3)),
+    Column(
+        "Latency (s)", lambda row: _spread(compared(row, "latency_mean_s"), compared(row, "latency_sd_s"))
+    ),
+    Column("p95 (s)", lambda row: number(compared(row, "latency_p95_s"), 3)),
     Column("Tokens", lambda row: number(row["tokens_per_question"], 0)),
     Column("Calls", lambda row: number(row["calls_per_question"], 1)),
     Column("Unread", lambda row: str(row["extraction_failures"] + row["missing_answers"])),
@@ -112,7 +116,8 @@ def summary_table(rows: Sequence[Row], label: str) -> str:
     """The tables of a summary, one for each benchmark."""
     caption = (
         "Accuracy and cost: {title}. The unit is the question; repetitions are clustered. Latency leaves "
-        r"queues out. Tokens, calls: per question. $\delta_{\min}$: the smallest difference to the first "
+        "queues out; that of samples of one agent, asked under another load, is not compared. "
+        r"Tokens, calls: per question. $\delta_{\min}$: the smallest difference to the first "
         "row, in percent points, that so many questions show with a power of "
         r"80\,\%; differences below it are ties."
     )

@@ -15,6 +15,7 @@ from analysis.evaluation.crossfit import FOLDS
 from analysis.evaluation.replay import CLOSED_ONLY
 from analysis.evaluation.run_folder import RunConfig
 from analysis.evaluation.scores import OVERALL
+from analysis.evaluation.summary import compared
 
 Row = dict[str, Any]
 
@@ -74,10 +75,10 @@ SUMMARY = (
     Column("95 % Wilson, in %", lambda row: interval(row["wilson_low"], row["wilson_high"])),
     Column("95 % clustered, in %", lambda row: interval(row["clustered_low"], row["clustered_high"])),
     Column("F1", lambda row: number(row["f1"], 3)),
-    Column("seconds, mean", lambda row: number(row["latency_mean_s"], 3)),
-    Column("sd", lambda row: number(row["latency_sd_s"], 3)),
-    Column("p50", lambda row: number(row["latency_p50_s"], 3)),
-    Column("p95", lambda row: number(row["latency_p95_s"], 3)),
+    Column("seconds, mean", lambda row: number(compared(row, "latency_mean_s"), 3)),
+    Column("sd", lambda row: number(compared(row, "latency_sd_s"), 3)),
+    Column("p50", lambda row: number(compared(row, "latency_p50_s"), 3)),
+    Column("p95", lambda row: number(compared(row, "latency_p95_s"), 3)),
     Column("tokens", lambda row: number(row["tokens_per_question"])),
     Column("calls", lambda row: number(row["calls_per_question"], 1)),
     Column("unread", lambda row: number(row["extraction_failures"])),

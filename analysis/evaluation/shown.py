@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from analysis.evaluation.charts.picture import OTHER_LOAD as WHY_NOT_COMPARED
 from analysis.evaluation.run_folder import RunFolder
+from analysis.evaluation.summary import OTHER_LOAD, compared
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -31,11 +33,18 @@ def show(folder: RunFolder, *, as_json: bool) -> None:
     out = Console(highlight=False, markup=False, emoji=False, width=width)
     for benchmark in dict.fromkeys(row["benchmark"] for row in summary):
         out.print(_table(benchmark, [row for row in summary if row["benchmark"] == benchmark]))
+    if sampled := dict.fromkeys(row["contestant"] for row in summary if row["latency_load"] == OTHER_LOAD):
+        out.print(f"no seconds of {', '.join(sampled)}: {WHY_NOT_COMPARED}", style="dim")
     out.print(f"{folder.path / 'report.html'}")
 
 
 def _rows(folder: RunFolder, name: str) -> Any:
     return json.loads((folder.path / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    seconds = compared(row, "seconds_per_question")
+    return "-" if seconds is None else f"{seconds:.3f}"
 
 
 def _table(benchmark: str, rows: list[dict[str, Any]]) -> Table:
@@ -50,7 +59,7 @@ def _table(benchmark: str, rows: list[dict[str, Any]]) -> Table:
             f"{row['accuracy']:.1%}",
             f"{row['wilson_low']:.1%} to {row['wilson_high']:.1%}",
             f"{row['tokens_per_question']:.0f}",
-            f"{row['seconds_per_question']:.3f}",
+            _seconds(row),
             f"{row['calls_per_question']:.1f}",
             str(row["extraction_failures"] + row["missing_answers"]),
             str(row["ties"]),

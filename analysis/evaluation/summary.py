@@ -18,6 +18,8 @@ from analysis.statistics.resampling import bca_columns
 Row = dict[str, Any]
 
 P50, P95 = 50, 95
+SAME_LOAD, OTHER_LOAD = "all agents", "one agent"
+"""Under which load a latency was measured: with all agents at work, or while samples were asked of one."""
 
 
 def summary_rows(field: Field, usage: Sequence[UsageSample], seed: int) -> list[Row]:
@@ -65,7 +67,7 @@ def _row(
         "f1": f1(outcomes),
         "latency_mean_s": float(latency.mean()),
         "latency_sd_s": float(latency.std(ddof=1)) if latency.size > 1 else None,
-        "latency_load": "one agent" if contestant.name in SAMPLED else "all agents",
+        "latency_load": OTHER_LOAD if contestant.name in SAMPLED else SAME_LOAD,
         "latency_p50_s": float(np.percentile(latency, P50)),
         "latency_p95_s": float(np.percentile(latency, P95)),
         "agreement_rate": agreement,
@@ -81,6 +83,12 @@ def _row(
         "ties": sum(outcome.tie for outcome in outcomes),
         "smallest_difference": smallest_difference(contestant, reference),
     }
+
+
+def compared(row: Row, column: str) -> float | None:
+    """A latency of a row where several stand side by side: None if it is of another load than they."""
+    value: float | None = row[column]
+    return value if row["latency_load"] == SAME_LOAD else None
 
 
 def f1(outcomes: Sequence[Outcome]) -> float:

@@ -23,12 +23,13 @@ from analysis.evaluation.charts.metrics import metrics
 from analysis.evaluation.charts.picture import OTHER_LOAD, Picture
 from analysis.evaluation.comparison import verdict
 from analysis.evaluation.journal import Journal
-from analysis.evaluation.latex import escape, p_value
+from analysis.evaluation.latex import escape, p_value, summary_table
 from analysis.evaluation.options import build_options
 from analysis.evaluation.outputs import write_outputs
 from analysis.evaluation.reaggregation import reaggregate
 from analysis.evaluation.run_folder import RunConfig, RunFolder
 from analysis.evaluation.scores import Field, field
+from analysis.evaluation.shown import show
 from analysis.evaluation.summary import processors
 from analysis.evaluation.tests.kept import exchange
 from analysis.evaluation.usage import UsageSample
@@ -358,6 +359,33 @@ def test_latencies_of_another_load_are_not_compared_and_the_picture_says_so() ->
     assert OTHER_LOAD not in by_tokens and '"contestant": "self_consistency"' in by_tokens
     assert "Accuracy against seconds" in by_time and "Accuracy against tokens" in by_tokens
     assert OTHER_LOAD in metrics(picture()).to_json()
+
+
+def test_no_table_puts_a_latency_of_another_load_beside_the_others(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given a summary in which one contestant was sampled later, of one agent
+    folder = RunFolder.open(Path(shutil.copytree(run, tmp_path / "run")), "resume")
+    summary = [
+        {**row, "latency_mean_s": 7.5, "latency_sd_s": 7.5, "latency_p95_s": 7.5, "seconds_per_question": 7.5}
+        | ({"contestant": "best_single", "latency_load": "one agent"} if row["contestant"] == "two" else {})
+        for row in rows(run, "summary")
+    ]
+    (folder.path / "summary.json").write_text(json.dumps(summary))
+    # When the tables are made
+    latex = summary_table(summary, "tab:x")
+    show(folder, as_json=False)
+    printed = capsys.readouterr().out
+    # Then its cells are empty, those of the others are not, and it is said why
+    (sampled, *_), (other, *_) = (
+        [line for line in latex.splitlines() if line.startswith(name)] for name in (r"best\_single", "one &")
+    )
+    assert "7.500" not in sampled and other.count("7.500") == 3
+    (sampled, *_), (other, *_) = (
+        [line for line in printed.splitlines() if line.startswith(name)] for name in ("best_single", "one ")
+    )
+    assert "7.500" not in sampled and "7.500" in other
+    assert f"no seconds of best_single: {OTHER_LOAD}" in printed
 
 
 def test_the_figure_for_a_paper_has_every_measure_and_fits_into_a_column() -> None:
