@@ -11,9 +11,10 @@ from pathlib import Path
 from infra.child import ServiceCommand
 from infra.environment import environment_of
 from infra.settings import HostSettings
-from infra.state import host_id, state_folder
+from infra.state import host_id
 from services.agent.settings import AgentSection
 from services.chassis.settings import CONFIG_VARIABLE
+from services.client.local_mesh import state_folder
 from services.shard_stage.settings import StageSection
 
 

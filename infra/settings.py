@@ -15,7 +15,6 @@ from typing import TypeVar
 from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from infra.broker_section import BrokerSection
 from infra.models import checksums
 from infra.pipelines import PipelineSection
 from schemas.errors import ConfigurationError
@@ -28,6 +27,7 @@ from services.chassis.settings import (
     config_path,
     load_settings,
 )
+from services.client.broker_section import BrokerSection
 from services.metrics.settings import MetricsSection
 from services.router.settings import RouterSection
 from services.shard_stage.settings import StageModelSection, StageSection

@@ -1,7 +1,7 @@
 """Where this host remembers the mesh that it runs, so that other commands find it.
 
-The state folder is `$XDG_STATE_HOME/choir`, by default `~/.local/state/choir`. One mesh runs from one
-state folder; it holds the store of the embedded broker too, unless choir.toml puts that elsewhere.
+One mesh runs from one state folder; it holds the store of the embedded broker too, unless choir.toml puts
+that elsewhere.
 """
 
 from __future__ import annotations
@@ -13,40 +13,18 @@ import secrets
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.processes import until, writable_folder
 from schemas.errors import ConfigurationError
 from services.chassis.address import without_password
 from services.chassis.stopping import STOP_LIMIT_S
+from services.client.local_mesh import STATE_FILE, STATE_VARIABLE, RunningMesh, running_mesh
 
-STATE_VARIABLE = "XDG_STATE_HOME"
-STATE_FILE = "mesh.json"
 LOCK_FILE = "mesh.lock"
 ID_FILE = "host-id"
 ID_FORM = re.compile("[0-9a-f]{4}")
 STOP_DEADLINE_S = STOP_LIMIT_S + 10.0
 """For the services, and then for the broker."""
-
-
-class RunningMesh(BaseModel):
-    """The mesh that `choir up` runs on this host: whom to ask, and whom to stop."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    url: str
-    pid: int
-    process_started_at_s: float
-    config: Path | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs (and its process id has not been given to another process)."""
-        try:
-            process = psutil.Process(self.pid)
-            return process.create_time() == self.process_started_at_s and process.status() != "zombie"
-        except psutil.NoSuchProcess:
-            return False
 
 
 class Claim:
@@ -103,22 +81,6 @@ def host_id(folder: Path) -> str:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read or written: {error.strerror}") from error
     return made
-
-
-def state_folder() -> Path:
-    """The state folder of this user on this host."""
-    home = os.environ.get(STATE_VARIABLE)
-    return (Path(home) if home else Path.home() / ".local" / "state") / "choir"
-
-
-def running_mesh(folder: Path | None = None) -> RunningMesh | None:
-    """The mesh that runs from a state folder; None if there is none."""
-    try:
-        text = ((folder or state_folder()) / STATE_FILE).read_text()
-        mesh = RunningMesh.model_validate_json(text)
-    except (OSError, ValidationError):
-        return None
-    return mesh if mesh.alive else None
 
 
 async def stop_mesh(mesh: RunningMesh, deadline_s: float = STOP_DEADLINE_S) -> bool:

@@ -28,7 +28,7 @@ from infra.operator_link import Provisioning, connect_operator
 from infra.pipelines import place_when_possible, until_answers
 from infra.processes import until
 from infra.settings import HostSettings, load_host_settings
-from infra.state import Claim, host_id, state_folder
+from infra.state import Claim, host_id
 from infra.watchdog import HUNG_AFTER_S, Watchdog
 from infra.worker_queues import WorkerQueues
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
@@ -37,6 +37,7 @@ from services.chassis.address import is_loopback, without_password
 from services.chassis.cancelling import ended
 from services.chassis.directory import Directory
 from services.chassis.stopping import STOP_LIMIT_S
+from services.client.local_mesh import state_folder
 
 SERVICE_DEADLINE_S = 60.0
 AGENT_DEADLINE_S = 120.0

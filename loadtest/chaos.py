@@ -18,7 +18,7 @@ import psutil
 
 from loadtest.faults import WrongOption
 from schemas.errors import ChoirError
-from services.cli.client import Choir
+from services.client.client import Choir
 
 PAUSE_S = 5.0
 ACTION = re.compile(r"([a-z]+)-([a-z_]+)@([0-9.]+)(?::([0-9.]+))?")

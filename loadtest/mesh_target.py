@@ -27,8 +27,8 @@ from schemas import subjects
 from schemas.catalog import CLIENT_USER
 from schemas.commands import Ask
 from services.chassis.cancelling import ended
-from services.cli.mesh_url import find_mesh
-from services.cli.pursuit import SHORTEST_S
+from services.client.mesh_url import find_mesh
+from services.client.reliable_request import SHORTEST_S
 
 CONNECT_PATIENCE_S = 5.0
 RETRY_AFTER_S = 0.2

@@ -24,7 +24,7 @@ from loadtest.plan import LoadPlan
 from loadtest.summary import Summary, summarise
 from schemas.errors import ChoirError
 from services.chassis.cancelling import ended
-from services.cli.client import Choir
+from services.client.client import Choir
 
 
 @asynccontextmanager
@@ -33,7 +33,7 @@ async def mesh_under_load(url: str | None, config: Path | None, *, quiet: bool =
     if url is not None:
         yield url
         return
-    from services.cli.demo.mesh import demo_mesh
+    from infra.demo_mesh import demo_mesh
 
     say("starting a mesh of the demo models for this test ...", quiet=quiet)
     began_s = time.monotonic()

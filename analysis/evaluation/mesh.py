@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from infra.demo_mesh import demo_mesh
 from schemas.errors import InvalidRequest, MeshUnreachable, UnknownModel
 from schemas.replies import ModelSummary
 from services.chassis.settings import ServiceSettings, load_settings
-from services.cli.client import Choir
-from services.cli.demo.mesh import demo_mesh
+from services.client.client import Choir
 
 CLIENT_NAME = "choir-eval"
 STARTING = (

@@ -31,7 +31,7 @@ from schemas.errors import (
     UnknownModel,
 )
 from schemas.replies import Result
-from services.cli.client import Choir
+from services.client.client import Choir
 
 OUTCOMES = (
     Cancelled,

@@ -21,7 +21,7 @@ from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
 from analysis.evaluation.runner import Runner
 from analysis.evaluation.usage import watched
 from schemas.errors import InvalidRequest
-from services.cli.client import Choir
+from services.client.client import Choir
 
 QUEUED_PER_SLOT = 4
 """How many questions are under way for each slot: one is in it, the others on their way to it and from it."""

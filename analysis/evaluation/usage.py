@@ -13,7 +13,7 @@ from schemas.errors import ChoirError
 from schemas.message import Part
 from schemas.nodes import NodeLease
 from services.chassis.cancelling import ended
-from services.cli.client import Choir
+from services.client.client import Choir
 
 INTERVAL_S = 1.0
 

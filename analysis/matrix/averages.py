@@ -67,3 +67,11 @@ def _numbers(values: Iterable[object]) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """Three digits and the unit; a dash for what was not measured."""
+    if value is None:
+        return "-"
+    digits = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{digits} {unit}".strip()

@@ -24,7 +24,7 @@ from schemas.errors import (
     UnknownModel,
 )
 from schemas.replies import Result
-from services.cli.client import Choir
+from services.client.client import Choir
 
 NOT_TAKEN = (BrokerUnavailable, NotReady, Overloaded)
 MESH_PATIENCE_S = 60.0

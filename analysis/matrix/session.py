@@ -14,7 +14,7 @@ from analysis.matrix.plan import cells
 from analysis.matrix.record import Record, row
 from analysis.matrix.runner import MatrixRunner
 from schemas.errors import UnknownModel
-from services.cli.client import Choir
+from services.client.client import Choir
 
 CLIENT_NAME = "choir-matrix"
 

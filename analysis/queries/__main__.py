@@ -13,12 +13,12 @@ import typer
 from duckdb import DuckDBPyConnection
 
 from analysis.queries.offline import open_parquet
+from analysis.queries.query_file import SHIPPED, QueryFile, given_values, read
 from schemas.errors import ChoirError, InvalidRequest
 from schemas.queries import RowColumn, Rows
-from services.cli.client import Choir
-from services.cli.query_file import SHIPPED, QueryFile, given_values, read
 from services.cli.rows_view import as_table
 from services.cli.terminal import console
+from services.client.client import Choir
 from services.metrics.cells import plain
 
 

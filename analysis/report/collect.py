@@ -8,12 +8,12 @@ from typing import Any
 
 from analysis.report.sections import LEFT_OUT, Section, sections
 from analysis.report.span import TimeSpan
+from analysis.trace.document import PieceDocument, document
+from analysis.trace.look_up import look_up
 from schemas.queries import Rows as Reply
 from schemas.queries import Scalar
-from services.cli.client import Choir
-from services.cli.past import check_metrics
-from services.cli.trace.document import PieceDocument, document
-from services.cli.trace.look_up import look_up
+from services.client.client import Choir
+from services.client.missing_service import check_metrics
 
 QUERIES = Path(__file__).resolve().parents[1] / "queries"
 QUERY_TIMEOUT_S = 30.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.errors import InvalidRequest
-from services.cli.moment import as_sql, moment
+from services.client.moment import as_sql, moment
 
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 86_400)
 MOST_STEPS = 120

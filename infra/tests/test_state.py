@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.state import STATE_FILE, Claim, RunningMesh, running_mesh, state_folder, stop_mesh
+from infra.state import Claim, stop_mesh
 from schemas.errors import ConfigurationError
+from services.client.local_mesh import STATE_FILE, RunningMesh, running_mesh, state_folder
 
 
 def test_other_commands_find_the_mesh_until_it_ends(tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ from nats.js.errors import NotFoundError
 from infra.broker import Broker
 from infra.processes import POLL_S, ended, until
 from infra.settings import HostSettings, load_host_settings
-from infra.state import running_mesh
 from infra.supervisor import Supervisor
 from infra.testing import connect
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
 from services.aggregator.settings import AggregatorSection
 from services.chassis.directory import Directory
+from services.client.local_mesh import running_mesh
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -25,6 +25,7 @@ import psutil
 import uvloop
 from nats.aio.client import Client
 
+from analysis.queries.query_file import SHIPPED, read
 from loadtest.bench.processes import BenchMesh, bench_mesh
 from loadtest.bench.report import Report, at_least, at_most
 from loadtest.bench.synthetic_tasks import fill_database
@@ -32,8 +33,7 @@ from schemas import subjects
 from schemas.errors import ChoirError
 from schemas.events import TaskCompleted
 from schemas.replies import Timings
-from services.cli.client import Choir
-from services.cli.query_file import SHIPPED, read
+from services.client.client import Choir
 from services.metrics.database import FILE_NAME, Database
 from services.metrics.decoding import Decoder
 from services.metrics.position import Position

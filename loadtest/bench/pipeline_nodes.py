@@ -19,7 +19,7 @@ from schemas.events import ANY_EVENT, StageStepped
 from schemas.pipelines import PipelinePlan, Shard
 from schemas.replies import Result
 from schemas.stage_wire import Token, unpack
-from services.cli.client import Choir
+from services.client.client import Choir
 
 MODEL = "bench"
 READY_DEADLINE_S = 90.0

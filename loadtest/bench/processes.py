@@ -21,10 +21,10 @@ import infra
 from infra.broker import Broker
 from infra.processes import PREEXEC, terminate
 from infra.provision import provision
-from infra.state import STATE_VARIABLE, running_mesh
 from schemas.errors import ChoirError
 from schemas.replies import StatusReply
-from services.cli.client import Choir
+from services.client.client import Choir
+from services.client.local_mesh import STATE_VARIABLE, running_mesh
 
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 10.0

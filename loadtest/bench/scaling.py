@@ -23,7 +23,7 @@ from loadtest.bench.processes import BenchMesh, bench_mesh
 from loadtest.bench.report import Report, at_least, at_most
 from schemas import subjects
 from schemas.replies import Result
-from services.cli.client import Choir
+from services.client.client import Choir
 
 MODEL = "alpha"
 WORKERS = (1, 3, 5, 10, 35)

@@ -10,7 +10,7 @@ from loadtest.peers.clients import Latency, Load, differing, http_calls
 from loadtest.peers.environments import environment, version_in
 from loadtest.peers.hops import PROMPT, measured
 from loadtest.peers.servers import free_port, server
-from services.cli.client import Choir
+from services.client.client import Choir
 
 RAY = ("ray[serve]>=2.44,<3",)
 ANSWERS = ("Paris", "Paris", "Lyon", "Paris")

@@ -19,7 +19,7 @@ from loadtest.peers.clients import Call, Latency, Load, differing, http_calls, l
 from loadtest.peers.environments import environment, version_in
 from loadtest.peers.instant_server import MODEL
 from loadtest.peers.servers import free_port, server
-from services.cli.client import Choir
+from services.client.client import Choir
 
 LITELLM = ("litellm[proxy]>=1.70,<2",)
 REQUESTS, LOADED = 300, 1_000

@@ -16,7 +16,7 @@ from loadtest.bench.processes import bench_mesh
 from loadtest.peers.clients import Call, Load, differing, http_calls, load
 from loadtest.peers.environments import environment
 from loadtest.peers.servers import free_port, server
-from services.cli.client import Choir
+from services.client.client import Choir
 
 CONCURRENCIES = (1, 4, 8, 16)
 PROMPT = "Tell me of the rivers, the mountains and the towns of Kenya."

@@ -1,1 +1,1 @@
-"""The command line and the Python client: `from services.cli.client import Choir`."""
+"""The command line: `choir`."""

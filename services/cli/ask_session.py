@@ -11,12 +11,12 @@ from schemas.commands import Ask
 from schemas.errors import ChoirError
 from schemas.replies import Accepted, Result, TokenChunk
 from services.cli.answer_view import ResultView
-from services.cli.asking import AskOptions, build_ask
-from services.cli.client import Choir
 from services.cli.last_request import remember
 from services.cli.live_answers import LiveAnswers
 from services.cli.terminal import console, print_json, print_json_line
 from services.cli.unreadable import unreadable
+from services.client.client import Choir
+from services.client.request_builder import AskOptions, build_ask
 
 CANCEL_PATIENCE_S = 2.0
 

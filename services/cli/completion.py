@@ -36,7 +36,7 @@ def last_of_list(incomplete: str, known: Sequence[str]) -> list[str]:
 def live_models() -> list[str]:
     """The models that can be asked now; none if the mesh does not say so in time."""
     from schemas.errors import ChoirError
-    from services.cli.client import Choir
+    from services.client.client import Choir
 
     async def look() -> list[str]:
         async with asyncio.timeout(MESH_LIMIT_S), Choir(name="choir-completion") as mesh:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from infra.state import state_folder
 from schemas.errors import InvalidRequest
+from services.client.local_mesh import state_folder
 
 FILE = "last_request"
 

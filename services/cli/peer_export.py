@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
+from analysis.queries.query_file import SHIPPED, read
 from schemas.errors import ConfigurationError, InternalError
 from schemas.queries import Rows
-from services.cli.client import Choir
-from services.cli.query_file import SHIPPED, read
 from services.cli.rows_view import csv_lines
+from services.client.client import Choir
 
 QUERY = SHIPPED / "peer_log.sql"
 PAGE_ROWS = 2_000

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.message import Part
-from services.cli.client import Choir
 from services.cli.overview_tables import NOTHING, table
+from services.client.client import Choir
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 MS_PER_S = 1000

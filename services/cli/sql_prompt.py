@@ -9,12 +9,12 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Word
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 
-from infra.state import state_folder
 from schemas.errors import ChoirError
-from services.cli.client import Choir
 from services.cli.outcome import error_line
 from services.cli.rows_view import as_table
 from services.cli.terminal import console
+from services.client.client import Choir
+from services.client.local_mesh import state_folder
 
 PROMPT = "choir sql> "
 WELCOME = "SHOW TABLES lists tables and views, DESCRIBE one its columns; exit or Ctrl-D ends"

@@ -12,7 +12,7 @@ from infra.testing import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.replies import Result
 from services.chassis.storage import Storage
-from services.cli.client import Choir
+from services.client.client import Choir
 
 MODELS = ("alpha", "beta", "gamma", "delta")
 REQUESTS = 60

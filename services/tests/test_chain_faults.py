@@ -14,7 +14,7 @@ from infra.testing import ServiceProcess, SpawnService
 from schemas import catalog, subjects
 from schemas.errors import MeshUnreachable
 from schemas.replies import Result
-from services.cli.client import Choir
+from services.client.client import Choir
 from services.tests.load import eventually
 
 pytestmark = pytest.mark.alone

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.testing import SpawnService
-from services.cli.client import Choir
+from services.client.client import Choir
 
 READY_S = 60.0
 CLOCK = """

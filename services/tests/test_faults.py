@@ -14,7 +14,7 @@ from infra.testing import SpawnService, connect
 from schemas import subjects
 from schemas.catalog import ACK_WAIT_S
 from schemas.replies import Result
-from services.cli.client import Choir
+from services.client.client import Choir
 from services.tests.load import (
     MODELS,
     SmallMesh,

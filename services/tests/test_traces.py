@@ -26,7 +26,7 @@ from schemas.events import (
 from schemas.nodes import NodeLease, ServedModel
 from services.chassis.tests.mesh import DEADLINE_S, events, eventually
 from services.chassis.tracing import Span
-from services.cli.client import Choir
+from services.client.client import Choir
 
 MODELS = ("alpha", "beta")
 AGENT = {

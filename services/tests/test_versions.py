@@ -15,7 +15,7 @@ from schemas.errors import UnsupportedVersion
 from schemas.golden.samples import LEASE
 from schemas.replies import Result
 from services.chassis.tests.mesh import bodies, generate
-from services.cli.client import Choir
+from services.client.client import Choir
 
 READY_S = 60.0
 AGENT = {"name": "singer", "backend": "instant", "models": [{"name": "alpha", "reply": "the giraffe"}]}

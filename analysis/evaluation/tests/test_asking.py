@@ -23,11 +23,11 @@ from analysis.evaluation.raw_records import raw_records
 from analysis.evaluation.reaggregation import reaggregate
 from analysis.evaluation.run_folder import RunFolder
 from analysis.evaluation.session import ask_all, new_folder, resumed
+from infra.demo_mesh import demo_mesh
 from infra.testing import REPOSITORY, ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import InvalidRequest, MeshUnreachable, UnknownModel, UnknownStrategy
-from services.cli.client import Choir
-from services.cli.demo.mesh import demo_mesh
+from services.client.client import Choir
 
 MODELS = ("alpha", "beta", "gamma", "delta")
 SLOTS = 4

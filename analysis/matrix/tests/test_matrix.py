@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from analysis.charts.render import specification, svg_image
-from analysis.matrix.averages import PairAverage, pair_averages
+from analysis.matrix.averages import PairAverage, figure, pair_averages
 from analysis.matrix.folder import CSV_FILE, RESULTS_FILE, MatrixFolder
 from analysis.matrix.heatmaps import HEATMAPS, heatmap
 from analysis.matrix.options import MatrixOptions, read_prompts
 from analysis.matrix.plan import Cell, ask, cells, request_id
 from analysis.matrix.record import COLUMNS, Record, row
-from analysis.matrix.table import figure
 from schemas.errors import DeadlineExceeded, InvalidRequest
 from schemas.replies import Answer, ChainStep, Result, Timings
 

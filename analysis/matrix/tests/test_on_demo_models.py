@@ -15,7 +15,7 @@ from analysis.matrix.options import MatrixOptions
 from analysis.matrix.session import measure
 from infra.settings import load_host_settings
 from infra.supervisor import Supervisor
-from services.cli.client import Choir
+from services.client.client import Choir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

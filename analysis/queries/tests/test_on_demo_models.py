@@ -11,13 +11,13 @@ import pytest
 import pytest_asyncio
 
 from analysis.queries.__main__ import chosen
+from analysis.queries.query_file import SHIPPED, read
 from infra.settings import load_host_settings
 from infra.supervisor import Supervisor
 from infra.testing import connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded
-from services.cli.client import Choir
-from services.cli.query_file import SHIPPED, read
+from services.client.client import Choir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

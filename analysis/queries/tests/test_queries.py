@@ -15,13 +15,13 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from analysis.queries.__main__ import chosen, from_parquet
+from analysis.queries.query_file import SHIPPED, read
 from analysis.queries.tests.day import a_day
 from analysis.queries.tests.golden_results import GOLDEN, PARAMETERS, document
 from analysis.schema import __main__ as schema
 from schemas.errors import ConfigurationError, InvalidRequest
 from services.chassis.tests.mesh import eventually, open_mesh
-from services.cli.client import Choir
-from services.cli.query_file import SHIPPED, read
+from services.client.client import Choir
 from services.metrics.service import Metrics
 from services.metrics.settings import VIEWS_FOLDER, MetricsSection
 from services.metrics.tests.mesh import fill, has

@@ -10,7 +10,7 @@ from services.cli.batch.models import Models
 from services.cli.batch.prompts import Prompt
 from services.cli.batch.questions import Inquiry, Questions, Reading
 from services.cli.batch.records import TaskTimings
-from services.cli.batch.spread import together
+from services.client.bounded import together
 from services.summarizer.split import split
 
 JOIN = """\

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from schemas.errors import UnknownModel
 from schemas.replies import ModelSummary
-from services.cli.client import Choir
+from services.client.client import Choir
 
 LOOK_EVERY_S = 5.0
 QUEUED_PER_SLOT = 1.5

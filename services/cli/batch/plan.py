@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cli.asking import AskOptions
 from services.cli.batch.documents import Document
 from services.cli.batch.prompts import Prompt
+from services.client.request_builder import AskOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from schemas.errors import Overloaded
 from schemas.replies import Answer
-from services.cli.asking import AskOptions
 from services.cli.batch.models import Models
 from services.cli.batch.records import Reply, TaskTimings
-from services.cli.batch.spread import Gate
 from services.cli.batch.stopwatch import Stopwatch
-from services.cli.client import Choir
+from services.client.bounded import Gate
+from services.client.client import Choir
+from services.client.request_builder import AskOptions
 
 OVERLOAD_PATIENCE_S = 600.0
 """How long a full mesh is asked again before the task fails."""

@@ -21,9 +21,9 @@ from services.cli.batch.plan import BatchTask, Plan
 from services.cli.batch.questions import Inquiry, Questions
 from services.cli.batch.records import TaskRecord, TaskTimings
 from services.cli.batch.shelf import Shelf
-from services.cli.batch.spread import spread
 from services.cli.batch.stopwatch import Stopwatch
-from services.cli.client import Choir
+from services.client.bounded import spread
+from services.client.client import Choir
 
 DEFAULT_MAX_TOKENS = 256
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from schemas.commands import Ask, ChatMessage
-from services.cli.asking import build_ask
+from services.client.request_builder import build_ask
 
 
 @dataclass

@@ -19,12 +19,12 @@ from services.cli.ask_session import CANCEL_PATIENCE_S
 from services.cli.chat.conversation import Conversation
 from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.slash import Quit, obey
-from services.cli.client import Choir
 from services.cli.last_request import remember
 from services.cli.live_answers import LiveAnswers
 from services.cli.outcome import error_line
 from services.cli.terminal import plain
 from services.cli.unreadable import unreadable
+from services.client.client import Choir
 
 PROMPT = "> "
 GREETING = "you talk to {partner}; /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends"

@@ -94,8 +94,8 @@ def ask(
     and --stream there is a JSON document on each line: chunks of text, and at last the result.
     """
     from services.cli.ask_session import AskSession
-    from services.cli.asking import AskOptions
     from services.cli.closed_question import closed_question
+    from services.client.request_builder import AskOptions
 
     options: AskOptions = {
         "model": model,

@@ -51,12 +51,12 @@ def batch(
 
     The same command goes on where it was interrupted, asks nothing twice, and tries again what failed.
     """
-    from services.cli.asking import AskOptions
     from services.cli.batch.documents import DEFAULT_GLOBS, find_documents
     from services.cli.batch.outputs import check_outputs
     from services.cli.batch.plan import Plan
     from services.cli.batch.prompts import chosen_prompts
     from services.cli.batch.session import BatchSession
+    from services.client.request_builder import AskOptions
 
     options: AskOptions = {
         "max_tokens": max_tokens,

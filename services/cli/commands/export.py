@@ -29,10 +29,10 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write what every peer did for every task: model, durations, tokens and their rate, network latency."""
-    from services.cli.client import Choir
-    from services.cli.moment import as_sql, moment
     from services.cli.peer_export import export_peers
     from services.cli.written_file import named_folder
+    from services.client.client import Choir
+    from services.client.moment import as_sql, moment
 
     folder = named_folder(out, "out")
     now = datetime.now(UTC)

@@ -76,11 +76,11 @@ def up(
 
     from infra.settings import load_host_settings
     from infra.shards import ShardOption, with_shards
-    from infra.state import state_folder
     from services.cli.up.log_file import LogFile
     from services.cli.up.own_log import forward_own_log
     from services.cli.up.screen import Screen
     from services.cli.up.session import UpSession
+    from services.client.local_mesh import state_folder
 
     shards = [ShardOption.parse(text) for text in shard or ()]
     settings = with_shards(load_host_settings(config), shards, standbys)
@@ -98,9 +98,10 @@ def up(
 
 def down(as_json: JsonFlag = False) -> None:
     """Stop the mesh that `choir up` runs on this host."""
-    from infra.state import STOP_DEADLINE_S, running_mesh, stop_mesh
+    from infra.state import STOP_DEADLINE_S, stop_mesh
     from schemas.errors import InternalError
     from services.chassis.address import without_password
+    from services.client.local_mesh import running_mesh
 
     def tell(line: str, **facts: object) -> None:
         if as_json:

@@ -59,7 +59,7 @@ def matrix(
     from analysis.evaluation.progress import reporter
     from analysis.matrix.options import matrix_options, read_prompts
     from analysis.matrix.session import measure
-    from analysis.matrix.table import pairs_table
+    from services.cli.matrix_table import pairs_table
     from services.cli.written_file import named_folder
 
     template = {} if summary_prompt is None else {"summary_prompt": summary_prompt}

@@ -33,8 +33,8 @@ def fetch(
     """Show the answer to a request that was asked before, as `choir ask` does."""
     from schemas.replies import Result
     from services.cli.ask_session import print_result, show_result
-    from services.cli.client import Choir
     from services.cli.last_request import chosen
+    from services.client.client import Choir
 
     which = chosen(request_id, last)
 
@@ -52,8 +52,8 @@ def fetch(
 def cancel(request_id: RequestId = None, last: LastFlag = False, as_json: JsonFlag = False) -> None:
     """Give up a request: its slots are free for others. Its result, if it has one, stays."""
     from schemas.replies import Cancelled
-    from services.cli.client import Choir
     from services.cli.last_request import chosen
+    from services.client.client import Choir
 
     which = chosen(request_id, last)
 
@@ -89,8 +89,8 @@ def feedback(
     """
     from schemas.errors import InvalidRequest
     from schemas.replies import FeedbackCounted
-    from services.cli.client import Choir
     from services.cli.last_request import chosen
+    from services.client.client import Choir
 
     if (correct is None) != right:
         raise InvalidRequest("say --correct ANSWER, or --right: one of the two", field="correct")

@@ -15,8 +15,8 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 def nodes(as_json: JsonFlag = False) -> None:
     """Show all live service instances: state, load, CPU, memory, GPU, problems."""
     from schemas.replies import NodesReply
-    from services.cli.client import Choir
     from services.cli.overview_tables import nodes_table, problem_lines
+    from services.client.client import Choir
 
     async def look() -> NodesReply:
         async with Choir() as mesh:
@@ -38,9 +38,9 @@ def models(as_json: JsonFlag = False) -> None:
     from rich.text import Text
 
     from schemas.replies import ModelsReply
-    from services.cli.client import Choir
     from services.cli.overview_tables import models_table, unusable_models
     from services.cli.pipeline_tables import pipeline_lines, pipelines_table
+    from services.client.client import Choir
 
     async def look() -> tuple[ModelsReply, tuple[Text, ...]]:
         async with Choir() as mesh:
@@ -65,8 +65,8 @@ def models(as_json: JsonFlag = False) -> None:
 def status(as_json: JsonFlag = False) -> None:
     """Show the mesh at a glance."""
     from schemas.replies import StatusReply
-    from services.cli.client import Choir
     from services.cli.overview_tables import status_lines
+    from services.client.client import Choir
 
     async def look() -> StatusReply:
         async with Choir() as mesh:

@@ -22,9 +22,9 @@ def requests(
 
     --open and --failed together show both. The metrics service knows of a request within a second.
     """
-    from services.cli.client import Choir
-    from services.cli.past import check_metrics
     from services.cli.recent import RecentRequests, recent_requests, requests_table
+    from services.client.client import Choir
+    from services.client.missing_service import check_metrics
 
     states = tuple(state for state, wanted in (("open", still_open), ("failed", failed)) if wanted)
 

@@ -27,8 +27,8 @@ def scores(
     forgotten before the file is written.
     """
     from schemas.replies import ScoresReply
-    from services.cli.client import Choir
     from services.cli.scores_view import print_scores, write_scores
+    from services.client.client import Choir
 
     async def look() -> ScoresReply:
         async with Choir() as mesh:

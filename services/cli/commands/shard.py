@@ -40,10 +40,10 @@ def shard(
 ) -> None:
     """Place a model as a pipeline of stages over nodes that offer it, and wait until it can be asked."""
     from schemas.pipelines import Shard
-    from services.cli.asking import build
-    from services.cli.client import Choir
     from services.cli.pipeline_tables import pipelines_table
     from services.cli.shard_session import until_ready
+    from services.client.client import Choir
+    from services.client.request_builder import build
 
     wish = build(
         Shard,

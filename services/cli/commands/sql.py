@@ -13,8 +13,8 @@ from services.cli.commands.overview import JsonFlag
 from services.cli.terminal import console
 
 if TYPE_CHECKING:
+    from analysis.queries.query_file import QueryFile
     from schemas.queries import Rows, Scalar
-    from services.cli.query_file import QueryFile
 
 Format = Literal["table", "csv", "json"]
 FROM_STDIN = "-"
@@ -43,7 +43,7 @@ def sql(
 
     `choir sql "SHOW TABLES"` lists the tables and views; `choir sql` alone opens a prompt.
     """
-    from services.cli.query_file import parse
+    from analysis.queries.query_file import parse
 
     if queries:
         _list_queries()
@@ -72,15 +72,15 @@ def _typed(statement: str | None) -> str:
 
 
 def _from_file(path: Path) -> QueryFile:
-    from services.cli.query_file import SHIPPED, read
+    from analysis.queries.query_file import SHIPPED, read
 
     shipped = SHIPPED / f"{path.name.removesuffix('.sql')}.sql"
     return read(shipped if not path.is_file() and shipped.is_file() else path)
 
 
 async def _ask(query: QueryFile, given: list[str], max_rows: int, timeout_s: float) -> Rows:
-    from services.cli.client import Choir
-    from services.cli.query_file import given_values
+    from analysis.queries.query_file import given_values
+    from services.client.client import Choir
 
     values: dict[str, Scalar] = {**given_values(given)}
     if query.parameters:
@@ -101,8 +101,8 @@ def _show(rows: Rows, output: Format) -> None:
 
 
 def _list_queries() -> None:
+    from analysis.queries.query_file import SHIPPED, read
     from services.cli.overview_tables import table
-    from services.cli.query_file import SHIPPED, read
 
     grid = table("query", "question", "parameters")
     for path in sorted(SHIPPED.glob("*.sql")):

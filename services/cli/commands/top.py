@@ -25,11 +25,11 @@ def top(
 ) -> None:
     """Show nodes, slots, queue, requests and tokens per second, latency and errors, live; q quits."""
     from services.chassis.address import without_password
-    from services.cli.client import Choir
-    from services.cli.mesh_url import find_mesh
     from services.cli.top.live import show
     from services.cli.top.snapshot import Snapshot, look
     from services.cli.top.view import all_panes
+    from services.client.client import Choir
+    from services.client.mesh_url import find_mesh
 
     url = without_password(find_mesh().url)
     out = console()

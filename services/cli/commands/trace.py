@@ -23,13 +23,13 @@ def trace(
     ] = False,
 ) -> None:
     """Show where the time of one request went: each hop and computation as a bar, the gaps named."""
-    from services.cli.client import Choir
+    from analysis.trace.document import document
+    from analysis.trace.look_up import look_up
+    from analysis.trace.pieces import Waterfall
     from services.cli.last_request import chosen
-    from services.cli.trace.document import document
-    from services.cli.trace.look_up import look_up
-    from services.cli.trace.pieces import Waterfall
-    from services.cli.trace.view import view
+    from services.cli.trace_view import view
     from services.cli.written_file import check_writable
+    from services.client.client import Choir
 
     if png is not None:
         check_writable(png, "png")

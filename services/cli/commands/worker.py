@@ -169,9 +169,9 @@ def import_workers(
     """Register all workers of a workers.json. Those that cannot be are named; the others are registered."""
     from schemas.errors import ChoirError
     from schemas.workers import ManageWorkers
-    from services.cli.client import Choir
     from services.cli.workers.old_format import read_workers
     from services.cli.workers.tables import added_line
+    from services.client.client import Choir
 
     entries = list(read_workers(file))
 
@@ -222,14 +222,14 @@ def build_worker_app() -> typer.Typer:
 
 def _change(action: str, worker_id: str, done: str) -> None:
     from schemas.workers import ManageWorkers
-    from services.cli.asking import build
+    from services.client.request_builder import build
 
     (status,) = _manage(build(ManageWorkers, {"action": action, "id": worker_id}))
     console().print(done.format(status.worker.id))
 
 
 def _manage(request: ManageWorkers) -> tuple[WorkerStatus, ...]:
-    from services.cli.client import Choir
+    from services.client.client import Choir
 
     async def ask() -> tuple[WorkerStatus, ...]:
         async with Choir() as mesh:

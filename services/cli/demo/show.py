@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from services.cli.client import Choir
+from infra.demo_mesh import demo_mesh
 from services.cli.demo.board import NEXT, board, print_turn
-from services.cli.demo.mesh import demo_mesh
 from services.cli.demo.tour import Turn, tour
+from services.client.client import Choir
 
 REFRESH_PER_S = 12
 STARTING = "starting a broker, a router, an aggregator and the agents ..."

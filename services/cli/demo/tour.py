@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from schemas.replies import Decision, Result, TokenChunk
-from services.cli.client import Choir
 from services.cli.demo.questions import MAX_TOKENS, QUESTIONS, STRATEGIES, TIMEOUT_S, Question
+from services.client.client import Choir
 
 MS_PER_S = 1000
 

@@ -16,11 +16,12 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
+from infra.testing_up import QUARTET, choir_command
 from schemas import subjects
 from schemas.errors import UnknownModel
-from services.cli.client import Choir
-from services.cli.tests.conftest import QUARTET, Cli, choir_command
+from services.cli.tests.conftest import Cli
 from services.cli.tests.test_batch_documents import write_pdf
+from services.client.client import Choir
 
 DEADLINE_S = 60.0
 

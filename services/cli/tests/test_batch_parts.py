@@ -14,7 +14,7 @@ from services.cli.batch.map_reduce import joining
 from services.cli.batch.plan import Plan
 from services.cli.batch.progress import duration
 from services.cli.batch.prompts import PRESETS, Prompt, chosen_prompts
-from services.cli.batch.spread import Gate, spread, together
+from services.client.bounded import Gate, spread, together
 
 NOTES = Document(Path("notes.md"), "notes.md")
 

@@ -12,7 +12,7 @@ from schemas.replies import Answer, Result
 from services.cli.batch.models import Models
 from services.cli.batch.questions import Inquiry, Questions
 from services.cli.batch.stopwatch import Stopwatch
-from services.cli.client import Choir
+from services.client.client import Choir
 
 
 def test_questions_that_overlap_count_once_and_pauses_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

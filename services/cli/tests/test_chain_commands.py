@@ -14,11 +14,12 @@ from pathlib import Path
 import nats
 import pytest
 
+from infra.testing_up import choir_command
 from schemas import subjects
 from schemas.errors import Cancelled
 from schemas.events import ANY_EVENT, TaskCancelled, TaskPulled
-from services.cli.client import Choir
-from services.cli.tests.conftest import Cli, choir_command
+from services.cli.tests.conftest import Cli
+from services.client.client import Choir
 
 CHAIN = ("ask", "Capital of France?", "--model", "choir-four", "--summarize-with", "choir-one")
 SHORT = ("matrix", "-g", "choir-one,choir-two", "-s", "choir-three", "-p", "Capital of France?", "-n", "2")

@@ -12,6 +12,7 @@ import subprocess
 import pytest
 from rich.console import Console
 
+from infra.testing_up import choir_command
 from schemas.commands import ChatMessage
 from schemas.errors import InvalidRequest
 from schemas.replies import Answer, Decision, Result
@@ -19,7 +20,7 @@ from services.cli.chat.conversation import Conversation
 from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.session import ChatSession
 from services.cli.chat.slash import SLASH_COMMANDS, Quit, obey
-from services.cli.tests.conftest import Cli, choir_command
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 
 KNOWN = ("choir-one", "choir-two")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from infra.settings import DEMO_CONFIG
-from services.cli.tests.conftest import QUARTET, Cli, choir_command, clean_environment, wait_until_up
+from infra.testing_up import QUARTET, choir_command, clean_environment, wait_until_up
+from services.cli.tests.conftest import Cli
 
 METALS = ("ask", "Which is a metal?", "--choices", "gold,oxygen", "--models", ",".join(QUARTET))
 README = Path(__file__).resolve().parents[3] / "README.md"

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from infra.testing_up import QUARTET, choir_command, clean_environment
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
 from schemas.replies import ModelSummary
 from services.cli.overview_tables import models_table, nodes_table
 from services.cli.pipeline_tables import pipelines_table
 from services.cli.terminal import counted_services
-from services.cli.tests.conftest import QUARTET, Cli, choir_command, clean_environment
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 
 ALL_FOUR = ",".join(QUARTET)
@@ -139,7 +140,7 @@ def test_without_a_mesh_the_exit_code_is_3_and_the_message_says_how_to_start_one
     offline_cli: Cli, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("CHOIR_MESH__URL", "nats://127.0.0.1:9")
-    monkeypatch.setattr("services.cli.link.CONNECT_PATIENCE_S", 0.3)
+    monkeypatch.setattr("services.client.connection.CONNECT_PATIENCE_S", 0.3)
     outcome = offline_cli(*command)
     assert (outcome.code, outcome.out) == (3, "")
     assert "`choir up` or `choir demo`" in outcome.err

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from infra.testing_up import QUARTET, clean_environment
 from schemas.strategies import STRATEGIES
 from services.cli.completion import last_of_list
-from services.cli.tests.conftest import QUARTET, Cli, clean_environment
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 from services.cli.tests.test_imports import HEAVY, RUN
 

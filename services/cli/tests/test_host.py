@@ -14,13 +14,9 @@ import psutil
 import pytest
 
 from infra.models.family import FAMILY
+from infra.testing_up import choir_command, clean_environment, wait_until_up
 from services.cli.demo.questions import QUESTIONS, STRATEGIES
-from services.cli.tests.conftest import (
-    Cli,
-    choir_command,
-    clean_environment,
-    wait_until_up,
-)
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 from services.cli.up.json_lines import as_json
 
@@ -158,7 +154,7 @@ def test_the_demo_on_a_terminal_shows_a_table_that_fits(quartet_config: Path, tm
 def test_a_demo_without_its_models_says_which_are_missing(
     offline_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("services.cli.demo.mesh.model_path", lambda name: tmp_path / f"{name}.gguf")
+    monkeypatch.setattr("infra.demo_mesh.model_path", lambda name: tmp_path / f"{name}.gguf")
     outcome = offline_cli("demo")
     assert outcome.code == 1
     assert all(f"{name}.gguf" in outcome.err for name in FAMILY)
@@ -215,7 +211,7 @@ def test_environment_wins_over_file_and_file_over_the_running_mesh(
     offline_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from infra.state import Claim
-    from services.cli.mesh_url import find_mesh
+    from services.client.mesh_url import find_mesh
 
     assert find_mesh().url == "nats://127.0.0.1:4222"
     claim = Claim(tmp_path / "state" / "choir")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.tests.conftest import Cli, choir_command, clean_environment, wait_until_up
+from infra.testing_up import choir_command, clean_environment, wait_until_up
+from services.cli.tests.conftest import Cli
 
 STOP_DEADLINE_S = 20.0
 GUARDED = """
@@ -50,7 +51,7 @@ def guarded(offline_cli: Cli, guarded_mesh: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CHOIR_MESH__URL", guarded_mesh)
     monkeypatch.setenv("CHOIR_MESH__USER", "choir")
     monkeypatch.setenv("CHOIR_MESH__PASSWORD", "right")
-    monkeypatch.setattr("services.cli.client.CALL_PATIENCE_S", 1.0)
+    monkeypatch.setattr("services.client.client.CALL_PATIENCE_S", 1.0)
     return offline_cli
 
 
@@ -100,7 +101,7 @@ def test_the_broker_of_the_choir_toml_in_use_is_tried_and_named(
 ) -> None:
     (config := tmp_path / "mine.toml").write_text(section + "\n")
     monkeypatch.setenv("CHOIR_CONFIG", str(config))
-    monkeypatch.setattr("services.cli.link.CONNECT_PATIENCE_S", 0.3)
+    monkeypatch.setattr("services.client.connection.CONNECT_PATIENCE_S", 0.3)
     outcome = offline_cli("status")
     assert outcome.code == 3
     assert f"no broker answers at {url} " in outcome.err

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.client import Choir
-from services.cli.tests.conftest import QUARTET, Cli
+from infra.testing_up import QUARTET
+from services.cli.tests.conftest import Cli
+from services.client.client import Choir
 
 ALL_FOUR = ",".join(QUARTET)
 

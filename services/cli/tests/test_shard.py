@@ -20,9 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
+from infra.testing_up import choir_command, clean_environment, wait_until_up
 from schemas.replies import Result, TokenChunk
-from services.cli.client import Choir
-from services.cli.tests.conftest import Cli, choir_command, clean_environment, wait_until_up
+from services.cli.tests.conftest import Cli
+from services.client.client import Choir
 
 MODEL, WHOLE = "choir-llama", "whole"
 DEADLINE_S = 60.0

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.tests.conftest import Cli, choir_command, clean_environment
+from infra.testing_up import choir_command, clean_environment
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 
 DEADLINE_S = 30.0

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from infra.testing_up import choir_command, clean_environment
 from schemas.nodes import NodeLease
-from services.cli.tests.conftest import Cli, choir_command, clean_environment
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import Terminal, on_terminal
 from services.cli.top.panes import NODES, Look, of
 from services.cli.top.rows import NodeRow, model_rows, stage_rows, worker_rows

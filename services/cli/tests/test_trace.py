@@ -11,6 +11,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from analysis.trace.breakdown import stretches
+from analysis.trace.document import TraceDocument
+from analysis.trace.pieces import QUERY, Waterfall, waterfall
+from infra.testing_up import choir_command, clean_environment
 from schemas.errors import ErrorBody
 from schemas.events import (
     Event,
@@ -24,11 +28,8 @@ from schemas.events import (
     TaskRetried,
 )
 from schemas.replies import Timings
-from services.cli.tests.conftest import Cli, choir_command, clean_environment
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
-from services.cli.trace.breakdown import stretches
-from services.cli.trace.document import TraceDocument
-from services.cli.trace.pieces import QUERY, Waterfall, waterfall
 from services.metrics.tables import create, definitions, event_tables
 
 MS = 1_000_000

@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from infra.forward import Forward
-from services.cli.tests.conftest import Cli, choir_command, clean_environment
+from infra.testing_up import choir_command, clean_environment
+from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 from services.cli.up.entry import GraveLines, read
 from services.cli.up.log_file import LogFile

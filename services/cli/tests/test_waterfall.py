@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from services.cli.trace.breakdown import shares, stretches
-from services.cli.trace.document import document
-from services.cli.trace.pieces import LABELS, Piece, Waterfall, waterfall
-from services.cli.trace.view import milliseconds, view
+from analysis.trace.breakdown import shares, stretches
+from analysis.trace.document import document
+from analysis.trace.pieces import LABELS, Piece, Waterfall, waterfall
+from services.cli.trace_view import milliseconds, view
 
 COLUMNS = (
     *("what", "service", "instance", "host", "task_id", "model", "round", "delivery"),

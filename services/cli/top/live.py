@@ -10,11 +10,11 @@ from rich.text import Text
 
 from schemas.errors import ChoirError
 from services.chassis.cancelling import ended
-from services.cli.client import Choir
 from services.cli.top.keys import keyboard
 from services.cli.top.panes import PANES, Look
 from services.cli.top.snapshot import Snapshot, look
 from services.cli.top.view import screen
+from services.client.client import Choir
 
 
 async def show(mesh: Choir, url: str, out: Console, interval_s: float, window_s: float) -> None:

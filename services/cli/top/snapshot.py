@@ -11,8 +11,6 @@ from schemas.errors import ChoirError
 from schemas.message import Part
 from schemas.nodes import NodeLease
 from schemas.queries import Rows
-from services.cli.client import Choir
-from services.cli.missing_service import METRICS
 from services.cli.top.rows import (
     ModelRow,
     NodeRow,
@@ -23,6 +21,8 @@ from services.cli.top.rows import (
     stage_rows,
     worker_rows,
 )
+from services.client.client import Choir
+from services.client.missing_service import METRICS
 
 QUERIES = Path(__file__).resolve().parents[3] / "analysis" / "queries"
 QUERY_TIMEOUT_S = 3.0

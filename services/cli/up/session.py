@@ -13,10 +13,10 @@ from schemas.errors import ChoirError
 from schemas.message import Part
 from services.chassis.address import without_password
 from services.chassis.settings import CONFIG_VARIABLE
-from services.cli.client import Choir
 from services.cli.terminal import print_json
 from services.cli.up.log_file import LogFile
 from services.cli.up.screen import Screen
+from services.client.client import Choir
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

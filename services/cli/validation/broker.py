@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 from infra.broker import server_binary
 from infra.settings import HostSettings
-from infra.state import running_mesh
 from schemas.errors import ChoirError, ConfigurationError
 from schemas.replies import StatusReply
 from services.chassis.address import without_password
-from services.cli.client import Choir
 from services.cli.validation.finding import Finding, ok, warning, wrong
+from services.client.client import Choir
+from services.client.local_mesh import running_mesh
 
 VERSION_TIMEOUT_S = 5.0
 

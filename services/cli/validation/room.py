@@ -10,9 +10,9 @@ import psutil
 
 from infra.broker import LEAST_FREE_BYTES, reserved_bytes
 from infra.settings import HostSettings
-from infra.state import state_folder
 from services.cli.overview_tables import size
 from services.cli.validation.finding import Finding, ok, warning, wrong
+from services.client.local_mesh import state_folder
 
 
 def check_disk(settings: HostSettings) -> Iterator[Finding]:

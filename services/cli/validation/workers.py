@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterator
 
 from infra.settings import HostSettings
-from infra.state import running_mesh
 from schemas.errors import ChoirError
 from schemas.workers import ManageWorkers, Worker, WorkerStatus
 from services.agent.backends import backend_opener
 from services.agent.settings import REMOTE, AgentSection
-from services.cli.client import Choir
 from services.cli.validation.finding import Finding, ok, warning, wrong
 from services.cli.workers.trial import Trial, try_worker
+from services.client.client import Choir
+from services.client.local_mesh import running_mesh
 
 
 def check_workers(settings: HostSettings) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from schemas import subjects
 from schemas.errors import ErrorBody, MeshUnreachable
 from schemas.events import Event, TaskCompleted
 from schemas.replies import Timings
-from services.cli.client import Choir
+from services.client.client import Choir
 
 SHARED: dict[str, Any] = {"service": "agent", "instance": "agent-1", "host": "alpha"}
 

@@ -15,7 +15,7 @@ from infra.testing import SpawnService, connect
 from schemas import subjects
 from schemas.errors import MeshUnreachable
 from services.chassis.tests.mesh import eventually
-from services.cli.client import Choir
+from services.client.client import Choir
 from services.metrics.database import FILE_NAME
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
 

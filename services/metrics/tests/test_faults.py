@@ -18,7 +18,7 @@ from infra.testing import ServiceProcess, SpawnService, connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, MeshUnreachable, NotReady, QueryFailed
 from services.chassis.tests.mesh import eventually, open_mesh
-from services.cli.client import Choir
+from services.client.client import Choir
 from services.metrics.database import FILE_NAME
 from services.metrics.parquet_export import ParquetExport
 from services.metrics.position import Position

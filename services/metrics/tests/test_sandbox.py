@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from schemas.errors import ChoirError, DeadlineExceeded, InvalidRequest, QueryFailed, QueryRefused
 from services.chassis.tests.mesh import eventually, open_mesh
-from services.cli.client import Choir
+from services.client.client import Choir
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
 from services.metrics.tests.mesh import asking, count_of, fill, task_completed

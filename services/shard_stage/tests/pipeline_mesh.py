@@ -22,7 +22,7 @@ from schemas.replies import Result
 from schemas.sampling import Sampling
 from schemas.stage_wire import Token, unpack
 from services.chassis.tests.mesh import eventually
-from services.cli.client import Choir
+from services.client.client import Choir
 from services.engine.cuts import even_layers
 from services.engine.gguf_check import check_model_file
 

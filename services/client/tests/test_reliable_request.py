@@ -25,8 +25,8 @@ from schemas.errors import (
 )
 from schemas.message import Message
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
-from services.cli import pursuit, silence
-from services.cli.client import Choir
+from services.client import reliable_request, silence
+from services.client.client import Choir
 
 T = TypeVar("T", bound=Message)
 Reply = Callable[[Client, Msg], Awaitable[None]]
@@ -35,8 +35,8 @@ Reply = Callable[[Client, Msg], Awaitable[None]]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is noticed soon."""
-    monkeypatch.setattr(pursuit, "SLICE_S", 0.3)
-    monkeypatch.setattr(pursuit, "REPLY_MARGIN_S", 0.2)
+    monkeypatch.setattr(reliable_request, "SLICE_S", 0.3)
+    monkeypatch.setattr(reliable_request, "REPLY_MARGIN_S", 0.2)
     monkeypatch.setattr(silence, "NOTICE_AFTER_S", 0.3)
     monkeypatch.setattr("services.cli.client.CALL_PATIENCE_S", 1.0)
 
@@ -239,7 +239,7 @@ async def test_a_call_that_only_looks_says_soon_that_nobody_answers(mesh_url: st
 async def test_a_router_that_never_answers_does_not_hold_the_client_for_ever(
     mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pursuit, "GRACE_S", 0.5)
+    monkeypatch.setattr(reliable_request, "GRACE_S", 0.5)
     await StubRouter(connection).serve([nothing], [nothing])
     started_s = time.monotonic()
     async with Choir(mesh_url) as mesh:

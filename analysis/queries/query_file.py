@@ -22,7 +22,7 @@ from schemas.queries import Scalar
 
 QUESTION = "-- question:"
 PARAMETERS = "-- parameters:"
-SHIPPED = Path(__file__).resolve().parents[2] / "analysis" / "queries"
+SHIPPED = Path(__file__).resolve().parent
 """The queries that come with Choir: read by path, as services import nothing of the analysis."""
 PARAMETER = re.compile(r"(\w+) \((\w+)(?: = ('[^']*'|[^)]*))?\)")
 

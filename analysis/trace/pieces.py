@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-QUERY = Path(__file__).resolve().parents[3] / "analysis" / "queries" / "waterfall.sql"
+QUERY = Path(__file__).resolve().parents[1] / "queries" / "waterfall.sql"
 
 LABELS = {
     "admit": "admission: check, plan, store",

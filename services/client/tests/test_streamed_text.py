@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from schemas.errors import Overloaded
 from schemas.replies import Answer, Result, TokenChunk
-from services.cli.spoken import Spoken
+from services.client.streamed_text import Spoken
 
 
 def chunk(index: int, text: str, attempt: int = 1, *, agent: str = "a", done: bool = False) -> TokenChunk:

@@ -25,10 +25,10 @@ from schemas.errors import (
 )
 from schemas.replies import Result, TokenChunk
 from services.chassis.tracing import Span
-from services.cli.link import HOW_TO_START
-from services.cli.mailbox import Mailbox, Unanswered, kind_of, read
-from services.cli.silence import Silence
-from services.cli.spoken import Spoken
+from services.client.connection import HOW_TO_START
+from services.client.replies import Mailbox, Unanswered, kind_of, read
+from services.client.silence import Silence
+from services.client.streamed_text import Spoken
 
 GRACE_S = 12.0
 """How long after a request's own deadline its result may still be on the way, once it was taken."""

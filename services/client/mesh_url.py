@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from infra.broker_section import BrokerSection
-from infra.state import running_mesh
 from services.chassis.settings import MeshSection, ServiceSettings, load_settings
+from services.client.broker_section import BrokerSection
+from services.client.local_mesh import running_mesh
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses to listen on at all interfaces, and how this host reaches them."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from analysis.trace.breakdown import shares, stretches
+from analysis.trace.pieces import Waterfall
 from schemas.message import Part
-from services.cli.trace.breakdown import shares, stretches
-from services.cli.trace.pieces import Waterfall
 
 
 class PieceDocument(Part):

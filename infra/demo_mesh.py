@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from infra.broker_section import BrokerSection
 from infra.models.checksums import model_path
 from infra.models.family import FAMILY
 from infra.settings import DEMO_CONFIG, HostSettings, load_host_settings
 from infra.supervisor import Supervisor
 from schemas.errors import ModelUnusable
 from services.chassis.settings import CONFIG_VARIABLE, MeshSection
+from services.client.broker_section import BrokerSection
 
 SETTINGS_PREFIX = "CHOIR_"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from analysis.matrix.averages import PairAverage
-from services.cli.overview_tables import NOTHING, table
+from analysis.matrix.averages import PairAverage, figure
+from services.cli.overview_tables import table
 
 HEADS = (
     "generator", "summarizer", "cells", "failed", "total", "± sd",
@@ -34,11 +34,3 @@ def pairs_table(pairs: Iterable[PairAverage]) -> Table:
             figure(pair.network_latency_ms, "ms"),
         )
     return rows
-
-
-def figure(value: float | None, unit: str = "") -> str:
-    """Three digits and the unit; a dash for what was not measured."""
-    if value is None:
-        return NOTHING
-    digits = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{digits} {unit}".strip()

@@ -23,7 +23,7 @@ from schemas.message import Message
 from schemas.replies import ErrorReply, Result
 from services.chassis.address import why
 from services.chassis.tracing import Span
-from services.cli.link import check_payload
+from services.client.connection import check_payload
 
 NO_RESPONDERS = "503"
 STATUS_HEADER = "Status"

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from schemas import catalog
-from services.cli.link import HOW_TO_START
+from schemas.errors import MeshUnreachable
+from services.client.connection import HOW_TO_START
+
+if TYPE_CHECKING:
+    from services.client.client import Choir
 
 METRICS = "metrics"
 NO_METRICS = (
@@ -20,3 +26,9 @@ def nobody_answers(subject: str) -> str:
     if service == "router":
         return f"the broker answers, but no router does; {HOW_TO_START}"
     return f"this mesh runs no {service}: `choir up` starts one unless section [{service}] says replicas = 0"
+
+
+async def check_metrics(mesh: Choir) -> None:
+    """Raises MeshUnreachable unless a metrics service is live: what looks back needs one."""
+    if METRICS not in (await mesh.status()).services:
+        raise MeshUnreachable(NO_METRICS)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from infra.testing_up import QUARTET
 from schemas.commands import ChatMessage
 from schemas.errors import (
     Cancelled,
@@ -26,8 +27,7 @@ from schemas.errors import (
 )
 from schemas.replies import Result, TokenChunk
 from services.chassis.identity import new_id
-from services.cli.client import Choir
-from services.cli.tests.conftest import QUARTET
+from services.client.client import Choir
 
 NOBODY = "nats://127.0.0.1:9"
 
@@ -165,7 +165,7 @@ async def test_without_a_broker_the_mesh_is_unreachable_within_seconds() -> None
 
 async def test_a_refusal_is_told_even_if_later_attempts_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for a broker: whether a refusal can be read before a real one hangs up is luck."""
-    monkeypatch.setattr("services.cli.link.CONNECT_PATIENCE_S", 1.0)
+    monkeypatch.setattr("services.client.connection.CONNECT_PATIENCE_S", 1.0)
     attempts = 0
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,7 +191,7 @@ async def test_a_refusal_is_told_even_if_later_attempts_are_cut_off(monkeypatch:
 
 
 async def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.cli.link.CONNECT_PATIENCE_S", 0.2)
+    monkeypatch.setattr("services.client.connection.CONNECT_PATIENCE_S", 0.2)
     with pytest.raises(MeshUnreachable) as unreachable:
         async with Choir("nats://me:secret@127.0.0.1:9"):
             pytest.fail("connected to nobody")

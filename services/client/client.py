@@ -37,14 +37,14 @@ from schemas.replies import (
     TokenChunk,
 )
 from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
-from services.cli.asking import AskOptions, build, build_ask
-from services.cli.batch.spread import spread
-from services.cli.link import HOW_TO_START, open_link
-from services.cli.mailbox import Mailbox, Unanswered, read
-from services.cli.mesh_url import find_mesh
-from services.cli.missing_service import nobody_answers
-from services.cli.pursuit import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
-from services.cli.silence import Silence
+from services.client.bounded import spread
+from services.client.connection import HOW_TO_START, open_link
+from services.client.mesh_url import find_mesh
+from services.client.missing_service import nobody_answers
+from services.client.reliable_request import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
+from services.client.replies import Mailbox, Unanswered, read
+from services.client.request_builder import AskOptions, build, build_ask
+from services.client.silence import Silence
 
 CALL_PATIENCE_S = 4.0
 """How long a call that only looks, or changes what can be changed again, waits for somebody to answer it."""
