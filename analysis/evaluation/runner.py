@@ -102,7 +102,7 @@ class Runner:
         end_s = time.monotonic() + PATIENCE_S
         while True:
             try:
-                async for reply in self._mesh.pursue(call.ask):
+                async for reply in self._mesh.follow(call.ask):
                     if isinstance(reply, Result):
                         return reply
             except NOT_TAKEN as error:

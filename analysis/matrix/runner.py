@@ -75,7 +75,7 @@ class MatrixRunner:
         started_s = time.monotonic()
         while True:
             try:
-                async for reply in self._mesh.pursue(request):
+                async for reply in self._mesh.follow(request):
                     if isinstance(reply, Result):
                         return reply
             except (*NOT_TAKEN, UnknownModel) as error:

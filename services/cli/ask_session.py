@@ -41,7 +41,7 @@ class AskSession:
         async with (
             Choir() as mesh,
             cancelled_with_us(mesh, self._ask),
-            aclosing(mesh.pursue(self._ask)) as replies,
+            aclosing(mesh.follow(self._ask)) as replies,
         ):
             with shown:
                 async for reply in replies:

@@ -38,11 +38,11 @@ from schemas.replies import (
 )
 from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
 from services.client.bounded import spread
-from services.client.connection import HOW_TO_START, open_link
+from services.client.connection import HOW_TO_START, open_connection
 from services.client.mesh_url import find_mesh
 from services.client.missing_service import nobody_answers
-from services.client.reliable_request import PAUSE_S, REPLY_MARGIN_S, SLICE_S, Pursuit
-from services.client.replies import Mailbox, Unanswered, read
+from services.client.reliable_request import PAUSE_S, REPLY_MARGIN_S, SLICE_S, ReliableRequest
+from services.client.replies import NoReply, ReplyMultiplexer, read
 from services.client.request_builder import AskOptions, build, build_ask
 from services.client.silence import Silence
 
@@ -51,7 +51,7 @@ CALL_PATIENCE_S = 4.0
 PLANNING_S = 20.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
 SQL_GRACE_S = 3.0
-TRANSIENT = (Unanswered, BrokerUnavailable)
+TRANSIENT = (NoReply, BrokerUnavailable)
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 
@@ -76,14 +76,15 @@ class Choir:
     def __init__(self, url: str | None = None, *, name: str = "choir-client") -> None:
         self._url = url
         self._name = name
-        self._mailbox = Mailbox()
+        self._replies = ReplyMultiplexer()
         self._silence = Silence()
         self._stack = AsyncExitStack()
         self._open = False
 
     async def __aenter__(self) -> Choir:
-        link = open_link(find_mesh(self._url), self._name, self._mailbox.interrupted, self._mailbox.refused)
-        await self._mailbox.start(await self._stack.enter_async_context(link))
+        replies = self._replies
+        connection = open_connection(find_mesh(self._url), self._name, replies.interrupted, replies.refused)
+        await replies.start(await self._stack.enter_async_context(connection))
         self._open = True
         return self
 
@@ -99,7 +100,7 @@ class Choir:
         `model` asks one model. Otherwise an ensemble answers: `models` (all if empty), decided by each of
         `strategies`. If the router, an agent or the broker dies meanwhile, the same request goes on.
         """
-        async for reply in self.pursue(build_ask(prompt, options)):
+        async for reply in self.follow(build_ask(prompt, options)):
             if isinstance(reply, Result):
                 result = reply
         return result
@@ -113,12 +114,12 @@ class Choir:
         agent died, another one generates the text anew. Where it differs a chunk says `restarted`: what came
         of this `agent` before is void. The texts since then, joined, are the text of the result.
         """
-        return self.pursue(build_ask(prompt, options, stream=True))
+        return self.follow(build_ask(prompt, options, stream=True))
 
-    def pursue(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
+    def follow(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request that is complete: chunks if it streams, then the result."""
         self._check_open()
-        return Pursuit(self._mailbox, ask, self._silence).replies()
+        return ReliableRequest(self._replies, ask, self._silence).replies()
 
     async def batch(
         self,
@@ -272,23 +273,23 @@ class Choir:
                 self._silence.ends()
                 return reply
             except transient as error:
-                reply_s = 0 if isinstance(error, Unanswered) and error.nobody else wait_s
+                reply_s = 0 if isinstance(error, NoReply) and error.nobody else wait_s
                 left_s = started_s + max(reply_s + CALL_PATIENCE_S, patience_s) - time.monotonic()
                 if left_s <= 0:
                     raise self._unreachable(subject, error) from error
                 if patience_s > CALL_PATIENCE_S:
-                    self._silence.lasts(started_s, left_s, connected=self._mailbox.connected)
+                    self._silence.lasts(started_s, left_s, connected=self._replies.connected)
             await asyncio.sleep(PAUSE_S)
 
     async def _try_call(
         self, subject: str, payload: bytes, reply_type: type[ReplyT], wait_s: float
     ) -> ReplyT:
-        async with self._mailbox.post(subject, payload) as letters:
-            return read(await letters.next(wait_s + REPLY_MARGIN_S), reply_type)
+        async with self._replies.request(subject, payload) as replies:
+            return read(await replies.next(wait_s + REPLY_MARGIN_S), reply_type)
 
     def _unreachable(self, subject: str, error: Exception) -> ChoirError:
         if isinstance(error, ChoirError):
             return error
-        if not self._mailbox.connected:
+        if not self._replies.connected:
             return MeshUnreachable(f"the broker has gone; {HOW_TO_START}")
         return MeshUnreachable(nobody_answers(subject))

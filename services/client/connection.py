@@ -31,7 +31,7 @@ HOW_TO_START = "start one here with `choir up` or `choir demo`, or set CHOIR_MES
 
 
 @asynccontextmanager
-async def open_link(
+async def open_connection(
     mesh: MeshSection,
     name: str,
     on_reconnect: Callable[[], None],

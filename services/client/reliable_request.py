@@ -26,9 +26,9 @@ from schemas.errors import (
 from schemas.replies import Result, TokenChunk
 from services.chassis.tracing import Span
 from services.client.connection import HOW_TO_START
-from services.client.replies import Mailbox, Unanswered, kind_of, read
+from services.client.replies import NoReply, ReplyMultiplexer, kind_of, read
 from services.client.silence import Silence
-from services.client.streamed_text import Spoken
+from services.client.streamed_text import StreamedText
 
 GRACE_S = 12.0
 """How long after a request's own deadline its result may still be on the way, once it was taken."""
@@ -40,14 +40,14 @@ REPLY_MARGIN_S = 1.5
 PAUSE_S = 0.2
 
 
-class Pursuit:
+class ReliableRequest:
     """One request, on its way."""
 
-    def __init__(self, mailbox: Mailbox, ask: Ask, silence: Silence) -> None:
-        self._mailbox = mailbox
+    def __init__(self, replies: ReplyMultiplexer, ask: Ask, silence: Silence) -> None:
+        self._replies = replies
         self._ask = ask
         self._silence = silence
-        self._spoken = Spoken()
+        self._streamed = StreamedText()
         self._span = Span.here()
         self._started_s = time.monotonic()
         self._heard_s = self._started_s
@@ -71,9 +71,9 @@ class Pursuit:
                         yield reply
                         if isinstance(reply, Result):
                             return
-            except Unanswered as nothing:
+            except NoReply as nothing:
                 trouble = self._on_silence(nothing)
-                self._silence.lasts(self._heard_s, self._left_s, connected=self._mailbox.connected)
+                self._silence.lasts(self._heard_s, self._left_s, connected=self._replies.connected)
             except (NotReady, BrokerUnavailable) as error:
                 self._taken, trouble = True, error
             except UnknownRequest as error:
@@ -84,20 +84,20 @@ class Pursuit:
     async def _attempt(self) -> AsyncGenerator[TokenChunk | Result, None]:
         """Sends the request, or asks for its result once it has been sent, and passes on what comes."""
         subject, request, wait_s = self._next_request()
-        async with self._mailbox.post(subject, request.to_bytes(), self._span) as letters:
+        async with self._replies.request(subject, request.to_bytes(), self._span) as queue:
             while True:
-                msg = await letters.next(wait_s + REPLY_MARGIN_S)
+                msg = await queue.next(wait_s + REPLY_MARGIN_S)
                 self._heard_s = time.monotonic()
                 self._silence.ends()
                 if kind_of(msg) != "token":
                     result = read(msg, Result)
-                    for chunk in self._spoken.rest(result) if self._ask.stream else ():
+                    for chunk in self._streamed.rest(result) if self._ask.stream else ():
                         yield chunk
                     yield result
                     return
-                if (shown := self._spoken.take(read(msg, TokenChunk))) is not None:
+                if (shown := self._streamed.take(read(msg, TokenChunk))) is not None:
                     yield shown
-                if self._spoken.missing():
+                if self._streamed.missing():
                     self._taken = True
                     return
 
@@ -111,7 +111,7 @@ class Pursuit:
             request_id=self._ask.request_id or "",
             wait_s=wait_s,
             stream=self._ask.stream,
-            after_sequence=self._spoken.sequence,
+            after_sequence=self._streamed.sequence,
         )
         return subjects.FETCH, fetch, wait_s
 
@@ -119,7 +119,7 @@ class Pursuit:
         """The request as it is sent again: with the time that it has left, for its client waits no longer."""
         return self._ask.model_copy(update={"timeout_s": max(SHORTEST_S, round(self._left_s, 1))})
 
-    def _on_silence(self, nothing: Unanswered) -> ChoirError:
+    def _on_silence(self, nothing: NoReply) -> ChoirError:
         """What silence means, should it last until the end."""
         if nothing.nobody:
             return MeshUnreachable(f"the broker answers, but no router does; {HOW_TO_START}")
@@ -130,7 +130,7 @@ class Pursuit:
         if isinstance(trouble, MeshUnreachable):
             return trouble
         request = f"request {self._ask.request_id}"
-        if not self._mailbox.connected:
+        if not self._replies.connected:
             return MeshUnreachable(f"the broker has gone; fetch the result of {request} when it is back")
         return DeadlineExceeded(
             f"no result of {request} within {self._ask.timeout_s:g} s and {GRACE_S:g} s of grace; "

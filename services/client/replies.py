@@ -31,7 +31,7 @@ STATUS_HEADER = "Status"
 ReplyT = TypeVar("ReplyT", bound=Message)
 
 
-class Unanswered(Exception):
+class NoReply(Exception):
     """Raised when a reply does not come. With `nobody` the broker says that no service listens."""
 
     def __init__(self, *, nobody: bool = False) -> None:
@@ -39,7 +39,7 @@ class Unanswered(Exception):
         self.nobody = nobody
 
 
-class Letters:
+class ReplyQueue:
     """What comes back to one request."""
 
     def __init__(self, subject: str, inbox: str) -> None:
@@ -52,26 +52,26 @@ class Letters:
         self._queue.put_nowait(msg)
 
     async def next(self, timeout_s: float) -> Msg:
-        """The next reply; Unanswered if none comes in time, else the error that says why none will."""
+        """The next reply; NoReply if none comes in time, else the error that says why none will."""
         try:
             async with asyncio.timeout(timeout_s):
                 msg = await self._queue.get()
         except TimeoutError as error:
-            raise Unanswered from error
+            raise NoReply from error
         if msg is None:
-            raise Unanswered
+            raise NoReply
         if isinstance(msg, ChoirError):
             raise msg
         if msg.headers and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
-            raise Unanswered(nobody=True)
+            raise NoReply(nobody=True)
         return msg
 
 
-class Mailbox:
+class ReplyMultiplexer:
     """All requests of one client that wait for replies."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Letters] = {}
+        self._open: dict[str, ReplyQueue] = {}
         self._numbers = count()
         self._prefix = ""
         self._refusal: ChoirError | None = None
@@ -83,14 +83,14 @@ class Mailbox:
         await client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
 
     async def _on_reply(self, msg: Msg) -> None:
-        letters = self._open.get(msg.subject)
-        if letters is not None:
-            letters.put(msg)
+        queue = self._open.get(msg.subject)
+        if queue is not None:
+            queue.put(msg)
 
     def interrupted(self) -> None:
         """The connection is back: replies may have been lost meanwhile, so nobody waits on for them."""
-        for letters in self._open.values():
-            letters.put(None)
+        for queue in self._open.values():
+            queue.put(None)
 
     def refused(self, error: ChoirError) -> None:
         """The broker does not allow something to this client: nobody waits for a reply that cannot come.
@@ -101,9 +101,9 @@ class Mailbox:
         said = error.message.lower()
         if self._prefix.lower() in said:
             self._refusal = error
-        for letters in self._open.values():
-            if self._refusal is not None or f'"{letters.subject.lower()}"' in said:
-                letters.put(error)
+        for queue in self._open.values():
+            if self._refusal is not None or f'"{queue.subject.lower()}"' in said:
+                queue.put(error)
 
     @property
     def connected(self) -> bool:
@@ -111,7 +111,9 @@ class Mailbox:
         return self._client.is_connected
 
     @asynccontextmanager
-    async def post(self, subject: str, payload: bytes, span: Span | None = None) -> AsyncIterator[Letters]:
+    async def request(
+        self, subject: str, payload: bytes, span: Span | None = None
+    ) -> AsyncIterator[ReplyQueue]:
         """Sends a request; its replies come to an inbox of its own for as long as the context is open.
 
         It is traced as `span`, by default as work asked for by what is being done here.
@@ -122,13 +124,13 @@ class Mailbox:
         if self._refusal is not None:
             raise self._refusal
         check_payload(self._client, payload)
-        letters = Letters(subject, f"{self._prefix}.{next(self._numbers)}")
-        self._open[letters.inbox] = letters
+        queue = ReplyQueue(subject, f"{self._prefix}.{next(self._numbers)}")
+        self._open[queue.inbox] = queue
         try:
-            await self._publish(subject, payload, letters.inbox, span or Span.here())
-            yield letters
+            await self._publish(subject, payload, queue.inbox, span or Span.here())
+            yield queue
         finally:
-            del self._open[letters.inbox]
+            del self._open[queue.inbox]
 
     async def _publish(self, subject: str, payload: bytes, inbox: str, span: Span) -> None:
         try:

@@ -23,7 +23,7 @@ class _Text:
     broken: bool = False  # a piece is missing, so nothing is shown until it is found
 
 
-class Spoken:
+class StreamedText:
     """All texts of one request. `sequence` is the last number in the stream that was seen."""
 
     def __init__(self) -> None:

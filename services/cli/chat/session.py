@@ -113,7 +113,7 @@ class ChatSession:
         shown = LiveAnswers(self._out, quiet=False, single=ask.model is not None)
         try:
             with shown:
-                async with aclosing(mesh.pursue(ask)) as replies:
+                async with aclosing(mesh.follow(ask)) as replies:
                     async for reply in replies:
                         match reply:
                             case TokenChunk():

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from schemas.errors import Overloaded
 from schemas.replies import Answer, Result, TokenChunk
-from services.client.streamed_text import Spoken
+from services.client.streamed_text import StreamedText
 
 
 def chunk(index: int, text: str, attempt: int = 1, *, agent: str = "a", done: bool = False) -> TokenChunk:
@@ -37,34 +37,34 @@ def joined(chunks: Iterable[TokenChunk | None]) -> str:
 
 
 def test_a_text_that_comes_whole_is_shown_as_it_comes() -> None:
-    spoken = Spoken()
+    streamed = StreamedText()
     shown = [
-        spoken.take(chunk(0, "The ")),
-        spoken.take(chunk(1, "city")),
-        spoken.take(chunk(2, "", done=True)),
+        streamed.take(chunk(0, "The ")),
+        streamed.take(chunk(1, "city")),
+        streamed.take(chunk(2, "", done=True)),
     ]
     assert [piece.text for piece in filter(None, shown)] == ["The ", "city", ""]
-    assert spoken.rest(result("The city")) == []
+    assert streamed.rest(result("The city")) == []
 
 
 def test_another_text_of_a_second_attempt_begins_anew_where_it_differs() -> None:
-    spoken = Spoken()
-    before = [spoken.take(chunk(index, text)) for index, text in enumerate(("The ", "city ", "is "))]
-    after = [spoken.take(chunk(index, text, 7)) for index, text in enumerate(("The ", "town ", "was "))]
-    late = spoken.take(chunk(3, "Paris"))  # the first agent was only paused
+    streamed = StreamedText()
+    before = [streamed.take(chunk(index, text)) for index, text in enumerate(("The ", "city ", "is "))]
+    after = [streamed.take(chunk(index, text, 7)) for index, text in enumerate(("The ", "town ", "was "))]
+    late = streamed.take(chunk(3, "Paris"))  # the first agent was only paused
     assert [piece and piece.text for piece in after] == [None, "The town ", "was "]
     assert [piece.restarted for piece in filter(None, after)] == [True, False]
     assert late is None
-    assert joined([*before, *after, late, *spoken.rest(result("The town was "))]) == "The town was "
+    assert joined([*before, *after, late, *streamed.rest(result("The town was "))]) == "The town was "
 
 
 def test_the_same_text_of_a_second_attempt_is_not_shown_twice() -> None:
-    spoken = Spoken()
-    before = [spoken.take(chunk(0, "The ")), spoken.take(chunk(1, "city "))]
+    streamed = StreamedText()
+    before = [streamed.take(chunk(0, "The ")), streamed.take(chunk(1, "city "))]
     after = [
-        spoken.take(chunk(0, "The city", 2)),
-        spoken.take(chunk(1, " is", 2)),
-        spoken.take(chunk(2, "", 2, done=True)),
+        streamed.take(chunk(0, "The city", 2)),
+        streamed.take(chunk(1, " is", 2)),
+        streamed.take(chunk(2, "", 2, done=True)),
     ]
     assert [piece and piece.text for piece in after] == [None, "is", ""]
     assert not any(piece.restarted for piece in filter(None, after))
@@ -72,39 +72,39 @@ def test_the_same_text_of_a_second_attempt_is_not_shown_twice() -> None:
 
 
 def test_a_shorter_text_of_a_second_attempt_takes_the_place_of_the_first() -> None:
-    spoken = Spoken()
-    before = [spoken.take(chunk(0, "The ")), spoken.take(chunk(1, "city "))]
-    after = [spoken.take(chunk(0, "The ", 2)), spoken.take(chunk(1, "", 2, done=True))]
+    streamed = StreamedText()
+    before = [streamed.take(chunk(0, "The ")), streamed.take(chunk(1, "city "))]
+    after = [streamed.take(chunk(0, "The ", 2)), streamed.take(chunk(1, "", 2, done=True))]
     assert joined([*before, *after]) == "The "
 
 
 def test_a_piece_that_is_missing_is_looked_for_once_and_else_comes_with_the_result() -> None:
-    spoken = Spoken()
-    shown = [spoken.take(chunk(0, "one "))]
-    assert not spoken.missing()
-    shown.append(spoken.take(chunk(2, "three ")))
-    assert (spoken.missing(), spoken.sequence) == (True, 0)
-    shown += [spoken.take(chunk(0, "one ")), spoken.take(chunk(2, "three "))]
-    assert not spoken.missing()
-    shown += spoken.rest(result("one two three "))
+    streamed = StreamedText()
+    shown = [streamed.take(chunk(0, "one "))]
+    assert not streamed.missing()
+    shown.append(streamed.take(chunk(2, "three ")))
+    assert (streamed.missing(), streamed.sequence) == (True, 0)
+    shown += [streamed.take(chunk(0, "one ")), streamed.take(chunk(2, "three "))]
+    assert not streamed.missing()
+    shown += streamed.rest(result("one two three "))
     assert joined(shown) == "one two three "
     assert not any(piece.restarted for piece in filter(None, shown))
 
 
 def test_a_missing_piece_that_is_found_is_shown_in_its_place() -> None:
-    spoken = Spoken()
-    shown = [spoken.take(chunk(0, "one ")), spoken.take(chunk(2, "three "))]
-    assert spoken.missing()
-    shown += [spoken.take(chunk(index, text)) for index, text in enumerate(("one ", "two ", "three "))]
+    streamed = StreamedText()
+    shown = [streamed.take(chunk(0, "one ")), streamed.take(chunk(2, "three "))]
+    assert streamed.missing()
+    shown += [streamed.take(chunk(index, text)) for index, text in enumerate(("one ", "two ", "three "))]
     assert joined(shown) == "one two three "
 
 
 def test_nothing_that_was_streamed_by_a_loser_stays() -> None:
     """The first agent was paused, a second one streamed, and then the first one's result was the faster."""
-    spoken = Spoken()
-    shown = [spoken.take(chunk(0, "A")), spoken.take(chunk(0, "B", 2)), spoken.take(chunk(1, "C", 2))]
-    assert joined([*shown, *spoken.rest(result("A and more"))]) == "A and more"
+    streamed = StreamedText()
+    shown = [streamed.take(chunk(0, "A")), streamed.take(chunk(0, "B", 2)), streamed.take(chunk(1, "C", 2))]
+    assert joined([*shown, *streamed.rest(result("A and more"))]) == "A and more"
 
 
 def test_an_error_has_no_text() -> None:
-    assert Spoken().rest(Result.unreadable("r1", Overloaded("full"), 1.0)) == []
+    assert StreamedText().rest(Result.unreadable("r1", Overloaded("full"), 1.0)) == []
