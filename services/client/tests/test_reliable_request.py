@@ -38,7 +38,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reliable_request, "SLICE_S", 0.3)
     monkeypatch.setattr(reliable_request, "REPLY_MARGIN_S", 0.2)
     monkeypatch.setattr(silence, "NOTICE_AFTER_S", 0.3)
-    monkeypatch.setattr("services.cli.client.CALL_PATIENCE_S", 1.0)
+    monkeypatch.setattr("services.client.client.CALL_PATIENCE_S", 1.0)
 
 
 def a_result(request_id: str, text: str = "Paris") -> Result:
