@@ -32,6 +32,7 @@ from infra.provision import provision, provision_at, version_of
 from schemas import catalog, subjects
 from schemas.nodes import NodeLease, NodeState
 
+DISK_MIB = 192
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 40.0
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -157,6 +158,33 @@ async def renew(url: str, models: Iterable[str]) -> None:
         await provision(nc, models)
     finally:
         await nc.close()
+
+
+def fill_disk(disk: Path) -> Path:
+    """A file that takes all that is left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 16)):
+                pass
+        except OSError:
+            return filler
+    raise AssertionError("the disk does not get full")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of few megabytes. Skips where nobody may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux":
+        pytest.skip("a disk in memory is mounted in another way here")
+    options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(autouse=True)

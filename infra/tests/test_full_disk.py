@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import nats.errors
-import pytest
 from nats.aio.client import Client
 
 from infra.settings import load_host_settings
 from infra.supervisor import Supervisor
-from infra.testing import connect
+from infra.testing import connect, fill_disk
 from schemas import subjects
 
-DISK_MIB = 192
 DEADLINE_S = 60.0
 Reply = dict[str, Any]
 CONFIG = """
@@ -39,33 +35,6 @@ name = "alice"
 backend = "instant"
 models = [{{ name = "blue", reply = "blue" }}]
 """
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of few megabytes. Skips where nobody may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if sys.platform != "linux":
-        pytest.skip("a disk in memory is mounted in another way here")
-    options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
-    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes all that is left."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1 << 16)):
-                pass
-        except OSError:
-            return filler
-    raise AssertionError("the disk does not get full")
 
 
 async def request(nc: Client, subject: str, **fields: Any) -> dict[str, Any]:
@@ -111,7 +80,7 @@ async def test_a_mesh_whose_disk_was_full_answers_again_by_itself(disk: Path, tm
     try:
         assert (await ask()).get("text") == "blue"
         # When its disk is full, then who asks and who looks is told so
-        filler = fill(disk)
+        filler = fill_disk(disk)
         refused = await eventually(ask, lambda reply: "disk is full" in str(reply.get("error")))
         assert refused["error"]["code"] == "broker_unavailable", refused
         assert "disk is full" in refused["error"]["message"]

@@ -66,14 +66,15 @@ class Housekeeping:
     async def stop(self) -> None:
         """Ends; what is being written is finished first, and the last rows are exported."""
         await ended(self._tasks)
-        if self._settings.export_interval_s:
+        if self._settings.export_interval_s and self._ingest.shortage is None:
             await self._once("export", self._in_thread())
         self._thread.shutdown()
 
     async def _keep_exporting(self) -> None:
         while True:
             started_s = time.monotonic()
-            await self._once("export", self._in_thread())
+            if self._ingest.shortage is None:
+                await self._once("export", self._in_thread())
             took_s = time.monotonic() - started_s
             await asyncio.sleep(max(self._settings.export_interval_s, REST * took_s))
 

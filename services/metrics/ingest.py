@@ -1,6 +1,7 @@
 """The loop that makes rows of events: read, store, acknowledge; and what it does when one of them fails.
 
 broker away       read again until it is back; what was read and not acknowledged comes again
+disk nearly full  leave events in the stream, say so in the lease, go on when there is room
 disk full         keep the batch, say so in the lease, try again until there is room
 database damaged  set it aside, begin a new one, read the stream from its beginning
 stream made anew  begin a new epoch, and read on from where the numbers start again
@@ -22,6 +23,7 @@ from services.chassis.service import Mesh
 from services.metrics import history
 from services.metrics.database import Database, damaged, first_line, no_room
 from services.metrics.position import Position
+from services.metrics.room import shortage
 from services.metrics.settings import MetricsSection
 from services.metrics.stored_event import StoredEvent
 from services.metrics.stream_reader import StreamReader, StreamState
@@ -37,7 +39,10 @@ log = get_logger("metrics.ingest")
 
 
 class Ingest:
-    """Keeps the database level with the stream."""
+    """Keeps the database level with the stream.
+
+    `storing` is false while something keeps it from that; `shortage` says so where the disk is nearly full.
+    """
 
     def __init__(self, mesh: Mesh, database: Database, settings: MetricsSection) -> None:
         self._loops = mesh.loops
@@ -55,6 +60,7 @@ class Ingest:
         self._damage = ""
         self._fault = ""
         self.storing = True
+        self.shortage: str | None = None
 
     async def start(self) -> None:
         """Opens the database and reads from where it is. Raises ConfigurationError if it cannot be opened."""
@@ -77,6 +83,15 @@ class Ingest:
         self._reader.forget()
         self._suspected = True
 
+    def _watch_room(self) -> None:
+        """Whether anything may be stored now; both its end and its return are told."""
+        short = shortage(self._database.folder, self._settings.min_free_bytes)
+        if short is not None:
+            self._complain(short)
+        elif self.shortage is not None:
+            self._settle()
+        self.shortage = short
+
     def distrust(self, why: str) -> None:
         """The file has turned out to be damaged: it is set aside before the next batch."""
         self._damage = why
@@ -98,6 +113,11 @@ class Ingest:
         """One batch, if there is one; now and then a look at the stream itself."""
         if self._damage:
             await self._replace_database()
+        if self.shortage is not None:
+            await asyncio.sleep(RETRY_INTERVAL_S)
+        self._watch_room()
+        if self.shortage is not None:
+            return
         now_s = asyncio.get_running_loop().time()
         if self._suspected or now_s >= self._look_at_s:
             await self._look()

@@ -20,7 +20,8 @@ class MetricsSection(Section):
     relative path starts at the working directory. A batch is committed when it has `batch_rows` events or
     `batch_wait_s` is over. Every `export_interval_s` what is new is written to Parquet (0 writes none).
     Rows and files older than `keep_days` go, and the oldest hours before that if the database, or the
-    Parquet files, would hold more than `keep_bytes` each.
+    Parquet files, would hold more than `keep_bytes` each. With less than `min_free_bytes` free on its disk
+    nothing more is stored until there is room: events wait in their stream.
 
     A statement gets at most `query_timeout_s` and `query_rows`, and all statements together, with the
     ingest, get `memory_mb`; `queries_at_once` run at the same time, four times as many wait.
@@ -34,6 +35,7 @@ class MetricsSection(Section):
     export_interval_s: float = Field(default=60.0, ge=0.0)
     keep_days: float = Field(default=30.0, gt=0.0)
     keep_bytes: int = Field(default=8 * 1024**3, ge=1024**2)
+    min_free_bytes: int = Field(default=256 * 1024**2, ge=0)
     query_timeout_s: float = Field(default=30.0, gt=0.0, le=600.0)
     query_rows: int = Field(default=100_000, ge=1, le=100_000)
     queries_at_once: int = Field(default=4, ge=1, le=64)

@@ -181,6 +181,28 @@ async def test_on_a_full_disk_it_waits_for_room_says_so_and_loses_nothing(
     assert "events are stored again" in service.log()
 
 
+async def test_on_a_disk_that_is_nearly_full_events_wait_in_the_stream_until_there_is_room(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, disk: Path
+) -> None:
+    """A real disk of 192 MiB, on which the broker's store could lie as well: what is left is left to it."""
+    folder, least = disk / "metrics", 64 * 1024**2
+    service = spawn_metrics(spawn_service, folder, mesh_url, min_free_bytes=least, export_interval_s=0.2)
+    await fill(connection, (task_completed(number) for number in range(FIRST)))
+    async with asking(mesh_url) as choir:
+        await stored(choir, FIRST)
+        filler = disk / "filler"
+        await asyncio.to_thread(filler.write_bytes, bytes(shutil.disk_usage(disk).free - least + 1024**2))
+        lease = await service.wait_state(connection, "broken", 30)
+        assert lease.problem is not None and "the disk is nearly full" in lease.problem.message
+        free = shutil.disk_usage(disk).free
+        await fill(connection, (task_completed(number) for number in range(FIRST, FIRST + MORE)))
+        assert await count_of(choir, "task_completed") == FIRST, "questions are answered meanwhile"
+        assert free - shutil.disk_usage(disk).free < 1024**2
+        filler.unlink()
+        await stored(choir, FIRST + MORE)
+        assert (await service.wait_ready(connection)).problem is None
+
+
 def no_file_may_grow(service: ServiceProcess) -> None:
     psutil.Process(service.pid).rlimit(psutil.RLIMIT_FSIZE, (1_024, resource.RLIM_INFINITY))
 
