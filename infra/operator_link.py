@@ -16,6 +16,7 @@ from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
 from services.chassis.connection import PING_INTERVAL_S, UNANSWERED_PINGS
+from services.chassis.deafness import reconnect_when_deaf
 from services.chassis.settings import MeshSection
 
 CONNECT_DEADLINE_S = 5.0
@@ -62,6 +63,7 @@ async def connect_operator(
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await client.close()
         raise _not_connected(url, mesh, faults[-1] if faults else error) from error
+    reconnect_when_deaf(client)
     return client
 
 

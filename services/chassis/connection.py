@@ -22,10 +22,10 @@ from services.chassis.settings import MeshSection
 
 RECONNECT_WAIT_S = 1
 CONNECT_TIMEOUT_S = 5
-PING_INTERVAL_S = 4.0
+PING_INTERVAL_S = 20.0
 UNANSWERED_PINGS = 2
-"""After so many that were not answered the next one is not sent: the connection is made anew. A client may
-hear nothing any more while it can still send: then its lease would live on, and nobody would notice."""
+"""After so many that were not answered the next one is not sent: the connection is made anew. A broker whose
+host or network has gone does not hang up. A broker that stands still for a moment is not left for that."""
 PENDING_BYTES = 64 * 1024 * 1024
 ENVELOPE_BYTES = 512
 """What a broker adds to a message of ours at most: subject and headers count as payload too."""

@@ -29,6 +29,7 @@ from services.chassis.address import without_password
 from services.chassis.attempts import Solitude
 from services.chassis.clock import BrokerClock
 from services.chassis.connection import ConnectionEvents, open_broker
+from services.chassis.deafness import reconnect_when_deaf
 from services.chassis.events import EventLog, Spans
 from services.chassis.identity import Identity
 from services.chassis.late_pong import hear_late_pongs
@@ -67,6 +68,7 @@ class Mesh:
         loops: Loops | None = None,
     ) -> None:
         hear_late_pongs(client)
+        reconnect_when_deaf(client)
         self.client = client
         self.identity = identity
         self.connection = connection

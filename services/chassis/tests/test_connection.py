@@ -23,6 +23,7 @@ from services.chassis.connection import (
     check_payload,
     connection_options,
 )
+from services.chassis.deafness import reconnect_when_deaf
 from services.chassis.identity import Identity
 from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
@@ -139,17 +140,21 @@ async def test_a_broker_that_stood_still_for_longer_than_a_ping_may_take_is_hear
         await client.close()
 
 
+@pytest.mark.parametrize("notices", ["the end of its reading", "the missing pongs"])
 async def test_a_connection_that_hears_nothing_any_more_is_made_anew(
-    own_broker: Broker, monkeypatch: pytest.MonkeyPatch
+    own_broker: Broker, monkeypatch: pytest.MonkeyPatch, notices: str
 ) -> None:
     # Given a client whose reading loop has ended by a fault of its library: it can send, and hears nothing
-    monkeypatch.setattr(connection_module, "PING_INTERVAL_S", 0.5)
+    by_pongs = notices == "the missing pongs"
+    monkeypatch.setattr(connection_module, "PING_INTERVAL_S", 0.5 if by_pongs else 3600)
     events = ConnectionEvents()
     told: list[str] = []
     events.on_disconnect(lambda: told.append("lost"))
     mesh = MeshSection(url=own_broker.url)
     client = await nats.connect(**connection_options(mesh, Identity("agent", "a"), events))
     heard = await client.subscribe("greeting")
+    if not by_pongs:
+        reconnect_when_deaf(client)
     try:
         own_broker.pause()
         with pytest.raises(nats.errors.TimeoutError):
