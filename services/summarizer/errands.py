@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from schemas import subjects
 from schemas.commands import Generate
-from schemas.errors import Overloaded, error_from_body
+from schemas.errors import DeadlineExceeded, Overloaded, error_from_body
 from schemas.events import TaskQueued
 from schemas.replies import Answer
+from services.chassis.attempts import out_of_time
 from services.chassis.delivery import Retry
 from services.chassis.service import Mesh
 from services.chassis.storage import OUTCOME_PATIENCE_S
 from services.summarizer.answers import AnswerInbox
+
+LAST_WORD_S = 0.5
+"""For a peer that says at the deadline itself that there was no time; a work loop waits longer than that."""
 
 
 class Errands:
@@ -34,8 +39,8 @@ class Errands:
         """
         answer = self._inbox.get(task)
         if answer is None:
-            await self._store(task)
-            answer = await self._inbox.wait(task)
+            sequence = await self._store(task)
+            answer = await self._answer(task, sequence)
         else:
             self.found += 1
         if answer.error is not None:
@@ -44,11 +49,29 @@ class Errands:
             raise failure
         return answer
 
-    async def _store(self, task: Generate) -> None:
+    async def _answer(self, task: Generate, sequence: int) -> Answer:
+        """The answer of the task that is stored at `sequence`.
+
+        Where none comes in time it raises what the last attempt failed with, or DeadlineExceeded if none did.
+        """
+        left_s = task.deadline_at_s - self.now() + LAST_WORD_S
+        try:
+            async with asyncio.timeout(left_s) as limit:
+                return await self._inbox.wait(task)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        late = DeadlineExceeded("the time for this request ran out")
+        error = await out_of_time(self._mesh.storage, sequence, late)
+        error.message = f"step {task.round} ({task.model}): {error.message}"
+        raise error
+
+    async def _store(self, task: Generate) -> int:
+        """Queues a task; its sequence there."""
         subject = subjects.generate(task.priority, task.model, task.request_id)
         started_ns = time.perf_counter_ns()
         try:
-            await self._mesh.storage.enqueue(
+            receipt = await self._mesh.storage.enqueue(
                 subject, task.to_bytes(), message_id=task.task_id, patience_s=OUTCOME_PATIENCE_S
             )
         except Overloaded as error:
@@ -62,3 +85,4 @@ class Errands:
             priority=task.priority,
             store_duration_ns=time.perf_counter_ns() - started_ns,
         )
+        return receipt.sequence

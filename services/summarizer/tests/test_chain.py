@@ -8,9 +8,10 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.commands import ChatMessage
-from schemas.errors import GenerationFailed
+from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.events import RequestSummarised, TaskQueued
 from schemas.sampling import Sampling
+from services.chassis.delivery import Retry
 from services.chassis.tests.mesh import bodies, enqueue, events, eventually, open_mesh, queue_is_empty
 from services.summarizer.tests.peers import (
     Says,
@@ -179,6 +180,25 @@ async def test_texts_that_are_together_too_large_for_one_message_are_a_typed_err
         await eventually(lambda: queue_is_empty(connection))
     assert result.error is not None and result.error.code == "payload_too_large"
     assert result.answers == ()
+
+
+async def test_a_chain_whose_peer_failed_and_was_not_tried_again_in_time_says_what_it_failed_with(
+    connection: Client,
+) -> None:
+    def fail(_prompt: str) -> str:
+        raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=60)
+
+    async with (
+        present(connection, {"alpha": always("A story."), "beta": fail}),
+        summarizing(connection) as mesh,
+    ):
+        await enqueue_chain(mesh, chain("r1", "alpha", "beta", timeout_s=2.0))
+        result = await result_of(mesh, "r1")
+    assert result.error is not None and result.error.code == "worker_failed"
+    assert result.error.message == (
+        "step 2 (beta): worker mac-1: it hung up; the time for this request ran out"
+    )
+    assert [answer.text for answer in result.answers] == ["A story."]
 
 
 async def test_a_peer_that_never_answers_ends_at_the_deadline(connection: Client) -> None:
