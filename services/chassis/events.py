@@ -7,6 +7,7 @@ noted while their work was done.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -18,6 +19,7 @@ from nats.nuid import NUID
 from pydantic_core import to_json
 
 from schemas import subjects
+from schemas.errors import BrokerUnavailable, ErrorBody
 from schemas.events import Event
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
@@ -28,6 +30,8 @@ LINGER_S = 0.1
 AT_ONCE = 8
 """After so many events the event loop sees to its other work, which is somebody's request."""
 MAX_OPEN_SPANS = 10_000
+DROPPED_TOLD_S = 600.0
+"""How long the lease speaks of events that could not be sent."""
 
 log = get_logger("chassis.events")
 
@@ -59,6 +63,7 @@ class EventLog:
         self._facts: dict[str, list[Event]] = {}
         self._ended: list[Work] = []
         self.dropped = 0
+        self._dropped_at_s = -math.inf
         self._id_prefix = NUID().next().decode()
         self._told = 0
         self._who = {"service": identity.service, "instance": identity.instance, "host": identity.host}
@@ -78,6 +83,16 @@ class EventLog:
         span = current_span() if "request_id" in fields else None
         self._noted.append((time.time() if at_s is None else at_s, kind, span, fields))
         self._flush_soon()
+
+    @property
+    def problem(self) -> ErrorBody | None:
+        """What the lease says of events that could not be sent within the last DROPPED_TOLD_S."""
+        if time.monotonic() > self._dropped_at_s + DROPPED_TOLD_S:
+            return None
+        return BrokerUnavailable(
+            f"{self.dropped} events could not be sent since this process started, at last within the past "
+            f"{DROPPED_TOLD_S / 60:g} minutes: counts of that time are too small"
+        ).body()
 
     def then(self, step: Callable[[], Awaitable[None]]) -> None:
         """Takes a step when all that is noted now has been published, on the same connection.
@@ -148,6 +163,7 @@ class EventLog:
             await self._client.publish(subject, written(kind, whole), headers=headers)
         except nats.errors.Error as error:
             self.dropped += 1
+            self._dropped_at_s = time.monotonic()
             log.warning("event dropped", kind=kind, why=str(error))
 
     def _keep_for_span(self, span: Span, event: Event) -> None:

@@ -184,9 +184,12 @@ class Host:
         log.info("ready", url=without_password(self._settings.mesh.url))
 
     def _load(self) -> Load:
-        """What the service says of itself, and if it has no problem what the connection has."""
+        """What the service says of itself; if it has no problem, that of the connection or of the events."""
         load = self._service.load()
-        return replace(load, problem=self._connection.problem) if load.problem is None else load
+        if load.problem is not None:
+            return load
+        events = None if self._mesh is None else self._mesh.events.problem
+        return replace(load, problem=self._connection.problem or events)
 
     async def _stop(self) -> None:
         """Drains, and gives the lease back; at once, if the service does not do its part any more."""

@@ -64,8 +64,12 @@ async def test_a_fact_that_cannot_be_sent_is_dropped_and_stops_nothing(mesh_url:
     client = await connect(mesh_url)
     mesh = open_mesh(client)
     await client.close()
+    assert mesh.events.problem is None
     mesh.events.publish(ServiceStopped)
     await mesh.events.flush()
+    assert mesh.events.dropped == 1
+    assert mesh.events.problem is not None, "the lease says so, and `choir status` shows it"
+    assert mesh.events.problem.message.startswith("1 events could not be sent")
 
 
 async def _kept(client: Client, count: int) -> bool:
