@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from infra.forward import Forward
+from infra.supervisor import STOP_DEADLINE_S
 from infra.testing_up import choir_command, clean_environment
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
@@ -81,6 +82,25 @@ def test_ctrl_c_in_the_middle_of_the_start_stops_what_was_started(config: Path, 
         assert t.exit_code(GRACE_S) == 130, t.text
         assert "stopping what was started" in t.text
         assert "Traceback" not in t.text
+    _, alive = psutil.wait_procs(children, timeout=GRACE_S)
+    assert not alive
+
+
+def test_a_second_ctrl_c_kills_what_does_not_stop(config: Path, tmp_path: Path) -> None:
+    with on_terminal(choir_command("up", "--config", str(config)), clean_environment(tmp_path), 100) as t:
+        t.wait_for("stops the mesh", 120)
+        children = psutil.Process(t.process.pid).children(recursive=True)
+        # Given a service that cannot stop
+        agent = next(child for child in children if "services.agent" in " ".join(child.cmdline()))
+        agent.suspend()
+        t.type("\x03")
+        t.wait_for("Ctrl-C again kills what is left")
+        asked_s = time.monotonic()
+        # When Ctrl-C is typed again, then it is not waited for as long as a service may take
+        t.type("\x03")
+        assert t.exit_code(GRACE_S) == 0, t.text
+        assert time.monotonic() - asked_s < STOP_DEADLINE_S
+        assert t.text.rstrip().endswith("stopped") and "Traceback" not in t.text
     _, alive = psutil.wait_procs(children, timeout=GRACE_S)
     assert not alive
 
