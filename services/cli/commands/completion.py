@@ -10,6 +10,24 @@ from services.cli.command_group import COMPLETION_VARIABLE
 
 Shell = Literal["bash", "zsh", "fish"]
 
+BASH = r"""_choir_completion() {
+    local IFS=$'\n' line="${COMP_LINE:0:COMP_POINT}" proposal
+    local word="${line##*[[:space:]]}"
+    COMPREPLY=()
+    for proposal in $(env VARIABLE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args \
+                      _TYPER_COMPLETE_ARGS="$line" "$1"); do
+        COMPREPLY+=("${proposal%%$'\t'*}")
+    done
+    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*:}"}"}")
+    fi
+}
+
+complete -o default -F _choir_completion choir
+""".replace("VARIABLE", COMPLETION_VARIABLE)
+"""Typer's own hands words over as bash divides them, at each colon, and llama3.2:3b is then no name. This one
+hands over the line, as for fish, and leaves out what bash takes for the words before the last colon."""
+
 
 def completion(
     shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
@@ -24,6 +42,9 @@ def completion(
 
     Models are those of the running mesh.
     """
+    if shell == "bash":
+        typer.echo(BASH)
+        return
     from typer._completion_shared import get_completion_script  # typer prints it by an option of its own
 
     typer.echo(get_completion_script(prog_name="choir", complete_var=COMPLETION_VARIABLE, shell=shell))

@@ -8,15 +8,16 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from infra.testing_up import QUARTET, clean_environment
+from infra.testing_up import QUARTET, choir_command, clean_environment, wait_until_up
 from schemas.strategies import STRATEGIES
 from services.cli.completion import last_of_list
 from services.cli.tests.conftest import Cli
-from services.cli.tests.pseudo_terminal import on_terminal
+from services.cli.tests.pseudo_terminal import Terminal, on_terminal
 from services.cli.tests.test_imports import HEAVY, RUN
 
 AT_EXIT = """
@@ -25,8 +26,7 @@ atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 """
 BASH = """
 eval "$(choir completion bash)"
-COMP_WORDS=({words})
-COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+COMP_LINE="{words}" COMP_POINT={point}
 _choir_completion choir
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
@@ -44,7 +44,7 @@ def with_choir(environment: dict[str, str]) -> dict[str, str]:
 def proposed(words: str, environment: dict[str, str]) -> list[str]:
     """What a real bash proposes for the last of these words."""
     outcome = subprocess.run(
-        ["bash", "--norc", "-c", BASH.format(words=words)],
+        ["bash", "--norc", "-c", BASH.format(words=words, point=len(words))],
         env=with_choir(environment), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert outcome.stderr == ""
@@ -53,12 +53,43 @@ def proposed(words: str, environment: dict[str, str]) -> list[str]:
 
 def test_bash_completes_commands_options_and_strategies_without_a_mesh(tmp_path: Path) -> None:
     nowhere = clean_environment(tmp_path, CHOIR_MESH__URL="nats://127.0.0.1:9")
-    assert {"ask", "requests", "worker"} <= set(proposed("choir ''", nowhere))
+    assert {"ask", "requests", "worker"} <= set(proposed("choir ", nowhere))
     assert proposed("choir fee", nowhere) == ["feedback"]
     assert proposed("choir ask --strat", nowhere) == ["--strategy"]
     assert proposed("choir ask Hi --strategy maj", nowhere) == ["majority"]
     assert proposed("choir ask Hi --strategy majority,dawid", nowhere) == ["majority,dawid_skene"]
     assert proposed("choir ask Hi --model choir-", nowhere) == []
+
+
+def more_than(terminal: Terminal, text: str, count: int) -> bool:
+    """Whether a text was written more often than so."""
+    return terminal.text.count(text) > count
+
+
+def test_bash_completes_a_name_with_a_colon_from_every_letter_on(tmp_path: Path) -> None:
+    config = tmp_path / "choir.toml"
+    config.write_text(
+        '[broker]\nport = 0\n[[agents]]\nname = "a"\nbackend = "instant"\n'
+        'models = [{ name = "llama3.2:3b", reply = "Paris" }]\n'
+    )
+    environment = clean_environment(tmp_path)
+    up = subprocess.Popen(
+        choir_command("up", "--config", str(config)), env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until_up(tmp_path, up)
+        with on_terminal(["bash", "--norc", "-i"], with_choir(environment)) as terminal:
+            terminal.type("PS1='> '; eval \"$(choir completion bash)\"; echo ready''now\n")
+            terminal.wait_for("readynow")
+            whole, seen = "--model llama3.2:3b ", 0
+            for typed in ("lla", "llama3.2:", "llama3.2:3"):
+                terminal.insist(
+                    f"\x15choir ask Hi --model {typed}\t", partial(more_than, terminal, whole, seen)
+                )
+                seen = terminal.text.count(whole)
+    finally:
+        up.terminate()
+        up.wait(DEADLINE_S)
 
 
 def test_bash_completes_the_models_of_the_running_mesh(
@@ -115,7 +146,11 @@ def test_zsh_completes(words: str, completed: str, live_mesh: str, tmp_path: Pat
 
 
 def test_strategies_are_proposed_without_heavy_imports(tmp_path: Path) -> None:
-    environment = {"_CHOIR_COMPLETE": "complete_bash", "COMP_WORDS": "choir ask -s ma", "COMP_CWORD": "3"}
+    environment = {
+        "_CHOIR_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": "choir ask -s ma",
+    }
     outcome = subprocess.run(
         [sys.executable, "-c", AT_EXIT + RUN],
         env={**clean_environment(tmp_path), **environment}, capture_output=True, text=True, check=False,
