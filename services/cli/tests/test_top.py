@@ -221,6 +221,15 @@ def test_a_pipeline_shows_each_stage_with_its_tokens_per_second(width: int) -> N
     assert "pipelines 1" in pane("p", width)[3]
 
 
+def test_the_first_stage_of_a_pipeline_is_told_to_do_its_tasks() -> None:
+    _, second, first = leases()
+    done = {"tasks": 5, "tokens": 50}
+    assert node_row(first, done, RATES, 10).tasks_per_s == 0.5
+    assert node_row(first, None, RATES, 10).tasks_per_s == 0.0
+    assert node_row(first, done, None, 10).tasks_per_s is None
+    assert node_row(second, None, RATES, 10).tasks_per_s is None
+
+
 def test_more_work_than_slots_is_told_as_what_waits() -> None:
     assert [of(3, 8), of(8, 8), of(9, 8), of(0, 0)] == ["3/8", "8/8", "8/8+1", "-"]
     assert "8/8+1" in next(line for line in pane("p") if line.startswith("large"))

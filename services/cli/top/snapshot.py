@@ -133,6 +133,7 @@ def node_row(
     generates = rates is not None and node.service == "agent"
     held = node.stage.held if node.stage is not None else None
     tokens_per_s = known.get("tokens", 0) / window_s if generates else held and held.tokens_per_s
+    answers = generates or (rates is not None and held is not None and held.stage == 0)
     busy, slots = own_slots(node)
     return NodeRow(
         instance=node.instance,
@@ -144,7 +145,7 @@ def node_row(
         cpu_percent=node.cpu_percent,
         memory_used_bytes=node.memory_used_bytes,
         gpu_percent=max((gpu.utilization_percent for gpu in node.gpus), default=None),
-        tasks_per_s=known.get("tasks", 0) / window_s if generates else None,
+        tasks_per_s=known.get("tasks", 0) / window_s if answers else None,
         tokens_per_s=tokens_per_s,
         broker_rtt_ms=known.get("broker_rtt_ms"),
     )
