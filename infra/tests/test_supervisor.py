@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -164,6 +165,9 @@ async def test_a_killed_broker_is_started_again_with_all_its_streams(mesh: Mesh)
     assert await eventually_answers(mesh, "blue")
 
 
+# nats-py leaves a connection open on which a broker that stands still never said who it is. This is seen when
+# it is collected: here, and not in the midst of another test.
+@pytest.mark.filterwarnings("ignore:.*StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning")
 async def test_a_service_that_hangs_is_started_again_and_one_whose_broker_is_away_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +196,7 @@ async def test_a_service_that_hangs_is_started_again_and_one_whose_broker_is_awa
         assert others == {name: pid for name, pid in pids.items() if name != "bob"}
     finally:
         await mesh.supervisor.stop()
+        gc.collect()
 
 
 async def test_nothing_is_left_after_stop(tmp_path: Path) -> None:
