@@ -35,7 +35,7 @@ from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUn
 from schemas.nodes import NodeLease
 from services.chassis.address import is_loopback, without_password
 from services.chassis.cancelling import ended
-from services.chassis.directory import Directory
+from services.chassis.registry.directory import Directory
 from services.chassis.stopping import STOP_LIMIT_S
 from services.client.local_mesh import state_folder
 

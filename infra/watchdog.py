@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from infra.child import Child
-from services.chassis.directory import Directory
+from services.chassis.registry.directory import Directory
 
 LOOK_INTERVAL_S = 0.5
 LONGEST_STEP_S = 2 * LOOK_INTERVAL_S

@@ -21,7 +21,7 @@ from infra.unused_queues import UnusedQueues
 from schemas import subjects
 from schemas.errors import ChoirError
 from schemas.workers import Worker
-from services.chassis.bucket_view import BucketView
+from services.chassis.nats.bucket_view import BucketView
 
 RETRY_S = 2.0
 LOOK_INTERVAL_S = 300.0

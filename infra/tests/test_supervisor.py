@@ -30,7 +30,7 @@ from infra.testing import connect
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
 from services.aggregator.settings import AggregatorSection
-from services.chassis.directory import Directory
+from services.chassis.registry.directory import Directory
 from services.client.local_mesh import running_mesh
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -14,9 +14,9 @@ import uvloop
 
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
-from services.chassis.connection import ConnectionEvents
 from services.chassis.identity import Identity
-from services.chassis.lease import Lease
+from services.chassis.nats.connection import ConnectionEvents
+from services.chassis.registry.lease import Lease
 from services.chassis.service import Mesh
 
 

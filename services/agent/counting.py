@@ -6,7 +6,7 @@ from schemas import subjects
 from schemas.commands import CountTokens
 from schemas.errors import UnknownModel
 from services.agent.backends import Backend
-from services.chassis.endpoints import Caller, Endpoints
+from services.chassis.nats.endpoints import Caller, Endpoints
 
 
 class Counting:

@@ -18,12 +18,12 @@ from services.agent.keys import with_key
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.agent.workers.host import WorkerHost
 from services.chassis.cancelling import ended
-from services.chassis.endpoints import Endpoints
-from services.chassis.generate_worker import GenerateWorker
-from services.chassis.lease import Load
 from services.chassis.logs import get_logger
+from services.chassis.nats.endpoints import Endpoints
+from services.chassis.registry.lease import Load
 from services.chassis.service import Mesh
-from services.chassis.work_loop import WorkLoop
+from services.chassis.work.loop import WorkLoop
+from services.tasks.generate import GenerateWorker
 
 DESCRIPTION = "Generates answers with the models that it serves"
 WATCH_INTERVAL_S = 0.25

@@ -14,7 +14,7 @@ from nats.js.kv import KeyValue
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded
 from services.chassis.logs import get_logger
-from services.chassis.storage import STREAM_FULL
+from services.chassis.nats.streams import STREAM_FULL
 
 UPDATE_ATTEMPTS = 16
 PAUSE_S = 0.1

@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.replies import Answer
-from services.chassis.storage import Storage
+from services.chassis.nats.streams import Storage
 
 Place = tuple[int, str]
 """Where an answer belongs: its round, and the agent."""

@@ -11,7 +11,7 @@ from services.aggregator.history import judge
 from services.aggregator.ledger import FeedbackLedger
 from services.aggregator.lessons import FeedbackLesson
 from services.aggregator.normalise import normalise
-from services.chassis.endpoints import Caller
+from services.chassis.nats.endpoints import Caller
 from services.chassis.service import Mesh
 
 

@@ -17,10 +17,10 @@ from services.aggregator.collector import Collector
 from services.aggregator.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.strategies.debate import unanimous
 from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs
-from services.chassis.attempts import last_error
-from services.chassis.delivery import Retry
+from services.chassis.nats.streams import OUTCOME_PATIENCE_S
 from services.chassis.service import Mesh
-from services.chassis.storage import OUTCOME_PATIENCE_S
+from services.chassis.work.attempts import last_error
+from services.chassis.work.delivery import Retry
 
 DECIDE_BEFORE_DEADLINE_S = 0.2
 FEWEST_DEBATERS = 2

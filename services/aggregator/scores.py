@@ -20,9 +20,9 @@ from services.aggregator.history import History, Unlabelled
 from services.aggregator.learning import unlabelled_lesson
 from services.aggregator.lessons import history_from_bytes, unlabelled_from_bytes, with_answer, with_lesson
 from services.aggregator.strategies import Ballot
-from services.chassis.bucket_view import BucketView
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket_view import BucketView
 from services.chassis.supervise import Loops
 
 MAX_TOPICS = 256

@@ -5,8 +5,8 @@ from __future__ import annotations
 from schemas.commands import ReadScores
 from services.aggregator.lessons import scores_reply
 from services.aggregator.scores import Scores
-from services.chassis.connection import check_payload
-from services.chassis.endpoints import Caller
+from services.chassis.nats.connection import check_payload
+from services.chassis.nats.endpoints import Caller
 from services.chassis.service import Mesh
 
 

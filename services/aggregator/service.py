@@ -15,10 +15,10 @@ from services.aggregator.scores_endpoint import ScoresHandler
 from services.aggregator.settings import AggregatorSection
 from services.aggregator.topics import TopicClassifier, shipped
 from services.aggregator.worker import GatherWorker
-from services.chassis.endpoints import Endpoints
-from services.chassis.lease import Load
+from services.chassis.nats.endpoints import Endpoints
+from services.chassis.registry.lease import Load
 from services.chassis.service import Mesh
-from services.chassis.work_loop import WorkLoop
+from services.chassis.work.loop import WorkLoop
 
 DESCRIPTION = "Asks the members of an ensemble and decides from their answers"
 

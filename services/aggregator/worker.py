@@ -20,9 +20,9 @@ from services.aggregator.strategies import Ballots
 from services.aggregator.strategies.best_single import best_agent
 from services.aggregator.tasks import question_of
 from services.aggregator.topics import TopicClassifier
-from services.chassis.delivery import Delivery
-from services.chassis.outcome import conclude, retell
 from services.chassis.service import Mesh
+from services.chassis.work.delivery import Delivery
+from services.tasks.result import conclude, retell
 
 
 class GatherWorker:

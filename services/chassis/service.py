@@ -26,17 +26,16 @@ from nats.aio.client import Client
 from schemas.errors import ChoirError, ConfigurationError, InternalError
 from schemas.events import ServiceStarted, ServiceStopped
 from services.chassis.address import without_password
-from services.chassis.attempts import Solitude
-from services.chassis.clock import BrokerClock
-from services.chassis.connection import ConnectionEvents, open_broker
 from services.chassis.deafness import reconnect_when_deaf
-from services.chassis.events import EventLog, Spans
 from services.chassis.identity import Identity
-from services.chassis.late_pong import hear_late_pongs
-from services.chassis.lease import Lease, Load
 from services.chassis.logs import configure_logs, get_logger
-from services.chassis.namesake import refuse_namesake
-from services.chassis.sampler import Sampler
+from services.chassis.nats.clock import BrokerClock
+from services.chassis.nats.connection import ConnectionEvents, open_broker
+from services.chassis.nats.late_pong import hear_late_pongs
+from services.chassis.nats.streams import Storage
+from services.chassis.registry.host_sampler import Sampler
+from services.chassis.registry.lease import Lease, Load
+from services.chassis.registry.namesake import refuse_namesake
 from services.chassis.settings import (
     EventsSection,
     OtlpSection,
@@ -45,9 +44,10 @@ from services.chassis.settings import (
     forget_secrets,
     load_settings,
 )
-from services.chassis.storage import Storage
 from services.chassis.supervise import Loops
-from services.chassis.tracing import Tracing
+from services.chassis.telemetry.events import EventLog, Spans
+from services.chassis.telemetry.tracing import Tracing
+from services.chassis.work.attempts import Solitude
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -232,7 +232,7 @@ def open_spans(otlp: OtlpSection, identity: Identity) -> Spans | None:
             "or leave the endpoint out",
             field="otlp.endpoint",
         )
-    from services.chassis.otlp import SpanExport
+    from services.chassis.telemetry.otlp import SpanExport
 
     return SpanExport(otlp.endpoint, identity)
 

@@ -24,7 +24,7 @@ from schemas.errors import (
     UnknownRequest,
 )
 from schemas.replies import Result, TokenChunk
-from services.chassis.tracing import Span
+from services.chassis.telemetry.tracing import Span
 from services.client.connection import HOW_TO_START
 from services.client.replies import NoReply, ReplyMultiplexer, kind_of, read
 from services.client.silence import Silence

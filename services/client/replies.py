@@ -22,7 +22,7 @@ from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_fro
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
 from services.chassis.address import why
-from services.chassis.tracing import Span
+from services.chassis.telemetry.tracing import Span
 from services.client.connection import check_payload
 
 NO_RESPONDERS = "503"

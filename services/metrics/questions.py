@@ -9,8 +9,8 @@ from nats.aio.client import Client
 
 from schemas.errors import DeadlineExceeded, Overloaded
 from schemas.queries import Rows, Sql
-from services.chassis.connection import ENVELOPE_BYTES
-from services.chassis.endpoints import Caller
+from services.chassis.nats.connection import ENVELOPE_BYTES
+from services.chassis.nats.endpoints import Caller
 from services.metrics.database import Database
 from services.metrics.sandbox import FIELD
 from services.metrics.settings import MetricsSection

@@ -5,8 +5,8 @@ from __future__ import annotations
 from schemas import subjects
 from schemas.nodes import NodeState
 from schemas.queries import Sql
-from services.chassis.endpoints import Endpoints
-from services.chassis.lease import Load
+from services.chassis.nats.endpoints import Endpoints
+from services.chassis.registry.lease import Load
 from services.chassis.service import Mesh
 from services.metrics.database import Database
 from services.metrics.housekeeping import Housekeeping

@@ -22,7 +22,7 @@ from nats.js import JetStreamContext
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from services.chassis.logs import get_logger
-from services.chassis.pull import Demand
+from services.chassis.nats.pull import Demand
 from services.metrics.stored_event import StoredEvent, from_delivery, from_direct_get
 
 READ_TIMEOUT_S = 10.0

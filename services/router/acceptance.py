@@ -12,8 +12,8 @@ from schemas.errors import BrokerUnavailable, ChoirError, ModelUnusable, Request
 from schemas.events import RequestAccepted, RequestRefused, TaskQueued
 from schemas.nodes import NodeLease
 from schemas.replies import Result
-from services.chassis.connection import check_payload
-from services.chassis.directory import Directory
+from services.chassis.nats.connection import check_payload
+from services.chassis.registry.directory import Directory
 from services.chassis.service import Mesh
 from services.router.absence import why_absent
 from services.router.context_check import ContextCheck

@@ -8,9 +8,9 @@ from nats.aio.client import Client
 
 from schemas.commands import ChatMessage
 from schemas.errors import BrokerUnavailable, ContextExceeded
-from services.chassis.directory import Serving
 from services.chassis.logs import get_logger
-from services.chassis.token_count import certainly_fits, count_tokens
+from services.chassis.registry.directory import Serving
+from services.tasks.token_count import certainly_fits, count_tokens
 
 COUNT_TIMEOUT_S = 0.6
 

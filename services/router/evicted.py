@@ -16,7 +16,7 @@ from ulid import ULID
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ChoirError, ResultEvicted, UnknownRequest
-from services.chassis.storage import READ_TIMEOUT_S, Storage
+from services.chassis.nats.streams import READ_TIMEOUT_S, Storage
 
 FIELD = "request_id"
 

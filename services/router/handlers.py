@@ -10,17 +10,17 @@ from schemas.errors import Cancelled as CancelledError
 from schemas.errors import DeadlineExceeded, NotReady
 from schemas.events import RequestCancelled, RequestReplied
 from schemas.replies import Accepted, Cancelled, Result
-from services.chassis.attempts import out_of_time
-from services.chassis.endpoints import Caller
 from services.chassis.identity import new_id
-from services.chassis.outcome import conclude
+from services.chassis.nats.endpoints import Caller
 from services.chassis.service import Mesh
-from services.chassis.tracing import enter
+from services.chassis.telemetry.tracing import enter
+from services.chassis.work.attempts import out_of_time
 from services.router.acceptance import Door, check_same
 from services.router.evicted import why_unknown
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.token_relay import TokenRelay
 from services.router.waiting import Waiting
+from services.tasks.result import conclude
 
 OVERTIME_S = 3.0
 """How long after a request's deadline its result is still waited for: whoever works on it ends it first."""

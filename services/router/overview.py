@@ -11,9 +11,9 @@ from schemas import subjects
 from schemas.message import Message
 from schemas.nodes import CLOCK_TOLERANCE_S, NodeLease, ServedModel
 from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
-from services.chassis.directory import Directory
-from services.chassis.endpoints import Caller
-from services.chassis.lease_size import TEXT_CHARACTERS, without_details
+from services.chassis.nats.endpoints import Caller
+from services.chassis.registry.directory import Directory
+from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_details
 from services.router.placement.service import Placement
 
 GENERATORS = ("agent", "shard_stage")

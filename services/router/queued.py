@@ -8,8 +8,8 @@ from schemas import subjects
 from schemas.commands import Command, Gather, Generate, Summarize
 from schemas.errors import PoisonMessage
 from services.chassis.logs import get_logger
-from services.chassis.newer import newer_command
-from services.chassis.storage import Storage, Stored
+from services.chassis.nats.streams import Storage, Stored
+from services.chassis.work.newer import newer_command
 
 log = get_logger("router.queued")
 

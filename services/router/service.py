@@ -9,9 +9,9 @@ from schemas.commands import Ask, Cancel, Fetch
 from schemas.message import Message
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
-from services.chassis.directory import Directory
-from services.chassis.endpoints import Endpoints
-from services.chassis.lease import Load
+from services.chassis.nats.endpoints import Endpoints
+from services.chassis.registry.directory import Directory
+from services.chassis.registry.lease import Load
 from services.chassis.service import Mesh
 from services.router.acceptance import Door
 from services.router.handlers import Handlers

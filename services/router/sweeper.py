@@ -25,16 +25,16 @@ from schemas.errors import (
 )
 from schemas.events import MessageDied, TaskCompleted
 from schemas.replies import Answer, Result
-from services.chassis.attempts import out_of_time
 from services.chassis.logs import get_logger
-from services.chassis.newer import deadline_of
-from services.chassis.outcome import conclude
-from services.chassis.pull import Demand
+from services.chassis.nats.pull import Demand
+from services.chassis.nats.streams import Stored
 from services.chassis.service import Mesh
-from services.chassis.storage import Stored
-from services.chassis.tracing import within
+from services.chassis.telemetry.tracing import within
+from services.chassis.work.attempts import out_of_time
+from services.chassis.work.newer import deadline_of
 from services.router.queued import parse_command
 from services.router.room import Room
+from services.tasks.result import conclude
 
 GRACE_S = 5.0
 BATCH = 1_024

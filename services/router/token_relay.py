@@ -11,8 +11,8 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.replies import Result, TokenChunk
-from services.chassis.endpoints import Caller
-from services.chassis.storage import Storage, Stored
+from services.chassis.nats.endpoints import Caller
+from services.chassis.nats.streams import Storage, Stored
 
 LAST_CHUNK_PATIENCE_S = 0.5
 

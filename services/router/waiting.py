@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, UnsupportedVersion
 from schemas.replies import Result
-from services.chassis.storage import Storage
+from services.chassis.nats.streams import Storage
 
 POLL_INTERVAL_S = 2.0
 

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, InvalidRequest, Overloaded, UnknownWorker
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
-from services.chassis.bucket_view import BucketView
-from services.chassis.directory import Directory
-from services.chassis.endpoints import Caller
-from services.chassis.lease_size import cut_error
 from services.chassis.logs import get_logger
-from services.chassis.storage import STREAM_FULL, Storage
+from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.endpoints import Caller
+from services.chassis.nats.streams import STREAM_FULL, Storage
+from services.chassis.registry.directory import Directory
+from services.chassis.registry.lease_size import cut_error
 
 WRONG_SEQUENCE = 10071
 OPERATION_HEADER = "KV-Operation"

@@ -11,8 +11,7 @@ from schemas.errors import ChoirError, ContextExceeded, NotReady, PayloadTooLarg
 from schemas.replies import TokenCount
 from schemas.sampling import Sampling
 from schemas.stage_wire import START_BYTES
-from services.chassis.delivery import Retry
-from services.chassis.generate_worker import Generated, OnText
+from services.chassis.work.delivery import Retry
 from services.engine import Finished, Generation, TokenEvent
 from services.engine.model import Model, Tokens
 from services.engine.templates import ChatTemplate
@@ -20,6 +19,7 @@ from services.shard_stage.first_stage import FirstStage
 from services.shard_stage.flow import Flow, new_flow
 from services.shard_stage.inference import InferenceThread
 from services.shard_stage.journal import Left
+from services.tasks.generate import Generated, OnText
 
 SEQUENCE_BITS = 63
 RETRY_DELAY_S = 0.5

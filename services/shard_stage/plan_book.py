@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.pipelines import PipelinePlan
-from services.chassis.bucket_view import BucketView
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket_view import BucketView
 
 TIMEOUT_S = 2.0
 

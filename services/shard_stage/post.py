@@ -26,8 +26,8 @@ from schemas.events import StageStepped
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan, StageHeld
 from schemas.stages import StageBeat
-from services.chassis.connection import ConnectionEvents
 from services.chassis.logs import get_logger
+from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.service import Mesh
 from services.engine.model import Model, Weights
 from services.engine.stage_context import StageContext

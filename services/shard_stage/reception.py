@@ -10,10 +10,10 @@ from schemas import subjects
 from schemas.commands import CountTokens, Generate
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan
-from services.chassis.endpoints import Caller, Endpoints
+from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.service import Mesh
 from services.chassis.stopping import DRAIN_PATIENCE_S
-from services.chassis.work_loop import WorkLoop
+from services.chassis.work.loop import WorkLoop
 from services.engine.gguf_header import GgufHeader
 from services.engine.quantisation import quantisation_of
 from services.shard_stage.flow import Flow

@@ -19,9 +19,9 @@ from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, GenerationFailed, ModelUnusable
 from schemas.pipelines import PipelinePlan, StageOffer
 from schemas.stages import StageBeat
-from services.chassis.connection import connection_options
-from services.chassis.lease import Load
 from services.chassis.logs import get_logger
+from services.chassis.nats.connection import connection_options
+from services.chassis.registry.lease import Load
 from services.chassis.service import EXIT_FAILED, Mesh
 from services.chassis.supervise import tell_failure
 from services.engine.engine import usable_cores

@@ -13,13 +13,13 @@ from nats.aio.msg import Msg
 from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable, ChoirError, DeadlineExceeded
 from schemas.replies import Result
-from services.chassis.delivery import RETRY_DELAY_S, Delivery, Retry
-from services.chassis.generate_worker import REMEMBERED_CANCELLATIONS, GenerateWorker
 from services.chassis.logs import get_logger
-from services.chassis.outcome import conclude
 from services.chassis.service import Mesh
-from services.chassis.work_loop import HEARTBEAT_S
+from services.chassis.work.delivery import RETRY_DELAY_S, Delivery, Retry
+from services.chassis.work.loop import HEARTBEAT_S
 from services.shard_stage.front import Displaced, Front, OneCommand
+from services.tasks.generate import REMEMBERED_CANCELLATIONS, GenerateWorker
+from services.tasks.result import conclude
 
 SEND_BACK = Msg.Ack.Nak + b" " + json.dumps({"delay": int(RETRY_DELAY_S * 1e9)}).encode()
 """What has the broker deliver a command again, after a while."""

@@ -9,7 +9,7 @@ from schemas.commands import Summarize
 from schemas.errors import ChoirError
 from schemas.events import RequestSummarised
 from schemas.replies import Answer
-from services.chassis.directory import Directory
+from services.chassis.registry.directory import Directory
 from services.chassis.service import Mesh
 from services.summarizer.errands import Errands
 from services.summarizer.ping import ping_agent

@@ -10,10 +10,10 @@ from schemas.commands import Generate
 from schemas.errors import DeadlineExceeded, Overloaded, error_from_body
 from schemas.events import TaskQueued
 from schemas.replies import Answer
-from services.chassis.attempts import out_of_time
-from services.chassis.delivery import Retry
+from services.chassis.nats.streams import OUTCOME_PATIENCE_S
 from services.chassis.service import Mesh
-from services.chassis.storage import OUTCOME_PATIENCE_S
+from services.chassis.work.attempts import out_of_time
+from services.chassis.work.delivery import Retry
 from services.summarizer.answers import AnswerInbox
 
 LAST_WORD_S = 0.5

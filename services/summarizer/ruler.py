@@ -9,10 +9,10 @@ from nats.aio.client import Client
 
 from schemas.commands import ChatMessage
 from schemas.errors import BrokerUnavailable, ContextExceeded
-from services.chassis.directory import Directory
 from services.chassis.logs import get_logger
-from services.chassis.token_count import certainly_fits, count_tokens
+from services.chassis.registry.directory import Directory
 from services.summarizer.split import split
+from services.tasks.token_count import certainly_fits, count_tokens
 
 COUNT_TIMEOUT_S = 2.0
 LOOK_INTERVAL_S = 0.25

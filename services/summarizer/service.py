@@ -6,11 +6,11 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Summarize
-from services.chassis.directory import Directory
-from services.chassis.endpoints import Endpoints
-from services.chassis.lease import Load
+from services.chassis.nats.endpoints import Endpoints
+from services.chassis.registry.directory import Directory
+from services.chassis.registry.lease import Load
 from services.chassis.service import Mesh
-from services.chassis.work_loop import WorkLoop
+from services.chassis.work.loop import WorkLoop
 from services.summarizer.settings import SummarizerSection
 from services.summarizer.worker import ChainWorker
 

@@ -8,15 +8,15 @@ from schemas import subjects
 from schemas.commands import Summarize
 from schemas.errors import ChoirError, PayloadTooLarge
 from schemas.replies import Answer, Result
-from services.chassis.delivery import Delivery
-from services.chassis.directory import Directory
-from services.chassis.outcome import conclude, retell
+from services.chassis.registry.directory import Directory
 from services.chassis.service import Mesh
+from services.chassis.work.delivery import Delivery
 from services.summarizer.answers import AnswerInbox
 from services.summarizer.chain import Chain
 from services.summarizer.errands import Errands
 from services.summarizer.settings import SummarizerSection
 from services.summarizer.steps import StepRecord, chain_steps
+from services.tasks.result import conclude, retell
 
 
 class ChainWorker:

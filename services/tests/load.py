@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from infra.testing import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.replies import Result
-from services.chassis.storage import Storage
+from services.chassis.nats.streams import Storage
 from services.client.client import Choir
 
 MODELS = ("alpha", "beta", "gamma", "delta")

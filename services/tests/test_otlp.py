@@ -15,9 +15,9 @@ from services.chassis import service as chassis_service
 from services.chassis.identity import Identity
 from services.chassis.service import open_spans
 from services.chassis.settings import OtlpSection
+from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.collector import collector
 from services.chassis.tests.mesh import DEADLINE_S
-from services.chassis.tracing import Span
 
 AGENT = {
     "name": "agent-1",

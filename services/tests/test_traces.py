@@ -24,8 +24,8 @@ from schemas.events import (
     TaskQueued,
 )
 from schemas.nodes import NodeLease, ServedModel
+from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.mesh import DEADLINE_S, events, eventually
-from services.chassis.tracing import Span
 from services.client.client import Choir
 
 MODELS = ("alpha", "beta")

@@ -10,7 +10,7 @@ from schemas.errors import ChoirError
 from schemas.replies import TokenCount
 from schemas.sampling import Sampling
 from services.agent.settings import ModelSection
-from services.chassis.generate_worker import Generated, OnText
+from services.tasks.generate import Generated, OnText
 
 __all__ = ["Backend", "BackendInfo", "Generated", "OnText", "OpenBackend"]
 

@@ -12,7 +12,7 @@ from schemas import subjects
 from schemas.commands import ChatMessage
 from services.agent.tests.worker_mesh import result_of
 from services.chassis.tests.mesh import bodies, enqueue, eventually, generate, open_mesh, queue_is_empty
-from services.chassis.tests.test_work_loop import impatient_model
+from services.chassis.work.tests.test_loop import impatient_model
 
 FRAGILE_AGENT = """
 import os, signal

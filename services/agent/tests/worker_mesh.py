@@ -18,7 +18,7 @@ from schemas.workers import Worker, WorkerState
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, WorkersSection
 from services.agent.tests.http_server import HttpServer, Reply, Request
-from services.chassis.lease import Lease
+from services.chassis.registry.lease import Lease
 from services.chassis.service import Mesh
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 

@@ -15,8 +15,8 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
-from services.chassis.bucket_view import BucketView
-from services.chassis.storage import Storage
+from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.streams import Storage
 
 WRONG_SEQUENCE = 10071
 OPERATION_HEADER = "KV-Operation"

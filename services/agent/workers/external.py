@@ -17,10 +17,10 @@ from services.agent.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.keys import with_key
 from services.agent.settings import ModelSection, ServerSection, WorkersSection
 from services.agent.workers.circuit import Circuit
-from services.chassis.generate_worker import GenerateWorker
 from services.chassis.logs import get_logger
 from services.chassis.service import Mesh
-from services.chassis.work_loop import WorkLoop
+from services.chassis.work.loop import WorkLoop
+from services.tasks.generate import GenerateWorker
 
 TRIAL = (ChatMessage(role="user", content="Say yes."),)
 TRIAL_SAMPLING = Sampling(max_tokens=1)

@@ -25,9 +25,9 @@ from services.agent.counting import Counting
 from services.agent.settings import WorkersSection
 from services.agent.workers.claims import Claims
 from services.agent.workers.external import ExternalWorker, connect, unusable
-from services.chassis.bucket_view import BucketView
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket_view import BucketView
 from services.chassis.service import Mesh
 from services.chassis.supervise import tell_failure
 

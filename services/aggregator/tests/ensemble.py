@@ -15,10 +15,10 @@ from schemas.errors import ChoirError
 from schemas.replies import Answer, Result, Topology
 from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSection
-from services.chassis.delivery import Delivery
 from services.chassis.service import Mesh
 from services.chassis.tests.mesh import eventually, open_mesh, settled
-from services.chassis.work_loop import WorkLoop
+from services.chassis.work.delivery import Delivery
+from services.chassis.work.loop import WorkLoop
 
 Answered = str | ChoirError | Answer | None
 Said = Answered | Callable[[Generate], Answered]

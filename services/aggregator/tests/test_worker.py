@@ -11,7 +11,6 @@ from schemas.commands import Generate
 from schemas.errors import ContextExceeded, GenerationFailed, WorkerFailed
 from schemas.events import DecisionMade
 from services.aggregator.tests.ensemble import Said, aggregating, members, result_of, store_answer
-from services.chassis.delivery import Delivery, Retry
 from services.chassis.tests.mesh import (
     bodies,
     enqueue,
@@ -21,7 +20,8 @@ from services.chassis.tests.mesh import (
     open_mesh,
     queue_is_empty,
 )
-from services.chassis.tests.test_work_loop import Worker, working
+from services.chassis.work.delivery import Delivery, Retry
+from services.chassis.work.tests.test_loop import Worker, working
 
 FOUR = ("alpha", "beta", "gamma", "delta")
 BOTH = ("majority", "weighted")

@@ -10,8 +10,8 @@ from urllib.parse import urlparse
 
 import nats
 
-from services.chassis.connection import ConnectionEvents, connection_options
 from services.chassis.identity import Identity
+from services.chassis.nats.connection import ConnectionEvents, connection_options
 from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import eventually

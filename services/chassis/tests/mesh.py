@@ -14,8 +14,8 @@ from schemas import subjects
 from schemas.commands import ChatMessage, Gather, Generate
 from schemas.events import ANY_EVENT, AnyEvent
 from schemas.sampling import Sampling
-from services.chassis.connection import ConnectionEvents
 from services.chassis.identity import Identity
+from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.service import Mesh
 
 DEADLINE_S = 30.0

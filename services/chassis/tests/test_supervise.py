@@ -29,9 +29,9 @@ STAGE = '{"name": "one", "models": [{"name": "alpha", "path": "/not/there.gguf"}
 DEADLINE_S = 40.0
 
 LOOPS = {
-    "lease": ("agent", "services.chassis.lease", "Lease", "_put", "self._task"),
-    "sampler": ("agent", "services.chassis.sampler", "Sampler", "sample", "True"),
-    "agent heartbeats": ("agent", "services.chassis.work_loop", "WorkLoop", "_beat", "True"),
+    "lease": ("agent", "services.chassis.registry.lease", "Lease", "_put", "self._task"),
+    "sampler": ("agent", "services.chassis.registry.host_sampler", "Sampler", "sample", "True"),
+    "agent heartbeats": ("agent", "services.chassis.work.loop", "WorkLoop", "_beat", "True"),
     "external workers": ("agent", "services.agent.workers.host", "WorkerHost", "_reconcile", "True"),
     "sweeper": ("router", "services.router.sweeper", "Sweeper", "sweep", "True"),
     "scores": ("aggregator", "services.aggregator.scores", "Scores", "_write_for_ever", "True"),

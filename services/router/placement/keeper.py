@@ -24,8 +24,8 @@ import nats.js.errors
 from schemas.errors import BrokerUnavailable, InvalidRequest
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan
-from services.chassis.directory import Directory
 from services.chassis.logs import get_logger
+from services.chassis.registry.directory import Directory
 from services.chassis.supervise import Loops
 from services.router.placement.making import make_plan, same_work
 from services.router.placement.plans import Plans

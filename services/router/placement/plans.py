@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from schemas.pipelines import PipelinePlan
-from services.chassis.bucket_view import BucketView
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket_view import BucketView
 
 TIMEOUT_S = 2.0
 RETRY_AFTER_S = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from schemas.errors import ModelUnusable
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
-from services.chassis.directory import Directory, Serving
+from services.chassis.registry.directory import Directory, Serving
 from services.chassis.service import Mesh
 from services.router.placement.keeper import Keeper
 from services.router.placement.plans import Plans

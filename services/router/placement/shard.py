@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from schemas.errors import NotReady, UnknownModel
 from schemas.pipelines import PipelinePlan, Shard, ShardReply
-from services.chassis.directory import Directory
-from services.chassis.endpoints import Caller
+from services.chassis.nats.endpoints import Caller
+from services.chassis.registry.directory import Directory
 from services.router.placement.assignment import assigned
 from services.router.placement.decide import Decision, decide
 from services.router.placement.making import make_plan, predicted, same_work

@@ -18,7 +18,7 @@ from schemas.errors import ErrorBody
 from schemas.nodes import ServedModel
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
 from services.chassis.identity import Identity
-from services.chassis.lease import Lease, Load
+from services.chassis.registry.lease import Lease, Load
 from services.chassis.service import Mesh
 from services.chassis.tests.mesh import DEADLINE_S, eventually, open_mesh, settled
 from services.router.queued import queued_command

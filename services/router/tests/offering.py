@@ -15,7 +15,7 @@ from schemas import subjects
 from schemas.nodes import NodeLease, ServedModel
 from schemas.pipelines import PipelinePlan, StageHeld
 from services.chassis.identity import Identity
-from services.chassis.lease import Lease, Load
+from services.chassis.registry.lease import Lease, Load
 from services.router.placement.tests.offering import lease as offered
 
 Offered = NodeLease

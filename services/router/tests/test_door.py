@@ -15,11 +15,11 @@ from schemas.nodes import ServedModel
 from schemas.replies import Accepted, ErrorReply, TokenCount
 from schemas.workers import WorkerState
 from services.chassis.identity import Identity
-from services.chassis.lease import Lease, Load
+from services.chassis.registry.lease import Lease, Load
 from services.chassis.tests.mesh import events, eventually, settled
-from services.chassis.token_count import TEMPLATE_TOKENS_PER_MESSAGE, certainly_fits
 from services.router import handlers
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front
+from services.tasks.token_count import TEMPLATE_TOKENS_PER_MESSAGE, certainly_fits
 
 LONG = "word " * CONTEXT_TOKENS
 

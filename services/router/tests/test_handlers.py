@@ -11,9 +11,9 @@ from schemas.commands import Generate
 from schemas.errors import WorkerFailed
 from schemas.events import RequestCancelled
 from schemas.replies import Cancelled, Result
-from services.chassis.delivery import Delivery, Retry
 from services.chassis.tests.mesh import events, eventually
-from services.chassis.tests.test_work_loop import Worker, working
+from services.chassis.work.delivery import Delivery, Retry
+from services.chassis.work.tests.test_loop import Worker, working
 from services.router import handlers
 from services.router.tests.front import Front
 

@@ -10,8 +10,8 @@ from schemas import subjects
 from schemas.golden.samples import PLAN
 from schemas.message import Message
 from schemas.workers import ManageWorkers, Worker, WorkersReply
-from services.chassis.directory import Directory
-from services.chassis.endpoints import Caller
+from services.chassis.nats.endpoints import Caller
+from services.chassis.registry.directory import Directory
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import eventually
 from services.router.placement.plans import Plans

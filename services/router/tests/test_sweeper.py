@@ -14,7 +14,6 @@ from schemas.commands import Generate
 from schemas.errors import WorkerFailed
 from schemas.events import MessageDied
 from schemas.replies import Answer, Result
-from services.chassis.delivery import Delivery, Retry
 from services.chassis.tests.mesh import (
     enqueue,
     events,
@@ -25,7 +24,8 @@ from services.chassis.tests.mesh import (
     queue_is_empty,
     queued,
 )
-from services.chassis.tests.test_work_loop import Worker, working
+from services.chassis.work.delivery import Delivery, Retry
+from services.chassis.work.tests.test_loop import Worker, working
 from services.router import sweeper
 from services.router.sweeper import Sweeper
 from services.router.tests.front import Front

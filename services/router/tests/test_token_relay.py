@@ -11,8 +11,8 @@ from schemas import subjects
 from schemas.errors import Overloaded
 from schemas.message import Message
 from schemas.replies import Result, TokenChunk
-from services.chassis.endpoints import Caller
-from services.chassis.storage import Storage
+from services.chassis.nats.endpoints import Caller
+from services.chassis.nats.streams import Storage
 from services.router.tests.front import Front, Stream
 from services.router.token_relay import TokenRelay
 

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.errors import Overloaded
 from schemas.replies import Result
-from services.chassis.storage import Storage
+from services.chassis.nats.streams import Storage
 from services.router import waiting as waiting_module
 from services.router.waiting import Waiting
 

@@ -21,7 +21,7 @@ from schemas.replies import Result
 from schemas.sampling import Sampling
 from schemas.stage_wire import Start
 from schemas.stages import SequenceStart
-from services.chassis.connection import connection_options
+from services.chassis.nats.connection import connection_options
 from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty

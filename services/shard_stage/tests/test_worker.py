@@ -12,13 +12,13 @@ from nats.aio.msg import Msg
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable
-from services.chassis.delivery import Delivery
-from services.chassis.generate_worker import Generated, OnText
+from services.chassis.nats.streams import Storage
 from services.chassis.service import Mesh
-from services.chassis.storage import Storage
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
+from services.chassis.work.delivery import Delivery
 from services.shard_stage.front import Front
 from services.shard_stage.worker import PipelineWorker
+from services.tasks.generate import Generated, OnText
 
 PATIENCE_S = 20.0
 

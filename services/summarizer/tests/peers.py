@@ -17,12 +17,12 @@ from schemas.errors import ChoirError
 from schemas.nodes import ServedModel
 from schemas.replies import Answer, Result, Timings, TokenCount
 from schemas.sampling import Sampling
-from services.chassis.delivery import Delivery
-from services.chassis.endpoints import Caller, Endpoints
-from services.chassis.lease import Lease, Load
+from services.chassis.nats.endpoints import Caller, Endpoints
+from services.chassis.registry.lease import Lease, Load
 from services.chassis.service import Mesh
 from services.chassis.tests.mesh import eventually, open_mesh, settled
-from services.chassis.work_loop import WorkLoop
+from services.chassis.work.delivery import Delivery
+from services.chassis.work.loop import WorkLoop
 from services.summarizer.service import Summarizer
 from services.summarizer.settings import SummarizerSection
 

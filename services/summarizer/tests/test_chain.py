@@ -11,8 +11,8 @@ from schemas.commands import ChatMessage
 from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.events import RequestSummarised, TaskQueued
 from schemas.sampling import Sampling
-from services.chassis.delivery import Retry
 from services.chassis.tests.mesh import bodies, enqueue, events, eventually, open_mesh, queue_is_empty
+from services.chassis.work.delivery import Retry
 from services.summarizer.tests.peers import (
     Says,
     chain,

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan, Shard
-from services.chassis.directory import Directory
+from services.chassis.registry.directory import Directory
 from services.chassis.supervise import Loops
 from services.router.placement.keeper import Keeper
 from services.router.placement.making import make_plan

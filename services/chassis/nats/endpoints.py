@@ -1,0 +1,251 @@
+"""Request-reply endpoints under NATS's services API (ADR-32): typed in, typed out, typed errors.
+
+An endpoint of `nats.micro` handles one request at a time; here each request gets a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import nats.micro
+from nats.aio.client import Client
+from nats.micro.request import Request
+from nats.micro.service import EndpointConfig, Service, ServiceConfig
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.errors import (
+    ChoirError,
+    ErrorCode,
+    InternalError,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    PayloadTooLarge,
+    error_from_body,
+)
+from schemas.message import Message
+from schemas.replies import ErrorReply, Result
+from services.chassis.identity import Identity
+from services.chassis.logs import get_logger
+from services.chassis.nats.connection import envelope_bytes
+from services.chassis.plain_words import first_fault
+from services.chassis.stopping import ENDPOINTS_PATIENCE_S
+from services.chassis.telemetry.events import EventLog
+from services.chassis.telemetry.tracing import Tracing, Work, current_span, enter
+
+HTTP_LIKE: dict[ErrorCode, str] = {
+    "invalid_request": "400",
+    "unknown_strategy": "400",
+    "query_failed": "400",
+    "query_refused": "403",
+    "context_exceeded": "400",
+    "unknown_model": "404",
+    "unknown_request": "404",
+    "unknown_worker": "404",
+    "not_ready": "409",
+    "request_id_conflict": "409",
+    "cancelled": "410",
+    "result_evicted": "410",
+    "payload_too_large": "413",
+    "overloaded": "429",
+    "broker_unavailable": "503",
+    "unsupported_version": "501",
+    "deadline_exceeded": "504",
+}
+"""The `Nats-Service-Error-Code` of each error; 500 for the others."""
+
+CUT_MESSAGE_CHARACTERS = 2_000
+ERROR_ENVELOPE_BYTES = 1_024
+"""The headers of an error reply: a line of its message, its code, and the trace."""
+
+RequestT = TypeVar("RequestT", bound=Message)
+
+log = get_logger("chassis.endpoints")
+
+
+class Caller:
+    """Where the reply to one request goes. Nothing is sent to a caller that gave no reply subject."""
+
+    def __init__(self, client: Client, inbox: str) -> None:
+        self._client = client
+        self.inbox = inbox
+
+    async def send(self, reply: Message, kind: str | None = None) -> None:
+        """Sends a message to the caller; several may be sent.
+
+        PayloadTooLarge if the broker does not carry it.
+        """
+        headers = {subjects.KIND_HEADER: kind} if kind else None
+        await self._publish(reply.to_bytes(), headers)
+
+    async def send_what_fits(self, versions: Iterable[Message]) -> None:
+        """Sends the first of `versions`, each with less in it than the one before, that the broker carries.
+
+        PayloadTooLarge if there is none.
+        """
+        size = 0
+        for version in versions:
+            payload = version.to_bytes()
+            size = len(payload)
+            if size <= self._client.max_payload:
+                await self._publish(payload, None)
+                return
+        raise _too_large(size, self._client.max_payload)
+
+    async def send_result(self, result: Result) -> None:
+        """Sends a result; one that is an error also carries the services API's error headers.
+
+        PayloadTooLarge if the broker does not carry it.
+        """
+        headers: dict[str, str] = {subjects.KIND_HEADER: result.kind} | trace_headers()
+        if result.error is not None:
+            headers |= error_headers(error_from_body(result.error))
+        await self._publish(result.to_bytes(), headers)
+
+    async def send_error(self, error: ChoirError, request_id: str | None = None) -> None:
+        """Sends an error reply; what it names besides is left out if there is too much of it."""
+        reply = ErrorReply(error=error.body(request_id))
+        if len(reply.to_bytes()) > self._client.max_payload - ERROR_ENVELOPE_BYTES:
+            cut = {"known": None, "message": error.message[:CUT_MESSAGE_CHARACTERS]}
+            reply = ErrorReply(error=reply.error.model_copy(update=cut))
+        headers = {subjects.KIND_HEADER: reply.kind} | trace_headers() | error_headers(error)
+        await self._publish(reply.to_bytes(), headers)
+
+    async def _publish(self, payload: bytes, headers: dict[str, str] | None) -> None:
+        if not self.inbox:
+            return
+        size = len(payload) + envelope_bytes(headers)
+        if size > self._client.max_payload:
+            raise _too_large(size, self._client.max_payload)
+        await self._client.publish(self.inbox, payload, headers=headers)
+
+
+def _too_large(size: int, limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the reply has {size} bytes, and the broker carries {limit}: ask for less, or raise max_payload in "
+        "section [broker]"
+    )
+
+
+Handler = Callable[[RequestT, Caller], Awaitable[None]]
+
+
+def trace_headers() -> dict[str, str]:
+    """The trace of the work that is being done, for its outcome."""
+    span = current_span()
+    return {} if span is None else span.headers
+
+
+def error_headers(error: ChoirError) -> dict[str, str]:
+    """The two headers by which any client of the services API knows an error."""
+    return {
+        subjects.ERROR_HEADER: " ".join(error.message.split()).encode("ascii", "replace").decode()[:512],
+        subjects.ERROR_CODE_HEADER: HTTP_LIKE.get(error.code, "500"),
+    }
+
+
+def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
+    """Reads a request; InvalidRequest names the first field that is wrong. No bytes mean no fields."""
+    try:
+        return request_type.model_validate_json(data or b"{}", strict=True)
+    except ValidationError as error:
+        field, what = first_fault(error, whole="body")
+        raise InvalidRequest(f"{field}: {what}", field=field) from error
+
+
+class Endpoints:
+    """The services-API registration of one instance, and the endpoints it answers.
+
+    With `events` and `tracing` of the mesh a request's trace is followed by what its handler does.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        identity: Identity,
+        description: str,
+        limit: int = 8_192,
+        *,
+        events: EventLog | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._client = client
+        self._identity = identity
+        self._description = description
+        self._limit = limit
+        self._events = events
+        self._tracing = tracing or Tracing()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._service: Service | None = None
+
+    async def start(self) -> None:
+        """Registers the service: from now on `$SRV.PING`, `INFO` and `STATS` see it."""
+        config = ServiceConfig(
+            name=self._identity.service,
+            version=self._identity.version,
+            description=self._description,
+            metadata={"instance": self._identity.instance, "host": self._identity.host},
+        )
+        self._service = await nats.micro.add_service(self._client, config)
+
+    async def stop(self, patience_s: float = ENDPOINTS_PATIENCE_S) -> None:
+        """Takes no more requests and gives those that are open a little time."""
+        if self._service is not None:
+            await self._service.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
+        for task in self._tasks:
+            task.cancel()
+
+    async def add(self, subject: str, request_type: type[RequestT], handler: Handler[RequestT]) -> None:
+        """Answers requests on `subject`. One instance of the service takes each."""
+        if self._service is None:
+            raise RuntimeError("start() comes before add()")
+
+        async def take(request: Request) -> None:
+            caller = Caller(self._client, request._msg.reply)
+            if len(self._tasks) >= self._limit:
+                full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)
+                await caller.send_error(full)
+                return
+            task = asyncio.create_task(self._serve(request, request_type, handler, caller))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        name = subjects.endpoint_name(subject)
+        await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=take))
+
+    async def _serve(
+        self, request: Request, request_type: type[RequestT], handler: Handler[RequestT], caller: Caller
+    ) -> None:
+        """Answers within a span of its own: this task does nothing else."""
+        span, started_s = self._tracing.take_up(request.headers), time.time()
+        enter(span)
+        try:
+            await self._answer(request.data, request_type, handler, caller)
+        finally:
+            if self._events is not None:
+                subject = request.subject
+                self._events.ended(Work(span, "server", subject, subject, started_s, time.time()))
+
+    async def _answer(
+        self, data: bytes, request_type: type[RequestT], handler: Handler[RequestT], caller: Caller
+    ) -> None:
+        request_id = None
+        try:
+            request = parse(data, request_type)
+            request_id = getattr(request, "request_id", None)
+            await handler(request, caller)
+        except ChoirError as error:
+            await caller.send_error(error, request_id)
+        except asyncio.CancelledError:
+            stops = NotReady("this router stops; ask again under the same request_id")
+            await caller.send_error(stops, request_id)
+            raise
+        except Exception as error:
+            log.exception("an endpoint failed", request_id=request_id)
+            await caller.send_error(InternalError(f"{type(error).__name__} in {self._identity.service}"))

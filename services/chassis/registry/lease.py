@@ -1,0 +1,145 @@
+"""An instance's lease: put into KV again and again, and gone when the instance is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+
+from schemas import subjects
+from schemas.catalog import LEASE_TTL_S
+from schemas.errors import ErrorBody
+from schemas.nodes import NodeLease, NodeState, ServedModel
+from schemas.pipelines import StageOffer
+from services.chassis.identity import Identity
+from services.chassis.logs import get_logger
+from services.chassis.nats.clock import BrokerClock
+from services.chassis.nats.connection import ENVELOPE_BYTES
+from services.chassis.registry.lease_size import LEASE_BYTES, fitting
+from services.chassis.registry.machine import Machine
+from services.chassis.supervise import Loops
+
+RENEW_INTERVAL_S = LEASE_TTL_S / 4
+
+log = get_logger("chassis.lease")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a service says of its work. `queued` are the commands of the whole mesh, if it knows them."""
+
+    state: NodeState = "ready"
+    slots: int = 0
+    busy: int = 0
+    queued: int | None = None
+    models: tuple[ServedModel, ...] = ()
+    problem: ErrorBody | None = None
+    stage: StageOffer | None = None
+
+
+class Lease:
+    """Keeps one instance's lease alive."""
+
+    def __init__(
+        self,
+        client: Client,
+        identity: Identity,
+        load: Callable[[], Load],
+        loops: Loops | None = None,
+        clock: BrokerClock | None = None,
+    ) -> None:
+        self._client = client
+        self._js = JetStreamContext(client, timeout=2.0)
+        self._identity = identity
+        self._load = load
+        self._loops = loops or Loops()
+        self._clock = clock
+        self._machine = Machine()
+        self._key = subjects.node_key(identity.service, identity.instance)
+        self._kv: KeyValue | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._renew = asyncio.Event()
+        self._cut = False
+
+    async def start(self) -> None:
+        """Takes the lease and renews it from now on."""
+        await self._put()
+        self._task = self._loops.start(self._keep(), "lease")
+
+    def renew_soon(self) -> None:
+        """Tells of a change now instead of at the next renewal."""
+        self._renew.set()
+
+    async def tell(self) -> None:
+        """Renews the lease, and returns when that is done or has failed."""
+        await self._attempt("renew", self._put())
+
+    async def stop(self) -> None:
+        """Gives the lease back."""
+        if self._task is not None:
+            self._task.cancel()
+        await self._attempt("give back", self._delete())
+
+    async def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_INTERVAL_S):
+                    await self._renew.wait()
+            self._renew.clear()
+            await self._attempt("renew", self._put())
+
+    async def _attempt(self, what: str, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except (nats.errors.Error, nats.js.errors.Error) as error:
+            log.warning("lease", step=what, failed=str(error) or type(error).__name__)
+
+    async def _put(self) -> None:
+        whole = await self.current()
+        lease = fitting(whole, min(LEASE_BYTES, self._client.max_payload - ENVELOPE_BYTES))
+        if (lease is not whole) != self._cut:
+            self._cut = lease is not whole
+            log.warning("lease", too_large=self._cut, why=lease.problem.message if lease.problem else "")
+        await (await self._bucket()).put(self._key, lease.to_bytes())
+
+    async def _delete(self) -> None:
+        await (await self._bucket()).delete(self._key)
+
+    async def _bucket(self) -> KeyValue:
+        if self._kv is None:
+            self._kv = await self._js.key_value(subjects.NODES_BUCKET)
+        return self._kv
+
+    async def current(self) -> NodeLease:
+        """The lease as it would be put now."""
+        load, sample = self._load(), await self._machine.sample()
+        return NodeLease(
+            service=self._identity.service,
+            instance=self._identity.instance,
+            host=self._identity.host,
+            host_id=self._identity.host_id,
+            pid=self._identity.pid,
+            version=self._identity.version,
+            state=load.state,
+            started_at_s=self._identity.started_at_s,
+            seen_at_s=time.time(),
+            clock_ahead_s=None if self._clock is None else self._clock.host_ahead_s,
+            models=load.models,
+            slots=load.slots,
+            busy=load.busy,
+            load_average=sample.load_average,
+            cpu_percent=sample.cpu_percent,
+            memory_used_bytes=sample.memory_used_bytes,
+            host_memory_free_bytes=sample.host_memory_free_bytes,
+            gpus=sample.gpus,
+            stage=load.stage,
+            problem=load.problem,
+        )

@@ -1,0 +1,1 @@
+"""Commands: pulled, worked on, acknowledged, tried again, given up."""

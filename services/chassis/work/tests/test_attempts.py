@@ -1,0 +1,63 @@
+"""What an attempt ended with is noted, and found by whoever ends the command."""
+
+from __future__ import annotations
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from schemas import subjects
+from schemas.errors import DeadlineExceeded, Overloaded, WorkerFailed
+from services.chassis.nats.streams import REASON_CHARACTERS
+from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
+from services.chassis.work.attempts import Past, last_error, note, out_of_time, past
+from services.chassis.work.delivery import Delivery, Retry
+from services.chassis.work.tests.test_loop import Worker, working
+
+SEQUENCE = 7
+LATE = DeadlineExceeded("nobody was free in time")
+
+
+def delivery(count: int) -> Delivery:
+    """The command at SEQUENCE, delivered for the so many-th time."""
+    reply = f"$JS.ACK.{subjects.COMMANDS_STREAM}.consumer.{count}.{SEQUENCE}.1.1.0"
+    return Delivery.of(Msg(_client=Client(), subject="choir.command.r1", reply=reply), 0)
+
+
+async def test_a_request_that_runs_out_of_time_after_a_failure_ends_as_that_failure(
+    connection: Client,
+) -> None:
+    mesh = open_mesh(connection)
+
+    async def fail(_command: object, _delivery: Delivery) -> None:
+        raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=1.5)
+
+    worker = Worker(fail)
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1", timeout_s=1.0))
+        await eventually(lambda: queue_is_empty(connection))
+    error = worker.given_up["r1"]
+    assert (worker.deliveries, error.code) == ([1], "worker_failed")
+    assert error.message == (
+        "worker mac-1: it hung up; the time for this request ran out while it was queued"
+    )
+
+
+async def test_the_last_error_counts_whatever_came_after_it(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    for count, error in ((1, Overloaded("full")), (2, WorkerFailed("x" * 5_000, field="prompt"))):
+        await note(mesh.storage, delivery(count), "failed", error)
+    await note(mesh.storage, delivery(3), "refused")
+
+    found = await last_error(mesh.storage, SEQUENCE)
+    assert isinstance(found, WorkerFailed)
+    assert (len(found.message), found.field) == (REASON_CHARACTERS, "prompt")
+    assert await last_error(mesh.storage, 70) is None
+    assert await out_of_time(mesh.storage, 70, LATE) is LATE
+    assert await past(mesh.storage, delivery(5)) == Past(refused=1, silent=1)
+
+
+async def test_a_note_of_another_version_is_no_reason_to_fail(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    for count, said in enumerate((b"failed", b"failed later"), start=1):
+        await mesh.storage.put(subjects.ATTEMPTS_BUCKET, f"{SEQUENCE}.{count}", said)
+    assert await out_of_time(mesh.storage, SEQUENCE, LATE) is LATE

@@ -1,0 +1,779 @@
+"""The work loop on a real broker, with a worker that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from infra.broker import Broker
+from infra.testing import connect
+from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import BrokerUnavailable, ChoirError, GenerationFailed, Overloaded
+from schemas.events import MessageDied, TaskRetried
+from services.chassis.identity import Identity
+from services.chassis.nats.connection import ConnectionEvents, connection_options
+from services.chassis.service import Mesh
+from services.chassis.settings import MeshSection
+from services.chassis.tests.cable import mesh_on_a_cable
+from services.chassis.tests.mesh import (
+    bodies,
+    enqueue,
+    events,
+    eventually,
+    generate,
+    open_mesh,
+    queue_is_empty,
+    queued,
+)
+from services.chassis.work import loop as work_loop
+from services.chassis.work.attempts import Past, past
+from services.chassis.work.delivery import Delivery, Retry
+from services.chassis.work.loop import WorkLoop
+
+ACK_WAIT_S = 1.5
+HEARTBEAT_S = 0.1
+
+Handle = Callable[[Generate, Delivery], Awaitable[None]]
+
+
+class Worker:
+    """Remembers what it was given, and does with it what the test says."""
+
+    def __init__(self, handle: Handle | None = None) -> None:
+        self._handle = handle
+        self.handled: list[str] = []
+        self.deliveries: list[int] = []
+        self.given_up: dict[str, ChoirError] = {}
+        self.refused: dict[str, ChoirError] = {}
+
+    async def handle(self, command: Generate, delivery: Delivery) -> None:
+        self.deliveries.append(delivery.count)
+        if self._handle is not None:
+            await self._handle(command, delivery)
+        self.handled.append(command.request_id)
+
+    async def give_up(self, command: Generate, error: ChoirError) -> None:
+        self.given_up[command.request_id] = error
+
+    async def refuse(self, request_id: str, error: ChoirError) -> None:
+        self.refused[request_id] = error
+
+
+async def hang(_command: Generate, _delivery: Delivery) -> None:
+    await asyncio.Event().wait()
+
+
+def failing(error: Exception) -> Handle:
+    async def fail(_command: Generate, _delivery: Delivery) -> None:
+        raise error
+
+    return fail
+
+
+def new_loop(mesh: Mesh, worker: Worker, slots: int = 4, model: str = "alpha") -> WorkLoop[Generate]:
+    consumers = [subjects.generate_consumer(priority, model) for priority in subjects.PRIORITIES]
+    return WorkLoop(mesh, Generate, subjects.COMMANDS_STREAM, consumers, slots, worker)
+
+
+@asynccontextmanager
+async def working(
+    mesh: Mesh, worker: Worker, slots: int = 4, model: str = "alpha"
+) -> AsyncIterator[WorkLoop[Generate]]:
+    """A loop that works for as long as the context is open."""
+    loop = new_loop(mesh, worker, slots, model)
+    await loop.start()
+    try:
+        yield loop
+    finally:
+        await loop.stop()
+
+
+async def impatient_model(client: Client, model: str) -> None:
+    """Queues whose commands come again soon if nobody says that they are in work."""
+    for priority in subjects.PRIORITIES:
+        await client.jetstream().add_consumer(
+            subjects.COMMANDS_STREAM,
+            ConsumerConfig(
+                durable_name=subjects.generate_consumer(priority, model),
+                filter_subject=subjects.all_generates(priority, model),
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_S,
+            ),
+        )
+
+
+async def deliver_in_vain(client: Client, times: int, model: str = "alpha") -> None:
+    """Take the next command as often as an agent that dies each time would."""
+    consumer = subjects.generate_consumer("interactive", model)
+    taker = await client.jetstream().pull_subscribe_bind(consumer, subjects.COMMANDS_STREAM)
+    for _ in range(times):
+        (message,) = await taker.fetch(1, timeout=10)
+        await message.nak()
+    await client.flush()
+    await taker.unsubscribe()
+
+
+async def test_never_more_commands_at_once_than_there_are_slots(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    running, most, full = 0, 0, asyncio.Event()
+
+    async def count(_command: Generate, _delivery: Delivery) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == 3:
+            full.set()
+        await full.wait()
+        for _ in range(3):
+            await connection.flush()  # time for a fourth one to come
+        running -= 1
+
+    worker = Worker(count)
+    for i in range(12):
+        await enqueue(mesh, generate(f"r{i}", priority="batch" if i % 3 == 0 else "interactive"))
+    async with working(mesh, worker, slots=3):
+        await eventually(lambda: queue_is_empty(connection))
+
+    assert most == 3
+    assert sorted(worker.handled) == sorted(f"r{i}" for i in range(12))
+
+
+async def test_interactive_commands_go_before_batch_work_that_came_earlier(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "BACKGROUND_DELAY_S", 0.5)
+    mesh = open_mesh(connection)
+    for i in range(3):
+        await enqueue(mesh, generate(f"batch-{i}", priority="batch"))
+    for i in range(3):
+        await enqueue(mesh, generate(f"interactive-{i}"))
+    worker = Worker()
+    async with working(mesh, worker, slots=1):
+        await eventually(lambda: queue_is_empty(connection))
+    assert worker.handled == [f"{kind}-{i}" for kind in ("interactive", "batch") for i in range(3)]
+
+
+async def test_a_command_is_acknowledged_only_when_its_handler_has_returned(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    release = asyncio.Event()
+
+    async def wait(_command: Generate, _delivery: Delivery) -> None:
+        await release.wait()
+
+    async with working(mesh, Worker(wait)) as loop:
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: loop.busy == 1)
+        consumer = subjects.generate_consumer("interactive", "alpha")
+        info = await connection.jetstream().consumer_info(subjects.COMMANDS_STREAM, consumer)
+        assert (info.num_ack_pending, await queued(connection)) == (1, 1)
+        release.set()
+        await eventually(lambda: queue_is_empty(connection))
+        assert loop.busy == 0
+
+
+async def test_a_command_whose_taker_died_is_given_to_another(mesh_url: str, connection: Client) -> None:
+    await impatient_model(connection, "epsilon")
+    doomed_connection = await connect(mesh_url)
+    doomed = new_loop(open_mesh(doomed_connection), Worker(hang), model="epsilon")
+    await doomed.start()
+    mesh = open_mesh(connection)
+    await enqueue(mesh, generate("r1", "epsilon"))
+    await eventually(lambda: doomed.busy == 1)
+    await doomed_connection.close()  # no word to the broker: the commands in work are just not done
+
+    worker = Worker()
+    async with working(mesh, worker, model="epsilon"):
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.handled, worker.deliveries) == (["r1"], [2])
+    await end(doomed)
+
+
+async def end(loop: WorkLoop[Generate]) -> None:
+    """What is left of a loop whose connection is gone."""
+    loop._open = False
+    if loop._behind is not None:
+        loop._behind.cancel()
+    tasks = [*loop._active, *loop._steps, *([loop._keeper] if loop._keeper else [])]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_long_command_that_is_reported_as_in_progress_is_not_given_to_another(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "HEARTBEAT_S", HEARTBEAT_S)
+    monkeypatch.setattr(work_loop, "REFILL_INTERVAL_S", HEARTBEAT_S)
+    await impatient_model(connection, "epsilon")
+    mesh = open_mesh(connection)
+    beats: list[float] = []
+
+    async def on_beat(msg: Msg) -> None:
+        if msg.data == Msg.Ack.Progress:
+            beats.append(time.monotonic())
+
+    await connection.subscribe("$JS.ACK.>", cb=on_beat)
+
+    async def be_long(_command: Generate, _delivery: Delivery) -> None:
+        await eventually(lambda: len(beats) > 1 and beats[-1] - beats[0] > 1.5 * ACK_WAIT_S)
+
+    first, second = Worker(be_long), Worker()
+    async with working(mesh, first, model="epsilon"):
+        await enqueue(mesh, generate("r1", "epsilon"))
+        async with working(mesh, second, model="epsilon"):
+            await eventually(lambda: queue_is_empty(connection))
+    assert sorted(first.deliveries + second.deliveries) == [1]
+
+
+async def test_what_fails_for_a_passing_reason_comes_again_after_a_while(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    at: list[float] = []
+
+    async def fail_first(_command: Generate, delivery: Delivery) -> None:
+        at.append(time.monotonic())
+        if delivery.count == 1:
+            raise Retry(Overloaded("full"), delay_s=0.3)
+
+    worker = Worker(fail_first)
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    await mesh.events.flush()
+
+    assert (worker.handled, worker.deliveries, worker.given_up) == (["r1"], [1, 2], {})
+    assert at[1] - at[0] > 0.25
+    (retried,) = [e for e in await events(connection) if isinstance(e, TaskRetried)]
+    assert (retried.request_id, retried.delivery, retried.error.code) == ("r1", 1, "overloaded")
+
+
+async def test_a_broker_that_was_away_for_a_moment_is_a_passing_reason(connection: Client) -> None:
+    mesh = open_mesh(connection)
+
+    async def fail_first(_command: Generate, delivery: Delivery) -> None:
+        if delivery.count == 1:
+            raise BrokerUnavailable("no answer")
+
+    worker = Worker(fail_first)
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.deliveries, worker.given_up) == ([1, 2], {})
+
+
+async def test_a_typed_error_is_the_outcome_and_is_not_tried_again(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    worker = Worker(failing(GenerationFailed("no")))
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.given_up["r1"].code, worker.deliveries) == ("generation_failed", [1])
+    assert await bodies(connection, subjects.DEAD_STREAM) == []
+
+
+async def test_a_handler_with_a_fault_is_tried_three_times_and_then_its_message_is_kept(
+    connection: Client,
+) -> None:
+    mesh = open_mesh(connection)
+    worker = Worker(failing(ZeroDivisionError("secret of the prompt")))
+    command = generate("r1")
+    async with working(mesh, worker):
+        await enqueue(mesh, command)
+        await eventually(lambda: queue_is_empty(connection))
+    await mesh.events.flush()
+
+    assert worker.deliveries == [1, 2, 3]
+    assert worker.given_up["r1"].code == "internal"
+    assert worker.given_up["r1"].message == "ZeroDivisionError in agent"
+    assert await bodies(connection, subjects.DEAD_STREAM) == [command.to_bytes()]
+    died = [e for e in await events(connection) if isinstance(e, MessageDied)]
+    assert [(e.request_id, e.error.code) for e in died] == [("r1", "internal")]
+
+
+async def test_a_passing_reason_that_does_not_pass_ends_as_its_error(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "MAX_ATTEMPTS", 3)
+    mesh = open_mesh(connection)
+    worker = Worker(failing(Retry(Overloaded("full"), delay_s=0.01)))
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.deliveries, worker.given_up["r1"].code) == ([1, 2, 3], "overloaded")
+
+
+async def test_a_command_that_kills_its_takers_is_not_tried_for_ever(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    command = generate("r1")
+    await enqueue(mesh, command)
+    await deliver_in_vain(connection, work_loop.MAX_ATTEMPTS)
+
+    worker = Worker()
+    async with working(mesh, worker):
+        await eventually(lambda: queue_is_empty(connection))
+    assert worker.deliveries == []
+    assert worker.given_up["r1"].code == "poison_message"
+    assert await bodies(connection, subjects.DEAD_STREAM) == [command.to_bytes()]
+
+
+@pytest.mark.parametrize(
+    "body", [b"not JSON", b"{}", b"\xff\xfe", generate("r1").to_bytes()[:-1] + b',"round":"secret"}']
+)
+async def test_what_cannot_be_read_is_kept_with_the_reason_and_its_request_refused(
+    connection: Client, body: bytes
+) -> None:
+    mesh = open_mesh(connection)
+    worker = Worker()
+    async with working(mesh, worker):
+        subject = subjects.generate("interactive", "alpha", "r9")
+        await mesh.storage.enqueue(subject, body, message_id="r9")
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    await mesh.events.flush()
+
+    assert worker.handled == ["r1"]
+    assert {name: error.code for name, error in worker.refused.items()} == {"r9": "poison_message"}
+    dead = await connection.jetstream().get_msg(subjects.DEAD_STREAM, seq=1)
+    assert (dead.subject, dead.data) == (subjects.dead("agent", "r9"), body)
+    assert "not a Generate" in (dead.headers or {})[subjects.REASON_HEADER]
+    assert "secret" not in (dead.headers or {})[subjects.REASON_HEADER]
+    assert all(b"secret" not in event for event in await bodies(connection, subjects.EVENTS_STREAM))
+
+
+async def test_a_command_past_its_deadline_is_not_begun(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    worker = Worker()
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1", timeout_s=-1))
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.given_up["r1"].code, worker.deliveries) == ("deadline_exceeded", [])
+
+
+async def test_a_handler_is_stopped_at_the_deadline(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "DEADLINE_GRACE_S", 0.0)
+    mesh = open_mesh(connection)
+    stopped = asyncio.Event()
+
+    async def never_end(_command: Generate, _delivery: Delivery) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        stopped.set()
+        raise asyncio.CancelledError
+
+    worker = Worker(never_end)
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1", timeout_s=1.0))
+        await eventually(lambda: queue_is_empty(connection))
+    assert stopped.is_set()
+    assert worker.given_up["r1"].code == "deadline_exceeded"
+
+
+async def test_a_loop_that_stops_finishes_its_work_and_takes_no_more(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    release = asyncio.Event()
+
+    async def wait(_command: Generate, _delivery: Delivery) -> None:
+        await release.wait()
+
+    worker = Worker(wait)
+    loop = new_loop(mesh, worker)
+    await loop.start()
+    await enqueue(mesh, generate("begun"))
+    await eventually(lambda: loop.busy == 1)
+    stopping = asyncio.create_task(loop.stop())
+    await eventually(lambda: loop._demands[0].outstanding == 0)
+    await enqueue(mesh, generate("late"))
+    await connection.flush()
+    assert not stopping.done()
+    release.set()
+    await stopping
+
+    async def only_the_late_one_is_queued() -> bool:
+        return await queued(connection) == 1
+
+    assert worker.handled == ["begun"]
+    await eventually(only_the_late_one_is_queued)
+
+
+async def test_work_that_does_not_end_in_time_is_given_back_at_once(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "DRAIN_PATIENCE_S", 0.05)
+    mesh = open_mesh(connection)
+    loop = new_loop(mesh, Worker(hang))
+    await loop.start()
+    await enqueue(mesh, generate("r1"))
+    await eventually(lambda: loop.busy == 1)
+    await loop.stop()
+    assert loop.busy == 0
+
+    worker = Worker()
+    started = time.monotonic()
+    async with working(mesh, worker):
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.handled, worker.deliveries) == (["r1"], [2])
+    assert time.monotonic() - started < 10  # not after the 12 s that a silent taker is waited for
+
+
+async def test_after_a_crash_of_the_broker_it_asks_again_for_work(
+    own_broker: Broker,
+) -> None:
+    connection_events = ConnectionEvents()
+    options = connection_options(MeshSection(url=own_broker.url), Identity("agent", "a"), connection_events)
+    client = await nats.connect(**(options | {"reconnect_time_wait": 0.05}))
+    mesh = Mesh(client, Identity("agent", "a"), connection_events)
+    fresh: dict[str, bool] = {}
+
+    async def note(command: Generate, delivery: Delivery) -> None:
+        fresh[command.request_id] = delivery.fresh
+
+    worker = Worker(note)
+    async with working(mesh, worker) as loop:
+        connection_events.on_reconnect(loop.resume)
+        await enqueue(mesh, generate("before"))
+        await eventually(lambda: queue_is_empty(client))
+        own_broker.kill()
+        await eventually(lambda: not client.is_connected)
+        await own_broker.restart()
+        await eventually(lambda: client.is_connected)
+        await enqueue(mesh, generate("after"))
+        await eventually(lambda: "after" in worker.handled)
+    await client.close()
+    assert fresh["before"]
+    assert worker.handled == ["before", "after"]
+
+
+async def test_a_command_that_was_there_before_the_loop_does_not_count_as_fresh(connection: Client) -> None:
+    mesh = open_mesh(connection)
+    fresh: dict[str, bool] = {}
+
+    async def note(command: Generate, delivery: Delivery) -> None:
+        fresh[command.request_id] = delivery.fresh
+
+    await enqueue(mesh, generate("old"))
+    async with working(mesh, Worker(note)):
+        await enqueue(mesh, generate("new"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert fresh == {"old": False, "new": True}
+
+
+async def test_a_batch_command_that_finds_no_free_slot_is_not_counted_as_a_failure(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both queues are asked at once, so at every turn the batch command comes when the slot is taken."""
+    monkeypatch.setattr(work_loop, "BACKGROUND_DELAY_S", 0.0)
+    mesh = open_mesh(connection)
+    requests = [f"interactive-{i}" for i in range(30)]
+    for request_id in requests:
+        await enqueue(mesh, generate(request_id))
+    await enqueue(mesh, generate("batch", priority="batch"))
+    worker = Worker()
+
+    async with working(mesh, worker, slots=1):
+        await eventually(lambda: queue_is_empty(connection))
+
+    assert worker.given_up == {}
+    assert sorted(worker.handled) == sorted([*requests, "batch"])
+
+
+async def test_a_loop_that_fills_up_while_more_is_on_its_way_goes_on_working(
+    connection: Client,
+) -> None:
+    """The last free slot is taken by a batch command while the demand for more of them stands."""
+    mesh = open_mesh(connection)
+    release = asyncio.Event()
+
+    async def wait(_command: Generate, _delivery: Delivery) -> None:
+        await release.wait()
+
+    worker = Worker(wait)
+    async with working(mesh, worker, slots=2) as loop:
+        await enqueue(mesh, generate("i1"))
+        await eventually(lambda: loop.busy == 1)
+        await eventually(lambda: loop._demands[1].outstanding > 0)
+        await enqueue(mesh, generate("b1", priority="batch"))
+        await eventually(lambda: loop.busy == 2)
+        release.set()
+        for i in range(10):
+            await enqueue(mesh, generate(f"more-{i}", priority="batch" if i % 2 else "interactive"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert len(worker.handled) == 12
+
+
+async def test_an_interactive_command_waits_its_turn_while_batch_work_has_all_slots(
+    connection: Client,
+) -> None:
+    """More slots than a command may have attempts, and all of them taken from the other queue."""
+    slots = work_loop.MAX_ATTEMPTS + 4
+    mesh = open_mesh(connection)
+    release = asyncio.Event()
+
+    async def wait(_command: Generate, _delivery: Delivery) -> None:
+        await release.wait()
+
+    worker = Worker(wait)
+    async with working(mesh, worker, slots=slots) as loop:
+        for i in range(slots):
+            await enqueue(mesh, generate(f"batch-{i}", priority="batch"))
+        await eventually(lambda: loop.busy == slots)
+        await enqueue(mesh, generate("interactive"))
+        for _ in range(2 * slots):
+            await connection.flush()
+        release.set()
+        await eventually(lambda: queue_is_empty(connection))
+
+    assert worker.given_up == {}
+    assert "interactive" in worker.handled
+
+
+async def test_a_slot_is_free_while_the_outcome_of_its_work_is_being_stored(connection: Client) -> None:
+    """One slot, and a disk that is slow: the next command begins, but no third one piles up behind."""
+    stored = asyncio.Event()
+    begun: list[str] = []
+
+    async def store_slowly(command: Generate, delivery: Delivery) -> None:
+        begun.append(command.request_id)
+        delivery.work_done()
+        await stored.wait()
+
+    mesh, worker = open_mesh(connection), Worker(store_slowly)
+    async with working(mesh, worker, slots=1) as loop:
+        for number in range(3):
+            await enqueue(mesh, generate(f"r{number}"))
+        await eventually(lambda: len(begun) == 2)
+        assert (loop.busy, loop.free) == (1, 0)
+        assert await queued(connection) == 3
+        stored.set()
+        await eventually(lambda: queue_is_empty(connection))
+    assert sorted(worker.handled) == ["r0", "r1", "r2"]
+
+
+async def test_a_step_that_fails_is_told_and_keeps_no_loop_from_finishing_its_work(
+    connection: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mesh = open_mesh(connection)
+    release = asyncio.Event()
+
+    async def wait(_command: Generate, _delivery: Delivery) -> None:
+        await release.wait()
+
+    async def fail() -> None:
+        await release.wait()
+        raise ZeroDivisionError("of the test")
+
+    worker = Worker(wait)
+    loop = new_loop(mesh, worker)
+    await loop.start()
+    await enqueue(mesh, generate("r1"))
+    await eventually(lambda: loop.busy == 1)
+    loop._spawn(fail())
+    stopping = asyncio.create_task(loop.stop())
+    await eventually(lambda: loop._demands[0].outstanding == 0)
+    release.set()
+    await stopping
+    assert worker.handled == ["r1"]
+    assert "ZeroDivisionError('of the test')" in capsys.readouterr().out
+
+
+def is_busy(loop: WorkLoop[Generate]) -> bool:
+    return loop.busy == 1
+
+
+async def test_what_stopping_loops_give_back_counts_as_no_attempt(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "DRAIN_PATIENCE_S", 0.01)
+    mesh = open_mesh(connection)
+    await enqueue(mesh, generate("r1"))
+    for _ in range(work_loop.MAX_ATTEMPTS + 1):
+        loop = new_loop(mesh, Worker(hang))
+        await loop.start()
+        await eventually(partial(is_busy, loop))
+        await loop.stop()
+
+    worker = Worker()
+    async with working(mesh, worker):
+        await eventually(lambda: queue_is_empty(connection))
+    assert (worker.handled, worker.given_up) == (["r1"], {})
+    assert worker.deliveries == [work_loop.MAX_ATTEMPTS + 2]
+
+
+async def test_what_fails_for_a_passing_reason_is_tried_as_often_as_ever_and_nobody_has_died_of_it(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "MAX_ATTEMPTS", 5)
+    mesh = open_mesh(connection)
+    suspects: list[bool] = []
+
+    async def fail(_command: Generate, delivery: Delivery) -> None:
+        suspects.append(delivery.suspect)
+        raise Retry(Overloaded("full"), delay_s=0.01)
+
+    worker = Worker(fail)
+    async with working(mesh, worker):
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: queue_is_empty(connection))
+    assert suspects == [False] * 5
+    assert worker.given_up["r1"].code == "overloaded"
+
+
+async def test_a_command_that_was_in_the_hands_of_two_that_died_is_worked_on_alone(
+    connection: Client,
+) -> None:
+    mesh = open_mesh(connection)
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+    others = [f"other-{i}" for i in range(6)]
+
+    async def note_who_is_beside(command: Generate, _delivery: Delivery) -> None:
+        running.add(command.request_id)
+        for _ in range(5):
+            await connection.flush()  # time for others to come
+            beside.setdefault(command.request_id, set()).update(running - {command.request_id})
+        running.discard(command.request_id)
+
+    await enqueue(mesh, generate("suspect"))
+    await deliver_in_vain(connection, 2)
+    for request_id in others:
+        await enqueue(mesh, generate(request_id))
+    worker = Worker(note_who_is_beside)
+    async with working(mesh, worker):
+        await eventually(lambda: queue_is_empty(connection))
+    assert sorted(worker.handled) == sorted(["suspect", *others])
+    assert beside["suspect"] == set()
+    assert any(beside[request_id] for request_id in others)
+
+
+async def test_a_command_of_which_a_process_died_that_did_nothing_else_is_not_tried_again(
+    mesh_url: str, connection: Client
+) -> None:
+    """The two that died before may have had other reasons: that alone does not condemn a command."""
+    await impatient_model(connection, "epsilon")
+    mesh, command = open_mesh(connection), generate("r1", "epsilon")
+    await enqueue(mesh, command)
+    await deliver_in_vain(connection, 2, "epsilon")
+    doomed_connection = await connect(mesh_url)
+    alone = asyncio.Event()
+
+    async def die(_command: Generate, delivery: Delivery) -> None:
+        assert delivery.suspect
+        alone.set()
+        await asyncio.Event().wait()
+
+    doomed = new_loop(open_mesh(doomed_connection), Worker(die), model="epsilon")
+    await doomed.start()
+    await alone.wait()
+    await doomed_connection.close()
+
+    worker = Worker()
+    async with working(mesh, worker, model="epsilon"):
+        await eventually(lambda: queue_is_empty(connection))
+    assert worker.deliveries == []
+    assert worker.given_up["r1"].code == "poison_message"
+    assert "3 processes have died" in worker.given_up["r1"].message
+    assert await bodies(connection, subjects.DEAD_STREAM) == [command.to_bytes()]
+    await end(doomed)
+
+
+async def test_a_loop_that_has_lost_its_connection_has_not_died(mesh_url: str, connection: Client) -> None:
+    """However often that happens while a command is in its hands."""
+    async with mesh_on_a_cable(mesh_url) as (mesh, way):
+        loop = new_loop(mesh, Worker(hang))
+        mesh.connection.on_reconnect(loop.resume)
+        await loop.start()
+        await enqueue(mesh, generate("r1"))
+        await eventually(lambda: loop.busy == 1)
+        (msg,) = loop._active.values()
+        await way.cut_from(mesh)
+        await way.mend()
+        delivery = replace(Delivery.of(msg, 0), count=2)  # as whoever has it next
+
+        async def excused() -> bool:
+            return await past(open_mesh(connection).storage, delivery) == Past(refused=1)
+
+        await eventually(excused)
+        loop._open = False
+        await end(loop)
+
+
+# --- commands of a newer version --------------------------------------------------------
+
+
+class NewerGenerate(Generate):
+    """What a Generate may be one day."""
+
+    mood: str = "calm"
+
+
+async def enqueue_newer(mesh: Mesh, request_id: str, timeout_s: float = 60) -> None:
+    command = generate(request_id, timeout_s=timeout_s).model_dump(mode="json", exclude_none=True)
+    body = json.dumps({**command, "mood": "merry"}).encode()
+    await mesh.storage.enqueue(
+        subjects.generate("interactive", "alpha", request_id), body, message_id=request_id
+    )
+
+
+def newer_loop(mesh: Mesh, worker: Worker) -> WorkLoop[NewerGenerate]:
+    consumers = [subjects.generate_consumer(priority, "alpha") for priority in subjects.PRIORITIES]
+    return WorkLoop(mesh, NewerGenerate, subjects.COMMANDS_STREAM, consumers, 4, worker)
+
+
+async def test_a_command_of_a_newer_version_waits_for_an_instance_that_reads_it(
+    connection: Client, mesh_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an instance that does not know a field, and has given the command back more often than it may fail
+    monkeypatch.setattr(work_loop, "NEWER_DELAY_S", 0.001)
+    mesh, old, new = open_mesh(connection), Worker(), Worker()
+    async with working(mesh, old):
+        await enqueue_newer(mesh, "r1")
+        await enqueue(mesh, generate("r2"))
+
+        async def often() -> bool:
+            told = [event for event in await events(connection) if isinstance(event, TaskRetried)]
+            return len(told) > work_loop.MAX_ATTEMPTS
+
+        await eventually(often)
+        assert old.handled == ["r2"]
+    # When it is replaced by one that does
+    fresh = await connect(mesh_url)
+    upgraded = newer_loop(open_mesh(fresh), new)
+    await upgraded.start()
+    await eventually(lambda: new.handled == ["r1"])
+    await upgraded.stop()
+    await fresh.close()
+    # Then it was never taken for poison
+    assert (old.refused, new.refused, new.given_up) == ({}, {}, {})
+    assert await bodies(connection, subjects.DEAD_STREAM) == []
+
+
+@pytest.mark.parametrize("change", [{"mood": "merry"}, {"schema_version": 2, "messages": "changed"}])
+async def test_a_command_of_a_newer_version_that_nobody_reads_in_time_says_what_it_needs(
+    connection: Client, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_loop, "NEWER_DELAY_S", 0.01)
+    mesh, worker = open_mesh(connection), Worker()
+    command = generate("r1", timeout_s=1.5).model_dump(mode="json", exclude_none=True)
+    body, subject = json.dumps(command | change).encode(), subjects.generate("interactive", "alpha", "r1")
+    await mesh.storage.enqueue(subject, body, message_id="r1")
+    async with working(mesh, worker):
+        await eventually(lambda: worker.refused)
+        await eventually(lambda: queue_is_empty(connection))
+    error = worker.refused["r1"]
+    assert error.code == "unsupported_version"
+    assert ("mood" if "mood" in change else "schema_version 2") in error.message
+    assert await bodies(connection, subjects.DEAD_STREAM) == []

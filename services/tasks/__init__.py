@@ -1,0 +1,1 @@
+"""What services share about tasks: generating, token streams, token counts, results."""

@@ -1,0 +1,217 @@
+"""One task after another: look whether it is done already, generate, store the outcome once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas import subjects
+from schemas.commands import ChatMessage, Generate
+from schemas.errors import ChoirError, WorkerFailed
+from schemas.replies import Answer, FinishReason, Result, Timings
+from schemas.sampling import Sampling
+from services.chassis.service import Mesh
+from services.chassis.work.delivery import Delivery, Retry
+from services.tasks.result import conclude, retell
+from services.tasks.task_events import (
+    Taken,
+    retell_completed,
+    tell_cancelled,
+    tell_completed,
+    tell_pulled,
+)
+from services.tasks.token_stream import TokenStream
+
+REMEMBERED_CANCELLATIONS = 1_024
+
+OnText = Callable[[str], Awaitable[None]]
+"""Takes each new piece of text as it is generated."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One finished generation. Durations in nanoseconds; `load_ns` is what it waited for the model."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    queue_ns: int = 0
+    load_ns: int = 0
+    prompt_eval_ns: int = 0
+    eval_ns: int = 0
+    first_token_ns: int = 0
+    logprobs: tuple[dict[str, Any], ...] = ()
+
+
+class Generator(Protocol):
+    """What generates the texts of one model."""
+
+    async def generate(
+        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
+    ) -> Generated:
+        """Generates one text. A cancelled call stops generating. Raises ContextExceeded, GenerationFailed."""
+
+
+class GenerateWorker:
+    """Serves one model, for whoever pulls its tasks. `name` is who answers, if not the service instance."""
+
+    def __init__(self, mesh: Mesh, generator: Generator, name: str | None = None) -> None:
+        self._mesh = mesh
+        self._storage = mesh.storage
+        self._generator = generator
+        self._name = name or mesh.identity.instance
+        self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
+        self._cancelled: deque[str] = deque(maxlen=REMEMBERED_CANCELLATIONS)
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        self._cancelled.append(request_id)
+        for task in self._generating.get(request_id, ()):
+            task.cancel()
+
+    async def look_for_cancelled(self) -> None:
+        """In case a cancellation was missed: who has a result already waits for no other."""
+        for request_id in list(self._generating):
+            subject = subjects.result(request_id)
+            if await self._storage.last(subjects.RESULTS_STREAM, subject) is not None:
+                self.cancel(request_id)
+
+    async def handle(self, command: Generate, delivery: Delivery) -> None:
+        """Generates the answer of a task, unless its outcome is stored already.
+
+        What fails at one external server goes back to the queue: another one may do it.
+        """
+        if command.request_id in self._cancelled:
+            return
+        if not delivery.fresh and await self._is_done(command):
+            return
+        taken = tell_pulled(self._mesh.events, command, delivery)
+        try:
+            answer = await self._answer(
+                command, taken.queue_ns, attempt_of(command, delivery, self._mesh.clock.now())
+            )
+        except WorkerFailed as error:
+            raise Retry(error) from error
+        delivery.work_done()
+        if answer is None:
+            tell_cancelled(self._mesh.events, taken)
+            return
+        result = Result(
+            request_id=command.request_id,
+            fingerprint=command.fingerprint,
+            topology="single",
+            text=answer.text,
+            answers=(answer,),
+            accepted_at_s=command.accepted_at_s,
+            completed_at_s=self._mesh.clock.now(),
+        )
+        await self._conclude(command, answer, result, taken)
+
+    async def _is_done(self, command: Generate) -> bool:
+        """Whether the request has its result (also: a cancellation), or this task its answer.
+
+        Whoever stored it may have died before it was told.
+        """
+        reads = [self._storage.last(subjects.RESULTS_STREAM, subjects.result(command.request_id))]
+        if command.routing_slip:
+            subject = subjects.answer(command.request_id, command.round, command.agent)
+            reads.append(self._storage.last(subjects.ANSWERS_STREAM, subject))
+        result, *answers = await asyncio.gather(*reads)
+        for stored in answers:
+            if stored is not None:
+                retell_completed(self._mesh.events, Answer.read(stored.data), command)
+        if result is not None and not command.routing_slip:
+            self._retell(Result.read(result.data), command)
+        return any(stored is not None for stored in (result, *answers))
+
+    def _retell(self, result: Result, command: Generate) -> None:
+        retell(self._mesh, result)
+        for answer in result.answers:
+            retell_completed(self._mesh.events, answer, command)
+
+    async def _answer(self, command: Generate, queue_ns: int, attempt: int) -> Answer | None:
+        """The answer, or None if the request was cancelled meanwhile."""
+        started_ns = time.perf_counter_ns()
+        tokens = TokenStream(self._mesh.client, command, attempt) if command.stream else None
+        generated = await self._generate(command, tokens)
+        if generated is None:
+            return None
+        if tokens is not None:
+            await tokens.end()
+        return Answer(
+            request_id=command.request_id,
+            round=command.round,
+            agent=command.agent,
+            model=command.model,
+            instance=self._name,
+            text=generated.text,
+            finish_reason=generated.finish_reason,
+            prompt_tokens=generated.prompt_tokens,
+            generated_tokens=generated.generated_tokens,
+            timings=Timings(
+                total_duration_ns=time.perf_counter_ns() - started_ns,
+                queue_duration_ns=queue_ns + generated.queue_ns,
+                load_duration_ns=generated.load_ns,
+                prompt_eval_duration_ns=generated.prompt_eval_ns,
+                eval_duration_ns=generated.eval_ns,
+                first_token_ns=generated.first_token_ns,
+            ),
+            logprobs=generated.logprobs,
+            chunks=tokens.chunks if tokens is not None else 0,
+        )
+
+    async def _generate(self, command: Generate, tokens: TokenStream | None) -> Generated | None:
+        """Generates in a task of its own, which a cancellation of the request ends."""
+        on_text = tokens.send if tokens is not None else None
+        work = self._generator.generate(command.messages, command.sampling, on_text)
+        task = asyncio.create_task(work)
+        siblings = self._generating.setdefault(command.request_id, set())
+        siblings.add(task)
+        try:
+            done, _ = await asyncio.wait([task])
+        finally:
+            task.cancel()
+            siblings.discard(task)
+            if not siblings:
+                self._generating.pop(command.request_id, None)
+        return None if task.cancelled() else done.pop().result()
+
+    async def _conclude(
+        self, command: Generate, answer: Answer, result: Result, taken: Taken | None = None
+    ) -> None:
+        """Stores a task's outcome: an answer if somebody takes it up, else the request's result.
+
+        Write-once: if another agent was faster its outcome stands, and this one never was.
+        """
+        started_ns = time.perf_counter_ns()
+        if command.routing_slip:
+            subject = subjects.answer(command.request_id, command.round, command.agent)
+            stored = await self._storage.store_once(subject, answer.to_bytes())
+        else:
+            stored = await conclude(self._mesh, result)
+        if stored:
+            tell_completed(self._mesh.events, answer, taken, time.perf_counter_ns() - started_ns)
+
+    async def give_up(self, command: Generate, error: ChoirError) -> None:
+        """Stores an error as the task's outcome."""
+        answer = Answer.failed(command, error, self._name)
+        await self._conclude(command, answer, Result.failed(command, error, self._mesh.clock.now()))
+
+    async def refuse(self, request_id: str, error: ChoirError) -> None:
+        """Stores an error as the result of a request whose command cannot be read."""
+        result = Result.unreadable(request_id, error, self._mesh.clock.now())
+        await conclude(self._mesh, result)
+
+
+def attempt_of(command: Generate, delivery: Delivery, now_s: float) -> int:
+    """A number for a generation that is begun now, higher than those of all before it: 1 for the first, then
+    the age of the command in milliseconds.
+
+    Delivery counts would do if a broker that crashes did not forget some.
+    """
+    return 1 if delivery.fresh else 2 + max(0, int((now_s - command.accepted_at_s) * 1000))
