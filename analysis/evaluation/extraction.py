@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 from analysis.evaluation.benchmarks.question import LETTERS, Kind
 from schemas.errors import InvalidRequest
-from services.aggregator.normalise import normalise
-from services.aggregator.number_answer import last_number, strict_number
+from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.number_answer import last_number, strict_number
 
 Extraction = Callable[[str, Sequence[str]], str | None]
 

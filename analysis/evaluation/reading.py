@@ -9,7 +9,7 @@ from typing import NamedTuple
 from analysis.evaluation.exchange import Exchange
 from analysis.evaluation.extraction import MESH_READS, Extraction, extraction
 from schemas.replies import Answer
-from services.aggregator.ballots import read_ballots
+from services.aggregator.reading.ballots import read_ballots
 from services.aggregator.strategies import Ballot, Ballots
 
 NS_PER_S = 1e9

@@ -14,9 +14,9 @@ from analysis.evaluation.reading import NS_PER_S, Asked, Reply
 from schemas.replies import Answer, Decision
 from schemas.strategies import SPECS, Asks, asked_for
 from services.aggregator.decide import Question, decide, options_of
-from services.aggregator.history import History
-from services.aggregator.learning import learn_answers, learn_label
 from services.aggregator.rounds import purpose_of
+from services.aggregator.scores.history import History
+from services.aggregator.scores.learning import learn_answers, learn_label
 
 BEST_SINGLE = "best_single"
 CLOSED_ONLY = frozenset(spec.name for spec in SPECS if spec.closed_only)

@@ -19,7 +19,7 @@ from schemas.queries import RowColumn, Rows
 from services.cli.rows_view import as_table
 from services.cli.terminal import console
 from services.client.client import Choir
-from services.metrics.cells import plain
+from services.metrics.query.json_values import plain
 
 
 def chosen(names: list[str]) -> dict[str, QueryFile]:

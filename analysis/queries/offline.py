@@ -12,8 +12,8 @@ from duckdb import DuckDBPyConnection
 
 from schemas.errors import ConfigurationError
 from services.metrics.settings import VIEWS_FOLDER
-from services.metrics.tables import create, definitions, literal, quoted
-from services.metrics.views import install
+from services.metrics.store.tables import create, definitions, literal, quoted
+from services.metrics.store.views import install
 
 EMPTY = "empty"
 

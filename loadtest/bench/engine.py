@@ -26,9 +26,9 @@ from loadtest.bench.report import Report, Target, at_least, at_most, installed_v
 from loadtest.peers.environments import CannotStart, environment
 from schemas.sampling import Sampling
 from services.engine import Engine
-from services.engine.build import features
-from services.engine.context import cache_bytes_per_token
+from services.engine.decode.context import cache_bytes_per_token
 from services.engine.engine import usable_cores
+from services.engine.model.build import features
 
 STREAMS = (1, 4, 16)
 THREADS = 2

@@ -34,13 +34,13 @@ from schemas.errors import ChoirError
 from schemas.events import TaskCompleted
 from schemas.replies import Timings
 from services.client.client import Choir
-from services.metrics.database import FILE_NAME, Database
-from services.metrics.decoding import Decoder
-from services.metrics.position import Position
+from services.metrics.ingest.decoding import Decoder
+from services.metrics.ingest.position import Position
+from services.metrics.ingest.stored_event import StoredEvent
+from services.metrics.ingest.writer import Writer
 from services.metrics.settings import VIEWS_FOLDER, MetricsSection
-from services.metrics.stored_event import StoredEvent
-from services.metrics.tables import quoted
-from services.metrics.writer import Writer
+from services.metrics.store.database import FILE_NAME, Database
+from services.metrics.store.tables import quoted
 
 EVENTS = 300_000
 TASKS = 10_000_000

@@ -25,9 +25,9 @@ from loadtest.bench.report import Report, Target, at_least, at_most
 from loadtest.bench.stage_alone import Node
 from loadtest.bench.stage_hop import hops_us
 from schemas.pipelines import PipelinePlan
-from services.engine.gguf_check import check_model_file, tensor_nbytes
-from services.shard_stage.offer import cell_bytes
-from services.shard_stage.slices import SliceCache, checksum
+from services.engine.model.gguf_check import check_model_file, tensor_nbytes
+from services.shard_stage.probe.capability import cell_bytes
+from services.shard_stage.probe.slice_cache import SliceCache, checksum
 
 PARTS_VARIABLE = "CHOIR_BENCH_PARTS"
 PARTS = ("hop", "decode", "prefill", "memory", "recovery", "peers")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from services.engine.model import Model
-from services.engine.rows import Part, Rows
-from services.engine.stage_context import StageContext
+from services.engine.decode.rows import Part, Rows
+from services.engine.decode.stage_context import StageContext
+from services.engine.model.model import Model
 
 # isort: split
 # After services.engine, which says how its threads wait before the library is loaded.

@@ -20,9 +20,9 @@ from nats.aio.msg import Msg
 from schemas import subjects
 from schemas.activations import Dtype, Frame
 from schemas.stage_wire import Item, Sent
-from services.shard_stage.inference import InferenceThread
-from services.shard_stage.kernel import Outgoing
-from services.shard_stage.tally import Tally
+from services.shard_stage.pipeline.step_executor import Outgoing
+from services.shard_stage.pipeline.step_stats import StepStats
+from services.shard_stage.transport.inference_thread import InferenceThread
 
 FRAME_BYTES = 16 * 1024
 WIDTH = 1024
@@ -130,7 +130,7 @@ class Departures:
 async def _receive(url: str) -> list[float]:
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     stage = Arrivals(lambda: _set_from_thread(loop, done))
-    thread = InferenceThread({"servers": [url]}, Tally(), _raise)
+    thread = InferenceThread({"servers": [url]}, StepStats(), _raise)
     thread.start()
     await thread.run(lambda: thread.drive(stage, PIPELINE, 1, 3))
     client = await nats.connect(url)
@@ -145,7 +145,7 @@ async def _send(url: str) -> None:
     client = await nats.connect(url)
     await _until_there(client)
     stage = Departures()
-    thread = InferenceThread({"servers": [url]}, Tally(), _raise)
+    thread = InferenceThread({"servers": [url]}, StepStats(), _raise)
     thread.start()
     await thread.run(lambda: thread.drive(stage, PIPELINE, 0, 3))
 
@@ -153,7 +153,7 @@ async def _send(url: str) -> None:
         stage.has_work = True
 
     for _ in range(HOPS):
-        thread.post(send)
+        thread.run_soon(send)
         await asyncio.sleep(PAUSE_S)
     await client.close()
     thread.stop()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from services.metrics.database import migrate
+from services.metrics.store.database import migrate
 
 ROWS_AT_ONCE = 1_000_000
 TASKS_OF_A_REQUEST = 4

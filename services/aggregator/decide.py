@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from schemas.commands import AnswerKind
 from schemas.replies import Decision
 from services.aggregator import strategies
-from services.aggregator.history import History, Unlabelled
+from services.aggregator.scores.history import History, Unlabelled
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from schemas.errors import ChoirError, Overloaded
 from schemas.events import TaskQueued
 from schemas.replies import Answer
 from schemas.strategies import asked_for
-from services.aggregator.ballots import read_ballots
 from services.aggregator.collector import Collector
+from services.aggregator.reading.ballots import read_ballots
 from services.aggregator.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.strategies.debate import unanimous
 from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs

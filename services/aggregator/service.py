@@ -8,10 +8,10 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Feedback, Gather, ReadScores
-from services.aggregator.feedback import FeedbackHandler, tell_counted
-from services.aggregator.ledger import FeedbackLedger
-from services.aggregator.scores import Scores
-from services.aggregator.scores_endpoint import ScoresHandler
+from services.aggregator.scores.endpoint import ScoresHandler
+from services.aggregator.scores.feedback import FeedbackHandler, tell_counted
+from services.aggregator.scores.ledger import FeedbackLedger
+from services.aggregator.scores.store import Scores
 from services.aggregator.settings import AggregatorSection
 from services.aggregator.topics import TopicClassifier, shipped
 from services.aggregator.worker import GatherWorker

@@ -11,11 +11,11 @@ from schemas.commands import Gather
 from schemas.errors import ChoirError, NoAnswers
 from schemas.events import DecisionMade, GatherCompleted, GatherPulled
 from schemas.replies import Answer, Decision, Result
-from services.aggregator.ballots import read_ballots
 from services.aggregator.collector import Collector
 from services.aggregator.decide import Question, context_of, decide, options_of
 from services.aggregator.gathering import Gathering
-from services.aggregator.scores import Scores
+from services.aggregator.reading.ballots import read_ballots
+from services.aggregator.scores.store import Scores
 from services.aggregator.strategies import Ballots
 from services.aggregator.strategies.best_single import best_agent
 from services.aggregator.tasks import question_of

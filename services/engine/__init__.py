@@ -8,10 +8,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from services.engine.engine import Engine
-from services.engine.generation import Finished, Generation, RankedToken, TokenEvent, TokenLogprob
-from services.engine.gguf_check import check_model_file
-from services.engine.info import EngineStats, ModelInfo
-from services.engine.prompt import ChatMessage, Message, Prompt
+from services.engine.model.gguf_check import check_model_file
+from services.engine.model.info import EngineStats, ModelInfo
+from services.engine.sequence.generation import Finished, Generation, RankedToken, TokenEvent, TokenLogprob
+from services.engine.sequence.prompt import ChatMessage, Message, Prompt
 
 __all__ = [
     "ChatMessage",

@@ -18,16 +18,16 @@ from schemas.errors import (
     WorkerFailed,
 )
 from schemas.sampling import Sampling
-from services.engine.context import Context
-from services.engine.generation import Finished, Generation, OnEvent
-from services.engine.info import EngineStats, ModelInfo, describe
-from services.engine.model import Model, Tokens
-from services.engine.prompt import Prompt
-from services.engine.sampler import new_sampler
+from services.engine.decode.context import Context
+from services.engine.decode.sampler import new_sampler
+from services.engine.model.chat_template import ChatTemplate
+from services.engine.model.info import EngineStats, ModelInfo, describe
+from services.engine.model.model import Model, Tokens
+from services.engine.model.slicing import SLICE_PREFIX
 from services.engine.scheduler import Scheduler
-from services.engine.sequence import Sequence
-from services.engine.slicing import SLICE_PREFIX
-from services.engine.templates import ChatTemplate
+from services.engine.sequence.generation import Finished, Generation, OnEvent
+from services.engine.sequence.prompt import Prompt
+from services.engine.sequence.sequence import Sequence
 
 CONTEXT_TOKENS_CAP = 4096
 MAX_SLOTS = 256

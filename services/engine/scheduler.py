@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.errors import ChoirError, GenerationFailed, WorkerFailed
-from services.engine.batch import Batch
-from services.engine.context import DECODED, NO_KV_SPACE, Context
-from services.engine.info import EngineStats
-from services.engine.logprobs import token_logprob
-from services.engine.model import Model
-from services.engine.sequence import Sequence
-from services.engine.slot import Slot, best_slot
+from services.engine.decode.batch import Batch
+from services.engine.decode.context import DECODED, NO_KV_SPACE, Context
+from services.engine.decode.logprobs import token_logprob
+from services.engine.model.info import EngineStats
+from services.engine.model.model import Model
+from services.engine.sequence.sequence import Sequence
+from services.engine.sequence.slot import Slot, best_slot
 
 # A step with a long piece of prompt makes those who speak wait: a piece beside them is at most this long.
 PROMPT_TOKENS_BESIDE_SPEAKERS = 128

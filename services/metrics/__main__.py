@@ -2,9 +2,9 @@
 
 from services.chassis.identity import Identity
 from services.chassis.service import run_service
-from services.metrics.memory_limit import limit_memory
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSettings
+from services.metrics.store.memory_limit import limit_memory
 
 
 def build(settings: MetricsSettings, _identity: Identity) -> Metrics:

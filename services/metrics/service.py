@@ -8,11 +8,11 @@ from schemas.queries import Sql
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load
 from services.chassis.service import Mesh
-from services.metrics.database import Database
-from services.metrics.housekeeping import Housekeeping
-from services.metrics.ingest import Ingest
-from services.metrics.questions import Questions
+from services.metrics.ingest.loop import Ingest
+from services.metrics.query.endpoint import Questions
 from services.metrics.settings import MetricsSection
+from services.metrics.store.database import Database
+from services.metrics.store.housekeeping import Housekeeping
 
 DESCRIPTION = "Keeps every event as a row, and answers SQL"
 

@@ -1,4 +1,4 @@
-"""The router as a service: wires door, waiting, sweeper and endpoints together."""
+"""The router as a service: wires admission, waiting, sweeper and endpoints together."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
 from services.chassis.service import Mesh
-from services.router.acceptance import Door
-from services.router.handlers import Handlers
-from services.router.overview import Overview
+from services.router.admission import AdmissionController
+from services.router.endpoints.handlers import Handlers
+from services.router.endpoints.overview import Overview
+from services.router.endpoints.workers import Workers
+from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
+from services.router.retention.sweeper import Sweeper
 from services.router.settings import RouterSection
-from services.router.sweeper import Sweeper
-from services.router.waiting import Waiting
-from services.router.workers import Workers
 
 DESCRIPTION = "Takes requests, plans them, and hands back their results"
 
@@ -35,8 +35,8 @@ class Router:
         """Answers requests from now on."""
         self._directory = Directory(mesh.client)
         await self._directory.start()
-        waiting = Waiting(mesh.storage)
-        await waiting.start()
+        pending = PendingResults(mesh.storage)
+        await pending.start()
         self._sweeper = Sweeper(mesh, self._settings.sweep_interval_s)
         await self._sweeper.start()
         self._placement = Placement(mesh, self._directory, self._settings)
@@ -50,10 +50,10 @@ class Router:
             (subjects.WORKERS_BUCKET, self._workers.resume),
         ):
             mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
-        door = Door(
-            mesh, self._directory, waiting, self._placement, self._workers, self._settings.default_strategy
+        admission = AdmissionController(
+            mesh, self._directory, pending, self._placement, self._workers, self._settings.default_strategy
         )
-        handlers = Handlers(mesh, door, waiting)
+        handlers = Handlers(mesh, admission, pending)
         overview = Overview(self._directory, self._placement, JetStreamContext(mesh.client, timeout=2.0))
         self._endpoints = Endpoints(
             mesh.client,

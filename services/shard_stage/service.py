@@ -25,15 +25,15 @@ from services.chassis.registry.lease import Load
 from services.chassis.service import EXIT_FAILED, Mesh
 from services.chassis.supervise import tell_failure
 from services.engine.engine import usable_cores
-from services.shard_stage.assignment import Assignment, Inheritance
-from services.shard_stage.hop import measured_hop_ms
-from services.shard_stage.inference import failure_of
-from services.shard_stage.offer import Source, open_source
-from services.shard_stage.plan_book import PlanBook
-from services.shard_stage.post import Post
-from services.shard_stage.pulse import BEAT_INTERVAL_S, TICK_S, Pulse
+from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
+from services.shard_stage.handover.assignment import Assignment, Handover
+from services.shard_stage.plan_store import PlanStore
+from services.shard_stage.probe.capability import ModelSource, open_source
+from services.shard_stage.probe.latency_probe import measured_hop_ms
+from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection, StageSettings
-from services.shard_stage.slices import SliceCache
+from services.shard_stage.stage_runtime import StageRuntime
+from services.shard_stage.transport.inference_thread import failure_of
 
 SWITCH_INTERVAL_S = 0.0005
 LAST_WORDS_S = 1.0
@@ -46,13 +46,13 @@ log = get_logger("shard_stage")
 class Pipeline:
     """What is known of one pipeline: its plan, who of it is alive, and what stage 0 says of its sequences."""
 
-    pulse: Pulse
-    inheritance: Inheritance = field(default_factory=Inheritance)
+    detector: FailureDetector
+    inheritance: Handover = field(default_factory=Handover)
 
     @property
     def plan(self) -> PipelinePlan:
         """The plan as of now."""
-        return self.pulse.plan
+        return self.detector.plan
 
     def stage_of(self, instance: str) -> int | None:
         """The stage that an instance holds in it."""
@@ -69,12 +69,12 @@ class ShardStage:
         self._threads = self._section.threads or usable_cores()
         self._memory_bytes = self._section.memory_bytes or psutil.virtual_memory().available
         self._slices = SliceCache(self._section.cache_folder)
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, ModelSource] = {}
         self._pipelines: dict[str, Pipeline] = {}
         self._problem: ErrorBody | None = None
         self._failure: ErrorBody | None = None
         self._hop_ms = 0.0
-        self._post: Post | None = None
+        self._runtime: StageRuntime | None = None
         self._refused: tuple[str, int] | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,7 +90,7 @@ class ShardStage:
         for model in self._section.models:
             await self._open(model)
         self._hop_ms = await measured_hop_ms(mesh.client)
-        self._book = PlanBook(mesh.client, mesh.identity, self._on_plan)
+        self._book = PlanStore(mesh.client, mesh.identity, self._on_plan)
         await mesh.client.subscribe(subjects.ALL_STAGE_SIGNALS, cb=self._on_beat)
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         mesh.connection.on_disconnect(self._disconnected)
@@ -108,8 +108,8 @@ class ShardStage:
         self._draining = True
         for task in self._tasks[:1]:
             task.cancel()
-        if self._post is not None:
-            await self._post.stop(drain=True)
+        if self._runtime is not None:
+            await self._runtime.stop(drain=True)
         for task in self._tasks:
             task.cancel()
 
@@ -137,9 +137,9 @@ class ShardStage:
         if plan is None:
             self._pipelines.pop(model, None)
         elif known is None or known.plan.number != plan.number:
-            self._pipelines[model] = Pipeline(Pulse(plan, time.monotonic()))
+            self._pipelines[model] = Pipeline(FailureDetector(plan, time.monotonic()))
         elif plan.epoch > known.plan.epoch:
-            known.pulse.follow(plan)
+            known.detector.follow(plan)
         if self._refused is not None and self._refused[0] == model:
             self._failure = None
         self._changed.set()
@@ -152,7 +152,7 @@ class ShardStage:
             for pipeline in self._pipelines.values()
             if (stage := pipeline.stage_of(self._mesh.identity.instance)) is not None
         ]
-        held = self._post.plan.model if self._post is not None else None
+        held = self._runtime.plan.model if self._runtime is not None else None
         found.sort(key=lambda assignment: (assignment.plan.model != held, assignment.plan.model))
         wanted = found[0] if found else None
         if wanted is not None and self._refused == (wanted.plan.model, wanted.plan.epoch):
@@ -165,22 +165,22 @@ class ShardStage:
             await self._changed.wait()
             self._changed.clear()
             wanted = self._assignment()
-            post = self._post
-            if post is not None and (wanted is None or not post.assignment.same_place(wanted)):
-                log.warning("steps down", model=post.plan.model, stage=post.assignment.stage)
-                self._post = None
+            runtime = self._runtime
+            if runtime is not None and (wanted is None or not runtime.assignment.same_place(wanted)):
+                log.warning("steps down", model=runtime.plan.model, stage=runtime.assignment.stage)
+                self._runtime = None
                 self._mesh.changed()
-                await post.stop()
-            if wanted is not None and self._post is not None:
-                self._post.follow(wanted)
+                await runtime.stop()
+            if wanted is not None and self._runtime is not None:
+                self._runtime.follow(wanted)
             elif wanted is not None:
                 await self._take_place(wanted)
-            elif self._post is None:
+            elif self._runtime is None:
                 await self._prepare()
 
     async def _take_place(self, wanted: Assignment) -> None:
         source = self._sources[wanted.plan.model]
-        self._post = post = Post(
+        self._runtime = runtime = StageRuntime(
             self._mesh,
             wanted,
             source,
@@ -195,9 +195,9 @@ class ShardStage:
         )
         try:
             _check_source(source, wanted.plan)
-            await post.start(self._pipelines[wanted.plan.model].inheritance)
+            await runtime.start(self._pipelines[wanted.plan.model].inheritance)
         except ChoirError as error:
-            await self._fail(post, error)
+            await self._fail(runtime, error)
         else:
             first, last = wanted.layers[0], wanted.layers[-1]
             log.info(
@@ -222,25 +222,27 @@ class ShardStage:
     # --- failures -----------------------------------------------------------------------
 
     def _on_failure(self, error: BaseException) -> None:
-        if self._post is not None and not self._draining:
-            task = asyncio.create_task(self._fail(self._post, failure_of(error)), name="failed stage")
+        if self._runtime is not None and not self._draining:
+            task = asyncio.create_task(self._fail(self._runtime, failure_of(error)), name="failed stage")
             task.add_done_callback(tell_failure)
             self._tasks.append(task)
 
-    async def _fail(self, post: Post, error: ChoirError) -> None:
+    async def _fail(self, runtime: StageRuntime, error: ChoirError) -> None:
         """This instance cannot hold its place: it says why, and falls silent there, so that another comes."""
-        log.error("a stage failed", model=post.plan.model, stage=post.assignment.stage, why=error.message)
+        log.error(
+            "a stage failed", model=runtime.plan.model, stage=runtime.assignment.stage, why=error.message
+        )
         self._failure = error.body()
-        self._refused = (post.plan.model, post.plan.epoch)
-        if self._post is post:
-            self._post = None
+        self._refused = (runtime.plan.model, runtime.plan.epoch)
+        if self._runtime is runtime:
+            self._runtime = None
         self._mesh.changed()
-        await post.stop()
+        await runtime.stop()
 
-    async def _end_stuck(self, post: Post) -> None:
+    async def _end_stuck(self, runtime: StageRuntime) -> None:
         """A step cannot be broken off: this process says what has happened, and ends to be started anew. It
         falls silent in its place, so that another takes it."""
-        stage, model = post.assignment.stage, post.plan.model
+        stage, model = runtime.assignment.stage, runtime.plan.model
         reason = (
             f"a step of stage {stage} of {model} has taken more than {self._section.step_limit_s:g} s "
             "(step_limit_s): the process ends, to be started anew"
@@ -248,23 +250,23 @@ class ShardStage:
         log.error("a step is stuck", model=model, stage=stage, why=reason)
         self._failure = GenerationFailed(reason).body()
         self._tasks[0].cancel()
-        self._post = None
+        self._runtime = None
         self._mesh.changed()
         await asyncio.sleep(LAST_WORDS_S)
         logging.shutdown()
         os._exit(EXIT_FAILED)
 
     def _disconnected(self) -> None:
-        if self._post is not None:
-            self._post.suspect()
+        if self._runtime is not None:
+            self._runtime.suspect()
 
     async def _reconnected(self) -> None:
         """Beats and changes of plans were missed."""
         for pipeline in self._pipelines.values():
-            pipeline.pulse.excuse()
+            pipeline.detector.excuse()
         await self._book.reload()
-        if self._post is not None:
-            await self._post.resume()
+        if self._runtime is not None:
+            await self._runtime.resume()
 
     # --- time ---------------------------------------------------------------------------
 
@@ -273,22 +275,22 @@ class ShardStage:
         beat_at_s = 0.0
         while True:
             now_s = time.monotonic()
-            post = self._post
-            if post is not None:
-                if post.step_lasts_s > self._section.step_limit_s:
-                    await self._end_stuck(post)
-                post.watch()
+            runtime = self._runtime
+            if runtime is not None:
+                if runtime.step_lasts_s > self._section.step_limit_s:
+                    await self._end_stuck(runtime)
+                runtime.watch()
                 if now_s >= beat_at_s:
                     beat_at_s = now_s + BEAT_INTERVAL_S
-                    await post.beat()
+                    await runtime.beat()
             for pipeline, stage in self._silent(now_s):
-                if self._post is None and not self._draining and self._could_hold(pipeline.plan, stage):
+                if self._runtime is None and not self._draining and self._could_hold(pipeline.plan, stage):
                     await self._book.take_over(pipeline.plan, stage)
             await asyncio.sleep(TICK_S)
 
     def _silent(self, now_s: float) -> Iterator[tuple[Pipeline, int]]:
         for pipeline in list(self._pipelines.values()):
-            silent = pipeline.pulse.silent(now_s)
+            silent = pipeline.detector.silent(now_s)
             if silent and pipeline.stage_of(self._mesh.identity.instance) is None:
                 yield pipeline, silent[0]
 
@@ -312,12 +314,12 @@ class ShardStage:
         except ValidationError:
             log.warning("a beat cannot be read", subject=msg.subject)
             return
-        pipeline.pulse.heard(beat.stage, beat.instance)
+        pipeline.detector.heard(beat.stage, beat.instance)
         if beat.stage == 0 and beat.epoch == pipeline.plan.epoch:
             since_s = beat.oldest_began_at_s or self._mesh.clock.now()
-            pipeline.inheritance = Inheritance(frozenset(beat.live), since_s)
-        if self._post is not None and self._post.plan.number == beat.pipeline:
-            self._post.hear(beat)
+            pipeline.inheritance = Handover(frozenset(beat.live), since_s)
+        if self._runtime is not None and self._runtime.plan.number == beat.pipeline:
+            self._runtime.hear(beat)
 
     def _pipeline_of(self, subject: str) -> Pipeline | None:
         for pipeline in self._pipelines.values():
@@ -326,14 +328,14 @@ class ShardStage:
         return None
 
     async def _on_cancel(self, msg: Msg) -> None:
-        if self._post is not None:
-            self._post.cancel(msg.subject.rsplit(".", 1)[-1])
+        if self._runtime is not None:
+            self._runtime.cancel(msg.subject.rsplit(".", 1)[-1])
 
     # --- the lease ----------------------------------------------------------------------
 
     def load(self) -> Load:
         """Broken if not a single model can be offered, or the place that it was given cannot be held."""
-        served = self._post.served() if self._post is not None else None
+        served = self._runtime.served() if self._runtime is not None else None
         problem = self._failure or (self._problem if not self._sources else None)
         return Load(
             state="ready" if problem is None else "broken",
@@ -351,11 +353,11 @@ class ShardStage:
             threads=self._threads,
             cores=os.cpu_count(),
             hop_ms=self._hop_ms,
-            held=self._post.held() if self._post is not None else None,
+            held=self._runtime.held() if self._runtime is not None else None,
         )
 
 
-def _check_source(source: Source, plan: PipelinePlan) -> None:
+def _check_source(source: ModelSource, plan: PipelinePlan) -> None:
     """Raises ModelUnusable where the plan is for another file than the one that is here."""
     here = source.shardable
     if (here.sha256, here.architecture, here.layers) != (plan.sha256, plan.architecture, plan.layers):

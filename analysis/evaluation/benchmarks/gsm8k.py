@@ -11,7 +11,7 @@ from analysis.evaluation.benchmarks import columns
 from analysis.evaluation.benchmarks.question import Question, question_id
 from analysis.evaluation.benchmarks.rows import Row
 from schemas.errors import InvalidRequest
-from services.aggregator.number_answer import strict_number
+from services.aggregator.reading.number_answer import strict_number
 
 TOPIC = "word problems"
 _CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")

@@ -11,11 +11,11 @@ from analysis.queries.__main__ import chosen, run_on
 from analysis.queries.tests.day import a_day
 from schemas import subjects
 from schemas.queries import Rows
-from services.metrics.database import Database
-from services.metrics.position import Position
+from services.metrics.ingest.position import Position
+from services.metrics.ingest.stored_event import StoredEvent
+from services.metrics.ingest.writer import Writer
 from services.metrics.settings import VIEWS_FOLDER
-from services.metrics.stored_event import StoredEvent
-from services.metrics.writer import Writer
+from services.metrics.store.database import Database
 
 GOLDEN = Path(__file__).parent / "golden"
 DIGITS = 9

@@ -8,8 +8,8 @@ import os
 from services.agent.service import Agent
 from services.agent.settings import AgentSettings
 from services.chassis.service import run_service
-from services.engine.batch import Batch
-from services.engine.context import Context
+from services.engine.decode.batch import Batch
+from services.engine.decode.context import Context
 
 FOR_GOOD_S = 86_400
 

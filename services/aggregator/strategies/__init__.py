@@ -2,10 +2,10 @@
 
 Everything here is pure: ballots and what is known of agents in, a decision out. To decide kept answers again:
 
-    from services.aggregator.ballots import read_ballots
+    from services.aggregator.reading.ballots import read_ballots
     from services.aggregator.decide import Question, decide
-    from services.aggregator.history import History
-    from services.aggregator.learning import learn_answers, learn_label
+    from services.aggregator.scores.history import History
+    from services.aggregator.scores.learning import learn_answers, learn_label
 
     ballots = read_ballots(answers, kind, choices)           # answers of all rounds, in the members' order
     question = Question(seed="...", options=4, topic="capitals")

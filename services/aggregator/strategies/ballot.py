@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.replies import Decision
-from services.aggregator.agreement import NEVER_MET, Agreement, Pair
-from services.aggregator.history import NO_HISTORY, AgentHistory, Confusion
+from services.aggregator.scores.agreement import NEVER_MET, Agreement, Pair
+from services.aggregator.scores.history import NO_HISTORY, AgentHistory, Confusion
 
 FEWEST_OPTIONS = 2
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from schemas.replies import Decision
-from services.aggregator.history import Confusion
+from services.aggregator.scores.history import Confusion
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.tally import choose, tally, votes
 

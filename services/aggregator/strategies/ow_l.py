@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from schemas.replies import Decision
-from services.aggregator.agreement import Agreement, Pair
+from services.aggregator.scores.agreement import Agreement, Pair
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.log_odds import never_certain, vote_by_accuracy
 

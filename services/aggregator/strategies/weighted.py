@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.replies import Decision
-from services.aggregator.history import AgentHistory
+from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.log_odds import never_certain, vote_by_accuracy
 

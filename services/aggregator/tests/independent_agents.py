@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import combinations
 
-from services.aggregator.agreement import Agreement, Pair
+from services.aggregator.scores.agreement import Agreement, Pair
 
 QUESTIONS = 10**9
 

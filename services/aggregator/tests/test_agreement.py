@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.aggregator.agreement import NEVER_MET, Agreement, agreements
+from services.aggregator.scores.agreement import NEVER_MET, Agreement, agreements
 
 
 def test_agreement_counts_the_questions_that_both_answered() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.aggregator.history import AgentHistory
+from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.average import WITHOUT_PROBABILITIES, average
 from services.aggregator.strategies.majority import majority

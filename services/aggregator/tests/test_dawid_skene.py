@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.history import Confusion
+from services.aggregator.scores.history import Confusion
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.dawid_skene import (
     OPEN_QUESTION,

@@ -22,16 +22,16 @@ from schemas import subjects
 from schemas.errors import Overloaded
 from schemas.events import FeedbackReceived
 from schemas.replies import FeedbackCounted
-from services.aggregator.agreement import Agreement
 from services.aggregator.decide import Question
-from services.aggregator.history import AgentHistory
-from services.aggregator.scores import MAX_TOPICS, Scores
+from services.aggregator.scores.agreement import Agreement
+from services.aggregator.scores.history import AgentHistory
+from services.aggregator.scores.store import MAX_TOPICS, Scores
 from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSection
 from services.aggregator.strategies import Ballot
 from services.aggregator.tests.ensemble import aggregating, store_result
 from services.aggregator.tests.test_feedback import histories
-from services.aggregator.tests.test_scores import open_scores
+from services.aggregator.tests.test_store import open_scores
 from services.chassis.tests.mesh import events, eventually, open_mesh
 
 Publish = Callable[..., Awaitable[Any]]
@@ -142,7 +142,7 @@ async def test_a_feedback_whose_aggregator_dies_in_the_middle_is_counted_once_by
 async def test_a_feedback_that_nobody_sends_again_is_counted_by_whoever_is_there(
     connection: Client, mesh_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.aggregator.ledger.SWEEP_INTERVAL_S", 0.1)
+    monkeypatch.setattr("services.aggregator.scores.ledger.SWEEP_INTERVAL_S", 0.1)
     asked = await dead_in_the_middle(connection, mesh_url, monkeypatch, ".agent.alpha")
     async with aggregating(connection):
 
@@ -180,7 +180,7 @@ def is_known(scores: Scores, topic: str) -> bool:
 async def test_topics_of_clients_do_not_grow_without_end_and_the_used_ones_stay(
     connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.aggregator.scores.MAX_TOPICS", 5)
+    monkeypatch.setattr("services.aggregator.scores.store.MAX_TOPICS", 5)
     scores = await open_scores(connection)
     for _ in range(3):
         await scores.record("alpha", True, "history")

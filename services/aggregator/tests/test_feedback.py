@@ -13,8 +13,8 @@ from schemas.commands import ChatMessage
 from schemas.errors import ChoirError, GenerationFailed
 from schemas.events import FeedbackReceived
 from schemas.replies import ErrorReply, FeedbackCounted
-from services.aggregator.history import AgentHistory
-from services.aggregator.scores import Scores
+from services.aggregator.scores.history import AgentHistory
+from services.aggregator.scores.store import Scores
 from services.aggregator.tests.ensemble import aggregating, members, result_of, store_result
 from services.chassis.tests.mesh import enqueue, events, eventually, gather
 

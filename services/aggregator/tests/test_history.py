@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from services.aggregator.history import NO_HISTORY, AgentHistory, Unlabelled, judge
-from services.aggregator.lessons import history_from_bytes, unlabelled_from_bytes, with_answer, with_lesson
+from services.aggregator.scores.history import NO_HISTORY, AgentHistory, Unlabelled, judge
+from services.aggregator.scores.score_codec import (
+    history_from_bytes,
+    unlabelled_from_bytes,
+    with_answer,
+    with_lesson,
+)
 
 
 def test_a_history_counts_what_was_asked_and_what_was_right() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.agreement import Agreement, Pair
+from services.aggregator.scores.agreement import Agreement, Pair
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.isp import isp
 from services.aggregator.strategies.majority import majority

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.agreement import Agreement
 from services.aggregator.decide import Question
-from services.aggregator.history import AgentHistory, History, Unlabelled
-from services.aggregator.learning import learn_answers, learn_label, unlabelled_lesson
-from services.aggregator.lessons import scores_reply, unlabelled_from_bytes, unlabelled_to_bytes
+from services.aggregator.scores.agreement import Agreement
+from services.aggregator.scores.history import AgentHistory, History, Unlabelled
+from services.aggregator.scores.learning import learn_answers, learn_label, unlabelled_lesson
+from services.aggregator.scores.score_codec import scores_reply, unlabelled_from_bytes, unlabelled_to_bytes
 from services.aggregator.strategies import Ballot
 
 QUESTION = Question("q", 3, "capitals")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.commands import AnswerKind
-from services.aggregator.normalise import normalise
-from services.aggregator.number_answer import last_number, strict_number
+from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.number_answer import last_number, strict_number
 
 CITIES = ("London", "Paris", "New York", "York")
 KINDS: tuple[AnswerKind, ...] = ("auto", "choice", "number", "text")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.option_probabilities import option_probabilities
+from services.aggregator.reading.option_probabilities import option_probabilities
 from services.aggregator.tests.ensemble import answer
 
 CITIES = ("Paris", "Berlin", "Bern", "Oslo")

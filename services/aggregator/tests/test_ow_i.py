@@ -7,8 +7,8 @@ import random
 import pytest
 
 from services.aggregator.decide import Question, context_of
-from services.aggregator.history import AgentHistory, History
-from services.aggregator.learning import learn_answers
+from services.aggregator.scores.history import AgentHistory, History
+from services.aggregator.scores.learning import learn_answers
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.ow_i import ow_i
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.agreement import Agreement, agreements
+from services.aggregator.scores.agreement import Agreement, agreements
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.majority import majority
 from services.aggregator.strategies.ow_l import fit_accuracies, ow_l

@@ -16,7 +16,7 @@ from schemas.errors import ContextExceeded, InvalidRequest
 from schemas.replies import Decision, Result
 from schemas.strategies import SPECS
 from services.aggregator.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
-from services.aggregator.scores import Scores
+from services.aggregator.scores.store import Scores
 from services.aggregator.strategies.average import WITHOUT_PROBABILITIES
 from services.aggregator.strategies.best_single import WITHOUT_HISTORY
 from services.aggregator.strategies.debate import NO_SECOND_ROUND, UNANIMOUS

@@ -13,8 +13,8 @@ from schemas.replies import Decision
 from schemas.strategies import SPECS, STRATEGIES, asked_for
 from services.aggregator import strategies
 from services.aggregator.decide import Question, context_of
-from services.aggregator.history import History
-from services.aggregator.learning import learn_answers, learn_label
+from services.aggregator.scores.history import History
+from services.aggregator.scores.learning import learn_answers, learn_label
 from services.aggregator.strategies import Ballot, Ballots, Strategy, StrategyContext
 
 every_strategy = pytest.mark.parametrize(("name", "strategy"), strategies.TABLE.items())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.history import AgentHistory
+from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.majority import majority
 from services.aggregator.strategies.topic import topic, topic_accuracy

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from schemas.replies import Decision, Result
-from services.aggregator.feedback import verdicts
-from services.aggregator.history import judge
+from services.aggregator.scores.feedback import verdicts
+from services.aggregator.scores.history import judge
 
 
 def decision(strategy: str, answer: str | None) -> Decision:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.history import AgentHistory
+from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.log_odds import log_odds_weight
 from services.aggregator.strategies.majority import majority

@@ -33,10 +33,10 @@ LOOPS = {
     "sampler": ("agent", "services.chassis.registry.host_sampler", "Sampler", "sample", "True"),
     "agent heartbeats": ("agent", "services.chassis.work.loop", "WorkLoop", "_beat", "True"),
     "external workers": ("agent", "services.agent.workers.host", "WorkerHost", "_reconcile", "True"),
-    "sweeper": ("router", "services.router.sweeper", "Sweeper", "sweep", "True"),
-    "scores": ("aggregator", "services.aggregator.scores", "Scores", "_write_for_ever", "True"),
+    "sweeper": ("router", "services.router.retention.sweeper", "Sweeper", "sweep", "True"),
+    "scores": ("aggregator", "services.aggregator.scores.store", "Scores", "_write_for_ever", "True"),
     "place": ("shard_stage", "services.shard_stage.service", "ShardStage", "_keep_place", "True"),
-    "ingest": ("metrics", "services.metrics.ingest", "Ingest", "_step", "True"),
+    "ingest": ("metrics", "services.metrics.ingest.loop", "Ingest", "_step", "True"),
 }
 """Each with the service that it belongs to, and the method that is broken, when."""
 

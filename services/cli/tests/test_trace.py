@@ -30,7 +30,7 @@ from schemas.events import (
 from schemas.replies import Timings
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
-from services.metrics.tables import create, definitions, event_tables
+from services.metrics.store.tables import create, definitions, event_tables
 
 MS = 1_000_000
 PATIENCE_S = 30.0

@@ -12,7 +12,7 @@ from infra.settings import HostSettings
 from schemas.errors import ModelUnusable
 from services.cli.overview_tables import size
 from services.cli.validation.finding import Finding, ok, warning, wrong
-from services.engine.gguf_check import check_model_file
+from services.engine.model.gguf_check import check_model_file
 
 LLAMA_CPP = "llama_cpp"
 STAGE = "shard_stage"

@@ -9,7 +9,7 @@ import pytest
 
 from infra.models.bench_model import write_bench_model
 from services.engine import Engine
-from services.engine.model import Model
+from services.engine.model.model import Model
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from schemas.activations import Dtype, Frame, read_frame
 from schemas.errors import GenerationFailed, InvalidRequest
-from services.engine.activation_codec import decode_states, encode_states
-from services.engine.hidden_tap import Hidden
+from services.engine.decode.activation_codec import decode_states, encode_states
+from services.engine.decode.hidden_states import Hidden
 
 WIDTH = 64
 HALF_STEP = 1 / 254

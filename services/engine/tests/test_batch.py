@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.engine.batch import Batch
+from services.engine.decode.batch import Batch
 
 
 def test_llama_cpp_is_shown_what_was_added() -> None:

@@ -14,7 +14,7 @@ import pytest
 from infra.testing import REPOSITORY
 from schemas.sampling import Sampling
 from services.engine import Engine
-from services.engine.build import extra_buffers_are_safe, features
+from services.engine.model.build import extra_buffers_are_safe, features
 
 
 @pytest.fixture

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from schemas.errors import ModelUnusable
-from services.engine import context as context_module
-from services.engine.batch import Batch
-from services.engine.context import BF16, F16, Q8_0, Context, Logits, cache_bytes_per_token, cache_types
-from services.engine.model import Model, Tokens
+from services.engine.decode import context as context_module
+from services.engine.decode.batch import Batch
+from services.engine.decode.context import (
+    BF16,
+    F16,
+    Q8_0,
+    Context,
+    Logits,
+    cache_bytes_per_token,
+    cache_types,
+)
+from services.engine.model.model import Model, Tokens
 
 CONTEXT_TOKENS = 512
 # Longer than 256 and 512 cells' worth of padding, where llama.cpp would change its algorithm.

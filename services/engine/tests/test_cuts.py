@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import InvalidRequest, ModelUnusable
-from services.engine.cuts import allowed_cuts, check_layers, even_layers
-from services.engine.gguf_header import GgufHeader, MetadataArray, MetadataValue
+from services.engine.model.cuts import allowed_cuts, check_layers, even_layers
+from services.engine.model.gguf_header import GgufHeader, MetadataArray, MetadataValue
 
 PATTERN = "gemma2.attention.sliding_window_pattern"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import DeadlineExceeded
-from services.engine.generation import Finished, Generation
+from services.engine.sequence.generation import Finished, Generation
 
 
 def test_waiting_ends_with_the_outcome() -> None:

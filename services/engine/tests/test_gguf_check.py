@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from infra.models.bench_model import write_bench_model
 from schemas.errors import ModelUnusable
-from services.engine.gguf_check import RUNNABLE_TYPES, check_model, check_model_file
-from services.engine.gguf_header import BytesSource, GgufFault, GgufHeader
+from services.engine.model.gguf_check import RUNNABLE_TYPES, check_model, check_model_file
+from services.engine.model.gguf_header import BytesSource, GgufFault, GgufHeader
 
 F64, I32, UNKNOWN_TYPE = 28, 26, 77
 MAX_MEMORY_BYTES = 8 << 20

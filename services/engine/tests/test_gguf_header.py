@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.models.bench_model import vocabulary
-from services.engine.gguf_header import BytesSource, FileSource, GgufFault, read_header
+from services.engine.model.gguf_header import BytesSource, FileSource, GgufFault, read_header
 
 
 def test_metadata_and_tensors_are_read_without_the_data(model_path: Path) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.engine.logprobs import log_softmax, most_probable, token_logprob
-from services.engine.model import Model
+from services.engine.decode.logprobs import log_softmax, most_probable, token_logprob
+from services.engine.model.model import Model
 
 
 def test_probabilities_sum_to_one_even_for_large_logits() -> None:

@@ -5,8 +5,8 @@ import logging
 import llama_cpp
 import pytest
 
-from services.engine.logs import LLAMA_LOG, LlamaLog
-from services.engine.model import Model
+from services.engine.model.logs import LLAMA_LOG, LlamaLog
+from services.engine.model.model import Model
 
 ERROR, WARNING, CONTINUED = 4, 3, 5
 

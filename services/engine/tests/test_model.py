@@ -7,7 +7,7 @@ import pytest
 
 from infra.models.bench_model import vocabulary
 from schemas.errors import InvalidRequest, ModelUnusable
-from services.engine.model import Model
+from services.engine.model.model import Model
 
 
 def test_a_text_survives_tokens_and_back(model: Model) -> None:

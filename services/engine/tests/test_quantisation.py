@@ -8,8 +8,8 @@ from pathlib import Path
 import gguf
 import pytest
 
-from services.engine.gguf_check import check_model_file
-from services.engine.quantisation import FILE_TYPES, quantisation_of
+from services.engine.model.gguf_check import check_model_file
+from services.engine.model.quantisation import FILE_TYPES, quantisation_of
 
 OTHERS = {
     number.value: number.name.removeprefix("MOSTLY_").removeprefix("ALL_")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidRequest
-from services.engine.rows import Part, Rows
+from services.engine.decode.rows import Part, Rows
 
 
 def tokens(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -9,10 +9,10 @@ import pytest
 from schemas.errors import InvalidRequest
 from schemas.sampling import Sampling
 from services.engine import Engine
-from services.engine.model import Model
-from services.engine.rows import Part, Rows
-from services.engine.sampler import new_sampler
-from services.engine.stage_context import StageContext
+from services.engine.decode.rows import Part, Rows
+from services.engine.decode.sampler import new_sampler
+from services.engine.decode.stage_context import StageContext
+from services.engine.model.model import Model
 
 LARGEST_SEED = 2**32 - 1
 

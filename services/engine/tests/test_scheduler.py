@@ -10,13 +10,13 @@ import pytest
 
 from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.sampling import Sampling
-from services.engine.batch import Batch
-from services.engine.context import NO_KV_SPACE, Context, Logits
-from services.engine.generation import Finished, Generation, OnEvent, TokenEvent
-from services.engine.model import Model
-from services.engine.sampler import new_sampler
+from services.engine.decode.batch import Batch
+from services.engine.decode.context import NO_KV_SPACE, Context, Logits
+from services.engine.decode.sampler import new_sampler
+from services.engine.model.model import Model
 from services.engine.scheduler import PROMPT_TOKENS_BESIDE_SPEAKERS, Scheduler
-from services.engine.sequence import Sequence
+from services.engine.sequence.generation import Finished, Generation, OnEvent, TokenEvent
+from services.engine.sequence.sequence import Sequence
 
 FATAL = -3
 CONTEXT_TOKENS = 1024

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from schemas.sampling import Sampling
-from services.engine.generation import Finished, Generation, TokenEvent
-from services.engine.sampler import Sampler
-from services.engine.sequence import Sequence
+from services.engine.decode.sampler import TokenSampler
+from services.engine.sequence.generation import Finished, Generation, TokenEvent
+from services.engine.sequence.sequence import Sequence
 
 Events = list[TokenEvent | Finished]
 
@@ -14,7 +14,7 @@ Events = list[TokenEvent | Finished]
 def sequence(events: Events, sampling: Sampling) -> Sequence:
     prompt = np.array([1, 2, 3], dtype=np.int32)
     generation = Generation(wake=lambda: None)
-    return Sequence(prompt, sampling, Sampler(sampling), generation, events.append)
+    return Sequence(prompt, sampling, TokenSampler(sampling), generation, events.append)
 
 
 def test_tokens_without_text_to_show_share_the_next_event() -> None:

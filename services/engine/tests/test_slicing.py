@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from schemas.errors import InvalidRequest, ModelUnusable
 from services.engine import Engine
-from services.engine.gguf_check import check_model_file, tensor_nbytes
-from services.engine.gguf_header import (
+from services.engine.model.gguf_check import check_model_file, tensor_nbytes
+from services.engine.model.gguf_header import (
     WINDOW_BYTES,
     BytesSource,
     FileSource,
@@ -22,7 +22,7 @@ from services.engine.gguf_header import (
     GgufHeader,
     MetadataValue,
 )
-from services.engine.slicing import SliceOrigin, slice_file, slice_origin, write_slice
+from services.engine.model.slicing import SliceOrigin, slice_file, slice_origin, write_slice
 from services.engine.tests.variants import (
     DEMO_MODELS,
     demo_model,

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 
 from schemas.sampling import Sampling
-from services.engine.generation import Generation
-from services.engine.model import Model
-from services.engine.sampler import new_sampler
-from services.engine.sequence import Sequence
-from services.engine.slot import Slot, best_slot, common_prefix
+from services.engine.decode.sampler import new_sampler
+from services.engine.model.model import Model
+from services.engine.sequence.generation import Generation
+from services.engine.sequence.sequence import Sequence
+from services.engine.sequence.slot import Slot, best_slot, common_prefix
 
 
 def test_a_prompt_goes_to_the_free_slot_that_begins_most_like_it() -> None:

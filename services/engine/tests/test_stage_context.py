@@ -13,16 +13,16 @@ import pytest
 from schemas.errors import ContextExceeded, InvalidRequest, ModelUnusable
 from schemas.sampling import Sampling
 from services.engine import Engine
-from services.engine.batch import Batch
-from services.engine.context import Context, Logits
-from services.engine.cuts import even_layers
-from services.engine.gguf_check import check_model_file
-from services.engine.hidden_tap import Hidden
-from services.engine.model import Model, Tokens, Weights
-from services.engine.rows import Part, Rows
-from services.engine.sampler import Sampler
-from services.engine.slicing import slice_file
-from services.engine.stage_context import StageContext
+from services.engine.decode.batch import Batch
+from services.engine.decode.context import Context, Logits
+from services.engine.decode.hidden_states import Hidden
+from services.engine.decode.rows import Part, Rows
+from services.engine.decode.sampler import TokenSampler
+from services.engine.decode.stage_context import StageContext
+from services.engine.model.cuts import even_layers
+from services.engine.model.gguf_check import check_model_file
+from services.engine.model.model import Model, Tokens, Weights
+from services.engine.model.slicing import slice_file
 from services.engine.tests.variants import DEMO_MODELS, demo_model, fixture_model, random_q8_0, write_variant
 
 TOKENS = 24
@@ -270,7 +270,7 @@ def test_the_last_stage_gives_logits_of_rows_that_are_there(tmp_path: Path) -> N
         assert stage.logits(rows, []).shape == (0, 2560)
         logits = stage.logits(Rows.of([Part(0, 3, STATE), Part(1, 0, STATE)]), [1, 0])
         assert np.isfinite(logits).all()
-        sampler = Sampler(Sampling(temperature=0))
+        sampler = TokenSampler(Sampling(temperature=0))
         assert [sampler.sample(stage.context, row) for row in (1, 0)] == logits.argmax(axis=1).tolist()
         sampler.close()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.engine.stop_strings import StopStrings
+from services.engine.sequence.stop_strings import StopStrings
 
 LETTERS = st.text(alphabet="ab", min_size=1, max_size=4)
 

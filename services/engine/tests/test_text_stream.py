@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.engine.text_stream import TextStream
+from services.engine.sequence.text_stream import TextStream
 
 
 def test_a_character_is_shown_when_its_last_byte_has_come() -> None:

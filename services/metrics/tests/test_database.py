@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import InternalError, NotReady
-from services.metrics import database as database_module
-from services.metrics.database import Database
+from services.metrics.store import database as database_module
+from services.metrics.store.database import Database
 from services.metrics.tests.test_parquet import opened
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from schemas.events import Event
 from schemas.golden.samples import SAMPLES
-from services.metrics.decoding import Decoder
-from services.metrics.stored_event import StoredEvent, microseconds
-from services.metrics.tables import event_tables
+from services.metrics.ingest.decoding import Decoder
+from services.metrics.ingest.stored_event import StoredEvent, microseconds
+from services.metrics.store.tables import event_tables
 from services.metrics.tests.mesh import FAILED, task_completed
 
 SAMPLED = {event.kind: event for event in SAMPLES.values() if isinstance(event, Event)}

@@ -16,7 +16,7 @@ from schemas import subjects
 from schemas.errors import MeshUnreachable
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
-from services.metrics.database import FILE_NAME
+from services.metrics.store.database import FILE_NAME
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
 
 # `just kill-metrics` kills it 20 times while it stores 100,000 events.

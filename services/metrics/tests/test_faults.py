@@ -19,13 +19,13 @@ from schemas import subjects
 from schemas.errors import DeadlineExceeded, MeshUnreachable, NotReady, QueryFailed
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
-from services.metrics.database import FILE_NAME
-from services.metrics.parquet_export import ParquetExport
-from services.metrics.position import Position
+from services.metrics.ingest.position import Position
+from services.metrics.ingest.stream_reader import StreamReader
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
-from services.metrics.stream_reader import StreamReader
-from services.metrics.tables import definitions
+from services.metrics.store.database import FILE_NAME
+from services.metrics.store.parquet_export import ParquetExport
+from services.metrics.store.tables import definitions
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
 from services.metrics.tests.test_parquet import opened, rows_in
 from services.metrics.tests.test_parquet import stored as stored_events

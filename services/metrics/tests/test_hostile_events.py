@@ -18,15 +18,15 @@ from schemas import subjects
 from schemas.events import Event
 from schemas.golden.samples import SAMPLES
 from services.chassis.tests.mesh import eventually, open_mesh
-from services.metrics.decoding import Decoded, Decoder
-from services.metrics.position import Position
+from services.metrics.ingest.decoding import Decoded, Decoder
+from services.metrics.ingest.position import Position
+from services.metrics.ingest.stored_event import StoredEvent
+from services.metrics.ingest.writer import Writer
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
-from services.metrics.stored_event import StoredEvent
-from services.metrics.tables import literal, quoted
+from services.metrics.store.tables import literal, quoted
 from services.metrics.tests.mesh import asking, count_of, fill, has, task_completed, value
 from services.metrics.tests.test_parquet import opened
-from services.metrics.writer import Writer
 
 DOCUMENTS = [json.loads(event.to_bytes()) for event in SAMPLES.values() if isinstance(event, Event)]
 HOSTILE = (

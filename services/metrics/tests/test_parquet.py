@@ -10,14 +10,14 @@ from nats.aio.client import Client
 
 from infra.testing import SpawnService
 from services.chassis.tests.mesh import eventually
-from services.metrics.database import Database
-from services.metrics.parquet_export import FILE_TIME, ParquetExport
-from services.metrics.position import Position
-from services.metrics.retention import drop_files, drop_rows, used_bytes, utc_now
+from services.metrics.ingest.position import Position
+from services.metrics.ingest.stored_event import StoredEvent
+from services.metrics.ingest.writer import Writer
 from services.metrics.settings import VIEWS_FOLDER
-from services.metrics.stored_event import StoredEvent
+from services.metrics.store.database import Database
+from services.metrics.store.parquet_export import FILE_TIME, ParquetExport
+from services.metrics.store.retention import drop_files, drop_rows, used_bytes, utc_now
 from services.metrics.tests.mesh import fill, spawn_metrics, task_completed
-from services.metrics.writer import Writer
 
 HOUR_S = 3_600
 

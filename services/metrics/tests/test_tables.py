@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.metrics.position import Position
+from services.metrics.ingest.position import Position
 from services.metrics.settings import VIEWS_FOLDER
-from services.metrics.tables import OtherShape, definitions, migrations
+from services.metrics.store.tables import OtherShape, definitions, migrations
 from services.metrics.tests.test_parquet import opened, stored
 
 WANTED = (("sequence", "BIGINT"), ("model", "VARCHAR"))
@@ -60,7 +60,7 @@ def test_a_second_service_on_the_same_folder_is_told_so(tmp_path: Path) -> None:
 
     database, _ = opened(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from services.metrics.database import Database\n"
+        "import sys; from pathlib import Path; from services.metrics.store.database import Database\n"
         "from schemas.errors import ConfigurationError\n"
         "try: Database(Path(sys.argv[1]), Path(sys.argv[2]), 128).open()\n"
         "except ConfigurationError as error: sys.stdout.write(error.field)"

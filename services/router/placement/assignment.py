@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from schemas.errors import InvalidRequest
 from schemas.pipelines import PipelinePlan
-from services.router.placement.offers import Offer, check_free, fastest_on
+from services.router.placement.candidates import Offer, check_free, fastest_on
 
 
 def assigned(

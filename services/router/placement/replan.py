@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 from schemas.errors import InvalidRequest
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan, Shard, StagePlan
-from services.router.placement.costs import Node, Seat, Slices, Split
-from services.router.placement.decide import Decision, decide
-from services.router.placement.offers import (
-    Fleet,
+from services.router.placement.candidates import (
+    NodePool,
     Offer,
     candidates,
     check_same,
@@ -24,6 +22,8 @@ from services.router.placement.offers import (
     offers_of,
     without_taken,
 )
+from services.router.placement.cost_model import Node, Slices, Split, StagePlacement
+from services.router.placement.planner import Decision, decide
 
 JOIN_GAIN = 0.2
 """A better plan must be better by this share: moving layers costs a load and, sometimes, work done twice."""
@@ -39,7 +39,7 @@ class Remedy:
     """What a plan is to become, and why."""
 
     decision: Decision
-    fleet: Fleet
+    fleet: NodePool
     why: str
 
 
@@ -139,7 +139,7 @@ def _forced(wanted: Shard) -> Shard:
     return wanted.model_copy(update={"force": True, "assign": (), "stages": stages})
 
 
-def _replaced(plan: PipelinePlan, gone: Sequence[int], fleet: Fleet) -> Split | None:
+def _replaced(plan: PipelinePlan, gone: Sequence[int], fleet: NodePool) -> Split | None:
     """The plan's own slices, with free nodes for the stages that are gone; None where there are none with
     enough memory, or a node of the plan is not in the fleet."""
     slices = Slices.of(fleet.model, plan.slots, plan.context_tokens)
@@ -157,12 +157,12 @@ def _replaced(plan: PipelinePlan, gone: Sequence[int], fleet: Fleet) -> Split | 
     return Split(slices, tuple(seats))
 
 
-def _seat(stage: StagePlan, slices: Slices, fleet: Fleet) -> Seat:
+def _seat(stage: StagePlan, slices: Slices, fleet: NodePool) -> StagePlacement:
     start, end = slices.borders.index(stage.first_layer), slices.borders.index(stage.end_layer)
-    return Seat(fleet.nodes[0], start, end)
+    return StagePlacement(fleet.nodes[0], start, end)
 
 
-def _best_for(seat: Seat, slices: Slices, nodes: Sequence[Node]) -> Node | None:
+def _best_for(seat: StagePlacement, slices: Slices, nodes: Sequence[Node]) -> Node | None:
     need = slices.need_bytes(seat.start, seat.end)
     able = [node for node in nodes if node.memory_bytes >= need]
     steps = [(slices.step_ms(node, seat.start, seat.end), node.instance, node) for node in able]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
-from services.router.placement.costs import Node, Seat, Slices, Split
+from services.router.placement.cost_model import Node, Slices, Split, StagePlacement
 
 EXACT_NODES = 8
 NANOSECOND_DIGITS = 6
@@ -25,7 +25,7 @@ NANOSECOND_DIGITS = 6
 MAX_STATES = 2_000
 
 State = tuple[int, int, frozenset[int]]
-Chosen = tuple[tuple[float, float], tuple[Seat, ...]]
+Chosen = tuple[tuple[float, float], tuple[StagePlacement, ...]]
 """What is to be least, the time of a token and the sum of the stages' squares, and the stages."""
 
 
@@ -115,7 +115,7 @@ class _Search:
         self._seen += 1
         return self._is_cut_short
 
-    def first(self, state: State = (0, 0, frozenset())) -> tuple[Seat, ...] | None:
+    def first(self, state: State = (0, 0, frozenset())) -> tuple[StagePlacement, ...] | None:
         """Any split within the limit."""
         stage, start, used = state
         if stage == self._stages:
@@ -125,11 +125,11 @@ class _Search:
         for number, end in self._steps(state):
             rest = self.first((stage + 1, end, used | {number}))
             if rest is not None:
-                return (Seat(self._nodes[number], start, end), *rest)
+                return (StagePlacement(self._nodes[number], start, end), *rest)
         self._failed.add(state)
         return None
 
-    def cheapest(self) -> tuple[Seat, ...] | None:
+    def cheapest(self) -> tuple[StagePlacement, ...] | None:
         """The split within the limit that takes the least time for a token; None where that is too long a
         search."""
         chosen = self._cheapest_from((0, 0, frozenset()))
@@ -149,6 +149,6 @@ class _Search:
                 ms = self._occupied_ms(node, start, end)
                 cost = (round(ms + rest[0][0], NANOSECOND_DIGITS), ms * ms + rest[0][1])
                 if best is None or cost < best[0]:
-                    best = (cost, (Seat(node, start, end), *rest[1]))
+                    best = (cost, (StagePlacement(node, start, end), *rest[1]))
         self._cheapest[state] = best
         return best

@@ -9,8 +9,8 @@ from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
 from services.chassis.registry.directory import Directory, Serving
 from services.chassis.service import Mesh
-from services.router.placement.keeper import Keeper
-from services.router.placement.plans import Plans
+from services.router.placement.controller import Controller
+from services.router.placement.plan_store import PlanStore
 from services.router.placement.shard import ShardHandler
 from services.router.placement.summary import summarize_pipeline
 from services.router.settings import RouterSection
@@ -21,9 +21,9 @@ class Placement:
 
     def __init__(self, mesh: Mesh, directory: Directory, settings: RouterSection) -> None:
         self._directory = directory
-        self._plans = Plans(mesh.client)
+        self._plans = PlanStore(mesh.client)
         instance = mesh.identity.instance
-        self._keeper = Keeper(
+        self._controller = Controller(
             directory,
             self._plans,
             instance,
@@ -38,11 +38,11 @@ class Placement:
     async def start(self) -> None:
         """Returns when the plans of now are known; keeps them from then on."""
         await self._plans.start()
-        await self._keeper.start()
+        await self._controller.start()
 
     async def stop(self) -> None:
         """Keeps them no more; whoever else runs a router does."""
-        await self._keeper.stop()
+        await self._controller.stop()
 
     async def resume(self) -> None:
         """After a reconnection: what happened meanwhile is read."""
@@ -52,13 +52,14 @@ class Placement:
         """All pipelines as they are now."""
         leases, plans = self._directory.nodes, self._plans.all
         return tuple(
-            summarize_pipeline(plan, leases, plans, self._keeper.problems.get(plan.model)) for plan in plans
+            summarize_pipeline(plan, leases, plans, self._controller.problems.get(plan.model))
+            for plan in plans
         )
 
     @property
     def problems(self) -> tuple[str, ...]:
         """A line for each pipeline that cannot run."""
-        return tuple(self._keeper.problems.values())
+        return tuple(self._controller.problems.values())
 
     def serves(self, lease: NodeLease, model: str) -> bool:
         """Whether an instance's word that it serves a model still holds: the lease of a first stage lives on
@@ -73,7 +74,7 @@ class Placement:
         Raises ModelUnusable if one of `named` is served by nothing but a pipeline that cannot be mended.
         """
         for model in named:
-            problem = self._keeper.problems.get(model)
+            problem = self._controller.problems.get(model)
             if problem is not None and not _has_agent(model, serving):
                 raise ModelUnusable(f"model: {problem}", field="model")
         coming = [model for model in named if model not in serving and self._plans.of(model) is not None]

@@ -11,10 +11,8 @@ from schemas.pipelines import PipelinePlan, Shard, ShardReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.router.placement.assignment import assigned
-from services.router.placement.decide import Decision, decide
-from services.router.placement.making import make_plan, predicted, same_work
-from services.router.placement.offers import (
-    Fleet,
+from services.router.placement.candidates import (
+    NodePool,
     Offer,
     candidates,
     check_same,
@@ -22,7 +20,9 @@ from services.router.placement.offers import (
     require_offered,
     without_taken,
 )
-from services.router.placement.plans import Plans
+from services.router.placement.plan_builder import make_plan, predicted, same_work
+from services.router.placement.plan_store import PlanStore
+from services.router.placement.planner import Decision, decide
 from services.router.placement.replan import gone_stages, improved
 
 ATTEMPTS = 8
@@ -31,7 +31,7 @@ ATTEMPTS = 8
 class ShardHandler:
     """Decides with the nodes of this moment, and stores the plan."""
 
-    def __init__(self, directory: Directory, plans: Plans, instance: str) -> None:
+    def __init__(self, directory: Directory, plans: PlanStore, instance: str) -> None:
         self._directory = directory
         self._plans = plans
         self._instance = instance
@@ -84,7 +84,7 @@ class ShardHandler:
         return planner_chose and improved(previous, leases, plans) is None
 
 
-def decided(wish: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan]) -> tuple[Fleet, Decision]:
+def decided(wish: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan]) -> tuple[NodePool, Decision]:
     """The nodes that come into question for a wish, and the split of the model over them: pure."""
     if wish.assign:
         chosen = assigned(wish.assign, offers, plans)
@@ -97,5 +97,5 @@ def decided(wish: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan])
     free = without_taken(offers, plans)
     fleet = fleet_of(candidates(free, wish.stages) or offers)
     if not free:
-        fleet = Fleet(fleet.model, (), fleet.host_bytes, fleet.measured)
+        fleet = NodePool(fleet.model, (), fleet.host_bytes, fleet.measured)
     return fleet, decide(wish, fleet)

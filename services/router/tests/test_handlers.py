@@ -14,7 +14,7 @@ from schemas.replies import Cancelled, Result
 from services.chassis.tests.mesh import events, eventually
 from services.chassis.work.delivery import Delivery, Retry
 from services.chassis.work.tests.test_loop import Worker, working
-from services.router import handlers
+from services.router.endpoints import handlers
 from services.router.tests.front import Front
 
 

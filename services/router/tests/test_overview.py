@@ -6,7 +6,7 @@ from schemas import subjects
 from schemas.errors import ModelUnusable
 from schemas.nodes import NodeLease, ServedModel
 from schemas.replies import ModelsReply, NodesReply, StatusReply
-from services.router.overview import glances, node_lists, problems, summarize_model
+from services.router.endpoints.overview import glances, node_lists, problems, summarize_model
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front
 
 

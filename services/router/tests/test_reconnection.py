@@ -14,8 +14,8 @@ from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import eventually
-from services.router.placement.plans import Plans
-from services.router.workers import Workers
+from services.router.endpoints.workers import Workers
+from services.router.placement.plan_store import PlanStore
 
 
 class Listener(Caller):
@@ -66,7 +66,7 @@ async def test_a_plan_that_was_removed_while_a_router_was_cut_off_is_known_no_mo
     bucket = await connection.jetstream().key_value(subjects.PIPELINES_BUCKET)
     await bucket.put(subjects.pipeline_key(PLAN.model), PLAN.to_bytes())
     async with mesh_on_a_cable(mesh_url, "router") as (mesh, way):
-        plans = Plans(mesh.client)
+        plans = PlanStore(mesh.client)
         mesh.connection.on_reconnect(plans.reload)
         await plans.start()
         assert plans.of(PLAN.model) == PLAN

@@ -26,8 +26,8 @@ from services.chassis.tests.mesh import (
 )
 from services.chassis.work.delivery import Delivery, Retry
 from services.chassis.work.tests.test_loop import Worker, working
-from services.router import sweeper
-from services.router.sweeper import Sweeper
+from services.router.retention import sweeper
+from services.router.retention.sweeper import Sweeper
 from services.router.tests.front import Front
 
 

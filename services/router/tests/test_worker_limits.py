@@ -64,7 +64,7 @@ async def test_workers_can_be_removed_from_a_full_bucket_and_what_is_full_is_sai
 async def test_only_so_many_workers_are_registered_and_the_way_out_is_named(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.router.workers.MOST_WORKERS", 2)
+    monkeypatch.setattr("services.router.endpoints.workers.MOST_WORKERS", 2)
     await add(front, "one", "two")
     error = await refused(front, "three")
     assert (error.code, error.field) == ("invalid_request", "worker.id")

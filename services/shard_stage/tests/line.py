@@ -12,20 +12,20 @@ from schemas.pipelines import PipelinePlan, Shard, StagePlan
 from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
 from services.engine import Finished, Generation
-from services.engine.cuts import even_layers
-from services.engine.gguf_check import check_model_file
-from services.engine.model import Model, Tokens, Weights
-from services.engine.slicing import slice_file
-from services.engine.stage_context import StageContext
-from services.engine.templates import ChatTemplate
-from services.shard_stage.first_stage import FirstStage
-from services.shard_stage.flow import Flow, new_flow
-from services.shard_stage.kernel import Kernel, Outgoing
-from services.shard_stage.later_stage import BATCH_TOKENS, LaterStage
-from services.shard_stage.messages import messages
-from services.shard_stage.pace import Pace
-from services.shard_stage.replay import Replay
-from services.shard_stage.tally import Tally
+from services.engine.decode.stage_context import StageContext
+from services.engine.model.chat_template import ChatTemplate
+from services.engine.model.cuts import even_layers
+from services.engine.model.gguf_check import check_model_file
+from services.engine.model.model import Model, Tokens, Weights
+from services.engine.model.slicing import slice_file
+from services.shard_stage.handover.replay import Replay
+from services.shard_stage.pipeline.batch_size import BatchSizeTuner
+from services.shard_stage.pipeline.first_stage import FirstStage
+from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, LaterStage
+from services.shard_stage.pipeline.sequence_state import SequenceState, new_sequence_state
+from services.shard_stage.pipeline.step_executor import Outgoing, StepExecutor
+from services.shard_stage.pipeline.step_stats import StepStats
+from services.shard_stage.transport.messages import messages
 
 SLOTS, CONTEXT_TOKENS = 8, 256
 HOP_MS = 0.2
@@ -75,7 +75,7 @@ class Line:
         self.wires: list[deque[bytes]] = [deque() for _ in range(stages)]
         self.later: dict[int, LaterStage] = {}
         self.now_s = 0.0
-        self._kernels: dict[int, Kernel] = {}
+        self._kernels: dict[int, StepExecutor] = {}
         self._number = 0
         for stage in reversed(range(stages)):
             self.renew(stage)
@@ -96,13 +96,15 @@ class Line:
             batch_tokens=BATCH_TOKENS,
         )
         self.contexts.append(context)
-        kernel = self._kernels[stage] = Kernel(context, self.plan, stage)
+        executor = self._kernels[stage] = StepExecutor(context, self.plan, stage)
         if stage:
-            self.later[stage] = LaterStage(kernel, Pace(), Tally())
+            self.later[stage] = LaterStage(executor, BatchSizeTuner(), StepStats())
         else:
             assert isinstance(weights, Model)
             self.model = weights
-            self.first = FirstStage(kernel, weights, Pace(), Tally(), HOP_MS, lambda: self.now_s)
+            self.first = FirstStage(
+                executor, weights, BatchSizeTuner(), StepStats(), HOP_MS, lambda: self.now_s
+            )
 
     def replay(self, stage: int) -> None:
         """Has a renewed stage read all that was ever sent to it."""
@@ -125,7 +127,7 @@ class Line:
         """All stages have said how far they are."""
         self.first.open([self.later[stage].cells() for stage in sorted(self.later)])
 
-    def submit(self, text: str, sampling: Sampling, **options: object) -> Flow:
+    def submit(self, text: str, sampling: Sampling, **options: object) -> SequenceState:
         """A sequence of a prompt in a chat, as stage 0 would make it."""
         self._number += 1
         fields = {
@@ -139,7 +141,7 @@ class Line:
             "deadline_at_s": time.time() + 60,
         }
         command = Generate.model_validate(fields | options)
-        flow = new_flow(
+        flow = new_sequence_state(
             self._number, command, self.prompt_of(command), self.model, Generation(lambda: None), _ignore
         )
         self.first.submit(flow)
@@ -184,7 +186,7 @@ def _ignore(_event: object) -> None:
     """A listener to nothing."""
 
 
-def text_of(flow: Flow) -> str:
+def text_of(flow: SequenceState) -> str:
     """The text of a sequence that is done."""
     finished: Finished | None = flow.finished
     assert finished is not None, "the sequence has no outcome"

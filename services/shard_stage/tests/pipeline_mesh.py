@@ -23,8 +23,8 @@ from schemas.sampling import Sampling
 from schemas.stage_wire import Token, unpack
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
-from services.engine.cuts import even_layers
-from services.engine.gguf_check import check_model_file
+from services.engine.model.cuts import even_layers
+from services.engine.model.gguf_check import check_model_file
 
 MODEL = "alpha"
 SLOTS, CONTEXT_TOKENS = 8, 256

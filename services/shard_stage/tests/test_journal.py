@@ -7,7 +7,7 @@ from dataclasses import replace
 from schemas.activations import Dtype, Flags, Frame
 from schemas.golden.stage_samples import STAGE_SAMPLES
 from schemas.stage_wire import Outcome, Start, Token
-from services.shard_stage.journal import Journal
+from services.shard_stage.handover.journal import Journal
 
 PIPELINE = 7
 BODY = STAGE_SAMPLES["sequence_start"].to_bytes()

@@ -17,7 +17,7 @@ from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
 from services.engine import ChatMessage, Engine, Finished
 from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
-from services.shard_stage.flow import Flow
+from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.tests.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
 
 QUESTIONS = [f"What is the capital of {place}?" for place in ("France", "Japan", "Peru", "Kenya")] + [
@@ -302,7 +302,7 @@ def test_a_cancelled_sequence_gives_its_place_back_in_every_stage(bench_model: P
         assert not any(stage.cells() for stage in pipeline.later.values())
 
 
-def left_by(pipeline: Line) -> Flow:
+def left_by(pipeline: Line) -> SequenceState:
     """A flow of the first question's, as a new stage 0 would take it up."""
     flow = pipeline.submit(QUESTIONS[0], GREEDY)
     pipeline.first.close()

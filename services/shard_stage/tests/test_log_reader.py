@@ -12,7 +12,7 @@ from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from schemas.stage_wire import Token
 from services.chassis.tests.mesh import eventually, state
-from services.shard_stage.log_reader import BATCH_MESSAGES, read_items, read_log
+from services.shard_stage.handover.log_reader import BATCH_MESSAGES, read_items, read_log
 
 SUBJECT = subjects.stage(7, 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.stages import StageBeat
-from services.shard_stage.rest import RESTING_BEATS, Rest
+from services.shard_stage.pipeline.rest import RESTING_BEATS, Rest
 
 
 def beat(stage: int, *, idle: bool = True, progress: int = 7) -> StageBeat:

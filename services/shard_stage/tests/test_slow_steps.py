@@ -15,7 +15,7 @@ from infra.testing import SpawnService
 from schemas import subjects
 from schemas.sampling import Sampling
 from services.chassis.service import EXIT_FAILED
-from services.shard_stage.rest import RESTING_BEATS
+from services.shard_stage.pipeline.rest import RESTING_BEATS
 from services.shard_stage.tests.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.test_line import engine_says
 
@@ -27,7 +27,7 @@ ENDED_S = 30.0
 
 STAGE_WITH_ONE_LONG_STEP = """
 import os, runpy, sys, time
-from services.engine.stage_context import StageContext
+from services.engine.decode.stage_context import StageContext
 mark, seconds, evaluate = sys.argv[1], float(sys.argv[2]), StageContext.evaluate
 
 def evaluate_some_time(self, *arguments):

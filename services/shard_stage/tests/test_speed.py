@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.shard_stage.speed import LEAST_ARRIVALS, Speed
+from services.shard_stage.intake.speed import LEAST_ARRIVALS, Speed
 
 
 def told(speed: Speed, tokens: int, interval_s: float, from_s: float = 0.0) -> None:

@@ -14,10 +14,10 @@ from schemas.errors import ModelUnusable
 from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
 from services.engine import ChatMessage, Engine
-from services.shard_stage.messages import MESSAGE_BYTES, check_width
 from services.shard_stage.tests.line import text_of
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import engine_says, line
+from services.shard_stage.transport.messages import MESSAGE_BYTES, check_width
 
 LAYERS = 5
 SMALLEST_CARRIED = 64 * 1024

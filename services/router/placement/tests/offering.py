@@ -7,9 +7,9 @@ from typing import Any
 from schemas.errors import InvalidRequest
 from schemas.nodes import NodeLease, NodeState
 from schemas.pipelines import Shard, Shardable, StageHeld, StageOffer
-from services.router.placement.costs import STAGE_OVERHEAD_BYTES
-from services.router.placement.decide import Decision, decide
-from services.router.placement.offers import fleet_of, offers_of
+from services.router.placement.candidates import fleet_of, offers_of
+from services.router.placement.cost_model import STAGE_OVERHEAD_BYTES
+from services.router.placement.planner import Decision, decide
 
 MODEL = "large"
 SHA256 = "a" * 64

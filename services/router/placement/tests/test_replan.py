@@ -9,8 +9,8 @@ import pytest
 from schemas.errors import InvalidRequest
 from schemas.nodes import NodeLease, ServedModel
 from schemas.pipelines import PipelinePlan, Shard, StageHeld
-from services.router.placement.making import make_plan, predicted, same_work
-from services.router.placement.offers import fleet_of, offers_of
+from services.router.placement.candidates import fleet_of, offers_of
+from services.router.placement.plan_builder import make_plan, predicted, same_work
 from services.router.placement.replan import gone_stages, improved, repaired, standbys
 from services.router.placement.shard import decided
 from services.router.placement.summary import summarize_pipeline

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.router.placement.costs import STAGE_OVERHEAD_BYTES, Node, Seat, Slices, Split
+from services.router.placement.cost_model import STAGE_OVERHEAD_BYTES, Node, Slices, Split, StagePlacement
 from services.router.placement.search import best_split
 
 CPU_LIMIT_S = 5.0
@@ -25,7 +25,10 @@ def everything(slices: Slices, nodes: tuple[Node, ...], stages: int) -> Iterator
             ranges = pairwise((0, *cuts, slices.blocks))
             split = Split(
                 slices,
-                tuple(Seat(node, start, end) for node, (start, end) in zip(chosen, ranges, strict=True)),
+                tuple(
+                    StagePlacement(node, start, end)
+                    for node, (start, end) in zip(chosen, ranges, strict=True)
+                ),
             )
             if all(slices.need_bytes(s.start, s.end) <= s.node.memory_bytes for s in split.seats):
                 yield split

@@ -1,0 +1,1 @@
+"""From a model's text to the answer that is voted on. Pure."""

@@ -1,0 +1,104 @@
+"""Letters of options as answers: `(B)`, `Answer: B`, `b) 30`, or the text of the option itself."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from functools import lru_cache
+
+from services.aggregator.reading.plain_text import WINDOW, clean, end_of, fold, last_match
+from services.aggregator.reading.text_answer import open_answer, plain_words
+
+_LABEL_ALONE = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
+_AFTER_LABEL = r"(?:[)\]:*_]|\.(?=\s|$|\*)|,(?=\s)|\s{1,4}[-=]\s|\s*$)"
+_LEADING_LABEL = re.compile(r"[\s(\[*_\"'`]{0,16}([A-Za-z])" + _AFTER_LABEL)
+_ANSWER_MARK = re.compile(r"\banswer(?:\s{1,8}is(?:\s{0,8}:)?|\s{0,8}[:=])", re.IGNORECASE)
+_NAMED_LABEL = re.compile(r"\b(?:option|choice)\s{1,4}[(\[*]{0,4}([A-Za-z])\b", re.IGNORECASE)
+_UPPER_LABEL = re.compile(r"[\s(\[*_\"'`]{0,16}([A-Z])\b(?!['’])")
+_BRACKETED_LABEL = re.compile(r"[(\[]([A-Za-z])[)\]]")
+_FINAL_LABEL = re.compile(r"(?<![^\s*_\"'`:])([A-Z])[\s.!*_\"'`]{0,16}$")
+
+
+def choice(text: str, choices: Sequence[str] = ()) -> str | None:
+    """The upper-case letter of the option that `text` chooses.
+
+    Read in this order, first for what stands after the last `answer is` or `answer:`, then for the
+    whole text: the text of an option and nothing else (where options are single letters, this goes
+    before their labels); a letter alone (`B.`, `(B)`, `**b**`); a leading letter (`b) 30`). After
+    that: `option B`; a letter in brackets; the text of an option within the text; a capital letter
+    at the very end. Two different options where one is due are no answer. Without `choices` all
+    letters are labels.
+    """
+    head, end = clean(text[:WINDOW]), end_of(text)
+    options = _options(tuple(choices))
+    marked = last_match(_ANSWER_MARK, end)
+    if marked and (found := options.opening(end[marked.end() :], _UPPER_LABEL)):
+        return found
+    whole = head if len(text) <= WINDOW else f"{head}\n{end}"
+    return (
+        options.opening(whole, _LEADING_LABEL)
+        or options.only(_NAMED_LABEL.findall(whole))
+        or options.only(_BRACKETED_LABEL.findall(whole))
+        or options.mentioned(whole)
+        or options.only(_FINAL_LABEL.findall(end))
+    )
+
+
+@lru_cache(maxsize=64)
+def _options(choices: tuple[str, ...]) -> _Options:
+    """All agents answer the same options: they are folded once a question, which takes longest of all."""
+    return _Options(choices)
+
+
+class _Options:
+    """The options of one closed question, as they are looked for in a text."""
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.labels = string.ascii_uppercase[: len(choices)] if choices else string.ascii_uppercase
+        self.texts = [text.strip() for text in choices]
+        self.words = [plain_words(fold(text[:WINDOW])) for text in choices]
+        self.answers = [open_answer(text) for text in choices]
+
+    def opening(self, text: str, bare_label: re.Pattern[str]) -> str | None:
+        """The option that `text`, or its first line, begins with."""
+        line = next((line for line in text.splitlines() if line.strip()), "")
+        return (
+            self.equal(text)
+            or self.equal(line)
+            or self.label(_LABEL_ALONE.fullmatch(text))
+            or self.label(_LEADING_LABEL.match(line))
+            or self.label(bare_label.match(line))
+        )
+
+    def equal(self, text: str) -> str | None:
+        """The option whose text this is: to the letter, or word for word, or the only one of that number."""
+        if not self.texts or not text.strip():
+            return None
+        if text.strip() in self.texts:
+            return self.labels[self.texts.index(text.strip())]
+        words, answer = plain_words(fold(text)), open_answer(text)
+        if words and words in self.words:
+            return self.labels[self.words.index(words)]
+        if answer and self.answers.count(answer) == 1:
+            return self.labels[self.answers.index(answer)]
+        return None
+
+    def label(self, found: re.Match[str] | None) -> str | None:
+        """The letter that was found, if it is a label."""
+        return self.only([found.group(1)]) if found else None
+
+    def only(self, letters: Sequence[str]) -> str | None:
+        """The one label among `letters`; None if there are none or several."""
+        labels = {letter.upper() for letter in letters} & set(self.labels)
+        return labels.pop() if len(labels) == 1 else None
+
+    def mentioned(self, text: str) -> str | None:
+        """The one option whose text stands in `text` as whole words, and not as part of a longer option."""
+        said = f" {plain_words(fold(text))} "
+        found = []
+        for option in sorted(set(filter(None, self.words)), key=len, reverse=True):
+            if f" {option} " in said:
+                found.append(self.labels[self.words.index(option)])
+                said = said.replace(f" {option} ", " | ")
+        return self.only(found)

@@ -1,0 +1,87 @@
+"""`choir.feedback`: a client says what was right, and the agents' histories learn from it, once a request."""
+
+from __future__ import annotations
+
+from schemas import subjects
+from schemas.commands import Feedback
+from schemas.errors import InvalidRequest, UnknownRequest
+from schemas.events import FeedbackReceived
+from schemas.replies import FeedbackCounted, Result
+from services.aggregator.reading.normalise import normalise
+from services.aggregator.scores.history import judge
+from services.aggregator.scores.ledger import FeedbackLedger
+from services.aggregator.scores.score_codec import FeedbackLesson
+from services.chassis.nats.endpoints import Caller
+from services.chassis.service import Mesh
+
+
+class FeedbackHandler:
+    """Judges stored answers by what a client says."""
+
+    def __init__(self, mesh: Mesh, ledger: FeedbackLedger) -> None:
+        self._mesh = mesh
+        self._ledger = ledger
+
+    async def handle(self, feedback: Feedback, caller: Caller) -> None:
+        """Counts every agent that had answered as right or wrong, overall and on the question's topic."""
+        result = await self._result(feedback.request_id)
+        right, wrong = judge(*readings(result, feedback.correct))
+        strategies_right, strategies_wrong = judge(*verdicts(result, feedback.correct))
+        lesson = FeedbackLesson(
+            request_id=feedback.request_id,
+            right=right,
+            wrong=wrong,
+            topic=feedback.topic or result.topic,
+            strategies_right=strategies_right,
+            strategies_wrong=strategies_wrong,
+        )
+        counted = await self._ledger.count(lesson)
+        await caller.send(
+            FeedbackCounted(
+                request_id=feedback.request_id, right=right, wrong=wrong, already_counted=not counted
+            )
+        )
+
+    async def _result(self, request_id: str) -> Result:
+        stored = await self._mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        if stored is None:
+            raise UnknownRequest(f"request_id: {request_id!r} has no result", field="request_id")
+        result = Result.read(stored.data)
+        if result.topology == "chain":
+            raise InvalidRequest(
+                f"request_id: {request_id!r} went along a chain; its texts build on one another, and none of "
+                "them counts as right or wrong",
+                field="request_id",
+            )
+        return result
+
+
+def tell_counted(mesh: Mesh, lesson: FeedbackLesson) -> None:
+    """The event of feedback that has been counted."""
+    mesh.events.publish(
+        FeedbackReceived,
+        request_id=lesson.request_id,
+        right=lesson.right,
+        wrong=lesson.wrong,
+        strategies_right=lesson.strategies_right,
+        strategies_wrong=lesson.strategies_wrong,
+    )
+
+
+def verdicts(result: Result, correct: str) -> tuple[dict[str, str | None], str]:
+    """What each strategy decided and the correct answer, normalised alike: see `readings`."""
+    decided = {decision.strategy: decision.answer for decision in result.decisions}
+    return decided, readings(result, correct)[1]
+
+
+def readings(result: Result, correct: str) -> tuple[dict[str, str | None], str]:
+    """All answers and the correct one, normalised alike. InvalidRequest if `correct` cannot be read."""
+    expected = normalise(correct, result.answer_kind, result.choices)
+    if expected is None:
+        raise InvalidRequest(f"correct: {correct!r} cannot be read as an answer", field="correct")
+    given = {
+        answer.agent: normalise(answer.text, result.answer_kind, result.choices)
+        for answer in result.answers
+        if answer.error is None
+    }
+    return given, expected

@@ -1,0 +1,92 @@
+"""What is known of agents from earlier questions: what the weights of a vote are learnt from.
+
+Predict first, update after: a request is decided with the history as it stood before it, and only then
+changes it (`learning.py`), so no agent is ever judged by an answer it was weighted with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from schemas.message import Part
+from services.aggregator.scores.agreement import NEVER_MET, Agreement, Pair
+
+Confusion = tuple[float, ...]
+"""K x K expected counts of one agent over questions of K options, row by row: at `K * s + a` how often it
+said option a where option s was right, as far as that can be told from all answers."""
+
+
+class AgentHistory(Part):
+    """`asked` questions whose right answer became known, of which an agent had `correct` right.
+
+    Questions on which it abstained are in neither.
+    """
+
+    correct: Annotated[int, Field(ge=0)] = 0
+    asked: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _no_more_right_than_asked(self) -> Self:
+        if self.correct > self.asked:
+            raise ValueError("correct is greater than asked")
+        return self
+
+    def after(self, *, right: bool) -> AgentHistory:
+        """This history and one more question."""
+        return AgentHistory(correct=self.correct + right, asked=self.asked + 1)
+
+    def plus(self, other: AgentHistory) -> AgentHistory:
+        """This history and another one's questions."""
+        return AgentHistory(correct=self.correct + other.correct, asked=self.asked + other.asked)
+
+
+NO_HISTORY = AgentHistory()
+
+
+@dataclass
+class Unlabelled:
+    """What questions of K options tell of agents without anybody saying what was right: sums, so that what
+    is learnt in two places can be added.
+
+    `agreement` of every two agents; `isp` how often each gave the answer that isp chose; `confusions`.
+    """
+
+    agreement: dict[Pair, Agreement] = field(default_factory=dict)
+    isp: dict[str, AgentHistory] = field(default_factory=dict)
+    confusions: dict[str, Confusion] = field(default_factory=dict)
+
+    def add(self, more: Unlabelled) -> None:
+        """Counts what was learnt elsewhere, from other questions of K options."""
+        for pair, agreement in more.agreement.items():
+            self.agreement[pair] = self.agreement.get(pair, NEVER_MET).plus(agreement)
+        for agent, history in more.isp.items():
+            self.isp[agent] = self.isp.get(agent, NO_HISTORY).plus(history)
+        for agent, counts in more.confusions.items():
+            known = self.confusions.get(agent)
+            self.confusions[agent] = (
+                counts if known is None else tuple(a + b for a, b in zip(known, counts, strict=True))
+            )
+
+
+@dataclass
+class History:
+    """All that is known: accuracy by agent, by topic and agent; and by the number of options, what can be
+    known without right answers."""
+
+    agents: dict[str, AgentHistory] = field(default_factory=dict)
+    topics: dict[str, dict[str, AgentHistory]] = field(default_factory=dict)
+    closed: dict[int, Unlabelled] = field(default_factory=dict)
+
+
+def judge(answers: Mapping[str, str | None], correct: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The agents that were right and those that were wrong, given the normalised answers of all.
+
+    `correct` is normalised as the answers were. Who abstained (None) is neither right nor wrong.
+    """
+    right = tuple(agent for agent, answer in answers.items() if answer == correct)
+    wrong = tuple(agent for agent, answer in answers.items() if answer not in (None, correct))
+    return right, wrong

@@ -1,0 +1,119 @@
+"""The feedback on a request is counted once: not twice and not in part, whatever dies in the middle.
+
+1. What it teaches is put under a key that says that it is pending.
+2. Every history that it changes is changed. Each of them knows which lessons it holds, so doing this again
+   changes nothing.
+3. The request is marked as counted, and nothing of it is pending any more.
+
+Whoever finds a lesson pending goes on with it: the client's next attempt at once, and any aggregator when it
+has seen it for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from pydantic import ValidationError
+
+from schemas import subjects
+from schemas.errors import ChoirError
+from services.aggregator.scores.bucket import Bucket
+from services.aggregator.scores.score_codec import FeedbackLesson
+from services.aggregator.scores.store import Scores
+from services.chassis.cancelling import ended
+from services.chassis.logs import get_logger
+from services.chassis.supervise import Loops
+
+SWEEP_INTERVAL_S = 10.0
+
+log = get_logger("aggregator.ledger")
+
+
+class FeedbackLedger:
+    """Counts feedback. `on_counted` is told of each lesson that this aggregator has brought to its end."""
+
+    def __init__(
+        self,
+        client: Client,
+        scores: Scores,
+        on_counted: Callable[[FeedbackLesson], None] = lambda _: None,
+        loops: Loops | None = None,
+    ) -> None:
+        self._loops = loops or Loops()
+        self._bucket = Bucket(client, subjects.FEEDBACK_BUCKET)
+        self._scores = scores
+        self._on_counted = on_counted
+        self._seen: frozenset[str] = frozenset()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Goes on, from now on, with what others have left."""
+        await self._bucket.open()
+        self._sweeper = self._loops.start(self._sweep_for_ever(), "feedback")
+
+    async def stop(self) -> None:
+        """Ends; what is pending then is for the next one."""
+        if self._sweeper is not None:
+            await ended([self._sweeper])
+
+    async def count(self, lesson: FeedbackLesson) -> bool:
+        """Returns when the feedback on the request is counted; False if it was before, or by another one.
+
+        Of two lessons on one request the first one counts. Raises BrokerUnavailable, or Overloaded if a
+        bucket is full; to ask again is safe.
+        """
+        request_id = lesson.request_id
+        pending, wanted = subjects.pending_feedback_key(request_id), lesson.to_bytes()
+        stands = await self._bucket.change(pending, lambda stored: stored or wanted)
+        if await self._bucket.get(subjects.feedback_key(request_id)) is not None:
+            await self._bucket.remove(pending)
+            return False
+        return await self._finish(_read(stands) or lesson)
+
+    async def _finish(self, lesson: FeedbackLesson) -> bool:
+        """Steps 2 and 3; True if it was this call that marked the request."""
+        topic = lesson.topic
+        for agent in (*lesson.right, *lesson.wrong):
+            await self._scores.record(agent, agent in lesson.right, topic, lesson.request_id)
+        mine = secrets.token_hex(8).encode()
+        key = subjects.feedback_key(lesson.request_id)
+        first = await self._bucket.change(key, lambda stored: stored or mine) == mine
+        await self._bucket.remove(subjects.pending_feedback_key(lesson.request_id))
+        if first:
+            self._on_counted(lesson)
+        return first
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            try:
+                await self._sweep()
+            except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
+                log.warning("pending feedback not counted yet", why=str(error) or type(error).__name__)
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+
+    async def _sweep(self) -> None:
+        """Goes on with what was pending already the last time: nobody else seems to."""
+        pending = frozenset(await self._bucket.keys(subjects.pending_feedback_keys()))
+        left, self._seen = pending & self._seen, pending
+        for key in sorted(left):
+            stored = await self._bucket.get(key)
+            if stored is None:
+                continue
+            lesson = _read(stored)
+            if lesson is None:
+                await self._bucket.remove(key)
+            elif await self.count(lesson):
+                log.info("feedback that was left is counted", request_id=lesson.request_id)
+
+
+def _read(stored: bytes) -> FeedbackLesson | None:
+    try:
+        return FeedbackLesson.model_validate_json(stored)
+    except ValidationError as error:
+        log.warning("unreadable pending feedback", faults=error.error_count())
+        return None

@@ -1,0 +1,1 @@
+"""Evaluating tokens: batches, contexts, samplers, grammars, hidden states."""

@@ -1,0 +1,136 @@
+"""A llama.cpp context: the KV cache of all slots, and the decoding of batches."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import ModelUnusable
+from services.engine.decode.batch import Batch
+from services.engine.decode.hidden_states import HiddenTap
+from services.engine.model.gguf_header import GgufHeader
+from services.engine.model.model import Weights
+
+Logits = npt.NDArray[np.float32]
+
+DECODED = 0
+NO_KV_SPACE = 1
+
+# ggml types of cached keys and values. With two different types llama.cpp's attention treats every token
+# alike; with equal ones it has three algorithms, picks by the shape of the batch, and their sums differ in
+# the last bits. See "Choices" in README.md.
+F16 = 1
+Q8_0 = 8
+BF16 = 30
+Q8_0_BLOCK = 32
+CACHE_TYPE_BYTES = {F16: 2.0, Q8_0: 34 / Q8_0_BLOCK, BF16: 2.0}
+GIGABYTE = 1e9
+
+
+class Context:
+    """The state of `slots` sequences of up to `context_tokens` each. Only one thread may use it."""
+
+    def __init__(
+        self,
+        model: Weights,
+        *,
+        slots: int,
+        context_tokens: int,
+        batch_tokens: int,
+        threads: int,
+        exact: bool = True,
+        tap: HiddenTap | None = None,
+    ) -> None:
+        """`exact`: a sequence's numbers do not depend on its neighbours in the batch, nor on how its prompt
+        was cut (with Q8_0 weights, on the CPU). `tap`: takes the hidden states, and no logits are computed.
+        Raises ModelUnusable where there is no memory for it."""
+        self.model = model
+        self._tap = tap
+        _require_memory(model, slots * context_tokens)
+        params = _parameters(slots, context_tokens, batch_tokens, threads)
+        params.type_k, params.type_v = cache_types(model) if exact else (F16, F16)
+        if tap:
+            params.cb_eval = tap.callback
+            params.n_outputs_max = batch_tokens
+        self.handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            size = f"{slots} sequences of {context_tokens} tokens"
+            raise ModelUnusable(f"llama.cpp cannot make room for {size} of the model {model.path}")
+        self._memory = llama_cpp.llama_get_memory(self.handle)
+
+    def close(self) -> None:
+        """Frees the context; nothing else may be called afterwards."""
+        if self.handle:
+            llama_cpp.llama_free(self.handle)
+            self.handle = None
+
+    def decode(self, batch: Batch) -> int:
+        """Evaluates a batch; llama_decode's status: 0 done, 1 no KV space, else a failure."""
+        return int(llama_cpp.llama_decode(self.handle, batch.filled()))
+
+    def logits(self, row: int) -> Logits:
+        """The logits of a row of the last batch, shape (vocabulary,), valid until the next decode()."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
+        return np.ctypeslib.as_array(pointer, shape=(self.model.vocab_size,))
+
+    def forget(self, slot: int, keep: int = 0) -> bool:
+        """Drops a slot's cells from position `keep` on. False where the memory of the model's kind
+        cannot be cut there; dropping all of a slot never fails."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, keep or -1, -1))
+
+
+def cache_types(model: Weights) -> tuple[int, int]:
+    """Types of keys and values that make attention exact; equal ones where the architecture has no others."""
+    return cache_types_of(model.header)
+
+
+def cache_types_of(header: GgufHeader) -> tuple[int, int]:
+    """cache_types() of a model that is not loaded."""
+    architecture = header.text("general.architecture")
+    if header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
+        return F16, F16
+    return (F16, BF16) if head_size_of(header) % Q8_0_BLOCK else (Q8_0, F16)
+
+
+def cache_bytes_per_token(model: Weights) -> float:
+    """What one token takes in the cache of an exact context."""
+    numbers = head_size_of(model.header) * int(llama_cpp.llama_model_n_head_kv(model.handle)) * model.layers
+    return numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types(model)))
+
+
+def _require_memory(model: Weights, cells: int) -> None:
+    """Raises ModelUnusable for a cache larger than the machine's memory: the system would grant it, and end
+    the process when it is filled."""
+    needed = cells * cache_bytes_per_token(model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        sizes = f"{needed / GIGABYTE:.0f} GB for {cells} tokens, the machine has {memory / GIGABYTE:.0f} GB"
+        raise ModelUnusable(f"the cache of the model {model.path} needs {sizes}")
+
+
+def head_size_of(header: GgufHeader) -> int:
+    """The length of a key; 1 where heads differ in size from layer to layer."""
+    architecture = header.text("general.architecture")
+    stated = header.integer(f"{architecture}.attention.key_length")
+    width = header.integer(f"{architecture}.embedding_length")
+    heads = header.integer(f"{architecture}.attention.head_count")
+    return stated or (width // heads if width and heads else 1)
+
+
+def _parameters(slots: int, context_tokens: int, batch_tokens: int, threads: int) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = slots * context_tokens
+    params.n_batch = params.n_ubatch = batch_tokens
+    params.n_seq_max = slots
+    # The default reserves logits for every token of a batch: 300 MB with a vocabulary of 150,000.
+    params.n_outputs_max = slots
+    params.n_threads = params.n_threads_batch = threads
+    # Every slot has cells of its own. In a shared pool the order of a sequence's cells, and so the order of
+    # its sums, would depend on when others came and went.
+    params.kv_unified = False
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+    return params

@@ -1,0 +1,139 @@
+"""Rows of a stage's batch: tokens or hidden states of several sequences, in an order that llama.cpp keeps."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import InvalidRequest
+from services.engine.decode.hidden_states import Hidden
+from services.engine.model.model import Tokens
+
+Integers = npt.NDArray[np.int32]
+NOT_SHARED = 1
+
+
+class Part(NamedTuple):
+    """Consecutive tokens of one sequence from `position` on: `inputs` are tokens, shape (n,), or hidden
+    states, shape (n, width)."""
+
+    slot: int
+    position: int
+    inputs: Tokens | Hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a stage evaluates in one step, by ascending slot and, within one, by ascending position."""
+
+    slots: Integers
+    positions: Integers
+    inputs: Tokens | Hidden
+
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> Rows:
+        """The rows of parts, put in order. Raises InvalidRequest where a slot's positions are not
+        consecutive, or some parts are tokens and others hidden states."""
+        ordered = sorted(parts, key=_place)
+        if len({(part.inputs.dtype.kind, *part.inputs.shape[1:]) for part in ordered}) != 1:
+            raise InvalidRequest("a step needs parts, either of tokens or of hidden states", field="rows")
+        slots: list[int] = []
+        positions: list[int] = []
+        for slot, position, rows_of_part in ordered:
+            slots += [slot] * len(rows_of_part)
+            positions += range(position, position + len(rows_of_part))
+        inputs = ordered[0].inputs if len(ordered) == 1 else np.concatenate([part.inputs for part in ordered])
+        rows = cls(np.array(slots, dtype=np.int32), np.array(positions, dtype=np.int32), inputs)
+        rows.check()
+        return rows
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def check(self) -> None:
+        """Raises InvalidRequest unless the rows are in order, without a gap within a slot."""
+        if not len(self) or not len(self.slots) == len(self.positions) == len(self.inputs):
+            raise InvalidRequest("a step needs a slot, a position and an input for every row", field="rows")
+        if len(self) == 1:
+            return
+        slot_steps, position_steps = np.diff(self.slots), np.diff(self.positions)
+        if (slot_steps < 0).any() or (position_steps[slot_steps == 0] != 1).any():
+            raise InvalidRequest("the rows of a step are out of order or leave a position out", field="rows")
+
+    def take(self, indices: npt.NDArray[np.intp]) -> Rows:
+        """Some of the rows."""
+        return Rows(self.slots[indices], self.positions[indices], self.inputs[indices])
+
+    def equal_pieces(self, limit: int) -> Iterator[npt.NDArray[np.intp]]:
+        """The rows' indices in pieces of at most `limit`: neighbouring slots, each with the same number of
+        rows.
+
+        These are the pieces in which llama.cpp evaluates a batch where every slot has cells of its own.
+        Given one at a time, it leaves the order of the rows as it is.
+        """
+        slots, starts = np.unique(self.slots, return_index=True)
+        ends = [*starts[1:].tolist(), len(self)]
+        left = dict(zip(slots.tolist(), zip(starts.tolist(), ends, strict=True), strict=True))
+        while left:
+            run = _first_run(list(left))[:limit]
+            length = min(limit // len(run), *(end - start for start, end in map(left.__getitem__, run)))
+            yield np.concatenate([np.arange(left[slot][0], left[slot][0] + length) for slot in run])
+            for slot in run:
+                start, end = left.pop(slot)
+                if start + length < end:
+                    left[slot] = (start + length, end)
+            left = dict(sorted(left.items()))
+
+
+class RowBatch:
+    """Up to `rows` rows as llama.cpp takes them, in the same memory for every step: `width` numbers each, or
+    a token where it is None."""
+
+    def __init__(self, rows: int, width: int | None) -> None:
+        integers = ctypes.POINTER(ctypes.c_int32)
+        self._slots = np.zeros(rows, dtype=np.int32)
+        self._positions = np.zeros(rows, dtype=np.int32)
+        self._slot_counts = np.full(rows, NOT_SHARED, dtype=np.int32)
+        offsets = self._slots.itemsize * np.arange(rows, dtype=np.uintp)
+        self._slot_addresses = self._slots.ctypes.data + offsets
+        self._wanted = np.zeros(rows, dtype=np.int8)
+        self._inputs: Tokens | Hidden
+        self._struct = llama_cpp.llama_batch()
+        if width is None:
+            self._inputs = np.zeros(rows, dtype=np.int32)
+            self._struct.token = self._inputs.ctypes.data_as(integers)
+        else:
+            self._inputs = np.zeros((rows, width), dtype=np.float32)
+            self._struct.embd = self._inputs.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self._struct.pos = self._positions.ctypes.data_as(integers)
+        self._struct.n_seq_id = self._slot_counts.ctypes.data_as(integers)
+        self._struct.seq_id = self._slot_addresses.ctypes.data_as(ctypes.POINTER(integers))
+        self._struct.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+
+    def filled(self, rows: Rows, wanted: Sequence[int] | None = None) -> llama_cpp.llama_batch:
+        """llama.cpp's batch of these rows, valid until the next call; logits of the rows `wanted` are
+        computed, or those of all."""
+        size = len(rows)
+        self._slots[:size] = rows.slots
+        self._positions[:size] = rows.positions
+        self._inputs[:size] = rows.inputs
+        self._wanted[:size] = wanted is None
+        for row in wanted or ():
+            self._wanted[row] = 1
+        self._struct.n_tokens = size
+        return self._struct
+
+
+def _place(part: Part) -> tuple[int, int]:
+    return part.slot, part.position
+
+
+def _first_run(slots: list[int]) -> list[int]:
+    """The beginning of ascending numbers up to the first gap."""
+    return [slot for index, slot in enumerate(slots) if slot == slots[0] + index]

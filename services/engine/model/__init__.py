@@ -1,0 +1,1 @@
+"""Model files and models: headers, slices, weights, vocabulary, chat templates."""

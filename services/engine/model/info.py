@@ -1,0 +1,84 @@
+"""What an engine says of its model and of itself."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import llama_cpp
+
+from services.engine.model.model import Model
+from services.engine.model.quantisation import quantisation_of
+
+DESCRIPTION_BYTES = 256
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A loaded model. `size_bytes` is the file's; `quantisation` is how most of its weights are stored
+    ("Q8_0"), if the file says so; `context_tokens` is the room of one sequence."""
+
+    path: Path
+    name: str
+    architecture: str
+    description: str
+    parameters: int
+    size_bytes: int
+    quantisation: str | None
+    context_tokens: int
+    trained_context_tokens: int
+    layers: int
+    vocab_size: int
+    has_chat_template: bool
+
+    @cached_property
+    def sha256(self) -> str:
+        """The checksum of the file in hexadecimal; reads the whole file when first asked for."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """The state of an engine at one moment, and totals since it was loaded.
+
+    `decode_tokens_per_s` is over the last steps that only generated, 0 before the first.
+    """
+
+    active: int
+    waiting: int
+    slots: int
+    kv_cells_used: int
+    kv_cells: int
+    decode_tokens_per_s: float
+    prompt_tokens: int
+    prefix_tokens_reused: int
+    generated_tokens: int
+
+
+def describe(model: Model, context_tokens: int) -> ModelInfo:
+    """The ModelInfo of a model whose sequences get `context_tokens` each."""
+    header = model.header
+    return ModelInfo(
+        path=model.path,
+        name=header.text("general.name") or model.path.stem,
+        architecture=header.text("general.architecture") or "",
+        description=_description(model),
+        parameters=model.parameters,
+        size_bytes=model.path.stat().st_size,
+        quantisation=quantisation_of(header),
+        context_tokens=context_tokens,
+        trained_context_tokens=model.trained_context_tokens,
+        layers=model.layers,
+        vocab_size=model.vocab_size,
+        has_chat_template=header.text("tokenizer.chat_template") is not None,
+    )
+
+
+def _description(model: Model) -> str:
+    buffer = ctypes.create_string_buffer(DESCRIPTION_BYTES)
+    llama_cpp.llama_model_desc(model.handle, buffer, DESCRIPTION_BYTES)
+    return buffer.value.decode("utf-8", errors="replace")

@@ -1,0 +1,156 @@
+"""A model and its vocabulary in llama.cpp's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import InvalidRequest, ModelUnusable
+from services.engine.model.build import OPENMP, extra_buffers_are_safe, features
+from services.engine.model.gguf_check import check_model_file
+from services.engine.model.gguf_header import GgufHeader
+from services.engine.model.logs import LLAMA_LOG
+
+logger = logging.getLogger(__name__)
+
+PIECE_BYTES = 64
+NO_TOKEN = -1
+NO_VOCABULARY = 0
+
+Tokens = npt.NDArray[np.int32]
+
+
+@lru_cache(maxsize=1)
+def start_backend() -> None:
+    """Sets llama.cpp up, once in a process."""
+    LLAMA_LOG.install()
+    llama_cpp.llama_backend_init()
+    if OPENMP in features():
+        logger.warning("llama.cpp was compiled with OpenMP: several threads are slower than they could be")
+
+
+class Weights:
+    """The weights of one checked GGUF file: a whole model, or a slice of its layers."""
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
+        """Raises ModelUnusable with a sentence that names the file and what is wrong with it."""
+        self.path = path
+        self.header: GgufHeader = check_model_file(path)
+        start_backend()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = extra_buffers_are_safe()
+        LLAMA_LOG.forget_errors()
+        self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            reason = LLAMA_LOG.first_error() or "it does not say why"
+            raise ModelUnusable(f"llama.cpp cannot load the model file {path}: {reason}")
+        self.vocab = llama_cpp.llama_model_get_vocab(self.handle)
+        self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
+
+    def close(self) -> None:
+        """Frees the weights; nothing else may be called afterwards."""
+        if self.handle:
+            llama_cpp.llama_model_free(self.handle)
+            self.handle = None
+
+    @property
+    def layers(self) -> int:
+        """How many layers the model has."""
+        return int(llama_cpp.llama_model_n_layer(self.handle))
+
+    @property
+    def width(self) -> int:
+        """How many numbers a hidden state has."""
+        return int(llama_cpp.llama_model_n_embd(self.handle))
+
+    @property
+    def trained_context_tokens(self) -> int:
+        """The context that the model was trained for."""
+        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are."""
+        return int(llama_cpp.llama_model_n_params(self.handle))
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of all tensors."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+
+class Model(Weights):
+    """A whole model, with the vocabulary to generate text. Tokenizing is thread-safe; close() is not."""
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
+        """Raises ModelUnusable with a sentence that names the file and what is wrong with it."""
+        super().__init__(path, gpu_layers=gpu_layers)
+        tokens = self.header.array("tokenizer.ggml.tokens")
+        self.longest_token_bytes = max(1, tokens.longest_bytes if tokens else 1)
+        self._add_bos: bool = llama_cpp.llama_vocab_get_add_bos(self.vocab)
+        self._check_can_generate()
+        self.bos_text = self._special_text(llama_cpp.llama_vocab_bos(self.vocab))
+        self.eos_text = self._special_text(llama_cpp.llama_vocab_eos(self.vocab))
+
+    def tokenize(self, text: str) -> Tokens:
+        """The tokens of a text, control tokens such as <|im_end|> recognised, after the beginning-of-sequence
+        token where the model wants one and the text does not begin with it."""
+        try:
+            raw = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidRequest("the prompt holds a lone surrogate", field="prompt") from error
+        add_special = not (self.bos_text and text.startswith(self.bos_text))
+        tokens: Tokens = np.empty(len(raw) + 2, dtype=np.int32)
+        pointer = tokens.ctypes.data_as(llama_cpp.llama_token_p)
+        count = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), pointer, len(tokens), add_special, True)
+        if count < 0:
+            raise InvalidRequest("the prompt cannot be tokenized", field="prompt")
+        return tokens[:count].copy()
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; none for a control token."""
+        return self._piece(token, special=False)
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text that tokens stand for."""
+        return b"".join(map(self.piece, tokens)).decode("utf-8", errors="replace")
+
+    def ends_generation(self, token: int) -> bool:
+        """Whether the model says with this token that it is done."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(PIECE_BYTES)
+        length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, PIECE_BYTES, 0, special)
+        if length < 0:
+            buffer = ctypes.create_string_buffer(-length)
+            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, -length, 0, special)
+        return buffer.raw[:length]
+
+    def _special_text(self, token: int) -> str:
+        return "" if token == NO_TOKEN else self._piece(token, special=True).decode("utf-8", errors="replace")
+
+    def _check_can_generate(self) -> None:
+        fault = self._generation_fault()
+        if fault:
+            self.close()
+            raise ModelUnusable(f"the model file {self.path} is not usable: {fault}")
+
+    def _generation_fault(self) -> str | None:
+        if llama_cpp.llama_vocab_type(self.vocab) == NO_VOCABULARY:
+            return "it has no tokenizer"
+        if llama_cpp.llama_model_has_encoder(self.handle) or not llama_cpp.llama_model_has_decoder(
+            self.handle
+        ):
+            return "it is not a decoder-only model"
+        if self._add_bos and llama_cpp.llama_vocab_bos(self.vocab) == NO_TOKEN:
+            return "its tokenizer wants a beginning-of-sequence token and names none"
+        return None

@@ -1,0 +1,1 @@
+"""One text on its way: prompt, slot, stop strings, what comes out."""

@@ -1,0 +1,136 @@
+"""One prompt on its way through the engine: what it is, how far it has come, what it has said."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from schemas.errors import ChoirError
+from schemas.sampling import Sampling
+from services.engine.decode.sampler import TokenSampler
+from services.engine.model.model import Tokens
+from services.engine.sequence.generation import (
+    Finished,
+    FinishReason,
+    Generation,
+    OnEvent,
+    StopDetail,
+    TokenEvent,
+    TokenLogprob,
+)
+from services.engine.sequence.text_stream import TextStream
+
+logger = logging.getLogger(__name__)
+
+
+class Sequence:
+    """The state of one generation. Only the inference thread touches it after submission."""
+
+    def __init__(
+        self,
+        prompt: Tokens,
+        sampling: Sampling,
+        sampler: TokenSampler,
+        generation: Generation,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.prompt = prompt
+        self.sampling = sampling
+        self.sampler = sampler
+        self.generation = generation
+        self.prefix_reused = 0
+        self.next_token: int | None = None
+        self.generated = 0
+        self._on_event = on_event
+        self._stream = TextStream(sampling.stop)
+        self._logprobs: list[TokenLogprob] = []
+        self._logprobs_sent = 0
+        self._submitted_ns = time.perf_counter_ns()
+        self._admitted_ns = 0
+        self._first_token_ns = 0
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller has lost interest."""
+        return self.generation.cancelled
+
+    def admit(self, prefix_reused: int) -> None:
+        """Notes that a slot was found, which held the first `prefix_reused` tokens already."""
+        self.prefix_reused = prefix_reused
+        self._admitted_ns = time.perf_counter_ns()
+
+    def say(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> str | None:
+        """Takes the next token of the text and tells the listener; the stop string that was met, if any."""
+        self.next_token = token
+        self.generated += 1
+        self.note_first_token()
+        if logprob is not None:
+            self._logprobs.append(logprob)
+        text, stop = self._stream.feed(piece)
+        if text:
+            self._tell_text(text)
+        return stop
+
+    def note_first_token(self) -> None:
+        """Notes the time at which the model first answered."""
+        self._first_token_ns = self._first_token_ns or time.perf_counter_ns()
+
+    def finish(
+        self,
+        reason: FinishReason,
+        *,
+        detail: StopDetail | None = None,
+        stop_string: str | None = None,
+        error: ChoirError | None = None,
+    ) -> None:
+        """Ends the generation: frees the sampler, shows what was held back, tells the outcome."""
+        self.sampler.close()
+        held = "" if stop_string is not None else self._stream.flush()
+        if held:
+            self._tell_text(held)
+        finished = self._outcome(reason, detail, stop_string, error)
+        self.generation.resolve(finished)
+        self._tell(finished)
+
+    def _outcome(
+        self,
+        reason: FinishReason,
+        detail: StopDetail | None,
+        stop_string: str | None,
+        error: ChoirError | None,
+    ) -> Finished:
+        now = time.perf_counter_ns()
+        admitted = self._admitted_ns or now
+        first = self._first_token_ns or now
+        return Finished(
+            text=self._stream.text,
+            finish_reason=reason,
+            stop_detail=detail,
+            stop_string=stop_string,
+            prompt_tokens=len(self.prompt),
+            generated_tokens=self.generated,
+            prefix_reused_tokens=self.prefix_reused,
+            queue_ns=admitted - self._submitted_ns,
+            prompt_eval_ns=first - admitted,
+            eval_ns=now - first,
+            first_token_ns=first - self._submitted_ns if self._first_token_ns else 0,
+            logprobs=tuple(self._logprobs),
+            error=error,
+        )
+
+    def _tell_text(self, text: str) -> None:
+        new = tuple(self._logprobs[self._logprobs_sent :])
+        self._logprobs_sent = len(self._logprobs)
+        self._tell(TokenEvent(text, self.generated, new))
+
+    def _tell(self, event: TokenEvent | Finished) -> None:
+        """Calls the listener. It is foreign code on the inference thread: should it fail, that is logged
+        and ends this generation, not the others."""
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            logger.exception("the listener of a generation failed; the generation is cancelled")
+            self._on_event = None
+            self.generation.cancel()

@@ -1,0 +1,54 @@
+"""Slots: the places that sequences have in the KV cache, and which of them a prompt should get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.engine.model.model import Tokens
+from services.engine.sequence.sequence import Sequence
+
+# One part in so many of a prompt has to be in a slot already for that to decide.
+LEAST_SHARE = 4
+
+
+@dataclass(slots=True)
+class Slot:
+    """One sequence's place. `cells` are the tokens in the cache, kept when the sequence is done, for the next
+    prompt that begins alike. `last_used` orders slots by the time they were freed."""
+
+    index: int
+    cells: list[int] = field(default_factory=list)
+    sequence: Sequence | None = None
+    last_used: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a prompt may move in."""
+        return self.sequence is None
+
+
+def best_slot(slots: list[Slot], prompt: Tokens) -> tuple[Slot, int] | None:
+    """The best free slot for `prompt`, and how many tokens it shares with it; None if none is free.
+
+    Best is the one that shares most, if that is worth it. Otherwise a neighbour of slots in use, since
+    llama.cpp evaluates runs of neighbours together; of several the one that has been free for longest.
+    """
+    free = [(slot, common_prefix(slot.cells, prompt)) for slot in slots if slot.is_free]
+    if not free:
+        return None
+    return max(free, key=lambda choice: _worth(choice[0], choice[1], slots, len(prompt)))
+
+
+def _worth(slot: Slot, shared: int, slots: list[Slot], prompt_tokens: int) -> tuple[int, bool, int]:
+    worthwhile = shared if shared * LEAST_SHARE >= prompt_tokens else 0
+    neighbours = slots[max(0, slot.index - 1) : slot.index + 2]
+    return worthwhile, any(not neighbour.is_free for neighbour in neighbours), -slot.last_used
+
+
+def common_prefix(cells: list[int], prompt: Tokens) -> int:
+    """How many tokens the two have in common at their beginning."""
+    length = min(len(cells), len(prompt))
+    differs = np.asarray(cells[:length], dtype=np.int32) != prompt[:length]
+    return int(differs.argmax()) if differs.any() else length

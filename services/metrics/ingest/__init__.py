@@ -1,0 +1,1 @@
+"""From the EVENTS stream to rows."""

@@ -1,0 +1,1 @@
+"""`choir.sql`: statements of users, within their limits."""

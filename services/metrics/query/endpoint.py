@@ -1,0 +1,80 @@
+"""`choir.sql`: statements of users, several at once, each in a thread and each within its time."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from nats.aio.client import Client
+
+from schemas.errors import DeadlineExceeded, Overloaded
+from schemas.queries import Rows, Sql
+from services.chassis.nats.connection import ENVELOPE_BYTES
+from services.chassis.nats.endpoints import Caller
+from services.metrics.query.sandbox import FIELD
+from services.metrics.query.statement_run import StatementRun
+from services.metrics.settings import MetricsSection
+from services.metrics.store.database import Database
+
+WAITING_PER_THREAD = 4
+INTERRUPT_INTERVAL_S = 0.05
+GRACE_S = 2.0
+"""How long a statement that was cut off may take to notice it, before its client is told all the same."""
+REPLY_FRAME_BYTES = 1_024
+
+
+class Questions:
+    """Answers statements, `queries_at_once` of them side by side."""
+
+    def __init__(self, client: Client, database: Database, settings: MetricsSection) -> None:
+        self._client = client
+        self._database = database
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.queries_at_once, thread_name_prefix="sql")
+        self._open = 0
+        self._running: set[StatementRun] = set()
+
+    @property
+    def busy(self) -> int:
+        """How many statements run or wait."""
+        return self._open
+
+    async def handle(self, sql: Sql, caller: Caller) -> None:
+        """Answers one statement with its rows, or with the error that it raises."""
+        if self._open >= self._settings.queries_at_once * (1 + WAITING_PER_THREAD):
+            raise Overloaded("too many statements wait here, try again later", retry_after_s=1.0)
+        self._open += 1
+        try:
+            rows = await self._answer(sql)
+        finally:
+            self._open -= 1
+        await caller.send(rows, kind=rows.kind)
+
+    async def _answer(self, sql: Sql) -> Rows:
+        limit_s = min(sql.timeout_s, self._settings.query_timeout_s)
+        room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
+        run = StatementRun(self._database, sql, self._settings.query_rows, room)
+        self._running.add(run)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
+        work.add_done_callback(lambda _: self._running.discard(run))
+        done, _ = await asyncio.wait((work,), timeout=limit_s)
+        if not done:
+            done = await self._cut_off(run, work)
+        if not done:
+            raise DeadlineExceeded(f"{FIELD}: it was cut off after {limit_s:g} s", field=FIELD)
+        return work.result()
+
+    async def _cut_off(self, run: StatementRun, work: asyncio.Future[Rows]) -> set[asyncio.Future[Rows]]:
+        """Interrupts until the statement has noticed: between two of its steps an interruption is lost."""
+        end_s = asyncio.get_running_loop().time() + GRACE_S
+        done: set[asyncio.Future[Rows]] = set()
+        while not done and asyncio.get_running_loop().time() < end_s:
+            run.interrupt()
+            done, _ = await asyncio.wait((work,), timeout=INTERRUPT_INTERVAL_S)
+        return done
+
+    def stop(self) -> None:
+        """Cuts off what runs, and takes nothing more."""
+        for run in tuple(self._running):
+            run.interrupt()
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""The event database: its file, tables, views, and what leaves it."""

@@ -1,0 +1,162 @@
+"""Admission: a request is validated, planned and stored as one command; or refused, and nothing is stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from schemas import subjects
+from schemas.commands import Ask, Generate
+from schemas.errors import BrokerUnavailable, ChoirError, ModelUnusable, RequestIdConflict, UnknownModel
+from schemas.events import RequestAccepted, RequestRefused, TaskQueued
+from schemas.nodes import NodeLease
+from schemas.replies import Result
+from services.chassis.nats.connection import check_payload
+from services.chassis.registry.directory import Directory
+from services.chassis.service import Mesh
+from services.router.absence import why_absent
+from services.router.context_check import ContextCheck
+from services.router.endpoints.workers import Workers
+from services.router.pending_results import PendingResults
+from services.router.placement.service import Placement
+from services.router.planner import Plan, plan
+from services.router.queued import parse_command, queued_command
+from services.router.retention.evicted import surely_evicted
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of a request at the door: a result that it has already, or a place in the queue."""
+
+    result: Result | None = None
+    fresh: bool = True
+
+
+class AdmissionController:
+    """Lets requests in, once each."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        directory: Directory,
+        pending: PendingResults,
+        placement: Placement,
+        workers: Workers,
+        default_strategy: str,
+    ) -> None:
+        self._mesh = mesh
+        self._directory = directory
+        self._pending = pending
+        self._placement = placement
+        self._workers = workers
+        self._contexts = ContextCheck(mesh.client)
+        self._default_strategy = default_strategy
+
+    async def admit(self, ask: Ask, request_id: str) -> Admission:
+        """Stores the request's command. Raises a typed error if it is refused."""
+        try:
+            return await self._admit(ask, request_id)
+        except ChoirError as error:
+            body = error.body(request_id)
+            self._mesh.events.publish(RequestRefused, request_id=request_id, error=body)
+            raise
+
+    async def _admit(self, ask: Ask, request_id: str) -> Admission:
+        arrived_ns = time.perf_counter_ns()
+        if ask.request_id is not None and (known := await self._pending.stored(request_id)) is not None:
+            check_same(ask, request_id, known.fingerprint)
+            return Admission(known, fresh=False)
+        serving = self._directory.serving()
+        try:
+            named = (*((ask.model,) if ask.model else ()), *ask.models, *ask.summarize_with)
+            live = self._placement.live(named, serving)
+            chosen = plan(ask, request_id, self._mesh.clock.now(), live, self._default_strategy)
+        except (UnknownModel, ModelUnusable) as error:
+            if await self._is_in_flight(ask, request_id):
+                return Admission(fresh=False)
+            if isinstance(error, UnknownModel):
+                raise self._with_reason(error, [name for name in named if name not in serving]) from error
+            raise
+        payload = chosen.command.to_bytes()
+        field = "prompt" if ask.prompt is not None else "messages"
+        check_payload(self._mesh.client, payload, field)
+        await self._contexts.check(ask.conversation, chosen.asked_first, serving, field)
+        asked_ns = time.perf_counter_ns()
+        try:
+            receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
+        except BrokerUnavailable as error:
+            raise with_reason(error, self._directory.nodes) from error
+        if receipt.duplicate:
+            await self._check_duplicate(ask, request_id, receipt.sequence)
+            return Admission(fresh=False)
+        stored_ns = time.perf_counter_ns()
+        self._tell_accepted(chosen, len(payload), ask.timeout_s, stored_ns - arrived_ns)
+        if isinstance(chosen.command, Generate):
+            self._tell_queued(chosen.command, stored_ns - asked_ns)
+        return Admission()
+
+    def _with_reason(self, error: UnknownModel, absent: list[str]) -> UnknownModel:
+        """The same, and why, if there is somebody who has the model."""
+        nodes, registered = self._directory.nodes, self._workers.registered
+        why = why_absent(absent[0], nodes, registered) if absent else None
+        message = error.message if why is None else f"{error.message}; {why}"
+        return UnknownModel(message, field=error.field, known=error.known)
+
+    async def _is_in_flight(self, ask: Ask, request_id: str) -> bool:
+        """A request that was accepted stays so, even if meanwhile the last agent of its model has gone."""
+        command = await queued_command(self._mesh.storage, request_id) if ask.request_id else None
+        if command is not None:
+            check_same(ask, request_id, command.fingerprint)
+        return command is not None
+
+    async def _check_duplicate(self, ask: Ask, request_id: str, sequence: int) -> None:
+        """The id is in flight: under the same content it is the same request, else a conflict."""
+        stored = await self._mesh.storage.at(subjects.COMMANDS_STREAM, sequence)
+        if stored is not None:
+            check_same(ask, request_id, parse_command(stored.data).fingerprint)
+        elif (known := await self._pending.stored(request_id)) is not None:
+            check_same(ask, request_id, known.fingerprint)
+        else:
+            raise await surely_evicted(self._mesh.storage, request_id)
+
+    def _tell_accepted(self, chosen: Plan, size: int, timeout_s: float, admit_ns: int) -> None:
+        self._mesh.events.publish(
+            RequestAccepted,
+            request_id=chosen.command.request_id,
+            topology=chosen.topology,
+            models=chosen.models,
+            strategies=getattr(chosen.command, "strategies", ()),
+            prompt_bytes=size,
+            priority=chosen.command.priority,
+            timeout_s=timeout_s,
+            admit_duration_ns=admit_ns,
+        )
+
+    def _tell_queued(self, command: Generate, store_ns: int) -> None:
+        self._mesh.events.publish(
+            TaskQueued,
+            request_id=command.request_id,
+            task_id=command.task_id,
+            model=command.model,
+            round=command.round,
+            priority=command.priority,
+            store_duration_ns=store_ns,
+        )
+
+
+def with_reason(error: BrokerUnavailable, nodes: Iterable[NodeLease]) -> BrokerUnavailable:
+    """The same failure, with what the keeper of the broker says in its lease of why it stores nothing."""
+    reasons = [
+        node.problem.message for node in nodes if node.problem is not None and node.problem.code == error.code
+    ]
+    return BrokerUnavailable("; ".join((error.message, *reasons)), retry_after_s=error.retry_after_s)
+
+
+def check_same(ask: Ask, request_id: str, fingerprint: str) -> None:
+    """Raises RequestIdConflict if what is known under the id was another request."""
+    if fingerprint and fingerprint != ask.fingerprint:
+        raise RequestIdConflict(
+            f"request_id: {request_id!r} already stands for a different request; take a new one",
+            field="request_id",
+        )

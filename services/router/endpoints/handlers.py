@@ -1,0 +1,157 @@
+"""What the router does with each kind of request."""
+
+from __future__ import annotations
+
+import time
+
+from schemas import subjects
+from schemas.commands import Ask, Cancel, Fetch
+from schemas.errors import Cancelled as CancelledError
+from schemas.errors import DeadlineExceeded, NotReady
+from schemas.events import RequestCancelled, RequestReplied
+from schemas.replies import Accepted, Cancelled, Result
+from services.chassis.identity import new_id
+from services.chassis.nats.endpoints import Caller
+from services.chassis.service import Mesh
+from services.chassis.telemetry.tracing import enter
+from services.chassis.work.attempts import out_of_time
+from services.router.admission import AdmissionController, check_same
+from services.router.pending_results import PendingResults
+from services.router.queued import parse_command, queued_command, queued_message
+from services.router.retention.evicted import why_unknown
+from services.router.token_relay import TokenRelay
+from services.tasks.result import conclude
+
+OVERTIME_S = 3.0
+"""How long after a request's deadline its result is still waited for: whoever works on it ends it first."""
+
+
+class Handlers:
+    """`ask`, `submit`, `fetch` and `cancel`."""
+
+    def __init__(self, mesh: Mesh, admission: AdmissionController, pending: PendingResults) -> None:
+        self._mesh = mesh
+        self._storage = mesh.storage
+        self._admission = admission
+        self._pending = pending
+
+    async def ask(self, ask: Ask, caller: Caller) -> None:
+        """Stores the request, waits for its result, and sends it; before it the tokens, if asked for."""
+        started = time.perf_counter_ns()
+        request_id = ask.request_id or new_id()
+        if ask.stream:
+            async with TokenRelay.open(self._storage, request_id, caller) as relay:
+                result = await self._admit_and_wait(ask, request_id, relay)
+                await relay.finish(result)
+        else:
+            result = await self._admit_and_wait(ask, request_id, None)
+        check_same(ask, request_id, result.fingerprint)
+        await caller.send_result(result)
+        self._tell_replied(result, started)
+
+    def _tell_replied(self, result: Result, started_ns: int, endpoint: str = "ask") -> None:
+        self._mesh.events.publish(
+            RequestReplied,
+            request_id=result.request_id,
+            total_duration_ns=time.perf_counter_ns() - started_ns,
+            error=result.error,
+            endpoint=endpoint,
+        )
+
+    async def _join_trace(self, request_id: str) -> None:
+        """A request that was asked before has its trace: whoever asks for it again joins that one."""
+        stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        if stored is not None and stored.traceparent is not None:
+            enter(self._mesh.tracing.follow(stored.traceparent))
+
+    async def _admit_and_wait(self, ask: Ask, request_id: str, relay: TokenRelay | None) -> Result:
+        with self._pending.register(request_id) as waiter:
+            admission = await self._admission.admit(ask, request_id)
+            if relay is not None:
+                await relay.replay()
+            if admission.result is not None:
+                await self._join_trace(request_id)
+                return admission.result
+            result = await self._pending.wait(request_id, waiter, ask.timeout_s + OVERTIME_S)
+            if result is not None and not admission.fresh:
+                await self._join_trace(request_id)
+        return result or await self._end(ask, request_id)
+
+    async def _end(self, ask: Ask, request_id: str) -> Result:
+        """Nobody has ended the request in time: the router does, unless a result comes first.
+
+        A request that was asked before with more patience goes on: only this client waits no longer.
+        """
+        error = DeadlineExceeded(f"no result within {ask.timeout_s} s")
+        message = await queued_message(self._storage, request_id)
+        queued = None if message is None else parse_command(message.data)
+        now = self._mesh.clock.now()
+        if queued is not None and now < queued.deadline_at_s:
+            raise _not_ready(request_id)
+        if message is None or queued is None:
+            result = Result.unreadable(request_id, error, now)
+        else:
+            result = Result.failed(queued, await out_of_time(self._storage, message.sequence, error), now)
+        if await conclude(self._mesh, result):
+            return result
+        return await self._pending.stored(request_id) or result
+
+    async def submit(self, ask: Ask, caller: Caller) -> None:
+        """Stores the request and says under which id its result can be fetched."""
+        request_id = ask.request_id or new_id()
+        await self._admission.admit(ask, request_id)
+        await caller.send(Accepted(request_id=request_id))
+
+    async def fetch(self, fetch: Fetch, caller: Caller) -> None:
+        """Sends a result, waiting for it as long as the caller wants; before it the tokens, if asked for."""
+        started = time.perf_counter_ns()
+        if fetch.stream:
+            after = fetch.after_sequence
+            async with TokenRelay.open(self._storage, fetch.request_id, caller, after) as relay:
+                await relay.replay()
+                result = await self._wait_for(fetch)
+                await relay.finish(result)
+        else:
+            result = await self._wait_for(fetch)
+        await self._join_trace(fetch.request_id)
+        await caller.send_result(result)
+        self._tell_replied(result, started, "fetch")
+
+    async def _wait_for(self, fetch: Fetch) -> Result:
+        with self._pending.register(fetch.request_id) as waiter:
+            result = await self._pending.stored(fetch.request_id)
+            if result is None:
+                if await queued_command(self._storage, fetch.request_id) is None:
+                    return await self._stored_or_unknown(fetch.request_id)
+                result = await self._pending.wait(fetch.request_id, waiter, fetch.wait_s)
+        if result is None:
+            raise _not_ready(fetch.request_id)
+        return result
+
+    async def _stored_or_unknown(self, request_id: str) -> Result:
+        """A command leaves the queue after its result is stored: a second look settles it."""
+        result = await self._pending.stored(request_id)
+        if result is None:
+            raise await why_unknown(self._storage, request_id)
+        return result
+
+    async def cancel(self, cancel: Cancel, caller: Caller) -> None:
+        """Makes 'cancelled' the request's result, unless it has one, and tells those who work on it."""
+        request_id = cancel.request_id
+        cancelled = False
+        queued = await queued_message(self._storage, request_id)
+        if queued is None:
+            await self._stored_or_unknown(request_id)
+        else:
+            enter(self._mesh.tracing.follow(queued.traceparent))
+            error = CancelledError("cancelled by the client")
+            result = Result.failed(parse_command(queued.data), error, self._mesh.clock.now())
+            cancelled = await conclude(self._mesh, result)
+            await self._mesh.client.publish(subjects.cancel_signal(request_id))
+        if cancelled:
+            self._mesh.events.publish(RequestCancelled, request_id=request_id)
+        await caller.send(Cancelled(request_id=request_id, cancelled=cancelled))
+
+
+def _not_ready(request_id: str) -> NotReady:
+    return NotReady(f"request {request_id} is still being worked on", retry_after_s=1.0)

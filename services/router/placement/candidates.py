@@ -1,0 +1,201 @@
+"""Who could hold a stage of a model: read from the leases, and checked to be one and the same model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from schemas.errors import InvalidRequest, UnknownModel
+from schemas.nodes import NodeLease
+from schemas.pipelines import PipelinePlan, Shardable, StageOffer
+from services.router.placement.cost_model import Node
+
+UNMEASURED_LAYER_MS = 1.0
+"""Where no node has measured its speed, layers are counted: any number does."""
+SHOWN_SHA256 = 12
+
+Identity = tuple[str, str, int, str]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A live instance that can load any slice of a model."""
+
+    lease: NodeLease
+    stage: StageOffer
+    model: Shardable
+
+    @property
+    def instance(self) -> str:
+        """Who offers it."""
+        return self.lease.instance
+
+    @property
+    def identity(self) -> Identity:
+        """What must be the same at all stages of a pipeline; the last is the version of Choir."""
+        model = self.model
+        return model.sha256, model.architecture, model.layers, self.lease.version
+
+
+@dataclass(frozen=True)
+class NodePool:
+    """Nodes for the stages of one model. `host_bytes` is what the stages on a host can take together;
+    `measured` says whether any of them knows its speed."""
+
+    model: Shardable
+    nodes: tuple[Node, ...]
+    host_bytes: Mapping[str, int]
+    measured: bool
+
+    def node(self, instance: str) -> Node | None:
+        """The node of an instance."""
+        return next((node for node in self.nodes if node.instance == instance), None)
+
+
+def offers_of(model: str, leases: Iterable[NodeLease]) -> tuple[Offer, ...]:
+    """Every ready instance that offers a model, in the order of the leases."""
+    return tuple(
+        Offer(lease, lease.stage, offered)
+        for lease in leases
+        if lease.stage is not None and lease.state == "ready"
+        for offered in lease.stage.models
+        if offered.name == model
+    )
+
+
+def require_offered(model: str, leases: Sequence[NodeLease]) -> tuple[Offer, ...]:
+    """offers_of(), at least one; UnknownModel names those that are offered."""
+    offers = offers_of(model, leases)
+    if offers:
+        return offers
+    known = sorted({m.name for lease in leases if lease.stage is not None for m in lease.stage.models})
+    raise UnknownModel(
+        f"model: no live stage service offers {model!r}; offered: {', '.join(known) or 'none'}. "
+        "A host offers a model with a section [[stages]] in its choir.toml",
+        field="model",
+        known=tuple(known),
+    )
+
+
+def without_taken(offers: Iterable[Offer], plans: Iterable[PipelinePlan]) -> tuple[Offer, ...]:
+    """Those that hold no stage of another model's pipeline."""
+    taken = _taken(plans)
+    return tuple(offer for offer in offers if taken.get(offer.instance, offer.model.name) == offer.model.name)
+
+
+def candidates(offers: Sequence[Offer], stages: int | None) -> Sequence[Offer]:
+    """Those that `within_cores` keeps, or all where these are fewer than the stages that somebody wants."""
+    kept = within_cores(offers)
+    return kept if stages is None or len(kept) >= stages else offers
+
+
+def within_cores(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+    """Of each host only the fastest instances, as many as its cores have room for and at least one.
+
+    More of them would take turns, and each be slower than it has measured. The others are standbys.
+    """
+    threads: Counter[str] = Counter()
+    kept = set()
+    for offer in sorted(offers, key=_slowness):
+        host, cores = offer.lease.host, offer.stage.cores
+        if not threads[host] or cores is None or threads[host] + offer.stage.threads <= cores:
+            threads[host] += offer.stage.threads
+            kept.add(offer.instance)
+    return tuple(offer for offer in offers if offer.instance in kept)
+
+
+def fastest_on(host: str, offers: Iterable[Offer]) -> Offer | None:
+    """The fastest of the instances on a host."""
+    return min((offer for offer in offers if offer.lease.host == host), key=_slowness, default=None)
+
+
+def _slowness(offer: Offer) -> tuple[float, str]:
+    """What orders offers from the fastest on; speeds that nobody has measured come last."""
+    return offer.model.layer_ms or float("inf"), offer.instance
+
+
+def check_free(offer: Offer, plans: Iterable[PipelinePlan]) -> None:
+    """Raises InvalidRequest for an instance that holds a stage of another model's pipeline."""
+    holder = _taken(plans).get(offer.instance, offer.model.name)
+    if holder != offer.model.name:
+        raise InvalidRequest(
+            f"assign: {offer.instance} holds a stage of {holder}; take another node, or end that pipeline "
+            f"with `choir shard {holder} --remove`",
+            field="assign",
+        )
+
+
+def _taken(plans: Iterable[PipelinePlan]) -> dict[str, str]:
+    return {stage.instance: plan.model for plan in plans for stage in plan.stages}
+
+
+def check_same(offers: Sequence[Offer]) -> None:
+    """Raises InvalidRequest, naming who has what, unless all offers are of one file and one version."""
+    groups: dict[Identity, list[str]] = {}
+    for offer in offers:
+        groups.setdefault(offer.identity, []).append(offer.instance)
+    if len(groups) == 1:
+        return
+    told = "; ".join(f"{', '.join(names)}: {_told(identity, groups)}" for identity, names in groups.items())
+    raise InvalidRequest(
+        f"model: the nodes do not offer the same thing under this name ({told}): give all of them the same "
+        "file and the same version of Choir, or name those that go together with --assign",
+        field="model",
+    )
+
+
+def _told(identity: Identity, groups: Collection[Identity]) -> str:
+    """What is particular about one of several identities: only what differs."""
+    sha256, architecture, layers, version = identity
+    words = (f"sha256 {sha256[:SHOWN_SHA256]}", architecture, f"{layers} layers", f"Choir {version}")
+    differs = [len({other[place] for other in groups}) > 1 for place in range(len(words))]
+    return " ".join(word for word, shown in zip(words, differs, strict=True) if shown)
+
+
+def fleet_of(offers: Sequence[Offer]) -> NodePool:
+    """The nodes of offers that are of the same model.
+
+    A node that has not measured its speed counts as the slowest one that has; the context is the shortest
+    that one of them makes room for.
+    """
+    known = [offer.model for offer in offers if offer.model.layer_ms > 0]
+    slowest = max(known, key=lambda model: model.layer_ms, default=None)
+    nodes = [_node(offer) for offer in offers]
+    if slowest is None:
+        nodes = [replace(node, layer_ms=UNMEASURED_LAYER_MS, last_ms=0.0, hop_ms=0.0) for node in nodes]
+    else:
+        nodes = [
+            node if node.layer_ms else replace(node, layer_ms=slowest.layer_ms, last_ms=slowest.last_ms)
+            for node in nodes
+        ]
+    context_tokens = min(offer.model.context_tokens for offer in offers)
+    model = offers[0].model.model_copy(update={"context_tokens": context_tokens})
+    return NodePool(model, tuple(nodes), _host_bytes(offers), measured=slowest is not None)
+
+
+def _node(offer: Offer) -> Node:
+    return Node(
+        offer.instance,
+        offer.lease.host,
+        offer.model.layer_ms,
+        offer.model.last_ms,
+        offer.stage.hop_ms,
+        offer.stage.memory_bytes,
+        offer.stage.threads,
+        offer.stage.cores,
+    )
+
+
+def _host_bytes(offers: Iterable[Offer]) -> dict[str, int]:
+    """What is free on each host and what its stages hold already; at least what one of them offers."""
+    hosts: dict[str, list[Offer]] = {}
+    for offer in offers:
+        hosts.setdefault(offer.lease.host, []).append(offer)
+    return {host: _one_host_bytes(group) for host, group in hosts.items()}
+
+
+def _one_host_bytes(offers: Sequence[Offer]) -> int:
+    free = min(offer.lease.host_memory_free_bytes for offer in offers)
+    held = sum(offer.lease.memory_used_bytes for offer in offers)
+    return max(free + held, *(offer.stage.memory_bytes for offer in offers))

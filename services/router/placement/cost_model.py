@@ -1,0 +1,158 @@
+"""What a slice of a model costs on a node: milliseconds for a token, and bytes of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from schemas.pipelines import Shardable
+
+MS_PER_S = 1e3
+STAGE_OVERHEAD_BYTES = 250_000_000
+"""What a stage process takes beside its weights and its cache: interpreter, libraries, compute buffers."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An instance that could hold a stage.
+
+    `layer_ms` is one layer for one token of one sequence, `last_ms` norm and output matrix, `hop_ms` a
+    message to another service. `threads` are those it computes with, `cores` those of its host, if known.
+    """
+
+    instance: str
+    host: str
+    layer_ms: float
+    last_ms: float
+    hop_ms: float
+    memory_bytes: int
+    threads: int = 1
+    cores: int | None = None
+
+    def step_ms(self, layers: int, *, is_last: bool) -> float:
+        """The computing of one token in a slice of so many layers."""
+        return layers * self.layer_ms + (self.last_ms if is_last else 0.0)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """A model, for whoever cuts it: `borders` are all layers at which a slice may begin or end, from 0 to the
+    number of layers; a block is what lies between two borders. `cells` are the tokens that a cache has room
+    for, of all slots together."""
+
+    borders: tuple[int, ...]
+    layer_bytes: tuple[int, ...]
+    first_bytes: int
+    last_bytes: int
+    cell_bytes: int
+    cells: int
+
+    @classmethod
+    def of(cls, model: Shardable, slots: int, context_tokens: int) -> Slices:
+        """The slices of an offered model, with caches of `slots` sequences of `context_tokens` each."""
+        borders = (0, *model.cuts, model.layers)
+        cells = slots * context_tokens
+        return cls(borders, model.layer_bytes, model.first_bytes, model.last_bytes, model.cell_bytes, cells)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are: the most stages that the model can have."""
+        return len(self.borders) - 1
+
+    @cached_property
+    def _bytes_before(self) -> tuple[int, ...]:
+        return tuple(accumulate(self.layer_bytes, initial=0))
+
+    def layers(self, start: int, end: int) -> int:
+        """How many layers the blocks from `start` up to `end` have."""
+        return self.borders[end] - self.borders[start]
+
+    def need_bytes(self, start: int, end: int) -> int:
+        """The memory of a stage of these blocks: weights, cache, and the overhead of its process."""
+        first, last = self.borders[start], self.borders[end]
+        weights = self._bytes_before[last] - self._bytes_before[first]
+        weights += self.first_bytes if start == 0 else 0
+        weights += self.last_bytes if end == self.blocks else 0
+        return weights + (last - first) * self.cell_bytes * self.cells + STAGE_OVERHEAD_BYTES
+
+    def step_ms(self, node: Node, start: int, end: int) -> float:
+        """The computing of one token by a stage of these blocks on a node."""
+        return node.step_ms(self.layers(start, end), is_last=end == self.blocks)
+
+    def whole_ms(self, node: Node) -> float | None:
+        """A token of the whole model on one node; None if it does not fit there."""
+        fits = self.need_bytes(0, self.blocks) <= node.memory_bytes
+        return self.step_ms(node, 0, self.blocks) if fits else None
+
+
+@dataclass(frozen=True)
+class StagePlacement:
+    """A node with the blocks from `start` up to `end`."""
+
+    node: Node
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A whole model on nodes, in order.
+
+    Every stage sends one message for each token, the last one back to the first, so a stage is occupied for
+    its computing and one hop; a single stage needs none. `slowest_ms` is the longest of that and `total_ms`
+    the sum, which is what a token of a single stream takes.
+    """
+
+    slices: Slices
+    seats: tuple[StagePlacement, ...]
+
+    @cached_property
+    def steps_ms(self) -> tuple[float, ...]:
+        """The computing of each stage for one token."""
+        return tuple(self.slices.step_ms(seat.node, seat.start, seat.end) for seat in self.seats)
+
+    @cached_property
+    def occupied_ms(self) -> tuple[float, ...]:
+        """What each stage is occupied for by one token."""
+        return occupied(self.steps_ms, [seat.node for seat in self.seats])
+
+    @property
+    def slowest_ms(self) -> float:
+        """The slowest stage."""
+        return max(self.occupied_ms)
+
+    @property
+    def total_ms(self) -> float:
+        """A token of a single stream."""
+        return sum(self.occupied_ms)
+
+    def tokens_per_s(self, slots: int) -> float:
+        """What `slots` overlapping streams reach together, each frame with one token; 0 if unknown.
+
+        The slowest stage limits it; or the streams do, where they are too few to keep all stages busy; or a
+        host whose stages have more threads than it has cores. What larger batches gain comes on top.
+        """
+        if self.slowest_ms == 0:
+            return 0.0
+        return MS_PER_S / max(self.slowest_ms, self.total_ms / slots, self._busiest_host_ms)
+
+    @cached_property
+    def _busiest_host_ms(self) -> float:
+        """What the cores of the busiest host compute on one token, all of its stages together."""
+        core_ms: dict[str, float] = {}
+        cores: dict[str, int] = {}
+        for seat, step_ms in zip(self.seats, self.steps_ms, strict=True):
+            node = seat.node
+            if node.cores is not None:
+                core_ms[node.host] = core_ms.get(node.host, 0.0) + step_ms * min(node.threads, node.cores)
+                cores[node.host] = node.cores
+        return max((core_ms[host] / count for host, count in cores.items()), default=0.0)
+
+
+def occupied(steps_ms: Sequence[float], nodes: Sequence[Node]) -> tuple[float, ...]:
+    """The time that each stage is occupied for by one token, hops included where there is more than one."""
+    if len(nodes) == 1:
+        return (steps_ms[0],)
+    return tuple(step + node.hop_ms for step, node in zip(steps_ms, nodes, strict=True))

@@ -1,0 +1,100 @@
+"""From a decision to the plan that is stored."""
+
+from __future__ import annotations
+
+import secrets
+
+from schemas.pipelines import PipelinePlan, Shard, StagePlan
+from services.router.placement.candidates import NodePool
+from services.router.placement.planner import Decision, only_slows
+
+NUMBER_BITS = 62
+UNKNOWN_MS = 0.0
+
+
+def make_plan(
+    decision: Decision,
+    wish: Shard,
+    fleet: NodePool,
+    previous: PipelinePlan | None,
+    *,
+    made_by: str,
+    at_s: float,
+    why: str,
+) -> PipelinePlan:
+    """The plan of the next epoch, of the same number as `previous`. Where no speed is known its predictions
+    are 0."""
+    split, model = decision.split, fleet.model
+    plan = PipelinePlan(
+        model=model.name,
+        number=previous.number if previous else secrets.randbits(NUMBER_BITS) + 1,
+        epoch=previous.epoch + 1 if previous else 1,
+        sha256=model.sha256,
+        architecture=model.architecture,
+        layers=model.layers,
+        width=model.width,
+        slots=decision.slots,
+        context_tokens=decision.context_tokens,
+        dtype=wish.dtype,
+        partition=wish.partition,
+        stages=_stages(decision, measured=fleet.measured),
+        predicted_ms=split.total_ms if fleet.measured else UNKNOWN_MS,
+        whole_ms=decision.whole_ms if fleet.measured else None,
+        wanted=wish,
+        made_by=made_by,
+        made_at_s=at_s,
+        why=why,
+    )
+    return plan.model_copy(update={"since_epoch": _since_epoch(plan, previous)})
+
+
+def _since_epoch(plan: PipelinePlan, previous: PipelinePlan | None) -> int | None:
+    """Since when the frames of the log mean what they mean now; None for from this epoch on."""
+    if previous is None or _meaning(plan) != _meaning(previous):
+        return None
+    return previous.since_epoch or previous.epoch
+
+
+def _meaning(plan: PipelinePlan) -> tuple[object, ...]:
+    return plan.sha256, plan.dtype, tuple(stage.end_layer for stage in plan.stages)
+
+
+def _stages(decision: Decision, *, measured: bool) -> tuple[StagePlan, ...]:
+    split = decision.split
+    borders = split.slices.borders
+    return tuple(
+        StagePlan(
+            instance=seat.node.instance,
+            host=seat.node.host,
+            first_layer=borders[seat.start],
+            end_layer=borders[seat.end],
+            predicted_ms=step_ms if measured else UNKNOWN_MS,
+        )
+        for seat, step_ms in zip(split.seats, split.steps_ms, strict=True)
+    )
+
+
+def same_work(one: PipelinePlan, other: PipelinePlan) -> bool:
+    """Whether two plans have the same instances do the same."""
+    return _work(one) == _work(other)
+
+
+def _work(plan: PipelinePlan) -> tuple[object, ...]:
+    stages = tuple((stage.instance, stage.first_layer, stage.end_layer) for stage in plan.stages)
+    return plan.sha256, plan.slots, plan.context_tokens, plan.dtype, plan.partition, stages
+
+
+def predicted(decision: Decision, *, measured: bool) -> str:
+    """What is to be expected, in a sentence."""
+    split = decision.split
+    count = len(split.seats)
+    stages = "1 stage" if count == 1 else f"{count} stages"
+    if not measured:
+        return f"{stages}; no node has measured its speed, so nothing is predicted"
+    rate = split.tokens_per_s(decision.slots)
+    told = f"{stages}: {split.total_ms:.2f} ms a token, up to {rate:.0f} tokens/s with overlap, predicted"
+    if decision.whole_ms is None or decision.whole_node is None:
+        return f"{told}; no single node can hold it"
+    alone = f"{decision.whole_node.instance} alone would take {decision.whole_ms:.2f} ms"
+    slower = ": this only slows it down" if only_slows(decision) else ""
+    return f"{told}; {alone}{slower}"

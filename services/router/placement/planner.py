@@ -1,0 +1,200 @@
+"""How a model is to be split: the planner. Pure: takes what nodes offer and what is wished, gives a split.
+
+A split *only slows the model down* if the fastest node that could hold the whole model is at least as fast
+for a single stream, and reaches at least as many tokens per second, as all stages together. It is refused
+where somebody asked for that number of stages, and not chosen where nobody did; `force` has it anyway.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from schemas.errors import InvalidRequest
+from schemas.pipelines import MAX_STAGES, Shard
+from services.router.placement.candidates import NodePool
+from services.router.placement.cost_model import MS_PER_S, Node, Slices, Split
+from services.router.placement.search import best_split
+
+LEAST_GAIN = 0.1
+"""More stages must be worth it: the fewest are taken that reach the best throughput but for this share."""
+MB = 1e6
+SHOWN_CUTS = 12
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A split, and what one node with the whole model would take for a token, None if there is none."""
+
+    split: Split
+    whole_ms: float | None
+    whole_node: Node | None
+    slots: int
+    context_tokens: int
+
+
+def decide(wish: Shard, fleet: NodePool, assigned: Sequence[Node] = ()) -> Decision:
+    """The best split that does what is wished, on the nodes of a fleet; stage k on `assigned[k]` if given.
+
+    Raises InvalidRequest, naming the field and the way out, for a number of stages that cannot be, for too
+    little memory, and for a split that only slows the model down.
+    """
+    context_tokens = wish.context_tokens or fleet.model.context_tokens
+    _check_form(wish, fleet, context_tokens)
+    slices = Slices.of(fleet.model, wish.slots, context_tokens)
+    whole_ms, whole_node = _fastest_whole(slices, fleet.nodes)
+    stages = len(assigned) or wish.stages
+    if stages is None:
+        split = _fastest_split(slices, fleet, wish.slots)
+    else:
+        _check_stages(stages, slices, fleet)
+        choices: list[Sequence[Node]] = [(node,) for node in assigned] or [fleet.nodes] * stages
+        split = _split_within_hosts(slices, choices, fleet.host_bytes)
+    if split is None:
+        raise _too_little_memory(wish, slices, fleet, stages, context_tokens)
+    decision = Decision(split, whole_ms, whole_node, wish.slots, context_tokens)
+    if fleet.measured and not wish.force and only_slows(decision):
+        raise _refusal(decision, assigned=bool(assigned))
+    return decision
+
+
+def only_slows(decision: Decision) -> bool:
+    """Whether one node with the whole model is better, for one stream and for many."""
+    split, whole_ms = decision.split, decision.whole_ms
+    if len(split.seats) == 1 or whole_ms is None or split.slowest_ms == 0:
+        return False
+    return split.total_ms >= whole_ms and split.tokens_per_s(decision.slots) <= MS_PER_S / whole_ms
+
+
+def _fastest_whole(slices: Slices, nodes: Sequence[Node]) -> tuple[float | None, Node | None]:
+    whole = [(ms, node.instance, node) for node in nodes if (ms := slices.whole_ms(node)) is not None]
+    if not whole:
+        return None, None
+    ms, _, node = min(whole, key=lambda entry: entry[:2])
+    return ms, node
+
+
+def _fastest_split(slices: Slices, fleet: NodePool, slots: int) -> Split | None:
+    """The fewest stages with (nearly) the most tokens per second."""
+    splits: list[Split] = []
+    best = 0.0
+    for stages in range(1, min(slices.blocks, len(fleet.nodes), MAX_STAGES) + 1):
+        if splits and (not fleet.measured or not _could_exceed(best, slices, fleet, stages, slots)):
+            continue
+        split = _split_within_hosts(slices, [fleet.nodes] * stages, fleet.host_bytes)
+        if split is not None:
+            splits.append(split)
+            best = max(best, split.tokens_per_s(slots))
+    return next((split for split in splits if split.tokens_per_s(slots) >= best * (1 - LEAST_GAIN)), None)
+
+
+def _could_exceed(tokens_per_s: float, slices: Slices, fleet: NodePool, stages: int, slots: int) -> bool:
+    """Whether any split into so many stages might: on the fastest nodes, with layers that can be divided at
+    will but for one in each stage, the cheapest hops, and memory without end."""
+    limit_ms = MS_PER_S / tokens_per_s
+    hop_ms = min(node.hop_ms for node in fleet.nodes) if stages > 1 else 0.0
+    fastest = sorted(node.layer_ms for node in fleet.nodes)[:stages]
+    left = float(slices.layers(0, slices.blocks) - stages)
+    total_ms = sum(fastest) + stages * hop_ms
+    for layer_ms in fastest:
+        more = min(left, max(0.0, (limit_ms - hop_ms) / layer_ms - 1))
+        left -= more
+        total_ms += more * layer_ms
+    return left <= 0 and total_ms / slots < limit_ms
+
+
+def _split_within_hosts(
+    slices: Slices, choices: Sequence[Sequence[Node]], host_bytes: Mapping[str, int]
+) -> Split | None:
+    """The best split in which also the stages of each host together have room there.
+
+    Where they have not, each gets an equal part of the host's memory, and the search begins anew; this is
+    the one place where a split may be found that is not the best.
+    """
+    shares: Counter[str] = Counter()
+    while True:
+        limited = [[_limited(node, shares, host_bytes) for node in group] for group in choices]
+        split = best_split(slices, limited)
+        if split is None:
+            return None
+        seats_on = Counter(seat.node.host for seat in split.seats)
+        full = [host for host in seats_on if _needed_on(host, split) > host_bytes[host]]
+        if not full:
+            return split
+        for host in full:
+            shares[host] = max(shares[host] + 1, seats_on[host])
+
+
+def _limited(node: Node, shares: Mapping[str, int], host_bytes: Mapping[str, int]) -> Node:
+    if node.host not in shares:
+        return node
+    return replace(node, memory_bytes=min(node.memory_bytes, host_bytes[node.host] // shares[node.host]))
+
+
+def _needed_on(host: str, split: Split) -> int:
+    return sum(split.slices.need_bytes(s.start, s.end) for s in split.seats if s.node.host == host)
+
+
+def _check_form(wish: Shard, fleet: NodePool, context_tokens: int) -> None:
+    if context_tokens > fleet.model.context_tokens:
+        raise InvalidRequest(
+            f"context_tokens: {wish.model} was made for {fleet.model.context_tokens} tokens, "
+            f"not {context_tokens}",
+            field="context_tokens",
+        )
+    if wish.dtype == "q8_0" and fleet.model.width % 32:
+        raise InvalidRequest(
+            f"dtype: q8_0 needs a width that is a multiple of 32, and {wish.model} has {fleet.model.width}: "
+            "take f32 or f16",
+            field="dtype",
+        )
+
+
+def _check_stages(stages: int, slices: Slices, fleet: NodePool) -> None:
+    model = fleet.model
+    most = min(slices.blocks, MAX_STAGES)
+    if stages > most:
+        cuts = ", ".join(map(str, model.cuts[:SHOWN_CUTS])) + (
+            ", ..." if len(model.cuts) > SHOWN_CUTS else ""
+        )
+        raise InvalidRequest(
+            f"stages: {model.name} has {model.layers} layers and can have 1 to {most} stages, not {stages} "
+            f"(a stage may begin at layer {cuts or '0 only'})",
+            field="stages",
+        )
+    if stages > len(fleet.nodes):
+        names = ", ".join(sorted(node.instance for node in fleet.nodes))
+        raise InvalidRequest(
+            f"stages: {stages} stages need as many nodes, and {len(fleet.nodes)} offer {model.name} and are "
+            f"free ({names or 'none'}): ask for fewer, or start more with [[stages]]",
+            field="stages",
+        )
+
+
+def _too_little_memory(
+    wish: Shard, slices: Slices, fleet: NodePool, stages: int | None, context_tokens: int
+) -> InvalidRequest:
+    largest = max(slices.need_bytes(0, slices.blocks), 0)
+    cache = slices.cell_bytes * slices.cells * fleet.model.layers
+    offered = ", ".join(f"{node.instance} {node.memory_bytes / MB:,.0f}" for node in fleet.nodes)
+    into = f"{stages} stages" if stages else "any number of stages"
+    return InvalidRequest(
+        f"stages: {wish.model} does not fit into {into} on these nodes: one stage would take "
+        f"{largest / MB:,.0f} MB, of which {cache / MB:,.0f} MB are the cache of {wish.slots} sequences of "
+        f"{context_tokens} tokens; offered, in MB: {offered}. Take more nodes, fewer slots or "
+        "a shorter context",
+        field="stages",
+    )
+
+
+def _refusal(decision: Decision, *, assigned: bool) -> InvalidRequest:
+    split, field = decision.split, "assign" if assigned else "stages"
+    assert decision.whole_ms is not None and decision.whole_node is not None
+    return InvalidRequest(
+        f"{field}: {len(split.seats)} stages would only slow it down: "
+        f"{split.total_ms:.2f} ms a token and {split.tokens_per_s(decision.slots):.0f} tokens/s at most, "
+        f"where {decision.whole_node.instance} alone takes {decision.whole_ms:.2f} ms and reaches "
+        f"{MS_PER_S / decision.whole_ms:.0f}: ask for fewer stages, or for this all the same with --force",
+        field=field,
+    )

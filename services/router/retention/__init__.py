@@ -1,0 +1,1 @@
+"""What is ended and what is forgotten: commands past their time, results that no room is left for."""

@@ -1,0 +1,1 @@
+"""A new instance in a stage's place: what it reads of what was left."""

@@ -1,0 +1,54 @@
+"""A place in a plan, and what is known of its pipeline by whoever takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.errors import ModelUnusable
+from schemas.pipelines import PipelinePlan
+from services.engine.decode.stage_context import StageContext
+
+LOG_MARGIN_S = 3.0
+"""Clocks differ: the log is read from so long before the oldest live sequence began."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Stage `stage` of a plan."""
+
+    plan: PipelinePlan
+    stage: int
+
+    @property
+    def layers(self) -> range:
+        """The layers of the stage."""
+        spec = self.plan.stages[self.stage]
+        return range(spec.first_layer, spec.end_layer)
+
+    def same_place(self, other: Assignment) -> bool:
+        """Whether what was loaded for the one serves the other."""
+        fixed = ("model", "number", "sha256", "slots", "context_tokens", "dtype")
+        same = all(getattr(self.plan, name) == getattr(other.plan, name) for name in fixed)
+        last = len(self.plan.stages) == len(other.plan.stages)
+        return same and last and self.stage == other.stage and self.layers == other.layers
+
+    def check(self, context: StageContext) -> None:
+        """Raises ModelUnusable for a slice that is not the one that the plan asks for."""
+        origin = context.origin
+        found = (origin.source_sha256, origin.first_layer, origin.end_layer)
+        if found != (self.plan.sha256, self.layers.start, self.layers.stop):
+            path, model = context.weights.path, self.plan.model
+            raise ModelUnusable(f"{path} is not the slice of {model} that the plan asks for")
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What is known of a pipeline's live sequences by whoever takes a place in it."""
+
+    live: frozenset[int] | None = None
+    since_s: float | None = None
+
+    @property
+    def log_from_s(self) -> float | None:
+        """From when on the log is read, in seconds since the epoch; None for all of it."""
+        return None if self.since_s is None else self.since_s - LOG_MARGIN_S

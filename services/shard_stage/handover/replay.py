@@ -1,0 +1,93 @@
+"""Rebuilding a stage's cells from the frames that its predecessor was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from schemas.activations import Frame
+from schemas.errors import GenerationFailed
+from schemas.stage_wire import Item, Start
+from services.chassis.logs import get_logger
+from services.engine.decode.activation_codec import decode_states
+from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, consume
+from services.shard_stage.pipeline.sequence_slots import SequenceSlot, SequenceSlots
+from services.shard_stage.pipeline.step_executor import Piece, StepExecutor
+
+log = get_logger("shard_stage.replay")
+
+REPLAYED = 0
+"""The epoch of a replayed seat: older than any plan's, until stage 0 says that the sequence goes on."""
+
+
+class Replay:
+    """Takes a log of any epochs in its order and fills the cells of the sequences in `live` (of all that have
+    not ended, if it is None). Frames that were sent twice count once; after a gap the rest is left out, and
+    stage 0 feeds it again. So it does with sequences that llama.cpp cannot evaluate here."""
+
+    def __init__(self, executor: StepExecutor, seats: SequenceSlots, live: Collection[int] | None) -> None:
+        self._executor = executor
+        self._seats = seats
+        self._live = live
+        self._waiting_rows = 0
+
+    def take(self, item: Item) -> None:
+        """Takes the next item of the log."""
+        if isinstance(item, Start):
+            self._begin(item.sequence)
+        elif isinstance(item, Frame) and item.count == 0:
+            self._seats.free(item.sequence)
+        elif isinstance(item, Frame):
+            self._put(item)
+
+    def finish(self) -> None:
+        """Fills in what still waits."""
+        self._fill()
+
+    def _begin(self, sequence: int) -> None:
+        if self._live is not None and sequence not in self._live:
+            return
+        if self._seats.get(sequence) is None and (seat := self._seats.take(sequence, REPLAYED)):
+            self._executor.context.forget(seat.slot)
+
+    def _put(self, frame: Frame) -> None:
+        seat = self._seats.get(frame.sequence)
+        if seat is None or not self._fits(frame):
+            return
+        known = seat.expected - frame.position
+        if not 0 <= known < frame.count:
+            return
+        states = decode_states(frame)[known:]
+        seat.pieces.append(Piece(seat.sequence, seat.slot, seat.expected, states, wants_token=False))
+        self._waiting_rows += len(states)
+        if self._waiting_rows >= BATCH_TOKENS:
+            self._fill()
+
+    def _fits(self, frame: Frame) -> bool:
+        executor = self._executor
+        same_shape = frame.width == executor.plan.width and frame.dtype is executor.dtype
+        inside = frame.position + frame.count <= executor.plan.context_tokens
+        plan = executor.plan
+        same_cut = frame.pipeline == plan.number and frame.epoch >= (plan.since_epoch or plan.epoch)
+        return same_cut and same_shape and inside
+
+    def _fill(self) -> None:
+        while waiting := [seat for seat in self._seats if seat.pieces]:
+            pieces = _pieces(waiting)
+            try:
+                self._executor.fill(pieces)
+            except GenerationFailed as error:
+                log.warning("sequences cannot be replayed", sequences=len(pieces), why=error.message)
+                for piece in pieces:
+                    self._executor.context.forget(piece.slot)
+                    self._seats.free(piece.sequence)
+        self._waiting_rows = 0
+
+
+def _pieces(seats: list[SequenceSlot]) -> list[Piece]:
+    """A step's worth of what waits, a piece of each sequence."""
+    pieces, room = [], BATCH_TOKENS
+    for seat in seats[:BATCH_TOKENS]:
+        if room:
+            pieces.append(consume(seat, room))
+            room -= len(pieces[-1].inputs)
+    return pieces

@@ -1,0 +1,1 @@
+"""A stage's own work: sequences, slots, steps."""

@@ -1,0 +1,222 @@
+"""A stage after the first: takes frames as they come, and evaluates in one step what has arrived."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from itertools import groupby, islice
+
+import numpy as np
+from pydantic import ValidationError
+
+from schemas.activations import Flags, Frame
+from schemas.errors import ChoirError
+from schemas.pipelines import PipelinePlan
+from schemas.stage_wire import Item, Sent, Start, Token
+from schemas.stages import SequenceStart
+from services.engine.decode.activation_codec import decode_states
+from services.engine.decode.hidden_states import Hidden
+from services.shard_stage.pipeline.batch_size import BatchSizeTuner
+from services.shard_stage.pipeline.sequence_slots import SequenceSlot, SequenceSlots
+from services.shard_stage.pipeline.step_executor import Outgoing, Piece, StepExecutor
+from services.shard_stage.pipeline.step_stats import StepStats
+
+BATCH_TOKENS = 128
+"""The most tokens that a stage evaluates in a step."""
+PROMPT_TOKENS_BESIDE_SPEAKERS = 64
+NANOSECONDS_PER_MS = 1e6
+
+
+class LaterStage:
+    """The state of a stage after the first. What does not fit is dropped and counted in `drops`; `lost` says
+    that a frame is missing, so that the stages have to agree anew on where they are."""
+
+    def __init__(self, executor: StepExecutor, tuner: BatchSizeTuner, stats: StepStats) -> None:
+        self._executor = executor
+        self._tuner = tuner
+        self._stats = stats
+        self._seats = SequenceSlots(executor.plan.slots)
+        self._out: deque[Outgoing] = deque()
+        self._arrival = 0
+        self.drops: Counter[str] = Counter()
+        self.lost = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether step() has something to do."""
+        return bool(self._out) or any(seat.pieces for seat in self._seats)
+
+    @property
+    def shares_steps(self) -> bool:
+        """Whether there is more than one sequence."""
+        return len(self._seats) > 1
+
+    def cells(self) -> dict[int, int]:
+        """How many tokens of each sequence are evaluated."""
+        return self._seats.cells()
+
+    def begin_epoch(self, plan: PipelinePlan) -> None:
+        """From now on only this plan's frames count; what waits of the last epoch's is dropped."""
+        self._executor.begin_epoch(plan)
+        self._out.clear()
+        self.lost = False
+        for seat in self._seats:
+            seat.pieces.clear()
+
+    @property
+    def seats(self) -> SequenceSlots:
+        """The sequences that this stage knows; for the replay of a log."""
+        return self._seats
+
+    def take(self, item: Item) -> None:
+        """Takes what has arrived."""
+        match item:
+            case Sent():
+                self._stats.arrived(item.at_ns)
+                self._arrival += 1
+            case _ if item.epoch != self._executor.plan.epoch or item.pipeline != self._executor.plan.number:
+                self.drops["epoch"] += 1
+            case Start():
+                self._take_start(item)
+            case Frame():
+                self._take_frame(item)
+            case Token():
+                self.drops["token"] += 1
+
+    # --- what arrives -------------------------------------------------------------------
+
+    def _take_start(self, start: Start) -> None:
+        try:
+            body = SequenceStart.model_validate_json(start.body)
+        except ValidationError:
+            self.drops["start"] += 1
+            return
+        epoch = self._executor.plan.epoch
+        seat = self._seats.get(start.sequence)
+        if seat is None:
+            seat = self._seats.take(start.sequence, epoch)
+            if seat is None:
+                self.drops["seat"] += 1
+                self._out.append(self._executor.failure(start.sequence, start.position))
+                return
+            self._executor.context.forget(seat.slot)
+        seat.epoch, seat.request_id = epoch, body.request_id
+        self._go_back(seat, start.position)
+        try:
+            self._executor.begin(start.sequence, body)
+        except ChoirError:
+            self._out.append(self._executor.failure(start.sequence, start.position))
+        self._pass_on(start)
+
+    def _go_back(self, seat: SequenceSlot, position: int) -> None:
+        """Drops what was evaluated from `position` on; a gap before it shows in the next frame."""
+        if position < seat.cells:
+            kept = self._executor.context.forget(seat.slot, keep=position)
+            seat.cells = position if kept else 0
+        seat.pieces.clear()
+
+    def _take_frame(self, frame: Frame) -> None:
+        seat = self._seats.get(frame.sequence)
+        executor = self._executor
+        if seat is None or seat.epoch != frame.epoch:
+            self.drops["sequence"] += 1
+        elif frame.stage != executor.stage:
+            self.drops["stage"] += 1
+        elif frame.count == 0:
+            self._end(frame)
+        elif frame.width != executor.context.weights.width or frame.dtype is not executor.dtype:
+            self.drops["shape"] += 1
+        elif frame.position != seat.expected:
+            self.drops["position"] += 1
+            self.lost = self.lost or frame.position > seat.expected
+        elif frame.position + frame.count > executor.plan.context_tokens:
+            self.drops["context"] += 1
+            self._out.append(executor.failure(frame.sequence, frame.position))
+        else:
+            wants = Flags.WANTS_TOKEN in frame.flags
+            states = decode_states(frame)
+            seat.arrival = self._arrival
+            seat.pieces.append(Piece(seat.sequence, seat.slot, frame.position, states, wants))
+
+    def _end(self, frame: Frame) -> None:
+        self._seats.free(frame.sequence)
+        self._executor.end(frame.sequence)
+        self._pass_on(frame)
+
+    def _pass_on(self, item: Start | Frame) -> None:
+        """Starts and ends travel through every stage, in order with the frames."""
+        if not self._executor.is_last:
+            following = self._executor.stage + 1
+            self._out.append(Outgoing(following, for_stage(item, following)))
+
+    # --- what is done -------------------------------------------------------------------
+
+    def step(self) -> list[Outgoing]:
+        """Evaluates what has arrived, or as much of it as one step holds; what is to be sent."""
+        out = list(self._out)
+        self._out.clear()
+        pieces, speakers = self._choose()
+        if not pieces:
+            return out
+        started_ns = time.perf_counter_ns()
+        out += self._executor.run(pieces)
+        elapsed_ns = time.perf_counter_ns() - started_ns
+        self._note(pieces, speakers, elapsed_ns)
+        return out
+
+    def _choose(self) -> tuple[list[Piece], int]:
+        """The pieces of a step, and how many of them are single tokens of sequences that speak."""
+        speaking = sorted((seat for seat in self._seats if seat.speaks), key=lambda seat: seat.arrival)
+        group = self._tuner.merged([len(list(batch)) for _, batch in groupby(speaking, lambda s: s.arrival)])
+        pieces = [consume(seat, 1) for seat in islice(speaking, group)]
+        room = PROMPT_TOKENS_BESIDE_SPEAKERS if speaking else BATCH_TOKENS
+        room = min(room, BATCH_TOKENS - len(pieces))
+        for seat in self._seats:
+            if room > 0 and seat.pieces and not seat.speaks and seat not in speaking:
+                pieces.append(consume(seat, room))
+                room -= len(pieces[-1].inputs)
+        return pieces, group
+
+    def _note(self, pieces: list[Piece], speakers: int, elapsed_ns: int) -> None:
+        rows = sum(len(piece.inputs) for piece in pieces)
+        if speakers == len(pieces):
+            self._tuner.note(speakers, elapsed_ns / NANOSECONDS_PER_MS)
+        requests = [seat.request_id for piece in pieces if (seat := self._seats.get(piece.sequence))]
+        self._stats.stepped(len(pieces), rows, elapsed_ns, requests)
+
+
+def for_stage(item: Start | Frame, stage: int) -> Start | Frame:
+    """The same item on its way to another stage. Starts do not say which."""
+    if isinstance(item, Start):
+        return item
+    return Frame(
+        item.epoch,
+        item.pipeline,
+        stage,
+        item.sequence,
+        item.position,
+        item.count,
+        item.width,
+        item.dtype,
+        item.payload,
+        item.flags,
+    )
+
+
+def consume(seat: SequenceSlot, room: int) -> Piece:
+    """Up to `room` waiting tokens of a sequence, as one piece; from now on they count as evaluated."""
+    taken: list[Hidden] = []
+    wants = False
+    position = seat.cells
+    while seat.pieces and room > 0 and not wants:
+        piece = seat.pieces.popleft()
+        if len(piece.inputs) > room:
+            rest = piece._replace(position=piece.position + room, inputs=piece.inputs[room:])
+            seat.pieces.appendleft(rest)
+            piece = piece._replace(inputs=piece.inputs[:room], wants_token=False)
+        taken.append(np.asarray(piece.inputs, dtype=np.float32))
+        room -= len(piece.inputs)
+        wants = piece.wants_token
+    inputs = taken[0] if len(taken) == 1 else np.concatenate(taken)
+    seat.cells += len(inputs)
+    return Piece(seat.sequence, seat.slot, position, inputs, wants)

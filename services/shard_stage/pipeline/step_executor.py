@@ -1,0 +1,192 @@
+"""A step of a stage: pieces of sequences in, frames for the next stage or tokens for the first one out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from schemas.activations import Dtype, Flags, Frame
+from schemas.errors import GenerationFailed
+from schemas.pipelines import PipelinePlan
+from schemas.stage_wire import Item, Outcome, Token
+from schemas.stages import SequenceStart
+from services.engine.decode.activation_codec import encode_states
+from services.engine.decode.hidden_states import Hidden
+from services.engine.decode.logprobs import log_softmax, most_probable
+from services.engine.decode.rows import Part, Rows
+from services.engine.decode.sampler import TokenSampler, new_sampler
+from services.engine.decode.stage_context import StageContext
+from services.engine.model.model import Model, Tokens
+
+NO_TOKEN = -1
+
+
+class Piece(NamedTuple):
+    """Consecutive tokens of a sequence from `position` on; after the last one a token is wanted or not."""
+
+    sequence: int
+    slot: int
+    position: int
+    inputs: Tokens | Hidden
+    wants_token: bool
+
+
+class Outgoing(NamedTuple):
+    """An item, and the stage that it is for."""
+
+    stage: int
+    item: Item
+
+
+@dataclass
+class Decoding:
+    """The sampler of a sequence, and what its start says of it."""
+
+    sampler: TokenSampler
+    prompt_tokens: int
+    alternatives: int
+
+
+class StepExecutor:
+    """Evaluates steps of one stage in one epoch. Only the inference thread uses it."""
+
+    def __init__(self, context: StageContext, plan: PipelinePlan, stage: int) -> None:
+        self.context = context
+        self.plan = plan
+        self.stage = stage
+        self.dtype = Dtype[plan.dtype.upper()]
+        self._speakers: dict[int, Decoding] = {}
+        self._step_began_s: float | None = None
+
+    @property
+    def step_lasts_s(self) -> float:
+        """For how long the step at hand has been running, 0 where there is none; to be asked by any
+        thread."""
+        began_s = self._step_began_s
+        return time.monotonic() - began_s if began_s is not None else 0.0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this stage samples."""
+        return self.stage == len(self.plan.stages) - 1
+
+    def begin_epoch(self, plan: PipelinePlan) -> None:
+        """Samplers are made anew: whatever was sampled and did not arrive is sampled again."""
+        self.plan = plan
+        for sequence in list(self._speakers):
+            self.end(sequence)
+
+    def begin(self, sequence: int, start: SequenceStart) -> None:
+        """Makes a sequence's sampler, in a last stage. Raises InvalidRequest for one that cannot be made."""
+        model = self.context.weights
+        if not self.is_last or not isinstance(model, Model):
+            return
+        self.end(sequence)
+        sampler = new_sampler(model, start.sampling, said=start.generated, draws=start.draws)
+        self._speakers[sequence] = Decoding(sampler, start.prompt_tokens, start.sampling.logprobs)
+
+    def end(self, sequence: int) -> None:
+        """Frees a sequence's sampler."""
+        speaker = self._speakers.pop(sequence, None)
+        if speaker is not None:
+            speaker.sampler.close()
+
+    def fill(self, pieces: Sequence[Piece]) -> None:
+        """Puts pieces into the cells, and nothing else: the replay of a log."""
+        self._step_began_s = time.monotonic()
+        try:
+            self.context.evaluate(_rows(pieces))
+        finally:
+            self._step_began_s = None
+
+    def run(self, pieces: Sequence[Piece]) -> list[Outgoing]:
+        """Evaluates pieces, at most one of each slot. A failure becomes a token that says so, for each."""
+        ordered = sorted(pieces, key=lambda piece: piece.slot)
+        self._step_began_s = time.monotonic()
+        try:
+            rows = _rows(ordered)
+            return self._sampled(ordered, rows) if self.is_last else self._passed_on(ordered, rows)
+        except GenerationFailed:
+            return [self.failure(piece.sequence, piece.position) for piece in ordered]
+        finally:
+            self._step_began_s = None
+
+    def failure(self, sequence: int, position: int, outcome: Outcome = Outcome.FAILED) -> Outgoing:
+        """Tells stage 0 that a sequence cannot go on."""
+        return Outgoing(
+            0, Token(self.plan.epoch, self.plan.number, sequence, position, NO_TOKEN, outcome=outcome)
+        )
+
+    def _passed_on(self, pieces: Sequence[Piece], rows: Rows) -> list[Outgoing]:
+        states, start, out = self.context.hidden_states(rows), 0, []
+        for piece in pieces:
+            end = start + len(piece.inputs)
+            out.append(self._frame(piece, states[start:end]))
+            start = end
+        return out
+
+    def _frame(self, piece: Piece, states: Hidden) -> Outgoing:
+        try:
+            payload = encode_states(states, self.dtype)
+        except GenerationFailed:
+            return self.failure(piece.sequence, piece.position, Outcome.NOT_FINITE)
+        frame = Frame(
+            epoch=self.plan.epoch,
+            pipeline=self.plan.number,
+            stage=self.stage + 1,
+            sequence=piece.sequence,
+            position=piece.position,
+            count=len(states),
+            width=states.shape[1],
+            dtype=self.dtype,
+            payload=payload,
+            flags=Flags.WANTS_TOKEN if piece.wants_token else Flags.NONE,
+        )
+        return Outgoing(self.stage + 1, frame)
+
+    def _sampled(self, pieces: Sequence[Piece], rows: Rows) -> list[Outgoing]:
+        ends = accumulate(len(piece.inputs) for piece in pieces)
+        wanted = [(piece, end - 1) for piece, end in zip(pieces, ends, strict=True) if piece.wants_token]
+        self.context.evaluate(rows, [row for _, row in wanted])
+        return [self._sample(piece, row) for piece, row in wanted]
+
+    def _sample(self, piece: Piece, row: int) -> Outgoing:
+        position = piece.position + len(piece.inputs)
+        speaker = self._speakers.get(piece.sequence)
+        if speaker is None:
+            return self.failure(piece.sequence, position)
+        context = self.context.context
+        if position == speaker.prompt_tokens and np.isnan(context.logits(row)).any():
+            return self.failure(piece.sequence, position, Outcome.NOT_FINITE)
+        chosen = speaker.sampler.sample(context, row)
+        token = Token(
+            self.plan.epoch,
+            self.plan.number,
+            piece.sequence,
+            position,
+            NO_TOKEN if chosen is None else chosen,
+            draws=speaker.sampler.draws,
+            outcome=Outcome.GRAMMAR_END if chosen is None else Outcome.TOKEN,
+        )
+        if chosen is not None and speaker.alternatives:
+            token = _with_probabilities(token, context.logits(row), speaker.alternatives)
+        return Outgoing(0, token)
+
+
+def _with_probabilities(token: Token, logits: Hidden, alternatives: int) -> Token:
+    logprobs = log_softmax(logits)
+    best = most_probable(logprobs, alternatives)
+    return replace(
+        token,
+        logprob=float(logprobs[token.token]),
+        alternatives=tuple((index, float(logprobs[index])) for index in best),
+    )
+
+
+def _rows(pieces: Sequence[Piece]) -> Rows:
+    return Rows.of([Part(piece.slot, piece.position, piece.inputs) for piece in pieces])

@@ -1,0 +1,115 @@
+"""The tasks of a stage 0: what another has begun, and what nobody waits for any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import BrokerUnavailable
+from services.chassis.nats.streams import Storage
+from services.chassis.service import Mesh
+from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
+from services.chassis.work.delivery import Delivery
+from services.shard_stage.intake.pipeline_generator import PipelineGenerator
+from services.shard_stage.intake.pipeline_worker import PipelineWorker
+from services.tasks.generate import Generated, OnText
+
+PATIENCE_S = 20.0
+
+
+class Texts:
+    """A generator whose every text is there at once; it counts them."""
+
+    def __init__(self) -> None:
+        self.generated: list[str] = []
+
+    async def generate(
+        self, command: Generate, _acknowledge: str | None, _on_text: OnText | None
+    ) -> Generated:
+        self.generated.append(command.request_id)
+        return Generated(text="Paris", finish_reason="stop")
+
+    def discard(self, _command: Generate) -> None:
+        """Nothing is kept."""
+
+
+@pytest.fixture
+def mesh(connection: Client) -> Mesh:
+    return open_mesh(connection, "shard_stage", "stage-a")
+
+
+def worker_on(mesh: Mesh, texts: Texts, done: Callable[[], None] = lambda: None) -> PipelineWorker:
+    return PipelineWorker(mesh, cast(PipelineGenerator, texts), done)
+
+
+async def pulled(mesh: Mesh, command: Generate) -> Msg:
+    """The next delivery of a command."""
+    consumer = subjects.generate_consumer(command.priority, command.model)
+    pull = await mesh.client.jetstream().pull_subscribe_bind(consumer, stream=subjects.COMMANDS_STREAM)
+    (msg,) = await pull.fetch(1, timeout=PATIENCE_S)
+    await pull.unsubscribe()
+    return msg
+
+
+async def test_a_task_that_was_taken_over_is_answered_and_acknowledged(mesh: Mesh) -> None:
+    command, texts = generate("r1"), Texts()
+    await enqueue(mesh, command)
+    delivery = await pulled(mesh, command)
+
+    worker_on(mesh, texts).adopt(command, delivery.reply)
+
+    await eventually(lambda: queue_is_empty(mesh.client))
+    assert await mesh.storage.last(subjects.RESULTS_STREAM, subjects.result("r1")) is not None
+
+
+async def test_a_task_that_was_taken_over_goes_back_while_the_broker_cannot_be_asked(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when stage 0 died because the broker is in trouble: that is no outcome of the request."""
+    command, texts, done = generate("r1"), Texts(), list[bool]()
+    await enqueue(mesh, command)
+    delivery = await pulled(mesh, command)
+
+    async def unavailable(*_arguments: object) -> None:
+        raise BrokerUnavailable("the broker does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "last", unavailable)
+        worker_on(mesh, texts, lambda: done.append(True)).adopt(command, delivery.reply)
+        await eventually(lambda: bool(done))
+
+    again = await pulled(mesh, command)
+    assert again.metadata.num_delivered == 2
+    assert await mesh.storage.last(subjects.RESULTS_STREAM, subjects.result("r1")) is None
+    assert await queued(mesh.client) == 1
+
+
+async def test_a_queued_request_that_was_cancelled_is_not_generated(mesh: Mesh) -> None:
+    """Its command comes later, and nobody can have worked on it before."""
+    texts = Texts()
+    worker = worker_on(mesh, texts)
+    worker.cancel("r1")
+    for request_id in ("r1", "r2"):
+        msg = Msg(mesh.client, subject=subjects.generate("interactive", "alpha", request_id))
+        await worker.handle(generate(request_id), Delivery(msg, count=1, sequence=1, fresh=True))
+    assert texts.generated == ["r2"]
+
+
+async def test_tasks_that_were_taken_over_are_left_when_the_place_is(mesh: Mesh) -> None:
+    """They would use a model that is freed."""
+    command = generate("r1")
+    await enqueue(mesh, command)
+    delivery = await pulled(mesh, command)
+    texts = Texts()
+    worker = worker_on(mesh, texts)
+    worker.adopt(command, delivery.reply)
+    assert worker.adopted == 1
+    await worker.stop(0.0)
+    assert worker.adopted == 0
+    assert not texts.generated

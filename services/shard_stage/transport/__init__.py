@@ -1,0 +1,1 @@
+"""Frames between stages: the inference thread and its connection."""
