@@ -15,8 +15,8 @@ from infra.provision import provision
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
-from services.chassis.deafness import reconnect_when_deaf
 from services.chassis.nats.connection import PING_INTERVAL_S, UNANSWERED_PINGS
+from services.chassis.nats.deafness import reconnect_when_deaf
 from services.chassis.settings import MeshSection
 
 CONNECT_DEADLINE_S = 5.0

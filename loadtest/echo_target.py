@@ -9,7 +9,7 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from loadtest.flight import TIMED_OUT, Flight
+from loadtest.request_record import TIMED_OUT, RequestRecord
 from loadtest.target import Clock
 from loadtest.workloads import Fields
 
@@ -23,7 +23,7 @@ class EchoTarget:
         self._clock: Clock
         self._client: Client
         self._prefix = ""
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[str, RequestRecord] = {}
 
     async def open(self, clock: Clock) -> None:
         """Connects."""
@@ -32,14 +32,14 @@ class EchoTarget:
         self._prefix = self._client.new_inbox()
         await self._client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
 
-    async def send(self, flight: Flight, fields: Fields) -> None:
+    async def send(self, flight: RequestRecord, fields: Fields) -> None:
         """Publishes the fields."""
         token = str(flight.number)
         self._flights[token] = flight
         payload = json.dumps(fields).encode()
         await self._client.publish(self._subject, payload, reply=f"{self._prefix}.{token}")
 
-    async def settle(self, flights: Collection[Flight]) -> None:
+    async def settle(self, flights: Collection[RequestRecord]) -> None:
         """An echo that has not come does not come."""
         for flight in flights:
             flight.end(self._clock(), TIMED_OUT)

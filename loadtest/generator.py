@@ -11,8 +11,8 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 
-from loadtest.flight import Flight
 from loadtest.plan import Planned
+from loadtest.request_record import RequestRecord
 from loadtest.target import Target
 
 GRACE_S = 3.0
@@ -30,8 +30,8 @@ class Generator:
         self._patience_s = timeout_s + GRACE_S
         self._places = asyncio.Semaphore(max_in_flight) if max_in_flight else None
         self._started_s = time.perf_counter()
-        self.flights: list[Flight] = []
-        self.in_flight: dict[int, Flight] = {}
+        self.flights: list[RequestRecord] = []
+        self.in_flight: dict[int, RequestRecord] = {}
 
     def clock(self) -> float:
         """Seconds since the start of the run."""
@@ -84,7 +84,7 @@ class Generator:
         return any(flight.sent_s > end_s for flight in self.in_flight.values())
 
     async def _send(self, request: Planned, intended_s: float, ended: asyncio.Event | None = None) -> None:
-        flight = Flight(request.number, request.workload, intended_s)
+        flight = RequestRecord(request.number, request.workload, intended_s)
         if self._places is not None:
             await self._places.acquire()
 

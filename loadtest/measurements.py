@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loadtest.flight import Flight
+from loadtest.request_record import RequestRecord
 
 Column = npt.NDArray[Any]
 
@@ -73,7 +73,7 @@ class Measurements:
         return np.asarray(self.error == "")
 
 
-def write_flights(path: Path, flights: Sequence[Flight], process: int, cpu_share: float) -> None:
+def write_flights(path: Path, flights: Sequence[RequestRecord], process: int, cpu_share: float) -> None:
     """Writes one process's flights; those that are open are put down as interrupted."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for flight in flights:

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from pydantic_core import from_json
 
 from loadtest.faults import NoMesh
-from loadtest.flight import LOST, OK, TIMED_OUT, Flight
+from loadtest.request_record import LOST, OK, TIMED_OUT, RequestRecord
 from loadtest.target import Clock
 from loadtest.workloads import Fields
 from schemas import subjects
@@ -50,7 +50,7 @@ class MeshTarget:
         self._clock: Clock
         self._client: Client
         self._prefix = ""
-        self._flights: dict[str, tuple[Flight, Fields]] = {}
+        self._flights: dict[str, tuple[RequestRecord, Fields]] = {}
         self._outcomes: dict[int, float] = {}
         self._settling = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,21 +78,21 @@ class MeshTarget:
         self._prefix = self._client.new_inbox()
         await self._client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
 
-    async def send(self, flight: Flight, fields: Fields) -> None:
+    async def send(self, flight: RequestRecord, fields: Fields) -> None:
         """Publishes an `Ask`; tokens and result come to an inbox of its own."""
         token = str(flight.number)
         self._flights[token] = (flight, fields)
         request = {"request_id": f"{self._run}-{token}", **fields}
         await self._publish(subjects.ASK, request, token)
 
-    async def _send_again(self, flight: Flight, fields: Fields) -> None:
+    async def _send_again(self, flight: RequestRecord, fields: Fields) -> None:
         """The same request, with the time that it has left: as the Python client, which waits no longer."""
         left_s = flight.sent_s + patience_of(fields) - self._clock()
         timeout_s = max(SHORTEST_S, round(left_s, 1))
         request = {"request_id": f"{self._run}-{flight.number}", **fields, "timeout_s": timeout_s}
         await self._publish(subjects.ASK, request, str(flight.number))
 
-    async def settle(self, flights: Collection[Flight]) -> None:
+    async def settle(self, flights: Collection[RequestRecord]) -> None:
         """Asks the mesh what became of the requests that nobody answered."""
         self._settling = True
         for flight in flights:
@@ -118,7 +118,7 @@ class MeshTarget:
             payload = json.dumps(request).encode()
             await self._client.publish(subject, payload, reply=f"{self._prefix}.{token}")
 
-    async def _fetch(self, flight: Flight, wait_s: float) -> None:
+    async def _fetch(self, flight: RequestRecord, wait_s: float) -> None:
         request = {"request_id": f"{self._run}-{flight.number}", "wait_s": wait_s}
         await self._publish(subjects.FETCH, request, str(flight.number))
 
@@ -138,7 +138,7 @@ class MeshTarget:
             case _:  # the broker says that nobody listens
                 self._take_error(flight, fields, at_s, NOBODY)
 
-    def _take_result(self, flight: Flight, at_s: float, result: dict[str, Any]) -> None:
+    def _take_result(self, flight: RequestRecord, at_s: float, result: dict[str, Any]) -> None:
         """Counts a result; the same one may come twice where it was fetched, another one may not."""
         completed_at_s = float(result["completed_at_s"])
         if self._outcomes.setdefault(flight.number, completed_at_s) == completed_at_s:
@@ -149,7 +149,7 @@ class MeshTarget:
         tokens = sum(int(answer.get("generated_tokens", 0)) for answer in result.get("answers", ()))
         flight.end(at_s, error["code"] if error else OK, tokens)
 
-    def _take_error(self, flight: Flight, fields: Fields, at_s: float, code: str) -> None:
+    def _take_error(self, flight: RequestRecord, fields: Fields, at_s: float, code: str) -> None:
         """An error ends the flight, unless a client would bear with it for a while."""
         if code == NOBODY and not self._settling and at_s < flight.sent_s + patience_of(fields):
             again = self._fetch(flight, FETCH_WAIT_S) if flight.fetched else self._send_again(flight, fields)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypedDict
 
-from loadtest.flight import OK
 from loadtest.generator import Generator
+from loadtest.request_record import OK
 
 MOST_LATENCIES = 400
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.chaos import Chaos, Fault, Mark
-from loadtest.crew import Crew
 from loadtest.faults import NoMesh
+from loadtest.generator_pool import GeneratorPool
 from loadtest.live import LiveView, say, shown
 from loadtest.measurements import Column, Measurements
 from loadtest.objectives import Objective, meets
@@ -88,7 +88,7 @@ class Session:
     async def run(self, plan: LoadPlan, faults: Sequence[Fault] = (), folder: Path | None = None) -> Outcome:
         """Measures a plan, while these faults happen to the mesh."""
         folder = folder or self._folder
-        crew = Crew(plan, self._url, folder)
+        crew = GeneratorPool(plan, self._url, folder)
         total_s = plan.duration_s if plan.requests is None else None
         with self._interruptible(crew), shown(LiveView(total_s), quiet=self._quiet) as view:
             chaos = Chaos(self._url, faults, plan.seed, lambda mark: view.mark(mark.text))
@@ -108,7 +108,7 @@ class Session:
         say(text, quiet=self._quiet)
 
     @contextmanager
-    def _interruptible(self, crew: Crew) -> Iterator[None]:
+    def _interruptible(self, crew: GeneratorPool) -> Iterator[None]:
         def interrupt() -> None:
             self.interrupted = True
             sys.stderr.write("stopping; what was measured is kept\n")

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from loadtest.flight import LOST, TIMED_OUT
 from loadtest.measurements import Column, Measurements
 from loadtest.metrics import METRICS
+from loadtest.request_record import LOST, TIMED_OUT
 
 STATISTICS = ("mean", "sd", "p50", "p90", "p95", "p99", "max")
 LAG_LIMIT_MS = 10.0

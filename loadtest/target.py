@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from loadtest.flight import Flight
+from loadtest.request_record import RequestRecord
 from loadtest.workloads import Fields
 
 Clock = Callable[[], float]
@@ -18,10 +18,10 @@ class Target(Protocol):
     async def open(self, clock: Clock) -> None:
         """Connects. Raises NoMesh if nobody is there."""
 
-    async def send(self, flight: Flight, fields: Fields) -> None:
+    async def send(self, flight: RequestRecord, fields: Fields) -> None:
         """Starts one request; must not wait for its answer."""
 
-    async def settle(self, flights: Collection[Flight]) -> None:
+    async def settle(self, flights: Collection[RequestRecord]) -> None:
         """Ends the flights whose answer has not come: whatever can be found out of them is put in."""
 
     async def close(self) -> None:

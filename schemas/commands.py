@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.message import Message, Name, Part, RequestId, Topic, field_error
+from schemas.message import Message, Name, RequestId, Struct, Topic, field_error
 from schemas.pipelines import Partition
 from schemas.sampling import Sampling
 from schemas.subjects import Priority, encode_token
@@ -59,7 +59,7 @@ Choice = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 """One option of a closed question, as it is shown to whoever answers."""
 
 
-class ChatMessage(Part):
+class ChatMessage(Struct):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]

@@ -44,7 +44,7 @@ def field_error(field: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("inconsistent", "{message}", {"field": field, "message": message})
 
 
-class Part(BaseModel):
+class Struct(BaseModel):
     """A piece of a message: frozen, and closed to fields that nobody declared.
 
     Its validation errors do not repeat the input: that may be a prompt, and errors reach logs and events.
@@ -53,7 +53,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class Message(Part):
+class Message(Struct):
     """What is sent as one JSON document."""
 
     schema_version: Literal[1] = Field(default=1)

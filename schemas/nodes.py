@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.errors import ErrorBody
-from schemas.message import Message, Name, Part
+from schemas.message import Message, Name, Struct
 from schemas.pipelines import StageOffer
 from schemas.workers import WorkerState
 
@@ -17,7 +17,7 @@ CLOCK_TOLERANCE_S = 3.0
 NodeState = Literal["starting", "ready", "broken", "draining"]
 
 
-class Gpu(Part):
+class Gpu(Struct):
     """A graphics processor of the host."""
 
     name: str
@@ -26,7 +26,7 @@ class Gpu(Part):
     utilization_percent: float
 
 
-class ServedModel(Part):
+class ServedModel(Struct):
     """A model that an agent serves, itself or through an external `worker`.
 
     `file` is the name of its file without the folder, `quantisation` how most of its weights are stored

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.message import Message, Name, Part, field_error
+from schemas.message import Message, Name, Struct, field_error
 
 MAX_STAGES = 32
 
@@ -23,7 +23,7 @@ Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 
 
-class Shardable(Part):
+class Shardable(Struct):
     """A model of which a stage service can load any slice.
 
     `cuts` are the layers at which a slice may begin, 0 not among them. `layer_bytes` has one entry for each
@@ -47,7 +47,7 @@ class Shardable(Part):
     last_ms: Milliseconds
 
 
-class StageHeld(Part):
+class StageHeld(Struct):
     """The stage that an instance holds, of the plan with this epoch. `step_ms` is the median of a step.
     `tokens_per_s` is what it has evaluated a second in the last seconds, tokens of prompts included; 0 at
     rest."""
@@ -62,7 +62,7 @@ class StageHeld(Part):
     tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
-class StageOffer(Part):
+class StageOffer(Struct):
     """What a stage service has for pipelines: part of its lease. Without `held` it is free, or a standby.
 
     `hop_ms` is the measured time of a frame to another service of the mesh. `cores` are those of the host,
@@ -106,7 +106,7 @@ class Shard(Message):
         return self
 
 
-class StagePlan(Part):
+class StagePlan(Struct):
     """Layers `first_layer` to `end_layer` - 1, on one instance; `predicted_ms` is its step for one token."""
 
     instance: Name
@@ -170,7 +170,7 @@ class ShardReply(Message):
     summary: str
 
 
-class StageSummary(Part):
+class StageSummary(Struct):
     """A stage of a plan as it is now: `alive` if its instance has a lease, `ready` if that says that it holds
     the stage in the plan's epoch. `step_ms` is the median measured of what `predicted_ms` predicts."""
 
@@ -184,7 +184,7 @@ class StageSummary(Part):
     step_ms: Milliseconds | None = None
 
 
-class PipelineSummary(Part):
+class PipelineSummary(Struct):
     """A pipeline as it is now.
 
     It is `ready` if all stages are, `broken` if an instance is gone, else `loading`. `predicted_ms` and

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.message import Message, Part
+from schemas.message import Message, Struct
 
 Scalar = bool | int | float | str | None
 RowFormat = Literal["json", "arrow"]
@@ -27,7 +27,7 @@ class Sql(Message):
     timeout_s: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 10.0
 
 
-class RowColumn(Part):
+class RowColumn(Struct):
     """A column of the rows: its name, and its type as DuckDB calls it (`VARCHAR`, `BIGINT`, `DOUBLE[]`)."""
 
     name: str

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
 from schemas.errors import ChoirError, ErrorBody
-from schemas.message import Message, Name, Part, RequestId, Topic
+from schemas.message import Message, Name, RequestId, Struct, Topic
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineState, PipelineSummary
 from schemas.subjects import encode_token
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 Topology = Literal["single", "ensemble", "chain"]
 
 
-class Timings(Part):
+class Timings(Struct):
     """Where the time of one task went, in nanoseconds."""
 
     total_duration_ns: Annotated[int, Field(ge=0)] = 0
@@ -69,7 +69,7 @@ class Answer(Message):
         return f"{self.request_id}.{self.round}.{encode_token(self.agent)}"
 
 
-class Vote(Part):
+class Vote(Struct):
     """One agent's part in a decision. `answer` is None if its text could not be read: it abstains."""
 
     agent: Name
@@ -97,7 +97,7 @@ class Decision(Message):
     note: str | None = None
 
 
-class ChainStep(Part):
+class ChainStep(Struct):
     """What one peer of a chain did, and what lay between it and the others. Durations are in nanoseconds.
 
     A text that was too long for the peer was summarised part by part: `parts` are the answers for these,
@@ -232,7 +232,7 @@ class FeedbackCounted(Message):
     already_counted: bool = False
 
 
-class Score(Part):
+class Score(Struct):
     """Of `asked` questions whose right answer became known an agent had `correct` right; of all that there
     were, or of those on one topic."""
 
@@ -242,7 +242,7 @@ class Score(Part):
     asked: Annotated[int, Field(ge=0)]
 
 
-class AgentAgreement(Part):
+class AgentAgreement(Struct):
     """Of `both` questions of so many options that two agents answered, they answered `agreed` alike."""
 
     one: Name
@@ -252,7 +252,7 @@ class AgentAgreement(Part):
     both: Annotated[int, Field(ge=0)]
 
 
-class UnlabelledScore(Part):
+class UnlabelledScore(Struct):
     """What is known of an agent without right answers, from questions of so many options.
 
     Of `asked` questions it gave the answer that isp chose to `with_isp`. `confusion` has a row for each
@@ -282,7 +282,7 @@ class TokenCount(Message):
     context_tokens: int
 
 
-class ModelSummary(Part):
+class ModelSummary(Struct):
     """A model of the mesh and who serves it. File, size and quantisation are those of the first agent that
     has a file of it."""
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from schemas.message import Part, field_error
+from schemas.message import Struct, field_error
 
 
-class Sampling(Part):
+class Sampling(Struct):
     """Sampler options of one generation.
 
     `temperature` 0 is greedy decoding; `top_k` 0 and `top_p` 1 switch those filters off.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.errors import ErrorBody
-from schemas.message import Message, Name, Part, field_error
+from schemas.message import Message, Name, Struct, field_error
 
 WorkerType = Literal["ollama", "lm_studio", "exo", "llama_server", "llama_cpp_python", "vllm", "openai"]
 WORKER_TYPES: tuple[WorkerType, ...] = (
@@ -81,7 +81,7 @@ class Worker(Message):
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
-class WorkerState(Part):
+class WorkerState(Struct):
     """How a worker does, in the lease of the agent that uses it."""
 
     id: WorkerId
@@ -117,7 +117,7 @@ class ManageWorkers(Message):
         return self
 
 
-class WorkerStatus(Part):
+class WorkerStatus(Struct):
     """A registered worker, and how it does: without `held_by` no agent uses it at present."""
 
     worker: Worker

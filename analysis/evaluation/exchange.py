@@ -11,11 +11,11 @@ from typing import Literal
 from analysis.evaluation.benchmarks.question import Kind
 from analysis.evaluation.plan import Call
 from schemas.errors import ErrorBody
-from schemas.message import Part
+from schemas.message import Struct
 from schemas.replies import Answer, Result
 
 
-class Exchange(Part):
+class Exchange(Struct):
     """A request, the question behind it with its right answer, and the result or the error of the request.
 
     `position` is the question's place in the plan, whenever it came back. `wall_s` is how long the client

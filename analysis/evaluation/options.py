@@ -11,7 +11,7 @@ from analysis.evaluation import benchmarks
 from analysis.evaluation.extraction import EXTRACTIONS
 from analysis.evaluation.prompts import template
 from schemas.errors import InvalidRequest, UnknownStrategy
-from schemas.message import Name, Part, field_error
+from schemas.message import Name, Struct, field_error
 from schemas.strategies import STRATEGIES
 from services.chassis.plain_words import first_fault
 
@@ -23,7 +23,7 @@ SAMPLING_TEMPERATURE = 0.7
 MAX_SELF_CONSISTENCY = 64
 
 
-class EvalOptions(Part):
+class EvalOptions(Struct):
     """The options of `choir eval`.
 
     `data` and `dev` name files or URLs by benchmark. `samples` is how many questions are drawn from each

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.evaluation.options import EvalOptions
 from schemas.errors import InvalidRequest
-from schemas.message import Part
+from schemas.message import Struct
 
 CONFIG_FILE = "config.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -18,7 +18,7 @@ USAGE_FILE = "usage.jsonl"
 RUN_PREFIX = "run_"
 
 
-class RunConfig(Part):
+class RunConfig(Struct):
     """What config.json says: the options, whom they were asked of, with which files, on what machine."""
 
     run_id: str

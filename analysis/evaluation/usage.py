@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from schemas.errors import ChoirError
-from schemas.message import Part
+from schemas.message import Struct
 from schemas.nodes import NodeLease
 from services.chassis.cancelling import ended
 from services.client.client import Choir
@@ -18,7 +18,7 @@ from services.client.client import Choir
 INTERVAL_S = 1.0
 
 
-class UsageSample(Part):
+class UsageSample(Struct):
     """One agent at one moment. 100 % is one core; `gpu_percent` is the mean of its host's GPUs, if any."""
 
     at_s: float

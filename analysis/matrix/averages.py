@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
 from analysis.matrix.record import Row
-from schemas.message import Part
+from schemas.message import Struct
 
 NS_PER_MS = 1e6
 
 
-class PairAverage(Part):
+class PairAverage(Struct):
     """A generator with a summarizer: means over the cells that succeeded, None where nothing was measured."""
 
     generator: str
@@ -26,7 +26,7 @@ class PairAverage(Part):
     network_latency_ms: float | None = None
 
 
-class MatrixReport(Part):
+class MatrixReport(Struct):
     """What `choir matrix --json` prints: where everything lies, and each pair's means."""
 
     folder: str

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.record import COLUMNS, Record, Row, row
 from schemas.errors import InvalidRequest
-from schemas.message import Part
+from schemas.message import Struct
 from services.chassis.identity import new_id
 from services.chassis.plain_words import first_fault
 
@@ -28,7 +28,7 @@ RESULTS_FILE = "results.jsonl"
 CSV_FILE = "matrix.csv"
 
 
-class Run(Part):
+class Run(Struct):
     """What matrix.json says: under which name the cells are asked, and what was asked for."""
 
     run_id: str

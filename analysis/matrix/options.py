@@ -10,14 +10,14 @@ from pydantic import Field, ValidationError, field_validator
 
 from schemas.commands import DEFAULT_SUMMARY_PROMPT, SummaryPrompt
 from schemas.errors import InvalidRequest
-from schemas.message import Name, Part
+from schemas.message import Name, Struct
 from schemas.subjects import Priority
 from services.chassis.plain_words import first_fault
 
 Prompt = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
-class MatrixOptions(Part):
+class MatrixOptions(Struct):
     """The options of `choir matrix`; repetition r of a cell is sampled with `seed` + r - 1."""
 
     generators: Annotated[tuple[Name, ...], Field(min_length=1)]

@@ -6,13 +6,13 @@ import hashlib
 
 from analysis.matrix.options import MatrixOptions
 from schemas.commands import Ask
-from schemas.message import Part
+from schemas.message import Struct
 from schemas.sampling import Sampling
 
 ID_LENGTH = 24
 
 
-class Cell(Part):
+class Cell(Struct):
     """One measurement: a pair of peers, a prompt (its number counts from 1), and the how-manieth time."""
 
     generator: str

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from analysis.matrix.plan import Cell
 from schemas.errors import ErrorBody
-from schemas.message import Part
+from schemas.message import Struct
 from schemas.replies import ChainStep, Result
 
 PEERS = ("generator", "summarizer")
@@ -26,7 +26,7 @@ Value: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = dict[str, Value]
 
 
-class Record(Part):
+class Record(Struct):
     """A cell, and its result or the error of its request."""
 
     request_id: str

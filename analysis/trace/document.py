@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from analysis.trace.breakdown import shares, stretches
 from analysis.trace.pieces import Waterfall
-from schemas.message import Part
+from schemas.message import Struct
 
 
-class PieceDocument(Part):
+class PieceDocument(Struct):
     """A piece of the way, in milliseconds since the request came to the router; it may never have ended."""
 
     what: str
@@ -24,7 +24,7 @@ class PieceDocument(Part):
     detail: str | None = None
 
 
-class ShareDocument(Part):
+class ShareDocument(Struct):
     """A part of the total; all of them together are the total. A gap lies between two pieces."""
 
     name: str
@@ -34,7 +34,7 @@ class ShareDocument(Part):
     across_clocks: bool
 
 
-class TraceDocument(Part):
+class TraceDocument(Struct):
     """What `choir trace --json` prints."""
 
     request_id: str

@@ -23,8 +23,8 @@ import uvloop
 from loadtest.arrivals import Rate
 from loadtest.bench.processes import BenchMesh, bench_mesh
 from loadtest.bench.report import Report, at_least, at_most
-from loadtest.crew import Crew
 from loadtest.generator import Generator
+from loadtest.generator_pool import GeneratorPool
 from loadtest.measurements import Measurements
 from loadtest.mesh_target import MeshTarget
 from loadtest.metrics import e2e, lag
@@ -90,7 +90,7 @@ async def generate(mesh: BenchMesh, folder: Path, plan: LoadPlan) -> Measurement
     """What one generator process measures of the responder."""
     place = folder / plan.run
     place.mkdir()
-    return await Crew(plan, mesh.url, place, target=ECHO).run(lambda _: None)
+    return await GeneratorPool(plan, mesh.url, place, target=ECHO).run(lambda _: None)
 
 
 def rate_of(m: Measurements) -> float:

@@ -14,10 +14,10 @@ import uvloop
 
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
+from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.registry.lease import Lease
-from services.chassis.service import Mesh
 
 
 async def serve(url: str, model: str, count: int, slots: int, delay_ms: float, name: str) -> None:
@@ -27,7 +27,7 @@ async def serve(url: str, model: str, count: int, slots: int, delay_ms: float, n
         name=name, backend="instant", models=(ModelSection(name=model, slots=slots, delay_ms=delay_ms),)
     )
     for number in range(count):
-        mesh = Mesh(connection, Identity.of("agent", f"{name}-{number}"), ConnectionEvents())
+        mesh = ServiceContext(connection, Identity.of("agent", f"{name}-{number}"), ConnectionEvents())
         agent = Agent(section, WorkersSection(enabled=False))
         await agent.start(mesh)
         await Lease(connection, mesh.identity, agent.load).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 
-from loadtest.flight import TIMED_OUT, Flight
+from loadtest.request_record import TIMED_OUT, RequestRecord
 from loadtest.target import Clock
 from loadtest.workloads import Fields
 
@@ -26,7 +26,7 @@ class SingleServer:
     async def open(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def send(self, flight: Flight, fields: Fields) -> None:
+    async def send(self, flight: RequestRecord, fields: Fields) -> None:
         arrived_s = self._clock()
         begun_s = max(arrived_s, self._free_s)
         self._free_s = begun_s + self._service_s()
@@ -34,7 +34,7 @@ class SingleServer:
         delay_s = self._free_s - arrived_s
         asyncio.get_running_loop().call_later(delay_s, lambda: flight.end(self._clock()))
 
-    async def settle(self, flights: Collection[Flight]) -> None:
+    async def settle(self, flights: Collection[RequestRecord]) -> None:
         for flight in flights:
             flight.end(self._clock(), TIMED_OUT)
 
@@ -49,7 +49,7 @@ class StallingServer(SingleServer):
         super().__init__(lambda: service_s)
         self._stall_s = stall_s
 
-    async def send(self, flight: Flight, fields: Fields) -> None:
+    async def send(self, flight: RequestRecord, fields: Fields) -> None:
         now_s = self._clock()
         if self._stall_s <= now_s < self._stall_s + 1.0:
             self._free_s = self._stall_s + 1.0
@@ -62,5 +62,5 @@ class DeafServer(SingleServer):
     def __init__(self) -> None:
         super().__init__(lambda: 0.0)
 
-    async def send(self, flight: Flight, fields: Fields) -> None:
+    async def send(self, flight: RequestRecord, fields: Fields) -> None:
         pass

@@ -12,11 +12,11 @@ import pytest
 from scipy import stats
 
 from loadtest.arrivals import Rate
-from loadtest.flight import TIMED_OUT
 from loadtest.generator import Generator
 from loadtest.measurements import Measurements, read_flights, write_flights
 from loadtest.metrics import e2e, e2e_intended, lag
 from loadtest.plan import LoadPlan
+from loadtest.request_record import TIMED_OUT
 from loadtest.target import Target
 from loadtest.tests.servers import DeafServer, SingleServer, StallingServer
 from loadtest.workloads import AskOptions

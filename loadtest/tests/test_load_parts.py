@@ -19,12 +19,12 @@ from loadtest.charts.latency_over_time import bin_width_s, percentiles
 from loadtest.compare import compare
 from loadtest.faults import LoadtestError, WrongOption
 from loadtest.figures import milliseconds
-from loadtest.flight import LOST, Flight
 from loadtest.measurements import Measurements, read_flights, write_flights
 from loadtest.metrics import METRICS, e2e, itl, tpot, ttft, ttft_intended
 from loadtest.objectives import Condition, Objective, meets, parse_conditions, parse_objectives
 from loadtest.plan import LoadPlan
 from loadtest.prompts import PROMPTS, PromptOptions, prompts
+from loadtest.request_record import LOST, RequestRecord
 from loadtest.summary import Distribution, summarise
 from loadtest.sweep import knee, saturated, sweep
 from loadtest.workloads import AskOptions, ask_fields, parse_mix, workloads
@@ -32,9 +32,11 @@ from loadtest.workloads import AskOptions, ask_fields, parse_mix, workloads
 ASK = AskOptions(models=("a", "b"))
 
 
-def flight(number: int, start_s: float, e2e_ms: float, *, late_ms: float = 0.0, error: str = "") -> Flight:
+def flight(
+    number: int, start_s: float, e2e_ms: float, *, late_ms: float = 0.0, error: str = ""
+) -> RequestRecord:
     """An answered request of three tokens, the first after a quarter of its time."""
-    made = Flight(number, "single", start_s)
+    made = RequestRecord(number, "single", start_s)
     made.sent_s = start_s + late_ms / 1000
     for part in (0.25, 0.5, 1.0):
         made.chunk("a", made.sent_s + part * e2e_ms / 1000)
@@ -50,7 +52,7 @@ Columns = Callable[..., Measurements]
 def columns(tmp_path: Path) -> Columns:
     """Turns flights into columns as a run does: through a file."""
 
-    def make(*flights: Flight) -> Measurements:
+    def make(*flights: RequestRecord) -> Measurements:
         write_flights(tmp_path / "f.parquet", flights, 0, 0.5)
         return read_flights([tmp_path / "f.parquet"])
 
@@ -322,7 +324,7 @@ def test_a_fault_that_cannot_be_done_is_refused(text: str) -> None:
 # --- sweeps and comparisons -----------------------------------------------------------------
 
 
-def run_at(rate: float, capacity: float, seconds: float = 10.0) -> list[Flight]:
+def run_at(rate: float, capacity: float, seconds: float = 10.0) -> list[RequestRecord]:
     """Requests at a rate to a server that can do `capacity` a second, 10 ms each if it is idle."""
     free_s, flights = 0.0, []
     for number in range(int(rate * seconds)):
@@ -369,7 +371,7 @@ def test_there_is_no_knee_without_steps() -> None:
     assert knee([]) is None
 
 
-def noisy(seed: int, slower_ms: float, seconds: int = 40) -> list[Flight]:
+def noisy(seed: int, slower_ms: float, seconds: int = 40) -> list[RequestRecord]:
     rng = np.random.default_rng(seed)
     return [
         flight(20 * second + n, second + n / 20, 50 + slower_ms + load + float(rng.exponential(10)))

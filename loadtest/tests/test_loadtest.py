@@ -20,8 +20,8 @@ from infra.broker import Broker
 from infra.testing import SpawnService, connect
 from loadtest.__main__ import main
 from loadtest.arrivals import Rate
-from loadtest.crew import Crew
 from loadtest.faults import NoMesh
+from loadtest.generator_pool import GeneratorPool
 from loadtest.plan import LoadPlan
 from loadtest.workloads import AskOptions
 
@@ -244,7 +244,7 @@ async def echo(connection: Client) -> AsyncIterator[str]:
 
 async def test_several_processes_share_a_run(echo: str, mesh_url: str, tmp_path: Path) -> None:
     plan = LoadPlan("run", AskOptions(models=("m",)), rate=Rate(200.0), requests=200, processes=2)
-    measured = await Crew(plan, mesh_url, tmp_path, target=echo).run(lambda _: None)
+    measured = await GeneratorPool(plan, mesh_url, tmp_path, target=echo).run(lambda _: None)
     assert measured.good.all()
     assert sorted(measured.number) == list(range(len(measured)))
     assert set(measured.process) == {0, 1}
@@ -254,4 +254,4 @@ async def test_several_processes_share_a_run(echo: str, mesh_url: str, tmp_path:
 async def test_generators_that_find_no_broker_say_so(tmp_path: Path) -> None:
     plan = LoadPlan("run", AskOptions(models=("m",)))
     with pytest.raises(NoMesh, match="no broker answers"):
-        await Crew(plan, "nats://127.0.0.1:9", tmp_path).run(lambda _: None)
+        await GeneratorPool(plan, "nats://127.0.0.1:9", tmp_path).run(lambda _: None)

@@ -8,20 +8,20 @@ import json
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from loadtest.flight import OK, Flight
 from loadtest.generator import Generator
 from loadtest.mesh_target import NOBODY, MeshTarget
+from loadtest.request_record import OK, RequestRecord
 from schemas import subjects
 from schemas.replies import Result
 from services.chassis.tests.mesh import eventually
 
 
-async def flown(target: MeshTarget, timeout_s: float) -> Flight:
+async def flown(target: MeshTarget, timeout_s: float) -> RequestRecord:
     """A request that has been sent."""
     generator = Generator(target, timeout_s)
     await generator.open()
     generator.start()
-    flight = Flight(1, "single", 0.0, sent_s=generator.clock())
+    flight = RequestRecord(1, "single", 0.0, sent_s=generator.clock())
     await target.send(flight, {"prompt": "hi", "model": "alpha", "timeout_s": timeout_s})
     return flight
 

@@ -13,7 +13,7 @@ from schemas.errors import ErrorBody
 from schemas.events import ANY_EVENT, Event
 from schemas.golden.__main__ import EVERYTHING, FOLDER, differences, write
 from schemas.golden.samples import SAMPLES
-from schemas.message import Message, Part
+from schemas.message import Message, Struct
 
 WITHOUT_SAMPLE: set[type[BaseModel]] = {Event}
 """Classes that are only ever sent as one of their subclasses."""
@@ -23,7 +23,7 @@ README = FOLDER.parent / "README.md"
 samples = pytest.mark.parametrize("name", SAMPLES)
 
 
-def subclasses(of: type[Part]) -> Iterator[type[Part]]:
+def subclasses(of: type[Struct]) -> Iterator[type[Struct]]:
     for child in of.__subclasses__():
         if child.__module__.startswith("schemas."):
             yield child
@@ -35,7 +35,7 @@ def by_name(parts: Iterable[type[BaseModel]]) -> list[type[BaseModel]]:
 
 
 MESSAGES = by_name(set(subclasses(Message)) - WITHOUT_SAMPLE)
-PARTS = by_name(set(subclasses(Part)) - {Message} | {ErrorBody})
+PARTS = by_name(set(subclasses(Struct)) - {Message} | {ErrorBody})
 
 
 def parts_of(value: object) -> Iterator[BaseModel]:

@@ -2,7 +2,7 @@
 
 from services.agent.service import Agent
 from services.agent.settings import AgentSettings
-from services.chassis.service import run_service
+from services.chassis.runner import run_service
 
 if __name__ == "__main__":
     run_service("agent", AgentSettings, lambda settings, _identity: Agent(settings.agent, settings.workers))

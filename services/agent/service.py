@@ -18,10 +18,10 @@ from services.agent.keys import with_key
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.agent.workers.host import WorkerHost
 from services.chassis.cancelling import ended
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load
-from services.chassis.service import Mesh
 from services.chassis.work.loop import WorkLoop
 from services.tasks.generate import GenerateWorker
 
@@ -91,7 +91,7 @@ class Agent:
         self._serving = [Serving(model) for model in settings.models]
         self._watcher: asyncio.Task[None] | None = None
 
-    async def start(self, mesh: Mesh) -> None:
+    async def start(self, mesh: ServiceContext) -> None:
         """Loads the models and begins to pull."""
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
@@ -116,7 +116,7 @@ class Agent:
             log.error("model cannot be served", model=serving.model.name, why=error.message)
             serving.problem = error.body()
 
-    async def _serve(self, mesh: Mesh, serving: Serving, backend: Backend) -> None:
+    async def _serve(self, mesh: ServiceContext, serving: Serving, backend: Backend) -> None:
         name = serving.model.name
         serving.worker = GenerateWorker(mesh, backend)
         serving.loop = WorkLoop(
@@ -131,7 +131,7 @@ class Agent:
         mesh.connection.on_disconnect(serving.loop.suspect)
         await serving.loop.start()
 
-    async def _watch(self, mesh: Mesh) -> None:
+    async def _watch(self, mesh: ServiceContext) -> None:
         """Raises the failure of a model that has failed for good, which ends the process: whoever keeps it
         starts it anew."""
         while True:
@@ -145,7 +145,7 @@ class Agent:
                 await serving.look_at_step(serving.loop, serving.backend.step_s())
 
     async def _break(
-        self, mesh: Mesh, serving: Serving, loop: WorkLoop[Generate], failure: ChoirError
+        self, mesh: ServiceContext, serving: Serving, loop: WorkLoop[Generate], failure: ChoirError
     ) -> None:
         """Tells that the model cannot be asked here, and lets others have its work."""
         log.critical("model has failed; this process ends", model=serving.model.name, why=failure.message)

@@ -2,7 +2,7 @@
 
 from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSettings
-from services.chassis.service import run_service
+from services.chassis.runner import run_service
 
 if __name__ == "__main__":
     run_service("aggregator", AggregatorSettings, lambda settings, _identity: Aggregator(settings.aggregator))

@@ -17,8 +17,8 @@ from services.aggregator.reading.ballots import read_ballots
 from services.aggregator.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.strategies.debate import unanimous
 from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs
+from services.chassis.context import ServiceContext
 from services.chassis.nats.streams import OUTCOME_PATIENCE_S
-from services.chassis.service import Mesh
 from services.chassis.work.attempts import last_error
 from services.chassis.work.delivery import Retry
 
@@ -34,7 +34,13 @@ class Gathering:
     """
 
     def __init__(
-        self, mesh: Mesh, gather: Gather, collector: Collector, *, fresh: bool, poll_interval_s: float
+        self,
+        mesh: ServiceContext,
+        gather: Gather,
+        collector: Collector,
+        *,
+        fresh: bool,
+        poll_interval_s: float,
     ) -> None:
         self._mesh = mesh
         self._gather = gather

@@ -15,9 +15,9 @@ from services.aggregator.scores.store import Scores
 from services.aggregator.settings import AggregatorSection
 from services.aggregator.topics import TopicClassifier, shipped
 from services.aggregator.worker import GatherWorker
+from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load
-from services.chassis.service import Mesh
 from services.chassis.work.loop import WorkLoop
 
 DESCRIPTION = "Asks the members of an ensemble and decides from their answers"
@@ -30,7 +30,7 @@ class Aggregator:
         self._settings = settings
         self._topics = topics or shipped()
 
-    async def start(self, mesh: Mesh) -> None:
+    async def start(self, mesh: ServiceContext) -> None:
         """Pulls and decides from now on."""
         self._scores = Scores(mesh.client, mesh.loops)
         await self._scores.start()

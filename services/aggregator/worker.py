@@ -20,15 +20,17 @@ from services.aggregator.strategies import Ballots
 from services.aggregator.strategies.best_single import best_agent
 from services.aggregator.tasks import question_of
 from services.aggregator.topics import TopicClassifier
-from services.chassis.service import Mesh
+from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery
-from services.tasks.result import conclude, retell
+from services.tasks.result import retell, store_result
 
 
 class GatherWorker:
     """Decides ensembles."""
 
-    def __init__(self, mesh: Mesh, scores: Scores, topics: TopicClassifier, poll_interval_s: float) -> None:
+    def __init__(
+        self, mesh: ServiceContext, scores: Scores, topics: TopicClassifier, poll_interval_s: float
+    ) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._scores = scores
@@ -117,7 +119,7 @@ class GatherWorker:
             accepted_at_s=gather.accepted_at_s,
             completed_at_s=self._mesh.clock.now(),
         )
-        stored = await conclude(self._mesh, result)
+        stored = await store_result(self._mesh, result)
         stored_ns = time.perf_counter_ns()
         if gathering.open_tasks:
             await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
@@ -161,16 +163,16 @@ class GatherWorker:
             rounds=rounds,
         )
 
-    async def give_up(self, gather: Gather, error: ChoirError) -> None:
+    async def on_failure(self, gather: Gather, error: ChoirError) -> None:
         """Stores an error as the request's result."""
         result = Result.failed(gather, error, self._mesh.clock.now())
-        await conclude(self._mesh, result)
+        await store_result(self._mesh, result)
         await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
         result = Result.unreadable(request_id, error, self._mesh.clock.now())
-        await conclude(self._mesh, result)
+        await store_result(self._mesh, result)
 
 
 def _kept(answers: Iterable[Answer], ballots: Ballots, gather: Gather) -> tuple[Answer, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from schemas.message import Part
+from schemas.message import Struct
 from services.cli.overview_tables import NOTHING, table
 from services.client.client import Choir
 
@@ -31,7 +31,7 @@ LIMIT $count::BIGINT
 STYLES = {"open": "yellow", "failed": "red"}
 
 
-class RecentRequest(Part):
+class RecentRequest(Struct):
     """A request: `status` is open, answered or failed; `took_ms` is from acceptance to the stored result."""
 
     request_id: str
@@ -44,7 +44,7 @@ class RecentRequest(Part):
     error_code: str | None = None
 
 
-class RecentRequests(Part):
+class RecentRequests(Struct):
     """What `choir requests --json` prints, the latest first."""
 
     requests: tuple[RecentRequest, ...]

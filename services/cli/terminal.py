@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from schemas.message import Part
+    from schemas.message import Struct
 
 WIDTH_WITHOUT_TERMINAL = 120
 _COMMANDS = dict.fromkeys([code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"])
@@ -43,12 +43,12 @@ def counted_services(services: Mapping[str, int]) -> str:
     )
 
 
-def print_json(document: Part) -> None:
+def print_json(document: Struct) -> None:
     """Prints a message as one JSON document."""
     typer.echo(document.model_dump_json(indent=2, exclude_none=True))
 
 
-def print_json_line(document: Part) -> None:
+def print_json_line(document: Struct) -> None:
     """Prints a message as one line of JSON, at once: whoever reads it waits for the next one."""
     typer.echo(document.model_dump_json(exclude_none=True))
     sys.stdout.flush()

@@ -1,7 +1,7 @@
 """`python -m services.metrics`"""
 
 from services.chassis.identity import Identity
-from services.chassis.service import run_service
+from services.chassis.runner import run_service
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSettings
 from services.metrics.store.memory_limit import limit_memory

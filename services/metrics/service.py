@@ -5,9 +5,9 @@ from __future__ import annotations
 from schemas import subjects
 from schemas.nodes import NodeState
 from schemas.queries import Sql
+from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load
-from services.chassis.service import Mesh
 from services.metrics.ingest.loop import Ingest
 from services.metrics.query.endpoint import Questions
 from services.metrics.settings import MetricsSection
@@ -23,7 +23,7 @@ class Metrics:
     def __init__(self, settings: MetricsSection) -> None:
         self._settings = settings
 
-    async def start(self, mesh: Mesh) -> None:
+    async def start(self, mesh: ServiceContext) -> None:
         """Stores and answers from now on."""
         database = Database(self._settings.folder, self._settings.views, self._settings.memory_mb)
         self._ingest = Ingest(mesh, database, self._settings)

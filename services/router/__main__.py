@@ -1,6 +1,6 @@
 """`python -m services.router`"""
 
-from services.chassis.service import run_service
+from services.chassis.runner import run_service
 from services.router.service import Router
 from services.router.settings import RouterSettings
 

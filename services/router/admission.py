@@ -12,9 +12,9 @@ from schemas.errors import BrokerUnavailable, ChoirError, ModelUnusable, Request
 from schemas.events import RequestAccepted, RequestRefused, TaskQueued
 from schemas.nodes import NodeLease
 from schemas.replies import Result
+from services.chassis.context import ServiceContext
 from services.chassis.nats.connection import check_payload
 from services.chassis.registry.directory import Directory
-from services.chassis.service import Mesh
 from services.router.absence import why_absent
 from services.router.context_check import ContextCheck
 from services.router.endpoints.workers import Workers
@@ -38,7 +38,7 @@ class AdmissionController:
 
     def __init__(
         self,
-        mesh: Mesh,
+        mesh: ServiceContext,
         directory: Directory,
         pending: PendingResults,
         placement: Placement,

@@ -9,10 +9,10 @@ from schemas.commands import Ask, Cancel, Fetch
 from schemas.message import Message
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
+from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
-from services.chassis.service import Mesh
 from services.router.admission import AdmissionController
 from services.router.endpoints.handlers import Handlers
 from services.router.endpoints.overview import Overview
@@ -31,7 +31,7 @@ class Router:
     def __init__(self, settings: RouterSection) -> None:
         self._settings = settings
 
-    async def start(self, mesh: Mesh) -> None:
+    async def start(self, mesh: ServiceContext) -> None:
         """Answers requests from now on."""
         self._directory = Directory(mesh.client)
         await self._directory.start()

@@ -1,6 +1,6 @@
 """`python -m services.shard_stage`"""
 
-from services.chassis.service import run_service
+from services.chassis.runner import run_service
 from services.shard_stage.service import ShardStage
 from services.shard_stage.settings import StageSettings
 

@@ -19,10 +19,11 @@ from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, GenerationFailed, ModelUnusable
 from schemas.pipelines import PipelinePlan, StageOffer
 from schemas.stages import StageBeat
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import connection_options
 from services.chassis.registry.lease import Load
-from services.chassis.service import EXIT_FAILED, Mesh
+from services.chassis.runner import EXIT_FAILED
 from services.chassis.supervise import tell_failure
 from services.engine.engine import usable_cores
 from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
@@ -82,7 +83,7 @@ class ShardStage:
 
     # --- life ---------------------------------------------------------------------------
 
-    async def start(self, mesh: Mesh) -> None:
+    async def start(self, mesh: ServiceContext) -> None:
         """Measures what it has to offer, and takes the place that a plan has for it."""
         self._mesh = mesh
         # The inference thread asks for the interpreter at every tensor: by default it may wait 5 ms for it.

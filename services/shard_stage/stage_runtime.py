@@ -26,9 +26,9 @@ from schemas.events import StageStepped
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan, StageHeld
 from schemas.stages import StageBeat
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ConnectionEvents
-from services.chassis.service import Mesh
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.model import Model, Weights
 from services.shard_stage.handover.assignment import Assignment, Handover
@@ -63,7 +63,7 @@ class StageRuntime:
 
     def __init__(
         self,
-        mesh: Mesh,
+        mesh: ServiceContext,
         assignment: Assignment,
         source: ModelSource,
         slices: SliceCache,

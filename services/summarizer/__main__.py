@@ -1,6 +1,6 @@
 """`python -m services.summarizer`"""
 
-from services.chassis.service import run_service
+from services.chassis.runner import run_service
 from services.summarizer.service import Summarizer
 from services.summarizer.settings import SummarizerSettings
 

@@ -9,14 +9,14 @@ from schemas.commands import Summarize
 from schemas.errors import ChoirError
 from schemas.events import RequestSummarised
 from schemas.replies import Answer
+from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory
-from services.chassis.service import Mesh
-from services.summarizer.errands import Errands
 from services.summarizer.ping import ping_agent
 from services.summarizer.prompt import summary_request
-from services.summarizer.ruler import Ruler
 from services.summarizer.steps import StepRecord
 from services.summarizer.summary import Summary, Written
+from services.summarizer.task_client import TaskClient
+from services.summarizer.token_budget import TokenBudget
 
 
 class Chain:
@@ -24,9 +24,9 @@ class Chain:
 
     def __init__(
         self,
-        mesh: Mesh,
+        mesh: ServiceContext,
         directory: Directory,
-        errands: Errands,
+        task_client: TaskClient,
         command: Summarize,
         *,
         delivery: int,
@@ -34,7 +34,7 @@ class Chain:
     ) -> None:
         self._mesh = mesh
         self._directory = directory
-        self._errands = errands
+        self._task_client = task_client
         self._command = command
         self._delivery = delivery
         self._max_parts = max_parts
@@ -62,27 +62,27 @@ class Chain:
         return await ping_agent(self._mesh.client, answer.instance)
 
     async def _step(self, step: int, text: str) -> StepRecord:
-        found, started_ns = self._errands.found, time.perf_counter_ns()
+        found, started_ns = self._task_client.found, time.perf_counter_ns()
         written = await (self._generate() if step == 1 else self._summarise(step, text))
         duration_ns = time.perf_counter_ns() - started_ns
-        asked_here = self._errands.found == found
+        asked_here = self._task_client.found == found
         return StepRecord(written.answer, written.parts, duration_ns if asked_here else None)
 
     async def _generate(self) -> Written:
         task = self._command.generate(1, self._command.messages, at_s=self._mesh.clock.now())
-        return Written(await self._errands.run(task))
+        return Written(await self._task_client.run(task))
 
     async def _summarise(self, step: int, text: str) -> Written:
         started_ns = time.perf_counter_ns()
         model = self._command.peers[step - 1]
-        ruler = Ruler(
+        budget = TokenBudget(
             self._mesh.client,
             self._directory,
             model,
             lambda piece: summary_request(self._command, piece),
             self._command.sampling.max_tokens,
         )
-        summary = Summary(self._command, step, self._errands, ruler, self._max_parts)
+        summary = Summary(self._command, step, self._task_client, budget, self._max_parts)
         try:
             written = await summary.write(text)
         except ChoirError as error:

@@ -6,10 +6,10 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Summarize
+from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
-from services.chassis.service import Mesh
 from services.chassis.work.loop import WorkLoop
 from services.summarizer.settings import SummarizerSection
 from services.summarizer.worker import ChainWorker
@@ -23,7 +23,7 @@ class Summarizer:
     def __init__(self, settings: SummarizerSection) -> None:
         self._settings = settings
 
-    async def start(self, mesh: Mesh) -> None:
+    async def start(self, mesh: ServiceContext) -> None:
         """Pulls and works from now on."""
         directory = Directory(mesh.client)
         await directory.start()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from schemas.commands import Generate, Summarize
 from schemas.errors import ContextExceeded, GenerationFailed
 from schemas.replies import Answer
-from services.summarizer.errands import Errands
 from services.summarizer.prompt import summary_request
-from services.summarizer.ruler import Ruler
+from services.summarizer.task_client import TaskClient
+from services.summarizer.token_budget import TokenBudget
 
 DIGEST_LENGTH = 16
 
@@ -27,11 +27,13 @@ class Written:
 class Summary:
     """One summarising step of a chain."""
 
-    def __init__(self, command: Summarize, step: int, errands: Errands, ruler: Ruler, max_parts: int) -> None:
+    def __init__(
+        self, command: Summarize, step: int, task_client: TaskClient, budget: TokenBudget, max_parts: int
+    ) -> None:
         self._command = command
         self._step = step
-        self._errands = errands
-        self._ruler = ruler
+        self._task_client = task_client
+        self._budget = budget
         self._max_parts = max_parts
 
     async def write(self, text: str) -> Written:
@@ -43,8 +45,8 @@ class Summary:
         done: list[Answer] = []
         most = self._max_parts
         level = 1
-        while not await self._ruler.fits(text):
-            pieces = await self._ruler.cut(text)
+        while not await self._budget.fits(text):
+            pieces = await self._budget.cut(text)
             if len(pieces) > most:
                 raise ContextExceeded(self._too_long(len(pieces), level))
             answers = await self._map(pieces, level)
@@ -55,18 +57,18 @@ class Summary:
         if not text.strip():
             raise GenerationFailed(f"{self._peer}: nothing was written that could be summarised")
         messages = summary_request(self._command, text)
-        answer = await self._errands.run(
-            self._command.generate(self._step, messages, at_s=self._errands.now())
+        answer = await self._task_client.run(
+            self._command.generate(self._step, messages, at_s=self._task_client.now())
         )
         return Written(answer, tuple(done))
 
     async def _map(self, pieces: list[str], level: int) -> list[Answer]:
         """The summary of each piece, asked for side by side."""
-        most = await self._ruler.answer_tokens()
+        most = await self._budget.answer_tokens()
         tasks = [self._part(piece, level, number, most) for number, piece in enumerate(pieces, start=1)]
         try:
             async with asyncio.TaskGroup() as group:
-                running = [group.create_task(self._errands.run(task)) for task in tasks]
+                running = [group.create_task(self._task_client.run(task)) for task in tasks]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         return [task.result() for task in running]
@@ -81,7 +83,7 @@ class Summary:
         messages = summary_request(self._command, piece)
         part = f"part-{level}-{number:03}-{digest}"
         return self._command.generate(
-            self._step, messages, part=part, max_tokens=max_tokens, at_s=self._errands.now()
+            self._step, messages, part=part, max_tokens=max_tokens, at_s=self._task_client.now()
         )
 
     @property

@@ -8,21 +8,21 @@ from schemas import subjects
 from schemas.commands import Summarize
 from schemas.errors import ChoirError, PayloadTooLarge
 from schemas.replies import Answer, Result
+from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory
-from services.chassis.service import Mesh
 from services.chassis.work.delivery import Delivery
 from services.summarizer.answers import AnswerInbox
 from services.summarizer.chain import Chain
-from services.summarizer.errands import Errands
 from services.summarizer.settings import SummarizerSection
 from services.summarizer.steps import StepRecord, chain_steps
-from services.tasks.result import conclude, retell
+from services.summarizer.task_client import TaskClient
+from services.tasks.result import retell, store_result
 
 
 class ChainWorker:
     """Takes requests along their chains."""
 
-    def __init__(self, mesh: Mesh, directory: Directory, settings: SummarizerSection) -> None:
+    def __init__(self, mesh: ServiceContext, directory: Directory, settings: SummarizerSection) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._directory = directory
@@ -51,14 +51,14 @@ class ChainWorker:
             chain = Chain(
                 self._mesh,
                 self._directory,
-                Errands(self._mesh, inbox),
+                TaskClient(self._mesh, inbox),
                 command,
                 delivery=delivery.count,
                 max_parts=self._settings.max_parts,
             )
             records = await self._unless_cancelled(command.request_id, chain)
         if records is not None:
-            await conclude(self._mesh, result_of(command, records, self._mesh.clock.now()))
+            await store_result(self._mesh, result_of(command, records, self._mesh.clock.now()))
 
     async def _has_result(self, request_id: str) -> bool:
         stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
@@ -77,14 +77,14 @@ class ChainWorker:
             self._walking.pop(request_id, None)
         return None if task.cancelled() else task.result()
 
-    async def give_up(self, command: Summarize, error: ChoirError) -> None:
+    async def on_failure(self, command: Summarize, error: ChoirError) -> None:
         """Stores an error as the result, with what the peers have written before it if that fits."""
         now_s = self._mesh.clock.now()
         try:
             result = Result.failed(command, error, now_s, await self._written(command))
-            await conclude(self._mesh, result)
+            await store_result(self._mesh, result)
         except PayloadTooLarge:
-            await conclude(self._mesh, Result.failed(command, error, now_s))
+            await store_result(self._mesh, Result.failed(command, error, now_s))
         await self._mesh.client.publish(subjects.cancel_signal(command.request_id))
 
     async def _written(self, command: Summarize) -> tuple[Answer, ...]:
@@ -97,9 +97,9 @@ class ChainWorker:
         )
         return tuple(Answer.read(answer.data) for answer in stored if answer is not None)
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
-        await conclude(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
+        await store_result(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
 
 
 def result_of(command: Summarize, records: list[StepRecord], at_s: float) -> Result:

@@ -14,15 +14,15 @@ from schemas.commands import ChatMessage, Generate
 from schemas.errors import ChoirError, WorkerFailed
 from schemas.replies import Answer, FinishReason, Result, Timings
 from schemas.sampling import Sampling
-from services.chassis.service import Mesh
+from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery, Retry
-from services.tasks.result import conclude, retell
+from services.tasks.result import retell, store_result
 from services.tasks.task_events import (
     Taken,
-    retell_completed,
-    tell_cancelled,
-    tell_completed,
-    tell_pulled,
+    emit_cancelled,
+    emit_completed,
+    emit_completed_again,
+    emit_pulled,
 )
 from services.tasks.token_stream import TokenStream
 
@@ -60,7 +60,7 @@ class Generator(Protocol):
 class GenerateWorker:
     """Serves one model, for whoever pulls its tasks. `name` is who answers, if not the service instance."""
 
-    def __init__(self, mesh: Mesh, generator: Generator, name: str | None = None) -> None:
+    def __init__(self, mesh: ServiceContext, generator: Generator, name: str | None = None) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._generator = generator
@@ -90,7 +90,7 @@ class GenerateWorker:
             return
         if not delivery.fresh and await self._is_done(command):
             return
-        taken = tell_pulled(self._mesh.events, command, delivery)
+        taken = emit_pulled(self._mesh.events, command, delivery)
         try:
             answer = await self._answer(
                 command, taken.queue_ns, attempt_of(command, delivery, self._mesh.clock.now())
@@ -99,7 +99,7 @@ class GenerateWorker:
             raise Retry(error) from error
         delivery.work_done()
         if answer is None:
-            tell_cancelled(self._mesh.events, taken)
+            emit_cancelled(self._mesh.events, taken)
             return
         result = Result(
             request_id=command.request_id,
@@ -124,7 +124,7 @@ class GenerateWorker:
         result, *answers = await asyncio.gather(*reads)
         for stored in answers:
             if stored is not None:
-                retell_completed(self._mesh.events, Answer.read(stored.data), command)
+                emit_completed_again(self._mesh.events, Answer.read(stored.data), command)
         if result is not None and not command.routing_slip:
             self._retell(Result.read(result.data), command)
         return any(stored is not None for stored in (result, *answers))
@@ -132,7 +132,7 @@ class GenerateWorker:
     def _retell(self, result: Result, command: Generate) -> None:
         retell(self._mesh, result)
         for answer in result.answers:
-            retell_completed(self._mesh.events, answer, command)
+            emit_completed_again(self._mesh.events, answer, command)
 
     async def _answer(self, command: Generate, queue_ns: int, attempt: int) -> Answer | None:
         """The answer, or None if the request was cancelled meanwhile."""
@@ -193,19 +193,19 @@ class GenerateWorker:
             subject = subjects.answer(command.request_id, command.round, command.agent)
             stored = await self._storage.store_once(subject, answer.to_bytes())
         else:
-            stored = await conclude(self._mesh, result)
+            stored = await store_result(self._mesh, result)
         if stored:
-            tell_completed(self._mesh.events, answer, taken, time.perf_counter_ns() - started_ns)
+            emit_completed(self._mesh.events, answer, taken, time.perf_counter_ns() - started_ns)
 
-    async def give_up(self, command: Generate, error: ChoirError) -> None:
+    async def on_failure(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
         answer = Answer.failed(command, error, self._name)
         await self._conclude(command, answer, Result.failed(command, error, self._mesh.clock.now()))
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
         result = Result.unreadable(request_id, error, self._mesh.clock.now())
-        await conclude(self._mesh, result)
+        await store_result(self._mesh, result)
 
 
 def attempt_of(command: Generate, delivery: Delivery, now_s: float) -> int:

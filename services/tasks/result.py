@@ -11,12 +11,12 @@ import time
 from schemas import subjects
 from schemas.events import RequestCompleted
 from schemas.replies import Result
-from services.chassis.service import Mesh
+from services.chassis.context import ServiceContext
 
 NS = 1e9
 
 
-async def conclude(mesh: Mesh, result: Result) -> bool:
+async def store_result(mesh: ServiceContext, result: Result) -> bool:
     """Stores the result of a request. False if it has one already: that one stands.
 
     Raises PayloadTooLarge, or BrokerUnavailable if the broker does not answer for long.
@@ -29,7 +29,7 @@ async def conclude(mesh: Mesh, result: Result) -> bool:
     return stored
 
 
-def retell(mesh: Mesh, result: Result) -> None:
+def retell(mesh: ServiceContext, result: Result) -> None:
     """Tells of a result that was found stored, in case whoever stored it could not.
 
     A cancellation is told by the router that stored it, and may be long past.
@@ -39,7 +39,7 @@ def retell(mesh: Mesh, result: Result) -> None:
         _tell(mesh, result, total_ns, at_s=result.completed_at_s)
 
 
-def _tell(mesh: Mesh, result: Result, total_ns: int, **more: float) -> None:
+def _tell(mesh: ServiceContext, result: Result, total_ns: int, **more: float) -> None:
     answers = (*result.answers, *result.further_answers)
     mesh.events.publish(
         RequestCompleted,

@@ -25,7 +25,7 @@ class Taken:
     at_s: float
 
 
-def tell_pulled(events: EventLog, command: Generate, delivery: Delivery) -> Taken:
+def emit_pulled(events: EventLog, command: Generate, delivery: Delivery) -> Taken:
     """A task was taken now."""
     taken = Taken(command, delivery.count, delivery.queue_duration_ns(), time.time())
     events.publish(
@@ -42,7 +42,7 @@ def tell_pulled(events: EventLog, command: Generate, delivery: Delivery) -> Take
     return taken
 
 
-def tell_cancelled(events: EventLog, taken: Taken) -> None:
+def emit_cancelled(events: EventLog, taken: Taken) -> None:
     """Nobody waits for the task any more."""
     events.publish(
         TaskCancelled,
@@ -54,12 +54,12 @@ def tell_cancelled(events: EventLog, taken: Taken) -> None:
     )
 
 
-def tell_completed(events: EventLog, answer: Answer, taken: Taken | None, store_ns: int) -> None:
+def emit_completed(events: EventLog, answer: Answer, taken: Taken | None, store_ns: int) -> None:
     """A task's answer was stored now, which took `store_ns`. Without `taken` it ended before it was begun."""
     _tell_completed(events, answer, taken, store_ns, {})
 
 
-def retell_completed(events: EventLog, answer: Answer, command: Generate) -> None:
+def emit_completed_again(events: EventLog, answer: Answer, command: Generate) -> None:
     """Tells of an answer that was found stored, in case the agent that stored it could not: in its name."""
     known = {"instance": answer.instance, "host": None, "topology": topology_of(command)}
     _tell_completed(events, answer, None, 0, known)

@@ -11,9 +11,9 @@ from infra.testing import SpawnService
 from schemas import subjects
 from schemas.commands import Ask
 from schemas.errors import ConfigurationError
-from services.chassis import service as chassis_service
+from services.chassis import runner as chassis_service
 from services.chassis.identity import Identity
-from services.chassis.service import open_spans
+from services.chassis.runner import open_spans
 from services.chassis.settings import OtlpSection
 from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.collector import collector

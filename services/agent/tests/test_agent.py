@@ -24,7 +24,7 @@ from schemas.replies import Answer, ErrorReply, Result, TokenChunk, TokenCount
 from schemas.sampling import Sampling
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
-from services.chassis.service import Mesh
+from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import (
     bodies,
     enqueue,
@@ -57,17 +57,17 @@ async def serving(client: Client, section: AgentSection, instance: str = "agent-
         await agent.stop()
 
 
-async def last(mesh: Mesh, stream: str, subject: str) -> bytes | None:
+async def last(mesh: ServiceContext, stream: str, subject: str) -> bytes | None:
     stored = await mesh.storage.last(stream, subject)
     return None if stored is None else stored.data
 
 
-async def result_of(mesh: Mesh, request_id: str) -> Result | None:
+async def result_of(mesh: ServiceContext, request_id: str) -> Result | None:
     data = await last(mesh, subjects.RESULTS_STREAM, subjects.result(request_id))
     return None if data is None else Result.model_validate_json(data)
 
 
-async def answer_of(mesh: Mesh, request_id: str, agent: str = "alpha") -> Answer | None:
+async def answer_of(mesh: ServiceContext, request_id: str, agent: str = "alpha") -> Answer | None:
     data = await last(mesh, subjects.ANSWERS_STREAM, subjects.answer(request_id, 1, agent))
     return None if data is None else Answer.model_validate_json(data)
 

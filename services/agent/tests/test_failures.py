@@ -21,7 +21,7 @@ from schemas.sampling import Sampling
 from services.agent.backends.llama_cpp import LlamaCpp, open_backend
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
-from services.chassis.service import Mesh
+from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, settled
 from services.engine import Message
 
@@ -34,7 +34,7 @@ def section(path: Path, **model: object) -> AgentSection:
     return AgentSection.model_validate({"name": "singer", "models": [own], "threads": 1})
 
 
-async def result_of(mesh: Mesh, request_id: str) -> Result | None:
+async def result_of(mesh: ServiceContext, request_id: str) -> Result | None:
     stored = await mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
     return None if stored is None else Result.model_validate_json(stored.data)
 

@@ -18,8 +18,8 @@ from schemas.workers import Worker, WorkerState
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, WorkersSection
 from services.agent.tests.http_server import HttpServer, Reply, Request
+from services.chassis.context import ServiceContext
 from services.chassis.registry.lease import Lease
-from services.chassis.service import Mesh
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 
 MODEL = "alpha"
@@ -65,7 +65,7 @@ async def host(
 
 
 @asynccontextmanager
-async def host_on(mesh: Mesh, settings: WorkersSection = QUICK) -> AsyncIterator[Agent]:
+async def host_on(mesh: ServiceContext, settings: WorkersSection = QUICK) -> AsyncIterator[Agent]:
     """The same, on a mesh of the test's."""
     agent = Agent(AgentSection(name="host"), settings)
     await agent.start(mesh)

@@ -17,8 +17,8 @@ from services.agent.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.keys import with_key
 from services.agent.settings import ModelSection, ServerSection, WorkersSection
 from services.agent.workers.circuit import Circuit
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
-from services.chassis.service import Mesh
 from services.chassis.work.loop import WorkLoop
 from services.tasks.generate import GenerateWorker
 
@@ -100,7 +100,9 @@ async def try_out(backend: RemoteBackend, limit_s: float) -> Generated:
 class ExternalWorker:
     """Serves one worker for as long as this agent has the claim on it."""
 
-    def __init__(self, mesh: Mesh, worker: Worker, backend: RemoteBackend, settings: WorkersSection) -> None:
+    def __init__(
+        self, mesh: ServiceContext, worker: Worker, backend: RemoteBackend, settings: WorkersSection
+    ) -> None:
         self.worker = worker
         self.backend = backend
         self._settings = settings

@@ -26,9 +26,9 @@ from services.agent.settings import WorkersSection
 from services.agent.workers.claims import Claims
 from services.agent.workers.external import ExternalWorker, connect, unusable
 from services.chassis.cancelling import ended
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket_view import BucketView
-from services.chassis.service import Mesh
 from services.chassis.supervise import tell_failure
 
 TICK_S = 1.0
@@ -45,7 +45,7 @@ log = get_logger("agent.workers")
 class WorkerHost:
     """Serves external workers, if the settings let it."""
 
-    def __init__(self, mesh: Mesh, settings: WorkersSection, counting: Counting) -> None:
+    def __init__(self, mesh: ServiceContext, settings: WorkersSection, counting: Counting) -> None:
         self._mesh = mesh
         self._settings = settings
         self._counting = counting

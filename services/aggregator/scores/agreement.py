@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from schemas.message import Part
+from schemas.message import Struct
 
 Pair = frozenset[str]
 """Two agents, in no order."""
@@ -21,7 +21,7 @@ SMOOTHING = 4.0
 """How many questions on which two agents agree as by chance are imagined before the real ones."""
 
 
-class Agreement(Part):
+class Agreement(Struct):
     """Of `both` questions that two agents answered, they gave the same answer to `agreed`.
 
     A question on which one of them abstained is in neither.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from schemas.commands import ReadScores
 from services.aggregator.scores.score_codec import scores_reply
 from services.aggregator.scores.store import Scores
+from services.chassis.context import ServiceContext
 from services.chassis.nats.connection import check_payload
 from services.chassis.nats.endpoints import Caller
-from services.chassis.service import Mesh
 
 
 class ScoresHandler:
     """Tells what was learnt of agents, and has it forgotten."""
 
-    def __init__(self, mesh: Mesh, scores: Scores) -> None:
+    def __init__(self, mesh: ServiceContext, scores: Scores) -> None:
         self._mesh = mesh
         self._scores = scores
 

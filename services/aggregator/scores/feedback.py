@@ -11,14 +11,14 @@ from services.aggregator.reading.normalise import normalise
 from services.aggregator.scores.history import judge
 from services.aggregator.scores.ledger import FeedbackLedger
 from services.aggregator.scores.score_codec import FeedbackLesson
+from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller
-from services.chassis.service import Mesh
 
 
 class FeedbackHandler:
     """Judges stored answers by what a client says."""
 
-    def __init__(self, mesh: Mesh, ledger: FeedbackLedger) -> None:
+    def __init__(self, mesh: ServiceContext, ledger: FeedbackLedger) -> None:
         self._mesh = mesh
         self._ledger = ledger
 
@@ -56,7 +56,7 @@ class FeedbackHandler:
         return result
 
 
-def tell_counted(mesh: Mesh, lesson: FeedbackLesson) -> None:
+def tell_counted(mesh: ServiceContext, lesson: FeedbackLesson) -> None:
     """The event of feedback that has been counted."""
     mesh.events.publish(
         FeedbackReceived,

@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from schemas.message import Part
+from schemas.message import Struct
 from services.aggregator.scores.agreement import NEVER_MET, Agreement, Pair
 
 Confusion = tuple[float, ...]
@@ -20,7 +20,7 @@ Confusion = tuple[float, ...]
 said option a where option s was right, as far as that can be told from all answers."""
 
 
-class AgentHistory(Part):
+class AgentHistory(Struct):
     """`asked` questions whose right answer became known, of which an agent had `correct` right.
 
     Questions on which it abstained are in neither.

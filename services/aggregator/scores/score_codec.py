@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import blake2b
 
-from schemas.message import Part
+from schemas.message import Struct
 from schemas.replies import AgentAgreement, Score, ScoresReply, UnlabelledScore
 from services.aggregator.scores.agreement import Agreement, Pair
 from services.aggregator.scores.history import NO_HISTORY, AgentHistory, History, Unlabelled
@@ -17,7 +17,7 @@ DECIMALS = 4
 """Of expected counts: one question in ten thousand is less than they can tell."""
 
 
-class FeedbackLesson(Part):
+class FeedbackLesson(Struct):
     """What the feedback on a request teaches, as it is kept while it is being counted."""
 
     request_id: str
@@ -32,7 +32,7 @@ class FeedbackLesson(Part):
         return self.model_dump_json().encode()
 
 
-class StoredHistory(Part):
+class StoredHistory(Struct):
     """An agent's history as the bucket holds it; `counted` are the lessons that came to it last.
 
     A lesson that is counted again, because nobody knew that it was, is found there.
@@ -47,7 +47,7 @@ class StoredHistory(Part):
         return AgentHistory(correct=self.correct, asked=self.asked)
 
 
-class StoredUnlabelled(Part):
+class StoredUnlabelled(Struct):
     """What questions of so many options tell without right answers, as the bucket holds it."""
 
     agreement: tuple[AgentAgreement, ...] = ()

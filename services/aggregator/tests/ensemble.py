@@ -15,7 +15,7 @@ from schemas.errors import ChoirError
 from schemas.replies import Answer, Result, Topology
 from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSection
-from services.chassis.service import Mesh
+from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.chassis.work.delivery import Delivery
 from services.chassis.work.loop import WorkLoop
@@ -41,7 +41,7 @@ def answer(request_id: str, agent: str, said: str | ChoirError, round_: int = 1)
 
 
 async def store_answer(
-    mesh: Mesh, request_id: str, agent: str, said: str | ChoirError, round_: int = 1
+    mesh: ServiceContext, request_id: str, agent: str, said: str | ChoirError, round_: int = 1
 ) -> None:
     """Stores an answer, once."""
     subject = subjects.answer(request_id, round_, agent)
@@ -51,7 +51,7 @@ async def store_answer(
 class Member:
     """Answers every task of one model alike, and remembers which it was asked."""
 
-    def __init__(self, mesh: Mesh, name: str, said: Said) -> None:
+    def __init__(self, mesh: ServiceContext, name: str, said: Said) -> None:
         self._mesh = mesh
         self._said = said
         self.asked: list[Generate] = []
@@ -77,10 +77,10 @@ class Member:
         """What it was asked in one round."""
         return [command for command in self.asked if command.round == round_]
 
-    async def give_up(self, command: Generate, error: ChoirError) -> None:
+    async def on_failure(self, command: Generate, error: ChoirError) -> None:
         raise AssertionError(f"{command.task_id}: {error.message}")
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         raise AssertionError(f"{request_id}: {error.message}")
 
 
@@ -98,7 +98,7 @@ async def members(client: Client, said: Mapping[str, Said]) -> AsyncIterator[dic
 
 
 @asynccontextmanager
-async def aggregating(client: Client, poll_interval_s: float = 0.2) -> AsyncIterator[Mesh]:
+async def aggregating(client: Client, poll_interval_s: float = 0.2) -> AsyncIterator[ServiceContext]:
     """An aggregator that works for as long as the context is open."""
     mesh = open_mesh(client, "aggregator")
     aggregator = Aggregator(AggregatorSection(poll_interval_s=poll_interval_s))
@@ -110,7 +110,7 @@ async def aggregating(client: Client, poll_interval_s: float = 0.2) -> AsyncIter
         await aggregator.stop()
 
 
-async def result_of(mesh: Mesh, request_id: str) -> Result:
+async def result_of(mesh: ServiceContext, request_id: str) -> Result:
     """The result of a request, once it is there."""
 
     async def stored() -> Result | None:
@@ -121,7 +121,10 @@ async def result_of(mesh: Mesh, request_id: str) -> Result:
 
 
 async def store_result(
-    mesh: Mesh, request_id: str, said: Mapping[str, str | ChoirError], topology: Topology = "ensemble"
+    mesh: ServiceContext,
+    request_id: str,
+    said: Mapping[str, str | ChoirError],
+    topology: Topology = "ensemble",
 ) -> None:
     """Stores what an ensemble answered, as its result."""
     result = Result(

@@ -30,7 +30,7 @@ from services.aggregator.tests.ensemble import (
     result_of,
     store_answer,
 )
-from services.chassis.service import Mesh
+from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, gather, open_mesh, queue_is_empty
 
 THREE = ("alpha", "beta", "gamma")
@@ -140,7 +140,7 @@ async def test_a_late_answer_that_differs_still_opens_the_debate(connection: Cli
     assert (decision.answer, decision.share, decision.note) == ("C", 1.0, None)
 
 
-async def answered(mesh: Mesh, agent: str) -> bool:
+async def answered(mesh: ServiceContext, agent: str) -> bool:
     """Whether an agent's answer to the question is stored."""
     stored = await mesh.storage.last(subjects.ANSWERS_STREAM, subjects.answer("r1", QUESTION, agent))
     return stored is not None

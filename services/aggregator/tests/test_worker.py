@@ -21,7 +21,7 @@ from services.chassis.tests.mesh import (
     queue_is_empty,
 )
 from services.chassis.work.delivery import Delivery, Retry
-from services.chassis.work.tests.test_loop import Worker, working
+from services.chassis.work.tests.test_loop import CommandHandler, working
 
 FOUR = ("alpha", "beta", "gamma", "delta")
 BOTH = ("majority", "weighted")
@@ -117,7 +117,7 @@ async def test_of_a_member_that_failed_and_was_not_tried_again_the_failure_is_sa
         raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=60)
 
     failing = open_mesh(connection, "agent")
-    async with aggregating(connection) as mesh, working(failing, Worker(fail), model="alpha"):
+    async with aggregating(connection) as mesh, working(failing, CommandHandler(fail), model="alpha"):
         await enqueue(mesh, gather("r1", ("alpha", "gamma"), timeout_s=3.0))
         result = await result_of(mesh, "r1")
     assert result.error is not None and result.error.code == "no_answers"

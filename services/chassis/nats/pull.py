@@ -1,4 +1,4 @@
-"""Demand on one durable pull consumer: how many messages have been asked for and not yet come.
+"""Pulling from one durable consumer: how many messages have been asked for and not yet come.
 
 nats-py's `fetch` waits for one batch after another. A work loop wants a standing demand that grows
 by one whenever a slot falls free, and that can be taken back when all slots are full, so the pull
@@ -29,7 +29,7 @@ OnMessage = Callable[[Msg], Awaitable[None]]
 log = get_logger("chassis.pull")
 
 
-class Demand:
+class PullSubscription:
     """Asks one consumer for messages and hands them to `on_message`."""
 
     def __init__(self, client: Client, stream: str, consumer: str, on_message: OnMessage) -> None:
@@ -41,10 +41,10 @@ class Demand:
         self._epoch = 0
         self._asked_at = 0.0
         self._drains: set[asyncio.Task[None]] = set()
-        self.outstanding = 0
+        self.in_flight = 0
         self.unanswered = False
 
-    async def ask(self, count: int, turns: int = 1) -> None:
+    async def pull(self, count: int, turns: int = 1) -> None:
         """Asks for `count` more messages, in so many requests.
 
         The broker goes round the requests that wait and gives each a message in its turn, so whoever has
@@ -52,7 +52,7 @@ class Demand:
         such consumer.
         """
         inbox = await self._open()
-        self.outstanding += count
+        self.in_flight += count
         self._asked_at = time.monotonic()
         turns = max(1, min(turns, count))
         for turn in range(turns):
@@ -60,13 +60,13 @@ class Demand:
             request = {"batch": batch, "expires": int(EXPIRES_S * 1e9)}
             await self._client.publish(self._subject, json.dumps(request).encode(), reply=inbox.subject)
 
-    def withdraw(self) -> None:
+    def cancel(self) -> None:
         """Takes all demand back; a message that is already on its way still arrives.
 
         Draining ends when `on_message` has returned, which may be where this is called: nobody waits for it.
         """
         inbox, self._inbox = self._inbox, None
-        self.outstanding = 0
+        self.in_flight = 0
         if inbox is not None and not self._client.is_closed:
             drain = asyncio.create_task(self._drain(inbox))
             self._drains.add(drain)
@@ -83,15 +83,15 @@ class Demand:
         except nats.errors.Error as error:
             log.warning("inbox not drained", consumer=self._consumer, why=str(error))
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """The broker has forgotten what was asked of it (it restarted): so do we."""
-        self.outstanding = 0
+        self.in_flight = 0
 
-    def forget_if_overdue(self) -> None:
-        """Demand that neither came nor expired in time was lost on the way."""
-        if self.outstanding and time.monotonic() > self._asked_at + EXPIRES_S + 5:
+    def reset_if_overdue(self) -> None:
+        """PullSubscription that neither came nor expired in time was lost on the way."""
+        if self.in_flight and time.monotonic() > self._asked_at + EXPIRES_S + 5:
             log.warning("pull request was lost", consumer=self._consumer)
-            self.forget()
+            self.reset()
 
     async def _open(self) -> Subscription:
         """The inbox of the demand that stands; a message in an older one settles nothing."""
@@ -109,7 +109,7 @@ class Demand:
         status = msg.headers.get("Status") if msg.headers else None
         if status is None or msg.reply:
             if current:
-                self.outstanding = max(0, self.outstanding - 1)
+                self.in_flight = max(0, self.in_flight - 1)
             self.unanswered = False
             await self._on_message(msg)
         elif current:
@@ -120,7 +120,7 @@ class Demand:
         headers = msg.headers or {}
         pending = headers.get(PENDING_HEADER)
         known, self.unanswered = self.unanswered, status == NO_RESPONDERS
-        self.outstanding = max(0, self.outstanding - int(pending)) if pending else 0
+        self.in_flight = max(0, self.in_flight - int(pending)) if pending else 0
         if status not in ("404", "408") and not (known and self.unanswered):
             log.warning(
                 "pull request refused", consumer=self._consumer, status=status, why=headers.get("Description")

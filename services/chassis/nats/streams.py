@@ -62,7 +62,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class PubAck:
     """The broker's word that a message is stored; `duplicate` if it was there before, at `sequence`."""
 
     sequence: int
@@ -86,7 +86,7 @@ class Storage:
 
     async def enqueue(
         self, subject: str, payload: bytes, message_id: str, patience_s: float = DOOR_PATIENCE_S
-    ) -> Receipt:
+    ) -> PubAck:
         """Stores a command; a second one of the same `message_id` is a duplicate.
 
         Raises PayloadTooLarge, Overloaded if the queue is full, BrokerUnavailable after `patience_s`.
@@ -116,10 +116,10 @@ class Storage:
 
     async def _persist(
         self, subject: str, payload: bytes, headers: dict[str, str], patience_s: float
-    ) -> Receipt:
+    ) -> PubAck:
         return await _patiently(partial(self._publish, subject, payload, headers), patience_s, _TRANSIENT)
 
-    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Receipt:
+    async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> PubAck:
         if (span := current_span()) is not None:
             headers = {**(headers or {}), subjects.TRACE_HEADER: span.traceparent}
         try:
@@ -130,9 +130,9 @@ class Storage:
                     "the queue of work is full, try again later", retry_after_s=RETRY_AFTER_S
                 ) from error
             raise
-        return Receipt(ack.seq, bool(ack.duplicate))
+        return PubAck(ack.seq, bool(ack.duplicate))
 
-    async def bury(self, service: str, request_id: str, payload: bytes, reason: str) -> None:
+    async def dead_letter(self, service: str, request_id: str, payload: bytes, reason: str) -> None:
         """Keeps a message that could not be worked on, with the reason in a header.
 
         The largest commands leave no room for that: the reason is cut then, and if need be the message, which

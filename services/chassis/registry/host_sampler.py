@@ -19,7 +19,7 @@ from services.chassis.telemetry.tracing import Tracing
 RTT_TIMEOUT_S = 2
 
 
-class Sampler:
+class HostSampler:
     """Publishes a `NodeSampled` every `interval_s`."""
 
     def __init__(

@@ -10,9 +10,9 @@ from urllib.parse import urlparse
 
 import nats
 
+from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents, connection_options
-from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import eventually
 
@@ -48,7 +48,7 @@ class Cable:
         for end in self._ends:
             end.transport.abort()
 
-    async def cut_from(self, mesh: Mesh) -> None:
+    async def cut_from(self, mesh: ServiceContext) -> None:
         """Every connection is lost, and a service has noticed."""
         self.cut()
         await eventually(lambda: not mesh.client.is_connected)
@@ -87,7 +87,7 @@ async def cable(broker_url: str) -> AsyncIterator[Cable]:
 @asynccontextmanager
 async def mesh_on_a_cable(
     broker_url: str, service: str = "agent", instance: str | None = None
-) -> AsyncIterator[tuple[Mesh, Cable]]:
+) -> AsyncIterator[tuple[ServiceContext, Cable]]:
     """What a service is given, over a connection that the test may cut; it tries again soon."""
     events = ConnectionEvents()
     identity = Identity.of(service, instance)
@@ -95,7 +95,7 @@ async def mesh_on_a_cable(
         options = connection_options(MeshSection(url=laid.url), identity, events)
         client = await nats.connect(**(options | {"reconnect_time_wait": 0.05}))
         try:
-            yield Mesh(client, identity, events), laid
+            yield ServiceContext(client, identity, events), laid
         finally:
             events.closing()
             await laid.mend()

@@ -14,9 +14,9 @@ from schemas import subjects
 from schemas.commands import ChatMessage, Gather, Generate
 from schemas.events import ANY_EVENT, AnyEvent
 from schemas.sampling import Sampling
+from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents
-from services.chassis.service import Mesh
 
 DEADLINE_S = 30.0
 POLL_S = 0.01
@@ -24,9 +24,9 @@ POLL_S = 0.01
 T = TypeVar("T")
 
 
-def open_mesh(client: Client, service: str = "agent", instance: str | None = None) -> Mesh:
+def open_mesh(client: Client, service: str = "agent", instance: str | None = None) -> ServiceContext:
     """What a service is given, around a connection of the test's."""
-    return Mesh(client, Identity.of(service, instance), ConnectionEvents())
+    return ServiceContext(client, Identity.of(service, instance), ConnectionEvents())
 
 
 @overload
@@ -75,7 +75,7 @@ def gather(request_id: str, members: tuple[str, ...], *, timeout_s: float = 60.0
     return Gather(request_id=request_id, members=members, **(defaults | fields))
 
 
-async def enqueue(mesh: Mesh, command: Generate | Gather) -> None:
+async def enqueue(mesh: ServiceContext, command: Generate | Gather) -> None:
     """Stores a command where its takers look for it."""
     if isinstance(command, Gather):
         subject, message_id = subjects.gather(command.priority, command.request_id), command.request_id

@@ -12,7 +12,7 @@ from infra.testing import SpawnService
 from schemas import subjects
 from services.chassis.supervise import Loops
 from services.chassis.tests.mesh import eventually
-from services.chassis.tests.test_service import AGENT
+from services.chassis.tests.test_runner import AGENT
 
 BROKEN = """
 from {module} import {name}
@@ -30,7 +30,7 @@ DEADLINE_S = 40.0
 
 LOOPS = {
     "lease": ("agent", "services.chassis.registry.lease", "Lease", "_put", "self._task"),
-    "sampler": ("agent", "services.chassis.registry.host_sampler", "Sampler", "sample", "True"),
+    "sampler": ("agent", "services.chassis.registry.host_sampler", "HostSampler", "sample", "True"),
     "agent heartbeats": ("agent", "services.chassis.work.loop", "WorkLoop", "_beat", "True"),
     "external workers": ("agent", "services.agent.workers.host", "WorkerHost", "_reconcile", "True"),
     "sweeper": ("router", "services.router.retention.sweeper", "Sweeper", "sweep", "True"),

@@ -103,14 +103,14 @@ class Delivery:
         return self.msg.subject.rsplit(".", 1)[-1]
 
 
-class Worker(Protocol[CommandT_contra]):
+class CommandHandler(Protocol[CommandT_contra]):
     """What a service does with its commands. All methods return only when an outcome is stored."""
 
     async def handle(self, command: CommandT_contra, delivery: Delivery) -> None:
         """Does the work. Raises Retry, a ChoirError that ends the command, or anything by mistake."""
 
-    async def give_up(self, command: CommandT_contra, error: ChoirError) -> None:
+    async def on_failure(self, command: CommandT_contra, error: ChoirError) -> None:
         """Stores an error as the outcome."""
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot even be read."""

@@ -34,14 +34,14 @@ from schemas.errors import (
     PoisonMessage,
 )
 from schemas.events import MessageDied, TaskRetried
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
-from services.chassis.nats.pull import Demand
-from services.chassis.service import Mesh
+from services.chassis.nats.pull import PullSubscription
 from services.chassis.stopping import DRAIN_PATIENCE_S
 from services.chassis.supervise import tell_failure
 from services.chassis.telemetry.tracing import Work, enter
 from services.chassis.work.attempts import ALONE_AFTER, Past, note, out_of_time, past
-from services.chassis.work.delivery import NEVER_FRESH, CommandT, Delivery, Retry, Worker
+from services.chassis.work.delivery import NEVER_FRESH, CommandHandler, CommandT, Delivery, Retry
 from services.chassis.work.newer import NewerCommand, newer_command
 
 HEARTBEAT_S = ACK_WAIT_S / 3
@@ -64,12 +64,12 @@ class WorkLoop(Generic[CommandT]):
 
     def __init__(
         self,
-        mesh: Mesh,
+        mesh: ServiceContext,
         command_type: type[CommandT],
         stream: str,
         consumers: Sequence[str],
         slots: int,
-        worker: Worker[CommandT],
+        worker: CommandHandler[CommandT],
         weight: int = 1,
         *,
         quarantine: bool = True,
@@ -92,7 +92,9 @@ class WorkLoop(Generic[CommandT]):
         self._active: dict[asyncio.Task[None], Msg] = {}
         self._storing: set[asyncio.Task[None]] = set()
         self._held: deque[Msg] = deque()
-        self._demands = [Demand(self._client, stream, name, self._receive) for name in consumers]
+        self._subscriptions = [
+            PullSubscription(self._client, stream, name, self._receive) for name in consumers
+        ]
         self._stream = stream
         self._floor = NEVER_FRESH
         self._open = False
@@ -125,9 +127,9 @@ class WorkLoop(Generic[CommandT]):
         self._floor = NEVER_FRESH
 
     async def resume(self) -> None:
-        """Asks again for work: after a reconnection, when the broker may have forgotten the demand."""
-        for demand in self._demands:
-            demand.forget()
+        """Asks again for work: after a reconnection, when the broker may have forgotten the subscription."""
+        for subscription in self._subscriptions:
+            subscription.reset()
         self._spawn(self._excuse())
         await self._refill()
         self._floor = await self._storage.last_sequence(self._stream)
@@ -135,14 +137,14 @@ class WorkLoop(Generic[CommandT]):
     @property
     def unanswered(self) -> bool:
         """Whether the broker has no queue to pull from: nobody has made it yet."""
-        return any(demand.unanswered for demand in self._demands)
+        return any(subscription.unanswered for subscription in self._subscriptions)
 
     def pause(self) -> None:
         """Takes nothing more for now, and goes on with what is in work."""
         if not self._paused:
             self._paused = True
-            for demand in self._demands:
-                demand.withdraw()
+            for subscription in self._subscriptions:
+                subscription.cancel()
             while self._held:
                 self._spawn(self._hand_back(self._held.popleft()))
 
@@ -157,10 +159,10 @@ class WorkLoop(Generic[CommandT]):
         self._open = False
         if self._behind is not None:
             self._behind.cancel()
-        for demand in self._demands:
-            demand.withdraw()
-        for demand in self._demands:
-            await demand.drained()
+        for subscription in self._subscriptions:
+            subscription.cancel()
+        for subscription in self._subscriptions:
+            await subscription.drained()
         await asyncio.gather(*self._steps, return_exceptions=True)
         held, self._held = self._held, deque()
         await asyncio.gather(*map(self._hand_back, held))
@@ -193,17 +195,17 @@ class WorkLoop(Generic[CommandT]):
     async def _refill(self) -> None:
         """Asks the first source for as many commands as there are free slots, the others a moment later.
 
-        Demand is topped up when half of it is used, so that not every command costs a pull request.
+        PullSubscription is topped up when half of it is used, so that not every command costs a pull request.
         """
         if not self._open or self._paused or self._client.is_closed:
             return
-        first, *others = self._demands
+        first, *others = self._subscriptions
         async with self._lock:
-            for demand in self._demands:
-                if demand.outstanding > self.free:
-                    demand.withdraw()
-            if first.outstanding * 2 <= self.free and self.free:
-                await first.ask(self.free - first.outstanding, self.weight)
+            for subscription in self._subscriptions:
+                if subscription.in_flight > self.free:
+                    subscription.cancel()
+            if first.in_flight * 2 <= self.free and self.free:
+                await first.pull(self.free - first.in_flight, self.weight)
         if others and self.free and self._behind is None:
             loop = asyncio.get_running_loop()
             self._behind = loop.call_later(BACKGROUND_DELAY_S, self._start_refill_behind)
@@ -215,10 +217,10 @@ class WorkLoop(Generic[CommandT]):
     async def _refill_behind(self) -> None:
         """By now the first source would have answered: what is still free may go to the others."""
         async with self._lock:
-            for demand in self._demands[1:]:
-                missing = self.free - demand.outstanding
+            for subscription in self._subscriptions[1:]:
+                missing = self.free - subscription.in_flight
                 if self._open and not self._paused and missing > 0:
-                    await demand.ask(missing, self.weight)
+                    await subscription.pull(missing, self.weight)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a short step; the set keeps it alive, for the event loop holds only weak references."""
@@ -237,8 +239,8 @@ class WorkLoop(Generic[CommandT]):
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + HEARTBEAT_S
                     await self._beat()
-                for demand in self._demands:
-                    demand.forget_if_overdue()
+                for subscription in self._subscriptions:
+                    subscription.reset_if_overdue()
                 await self._refill()
             except nats.errors.Error as error:
                 log.warning("heartbeat interrupted", why=str(error) or type(error).__name__)
@@ -264,7 +266,7 @@ class WorkLoop(Generic[CommandT]):
             self._held.append(msg)
         else:
             self._take(msg)
-            if self.free == 0 or self._demands[0].outstanding == 0:
+            if self.free == 0 or self._subscriptions[0].in_flight == 0:
                 await self._refill()
 
     def _take(self, msg: Msg) -> None:
@@ -317,15 +319,17 @@ class WorkLoop(Generic[CommandT]):
             if newer is not None:
                 await self._leave(delivery, newer)
                 return
-            await self._refuse(delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}"))
+            await self._on_unreadable(
+                delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}")
+            )
             return
         if delivery.count > ALONE_AFTER:
             before = await past(self._storage, delivery)
             suspect = self._quarantine and before.silent >= ALONE_AFTER
             delivery = replace(delivery, refused=before.refused, suspect=suspect)
             if (poison := self._verdict(delivery, before)) is not None:
-                await self._bury(command.request_id, delivery, poison, task_of(command))
-                await self._give_up(command, poison)
+                await self._dead_letter(command.request_id, delivery, poison, task_of(command))
+                await self._on_failure(command, poison)
                 await delivery.msg.ack()
                 return
         try:
@@ -334,7 +338,7 @@ class WorkLoop(Generic[CommandT]):
             if delivery.attempt < MAX_ATTEMPTS:
                 await self._send_back(command, delivery, retry)
                 return
-            await self._give_up(command, retry.error)
+            await self._on_failure(command, retry.error)
         self._events.then(delivery.msg.ack)
 
     def _verdict(self, delivery: Delivery, before: Past) -> PoisonMessage | None:
@@ -370,7 +374,7 @@ class WorkLoop(Generic[CommandT]):
                 error=body,
             )
             return
-        await self._worker.refuse(delivery.request_id, error)
+        await self._worker.on_unreadable(delivery.request_id, error)
         self._events.then(delivery.msg.ack)
 
     async def _within_deadline(self, command: CommandT, delivery: Delivery) -> None:
@@ -385,7 +389,7 @@ class WorkLoop(Generic[CommandT]):
         except BrokerUnavailable as error:
             raise Retry(error) from error
         except ChoirError as error:
-            await self._give_up(command, error)
+            await self._on_failure(command, error)
         except (Retry, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -393,8 +397,8 @@ class WorkLoop(Generic[CommandT]):
             if delivery.attempt < 3:
                 raise Retry(InternalError(f"{type(error).__name__} in {self._service}")) from error
             failure = InternalError(f"{type(error).__name__} in {self._service}")
-            await self._bury(command.request_id, delivery, failure, task_of(command))
-            await self._give_up(command, failure)
+            await self._dead_letter(command.request_id, delivery, failure, task_of(command))
+            await self._on_failure(command, failure)
 
     async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
         try:
@@ -418,9 +422,9 @@ class WorkLoop(Generic[CommandT]):
             await note(self._storage, delivery, "alone")
             await self._worker.handle(command, delivery)
 
-    async def _give_up(self, command: CommandT, error: ChoirError) -> None:
+    async def _on_failure(self, command: CommandT, error: ChoirError) -> None:
         log.warning("command ends in an error", request_id=command.request_id, code=error.code)
-        await self._worker.give_up(command, error)
+        await self._worker.on_failure(command, error)
 
     async def _send_back(self, command: CommandT, delivery: Delivery, retry: Retry) -> None:
         log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
@@ -436,17 +440,17 @@ class WorkLoop(Generic[CommandT]):
             error=body,
         )
 
-    async def _refuse(self, delivery: Delivery, error: PoisonMessage) -> None:
+    async def _on_unreadable(self, delivery: Delivery, error: PoisonMessage) -> None:
         """Keeps what cannot be read in DEAD, and answers its request with an error."""
         log.error("unreadable command", subject=delivery.msg.subject)
-        await self._bury(delivery.request_id, delivery, error)
-        await self._worker.refuse(delivery.request_id, PoisonMessage("the command could not be read"))
+        await self._dead_letter(delivery.request_id, delivery, error)
+        await self._worker.on_unreadable(delivery.request_id, PoisonMessage("the command could not be read"))
         await delivery.msg.ack()
 
-    async def _bury(
+    async def _dead_letter(
         self, request_id: str, delivery: Delivery, error: ChoirError, task_id: str | None = None
     ) -> None:
-        await self._storage.bury(self._service, request_id, delivery.msg.data, error.message)
+        await self._storage.dead_letter(self._service, request_id, delivery.msg.data, error.message)
         body = error.body(request_id)
         self._events.publish(MessageDied, request_id=request_id, task_id=task_id, error=body)
 

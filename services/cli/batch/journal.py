@@ -16,11 +16,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.errors import InvalidRequest
-from schemas.message import Part
+from schemas.message import Struct
 from services.cli.batch.records import TaskRecord
 
 
-class Head(Part):
+class Head(Struct):
     """The first line. Batches are the same if their `settings` are; `run` is in all request ids."""
 
     line: Literal["head"] = "head"
@@ -29,7 +29,7 @@ class Head(Part):
     settings: str
 
 
-class Asked(Part):
+class Asked(Struct):
     """A task is about to be asked of a model, for the `attempt`th time."""
 
     line: Literal["asked"] = "asked"
@@ -38,7 +38,7 @@ class Asked(Part):
     attempt: int
 
 
-class Done(Part):
+class Done(Struct):
     """A task has ended."""
 
     line: Literal["done"] = "done"
@@ -46,7 +46,7 @@ class Done(Part):
     record: TaskRecord
 
 
-class Paused(Part):
+class Paused(Struct):
     """A run has ended; all runs so far have taken `seconds` together."""
 
     line: Literal["paused"] = "paused"

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from schemas.errors import InvalidRequest
-from schemas.message import Part
+from schemas.message import Struct
 from services.cli.batch.records import TaskRecord
 
 Records = Callable[[], Iterator[tuple[TaskRecord, str]]]
 """All records, with the templates of their prompts; may be called again and again."""
 
 
-class Totals(Part):
+class Totals(Struct):
     """What a batch came to. `success_rate` is in percent; times are of all its runs together."""
 
     timestamp: datetime

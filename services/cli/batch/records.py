@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from schemas.errors import ErrorBody
-from schemas.message import Part
+from schemas.message import Struct
 
 
-class TaskTimings(Part):
+class TaskTimings(Struct):
     """Sums over all questions of a task; `total_s` is the time in which one of them was on its way, from when
     it was sent until its answer came. Waiting in the client is not in it."""
 
@@ -24,7 +24,7 @@ class TaskTimings(Part):
         )
 
 
-class Reply(Part):
+class Reply(Struct):
     """Who answered, and what."""
 
     model: str
@@ -32,7 +32,7 @@ class Reply(Part):
     response: str
 
 
-class TaskRecord(Part):
+class TaskRecord(Struct):
     """One line of the results. `parts` is how many passages the document was read in."""
 
     file: str

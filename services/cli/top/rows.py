@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from schemas.message import Part
+from schemas.message import Struct
 from schemas.nodes import NodeLease, NodeState, ServedModel
 from schemas.workers import WorkerState
 
 Condition = Literal["works", "cordoned", "on trial", "out"]
 
 
-class NodeRow(Part):
+class NodeRow(Struct):
     """One service instance, without the external workers that it uses; what the metrics service would say of
     it is None where there is none."""
 
@@ -30,7 +30,7 @@ class NodeRow(Part):
     broker_rtt_ms: float | None = None
 
 
-class ModelRow(Part):
+class ModelRow(Struct):
     """One model, over all that serve it. `tokens_per_s` is what one sequence was generated with lately."""
 
     model: str
@@ -44,7 +44,7 @@ class ModelRow(Part):
     file: str | None = None
 
 
-class WorkerRow(Part):
+class WorkerRow(Struct):
     """One external server that an agent uses."""
 
     worker: str
@@ -58,7 +58,7 @@ class WorkerRow(Part):
     tokens_per_s: float | None = None
 
 
-class StageRow(Part):
+class StageRow(Struct):
     """One stage of a pipeline. `tokens_per_s` is what it has evaluated in the last seconds."""
 
     model: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ChoirError
-from schemas.message import Part
+from schemas.message import Struct
 from schemas.nodes import NodeLease
 from schemas.queries import Rows
 from services.cli.top.rows import (
@@ -29,7 +29,7 @@ QUERY_TIMEOUT_S = 3.0
 NO_METRICS = "requests/s, tokens/s, latency, errors: no metrics service is live"
 
 
-class Rates(Part):
+class Rates(Struct):
     """What happened within the last `window_s`; `p50_ms` and `p95_ms`: what clients waited on choir.ask."""
 
     window_s: float
@@ -42,7 +42,7 @@ class Rates(Part):
     p95_ms: float | None = None
 
 
-class Snapshot(Part):
+class Snapshot(Struct):
     """The mesh as of `at_s`; `missing` says what could not be told, and why."""
 
     at_s: float

@@ -10,7 +10,7 @@ import time
 from infra.settings import DEMO_CONFIG, HostSettings
 from infra.supervisor import Supervisor
 from schemas.errors import ChoirError
-from schemas.message import Part
+from schemas.message import Struct
 from services.chassis.address import without_password
 from services.chassis.settings import CONFIG_VARIABLE
 from services.cli.terminal import print_json
@@ -21,7 +21,7 @@ from services.client.client import Choir
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class UpDocument(Part):
+class UpDocument(Struct):
     """What `choir up --json` prints when the mesh is ready; it runs on after that."""
 
     url: str

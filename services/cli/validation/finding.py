@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.message import Message, Part
+from schemas.message import Message, Struct
 
 State = Literal["ok", "warning", "wrong"]
 
 
-class Finding(Part):
+class Finding(Struct):
     """One line of the report: what was looked at, what was found, and what to do if it is not ok."""
 
     what: str

@@ -18,8 +18,8 @@ import duckdb
 
 from schemas.errors import BrokerUnavailable, ErrorBody, InternalError
 from services.chassis.cancelling import ended
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
-from services.chassis.service import Mesh
 from services.metrics.ingest import continuity as history
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stored_event import StoredEvent
@@ -44,7 +44,7 @@ class Ingest:
     `storing` is false while something keeps it from that; `shortage` says so where the disk is nearly full.
     """
 
-    def __init__(self, mesh: Mesh, database: Database, settings: MetricsSection) -> None:
+    def __init__(self, mesh: ServiceContext, database: Database, settings: MetricsSection) -> None:
         self._loops = mesh.loops
         self._settings = settings
         self._database = database
@@ -80,7 +80,7 @@ class Ingest:
 
     def suspect(self) -> None:
         """The connection was lost: the stream may be another one when it is back."""
-        self._reader.forget()
+        self._reader.reset()
         self._suspected = True
 
     def _watch_room(self) -> None:
@@ -131,7 +131,7 @@ class Ingest:
         )
         if self._suspected:
             # The connection was lost meanwhile: the same numbers may now be those of other events.
-            self._reader.forget()
+            self._reader.reset()
         elif events:
             await self._store(events)
         elif not self._reader.waiting:

@@ -22,7 +22,7 @@ from nats.js import JetStreamContext
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from services.chassis.logs import get_logger
-from services.chassis.nats.pull import Demand
+from services.chassis.nats.pull import PullSubscription
 from services.metrics.ingest.stored_event import StoredEvent, from_delivery, from_direct_get
 
 READ_TIMEOUT_S = 10.0
@@ -50,7 +50,9 @@ class StreamReader:
         self._client = client
         self._js = JetStreamContext(client, timeout=READ_TIMEOUT_S)
         self._ahead = ahead
-        self._demand = Demand(client, subjects.EVENTS_STREAM, subjects.EVENTS_CONSUMER, self._take)
+        self._subscription = PullSubscription(
+            client, subjects.EVENTS_STREAM, subjects.EVENTS_CONSUMER, self._take
+        )
         self._waiting: deque[Msg] = deque()
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
@@ -111,10 +113,10 @@ class StreamReader:
 
     async def _ask(self) -> None:
         """Keeps so much demand with the broker that nobody waits for a round trip."""
-        self._demand.forget_if_overdue()
-        room = self._ahead - self._demand.outstanding - len(self._waiting)
+        self._subscription.reset_if_overdue()
+        room = self._ahead - self._subscription.in_flight - len(self._waiting)
         if room >= self._ahead // 2:
-            await self._demand.ask(room)
+            await self._subscription.pull(room)
 
     async def acknowledge(self) -> None:
         """Tells the broker that everything that was taken is in the database."""
@@ -127,15 +129,15 @@ class StreamReader:
         self._arrived.set()
         self._enough.set()
 
-    def forget(self) -> None:
-        """The broker has been away: it knows nothing of our demand, and delivers again what we hold."""
-        self._demand.forget()
+    def reset(self) -> None:
+        """The broker has been away: it knows nothing of our subscription, and delivers again what we hold."""
+        self._subscription.reset()
         self._waiting.clear()
         self._acknowledge = None
 
     def stop(self) -> None:
         """Asks for nothing more."""
-        self._demand.withdraw()
+        self._subscription.cancel()
 
     async def state(self) -> StreamState:
         """What the stream is now. Raises BrokerUnavailable."""

@@ -10,9 +10,9 @@ from schemas.errors import Cancelled as CancelledError
 from schemas.errors import DeadlineExceeded, NotReady
 from schemas.events import RequestCancelled, RequestReplied
 from schemas.replies import Accepted, Cancelled, Result
+from services.chassis.context import ServiceContext
 from services.chassis.identity import new_id
 from services.chassis.nats.endpoints import Caller
-from services.chassis.service import Mesh
 from services.chassis.telemetry.tracing import enter
 from services.chassis.work.attempts import out_of_time
 from services.router.admission import AdmissionController, check_same
@@ -20,7 +20,7 @@ from services.router.pending_results import PendingResults
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.retention.evicted import why_unknown
 from services.router.token_relay import TokenRelay
-from services.tasks.result import conclude
+from services.tasks.result import store_result
 
 OVERTIME_S = 3.0
 """How long after a request's deadline its result is still waited for: whoever works on it ends it first."""
@@ -29,7 +29,7 @@ OVERTIME_S = 3.0
 class Handlers:
     """`ask`, `submit`, `fetch` and `cancel`."""
 
-    def __init__(self, mesh: Mesh, admission: AdmissionController, pending: PendingResults) -> None:
+    def __init__(self, mesh: ServiceContext, admission: AdmissionController, pending: PendingResults) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._admission = admission
@@ -92,7 +92,7 @@ class Handlers:
             result = Result.unreadable(request_id, error, now)
         else:
             result = Result.failed(queued, await out_of_time(self._storage, message.sequence, error), now)
-        if await conclude(self._mesh, result):
+        if await store_result(self._mesh, result):
             return result
         return await self._pending.stored(request_id) or result
 
@@ -146,7 +146,7 @@ class Handlers:
             enter(self._mesh.tracing.follow(queued.traceparent))
             error = CancelledError("cancelled by the client")
             result = Result.failed(parse_command(queued.data), error, self._mesh.clock.now())
-            cancelled = await conclude(self._mesh, result)
+            cancelled = await store_result(self._mesh, result)
             await self._mesh.client.publish(subjects.cancel_signal(request_id))
         if cancelled:
             self._mesh.events.publish(RequestCancelled, request_id=request_id)

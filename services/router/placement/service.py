@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 from schemas.errors import ModelUnusable
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
+from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory, Serving
-from services.chassis.service import Mesh
 from services.router.placement.controller import Controller
 from services.router.placement.plan_store import PlanStore
 from services.router.placement.shard import ShardHandler
@@ -19,7 +19,7 @@ from services.router.settings import RouterSection
 class Placement:
     """Every pipeline of the mesh, as this router sees it."""
 
-    def __init__(self, mesh: Mesh, directory: Directory, settings: RouterSection) -> None:
+    def __init__(self, mesh: ServiceContext, directory: Directory, settings: RouterSection) -> None:
         self._directory = directory
         self._plans = PlanStore(mesh.client)
         instance = mesh.identity.instance

@@ -25,16 +25,16 @@ from schemas.errors import (
 )
 from schemas.events import MessageDied, TaskCompleted
 from schemas.replies import Answer, Result
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
-from services.chassis.nats.pull import Demand
+from services.chassis.nats.pull import PullSubscription
 from services.chassis.nats.streams import Stored
-from services.chassis.service import Mesh
 from services.chassis.telemetry.tracing import within
 from services.chassis.work.attempts import out_of_time
 from services.chassis.work.newer import deadline_of
 from services.router.queued import parse_command
 from services.router.retention.stream_trimmer import StreamTrimmer
-from services.tasks.result import conclude
+from services.tasks.result import store_result
 
 GRACE_S = 5.0
 BATCH = 1_024
@@ -50,17 +50,17 @@ class Sweeper:
     `queued` is how many commands waited or were in work when it last looked.
     """
 
-    def __init__(self, mesh: Mesh, interval_s: float) -> None:
+    def __init__(self, mesh: ServiceContext, interval_s: float) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._js = JetStreamContext(mesh.client, timeout=2.0)
-        self._room = StreamTrimmer(mesh.client)
+        self._trimmer = StreamTrimmer(mesh.client)
         self._interval_s = interval_s
         self._position = 1
         self.queued: int | None = None
         self._counted_at_s = -COUNT_INTERVAL_S
         self._tasks: list[asyncio.Task[None]] = []
-        self._advisories = Demand(
+        self._advisories = PullSubscription(
             mesh.client, subjects.DEAD_STREAM, subjects.DEAD_LETTER_CONSUMER, self._on_advisory
         )
 
@@ -72,21 +72,21 @@ class Sweeper:
         """Sweeps no more."""
         for task in self._tasks:
             task.cancel()
-        self._advisories.withdraw()
+        self._advisories.cancel()
 
     def resume(self) -> None:
         """After a reconnection: the broker has forgotten what it was asked for."""
-        self._advisories.forget()
+        self._advisories.reset()
 
     async def _sweep_for_ever(self) -> None:
         while True:
             try:
-                self._advisories.forget_if_overdue()
-                if self._advisories.outstanding == 0:
-                    await self._advisories.ask(DEAD_LETTER_SLOTS)
+                self._advisories.reset_if_overdue()
+                if self._advisories.in_flight == 0:
+                    await self._advisories.pull(DEAD_LETTER_SLOTS)
                 await self.sweep()
                 await self._count()
-                await self._room.make()
+                await self._trimmer.make()
             except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
                 log.warning("sweep interrupted", why=str(error) or type(error).__name__)
             await asyncio.sleep(self._interval_s)
@@ -130,7 +130,7 @@ class Sweeper:
         if deadline_at_s is not None and now_s > deadline_at_s + GRACE_S:
             request_id = stored.subject.rsplit(".", 1)[-1]
             log.warning("command ended", request_id=request_id, code=error.code)
-            await conclude(self._mesh, Result.unreadable(request_id, error, now_s))
+            await store_result(self._mesh, Result.unreadable(request_id, error, now_s))
             await self._delete(stored)
 
     async def _on_advisory(self, msg: Msg) -> None:
@@ -146,13 +146,13 @@ class Sweeper:
     async def _bury(self, stored: Stored) -> None:
         error = PoisonMessage("delivered too often and never finished")
         request_id = stored.subject.rsplit(".", 1)[-1]
-        await self._storage.bury("router", request_id, stored.data, error.message)
+        await self._storage.dead_letter("router", request_id, stored.data, error.message)
         self._mesh.events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
         try:
             command = parse_command(stored.data)
         except (PoisonMessage, UnsupportedVersion) as unreadable:
             result = Result.unreadable(request_id, unreadable, self._mesh.clock.now())
-            await conclude(self._mesh, result)
+            await store_result(self._mesh, result)
             await self._delete(stored)
             return
         await self._end(stored, command, error)
@@ -165,7 +165,7 @@ class Sweeper:
             if await self._storage.store_once(subject, answer.to_bytes()):
                 self._tell_ended(answer)
         else:
-            await conclude(self._mesh, Result.failed(command, error, self._mesh.clock.now()))
+            await store_result(self._mesh, Result.failed(command, error, self._mesh.clock.now()))
         await self._delete(stored)
 
     def _tell_ended(self, answer: Answer) -> None:

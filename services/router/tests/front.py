@@ -17,9 +17,9 @@ from schemas.commands import Gather, Generate, Summarize
 from schemas.errors import ErrorBody
 from schemas.nodes import ServedModel
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
+from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.registry.lease import Lease, Load
-from services.chassis.service import Mesh
 from services.chassis.tests.mesh import DEADLINE_S, eventually, open_mesh, settled
 from services.router.queued import queued_command
 from services.router.service import Router
@@ -32,7 +32,7 @@ CONTEXT_TOKENS = 200
 class Front:
     """What a test has in hand: the router's mesh, and a client's connection."""
 
-    def __init__(self, mesh: Mesh, client: Client) -> None:
+    def __init__(self, mesh: ServiceContext, client: Client) -> None:
         self.mesh = mesh
         self.client = client
 

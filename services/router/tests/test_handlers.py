@@ -13,7 +13,7 @@ from schemas.events import RequestCancelled
 from schemas.replies import Cancelled, Result
 from services.chassis.tests.mesh import events, eventually
 from services.chassis.work.delivery import Delivery, Retry
-from services.chassis.work.tests.test_loop import Worker, working
+from services.chassis.work.tests.test_loop import CommandHandler, working
 from services.router.endpoints import handlers
 from services.router.tests.front import Front
 
@@ -106,7 +106,7 @@ async def test_a_client_is_told_what_its_request_failed_with_when_it_was_not_tri
     async def fail(_command: Generate, _delivery: Delivery) -> None:
         raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=60)
 
-    async with working(front.mesh, Worker(fail)):
+    async with working(front.mesh, CommandHandler(fail)):
         result = await front.ask(prompt="hi", model="alpha", request_id="r1", timeout_s=1)
     assert result.error is not None and result.error.code == "worker_failed"
     assert result.error.message == "worker mac-1: it hung up; no result within 1.0 s"

@@ -25,7 +25,7 @@ from services.chassis.tests.mesh import (
     queued,
 )
 from services.chassis.work.delivery import Delivery, Retry
-from services.chassis.work.tests.test_loop import Worker, working
+from services.chassis.work.tests.test_loop import CommandHandler, working
 from services.router.retention import sweeper
 from services.router.retention.sweeper import Sweeper
 from services.router.tests.front import Front
@@ -65,7 +65,7 @@ async def test_a_command_that_failed_and_was_not_tried_again_in_time_ends_as_wha
     async def fail(_command: Generate, _delivery: Delivery) -> None:
         raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=60)
 
-    async with working(mesh, Worker(fail)):
+    async with working(mesh, CommandHandler(fail)):
         await enqueue(mesh, generate("r1", timeout_s=1.0))
         await enqueue(mesh, generate("r2", timeout_s=1.0, routing_slip=("aggregator",)))
         await eventually(lambda: queue_is_empty(front.client))

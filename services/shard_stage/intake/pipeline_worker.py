@@ -13,13 +13,13 @@ from nats.aio.msg import Msg
 from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable, ChoirError, DeadlineExceeded
 from schemas.replies import Result
+from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
-from services.chassis.service import Mesh
 from services.chassis.work.delivery import RETRY_DELAY_S, Delivery, Retry
 from services.chassis.work.loop import HEARTBEAT_S
 from services.shard_stage.intake.pipeline_generator import Displaced, OneTask, PipelineGenerator
 from services.tasks.generate import REMEMBERED_CANCELLATIONS, GenerateWorker
-from services.tasks.result import conclude
+from services.tasks.result import store_result
 
 SEND_BACK = Msg.Ack.Nak + b" " + json.dumps({"delay": int(RETRY_DELAY_S * 1e9)}).encode()
 """What has the broker deliver a command again, after a while."""
@@ -31,7 +31,9 @@ class PipelineWorker:
     """Answers each task once. One that is delivered while it runs already, because it was taken over from
     another stage 0, waits for that."""
 
-    def __init__(self, mesh: Mesh, generator: PipelineGenerator, on_adopted_done: Callable[[], None]) -> None:
+    def __init__(
+        self, mesh: ServiceContext, generator: PipelineGenerator, on_adopted_done: Callable[[], None]
+    ) -> None:
         """`on_adopted_done` is called whenever a task that was taken over has ended here."""
         self._mesh = mesh
         self._generator = generator
@@ -111,11 +113,11 @@ class PipelineWorker:
         except TimeoutError:
             if not limit.expired():
                 raise
-            await self.give_up(command, DeadlineExceeded("the time for this request ran out"))
+            await self.on_failure(command, DeadlineExceeded("the time for this request ran out"))
         except BrokerUnavailable:
             raise
         except ChoirError as error:
-            await self.give_up(command, error)
+            await self.on_failure(command, error)
 
     def _tell_of_return(self, command: Generate, why: str) -> None:
         log.warning("an adopted task goes back", request_id=command.request_id, why=why)
@@ -145,13 +147,13 @@ class PipelineWorker:
             if self._workers.get(command.task_id) is worker:
                 del self._workers[command.task_id]
 
-    async def give_up(self, command: Generate, error: ChoirError) -> None:
+    async def on_failure(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
-        await self._worker_of(command, None).give_up(command, error)
+        await self._worker_of(command, None).on_failure(command, error)
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""
-        await conclude(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
+        await store_result(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
 
     def _worker_of(self, command: Generate, acknowledge: str | None) -> GenerateWorker:
         return GenerateWorker(self._mesh, OneTask(self._generator, command, acknowledge))

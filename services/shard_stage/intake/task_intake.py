@@ -10,8 +10,8 @@ from schemas import subjects
 from schemas.commands import CountTokens, Generate
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan
+from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller, Endpoints
-from services.chassis.service import Mesh
 from services.chassis.stopping import DRAIN_PATIENCE_S
 from services.chassis.work.loop import WorkLoop
 from services.engine.model.gguf_header import GgufHeader
@@ -29,7 +29,12 @@ class TaskIntake:
     """Opens once, when all stages were ready for the first time, and closes with the place."""
 
     def __init__(
-        self, mesh: Mesh, plan: PipelinePlan, generator: PipelineGenerator, model: Path, header: GgufHeader
+        self,
+        mesh: ServiceContext,
+        plan: PipelinePlan,
+        generator: PipelineGenerator,
+        model: Path,
+        header: GgufHeader,
     ) -> None:
         """`model` is the file that all slices are made of, `header` that of one of them."""
         self._model = model

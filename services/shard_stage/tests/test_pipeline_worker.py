@@ -12,8 +12,8 @@ from nats.aio.msg import Msg
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable
+from services.chassis.context import ServiceContext
 from services.chassis.nats.streams import Storage
-from services.chassis.service import Mesh
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 from services.chassis.work.delivery import Delivery
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
@@ -40,15 +40,15 @@ class Texts:
 
 
 @pytest.fixture
-def mesh(connection: Client) -> Mesh:
+def mesh(connection: Client) -> ServiceContext:
     return open_mesh(connection, "shard_stage", "stage-a")
 
 
-def worker_on(mesh: Mesh, texts: Texts, done: Callable[[], None] = lambda: None) -> PipelineWorker:
+def worker_on(mesh: ServiceContext, texts: Texts, done: Callable[[], None] = lambda: None) -> PipelineWorker:
     return PipelineWorker(mesh, cast(PipelineGenerator, texts), done)
 
 
-async def pulled(mesh: Mesh, command: Generate) -> Msg:
+async def pulled(mesh: ServiceContext, command: Generate) -> Msg:
     """The next delivery of a command."""
     consumer = subjects.generate_consumer(command.priority, command.model)
     pull = await mesh.client.jetstream().pull_subscribe_bind(consumer, stream=subjects.COMMANDS_STREAM)
@@ -57,7 +57,7 @@ async def pulled(mesh: Mesh, command: Generate) -> Msg:
     return msg
 
 
-async def test_a_task_that_was_taken_over_is_answered_and_acknowledged(mesh: Mesh) -> None:
+async def test_a_task_that_was_taken_over_is_answered_and_acknowledged(mesh: ServiceContext) -> None:
     command, texts = generate("r1"), Texts()
     await enqueue(mesh, command)
     delivery = await pulled(mesh, command)
@@ -69,7 +69,7 @@ async def test_a_task_that_was_taken_over_is_answered_and_acknowledged(mesh: Mes
 
 
 async def test_a_task_that_was_taken_over_goes_back_while_the_broker_cannot_be_asked(
-    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+    mesh: ServiceContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when stage 0 died because the broker is in trouble: that is no outcome of the request."""
     command, texts, done = generate("r1"), Texts(), list[bool]()
@@ -90,7 +90,7 @@ async def test_a_task_that_was_taken_over_goes_back_while_the_broker_cannot_be_a
     assert await queued(mesh.client) == 1
 
 
-async def test_a_queued_request_that_was_cancelled_is_not_generated(mesh: Mesh) -> None:
+async def test_a_queued_request_that_was_cancelled_is_not_generated(mesh: ServiceContext) -> None:
     """Its command comes later, and nobody can have worked on it before."""
     texts = Texts()
     worker = worker_on(mesh, texts)
@@ -101,7 +101,7 @@ async def test_a_queued_request_that_was_cancelled_is_not_generated(mesh: Mesh) 
     assert texts.generated == ["r2"]
 
 
-async def test_tasks_that_were_taken_over_are_left_when_the_place_is(mesh: Mesh) -> None:
+async def test_tasks_that_were_taken_over_are_left_when_the_place_is(mesh: ServiceContext) -> None:
     """They would use a model that is freed."""
     command = generate("r1")
     await enqueue(mesh, command)

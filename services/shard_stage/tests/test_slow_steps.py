@@ -14,7 +14,7 @@ from infra.models.bench_model import write_bench_model
 from infra.testing import SpawnService
 from schemas import subjects
 from schemas.sampling import Sampling
-from services.chassis.service import EXIT_FAILED
+from services.chassis.runner import EXIT_FAILED
 from services.shard_stage.pipeline.rest import RESTING_BEATS
 from services.shard_stage.tests.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.test_line import engine_says

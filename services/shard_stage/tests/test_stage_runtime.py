@@ -21,8 +21,8 @@ from schemas.replies import Result
 from schemas.sampling import Sampling
 from schemas.stage_wire import Start
 from schemas.stages import SequenceStart
+from services.chassis.context import ServiceContext
 from services.chassis.nats.connection import connection_options
-from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.shard_stage.handover.assignment import Assignment, Handover
@@ -54,7 +54,7 @@ def source(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model
 
 
 @pytest.fixture
-def mesh(connection: Client) -> Mesh:
+def mesh(connection: Client) -> ServiceContext:
     return open_mesh(connection, "shard_stage", "stage-0")
 
 
@@ -64,7 +64,7 @@ def plan_for(source: ModelSource) -> PipelinePlan:
 
 @asynccontextmanager
 async def post_at(
-    mesh: Mesh, url: str, source: tuple[ModelSource, SliceCache]
+    mesh: ServiceContext, url: str, source: tuple[ModelSource, SliceCache]
 ) -> AsyncIterator[StageRuntime]:
     """A stage at work; a pipeline of one."""
     faults: list[BaseException] = []
@@ -93,7 +93,10 @@ async def served(runtime: StageRuntime) -> ServedModel:
 
 
 async def test_llama_cpp_is_freed_only_after_the_step_at_hand(
-    mesh: Mesh, mesh_url: str, source: tuple[ModelSource, SliceCache], monkeypatch: pytest.MonkeyPatch
+    mesh: ServiceContext,
+    mesh_url: str,
+    source: tuple[ModelSource, SliceCache],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("services.shard_stage.transport.inference_thread.JOIN_TIMEOUT_S", 0.1)
     running, go_on = threading.Event(), threading.Event()
@@ -114,7 +117,7 @@ async def test_llama_cpp_is_freed_only_after_the_step_at_hand(
 
 
 async def test_what_a_stage_left_behind_is_collected_when_the_next_one_begins(
-    mesh: Mesh, mesh_url: str, source: tuple[ModelSource, SliceCache]
+    mesh: ServiceContext, mesh_url: str, source: tuple[ModelSource, SliceCache]
 ) -> None:
     async with post_at(mesh, mesh_url, source) as runtime:
         await served(runtime)
@@ -126,7 +129,7 @@ async def test_what_a_stage_left_behind_is_collected_when_the_next_one_begins(
 
 
 async def test_never_more_slots_are_busy_than_there_are(
-    mesh: Mesh, mesh_url: str, source: tuple[ModelSource, SliceCache]
+    mesh: ServiceContext, mesh_url: str, source: tuple[ModelSource, SliceCache]
 ) -> None:
     """Neither with tasks of another stage 0 beside those that are pulled, nor with texts that are stored."""
     await leave_sequences(mesh, plan_for(source[0]), SLOTS)
@@ -147,7 +150,7 @@ async def test_never_more_slots_are_busy_than_there_are(
     assert max(told) <= SLOTS
 
 
-async def leave_sequences(mesh: Mesh, plan: PipelinePlan, count: int) -> None:
+async def leave_sequences(mesh: ServiceContext, plan: PipelinePlan, count: int) -> None:
     """Writes the starts of sequences into the journal, as a stage 0 does that dies then."""
     for number in range(count):
         command = generate(f"left{number}", sampling=LONG)
@@ -165,7 +168,10 @@ async def leave_sequences(mesh: Mesh, plan: PipelinePlan, count: int) -> None:
 
 
 async def test_a_schema_that_no_message_carries_is_refused_with_its_name(
-    mesh: Mesh, mesh_url: str, source: tuple[ModelSource, SliceCache], monkeypatch: pytest.MonkeyPatch
+    mesh: ServiceContext,
+    mesh_url: str,
+    source: tuple[ModelSource, SliceCache],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     schema = {"enum": ["left"], "description": "x" * 70_000}
     async with post_at(mesh, mesh_url, source) as runtime:

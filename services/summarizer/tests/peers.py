@@ -17,9 +17,9 @@ from schemas.errors import ChoirError
 from schemas.nodes import ServedModel
 from schemas.replies import Answer, Result, Timings, TokenCount
 from schemas.sampling import Sampling
+from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.registry.lease import Lease, Load
-from services.chassis.service import Mesh
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.chassis.work.delivery import Delivery
 from services.chassis.work.loop import WorkLoop
@@ -44,7 +44,7 @@ def words(text: str) -> int:
 class Peer:
     """Answers the tasks of one model, and remembers which it was asked."""
 
-    def __init__(self, mesh: Mesh, name: str, says: Says, context_tokens: int | None) -> None:
+    def __init__(self, mesh: ServiceContext, name: str, says: Says, context_tokens: int | None) -> None:
         self._mesh = mesh
         self._says = says
         self.name = name
@@ -70,10 +70,10 @@ class Peer:
         if said is not None:
             await store_answer(self._mesh, command, said)
 
-    async def give_up(self, command: Generate, error: ChoirError) -> None:
+    async def on_failure(self, command: Generate, error: ChoirError) -> None:
         raise AssertionError(f"{command.task_id}: {error.message}")
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         raise AssertionError(f"{request_id}: {error.message}")
 
     async def count(self, request: CountTokens, caller: Caller) -> None:
@@ -82,7 +82,7 @@ class Peer:
         await caller.send(TokenCount(prompt_tokens=prompt_tokens, context_tokens=context_tokens))
 
 
-async def store_answer(mesh: Mesh, command: Generate, said: str | ChoirError) -> None:
+async def store_answer(mesh: ServiceContext, command: Generate, said: str | ChoirError) -> None:
     """Does what an agent does at the end of a task."""
     if isinstance(said, ChoirError):
         answer = Answer.failed(command, said, mesh.identity.instance)
@@ -132,7 +132,7 @@ async def present(
 
 
 @asynccontextmanager
-async def summarizing(client: Client, **settings: Any) -> AsyncIterator[Mesh]:
+async def summarizing(client: Client, **settings: Any) -> AsyncIterator[ServiceContext]:
     """A summarizer that works for as long as the context is open."""
     mesh = open_mesh(client, "summarizer")
     summarizer = Summarizer(SummarizerSection(**({"poll_interval_s": 0.2} | settings)))
@@ -158,13 +158,13 @@ def chain(request_id: str, *peers: str, timeout_s: float = 60.0, **fields: Any) 
     return Summarize(request_id=request_id, peers=peers, **(defaults | fields))
 
 
-async def enqueue_chain(mesh: Mesh, command: Summarize) -> None:
+async def enqueue_chain(mesh: ServiceContext, command: Summarize) -> None:
     """Does what the router does."""
     subject = subjects.summarize(command.priority, command.request_id)
     await mesh.storage.enqueue(subject, command.to_bytes(), message_id=command.request_id)
 
 
-async def result_of(mesh: Mesh, request_id: str) -> Result:
+async def result_of(mesh: ServiceContext, request_id: str) -> Result:
     """The result of a request, once it is there."""
 
     async def stored() -> Result | None:

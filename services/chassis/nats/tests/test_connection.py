@@ -15,7 +15,7 @@ from infra.broker import Broker
 from infra.testing import connect
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, PayloadTooLarge
-from services.chassis.deafness import reconnect_when_deaf
+from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats import connection as connection_module
 from services.chassis.nats.bucket_view import BucketView
@@ -25,7 +25,7 @@ from services.chassis.nats.connection import (
     check_payload,
     connection_options,
 )
-from services.chassis.service import Mesh
+from services.chassis.nats.deafness import reconnect_when_deaf
 from services.chassis.settings import MeshSection
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import DEADLINE_S, eventually, settled
@@ -126,7 +126,7 @@ async def test_a_broker_that_stood_still_for_longer_than_a_ping_may_take_is_hear
 ) -> None:
     mesh = MeshSection(url=own_broker.url)
     options = connection_options(mesh, Identity("agent", "a"), ConnectionEvents())
-    client = Mesh(await nats.connect(**options), Identity("agent", "a"), ConnectionEvents()).client
+    client = ServiceContext(await nats.connect(**options), Identity("agent", "a"), ConnectionEvents()).client
     try:
         own_broker.pause()
         with pytest.raises(nats.errors.TimeoutError):
@@ -159,7 +159,7 @@ async def test_a_connection_that_hears_nothing_any_more_is_made_anew(
         own_broker.pause()
         with pytest.raises(nats.errors.TimeoutError):
             await client.rtt(1)
-        own_broker.resume()  # the late pong ends the loop: this client is nobody's `Mesh`, which mends that
+        own_broker.resume()  # the late pong ends the loop: no service has this client, and mends that
         # When nobody does anything, then it hears again what comes on its subscription
         await eventually(lambda: "lost" in told)
         await eventually(lambda: client.is_connected)

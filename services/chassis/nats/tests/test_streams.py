@@ -87,7 +87,7 @@ async def test_a_message_that_is_too_large_is_refused_before_it_costs_the_connec
 
 
 async def test_the_dead_are_kept_with_the_reason_on_one_line(connection: Client) -> None:
-    await Storage(connection).bury("agent", "r1", b"body", "first line\nsecond line")
+    await Storage(connection).dead_letter("agent", "r1", b"body", "first line\nsecond line")
     message = await connection.jetstream().get_msg(subjects.DEAD_STREAM, seq=1)
     assert message.data == b"body"
     assert message.subject == subjects.dead("agent", "r1")
@@ -166,7 +166,7 @@ async def test_the_largest_command_can_be_buried_too_with_as_much_of_its_reason_
     lost: list[bool] = []
     connection._disconnected_cb = _note(lost)
     async with asyncio.timeout(20):
-        await storage.bury("agent", "r1", command, "it is not a Generate: " + "why " * 200)
+        await storage.dead_letter("agent", "r1", command, "it is not a Generate: " + "why " * 200)
     dead = await connection.jetstream().get_msg(subjects.DEAD_STREAM, seq=1)
     reason = (dead.headers or {})[subjects.REASON_HEADER]
     assert "not a Generate" in reason

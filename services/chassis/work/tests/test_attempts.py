@@ -11,7 +11,7 @@ from services.chassis.nats.streams import REASON_CHARACTERS
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.chassis.work.attempts import Past, last_error, note, out_of_time, past
 from services.chassis.work.delivery import Delivery, Retry
-from services.chassis.work.tests.test_loop import Worker, working
+from services.chassis.work.tests.test_loop import CommandHandler, working
 
 SEQUENCE = 7
 LATE = DeadlineExceeded("nobody was free in time")
@@ -31,7 +31,7 @@ async def test_a_request_that_runs_out_of_time_after_a_failure_ends_as_that_fail
     async def fail(_command: object, _delivery: Delivery) -> None:
         raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=1.5)
 
-    worker = Worker(fail)
+    worker = CommandHandler(fail)
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1", timeout_s=1.0))
         await eventually(lambda: queue_is_empty(connection))

@@ -24,9 +24,9 @@ from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable, ChoirError, GenerationFailed, Overloaded
 from schemas.events import MessageDied, TaskRetried
+from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents, connection_options
-from services.chassis.service import Mesh
 from services.chassis.settings import MeshSection
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import (
@@ -50,7 +50,7 @@ HEARTBEAT_S = 0.1
 Handle = Callable[[Generate, Delivery], Awaitable[None]]
 
 
-class Worker:
+class CommandHandler:
     """Remembers what it was given, and does with it what the test says."""
 
     def __init__(self, handle: Handle | None = None) -> None:
@@ -66,10 +66,10 @@ class Worker:
             await self._handle(command, delivery)
         self.handled.append(command.request_id)
 
-    async def give_up(self, command: Generate, error: ChoirError) -> None:
+    async def on_failure(self, command: Generate, error: ChoirError) -> None:
         self.given_up[command.request_id] = error
 
-    async def refuse(self, request_id: str, error: ChoirError) -> None:
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         self.refused[request_id] = error
 
 
@@ -84,14 +84,16 @@ def failing(error: Exception) -> Handle:
     return fail
 
 
-def new_loop(mesh: Mesh, worker: Worker, slots: int = 4, model: str = "alpha") -> WorkLoop[Generate]:
+def new_loop(
+    mesh: ServiceContext, worker: CommandHandler, slots: int = 4, model: str = "alpha"
+) -> WorkLoop[Generate]:
     consumers = [subjects.generate_consumer(priority, model) for priority in subjects.PRIORITIES]
     return WorkLoop(mesh, Generate, subjects.COMMANDS_STREAM, consumers, slots, worker)
 
 
 @asynccontextmanager
 async def working(
-    mesh: Mesh, worker: Worker, slots: int = 4, model: str = "alpha"
+    mesh: ServiceContext, worker: CommandHandler, slots: int = 4, model: str = "alpha"
 ) -> AsyncIterator[WorkLoop[Generate]]:
     """A loop that works for as long as the context is open."""
     loop = new_loop(mesh, worker, slots, model)
@@ -142,7 +144,7 @@ async def test_never_more_commands_at_once_than_there_are_slots(connection: Clie
             await connection.flush()  # time for a fourth one to come
         running -= 1
 
-    worker = Worker(count)
+    worker = CommandHandler(count)
     for i in range(12):
         await enqueue(mesh, generate(f"r{i}", priority="batch" if i % 3 == 0 else "interactive"))
     async with working(mesh, worker, slots=3):
@@ -161,7 +163,7 @@ async def test_interactive_commands_go_before_batch_work_that_came_earlier(
         await enqueue(mesh, generate(f"batch-{i}", priority="batch"))
     for i in range(3):
         await enqueue(mesh, generate(f"interactive-{i}"))
-    worker = Worker()
+    worker = CommandHandler()
     async with working(mesh, worker, slots=1):
         await eventually(lambda: queue_is_empty(connection))
     assert worker.handled == [f"{kind}-{i}" for kind in ("interactive", "batch") for i in range(3)]
@@ -174,7 +176,7 @@ async def test_a_command_is_acknowledged_only_when_its_handler_has_returned(conn
     async def wait(_command: Generate, _delivery: Delivery) -> None:
         await release.wait()
 
-    async with working(mesh, Worker(wait)) as loop:
+    async with working(mesh, CommandHandler(wait)) as loop:
         await enqueue(mesh, generate("r1"))
         await eventually(lambda: loop.busy == 1)
         consumer = subjects.generate_consumer("interactive", "alpha")
@@ -188,14 +190,14 @@ async def test_a_command_is_acknowledged_only_when_its_handler_has_returned(conn
 async def test_a_command_whose_taker_died_is_given_to_another(mesh_url: str, connection: Client) -> None:
     await impatient_model(connection, "epsilon")
     doomed_connection = await connect(mesh_url)
-    doomed = new_loop(open_mesh(doomed_connection), Worker(hang), model="epsilon")
+    doomed = new_loop(open_mesh(doomed_connection), CommandHandler(hang), model="epsilon")
     await doomed.start()
     mesh = open_mesh(connection)
     await enqueue(mesh, generate("r1", "epsilon"))
     await eventually(lambda: doomed.busy == 1)
     await doomed_connection.close()  # no word to the broker: the commands in work are just not done
 
-    worker = Worker()
+    worker = CommandHandler()
     async with working(mesh, worker, model="epsilon"):
         await eventually(lambda: queue_is_empty(connection))
     assert (worker.handled, worker.deliveries) == (["r1"], [2])
@@ -231,7 +233,7 @@ async def test_a_long_command_that_is_reported_as_in_progress_is_not_given_to_an
     async def be_long(_command: Generate, _delivery: Delivery) -> None:
         await eventually(lambda: len(beats) > 1 and beats[-1] - beats[0] > 1.5 * ACK_WAIT_S)
 
-    first, second = Worker(be_long), Worker()
+    first, second = CommandHandler(be_long), CommandHandler()
     async with working(mesh, first, model="epsilon"):
         await enqueue(mesh, generate("r1", "epsilon"))
         async with working(mesh, second, model="epsilon"):
@@ -248,7 +250,7 @@ async def test_what_fails_for_a_passing_reason_comes_again_after_a_while(connect
         if delivery.count == 1:
             raise Retry(Overloaded("full"), delay_s=0.3)
 
-    worker = Worker(fail_first)
+    worker = CommandHandler(fail_first)
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1"))
         await eventually(lambda: queue_is_empty(connection))
@@ -267,7 +269,7 @@ async def test_a_broker_that_was_away_for_a_moment_is_a_passing_reason(connectio
         if delivery.count == 1:
             raise BrokerUnavailable("no answer")
 
-    worker = Worker(fail_first)
+    worker = CommandHandler(fail_first)
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1"))
         await eventually(lambda: queue_is_empty(connection))
@@ -276,7 +278,7 @@ async def test_a_broker_that_was_away_for_a_moment_is_a_passing_reason(connectio
 
 async def test_a_typed_error_is_the_outcome_and_is_not_tried_again(connection: Client) -> None:
     mesh = open_mesh(connection)
-    worker = Worker(failing(GenerationFailed("no")))
+    worker = CommandHandler(failing(GenerationFailed("no")))
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1"))
         await eventually(lambda: queue_is_empty(connection))
@@ -288,7 +290,7 @@ async def test_a_handler_with_a_fault_is_tried_three_times_and_then_its_message_
     connection: Client,
 ) -> None:
     mesh = open_mesh(connection)
-    worker = Worker(failing(ZeroDivisionError("secret of the prompt")))
+    worker = CommandHandler(failing(ZeroDivisionError("secret of the prompt")))
     command = generate("r1")
     async with working(mesh, worker):
         await enqueue(mesh, command)
@@ -308,7 +310,7 @@ async def test_a_passing_reason_that_does_not_pass_ends_as_its_error(
 ) -> None:
     monkeypatch.setattr(work_loop, "MAX_ATTEMPTS", 3)
     mesh = open_mesh(connection)
-    worker = Worker(failing(Retry(Overloaded("full"), delay_s=0.01)))
+    worker = CommandHandler(failing(Retry(Overloaded("full"), delay_s=0.01)))
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1"))
         await eventually(lambda: queue_is_empty(connection))
@@ -321,7 +323,7 @@ async def test_a_command_that_kills_its_takers_is_not_tried_for_ever(connection:
     await enqueue(mesh, command)
     await deliver_in_vain(connection, work_loop.MAX_ATTEMPTS)
 
-    worker = Worker()
+    worker = CommandHandler()
     async with working(mesh, worker):
         await eventually(lambda: queue_is_empty(connection))
     assert worker.deliveries == []
@@ -336,7 +338,7 @@ async def test_what_cannot_be_read_is_kept_with_the_reason_and_its_request_refus
     connection: Client, body: bytes
 ) -> None:
     mesh = open_mesh(connection)
-    worker = Worker()
+    worker = CommandHandler()
     async with working(mesh, worker):
         subject = subjects.generate("interactive", "alpha", "r9")
         await mesh.storage.enqueue(subject, body, message_id="r9")
@@ -355,7 +357,7 @@ async def test_what_cannot_be_read_is_kept_with_the_reason_and_its_request_refus
 
 async def test_a_command_past_its_deadline_is_not_begun(connection: Client) -> None:
     mesh = open_mesh(connection)
-    worker = Worker()
+    worker = CommandHandler()
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1", timeout_s=-1))
         await eventually(lambda: queue_is_empty(connection))
@@ -375,7 +377,7 @@ async def test_a_handler_is_stopped_at_the_deadline(
         stopped.set()
         raise asyncio.CancelledError
 
-    worker = Worker(never_end)
+    worker = CommandHandler(never_end)
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1", timeout_s=1.0))
         await eventually(lambda: queue_is_empty(connection))
@@ -390,13 +392,13 @@ async def test_a_loop_that_stops_finishes_its_work_and_takes_no_more(connection:
     async def wait(_command: Generate, _delivery: Delivery) -> None:
         await release.wait()
 
-    worker = Worker(wait)
+    worker = CommandHandler(wait)
     loop = new_loop(mesh, worker)
     await loop.start()
     await enqueue(mesh, generate("begun"))
     await eventually(lambda: loop.busy == 1)
     stopping = asyncio.create_task(loop.stop())
-    await eventually(lambda: loop._demands[0].outstanding == 0)
+    await eventually(lambda: loop._subscriptions[0].in_flight == 0)
     await enqueue(mesh, generate("late"))
     await connection.flush()
     assert not stopping.done()
@@ -415,14 +417,14 @@ async def test_work_that_does_not_end_in_time_is_given_back_at_once(
 ) -> None:
     monkeypatch.setattr(work_loop, "DRAIN_PATIENCE_S", 0.05)
     mesh = open_mesh(connection)
-    loop = new_loop(mesh, Worker(hang))
+    loop = new_loop(mesh, CommandHandler(hang))
     await loop.start()
     await enqueue(mesh, generate("r1"))
     await eventually(lambda: loop.busy == 1)
     await loop.stop()
     assert loop.busy == 0
 
-    worker = Worker()
+    worker = CommandHandler()
     started = time.monotonic()
     async with working(mesh, worker):
         await eventually(lambda: queue_is_empty(connection))
@@ -436,13 +438,13 @@ async def test_after_a_crash_of_the_broker_it_asks_again_for_work(
     connection_events = ConnectionEvents()
     options = connection_options(MeshSection(url=own_broker.url), Identity("agent", "a"), connection_events)
     client = await nats.connect(**(options | {"reconnect_time_wait": 0.05}))
-    mesh = Mesh(client, Identity("agent", "a"), connection_events)
+    mesh = ServiceContext(client, Identity("agent", "a"), connection_events)
     fresh: dict[str, bool] = {}
 
     async def note(command: Generate, delivery: Delivery) -> None:
         fresh[command.request_id] = delivery.fresh
 
-    worker = Worker(note)
+    worker = CommandHandler(note)
     async with working(mesh, worker) as loop:
         connection_events.on_reconnect(loop.resume)
         await enqueue(mesh, generate("before"))
@@ -466,7 +468,7 @@ async def test_a_command_that_was_there_before_the_loop_does_not_count_as_fresh(
         fresh[command.request_id] = delivery.fresh
 
     await enqueue(mesh, generate("old"))
-    async with working(mesh, Worker(note)):
+    async with working(mesh, CommandHandler(note)):
         await enqueue(mesh, generate("new"))
         await eventually(lambda: queue_is_empty(connection))
     assert fresh == {"old": False, "new": True}
@@ -482,7 +484,7 @@ async def test_a_batch_command_that_finds_no_free_slot_is_not_counted_as_a_failu
     for request_id in requests:
         await enqueue(mesh, generate(request_id))
     await enqueue(mesh, generate("batch", priority="batch"))
-    worker = Worker()
+    worker = CommandHandler()
 
     async with working(mesh, worker, slots=1):
         await eventually(lambda: queue_is_empty(connection))
@@ -501,11 +503,11 @@ async def test_a_loop_that_fills_up_while_more_is_on_its_way_goes_on_working(
     async def wait(_command: Generate, _delivery: Delivery) -> None:
         await release.wait()
 
-    worker = Worker(wait)
+    worker = CommandHandler(wait)
     async with working(mesh, worker, slots=2) as loop:
         await enqueue(mesh, generate("i1"))
         await eventually(lambda: loop.busy == 1)
-        await eventually(lambda: loop._demands[1].outstanding > 0)
+        await eventually(lambda: loop._subscriptions[1].in_flight > 0)
         await enqueue(mesh, generate("b1", priority="batch"))
         await eventually(lambda: loop.busy == 2)
         release.set()
@@ -526,7 +528,7 @@ async def test_an_interactive_command_waits_its_turn_while_batch_work_has_all_sl
     async def wait(_command: Generate, _delivery: Delivery) -> None:
         await release.wait()
 
-    worker = Worker(wait)
+    worker = CommandHandler(wait)
     async with working(mesh, worker, slots=slots) as loop:
         for i in range(slots):
             await enqueue(mesh, generate(f"batch-{i}", priority="batch"))
@@ -551,7 +553,7 @@ async def test_a_slot_is_free_while_the_outcome_of_its_work_is_being_stored(conn
         delivery.work_done()
         await stored.wait()
 
-    mesh, worker = open_mesh(connection), Worker(store_slowly)
+    mesh, worker = open_mesh(connection), CommandHandler(store_slowly)
     async with working(mesh, worker, slots=1) as loop:
         for number in range(3):
             await enqueue(mesh, generate(f"r{number}"))
@@ -576,14 +578,14 @@ async def test_a_step_that_fails_is_told_and_keeps_no_loop_from_finishing_its_wo
         await release.wait()
         raise ZeroDivisionError("of the test")
 
-    worker = Worker(wait)
+    worker = CommandHandler(wait)
     loop = new_loop(mesh, worker)
     await loop.start()
     await enqueue(mesh, generate("r1"))
     await eventually(lambda: loop.busy == 1)
     loop._spawn(fail())
     stopping = asyncio.create_task(loop.stop())
-    await eventually(lambda: loop._demands[0].outstanding == 0)
+    await eventually(lambda: loop._subscriptions[0].in_flight == 0)
     release.set()
     await stopping
     assert worker.handled == ["r1"]
@@ -601,12 +603,12 @@ async def test_what_stopping_loops_give_back_counts_as_no_attempt(
     mesh = open_mesh(connection)
     await enqueue(mesh, generate("r1"))
     for _ in range(work_loop.MAX_ATTEMPTS + 1):
-        loop = new_loop(mesh, Worker(hang))
+        loop = new_loop(mesh, CommandHandler(hang))
         await loop.start()
         await eventually(partial(is_busy, loop))
         await loop.stop()
 
-    worker = Worker()
+    worker = CommandHandler()
     async with working(mesh, worker):
         await eventually(lambda: queue_is_empty(connection))
     assert (worker.handled, worker.given_up) == (["r1"], {})
@@ -624,7 +626,7 @@ async def test_what_fails_for_a_passing_reason_is_tried_as_often_as_ever_and_nob
         suspects.append(delivery.suspect)
         raise Retry(Overloaded("full"), delay_s=0.01)
 
-    worker = Worker(fail)
+    worker = CommandHandler(fail)
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1"))
         await eventually(lambda: queue_is_empty(connection))
@@ -651,7 +653,7 @@ async def test_a_command_that_was_in_the_hands_of_two_that_died_is_worked_on_alo
     await deliver_in_vain(connection, 2)
     for request_id in others:
         await enqueue(mesh, generate(request_id))
-    worker = Worker(note_who_is_beside)
+    worker = CommandHandler(note_who_is_beside)
     async with working(mesh, worker):
         await eventually(lambda: queue_is_empty(connection))
     assert sorted(worker.handled) == sorted(["suspect", *others])
@@ -675,12 +677,12 @@ async def test_a_command_of_which_a_process_died_that_did_nothing_else_is_not_tr
         alone.set()
         await asyncio.Event().wait()
 
-    doomed = new_loop(open_mesh(doomed_connection), Worker(die), model="epsilon")
+    doomed = new_loop(open_mesh(doomed_connection), CommandHandler(die), model="epsilon")
     await doomed.start()
     await alone.wait()
     await doomed_connection.close()
 
-    worker = Worker()
+    worker = CommandHandler()
     async with working(mesh, worker, model="epsilon"):
         await eventually(lambda: queue_is_empty(connection))
     assert worker.deliveries == []
@@ -693,7 +695,7 @@ async def test_a_command_of_which_a_process_died_that_did_nothing_else_is_not_tr
 async def test_a_loop_that_has_lost_its_connection_has_not_died(mesh_url: str, connection: Client) -> None:
     """However often that happens while a command is in its hands."""
     async with mesh_on_a_cable(mesh_url) as (mesh, way):
-        loop = new_loop(mesh, Worker(hang))
+        loop = new_loop(mesh, CommandHandler(hang))
         mesh.connection.on_reconnect(loop.resume)
         await loop.start()
         await enqueue(mesh, generate("r1"))
@@ -720,7 +722,7 @@ class NewerGenerate(Generate):
     mood: str = "calm"
 
 
-async def enqueue_newer(mesh: Mesh, request_id: str, timeout_s: float = 60) -> None:
+async def enqueue_newer(mesh: ServiceContext, request_id: str, timeout_s: float = 60) -> None:
     command = generate(request_id, timeout_s=timeout_s).model_dump(mode="json", exclude_none=True)
     body = json.dumps({**command, "mood": "merry"}).encode()
     await mesh.storage.enqueue(
@@ -728,7 +730,7 @@ async def enqueue_newer(mesh: Mesh, request_id: str, timeout_s: float = 60) -> N
     )
 
 
-def newer_loop(mesh: Mesh, worker: Worker) -> WorkLoop[NewerGenerate]:
+def newer_loop(mesh: ServiceContext, worker: CommandHandler) -> WorkLoop[NewerGenerate]:
     consumers = [subjects.generate_consumer(priority, "alpha") for priority in subjects.PRIORITIES]
     return WorkLoop(mesh, NewerGenerate, subjects.COMMANDS_STREAM, consumers, 4, worker)
 
@@ -738,7 +740,7 @@ async def test_a_command_of_a_newer_version_waits_for_an_instance_that_reads_it(
 ) -> None:
     # Given an instance that does not know a field, and has given the command back more often than it may fail
     monkeypatch.setattr(work_loop, "NEWER_DELAY_S", 0.001)
-    mesh, old, new = open_mesh(connection), Worker(), Worker()
+    mesh, old, new = open_mesh(connection), CommandHandler(), CommandHandler()
     async with working(mesh, old):
         await enqueue_newer(mesh, "r1")
         await enqueue(mesh, generate("r2"))
@@ -766,7 +768,7 @@ async def test_a_command_of_a_newer_version_that_nobody_reads_in_time_says_what_
     connection: Client, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(work_loop, "NEWER_DELAY_S", 0.01)
-    mesh, worker = open_mesh(connection), Worker()
+    mesh, worker = open_mesh(connection), CommandHandler()
     command = generate("r1", timeout_s=1.5).model_dump(mode="json", exclude_none=True)
     body, subject = json.dumps(command | change).encode(), subjects.generate("interactive", "alpha", "r1")
     await mesh.storage.enqueue(subject, body, message_id="r1")

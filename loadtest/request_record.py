@@ -17,7 +17,7 @@ LOST = "lost"
 
 
 @dataclass(slots=True)
-class Flight:
+class RequestRecord:
     """What is known of one request. `gaps_ms` are the gaps between chunks of one answer, of all its answers;
     `fetched` says that its reply was lost and its result was asked for afterwards."""
 

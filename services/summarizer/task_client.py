@@ -10,8 +10,8 @@ from schemas.commands import Generate
 from schemas.errors import DeadlineExceeded, Overloaded, error_from_body
 from schemas.events import TaskQueued
 from schemas.replies import Answer
+from services.chassis.context import ServiceContext
 from services.chassis.nats.streams import OUTCOME_PATIENCE_S
-from services.chassis.service import Mesh
 from services.chassis.work.attempts import out_of_time
 from services.chassis.work.delivery import Retry
 from services.summarizer.answers import AnswerInbox
@@ -20,10 +20,10 @@ LAST_WORD_S = 0.5
 """For a peer that says at the deadline itself that there was no time; a work loop waits longer than that."""
 
 
-class Errands:
+class TaskClient:
     """The tasks of one request. `found` counts answers that were there before anybody was asked for them."""
 
-    def __init__(self, mesh: Mesh, inbox: AnswerInbox) -> None:
+    def __init__(self, mesh: ServiceContext, inbox: AnswerInbox) -> None:
         self._mesh = mesh
         self._inbox = inbox
         self.found = 0

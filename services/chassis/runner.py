@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Protocol
@@ -21,23 +21,18 @@ import uvloop
 from faststream import FastStream
 from faststream.asgi import AsgiResponse, get, make_ping_asgi
 from faststream.asgi.types import ASGIApp, Scope
-from nats.aio.client import Client
 
 from schemas.errors import ChoirError, ConfigurationError, InternalError
 from schemas.events import ServiceStarted, ServiceStopped
 from services.chassis.address import without_password
-from services.chassis.deafness import reconnect_when_deaf
+from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.logs import configure_logs, get_logger
-from services.chassis.nats.clock import BrokerClock
 from services.chassis.nats.connection import ConnectionEvents, open_broker
-from services.chassis.nats.late_pong import hear_late_pongs
-from services.chassis.nats.streams import Storage
-from services.chassis.registry.host_sampler import Sampler
+from services.chassis.registry.host_sampler import HostSampler
 from services.chassis.registry.lease import Lease, Load
 from services.chassis.registry.namesake import refuse_namesake
 from services.chassis.settings import (
-    EventsSection,
     OtlpSection,
     ServiceSettings,
     SettingsT,
@@ -45,9 +40,7 @@ from services.chassis.settings import (
     load_settings,
 )
 from services.chassis.supervise import Loops
-from services.chassis.telemetry.events import EventLog, Spans
-from services.chassis.telemetry.tracing import Tracing
-from services.chassis.work.attempts import Solitude
+from services.chassis.telemetry.events import Spans
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -55,52 +48,10 @@ EXIT_CONFIGURATION = 2
 log = get_logger("chassis.service")
 
 
-class Mesh:
-    """What a running service has in hand."""
-
-    def __init__(
-        self,
-        client: Client,
-        identity: Identity,
-        connection: ConnectionEvents,
-        events: EventsSection | None = None,
-        spans: Spans | None = None,
-        loops: Loops | None = None,
-    ) -> None:
-        hear_late_pongs(client)
-        reconnect_when_deaf(client)
-        self.client = client
-        self.identity = identity
-        self.connection = connection
-        self.storage = Storage(client)
-        self.loops = loops or Loops()
-        self.solitude = Solitude()
-        self.clock = BrokerClock(client)
-        self.tracing = Tracing()
-        enabled = events is None or events.enabled
-        self.events = EventLog(client, identity, enabled=enabled, spans=spans)
-        self._renew: Callable[[], None] | None = None
-        self._tell: Callable[[], Awaitable[None]] | None = None
-
-    def tell_changes(self, renew: Callable[[], None], tell: Callable[[], Awaitable[None]]) -> None:
-        """Says how a change reaches the lease at once; for the host, when there is a lease."""
-        self._renew, self._tell = renew, tell
-
-    def changed(self) -> None:
-        """What the service says in its lease has changed: it is told now, not at the next renewal."""
-        if self._renew is not None:
-            self._renew()
-
-    async def tell(self) -> None:
-        """changed() for what must be known before the service goes on: returns when the lease is put."""
-        if self._tell is not None:
-            await self._tell()
-
-
 class Service(Protocol):
     """What a service adds to the chassis."""
 
-    async def start(self, mesh: Mesh) -> None:
+    async def start(self, mesh: ServiceContext) -> None:
         """Begins to work; returns when it is ready."""
 
     async def stop(self) -> None:
@@ -110,7 +61,7 @@ class Service(Protocol):
         """What its lease says."""
 
 
-class Host:
+class ServiceRunner:
     """Runs one service in this process."""
 
     def __init__(self, service: Service, identity: Identity, settings: ServiceSettings) -> None:
@@ -121,8 +72,8 @@ class Host:
         self._broker = open_broker(settings.mesh, identity, self._connection)
         self._spans = open_spans(settings.otlp, identity)
         self._lease: Lease | None = None
-        self._sampler: Sampler | None = None
-        self._mesh: Mesh | None = None
+        self._sampler: HostSampler | None = None
+        self._mesh: ServiceContext | None = None
         self._loops = Loops(_end_this_process)
 
     async def run(self) -> None:
@@ -160,7 +111,9 @@ class Host:
 
     async def _start(self) -> None:
         client = await self._broker.connect()
-        mesh = Mesh(client, self._identity, self._connection, self._settings.events, self._spans, self._loops)
+        mesh = ServiceContext(
+            client, self._identity, self._connection, self._settings.events, self._spans, self._loops
+        )
         await refuse_namesake(mesh.storage, self._identity)
         await mesh.clock.start(self._loops)
         await self._service.start(mesh)
@@ -177,7 +130,7 @@ class Host:
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
         if self._settings.events.enabled:
             interval_s = self._settings.events.sample_interval_s
-            self._sampler = Sampler(
+            self._sampler = HostSampler(
                 client, mesh.events, mesh.tracing, self._service.load, interval_s, self._loops
             )
             self._sampler.start()
@@ -202,7 +155,7 @@ class Host:
             await self._give_lease_back()
             self._connection.closing()
 
-    async def _drain(self, mesh: Mesh) -> None:
+    async def _drain(self, mesh: ServiceContext) -> None:
         log.info("draining")
         if self._sampler is not None:
             self._sampler.stop()
@@ -248,7 +201,7 @@ def run_service(
         forget_secrets()
         identity = Identity.of(name, settings.instance, settings.host_id)
         configure_logs(settings.logging, identity)
-        uvloop.run(Host(build(settings, identity), identity, settings).run())
+        uvloop.run(ServiceRunner(build(settings, identity), identity, settings).run())
     except ConfigurationError as error:
         _complain(error)
         sys.exit(EXIT_CONFIGURATION)

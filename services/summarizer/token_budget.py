@@ -26,10 +26,10 @@ SMALLER = 0.7
 Asking = Callable[[str], tuple[ChatMessage, ...]]
 """Makes the prompt around a text."""
 
-log = get_logger("summarizer.ruler")
+log = get_logger("summarizer.budget")
 
 
-class Ruler:
+class TokenBudget:
     """Measures texts for one model and one template. Waits for an agent of the model if there is none."""
 
     def __init__(

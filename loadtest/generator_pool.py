@@ -28,7 +28,7 @@ OnProgress = Callable[[Sequence[Snapshot]], None]
 Processes = list[asyncio.subprocess.Process]
 
 
-class Crew:
+class GeneratorPool:
     """Runs a plan from as many processes as it says, against a mesh or a bare responder at `url`."""
 
     def __init__(self, plan: LoadPlan, url: str, folder: Path, target: str = MESH) -> None:
