@@ -131,11 +131,6 @@ def answer(request_id: str, round_: int, agent: str) -> str:
     return f"choir.answer.{request_id}.{round_}.{encode_token(agent)}"
 
 
-def stored_answers(request_id: str, round_: int) -> str:
-    """Answers of one round, delivered only once they are stored."""
-    return f"choir.stored.answer.{request_id}.{round_}.*"
-
-
 def answers_of(request_id: str) -> str:
     """All answers of a request, as kept in the stream."""
     return f"choir.answer.{request_id}.>"
@@ -189,11 +184,6 @@ def dead(service: str, request_id: str) -> str:
 def stage(pipeline: int, stage_: int) -> str:
     """Where frames for one stage of a pipeline travel; the log that a replacement reads."""
     return f"choir.stage.{pipeline}.{stage_}"
-
-
-def stages_of(pipeline: int) -> str:
-    """Everything that travels between the stages of a pipeline."""
-    return f"choir.stage.{pipeline}.*"
 
 
 # --- signals between services: core NATS, never stored -----------------------------------

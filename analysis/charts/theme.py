@@ -19,8 +19,6 @@ MUTED = "#9A9A9A"
 
 SEQUENTIAL: Final = "viridis"
 """From little to much; even steps of brightness, also in grey."""
-DIVERGING: Final = "blueorange"
-"""Below and above a middle."""
 
 INK = "#1F1F1F"
 GRID = "#E3E3E3"

@@ -146,7 +146,7 @@ async def test_a_new_model_gets_its_queues(connection: Client) -> None:
 
 async def test_an_answer_is_stored_once_and_only_the_stored_one_is_republished(connection: Client) -> None:
     js = connection.jetstream()
-    stored = await connection.subscribe(subjects.stored_answers("r1", 0))
+    stored = await connection.subscribe(subjects.all_stored_answers_of("r1"))
     await js.publish(subjects.answer("r1", 0, "alpha"), b"first")
     with pytest.raises(APIError) as refused:
         await js.publish(subjects.answer("r1", 0, "alpha"), b"second")

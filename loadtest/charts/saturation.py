@@ -9,8 +9,6 @@ import altair as alt
 from analysis.charts.theme import EMPHASIS, PLAIN
 from loadtest.sweep import Step
 
-OPEN = "at a given rate"
-
 
 def chart(steps: Sequence[Step], knee: Step | None) -> alt.typing.ChartType | None:
     """p50 and p95 of e2e from the intended start at the throughput that was reached; open-loop steps only."""

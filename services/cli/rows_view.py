@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +14,6 @@ from schemas.queries import Rows
 from services.cli.overview_tables import table
 from services.cli.terminal import plain
 
-RowsFormat = Literal["table", "csv", "json"]
 NUMBERS = ("INTEGER", "BIGINT", "HUGEINT", "DOUBLE", "FLOAT", "DECIMAL", "UBIGINT", "SMALLINT", "TINYINT")
 DIGITS = 6
 

@@ -19,7 +19,6 @@ from services.metrics.store.database import Database
 
 GOLDEN = Path(__file__).parent / "golden"
 DIGITS = 9
-STORED_AT_US = 1_750_248_000_000_000
 PARAMETERS: dict[str, dict[str, str]] = {"slowest_requests": {"count": "5"}, "activity": {"step_s": "3600"}}
 NOT_OURS = ("recent_", "waterfall")
 """Queries of other commands, whose tests are with those."""

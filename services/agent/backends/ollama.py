@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import httpx
 import ollama
-from ollama import ChatResponse, GenerateResponse, ShowResponse
+from ollama import ChatResponse, ShowResponse
 
 from schemas.commands import ChatMessage
 from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, InvalidRequest, WorkerFailed
@@ -37,7 +37,6 @@ from services.agent.backends.remote import (
 from services.agent.settings import ModelSection
 
 LATEST = ":latest"
-Frame = ChatResponse | GenerateResponse
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -89,20 +88,6 @@ class Ollama:
         )
         return await self._measured(reply, sampling, on_text)
 
-    async def complete(self, prompt: str, sampling: Sampling, on_text: OnText | None) -> Generated:
-        """Generates one text with `/api/generate`, for a prompt that is no conversation."""
-        check_possible(sampling)
-        reply = self._client.generate(
-            model=self._model,
-            prompt=prompt,
-            stream=True,
-            format=sampling.json_schema,
-            options=self._options(sampling),
-            logprobs=True if sampling.logprobs else None,
-            top_logprobs=sampling.logprobs or None,
-        )
-        return await self._measured(reply, sampling, on_text)
-
     def _options(self, sampling: Sampling) -> dict[str, Any]:
         """Every option by name: what is left out would be the server's or the model file's own choice."""
         options: dict[str, Any] = {
@@ -120,7 +105,7 @@ class Ollama:
         return options
 
     async def _measured(
-        self, reply: Awaitable[AsyncIterator[Frame]], sampling: Sampling, on_text: OnText | None
+        self, reply: Awaitable[AsyncIterator[ChatResponse]], sampling: Sampling, on_text: OnText | None
     ) -> Generated:
         self._speed.begin()
         generated = None
@@ -139,11 +124,11 @@ class Ollama:
             )
         return generated
 
-    async def _receive(self, frames: AsyncIterator[Frame], reception: Reception) -> Generated:
-        last: Frame | None = None
-        async with aclosing(cast(AsyncGenerator[Frame, None], frames)):
+    async def _receive(self, frames: AsyncIterator[ChatResponse], reception: Reception) -> Generated:
+        last: ChatResponse | None = None
+        async with aclosing(cast(AsyncGenerator[ChatResponse, None], frames)):
             async for frame in frames:
-                if text := _text(frame):
+                if text := frame.message.content:
                     await reception.take(text)
                 reception.logprobs += [_logprob(token) for token in frame.logprobs or ()]
                 last = frame
@@ -244,10 +229,6 @@ def check_possible(sampling: Sampling) -> None:
             "sampling.grammar: Ollama takes a JSON schema, and no grammar; use json_schema",
             field="sampling.grammar",
         )
-
-
-def _text(frame: Frame) -> str | None:
-    return frame.message.content if isinstance(frame, ChatResponse) else frame.response
 
 
 def _logprob(token: Any) -> dict[str, Any]:

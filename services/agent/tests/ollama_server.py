@@ -36,14 +36,14 @@ async def ollama(request: Request, reply: Reply) -> None:
         case "POST", "/api/embed":
             texts = request.json["input"]
             await reply.json({"model": MODEL, "embeddings": [[float(len(text)), 1.0] for text in texts]})
-        case "POST", ("/api/chat" | "/api/generate") as path:
-            await generate(path, request.json, reply)
+        case "POST", "/api/chat":
+            await chat(request.json, reply)
         case _:
             await reply.json({"error": "not found"}, 404)
 
 
-async def generate(path: str, asked: dict[str, Any], reply: Reply) -> None:
-    """`/api/chat` and `/api/generate`: a stream of frames, or one."""
+async def chat(asked: dict[str, Any], reply: Reply) -> None:
+    """`/api/chat`: a stream of frames, or one."""
     if asked["model"] not in (MODEL, MODEL.removesuffix(":latest")):
         await reply.json({"error": f"model '{asked['model']}' not found"}, 404)
         return
@@ -54,12 +54,12 @@ async def generate(path: str, asked: dict[str, Any], reply: Reply) -> None:
     if asked.get("stream", True):
         await reply.begin_chunks(NDJSON)
         for text in texts:
-            await reply.chunk(line(frame(path, text) | logprobs(asked, text)))
+            await reply.chunk(line(frame(text) | logprobs(asked, text)))
             await asyncio.sleep(PACE_S)
-        await reply.chunk(line(frame(path, "") | end))
+        await reply.chunk(line(frame("") | end))
         await reply.chunk(b"")
     else:
-        await reply.json(frame(path, "".join(texts)) | end)
+        await reply.json(frame("".join(texts)) | end)
 
 
 def text_of(asked: dict[str, Any], options: dict[str, Any]) -> tuple[list[str], str]:
@@ -78,7 +78,7 @@ def text_of(asked: dict[str, Any], options: dict[str, Any]) -> tuple[list[str], 
 
 def final(asked: dict[str, Any], options: dict[str, Any], count: int, reason: str) -> dict[str, Any]:
     """What the last frame has. A prompt over the context is cut, as Ollama does."""
-    said = asked.get("prompt") or " ".join(message["content"] for message in asked["messages"])
+    said = " ".join(message["content"] for message in asked["messages"])
     prompt_tokens = min(len(said.split()) + 3, options.get("num_ctx", 4_096))
     return {
         "done": True,
@@ -92,13 +92,11 @@ def final(asked: dict[str, Any], options: dict[str, Any], count: int, reason: st
     }
 
 
-def frame(path: str, text: str) -> dict[str, Any]:
+def frame(text: str) -> dict[str, Any]:
     """One frame of a stream."""
-    content = (
-        {"message": {"role": "assistant", "content": text}} if path == "/api/chat" else {"response": text}
-    )
+    message = {"role": "assistant", "content": text}
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {"model": MODEL, "created_at": created, **content, "done": False}
+    return {"model": MODEL, "created_at": created, "message": message, "done": False}
 
 
 def logprobs(asked: dict[str, Any], text: str) -> dict[str, Any]:
@@ -116,4 +114,4 @@ def line(document: dict[str, Any]) -> bytes:
 
 def frames(texts: list[str]) -> Iterator[bytes]:
     """A stream of chat frames without its end."""
-    return (line(frame("/api/chat", text)) for text in texts)
+    return (line(frame(text)) for text in texts)

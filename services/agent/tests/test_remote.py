@@ -40,13 +40,13 @@ async def test_a_demo_model_behind_a_server_says_what_it_says_elsewhere(openai_s
     assert (generated.text, generated.prompt_tokens, generated.generated_tokens) == ("Nairobi", 10, 2)
 
 
-async def test_ollama_completes_and_embeds_too() -> None:
+async def test_ollama_generates_and_embeds() -> None:
     async with http_server(ollama) as server:
         backend = Ollama(section("ollama", server.url, "tiny"))
-        completed = await backend.complete("once upon", Sampling(max_tokens=3), None)
+        generated = await backend.generate(HI, Sampling(max_tokens=3), None)
         vectors = await backend.embed(("one", "three"))
         await backend.close()
-    assert (completed.text, completed.finish_reason, completed.load_ns) == (
+    assert (generated.text, generated.finish_reason, generated.load_ns) == (
         "one two three",
         "length",
         1_000_000,

@@ -9,7 +9,6 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 
-NANOSECONDS = 1_000_000_000
 TIME_HEADER = "Nats-Time-Stamp"
 
 

@@ -29,11 +29,6 @@ class SequenceSlot:
         return self.pieces[-1].position + len(self.pieces[-1].inputs) if self.pieces else self.cells
 
     @property
-    def waiting_rows(self) -> int:
-        """How many tokens wait."""
-        return sum(len(piece.inputs) for piece in self.pieces)
-
-    @property
     def speaks(self) -> bool:
         """Whether what comes next is a single token whose successor is wanted."""
         return bool(self.pieces) and self.pieces[0].wants_token and len(self.pieces[0].inputs) == 1

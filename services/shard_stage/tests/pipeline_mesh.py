@@ -168,15 +168,6 @@ class PipelineMesh:
 
         await eventually(served, READY_DEADLINE_S)
 
-    async def epoch_after(self, epoch: int) -> PipelinePlan:
-        """Waits until the plan has a higher epoch."""
-
-        async def later() -> PipelinePlan | None:
-            plan = await self.now()
-            return plan if plan.epoch > epoch else None
-
-        return await eventually(later, READY_DEADLINE_S)
-
     async def ask(
         self, question: str, sampling: Sampling, request_id: str, model: str = MODEL, **options: Any
     ) -> Result:
