@@ -1,29 +1,18 @@
-"""Intervals: Wilson for a proportion, BCa bootstrap for a mean or a difference, clustered for repetitions."""
+"""Intervals: Wilson for a proportion, clustered for repetitions. Of bootstraps: resampling.py."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
-from analysis.statistics.checks import Floats, at_least, paired, scores, share
+from analysis.statistics.checks import at_least, share
 from analysis.statistics.questions import Questions
 from analysis.statistics.results import CONFIDENCE, Estimate, Interval
 from schemas.errors import InvalidRequest
 
-RESAMPLES = 9999
-"""One less than a round number, so that a quantile is one of the resamples (Davison and Hinkley 1997)."""
-
-FEWEST_RESAMPLES = 99
-
 ONE_QUESTION = "one question says nothing about the spread"
-
-_IN_A_BATCH = 4_000_000
-"""How many resampled scores are in memory at once: 32 MB."""
-
-_EQUAL_WITHIN = 1e-12
 
 
 def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -46,29 +35,6 @@ def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
         n=n,
         confidence=confidence,
     )
-
-
-def bca_mean(
-    values: ArrayLike, *, seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
-) -> Estimate:
-    """The mean of one value a question, with a bias-corrected and accelerated interval (Efron 1987).
-
-    Questions are resampled; with repetitions, `values` are the questions' means.
-    """
-    return _bca(scores(values, "values"), seed, confidence, resamples)
-
-
-def bca_difference(
-    one: ArrayLike,
-    other: ArrayLike,
-    *,
-    seed: int,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-) -> Estimate:
-    """The mean of `one - other` with its BCa interval; the two stay paired in every resample."""
-    first, second = paired(one, other)
-    return _bca(first - second, seed, confidence, resamples)
 
 
 def clustered_mean(
@@ -103,32 +69,6 @@ def clustered_mean(
         n=clusters,
         confidence=level,
         standard_error=error,
-    )
-
-
-def _bca(values: Floats, seed: int, confidence: float, resamples: int) -> Estimate:
-    level = share(confidence, "confidence")
-    at_least(FEWEST_RESAMPLES, resamples, "resamples")
-    mean = float(values.mean())
-    note = ""
-    interval: Interval | None
-    if values.size == 1:
-        note, interval = ONE_QUESTION, None
-    elif np.ptp(values) <= _EQUAL_WITHIN * max(1.0, abs(mean)):
-        note, interval = "all questions have the same value: there is nothing to resample", (mean, mean)
-    else:
-        found = stats.bootstrap(
-            (values,),
-            np.mean,
-            n_resamples=resamples,
-            batch=max(1, _IN_A_BATCH // values.size),
-            confidence_level=level,
-            method="BCa",
-            random_state=np.random.default_rng(seed),
-        )
-        interval = float(found.confidence_interval.low), float(found.confidence_interval.high)
-    return Estimate(
-        value=mean, interval=interval, method="BCa bootstrap", n=values.size, confidence=level, note=note
     )
 
 

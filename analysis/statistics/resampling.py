@@ -11,11 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from analysis.statistics.checks import Floats, at_least, share
-from analysis.statistics.intervals import RESAMPLES
 from analysis.statistics.results import CONFIDENCE
 from schemas.errors import InvalidRequest
 
+RESAMPLES = 9_999
+"""One less than a round number, so that a quantile is one of the resamples (Davison and Hinkley 1997)."""
 PERMUTATIONS = 9_999
+FEWEST = 99
+"""Fewer resamples or permutations say nothing of a tail."""
 MOST_FOR_ALL_SIGNS = 12
 """With so few questions all `2^n` ways to flip the signs are looked at, and p is exact."""
 
@@ -32,7 +35,7 @@ def bca_columns(
     values are all the same has its mean on both ends; so has a single question, which says nothing.
     """
     values, level = _table(table), share(confidence, "confidence")
-    at_least(99, resamples, "resamples")
+    at_least(FEWEST, resamples, "resamples")
     means = values.mean(axis=0)
     replicates = _resampled_means(values, resamples, np.random.default_rng(seed))
     below = (replicates < means).mean(axis=0) + (replicates == means).mean(axis=0) / 2
@@ -58,7 +61,7 @@ def sign_flip_columns(differences: ArrayLike, *, seed: int, permutations: int = 
     signs among the permutations, so it is never 0; with few questions all signs are tried and it is exact.
     """
     values = _table(differences)
-    at_least(99, permutations, "permutations")
+    at_least(FEWEST, permutations, "permutations")
     n = values.shape[0]
     actual = np.abs(values.sum(axis=0)) - _EQUAL_WITHIN * n
     if n <= MOST_FOR_ALL_SIGNS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.sandwich_covariance import cov_cluster
 
-from analysis.statistics.intervals import ONE_QUESTION, bca_difference, bca_mean, clustered_mean, wilson
+from analysis.statistics.intervals import ONE_QUESTION, clustered_mean, wilson
 from analysis.statistics.questions import fold
 from analysis.statistics.results import Estimate
 from schemas.errors import InvalidRequest
@@ -73,120 +72,6 @@ def test_a_confidence_that_is_none_is_refused(confidence: float) -> None:
     with pytest.raises(InvalidRequest) as refused:
         wilson(8, 10, confidence)
     assert refused.value.field == "confidence"
-
-
-# BCa
-
-
-def bca_by_hand(values: np.ndarray[Any, np.dtype[np.float64]], seed: int) -> tuple[float, float]:
-    """Efron's formula written out, with the acceleration from the third moment of the data."""
-    n, mean = values.size, values.mean()
-    resampled = values[np.random.default_rng(seed).integers(0, n, (40_000, n))].mean(axis=1)
-    z0 = stats.norm.ppf((np.mean(resampled < mean) + np.mean(resampled <= mean)) / 2)
-    off = values - mean
-    acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
-
-    def level(z: float) -> float:
-        return float(stats.norm.cdf(z0 + (z0 + z) / (1 - acceleration * (z0 + z))))
-
-    low, high = np.quantile(resampled, [level(-1.959964), level(1.959964)])
-    return float(low), float(high)
-
-
-def test_the_bootstrap_interval_is_efron_s_formula() -> None:
-    values = np.random.default_rng(1).exponential(size=40)
-
-    interval = interval_of(bca_mean(values, seed=SEED))
-
-    assert interval == pytest.approx(bca_by_hand(values, seed=2), rel=0.02)
-    assert interval[1] - values.mean() > values.mean() - interval[0], "it leans the way the data lean"
-
-
-def test_a_bootstrap_with_the_same_seed_is_the_same() -> None:
-    values = [0, 1, 1, 0.5, 1, 0, 0, 1]
-    assert bca_mean(values, seed=SEED) == bca_mean(values, seed=SEED)
-
-
-def test_the_bootstrap_of_many_questions_does_not_depend_on_the_size_of_a_batch() -> None:
-    values = np.random.default_rng(3).normal(5, 1, size=1500)
-
-    low, high = interval_of(bca_mean(values, seed=SEED))
-
-    half = 1.96 * values.std(ddof=1) / math.sqrt(values.size)
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.005)
-
-
-def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    draw = np.random.default_rng(5)
-    intervals = [
-        interval_of(bca_mean(draw.binomial(1, 0.7, size=60), seed=seed, resamples=499)) for seed in range(300)
-    ]
-    covered = np.mean([low <= 0.7 <= high for low, high in intervals])
-    assert 0.90 <= covered <= 0.98
-
-
-def test_a_difference_is_resampled_in_pairs() -> None:
-    draw = np.random.default_rng(4)
-    hard = draw.normal(0, 10, size=50)
-    one, other = hard + 1, hard + draw.normal(0, 0.1, size=50)
-
-    estimate = bca_difference(one, other, seed=SEED)
-
-    low, high = interval_of(estimate)
-    assert estimate.value == pytest.approx(1.0, abs=0.05)
-    assert high - low < 0.1, "how hard a question is falls out of the difference"
-
-
-def test_equal_values_leave_nothing_to_resample_and_the_note_says_so() -> None:
-    estimate = bca_difference([0.3, 0.3, 0.3], [0.1, 0.1, 0.1], seed=SEED)
-
-    assert estimate.interval == pytest.approx((0.2, 0.2))
-    assert "same value" in estimate.note
-
-
-def test_one_question_has_no_interval() -> None:
-    estimate = bca_mean([1.0], seed=SEED)
-    assert (estimate.value, estimate.interval, estimate.note) == (1.0, None, ONE_QUESTION)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0]), min_size=2, max_size=25), st.integers(0, 2**32))
-def test_the_bootstrap_interval_of_scores_stays_between_nothing_and_all(
-    values: list[float], seed: int
-) -> None:
-    low, high = interval_of(bca_mean(values, seed=seed, resamples=199))
-    assert 0 <= low <= high <= 1
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=15))
-def test_the_difference_the_other_way_round_has_the_other_sign(scores: list[tuple[float, float]]) -> None:
-    one, other = zip(*scores, strict=True)
-    here = bca_difference(one, other, seed=SEED, resamples=199)
-    there = bca_difference(other, one, seed=SEED, resamples=199)
-    assert here.value == pytest.approx(-there.value, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "field"),
-    [
-        ([], [], "one"),
-        ([1, 0], [1], "other"),
-        (["a"], [1], "one"),
-        ([[1]], [1], "one"),
-        ([1], [None], "other"),
-    ],
-)
-def test_a_difference_of_what_is_no_pair_is_refused(one: Any, other: Any, field: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        bca_difference(one, other, seed=SEED)
-    assert refused.value.field == field
-
-
-def test_too_few_resamples_are_refused() -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        bca_mean([0, 1], seed=SEED, resamples=0)
-    assert refused.value.field == "resamples"
 
 
 # Clustered

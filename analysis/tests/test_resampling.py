@@ -6,6 +6,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -47,6 +49,28 @@ def test_the_same_seed_gives_the_same_bounds_whatever_stands_beside(table: NDArr
     both = bca_columns(table, seed=5)
     alone = bca_columns(table[:, :1], seed=5)
     assert both[0] == pytest.approx(alone[0], abs=1e-12)
+
+
+def test_the_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    tables = np.random.default_rng(5).binomial(1, 0.7, size=(60, 300)).astype(float)
+    low, high = np.vstack(
+        [bca_columns(column[:, None], seed=seed, resamples=499) for seed, column in enumerate(tables.T)]
+    ).T
+    covered = ((low <= 0.7) & (high >= 0.7)).mean()
+    assert 0.90 <= covered <= 0.98
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0]), min_size=2, max_size=25), st.integers(0, 2**32))
+def test_an_interval_of_scores_stays_between_nothing_and_all(values: list[float], seed: int) -> None:
+    ((low, high),) = bca_columns([[value] for value in values], seed=seed, resamples=199)
+    assert 0 <= low <= high <= 1
+
+
+def test_too_few_resamples_are_refused(table: NDArray[np.float64]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        bca_columns(table, seed=0, resamples=0)
+    assert refused.value.field == "resamples"
 
 
 def test_few_questions_are_flipped_in_every_way() -> None:
