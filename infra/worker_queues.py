@@ -21,7 +21,7 @@ from infra.unused_queues import UnusedQueues
 from schemas import subjects
 from schemas.errors import ChoirError
 from schemas.workers import Worker
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import Bucket, messages
 
 RETRY_S = 2.0
 LOOK_INTERVAL_S = 300.0
@@ -41,11 +41,18 @@ class WorkerQueues:
         self._made: set[str] = set()
         self._unused = UnusedQueues(self._js, lambda: {*self._served(), *self._models.values()})
         self._changed = asyncio.Event()
-        self._view = BucketView(client, subjects.WORKERS_BUCKET, self._on_put, self._on_delete)
+        self._bucket = Bucket(
+            client,
+            subjects.WORKERS_BUCKET,
+            messages(Worker),
+            self._on_put,
+            self._on_delete,
+            self._on_unreadable,
+        )
 
     async def keep(self) -> None:
         """Makes what is missing, and removes what nobody uses, for ever."""
-        await self._view.start()
+        await self._bucket.watch()
         look_at_s = time.monotonic() + LOOK_INTERVAL_S
         while True:
             self._changed.clear()
@@ -69,12 +76,14 @@ class WorkerQueues:
     def _missing(self) -> set[str]:
         return set(self._models.values()) - self._made
 
-    def _on_put(self, key: str, data: bytes) -> None:
+    def _on_put(self, key: str, worker: Worker) -> None:
         self._forget(key)
-        try:
-            self._models[key] = Worker.read(data).name
-        except ValidationError:
-            self._say(f"the registration of worker {subjects.worker_of_key(key)} cannot be read")
+        self._models[key] = worker.name
+        self._changed.set()
+
+    def _on_unreadable(self, key: str, _error: ValidationError) -> None:
+        self._forget(key)
+        self._say(f"the registration of worker {subjects.worker_of_key(key)} cannot be read")
         self._changed.set()
 
     def _on_delete(self, key: str) -> None:

@@ -16,7 +16,7 @@ from schemas import subjects
 from schemas.pipelines import PipelinePlan
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import Bucket, messages
 
 TIMEOUT_S = 2.0
 
@@ -33,23 +33,19 @@ class PlanStore:
         self._identity = identity
         self._on_plan = on_plan
         self._keys: dict[str, str] = {}
-        self._view = BucketView(client, subjects.PIPELINES_BUCKET, self._take, self._drop)
+        self._bucket = Bucket(
+            client, subjects.PIPELINES_BUCKET, messages(PipelinePlan), self._take, self._drop
+        )
 
     async def start(self) -> None:
         """Returns when the plans of now are known."""
-        await self._view.start()
+        await self._bucket.watch()
 
     async def reload(self) -> None:
         """Reads all plans again."""
-        await self._view.reload()
+        await self._bucket.reload()
 
-    def _take(self, key: str, data: bytes) -> None:
-        try:
-            plan = PipelinePlan.read(data)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            log.error("a plan cannot be read", key=key, field=fault["loc"], why=fault["msg"])
-            return
+    def _take(self, key: str, plan: PipelinePlan) -> None:
         self._keys[key] = plan.model
         self._on_plan(plan.model, plan)
 

@@ -24,4 +24,4 @@ async def test_claims_that_have_run_out_are_forgotten(
     monkeypatch.setattr(claims_module, "LEASE_TTL_S", 0.0)
     await bucket.put(subjects.worker_key("there"), b"agent-2")
     await eventually(lambda: len(claims._others) <= 1)
-    assert len(claims._view._keys) <= 1
+    assert len(claims._bucket._keys) <= 1

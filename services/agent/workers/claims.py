@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.nats.streams import Storage
 
 WRONG_SEQUENCE = 10071
@@ -33,15 +33,15 @@ class Claims:
         self._others: dict[str, float] = {}
         self._sequences: dict[str, int] = {}
         self._pruned_s = 0.0
-        self._view = BucketView(client, subjects.WORKER_CLAIMS_BUCKET, self._on_put, self._on_delete)
+        self._bucket = Bucket(client, subjects.WORKER_CLAIMS_BUCKET, BYTES, self._on_put, self._on_delete)
 
     async def start(self) -> None:
         """Returns when the claims of now are known."""
-        await self._view.start()
+        await self._bucket.watch()
 
     async def reload(self) -> None:
         """Reads all claims again."""
-        await self._view.reload()
+        await self._bucket.reload()
 
     def _on_put(self, key: str, holder: bytes) -> None:
         if holder != self._instance:
@@ -55,7 +55,7 @@ class Claims:
             return
         self._pruned_s = now_s
         gone = [key for key, heard_s in self._others.items() if now_s > heard_s + LEASE_TTL_S]
-        self._view.forget(gone)
+        self._bucket.forget(gone)
         for key in gone:
             del self._others[key]
 

@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 
 import nats.errors
 import nats.js.errors
-from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
@@ -28,7 +27,7 @@ from services.agent.workers.external import ExternalWorker, connect, unusable
 from services.chassis.cancelling import ended
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.supervise import tell_failure
 
 TICK_S = 1.0
@@ -55,7 +54,9 @@ class WorkerHost:
         self._unusable: dict[str, tuple[Worker, ChoirError]] = {}
         self._drained: list[ExternalWorker] = []
         self._claims = Claims(mesh.client, mesh.identity.instance)
-        self._view = BucketView(mesh.client, subjects.WORKERS_BUCKET, self._on_put, self._on_delete)
+        self._bucket = Bucket(
+            mesh.client, subjects.WORKERS_BUCKET, messages(Worker), self._on_put, self._on_delete
+        )
         self._changed = asyncio.Event()
         self._renewed_s = 0.0
         self._keeper: asyncio.Task[None] | None = None
@@ -65,10 +66,10 @@ class WorkerHost:
         if not self._settings.enabled:
             return
         await self._claims.start()
-        await self._view.start()
+        await self._bucket.watch()
         self._mesh.connection.on_disconnect(self._suspect)
         for bucket, reload in (
-            (subjects.WORKERS_BUCKET, self._view.reload),
+            (subjects.WORKERS_BUCKET, self._bucket.reload),
             (subjects.WORKER_CLAIMS_BUCKET, self._claims.reload),
         ):
             self._mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
@@ -106,7 +107,7 @@ class WorkerHost:
         if self._keeper is None:
             return
         await self._claims.reload()
-        await self._view.reload()
+        await self._bucket.reload()
         for serving in list(self._serving.values()):
             await serving.resume()
 
@@ -116,12 +117,7 @@ class WorkerHost:
 
     # --- what is registered -------------------------------------------------------------
 
-    def _on_put(self, key: str, data: bytes) -> None:
-        try:
-            worker = Worker.read(data)
-        except ValidationError as error:
-            log.warning("unreadable worker", key=key, faults=error.error_count())
-            return
+    def _on_put(self, _key: str, worker: Worker) -> None:
         if worker.only_on in (None, self._mesh.identity.host):
             self._registered[worker.id] = worker
         else:

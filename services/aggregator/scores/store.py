@@ -27,7 +27,8 @@ from services.aggregator.scores.score_codec import (
 from services.aggregator.strategies import Ballot
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import BYTES
+from services.chassis.nats.bucket import Bucket as WatchedBucket
 from services.chassis.supervise import Loops
 
 MAX_TOPICS = 256
@@ -47,7 +48,7 @@ class Scores:
     def __init__(self, client: Client, loops: Loops | None = None) -> None:
         self._loops = loops or Loops()
         self._bucket = Bucket(client, subjects.SCORES_BUCKET)
-        self._view = BucketView(client, subjects.SCORES_BUCKET, self._take, self._drop)
+        self._watched = WatchedBucket(client, subjects.SCORES_BUCKET, BYTES, self._take, self._drop)
         self._lessons: dict[int, Unlabelled] = {}
         self._tried: dict[int, tuple[str, Unlabelled]] = {}
         self._one_write = asyncio.Lock()
@@ -59,7 +60,7 @@ class Scores:
     async def start(self) -> None:
         """Returns when the histories of now are known."""
         await self._bucket.open()
-        await self._view.start()
+        await self._watched.watch()
         self._writer = self._loops.start(self._write_for_ever(), "scores")
 
     async def stop(self) -> None:
@@ -70,7 +71,7 @@ class Scores:
 
     async def reload(self) -> None:
         """Reads everything again."""
-        await self._view.reload()
+        await self._watched.reload()
 
     def _take(self, key: str, data: bytes) -> None:
         try:

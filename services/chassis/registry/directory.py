@@ -9,20 +9,16 @@ from __future__ import annotations
 import time
 
 from nats.aio.client import Client
-from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
 from schemas.nodes import NodeLease, ServedModel
-from services.chassis.logs import get_logger
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import Bucket, messages
 
 SERVING_KEPT_S = 0.2
 """A lease runs out in seconds: who serves what is not looked up anew for every request."""
 
 Serving = dict[str, list[tuple[NodeLease, ServedModel]]]
-
-log = get_logger("chassis.directory")
 
 
 class Directory:
@@ -32,22 +28,17 @@ class Directory:
         self._leases: dict[str, tuple[float, NodeLease]] = {}
         self._serving: Serving | None = None
         self._serving_until = 0.0
-        self._view = BucketView(client, subjects.NODES_BUCKET, self._take, self._drop)
+        self._bucket = Bucket(client, subjects.NODES_BUCKET, messages(NodeLease), self._take, self._drop)
 
     async def start(self) -> None:
         """Returns when the leases of now are known."""
-        await self._view.start()
+        await self._bucket.watch()
 
     async def reload(self) -> None:
         """Reads all leases again."""
-        await self._view.reload()
+        await self._bucket.reload()
 
-    def _take(self, key: str, data: bytes) -> None:
-        try:
-            lease = NodeLease.read(data)
-        except ValidationError as error:
-            log.warning("unreadable lease", key=key, faults=error.error_count())
-            return
+    def _take(self, key: str, lease: NodeLease) -> None:
         self._leases[key] = (time.monotonic(), lease)
         self._serving = None
 
@@ -60,7 +51,7 @@ class Directory:
         """All live instances, in the order of service and instance."""
         horizon = time.monotonic() - LEASE_TTL_S
         gone = [key for key, seen in self._leases.items() if seen[0] < horizon]
-        self._view.forget(gone)
+        self._bucket.forget(gone)
         for key in gone:
             del self._leases[key]
         leases = (lease for _, lease in self._leases.values())

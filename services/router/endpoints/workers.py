@@ -11,13 +11,11 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, InvalidRequest, Overloaded, UnknownWorker
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
-from services.chassis.logs import get_logger
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.endpoints import Caller
 from services.chassis.nats.streams import STREAM_FULL, Storage
 from services.chassis.registry.directory import Directory
@@ -30,8 +28,6 @@ DELETED = "DEL"
 MOST_WORKERS = 1_000
 """Their bucket holds as many even of the largest, and agents look at all of them every second."""
 
-log = get_logger("router.workers")
-
 
 class Workers:
     """`choir.worker`: list, add, cordon, uncordon, remove."""
@@ -41,27 +37,24 @@ class Workers:
         self._storage = Storage(client)
         self._js = JetStreamContext(client, timeout=2.0)
         self._registered: dict[str, Worker] = {}
-        self._view = BucketView(client, subjects.WORKERS_BUCKET, self._on_put, self._on_delete)
+        self._bucket = Bucket(
+            client, subjects.WORKERS_BUCKET, messages(Worker), self._on_put, self._on_delete
+        )
 
     async def start(self) -> None:
         """Returns when it is known which workers there are."""
-        await self._view.start()
+        await self._bucket.watch()
 
     async def resume(self) -> None:
         """After a reconnection."""
-        await self._view.reload()
+        await self._bucket.reload()
 
     @property
     def registered(self) -> tuple[Worker, ...]:
         """All workers, in the order of their ids."""
         return tuple(sorted(self._registered.values(), key=lambda worker: worker.id))
 
-    def _on_put(self, key: str, data: bytes) -> None:
-        try:
-            worker = Worker.read(data)
-        except ValidationError as error:
-            log.warning("unreadable worker", key=key, faults=error.error_count())
-            return
+    def _on_put(self, _key: str, worker: Worker) -> None:
         self._registered[worker.id] = worker
 
     def _on_delete(self, key: str) -> None:

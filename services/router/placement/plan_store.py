@@ -13,7 +13,7 @@ from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from schemas.pipelines import PipelinePlan
 from services.chassis.logs import get_logger
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import Bucket, messages
 
 TIMEOUT_S = 2.0
 RETRY_AFTER_S = 1.0
@@ -26,17 +26,19 @@ class PlanStore:
 
     def __init__(self, client: Client) -> None:
         self._js = JetStreamContext(client, timeout=TIMEOUT_S)
-        self._view = BucketView(client, subjects.PIPELINES_BUCKET, self._take, self._drop)
+        self._watched = Bucket(
+            client, subjects.PIPELINES_BUCKET, messages(PipelinePlan), self._take, self._drop
+        )
         self._known: dict[str, PipelinePlan] = {}
         self._kv: KeyValue | None = None
 
     async def start(self) -> None:
         """Returns when the plans of now are known."""
-        await self._view.start()
+        await self._watched.watch()
 
     async def reload(self) -> None:
         """Reads all plans again; those that have been removed meanwhile are forgotten."""
-        await self._view.reload()
+        await self._watched.reload()
 
     @property
     def all(self) -> tuple[PipelinePlan, ...]:
@@ -94,7 +96,10 @@ class PlanStore:
         except nats.js.errors.KeyNotFoundError:
             self._drop(key)
             return 0, None
-        self._take(key, entry.value or b"")
+        try:
+            self._take(key, PipelinePlan.read(entry.value or b""))
+        except ValidationError as error:
+            log.warning("unreadable plan", key=key, faults=error.error_count())
         return entry.revision or 0, self._known.get(key)
 
     async def _bucket(self) -> KeyValue:
@@ -102,12 +107,7 @@ class PlanStore:
             self._kv = await self._js.key_value(subjects.PIPELINES_BUCKET)
         return self._kv
 
-    def _take(self, key: str, data: bytes) -> None:
-        try:
-            plan = PipelinePlan.read(data)
-        except ValidationError as error:
-            log.warning("unreadable plan", key=key, faults=error.error_count())
-            return
+    def _take(self, key: str, plan: PipelinePlan) -> None:
         self._known[key] = plan
 
     def _drop(self, key: str) -> None:

@@ -18,7 +18,7 @@ from schemas.errors import BrokerUnavailable, PayloadTooLarge
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats import connection as connection_module
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.nats.connection import (
     ENVELOPE_BYTES,
     ConnectionEvents,
@@ -231,10 +231,10 @@ async def test_who_was_too_slow_for_his_messages_is_told_and_reads_again_what_he
     keys = [f"agent.{number}" for number in range(100)]
     known: dict[str, bytes] = {}
     async with mesh_on_a_cable(mesh_url) as (mesh, _way):
-        view = BucketView(mesh.client, subjects.SCORES_BUCKET, known.__setitem__, known.__delitem__)
-        mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), view.reload)
+        bucket = Bucket(mesh.client, subjects.SCORES_BUCKET, BYTES, known.__setitem__, known.__delitem__)
+        mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), bucket.reload)
         monkeypatch.setattr(mesh.client, "subscribe", partial(mesh.client.subscribe, pending_msgs_limit=2))
-        await view.start()
+        await bucket.watch()
         assert mesh.connection.problem is None
         for key in keys:
             await connection.publish(subjects.bucket_key(subjects.SCORES_BUCKET, key), b"new")

@@ -13,18 +13,18 @@ from infra.provision import bucket_config, provision
 from schemas import catalog, subjects
 from schemas.catalog import BucketSpec
 from schemas.errors import ConfigurationError
-from services.chassis.nats.bucket_view import BucketView
+from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.nats.streams import Stored
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import eventually
 
 
 class Copy:
-    """What a view has told."""
+    """What a watched bucket has told."""
 
     def __init__(self, client: Client, name: str = subjects.SCORES_BUCKET) -> None:
         self.values: dict[str, bytes] = {}
-        self.view = BucketView(client, name, self.values.__setitem__, self._drop)
+        self.bucket = Bucket(client, name, BYTES, self.values.__setitem__, self._drop)
 
     def _drop(self, key: str) -> None:
         self.values.pop(key, None)
@@ -42,20 +42,20 @@ async def test_a_view_begins_with_what_is_there(connection: Client) -> None:
     await kv.put("agent.gone", b"4")
     await kv.delete("agent.gone")
     copy = Copy(connection)
-    await copy.view.start()
+    await copy.bucket.watch()
     assert copy.values == {"agent.a": b"2", "agent.b": b"3"}
 
 
 async def test_an_empty_bucket_is_an_empty_view(connection: Client) -> None:
     copy = Copy(connection)
-    await copy.view.start()
+    await copy.bucket.watch()
     assert copy.values == {}
 
 
 async def test_a_view_follows_what_is_put_deleted_and_purged(connection: Client) -> None:
     kv = await bucket(connection)
     copy = Copy(connection)
-    await copy.view.start()
+    await copy.bucket.watch()
     await kv.put("agent.a", b"1")
     await kv.put("agent.b", b"2")
     await eventually(lambda: copy.values == {"agent.a": b"1", "agent.b": b"2"})
@@ -71,7 +71,7 @@ async def test_reading_again_mends_what_was_missed(connection: Client) -> None:
     copy = Copy(connection)
     await kv.put("agent.a", b"1")
     assert copy.values == {}  # it does not listen yet
-    await copy.view.reload()
+    await copy.bucket.reload()
     assert copy.values == {"agent.a": b"1"}
 
 
@@ -83,8 +83,8 @@ async def test_what_was_deleted_while_the_connection_was_lost_is_gone_afterwards
         await kv.put(key, b"old")
     async with mesh_on_a_cable(mesh_url) as (mesh, way):
         copy = Copy(mesh.client)
-        mesh.connection.on_reconnect(copy.view.reload)
-        await copy.view.start()
+        mesh.connection.on_reconnect(copy.bucket.reload)
+        await copy.bucket.watch()
         assert len(copy.values) == 4
         await way.cut_from(mesh)
         await kv.delete("agent.deleted")
@@ -99,13 +99,13 @@ async def test_what_was_deleted_while_the_connection_was_lost_is_gone_afterwards
         await eventually(lambda: copy.values == expected)
 
 
-class SlowReads(BucketView):
-    """A view whose reads are answered late: what `meanwhile` does has been heard by then."""
+class SlowReads(Bucket[bytes]):
+    """A bucket whose reads are answered late: what `meanwhile` does has been heard by then."""
 
     meanwhile: Callable[[], Awaitable[None]]
 
-    async def _read(self, subject: str) -> Stored | None:
-        stored = await super()._read(subject)
+    async def _read(self, key: str) -> Stored | None:
+        stored = await super()._read(key)
         await self.meanwhile()
         return stored
 
@@ -117,9 +117,10 @@ async def test_what_is_heard_while_the_bucket_is_read_is_not_undone_by_what_was_
     await kv.put("agent.changed", b"old")
     await kv.put("agent.deleted", b"old")
     told: list[tuple[str, bytes | None]] = []
-    view = SlowReads(
+    watched = SlowReads(
         connection,
         subjects.SCORES_BUCKET,
+        BYTES,
         lambda key, value: told.append((key, value)),
         lambda key: told.append((key, None)),
     )
@@ -134,8 +135,8 @@ async def test_what_is_heard_while_the_bucket_is_read_is_not_undone_by_what_was_
         await kv.delete("agent.deleted")
         await eventually(lambda: ("agent.changed", b"new") in told and ("agent.deleted", None) in told)
 
-    view.meanwhile = meanwhile
-    await view.start()
+    watched.meanwhile = meanwhile
+    await watched.watch()
     assert dict(told) == {"agent.changed": b"new", "agent.deleted": None}
 
 
@@ -148,8 +149,8 @@ async def test_what_the_broker_refuses_to_keep_is_told_to_nobody(connection: Cli
     kv = await bucket(connection)
     first = await kv.put("agent.a", b"kept")
     told: list[bytes] = []
-    copy = BucketView(connection, subjects.SCORES_BUCKET, lambda _key, value: told.append(value), print)
-    await copy.start()
+    watched = Bucket(connection, subjects.SCORES_BUCKET, BYTES, lambda _key, value: told.append(value), print)
+    await watched.watch()
     # When one put comes too late, and one has no room
     with pytest.raises(KeyWrongLastSequenceError):
         await kv.update("agent.a", b"too late", last=first + 1)
@@ -168,7 +169,7 @@ async def test_a_key_that_has_run_out_is_gone_from_a_view(
     monkeypatch.setattr(catalog, "BUCKETS", (leases,))
     await provision(connection, [])
     copy = Copy(connection, "test_leases")
-    await copy.view.start()
+    await copy.bucket.watch()
     await (await connection.jetstream().key_value("test_leases")).put("agent.a", b"1")
     await eventually(lambda: copy.values == {"agent.a": b"1"})
     await eventually(lambda: copy.values == {})
@@ -182,4 +183,4 @@ async def test_a_bucket_that_was_made_before_its_updates_were_told_is_refused_an
     silent.republish = None
     await connection.jetstream().update_stream(silent)
     with pytest.raises(ConfigurationError, match=r"choir_scores does not tell what(.*)choir up"):
-        await Copy(connection).view.start()
+        await Copy(connection).bucket.watch()
