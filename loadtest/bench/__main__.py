@@ -15,14 +15,12 @@ from loadtest.bench.report import Report, show
 
 # A bench is imported when it is run: what one needs may not be installed where another runs.
 BENCHES = {
-    "batch": "loadtest.bench.batch",
     "engine": "loadtest.bench.engine",
     "evaluation": "loadtest.bench.evaluation",
     "ingest": "loadtest.bench.ingest",
     "generator": "loadtest.bench.generator",
     "overhead": "loadtest.bench.overhead",
     "pipeline": "loadtest.bench.pipeline",
-    "reaggregation": "loadtest.bench.reaggregation",
     "scaling": "loadtest.bench.scaling",
 }
 TARGET_MISSED = 1
