@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from loadtest.figures import milliseconds
+from loadtest.metrics import milliseconds
 from loadtest.progress import Snapshot
 
 WINDOW_S = 5.0

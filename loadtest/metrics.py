@@ -76,3 +76,10 @@ METRICS: dict[str, Metric] = {
 def _known(values: Column) -> Column:
     """Without those that there are not, such as the first token of a request that does not stream."""
     return np.asarray(values[~np.isnan(values)])
+
+
+def milliseconds(value: float) -> str:
+    """For people: three digits, however small: `1,234`, `123`, `12.3`, `0.041`; never 0 for what is more."""
+    if abs(value) >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.001 or not value else f"{value:.1g}"

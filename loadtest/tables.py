@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.compare import Difference
-from loadtest.figures import milliseconds
+from loadtest.metrics import milliseconds
 from loadtest.objectives import Objective
 from loadtest.session import Outcome
 from loadtest.summary import STATISTICS, Summary

@@ -10,7 +10,7 @@ from typing import Any
 from analysis.evaluation.exchange import Exchange
 from analysis.evaluation.extraction import extraction
 from schemas.replies import Answer
-from services.aggregator.rounds import purpose_of
+from schemas.rounds import purpose_of
 
 NS_PER_S = 1e9
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from analysis.evaluation.outcome import Outcome
 from analysis.evaluation.reading import NS_PER_S, Asked, Reply
 from schemas.replies import Answer, Decision
+from schemas.rounds import purpose_of
 from schemas.strategies import SPECS, Asks, asked_for
 from services.aggregator.decide import Question, decide, options_of
-from services.aggregator.rounds import purpose_of
 from services.aggregator.scores.history import History
 from services.aggregator.scores.learning import learn_answers, learn_label
 

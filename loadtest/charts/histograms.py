@@ -9,9 +9,8 @@ import numpy as np
 
 from analysis.charts.theme import EMPHASIS
 from loadtest.chaos import Mark
-from loadtest.figures import milliseconds
 from loadtest.measurements import Column, Measurements
-from loadtest.metrics import itl, ttft
+from loadtest.metrics import itl, milliseconds, ttft
 
 FEWEST_BINS, MOST_BINS = 6, 50
 STEPS = (1, 2, 5)

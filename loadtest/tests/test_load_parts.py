@@ -18,9 +18,8 @@ from loadtest.charts.histograms import bins_for, ticks
 from loadtest.charts.latency_over_time import bin_width_s, percentiles
 from loadtest.compare import compare
 from loadtest.faults import LoadtestError, WrongOption
-from loadtest.figures import milliseconds
 from loadtest.measurements import Measurements, read_flights, write_flights
-from loadtest.metrics import METRICS, e2e, itl, tpot, ttft, ttft_intended
+from loadtest.metrics import METRICS, e2e, itl, milliseconds, tpot, ttft, ttft_intended
 from loadtest.objectives import Condition, Objective, meets, parse_conditions, parse_objectives
 from loadtest.plan import LoadPlan
 from loadtest.prompts import PROMPTS, PromptOptions, prompts

@@ -11,10 +11,10 @@ from schemas.commands import Gather, Generate
 from schemas.errors import ChoirError, Overloaded
 from schemas.events import TaskQueued
 from schemas.replies import Answer
+from schemas.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from schemas.strategies import asked_for
 from services.aggregator.collector import Collector
 from services.aggregator.reading.ballots import read_ballots
-from services.aggregator.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.strategies.debate import unanimous
 from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs
 from services.chassis.context import ServiceContext

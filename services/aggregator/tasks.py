@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from schemas.commands import ChatMessage, Gather, Generate
 from schemas.replies import Answer
+from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from schemas.sampling import Sampling
 from schemas.strategies import asked_for
-from services.aggregator.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 
 OPTION_LOGPROBS = 20
 """How many alternatives to each token are asked for: with fewer an option may not be among them."""

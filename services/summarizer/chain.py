@@ -12,9 +12,8 @@ from schemas.replies import Answer
 from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory
 from services.summarizer.ping import ping_agent
-from services.summarizer.prompt import summary_request
 from services.summarizer.steps import StepRecord
-from services.summarizer.summary import Summary, Written
+from services.summarizer.summary import Summary, Written, summary_request
 from services.summarizer.task_client import TaskClient
 from services.summarizer.token_budget import TokenBudget
 

@@ -6,10 +6,9 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 
-from schemas.commands import Generate, Summarize
+from schemas.commands import ChatMessage, Generate, Summarize
 from schemas.errors import ContextExceeded, GenerationFailed
 from schemas.replies import Answer
-from services.summarizer.prompt import summary_request
 from services.summarizer.task_client import TaskClient
 from services.summarizer.token_budget import TokenBudget
 
@@ -101,3 +100,9 @@ class Summary:
             f"{self._peer}: the summaries are together no shorter than what they summarise ({pieces} parts): "
             "ask for fewer max_tokens, or summarise with a model of a longer context"
         )
+
+
+def summary_request(command: Summarize, text: str) -> tuple[ChatMessage, ...]:
+    """The request's template with `text` and the question in their places; the template has been checked."""
+    content = command.summary_prompt.format(text=text.strip(), question=command.question)
+    return (ChatMessage(role="user", content=content),)

@@ -16,7 +16,7 @@ from analysis.evaluation.reading import Asked, read_run
 from analysis.evaluation.replay import strategy_outcomes
 from analysis.evaluation.tests.kept import CHOICES, MODEL_S, TOKENS, WAYS, answer, exchange
 from schemas.errors import ErrorBody
-from services.aggregator.rounds import DEBATE, PREDICTION
+from schemas.rounds import DEBATE, PREDICTION
 
 EXPERT = {"expert": "red", "one": "green", "other": "green"}
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from schemas.commands import AnswerKind
 from schemas.replies import Answer
+from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.reading.normalise import normalise
 from services.aggregator.reading.option_probabilities import option_probabilities
-from services.aggregator.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.strategies.ballot import Ballot, Ballots
 
 

@@ -14,8 +14,8 @@ from schemas import subjects
 from schemas.commands import Gather, Generate
 from schemas.errors import ContextExceeded, InvalidRequest
 from schemas.replies import Decision, Result
+from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from schemas.strategies import SPECS
-from services.aggregator.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.scores.store import Scores
 from services.aggregator.strategies.average import WITHOUT_PROBABILITIES
 from services.aggregator.strategies.best_single import WITHOUT_HISTORY
