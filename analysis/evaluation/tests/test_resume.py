@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from analysis.evaluation.journal import read_journal
 from analysis.evaluation.options import build_options
+from analysis.evaluation.progress import PlainReporter
 from analysis.evaluation.protocol import open_protocol
 from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
+from analysis.evaluation.session import ask_all
 from schemas.errors import InvalidRequest
 
 
@@ -77,3 +81,39 @@ def test_a_folder_with_another_config_is_no_run(tmp_path: Path, content: str) ->
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InvalidRequest, match="not the configuration of a run"):
         RunFolder.open(tmp_path, "resume")
+
+
+async def test_a_run_of_an_earlier_version_goes_on_with_its_journal(live_mesh: str, tmp_path: Path) -> None:
+    """It was killed after four answers and within the line of a fifth."""
+    kept = Path(__file__).parent / "kept_run" / "journal.jsonl"
+    whole, torn = kept.read_bytes().rsplit(b"\n", 1)
+    assert torn
+    models = ("choir-one", "choir-four")
+    options = build_options(
+        {
+            "benchmarks": ("choir-mmlu",),
+            "strategies": ("majority",),
+            "samples": 24,
+            "models": models,
+            "self_consistency": 0,
+        }
+    )
+    config = RunConfig(
+        run_id="run_20261121-210056_eval",
+        created_at="2026-11-21T21:00:56Z",
+        options=options,
+        agents=models,
+        slots=dict.fromkeys(models, 4),
+        benchmarks={},
+        versions={},
+        machine={},
+    )
+    folder = RunFolder.create(tmp_path, config)
+    shutil.copyfile(kept, folder.journal)
+    before = read_journal(folder.journal)
+
+    await ask_all(lambda *_: folder, options, PlainReporter(sys.stderr), agents=models, url=live_mesh)
+    after = read_journal(folder.journal)
+    assert folder.journal.read_bytes().startswith(whole + b"\n{")
+    assert after[: len(before)] == before
+    assert len(after) == len({each.request_id for each in after}) == 24
