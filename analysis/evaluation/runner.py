@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from analysis.evaluation.exchange import Exchange, exchange
-from analysis.evaluation.journal import Journal
+from analysis.evaluation.journal import EvalJournal
 from analysis.evaluation.plan import Call
 from schemas.errors import (
     BrokerUnavailable,
@@ -60,7 +60,7 @@ class Runner:
     """Asks calls, at most `concurrency` of them at a time."""
 
     def __init__(
-        self, mesh: Choir, journal: Journal, concurrency: int, came: Came, *, teach: bool = False
+        self, mesh: Choir, journal: EvalJournal, concurrency: int, came: Came, *, teach: bool = False
     ) -> None:
         self._mesh = mesh
         self._journal = journal
@@ -70,7 +70,7 @@ class Runner:
 
     async def run(self, calls: Iterable[Call]) -> None:
         """Asks those that the journal does not have yet. ChoirError if the mesh cannot be asked any more."""
-        waiting = iter([call for call in calls if call.request_id not in self._journal.exchanges])
+        waiting = iter([call for call in calls if call.request_id not in self._journal.records])
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
@@ -81,7 +81,7 @@ class Runner:
     async def _work(self, waiting: Iterator[Call]) -> None:
         for call in waiting:
             came = await self._asked(call)
-            self._journal.append(came)
+            self._journal.keep(came.request_id, came)
             self._came(came)
             if self._teach and came.phase == "fan_out" and came.result is not None:
                 await self._mesh.feedback(call.request_id, came.right)

@@ -9,7 +9,7 @@ from pathlib import Path
 from analysis.evaluation import plan
 from analysis.evaluation.crossfit import best_agents
 from analysis.evaluation.exchange import Exchange
-from analysis.evaluation.journal import Journal
+from analysis.evaluation.journal import EvalJournal
 from analysis.evaluation.machine import machine, versions
 from analysis.evaluation.matched import samples_wanted
 from analysis.evaluation.mesh import members, open_mesh
@@ -50,7 +50,7 @@ async def ask_all(
         folder = open_folder(protocols, {model.name: model.slots for model in asked})
         out.say(f"{folder.path}: {', '.join(protocols)}; asking {', '.join(folder.config.agents)}")
         slots = max(model.slots for model in asked)
-        with Journal(folder.journal) as journal, _resumable(folder, out):
+        with EvalJournal(folder.journal) as journal, _resumable(folder, out):
             async with watched(mesh, folder.config.agents, folder.usage):
                 work = _Work(mesh, journal, folder, protocols, concurrency or QUEUED_PER_SLOT * slots, out)
                 await work.run()
@@ -103,7 +103,7 @@ class _Work:
     def __init__(
         self,
         mesh: Choir,
-        journal: Journal,
+        journal: EvalJournal,
         folder: RunFolder,
         protocols: Mapping[str, Protocol],
         concurrency: int,
@@ -131,7 +131,7 @@ class _Work:
     def _check_journal(self, questions: Sequence[plan.Call]) -> None:
         """InvalidRequest if the journal has questions that this plan would not ask, or not so."""
         planned = {call.request_id for call in questions}
-        for kept in self._journal.exchanges.values():
+        for kept in self._journal.records.values():
             if kept.phase == "fan_out" and kept.request_id not in planned:
                 raise InvalidRequest(
                     f"resume: question {kept.question_id} of {kept.benchmark} was asked differently from "
@@ -141,7 +141,7 @@ class _Work:
 
     def _samples(self) -> list[plan.Call]:
         """Self-consistency: for each question the agent that is best on the others, sampled."""
-        asked = read_run(self._journal.exchanges.values(), self._ways)
+        asked = read_run(self._journal.records.values(), self._ways)
         best = best_agents(asked, self._options.seed)
         wanted = samples_wanted(asked, best, self._options)
         return [
@@ -155,7 +155,7 @@ class _Work:
     async def _ask(self, name: str, calls: Sequence[plan.Call]) -> None:
         if not calls:
             return
-        done = sum(call.request_id in self._journal.exchanges for call in calls)
+        done = sum(call.request_id in self._journal.records for call in calls)
         with self._out.phase(name, len(calls), done) as advance:
 
             def came(exchange: Exchange) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +20,7 @@ from analysis.matrix.record import COLUMNS, Record, Row, row
 from schemas.errors import InvalidRequest
 from schemas.message import Struct
 from services.chassis.identity import new_id
-from services.chassis.plain_words import first_fault
+from services.client.journal import RecordJournal
 
 RUN_FILE = "matrix.json"
 RESULTS_FILE = "results.jsonl"
@@ -36,12 +35,14 @@ class Run(Struct):
 
 
 class MatrixFolder:
-    """One matrix on disk. Use it as a context manager; `records` are the cells that are done, by request."""
+    """One matrix on disk. Use it as a context manager.
+
+    Entering it raises InvalidRequest, naming `out`, if its results are damaged or somebody adds to them.
+    """
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path = path
         self.run = run
-        self.records: dict[str, Record] = {}
 
     @classmethod
     def open(cls, path: Path, options: MatrixOptions) -> MatrixFolder:
@@ -71,23 +72,36 @@ class MatrixFolder:
         return cls(path, run)
 
     def __enter__(self) -> MatrixFolder:
-        self.records = {record.request_id: record for record in _read(self.path / RESULTS_FILE)}
-        _replace(self.path / CSV_FILE, csv_text(map(row, self.records.values()), head=True))
-        self._results = (self.path / RESULTS_FILE).open("ab", buffering=0)
-        self._csv = (self.path / CSV_FILE).open("ab", buffering=0)
+        self._journal = RecordJournal(
+            self.path / RESULTS_FILE, Record, lambda kept: kept.request_id, field="out", run="matrix"
+        )
+        try:
+            _replace(self.path / CSV_FILE, csv_text(map(row, self.records.values()), head=True))
+            self._csv = (self.path / CSV_FILE).open("ab", buffering=0)
+        except BaseException:
+            self._journal.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._results.close()
         self._csv.close()
+        self._journal.close()
 
-    def append(self, record: Record) -> None:
-        """Keeps what came of a cell."""
-        self._results.write(record.model_dump_json(exclude_none=True).encode() + b"\n")
+    @property
+    def records(self) -> dict[str, Record]:
+        """The cells that are done, by request."""
+        return self._journal.records
+
+    def is_done(self, key: str) -> bool:
+        """Whether the cell of a request has been measured."""
+        return self._journal.is_done(key)
+
+    def keep(self, key: str, record: Record) -> None:
+        """Keeps what came of a cell, under its request."""
+        self._journal.keep(key, record)
         self._csv.write(csv_text([row(record)]).encode())
-        self.records[record.request_id] = record
 
 
 def _differs(name: str, one: MatrixOptions, other: MatrixOptions) -> bool:
@@ -102,20 +116,6 @@ def csv_text(rows: Iterable[Row], *, head: bool = False) -> str:
         writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
-
-
-def _read(path: Path) -> list[Record]:
-    """What was kept; a last line without its end was cut off by a crash, and is taken away."""
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        os.truncate(path, len(whole))
-    try:
-        return [Record.model_validate_json(line) for line in whole.splitlines()]
-    except ValidationError as error:
-        raise InvalidRequest(f"out: {path} is damaged: {first_fault(error)[1]}", field="out") from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -58,7 +58,7 @@ class MatrixRunner:
     async def _work(self, waiting: Iterator[Cell]) -> None:
         for cell in waiting:
             record = await self._measure(cell)
-            self._folder.append(record)
+            self._folder.keep(record.request_id, record)
             self._came(record)
 
     async def _measure(self, cell: Cell) -> Record:

@@ -22,7 +22,7 @@ from analysis.evaluation.charts.cost import against_latency, against_tokens, ove
 from analysis.evaluation.charts.metrics import metrics
 from analysis.evaluation.charts.picture import OTHER_LOAD, Picture
 from analysis.evaluation.comparison import verdict
-from analysis.evaluation.journal import Journal
+from analysis.evaluation.journal import EvalJournal
 from analysis.evaluation.latex import escape, p_value, summary_table
 from analysis.evaluation.options import build_options
 from analysis.evaluation.outputs import write_outputs
@@ -91,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         machine={"cpu": "a processor", "cores": 2},
     )
     folder = RunFolder.create(tmp_path_factory.mktemp("results"), config)
-    with Journal(folder.journal) as journal:
+    with EvalJournal(folder.journal) as journal:
         for place, name in enumerate(config.benchmarks):
             for n in range(20):
                 question, unread = n % 10, n == 9 and place == 0
@@ -104,7 +104,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     100 * place + n, "A", said, question=f"q{question}", repetition=n // 10, benchmark=name,
                     topic="even" if question % 2 else "odd",
                 )  # fmt: skip
-                journal.append(kept)
+                journal.keep(kept.request_id, kept)
     folder.usage.write_text(sample("one-1", 50.0).model_dump_json() + "\n")
     write_outputs(folder)
     return folder.path

@@ -118,13 +118,13 @@ def test_what_was_kept_is_there_when_the_folder_is_opened_again(tmp_path: Path) 
     first, second = (record(cell) for cell in cells(OPTIONS)[:2])
     with MatrixFolder.open(tmp_path / "out", OPTIONS) as folder:
         run_id = folder.run.run_id
-        folder.append(first)
+        folder.keep(first.request_id, first)
     with (tmp_path / "out" / RESULTS_FILE).open("ab") as file:
         file.write(b'{"torn')
     with MatrixFolder.open(tmp_path / "out", OPTIONS) as folder:
         assert folder.run.run_id == run_id
         assert folder.records == {first.request_id: first}
-        folder.append(second)
+        folder.keep(second.request_id, second)
     with (tmp_path / "out" / CSV_FILE).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [each["request_id"] for each in rows] == [first.request_id, second.request_id]
@@ -136,6 +136,17 @@ def test_a_damaged_line_in_the_middle_is_refused(tmp_path: Path) -> None:
         (tmp_path / RESULTS_FILE).write_text("{}\n")
     with pytest.raises(InvalidRequest, match="is damaged"), MatrixFolder.open(tmp_path, OPTIONS):
         pass
+
+
+def test_two_matrices_do_not_write_one_folder(tmp_path: Path) -> None:
+    first, second = (record(cell) for cell in cells(OPTIONS)[:2])
+    with MatrixFolder.open(tmp_path, OPTIONS) as folder:
+        folder.keep(first.request_id, first)
+        with pytest.raises(InvalidRequest, match="another matrix is writing"):
+            MatrixFolder.open(tmp_path, OPTIONS).__enter__()
+        folder.keep(second.request_id, second)
+    with (tmp_path / CSV_FILE).open(newline="", encoding="utf-8") as file:
+        assert [row["request_id"] for row in csv.DictReader(file)] == [first.request_id, second.request_id]
 
 
 def test_prompts_come_from_the_file_and_then_from_the_command_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from schemas.errors import ChoirError, MeshUnreachable
 from services.chassis.cancelling import ended
 from services.chassis.identity import new_id
-from services.cli.batch.journal import Asked, Head, Journal
+from services.cli.batch.journal import Asked, BatchJournal, Head
 from services.cli.batch.map_reduce import Reader
 from services.cli.batch.models import Models
 from services.cli.batch.outputs import Totals, write_outputs
@@ -39,7 +39,7 @@ class Step:
 class BatchRun:
     """One run of a batch. What an earlier run of it has answered is not asked again."""
 
-    def __init__(self, plan: Plan, mesh: Choir, journal: Journal) -> None:
+    def __init__(self, plan: Plan, mesh: Choir, journal: BatchJournal) -> None:
         self._plan = plan
         self._journal = journal
         self._models = Models(mesh, plan.models, plan.max_concurrent)

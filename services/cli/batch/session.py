@@ -9,7 +9,7 @@ from collections.abc import Sized
 
 import typer
 
-from services.cli.batch.journal import Journal
+from services.cli.batch.journal import BatchJournal
 from services.cli.batch.outputs import Totals
 from services.cli.batch.plan import Plan
 from services.cli.batch.progress import duration, failure_line, progress
@@ -33,7 +33,7 @@ class BatchSession:
         if self._restart:
             self._plan.journal.unlink(missing_ok=True)
         async with Choir() as mesh:
-            with Journal(self._plan.journal, new_head(self._plan)) as journal:
+            with BatchJournal(self._plan.journal, new_head(self._plan)) as journal:
                 return await self._run(BatchRun(self._plan, mesh, journal))
 
     async def _run(self, batch: BatchRun) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ErrorBody, InvalidRequest
-from services.cli.batch.journal import Asked, Head, Journal
+from services.cli.batch.journal import Asked, BatchJournal, Head
 from services.cli.batch.records import Reply, TaskRecord
 
 HEAD = Head(run="run-1", started_at_s=1.0, settings="aa")
@@ -25,14 +25,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_journal_knows_after_a_crash_what_was_asked_and_done(path: Path) -> None:
-    with Journal(path, HEAD) as journal:
+    with BatchJournal(path, HEAD) as journal:
         journal.note_asked(Asked(task="1", model="m", attempt=1))
         journal.note_done("1", FAILED)
         journal.note_asked(Asked(task="2", model="m", attempt=1))
         journal.note_done("2", ANSWERED)
         journal.note_asked(Asked(task="3", model="other", attempt=2))
         journal.note_time(4.5)
-    with Journal(path, HEAD.model_copy(update={"run": "run-2"})) as journal:
+    with BatchJournal(path, HEAD.model_copy(update={"run": "run-2"})) as journal:
         assert (journal.head.run, journal.seconds_before) == ("run-1", 4.5)
         assert [journal.succeeded(task) for task in "1234"] == [False, True, False, False]
         assert [journal.failed(task) for task in "1234"] == [True, False, False, False]
@@ -43,37 +43,37 @@ def test_a_journal_knows_after_a_crash_what_was_asked_and_done(path: Path) -> No
 
 
 def test_a_line_that_was_cut_off_is_cut_away(path: Path) -> None:
-    with Journal(path, HEAD) as journal:
+    with BatchJournal(path, HEAD) as journal:
         journal.note_done("1", ANSWERED)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"line":"done","task":"2","rec')
-    with Journal(path, HEAD) as journal:
+    with BatchJournal(path, HEAD) as journal:
         assert journal.succeeded("1")
         assert not journal.succeeded("2")
         assert path.read_bytes() == whole
 
 
 def test_another_batch_does_not_go_on_here(path: Path) -> None:
-    with Journal(path, HEAD):
+    with BatchJournal(path, HEAD):
         pass
     with pytest.raises(InvalidRequest, match="--restart") as refused:
-        Journal(path, HEAD.model_copy(update={"settings": "bb"}))
+        BatchJournal(path, HEAD.model_copy(update={"settings": "bb"}))
     assert refused.value.field == "output"
 
 
 def test_two_batches_do_not_write_one_journal(path: Path) -> None:
-    with Journal(path, HEAD), pytest.raises(InvalidRequest, match="another batch is writing"):
-        Journal(path, HEAD)
+    with BatchJournal(path, HEAD), pytest.raises(InvalidRequest, match="another batch is writing"):
+        BatchJournal(path, HEAD)
 
 
 @pytest.mark.parametrize("content", [b"some text\n", b'{"line":"song"}\n'])
 def test_a_file_that_is_no_journal_is_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(InvalidRequest, match="not the journal"):
-        Journal(path, HEAD)
+        BatchJournal(path, HEAD)
     assert path.read_bytes() == content
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="cannot be written"):
-        Journal(tmp_path, HEAD)
+        BatchJournal(tmp_path, HEAD)
