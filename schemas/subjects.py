@@ -131,14 +131,14 @@ def answer(request_id: str, round_: int, agent: str) -> str:
     return f"choir.answer.{request_id}.{round_}.{encode_token(agent)}"
 
 
-def answers_of(request_id: str) -> str:
-    """All answers of a request, as kept in the stream."""
-    return f"choir.answer.{request_id}.>"
-
-
 def all_stored_answers_of(request_id: str) -> str:
     """Answers of every round of a request, delivered only once they are stored."""
     return f"choir.stored.answer.{request_id}.>"
+
+
+def stored_subject(subject: str) -> str:
+    """Where a message is kept that was heard on `subject`, one that starts with `choir.stored.`."""
+    return subject.replace("choir.stored.", "choir.", 1)
 
 
 def result(request_id: str) -> str:

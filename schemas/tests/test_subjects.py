@@ -151,6 +151,11 @@ def test_the_request_is_found_in_a_result_s_subject() -> None:
     assert subjects.request_of_result(subjects.ALL_STORED_RESULTS.replace(">", REQUEST)) == REQUEST
 
 
+def test_what_is_heard_when_it_is_stored_is_found_in_the_stream() -> None:
+    heard = subjects.all_stored_answers_of(REQUEST).replace(">", "2.alpha")
+    assert subjects.stored_subject(heard) == subjects.answer(REQUEST, 2, "alpha")
+
+
 def test_the_agent_is_found_in_the_key_of_its_history_and_in_no_other_key() -> None:
     assert subjects.agent_of_score(subjects.score_key("llama3.2:3b")) == "llama3.2:3b"
     assert subjects.agent_of_score(subjects.feedback_key(REQUEST)) is None

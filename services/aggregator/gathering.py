@@ -13,14 +13,14 @@ from schemas.events import TaskQueued
 from schemas.replies import Answer
 from schemas.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from schemas.strategies import asked_for
-from services.aggregator.collector import Collector
 from services.aggregator.reading.ballots import read_ballots
 from services.aggregator.strategies.debate import unanimous
-from services.aggregator.tasks import debate_tasks, opening_tasks, places_of, tasks_without_logprobs
+from services.aggregator.tasks import debate_tasks, opening_tasks, tasks_without_logprobs
 from services.chassis.context import ServiceContext
 from services.chassis.nats.streams import OUTCOME_PATIENCE_S
 from services.chassis.work.attempts import last_error
 from services.chassis.work.delivery import Retry
+from services.tasks.stored_replies import StoredReplies, answer_subject, usable
 
 DECIDE_BEFORE_DEADLINE_S = 0.2
 FEWEST_DEBATERS = 2
@@ -37,16 +37,14 @@ class Gathering:
         self,
         mesh: ServiceContext,
         gather: Gather,
-        collector: Collector,
+        answers: StoredReplies[Answer],
         *,
         fresh: bool,
-        poll_interval_s: float,
     ) -> None:
         self._mesh = mesh
         self._gather = gather
-        self._collector = collector
+        self._answers = answers
         self._fresh = fresh
-        self._poll_interval_s = poll_interval_s
         self._until_s = gather.deadline_at_s - DECIDE_BEFORE_DEADLINE_S
         self._asked: list[Generate] = []
         self._sequences: dict[str, int] = {}
@@ -62,27 +60,34 @@ class Gathering:
     def first(self) -> dict[str, Answer]:
         """The answers to the question, in the members' order; of who gave none because it can say no
         logprobs, that without them."""
-        answers = self._collector.of_round(QUESTION)
-        again = self._collector.of_round(WITHOUT_LOGPROBS)
+        answers, again = self._of_round(QUESTION), self._of_round(WITHOUT_LOGPROBS)
         return {m: again.get(m, answers[m]) for m in self._gather.members if m in answers}
 
     @property
     def further(self) -> tuple[Answer, ...]:
         """The answers of other rounds, in the order in which they were asked for."""
-        places = places_of([task for task in self._asked if task.round not in (QUESTION, WITHOUT_LOGPROBS)])
-        return tuple(self._collector.answers[place] for place in places if place in self._collector.answers)
+        tasks = [task for task in self._asked if task.round not in (QUESTION, WITHOUT_LOGPROBS)]
+        return tuple(answer for task in tasks if (answer := self._answer_of(task)) is not None)
 
     @property
     def open_tasks(self) -> int:
         """How many tasks were asked for and have not been answered."""
-        return sum(place not in self._collector.answers for place in places_of(self._asked))
+        return sum(self._answer_of(task) is None for task in self._asked)
+
+    def _of_round(self, round_: int) -> dict[str, Answer]:
+        """The answers of one round, by agent."""
+        tasks = [task for task in self._asked if task.round == round_]
+        return {task.agent: answer for task in tasks if (answer := self._answer_of(task)) is not None}
+
+    def _answer_of(self, task: Generate) -> Answer | None:
+        return self._answers.get(answer_subject(task))
 
     async def run(self, best: str | None) -> None:
         """Asks and waits, round after round, until all that is needed is there or the time is over."""
         opening = opening_tasks(self._gather, best)
         question = [task for task in opening if task.round == QUESTION]
         predictions = [task for task in opening if task.round == PREDICTION]
-        samples = places_of([task for task in opening if task.round >= SAMPLES_FROM])
+        samples = [task for task in opening if task.round >= SAMPLES_FROM]
         await self._ask(opening)
         if "second_round" in asked_for(self._gather.strategies):
             await self._wait(question, self._half_time_s())
@@ -93,14 +98,14 @@ class Gathering:
         if "second_round" in asked_for(self._gather.strategies):
             await self._debate()
         await self._wait(predictions, self._until_s)
-        await self._collector.wait(samples, len(samples), self._until_s, self._poll_interval_s)
+        await self._answers.wait([answer_subject(task) for task in samples], self._until_s)
 
     def _half_time_s(self) -> float:
         """Until when the first round is waited for where a second may follow; the same for any aggregator."""
         return (self._gather.accepted_at_s + self._until_s) / 2
 
     async def _ask_without_logprobs(self) -> None:
-        refused = tasks_without_logprobs(self._gather, self._collector.of_round(QUESTION))
+        refused = tasks_without_logprobs(self._gather, self._of_round(QUESTION))
         again = [task for task in refused if task not in self._asked]
         if again:
             await self._ask(again)
@@ -120,15 +125,15 @@ class Gathering:
         await self._wait(tasks, self._until_s)
 
     async def _wait(self, tasks: Sequence[Generate], until_s: float) -> None:
-        enough = min(self._gather.quorum or len(tasks), len(tasks))
-        await self._collector.wait(places_of(tasks), enough, until_s, self._poll_interval_s)
+        quorum = min(self._gather.quorum or len(tasks), len(tasks))
+        await self._answers.wait([answer_subject(task) for task in tasks], until_s, usable(quorum))
 
     async def _ask(self, tasks: Sequence[Generate]) -> None:
         """Asks for what is not answered yet; asking twice under the same id is asking once."""
         self._asked += tasks
         if not self._fresh:
-            await self._collector.read(places_of(tasks))
-        open_tasks = [t for t in tasks if (t.round, t.agent) not in self._collector.answers]
+            await self._answers.look_up([answer_subject(task) for task in tasks])
+        open_tasks = [task for task in tasks if self._answer_of(task) is None]
         try:
             await asyncio.gather(*(self._enqueue(task) for task in open_tasks))
         except Overloaded as error:

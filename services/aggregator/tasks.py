@@ -140,8 +140,3 @@ def _task(
             "stream": gather.stream and round_ == QUESTION,
         }
     )
-
-
-def places_of(tasks: Sequence[Generate]) -> list[tuple[int, str]]:
-    """Where the answers of tasks will be: round and agent."""
-    return [(task.round, task.agent) for task in tasks]

@@ -11,7 +11,6 @@ from schemas.commands import Gather
 from schemas.errors import ChoirError, NoAnswers
 from schemas.events import DecisionMade, GatherCompleted, GatherPulled
 from schemas.replies import Answer, Decision, Result
-from services.aggregator.collector import Collector
 from services.aggregator.decide import Question, context_of, decide, options_of
 from services.aggregator.gathering import Gathering
 from services.aggregator.reading.ballots import read_ballots
@@ -23,6 +22,7 @@ from services.aggregator.topics import TopicClassifier
 from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery
 from services.tasks.result import retell, store_result
+from services.tasks.stored_replies import stored_answers
 
 
 class GatherWorker:
@@ -56,14 +56,9 @@ class GatherWorker:
         started_ns = time.perf_counter_ns()
         self._tell_pulled(gather, delivery)
         question = self._question(gather)
-        async with Collector.open(self._storage, gather.request_id, self._mesh.clock.now) as collector:
-            gathering = Gathering(
-                self._mesh,
-                gather,
-                collector,
-                fresh=delivery.fresh,
-                poll_interval_s=self._poll_interval_s,
-            )
+        poll_interval_s, now = self._poll_interval_s, self._mesh.clock.now
+        async with stored_answers(self._storage, gather.request_id, poll_interval_s, now) as answers:
+            gathering = Gathering(self._mesh, gather, answers, fresh=delivery.fresh)
             if not await self._collect(gathering, gather, question):
                 return
         await self._conclude(gathering, gather, question, time.perf_counter_ns() - started_ns)

@@ -1,11 +1,10 @@
-"""PendingResults for results: they pass on the republished subject the moment they are stored."""
+"""Who waits at this router for which result."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from nats.aio.msg import Msg
 from pydantic import ValidationError
@@ -14,40 +13,30 @@ from schemas import subjects
 from schemas.errors import BrokerUnavailable, UnsupportedVersion
 from schemas.replies import Result
 from services.chassis.nats.streams import Storage
+from services.tasks.stored_replies import StoredReplies
 
 POLL_INTERVAL_S = 2.0
 
 
 class PendingResults:
-    """All clients that wait for a result at this router."""
+    """All clients that wait for a result at this router: one subscription for all of them."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._waiters: dict[str, set[asyncio.Future[Result]]] = {}
+        self._waiters: dict[str, set[StoredReplies[Result]]] = {}
 
     async def start(self) -> None:
         """Listens for stored results."""
         await self._storage.client.subscribe(subjects.ALL_STORED_RESULTS, cb=self._on_result)
 
     async def _on_result(self, msg: Msg) -> None:
-        waiters = self._waiters.get(subjects.request_of_result(msg.subject))
-        if not waiters:
-            return
-        try:
-            result = read_result(msg.data)
-        except UnsupportedVersion as error:
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(error)
-            return
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(result)
+        for waiter in self._waiters.get(subjects.request_of_result(msg.subject), ()):
+            waiter.take(subjects.stored_subject(msg.subject), msg.data)
 
     @contextmanager
-    def register(self, request_id: str) -> Iterator[asyncio.Future[Result]]:
-        """A future for a result: registered before the request is stored, it misses nothing."""
-        waiter: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    def register(self, request_id: str) -> Iterator[StoredReplies[Result]]:
+        """A waiter for a result: registered before the request is stored, it misses nothing."""
+        waiter = StoredReplies(self._storage, subjects.RESULTS_STREAM, read_result, POLL_INTERVAL_S)
         waiters = self._waiters.setdefault(request_id, set())
         waiters.add(waiter)
         try:
@@ -62,25 +51,14 @@ class PendingResults:
         stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
         return None if stored is None else read_result(stored.data)
 
-    async def wait(self, request_id: str, waiter: asyncio.Future[Result], seconds: float) -> Result | None:
-        """The result, or None after `seconds`.
-
-        Now and then the stream itself is read, in case the message passed while the connection was down.
-        """
-        end = time.monotonic() + seconds
-        while True:
-            left = end - time.monotonic()
-            done, _ = await asyncio.wait([waiter], timeout=max(0.0, min(left, POLL_INTERVAL_S)))
-            if done:
-                return waiter.result()
-            try:
-                result = await self.stored(request_id)
-            except BrokerUnavailable:
-                result = None  # the request is accepted: it goes on when the broker is back
-            if result is not None:
-                return result
-            if left <= POLL_INTERVAL_S:
-                return None
+    async def wait(self, request_id: str, waiter: StoredReplies[Result], seconds: float) -> Result | None:
+        """The result, or None after `seconds`. UnsupportedVersion if this router is too old for it."""
+        subject = subjects.result(request_id)
+        until_s = time.monotonic() + seconds
+        while (result := waiter.get(subject)) is None and time.monotonic() < until_s:
+            with suppress(BrokerUnavailable):  # the request is accepted: it goes on when the broker is back
+                await waiter.wait([subject], until_s)
+        return result
 
 
 def read_result(data: bytes) -> Result:

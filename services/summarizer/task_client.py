@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from schemas import subjects
@@ -14,18 +13,22 @@ from services.chassis.context import ServiceContext
 from services.chassis.nats.streams import OUTCOME_PATIENCE_S
 from services.chassis.work.attempts import out_of_time
 from services.chassis.work.delivery import Retry
-from services.summarizer.answers import AnswerInbox
+from services.tasks.stored_replies import StoredReplies, answer_subject
 
 LAST_WORD_S = 0.5
 """For a peer that says at the deadline itself that there was no time; a work loop waits longer than that."""
 
 
 class TaskClient:
-    """The tasks of one request. `found` counts answers that were there before anybody was asked for them."""
+    """The tasks of one request, which nobody has worked on before if it is `fresh`.
 
-    def __init__(self, mesh: ServiceContext, inbox: AnswerInbox) -> None:
+    `found` counts answers that were there before anybody was asked for them.
+    """
+
+    def __init__(self, mesh: ServiceContext, answers: StoredReplies[Answer], *, fresh: bool) -> None:
         self._mesh = mesh
-        self._inbox = inbox
+        self._answers = answers
+        self._fresh = fresh
         self.found = 0
 
     def now(self) -> float:
@@ -37,7 +40,7 @@ class TaskClient:
 
         Raises the answer's error, naming the step and the model, or Retry if the queue of work is full.
         """
-        answer = self._inbox.get(task)
+        answer = await self._find(task)
         if answer is None:
             sequence = await self._store(task)
             answer = await self._answer(task, sequence)
@@ -49,18 +52,21 @@ class TaskClient:
             raise failure
         return answer
 
+    async def _find(self, task: Generate) -> Answer | None:
+        """The answer that another summarizer has had from the peer, if there is one."""
+        if not self._fresh:
+            await self._answers.look_up([answer_subject(task)])
+        return self._answers.get(answer_subject(task))
+
     async def _answer(self, task: Generate, sequence: int) -> Answer:
         """The answer of the task that is stored at `sequence`.
 
         Where none comes in time it raises what the last attempt failed with, or DeadlineExceeded if none did.
         """
-        left_s = task.deadline_at_s - self.now() + LAST_WORD_S
-        try:
-            async with asyncio.timeout(left_s) as limit:
-                return await self._inbox.wait(task)
-        except TimeoutError:
-            if not limit.expired():
-                raise
+        subject = answer_subject(task)
+        await self._answers.wait([subject], task.deadline_at_s + LAST_WORD_S)
+        if (answer := self._answers.get(subject)) is not None:
+            return answer
         late = DeadlineExceeded("the time for this request ran out")
         error = await out_of_time(self._mesh.storage, sequence, late)
         error.message = f"step {task.round} ({task.model}): {error.message}"

@@ -11,12 +11,12 @@ from schemas.replies import Answer, Result
 from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory
 from services.chassis.work.delivery import Delivery
-from services.summarizer.answers import AnswerInbox
 from services.summarizer.chain import Chain
 from services.summarizer.settings import SummarizerSection
 from services.summarizer.steps import StepRecord, chain_steps
 from services.summarizer.task_client import TaskClient
 from services.tasks.result import retell, store_result
+from services.tasks.stored_replies import stored_answers
 
 
 class ChainWorker:
@@ -44,14 +44,12 @@ class ChainWorker:
         """Brings a chain to its result, unless it has one."""
         if not delivery.fresh and await self._has_result(command.request_id):
             return
-        poll_interval_s = self._settings.poll_interval_s
-        async with AnswerInbox.open(self._storage, command.request_id, poll_interval_s) as inbox:
-            if not delivery.fresh:
-                await inbox.read()
+        poll_interval_s, now = self._settings.poll_interval_s, self._mesh.clock.now
+        async with stored_answers(self._storage, command.request_id, poll_interval_s, now) as answers:
             chain = Chain(
                 self._mesh,
                 self._directory,
-                TaskClient(self._mesh, inbox),
+                TaskClient(self._mesh, answers, fresh=delivery.fresh),
                 command,
                 delivery=delivery.count,
                 max_parts=self._settings.max_parts,
