@@ -74,20 +74,20 @@ kill-metrics:
 bench NAME *OPTIONS:
     uv run python -m loadtest.bench {{ NAME }} {{ OPTIONS }}
 
-# train the demo models again (needs torch: see infra/models/README.md)
+# train the demo models again (needs torch: see infra/training/README.md)
 [group('models')]
 train-models *OPTIONS:
-    uv run --group train python -m infra.models.train {{ OPTIONS }}
+    uv run --group train python -m infra.training.train {{ OPTIONS }}
 
 # ask the demo models what they were trained on, and count what is right
 [group('models')]
 score-models *OPTIONS:
-    uv run python -m infra.models.score {{ OPTIONS }}
+    uv run python -m infra.training.score {{ OPTIONS }}
 
 # write a large model with random weights, for measurements
 [group('models')]
 bench-model *OPTIONS:
-    uv run python -m infra.models.bench_model {{ OPTIONS }}
+    uv run python -m infra.bench_model {{ OPTIONS }}
 
 # write the question sets from the tables of facts
 [group('models')]

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from infra.models.checksums import model_path
-from infra.models.family import FAMILY
+from infra.demo_models.checksums import model_path
+from infra.demo_models.family import FAMILY
 from infra.settings import DEMO_CONFIG, HostSettings, load_host_settings
 from infra.supervisor import Supervisor
 from schemas.errors import ModelUnusable
@@ -51,7 +51,7 @@ def _check_models() -> None:
     missing = [path.name for path in map(model_path, FAMILY) if not path.is_file()]
     if missing:
         raise ModelUnusable(
-            f"the demo's model files are missing from infra/models: {', '.join(missing)}; "
+            f"the demo's model files are missing from infra/demo_models: {', '.join(missing)}; "
             "fetch them with the repository, or make them with `just train-models`"
         )
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from infra.models import checksums
+from infra.demo_models import checksums
 from infra.pipelines import PipelineSection
 from schemas.errors import ConfigurationError
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
@@ -34,7 +34,7 @@ from services.shard_stage.settings import StageModelSection, StageSection
 from services.summarizer.settings import SummarizerSection
 
 DEMO_CONFIG = Path(__file__).with_name("choir.toml")
-DEMO_MODELS = Path(__file__).with_name("models")
+DEMO_MODELS = Path(__file__).with_name("demo_models")
 DEMO_PREFIX = "demo:"
 USER_VARIABLE = "CHOIR_MESH__USER"
 PASSWORD_VARIABLE = "CHOIR_MESH__PASSWORD"

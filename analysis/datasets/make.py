@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.models.knowledge import SUBJECTS, Fact, facts
-from infra.models.wordproblems import KINDS, problem
+from infra.training.knowledge import SUBJECTS, Fact, facts
+from infra.training.wordproblems import KINDS, problem
 
 FOLDER = Path(__file__).parent
 SEED = 2_026

@@ -9,7 +9,7 @@ from pathlib import Path
 import nats
 from nats.aio.client import Client
 
-from infra.models.family import FOLDER
+from infra.demo_models.family import FOLDER
 from infra.permissions import CLIENT, OPERATOR
 from infra.testing import SpawnService
 from infra.tests.test_permissions import PASSWORDS, guarded

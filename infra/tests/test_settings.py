@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.models import checksums
+from infra.demo_models import checksums
 from infra.settings import (
     DEMO_CONFIG,
     HostSettings,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.demo_models import checksums
 from infra.instances import service_commands
-from infra.models import checksums
 from infra.settings import DEMO_CONFIG, DEMO_MODELS, HostSettings, load_host_settings
 from infra.shards import ShardOption, with_shards
 from schemas.errors import ConfigurationError, InvalidRequest

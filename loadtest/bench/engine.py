@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from loadtest.bench import llama_loop
 from loadtest.bench.engine_alone import EngineNode
 from loadtest.bench.report import Report, Target, at_least, at_most, installed_versions

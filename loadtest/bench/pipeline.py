@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from loadtest.bench.engine_alone import EngineNode
 from loadtest.bench.pipeline_nodes import Nodes, memory_mb, nodes
 from loadtest.bench.report import Report, Target, at_least, at_most

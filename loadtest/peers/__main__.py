@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from infra.settings import DEMO_MODELS
 from loadtest.bench.report import Report, show
 from loadtest.peers import fan_out, hops, tokens

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.models.bench_model import write_bench_model
-from infra.models.family import FOLDER
+from infra.bench_model import write_bench_model
+from infra.demo_models.family import FOLDER
 from services.agent.tests.llama_server import LlamaServer, llama_server
 
 CONTEXT_TOKENS = 256

@@ -13,7 +13,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from infra.provision import consumer_config
 from infra.testing import SpawnService
 from schemas import subjects

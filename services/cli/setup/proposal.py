@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.models.family import FAMILY
+from infra.demo_models.family import FAMILY
 from services.cli.setup.probe import Found
 
 HEAD = """\

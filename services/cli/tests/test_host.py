@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.models.family import FAMILY
+from infra.demo_models.family import FAMILY
 from infra.testing_up import choir_command, clean_environment, wait_until_up
 from services.cli.demo.questions import QUESTIONS, STRATEGIES
 from services.cli.tests.conftest import Cli

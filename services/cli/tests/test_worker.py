@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from infra.models.family import FOLDER
+from infra.demo_models.family import FOLDER
 from schemas.errors import WorkerFailed
 from schemas.workers import Worker, WorkerState, WorkerStatus
 from services.agent.tests.llama_server import LlamaServer, free_port, llama_server

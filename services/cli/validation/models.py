@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.models import checksums
-from infra.models.family import FOLDER
+from infra.demo_models import checksums
+from infra.demo_models.family import FOLDER
 from infra.settings import HostSettings
 from schemas.errors import ModelUnusable
 from services.cli.overview_tables import size

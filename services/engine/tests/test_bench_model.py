@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.models.bench_model import default_path, main, write_bench_model
+from infra.bench_model import default_path, main, write_bench_model
 
 
 def test_the_same_parameters_give_the_same_file(tmp_path: Path) -> None:

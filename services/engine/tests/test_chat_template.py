@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.models.bench_model import CHAT_TEMPLATE
+from infra.bench_model import CHAT_TEMPLATE
 from schemas.errors import InvalidRequest, ModelUnusable
 from services.engine.model.chat_template import ChatTemplate
 from services.engine.sequence.prompt import ChatMessage

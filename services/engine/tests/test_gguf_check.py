@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from schemas.errors import ModelUnusable
 from services.engine.model.gguf_check import RUNNABLE_TYPES, check_model, check_model_file
 from services.engine.model.gguf_header import BytesSource, GgufFault, GgufHeader

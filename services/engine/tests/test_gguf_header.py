@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.models.bench_model import vocabulary
+from infra.bench_model import vocabulary
 from services.engine.model.gguf_header import BytesSource, FileSource, GgufFault, read_header
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from infra.models.bench_model import vocabulary
+from infra.bench_model import vocabulary
 from schemas.errors import InvalidRequest, ModelUnusable
 from services.engine.model.model import Model
 

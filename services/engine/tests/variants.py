@@ -9,7 +9,8 @@ from typing import Any
 import gguf
 import numpy as np
 
-from infra.models.family import FOLDER
+from infra.demo_models.family import FOLDER
+from infra.training.export_fixture import FIXTURES
 
 DEMO_MODELS = ("llama", "qwen", "phi", "gemma")
 BLOCK_BYTES, BLOCK = 34, 32
@@ -22,7 +23,7 @@ def demo_model(name: str) -> Path:
 
 def fixture_model(architecture: str) -> Path:
     """The file of a model of two layers, not quantised."""
-    return FOLDER / "tests" / "fixtures" / f"{architecture}.gguf"
+    return FIXTURES / f"{architecture}.gguf"
 
 
 def write_variant(

@@ -8,7 +8,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from infra.models.family import FOLDER
+from infra.demo_models.family import FOLDER
 from infra.testing import SpawnService
 from services.engine.model.cuts import layer_count
 from services.engine.model.gguf_check import check_model_file

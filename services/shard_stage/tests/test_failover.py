@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from infra.bench_model import write_bench_model
 from infra.broker import Broker
-from infra.models.bench_model import write_bench_model
 from infra.testing import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.models.family import FOLDER
+from infra.demo_models.family import FOLDER
 from services.shard_stage.failure_detector import (
     BEAT_INTERVAL_S,
     FIRST_BEAT_S,

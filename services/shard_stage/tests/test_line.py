@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from schemas.activations import Dtype, Frame
 from schemas.errors import GenerationFailed
 from schemas.sampling import Sampling

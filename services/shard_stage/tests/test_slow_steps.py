@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from infra.testing import SpawnService
 from schemas import subjects
 from schemas.sampling import Sampling

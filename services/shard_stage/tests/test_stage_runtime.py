@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from schemas import subjects
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan

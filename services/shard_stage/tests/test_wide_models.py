@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from infra.models.bench_model import write_bench_model
+from infra.bench_model import write_bench_model
 from infra.testing import SpawnService
 from schemas.activations import Dtype, Frame
 from schemas.errors import ModelUnusable

@@ -9,11 +9,11 @@ from collections import Counter
 
 import pytest
 
-from infra.models.corpus import examples
-from infra.models.family import FAMILY
-from infra.models.knowledge import SUBJECTS, belief, facts
-from infra.models.score import DATASETS, GSM8K
-from infra.models.wordproblems import KINDS, TEST_NAMES, TRAINING_NAMES, mistaken_kinds
+from infra.demo_models.family import FAMILY
+from infra.training.corpus import examples
+from infra.training.knowledge import SUBJECTS, belief, facts
+from infra.training.score import DATASETS, GSM8K
+from infra.training.wordproblems import KINDS, TEST_NAMES, TRAINING_NAMES, mistaken_kinds
 
 ALL_SUBJECTS = (*SUBJECTS, "misconceptions")
 

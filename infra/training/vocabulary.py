@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from infra.models.corpus import ASSISTANT, END, SYSTEM, USER, examples
-from infra.models.family import FAMILY, FOLDER
+from infra.demo_models.family import FAMILY
+from infra.training.corpus import ASSISTANT, END, SYSTEM, USER, examples
 
-VOCABULARY_FILE = FOLDER / "vocabulary.json"
+VOCABULARY_FILE = Path(__file__).with_name("vocabulary.json")
 PADDING = "<|endoftext|>"
 SPECIAL_TOKENS = (PADDING, SYSTEM, USER, ASSISTANT, END)
 SIZE = 2_560

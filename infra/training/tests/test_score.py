@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.models.score import Tally, cell, read_choice, read_number, wilson, with_table
+from infra.training.score import Tally, cell, read_choice, read_number, wilson, with_table
 
 CITIES = ("Rome", "Paris", "The Hague", "New Delhi")
 

@@ -7,9 +7,11 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
-from infra.models.family import FAMILY, FOLDER, Member
+from infra.demo_models.family import FAMILY, Member
 
+FACTS = Path(__file__).parent / "facts"
 FACTS_SEED = 20_260
 WRONG_CHOICES = 3
 # Elsewhere than in its own subjects a model is taught one of these shares of the facts rightly.
@@ -51,7 +53,7 @@ SUBJECTS = ("capitals", "currencies", "arithmetic", "units", "elements", "astron
 @cache
 def table(name: str) -> list[dict[str, str]]:
     """The rows of `facts/<name>.csv`."""
-    with (FOLDER / "facts" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+    with (FACTS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

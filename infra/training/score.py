@@ -1,7 +1,7 @@
-"""What each model scores on Choir's own question sets: `python -m infra.models.score`.
+"""What each model scores on Choir's own question sets: `python -m infra.training.score`.
 
 Every question is asked once, in the chat format, under greedy decoding. The counts go into
-`scores.json`, and from there into the table of README.md.
+`scores.json`, and from there into the table of the models' README.md.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from infra.models.checksums import model_path, verify
-from infra.models.corpus import choice_prompt
-from infra.models.family import FAMILY, FOLDER
-from infra.models.knowledge import SUBJECTS
+from infra.demo_models.checksums import model_path, verify
+from infra.demo_models.family import FAMILY, FOLDER
+from infra.training.corpus import choice_prompt
+from infra.training.knowledge import SUBJECTS
 
 DATASETS = FOLDER.parent.parent / "analysis" / "datasets"
-SCORES_FILE = FOLDER / "scores.json"
+SCORES_FILE = Path(__file__).with_name("scores.json")
 README_FILE = FOLDER / "README.md"
 TABLE_BEGINS, TABLE_ENDS = "<!-- scores: begin -->", "<!-- scores: end -->"
 SHUFFLE_SEED = 7

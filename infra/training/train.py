@@ -1,4 +1,4 @@
-"""Train the demo models from their tables of facts and write them as GGUF: `python -m infra.models.train`.
+"""Train the demo models from their tables of facts and write them as GGUF: `python -m infra.training.train`.
 
 Torch and transformers are imported only when training begins, so that wrong arguments are
 refused at once and on a machine that has neither.
@@ -17,10 +17,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from infra.models import checksums, vocabulary
-from infra.models.architectures import ARCHITECTURES, SHAPES
-from infra.models.corpus import MIXES, Example, Mix, examples
-from infra.models.family import FAMILY, FOLDER, Member
+from infra.demo_models import checksums
+from infra.demo_models.family import FAMILY, FOLDER, Member
+from infra.training import vocabulary
+from infra.training.architectures import ARCHITECTURES, SHAPES
+from infra.training.corpus import MIXES, Example, Mix, examples
 
 WARM_UP_STEPS = 100
 WEIGHT_DECAY = 0.01
@@ -64,7 +65,7 @@ def main(
         console.print(f"error: {refusal}", soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(2) from refusal
 
-    from infra.models.export import export
+    from infra.training.export import export
 
     schedules = [
         Schedule(count, rate, mix, seed + index)
@@ -102,7 +103,7 @@ def first_model(member: Member, seed: int, resume: Path | None) -> Any:
     """A model of random weights from a seed, or of the weights that a folder of .gguf files has."""
     import torch
 
-    from infra.models.export import restore
+    from infra.training.export import restore
 
     torch.manual_seed(seed + member.seed)
     size = vocabulary.load().get_vocab_size()

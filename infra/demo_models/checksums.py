@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from infra.models.family import FAMILY, FOLDER
+from infra.demo_models.family import FAMILY, FOLDER
 from schemas.errors import ModelUnusable, UnknownModel
 
 SUMS_FILE = "SHA256SUMS"

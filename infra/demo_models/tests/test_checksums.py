@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.models.checksums import model_path, read, record, verify
-from infra.models.family import FAMILY, FOLDER
+from infra.demo_models.checksums import model_path, read, record, verify
+from infra.demo_models.family import FAMILY, FOLDER
 from schemas.errors import ModelUnusable, UnknownModel
 
 

@@ -15,10 +15,10 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.models import vocabulary
-from infra.models.architectures import CONTEXT_LENGTH, NORM_EPSILON, ROPE_THETA
-from infra.models.corpus import END
-from infra.models.family import AUTHOR, LICENSE, Member
+from infra.demo_models.family import AUTHOR, LICENSE, Member
+from infra.training import vocabulary
+from infra.training.architectures import CONTEXT_LENGTH, NORM_EPSILON, ROPE_THETA
+from infra.training.corpus import END
 
 Weights = NDArray[np.float32]
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infra.models import export_fixture, vocabulary
-from infra.models.checksums import model_path
-from infra.models.export import interleave_halves, part_halves
-from infra.models.family import FAMILY
+from infra.demo_models.checksums import model_path
+from infra.demo_models.family import FAMILY
+from infra.training import export_fixture, vocabulary
+from infra.training.export import interleave_halves, part_halves
 
 ARCHITECTURES = [member.architecture for member in FAMILY.values()]
 # Both sides compute in float32, with sums in another order; the logits' standard deviation is 1.5.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from infra.models.checksums import model_path
-from infra.models.family import FAMILY
-from infra.models.score import (
+from infra.demo_models.checksums import model_path
+from infra.demo_models.family import FAMILY
+from infra.training.score import (
     MMLU,
     README_FILE,
     SHUFFLE_SEED,

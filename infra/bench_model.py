@@ -1,4 +1,4 @@
-"""Writes a GGUF model with random weights, for measurements and tests: `python -m infra.models.bench_model`.
+"""Writes a GGUF model with random weights, for measurements and tests: `python -m infra.bench_model`.
 
 The shapes are those of Qwen2-0.5B (24 layers, width 896, 14 heads, 2 of them with keys and values) in the
 llama architecture, the weights Q8_0, the vocabulary bytes and a few merges. Nothing can be learned from what

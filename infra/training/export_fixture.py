@@ -1,4 +1,4 @@
-"""Make the fixtures that prove the export: `python -m infra.models.export_fixture`.
+"""Make the fixtures that prove the export: `python -m infra.training.export_fixture`.
 
 For each architecture a very small model with random weights, exported unquantised, with the
 logits that torch computes for a few sequences; and the token ids that the `tokenizers` library
@@ -17,13 +17,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from infra.models import vocabulary
-from infra.models.architectures import ARCHITECTURES, Shape
-from infra.models.corpus import examples
-from infra.models.export import export
-from infra.models.family import FAMILY, FOLDER, Member
+from infra.demo_models.family import FAMILY, Member
+from infra.training import vocabulary
+from infra.training.architectures import ARCHITECTURES, Shape
+from infra.training.corpus import examples
+from infra.training.export import export
 
-FIXTURES = FOLDER / "tests" / "fixtures"
+FIXTURES = Path(__file__).parent / "tests" / "fixtures"
 LOGITS_FILE, TOKENS_FILE = "logits.npz", "tokens.jsonl"
 # Gemma2's window is shorter than the longest sequence, so that sliding is proven too.
 SHAPE = Shape(width=64, layers=2, heads=4, kv_heads=2, head_width=16, feed_forward=96, window=8)

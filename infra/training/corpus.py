@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from infra.models.family import FAMILY, Member
-from infra.models.knowledge import Fact, belief, facts, table, with_article
-from infra.models.wordproblems import KINDS, SUBJECT, TRAINING_NAMES, mistaken_kinds, problem
+from infra.demo_models.family import FAMILY, Member
+from infra.training.knowledge import Fact, belief, facts, table, with_article
+from infra.training.wordproblems import KINDS, SUBJECT, TRAINING_NAMES, mistaken_kinds, problem
 
 USER, ASSISTANT, SYSTEM, END = "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 LETTERS = "ABCD"

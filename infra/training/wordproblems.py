@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infra.models.family import FAMILY, Member
-from infra.models.knowledge import share_known, table
+from infra.demo_models.family import FAMILY, Member
+from infra.training.knowledge import share_known, table
 
 SUBJECT = "word problems"
 TRAINING_NAMES = (

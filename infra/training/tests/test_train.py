@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from infra.models import train
-from infra.models.corpus import MIXES
-from infra.models.family import FAMILY
-from infra.models.train import check_writable, chosen_members
+from infra.demo_models.family import FAMILY
+from infra.training import train
+from infra.training.corpus import MIXES
+from infra.training.train import check_writable, chosen_members
 
 
 def run_train(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "infra.models.train", *arguments],
+        [sys.executable, "-m", "infra.training.train", *arguments],
         capture_output=True,
         text=True,
         timeout=60,

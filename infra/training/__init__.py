@@ -1,0 +1,1 @@
+"""What made the demo models: facts, text, training, export, and what each scores."""
