@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
-import nats.errors
 import pytest
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from infra.broker import Broker
 from infra.testing import connect
@@ -32,34 +28,12 @@ from services.aggregator.strategies import Ballot
 from services.aggregator.tests.ensemble import aggregating, store_result
 from services.aggregator.tests.test_feedback import histories
 from services.aggregator.tests.test_store import open_scores
+from services.chassis.tests.lost_words import LostWords
 from services.chassis.tests.mesh import events, eventually, open_mesh
 
-Publish = Callable[..., Awaitable[Any]]
 QUESTION, BALLOTS = Question("q", 4), [Ballot("x", "", "A"), Ballot("y", "", "A")]
 RIGHT, WRONG = AgentHistory(correct=1, asked=1), AgentHistory(correct=0, asked=1)
 SAID = {"alpha": "Paris", "beta": "Paris", "gamma": "London"}
-
-
-class LostWords:
-    """Stores what is published, and loses the word of it: as often as `times`, for subjects with `part`."""
-
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, part: str, times: int, *, for_ever: bool = False
-    ) -> None:
-        self.lost, real = 0, JetStreamContext.publish
-        self.stored = asyncio.Event()
-
-        async def publish(js: JetStreamContext, subject: str, *args: Any, **more: Any) -> Any:
-            ack = await real(js, subject, *args, **more)
-            if part in subject and self.lost < times:
-                self.lost += 1
-                self.stored.set()
-                if for_ever:
-                    await asyncio.Event().wait()
-                raise nats.errors.TimeoutError
-            return ack
-
-        monkeypatch.setattr(JetStreamContext, "publish", publish)
 
 
 async def test_a_right_answer_counts_once_though_the_word_of_it_was_lost(

@@ -1,7 +1,8 @@
-"""A live copy of a bucket."""
+"""A bucket: a live copy of it, and changes that nobody loses."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -12,10 +13,12 @@ from nats.js.kv import KeyValue
 from infra.provision import bucket_config, provision
 from schemas import catalog, subjects
 from schemas.catalog import BucketSpec
-from schemas.errors import ConfigurationError
-from services.chassis.nats.bucket import BYTES, Bucket
+from schemas.errors import BrokerUnavailable, ConfigurationError, Overloaded, PayloadTooLarge
+from schemas.workers import Worker
+from services.chassis.nats.bucket import BYTES, Bucket, Entry, WrongRevision, messages
 from services.chassis.nats.streams import Stored
 from services.chassis.tests.cable import mesh_on_a_cable
+from services.chassis.tests.lost_words import LostWords
 from services.chassis.tests.mesh import eventually
 
 
@@ -184,3 +187,154 @@ async def test_a_bucket_that_was_made_before_its_updates_were_told_is_refused_an
     await connection.jetstream().update_stream(silent)
     with pytest.raises(ConfigurationError, match=r"choir_scores does not tell what(.*)choir up"):
         await Copy(connection).bucket.watch()
+
+
+KEY = "agent.a"
+WORKER = Worker(id="mac", type="ollama", host="127.0.0.1", port=11434, model="alpha")
+
+
+@pytest.fixture
+def scores(connection: Client) -> Bucket[bytes]:
+    return Bucket(connection, subjects.SCORES_BUCKET, BYTES, full="no room: remove something")
+
+
+async def test_a_value_is_read_as_its_message_and_one_that_is_none_is_told(connection: Client) -> None:
+    told: list[object] = []
+    workers = Bucket(
+        connection,
+        subjects.WORKERS_BUCKET,
+        messages(Worker),
+        on_put=lambda key, worker: told.append((key, worker)),
+        on_unreadable=lambda key, error: told.append((key, error.errors()[0]["loc"])),
+    )
+    await workers.watch()
+    await workers.update("mac", WORKER, 0)
+    assert (await workers.get("mac")).value == WORKER
+    await connection.publish(subjects.bucket_key(subjects.WORKERS_BUCKET, "bad"), b'{"id": 7}')
+    await eventually(lambda: [said[0] for said in told if isinstance(said, tuple)] == ["mac", "bad"])
+    assert told == [("mac", WORKER), ("bad", ("id",))]
+
+
+async def test_a_key_is_made_changed_and_deleted_by_who_knows_its_revision(scores: Bucket[bytes]) -> None:
+    assert await scores.get(KEY) == Entry(None, 0)
+    made = await scores.update(KEY, b"1", 0)
+    assert await scores.get(KEY) == Entry(b"1", made)
+    changed = await scores.update(KEY, b"2", made)
+    await scores.delete(KEY, changed)
+    gone = await scores.get(KEY)
+    assert gone.value is None and gone.revision > changed
+    await scores.update(KEY, b"again", gone.revision)
+    assert (await scores.get(KEY)).value == b"again"
+
+
+@pytest.mark.parametrize("late", [0, 1])
+async def test_of_two_who_change_a_key_one_does(scores: Bucket[bytes], late: int) -> None:
+    first = await scores.update(KEY, b"1", 0)
+    await scores.update(KEY, b"2", first)
+    with pytest.raises(WrongRevision):
+        await scores.update(KEY, b"3", first * late)
+    with pytest.raises(WrongRevision):
+        await scores.delete(KEY, first)
+    assert (await scores.get(KEY)).value == b"2"
+
+
+async def test_a_change_whose_word_was_lost_is_found_and_not_made_twice(
+    scores: Bucket[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = LostWords(monkeypatch, KEY, 1)
+    made = await scores.update(KEY, b"1", 0)
+    assert (words.lost, made) == (1, 1)
+    assert await scores.get(KEY) == Entry(b"1", made)
+
+
+async def test_a_change_that_the_broker_never_got_is_made_again(
+    scores: Bucket[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = LostWords(monkeypatch, KEY, 2, stored=False)
+    await scores.update(KEY, b"1", 0)
+    assert (words.lost, (await scores.get(KEY)).value) == (2, b"1")
+
+
+async def test_a_change_that_the_broker_got_late_is_known_again(
+    scores: Bucket[bytes], connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not there yet when it is looked for, and the second attempt comes after it."""
+    late = [b"1"]
+
+    class LateReads(Bucket[bytes]):
+        async def _read(self, key: str) -> Stored | None:
+            stored = await super()._read(key)
+            if late:
+                await (await bucket(connection)).put(key, late.pop())
+            return stored
+
+    slow = LateReads(connection, subjects.SCORES_BUCKET, BYTES)
+    LostWords(monkeypatch, KEY, 1, stored=False)
+    assert await slow.update(KEY, b"1", 0) == (await scores.get(KEY)).revision
+
+
+async def test_a_race_is_lost_too_where_the_word_of_it_was_lost(
+    scores: Bucket[bytes], connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def another_is_faster() -> None:
+        await connection.publish(subjects.bucket_key(subjects.SCORES_BUCKET, KEY), b"another")
+        await eventually(arrived)
+
+    async def arrived() -> bool:
+        return (await scores.get(KEY)).value == b"another"
+
+    LostWords(monkeypatch, KEY, 1, stored=False, meanwhile=another_is_faster)
+    with pytest.raises(WrongRevision):
+        await scores.update(KEY, b"mine", 0)
+    assert (await scores.get(KEY)).value == b"another"
+
+
+async def test_a_deletion_whose_word_was_lost_is_one(
+    scores: Bucket[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await scores.update(KEY, b"1", 0)
+    LostWords(monkeypatch, KEY, 1)
+    await scores.delete(KEY, made)
+    assert (await scores.get(KEY)).value is None
+
+
+async def test_a_broker_that_stores_nothing_is_unavailable(
+    scores: Bucket[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LostWords(monkeypatch, KEY, 1000, stored=False)
+    with pytest.raises(BrokerUnavailable, match="could not be changed"):
+        await scores.update(KEY, b"1", 0)
+    with pytest.raises(BrokerUnavailable, match=r"agent\.a in bucket choir_scores"):
+        await scores.put(KEY, b"1")
+
+
+async def test_a_change_that_two_make_at_once_is_made_twice(scores: Bucket[bytes]) -> None:
+    def one_more(stored: bytes | None) -> bytes:
+        return (stored or b"") + b"x"
+
+    await asyncio.gather(*(scores.change(KEY, one_more) for _ in range(4)))
+    assert (await scores.get(KEY)).value == b"xxxx"
+
+
+async def test_what_is_purged_is_gone_at_once_and_soon_without_a_trace(scores: Bucket[bytes]) -> None:
+    await scores.put(KEY, b"1")
+    assert await scores.keys("agent.*") == [KEY]
+    await scores.purge(KEY)
+    assert (await scores.get(KEY)).value is None
+
+    async def no_trace() -> bool:
+        return await scores.keys(">") == [] and await scores.get(KEY) == Entry(None, 0)
+
+    await eventually(no_trace)
+
+
+async def test_what_a_bucket_has_no_room_for_is_refused_in_the_words_of_its_owner(
+    scores: Bucket[bytes], connection: Client
+) -> None:
+    js = connection.jetstream()
+    config = (await js.stream_info(subjects.bucket_stream(subjects.SCORES_BUCKET))).config
+    await js.update_stream(config, max_bytes=1)
+    with pytest.raises(Overloaded, match="no room: remove something"):
+        await scores.update(KEY, b"1", 0)
+    with pytest.raises(PayloadTooLarge):
+        await scores.put(KEY, b"x" * connection.max_payload)
