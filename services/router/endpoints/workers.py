@@ -6,27 +6,21 @@ A change is made only if nobody else has changed the same entry since it was rea
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable, InvalidRequest, Overloaded, UnknownWorker
+from schemas.errors import InvalidRequest, Overloaded, UnknownWorker
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
-from services.chassis.nats.bucket import Bucket, messages
+from services.chassis.nats.bucket import Bucket, WrongRevision, messages
 from services.chassis.nats.endpoints import Caller
-from services.chassis.nats.streams import STREAM_FULL, Storage
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease_size import cut_error
 
-WRONG_SEQUENCE = 10071
-OPERATION_HEADER = "KV-Operation"
-DELETED = "DEL"
-
 MOST_WORKERS = 1_000
 """Their bucket holds as many even of the largest, and agents look at all of them every second."""
+FULL = "there is no room for more workers: remove one that is not needed (`choir worker remove ID`)"
 
 
 class Workers:
@@ -34,11 +28,9 @@ class Workers:
 
     def __init__(self, client: Client, directory: Directory) -> None:
         self._directory = directory
-        self._storage = Storage(client)
-        self._js = JetStreamContext(client, timeout=2.0)
         self._registered: dict[str, Worker] = {}
         self._bucket = Bucket(
-            client, subjects.WORKERS_BUCKET, messages(Worker), self._on_put, self._on_delete
+            client, subjects.WORKERS_BUCKET, messages(Worker), self._on_put, self._on_delete, full=FULL
         )
 
     async def start(self) -> None:
@@ -95,7 +87,7 @@ class Workers:
         }
 
     async def _add(self, worker: Worker, replace: bool) -> Worker:
-        known, sequence = await self._read(worker.id)
+        known, revision = await self._read(worker.id)
         if known is not None and not replace:
             raise InvalidRequest(
                 f"worker.id: there is a worker {worker.id!r} at {known.url}; remove it first, "
@@ -108,11 +100,12 @@ class Workers:
                 "remove one that is not needed (`choir worker remove ID`)",
                 field="worker.id",
             )
-        await self._write(worker.id, worker.to_bytes(), sequence)
+        with _refused(worker.id):
+            await self._bucket.update(subjects.worker_key(worker.id), worker, revision)
         return worker
 
     async def _change(self, worker_id: str, action: str) -> Worker:
-        known, sequence = await self._read(worker_id)
+        known, revision = await self._read(worker_id)
         if known is None:
             names = tuple(sorted(self._registered))
             raise UnknownWorker(
@@ -120,44 +113,19 @@ class Workers:
                 field="id",
                 known=names,
             )
-        if action == "remove":
-            await self._write(worker_id, b"", sequence)
-            return known
-        changed = known.model_copy(update={"cordoned": action == "cordon"})
-        await self._write(worker_id, changed.to_bytes(), sequence)
-        return changed
+        key = subjects.worker_key(worker_id)
+        with _refused(worker_id):
+            if action == "remove":
+                await self._bucket.delete(key, revision)
+                return known
+            changed = known.model_copy(update={"cordoned": action == "cordon"})
+            await self._bucket.update(key, changed, revision)
+            return changed
 
     async def _read(self, worker_id: str) -> tuple[Worker | None, int]:
-        """The entry as it is stored, and the sequence that a change has to name."""
-        stored = await self._storage.last(
-            subjects.bucket_stream(subjects.WORKERS_BUCKET), _subject_of(worker_id)
-        )
-        if stored is None:
-            return None, 0
-        return (Worker.read(stored.data) if stored.data else None), stored.sequence
-
-    async def _write(self, worker_id: str, data: bytes, expected: int) -> None:
-        """Puts an entry, or deletes it where there is no data."""
-        headers = {subjects.EXPECTED_SEQUENCE_HEADER: str(expected)}
-        if not data:
-            headers[OPERATION_HEADER] = DELETED
-        try:
-            await self._js.publish(_subject_of(worker_id), data, headers=headers)
-        except nats.js.errors.APIError as error:
-            if error.err_code == STREAM_FULL:
-                raise Overloaded(
-                    "there is no room for more workers: remove one that is not needed "
-                    "(`choir worker remove ID`)",
-                    field="id",
-                ) from error
-            if error.err_code != WRONG_SEQUENCE:
-                raise
-            raise InvalidRequest(
-                f"id: worker {worker_id!r} was changed by somebody else at the same time; try again",
-                field="id",
-            ) from error
-        except nats.errors.Error as error:
-            raise BrokerUnavailable("the registration of workers could not be stored") from error
+        """The entry as it is stored, and the revision that a change has to name."""
+        entry = await self._bucket.get(subjects.worker_key(worker_id))
+        return entry.value, entry.revision
 
 
 def worker_lists(statuses: tuple[WorkerStatus, ...]) -> Iterator[WorkersReply]:
@@ -177,5 +145,15 @@ def _without_details(status: WorkerStatus) -> WorkerStatus:
     return status.model_copy(update={"state": state, "problem": cut_error(status.problem)})
 
 
-def _subject_of(worker_id: str) -> str:
-    return subjects.bucket_key(subjects.WORKERS_BUCKET, subjects.worker_key(worker_id))
+@contextmanager
+def _refused(worker_id: str) -> Iterator[None]:
+    """Says to the client why an entry cannot be changed."""
+    try:
+        yield
+    except WrongRevision as error:
+        raise InvalidRequest(
+            f"id: worker {worker_id!r} was changed by somebody else at the same time; try again",
+            field="id",
+        ) from error
+    except Overloaded as error:
+        raise Overloaded(error.message, field="id") from error
