@@ -8,6 +8,7 @@ from nats.aio.client import Client
 from schemas import subjects
 from services.agent.workers import claims as claims_module
 from services.agent.workers.claims import Claims
+from services.chassis.tests.lost_words import LostWords
 from services.chassis.tests.mesh import eventually
 
 
@@ -25,3 +26,17 @@ async def test_claims_that_have_run_out_are_forgotten(
     await bucket.put(subjects.worker_key("there"), b"agent-2")
     await eventually(lambda: len(claims._others) <= 1)
     assert len(claims._bucket._keys) <= 1
+
+
+async def test_a_claim_is_kept_where_the_word_of_its_renewal_was_lost(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims, others = Claims(connection, "agent-1"), Claims(connection, "agent-2")
+    assert await claims.take("mac")
+    words = LostWords(monkeypatch, subjects.WORKER_CLAIMS_BUCKET, 1)
+    assert await claims.renew("mac")
+    assert words.lost == 1
+    assert await claims.renew("mac")
+    assert not await others.take("mac")
+    await claims.release("mac")
+    assert await others.take("mac")

@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import time
 
-import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
-from services.chassis.nats.bucket import BYTES, Bucket
-from services.chassis.nats.streams import Storage
-
-WRONG_SEQUENCE = 10071
-OPERATION_HEADER = "KV-Operation"
-DELETED = "DEL"
+from schemas.errors import BrokerUnavailable
+from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 
 
 class Claims:
     """The claims of all agents as this one sees them, and its own."""
 
     def __init__(self, client: Client, instance: str) -> None:
-        self._js = JetStreamContext(client, timeout=2.0)
-        self._storage = Storage(client)
         self._instance = instance.encode()
         self._others: dict[str, float] = {}
-        self._sequences: dict[str, int] = {}
+        self._revisions: dict[str, int] = {}
         self._pruned_s = 0.0
         self._bucket = Bucket(client, subjects.WORKER_CLAIMS_BUCKET, BYTES, self._on_put, self._on_delete)
 
@@ -69,39 +60,31 @@ class Claims:
 
     async def take(self, worker_id: str) -> bool:
         """Claims a worker; False if another agent has it or was faster."""
-        subject = self._subject(worker_id)
-        stored = await self._storage.last(subjects.bucket_stream(subjects.WORKER_CLAIMS_BUCKET), subject)
-        if stored is not None and stored.data and stored.data != self._instance:
+        entry = await self._bucket.get(subjects.worker_key(worker_id))
+        if entry.value not in (None, self._instance):
             self._others.setdefault(subjects.worker_key(worker_id), time.monotonic())
             return False
-        return await self._put(worker_id, stored.sequence if stored is not None else 0)
+        return await self._put(worker_id, entry.revision)
 
     async def renew(self, worker_id: str) -> bool:
         """Says that this agent still uses it; False if it has lost the claim."""
-        return await self._put(worker_id, self._sequences.get(worker_id, 0))
+        return await self._put(worker_id, self._revisions.get(worker_id, 0))
 
-    async def _put(self, worker_id: str, expected: int) -> bool:
-        headers = {subjects.EXPECTED_SEQUENCE_HEADER: str(expected)}
+    async def _put(self, worker_id: str, revision: int) -> bool:
+        key = subjects.worker_key(worker_id)
         try:
-            ack = await self._js.publish(self._subject(worker_id), self._instance, headers=headers)
-        except nats.js.errors.APIError as error:
-            if error.err_code != WRONG_SEQUENCE:
-                raise
-            self._sequences.pop(worker_id, None)
+            self._revisions[worker_id] = await self._bucket.update(key, self._instance, revision)
+        except WrongRevision:
+            self._revisions.pop(worker_id, None)
             return False
-        self._sequences[worker_id] = ack.seq
         return True
 
     async def release(self, worker_id: str) -> None:
         """Gives a claim back, if it is still this agent's."""
-        sequence = self._sequences.pop(worker_id, None)
-        if sequence is None:
+        revision = self._revisions.pop(worker_id, None)
+        if revision is None:
             return
-        headers = {subjects.EXPECTED_SEQUENCE_HEADER: str(sequence), OPERATION_HEADER: DELETED}
         try:
-            await self._js.publish(self._subject(worker_id), b"", headers=headers)
-        except (nats.js.errors.APIError, nats.errors.Error):
+            await self._bucket.delete(subjects.worker_key(worker_id), revision)
+        except (WrongRevision, BrokerUnavailable):
             return  # it is somebody else's by now, or runs out by itself
-
-    def _subject(self, worker_id: str) -> str:
-        return subjects.bucket_key(subjects.WORKER_CLAIMS_BUCKET, subjects.worker_key(worker_id))
