@@ -114,12 +114,12 @@ class ServiceRunner:
         mesh = ServiceContext(
             client, self._identity, self._connection, self._settings.events, self._spans, self._loops
         )
-        await refuse_namesake(mesh.storage, self._identity)
+        await refuse_namesake(mesh.client, self._identity)
         await mesh.clock.start(self._loops)
         await self._service.start(mesh)
         self._mesh = mesh
         try:
-            await refuse_namesake(mesh.storage, self._identity)  # two hosts may have begun at the same time
+            await refuse_namesake(mesh.client, self._identity)  # two hosts may have begun at the same time
         except ChoirError:
             await self._service.stop()
             raise

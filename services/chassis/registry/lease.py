@@ -8,19 +8,16 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
-from nats.js import JetStreamContext
-from nats.js.kv import KeyValue
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
-from schemas.errors import ErrorBody
+from schemas.errors import ChoirError, ErrorBody
 from schemas.nodes import NodeLease, NodeState, ServedModel
 from schemas.pipelines import StageOffer
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.clock import BrokerClock
 from services.chassis.nats.connection import ENVELOPE_BYTES
 from services.chassis.registry.lease_size import LEASE_BYTES, fitting
@@ -57,14 +54,13 @@ class Lease:
         clock: BrokerClock | None = None,
     ) -> None:
         self._client = client
-        self._js = JetStreamContext(client, timeout=2.0)
+        self._bucket = Bucket(client, subjects.NODES_BUCKET, messages(NodeLease))
         self._identity = identity
         self._load = load
         self._loops = loops or Loops()
         self._clock = clock
         self._machine = Machine()
         self._key = subjects.node_key(identity.service, identity.instance)
-        self._kv: KeyValue | None = None
         self._task: asyncio.Task[None] | None = None
         self._renew = asyncio.Event()
         self._cut = False
@@ -86,7 +82,7 @@ class Lease:
         """Gives the lease back."""
         if self._task is not None:
             self._task.cancel()
-        await self._attempt("give back", self._delete())
+        await self._attempt("give back", self._bucket.delete(self._key))
 
     async def _keep(self) -> None:
         while True:
@@ -99,8 +95,8 @@ class Lease:
     async def _attempt(self, what: str, step: Awaitable[None]) -> None:
         try:
             await step
-        except (nats.errors.Error, nats.js.errors.Error) as error:
-            log.warning("lease", step=what, failed=str(error) or type(error).__name__)
+        except ChoirError as error:
+            log.warning("lease", step=what, failed=error.message)
 
     async def _put(self) -> None:
         whole = await self.current()
@@ -108,15 +104,7 @@ class Lease:
         if (lease is not whole) != self._cut:
             self._cut = lease is not whole
             log.warning("lease", too_large=self._cut, why=lease.problem.message if lease.problem else "")
-        await (await self._bucket()).put(self._key, lease.to_bytes())
-
-    async def _delete(self) -> None:
-        await (await self._bucket()).delete(self._key)
-
-    async def _bucket(self) -> KeyValue:
-        if self._kv is None:
-            self._kv = await self._js.key_value(subjects.NODES_BUCKET)
-        return self._kv
+        await self._bucket.put(self._key, lease)
 
     async def current(self) -> NodeLease:
         """The lease as it would be put now."""

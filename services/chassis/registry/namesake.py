@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from nats.aio.client import Client
 from pydantic import ValidationError
 
 from schemas import subjects
@@ -18,7 +19,7 @@ from schemas.errors import ConfigurationError
 from schemas.nodes import NodeLease
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
-from services.chassis.nats.streams import Storage
+from services.chassis.nats.bucket import Bucket, messages
 
 LOOK_INTERVAL_S = 0.5
 PATIENCE_S = 2 * LEASE_TTL_S
@@ -27,17 +28,18 @@ PATIENCE_S = 2 * LEASE_TTL_S
 log = get_logger("chassis.namesake")
 
 
-async def refuse_namesake(storage: Storage, identity: Identity) -> None:
+async def refuse_namesake(client: Client, identity: Identity) -> None:
     """Returns when no other host has an instance of this name: at once, if none has a lease.
 
     Raises ConfigurationError if one renews its lease, and BrokerUnavailable if leases cannot be read.
     """
-    first = await _elsewhere(storage, identity)
+    leases = Bucket(client, subjects.NODES_BUCKET, messages(NodeLease))
+    first = await _elsewhere(leases, identity)
     if first is None:
         return
     log.warning("another host has this name: is it alive?", host=first.host, host_id=first.host_id)
     end_s = time.monotonic() + PATIENCE_S
-    while (lease := await _elsewhere(storage, identity)) is not None:
+    while (lease := await _elsewhere(leases, identity)) is not None:
         if lease.seen_at_s != first.seen_at_s or time.monotonic() > end_s:
             raise ConfigurationError(
                 f"{identity.service} {identity.instance!r} runs already, on host {lease.host} "
@@ -47,17 +49,14 @@ async def refuse_namesake(storage: Storage, identity: Identity) -> None:
         await asyncio.sleep(LOOK_INTERVAL_S)
 
 
-async def _elsewhere(storage: Storage, identity: Identity) -> NodeLease | None:
+async def _elsewhere(leases: Bucket[NodeLease], identity: Identity) -> NodeLease | None:
     """The lease under this name, if it is of another host."""
     key = subjects.node_key(identity.service, identity.instance)
-    stored = await storage.last(
-        subjects.bucket_stream(subjects.NODES_BUCKET), subjects.bucket_key(subjects.NODES_BUCKET, key)
-    )
-    if stored is None or not stored.data:
-        return None
     try:
-        lease = NodeLease.read(stored.data)
+        lease = (await leases.get(key)).value
     except ValidationError:
         return None  # whoever put it, it says of no host that it is there
+    if lease is None:
+        return None
     one_id = identity.host_id is None or lease.host_id is None or lease.host_id == identity.host_id
     return None if one_id and lease.host == identity.host else lease

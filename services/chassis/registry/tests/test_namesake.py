@@ -7,7 +7,6 @@ from nats.aio.client import Client
 
 from schemas.errors import ConfigurationError
 from services.chassis.identity import Identity
-from services.chassis.nats.streams import Storage
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Lease, Load
 from services.chassis.registry.namesake import refuse_namesake
@@ -25,16 +24,16 @@ async def test_who_comes_second_is_refused_while_the_first_is_alive_on_another_h
     lease = Lease(connection, HERE, Load)
     await lease.start()
     with pytest.raises(ConfigurationError, match=r"agent 'alice' runs already, on host mac \(aaaa\)"):
-        await refuse_namesake(Storage(connection), second)
+        await refuse_namesake(connection, second)
     await lease.stop()
-    await refuse_namesake(Storage(connection), second)
+    await refuse_namesake(connection, second)
 
 
 async def test_what_is_left_of_one_that_has_died_on_another_host_runs_out_and_the_name_is_free(
     connection: Client,
 ) -> None:
     await Lease(connection, HERE, Load)._put()  # once, and then it dies
-    await refuse_namesake(Storage(connection), THERE)
+    await refuse_namesake(connection, THERE)
     directory = Directory(connection)
     await directory.start()
     assert directory.nodes == ()
@@ -46,5 +45,5 @@ async def test_an_instance_that_is_started_again_on_its_host_waits_for_nobody(
 ) -> None:
     lease = Lease(connection, HERE, Load)
     await lease.start()
-    await refuse_namesake(Storage(connection), next_one)
+    await refuse_namesake(connection, next_one)
     await lease.stop()
