@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 from analysis.evaluation.progress import Reporter
@@ -11,7 +12,7 @@ from analysis.matrix.folder import CSV_FILE, MatrixFolder
 from analysis.matrix.heatmaps import write_heatmaps
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.plan import cells
-from analysis.matrix.record import Record, row
+from analysis.matrix.record import row
 from analysis.matrix.runner import MatrixRunner
 from schemas.errors import UnknownModel
 from services.client.client import Choir
@@ -33,12 +34,11 @@ async def measure(
         try:
             async with Choir(url, name=CLIENT_NAME) as mesh:
                 await _check_models(mesh, options)
+                measured = MatrixRunner(mesh, folder, concurrency).run(wanted)
                 with progress.phase("cells", len(wanted), len(folder.records)) as advance:
-
-                    def came(record: Record) -> None:
-                        advance(record.error is not None)
-
-                    await MatrixRunner(mesh, folder, concurrency, came).run(wanted)
+                    async with aclosing(measured):
+                        async for record in measured:
+                            advance(record.error is not None)
         except asyncio.CancelledError:
             progress.say(f"interrupted: {len(folder.records)} of {len(wanted)} chains are measured")
             raise

@@ -100,7 +100,11 @@ class Choir:
         `model` asks one model. Otherwise an ensemble answers: `models` (all if empty), decided by each of
         `strategies`. If the router, an agent or the broker dies meanwhile, the same request goes on.
         """
-        async for reply in self.follow(build_ask(prompt, options)):
+        return await self.result_of(build_ask(prompt, options))
+
+    async def result_of(self, ask: Ask) -> Result:
+        """The same for a request that is complete."""
+        async for reply in self.follow(ask):
             if isinstance(reply, Result):
                 result = reply
         return result

@@ -85,12 +85,12 @@ class BatchJournal:
         self.asked[asked.task] = asked
         self._journal.append(asked)
 
-    def note_done(self, task: str, record: TaskRecord) -> None:
+    def keep(self, task: str, record: TaskRecord) -> None:
         """Keeps a record; a later one of the same task takes its place."""
         self._done[task] = (self._journal.append(Done(task=task, record=record)), record.success)
 
-    def succeeded(self, task: str) -> bool:
-        """Whether a task has been done, and well."""
+    def is_done(self, task: str) -> bool:
+        """Whether a task has been done, and well: what failed is done again."""
         return self._done.get(task, (0, False))[1]
 
     def failed(self, task: str) -> bool:

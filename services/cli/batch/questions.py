@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
 from dataclasses import dataclass
 
 from schemas.errors import Overloaded
@@ -13,6 +11,7 @@ from services.cli.batch.models import Models
 from services.cli.batch.records import Reply, TaskTimings
 from services.cli.batch.stopwatch import Stopwatch
 from services.client.bounded import Gate
+from services.client.bulk import until_taken
 from services.client.client import Choir
 from services.client.request_builder import AskOptions
 
@@ -61,15 +60,13 @@ class Questions:
 
     async def ask(self, inquiry: Inquiry, text: str) -> Reading:
         """The answer of the inquiry's model to one text."""
-        end_s = time.monotonic() + OVERLOAD_PATIENCE_S
         async with self._gate:
-            while True:
-                try:
-                    return await self._ask(inquiry, text)
-                except Overloaded as error:
-                    if time.monotonic() > end_s:
-                        raise
-                    await asyncio.sleep(min(error.retry_after_s or RETRY_AFTER_S, MAX_RETRY_AFTER_S))
+            return await until_taken(
+                lambda: self._ask(inquiry, text),
+                {Overloaded: OVERLOAD_PATIENCE_S},
+                pause_s=RETRY_AFTER_S,
+                longest_pause_s=MAX_RETRY_AFTER_S,
+            )
 
     async def _ask(self, inquiry: Inquiry, text: str) -> Reading:
         options: AskOptions = {

@@ -22,7 +22,7 @@ from services.cli.batch.questions import Inquiry, Questions
 from services.cli.batch.records import TaskRecord, TaskTimings
 from services.cli.batch.shelf import Shelf
 from services.cli.batch.stopwatch import Stopwatch
-from services.client.bounded import spread
+from services.client.bulk import run_bulk
 from services.client.client import Choir
 
 DEFAULT_MAX_TOKENS = 256
@@ -47,7 +47,7 @@ class BatchRun:
         self._reader = Reader(questions, self._models, plan.options.get("max_tokens", DEFAULT_MAX_TOKENS))
         self._shelf = Shelf()
         self._started_s = time.monotonic()
-        self.left = sum(not journal.succeeded(task.key) for task in plan.tasks())
+        self.left = sum(not journal.is_done(task.key) for task in plan.tasks())
 
     @property
     def seconds(self) -> float:
@@ -65,8 +65,8 @@ class BatchRun:
 
     async def work(self, on_step: Callable[[Step], None]) -> None:
         """Does what is left, after `check`. MeshUnreachable if the mesh goes; what is done is kept."""
-        waiting = (task for task in self._plan.tasks() if not self._journal.succeeded(task.key))
-        async with self._watched(), aclosing(spread(waiting, self._do, self._models.room)) as done:
+        done = run_bulk(self._plan.tasks(), self._do, self._journal, lambda task: task.key, self._models.room)
+        async with self._watched(), aclosing(done):
             async for record in done:
                 self.left -= 1
                 on_step(Step(record, self.left))
@@ -100,7 +100,7 @@ class BatchRun:
                 await watcher
 
     async def _do(self, task: BatchTask) -> TaskRecord:
-        """One task, to its record, which is on disk when this returns."""
+        """One task, to its record."""
         asking = Stopwatch()
         record = TaskRecord(file=task.document.name, prompt=task.prompt.name, success=False)
         try:
@@ -112,9 +112,7 @@ class BatchRun:
             found = {"error": error.body(), "timings": TaskTimings()}
         found["timings"] = found["timings"].model_copy(update={"total_s": asking.seconds})
         asked = self._journal.asked.get(task.key)
-        record = record.model_copy(update={**found, "attempt": asked.attempt if asked else 1})
-        self._journal.note_done(task.key, record)
-        return record
+        return record.model_copy(update={**found, "attempt": asked.attempt if asked else 1})
 
     async def _read(self, task: BatchTask, text: str, asking: Stopwatch) -> dict[str, Any]:
         """What the record of an answered task has."""

@@ -27,29 +27,29 @@ def path(tmp_path: Path) -> Path:
 def test_a_journal_knows_after_a_crash_what_was_asked_and_done(path: Path) -> None:
     with BatchJournal(path, HEAD) as journal:
         journal.note_asked(Asked(task="1", model="m", attempt=1))
-        journal.note_done("1", FAILED)
+        journal.keep("1", FAILED)
         journal.note_asked(Asked(task="2", model="m", attempt=1))
-        journal.note_done("2", ANSWERED)
+        journal.keep("2", ANSWERED)
         journal.note_asked(Asked(task="3", model="other", attempt=2))
         journal.note_time(4.5)
     with BatchJournal(path, HEAD.model_copy(update={"run": "run-2"})) as journal:
         assert (journal.head.run, journal.seconds_before) == ("run-1", 4.5)
-        assert [journal.succeeded(task) for task in "1234"] == [False, True, False, False]
+        assert [journal.is_done(task) for task in "1234"] == [False, True, False, False]
         assert [journal.failed(task) for task in "1234"] == [True, False, False, False]
         assert (journal.record("1"), journal.record("2"), journal.record("3")) == (FAILED, ANSWERED, None)
         assert journal.asked["3"] == Asked(task="3", model="other", attempt=2)
-        journal.note_done("1", ANSWERED)
+        journal.keep("1", ANSWERED)
         assert journal.record("1") == ANSWERED
 
 
 def test_a_line_that_was_cut_off_is_cut_away(path: Path) -> None:
     with BatchJournal(path, HEAD) as journal:
-        journal.note_done("1", ANSWERED)
+        journal.keep("1", ANSWERED)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"line":"done","task":"2","rec')
     with BatchJournal(path, HEAD) as journal:
-        assert journal.succeeded("1")
-        assert not journal.succeeded("2")
+        assert journal.is_done("1")
+        assert not journal.is_done("2")
         assert path.read_bytes() == whole
 
 
