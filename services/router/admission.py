@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from schemas import subjects
 from schemas.commands import Ask, Generate
 from schemas.errors import BrokerUnavailable, ChoirError, ModelUnusable, RequestIdConflict, UnknownModel
-from schemas.events import RequestAccepted, RequestRefused, TaskQueued
+from schemas.events import RequestAccepted, RequestRefused
 from schemas.nodes import NodeLease
 from schemas.replies import Result
 from services.chassis.context import ServiceContext
@@ -23,6 +23,7 @@ from services.router.placement.service import Placement
 from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
 from services.router.retention.evicted import surely_evicted
+from services.tasks.task_events import emit_queued
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class AdmissionController:
         stored_ns = time.perf_counter_ns()
         self._tell_accepted(chosen, len(payload), ask.timeout_s, stored_ns - arrived_ns)
         if isinstance(chosen.command, Generate):
-            self._tell_queued(chosen.command, stored_ns - asked_ns)
+            emit_queued(self._mesh.events, chosen.command, stored_ns - asked_ns)
         return Admission()
 
     def _with_reason(self, error: UnknownModel, absent: list[str]) -> UnknownModel:
@@ -131,17 +132,6 @@ class AdmissionController:
             priority=chosen.command.priority,
             timeout_s=timeout_s,
             admit_duration_ns=admit_ns,
-        )
-
-    def _tell_queued(self, command: Generate, store_ns: int) -> None:
-        self._mesh.events.publish(
-            TaskQueued,
-            request_id=command.request_id,
-            task_id=command.task_id,
-            model=command.model,
-            round=command.round,
-            priority=command.priority,
-            store_duration_ns=store_ns,
         )
 
 

@@ -37,7 +37,7 @@ class Summarizer:
             self._settings.slots,
             self._worker,
         )
-        mesh.connection.on_missed(subjects.ALL_CANCELS, self._worker.look_for_cancelled)
+        mesh.connection.on_missed(subjects.ALL_CANCELS, self._worker.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.NODES_BUCKET), directory.reload)
         mesh.connection.on_disconnect(self._loop.suspect)
         mesh.connection.on_reconnect(self._loop.resume)
@@ -46,7 +46,7 @@ class Summarizer:
         await self._loop.start()
 
     async def _on_cancel(self, msg: Msg) -> None:
-        self._worker.cancel(msg.subject.rsplit(".", 1)[-1])
+        self._worker.in_work.cancel(msg.subject.rsplit(".", 1)[-1])
 
     async def stop(self) -> None:
         """Finishes what is in work."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
-from schemas import subjects
 from schemas.commands import Generate
-from schemas.errors import DeadlineExceeded, Overloaded, error_from_body
-from schemas.events import TaskQueued
+from schemas.errors import DeadlineExceeded, error_from_body
 from schemas.replies import Answer
 from services.chassis.context import ServiceContext
-from services.chassis.nats.streams import OUTCOME_PATIENCE_S
 from services.chassis.work.attempts import out_of_time
-from services.chassis.work.delivery import Retry
+from services.tasks.enqueue import enqueue_task
 from services.tasks.stored_replies import StoredReplies, answer_subject
 
 LAST_WORD_S = 0.5
@@ -42,7 +37,7 @@ class TaskClient:
         """
         answer = await self._find(task)
         if answer is None:
-            sequence = await self._store(task)
+            sequence = await enqueue_task(self._mesh, task)
             answer = await self._answer(task, sequence)
         else:
             self.found += 1
@@ -71,24 +66,3 @@ class TaskClient:
         error = await out_of_time(self._mesh.storage, sequence, late)
         error.message = f"step {task.round} ({task.model}): {error.message}"
         raise error
-
-    async def _store(self, task: Generate) -> int:
-        """Queues a task; its sequence there."""
-        subject = subjects.generate(task.priority, task.model, task.request_id)
-        started_ns = time.perf_counter_ns()
-        try:
-            receipt = await self._mesh.storage.enqueue(
-                subject, task.to_bytes(), message_id=task.task_id, patience_s=OUTCOME_PATIENCE_S
-            )
-        except Overloaded as error:
-            raise Retry(error, delay_s=error.retry_after_s or 1.0) from error
-        self._mesh.events.publish(
-            TaskQueued,
-            request_id=task.request_id,
-            task_id=task.task_id,
-            model=task.model,
-            round=task.round,
-            priority=task.priority,
-            store_duration_ns=time.perf_counter_ns() - started_ns,
-        )
-        return receipt.sequence

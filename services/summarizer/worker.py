@@ -15,7 +15,8 @@ from services.summarizer.chain import Chain
 from services.summarizer.settings import SummarizerSection
 from services.summarizer.steps import StepRecord, chain_steps
 from services.summarizer.task_client import TaskClient
-from services.tasks.result import retell, store_result
+from services.tasks.in_work import RequestsInWork
+from services.tasks.result import has_result, store_result
 from services.tasks.stored_replies import stored_answers
 
 
@@ -27,22 +28,11 @@ class ChainWorker:
         self._storage = mesh.storage
         self._directory = directory
         self._settings = settings
-        self._walking: dict[str, asyncio.Task[list[StepRecord]]] = {}
-
-    def cancel(self, request_id: str) -> None:
-        """Nobody waits for this request any more."""
-        if (task := self._walking.get(request_id)) is not None:
-            task.cancel()
-
-    async def look_for_cancelled(self) -> None:
-        """In case a cancellation was missed: who has a result already waits for no other."""
-        for request_id in list(self._walking):
-            if await self._has_result(request_id):
-                self.cancel(request_id)
+        self.in_work: RequestsInWork[list[StepRecord]] = RequestsInWork(mesh)
 
     async def handle(self, command: Summarize, delivery: Delivery) -> None:
         """Brings a chain to its result, unless it has one."""
-        if not delivery.fresh and await self._has_result(command.request_id):
+        if not delivery.fresh and await has_result(self._mesh, command.request_id):
             return
         poll_interval_s, now = self._settings.poll_interval_s, self._mesh.clock.now
         async with stored_answers(self._storage, command.request_id, poll_interval_s, now) as answers:
@@ -54,26 +44,9 @@ class ChainWorker:
                 delivery=delivery.count,
                 max_parts=self._settings.max_parts,
             )
-            records = await self._unless_cancelled(command.request_id, chain)
+            records = await self.in_work.run(command.request_id, chain.walk())
         if records is not None:
             await store_result(self._mesh, result_of(command, records, self._mesh.clock.now()))
-
-    async def _has_result(self, request_id: str) -> bool:
-        stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
-        if stored is not None:
-            retell(self._mesh, Result.read(stored.data))
-        return stored is not None
-
-    async def _unless_cancelled(self, request_id: str, chain: Chain) -> list[StepRecord] | None:
-        """The records of a chain; None if the request was cancelled meanwhile."""
-        task = asyncio.create_task(chain.walk())
-        self._walking[request_id] = task
-        try:
-            await asyncio.wait([task])
-        finally:
-            task.cancel()
-            self._walking.pop(request_id, None)
-        return None if task.cancelled() else task.result()
 
     async def on_failure(self, command: Summarize, error: ChoirError) -> None:
         """Stores an error as the result, with what the peers have written before it if that fits."""

@@ -39,6 +39,14 @@ def retell(mesh: ServiceContext, result: Result) -> None:
         _tell(mesh, result, total_ns, at_s=result.completed_at_s)
 
 
+async def has_result(mesh: ServiceContext, request_id: str) -> bool:
+    """Whether a request has its result; if so it is told again. Raises BrokerUnavailable."""
+    stored = await mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+    if stored is not None:
+        retell(mesh, Result.read(stored.data))
+    return stored is not None
+
+
 def _tell(mesh: ServiceContext, result: Result, total_ns: int, **more: float) -> None:
     answers = (*result.answers, *result.further_answers)
     mesh.events.publish(

@@ -1,4 +1,4 @@
-"""What an agent tells of a task: when it was taken, its first token, its end, and where the time went."""
+"""What is told of a task: when it was queued and taken, its first token, its end, where the time went."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.commands import Generate
-from schemas.events import TaskCancelled, TaskCompleted, TaskFirstToken, TaskPulled
+from schemas.events import TaskCancelled, TaskCompleted, TaskFirstToken, TaskPulled, TaskQueued
 from schemas.replies import Answer, Topology
 from services.chassis.telemetry.events import EventLog
 from services.chassis.work.delivery import Delivery
@@ -23,6 +23,19 @@ class Taken:
     delivery: int
     queue_ns: int
     at_s: float
+
+
+def emit_queued(events: EventLog, command: Generate, store_ns: int) -> None:
+    """A task was stored in the queue of its model, which took `store_ns`."""
+    events.publish(
+        TaskQueued,
+        request_id=command.request_id,
+        task_id=command.task_id,
+        model=command.model,
+        round=command.round,
+        priority=command.priority,
+        store_duration_ns=store_ns,
+    )
 
 
 def emit_pulled(events: EventLog, command: Generate, delivery: Delivery) -> Taken:

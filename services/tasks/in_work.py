@@ -1,0 +1,42 @@
+"""Requests that a service works on: each in a task of its own, which a cancellation of the request ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
+
+from services.chassis.context import ServiceContext
+from services.tasks.result import has_result
+
+OutcomeT = TypeVar("OutcomeT")
+
+
+class RequestsInWork(Generic[OutcomeT]):
+    """The requests that are in work here, by their ids."""
+
+    def __init__(self, mesh: ServiceContext) -> None:
+        self._mesh = mesh
+        self._running: dict[str, asyncio.Task[OutcomeT]] = {}
+
+    async def run(self, request_id: str, work: Coroutine[Any, Any, OutcomeT]) -> OutcomeT | None:
+        """What the work comes to; None if the request was cancelled meanwhile."""
+        task = asyncio.create_task(work)
+        self._running[request_id] = task
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+            self._running.pop(request_id, None)
+        return None if task.cancelled() else task.result()
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more."""
+        if (task := self._running.get(request_id)) is not None:
+            task.cancel()
+
+    async def look_for_cancelled(self) -> None:
+        """In case a cancellation was missed: who has a result already waits for no other."""
+        for request_id in list(self._running):
+            if await has_result(self._mesh, request_id):
+                self.cancel(request_id)
