@@ -66,6 +66,11 @@ class ChatMessage(Struct):
     content: Annotated[str, StringConstraints(min_length=1)]
 
 
+def _said_last_by_user(messages: tuple[ChatMessage, ...]) -> str:
+    said = [message.content for message in messages if message.role == "user"]
+    return said[-1] if said else ""
+
+
 class Ask(Message):
     """A client's request, on `choir.ask` or `choir.submit`.
 
@@ -192,6 +197,11 @@ class Gather(Message):
     accepted_at_s: float
     deadline_at_s: float
 
+    @property
+    def question(self) -> str:
+        """The last thing that the user said; empty if the user said nothing."""
+        return _said_last_by_user(self.messages)
+
     def generate(self, member: str, round_: int = 1) -> Generate:
         """The command for one member."""
         return Generate(
@@ -233,8 +243,7 @@ class Summarize(Message):
     @property
     def question(self) -> str:
         """The last thing that the user said; empty if the user said nothing."""
-        said = [message.content for message in self.messages if message.role == "user"]
-        return said[-1] if said else ""
+        return _said_last_by_user(self.messages)
 
     def generate(
         self,

@@ -1,12 +1,16 @@
-"""From ballots to decisions. Pure: every requested strategy sees the same ballots and the same history."""
+"""From ballots to decisions, and to what the result says of them.
+
+Pure: every requested strategy sees the same ballots and the same history.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from schemas.commands import AnswerKind
-from schemas.replies import Decision
+from schemas.commands import AnswerKind, Gather
+from schemas.errors import ChoirError
+from schemas.replies import Answer, Decision
 from services.aggregator import strategies
 from services.aggregator.scores.history import History, Unlabelled
 
@@ -53,3 +57,32 @@ def context_of(
         second_round=ballots.second_round if ballots else None,
         samples=ballots.samples if ballots else (),
     )
+
+
+def kept(answers: Iterable[Answer], ballots: strategies.Ballots, gather: Gather) -> tuple[Answer, ...]:
+    """The answers as the result keeps them: of logprobs that the client did not ask for, what was read."""
+    probabilities = {ballot.agent: dict(ballot.probabilities) or None for ballot in ballots.first}
+    return tuple(
+        answer.model_copy(
+            update={
+                "logprobs": answer.logprobs if gather.sampling.logprobs else (),
+                "option_probabilities": probabilities[answer.agent],
+            }
+        )
+        if answer.logprobs and answer.error is None
+        else answer
+        for answer in answers
+    )
+
+
+def why_no_answers(gather: Gather, answers: Mapping[str, Answer], late: Mapping[str, ChoirError]) -> str:
+    """What kept each member from answering; `late` is with what an attempt of those ended that did not."""
+    reasons = [
+        f"{member}: {answers[member].error.message}"  # type: ignore[union-attr]
+        if member in answers
+        else f"{member}: {late[member].message}; not in time"
+        if member in late
+        else f"{member}: not in time"
+        for member in gather.members
+    ]
+    return "no member of the ensemble has answered (" + "; ".join(reasons) + ")"

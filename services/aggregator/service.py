@@ -8,13 +8,13 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Feedback, Gather, ReadScores
+from services.aggregator.ensemble import EnsembleHandler
 from services.aggregator.scores.endpoint import ScoresHandler
 from services.aggregator.scores.feedback import FeedbackHandler, tell_counted
 from services.aggregator.scores.ledger import FeedbackLedger
 from services.aggregator.scores.store import Scores
 from services.aggregator.settings import AggregatorSection
 from services.aggregator.topics import TopicClassifier, shipped
-from services.aggregator.worker import GatherWorker
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load
@@ -36,7 +36,7 @@ class Aggregator:
         await self._scores.start()
         self._ledger = FeedbackLedger(mesh.client, self._scores, partial(tell_counted, mesh), mesh.loops)
         await self._ledger.start()
-        self._worker = GatherWorker(mesh, self._scores, self._topics, self._settings.poll_interval_s)
+        self._handler = EnsembleHandler(mesh, self._scores, self._topics, self._settings.poll_interval_s)
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         self._loop = WorkLoop(
             mesh,
@@ -44,9 +44,9 @@ class Aggregator:
             subjects.COMMANDS_STREAM,
             [subjects.gather_consumer(priority) for priority in subjects.PRIORITIES],
             self._settings.slots,
-            self._worker,
+            self._handler,
         )
-        mesh.connection.on_missed(subjects.ALL_CANCELS, self._worker.look_for_cancelled)
+        mesh.connection.on_missed(subjects.ALL_CANCELS, self._handler.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), self._scores.reload)
         mesh.connection.on_disconnect(self._loop.suspect)
         mesh.connection.on_reconnect(self._resume)
@@ -57,7 +57,7 @@ class Aggregator:
         await self._loop.start()
 
     async def _on_cancel(self, msg: Msg) -> None:
-        self._worker.cancel(msg.subject.rsplit(".", 1)[-1])
+        self._handler.in_work.cancel(msg.subject.rsplit(".", 1)[-1])
 
     async def _resume(self) -> None:
         await self._loop.resume()

@@ -5,7 +5,7 @@ Whatever is asked depends only on what is stored, so an aggregator that takes ov
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from schemas.commands import ChatMessage, Gather, Generate
 from schemas.replies import Answer
@@ -40,7 +40,7 @@ def opening_tasks(gather: Gather, best: str | None) -> list[Generate]:
     sampling = with_logprobs(gather.sampling) if "probabilities" in asks else gather.sampling
     tasks = [_task(gather, member, QUESTION, sampling=sampling) for member in gather.members]
     if "predictions" in asks:
-        messages = predicting(gather.messages)
+        messages = predicting(gather)
         tasks += [_task(gather, member, PREDICTION, messages=messages) for member in gather.members]
     if "samples" in asks and best is not None:
         further = range((gather.samples or len(gather.members)) - 1)
@@ -72,31 +72,23 @@ def refuses_logprobs(answer: Answer) -> bool:
 def debate_tasks(gather: Gather, first: Mapping[str, Answer]) -> list[Generate]:
     """A second question to each agent whose answer is there, with the others' full answers."""
     texts = {m: first[m].text.strip() for m in gather.members if m in first and first[m].error is None}
-    return [
-        _task(gather, member, DEBATE, messages=_debated(gather.messages, member, texts)) for member in texts
-    ]
+    return [_task(gather, member, DEBATE, messages=_debated(gather, member, texts)) for member in texts]
 
 
-def _debated(
-    messages: tuple[ChatMessage, ...], member: str, texts: Mapping[str, str]
-) -> tuple[ChatMessage, ...]:
-    own = said_next(messages, "assistant", texts[member]) if texts[member] else messages
+def _debated(gather: Gather, member: str, texts: Mapping[str, str]) -> tuple[ChatMessage, ...]:
+    said = texts[member]
+    own = said_next(gather.messages, "assistant", said) if said else gather.messages
     others = (text for agent, text in texts.items() if agent != member and text)
-    again = ANSWER_AGAIN.format(answers=_listed(others), question=question_of(messages))
+    again = ANSWER_AGAIN.format(answers=_listed(others), question=gather.question)
     return said_next(own, "user", again)
 
 
-def predicting(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+def predicting(gather: Gather) -> tuple[ChatMessage, ...]:
     """The conversation with its question put as one about the others."""
+    messages = gather.messages
     rest = messages[:-1] if messages[-1].role == "user" else messages
-    asked = PREDICT.format(question=question_of(messages))
+    asked = PREDICT.format(question=gather.question)
     return (*rest, ChatMessage(role="user", content=asked))
-
-
-def question_of(messages: Sequence[ChatMessage]) -> str:
-    """The last thing that the user said; empty if the user said nothing."""
-    said = [message.content for message in messages if message.role == "user"]
-    return said[-1] if said else ""
 
 
 def _listed(texts: Iterable[str]) -> str:

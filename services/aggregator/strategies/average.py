@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from schemas.replies import Decision
+from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.tally import choose, votes
-from services.aggregator.strategies.weighted import smoothed_accuracy
 
 WITHOUT_PROBABILITIES = "no agent has said how probable the options are: its backend gives no logprobs"
 

@@ -5,12 +5,12 @@ Self-consistency (Wang et al. 2022, arXiv:2203.11171) of one agent, chosen by it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from schemas.replies import Decision
+from services.aggregator.strategies.accuracy import best_agent
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
-from services.aggregator.strategies.tally import lot, tally
-from services.aggregator.strategies.weighted import smoothed_accuracy
+from services.aggregator.strategies.tally import tally
 
 WITHOUT_HISTORY = "nobody knows yet which agent is best: decided as majority"
 
@@ -27,21 +27,6 @@ def best_single(ballots: Sequence[Ballot], context: StrategyContext) -> Decision
         return tally("best_single", ballots, _alike(ballots), context.seed, WITHOUT_HISTORY)
     own = [ballot for ballot in (*ballots, *context.samples) if ballot.agent == best]
     return tally("best_single", own, _alike(own), context.seed)
-
-
-def best_agent(agents: Collection[str], context: StrategyContext, options: int) -> str | None:
-    """The agent with the greatest smoothed accuracy; of equals one by lot, whatever their order.
-
-    Agents without any history are not chosen; None if there is no other.
-    """
-    known = {
-        agent: smoothed_accuracy(context.history_of(agent), options)
-        for agent in agents
-        if context.history_of(agent).asked
-    }
-    greatest = max(known.values(), default=0.0)
-    equals = [agent for agent, accuracy in known.items() if accuracy == greatest]
-    return min(equals, key=lambda agent: lot(context.seed, agent), default=None)
 
 
 def sampled(samples: Sequence[Ballot]) -> str | None:

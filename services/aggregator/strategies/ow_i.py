@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.replies import Decision
+from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.log_odds import vote_by_accuracy
-from services.aggregator.strategies.weighted import smoothed_accuracy
 
 
 def ow_i(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from schemas.replies import Decision
 from services.aggregator.scores.history import AgentHistory
+from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.log_odds import never_certain, vote_by_accuracy
-from services.aggregator.strategies.weighted import smoothed_accuracy
 
 SHRINKAGE = 10.0
 """m: how many questions of the topic weigh as much as all that is known of the agent beside it."""

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.replies import Decision
-from services.aggregator.scores.history import AgentHistory
+from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
-from services.aggregator.strategies.log_odds import never_certain, vote_by_accuracy
-
-SMOOTHING = 4.0
-"""a: how many questions answered at chance are imagined before the real ones.
-
-With 4, one right answer of four options gives an accuracy of 0.4: enough to break a tie, too little
-for one lucky agent to outvote the others for long.
-"""
+from services.aggregator.strategies.log_odds import vote_by_accuracy
 
 
 def weighted(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
@@ -29,8 +22,3 @@ def weighted(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
         ballot.agent: smoothed_accuracy(context.history_of(ballot.agent), options) for ballot in ballots
     }
     return vote_by_accuracy("weighted", ballots, accuracies, context)
-
-
-def smoothed_accuracy(history: AgentHistory, options: int) -> float:
-    """`(correct + a/K) / (asked + a)`, kept away from 0 and 1."""
-    return never_certain((history.correct + SMOOTHING / options) / (history.asked + SMOOTHING))

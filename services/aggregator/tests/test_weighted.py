@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
+from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.log_odds import log_odds_weight
 from services.aggregator.strategies.majority import majority
-from services.aggregator.strategies.weighted import smoothed_accuracy, weighted
+from services.aggregator.strategies.weighted import weighted
 
 MANY = 10**7
 

@@ -1,0 +1,275 @@
+"""The run of one ensemble, from its command to its one result, in the order in which it happens.
+
+The members are asked, their answers are gathered round after round, and every strategy decides from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from schemas import subjects
+from schemas.commands import Gather, Generate
+from schemas.errors import ChoirError, NoAnswers
+from schemas.events import DecisionMade, GatherCompleted, GatherPulled
+from schemas.replies import Answer, Decision, Result
+from schemas.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
+from schemas.strategies import asked_for
+from services.aggregator.decide import Question, context_of, decide, kept, options_of, why_no_answers
+from services.aggregator.reading.ballots import read_ballots
+from services.aggregator.scores.store import Scores
+from services.aggregator.strategies import Ballots
+from services.aggregator.strategies.accuracy import best_agent
+from services.aggregator.strategies.debate import unanimous
+from services.aggregator.tasks import debate_tasks, opening_tasks, tasks_without_logprobs
+from services.aggregator.topics import TopicClassifier
+from services.chassis.context import ServiceContext
+from services.chassis.work.attempts import last_error
+from services.chassis.work.delivery import Delivery
+from services.tasks.enqueue import enqueue_task
+from services.tasks.in_work import RequestsInWork
+from services.tasks.result import has_result, store_result
+from services.tasks.stored_replies import StoredReplies, answer_subject, stored_answers, usable
+
+DECIDE_BEFORE_DEADLINE_S = 0.2
+FEWEST_DEBATERS = 2
+
+
+class EnsembleHandler:
+    """Brings each Gather to its result: by a run, or by the error that ended the run."""
+
+    def __init__(
+        self, mesh: ServiceContext, scores: Scores, topics: TopicClassifier, poll_interval_s: float
+    ) -> None:
+        self._mesh = mesh
+        self._scores = scores
+        self._topics = topics
+        self._poll_interval_s = poll_interval_s
+        self.in_work: RequestsInWork[int] = RequestsInWork(mesh)
+
+    async def handle(self, gather: Gather, delivery: Delivery) -> None:
+        """Brings an ensemble to its result, unless it has one or is cancelled."""
+        if not delivery.fresh and await has_result(self._mesh, gather.request_id):
+            return
+        started_ns = time.perf_counter_ns()
+        self._emit_pulled(gather, delivery)
+        topic = gather.topic or self._topics.topic_of(gather.question)
+        question = Question(gather.fingerprint, options_of(gather.answer_kind, gather.choices), topic)
+        storage, now = self._mesh.storage, self._mesh.clock.now
+        async with stored_answers(storage, gather.request_id, self._poll_interval_s, now) as answers:
+            ensemble = Ensemble(self._mesh, gather, question, self._scores, answers, fresh=delivery.fresh)
+            gathered_ns = await self.in_work.run(gather.request_id, ensemble.gather(started_ns))
+        if gathered_ns is not None:
+            await ensemble.conclude(gathered_ns)
+
+    def _emit_pulled(self, gather: Gather, delivery: Delivery) -> None:
+        self._mesh.events.publish(
+            GatherPulled,
+            request_id=gather.request_id,
+            members=gather.members,
+            delivery=delivery.count,
+            queue_duration_ns=delivery.queue_duration_ns(),
+            waiting=delivery.waiting,
+        )
+
+    async def on_failure(self, gather: Gather, error: ChoirError) -> None:
+        """Stores an error as the request's result."""
+        await store_result(self._mesh, Result.failed(gather, error, self._mesh.clock.now()))
+        await self._mesh.client.publish(subjects.cancel_signal(gather.request_id))
+
+    async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
+        """Stores an error as the result of a request whose command cannot be read."""
+        await store_result(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
+
+
+class Ensemble:
+    """What is asked, answered and decided for one Gather.
+
+    Every task has its place in ANSWERS, so an aggregator that takes over (`fresh` is False) finds what is
+    there and asks only for the rest, in whichever round the one before died. All rounds share the deadline.
+    """
+
+    def __init__(
+        self,
+        mesh: ServiceContext,
+        gather: Gather,
+        question: Question,
+        scores: Scores,
+        answers: StoredReplies[Answer],
+        *,
+        fresh: bool,
+    ) -> None:
+        self._mesh = mesh
+        self._gather = gather
+        self._question = question
+        self._scores = scores
+        self._answers = answers
+        self._fresh = fresh
+        self._until_s = gather.deadline_at_s - DECIDE_BEFORE_DEADLINE_S
+        self._asks = asked_for(gather.strategies)
+        self._asked: list[Generate] = []
+        self._sequences: dict[str, int] = {}
+        self._rounds = 1
+
+    # --- gathering ----------------------------------------------------------------------
+
+    async def gather(self, started_ns: int) -> int:
+        """Asks and waits, round after round, until all that is needed is there or the time is over.
+
+        Gives how many nanoseconds have passed since `started_ns`.
+        """
+        opening = opening_tasks(self._gather, self._best() if "samples" in self._asks else None)
+        question = [task for task in opening if task.round == QUESTION]
+        await self._ask(opening)
+        if "second_round" in self._asks:
+            await self._wait(question, self._half_time_s())
+            await self._ask_without_logprobs()
+            await self._debate()
+        await self._wait(question, self._until_s)
+        await self._ask_without_logprobs()
+        if "second_round" in self._asks:
+            await self._debate()
+        await self._wait([task for task in opening if task.round == PREDICTION], self._until_s)
+        samples = [answer_subject(task) for task in opening if task.round >= SAMPLES_FROM]
+        await self._answers.wait(samples, self._until_s)
+        return time.perf_counter_ns() - started_ns
+
+    def _best(self) -> str | None:
+        """The member that has been right most often; None if nobody knows."""
+        context = context_of(self._question, self._scores.history)
+        options = self._question.options or len(self._gather.members) + 1
+        return best_agent(self._gather.members, context, options)
+
+    async def _ask(self, tasks: Sequence[Generate]) -> None:
+        """Asks for what is not answered yet."""
+        self._asked += tasks
+        if not self._fresh:
+            await self._answers.look_up([answer_subject(task) for task in tasks])
+        unanswered = [task for task in tasks if self._answer_of(task) is None]
+        sequences = await asyncio.gather(*(enqueue_task(self._mesh, task) for task in unanswered))
+        for task, sequence in zip(unanswered, sequences, strict=True):
+            if task.round == QUESTION:
+                self._sequences[task.agent] = sequence
+
+    async def _wait(self, tasks: Sequence[Generate], until_s: float) -> None:
+        quorum = min(self._gather.quorum or len(tasks), len(tasks))
+        await self._answers.wait([answer_subject(task) for task in tasks], until_s, usable(quorum))
+
+    def _half_time_s(self) -> float:
+        """Until when the first round is waited for where a second may follow; the same for any aggregator."""
+        return (self._gather.accepted_at_s + self._until_s) / 2
+
+    async def _ask_without_logprobs(self) -> None:
+        refused = tasks_without_logprobs(self._gather, self._of_round(QUESTION))
+        again = [task for task in refused if task not in self._asked]
+        if again:
+            await self._ask(again)
+            await self._wait(again, self._until_s)
+
+    async def _debate(self) -> None:
+        """Holds a second round if there is something to debate, and time for it; once."""
+        if self._rounds > 1:
+            return
+        ballots = self._read_ballots().first
+        if len(ballots) < FEWEST_DEBATERS or unanimous(ballots) or self._mesh.clock.now() >= self._until_s:
+            return
+        tasks = debate_tasks(self._gather, self._first())
+        self._rounds += 1
+        await self._ask(tasks)
+        await self._wait(tasks, self._until_s)
+
+    # --- what there is ------------------------------------------------------------------
+
+    def _answer_of(self, task: Generate) -> Answer | None:
+        return self._answers.get(answer_subject(task))
+
+    def _of_round(self, round_: int) -> dict[str, Answer]:
+        """The answers of one round, by agent."""
+        tasks = [task for task in self._asked if task.round == round_]
+        return {task.agent: answer for task in tasks if (answer := self._answer_of(task)) is not None}
+
+    def _first(self) -> dict[str, Answer]:
+        """The answers to the question; of who gave none for want of logprobs, that without them."""
+        answers, again = self._of_round(QUESTION), self._of_round(WITHOUT_LOGPROBS)
+        return {m: again.get(m, answers[m]) for m in self._gather.members if m in answers}
+
+    def _further(self) -> tuple[Answer, ...]:
+        tasks = [task for task in self._asked if task.round not in (QUESTION, WITHOUT_LOGPROBS)]
+        return tuple(answer for task in tasks if (answer := self._answer_of(task)) is not None)
+
+    def _read_ballots(self) -> Ballots:
+        """The ballots of all answers that there are."""
+        answers = (*self._first().values(), *self._further())
+        return read_ballots(answers, self._gather.answer_kind, self._gather.choices)
+
+    # --- deciding -----------------------------------------------------------------------
+
+    async def conclude(self, gathered_ns: int) -> None:
+        """Decides from what is there, stores the result, and learns. Raises NoAnswers."""
+        started_ns = time.perf_counter_ns()
+        ballots = self._read_ballots()
+        if not ballots.first:
+            raise NoAnswers(why_no_answers(self._gather, self._first(), await self._why_late()))
+        decisions = decide(self._gather.strategies, ballots, self._question, self._scores.history)
+        decided_ns = time.perf_counter_ns()
+        result = self._result(ballots, decisions)
+        stored = await store_result(self._mesh, result)
+        stored_ns = time.perf_counter_ns()
+        if any(self._answer_of(task) is None for task in self._asked):
+            await self._mesh.client.publish(subjects.cancel_signal(self._gather.request_id))
+        if stored:
+            self._scores.learn(ballots.first, self._question)
+            self._emit_decided(result)
+            self._emit_completed(result, gathered_ns, decided_ns - started_ns, stored_ns - decided_ns)
+
+    async def _why_late(self) -> dict[str, ChoirError]:
+        """For each member without an answer to the question what its last attempt ended with, if one did."""
+        late = {m: sequence for m, sequence in self._sequences.items() if m not in self._first()}
+        errors = await asyncio.gather(*(last_error(self._mesh.storage, late[m]) for m in late))
+        return {member: error for member, error in zip(late, errors, strict=True) if error is not None}
+
+    def _result(self, ballots: Ballots, decisions: tuple[Decision, ...]) -> Result:
+        gather, first = self._gather, self._first()
+        return Result(
+            request_id=gather.request_id,
+            fingerprint=gather.fingerprint,
+            topology="ensemble",
+            text=decisions[0].text,
+            answers=kept(first.values(), ballots, gather),
+            decisions=decisions,
+            missing=tuple(member for member in gather.members if member not in first),
+            further_answers=self._further(),
+            answer_kind=gather.answer_kind,
+            choices=gather.choices,
+            topic=self._question.topic,
+            accepted_at_s=gather.accepted_at_s,
+            completed_at_s=self._mesh.clock.now(),
+        )
+
+    def _emit_decided(self, result: Result) -> None:
+        for decision in result.decisions:
+            self._mesh.events.publish(
+                DecisionMade,
+                request_id=result.request_id,
+                strategy=decision.strategy,
+                agents=len(self._gather.members),
+                abstained=len(decision.abstained),
+                missing=len(result.missing),
+                share=decision.share,
+                margin=decision.margin,
+                tie=decision.tie,
+                rounds=self._rounds,
+            )
+
+    def _emit_completed(self, result: Result, collect_ns: int, decide_ns: int, store_ns: int) -> None:
+        self._mesh.events.publish(
+            GatherCompleted,
+            request_id=result.request_id,
+            rounds=self._rounds,
+            answered=len(result.answers),
+            missing=len(result.missing),
+            collect_duration_ns=collect_ns,
+            decide_duration_ns=decide_ns,
+            store_duration_ns=store_ns,
+        )
