@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 from analysis.evaluation import plan
 from analysis.evaluation.crossfit import best_agents
-from analysis.evaluation.exchange import Exchange
 from analysis.evaluation.journal import EvalJournal
 from analysis.evaluation.machine import machine, versions
 from analysis.evaluation.matched import samples_wanted
@@ -155,11 +154,9 @@ class _Work:
     async def _ask(self, name: str, calls: Sequence[plan.Call]) -> None:
         if not calls:
             return
-        done = sum(call.request_id in self._journal.records for call in calls)
+        done = sum(self._journal.is_done(call.request_id) for call in calls)
+        answers = Runner(self._mesh, self._journal, self._concurrency, teach=self._options.teach).run(calls)
         with self._out.phase(name, len(calls), done) as advance:
-
-            def came(exchange: Exchange) -> None:
-                advance(exchange.error is not None)
-
-            runner = Runner(self._mesh, self._journal, self._concurrency, came, teach=self._options.teach)
-            await runner.run(calls)
+            async with aclosing(answers):
+                async for kept in answers:
+                    advance(kept.error is not None)
