@@ -79,6 +79,10 @@ class Journal(Generic[LineT]):
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def clear(self) -> None:
+        """Forgets all lines."""
+        self._file.truncate(0)
+
     def begin(self, head: LineT, is_same: Callable[[LineT], bool], refusal: str) -> LineT:
         """The head of the file, its first line, which says what run it belongs to; an empty file gets `head`.
 
@@ -89,7 +93,7 @@ class Journal(Generic[LineT]):
             if is_same(found):
                 return found
             raise JournalOfAnotherRun(f"{self.path} {refusal}", field=self._field)
-        self._file.truncate(0)
+        self.clear()
         self.append(head)
         return head
 

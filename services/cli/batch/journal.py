@@ -57,8 +57,8 @@ _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="line
 class BatchJournal:
     """The journal of one batch. Of each task only the place of its record is in memory."""
 
-    def __init__(self, path: Path, head: Head) -> None:
-        """Goes on with a journal that is there, if it is of the same batch.
+    def __init__(self, path: Path, head: Head, *, restart: bool = False) -> None:
+        """Goes on with a journal that is there, if it is of the same batch; with `restart` it begins anew.
 
         Raises InvalidRequest if it is another one's, if it is in use, or if it cannot be written.
         """
@@ -67,6 +67,8 @@ class BatchJournal:
         self._done: dict[str, tuple[int, bool]] = {}
         self._journal: Journal[Line] = Journal(path, _LINE, field="output", run="batch")
         try:
+            if restart:
+                self._journal.clear()
             self.head = self._resume(head)
         except BaseException:
             self._journal.close()

@@ -30,10 +30,8 @@ class BatchSession:
 
     async def run(self) -> bool:
         """Whether every task has been answered."""
-        if self._restart:
-            self._plan.journal.unlink(missing_ok=True)
         async with Choir() as mesh:
-            with BatchJournal(self._plan.journal, new_head(self._plan)) as journal:
+            with BatchJournal(self._plan.journal, new_head(self._plan), restart=self._restart) as journal:
                 return await self._run(BatchRun(self._plan, mesh, journal))
 
     async def _run(self, batch: BatchRun) -> bool:

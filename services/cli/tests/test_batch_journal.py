@@ -66,6 +66,24 @@ def test_two_batches_do_not_write_one_journal(path: Path) -> None:
         BatchJournal(path, HEAD)
 
 
+def test_a_batch_that_begins_anew_forgets_its_journal_whatever_is_in_it(path: Path) -> None:
+    path.write_bytes(b"some text\n")
+    with BatchJournal(path, HEAD, restart=True) as journal:
+        journal.keep("1", ANSWERED)
+    with BatchJournal(path, HEAD.model_copy(update={"settings": "bb"}), restart=True) as journal:
+        assert not journal.is_done("1")
+        assert journal.head.settings == "bb"
+
+
+def test_a_batch_does_not_begin_anew_under_another_one_s_hands(path: Path) -> None:
+    with BatchJournal(path, HEAD) as journal:
+        with pytest.raises(InvalidRequest, match="another batch is writing"):
+            BatchJournal(path, HEAD, restart=True)
+        journal.keep("1", ANSWERED)
+    with BatchJournal(path, HEAD) as journal:
+        assert journal.is_done("1")
+
+
 @pytest.mark.parametrize("content", [b"some text\n", b'{"line":"song"}\n'])
 def test_a_file_that_is_no_journal_is_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
