@@ -22,11 +22,11 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import ChoirError
-from services.aggregator.scores.bucket import Bucket
 from services.aggregator.scores.score_codec import FeedbackLesson
-from services.aggregator.scores.store import Scores
+from services.aggregator.scores.store import Scores, full
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.supervise import Loops
 
 SWEEP_INTERVAL_S = 10.0
@@ -45,7 +45,7 @@ class FeedbackLedger:
         loops: Loops | None = None,
     ) -> None:
         self._loops = loops or Loops()
-        self._bucket = Bucket(client, subjects.FEEDBACK_BUCKET)
+        self._bucket = Bucket(client, subjects.FEEDBACK_BUCKET, BYTES, full=full(subjects.FEEDBACK_BUCKET))
         self._scores = scores
         self._on_counted = on_counted
         self._seen: frozenset[str] = frozenset()
@@ -53,7 +53,7 @@ class FeedbackLedger:
 
     async def start(self) -> None:
         """Goes on, from now on, with what others have left."""
-        await self._bucket.open()
+        await self._bucket.keys(subjects.pending_feedback_keys())  # it is there, or the service ends now
         self._sweeper = self._loops.start(self._sweep_for_ever(), "feedback")
 
     async def stop(self) -> None:
@@ -70,8 +70,8 @@ class FeedbackLedger:
         request_id = lesson.request_id
         pending, wanted = subjects.pending_feedback_key(request_id), lesson.to_bytes()
         stands = await self._bucket.change(pending, lambda stored: stored or wanted)
-        if await self._bucket.get(subjects.feedback_key(request_id)) is not None:
-            await self._bucket.remove(pending)
+        if (await self._bucket.get(subjects.feedback_key(request_id))).value is not None:
+            await self._bucket.purge(pending)
             return False
         return await self._finish(_read(stands) or lesson)
 
@@ -83,7 +83,7 @@ class FeedbackLedger:
         mine = secrets.token_hex(8).encode()
         key = subjects.feedback_key(lesson.request_id)
         first = await self._bucket.change(key, lambda stored: stored or mine) == mine
-        await self._bucket.remove(subjects.pending_feedback_key(lesson.request_id))
+        await self._bucket.purge(subjects.pending_feedback_key(lesson.request_id))
         if first:
             self._on_counted(lesson)
         return first
@@ -101,12 +101,12 @@ class FeedbackLedger:
         pending = frozenset(await self._bucket.keys(subjects.pending_feedback_keys()))
         left, self._seen = pending & self._seen, pending
         for key in sorted(left):
-            stored = await self._bucket.get(key)
+            stored = (await self._bucket.get(key)).value
             if stored is None:
                 continue
             lesson = _read(stored)
             if lesson is None:
-                await self._bucket.remove(key)
+                await self._bucket.purge(key)
             elif await self.count(lesson):
                 log.info("feedback that was left is counted", request_id=lesson.request_id)
 

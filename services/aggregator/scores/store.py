@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import nats.errors
@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, Overloaded
 from services.aggregator.decide import Question
-from services.aggregator.scores.bucket import Bucket, Change
 from services.aggregator.scores.history import History, Unlabelled
 from services.aggregator.scores.learning import unlabelled_lesson
 from services.aggregator.scores.score_codec import (
@@ -27,8 +26,7 @@ from services.aggregator.scores.score_codec import (
 from services.aggregator.strategies import Ballot
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
-from services.chassis.nats.bucket import BYTES
-from services.chassis.nats.bucket import Bucket as WatchedBucket
+from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.supervise import Loops
 
 MAX_TOPICS = 256
@@ -36,7 +34,18 @@ WRITE_INTERVAL_S = 0.2
 """Lessons without right answers come with every closed question: those of this time are written together."""
 RETRY_INTERVAL_S = 2.0
 
+Change = Callable[[bytes | None], bytes]
+"""From what is stored (None if nothing is) to what is wanted: see `Bucket.change`."""
+
 log = get_logger("aggregator.scores")
+
+
+def full(bucket: str) -> str:
+    """What is said when nothing more can be learnt."""
+    return (
+        f"the bucket {bucket} is full: nothing more can be learnt; keep what is there with "
+        "choir scores --export FILE, and have it forgotten with choir scores --reset"
+    )
 
 
 class Scores:
@@ -47,8 +56,9 @@ class Scores:
 
     def __init__(self, client: Client, loops: Loops | None = None) -> None:
         self._loops = loops or Loops()
-        self._bucket = Bucket(client, subjects.SCORES_BUCKET)
-        self._watched = WatchedBucket(client, subjects.SCORES_BUCKET, BYTES, self._take, self._drop)
+        self._bucket = Bucket(
+            client, subjects.SCORES_BUCKET, BYTES, self._take, self._drop, full=full(subjects.SCORES_BUCKET)
+        )
         self._lessons: dict[int, Unlabelled] = {}
         self._tried: dict[int, tuple[str, Unlabelled]] = {}
         self._one_write = asyncio.Lock()
@@ -59,8 +69,7 @@ class Scores:
 
     async def start(self) -> None:
         """Returns when the histories of now are known."""
-        await self._bucket.open()
-        await self._watched.watch()
+        await self._bucket.watch()
         self._writer = self._loops.start(self._write_for_ever(), "scores")
 
     async def stop(self) -> None:
@@ -71,7 +80,7 @@ class Scores:
 
     async def reload(self) -> None:
         """Reads everything again."""
-        await self._watched.reload()
+        await self._bucket.reload()
 
     def _take(self, key: str, data: bytes) -> None:
         try:
@@ -102,6 +111,8 @@ class Scores:
 
         What has the `lesson_id` of one that is counted already changes nothing.
         """
+        if self._writer is None:
+            raise RuntimeError("start() comes first")
         lesson_id = lesson_id or secrets.token_hex(8)
         keys = [subjects.score_key(agent)]
         if topic is not None:
@@ -118,7 +129,7 @@ class Scores:
         least = min(topics, key=lambda name: (sum(each.asked for each in topics[name].values()), name))
         log.info("a topic is forgotten: there are too many", topic=least)
         for agent in list(topics.pop(least)):
-            await self._bucket.remove(subjects.topic_score_key(agent, least))
+            await self._bucket.purge(subjects.topic_score_key(agent, least))
 
     def learn(self, ballots: Sequence[Ballot], question: Question) -> None:
         """Takes note of what a closed question tells of its agents without its right answer.
@@ -170,7 +181,7 @@ class Scores:
         self._lessons.clear()
         self._tried.clear()
         for key in await self._bucket.keys(">"):
-            await self._bucket.remove(key)
+            await self._bucket.purge(key)
 
 
 def _readable(change: Change) -> Change:
