@@ -28,13 +28,13 @@ from services.chassis.supervise import tell_failure
 from services.engine.engine import usable_cores
 from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
 from services.shard_stage.handover.assignment import Assignment, Handover
-from services.shard_stage.plan_store import PlanStore
 from services.shard_stage.probe.capability import ModelSource, open_source
 from services.shard_stage.probe.latency_probe import measured_hop_ms
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection, StageSettings
 from services.shard_stage.stage_runtime import StageRuntime
 from services.shard_stage.transport.inference_thread import failure_of
+from services.tasks.plan_store import PlanStore
 
 SWITCH_INTERVAL_S = 0.0005
 LAST_WORDS_S = 1.0

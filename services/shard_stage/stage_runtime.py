@@ -44,11 +44,11 @@ from services.shard_stage.pipeline.rest import Rest
 from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.pipeline.step_executor import StepExecutor
 from services.shard_stage.pipeline.step_stats import Steps, StepStats
-from services.shard_stage.plan_store import PlanStore
 from services.shard_stage.probe.capability import ModelSource
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.transport.inference_thread import InferenceThread
 from services.shard_stage.transport.messages import check_width
+from services.tasks.plan_store import PlanStore
 
 EVENT_INTERVAL_S = 1.0
 KEPT_STEP_TIMES = 32

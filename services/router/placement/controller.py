@@ -28,8 +28,8 @@ from services.chassis.logs import get_logger
 from services.chassis.registry.directory import Directory
 from services.chassis.supervise import Loops
 from services.router.placement.plan_builder import make_plan, same_work
-from services.router.placement.plan_store import PlanStore
 from services.router.placement.replan import Remedy, fitting_offers, gone_stages, improved, repaired
+from services.tasks.plan_store import PlanStore
 
 JITTER = 0.3
 """Routers that look at different moments are in each other's way less often."""

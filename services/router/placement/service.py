@@ -10,10 +10,10 @@ from schemas.pipelines import PipelineSummary
 from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory, Serving
 from services.router.placement.controller import Controller
-from services.router.placement.plan_store import PlanStore
 from services.router.placement.shard import ShardHandler
 from services.router.placement.summary import summarize_pipeline
 from services.router.settings import RouterSection
+from services.tasks.plan_store import PlanStore
 
 
 class Placement:
@@ -21,7 +21,7 @@ class Placement:
 
     def __init__(self, mesh: ServiceContext, directory: Directory, settings: RouterSection) -> None:
         self._directory = directory
-        self._plans = PlanStore(mesh.client)
+        self._plans = PlanStore(mesh.client, mesh.identity)
         instance = mesh.identity.instance
         self._controller = Controller(
             directory,

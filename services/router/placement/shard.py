@@ -21,9 +21,9 @@ from services.router.placement.candidates import (
     without_taken,
 )
 from services.router.placement.plan_builder import make_plan, predicted, same_work
-from services.router.placement.plan_store import PlanStore
 from services.router.placement.planner import Decision, decide
 from services.router.placement.replan import gone_stages, improved
+from services.tasks.plan_store import PlanStore
 
 ATTEMPTS = 8
 

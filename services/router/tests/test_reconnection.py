@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.golden.samples import PLAN
 from schemas.message import Message
 from schemas.workers import ManageWorkers, Worker, WorkersReply
 from services.chassis.nats.endpoints import Caller
@@ -15,7 +14,6 @@ from services.chassis.registry.directory import Directory
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import eventually
 from services.router.endpoints.workers import Workers
-from services.router.placement.plan_store import PlanStore
 
 
 class Listener(Caller):
@@ -58,19 +56,3 @@ async def test_a_worker_that_was_removed_while_a_router_was_cut_off_is_listed_no
             return await listed(workers, mesh.client) == ["stays"]
 
         await eventually(one_is_left)
-
-
-async def test_a_plan_that_was_removed_while_a_router_was_cut_off_is_known_no_more(
-    connection: Client, mesh_url: str
-) -> None:
-    bucket = await connection.jetstream().key_value(subjects.PIPELINES_BUCKET)
-    await bucket.put(subjects.pipeline_key(PLAN.model), PLAN.to_bytes())
-    async with mesh_on_a_cable(mesh_url, "router") as (mesh, way):
-        plans = PlanStore(mesh.client)
-        mesh.connection.on_reconnect(plans.reload)
-        await plans.start()
-        assert plans.of(PLAN.model) == PLAN
-        await way.cut_from(mesh)
-        await bucket.delete(subjects.pipeline_key(PLAN.model))
-        await way.mend()
-        await eventually(lambda: plans.of(PLAN.model) is None)

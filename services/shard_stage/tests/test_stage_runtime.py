@@ -26,12 +26,12 @@ from services.chassis.nats.connection import connection_options
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.shard_stage.handover.assignment import Assignment, Handover
-from services.shard_stage.plan_store import PlanStore
 from services.shard_stage.probe.capability import ModelSource, open_source
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection
 from services.shard_stage.stage_runtime import StageRuntime
 from services.shard_stage.tests.line import SLOTS, plan_of
+from services.tasks.plan_store import PlanStore
 
 LONG = Sampling(max_tokens=100)
 

@@ -8,17 +8,17 @@ from typing import cast
 import pytest
 from nats.aio.client import Client
 
-from schemas import subjects
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan, Shard
+from services.chassis.identity import Identity
 from services.chassis.registry.directory import Directory
 from services.chassis.supervise import Loops
 from services.router.placement.candidates import offers_of
 from services.router.placement.controller import Controller
 from services.router.placement.plan_builder import make_plan
-from services.router.placement.plan_store import PlanStore
 from services.router.placement.shard import decided
 from services.router.placement.tests.offering import MODEL, speeds
+from services.tasks.plan_store import PlanStore
 
 NEVER_S = 3600.0
 TWO, WITH_A_FAST_ONE = speeds(1.0, 1.0), speeds(1.0, 1.0, 0.1)
@@ -41,7 +41,7 @@ def plan_for(leases: list[NodeLease], number: int) -> PipelinePlan:
 @pytest.fixture
 async def plans(connection: Client) -> PlanStore:
     """A pipeline on two nodes, in its second epoch: one has just been taken over."""
-    plans = PlanStore(connection)
+    plans = PlanStore(connection, Identity.of("router", "router"))
     await plans.start()
     plan = plan_for(TWO, number=7)
     assert await plans.write(plan)
@@ -69,18 +69,3 @@ async def test_after_its_rest_a_much_better_plan_is_taken(plans: PlanStore) -> N
         await controlling.look()
     (plan,) = plans.all
     assert plan.epoch == 3 and "c" in {stage.instance for stage in plan.stages}
-
-
-async def test_a_plan_of_a_pipeline_that_was_placed_anew_is_not_overwritten(
-    plans: PlanStore, connection: Client
-) -> None:
-    """A router that missed that has the old one, of another number, and an epoch that would fit."""
-    bucket = await connection.jetstream().key_value(subjects.PIPELINES_BUCKET)
-    await bucket.delete(subjects.pipeline_key(MODEL))
-    anew = plan_for(TWO, number=8)
-    await bucket.put(subjects.pipeline_key(MODEL), anew.to_bytes())
-
-    old = plan_for(TWO, number=7).model_copy(update={"epoch": 2})
-
-    assert not await plans.write(old)
-    assert plans.of(MODEL) == anew
