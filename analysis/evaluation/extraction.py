@@ -53,8 +53,6 @@ EXTRACTIONS: dict[tuple[str, Kind], Extraction] = {
 MESH_READS: dict[Kind, Extraction] = {"choice": flexible_choice, "number": numeric}
 """How the mesh itself reads answers before it votes."""
 
-NAMES = tuple(dict.fromkeys(name for name, _ in EXTRACTIONS))
-
 
 def extraction(name: str, kind: Kind) -> Extraction:
     """How to read answers of a kind; InvalidRequest, with the ways there are, if there is no such."""

@@ -17,8 +17,6 @@ from analysis.statistics.questions import fold
 from analysis.statistics.results import Estimate
 from schemas.errors import InvalidRequest
 
-SEED = 7
-
 
 def interval_of(estimate: Estimate) -> tuple[float, float]:
     assert estimate.interval is not None

@@ -18,7 +18,6 @@ from infra.testing import connect, fill_disk
 from schemas import subjects
 
 DEADLINE_S = 60.0
-Reply = dict[str, Any]
 CONFIG = """
 [broker]
 port = 0

@@ -33,7 +33,6 @@ from services.engine.tests.variants import (
 
 SHA256 = "5a" * 32
 WIDTH, VOCABULARY = 192, 2560
-ARCHITECTURES = ["llama", "qwen2", "phi3", "gemma2"]
 
 
 def tensors_of(path: Path) -> dict[str, tuple[tuple[int, ...], int, bytes]]:

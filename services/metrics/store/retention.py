@@ -10,8 +10,6 @@ from services.metrics.store.database import Database
 from services.metrics.store.parquet_export import EXPORTED, FILE_TIME, HOUR
 from services.metrics.store.tables import quoted
 
-MEGABYTE = 1e6
-
 log = get_logger("metrics.retention")
 
 

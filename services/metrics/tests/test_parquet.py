@@ -19,8 +19,6 @@ from services.metrics.store.parquet_export import FILE_TIME, ParquetExport
 from services.metrics.store.retention import drop_files, drop_rows, used_bytes, utc_now
 from services.metrics.tests.mesh import fill, spawn_metrics, task_completed
 
-HOUR_S = 3_600
-
 
 def opened(folder: Path) -> tuple[Database, Writer]:
     database = Database(folder, VIEWS_FOLDER, memory_mb=128)
