@@ -1,9 +1,10 @@
-"""What an evaluation ran on: for config.json, so that figures can be read with their machine."""
+"""What figures were measured on: they are read with their machine."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """The versions of what answers and of what counts, as far as they are installed here."""
-    return {name: found for name in PACKAGES if (found := _version(name)) is not None}
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """The versions of packages, as far as they are installed here."""
+    return {name: found for name in packages if (found := _version(name)) is not None}
 
 
 def _version(name: str) -> str | None:

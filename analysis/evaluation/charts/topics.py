@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.theme import SEQUENTIAL
-from analysis.evaluation.charts.agreement import DARK_UP_TO
+from analysis.evaluation.charts.cells import shares_in_cells
 from analysis.evaluation.charts.picture import Picture
 from analysis.evaluation.scores import Contestant
 
@@ -31,19 +30,7 @@ def topics(picture: Picture) -> alt.LayerChart | None:
         x=alt.X("who:N", sort=list(by_topic), title=None, axis=alt.Axis(labelAngle=-35)),
         y=alt.Y("topic:N", title=None),
     )
-    cells = base.mark_rect().encode(
-        color=alt.Color(
-            "accuracy:Q",
-            scale=alt.Scale(scheme=SEQUENTIAL, domain=[0, 1]),
-            legend=alt.Legend(format="%"),
-            title="accuracy",
-        )
-    )
-    texts = base.mark_text().encode(
-        text=alt.Text("accuracy:Q", format=".0%"),
-        color=alt.condition(f"datum.accuracy <= {DARK_UP_TO}", alt.value("white"), alt.value("black")),
-    )
-    chart: alt.LayerChart = (cells + texts).properties(
+    chart: alt.LayerChart = shares_in_cells(base, "accuracy", "accuracy").properties(
         title=alt.Title(picture.title, subtitle="accuracy by topic (number of questions)"),
         width=CELL_WIDTH * len(by_topic),
         height=CELL_HEIGHT * len(largest),

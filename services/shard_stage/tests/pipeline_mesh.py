@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.demo_models.checksums import digest
 from infra.testing import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.nodes import NodeLease
@@ -31,11 +31,7 @@ SLOTS, CONTEXT_TOKENS = 8, 256
 READY_DEADLINE_S = 60.0
 
 
-@cache
-def sha256_of(path: Path) -> str:
-    """The checksum of a model."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+sha256_of = cache(digest)
 
 
 class PipelineMesh:
