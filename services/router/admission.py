@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nats.aio.client import Client
+
 from schemas import subjects
-from schemas.commands import Ask, Generate
-from schemas.errors import BrokerUnavailable, ChoirError, ModelUnusable, RequestIdConflict, UnknownModel
+from schemas.commands import Ask, ChatMessage, Generate
+from schemas.errors import (
+    BrokerUnavailable,
+    ChoirError,
+    ContextExceeded,
+    ModelUnusable,
+    RequestIdConflict,
+    UnknownModel,
+)
 from schemas.events import RequestAccepted, RequestRefused
 from schemas.nodes import NodeLease
 from schemas.replies import Result
 from services.chassis.context import ServiceContext
+from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload
-from services.chassis.registry.directory import Directory
+from services.chassis.registry.directory import Directory, Serving
 from services.router.absence import why_absent
-from services.router.context_check import ContextCheck
 from services.router.endpoints.workers import Workers
 from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
@@ -24,6 +34,11 @@ from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
 from services.router.retention.evicted import surely_evicted
 from services.tasks.task_events import emit_queued
+from services.tasks.token_count import certainly_fits, count_tokens
+
+COUNT_TIMEOUT_S = 0.6
+
+log = get_logger("router.context")
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,38 @@ class AdmissionController:
             timeout_s=timeout_s,
             admit_duration_ns=admit_ns,
         )
+
+
+class ContextCheck:
+    """Refuses prompts longer than a model's context: asked at the door, before anything is stored."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def check(
+        self, messages: tuple[ChatMessage, ...], models: tuple[str, ...], serving: Serving, field: str
+    ) -> None:
+        """Raises ContextExceeded, naming `field`, if the prompt is too long for one of `models`."""
+        doubtful = [model for model in models if not self._fits(messages, model, serving)]
+        await asyncio.gather(*(self._count(messages, model, field) for model in doubtful))
+
+    def _fits(self, messages: tuple[ChatMessage, ...], model: str, serving: Serving) -> bool:
+        contexts = [served.context_tokens for _, served in serving.get(model, [])]
+        return all(context is None or certainly_fits(messages, context) for context in contexts)
+
+    async def _count(self, messages: tuple[ChatMessage, ...], model: str, field: str) -> None:
+        try:
+            count = await count_tokens(self._client, model, messages, COUNT_TIMEOUT_S)
+        except BrokerUnavailable as error:
+            # Nobody could count in time: the agent itself checks again, and answers with the same error.
+            log.warning("prompt not counted", model=model, why=error.message)
+            return
+        if count.prompt_tokens >= count.context_tokens:
+            raise ContextExceeded(
+                f"{field}: the prompt has {count.prompt_tokens} tokens, "
+                f"and {model} has a context of {count.context_tokens}",
+                field=field,
+            )
 
 
 def with_reason(error: BrokerUnavailable, nodes: Iterable[NodeLease]) -> BrokerUnavailable:
