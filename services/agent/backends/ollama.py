@@ -30,8 +30,10 @@ from services.agent.backends.remote import (
     RemoteBackend,
     api_key,
     check_listed,
+    checked,
     hooks,
     limits,
+    logprob,
     server_of,
 )
 from services.agent.settings import ModelSection
@@ -130,7 +132,7 @@ class Ollama:
             async for frame in frames:
                 if text := frame.message.content:
                     await reception.take(text)
-                reception.logprobs += [_logprob(token) for token in frame.logprobs or ()]
+                reception.logprobs += [logprob(token) for token in frame.logprobs or ()]
                 last = frame
         if last is None or not last.done:
             raise broken_off(self._server.url, reception.pieces)
@@ -231,18 +233,6 @@ def check_possible(sampling: Sampling) -> None:
         )
 
 
-def _logprob(token: Any) -> dict[str, Any]:
-    """In the form that all backends use; Ollama does not say the ids of tokens."""
-    top = [{"text": other.token, "logprob": other.logprob} for other in token.top_logprobs or ()]
-    return {"text": token.token, "logprob": token.logprob, "top": top}
-
-
 async def open_backend(model: ModelSection, threads: int | None) -> RemoteBackend:
     """Ready when the server lists the model."""
-    backend = Ollama(model)
-    try:
-        await backend.check()
-    except ChoirError:
-        await backend.close()
-        raise
-    return backend
+    return await checked(Ollama(model))

@@ -36,8 +36,10 @@ from services.agent.backends.remote import (
     RemoteBackend,
     api_key,
     check_listed,
+    checked,
     hooks,
     limits,
+    logprob,
     server_of,
 )
 from services.agent.settings import ModelSection
@@ -149,7 +151,7 @@ class OpenAI:
         if text:
             await reception.take(text)
         if choice.logprobs is not None and choice.logprobs.content:
-            reception.logprobs += [_logprob(token) for token in choice.logprobs.content]
+            reception.logprobs += [logprob(token) for token in choice.logprobs.content]
 
     async def _explain_silence(self, messages: tuple[ChatMessage, ...], reception: Reception) -> None:
         """A stream without an end. If not even a word came, the same question without a stream has the
@@ -269,18 +271,6 @@ def _ns(milliseconds: Any, measured_ns: int) -> int:
     return int(milliseconds * 1e6) if isinstance(milliseconds, int | float) else measured_ns
 
 
-def _logprob(token: Any) -> dict[str, Any]:
-    """In the form that all backends use; these servers do not say the ids of tokens."""
-    top = [{"text": other.token, "logprob": other.logprob} for other in token.top_logprobs or ()]
-    return {"text": token.token, "logprob": token.logprob, "top": top}
-
-
 async def open_backend(model: ModelSection, threads: int | None) -> RemoteBackend:
     """Ready when the server lists the model."""
-    backend = OpenAI(model)
-    try:
-        await backend.check()
-    except ChoirError:
-        await backend.close()
-        raise
-    return backend
+    return await checked(OpenAI(model))

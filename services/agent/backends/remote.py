@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from schemas.errors import ModelUnusable
+from schemas.errors import ChoirError, ModelUnusable
 from services.agent.backends.backend import Backend
 from services.agent.backends.faults import check_content
 from services.agent.bounds import MOST_KNOWN, bounded_text
@@ -85,3 +85,19 @@ def check_listed(name: str, listed: tuple[str, ...], url: str) -> None:
         more = f" and {len(listed) - len(some)} more" if len(listed) > len(some) else ""
         what = f"{url} has no model {name}; it has: {', '.join(some) or 'none'}{more}"
         raise ModelUnusable(what, field="model", known=some)
+
+
+def logprob(token: Any) -> dict[str, Any]:
+    """In the form that all backends use; servers do not say the ids of tokens."""
+    top = [{"text": other.token, "logprob": other.logprob} for other in token.top_logprobs or ()]
+    return {"text": token.token, "logprob": token.logprob, "top": top}
+
+
+async def checked(backend: RemoteBackend) -> RemoteBackend:
+    """The backend, when its server lists the model; closed if it does not."""
+    try:
+        await backend.check()
+    except ChoirError:
+        await backend.close()
+        raise
+    return backend
