@@ -145,11 +145,6 @@ class PipelinePlan(Message):
     made_at_s: float
     why: str
 
-    def same_epoch(self, other: PipelinePlan) -> bool:
-        """Whether this is the same pipeline in the same epoch. A model that is placed anew begins again with
-        epoch 1, under another number."""
-        return (self.number, self.epoch) == (other.number, other.epoch)
-
     @model_validator(mode="after")
     def _contiguous(self) -> PipelinePlan:
         borders = [0, *(stage.end_layer for stage in self.stages)]

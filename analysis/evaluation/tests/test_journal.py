@@ -11,14 +11,6 @@ from analysis.evaluation.tests.kept import exchange
 from schemas.errors import InvalidRequest
 
 
-def test_what_was_appended_is_there_before_the_file_is_closed(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    with EvalJournal(path) as journal:
-        one = exchange(0, "A", {"alpha": "red"})
-        journal.keep(one.request_id, one)
-        assert read_journal(path) == [one]
-
-
 def test_a_line_that_a_crash_cut_off_anywhere_is_taken_away_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     one, two = (exchange(n, "A", {"alpha": "red"}) for n in range(2))
@@ -43,10 +35,6 @@ def test_a_line_that_is_damaged_in_the_middle_is_an_error_that_names_it(tmp_path
     path.write_bytes(b'{"half": 1}\n' + path.read_bytes())
     with pytest.raises(InvalidRequest, match="line 1 is damaged"):
         read_journal(path)
-
-
-def test_no_file_is_no_exchange(tmp_path: Path) -> None:
-    assert read_journal(tmp_path / "none") == []
 
 
 def test_two_evaluations_do_not_go_on_with_one_run(tmp_path: Path) -> None:
