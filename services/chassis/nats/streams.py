@@ -148,11 +148,6 @@ class Storage:
                 payload = payload[: room - envelope_bytes(headers)]
         await self._persist(subjects.dead(service, request_id), payload, headers, OUTCOME_PATIENCE_S)
 
-    async def put(self, bucket: str, key: str, value: bytes) -> None:
-        """Puts a value into a bucket, once. Raises nats.errors.Error or PayloadTooLarge."""
-        check_payload(self._client, value, field="value")
-        await self._js.publish(subjects.bucket_key(bucket, key), value)
-
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message on `subject` (wildcards allowed); None if there is none."""
         return await self._get(stream, {"last_by_subj": subject})

@@ -19,7 +19,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import nats.errors
 from pydantic import ValidationError
 
 from schemas import subjects
@@ -31,6 +30,7 @@ from schemas.errors import (
     error_from_body,
 )
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.nats.streams import REASON_CHARACTERS, Storage
 from services.chassis.work.delivery import Delivery
 
@@ -66,23 +66,21 @@ async def note(storage: Storage, delivery: Delivery, ending: Ending, error: Choi
     if error is not None:
         said += SEPARATOR + _short(error).model_dump_json(exclude_none=True).encode()
     try:
-        await storage.put(subjects.ATTEMPTS_BUCKET, _key(delivery, delivery.count), said)
-    except (nats.errors.Error, BrokerUnavailable) as error:
-        log.warning("not noted", ending=ending, why=str(error) or type(error).__name__)
+        await _notes(storage).put(_key(delivery, delivery.count), said)
+    except ChoirError as failure:
+        log.warning("not noted", ending=ending, why=failure.message)
 
 
 async def past(storage: Storage, delivery: Delivery) -> Past:
     """How the deliveries before this one ended; as if nothing had happened while the broker does not say."""
-    stream = subjects.bucket_stream(subjects.ATTEMPTS_BUCKET)
+    notes = _notes(storage)
     keys = [_key(delivery, count) for count in range(1, delivery.count)]
     try:
-        notes = await asyncio.gather(
-            *(storage.last(stream, subjects.bucket_key(subjects.ATTEMPTS_BUCKET, key)) for key in keys)
-        )
+        found = await asyncio.gather(*(notes.get(key) for key in keys))
     except BrokerUnavailable as error:
         log.warning("earlier attempts are not known", why=error.message)
         return Past()
-    endings = [found.data.split(SEPARATOR)[0].decode() if found is not None else "" for found in notes]
+    endings = [(entry.value or b"").split(SEPARATOR)[0].decode() for entry in found]
     alone = endings.count("alone")
     return Past(endings.count("refused"), endings.count("") + alone, alone)
 
@@ -111,6 +109,10 @@ async def out_of_time(storage: Storage, sequence: int, late: DeadlineExceeded) -
         return late
     error.message = f"{error.message}; {late.message}"
     return error
+
+
+def _notes(storage: Storage) -> Bucket[bytes]:
+    return Bucket(storage.client, subjects.ATTEMPTS_BUCKET, BYTES)
 
 
 def _short(error: ChoirError) -> ErrorBody:

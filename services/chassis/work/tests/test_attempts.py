@@ -7,6 +7,7 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, Overloaded, WorkerFailed
+from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.nats.streams import REASON_CHARACTERS
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.chassis.work.attempts import Past, last_error, note, out_of_time, past
@@ -58,6 +59,7 @@ async def test_the_last_error_counts_whatever_came_after_it(connection: Client) 
 
 async def test_a_note_of_another_version_is_no_reason_to_fail(connection: Client) -> None:
     mesh = open_mesh(connection)
+    notes = Bucket(connection, subjects.ATTEMPTS_BUCKET, BYTES)
     for count, said in enumerate((b"failed", b"failed later"), start=1):
-        await mesh.storage.put(subjects.ATTEMPTS_BUCKET, f"{SEQUENCE}.{count}", said)
+        await notes.put(f"{SEQUENCE}.{count}", said)
     assert await out_of_time(mesh.storage, SEQUENCE, LATE) is LATE
