@@ -12,9 +12,6 @@ Asks = Literal["second_round", "predictions", "probabilities", "samples"]
 """What an agent is asked beyond the question: to answer again, knowing the others' answers (only where they
 differ); what most others will say; how probable each option is; the same once more under other seeds."""
 
-Learns = Literal["labels", "topic_labels", "agreement"]
-"""What is to be known of agents: how often they were right; on one topic; how they agree with one another."""
-
 
 @dataclass(frozen=True)
 class StrategySpec:
@@ -24,33 +21,26 @@ class StrategySpec:
     name: str
     why: str
     asks: frozenset[Asks] = frozenset()
-    learns: frozenset[Learns] = frozenset()
     closed_only: bool = False
 
 
 SPECS: tuple[StrategySpec, ...] = (
     StrategySpec("majority", "one agent, one vote"),
-    StrategySpec("weighted", "log-odds of each agent's accuracy", learns=frozenset({"labels"})),
-    StrategySpec("topic", "the same, on this topic", learns=frozenset({"labels", "topic_labels"})),
-    StrategySpec("isp", "inverse surprising popularity", learns=frozenset({"agreement"})),
+    StrategySpec("weighted", "log-odds of each agent's accuracy"),
+    StrategySpec("topic", "the same, on this topic"),
+    StrategySpec("isp", "inverse surprising popularity"),
     StrategySpec("isp_elicited", "more popular than predicted", asks=frozenset({"predictions"})),
-    StrategySpec("ow_l", "log-odds of accuracies fitted to agreement", learns=frozenset({"agreement"})),
-    StrategySpec("ow_i", "log-odds of agreement with isp's decisions", learns=frozenset({"agreement"})),
-    StrategySpec("dawid_skene", "likeliest under each agent's errors", learns=frozenset({"agreement"})),
+    StrategySpec("ow_l", "log-odds of accuracies fitted to agreement"),
+    StrategySpec("ow_i", "log-odds of agreement with isp's decisions"),
+    StrategySpec("dawid_skene", "likeliest under each agent's errors"),
     StrategySpec("debate", "majority after a second round", asks=frozenset({"second_round"})),
     StrategySpec(
         "average",
         "mean of the agents' option probabilities",
         asks=frozenset({"probabilities"}),
-        learns=frozenset({"labels"}),
         closed_only=True,
     ),
-    StrategySpec(
-        "best_single",
-        "the best agent alone, sampled",
-        asks=frozenset({"samples"}),
-        learns=frozenset({"labels"}),
-    ),
+    StrategySpec("best_single", "the best agent alone, sampled", asks=frozenset({"samples"})),
     StrategySpec("concat", "all texts, one after another"),
 )
 
