@@ -9,6 +9,7 @@ import pytest
 from schemas import subjects
 from schemas.errors import ErrorBody
 from schemas.workers import WorkersReply
+from services.chassis.tests.lost_words import LostWords
 from services.chassis.tests.mesh import eventually
 from services.router.tests.front import Front
 
@@ -78,3 +79,25 @@ async def test_only_so_many_workers_are_registered_and_the_way_out_is_named(
 
     await eventually(gone)
     await add(front, "three")
+
+
+async def test_of_two_who_change_a_worker_at_once_the_slower_is_told_to_try_again(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(front, "one")
+    bucket = await front.client.jetstream().key_value(subjects.WORKERS_BUCKET)
+
+    async def another_is_faster() -> None:
+        entry = await bucket.get(subjects.worker_key("one"))
+        await front.client.publish(
+            subjects.bucket_key(subjects.WORKERS_BUCKET, subjects.worker_key("one")), entry.value or b""
+        )
+        await eventually(lambda: changed(entry.revision))
+
+    async def changed(revision: int | None) -> bool:
+        return (await bucket.get(subjects.worker_key("one"))).revision != revision
+
+    LostWords(monkeypatch, subjects.WORKERS_BUCKET, 1, stored=False, meanwhile=another_is_faster)
+    error = await front.refused(subjects.WORKER, action="cordon", id="one")
+    assert (error.code, error.field) == ("invalid_request", "id")
+    assert "'one' was changed by somebody else at the same time; try again" in error.message
