@@ -6,8 +6,9 @@ The members are asked, their answers are gathered round after round, and every s
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from schemas import subjects
 from schemas.commands import Gather, Generate
@@ -108,7 +109,7 @@ class Ensemble:
         self._fresh = fresh
         self._until_s = gather.deadline_at_s - DECIDE_BEFORE_DEADLINE_S
         self._asks = asked_for(gather.strategies)
-        self._asked: list[Generate] = []
+        self._asked: dict[str, Generate] = {}
         self._sequences: dict[str, int] = {}
         self._rounds = 1
 
@@ -119,9 +120,8 @@ class Ensemble:
 
         Gives how many nanoseconds have passed since `started_ns`.
         """
-        opening = opening_tasks(self._gather, self._best() if "samples" in self._asks else None)
-        question = [task for task in opening if task.round == QUESTION]
-        await self._ask(opening)
+        await self._ask(opening_tasks(self._gather, self._best() if "samples" in self._asks else None))
+        question, samples = self._places(QUESTION), self._places(SAMPLES_FROM, sys.maxsize)
         if "second_round" in self._asks:
             await self._wait(question, self._half_time_s())
             await self._ask_without_logprobs()
@@ -130,8 +130,7 @@ class Ensemble:
         await self._ask_without_logprobs()
         if "second_round" in self._asks:
             await self._debate()
-        await self._wait([task for task in opening if task.round == PREDICTION], self._until_s)
-        samples = [answer_subject(task) for task in opening if task.round >= SAMPLES_FROM]
+        await self._wait(self._places(PREDICTION), self._until_s)
         await self._answers.wait(samples, self._until_s)
         return time.perf_counter_ns() - started_ns
 
@@ -141,20 +140,26 @@ class Ensemble:
         options = self._question.options or len(self._gather.members) + 1
         return best_agent(self._gather.members, context, options)
 
-    async def _ask(self, tasks: Sequence[Generate]) -> None:
-        """Asks for what is not answered yet."""
-        self._asked += tasks
+    async def _ask(self, tasks: Sequence[Generate]) -> list[str]:
+        """Asks for what is not answered yet. Gives the places of the answers."""
+        places = {answer_subject(task): task for task in tasks}
+        self._asked |= places
         if not self._fresh:
-            await self._answers.look_up([answer_subject(task) for task in tasks])
-        unanswered = [task for task in tasks if self._answer_of(task) is None]
+            await self._answers.look_up(places)
+        unanswered = [task for place, task in places.items() if self._answers.get(place) is None]
         sequences = await asyncio.gather(*(enqueue_task(self._mesh, task) for task in unanswered))
         for task, sequence in zip(unanswered, sequences, strict=True):
             if task.round == QUESTION:
                 self._sequences[task.agent] = sequence
+        return list(places)
 
-    async def _wait(self, tasks: Sequence[Generate], until_s: float) -> None:
-        quorum = min(self._gather.quorum or len(tasks), len(tasks))
-        await self._answers.wait([answer_subject(task) for task in tasks], until_s, usable(quorum))
+    def _places(self, round_: int, last: int | None = None) -> list[str]:
+        """Where the answers of one round are, or of all from `round_` to `last`."""
+        return [place for place, task in self._asked.items() if round_ <= task.round <= (last or round_)]
+
+    async def _wait(self, places: Sequence[str], until_s: float) -> None:
+        quorum = min(self._gather.quorum or len(places), len(places))
+        await self._answers.wait(places, until_s, usable(quorum))
 
     def _half_time_s(self) -> float:
         """Until when the first round is waited for where a second may follow; the same for any aggregator."""
@@ -162,10 +167,9 @@ class Ensemble:
 
     async def _ask_without_logprobs(self) -> None:
         refused = tasks_without_logprobs(self._gather, self._of_round(QUESTION))
-        again = [task for task in refused if task not in self._asked]
+        again = [task for task in refused if answer_subject(task) not in self._asked]
         if again:
-            await self._ask(again)
-            await self._wait(again, self._until_s)
+            await self._wait(await self._ask(again), self._until_s)
 
     async def _debate(self) -> None:
         """Holds a second round if there is something to debate, and time for it; once."""
@@ -176,18 +180,17 @@ class Ensemble:
             return
         tasks = debate_tasks(self._gather, self._first())
         self._rounds += 1
-        await self._ask(tasks)
-        await self._wait(tasks, self._until_s)
+        await self._wait(await self._ask(tasks), self._until_s)
 
     # --- what there is ------------------------------------------------------------------
 
-    def _answer_of(self, task: Generate) -> Answer | None:
-        return self._answers.get(answer_subject(task))
-
     def _of_round(self, round_: int) -> dict[str, Answer]:
         """The answers of one round, by agent."""
-        tasks = [task for task in self._asked if task.round == round_]
-        return {task.agent: answer for task in tasks if (answer := self._answer_of(task)) is not None}
+        return {answer.agent: answer for answer in self._at(self._places(round_))}
+
+    def _at(self, places: Iterable[str]) -> list[Answer]:
+        """The answers that are there of those in `places`."""
+        return [answer for place in places if (answer := self._answers.get(place)) is not None]
 
     def _first(self) -> dict[str, Answer]:
         """The answers to the question; of who gave none for want of logprobs, that without them."""
@@ -195,8 +198,8 @@ class Ensemble:
         return {m: again.get(m, answers[m]) for m in self._gather.members if m in answers}
 
     def _further(self) -> tuple[Answer, ...]:
-        tasks = [task for task in self._asked if task.round not in (QUESTION, WITHOUT_LOGPROBS)]
-        return tuple(answer for task in tasks if (answer := self._answer_of(task)) is not None)
+        first = (QUESTION, WITHOUT_LOGPROBS)
+        return tuple(self._at(place for place, task in self._asked.items() if task.round not in first))
 
     def _read_ballots(self) -> Ballots:
         """The ballots of all answers that there are."""
@@ -216,7 +219,7 @@ class Ensemble:
         result = self._result(ballots, decisions)
         stored = await store_result(self._mesh, result)
         stored_ns = time.perf_counter_ns()
-        if any(self._answer_of(task) is None for task in self._asked):
+        if len(self._at(self._asked)) < len(self._asked):
             await self._mesh.client.publish(subjects.cancel_signal(self._gather.request_id))
         if stored:
             self._scores.learn(ballots.first, self._question)
