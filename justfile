@@ -29,7 +29,7 @@ test *OPTIONS:
 test-busy *OPTIONS:
     uv run pytest --busy $(nproc) {{ OPTIONS }}
 
-# all that must hold besides the tests: lint, format, types, import rules, generated tables
+# all that must hold besides the tests: lint, format, types, import rules, generated tables and document
 [group('develop')]
 check:
     uv run ruff check
@@ -37,6 +37,7 @@ check:
     uv run mypy
     uv run lint-imports
     uv run python -m infra.docs --check
+    uv run python -m infra.asyncapi --check
 
 # format the code and mend what can be mended
 [group('develop')]
@@ -44,10 +45,11 @@ format:
     uv run ruff check --fix
     uv run ruff format
 
-# write the tables of the README anew from schemas/catalog.py
+# write the tables of the README and schemas/asyncapi.json anew from the catalog
 [group('develop')]
 docs:
     uv run python -m infra.docs
+    uv run python -m infra.asyncapi
 
 # load a mesh of the demo models for two minutes and measure it; `just loadtest --help` tells the rest
 [group('measure')]

@@ -329,6 +329,16 @@ def bucket_key(bucket: str, key: str) -> str:
     return f"$KV.{bucket}.{key}"
 
 
+def attempt_key(sequence: int, delivery: int) -> str:
+    """The key of how a delivery, counted from 1, of the command at a sequence number ended."""
+    return f"{sequence}.{delivery}"
+
+
+def attempt_keys(sequence: int) -> str:
+    """The pattern of the keys of all deliveries of the command at a sequence number."""
+    return f"{sequence}.*"
+
+
 def feedback_key(request_id: str) -> str:
     """The key that says that a request's feedback has been counted."""
     return request_id

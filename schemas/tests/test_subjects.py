@@ -110,7 +110,16 @@ def test_an_everyday_name_stays_readable() -> None:
     assert encode_token("choir-alto_2") == "choir-alto_2"
 
 
-FREE_OF_NAMES = {"event", "dead", "direct_get", "pull_next", "stream_info", "unlabelled_score_key"}
+FREE_OF_NAMES = {
+    "event",
+    "dead",
+    "direct_get",
+    "pull_next",
+    "stream_info",
+    "unlabelled_score_key",
+    "attempt_key",
+    "attempt_keys",
+}
 """Functions that take only names which Choir itself has chosen, or numbers."""
 
 

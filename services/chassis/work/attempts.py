@@ -88,7 +88,7 @@ async def past(storage: Storage, delivery: Delivery) -> Past:
 async def last_error(storage: Storage, sequence: int) -> ChoirError | None:
     """With what the last failed attempt to do the command at `sequence` ended; None if that is not known."""
     stream = subjects.bucket_stream(subjects.ATTEMPTS_BUCKET)
-    every = subjects.bucket_key(subjects.ATTEMPTS_BUCKET, f"{sequence}.*")
+    every = subjects.bucket_key(subjects.ATTEMPTS_BUCKET, subjects.attempt_keys(sequence))
     found, position = None, 1
     try:
         while (stored := await storage.next(stream, every, position)) is not None:
@@ -121,7 +121,7 @@ def _short(error: ChoirError) -> ErrorBody:
 
 
 def _key(delivery: Delivery, count: int) -> str:
-    return f"{delivery.sequence}.{count}"
+    return subjects.attempt_key(delivery.sequence, count)
 
 
 class Solitude:

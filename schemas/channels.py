@@ -1,0 +1,289 @@
+"""What travels where: one row for each subject, with the messages on it and their headers.
+
+`subjects.py` spells the subjects, `catalog.py` says who may use them and what is kept. `asyncapi.json`, from
+which clients in other languages are generated, is written from these three.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+from schemas import catalog, commands, nodes, pipelines, queries, replies, workers
+from schemas import subjects as s
+from schemas.events import AnyEvent
+from schemas.message import Message
+from schemas.stages import SequenceStart, StageBeat
+
+
+@dataclass(frozen=True)
+class Content:
+    """A payload that is no message: its media type and JSON schema, and the messages `within` it."""
+
+    name: str
+    why: str
+    media_type: str = "application/json"
+    schema: dict[str, Any] = field(default_factory=dict, hash=False)
+    within: tuple[type[Message], ...] = ()
+
+
+Payload = type[Message] | Content
+
+EMPTY = Content(
+    "Empty", "no bytes: the subject says it all", "text/plain", {"type": "string", "maxLength": 0}
+)
+BINARY = {"type": "string", "format": "binary"}
+STAGE_ITEMS = Content(
+    "StageItems",
+    "frames, starts, tokens and times in bytes, one after another: schemas/README.md has more; "
+    "the body of a start is a SequenceStart",
+    "application/octet-stream",
+    BINARY,
+    within=(SequenceStart,),
+)
+DEAD_LETTER = Content(
+    "DeadLetter", "the message as it was, or its beginning", "application/octet-stream", BINARY
+)
+ADVISORY = Content(
+    "MaxDeliveries", "the broker's io.nats.jetstream.advisory.v1.max_deliver", schema={"type": "object"}
+)
+PONG = Content("Pong", "the services API's io.nats.micro.v1.ping_response", schema={"type": "object"})
+HOLDER = Content("Holder", "the name of the agent's instance", "text/plain", {"type": "string"})
+ENDING = Content(
+    "Ending",
+    "`refused`, `alone` or `failed`, the last with a blank and an ErrorBody as JSON where there is one",
+    "text/plain",
+    {"type": "string", "pattern": "^(refused|alone|failed)( \\{.*\\})?$"},
+)
+LEARNT = Content(
+    "Learnt", "the aggregators' own: `choir.scores` tells it to clients", schema={"type": "object"}
+)
+LESSON = Content("Lesson", "the aggregators' own", schema={"type": "object"})
+COUNTED = Content(
+    "Counted", "eight bytes in hexadecimal, of who counted it", "text/plain", {"type": "string"}
+)
+CACHED = Content("Cached", "not used yet", "application/octet-stream", BINARY)
+
+EVENTS: tuple[type[Message], ...] = get_args(get_args(AnyEvent)[0])
+EVENT_KINDS: tuple[str, ...] = tuple(event.model_fields["kind"].default for event in EVENTS)
+
+COMMAND_HEADERS = (s.MESSAGE_ID_HEADER, s.TRACE_HEADER)
+OUTCOME_HEADERS = (s.KIND_HEADER, s.TRACE_HEADER, s.ERROR_HEADER, s.ERROR_CODE_HEADER)
+STORED_HEADERS = (s.SEQUENCE_HEADER, s.SUBJECT_HEADER)
+
+REPLY_HEADERS: dict[Payload, tuple[str, ...]] = {
+    replies.ErrorReply: OUTCOME_HEADERS,
+    replies.Result: OUTCOME_HEADERS,
+    replies.TokenChunk: (s.KIND_HEADER,),
+    queries.Rows: (s.KIND_HEADER,),
+}
+"""The headers of those replies that have any."""
+
+HEADERS: dict[str, str] = {
+    s.MESSAGE_ID_HEADER: "what the broker knows a second copy by",
+    s.TRACE_HEADER: "W3C trace context",
+    s.KIND_HEADER: "which of several replies this is: the `kind` in its payload",
+    s.ERROR_HEADER: "the error's message on one line; it is there only with an error",
+    s.ERROR_CODE_HEADER: "the error's code as HTTP has it, such as 404; it is there only with an error",
+    s.REASON_HEADER: "why the message is here",
+    s.SEQUENCE_HEADER: "the sequence number in the stream, from the broker",
+    s.SUBJECT_HEADER: "the subject under which it is stored, from the broker",
+    s.EXPECTED_SEQUENCE_HEADER: "compare-and-set: the put is refused if another one came since",
+}
+
+TOKEN_RULE = "as one token: letters, digits, - and _ stay, every other UTF-8 byte becomes =XX"
+PARAMETERS: dict[str, str] = {
+    "request_id": "the request, 1 to 64 of A-Z a-z 0-9 _ -",
+    "priority": "the class of work",
+    "model": f"the model's name {TOKEN_RULE}",
+    "agent": f"the agent's name {TOKEN_RULE}",
+    "round": "which time the agents are asked, from 1",
+    "service": "the service's name, such as router",
+    "instance": f"the instance's name {TOKEN_RULE}",
+    "kind": "what happened: the `kind` in the payload",
+    "pipeline": "the `number` in the pipeline's plan",
+    "stage": "the stage's place in the pipeline, from 0",
+    "worker_id": f"the worker's id {TOKEN_RULE}",
+    "topic": f"the topic {TOKEN_RULE}",
+    "options": "how many options the questions had",
+    "sequence": "the command's sequence number in its stream",
+    "delivery": "which delivery of the command, from 1",
+    "stream": "the stream's name",
+    "consumer": "the consumer's name",
+    "key": "any key",
+}
+"""What stands in braces in an address."""
+
+ENUMS: dict[str, tuple[str, ...]] = {"priority": s.PRIORITIES, "kind": EVENT_KINDS}
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One subject: `address` has its parameters in braces, `carries` what travels there.
+
+    `replies` are what a request there may get besides an ErrorReply; `pulled_by` the services that take it
+    from its stream as work. `bucket` is that of a key's value, and `stored` says that the broker passes on
+    here what it has stored.
+    """
+
+    name: str
+    address: str
+    carries: tuple[Payload, ...]
+    why: str
+    headers: tuple[str, ...] = ()
+    replies: tuple[Payload, ...] = ()
+    pulled_by: tuple[str, ...] = ()
+    bucket: str = ""
+    stored: bool = False
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names in the address's braces."""
+        return tuple(re.findall(r"\{(\w+)\}", self.address))
+
+
+def address(spell: Callable[..., str]) -> str:
+    """What a function of `subjects` spells, with its parameters in braces: `choir.result.{request_id}`."""
+    names = [name.rstrip("_") for name in inspect.signature(spell).parameters]
+    spelled = spell(*(f"{{{name}}}" for name in names))
+    return spelled.replace(s.encode_token("{"), "{").replace(s.encode_token("}"), "}")
+
+
+def matches(subject: str, pattern: str) -> bool:
+    """Whether a pattern with wildcards takes in a subject or an address."""
+    match subject.split("."), pattern.split("."):
+        case [_, *_], [">"]:
+            return True
+        case [one, *rest], [other, *others] if other in ("*", one):
+            return matches(".".join(rest), ".".join(others)) if rest and others else not rest and not others
+    return False
+
+
+def stream_of(channel: Channel) -> catalog.StreamSpec | None:
+    """The stream that keeps what travels on a channel."""
+    kept = (spec for spec in catalog.STREAMS if any(matches(channel.address, p) for p in spec.subjects))
+    return next(kept, None)
+
+
+def _endpoint(endpoint: catalog.Endpoint) -> Channel:
+    contract: dict[str, type[Message]] = {
+        name: value
+        for part in (commands, pipelines, queries, replies, workers)
+        for name, value in vars(part).items()
+    }
+    takes = Message if endpoint.takes == "-" else contract[endpoint.takes]
+    gives = contract[endpoint.gives]
+    streams = gives is replies.Result and "stream" in takes.model_fields
+    return Channel(
+        s.endpoint_name(endpoint.subject),
+        endpoint.subject,
+        (takes,),
+        endpoint.why,
+        headers=(s.TRACE_HEADER,),
+        replies=(gives, replies.TokenChunk) if streams else (gives,),
+    )
+
+
+def _republished(channels: tuple[Channel, ...]) -> Iterator[Channel]:
+    """Where the broker passes on what it has stored."""
+    for channel in channels:
+        spec = stream_of(channel)
+        if spec is not None and spec.republish_to:
+            moved = spec.republish_to.removesuffix(">") + channel.address[len(spec.republish_from) - 1 :]
+            headers = (*channel.headers, *STORED_HEADERS)
+            why = f"{channel.name} once it is stored, from the broker"
+            yield replace(
+                channel, name=f"{channel.name}-stored", address=moved, why=why, headers=headers, stored=True
+            )
+
+
+def _values(bucket: str, name: str, key: str, why: str, *carries: Payload) -> Iterator[Channel]:
+    """A kind of key in a bucket, and where its value passes once it is stored, if the bucket tells of it."""
+    put = Channel(name, s.bucket_key(bucket, key), carries, why, (s.EXPECTED_SEQUENCE_HEADER,), bucket=bucket)
+    yield put
+    if any(spec.republished for spec in catalog.BUCKETS if spec.name == bucket):
+        told = s.bucket_updates(bucket).removesuffix(">") + key
+        why = f"{name} once it is stored, from the broker; no bytes, or the header KV-Operation: it is gone"
+        yield replace(put, name=f"{name}-stored", address=told, why=why, headers=STORED_HEADERS, stored=True)
+
+
+STREAMED: tuple[Channel, ...] = (
+    Channel(
+        "generate", address(s.generate), (commands.Generate,), "one model is to give one answer",
+        COMMAND_HEADERS, pulled_by=("agent", "shard_stage"),
+    ),
+    Channel(
+        "gather", address(s.gather), (commands.Gather,), "an ensemble is to be asked and decided",
+        COMMAND_HEADERS, pulled_by=("aggregator",),
+    ),
+    Channel(
+        "summarize", address(s.summarize), (commands.Summarize,), "a request is to go along a chain",
+        COMMAND_HEADERS, pulled_by=("summarizer",),
+    ),
+    Channel(
+        "answer", address(s.answer), (replies.Answer,), "what one agent made of one task", (s.TRACE_HEADER,)
+    ),
+    Channel("result", address(s.result), (replies.Result,), "the one result of a request", (s.TRACE_HEADER,)),
+    Channel("token", address(s.token), (replies.TokenChunk,), "text while it is generated"),
+    Channel("stage", address(s.stage), (STAGE_ITEMS,), "hidden states and tokens for one stage"),
+    Channel(
+        "event", address(s.event), EVENTS, "facts: what happened",
+        (s.MESSAGE_ID_HEADER,), pulled_by=("metrics",),
+    ),
+    Channel(
+        "dead", address(s.dead), (DEAD_LETTER,), "what a service could not work on",
+        (s.REASON_HEADER, s.TRACE_HEADER),
+    ),
+    Channel(
+        "max-deliveries", s.MAX_DELIVERIES_ADVISORIES.removesuffix(">") + "{stream}.{consumer}", (ADVISORY,),
+        "the broker has given a message up", pulled_by=("router",),
+    ),
+    Channel("canary", s.CANARY, (EMPTY,), "from the supervisor: while it is stored, the broker stores"),
+)  # fmt: skip
+"""What is kept in a stream."""
+
+SIGNALS: tuple[Channel, ...] = (
+    Channel("cancel-signal", address(s.cancel_signal), (EMPTY,), "nobody waits for the request any more"),
+    Channel(
+        "count", address(s.count_tokens), (commands.CountTokens,), "how many tokens a prompt has",
+        replies=(replies.TokenCount,),
+    ),
+    Channel(
+        "stage-signal", address(s.stage_signal), (StageBeat,),
+        "heartbeats of stages; what comes under the number 0 measures the way through the broker",
+    ),
+    Channel("agent-ping", s.AGENT_PING, (EMPTY,), "every agent answers with who it is", replies=(PONG,)),
+)  # fmt: skip
+"""What passes between services and is kept nowhere."""
+
+STORED_VALUES: tuple[Channel, ...] = (
+    *_values(s.NODES_BUCKET, "node", address(s.node_key), "a lease", nodes.NodeLease),
+    *_values(
+        s.WORKERS_BUCKET, "worker-registration", address(s.worker_key), "an HTTP worker", workers.Worker
+    ),
+    *_values(s.WORKER_CLAIMS_BUCKET, "worker-claim", address(s.worker_key), "who uses a worker", HOLDER),
+    *_values(s.ATTEMPTS_BUCKET, "attempt", address(s.attempt_key), "how a delivery ended", ENDING),
+    *_values(s.PIPELINES_BUCKET, "pipeline", address(s.pipeline_key), "a plan", pipelines.PipelinePlan),
+    *_values(s.CACHE_BUCKET, "cache", "{key}", "a response", CACHED),
+    *_values(s.SCORES_BUCKET, "score", address(s.score_key), "an agent's history", LEARNT),
+    *_values(s.SCORES_BUCKET, "topic-score", address(s.topic_score_key), "the same, on one topic", LEARNT),
+    *_values(
+        s.SCORES_BUCKET, "unlabelled-score", address(s.unlabelled_score_key), "from agreement alone", LEARNT
+    ),
+    *_values(s.FEEDBACK_BUCKET, "feedback-counted", address(s.feedback_key), "counted feedback", COUNTED),
+    *_values(
+        s.FEEDBACK_BUCKET, "feedback-pending", address(s.pending_feedback_key), "not counted yet", LESSON
+    ),
+)
+"""The keys of buckets. Their media is a put on the subject."""
+
+CHANNELS: tuple[Channel, ...] = (
+    *map(_endpoint, catalog.ENDPOINTS),
+    *STREAMED,
+    *_republished(STREAMED),
+    *SIGNALS,
+    *STORED_VALUES,
+)
