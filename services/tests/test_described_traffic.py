@@ -1,0 +1,164 @@
+"""What travels in a running mesh is what `schemas/asyncapi.json` says: subjects, payloads and headers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+from jsonschema import Draft7Validator
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from infra.processes import until
+from infra.testing import SpawnService
+from schemas import catalog, subjects
+from services.chassis.tests.mesh import DEADLINE_S
+
+DOCUMENT: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "schemas" / "asyncapi.json").read_text(encoding="utf-8")
+)
+ADDRESSES = {
+    name: re.compile(re.sub(r"\\\{\w+\\\}", "[^.]+", re.escape(channel["address"])))
+    for name, channel in DOCUMENT["channels"].items()
+    if "address" in channel
+}
+BROKERS_OWN = ("$JS.", "$SRV.INFO", "_INBOX")
+"""Subjects of the broker's own API, and replies."""
+
+MODELS = ("alpha", "beta")
+AGENT = {
+    "name": "agent-1",
+    "backend": "instant",
+    "models": [{"name": model, "reply": "Paris"} for model in MODELS],
+}
+QUESTION = {"prompt": "What is the capital of France?"}
+WORKER = {"id": "w1", "type": "vllm", "host": "127.0.0.1", "port": 1, "model": "gamma"}
+REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    (subjects.ASK, {**QUESTION, "model": "alpha", "stream": True}, "Result"),
+    (subjects.ASK, {**QUESTION, "request_id": "ensemble", "choices": ["Paris", "Rome"]}, "Result"),
+    (subjects.ASK, {**QUESTION, "model": "alpha", "summarize_with": ["beta"]}, "Result"),
+    (subjects.ASK, {**QUESTION, "model": "unheard-of"}, "ErrorReply"),
+    (subjects.ASK, {**QUESTION, "unheard_of": 1}, "ErrorReply"),
+    (subjects.SUBMIT, {**QUESTION, "model": "beta", "request_id": "later"}, "Accepted"),
+    (subjects.FETCH, {"request_id": "later", "wait_s": 10, "stream": True}, "Result"),
+    (subjects.CANCEL, {"request_id": "later"}, "Cancelled"),
+    (subjects.FEEDBACK, {"request_id": "ensemble", "correct": "A"}, "FeedbackCounted"),
+    (subjects.SCORES, {}, "ScoresReply"),
+    (subjects.NODES, {}, "NodesReply"),
+    (subjects.MODELS, {}, "ModelsReply"),
+    (subjects.STATUS, {}, "StatusReply"),
+    (subjects.SHARD, {"model": "alpha", "remove": True}, "ErrorReply"),
+    (subjects.SQL, {"statement": "SELECT 1 AS one"}, "Rows"),
+    (subjects.WORKER, {"action": "add", "worker": WORKER}, "WorkersReply"),
+    (subjects.count_tokens("alpha"), {"messages": [{"role": "user", "content": "Paris"}]}, "TokenCount"),
+)
+HEARD_AT_LEAST = {
+    "generate", "gather", "summarize", "answer", "answer-stored", "result", "result-stored", "token",
+    "token-stored", "event", "node", "node-stored", "worker-registration",
+    "worker-registration-stored", "score", "score-stored", "unlabelled-score", "feedback-counted",
+    "feedback-pending",
+}  # fmt: skip
+
+
+def faults(message: dict[str, Any], msg: Msg) -> list[str]:
+    """In what a message on the wire is not the one that is described."""
+    headers = dict(msg.headers or {})
+    found = [f"header {name}" for name in headers if name not in _described(message, msg)]
+    values: list[tuple[Any, Any]] = [(message.get("headers", {}), headers)]
+    if message["contentType"] == "application/json":
+        values.append((message["payload"], json.loads(msg.data)))
+    elif message["contentType"] == "text/plain":
+        values.append((message["payload"], msg.data.decode()))
+    for schema, value in values:
+        whole = {"allOf": [schema], "components": DOCUMENT["components"]}
+        found += [error.message for error in Draft7Validator(whole).iter_errors(value)]
+    return found
+
+
+def _described(message: dict[str, Any], msg: Msg) -> set[str]:
+    """The headers that may be there; the broker adds more of its own to what it passes on."""
+    known = set(message.get("headers", {}).get("properties", {}))
+    return known | {
+        name for name in msg.headers or {} if name.startswith("Nats-") and subjects.SUBJECT_HEADER in known
+    }
+
+
+def channel_of(subject: str) -> str:
+    """The channel with this address."""
+    (name,) = (name for name, address in ADDRESSES.items() if address.fullmatch(subject))
+    return name
+
+
+def of_services(heard: list[Msg]) -> list[Msg]:
+    """What services tell one another, without keys that go."""
+    return [
+        msg
+        for msg in heard
+        if not msg.subject.startswith(BROKERS_OWN)
+        and msg.subject not in {subject for subject, _, _ in REQUESTS}
+        and (msg.data or not msg.subject.startswith(("$KV.", "choir.stored.bucket.")))
+    ]
+
+
+def check(channel: str, msg: Msg) -> str:
+    """The name of the message of a channel that this one is."""
+    tried = {name: faults(one, msg) for name, one in DOCUMENT["channels"][channel]["messages"].items()}
+    fitting = [name for name, found in tried.items() if not found]
+    assert fitting, (msg.subject, msg.headers, msg.data[:500], tried if len(tried) < 4 else list(tried))
+    return fitting[0]
+
+
+@pytest_asyncio.fixture
+async def heard(connection: Client) -> list[Msg]:
+    """Everything that travels, from before the first service starts."""
+    messages: list[Msg] = []
+
+    async def hear(msg: Msg) -> None:
+        messages.append(msg)
+
+    await connection.subscribe(">", cb=hear)
+    return messages
+
+
+async def replies_to(nc: Client, subject: str, body: dict[str, Any]) -> list[Msg]:
+    """All replies to one request; what comes before the last is tokens."""
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox)
+    await nc.publish(subject, json.dumps(body).encode(), reply=inbox)
+    replies = [await subscription.next_msg(DEADLINE_S)]
+    while (replies[-1].headers or {}).get(subjects.KIND_HEADER) == "token":
+        replies.append(await subscription.next_msg(DEADLINE_S))
+    await subscription.unsubscribe()
+    return replies
+
+
+async def test_everything_that_travels_is_described(
+    heard: list[Msg], connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    # Given a mesh with one service of each kind that needs no model's file
+    services = [
+        spawn_service("router", "router-1"),
+        spawn_service("aggregator", "aggregator-1"),
+        spawn_service("summarizer", "summarizer-1"),
+        spawn_service("metrics", "metrics-1", env={"CHOIR_METRICS__FOLDER": str(tmp_path)}),
+        spawn_service("agent", "agent-1", agent=AGENT),
+    ]
+    for service in services:
+        await service.wait_ready(connection)
+    # When a client asks every endpoint, then every reply is one of those that are described
+    for subject, body, reply in REQUESTS:
+        *before, last = await replies_to(connection, subject, body)
+        channel = f"{channel_of(subject)}-reply"
+        assert [check(channel, msg) for msg in (*before, last)] == ["TokenChunk"] * len(before) + [reply]
+    assert {endpoint.subject for endpoint in catalog.ENDPOINTS} <= {subject for subject, _, _ in REQUESTS}
+
+    # And so is all that the services tell one another
+    def channels() -> set[str]:
+        return {channel_of(msg.subject) for msg in of_services(heard)}
+
+    assert await until(lambda: channels() >= HEARD_AT_LEAST, DEADLINE_S), HEARD_AT_LEAST - channels()
+    for msg in of_services(heard):
+        check(channel_of(msg.subject), msg)
