@@ -44,6 +44,12 @@ STAGE_ITEMS = Content(
     BINARY,
     within=(SequenceStart,),
 )
+PROBE = Content(
+    "Probe",
+    "bytes by which a service measures the way through the broker, and back to itself",
+    "application/octet-stream",
+    BINARY,
+)
 DEAD_LETTER = Content(
     "DeadLetter", "the message as it was, or its beginning", "application/octet-stream", BINARY
 )
@@ -252,8 +258,8 @@ SIGNALS: tuple[Channel, ...] = (
         replies=(replies.TokenCount,),
     ),
     Channel(
-        "stage-signal", address(s.stage_signal), (StageBeat,),
-        "heartbeats of stages; what comes under the number 0 measures the way through the broker",
+        "stage-signal", address(s.stage_signal), (StageBeat, PROBE),
+        "heartbeats of stages; under the number 0, which no pipeline has, probes",
     ),
     Channel("agent-ping", s.AGENT_PING, (EMPTY,), "every agent answers with who it is", replies=(PONG,)),
 )  # fmt: skip

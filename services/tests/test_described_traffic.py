@@ -12,6 +12,7 @@ from jsonschema import Draft7Validator
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.models.family import FOLDER
 from infra.processes import until
 from infra.testing import SpawnService
 from schemas import catalog, subjects
@@ -34,6 +35,8 @@ AGENT = {
     "backend": "instant",
     "models": [{"name": model, "reply": "Paris"} for model in MODELS],
 }
+SIGNAL = re.compile(re.escape(subjects.ALL_STAGE_SIGNALS).replace(r"\*", "[1-9][0-9]*"))
+"""What a pipeline's stages signal: pipelines are numbered from 1."""
 QUESTION = {"prompt": "What is the capital of France?"}
 WORKER = {"id": "w1", "type": "vllm", "host": "127.0.0.1", "port": 1, "model": "gamma"}
 REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -68,10 +71,13 @@ def faults(message: dict[str, Any], msg: Msg) -> list[str]:
     headers = dict(msg.headers or {})
     found = [f"header {name}" for name in headers if name not in _described(message, msg)]
     values: list[tuple[Any, Any]] = [(message.get("headers", {}), headers)]
-    if message["contentType"] == "application/json":
-        values.append((message["payload"], json.loads(msg.data)))
-    elif message["contentType"] == "text/plain":
-        values.append((message["payload"], msg.data.decode()))
+    try:
+        if message["contentType"] == "application/json":
+            values.append((message["payload"], json.loads(msg.data)))
+        elif message["contentType"] == "text/plain":
+            values.append((message["payload"], msg.data.decode()))
+    except ValueError as error:
+        found.append(str(error))
     for schema, value in values:
         whole = {"allOf": [schema], "components": DOCUMENT["components"]}
         found += [error.message for error in Draft7Validator(whole).iter_errors(value)]
@@ -156,9 +162,43 @@ async def test_everything_that_travels_is_described(
     assert {endpoint.subject for endpoint in catalog.ENDPOINTS} <= {subject for subject, _, _ in REQUESTS}
 
     # And so is all that the services tell one another
-    def channels() -> set[str]:
-        return {channel_of(msg.subject) for msg in of_services(heard)}
+    await check_all(heard, HEARD_AT_LEAST)
 
-    assert await until(lambda: channels() >= HEARD_AT_LEAST, DEADLINE_S), HEARD_AT_LEAST - channels()
+
+async def test_everything_that_the_stages_of_a_pipeline_tell_one_another_is_described(
+    heard: list[Msg], connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    # Given a router and two stages of a demo model
+    model = {"name": "alpha", "path": str(FOLDER / "choir-llama.gguf")}
+    section = {"models": [model], "threads": 1, "cache": str(tmp_path / "slices")}
+    services = [
+        spawn_service("router", "router-1"),
+        *(
+            spawn_service("shard_stage", name, env={"CHOIR_STAGE": json.dumps({"name": name, **section})})
+            for name in ("one", "two")
+        ),
+    ]
+    for service in services:
+        await service.wait_ready(connection)
+    # When they are made a pipeline, which is asked
+    for subject, body, reply in (
+        (subjects.SHARD, {"model": "alpha", "stages": 2, "force": True}, "ShardReply"),
+        (subjects.ASK, {**QUESTION, "model": "alpha"}, "Result"),
+    ):
+        (answer,) = await replies_to(connection, subject, body)
+        assert check(f"{channel_of(subject)}-reply", answer) == reply
+    # Then all that they tell one another is described
+    await check_all(heard, {"stage", "stage-signal", "pipeline", "pipeline-stored", "result"})
+    signals = {check("stage-signal", msg) for msg in heard if SIGNAL.fullmatch(msg.subject)}
+    assert signals == {"StageBeat"}
+
+
+async def check_all(heard: list[Msg], channels: set[str]) -> None:
+    """Waits until something came on each of these channels, and looks at everything that came."""
+
+    def quiet() -> set[str]:
+        return channels - {channel_of(msg.subject) for msg in of_services(heard)}
+
+    assert await until(lambda: not quiet(), DEADLINE_S), quiet()
     for msg in of_services(heard):
         check(channel_of(msg.subject), msg)
