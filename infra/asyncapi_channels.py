@@ -11,7 +11,8 @@ from faststream.specification.asyncapi.v3_0_0.schema import Message as MessageOb
 
 from infra.docs import duration, size
 from schemas import catalog, subjects
-from schemas.channels import ENUMS, HEADERS, PARAMETERS, REPLY_HEADERS, Channel, Content, Payload, stream_of
+from schemas.channels import ENUMS, HEADERS, PARAMETERS, REPLY_HEADERS, Channel, stream_of
+from schemas.contents import Content, Payload
 from schemas.replies import ErrorReply, TokenChunk
 
 JSON_TYPE = "application/json"

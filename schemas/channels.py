@@ -9,69 +9,29 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from typing import get_args
 
 from schemas import catalog, commands, nodes, pipelines, queries, replies, workers
 from schemas import subjects as s
+from schemas.contents import (
+    ADVISORY,
+    CACHED,
+    COUNTED,
+    DEAD_LETTER,
+    EMPTY,
+    ENDING,
+    HOLDER,
+    LEARNT,
+    LESSON,
+    PONG,
+    PROBE,
+    STAGE_ITEMS,
+    Payload,
+)
 from schemas.events import AnyEvent
 from schemas.message import Message
-from schemas.stages import SequenceStart, StageBeat
-
-
-@dataclass(frozen=True)
-class Content:
-    """A payload that is no message: its media type and JSON schema, and the messages `within` it."""
-
-    name: str
-    why: str
-    media_type: str = "application/json"
-    schema: dict[str, Any] = field(default_factory=dict, hash=False)
-    within: tuple[type[Message], ...] = ()
-
-
-Payload = type[Message] | Content
-
-EMPTY = Content(
-    "Empty", "no bytes: the subject says it all", "text/plain", {"type": "string", "maxLength": 0}
-)
-BINARY = {"type": "string", "format": "binary"}
-STAGE_ITEMS = Content(
-    "StageItems",
-    "frames, starts, tokens and times in bytes, one after another: schemas/README.md has more; "
-    "the body of a start is a SequenceStart",
-    "application/octet-stream",
-    BINARY,
-    within=(SequenceStart,),
-)
-PROBE = Content(
-    "Probe",
-    "bytes by which a service measures the way through the broker, and back to itself",
-    "application/octet-stream",
-    BINARY,
-)
-DEAD_LETTER = Content(
-    "DeadLetter", "the message as it was, or its beginning", "application/octet-stream", BINARY
-)
-ADVISORY = Content(
-    "MaxDeliveries", "the broker's io.nats.jetstream.advisory.v1.max_deliver", schema={"type": "object"}
-)
-PONG = Content("Pong", "the services API's io.nats.micro.v1.ping_response", schema={"type": "object"})
-HOLDER = Content("Holder", "the name of the agent's instance", "text/plain", {"type": "string"})
-ENDING = Content(
-    "Ending",
-    "`refused`, `alone` or `failed`, the last with a blank and an ErrorBody as JSON where there is one",
-    "text/plain",
-    {"type": "string", "pattern": "^(refused|alone|failed)( \\{.*\\})?$"},
-)
-LEARNT = Content(
-    "Learnt", "the aggregators' own: `choir.scores` tells it to clients", schema={"type": "object"}
-)
-LESSON = Content("Lesson", "the aggregators' own", schema={"type": "object"})
-COUNTED = Content(
-    "Counted", "eight bytes in hexadecimal, of who counted it", "text/plain", {"type": "string"}
-)
-CACHED = Content("Cached", "not used yet", "application/octet-stream", BINARY)
+from schemas.stages import StageBeat
 
 EVENTS: tuple[type[Message], ...] = get_args(get_args(AnyEvent)[0])
 EVENT_KINDS: tuple[str, ...] = tuple(event.model_fields["kind"].default for event in EVENTS)
@@ -284,7 +244,7 @@ STORED_VALUES: tuple[Channel, ...] = (
         s.FEEDBACK_BUCKET, "feedback-pending", address(s.pending_feedback_key), "not counted yet", LESSON
     ),
 )
-"""The keys of buckets. Their media is a put on the subject."""
+"""The keys of buckets. A value is put by publishing it on its subject."""
 
 CHANNELS: tuple[Channel, ...] = (
     *map(_endpoint, catalog.ENDPOINTS),

@@ -103,6 +103,12 @@ def test_the_document_is_one_of_asyncapi_3() -> None:
     assert ApplicationSchema.model_validate(DOCUMENT).to_jsonable() == document().to_jsonable()
 
 
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_schema_is_one_of_draft_7(name: str) -> None:
+    Draft7Validator.check_schema(SCHEMAS[name])
+    assert SCHEMAS[name]["type"] in ("object", "string")
+
+
 def test_every_reference_leads_somewhere() -> None:
     found = set(references(DOCUMENT))
     assert found

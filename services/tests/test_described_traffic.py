@@ -21,7 +21,7 @@ from services.chassis.tests.mesh import DEADLINE_S
 DOCUMENT: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "schemas" / "asyncapi.json").read_text(encoding="utf-8")
 )
-ADDRESSES = {
+ADDRESSES: dict[str, re.Pattern[str]] = {
     name: re.compile(re.sub(r"\\\{\w+\\\}", "[^.]+", re.escape(channel["address"])))
     for name, channel in DOCUMENT["channels"].items()
     if "address" in channel
@@ -111,7 +111,9 @@ def of_services(heard: list[Msg]) -> list[Msg]:
 
 def check(channel: str, msg: Msg) -> str:
     """The name of the message of a channel that this one is."""
-    tried = {name: faults(one, msg) for name, one in DOCUMENT["channels"][channel]["messages"].items()}
+    tried: dict[str, list[str]] = {
+        name: faults(one, msg) for name, one in DOCUMENT["channels"][channel]["messages"].items()
+    }
     fitting = [name for name, found in tried.items() if not found]
     assert fitting, (msg.subject, msg.headers, msg.data[:500], tried if len(tried) < 4 else list(tried))
     return fitting[0]
