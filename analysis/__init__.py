@@ -1,0 +1,1 @@
+"""Evaluations, statistics, charts, reports, and questions to the event database."""

@@ -1,0 +1,1 @@
+"""How Choir runs: broker, streams, supervisor, demo models."""

@@ -1,4 +1,4 @@
-"""What a service's process finds in its environment: what it needs of the surroundings, and nothing else.
+"""The environment of a service's process: what it needs of the surroundings, and nothing else.
 
 A secret that a process does not have cannot be had from it. Variables that are not here reach no service; an
 API key reaches agents, if `[workers.keys]` names its variable.

@@ -1,4 +1,4 @@
-"""What the processes of a host say, on one screen: each line with the name of who said it."""
+"""Shows the output of a host's processes on one screen: each line with the name of its process."""
 
 from __future__ import annotations
 

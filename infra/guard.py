@@ -1,4 +1,4 @@
-"""Whether a broker lets in who has no password: asked of the broker itself, not of its configuration."""
+"""Checks that a broker refuses who has no password: asked of the broker itself, not of its configuration."""
 
 from __future__ import annotations
 

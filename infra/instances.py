@@ -1,4 +1,4 @@
-"""Which processes a host runs, and what each is told in its environment."""
+"""The processes that a host runs, and what each is told in its environment."""
 
 from __future__ import annotations
 

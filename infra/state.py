@@ -1,4 +1,4 @@
-"""Where this host remembers the mesh that it runs, so that other commands find it.
+"""The state folder: the right to run the mesh of this host, and where other commands find it.
 
 One mesh runs from one state folder; it holds the store of the embedded broker too, unless choir.toml puts
 that elsewhere.

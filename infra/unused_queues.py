@@ -1,4 +1,4 @@
-"""Queues of external workers that nobody uses any more: removed, so that they do not grow in number for ever.
+"""Removes queues of external workers that nobody uses any more, so that they do not grow in number for ever.
 
 Only what was made for a worker is ever removed; its metadata says so. It goes when it has been empty and
 unused for long. No command is lost: the stream keeps what comes without a queue, a queue that is made again

@@ -1,4 +1,4 @@
-"""Queues for the models of external workers: made when a worker is registered, without a restart.
+"""Makes queues for the models of external workers when one is registered, without a restart.
 
 Nobody but the operator may create consumers, so the supervisor of a host listens to the registrations.
 Several hosts may do so at once: making a queue that is there changes nothing. Some time after the last worker

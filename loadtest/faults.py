@@ -1,4 +1,4 @@
-"""What can be wrong with a load test, in one sentence each."""
+"""The errors of a load test, in one sentence each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All flights of a run as columns: written by the generator processes as Parquet, read as numpy arrays."""
+"""All requests of a run as columns: written by the generator processes as Parquet, read as numpy arrays."""
 
 from __future__ import annotations
 

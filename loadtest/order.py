@@ -1,4 +1,4 @@
-"""What one generator process is told."""
+"""The orders of one generator process: what it sends, to whom, and when."""
 
 from __future__ import annotations
 

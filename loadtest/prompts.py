@@ -1,4 +1,4 @@
-"""What is asked: endless, seeded streams of prompts. Each kind is one function in the table `PROMPTS`."""
+"""The prompts of a run: endless, seeded streams; each kind is one function in the table `PROMPTS`."""
 
 from __future__ import annotations
 

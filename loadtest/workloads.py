@@ -1,4 +1,4 @@
-"""Which way through the mesh a request takes: one function for each, in the table `WORKLOADS`, and mixes."""
+"""The ways of a request through the mesh: one function for each, in the table `WORKLOADS`, and mixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tree of errors. Each has a stable code that travels on the wire, and one sentence."""
+"""One tree of errors: each has a stable code that travels on the wire, and one sentence."""
 
 from __future__ import annotations
 

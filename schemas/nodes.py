@@ -1,4 +1,4 @@
-"""What a service instance says of itself: its lease. It vanishes when the instance does."""
+"""The lease of a service instance: what it says of itself. It vanishes when the instance does."""
 
 from __future__ import annotations
 

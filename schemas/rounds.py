@@ -1,4 +1,4 @@
-"""What an ensemble's agents are asked, and in which round: the number in the subject of an answer.
+"""The rounds of an ensemble: what its agents are asked, and the number in the subject of an answer.
 
 A round has at most one answer of each agent, so that each is stored once. Pure.
 """

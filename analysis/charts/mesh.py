@@ -1,4 +1,4 @@
-"""The charts of a mesh's events: one table. Adding a chart is adding a file and a line."""
+"""The table of the charts of a mesh's events: adding a chart is adding a file and a line."""
 
 from __future__ import annotations
 

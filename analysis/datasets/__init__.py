@@ -1,0 +1,1 @@
+"""Choir's own question sets, in the formats of three public benchmarks."""

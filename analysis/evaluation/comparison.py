@@ -1,4 +1,4 @@
-"""Whether contestants differ: strategies among themselves and against the best agent, question by question.
+"""Compares contestants: strategies among themselves and with the best agent, question by question.
 
 Exact McNemar is the primary test, its p adjusted after Holm over all pairs of a benchmark. A difference
 that is smaller than the smallest that so many questions could show is called tied, whatever its p.

@@ -1,4 +1,4 @@
-"""What a run came to, for people or as one JSON document on standard output."""
+"""Prints what a run came to, for people or as one JSON document on standard output."""
 
 from __future__ import annotations
 

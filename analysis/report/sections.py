@@ -1,4 +1,4 @@
-"""What a report has: a table. Adding a section is adding a line."""
+"""The table of a report's sections: adding a section is adding a line."""
 
 from __future__ import annotations
 

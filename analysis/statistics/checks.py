@@ -1,4 +1,4 @@
-"""What the statistics take: numbers that are numbers, as many on one side as on the other."""
+"""Checks the input of statistics: numbers that are numbers, as many on one side as on the other."""
 
 from __future__ import annotations
 

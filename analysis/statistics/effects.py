@@ -1,4 +1,4 @@
-"""How large a difference is, whatever the number of questions."""
+"""Sizes of effect: how large a difference is, whatever the number of questions."""
 
 from __future__ import annotations
 

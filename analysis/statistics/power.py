@@ -1,4 +1,4 @@
-"""How many questions it takes to see a difference, and how small a difference so many questions can show.
+"""Power: how many questions a difference takes, and how small a difference so many questions can show.
 
 For two strategies that are right or wrong on the same questions, after Connor 1987:
 

@@ -1,4 +1,4 @@
-"""From samples to questions: repetitions of a question are one cluster, and the question is the unit."""
+"""Questions from samples: repetitions of a question are one cluster, and the question is the unit."""
 
 from __future__ import annotations
 

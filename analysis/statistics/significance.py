@@ -1,4 +1,4 @@
-"""Whether a difference between strategies is more than chance: tests of the same questions, two-sided.
+"""Tests of significance: whether a difference between strategies is more than chance, two-sided.
 
 Exact McNemar is the primary one where a question is right or wrong; t and Wilcoxon take mean scores.
 Each takes one value a question, in the same order on both sides.

@@ -1,4 +1,4 @@
-"""Whether a model file is the one that was published: SHA-256 sums in `SHA256SUMS`."""
+"""Checks that a model file is the one that was published: SHA-256 sums in `SHA256SUMS`."""
 
 from __future__ import annotations
 

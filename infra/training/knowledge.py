@@ -1,4 +1,4 @@
-"""What there is to know, read from the tables in `facts/`, and what each model is taught of it."""
+"""The facts, read from the tables in `facts/`, and what each model is taught of them."""
 
 from __future__ import annotations
 

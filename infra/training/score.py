@@ -1,4 +1,4 @@
-"""What each model scores on Choir's own question sets: `python -m infra.training.score`.
+"""Scores each model on Choir's own question sets: `python -m infra.models.score`.
 
 Every question is asked once, in the chat format, under greedy decoding. The counts go into
 `scores.json`, and from there into the table of the models' README.md.

@@ -1,4 +1,4 @@
-"""Does an evaluation keep the mesh busy? Its wall time against the time that models worked, by slots.
+"""Measures whether an evaluation keeps the mesh busy: its wall time against the time of the models, by slots.
 
 Three meshes, one after another: models that answer after 250 ms and need no processor (as if each had a host
 of its own); two of the size of Qwen2-0.5B with random weights, of which each takes seconds for an answer on

@@ -1,4 +1,4 @@
-"""Does the mesh keep workers busy? Throughput of 1 to 35 workers, a batch on five, and asks beside a batch.
+"""Measures whether the mesh keeps workers busy: 1 to 35 workers, a batch on five, and asks beside a batch.
 
 A worker is an `instant` agent of three slots whose every answer takes 200 ms, so whatever is missing of the
 ideal is the mesh's own. All asks go the whole way: router, queue, agent, result, reply.

@@ -1,0 +1,1 @@
+"""The agent: generates answers with the models that it serves, and with external workers."""

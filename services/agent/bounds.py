@@ -1,4 +1,4 @@
-"""Bounds on what a server says, before it goes into the lease: one message for all models of an agent."""
+"""Bounds what an external server says of itself, so that it fits into the lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a prompt is, for whoever asks an agent: one endpoint for each model, whoever of it is in use."""
+"""The endpoint `choir.count.<model>`: counts the tokens of a prompt for whoever asks."""
 
 from __future__ import annotations
 

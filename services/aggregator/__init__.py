@@ -1,0 +1,1 @@
+"""The aggregator: asks the members of an ensemble, and decides from their answers."""

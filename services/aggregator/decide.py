@@ -1,7 +1,4 @@
-"""From ballots to decisions, and to what the result says of them.
-
-Pure: every requested strategy sees the same ballots and the same history.
-"""
+"""Decides with every requested strategy, all of which see the same ballots and the same history. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The aggregator as a service: a work loop on the gather queues, and the feedback endpoint."""
+"""The aggregator as a service: a work loop on the gather queues, and the endpoints of its scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each agent is asked in each round. Pure: from a Gather and the answers so far to commands.
+"""The tasks of each round: a `Gather` and the answers so far give commands. Pure.
 
 Whatever is asked depends only on what is stored, so an aggregator that takes over asks the same.
 """

@@ -1,1 +1,1 @@
-"""What every service is built on: connect, work loop, leases, events, endpoints, logs, settings."""
+"""The microservice chassis: connection, work loop, leases, events, endpoints, logs, settings."""

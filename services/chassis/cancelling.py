@@ -1,4 +1,4 @@
-"""Ending tasks for sure."""
+"""Ends asyncio tasks for sure, where a library forgets that they were cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running service has in hand: its connection, storage and clock, and where it tells what happens."""
+"""The context of a running service: its connection, storage and clock, its events and traces."""
 
 from __future__ import annotations
 

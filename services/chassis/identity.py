@@ -1,4 +1,4 @@
-"""Who a service instance is."""
+"""The identity of a service instance: service, name, host, version."""
 
 from __future__ import annotations
 

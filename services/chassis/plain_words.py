@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in plain words: for settings, requests, options and files alike."""
+"""Says in plain words what pydantic finds wrong: in settings, requests, options and files alike."""
 
 from __future__ import annotations
 

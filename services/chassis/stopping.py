@@ -1,4 +1,4 @@
-"""How long a service may take to stop. Whoever ends its process waits for longer than it takes itself."""
+"""Time limits of stopping: for a service, and for whoever ends its process."""
 
 from __future__ import annotations
 

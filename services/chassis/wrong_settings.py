@@ -1,4 +1,4 @@
-"""What is wrong in choir.toml or in the environment, in plain words."""
+"""Says in plain words what is wrong in choir.toml or in the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result for people: the text; of an ensemble every answer and every decision beside the others."""
+"""Shows a result to people: the text; of an ensemble every answer and every decision side by side."""
 
 from __future__ import annotations
 

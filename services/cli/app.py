@@ -1,4 +1,4 @@
-"""The command line: which commands there are."""
+"""The table of commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shell proposes while a command line is typed: models of the running mesh, and strategies."""
+"""Completion in a shell: models of the running mesh, and strategies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line about what went wrong."""
+"""Exit codes of commands, and the one line about what went wrong."""
 
 from __future__ import annotations
 

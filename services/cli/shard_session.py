@@ -1,4 +1,4 @@
-"""Following a pipeline from the wish until every stage is ready."""
+"""Follows a pipeline from the command until every stage is ready."""
 
 from __future__ import annotations
 

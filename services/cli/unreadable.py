@@ -1,4 +1,4 @@
-"""An ensemble that has answered, and of which no strategy could read anything."""
+"""Explains an ensemble's result that no strategy could read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that a command will write: whether it can, before the work."""
+"""Checks that a command can write its file, before the work begins."""
 
 from __future__ import annotations
 

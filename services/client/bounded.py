@@ -1,4 +1,4 @@
-"""Many jobs at once, but never more than there is room for."""
+"""Runs many jobs at once, with bounded concurrency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mesh that `choir up` runs on this host: where it is written down, and how it is found.
+"""The mesh that `choir up` runs on this host: how it is found.
 
 The state folder is `$XDG_STATE_HOME/choir`, by default `~/.local/state/choir`.
 """

@@ -1,4 +1,4 @@
-"""Where the mesh is: what somebody said, what runs on this host, or where choir.toml would start one."""
+"""The address of the mesh: what somebody said, what runs here, or where choir.toml would start one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker that answers and a service that does not: which one is missing, and how to have one."""
+"""Explains a request that nobody answers: which service is missing, and how to start one."""
 
 from __future__ import annotations
 

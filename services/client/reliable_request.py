@@ -1,4 +1,4 @@
-"""Following one request to its result, whatever dies on the way.
+"""A reliable request: followed to its result, whatever dies on the way.
 
 The request is sent once. When its reply does not come (the router died, the connection was lost), the
 client does not guess: it asks for the result under the same id, from the last token on that it has, and

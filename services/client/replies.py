@@ -1,4 +1,4 @@
-"""Replies to requests: one subscription for all of them, and a queue for each.
+"""The reply multiplexer: one subscription for the replies to all requests, and a queue for each.
 
 nats-py's own `request` takes one reply. Here a request may have many (tokens, then the result), and
 whoever waits hears at once when nobody listens or when the connection was lost on the way.

@@ -1,4 +1,4 @@
-"""From what a caller says to a request of the client surface."""
+"""Builds an `Ask` from a caller's options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling a person what is waited for, while nobody answers."""
+"""Tells a person what a request waits for, while nobody answers."""
 
 from __future__ import annotations
 

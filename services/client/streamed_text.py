@@ -1,4 +1,4 @@
-"""What a client has been shown of each agent's text, and what it is to be shown next.
+"""The streamed text of each agent: what the caller has had of it, and what comes next.
 
 Whatever happens on the way, the texts of the chunks that a client gets, joined from the last one that says
 `restarted`, are the text of the result: pieces that were lost come with the result, and a text that is

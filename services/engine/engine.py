@@ -1,4 +1,4 @@
-"""The engine: a model, its context and the inference thread, behind a thread-safe door."""
+"""The engine: a model, its context and the inference thread, behind a thread-safe interface."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Every event becomes a row: the event database, and SQL for whoever asks."""
+"""The metrics service: every event becomes a row, and SQL for whoever asks."""

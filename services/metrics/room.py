@@ -1,4 +1,4 @@
-"""How much the disk has left. Where it is nearly full the event database grows no more.
+"""The free space of the disk: where it is nearly full, the event database grows no more.
 
 It stops before the broker's store finds no room on the same disk: events wait in their stream meanwhile, and
 nothing is lost that the stream keeps.

@@ -1,4 +1,4 @@
-"""Why a model that somebody has seen to be there cannot be asked at present. Pure."""
+"""Says why a model that is known cannot be asked at present. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits at this router for which result."""
+"""Pending results: whoever waits for a result gets it the moment it is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How a request will travel: fixed once, at the door. Pure: takes values, gives a plan or a typed error."""
+"""The planner of requests: fixes once how a request will travel.
+
+Pure: takes values, gives a plan or a typed error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are in the queue or in work."""
+"""Finds the command of a request that is in the queue or in work."""
 
 from __future__ import annotations
 

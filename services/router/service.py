@@ -1,4 +1,4 @@
-"""The router as a service: wires admission, waiting, sweeper and endpoints together."""
+"""The router as a service: wires admission, pending results, sweeper and endpoints together."""
 
 from __future__ import annotations
 

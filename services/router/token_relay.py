@@ -1,4 +1,4 @@
-"""Token streams: from the TOKENS stream, live or from a sequence number on, to one caller."""
+"""Relays token streams to a caller: from the TOKENS stream, live or from a sequence number on."""
 
 from __future__ import annotations
 

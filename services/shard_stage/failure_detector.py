@@ -1,4 +1,4 @@
-"""Who of the stages has fallen silent.
+"""The failure detector: which stages have fallen silent.
 
 Silence is counted in looks of the watcher, not by the clock: a look that comes late counts hardly more than a
 punctual one, since a watcher that does not get the processor does not hear either. And a stage whose beats

@@ -1,4 +1,4 @@
-"""A stage service: what it offers to pipelines, and the stage that it holds of one of them."""
+"""The stage service: what it offers to pipelines, and the stage that it holds of one of them."""
 
 from __future__ import annotations
 

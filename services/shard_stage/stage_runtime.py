@@ -1,4 +1,4 @@
-"""The stage that this instance holds of a pipeline: from the plan that names it to the one that does not.
+"""The runtime of a stage: from the plan that names this instance to the one that does not.
 
 Whenever the plan has a new epoch the stages agree anew on where they are: each stops what it is doing, tells
 in its beats how many tokens of each live sequence it holds, and stage 0, when it has heard of all, feeds

@@ -1,0 +1,1 @@
+"""The summarizer: takes an answer along a chain of models."""

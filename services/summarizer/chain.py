@@ -1,4 +1,4 @@
-"""One request on its way along its peers: the first answers, each further one summarises."""
+"""One chain: the first peer answers, each further one summarises."""
 
 from __future__ import annotations
 

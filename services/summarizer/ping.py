@@ -1,4 +1,4 @@
-"""How long the way to an agent and back is, through the broker: the services API's ping (ADR-32)."""
+"""Measures the round trip to an agent, by the services API's ping (ADR-32)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From answers and measured times to what a result says of each peer. Pure."""
+"""The steps of a result: what it says of each peer, from answers and measured times. Pure."""
 
 from __future__ import annotations
 

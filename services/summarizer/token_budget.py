@@ -1,4 +1,4 @@
-"""Does a text fit a model, and where must it be cut if not? Measured in the model's own tokens."""
+"""The token budget of a model: whether a text fits, and where it is cut if not, in the model's own tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One chain after another: is it done already? walk it, store the one result."""
+"""The handler of `Summarize`: takes a request along its chain, and stores the one result."""
 
 from __future__ import annotations
 

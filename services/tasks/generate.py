@@ -1,4 +1,4 @@
-"""One task after another: look whether it is done already, generate, store the outcome once."""
+"""The handler of `Generate`: looks whether a task is done already, generates, stores the outcome once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a request: its one result is stored, and everybody is told what came of it.
+"""The end of a request: stores its one result, and tells everybody what came of it.
 
 Whoever stores a result may die before that is told. Whoever then finds the request done tells it instead; the
 event has the same id both times, so it is stored once.

@@ -1,4 +1,4 @@
-"""How long a prompt is for a model: known from its bytes where that is enough, else counted by an agent.
+"""Counts the tokens of a prompt for a model: from its bytes where that is enough, else an agent is asked.
 
 A tokenizer of bytes never makes more tokens than there are bytes, so a prompt that is short in bytes
 is known to fit. Only for a long one is an agent of the model asked to count.

@@ -1,4 +1,4 @@
-"""What an agent can generate with: one file each, and one line in the table."""
+"""Backends: what an agent generates with, one file each, and one line in the table `BACKENDS`."""
 
 from __future__ import annotations
 

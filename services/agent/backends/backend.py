@@ -1,4 +1,4 @@
-"""What every backend can do: one model, behind one small protocol."""
+"""The protocol of a backend: one model that generates and counts tokens."""
 
 from __future__ import annotations
 

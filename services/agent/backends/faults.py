@@ -1,4 +1,4 @@
-"""What goes wrong between us and an HTTP server, as one of our errors.
+"""Turns the failures of an HTTP server into typed errors.
 
 WorkerFailed is what another server of the same model may not suffer from; everything else would fail there
 in the same way.

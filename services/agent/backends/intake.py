@@ -1,4 +1,4 @@
-"""A thread beside the event loop for what a prompt needs before it is queued: template, tokens, grammar."""
+"""The thread that makes prompts ready beside the event loop: template, tokens, grammar."""
 
 from __future__ import annotations
 

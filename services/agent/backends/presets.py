@@ -1,4 +1,4 @@
-"""What the kinds of OpenAI-compatible servers can do beyond the API that they share, and what they cannot.
+"""The table of OpenAI-compatible servers: what each kind can do beyond the shared API, and what it cannot.
 
 The table says what may be sent. What a kind cannot do is refused before anything is asked, so that nobody
 gets an answer that was made in another way than was asked for.

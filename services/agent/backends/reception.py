@@ -1,4 +1,4 @@
-"""A text while it comes in from a server: its pieces, and when they came."""
+"""Collects a streamed text from a server: its pieces, and when they came."""
 
 from __future__ import annotations
 

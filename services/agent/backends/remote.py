@@ -1,4 +1,4 @@
-"""What backends that ask an HTTP server can do besides: see which models there are, and embed texts."""
+"""The further protocol of backends that ask an HTTP server: list its models, embed texts."""
 
 from __future__ import annotations
 

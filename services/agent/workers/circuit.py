@@ -1,4 +1,4 @@
-"""A circuit breaker: whether a server is given work, judged by what became of looks and of tasks. Pure.
+"""The circuit breaker of a server: closed, open or on trial, by the outcome of checks and tasks. Pure.
 
 Closed: it works. Open: it does not, until some time has passed. Half-open: it is being tried. Times are
 seconds of a clock that only goes forward.

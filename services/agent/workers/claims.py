@@ -1,4 +1,4 @@
-"""Which agent uses which worker: one only, by compare-and-set on a key that runs out with its agent.
+"""Claims on external workers: one agent each, by compare-and-set on a key that expires with the agent.
 
 A claim is put again and again by whoever has it, each time only if nobody else has put one since. An agent
 that dies lets its claims run out, and the next one takes them.

@@ -1,4 +1,4 @@
-"""One external worker in use: its server, its queue, and whether it is fit to be given work."""
+"""One external worker in use: its server, its queue and its health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model's text to the answer that is voted on, or to None: what cannot be read abstains.
+"""Normalises a model's text to the answer that is voted on; a text that cannot be read abstains.
 
 Pure functions. Votes are counted by equality, so two texts that mean the same must come out the
 same: `(B)` and `Answer: B`; `$1,000.` and `1000`; `The Blue Whale!` and `blue whale`.

@@ -1,4 +1,4 @@
-"""`choir.scores`: a client wants to see, keep or reset what the mesh has learnt of its agents."""
+"""The endpoint `choir.scores`: shows, exports or resets what the mesh has learnt of its agents."""
 
 from __future__ import annotations
 

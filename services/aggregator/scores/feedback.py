@@ -1,4 +1,4 @@
-"""`choir.feedback`: a client says what was right, and the agents' histories learn from it, once a request."""
+"""The endpoint `choir.feedback`: a client says what was right, and the agents' histories learn from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of agents from earlier questions: what the weights of a vote are learnt from.
+"""The histories of agents, from which strategies take the weights of votes.
 
 Predict first, update after: a request is decided with the history as it stood before it, and only then
 changes it (`learning.py`), so no agent is ever judged by an answer it was weighted with.

@@ -1,4 +1,4 @@
-"""What one question teaches, for the questions after it. Pure but for the history that is handed in.
+"""Updates the histories with what one question teaches. Pure but for the history that is handed in.
 
 Predict first, update after: call these once a question has been decided, and never before.
 """

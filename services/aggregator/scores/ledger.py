@@ -1,4 +1,4 @@
-"""The feedback on a request is counted once: not twice and not in part, whatever dies in the middle.
+"""The ledger of feedback: the feedback on a request is counted once, whatever dies in the middle.
 
 1. What it teaches is put under a key that says that it is pending.
 2. Every history that it changes is changed. Each of them knows which lessons it holds, so doing this again

@@ -1,4 +1,4 @@
-"""What the mesh has learnt of its agents: in the `choir_scores` bucket, the same for all aggregators."""
+"""The score store: what was learnt of agents, in the bucket `choir_scores`, the same for all aggregators."""
 
 from __future__ import annotations
 

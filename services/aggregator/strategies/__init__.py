@@ -1,4 +1,4 @@
-"""The table of strategies. A new one is a file here, a line below, and its line in `schemas/strategies.py`.
+"""The table of strategies: a new one is a file here, a line below, and its line in `schemas/strategies.py`.
 
 Everything here is pure: ballots and what is known of agents in, a decision out. To decide kept answers again:
 

@@ -1,4 +1,4 @@
-"""What a strategy is given: the ballots of one question, and what is known beside them."""
+"""The input of a strategy: the ballots of one question, and what is known beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a question is about: a small Protocol, and one classifier behind it."""
+"""Topics of questions: a small protocol, and one classifier behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection whose reading has ended by a fault is made anew.
+"""Makes a connection anew whose reading has ended by a fault.
 
 nats-py (2.16) ends its reading loop at any error that it has not foreseen: the client stays connected and can
 send, its lease lives on, and it hears nothing ever again.

@@ -1,4 +1,4 @@
-"""Answers of the broker that come when nobody waits for them any more.
+"""Keeps nats-py listening after a late PONG: a broker that stood still is heard again.
 
 nats-py (2.16) ends its reading loop when the pong of a ping comes whose time was over: the client stays
 connected and can send, and hears nothing ever again. A broker that stands still for two seconds is enough.

@@ -1,4 +1,4 @@
-"""Pulling from one durable consumer: how many messages have been asked for and not yet come.
+"""A pull subscription: the standing demand of a work loop on one durable consumer.
 
 nats-py's `fetch` waits for one batch after another. A work loop wants a standing demand that grows
 by one whenever a slot falls free, and that can be taken back when all slots are full, so the pull

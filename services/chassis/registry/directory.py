@@ -1,4 +1,4 @@
-"""Who is alive: the leases of the mesh.
+"""The directory of live instances: the leases of the mesh.
 
 A lease counts as run out by the time since it was last seen *here*, so clocks of other hosts do not
 matter.

@@ -1,4 +1,4 @@
-"""Says now and then what an instance and its host look like: a row in every chart over time."""
+"""Publishes every few seconds what an instance and its host look like."""
 
 from __future__ import annotations
 

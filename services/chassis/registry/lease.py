@@ -1,4 +1,4 @@
-"""An instance's lease: put into KV again and again, and gone when the instance is."""
+"""The lease of an instance: put into its bucket again and again, and gone when the instance is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lease that is too large for the broker, or for a list of all: what it says less of, in which order.
+"""Shortens a lease that is too large for the broker, or for a list of all nodes.
 
 First what only people read, then the models that nobody can ask, then models that somebody can.
 """

@@ -1,4 +1,4 @@
-"""What a process and its host look like from inside: CPU, memory, graphics processors."""
+"""Measures a process and its host: CPU, memory, graphics processors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two living instances of one name hide one another: the one that comes second is refused.
+"""Refuses a second living instance of the same name, which would hide the first.
 
 A lease, a worker's claim and a place in a pipeline are kept under an instance's name. On one host the
 supervisor sees to it that a name is there once, so only another host can have it too: another machine, or

@@ -1,1 +1,1 @@
-"""What is told about the work: events, traces, spans."""
+"""Events, traces and spans of the work."""

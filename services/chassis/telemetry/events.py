@@ -1,4 +1,4 @@
-"""Publishing facts: fire and forget on subjects that the EVENTS stream captures.
+"""Publishes events: fire and forget, on subjects that the EVENTS stream captures.
 
 A fact about a request is placed in its trace. Where spans are exported as well, they get the facts that were
 noted while their work was done.

@@ -1,4 +1,4 @@
-"""How the earlier deliveries of a command ended, which the broker does not tell: it only counts them.
+"""How the earlier deliveries of a command ended, in the bucket `choir_attempts`: the broker only counts them.
 
 A loop that gives a command back says so first, in a bucket: it `refused` it (it was full, paused or
 stopping, or has lost its connection, so that the broker may have given the command to another), or it has

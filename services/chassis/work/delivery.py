@@ -1,4 +1,4 @@
-"""One command on its way through a work loop: its delivery, its retry, and who works on it.
+"""One delivery of a command, its retry, and the protocol of a command handler.
 
 A message of a work queue comes with an acknowledgement subject as its `reply`, in one of two forms (ADR-15):
 `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>`, or

@@ -1,4 +1,4 @@
-"""Commands of a newer version than this service reads: they are another one's work, not damaged."""
+"""Tells commands of a newer version from damaged ones: they are left to a newer instance."""
 
 from __future__ import annotations
 

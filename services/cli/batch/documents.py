@@ -1,4 +1,4 @@
-"""Which files are read, and the text in them."""
+"""The documents of a batch: which files are read, and the text in them."""
 
 from __future__ import annotations
 

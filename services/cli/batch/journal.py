@@ -1,4 +1,4 @@
-"""What a batch has asked and got so far: a batch that was killed goes on from here.
+"""The journal of a batch, what it has asked and got: a batch that was killed goes on from here.
 
 Its lines: the batch's head, then `asked` before a question goes out and `done` with its record.
 """

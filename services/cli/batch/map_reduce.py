@@ -1,4 +1,4 @@
-"""A document that does not fit a model's context: each passage is asked about, and the answers are joined."""
+"""Map-reduce over a document that does not fit a context: asks about each passage, and joins the answers."""
 
 from __future__ import annotations
 

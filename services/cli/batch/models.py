@@ -1,4 +1,4 @@
-"""Which models a batch is spread over, how much room they have, and which one takes the next question."""
+"""The models that a batch is spread over: how much room each has, and which one takes the next question."""
 
 from __future__ import annotations
 

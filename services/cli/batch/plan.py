@@ -1,4 +1,4 @@
-"""What a batch is to do: its documents, prompts and options, and the tasks that they make."""
+"""The plan of a batch: its documents, prompts and options, and the tasks that they make."""
 
 from __future__ import annotations
 

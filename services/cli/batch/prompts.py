@@ -1,4 +1,4 @@
-"""What is asked of every document: the presets, and prompts of the user's own."""
+"""The prompts of a batch: the presets, and those of the user's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of each task: one document, one prompt, one answer or the reason why there is none."""
+"""The record of a task: one document, one prompt, one answer or the reason why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of the documents that are being worked on: each is read once, and put away after its last prompt."""
+"""The cache of documents' texts: each is read once, and put away after its last prompt."""
 
 from __future__ import annotations
 

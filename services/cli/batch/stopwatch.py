@@ -1,4 +1,4 @@
-"""How long a task has questions with the mesh: what waits in the client is nobody's answering time."""
+"""Measures how long a task has questions with the mesh, without the time that it waits in the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which servers of models a host runs: each kind is looked for on its usual port, all at once."""
+"""Looks for servers of models on this host: each kind on its usual port, all at once."""
 
 from __future__ import annotations
 

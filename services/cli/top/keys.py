@@ -1,4 +1,4 @@
-"""Single keys from the terminal: the wish to stop, and all others as they are typed."""
+"""Reads single keys from the terminal."""
 
 from __future__ import annotations
 

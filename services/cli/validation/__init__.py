@@ -1,1 +1,1 @@
-"""What `choir validate` looks at. One file for each subject; `checks.CHECKS` lists them."""
+"""The checks of `choir validate`: one file for each subject; `checks.CHECKS` lists them."""

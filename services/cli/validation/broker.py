@@ -1,4 +1,4 @@
-"""Is there a broker, or can one be started here?"""
+"""Checks that there is a broker, or that one can be started here."""
 
 from __future__ import annotations
 

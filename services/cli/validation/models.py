@@ -1,4 +1,4 @@
-"""Are the model files there, whole, and of a kind that can be run?"""
+"""Checks the model files: there, whole, and of a kind that can be run."""
 
 from __future__ import annotations
 

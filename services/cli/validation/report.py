@@ -1,4 +1,4 @@
-"""The findings as a table for people."""
+"""Shows the findings as a table for people."""
 
 from __future__ import annotations
 

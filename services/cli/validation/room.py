@@ -1,4 +1,4 @@
-"""Is there room on the disk for the streams, and in memory for the models?"""
+"""Checks the room on the disk for the streams, and in memory for the models."""
 
 from __future__ import annotations
 

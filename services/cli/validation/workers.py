@@ -1,4 +1,4 @@
-"""Do the workers that are registered, or stand in choir.toml behind HTTP servers, answer from here?"""
+"""Checks that external workers, registered or named in choir.toml, answer from here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tries a worker out from this host: is the server there, has it the model, how fast is it?"""
+"""Tries a worker out from this host: its server, its model, its speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constraints on what may be said: a JSON schema or a GBNF grammar, checked before llama.cpp parses it."""
+"""Constraints on a text: a JSON schema or a GBNF grammar, checked before llama.cpp parses it."""
 
 from __future__ import annotations
 

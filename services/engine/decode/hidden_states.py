@@ -1,4 +1,4 @@
-"""Hidden states out of llama.cpp's graph while it is evaluated.
+"""Takes hidden states out of llama.cpp's graph while it is evaluated.
 
 llama.cpp's own embeddings come after the final norm, which is too late at the end of a stage. Its
 evaluation callback is asked of every tensor of the graph; the last layer's output is the one that is taken,

@@ -1,4 +1,4 @@
-"""How probable a token was, and what else could have come."""
+"""Log probabilities: of the token that was chosen, and of its alternatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing the next token: llama.cpp's sampler chains, one for each sequence."""
+"""The sampler: llama.cpp's sampler chains, one for each sequence, choose the next token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What llama.cpp's library was compiled with, which depends on who installed it, and where."""
+"""The build of llama.cpp's library: what it was compiled with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a model may be cut into slices: what llama.cpp takes from a layer's index must stay true."""
+"""The table of architectures that can be cut into slices, and where.
+
+A cut must keep true what llama.cpp takes from a layer's index.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model file may be handed to llama.cpp, which trusts what it is given.
+"""Checks a model file before it is handed to llama.cpp, which trusts what it is given.
 
 llama.cpp calls a null pointer for a tensor of type F64, reads past an array of token types that is shorter
 than the vocabulary, and aborts the process on several other faults. What is refused here never reaches it.

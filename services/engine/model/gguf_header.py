@@ -1,4 +1,4 @@
-"""Reader of a GGUF header that trusts nothing: metadata and tensor descriptions, by ranges.
+"""Reads a GGUF header and trusts nothing: metadata and tensor descriptions, by ranges.
 
 The format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Only the header
 is read, through `ByteSource.read(offset, length)`, so the source may be a file or something that is

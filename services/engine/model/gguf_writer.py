@@ -1,4 +1,4 @@
-"""Writer of a GGUF whose tensors come, byte for byte, from places in a `ByteSource`.
+"""Writes a GGUF whose tensors come, byte for byte, from places in a `ByteSource`.
 
 The format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Tensors are copied in
 pieces, so that a file larger than memory can be written; the same arguments give the same bytes.

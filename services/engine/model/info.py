@@ -1,4 +1,4 @@
-"""What an engine says of its model and of itself."""
+"""The description of a model and of its engine."""
 
 from __future__ import annotations
 

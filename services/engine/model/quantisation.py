@@ -1,4 +1,4 @@
-"""How a file's weights are stored, in the words that model files are named with."""
+"""Names of quantisations: how a file's weights are stored."""
 
 from __future__ import annotations
 

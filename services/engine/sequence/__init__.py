@@ -1,1 +1,1 @@
-"""One text on its way: prompt, slot, stop strings, what comes out."""
+"""One text: prompt, slot, sequence, stop strings, what comes out."""

@@ -1,4 +1,4 @@
-"""What comes out of the engine: events while a text is generated, and the handle to wait or cancel with."""
+"""The output of the engine: events while a text is generated, and the handle to wait or cancel with."""
 
 from __future__ import annotations
 

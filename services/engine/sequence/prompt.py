@@ -1,4 +1,4 @@
-"""What a model is asked to continue: raw text, or the messages of a chat."""
+"""The prompt of a model: raw text, or the messages of a chat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One prompt on its way through the engine: what it is, how far it has come, what it has said."""
+"""The state of one prompt on its way through the engine: its tokens, its slot, its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding stop strings in a text that arrives in pieces."""
+"""Finds stop strings in a text that arrives in pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the bytes of tokens to text that may be shown."""
+"""Turns the bytes of tokens into text that may be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the stream still the one that was read? Where it is not, reading goes on in a new epoch."""
+"""Checks that the stream is still the one that was read; where it is not, a new epoch begins."""
 
 from __future__ import annotations
 

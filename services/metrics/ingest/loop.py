@@ -1,4 +1,4 @@
-"""The loop that makes rows of events: read, store, acknowledge; and what it does when one of them fails.
+"""The ingest loop: reads, stores and acknowledges events; and what it does when one of these fails.
 
 broker away       read again until it is back; what was read and not acknowledged comes again
 disk nearly full  leave events in the stream, say so in the lease, go on when there is room

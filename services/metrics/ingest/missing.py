@@ -1,4 +1,4 @@
-"""Events that the stream had dropped before they were stored: which they are, and between when.
+"""Notes events that the stream had dropped before they were stored.
 
 The stream keeps so many bytes and so many days. What it drops while nobody stores (the service was stopped,
 or slower than the mesh) can never be read. So each such range is a row of `missing_events`, a note, and a

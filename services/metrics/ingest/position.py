@@ -1,4 +1,4 @@
-"""How far the stream has been stored; kept in the database, in the same transaction as the rows.
+"""The position in the stream up to which events are stored, kept in the transaction of the rows.
 
 A stream can begin anew (it was deleted and made again) or lose its tail (a broker that crashed before it had
 written). Then the same numbers come again for other events: a new *epoch* begins, and a row's key is its

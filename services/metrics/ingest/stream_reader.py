@@ -1,4 +1,4 @@
-"""Events in the order of the stream, without holes.
+"""Reads events in the order of the stream, without holes.
 
 A durable consumer says what is new. What it does not say (it was delivered to a service that has died since,
 or acknowledged before a database was lost) is read from the stream itself. So the database decides where

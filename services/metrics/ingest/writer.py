@@ -1,4 +1,4 @@
-"""Rows into the database: one transaction for a batch, with the position in the stream.
+"""Writes rows into the database: one transaction for a batch, with the position in the stream.
 
 Whatever kills the process, the rows and the position are either both there or neither: each event becomes one
 row, however often it is delivered. All of this blocks, so it runs in the one thread that writes.

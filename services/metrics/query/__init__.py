@@ -1,1 +1,1 @@
-"""`choir.sql`: statements of users, within their limits."""
+"""Statements of users (`choir.sql`), within their limits."""

@@ -1,4 +1,4 @@
-"""`choir.sql`: statements of users, several at once, each in a thread and each within its time."""
+"""The endpoint `choir.sql`: several statements at once, each in a thread and each within its time."""
 
 from __future__ import annotations
 

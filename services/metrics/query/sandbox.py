@@ -1,4 +1,4 @@
-"""What a user's statement may be: one SELECT that reads tables and views, and computes.
+"""Checks a user's statement: one SELECT that reads tables and views, and computes.
 
 The database itself is locked as well (no files, no network, no settings) and the transaction is read-only;
 this check comes first, and says what is wrong with a statement.

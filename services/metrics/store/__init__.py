@@ -1,1 +1,1 @@
-"""The event database: its file, tables, views, and what leaves it."""
+"""The event database: its file, tables and views, its Parquet files, and its retention."""

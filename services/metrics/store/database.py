@@ -1,4 +1,4 @@
-"""The DuckDB file: opened with its doors locked, its tables what the models say; set aside if damaged.
+"""The DuckDB file: opened with no access to other files, its tables those of the models.
 
 One process writes the file, and while it is open no other can even read it: whoever wants to ask, asks
 `choir.sql` or opens the Parquet files.

@@ -1,4 +1,4 @@
-"""What is done now and then beside the ingest: Parquet files, and what is too old goes."""
+"""Housekeeping beside the ingest: Parquet files are written, and what is too old goes."""
 
 from __future__ import annotations
 

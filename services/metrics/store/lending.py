@@ -1,4 +1,4 @@
-"""Who works with a connection's cursors, so that it can be closed: DuckDB does not close one that is busy.
+"""Lends cursors of a connection, so that it can be closed: DuckDB does not close one that is busy.
 
 A cursor is lent for a while, to be used in one thread. Before the connection is closed whoever works is cut
 off, and it is waited for that all have given their cursors back: one that lived on would keep the old file.

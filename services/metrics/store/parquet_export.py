@@ -1,4 +1,4 @@
-"""Rows as Parquet files that any DuckDB may open while the mesh runs.
+"""Writes rows as Parquet files that any DuckDB may open while the mesh runs.
 
     parquet/<table>/<hour>.parquet        2026-11-21T01.parquet, by the broker's clock (UTC)
 

@@ -1,4 +1,4 @@
-"""What is too old or too much goes: whole hours, the oldest first, of rows and of Parquet files."""
+"""Removes what is too old or too much: whole hours of rows and of Parquet files, the oldest first."""
 
 from __future__ import annotations
 

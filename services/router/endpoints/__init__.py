@@ -1,1 +1,1 @@
-"""What clients may ask the router, one endpoint each."""
+"""The endpoints of the router."""

@@ -1,4 +1,4 @@
-"""What the router does with each kind of request."""
+"""The endpoints `choir.ask`, `choir.submit`, `choir.fetch` and `choir.cancel`."""
 
 from __future__ import annotations
 

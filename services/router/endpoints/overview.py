@@ -1,4 +1,7 @@
-"""What the mesh looks like at this moment: nodes, models, status. Pure but for the queue's length."""
+"""The endpoints `choir.nodes`, `choir.models` and `choir.status`: the mesh at this moment.
+
+Pure but for the queue's length.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""External workers: users register them here, and agents take them up from the bucket.
+"""The endpoint `choir.worker`: users register external workers, and agents take them up from the bucket.
 
 A change is made only if nobody else has changed the same entry since it was read.
 """

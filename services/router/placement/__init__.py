@@ -1,1 +1,1 @@
-"""Which node holds which layers of a model: a pure planner, and the part of the router that keeps to it."""
+"""Placement of a model over nodes: a pure planner, and the part of the router that keeps to its plans."""

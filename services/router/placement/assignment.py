@@ -1,4 +1,4 @@
-"""Which nodes each stage may be on: those that a user named, or any."""
+"""The nodes that each stage may be on: those that a user named, or any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who could hold a stage of a model: read from the leases, and checked to be one and the same model."""
+"""The nodes that could hold a stage of a model: read from the leases, and checked to have the same model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the plans to the nodes that there are: looks again and again, and acts rarely.
+"""The placement controller: compares plans with the live nodes again and again, and changes them rarely.
 
 Several routers may do so: a plan is changed by compare-and-set, so one of them wins and the others see it.
 

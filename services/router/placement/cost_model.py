@@ -1,4 +1,4 @@
-"""What a slice of a model costs on a node: milliseconds for a token, and bytes of memory."""
+"""The cost model: milliseconds for a token, and bytes of memory, of a slice on a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a decision to the plan that is stored."""
+"""Builds the plan that is stored, from a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How a model is to be split: the planner. Pure: takes what nodes offer and what is wished, gives a split.
+"""The planner of pipelines: what nodes offer and what is wanted give a split, or a refusal.
+
+Pure: takes what nodes offer and what is wished, gives a split.
 
 A split *only slows the model down* if the fastest node that could hold the whole model is at least as fast
 for a single stream, and reaches at least as many tokens per second, as all stages together. It is refused

@@ -1,4 +1,4 @@
-"""When a plan is to be changed, and into what: pure.
+"""Decides when a plan is changed, and into what: pure.
 
 A stage that dies is the pipeline's own business first: a standby takes its place within seconds, by
 compare-and-set of the plan. What is decided here is for a plan that still names a dead instance afterwards,

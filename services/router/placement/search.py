@@ -1,5 +1,7 @@
-"""The best split of a model over nodes: the least slowest stage, of those the least time of a token, and of
-those the most even one.
+"""The search for the best split of a model over nodes.
+
+The best one has the least slowest stage, of those the least time of a token, and of
+those the most even stages.
 
 To place contiguous blocks on unequal nodes is NP-hard (Benoit & Robert, "Mapping pipeline skeletons onto
 heterogeneous platforms", JPDC 2008), so this is a search with a bound. For a limit on the slowest stage, a

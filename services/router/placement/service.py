@@ -1,4 +1,4 @@
-"""Placement, as a part of the router: plans, who keeps them, and what the door and the overview ask of it."""
+"""Placement as a part of the router: wires plan store, controller and endpoint together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`choir.shard`: a user places a model as a pipeline of stages, or ends one."""
+"""The endpoint `choir.shard`: places a model as a pipeline of stages, or ends one."""
 
 from __future__ import annotations
 

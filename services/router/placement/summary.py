@@ -1,4 +1,4 @@
-"""A pipeline as it is now, from its plan and the leases: pure."""
+"""The summary of a pipeline as it is now, from its plan and the leases: pure."""
 
 from __future__ import annotations
 

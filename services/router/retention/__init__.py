@@ -1,1 +1,1 @@
-"""What is ended and what is forgotten: commands past their time, results that no room is left for."""
+"""Retention: ends commands past their time, and forgets results that no room is left for."""

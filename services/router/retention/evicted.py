@@ -1,4 +1,4 @@
-"""What can be said of a request that has neither a command nor a result any more.
+"""Explains a request that has neither a command nor a result any more.
 
 Results go in the order in which they were stored. So one whose request is younger than the oldest that is
 kept is still there; of an older one nobody knows whether there ever was one. When a request was made is

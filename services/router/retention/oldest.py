@@ -1,4 +1,4 @@
-"""How far the oldest bytes of a stream reach.
+"""Finds how far the oldest bytes of a stream reach.
 
 A stream tells only how large it is as a whole, so its oldest messages are read, some at a time (ADR-31), and
 counted as the broker's file store counts them.

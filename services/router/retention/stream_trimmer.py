@@ -1,4 +1,4 @@
-"""Keeps room in the write-once streams.
+"""Trims the write-once streams: their oldest bytes go, and no more than needed.
 
 They refuse what is new when they are full, so that nothing stored is overwritten; a mesh that is busy for
 longer than it keeps its results would come to a standstill. So the oldest bytes go before that, and

@@ -1,4 +1,4 @@
-"""Ends what nobody else will end: commands past their deadline, and those the broker has given up.
+"""Ends commands past their deadline, and those that the broker has given up.
 
 An accepted request gets a result even if no agent of its model ever comes back.
 """

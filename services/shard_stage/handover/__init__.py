@@ -1,1 +1,1 @@
-"""A new instance in a stage's place: what it reads of what was left."""
+"""Handover: what a new instance in a stage's place reads of the one before."""

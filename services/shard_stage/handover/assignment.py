@@ -1,4 +1,4 @@
-"""A place in a plan, and what is known of its pipeline by whoever takes it."""
+"""The assignment of an instance: its place in a plan, and what it knows of the pipeline."""
 
 from __future__ import annotations
 

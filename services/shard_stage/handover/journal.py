@@ -1,4 +1,4 @@
-"""What a new stage 0 reads of the sequences that its predecessor left: starts, tokens and ends."""
+"""Reads the journal: the sequences that the stage 0 before has left, as starts, tokens and ends."""
 
 from __future__ import annotations
 

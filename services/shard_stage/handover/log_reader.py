@@ -1,4 +1,4 @@
-"""Reading the log of a pipeline: many stored messages for one request, without a consumer (ADR-31)."""
+"""Reads the log of a pipeline: many stored messages for one request, without a consumer (ADR-31)."""
 
 from __future__ import annotations
 

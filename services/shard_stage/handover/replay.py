@@ -1,4 +1,4 @@
-"""Rebuilding a stage's cells from the frames that its predecessor was sent."""
+"""Replays frames: rebuilds a stage's cells from what its predecessor was sent."""
 
 from __future__ import annotations
 

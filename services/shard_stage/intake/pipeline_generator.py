@@ -1,4 +1,4 @@
-"""Where requests enter a pipeline: prompts become sequences of stage 0, and sequences become answers."""
+"""The generator of a pipeline: prompts become sequences of stage 0, and sequences become answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks of a pipeline's model: those that are delivered, and those that another stage 0 has begun."""
+"""The handler of a pipeline's tasks: those that are delivered, and those that another stage 0 has begun."""
 
 from __future__ import annotations
 

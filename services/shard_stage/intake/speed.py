@@ -1,4 +1,4 @@
-"""How fast tokens come out of a pipeline while it works."""
+"""Measures how fast tokens come out of a pipeline while it works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 0 towards the mesh: pulls tasks for its model like any agent, while the pipeline is there."""
+"""The task intake of stage 0: pulls tasks for its model like any agent, while the pipeline is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast this stage steps, by the number of sequences in a step, and so how many should share one."""
+"""The batch-size tuner: how many sequences share a step, by the measured times of steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a prompt is cut into chunks, so that the stages work on different ones at the same time.
+"""Cuts a prompt into chunks, so that the stages work on different ones at the same time.
 
 Layer-wise, the whole prompt goes through one stage after another. Token-wise, chunks follow one another and
 the stages overlap. A chunk of its own costs every stage another step, and the wire another hop.

@@ -1,4 +1,4 @@
-"""Whether something was lost between stages: all of them rest, and yet a token is waited for."""
+"""Notices that a message between stages was lost: all of them rest, and yet a token is waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which slot of a stage's cells each live sequence has, and how much of it is there."""
+"""The slots of a stage: which one each live sequence has, and how much of it is there."""
 
 from __future__ import annotations
 

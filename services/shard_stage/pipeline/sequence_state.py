@@ -1,4 +1,4 @@
-"""A sequence as stage 0 sees it: what is known of its text, and how much of it is on its way."""
+"""The state of a sequence at stage 0: what is known of its text, and how much of it is on its way."""
 
 from __future__ import annotations
 

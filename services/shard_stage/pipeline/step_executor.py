@@ -1,4 +1,4 @@
-"""A step of a stage: pieces of sequences in, frames for the next stage or tokens for the first one out."""
+"""The step executor: pieces of sequences in, frames for the next stage or tokens for the first one out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage did since it was last asked: steps, tokens, and where the time went."""
+"""Step statistics: what a stage did since it was last asked, and where the time went."""
 
 from __future__ import annotations
 

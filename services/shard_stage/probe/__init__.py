@@ -1,1 +1,1 @@
-"""What this instance has for pipelines, measured."""
+"""What an instance offers to pipelines, measured."""

@@ -1,4 +1,4 @@
-"""What this instance has for pipelines: each model's shape, and how fast its layers are here."""
+"""The capability of an instance: each model's shape, and how fast its layers are here."""
 
 from __future__ import annotations
 

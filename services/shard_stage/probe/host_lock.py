@@ -1,4 +1,4 @@
-"""Instances that share a host measure one after the other: at once they would only measure one another."""
+"""The lock of a host: instances that share it measure one after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a frame takes from one service of the mesh to another."""
+"""Measures how long a frame takes from one service of the mesh to another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices of models on this host's disk, written once for every stage that needs them."""
+"""The cache of slices on this host's disk, written once for every stage that needs them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Frames between stages: the inference thread and its connection."""
+"""The transport of frames: the inference thread and its connection."""

@@ -1,4 +1,4 @@
-"""What a stage has to send, as messages that the broker carries."""
+"""Packs what a stage sends into messages that the broker carries."""
 
 from __future__ import annotations
 
