@@ -45,7 +45,7 @@ format:
     uv run ruff check --fix
     uv run ruff format
 
-# write the tables of the README and schemas/asyncapi.json anew from the catalog
+# write what is generated anew: the tables of the READMEs, and schemas/asyncapi.json
 [group('develop')]
 docs:
     uv run python -m infra.docs

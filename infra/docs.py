@@ -1,7 +1,10 @@
-"""Writes the tables of the README that the catalog says better than anybody by hand.
+"""Writes the tables of the READMEs that the code says better than anybody by hand.
 
 python -m infra.docs            # rewrite what stands between the markers
-python -m infra.docs --check    # exit 1 if it is not what the catalog says
+python -m infra.docs --check    # exit 1 if it is not what the code says
+
+The main README has the tables of `schemas/catalog.py`, between `<!-- subjects:begin -->` and
+`<!-- subjects:end -->`; the README of a package has a table of its modules, between the markers of `files`.
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ from typing import Annotated
 
 import typer
 
+from infra.file_tables import files_section
 from schemas import catalog, subjects
 from schemas.catalog import Access, BucketSpec, Endpoint, StreamSpec
 from schemas.errors import ChoirError, ConfigurationError
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN = "<!-- subjects:begin -->"
-END = "<!-- subjects:end -->"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("schemas", "services", "infra", "loadtest", "analysis")
+SUBJECTS, FILES = "subjects", "files"
 GIB = 1024 * catalog.MIB
 MINUTE_S = 60.0
 
@@ -116,34 +120,52 @@ def subjects_section() -> str:
     )
 
 
-def with_section(text: str) -> str:
-    """The text with the section between its markers as the catalog says it now."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ConfigurationError(f"README.md has no {BEGIN} followed by {END}: the tables go between them")
-    return f"{before}{BEGIN}\n{subjects_section()}\n{END}{after}"
+def readmes(root: Path = ROOT) -> list[Path]:
+    """The main README, and that of each package."""
+    return [root / "README.md", *sorted(path for top in PACKAGES for path in (root / top).rglob("README.md"))]
+
+
+def renewed(readme: Path, root: Path = ROOT) -> str:
+    """The text of a README as it should be now."""
+    folder = readme.parent
+    marker, section = (SUBJECTS, subjects_section()) if folder == root else (FILES, files_section(folder))
+    return with_section(readme.read_text(), marker, section)
+
+
+def with_section(text: str, marker: str, section: str) -> str:
+    """The text with `section` between its markers. ConfigurationError if it has none."""
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ConfigurationError(f"there is no {begin} followed by {end}: the table goes between them")
+    return f"{before}{begin}\n{section}\n{end}{after}"
 
 
 def main(
-    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if it is stale")] = False,
-    readme: Annotated[Path, typer.Option(help="the file with the markers")] = README,
+    check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if one is stale")] = False,
+    root: Annotated[Path, typer.Option(help="the folder of the main README")] = ROOT,
 ) -> None:
-    """Regenerate the tables of subjects, streams, buckets and permissions in the README."""
-    text = readme.read_text()
-    try:
-        new = with_section(text)
-    except ChoirError as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(1) from error
-    if new == text:
-        typer.echo(f"{readme.name} is up to date")
-    elif check:
-        typer.echo(f"{readme.name} does not say what schemas/catalog.py says: run `just docs`", err=True)
-        raise typer.Exit(1)
-    else:
-        readme.write_text(new)
-        typer.echo(f"{readme.name} rewritten")
+    """Regenerate the tables in the READMEs: subjects and permissions, and the files of each package."""
+    stale = 0
+    for readme in readmes(root):
+        name = readme.relative_to(root)
+        try:
+            new = renewed(readme, root)
+        except ChoirError as error:
+            typer.echo(f"{name}: {error.message}", err=True)
+            raise typer.Exit(1) from error
+        if new == readme.read_text():
+            continue
+        stale += 1
+        if check:
+            typer.echo(f"{name} does not say what the code says: run `just docs`", err=True)
+        else:
+            readme.write_text(new)
+            typer.echo(f"{name} rewritten")
+    if not stale:
+        typer.echo("all READMEs are up to date")
+    raise typer.Exit(1 if check and stale else 0)
 
 
 if __name__ == "__main__":
