@@ -1,0 +1,98 @@
+"""What the READMEs name is there: files, folders, modules, headings, functions."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.docs import ROOT, readmes
+
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+FILE = re.compile(r"`([\w./*-]+\.py)`")
+FOLDER = re.compile(r"`([\w.-]+/(?:[\w.-]+/)*)`")
+MODULE = re.compile(r"python -m ((?:schemas|services|infra|loadtest|analysis)[\w.]*)")
+DEFINITION = re.compile(r"`([A-Za-z_][\w.]*)`")
+OUTSIDE = ("http://", "https://")
+DOCUMENTS = [*readmes(), ROOT / "CONTRIBUTING.md"]
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def places(document: Path, name: str) -> list[Path]:
+    """The files of that name: beside the document or from the root; `*` stands for any."""
+    return [path for folder in (document.parent, ROOT) for path in folder.glob(name)]
+
+
+def anchors(document: Path) -> set[str]:
+    """What can stand behind `#` in a link to a document: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(document: Path) -> Iterator[tuple[str, Path, str]]:
+    """The text, the file and the anchor of every link within the repository."""
+    for text, target in LINK.findall(document.read_text()):
+        if not target.startswith(OUTSIDE):
+            path, _, anchor = target.partition("#")
+            yield text, (document.parent / path).resolve() if path else document, anchor
+
+
+def definitions(module: Path) -> set[str]:
+    """The classes, functions and methods of a module: `Choir`, `Choir.ask`, `plan`."""
+    names = set()
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, FUNCTIONS)}
+        if isinstance(node, (ast.ClassDef, *FUNCTIONS)):
+            names.add(node.name)
+    return names
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@every_document
+def test_every_link_leads_somewhere(document: Path) -> None:
+    found = list(links(document))
+    assert [str(path) for _, path, _ in found if not path.exists()] == []
+    headings = [(path, anchor) for _, path, anchor in found if anchor]
+    assert [f"{path}#{anchor}" for path, anchor in headings if anchor not in anchors(path)] == []
+
+
+@every_document
+def test_every_file_and_folder_that_is_named_exists(document: Path) -> None:
+    text = document.read_text()
+    names = FILE.findall(text) + FOLDER.findall(text)
+    assert [name for name in names if not places(document, name)] == []
+
+
+@every_document
+def test_every_module_that_can_be_run_exists(document: Path) -> None:
+    paths = [ROOT / name.rstrip(".").replace(".", "/") for name in MODULE.findall(document.read_text())]
+    lacking = [p for p in paths if not p.with_suffix(".py").exists() and not (p / "__main__.py").exists()]
+    assert [str(path) for path in lacking] == []
+
+
+@every_document
+def test_every_function_that_a_link_names_is_in_its_file(document: Path) -> None:
+    named = [
+        (match[1], path)
+        for text, path, _ in links(document)
+        if path.suffix == ".py" and (match := DEFINITION.fullmatch(text))
+    ]
+    assert [f"{name} in {path}" for name, path in named if not is_in(name, path)] == []
+
+
+def is_in(name: str, module: Path) -> bool:
+    """Whether a module is the file of that name, or defines it."""
+    return name == module.name or name in definitions(module)
+
+
+def test_a_function_that_is_not_there_is_noticed() -> None:
+    module = ROOT / "services" / "router" / "planner.py"
+    assert is_in("plan", module) and is_in("Plan.asked_first", module) and is_in("planner.py", module)
+    assert not is_in("plans", module) and not is_in("Plan.asked_last", module)
