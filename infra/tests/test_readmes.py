@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from infra.docs import ROOT, readmes
+from schemas.strategies import STRATEGIES
+from services.agent.backends import BACKENDS
+from services.cli.app import COMMANDS
+from services.cli.command_group import Entry
 
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 FILE = re.compile(r"`([\w./*-]+\.py)`")
@@ -17,6 +21,7 @@ FOLDER = re.compile(r"`([\w.-]+/(?:[\w.-]+/)*)`")
 MODULE = re.compile(r"python -m ((?:schemas|services|infra|loadtest|analysis)[\w.]*)")
 DEFINITION = re.compile(r"`([A-Za-z_][\w.]*)`")
 OUTSIDE = ("http://", "https://")
+COMMAND_LINES = (ROOT / "services" / "cli" / "README.md").read_text()
 DOCUMENTS = [*readmes(), ROOT / "CONTRIBUTING.md"]
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -90,6 +95,25 @@ def test_every_function_that_a_link_names_is_in_its_file(document: Path) -> None
 def is_in(name: str, module: Path) -> bool:
     """Whether a module is the file of that name, or defines it."""
     return name == module.name or name in definitions(module)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_is_explained(name: str) -> None:
+    for readme in ("README.md", "services/aggregator/README.md"):
+        rows = [line for line in (ROOT / readme).read_text().splitlines() if line.startswith("| `")]
+        assert any(f"`{name}`" in row.split(" | ")[0] for row in rows), readme
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_backend_is_explained(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "services" / "agent" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_is_explained(command: Entry) -> None:
+    shown = re.findall(r"^choir (.*?)(?:  |$)|`choir (\w+)", COMMAND_LINES, flags=re.MULTILINE)
+    words = {word for groups in shown for line in groups for word in re.split(r"[\s|]+", line)}
+    assert command.name in words
 
 
 def test_a_function_that_is_not_there_is_noticed() -> None:
