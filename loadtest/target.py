@@ -1,4 +1,4 @@
-"""What is under load: anything that takes requests and says of each flight what is seen of it."""
+"""What is under load: anything that takes requests and notes of each request what is seen of it."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class RequestIdConflict(ChoirError):
 
 
 class Overloaded(ChoirError):
-    """Raised at the door when the queue of work is full."""
+    """Raised at admission when the queue of work is full."""
 
     code = "overloaded"
 

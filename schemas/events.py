@@ -98,7 +98,7 @@ class RequestAccepted(Event):
 
 
 class RequestRefused(Event):
-    """A request was turned away at the door, and nothing was stored."""
+    """A request was refused at admission, and nothing was stored."""
 
     kind: Literal["request_refused"] = "request_refused"
     error: ErrorBody

@@ -35,7 +35,7 @@ COMPUTATION = frozenset({"load", "prompt", "generate", "agent", "decide", "stage
 MOMENTS = {
     "completed": "the result is stored",
     "replied": "the client has its reply",
-    "refused": "refused at the door",
+    "refused": "refused at admission",
     "retried": "went back to the queue",
     "died": "given up: lies in DEAD",
 }

@@ -56,7 +56,7 @@ class ReliableRequest:
 
     @property
     def _left_s(self) -> float:
-        """How long it is still pursued: nothing can be on the way of a request that nobody took."""
+        """How long it is still followed: nothing can be on the way of a request that nobody took."""
         grace_s = GRACE_S if self._taken else 0.0
         return self._started_s + self._ask.timeout_s + grace_s - time.monotonic()
 

@@ -180,7 +180,7 @@ class Scheduler:
             self._speed.append((len(spoken), time.perf_counter_ns() - started_ns))
 
     def _fill_batch(self) -> list[Part]:
-        """Who speaks comes first, one token each, in the order of slots, since llama.cpp evaluates runs of
+        """Slots that decode come first, one token each, in their order, since llama.cpp evaluates runs of
         neighbouring slots together; then prompts in the order of their arrival."""
         self._batch.clear()
         speaking = [slot for slot in self._active if slot.sequence and slot.sequence.next_token is not None]

@@ -43,7 +43,7 @@ log = get_logger("router.context")
 
 @dataclass(frozen=True)
 class Admission:
-    """What became of a request at the door: a result that it has already, or a place in the queue."""
+    """What became of a request that was let in: a result that it has already, or a place in the queue."""
 
     result: Result | None = None
     fresh: bool = True

@@ -26,7 +26,7 @@ DESCRIPTION = "Takes requests, plans them, and hands back their results"
 
 
 class Router:
-    """The mesh's front door. It holds no state that another router could not rebuild from the streams."""
+    """Answers clients. It holds no state that another router could not rebuild from the streams."""
 
     def __init__(self, settings: RouterSection) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Counting votes and choosing among scores: the part that all strategies share."""
+"""Counts votes and chooses among scores: the part that all strategies share."""
 
 from __future__ import annotations
 

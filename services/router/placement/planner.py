@@ -1,6 +1,6 @@
 """The planner of pipelines: what nodes offer and what is wanted give a split, or a refusal.
 
-Pure: takes what nodes offer and what is wished, gives a split.
+Pure: takes what nodes offer and what is asked for, gives a split.
 
 A split *only slows the model down* if the fastest node that could hold the whole model is at least as fast
 for a single stream, and reaches at least as many tokens per second, as all stages together. It is refused

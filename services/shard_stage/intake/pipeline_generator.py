@@ -41,7 +41,7 @@ class Entry:
 
 
 class PipelineGenerator:
-    """The door of stage 0, on the service's loop. Sequences run on the inference thread."""
+    """The way into stage 0, on the service's loop. Sequences run on the inference thread."""
 
     def __init__(self, thread: InferenceThread, stage: FirstStage, model: Model, context_tokens: int) -> None:
         self._thread = thread
