@@ -1,4 +1,4 @@
-"""When requests are to start: arrival processes as endless streams of seconds from the start of the run.
+"""Arrival processes: endless streams of seconds from the start of the run at which requests begin.
 
 Each is one function in the table `ARRIVALS`. All are driven by a seeded generator, so that a run can be
 repeated request for request.

@@ -1,4 +1,4 @@
-"""Faults while the mesh is loaded: what is done to it, and when. Only processes of this host are touched."""
+"""Faults under load: what is done to the mesh, and when. Only processes of this host are touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: how far B's figures are from A's, with intervals.
+"""Compares two runs: how far B's figures are from A's, with intervals.
 
 Latencies of one run are not independent of one another: requests of the same second share a queue. So
 whole seconds are resampled, not requests (block bootstrap; Kuensch 1989), and a difference is called one

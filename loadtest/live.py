@@ -1,4 +1,4 @@
-"""A run while it goes on: a table on a terminal, a line now and then elsewhere. Both on standard error."""
+"""The live view of a run: a table on a terminal, a line now and then elsewhere. Both on standard error."""
 
 from __future__ import annotations
 

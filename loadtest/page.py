@@ -1,4 +1,4 @@
-"""`report.html`: what was run, what came of it, and the charts, on one page that loads nothing."""
+"""Writes `report.html`: what was run, what came of it, and the charts, on one page that loads nothing."""
 
 from __future__ import annotations
 

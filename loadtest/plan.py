@@ -1,4 +1,4 @@
-"""A run as it is planned: which requests, when, and which of several generator processes sends them."""
+"""The plan of a run: which requests, when, and which of several generator processes sends them."""
 
 from __future__ import annotations
 

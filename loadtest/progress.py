@@ -1,4 +1,4 @@
-"""What a generator process says of itself while it runs: counts, and the latest latencies."""
+"""The progress of a generator process: counts, and the latest latencies."""
 
 from __future__ import annotations
 

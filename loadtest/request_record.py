@@ -1,4 +1,4 @@
-"""One request under way: when it was meant to start, when it did, and what was seen of it.
+"""The record of one request: when it was meant to start, when it did, and what was seen of it.
 
 Times are seconds on the clock of the run, which is 0 at its start.
 """

@@ -1,4 +1,4 @@
-"""What a run comes to: counts, rates, and the distribution of every metric."""
+"""The summary of a run: counts, rates, and the distribution of every metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads at the end of a load test."""
+"""The tables that a person reads at the end of a load test."""
 
 from __future__ import annotations
 

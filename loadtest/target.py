@@ -1,4 +1,4 @@
-"""What is under load: anything that takes requests and notes of each request what is seen of it."""
+"""The protocol of a target: it takes requests, and notes of each what is seen of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ensemble is held against: each agent alone, the best of them, luck, and the best one could do.
+"""The baselines of an ensemble: each agent alone, the best of them, luck, and the best one could do.
 
 | baseline | what it is |
 |---|---|

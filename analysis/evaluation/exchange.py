@@ -1,4 +1,4 @@
-"""One request of an evaluation and what came of it: what is kept of a run, complete in itself.
+"""The record of one request of an evaluation and of what came of it, complete in itself.
 
 Everything that scoring needs is in it, so a run can be scored again when the benchmark's files are gone.
 """

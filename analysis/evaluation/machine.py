@@ -1,4 +1,4 @@
-"""What figures were measured on: they are read with their machine."""
+"""The machine that an evaluation ran on: for config.json, so that figures can be read with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the best agent is sampled, so that it costs what the ensemble or the debate costs."""
+"""Matches costs: how often the best agent is sampled, to cost what the ensemble or the debate costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a question to a prompt: templates, examples before the question, and nothing hidden."""
+"""Prompts of questions: templates, examples before the question, and nothing hidden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How busy the processors of the agents were: samples of their leases while an evaluation ran."""
+"""Samples how busy the processors of the agents were while an evaluation ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the measurements of each pair come to. Pure."""
+"""The means of the measurements of each pair. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a matrix is to measure: which pairs, which prompts, how often, and how texts are generated."""
+"""The options of a matrix: which pairs, which prompts, how often, and how texts are generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of one cell: all that is kept of it, and the row of metrics that is made of that. Pure."""
+"""The record of one cell: all that is kept of it, and its row of metrics. Pure."""
 
 from __future__ import annotations
 

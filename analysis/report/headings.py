@@ -1,4 +1,4 @@
-"""What stands above the columns of a report's tables: words and units instead of names of SQL. Pure."""
+"""Headings of a report's tables: words and units instead of names of SQL. Pure."""
 
 from __future__ import annotations
 

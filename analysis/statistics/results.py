@@ -1,4 +1,4 @@
-"""What a statistic comes out as: an estimate, a test or a size of effect, each with its n and a note."""
+"""The result of a statistic: an estimate, a test or a size of effect, each with its n and a note."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of a request went: every moment of it is counted once, and what is left has a name. Pure.
+"""Breaks down the time of a request: every moment of it is counted once, and what is left has a name. Pure.
 
 Where several things happen at once (an ensemble), those count that the request had to wait for: the task that
 ended last of its round. Of one task's pieces the innermost counts. What no piece covers is a gap, named after

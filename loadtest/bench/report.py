@@ -1,4 +1,4 @@
-"""What a benchmark reports: machine, versions, raw figures, and the targets they are held against.
+"""The report of a benchmark: machine, versions, raw figures, and the targets they are held against.
 
 A bench is a module with `run() -> Report`, named in the table of `loadtest/bench/__main__.py`:
 

@@ -1,4 +1,4 @@
-"""The table of benchmarks: a new one is a file here and an entry below.
+"""The table of benchmarks: a new one is a file here and an entry in `TABLE`.
 
 The public ones are fetched from where their authors keep them, unless a file is named; Choir's own
 (`choir-...`) are in this repository.

@@ -1,4 +1,4 @@
-"""The charts of an evaluation: a new one is a file here and a line in the table below.
+"""The charts of an evaluation: a new one is a file here and a line in `CHARTS`.
 
 A chart takes a `Picture`, what was scored of one benchmark (or of all), and gives an Altair chart, or None
 where there is nothing to draw.

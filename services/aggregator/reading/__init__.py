@@ -1,1 +1,1 @@
-"""From a model's text to the answer that is voted on. Pure."""
+"""The reading of answers: from a model's text to the answer that is voted on. Pure."""

@@ -1,4 +1,4 @@
-"""From the answers of all rounds to ballots. Pure: the same answers always give the same ballots."""
+"""Reads ballots from the answers of all rounds. Pure: the same answers always give the same ballots."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is learnt of agents, and how it is kept."""
+"""Scores: what is learnt of agents, and how it is kept."""

@@ -1,4 +1,4 @@
-"""How often two agents gave the same answer: what can be learnt of agents without knowing what was right.
+"""The agreement of agents: how often two gave the same answer, whatever was right.
 
 Predict first, update after, as with histories: a question is decided with the agreement on other
 questions only.

@@ -1,4 +1,4 @@
-"""What was learnt of agents, in its stored form and as a reply to clients. Pure."""
+"""The codec of scores: what was learnt of agents, in its stored form and as a reply to clients. Pure."""
 
 from __future__ import annotations
 

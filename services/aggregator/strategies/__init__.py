@@ -1,6 +1,7 @@
-"""The table of strategies: a new one is a file here, a line below, and its line in `schemas/strategies.py`.
+"""Strategies: pure functions from ballots to a decision, each a file here and a line in `TABLE`.
 
-Everything here is pure: ballots and what is known of agents in, a decision out. To decide kept answers again:
+A new one has a line in `schemas/strategies.py` too: what it has the agents asked. To decide kept answers
+again:
 
     from services.aggregator.reading.ballots import read_ballots
     from services.aggregator.decide import Question, decide

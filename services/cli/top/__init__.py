@@ -1,1 +1,1 @@
-"""The live view of a mesh: what it looks like now, and how fast it was lately."""
+"""The live view of a mesh."""

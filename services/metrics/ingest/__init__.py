@@ -1,1 +1,1 @@
-"""From the EVENTS stream to rows."""
+"""The ingest: from the EVENTS stream to rows."""

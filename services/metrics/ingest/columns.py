@@ -1,4 +1,4 @@
-"""From an event's model to the columns of its table: pure.
+"""The columns of an event's table, from the event's model: pure.
 
 A nested model becomes columns with its field's name before theirs (`timings.total_duration_ns` ->
 `timings_total_duration_ns`), a tuple of plain values a list, and whatever has no columns of its own is JSON.

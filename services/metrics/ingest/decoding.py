@@ -1,4 +1,4 @@
-"""From the bodies of events to the columns of their tables: pure, the same for one event as for a thousand.
+"""Decodes the bodies of events to columns: pure, the same for one event as for a thousand.
 
 A batch of one kind is read as a whole by Arrow's JSON reader, which holds it to the columns of the model.
 What it does not accept (and kinds with columns that it cannot read) goes through the model one by one;
