@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 FILE = re.compile(r"`([\w./*-]+\.py)`")
 FOLDER = re.compile(r"`([\w.-]+/(?:[\w.-]+/)*)`")
 MODULE = re.compile(r"python -m ((?:schemas|services|infra|loadtest|analysis)[\w.]*)")
+NAME = re.compile(r"`((?:schemas|services|infra|loadtest|analysis)(?:\.[A-Za-z_]\w*)+)`")
+IMPORT = re.compile(r"^from ((?:schemas|services|infra|loadtest|analysis)[\w.]*) import (.+)$", re.MULTILINE)
 DEFINITION = re.compile(r"`([A-Za-z_][\w.]*)`")
 OUTSIDE = ("http://", "https://")
 COMMAND_LINES = (ROOT / "services" / "cli" / "README.md").read_text()
@@ -83,6 +86,14 @@ def test_every_module_that_can_be_run_exists(document: Path) -> None:
 
 
 @every_document
+def test_every_name_that_is_imported_or_spelled_out_exists(document: Path) -> None:
+    text = document.read_text()
+    names = [name for name in NAME.findall(text) if not places(document, name)]
+    names += [f"{module}.{name.strip()}" for module, many in IMPORT.findall(text) for name in many.split(",")]
+    assert [name for name in names if not can_be_imported(name)] == []
+
+
+@every_document
 def test_every_function_that_a_link_names_is_in_its_file(document: Path) -> None:
     named = [
         (match[1], path)
@@ -90,6 +101,15 @@ def test_every_function_that_a_link_names_is_in_its_file(document: Path) -> None
         if path.suffix == ".py" and (match := DEFINITION.fullmatch(text))
     ]
     assert [f"{name} in {path}" for name, path in named if not is_in(name, path)] == []
+
+
+def can_be_imported(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def is_in(name: str, module: Path) -> bool:
@@ -119,4 +139,6 @@ def test_every_command_is_explained(command: Entry) -> None:
 def test_a_function_that_is_not_there_is_noticed() -> None:
     module = ROOT / "services" / "router" / "planner.py"
     assert is_in("plan", module) and is_in("Plan.asked_first", module) and is_in("planner.py", module)
+    assert can_be_imported("services.router.planner.plan") and can_be_imported("services.router.planner")
+    assert not can_be_imported("services.router.planner.plans") and not can_be_imported("services.rooter")
     assert not is_in("plans", module) and not is_in("Plan.asked_last", module)
