@@ -1,4 +1,4 @@
-"""What a long run has done so far, on disk at once: one JSON document a line, only ever appended.
+"""The journal of a long run, on disk at once: one JSON document a line, only ever appended.
 
 A line is with the operating system before `append` returns, so that nothing is lost when the process is
 killed; it is on the disk within a second. A last line that was cut off is left out of account, and cut away
