@@ -1,0 +1,1 @@
+"""The demo models: four GGUF files of two million parameters each, their names and checksums."""

@@ -73,7 +73,7 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 @every_document
 def test_every_file_and_folder_that_is_named_exists(document: Path) -> None:
-    text = document.read_text()
+    text = LINK.sub("", document.read_text())  # what a link names is there if the link leads somewhere
     names = FILE.findall(text) + FOLDER.findall(text)
     assert [name for name in names if not places(document, name)] == []
 

@@ -1,4 +1,4 @@
-"""Scores each model on Choir's own question sets: `python -m infra.models.score`.
+"""Scores each model on Choir's own question sets: `python -m infra.training.score`.
 
 Every question is asked once, in the chat format, under greedy decoding. The counts go into
 `scores.json`, and from there into the table of the models' README.md.
