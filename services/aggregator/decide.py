@@ -1,4 +1,4 @@
-"""Decides with every requested strategy, all of which see the same ballots and the same history. Pure."""
+"""Decides with every requested strategy, from the same ballots and the same history. Pure."""
 
 from __future__ import annotations
 

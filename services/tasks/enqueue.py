@@ -1,4 +1,4 @@
-"""A task is put into the queue of its model, once."""
+"""Puts a task into the queue of its model, once."""
 
 from __future__ import annotations
 

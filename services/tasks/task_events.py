@@ -1,4 +1,4 @@
-"""The events of a task: when it was taken, its first token, its end, and where the time went."""
+"""The events of a task: when it was queued and taken, its first token, its end, and where the time went."""
 
 from __future__ import annotations
 
