@@ -1,4 +1,4 @@
-"""The machine that an evaluation ran on: for config.json, so that figures can be read with it."""
+"""What figures were measured on: they are read with their machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requests that a service works on: each in a task of its own, which a cancellation of the request ends."""
+"""Requests that a service works on: each in a task of its own, which a cancellation of the request ends."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.models.family import FOLDER
+from infra.demo_models.family import FOLDER
 from infra.processes import until
 from infra.testing import SpawnService
 from schemas import catalog, subjects
