@@ -30,6 +30,11 @@ async def has_queue(client: Client, name: str = QUEUE) -> bool:
     return True
 
 
+async def is_queued(client: Client) -> bool:
+    """The broker counts for a consumer a moment after it has stored."""
+    return (await client.jetstream().consumer_info(subjects.COMMANDS_STREAM, QUEUE)).num_pending == 1
+
+
 async def test_a_queue_that_was_empty_and_unused_for_an_hour_goes(connection: Client) -> None:
     js = connection.jetstream()
     await ensure_worker_model(js, MODEL)
@@ -49,6 +54,7 @@ async def test_what_is_queued_or_in_work_keeps_its_queue_and_the_hour_begins_ane
     unused = UnusedQueues(js, set)
     await unused.look(0)
     await js.publish(COMMAND, b"queued")
+    await eventually(lambda: is_queued(connection))
     assert await unused.look(2 * UNUSED_S) == []
     pulling = await js.pull_subscribe_bind(QUEUE, subjects.COMMANDS_STREAM)
     (msg,) = await pulling.fetch(1, timeout=5)
@@ -121,7 +127,7 @@ async def test_a_worker_s_queue_goes_after_it_and_comes_back_with_it(
     said: list[str] = []
     keeping = asyncio.create_task(WorkerQueues(connection, set, said.append).keep())
     try:
-        for _ in range(2):
+        for time in (1, 2):
             await bucket.put(subjects.worker_key("mac"), worker.to_bytes())
             await eventually(lambda: has_queue(connection))
             await bucket.delete(subjects.worker_key("mac"))
