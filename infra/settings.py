@@ -16,7 +16,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from infra.demo_models import checksums
-from infra.pipelines import PipelineSection
+from infra.host.pipelines import PipelineSection
 from schemas.errors import ConfigurationError
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection

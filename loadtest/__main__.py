@@ -12,15 +12,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtest import tables
 from loadtest.chaos import Fault
-from loadtest.compare import compare, read_run
 from loadtest.faults import LoadtestError, NoMesh, WrongOption
-from loadtest.objectives import Condition, Objective
 from loadtest.options import checked, listed, parser, plan_of
-from loadtest.outputs import new_folder
+from loadtest.outcome import tables
+from loadtest.outcome.compare import compare, read_run
+from loadtest.outcome.objectives import Condition, Objective
+from loadtest.outcome.outputs import new_folder
+from loadtest.outcome.summary import Summary
 from loadtest.session import Session, mesh_under_load, models_at, run_and_write
-from loadtest.summary import Summary
 from loadtest.sweep_session import run_sweep
 from schemas.errors import ChoirError
 

@@ -6,13 +6,13 @@ import argparse
 import time
 from pathlib import Path
 
-from loadtest.arrivals import ARRIVALS, Rate
 from loadtest.chaos import Fault, parse_faults
 from loadtest.faults import WrongOption
-from loadtest.objectives import Condition, Objective, parse_conditions, parse_objectives
-from loadtest.plan import LoadPlan
-from loadtest.prompts import PROMPTS, PromptOptions
-from loadtest.workloads import WORKLOADS, AskOptions, parse_mix
+from loadtest.generate.arrivals import ARRIVALS, Rate
+from loadtest.generate.plan import LoadPlan
+from loadtest.generate.prompts import PROMPTS, PromptOptions
+from loadtest.generate.workloads import WORKLOADS, AskOptions, parse_mix
+from loadtest.outcome.objectives import Condition, Objective, parse_conditions, parse_objectives
 
 DEFAULT_WARM_UP_S = 5.0
 

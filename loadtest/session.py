@@ -14,14 +14,14 @@ from typing import Any
 
 from loadtest.chaos import Chaos, Fault, Mark
 from loadtest.faults import NoMesh
-from loadtest.generator_pool import GeneratorPool
-from loadtest.live import LiveView, say, shown
-from loadtest.measurements import Column, Measurements
-from loadtest.objectives import Objective, meets
-from loadtest.outputs import write_config, write_results
-from loadtest.page import run_charts, write_page
-from loadtest.plan import LoadPlan
-from loadtest.summary import Summary, summarise
+from loadtest.generate.generator_pool import GeneratorPool
+from loadtest.generate.plan import LoadPlan
+from loadtest.outcome.live import LiveView, say, shown
+from loadtest.outcome.measurements import Column, Measurements
+from loadtest.outcome.objectives import Objective, meets
+from loadtest.outcome.outputs import write_config, write_results
+from loadtest.outcome.page import run_charts, write_page
+from loadtest.outcome.summary import Summary, summarise
 from schemas.errors import ChoirError
 from services.chassis.cancelling import ended
 from services.client.client import Choir
@@ -33,7 +33,7 @@ async def mesh_under_load(url: str | None, config: Path | None, *, quiet: bool =
     if url is not None:
         yield url
         return
-    from infra.demo_mesh import demo_mesh
+    from infra.host.demo_mesh import demo_mesh
 
     say("starting a mesh of the demo models for this test ...", quiet=quiet)
     began_s = time.monotonic()

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loadtest.arrivals import Rate
 from loadtest.faults import LoadtestError
-from loadtest.measurements import Measurements
-from loadtest.plan import LoadPlan
-from loadtest.summary import Summary
+from loadtest.generate.arrivals import Rate
+from loadtest.generate.plan import LoadPlan
+from loadtest.outcome.measurements import Measurements
+from loadtest.outcome.summary import Summary
 
 SHARES = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 GROWTH = 1.5

@@ -11,16 +11,16 @@ from typing import Any
 
 from rich.console import Console
 
-from loadtest import tables
 from loadtest.charts import saturation
 from loadtest.faults import LoadtestError
-from loadtest.live import say
-from loadtest.measurements import Measurements
-from loadtest.outputs import SUMMARY, write_config, write_results
-from loadtest.page import write_page
-from loadtest.plan import LoadPlan
+from loadtest.generate.plan import LoadPlan
+from loadtest.outcome import tables
+from loadtest.outcome.live import say
+from loadtest.outcome.measurements import Measurements
+from loadtest.outcome.outputs import SUMMARY, write_config, write_results
+from loadtest.outcome.page import write_page
+from loadtest.outcome.summary import Summary
 from loadtest.session import Session, slots_at, step_plan
-from loadtest.summary import Summary
 from loadtest.sweep import Step, knee, sweep
 
 PER_SLOT = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from infra.demo_mesh import demo_mesh
+from infra.host.demo_mesh import demo_mesh
 from schemas.errors import InvalidRequest, MeshUnreachable, UnknownModel
 from schemas.replies import ModelSummary
 from services.chassis.settings import ServiceSettings, load_settings

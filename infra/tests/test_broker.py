@@ -13,8 +13,8 @@ import nats
 import nats.errors
 import pytest
 
-from infra.broker import Broker, PortTaken, reserved_bytes, server_binary
-from infra.processes import until
+from infra.broker.broker import Broker, PortTaken, reserved_bytes, server_binary
+from infra.host.processes import until
 from schemas.errors import ConfigurationError
 
 
@@ -122,7 +122,7 @@ async def test_the_broker_ends_when_its_parent_is_killed(tmp_path: Path) -> None
     # Given a process that has started a broker
     script = (
         "import asyncio, pathlib, sys\n"
-        "from infra.broker import Broker\n"
+        "from infra.broker.broker import Broker\n"
         "async def main():\n"
         "    broker = Broker(pathlib.Path(sys.argv[1]))\n"
         "    await broker.start()\n"

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from infra.child import BackOff, Child, ServiceCommand
-from infra.processes import until
+from infra.host.child import BackOff, Child, ServiceCommand
+from infra.host.processes import until
 
 Say = list[tuple[str, str]]
 Supervise = Callable[[str], Child]

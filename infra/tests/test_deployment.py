@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infra.broker import reserved_bytes, server_binary
+from infra.broker.broker import reserved_bytes, server_binary
 from infra.settings import load_host_settings
 from schemas import catalog
 

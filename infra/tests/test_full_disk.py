@@ -12,9 +12,9 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
-from infra.supervisor import Supervisor
-from infra.testing import connect, fill_disk
+from infra.testing.plugin import connect, fill_disk
 from schemas import subjects
 
 DEADLINE_S = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.instances import service_commands, with_threads
+from infra.host.instances import service_commands, with_threads
 from infra.settings import load_host_settings
 from services.agent.settings import AgentSection
 from services.shard_stage.settings import StageSection

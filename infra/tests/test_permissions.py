@@ -17,11 +17,11 @@ from nats.aio.client import Client
 from typer import Typer
 from typer.testing import CliRunner
 
-from infra.broker import Broker
-from infra.permissions import CLIENT, OPERATOR, authorization, main, users
-from infra.processes import until
-from infra.provision import provision
-from infra.testing import SpawnService
+from infra.broker.broker import Broker
+from infra.broker.permissions import CLIENT, OPERATOR, authorization, main, users
+from infra.broker.provision import provision
+from infra.host.processes import until
+from infra.testing.plugin import SpawnService
 from schemas import catalog, subjects
 from schemas.errors import ConfigurationError
 

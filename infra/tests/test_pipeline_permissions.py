@@ -9,9 +9,9 @@ from pathlib import Path
 import nats
 from nats.aio.client import Client
 
+from infra.broker.permissions import CLIENT, OPERATOR
 from infra.demo_models.family import FOLDER
-from infra.permissions import CLIENT, OPERATOR
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from infra.tests.test_permissions import PASSWORDS, guarded
 from schemas import subjects
 from schemas.pipelines import PipelinePlan

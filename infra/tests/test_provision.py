@@ -11,8 +11,8 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, NotFoundError
 from nats.js.kv import KV_PURGE, KeyValue
 
-from infra.broker import Broker
-from infra.provision import (
+from infra.broker.broker import Broker
+from infra.broker.provision import (
     VERSION_KEY,
     bucket_config,
     consumer_config,
@@ -22,7 +22,7 @@ from infra.provision import (
     stream_config,
     version_of,
 )
-from infra.testing import connect
+from infra.testing.plugin import connect
 from schemas import catalog, subjects
 from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
 from schemas.errors import ConfigurationError
@@ -192,7 +192,7 @@ async def test_the_command_says_that_no_broker_answers() -> None:
     from typer import Typer
     from typer.testing import CliRunner
 
-    from infra.provision import main
+    from infra.broker.provision import main
 
     app = Typer()
     app.command()(main)
@@ -205,7 +205,7 @@ async def test_the_command_provisions(mesh_url: str) -> None:
     from typer import Typer
     from typer.testing import CliRunner
 
-    from infra.provision import main
+    from infra.broker.provision import main
 
     app = Typer()
     app.command()(main)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from infra.demo_models import checksums
-from infra.instances import service_commands
+from infra.host.instances import service_commands
+from infra.host.shards import ShardOption, with_shards
 from infra.settings import DEMO_CONFIG, DEMO_MODELS, HostSettings, load_host_settings
-from infra.shards import ShardOption, with_shards
 from schemas.errors import ConfigurationError, InvalidRequest
 from schemas.pipelines import Shard
 

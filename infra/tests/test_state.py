@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.state import Claim, stop_mesh
+from infra.host.state import Claim, stop_mesh
 from schemas.errors import ConfigurationError
 from services.client.local_mesh import STATE_FILE, RunningMesh, running_mesh, state_folder
 

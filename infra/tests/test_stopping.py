@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra import broker, state, supervisor
+from infra.broker import broker
+from infra.host import state, supervisor
 from services.chassis.stopping import DRAIN_PATIENCE_S, ENDPOINTS_PATIENCE_S
 
 COMPOSE_FILE = Path(__file__).resolve().parent.parent.parent / "compose.yaml"

@@ -22,11 +22,11 @@ from nats.js import JetStreamContext
 from nats.js.api import StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
-from infra.broker import Broker
-from infra.processes import POLL_S, ended, until
+from infra.broker.broker import Broker
+from infra.host.processes import POLL_S, ended, until
+from infra.host.supervisor import Supervisor
 from infra.settings import HostSettings, load_host_settings
-from infra.supervisor import Supervisor
-from infra.testing import connect
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
 from services.aggregator.settings import AggregatorSection
@@ -172,7 +172,7 @@ async def test_a_service_that_hangs_is_started_again_and_one_whose_broker_is_awa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a mesh whose patience is short
-    monkeypatch.setattr("infra.supervisor.HUNG_AFTER_S", 4.0)
+    monkeypatch.setattr("infra.host.supervisor.HUNG_AFTER_S", 4.0)
     mesh = Mesh(tmp_path)
     await mesh.supervisor.start()
     try:
@@ -231,7 +231,7 @@ async def test_settings_that_a_service_refuses_end_the_start_with_its_own_words(
 async def test_a_broker_that_refuses_the_password_is_not_called_unreachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.operator_link.CONNECT_DEADLINE_S", 2.0)
+    monkeypatch.setattr("infra.host.operator_connection.CONNECT_DEADLINE_S", 2.0)
     async with Broker(tmp_path / "broker", user="choir", password="right") as broker:
         text = f"{JOINED}url = '{broker.url}'\nuser = 'choir'\npassword = 'wrong'\n"
         with pytest.raises(ConfigurationError, match="lets nobody in as user 'choir': set user and password"):
@@ -352,7 +352,7 @@ async def test_a_broker_that_lets_anybody_in_does_not_stay(tmp_path: Path) -> No
 async def test_a_broker_elsewhere_that_does_not_answer_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.operator_link.CONNECT_DEADLINE_S", 0.5)
+    monkeypatch.setattr("infra.host.operator_connection.CONNECT_DEADLINE_S", 0.5)
     text = "[broker]\nembedded = false\n[mesh]\nurl = 'nats://me:secret@127.0.0.1:9'\n"
     with pytest.raises(
         MeshUnreachable, match=r"no broker answers at nats://127\.0\.0\.1:9: connection refused\. "
@@ -372,7 +372,7 @@ async def test_no_process_outlives_the_supervisor(
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra.supervisor"],
+            [sys.executable, "-m", "infra.host.supervisor"],
             cwd=REPOSITORY,
             env={**os.environ, "CHOIR_CONFIG": str(tmp_path / "choir.toml"), "XDG_STATE_HOME": str(tmp_path)},
             stdout=output,

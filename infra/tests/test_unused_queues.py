@@ -8,10 +8,10 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from infra import worker_queues
-from infra.provision import consumer_config, ensure_worker_model, provision
-from infra.unused_queues import UNUSED_S, UnusedQueues
-from infra.worker_queues import WorkerQueues
+from infra.broker import worker_queues
+from infra.broker.provision import consumer_config, ensure_worker_model, provision
+from infra.broker.unused_queues import UNUSED_S, UnusedQueues
+from infra.broker.worker_queues import WorkerQueues
 from schemas import catalog, subjects
 from schemas.workers import Worker
 from services.chassis.cancelling import ended
@@ -32,7 +32,8 @@ async def has_queue(client: Client, name: str = QUEUE) -> bool:
 
 async def is_queued(client: Client) -> bool:
     """The broker counts for a consumer a moment after it has stored."""
-    return (await client.jetstream().consumer_info(subjects.COMMANDS_STREAM, QUEUE)).num_pending == 1
+    info = await client.jetstream().consumer_info(subjects.COMMANDS_STREAM, QUEUE)
+    return bool(info.num_pending == 1)
 
 
 async def test_a_queue_that_was_empty_and_unused_for_an_hour_goes(connection: Client) -> None:
@@ -121,17 +122,22 @@ async def test_a_worker_s_queue_goes_after_it_and_comes_back_with_it(
     connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_queues, "LOOK_INTERVAL_S", 0.05)
-    monkeypatch.setattr("infra.unused_queues.UNUSED_S", 0.1)
+    monkeypatch.setattr("infra.broker.unused_queues.UNUSED_S", 0.1)
     bucket = await connection.jetstream().key_value(subjects.WORKERS_BUCKET)
     worker = Worker(id="mac", type="ollama", host="127.0.0.1", port=1, model=MODEL)
     said: list[str] = []
+
+    async def comes_and_goes(times: int) -> None:
+        await bucket.put(subjects.worker_key("mac"), worker.to_bytes())
+        await eventually(lambda: has_queue(connection))
+        await bucket.delete(subjects.worker_key("mac"))
+        await eventually(lambda: gone(connection))
+        await eventually(lambda: len(said) == times)
+
     keeping = asyncio.create_task(WorkerQueues(connection, set, said.append).keep())
     try:
-        for time in (1, 2):
-            await bucket.put(subjects.worker_key("mac"), worker.to_bytes())
-            await eventually(lambda: has_queue(connection))
-            await bucket.delete(subjects.worker_key("mac"))
-            await eventually(lambda: gone(connection))
+        await comes_and_goes(1)
+        await comes_and_goes(2)
     finally:
         await ended([keeping])
     assert said == [f"the queue for {MODEL} is removed: no worker has it any more"] * 2

@@ -19,7 +19,7 @@ from analysis.evaluation.progress import PlainReporter
 from analysis.evaluation.run_folder import RunFolder
 from analysis.evaluation.session import ask_all, new_folder
 from infra.bench_model import write_bench_model
-from infra.demo_mesh import demo_mesh
+from infra.host.demo_mesh import demo_mesh
 from infra.settings import DEMO_CONFIG
 from loadtest.bench.report import Report, at_most
 

@@ -20,16 +20,16 @@ import nats.errors
 import numpy as np
 import uvloop
 
-from loadtest.arrivals import Rate
 from loadtest.bench.processes import BenchMesh, bench_mesh
 from loadtest.bench.report import Report, at_least, at_most
-from loadtest.generator import Generator
-from loadtest.generator_pool import GeneratorPool
-from loadtest.measurements import Measurements
-from loadtest.mesh_target import MeshTarget
-from loadtest.metrics import e2e, lag
-from loadtest.plan import LoadPlan
-from loadtest.workloads import AskOptions
+from loadtest.generate.arrivals import Rate
+from loadtest.generate.generator import Generator
+from loadtest.generate.generator_pool import GeneratorPool
+from loadtest.generate.plan import LoadPlan
+from loadtest.generate.workloads import AskOptions
+from loadtest.outcome.measurements import Measurements
+from loadtest.outcome.metrics import e2e, lag
+from loadtest.targets.mesh_target import MeshTarget
 from schemas import subjects
 
 ECHO = "bench.echo"

@@ -18,9 +18,9 @@ import psutil
 from nats.aio.client import Client
 
 import infra
-from infra.broker import Broker
-from infra.processes import PREEXEC, terminate
-from infra.provision import provision
+from infra.broker.broker import Broker
+from infra.broker.provision import provision
+from infra.host.processes import PREEXEC, terminate
 from schemas.errors import ChoirError
 from schemas.replies import StatusReply
 from services.client.client import Choir

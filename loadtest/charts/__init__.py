@@ -11,7 +11,7 @@ import altair as alt
 
 from loadtest.chaos import Mark
 from loadtest.charts import goodput, histograms, latency_ecdf, latency_over_time
-from loadtest.measurements import Column, Measurements
+from loadtest.outcome.measurements import Column, Measurements
 
 RunChart = Callable[[Measurements, Column | None, Sequence[Mark]], alt.typing.ChartType | None]
 """From the requests of a run, whether each met the objectives (None if there were none), and what was done to

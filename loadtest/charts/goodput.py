@@ -13,7 +13,7 @@ import numpy as np
 from analysis.charts.theme import CATEGORIES, EMPHASIS, MUTED
 from loadtest.chaos import Mark
 from loadtest.charts.latency_over_time import MOST_BINS
-from loadtest.measurements import Column, Measurements
+from loadtest.outcome.measurements import Column, Measurements
 
 STATES = ("met the objectives", "answered, but late", "failed")
 WITHOUT_OBJECTIVES = ("answered", "failed")

@@ -9,8 +9,8 @@ import numpy as np
 
 from analysis.charts.theme import EMPHASIS
 from loadtest.chaos import Mark
-from loadtest.measurements import Column, Measurements
-from loadtest.metrics import itl, milliseconds, ttft
+from loadtest.outcome.measurements import Column, Measurements
+from loadtest.outcome.metrics import itl, milliseconds, ttft
 
 FEWEST_BINS, MOST_BINS = 6, 50
 STEPS = (1, 2, 5)

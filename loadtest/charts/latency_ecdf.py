@@ -8,7 +8,7 @@ import altair as alt
 import numpy as np
 
 from loadtest.chaos import Mark
-from loadtest.measurements import Column, Measurements
+from loadtest.outcome.measurements import Column, Measurements
 
 POINTS = 400
 

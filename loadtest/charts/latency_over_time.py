@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.charts.theme import EMPHASIS, MUTED
 from loadtest.chaos import Mark
-from loadtest.measurements import Column, Measurements
+from loadtest.outcome.measurements import Column, Measurements
 
 MOST_BINS = 120
 FEWEST_VALUES = 20

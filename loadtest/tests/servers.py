@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 
-from loadtest.request_record import TIMED_OUT, RequestRecord
-from loadtest.target import Clock
-from loadtest.workloads import Fields
+from loadtest.generate.request_record import TIMED_OUT, RequestRecord
+from loadtest.generate.workloads import Fields
+from loadtest.targets.target import Clock
 
 
 class SingleServer:

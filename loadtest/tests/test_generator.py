@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loadtest.arrivals import Rate
-from loadtest.generator import Generator
-from loadtest.measurements import Measurements, read_flights, write_flights
-from loadtest.metrics import e2e, e2e_intended, lag
-from loadtest.plan import LoadPlan
-from loadtest.request_record import TIMED_OUT
-from loadtest.target import Target
+from loadtest.generate.arrivals import Rate
+from loadtest.generate.generator import Generator
+from loadtest.generate.plan import LoadPlan
+from loadtest.generate.request_record import TIMED_OUT
+from loadtest.generate.workloads import AskOptions
+from loadtest.outcome.measurements import Measurements, read_flights, write_flights
+from loadtest.outcome.metrics import e2e, e2e_intended, lag
+from loadtest.targets.target import Target
 from loadtest.tests.servers import DeafServer, SingleServer, StallingServer
 from loadtest.tests.virtual_time import simulated
-from loadtest.workloads import AskOptions
 
 ASK = AskOptions(models=("m",), timeout_s=5.0)
 
@@ -109,7 +109,7 @@ async def test_a_closed_loop_keeps_as_many_requests_under_way_as_it_has_users(tm
 async def test_who_never_answers_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loadtest.generator.GRACE_S", 0.1)
+    monkeypatch.setattr("loadtest.generate.generator.GRACE_S", 0.1)
     ask = AskOptions(models=("m",), timeout_s=0.2)
     plan = LoadPlan("run", ask, arrivals="constant", rate=Rate(100.0), requests=10, duration_s=1.0)
     async with asyncio.timeout(5):

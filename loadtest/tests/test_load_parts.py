@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.arrivals import ARRIVALS, Rate, arrivals
 from loadtest.chaos import Fault, parse_faults
 from loadtest.charts import goodput
 from loadtest.charts.histograms import bins_for, ticks
 from loadtest.charts.latency_over_time import bin_width_s, percentiles
-from loadtest.compare import compare
 from loadtest.faults import LoadtestError, WrongOption
-from loadtest.measurements import Measurements, read_flights, write_flights
-from loadtest.metrics import METRICS, e2e, itl, milliseconds, tpot, ttft, ttft_intended
-from loadtest.objectives import Condition, Objective, meets, parse_conditions, parse_objectives
-from loadtest.plan import LoadPlan
-from loadtest.prompts import PROMPTS, PromptOptions, prompts
-from loadtest.request_record import LOST, RequestRecord
-from loadtest.summary import Distribution, summarise
+from loadtest.generate.arrivals import ARRIVALS, Rate, arrivals
+from loadtest.generate.plan import LoadPlan
+from loadtest.generate.prompts import PROMPTS, PromptOptions, prompts
+from loadtest.generate.request_record import LOST, RequestRecord
+from loadtest.generate.workloads import AskOptions, ask_fields, parse_mix, workloads
+from loadtest.outcome.compare import compare
+from loadtest.outcome.measurements import Measurements, read_flights, write_flights
+from loadtest.outcome.metrics import METRICS, e2e, itl, milliseconds, tpot, ttft, ttft_intended
+from loadtest.outcome.objectives import Condition, Objective, meets, parse_conditions, parse_objectives
+from loadtest.outcome.summary import Distribution, summarise
 from loadtest.sweep import knee, saturated, sweep
-from loadtest.workloads import AskOptions, ask_fields, parse_mix, workloads
 
 ASK = AskOptions(models=("a", "b"))
 

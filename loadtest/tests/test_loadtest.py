@@ -16,14 +16,14 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.broker import Broker
-from infra.testing import SpawnService, connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import SpawnService, connect
 from loadtest.__main__ import main
-from loadtest.arrivals import Rate
 from loadtest.faults import NoMesh
-from loadtest.generator_pool import GeneratorPool
-from loadtest.plan import LoadPlan
-from loadtest.workloads import AskOptions
+from loadtest.generate.arrivals import Rate
+from loadtest.generate.generator_pool import GeneratorPool
+from loadtest.generate.plan import LoadPlan
+from loadtest.generate.workloads import AskOptions
 
 DEADLINE_S = 240.0
 INSTANT = """

@@ -8,9 +8,9 @@ import json
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from loadtest.generator import Generator
-from loadtest.mesh_target import NOBODY, MeshTarget
-from loadtest.request_record import OK, RequestRecord
+from loadtest.generate.generator import Generator
+from loadtest.generate.request_record import OK, RequestRecord
+from loadtest.targets.mesh_target import NOBODY, MeshTarget
 from schemas import subjects
 from schemas.replies import Result
 from services.chassis.tests.mesh import eventually

@@ -43,7 +43,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def simulated(work: Coroutine[Any, Any, ResultT], monkeypatch: pytest.MonkeyPatch) -> ResultT:
     """What `work` returns, with the generator's clock on virtual time."""
     loop = VirtualLoop()
-    monkeypatch.setattr("loadtest.generator.time", SimpleNamespace(perf_counter=loop.time))
+    monkeypatch.setattr("loadtest.generate.generator.time", SimpleNamespace(perf_counter=loop.time))
     try:
         return loop.run_until_complete(work)
     finally:

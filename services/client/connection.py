@@ -115,7 +115,7 @@ def _who(mesh: MeshSection) -> str:
 def _not_allowed(mesh: MeshSection, error: Exception) -> ConfigurationError:
     return ConfigurationError(
         f"the broker does not allow this to user {user_of(mesh)!r}: {error}; its configuration says who may "
-        "do what (`python -m infra.permissions`)",
+        "do what (`python -m infra.broker.permissions`)",
         field="mesh.user",
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from nats.aio.client import Client
 
-from infra.testing import ServiceProcess, SpawnService
+from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.replies import Result
 from services.chassis.nats.streams import Storage

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
-from infra.testing import ServiceProcess, SpawnService
+from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import catalog, subjects
 from schemas.errors import MeshUnreachable
 from schemas.replies import Result

@@ -13,8 +13,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.demo_models.family import FOLDER
-from infra.processes import until
-from infra.testing import SpawnService
+from infra.host.processes import until
+from infra.testing.plugin import SpawnService
 from schemas import catalog, subjects
 from services.chassis.tests.mesh import DEADLINE_S
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from infra.broker import Broker
-from infra.testing import SpawnService, connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.catalog import ACK_WAIT_S
 from schemas.replies import Result

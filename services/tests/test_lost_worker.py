@@ -7,7 +7,7 @@ import json
 
 from nats.aio.client import Client
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.replies import ModelsReply, Result
 from services.agent.tests.http_server import http_server

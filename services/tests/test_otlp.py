@@ -7,7 +7,7 @@ import sys
 import pytest
 from nats.aio.client import Client
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Ask
 from schemas.errors import ConfigurationError

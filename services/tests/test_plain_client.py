@@ -9,7 +9,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from services.tests.load import SmallMesh
 
 README = Path(__file__).resolve().parents[2] / "README.md"

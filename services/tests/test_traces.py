@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest_asyncio
 from nats.aio.client import Client
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Ask
 from schemas.events import (

@@ -23,8 +23,8 @@ from analysis.evaluation.raw_records import raw_records
 from analysis.evaluation.reaggregation import reaggregate
 from analysis.evaluation.run_folder import RunFolder
 from analysis.evaluation.session import ask_all, new_folder, resumed
-from infra.demo_mesh import demo_mesh
-from infra.testing import REPOSITORY, ServiceProcess, SpawnService
+from infra.host.demo_mesh import demo_mesh
+from infra.testing.plugin import REPOSITORY, ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import InvalidRequest, MeshUnreachable, UnknownModel, UnknownStrategy
 from services.client.client import Choir

@@ -13,8 +13,8 @@ import pytest_asyncio
 from analysis.evaluation.progress import PlainReporter
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.session import measure
+from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
-from infra.supervisor import Supervisor
 from services.client.client import Choir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

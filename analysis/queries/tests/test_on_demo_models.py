@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from analysis.queries.__main__ import chosen
 from analysis.queries.query_file import SHIPPED, read
+from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
-from infra.supervisor import Supervisor
-from infra.testing import connect
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded
 from services.client.client import Choir

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.processes import PREEXEC, last_lines
+from infra.host.processes import PREEXEC, last_lines
 
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 10.0

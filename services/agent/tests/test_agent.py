@@ -14,8 +14,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.bench_model import write_bench_model
-from infra.provision import consumer_config
-from infra.testing import SpawnService
+from infra.broker.provision import consumer_config
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.catalog import model_consumers
 from schemas.commands import ChatMessage, CountTokens

@@ -8,7 +8,7 @@ import sys
 import pytest
 from nats.aio.client import Client
 
-from infra.testing import REPOSITORY
+from infra.testing.plugin import REPOSITORY
 from schemas.errors import BrokerUnavailable
 from services.agent.service import Agent
 from services.agent.settings import AgentSection

@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.testing import ServiceProcess, SpawnService
+from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage
 from schemas.nodes import NodeLease

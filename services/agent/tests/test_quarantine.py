@@ -7,7 +7,7 @@ import sys
 
 from nats.aio.client import Client
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage
 from services.agent.tests.worker_mesh import result_of

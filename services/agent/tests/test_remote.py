@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import ollama as ollama_client
 import pytest
 
-from infra.processes import PREEXEC, until
+from infra.host.processes import PREEXEC, until
 from schemas.commands import ChatMessage
 from schemas.errors import ChoirError, ContextExceeded, InvalidRequest, ModelUnusable, WorkerFailed
 from schemas.sampling import Sampling

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from infra.testing import connect
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.events import TaskRetried
 from services.agent.tests.http_server import http_server

@@ -12,8 +12,8 @@ from functools import partial
 import pytest
 from nats.aio.client import Client
 
-from infra.broker import Broker
-from infra.testing import connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import Overloaded
 from schemas.events import FeedbackReceived

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from nats.aio.client import Client
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Gather, Generate
 from schemas.errors import ContextExceeded, InvalidRequest

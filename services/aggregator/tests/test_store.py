@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from infra.testing import connect
+from infra.testing.plugin import connect
 from schemas import subjects
 from services.aggregator.decide import Question
 from services.aggregator.scores.agreement import Agreement

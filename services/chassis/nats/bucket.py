@@ -146,7 +146,7 @@ class Bucket(Generic[ValueT]):
         if rule is None or rule.dest != subjects.bucket_updates(self._name):
             raise ConfigurationError(
                 f"bucket {self._name} does not tell what is put into it: an older Choir made it; "
-                "`choir up`, or `python -m infra.provision`, of this version mends that"
+                "`choir up`, or `python -m infra.broker.provision`, of this version mends that"
             )
 
     def _learn(self, key: str, data: bytes | None) -> None:

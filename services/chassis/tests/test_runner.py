@@ -13,8 +13,8 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
-from infra.broker import Broker
-from infra.testing import SpawnService, connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Answer, Result
 from services.chassis.tests.mesh import enqueue, events, eventually, generate, open_mesh, queue_is_empty

@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from services.chassis.supervise import Loops
 from services.chassis.tests.mesh import eventually

@@ -14,7 +14,7 @@ from services.cli.batch.outputs import Totals
 from services.cli.batch.plan import Plan
 from services.cli.batch.progress import duration, failure_line, progress
 from services.cli.batch.run import BatchRun, new_head
-from services.cli.terminal import print_json
+from services.cli.views.terminal import print_json
 from services.client.client import Choir
 
 LISTED_FAILURES = 20

@@ -14,16 +14,16 @@ from rich.text import Text
 from schemas.commands import Ask
 from schemas.errors import ChoirError, MeshUnreachable, UnknownModel
 from schemas.replies import Result, TokenChunk
-from services.cli.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of
-from services.cli.ask_session import CANCEL_PATIENCE_S
 from services.cli.chat.conversation import Conversation
 from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.slash import Quit, obey
-from services.cli.last_request import remember
-from services.cli.live_answers import LiveAnswers
 from services.cli.outcome import error_line
-from services.cli.terminal import plain
-from services.cli.unreadable import unreadable
+from services.cli.sessions.ask_session import CANCEL_PATIENCE_S
+from services.cli.sessions.last_request import remember
+from services.cli.views.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of
+from services.cli.views.live_answers import LiveAnswers
+from services.cli.views.terminal import plain
+from services.cli.views.unreadable import unreadable
 from services.client.client import Choir
 
 PROMPT = "> "

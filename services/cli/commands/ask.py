@@ -93,8 +93,8 @@ def ask(
     Without --model all models answer, or those of --models, and --strategy says how they decide. With --json
     and --stream there is a JSON document on each line: chunks of text, and at last the result.
     """
-    from services.cli.ask_session import AskSession
-    from services.cli.closed_question import closed_question
+    from services.cli.sessions.ask_session import AskSession
+    from services.cli.sessions.closed_question import closed_question
     from services.client.request_builder import AskOptions
 
     options: AskOptions = {

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from services.cli import completion
-from services.cli.terminal import console
+from services.cli.views.terminal import console
 
 
 def chat(

@@ -9,7 +9,7 @@ import typer
 
 from services.cli.commands.host import ConfigOption
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console
+from services.cli.views.terminal import console
 
 
 def demo(config: ConfigOption = None, as_json: JsonFlag = False) -> None:

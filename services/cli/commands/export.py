@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console
+from services.cli.views.terminal import console
 
 
 def export(
@@ -29,7 +29,7 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write what every peer did for every task: model, durations, tokens and their rate, network latency."""
-    from services.cli.peer_export import export_peers
+    from services.cli.sessions.peer_export import export_peers
     from services.cli.written_file import named_folder
     from services.client.client import Choir
     from services.client.moment import as_sql, moment

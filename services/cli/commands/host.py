@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console
+from services.cli.views.terminal import console
 
 ConfigOption = Annotated[
     Path | None,
@@ -74,8 +74,8 @@ def up(
     if otlp is not None:
         os.environ[OTLP_VARIABLE] = otlp
 
+    from infra.host.shards import ShardOption, with_shards
     from infra.settings import load_host_settings
-    from infra.shards import ShardOption, with_shards
     from services.cli.up.log_file import LogFile
     from services.cli.up.own_log import forward_own_log
     from services.cli.up.screen import Screen
@@ -98,7 +98,7 @@ def up(
 
 def down(as_json: JsonFlag = False) -> None:
     """Stop the mesh that `choir up` runs on this host."""
-    from infra.state import STOP_DEADLINE_S, stop_mesh
+    from infra.host.state import STOP_DEADLINE_S, stop_mesh
     from schemas.errors import InternalError
     from services.chassis.address import without_password
     from services.client.local_mesh import running_mesh

@@ -36,7 +36,7 @@ def init(
     from schemas.errors import InvalidRequest
     from services.cli.setup.probe import Place, look_around
     from services.cli.setup.proposal import proposal
-    from services.cli.terminal import counted
+    from services.cli.views.terminal import counted
 
     files = [path.absolute() for path in gguf or ()]
     for path in files:

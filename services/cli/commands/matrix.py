@@ -13,7 +13,7 @@ import typer
 from services.cli import completion
 from services.cli.commands.ask import listed
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 
 def matrix(
@@ -59,7 +59,7 @@ def matrix(
     from analysis.evaluation.progress import reporter
     from analysis.matrix.options import matrix_options, read_prompts
     from analysis.matrix.session import measure
-    from services.cli.matrix_table import pairs_table
+    from services.cli.views.matrix_table import pairs_table
     from services.cli.written_file import named_folder
 
     template = {} if summary_prompt is None else {"summary_prompt": summary_prompt}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 RequestId = Annotated[
     str | None, typer.Argument(metavar="REQUEST_ID", help="Which request; `choir requests` lists ids.")
@@ -32,8 +32,8 @@ def fetch(
 ) -> None:
     """Show the answer to a request that was asked before, as `choir ask` does."""
     from schemas.replies import Result
-    from services.cli.ask_session import print_result, show_result
-    from services.cli.last_request import chosen
+    from services.cli.sessions.ask_session import print_result, show_result
+    from services.cli.sessions.last_request import chosen
     from services.client.client import Choir
 
     which = chosen(request_id, last)
@@ -52,7 +52,7 @@ def fetch(
 def cancel(request_id: RequestId = None, last: LastFlag = False, as_json: JsonFlag = False) -> None:
     """Give up a request: its slots are free for others. Its result, if it has one, stays."""
     from schemas.replies import Cancelled
-    from services.cli.last_request import chosen
+    from services.cli.sessions.last_request import chosen
     from services.client.client import Choir
 
     which = chosen(request_id, last)
@@ -89,7 +89,7 @@ def feedback(
     """
     from schemas.errors import InvalidRequest
     from schemas.replies import FeedbackCounted
-    from services.cli.last_request import chosen
+    from services.cli.sessions.last_request import chosen
     from services.client.client import Choir
 
     if (correct is None) != right:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -15,7 +15,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 def nodes(as_json: JsonFlag = False) -> None:
     """Show all live service instances: state, load, CPU, memory, GPU, problems."""
     from schemas.replies import NodesReply
-    from services.cli.overview_tables import nodes_table, problem_lines
+    from services.cli.views.overview_tables import nodes_table, problem_lines
     from services.client.client import Choir
 
     async def look() -> NodesReply:
@@ -38,8 +38,8 @@ def models(as_json: JsonFlag = False) -> None:
     from rich.text import Text
 
     from schemas.replies import ModelsReply
-    from services.cli.overview_tables import models_table, unusable_models
-    from services.cli.pipeline_tables import pipeline_lines, pipelines_table
+    from services.cli.views.overview_tables import models_table, unusable_models
+    from services.cli.views.pipeline_tables import pipeline_lines, pipelines_table
     from services.client.client import Choir
 
     async def look() -> tuple[ModelsReply, tuple[Text, ...]]:
@@ -65,7 +65,7 @@ def models(as_json: JsonFlag = False) -> None:
 def status(as_json: JsonFlag = False) -> None:
     """Show the mesh at a glance."""
     from schemas.replies import StatusReply
-    from services.cli.overview_tables import status_lines
+    from services.cli.views.overview_tables import status_lines
     from services.client.client import Choir
 
     async def look() -> StatusReply:

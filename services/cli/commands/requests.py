@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 
 def requests(
@@ -22,7 +22,7 @@ def requests(
 
     --open and --failed together show both. The metrics service knows of a request within a second.
     """
-    from services.cli.recent import RecentRequests, recent_requests, requests_table
+    from services.cli.sessions.recent import RecentRequests, recent_requests, requests_table
     from services.client.client import Choir
     from services.client.missing_service import check_metrics
 

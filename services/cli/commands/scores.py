@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 
 def scores(
@@ -27,7 +27,7 @@ def scores(
     forgotten before the file is written.
     """
     from schemas.replies import ScoresReply
-    from services.cli.scores_view import print_scores, write_scores
+    from services.cli.views.scores_view import print_scores, write_scores
     from services.client.client import Choir
 
     async def look() -> ScoresReply:

@@ -9,7 +9,7 @@ import typer
 
 from services.cli.commands.ask import listed
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 Dtype = Literal["f32", "f16", "q8_0"]
 PartitionKind = Literal["layerwise", "tokenwise", "adaptive"]
@@ -40,8 +40,8 @@ def shard(
 ) -> None:
     """Place a model as a pipeline of stages over nodes that offer it, and wait until it can be asked."""
     from schemas.pipelines import Shard
-    from services.cli.pipeline_tables import pipelines_table
-    from services.cli.shard_session import until_ready
+    from services.cli.sessions.shard_session import until_ready
+    from services.cli.views.pipeline_tables import pipelines_table
     from services.client.client import Choir
     from services.client.request_builder import build
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console
+from services.cli.views.terminal import console
 
 if TYPE_CHECKING:
     from analysis.queries.query_file import QueryFile
@@ -53,7 +53,7 @@ def sql(
         rows = asyncio.run(_ask(query, param or [], max_rows, timeout))
         _show(rows, "json" if as_json else output)
     elif statement is None and file is None and sys.stdin.isatty():
-        from services.cli.sql_prompt import run_prompt
+        from services.cli.sessions.sql_prompt import run_prompt
 
         asyncio.run(run_prompt(max_rows, timeout))
     else:
@@ -90,7 +90,7 @@ async def _ask(query: QueryFile, given: list[str], max_rows: int, timeout_s: flo
 
 
 def _show(rows: Rows, output: Format) -> None:
-    from services.cli.rows_view import FORMATS, as_table, summary
+    from services.cli.views.rows_view import FORMATS, as_table, summary
 
     if output == "table":
         as_table(rows, console())
@@ -102,7 +102,7 @@ def _show(rows: Rows, output: Format) -> None:
 
 def _list_queries() -> None:
     from analysis.queries.query_file import SHIPPED, read
-    from services.cli.overview_tables import table
+    from services.cli.views.overview_tables import table
 
     grid = table("query", "question", "parameters")
     for path in sorted(SHIPPED.glob("*.sql")):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 
 def top(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from services.cli.commands.one_request import LastFlag, RequestId
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 
 def trace(
@@ -26,8 +26,8 @@ def trace(
     from analysis.trace.document import document
     from analysis.trace.look_up import look_up
     from analysis.trace.pieces import Waterfall
-    from services.cli.last_request import chosen
-    from services.cli.trace_view import view
+    from services.cli.sessions.last_request import chosen
+    from services.cli.views.trace_view import view
     from services.cli.written_file import check_writable
     from services.client.client import Choir
 

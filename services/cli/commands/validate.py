@@ -6,7 +6,7 @@ import typer
 
 from services.cli.commands.host import ConfigOption
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 
 def validate(config: ConfigOption = None, as_json: JsonFlag = False) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from services.cli.command_group import HelpfulCommand
 from services.cli.commands.overview import JsonFlag
-from services.cli.terminal import console, print_json
+from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
     from schemas.workers import ManageWorkers, Worker, WorkerStatus

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.replies import Decision
-from services.cli.answer_view import percent
-from services.cli.closed_question import option
 from services.cli.demo.questions import STRATEGIES
 from services.cli.demo.tour import Turn
-from services.cli.overview_tables import NOTHING, table
-from services.cli.terminal import plain
+from services.cli.sessions.closed_question import option
+from services.cli.views.answer_view import percent
+from services.cli.views.overview_tables import NOTHING, table
+from services.cli.views.terminal import plain
 
 WEIGHTED = "weighted"
 LONGEST_ANSWER = 24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.cli.closed_question import closed_question
+from services.cli.sessions.closed_question import closed_question
 
 STRATEGIES = ("majority", "weighted")
 MAX_TOKENS = 32

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from infra.demo_mesh import demo_mesh
+from infra.host.demo_mesh import demo_mesh
 from services.cli.demo.board import NEXT, board, print_turn
 from services.cli.demo.tour import Turn, tour
 from services.client.client import Choir

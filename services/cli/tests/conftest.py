@@ -1,4 +1,4 @@
-"""The command line as tests run it: in this process, against the mesh of `infra.testing_up` or no mesh."""
+"""The command line as tests run it: in this process, against the mesh of `choir up` or against none."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from schemas.errors import ErrorBody
 from schemas.replies import Answer, Decision, Result, Vote
 from schemas.rounds import DEBATE
 from schemas.strategies import STRATEGIES
-from services.cli.answer_view import ResultView, decision_line, rest_of
-from services.cli.closed_question import closed_question, option
-from services.cli.terminal import plain
+from services.cli.sessions.closed_question import closed_question, option
+from services.cli.views.answer_view import ResultView, decision_line, rest_of
+from services.cli.views.terminal import plain
 
 REQUEST = "R1"
 AGENTS = ("choir-llama", "choir-qwen", "choir-phi", "choir-gemma")

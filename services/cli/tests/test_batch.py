@@ -16,7 +16,7 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
-from infra.testing_up import QUARTET, choir_command
+from infra.testing.choir_up import QUARTET, choir_command
 from schemas import subjects
 from schemas.errors import UnknownModel
 from services.cli.tests.conftest import Cli

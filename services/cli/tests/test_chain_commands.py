@@ -14,7 +14,7 @@ from pathlib import Path
 import nats
 import pytest
 
-from infra.testing_up import choir_command
+from infra.testing.choir_up import choir_command
 from schemas import subjects
 from schemas.errors import Cancelled
 from schemas.events import ANY_EVENT, TaskCancelled, TaskPulled

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from infra.testing_up import choir_command
+from infra.testing.choir_up import choir_command
 from schemas.commands import ChatMessage
 from schemas.errors import InvalidRequest
 from schemas.replies import Answer, Decision, Result

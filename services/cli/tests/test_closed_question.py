@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import DEMO_CONFIG
-from infra.testing_up import QUARTET, choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import QUARTET, choir_command, clean_environment, wait_until_up
 from services.cli.tests.conftest import Cli
 
 METALS = ("ask", "Which is a metal?", "--choices", "gold,oxygen", "--models", ",".join(QUARTET))

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from infra.testing_up import QUARTET, choir_command, clean_environment
+from infra.testing.choir_up import QUARTET, choir_command, clean_environment
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
 from schemas.replies import ModelSummary
-from services.cli.overview_tables import models_table, nodes_table
-from services.cli.pipeline_tables import pipelines_table
-from services.cli.terminal import counted_services
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
+from services.cli.views.overview_tables import models_table, nodes_table
+from services.cli.views.pipeline_tables import pipelines_table
+from services.cli.views.terminal import counted_services
 
 ALL_FOUR = ",".join(QUARTET)
 

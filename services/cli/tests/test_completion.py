@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.testing_up import QUARTET, choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import QUARTET, choir_command, clean_environment, wait_until_up
 from schemas.strategies import STRATEGIES
 from services.cli.completion import last_of_list
 from services.cli.tests.conftest import Cli

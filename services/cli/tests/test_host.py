@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from infra.demo_models.family import FAMILY
-from infra.testing_up import choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import choir_command, clean_environment, wait_until_up
 from services.cli.demo.questions import QUESTIONS, STRATEGIES
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
@@ -154,7 +154,7 @@ def test_the_demo_on_a_terminal_shows_a_table_that_fits(quartet_config: Path, tm
 def test_a_demo_without_its_models_says_which_are_missing(
     offline_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("infra.demo_mesh.model_path", lambda name: tmp_path / f"{name}.gguf")
+    monkeypatch.setattr("infra.host.demo_mesh.model_path", lambda name: tmp_path / f"{name}.gguf")
     outcome = offline_cli("demo")
     assert outcome.code == 1
     assert all(f"{name}.gguf" in outcome.err for name in FAMILY)
@@ -210,7 +210,7 @@ def test_a_configuration_that_cannot_be_read_fails_every_command(offline_cli: Cl
 def test_environment_wins_over_file_and_file_over_the_running_mesh(
     offline_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.state import Claim
+    from infra.host.state import Claim
     from services.client.mesh_url import find_mesh
 
     assert find_mesh().url == "nats://127.0.0.1:4222"

@@ -37,7 +37,15 @@ HEAVY = (
         "statsmodels",
         "altair",
     ),
-    *("prompt_toolkit", "pypdf", "faststream", "uvicorn", "structlog", "infra.supervisor", "infra.settings"),
+    *(
+        "prompt_toolkit",
+        "pypdf",
+        "faststream",
+        "uvicorn",
+        "structlog",
+        "infra.host.supervisor",
+        "infra.settings",
+    ),
     *("services.engine", "services.agent", "services.aggregator", "services.metrics", "analysis"),
 )
 TOO_SLOW_FOR_HELP = (*HEAVY, "rich", "pydantic", "nats", "asyncio")

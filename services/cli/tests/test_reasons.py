@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.testing_up import choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import choir_command, clean_environment, wait_until_up
 from services.cli.tests.conftest import Cli
 
 STOP_DEADLINE_S = 20.0

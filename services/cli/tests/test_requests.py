@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from infra.testing_up import QUARTET, choir_command, clean_environment
-from services.cli.recent import RecentRequest, age, asked, took
+from infra.testing.choir_up import QUARTET, choir_command, clean_environment
+from services.cli.sessions.recent import RecentRequest, age, asked, took
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 

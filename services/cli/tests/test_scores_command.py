@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.testing_up import QUARTET
+from infra.testing.choir_up import QUARTET
 from services.cli.tests.conftest import Cli
 from services.client.client import Choir
 

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.testing_up import choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import choir_command, clean_environment, wait_until_up
 from schemas.replies import Result, TokenChunk
 from services.cli.tests.conftest import Cli
 from services.client.client import Choir

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.testing_up import choir_command, clean_environment
+from infra.testing.choir_up import choir_command, clean_environment
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 

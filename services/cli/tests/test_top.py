@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from infra.testing_up import choir_command, clean_environment
+from infra.testing.choir_up import choir_command, clean_environment
 from schemas.nodes import NodeLease
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import Terminal, on_terminal

@@ -14,7 +14,7 @@ import pytest
 from analysis.trace.breakdown import stretches
 from analysis.trace.document import TraceDocument
 from analysis.trace.pieces import QUERY, Waterfall, waterfall
-from infra.testing_up import choir_command, clean_environment
+from infra.testing.choir_up import choir_command, clean_environment
 from schemas.errors import ErrorBody
 from schemas.events import (
     Event,

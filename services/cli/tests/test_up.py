@@ -14,9 +14,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from infra.forward import Forward
-from infra.supervisor import STOP_DEADLINE_S
-from infra.testing_up import choir_command, clean_environment
+from infra.host.forward import Forward
+from infra.host.supervisor import STOP_DEADLINE_S
+from infra.testing.choir_up import choir_command, clean_environment
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 from services.cli.up.entry import GraveLines, read
@@ -133,7 +133,7 @@ def test_programs_get_a_document_when_it_is_ready_and_one_when_it_has_stopped(
 def test_a_start_that_fails_says_why_and_a_mesh_that_runs_keeps_its_log(
     offline_cli: Cli, tmp_path: Path, config: Path
 ) -> None:
-    from infra.state import Claim
+    from infra.host.state import Claim
 
     claim = Claim(tmp_path / "state" / "choir")
     try:

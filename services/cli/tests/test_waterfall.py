@@ -13,7 +13,7 @@ from rich.console import Console
 from analysis.trace.breakdown import shares, stretches
 from analysis.trace.document import document
 from analysis.trace.pieces import LABELS, Piece, Waterfall, waterfall
-from services.cli.trace_view import milliseconds, view
+from services.cli.views.trace_view import milliseconds, view
 
 COLUMNS = (
     *("what", "service", "instance", "host", "task_id", "model", "round", "delivery"),

@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
-from services.cli.overview_tables import NOTHING, STATE_STYLES, size
-from services.cli.terminal import plain
 from services.cli.top.rows import ModelRow, NodeRow, StageRow, WorkerRow
 from services.cli.top.snapshot import Snapshot
+from services.cli.views.overview_tables import NOTHING, STATE_STYLES, size
+from services.cli.views.terminal import plain
 
 RowT = TypeVar("RowT")
 FIRST = ("agent", "shard_stage")

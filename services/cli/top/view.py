@@ -8,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.overview_tables import table
-from services.cli.terminal import counted_services, plain
 from services.cli.top.panes import PANES, Look, fitting, ms, of
 from services.cli.top.snapshot import Rates, Snapshot
+from services.cli.views.overview_tables import table
+from services.cli.views.terminal import counted_services, plain
 
 LINES_AROUND = 7
 """Heading, rates, slots, panes, the table's head, and two more for what is missing and how to quit."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from infra.forward import Forward
+from infra.host.forward import Forward
 
 INSTANCE = "supervisor"
 

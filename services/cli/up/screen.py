@@ -10,11 +10,11 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from infra.forward import to_console
-from services.cli.terminal import plain
+from infra.host.forward import to_console
 from services.cli.up.entry import GraveLines
 from services.cli.up.json_lines import echo_json
 from services.cli.up.log_file import LogFile
+from services.cli.views.terminal import plain
 
 Mode = Literal["people", "verbose", "json"]
 SUPERVISOR = "choir"

@@ -7,15 +7,15 @@ import os
 import signal
 import time
 
+from infra.host.supervisor import Supervisor
 from infra.settings import DEMO_CONFIG, HostSettings
-from infra.supervisor import Supervisor
 from schemas.errors import ChoirError
 from schemas.message import Struct
 from services.chassis.address import without_password
 from services.chassis.settings import CONFIG_VARIABLE
-from services.cli.terminal import print_json
 from services.cli.up.log_file import LogFile
 from services.cli.up.screen import Screen
+from services.cli.views.terminal import print_json
 from services.client.client import Choir
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

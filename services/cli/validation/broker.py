@@ -7,7 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
-from infra.broker import server_binary
+from infra.broker.broker import server_binary
 from infra.settings import HostSettings
 from schemas.errors import ChoirError, ConfigurationError
 from schemas.replies import StatusReply

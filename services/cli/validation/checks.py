@@ -7,12 +7,12 @@ from pathlib import Path
 
 from infra.settings import HostSettings, load_host_settings
 from schemas.errors import ConfigurationError
-from services.cli.terminal import counted
 from services.cli.validation.broker import check_broker
 from services.cli.validation.finding import Finding, Findings, ok, wrong
 from services.cli.validation.models import check_models
 from services.cli.validation.room import check_disk, check_memory
 from services.cli.validation.workers import check_workers
+from services.cli.views.terminal import counted
 
 CHECKS: tuple[Callable[[HostSettings], Iterator[Finding]], ...] = (
     check_broker,

@@ -10,8 +10,8 @@ from infra.demo_models import checksums
 from infra.demo_models.family import FOLDER
 from infra.settings import HostSettings
 from schemas.errors import ModelUnusable
-from services.cli.overview_tables import size
 from services.cli.validation.finding import Finding, ok, warning, wrong
+from services.cli.views.overview_tables import size
 from services.engine.model.gguf_check import check_model_file
 
 LLAMA_CPP = "llama_cpp"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.overview_tables import table
 from services.cli.validation.finding import Findings
+from services.cli.views.overview_tables import table
 
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 
-from infra.broker import LEAST_FREE_BYTES, reserved_bytes
+from infra.broker.broker import LEAST_FREE_BYTES, reserved_bytes
 from infra.settings import HostSettings
-from services.cli.overview_tables import size
 from services.cli.validation.finding import Finding, ok, warning, wrong
+from services.cli.views.overview_tables import size
 from services.client.local_mesh import state_folder
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.workers import Worker, WorkerStatus
-from services.cli.overview_tables import number, table
-from services.cli.terminal import counted, plain
+from services.cli.views.overview_tables import number, table
+from services.cli.views.terminal import counted, plain
 from services.cli.workers.trial import Trial
 
 STYLES = {"works": "green", "cordoned": "yellow", "unused": "yellow"}

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from infra.testing_up import QUARTET
+from infra.testing.choir_up import QUARTET
 from schemas.commands import ChatMessage
 from schemas.errors import (
     Cancelled,

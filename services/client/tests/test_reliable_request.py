@@ -11,8 +11,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.broker import Broker
-from infra.testing import SpawnService, connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.commands import Ask, Fetch
 from schemas.errors import (

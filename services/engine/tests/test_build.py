@@ -11,7 +11,7 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
-from infra.testing import REPOSITORY
+from infra.testing.plugin import REPOSITORY
 from schemas.sampling import Sampling
 from services.engine import Engine
 from services.engine.model.build import extra_buffers_are_safe, features

@@ -9,7 +9,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from infra.testing import ServiceProcess, SpawnService
+from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import ErrorBody, MeshUnreachable
 from schemas.events import Event, TaskCompleted

@@ -10,8 +10,8 @@ from pathlib import Path
 import duckdb
 from nats.aio.client import Client
 
-from infra.broker import Broker
-from infra.testing import SpawnService, connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.errors import MeshUnreachable
 from services.chassis.tests.mesh import eventually

@@ -12,9 +12,9 @@ import psutil
 import pytest
 from nats.aio.client import Client
 
-from infra.broker import Broker
-from infra.provision import provision, provision_at
-from infra.testing import ServiceProcess, SpawnService, connect
+from infra.broker.broker import Broker
+from infra.broker.provision import provision, provision_at
+from infra.testing.plugin import ServiceProcess, SpawnService, connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, MeshUnreachable, NotReady, QueryFailed
 from services.chassis.tests.mesh import eventually, open_mesh

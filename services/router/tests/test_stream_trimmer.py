@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
-from infra.provision import provision
+from infra.broker.provision import provision
 from schemas import catalog, subjects
 from services.router.retention import oldest
 from services.router.retention.oldest import cut_after

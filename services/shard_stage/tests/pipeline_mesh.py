@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.demo_models.checksums import digest
-from infra.testing import ServiceProcess, SpawnService
+from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan, Shard, StagePlan

@@ -9,7 +9,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from infra.demo_models.family import FOLDER
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from services.engine.model.cuts import layer_count
 from services.engine.model.gguf_check import check_model_file
 

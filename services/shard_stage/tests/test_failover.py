@@ -10,8 +10,8 @@ import pytest
 from nats.aio.client import Client
 
 from infra.bench_model import write_bench_model
-from infra.broker import Broker
-from infra.testing import SpawnService, connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Result
 from schemas.sampling import Sampling

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from infra.broker import Broker, server_binary
-from infra.testing import connect
+from infra.broker.broker import Broker, server_binary
+from infra.testing.plugin import connect
 from schemas.errors import BrokerUnavailable, ConfigurationError, PayloadTooLarge
 from services.chassis.tests.mesh import eventually
 from services.shard_stage.handover.log_reader import client_for_reading

@@ -14,9 +14,9 @@ from urllib.parse import urlparse
 import pytest
 from nats.aio.client import Client
 
-from infra.broker import Broker
-from infra.provision import provision_at
-from infra.testing import SpawnService, connect
+from infra.broker.broker import Broker
+from infra.broker.provision import provision_at
+from infra.testing.plugin import SpawnService, connect
 from services.engine.tests.variants import demo_model
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import GREEDY, QUESTIONS, engine_says

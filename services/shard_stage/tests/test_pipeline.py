@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import GREEDY, QUESTIONS, engine_says

@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.bench_model import write_bench_model
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.sampling import Sampling
 from services.chassis.runner import EXIT_FAILED

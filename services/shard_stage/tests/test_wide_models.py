@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.bench_model import write_bench_model
-from infra.testing import SpawnService
+from infra.testing.plugin import SpawnService
 from schemas.activations import Dtype, Frame
 from schemas.errors import ModelUnusable
 from schemas.sampling import Sampling

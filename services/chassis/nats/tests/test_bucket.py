@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from infra.provision import bucket_config, provision
+from infra.broker.provision import bucket_config, provision
 from schemas import catalog, subjects
 from schemas.catalog import BucketSpec
 from schemas.errors import BrokerUnavailable, ConfigurationError, Overloaded, PayloadTooLarge

@@ -11,8 +11,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.broker import Broker
-from infra.testing import connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, PayloadTooLarge
 from services.chassis.context import ServiceContext

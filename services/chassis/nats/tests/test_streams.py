@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from nats.aio.client import Client
 
-from infra.broker import Broker
-from infra.testing import connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded, PayloadTooLarge
 from services.chassis.nats import streams as storage_module

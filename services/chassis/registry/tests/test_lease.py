@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
 
-from infra.testing import connect
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
 from schemas.errors import ErrorBody

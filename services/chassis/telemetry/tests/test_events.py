@@ -7,7 +7,7 @@ import time
 import pytest
 from nats.aio.client import Client
 
-from infra.testing import connect
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import Overloaded
 from schemas.events import ANY_EVENT, Event, RequestRefused, ServiceStarted, ServiceStopped

@@ -18,8 +18,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from infra.broker import Broker
-from infra.testing import connect
+from infra.broker.broker import Broker
+from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable, ChoirError, GenerationFailed, Overloaded

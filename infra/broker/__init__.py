@@ -1,0 +1,1 @@
+"""The broker: started, provisioned, guarded."""

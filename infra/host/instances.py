@@ -1,0 +1,102 @@
+"""The processes that a host runs, and what each is told in its environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from infra.host.child import ServiceCommand
+from infra.host.environment import environment_of
+from infra.host.state import host_id
+from infra.settings import HostSettings
+from services.agent.settings import AgentSection
+from services.chassis.settings import CONFIG_VARIABLE
+from services.client.local_mesh import state_folder
+from services.shard_stage.settings import StageSection
+
+
+def service_commands(
+    settings: HostSettings, url: str, state: Path | None = None
+) -> tuple[ServiceCommand, ...]:
+    """Every process that this host runs, with its environment. `state` is the state folder."""
+    state = state or state_folder()
+    id_here = host_id(state)
+    host = f"{socket.gethostname()}-{id_here}"
+    commands: list[ServiceCommand] = []
+
+    def add(service: str, instance: str, extra: dict[str, str]) -> None:
+        env = {
+            **environment_of(service, settings),
+            "PYTHONUNBUFFERED": "1",
+            "CHOIR_MESH__URL": url,
+            "CHOIR_INSTANCE": instance,
+            "CHOIR_HOST_ID": id_here,
+            **({CONFIG_VARIABLE: str(settings.config)} if settings.config else {}),
+            # One port in the file, as many processes on the host: they take the ports from there on.
+            **(
+                {"CHOIR_HEALTH__PORT": str(settings.health.port + len(commands))}
+                if settings.health.port
+                else {}
+            ),
+            **extra,
+        }
+        # -P: a folder `services` in the working directory is not ours.
+        commands.append(
+            ServiceCommand(service, instance, [sys.executable, "-P", "-m", f"services.{service}"], env)
+        )
+
+    for number in range(1, settings.aggregator.replicas + 1):
+        add("aggregator", f"{host}-aggregator-{number}", {})
+    for number in range(1, settings.summarizer.replicas + 1):
+        add("summarizer", f"{host}-summarizer-{number}", {})
+    if settings.metrics.enabled:
+        folder = settings.metrics_folder(state)
+        add("metrics", f"{host}-metrics", {"CHOIR_METRICS__FOLDER": str(folder)})
+    agents, stages = with_threads(settings.agents, settings.stages, _cores())
+    for agent in agents:
+        for instance in _instances(agent.name, agent.replicas):
+            add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)})
+    for instance, stage in stages:
+        add("shard_stage", instance, {"CHOIR_STAGE": stage.model_dump_json(exclude_none=True)})
+    for number in range(1, settings.router.replicas + 1):
+        add("router", f"{host}-router-{number}", {})
+    return tuple(commands)
+
+
+def _instances(name: str, count: int) -> Iterable[str]:
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
+
+
+def with_threads(
+    agents: Iterable[AgentSection], stages: Iterable[StageSection], cores: int
+) -> tuple[tuple[AgentSection, ...], tuple[tuple[str, StageSection], ...]]:
+    """Share the cores of the host among what computes on them, where the file does not say: agents, and the
+    instances of stages, each with its name.
+
+    Standbys take the place of a stage, so no cores are put aside for them. What does not go into the cores
+    evenly is given to stages: together they use all cores that agents leave.
+    """
+    agents, stages = tuple(agents), tuple(stages)
+    local = [agent for agent in agents if agent.backend == "llama_cpp"]
+    computing = sum(agent.replicas for agent in local) + sum(stage.replicas for stage in stages)
+    share = max(1, cores // max(1, computing))
+    shared = tuple(
+        agent.model_copy(update={"threads": share}) if agent in local and agent.threads is None else agent
+        for agent in agents
+    )
+    spare = max(0, cores - share * computing)
+    placed = []
+    for stage in stages:
+        for number, instance in enumerate(_instances(stage.name, stage.replicas + stage.standbys)):
+            extra = 1 if spare and number < stage.replicas and stage.threads is None else 0
+            spare -= extra
+            placed.append((instance, stage.model_copy(update={"threads": stage.threads or share + extra})))
+    return shared, tuple(placed)

@@ -1,0 +1,116 @@
+"""The operator's connection to the broker, and the streams of the mesh, made again after each restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from infra.broker.provision import provision
+from infra.host.child import BackOff
+from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
+from schemas.subjects import inbox_prefix
+from services.chassis.address import why, without_password
+from services.chassis.nats.connection import PING_INTERVAL_S, UNANSWERED_PINGS
+from services.chassis.nats.deafness import reconnect_when_deaf
+from services.chassis.settings import MeshSection
+
+CONNECT_DEADLINE_S = 5.0
+RECONNECT_WAIT_S = 0.2
+USER = "supervisor"
+NOT_LET_IN = "authorization violation"
+
+
+async def connect_operator(
+    url: str, mesh: MeshSection, on_reconnect: Callable[[], Awaitable[None]]
+) -> Client:
+    """A client that never gives up once it was connected.
+
+    MeshUnreachable says why nobody answers, ConfigurationError that the broker refuses user and password.
+    """
+    client = Client()
+    faults: list[Exception] = []
+
+    async def failed(error: Exception) -> None:
+        """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere.
+
+        A refusal is kept: the broker hangs up after it, and that is told as well.
+        """
+        if not (faults and NOT_LET_IN in str(faults[-1]).lower()):
+            faults[:] = [error]
+
+    try:
+        async with asyncio.timeout(CONNECT_DEADLINE_S):
+            await client.connect(
+                [url],
+                name=USER,
+                user=mesh.user,
+                password=mesh.password,
+                inbox_prefix=inbox_prefix(USER).encode(),
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
+                ping_interval=PING_INTERVAL_S,  # type: ignore[arg-type]  # any number of seconds
+                max_outstanding_pings=UNANSWERED_PINGS,
+                reconnected_cb=on_reconnect,
+                error_cb=failed,
+            )
+    except (TimeoutError, OSError, nats.errors.Error) as error:
+        with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                await client.close()
+        raise _not_connected(url, mesh, faults[-1] if faults else error) from error
+    reconnect_when_deaf(client)
+    return client
+
+
+def _not_connected(url: str, mesh: MeshSection, error: Exception) -> ChoirError:
+    shown = without_password(url)
+    if NOT_LET_IN in str(error).lower():
+        who = "without user and password" if mesh.user is None else f"as user {mesh.user!r}"
+        return ConfigurationError(
+            f"the broker at {shown} lets nobody in {who}: set user and password in section [mesh]",
+            field="mesh",
+        )
+    return MeshUnreachable(
+        f"no broker answers at {shown}: {why(error)}. Start it, or set embedded = true in section [broker]"
+    )
+
+
+class Provisioning:
+    """Makes the broker agree with the catalog, and again after it was started anew: what it kept in memory is
+    gone then. Tried until it succeeds or the broker goes again; `say` is told of each attempt that fails."""
+
+    def __init__(self, client: Client, models: Iterable[str], say: Callable[[str], None]) -> None:
+        self._client = client
+        self._models = tuple(models)
+        self._say = say
+        self._starts = 0
+
+    async def first(self) -> None:
+        """Once, for the start of the mesh. Raises ConfigurationError, MeshUnreachable."""
+        await provision(self._client, self._models)
+
+    async def again(self, done: Callable[[], None]) -> None:
+        """After a reconnection, and then `done`. Returns as well when the broker is gone once more: another
+        reconnection will call it again."""
+        self._starts += 1
+        start, back_off = self._starts, BackOff()
+        while True:
+            try:
+                await provision(self._client, self._models)
+            except (ChoirError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
+                reason = error.message if isinstance(error, ChoirError) else why(error)
+            else:
+                done()
+                return
+            if start != self._starts or not self._client.is_connected:
+                return
+            wait_s = back_off.after(0)
+            self._say(f"after the broker came back: {reason}; tried again in {wait_s:g} s")
+            await asyncio.sleep(wait_s)
+            if start != self._starts:
+                return

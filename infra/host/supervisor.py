@@ -1,0 +1,286 @@
+"""Runs one host's part of the mesh: broker, streams, services, in order of readiness.
+
+What dies is started again. Children never outlive the supervisor. `python -m infra.host.supervisor` is
+`choir up` without the command line around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from rich.console import Console
+
+from infra.broker.broker import Broker
+from infra.broker.broker_keeper import SERVICE, BrokerKeeper
+from infra.broker.guard import check_guarded
+from infra.broker.worker_queues import WorkerQueues
+from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
+from infra.host.forward import Forward, to_console
+from infra.host.instances import service_commands
+from infra.host.operator_connection import Provisioning, connect_operator
+from infra.host.pipelines import place_when_possible, until_answers
+from infra.host.processes import until
+from infra.host.state import Claim, host_id
+from infra.host.watchdog import HUNG_AFTER_S, Watchdog
+from infra.settings import HostSettings, load_host_settings
+from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
+from schemas.nodes import NodeLease
+from services.chassis.address import is_loopback, without_password
+from services.chassis.cancelling import ended
+from services.chassis.registry.directory import Directory
+from services.chassis.stopping import STOP_LIMIT_S
+from services.client.local_mesh import state_folder
+
+SERVICE_DEADLINE_S = 60.0
+AGENT_DEADLINE_S = 120.0
+"""Longer: a large model is read from disk before its agent is ready."""
+STOP_DEADLINE_S = STOP_LIMIT_S
+SETTLED_STATES = ("ready", "broken")
+OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics")
+"""The mesh starts without those that are not ready."""
+PLACE_PATIENCE_S = 5.0
+"""How long the start waits for pipelines to be placed; what needs other hosts' nodes is placed later."""
+
+
+class Supervisor:
+    """This host's part of the mesh.
+
+    `state` is the state folder, by default the user's own. `forward` takes each line that a service
+    writes; by default it goes to stderr. `problems` says what runs less well than it should; `broker` is the
+    embedded broker, None if there is none.
+    """
+
+    def __init__(
+        self, settings: HostSettings, *, state: Path | None = None, forward: Forward | None = None
+    ) -> None:
+        self.settings = settings
+        self.problems: list[str] = []
+        self.broker: Broker | None = None
+        self._state = state or state_folder()
+        self._forward = forward or to_console(Console(stderr=True))
+        self._claim: Claim | None = None
+        self._keeper: BrokerKeeper | None = None
+        self._client: Client | None = None
+        self._directory: Directory | None = None
+        self._children: list[Child] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop_asked = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the mesh."""
+        return self.settings.mesh.url if self.broker is None else self.broker.url
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """The service processes of this host."""
+        return tuple(self._children)
+
+    async def start(self) -> None:
+        """Return when the mesh answers. If it cannot, stop all that was started and say why (ChoirError)."""
+        started_s = time.monotonic()
+        try:
+            self._claim = Claim(self._state)
+            await self._start_broker()
+            await self._connect()
+            await self._start_services()
+            self._watch_services()
+            await self._place_pipelines()
+            self._claim.publish(self.url, self.settings.config)
+        except BaseException:
+            await self.stop()
+            raise
+        for problem in self.problems:
+            self._say(problem)
+        self._say(f"ready at {without_password(self.url)} after {time.monotonic() - started_s:.1f} s")
+
+    async def run_until_stopped(self) -> None:
+        """Wait for SIGINT, SIGTERM or `ask_to_stop`, then stop. A second signal kills what is left."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.ask_to_stop)
+        try:
+            await self._stop_asked.wait()
+            await self.stop()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def ask_to_stop(self) -> None:
+        """Stop cleanly; asked again, at once."""
+        if self._stop_asked.is_set():
+            for child in self._children:
+                child.kill()
+        else:
+            self._say("stopping")
+            self._stop_asked.set()
+
+    async def stop(self) -> None:
+        """Services first, while they can still store what they finish; then the broker."""
+        self._stop_asked.set()
+        await ended(self._tasks)
+        await asyncio.gather(*(child.stop(STOP_DEADLINE_S) for child in self._children))
+        if self._client is not None:
+            await self._client.close()
+        if self.broker is not None:
+            await self.broker.stop()
+        if self._claim is not None:
+            self._claim.release()
+
+    async def _start_broker(self) -> None:
+        section = self.settings.broker
+        if not section.embedded:
+            return
+        self.broker = Broker(
+            self.settings.store_dir(self._state),
+            host=section.host,
+            port=section.port,
+            max_payload=section.max_payload,
+            user=self.settings.mesh.user,
+            password=self.settings.mesh.password,
+        )
+        await self.broker.start()
+        if self.settings.mesh.user is not None or not is_loopback(section.host):
+            await check_guarded(self.broker.reachable_host, self.broker.port)
+        instance = f"{socket.gethostname()}-{host_id(self._state)}-{SERVICE}"
+        self._keeper = BrokerKeeper(self.broker, instance, section.min_free_bytes, self._say)
+        self._in_background(self._keeper.keep_alive(), "the broker")
+
+    async def _connect(self) -> None:
+        self._client = await connect_operator(self.url, self.settings.mesh, self._on_reconnect)
+        self._provisioning = Provisioning(self._client, self.settings.models, self._say)
+        await self._provisioning.first()
+        self._directory = Directory(self._client)
+        await self._directory.start()
+        self._worker_queues = WorkerQueues(self._client, self._served_models, self._say)
+        self._in_background(self._worker_queues.keep(), "the queues of workers")
+        if self._keeper is not None:
+            self._in_background(self._keeper.keep_storing(self._client), "the broker's disk")
+
+    def _served_models(self) -> set[str]:
+        """The names of all models that somebody serves now, or that this host would."""
+        nodes = () if self._directory is None else self._directory.nodes
+        return {model.name for lease in nodes for model in lease.models} | set(self.settings.models)
+
+    async def _on_reconnect(self) -> None:
+        self._in_background(self._provisioning.again(self._worker_queues.again), "streams")
+
+    async def _start_services(self) -> None:
+        """Whoever works first, then the router, which lets requests in."""
+        commands = service_commands(self.settings, self.url, self._state)
+        workers = [self._launch(command) for command in commands if command.service != "router"]
+        await asyncio.gather(*(self._settled(child) for child in workers))
+        routers = [self._launch(command) for command in commands if command.service == "router"]
+        await asyncio.gather(*(self._settled(child) for child in routers))
+
+    def _watch_services(self) -> None:
+        assert self._client is not None and self._directory is not None
+        client = self._client
+        watchdog = Watchdog(self._children, self._directory, lambda: client.is_connected, HUNG_AFTER_S)
+        self._in_background(watchdog.keep(), "the services")
+
+    async def _place_pipelines(self) -> None:
+        """Places them, and waits until those can be asked that are placed at once: whoever is told that the
+        mesh is ready asks them next."""
+        assert self._client is not None
+        client = self._client
+        placing = {
+            self._in_background(
+                place_when_possible(client, pipeline.wish, self._say), f"pipeline {pipeline.model}"
+            ): pipeline.model
+            for pipeline in self.settings.pipelines
+        }
+        if placing:
+            placed, _ = await asyncio.wait(placing, timeout=PLACE_PATIENCE_S)
+            asked = [placing[task] for task in placed if task.exception() is None]
+            waits = (until_answers(client, model, AGENT_DEADLINE_S) for model in asked)
+            self.problems += [problem for problem in await asyncio.gather(*waits) if problem is not None]
+
+    def _launch(self, command: ServiceCommand) -> Child:
+        child = Child(command, self._forward)
+        self._children.append(child)
+        child.start()
+        return child
+
+    async def _settled(self, child: Child) -> None:
+        """Until the instance has said in its lease that it is ready.
+
+        One of OPTIONAL_SERVICES that is broken, dies or takes too long is a problem, and the mesh starts
+        without it;
+        settings that a service refuses, and any other service that is not ready, are errors.
+        """
+        optional = child.command.service in OPTIONAL_SERVICES
+
+        def settled() -> bool:
+            lease = self._lease_of(child)
+            refused = child.last_exit == EXIT_CONFIGURATION
+            return refused or (optional and child.exits > 0) or lease is not None
+
+        await until(settled, AGENT_DEADLINE_S if optional else SERVICE_DEADLINE_S)
+        lease = self._lease_of(child)
+        if lease is not None:
+            self.problems += (
+                f"{child.name}: model {model.name} cannot be asked: {model.problem.message}"
+                for model in lease.models
+                if model.problem is not None
+            )
+            return
+        last_words = "\n".join(child.lines) or "(it wrote nothing)"
+        if child.last_exit == EXIT_CONFIGURATION:
+            raise ConfigurationError(f"{child.name} cannot run with its settings:\n{last_words}")
+        if not optional:
+            raise InternalError(f"{child.name} is not ready; it last wrote:\n{last_words}")
+        self.problems.append(f"{child.name} is not ready; the mesh starts without it")
+
+    def _lease_of(self, child: Child) -> NodeLease | None:
+        assert self._directory is not None
+        for lease in self._directory.nodes:
+            if (lease.service, lease.instance, lease.pid) == (child.command.service, child.name, child.pid):
+                return lease if lease.state in SETTLED_STATES else None
+        return None
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._is_done)
+        return task
+
+    def _is_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._say(f"{task.get_name()} is looked after no more: {type(error).__name__}: {error}")
+
+    def _say(self, line: str) -> None:
+        self._forward("choir", line)
+
+
+async def run_host(settings: HostSettings) -> None:
+    """Start this host's part of the mesh, and run it until a signal comes."""
+    supervisor = Supervisor(settings)
+    await supervisor.start()
+    await supervisor.run_until_stopped()
+
+
+def main() -> None:
+    """`python -m infra.host.supervisor`. Exit code 2: wrong settings; 3: no broker; 1: anything else."""
+    try:
+        asyncio.run(run_host(load_host_settings()))
+    except ChoirError as error:
+        Console(stderr=True).print(f"choir: {error.message}", markup=False, highlight=False, soft_wrap=True)
+        codes: dict[Callable[..., ChoirError], int] = {ConfigurationError: 2, MeshUnreachable: 3}
+        sys.exit(codes.get(type(error), 1))
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Pytest plugins: a real broker, real services, the conditions of a test."""

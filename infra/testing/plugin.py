@@ -1,0 +1,289 @@
+"""A pytest plugin: a real broker, a provisioned mesh, and service processes to kill and pause.
+
+mesh_url          the URL of the session's broker, with every stream and bucket new for this test
+mesh_models       override it in a test module: the models whose queues exist
+connection        a nats-py client of that mesh, closed after the test
+own_broker        a broker of the test's own, provisioned, to kill, pause and restart
+spawn_service     starts `python -m services.<name>`; what still runs at the end is ended
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import nats
+import pytest
+import pytest_asyncio
+import structlog
+from nats.aio.client import Client
+from nats.js.errors import KeyNotFoundError
+
+from infra.broker.broker import Broker
+from infra.broker.provision import provision, provision_at, version_of
+from infra.host.processes import PREEXEC, ended, last_lines, pause, terminate, until
+from schemas import catalog, subjects
+from schemas.nodes import NodeLease, NodeState
+
+DISK_MIB = 192
+READY_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 40.0
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def pytest_configure() -> None:
+    """A test run in the background of a shell starts with SIGINT ignored, and so would all that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class ServiceProcess:
+    """A service in a process of its own, with its output in a file."""
+
+    def __init__(self, service: str, instance: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.service = service
+        self.instance = instance
+        self.process = process
+        self.log_path = log
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there (it may be paused)."""
+        return self.process.poll() is None
+
+    def log(self) -> str:
+        """All that the service has written."""
+        return self.log_path.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: the process is there and does nothing."""
+        pause(self.process)
+
+    def resume(self) -> None:
+        """SIGCONT, after `pause`."""
+        self.process.send_signal(signal.SIGCONT)
+
+    async def stop(self, deadline_s: float = STOP_DEADLINE_S) -> int:
+        """SIGTERM, then SIGKILL after the deadline; the exit code."""
+        await terminate(self.process, deadline_s)
+        return self.process.returncode
+
+    async def exited(self, deadline_s: float = STOP_DEADLINE_S) -> int:
+        """Wait for the process to end by itself; its exit code."""
+        if not await ended(self.process, deadline_s):
+            pytest.fail(f"{self.instance} still runs after {deadline_s} s; its log ends:\n{self._tail()}")
+        return self.process.returncode
+
+    async def logged(self, text: str, deadline_s: float = STOP_DEADLINE_S) -> None:
+        """Wait until the service has written `text`."""
+        if not await until(lambda: text in self.log(), deadline_s):
+            pytest.fail(f"{self.instance} did not log {text!r}; its log ends:\n{self._tail()}")
+
+    async def wait_ready(self, nc: Client, deadline_s: float = READY_DEADLINE_S) -> NodeLease:
+        """Wait until this very process says "ready" in its lease."""
+        return await self.wait_state(nc, "ready", deadline_s)
+
+    async def wait_state(
+        self, nc: Client, state: NodeState, deadline_s: float = READY_DEADLINE_S
+    ) -> NodeLease:
+        """Wait until this very process says `state` in its lease; the test fails if it does not in time."""
+        leases = await nc.jetstream().key_value(subjects.NODES_BUCKET)
+        key = subjects.node_key(self.service, self.instance)
+        try:
+            async with asyncio.timeout(deadline_s):
+                while self.alive:
+                    try:
+                        entry = await leases.get(key)
+                    except KeyNotFoundError:
+                        entry = None
+                    if entry is not None and entry.value:
+                        lease = NodeLease.model_validate_json(entry.value)
+                        if lease.state == state and lease.pid == self.pid:
+                            return lease
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"{self.instance} is not {state} after {deadline_s} s; its log ends:\n{self._tail()}")
+        pytest.fail(f"{self.instance} ended with {self.process.returncode}; its log ends:\n{self._tail()}")
+
+    def _tail(self) -> str:
+        return last_lines(self.log_path, count=40)
+
+
+class SpawnService(Protocol):
+    """Starts a service process: see the fixture `spawn_service`."""
+
+    def __call__(
+        self,
+        service: str,
+        instance: str | None = None,
+        *,
+        url: str | None = None,
+        agent: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        command: Iterable[str] | None = None,
+    ) -> ServiceProcess: ...
+
+
+async def connect(url: str) -> Client:
+    """A client as the services use it: it never gives up reconnecting."""
+    return await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, connect_timeout=5)
+
+
+async def renew(url: str, models: Iterable[str]) -> None:
+    """Make every stream, consumer and bucket as if it had just been created."""
+    nc = await connect(url)
+    try:
+        js = nc.jetstream()
+        for info in await js.streams_info():
+            newer = version_of(info.config) > catalog.VERSION
+            if info.state.last_seq or info.state.consumer_count or newer:
+                await js.delete_stream(info.config.name or "")
+        await provision(nc, models)
+    finally:
+        await nc.close()
+
+
+def fill_disk(disk: Path) -> Path:
+    """A file that takes all that is left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 16)):
+                pass
+        except OSError:
+            return filler
+    raise AssertionError("the disk does not get full")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of few megabytes. Skips where nobody may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux":
+        pytest.skip("a disk in memory is mounted in another way here")
+    options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """A test that has configured the loggers of this process leaves that to no other."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
+    """One real broker for the whole test session, on a free port."""
+    async with Broker(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture
+def mesh_models() -> tuple[str, ...]:
+    """The models whose queues exist; a test module overrides it with a fixture of the same name."""
+    return ("alpha", "beta", "gamma", "delta")
+
+
+@pytest_asyncio.fixture
+async def mesh_url(broker: Broker, mesh_models: tuple[str, ...]) -> str:
+    """The session's broker, with streams and buckets that hold nothing from an earlier test."""
+    await renew(broker.url, mesh_models)
+    return broker.url
+
+
+@pytest_asyncio.fixture
+async def connection(mesh_url: str) -> AsyncIterator[Client]:
+    """A client of the mesh."""
+    nc = await connect(mesh_url)
+    yield nc
+    await nc.close()
+
+
+@pytest_asyncio.fixture
+async def own_broker(tmp_path: Path, mesh_models: tuple[str, ...]) -> AsyncIterator[Broker]:
+    """A provisioned broker that this test may kill, pause and restart."""
+    async with Broker(tmp_path / "broker", prepare=lambda url: provision_at(url, mesh_models)) as running:
+        yield running
+
+
+@pytest.fixture
+def spawn_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpawnService]:
+    """Starts services on `mesh_url` (or on `url`), and ends those that still run after the test.
+
+    `agent` is the AgentSection of an agent, and `command` runs something else than
+    `python -m services.<service>`. Settings of the surrounding environment do not reach the service.
+    """
+    started: list[ServiceProcess] = []
+
+    def spawn(
+        service: str,
+        instance: str | None = None,
+        *,
+        url: str | None = None,
+        agent: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        command: Iterable[str] | None = None,
+    ) -> ServiceProcess:
+        instance = instance or f"{service}-{len(started)}"
+        log = tmp_path / f"{instance.replace('/', '_')}-{len(started)}.log"
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("CHOIR_")},
+            "PYTHONUNBUFFERED": "1",
+            "CHOIR_MESH__URL": url or request.getfixturevalue("mesh_url"),
+            "CHOIR_INSTANCE": instance,
+            **({"CHOIR_AGENT": json.dumps(agent)} if agent is not None else {}),
+            **(env or {}),
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command] if command is not None else [sys.executable, "-m", f"services.{service}"],
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=PREEXEC,
+                start_new_session=True,
+            )
+        started.append(ServiceProcess(service, instance, process, log))
+        return started[-1]
+
+    yield spawn
+    _end_all(started)
+
+
+def _end_all(started: list[ServiceProcess]) -> None:
+    """Ask all at once, then insist."""
+    running = [service.process for service in started if service.alive]
+    for process in running:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,1 @@
+"""Requests: which, when, and the processes that send them."""

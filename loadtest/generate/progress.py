@@ -1,0 +1,60 @@
+"""The progress of a generator process: counts, and the latest latencies."""
+
+from __future__ import annotations
+
+import math
+from typing import TypedDict
+
+from loadtest.generate.generator import Generator
+from loadtest.generate.request_record import OK
+
+MOST_LATENCIES = 400
+
+
+class Snapshot(TypedDict):
+    """Counts since the start; `e2e_ms`, `ttft_ms` and `lag_ms` of what ended since the last one."""
+
+    at_s: float
+    sent: int
+    ended: int
+    failed: int
+    in_flight: int
+    tokens: int
+    e2e_ms: list[float]
+    ttft_ms: list[float]
+    lag_ms: list[float]
+
+
+class Progress:
+    """Looks at a generator's flights, each of them until it has ended."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._seen = 0
+        self._pending: list[int] = []
+        self._ended = self._failed = self._tokens = 0
+
+    def next(self) -> Snapshot:
+        """What is new."""
+        flights = self._generator.flights
+        started = range(self._seen, len(flights))
+        lag_ms = [(flights[i].sent_s - flights[i].intended_s) * 1000 for i in started][:MOST_LATENCIES]
+        looked_at = [*self._pending, *started]
+        self._seen = len(flights)
+        self._pending = [i for i in looked_at if flights[i].open]
+        done = [flights[i] for i in looked_at if not flights[i].open]
+        self._ended += len(done)
+        self._failed += sum(flight.error != OK for flight in done)
+        self._tokens += sum(flight.tokens for flight in done)
+        good = [flight for flight in done if flight.error == OK][:MOST_LATENCIES]
+        return {
+            "at_s": self._generator.clock(),
+            "sent": len(flights),
+            "ended": self._ended,
+            "failed": self._failed,
+            "in_flight": len(self._generator.in_flight),
+            "tokens": self._tokens,
+            "e2e_ms": [(flight.done_s - flight.sent_s) * 1000 for flight in good],
+            "ttft_ms": [(f.first_s - f.sent_s) * 1000 for f in good if not math.isnan(f.first_s)],
+            "lag_ms": lag_ms,
+        }
