@@ -113,7 +113,11 @@ class EventLog:
             self._timer = asyncio.get_running_loop().call_later(LINGER_S, self._start_flush)
 
     def _start_flush(self) -> None:
+        """One at a time: what is noted while a flush is at work is published by the next one."""
         self._timer = None
+        if self._flushing is not None and not self._flushing.done():
+            self._flush_soon()
+            return
         self._flushing = asyncio.create_task(self.flush(), name="events")
 
     async def flush(self) -> None:
