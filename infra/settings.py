@@ -28,6 +28,7 @@ from services.chassis.settings import (
     load_settings,
 )
 from services.client.broker_section import BrokerSection
+from services.gateway.settings import GatewaySection
 from services.metrics.settings import MetricsSection
 from services.router.settings import RouterSection
 from services.shard_stage.settings import StageModelSection, StageSection
@@ -56,6 +57,7 @@ class HostSettings(ServiceSettings):
     aggregator: AggregatorSection = AggregatorSection()
     summarizer: SummarizerSection = SummarizerSection()
     metrics: MetricsSection = MetricsSection()
+    gateway: GatewaySection = GatewaySection()
     agents: tuple[AgentSection, ...] = ()
     workers: WorkersSection = WorkersSection()
     stages: tuple[StageSection, ...] = ()

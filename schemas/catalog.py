@@ -311,6 +311,11 @@ ACCESS: tuple[Access, ...] = (
         pulls=(s.EVENTS_STREAM,),
         reads=(s.EVENTS_STREAM,),
     ),
+    Access(
+        "gateway",
+        publishes=(s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS, s.ALL_EVENTS),
+        subscribes=(),
+    ),
 )  # fmt: skip
 
 

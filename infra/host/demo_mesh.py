@@ -15,6 +15,7 @@ from infra.settings import DEMO_CONFIG, HostSettings, load_host_settings
 from schemas.errors import ModelUnusable
 from services.chassis.settings import CONFIG_VARIABLE, MeshSection
 from services.client.broker_section import BrokerSection
+from services.gateway.settings import GatewaySection
 
 SETTINGS_PREFIX = "CHOIR_"
 
@@ -32,7 +33,7 @@ async def demo_mesh(config: Path | None) -> AsyncIterator[Supervisor]:
 
 
 def demo_settings(config: Path | None) -> HostSettings:
-    """The demo's choir.toml, or another one, on a broker that nobody else uses.
+    """The demo's choir.toml, or another one, on a broker that nobody else uses, and without a gateway.
 
     What the environment and the working directory say of other meshes is left out, for this process and
     for the services that it starts.
@@ -44,7 +45,8 @@ def demo_settings(config: Path | None) -> HostSettings:
     if config is None:
         _check_models()
     settings = load_host_settings(path)
-    return settings.model_copy(update={"broker": BrokerSection(port=0), "mesh": MeshSection()})
+    own = {"broker": BrokerSection(port=0), "mesh": MeshSection(), "gateway": GatewaySection(enabled=False)}
+    return settings.model_copy(update=own)
 
 
 def _check_models() -> None:

@@ -13,6 +13,7 @@ from infra.settings import HostSettings
 from services.agent.settings import AgentSettings
 from services.aggregator.settings import AggregatorSettings
 from services.chassis.settings import CONFIG_VARIABLE, ServiceSettings
+from services.gateway.settings import GatewaySettings
 from services.metrics.settings import MetricsSettings
 from services.router.settings import RouterSettings
 from services.shard_stage.settings import StageSettings
@@ -21,6 +22,7 @@ from services.summarizer.settings import SummarizerSettings
 SETTINGS: Mapping[str, type[ServiceSettings]] = {
     "agent": AgentSettings,
     "aggregator": AggregatorSettings,
+    "gateway": GatewaySettings,
     "metrics": MetricsSettings,
     "router": RouterSettings,
     "shard_stage": StageSettings,

@@ -55,6 +55,8 @@ def service_commands(
     if settings.metrics.enabled:
         folder = settings.metrics_folder(state)
         add("metrics", f"{host}-metrics", {"CHOIR_METRICS__FOLDER": str(folder)})
+    if settings.gateway.enabled:
+        add("gateway", f"{host}-gateway", {})
     agents, stages = with_threads(settings.agents, settings.stages, _cores())
     for agent in agents:
         for instance in _instances(agent.name, agent.replicas):

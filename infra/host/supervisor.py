@@ -44,7 +44,7 @@ AGENT_DEADLINE_S = 120.0
 """Longer: a large model is read from disk before its agent is ready."""
 STOP_DEADLINE_S = STOP_LIMIT_S
 SETTLED_STATES = ("ready", "broken")
-OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics")
+OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics", "gateway")
 """The mesh starts without those that are not ready."""
 PLACE_PATIENCE_S = 5.0
 """How long the start waits for pipelines to be placed; what needs other hosts' nodes is placed later."""
@@ -232,6 +232,8 @@ class Supervisor:
                 for model in lease.models
                 if model.problem is not None
             )
+            if lease.state == "broken" and lease.problem is not None:
+                self.problems.append(f"{child.name}: {lease.problem.message}")
             return
         last_words = "\n".join(child.lines) or "(it wrote nothing)"
         if child.last_exit == EXIT_CONFIGURATION:

@@ -39,9 +39,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def pytest_configure() -> None:
-    """A test run in the background of a shell starts with SIGINT ignored, and so would all that it starts."""
+    """A test run in the background of a shell starts with SIGINT ignored, and so would all that it starts.
+
+    A gateway has one port on a host, and test processes run side by side: a mesh that is started in one of
+    them has none, but where a test says so."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["CHOIR_GATEWAY__ENABLED"] = "false"
 
 
 class ServiceProcess:

@@ -57,6 +57,24 @@ def test_each_process_is_told_who_it_is(tmp_path: Path) -> None:
     assert (agent["name"], agent["models"][0]["reply"]) == ("alice", "blue")
 
 
+def test_a_host_runs_a_gateway_unless_it_is_told_not_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "choir.toml"
+    path.write_text(CONFIG)
+
+    def services() -> set[str]:
+        return {
+            command.service
+            for command in service_commands(load_host_settings(path), "nats://here:1", tmp_path)
+        }
+
+    monkeypatch.delenv("CHOIR_GATEWAY__ENABLED")
+    assert "gateway" in services()
+    path.write_text(CONFIG + "[gateway]\nenabled = false\n")
+    assert "gateway" not in services()
+
+
 def test_hosts_of_one_name_do_not_hide_one_another(tmp_path: Path) -> None:
     path = tmp_path / "choir.toml"
     path.write_text(CONFIG)

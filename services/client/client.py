@@ -37,6 +37,7 @@ from schemas.replies import (
     TokenChunk,
 )
 from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
+from services.chassis.settings import MeshSection
 from services.client.bounded import spread
 from services.client.connection import HOW_TO_START, open_connection
 from services.client.mesh_url import find_mesh
@@ -69,12 +70,16 @@ class Batched:
 class Choir:
     """A mesh, as a client sees it. Use it as an asynchronous context manager.
 
-    `url` is where the broker is; without it the client looks where `find_mesh` says. Opening raises
-    MeshUnreachable if no broker answers. Afterwards a lost connection is made again by itself.
+    `url` is where the broker is; without it the client looks where `find_mesh` says, unless `section` says
+    all of it, with user and password. Opening raises MeshUnreachable if no broker answers. Afterwards a lost
+    connection is made again by itself.
     """
 
-    def __init__(self, url: str | None = None, *, name: str = "choir-client") -> None:
+    def __init__(
+        self, url: str | None = None, *, name: str = "choir-client", section: MeshSection | None = None
+    ) -> None:
         self._url = url
+        self._section = section
         self._name = name
         self._replies = ReplyMultiplexer()
         self._silence = Silence()
@@ -83,7 +88,8 @@ class Choir:
 
     async def __aenter__(self) -> Choir:
         replies = self._replies
-        connection = open_connection(find_mesh(self._url), self._name, replies.interrupted, replies.refused)
+        section = self._section or find_mesh(self._url)
+        connection = open_connection(section, self._name, replies.interrupted, replies.refused)
         await replies.start(await self._stack.enter_async_context(connection))
         self._open = True
         return self

@@ -26,6 +26,7 @@ INFERENCE, TABLES = frozenset(("llama_cpp", "numpy", "scipy")), frozenset(("duck
     [
         ("agent", frozenset()),
         ("aggregator", frozenset()),
+        ("gateway", frozenset()),
         ("metrics", TABLES),
         ("router", frozenset()),
         ("shard_stage", INFERENCE),

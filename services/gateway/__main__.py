@@ -1,0 +1,8 @@
+"""`python -m services.gateway`"""
+
+from services.chassis.runner import run_service
+from services.gateway.service import Gateway
+from services.gateway.settings import GatewaySettings
+
+if __name__ == "__main__":
+    run_service("gateway", GatewaySettings, Gateway)

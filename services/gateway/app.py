@@ -1,0 +1,107 @@
+"""The ASGI application: the dialects' routes, and around them what holds for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from schemas.errors import ChoirError, InternalError, InvalidRequest
+from services.chassis.logs import get_logger
+from services.gateway.context import GatewayContext
+from services.gateway.dialect import Dialect, dialect_of
+from services.gateway.errors import headers_of, status_of
+from services.gateway.exchange import HangUpMiddleware
+from services.gateway.guard import GuardMiddleware
+from services.gateway.ollama import OLLAMA
+
+DIALECTS: tuple[Dialect, ...] = (OLLAMA,)
+"""A path that begins with no dialect's prefix is the first one's."""
+
+SUPERFLUOUS = re.compile(r"^(?:/ollama|/openai|/api|/v1)+(?=/(?:api|v1)(?:/|$))")
+"""What people write before a path because they took the address for one that ends elsewhere."""
+
+log = get_logger("gateway.app")
+
+
+def build_app(context: GatewayContext, dialects: Sequence[Dialect] = DIALECTS) -> ASGIApp:
+    """The application that serves these dialects."""
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        return reply_to(error, dialect_of(request.scope["path"], dialects))
+
+    return Starlette(
+        routes=[route for dialect in dialects for route in dialect.routes(context)],
+        middleware=[
+            Middleware(GuardMiddleware, settings=context.settings, dialects=dialects),
+            Middleware(FailureMiddleware, dialects=dialects),
+            Middleware(HangUpMiddleware, give_up=context.give_up),
+            Middleware(PathMiddleware),
+        ],
+        exception_handlers={HTTPException: on_error, ChoirError: on_error},
+    )
+
+
+def reply_to(error: Exception, dialect: Dialect) -> Response:
+    """A failure in a dialect's own words."""
+    if isinstance(error, HTTPException):
+        known = InvalidRequest(_HTTP_WORDS.get(error.status_code, error.detail))
+        response = dialect.error(error.status_code, known)
+        response.headers.update(error.headers or {})
+        return response
+    failure = error if isinstance(error, ChoirError) else unexpected(error)
+    response = dialect.error(status_of(failure), failure)
+    response.headers.update(headers_of(failure))
+    return response
+
+
+def unexpected(error: Exception) -> ChoirError:
+    """What a client is told of an error that nobody foresaw: nothing of what it says."""
+    return InternalError(f"{type(error).__name__} in the gateway")
+
+
+_HTTP_WORDS = {404: "there is no such path", 405: "this path takes another method"}
+
+
+class PathMiddleware:
+    """Takes the part off a path that somebody wrote twice: `/ollama/api/chat`, `/v1/v1/models`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] == "http" and (found := SUPERFLUOUS.match(scope["path"])) is not None:
+            scope = {**scope, "path": scope["path"][found.end() :]}
+        await self._app(scope, receive, send)
+
+
+class FailureMiddleware:
+    """The last net: what nobody expected is an internal error of the dialect, and a line in the log."""
+
+    def __init__(self, app: ASGIApp, dialects: Sequence[Dialect]) -> None:
+        self._app = app
+        self._dialects = dialects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        begun = False
+
+        async def watched(message: dict[str, object]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)  # type: ignore[arg-type]
+        except Exception as error:
+            log.exception("a handler failed")
+            if begun:
+                raise
+            await reply_to(error, dialect_of(scope["path"], self._dialects))(scope, receive, send)

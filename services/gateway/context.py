@@ -1,0 +1,73 @@
+"""What the handlers of all dialects have in hand: the mesh, the settings, the models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from schemas.commands import Ask
+from schemas.errors import ChoirError
+from schemas.replies import Result, TokenChunk
+from services.chassis.logs import get_logger
+from services.client.client import Choir
+from services.gateway.exchange import current_exchange
+from services.gateway.models import ModelList
+from services.gateway.settings import GatewaySection
+
+log = get_logger("gateway.context")
+
+
+class GatewayContext:
+    """The gateway, as a handler sees it. `passed_over` counts options that nobody here knows, by name."""
+
+    def __init__(self, mesh: Choir, settings: GatewaySection) -> None:
+        self.mesh = mesh
+        self.settings = settings
+        self.models = ModelList(mesh, settings.sets)
+        self.passed_over: Counter[str] = Counter()
+        self._giving_up: set[asyncio.Task[None]] = set()
+
+    async def follow(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
+        """The replies to a request with an id: chunks if it streams, then the result; its error is raised.
+
+        If the HTTP client hangs up meanwhile, the request is cancelled.
+        """
+        exchange, request_id = current_exchange.get(), ask.request_id
+        if exchange is not None and request_id is not None:
+            exchange.in_work.add(request_id)
+        try:
+            async with aclosing(self.mesh.follow(ask)) as replies:
+                async for reply in replies:
+                    if exchange is not None and isinstance(reply, Result):
+                        exchange.in_work.discard(reply.request_id)
+                    yield reply
+        finally:
+            if exchange is not None and request_id is not None:
+                exchange.in_work.discard(request_id)
+
+    async def result_of(self, ask: Ask) -> Result:
+        """The result of a request that has an id; its error is raised. Cancelled as `follow` says."""
+        async with aclosing(self.follow(ask)) as replies:
+            async for reply in replies:
+                if isinstance(reply, Result):
+                    return reply
+        raise AssertionError("the client ends with a result or an error")
+
+    def give_up(self, request_id: str) -> None:
+        """Has a request cancelled that nobody waits for any more; returns at once."""
+        task = asyncio.create_task(self._cancel(request_id), name=f"cancel {request_id}")
+        self._giving_up.add(task)
+        task.add_done_callback(self._giving_up.discard)
+
+    async def _cancel(self, request_id: str) -> None:
+        try:
+            await self.mesh.cancel(request_id)
+        except ChoirError as error:
+            log.warning("a request was not cancelled", request_id=request_id, code=error.code)
+
+    async def settle(self) -> None:
+        """Returns when all that was given up has been cancelled."""
+        if self._giving_up:
+            await asyncio.wait(tuple(self._giving_up))

@@ -1,0 +1,89 @@
+"""The models that clients can name: those that live agents serve, and ensembles of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import UnknownModel
+from schemas.replies import ModelSummary
+from services.client.client import Choir
+from services.gateway.ensembles import Ensemble, ensembles, with_tag, without_tag
+
+FRESH_S = 1.0
+"""How old a list may be that is shown."""
+KNOWN_S = 10.0
+"""How old it may be for a name that stands in it: the router looks again."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a name of a model stands for: one model, or an ensemble and its `members`.
+
+    `name` has a tag (`choir-qwen:latest`); `plain_name` has none that says nothing.
+    """
+
+    name: str
+    plain_name: str
+    members: tuple[ModelSummary, ...]
+    ensemble: Ensemble | None = None
+
+    @property
+    def ask_fields(self) -> dict[str, Any]:
+        """The fields of an `Ask` that say who is to answer."""
+        if self.ensemble is None:
+            return {"model": self.members[0].name}
+        models = () if self.ensemble.members is None else tuple(member.name for member in self.members)
+        return {"models": models, "strategies": (self.ensemble.strategy,)}
+
+    @property
+    def context_tokens(self) -> int | None:
+        """The smallest context among the members; None if nobody says."""
+        return min((m.context_tokens for m in self.members if m.context_tokens is not None), default=None)
+
+
+class ModelList:
+    """The models of the mesh, as they were a moment ago."""
+
+    def __init__(self, mesh: Choir, sets: Mapping[str, Sequence[str]]) -> None:
+        self._mesh = mesh
+        self._ensembles = tuple(ensembles(sets))
+        self._targets: dict[str, Target] = {}
+        self._as_of_s = float("-inf")
+        self._reading = asyncio.Lock()
+
+    async def all(self) -> tuple[Target, ...]:
+        """Models first, then ensembles. Raises MeshUnreachable."""
+        await self._refresh(FRESH_S)
+        return tuple(self._targets.values())
+
+    async def find(self, name: str) -> Target:
+        """What a name stands for, with or without `:latest`. Raises UnknownModel, MeshUnreachable."""
+        plain = without_tag(name)
+        for age_s in (KNOWN_S, FRESH_S):
+            await self._refresh(age_s)
+            if (found := self._targets.get(name) or self._targets.get(plain)) is not None:
+                return found
+        raise UnknownModel(f"model '{name}' not found", field="model", known=tuple(self._targets))
+
+    async def _refresh(self, age_s: float) -> None:
+        async with self._reading:
+            if time.monotonic() - self._as_of_s > age_s:
+                self._targets = self._targets_of(await self._mesh.models())
+                self._as_of_s = time.monotonic()
+
+    def _targets_of(self, models: Sequence[ModelSummary]) -> dict[str, Target]:
+        served = {model.name: model for model in models if model.slots}
+        found = {
+            without_tag(name): Target(with_tag(name), without_tag(name), (model,))
+            for name, model in served.items()
+        }
+        for ensemble in self._ensembles:
+            wanted = tuple(served) if ensemble.members is None else ensemble.members
+            members = tuple(served[name] for name in wanted if name in served)
+            if members and ensemble.name not in found:
+                found[ensemble.name] = Target(with_tag(ensemble.name), ensemble.name, members, ensemble)
+        return found

@@ -1,0 +1,118 @@
+"""HTTP/1.1 as uvicorn speaks it, with limits of size and time that it does not have itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from services.gateway.settings import GatewaySection
+
+TOO_LARGE = b"431 Request Header Fields Too Large"
+TOO_SLOW = b"408 Request Timeout"
+REFUSAL = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. It ends with a head that is too large or slow, and with a reader who takes nothing."""
+
+    def __init__(self, limits: GatewaySection, config: Config, state: ServerState) -> None:
+        super().__init__(config, state, {})
+        self._limits = limits
+        self._in_head = True
+        self._head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is awaited from now on."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is awaited any more."""
+        _stop(self._deadline)
+        self._deadline = None
+        _stop(self._write_deadline)
+        self._write_deadline = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what has come, unless the head has grown too large."""
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._deadline is None:
+            self._await_head()
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.max_head_bytes:
+                self._refuse(TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        """Hands the request to the application, unless its head is too large."""
+        self._in_head, self._head_bytes = False, 0
+        _stop(self._deadline)
+        self._deadline = None
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self._limits.max_head_bytes:
+            self._refuse(TOO_LARGE)
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a part of the body of a request that was not refused."""
+        if not self.transport.is_closing() and self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """What comes next is another head."""
+        self._in_head = True
+        if not self.transport.is_closing() and self.cycle is not None:
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The reader is slow: it is given some time."""
+        super().pause_writing()
+        if self._write_deadline is None:
+            after_s = self._limits.write_timeout_s
+            self._write_deadline = self.loop.call_later(after_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader goes on."""
+        _stop(self._write_deadline)
+        self._write_deadline = None
+        super().resume_writing()
+
+    def _await_head(self) -> None:
+        self._deadline = self.loop.call_later(self._limits.head_timeout_s, self._refuse, TOO_SLOW)
+
+    def _refuse(self, status: bytes) -> None:
+        """Says why, in no dialect, for the path may not be known, and closes the connection."""
+        _stop(self._deadline)
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        body = b'{"error":"%s"}' % status[4:].lower()
+        self.transport.write(REFUSAL % (status, len(body)) + body)
+        self.transport.close()
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def protocol_factory(
+    limits: GatewaySection, config: Config, state: ServerState
+) -> Callable[[], asyncio.Protocol]:
+    """Makes the protocol of each new connection."""
+
+    def create(*_: Any) -> asyncio.Protocol:
+        return LimitedProtocol(limits, config, state)
+
+    return create

@@ -1,0 +1,52 @@
+"""The gateway as a service: a client of the mesh, and the HTTP interfaces over it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from schemas.errors import ConfigurationError
+from services.chassis.context import ServiceContext
+from services.chassis.identity import Identity
+from services.chassis.nats.endpoints import Endpoints
+from services.chassis.registry.lease import Load
+from services.client.client import Choir
+from services.gateway.app import build_app
+from services.gateway.context import GatewayContext
+from services.gateway.listener import Listener
+from services.gateway.settings import GatewaySettings
+
+DESCRIPTION = "Answers HTTP clients of Ollama and OpenAI"
+
+
+class Gateway:
+    """Any number of them may run: none has state that matters."""
+
+    def __init__(self, settings: GatewaySettings, identity: Identity) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._stack = AsyncExitStack()
+        self._listener: Listener | None = None
+
+    async def start(self, mesh: ServiceContext) -> None:
+        """Answers from now on; if its port is taken, as soon as it is free."""
+        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
+        await self._endpoints.start()
+        choir = Choir(section=self._settings.mesh, name=self._identity.instance)
+        context = GatewayContext(await self._stack.enter_async_context(choir), self._settings.gateway)
+        self._stack.push_async_callback(context.settle)
+        self._listener = Listener(build_app(context), self._settings.gateway, mesh.changed)
+        await self._listener.start(mesh.loops)
+
+    async def stop(self) -> None:
+        """Takes nothing more, and ends what is open."""
+        await self._endpoints.stop()
+        if self._listener is not None:
+            await self._listener.stop()
+        await self._stack.aclose()
+
+    def load(self) -> Load:
+        """Broken while it cannot listen."""
+        assert self._listener is not None
+        if self._listener.problem is not None:
+            return Load(state="broken", problem=ConfigurationError(self._listener.problem).body())
+        return Load(slots=self._settings.gateway.max_connections, busy=self._listener.busy)

@@ -1,0 +1,60 @@
+"""Settings of the gateway: section `[gateway]`."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from schemas.message import Name
+from services.chassis.address import is_loopback
+from services.chassis.settings import Section, ServiceSettings
+
+DEFAULT_PORT = 11_435
+"""One above Ollama's own, which may run on the same host."""
+
+MIB = 1024 * 1024
+
+
+class GatewaySection(Section):
+    """`enabled` says whether `choir up` starts a gateway on this host; it listens at `host`, `port` (0: any
+    free one).
+
+    `hosts` are further names under which clients may address it, `origins` the web pages that may
+    (`https://chat.example`). A request may take `timeout_s`. While its answer is not there a stream begins
+    after `first_byte_s`, and gives a sign of life every `heartbeat_s`. A body has at most `max_body_bytes`
+    and arrives within `body_timeout_s`, a head at most `max_head_bytes` within `head_timeout_s`; a reader who
+    takes nothing for `write_timeout_s` is left. At most `max_connections` are open at a time.
+
+    `sets` are named sets of models, for ensembles such as `choir/majority@small`.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65_535)
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    timeout_s: float = Field(default=600.0, ge=0.1, le=3_600.0)
+    first_byte_s: float = Field(default=1.0, ge=0.0, le=60.0)
+    heartbeat_s: float = Field(default=5.0, ge=0.05, le=60.0)
+    max_body_bytes: int = Field(default=MIB, ge=1_024, le=64 * MIB)
+    body_timeout_s: float = Field(default=60.0, gt=0.0)
+    max_head_bytes: int = Field(default=16 * 1024, ge=1_024)
+    head_timeout_s: float = Field(default=10.0, gt=0.0)
+    write_timeout_s: float = Field(default=60.0, gt=0.0)
+    max_connections: int = Field(default=1_024, ge=1)
+    sets: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
+
+    @field_validator("host")
+    @classmethod
+    def _this_host_only(cls, host: str) -> str:
+        if not is_loopback(host):
+            raise ValueError(
+                f"{host} can be reached from other hosts, and whoever reaches the gateway may ask: "
+                "it listens on this host only, such as 127.0.0.1"
+            )
+        return host
+
+
+class GatewaySettings(ServiceSettings):
+    """What a gateway can be told."""
+
+    gateway: GatewaySection = GatewaySection()

@@ -1,0 +1,32 @@
+"""A gateway in the process of a test: its real sockets, on a free port, over a real mesh."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from services.chassis.supervise import Loops
+from services.client.client import Choir
+from services.gateway.app import build_app
+from services.gateway.context import GatewayContext
+from services.gateway.listener import Listener
+from services.gateway.settings import GatewaySection
+
+STOP_PATIENCE_S = 2.0
+
+
+@asynccontextmanager
+async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
+    """The address of a gateway with these settings, such as `http://127.0.0.1:40123`."""
+    section = GatewaySection(port=0, **settings)
+    async with Choir(mesh_url, name="gateway-under-test") as mesh:
+        context = GatewayContext(mesh, section)
+        listener = Listener(build_app(context), section, changed=lambda: None)
+        await listener.start(Loops())
+        assert listener.problem is None, listener.problem
+        try:
+            yield f"http://127.0.0.1:{listener.port}"
+        finally:
+            await listener.stop(STOP_PATIENCE_S)
+            await context.settle()

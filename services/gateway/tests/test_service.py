@@ -1,0 +1,41 @@
+"""The gateway as a process: its lease, a port that is taken, its end."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import KeyNotFoundError
+
+from infra.testing.plugin import SpawnService
+from schemas import subjects
+
+
+async def test_a_taken_port_is_told_and_used_as_soon_as_it_is_free(
+    connection: Client, spawn_service: SpawnService
+) -> None:
+    # Given a port on which somebody else listens
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        gateway = spawn_service("gateway", "gateway-1", env={"CHOIR_GATEWAY__PORT": str(port)})
+
+        # When a gateway is to listen there, its lease says that it cannot, and why
+        lease = await gateway.wait_state(connection, "broken")
+        assert lease.problem is not None
+        assert f"cannot listen at 127.0.0.1:{port}: address already in use" in lease.problem.message
+
+    # Then it listens when the other one has gone
+    await gateway.wait_ready(connection)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        assert (await http.get("/")).text == "Ollama is running"
+
+        # And a SIGTERM ends it in order, although a connection is open
+        assert await gateway.stop() == 0
+    assert "Traceback" not in gateway.log()
+    leases = await connection.jetstream().key_value(subjects.NODES_BUCKET)
+    with pytest.raises(KeyNotFoundError):
+        await leases.get(subjects.node_key("gateway", "gateway-1"))
