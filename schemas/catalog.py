@@ -248,11 +248,12 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "router",
         publishes=(
-            s.ALL_COMMANDS, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS,
+            s.ALL_COMMANDS, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS,
             s.ALL_DEAD, s.ALL_EVENTS,
         ),
         subscribes=(
             s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS, s.SHARD, s.WORKER,
+            s.TOKENIZE,
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
@@ -265,7 +266,7 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "agent",
         publishes=(s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_DEAD, s.ALL_EVENTS),
-        subscribes=(s.ALL_CANCELS, s.ALL_COUNTS),
+        subscribes=(s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.WORKERS_BUCKET, s.WORKER_CLAIMS_BUCKET, s.ATTEMPTS_BUCKET),
@@ -298,7 +299,7 @@ ACCESS: tuple[Access, ...] = (
             s.ALL_STAGES, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_STAGE_SIGNALS,
             s.ALL_DEAD, s.ALL_EVENTS,
         ),
-        subscribes=(s.ALL_STAGES, s.ALL_STAGE_SIGNALS, s.ALL_CANCELS, s.ALL_COUNTS),
+        subscribes=(s.ALL_STAGES, s.ALL_STAGE_SIGNALS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM, s.ACTIVATIONS_STREAM),
         buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.ATTEMPTS_BUCKET),
@@ -341,6 +342,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages"),
     Endpoint(s.SQL, "metrics", "Sql", "Rows", "ask the event database: read-only SQL"),
     Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list or change external workers"),
+    Endpoint(s.TOKENIZE, "router", "Tokenize", "Tokenized", "tokens of a text, text of tokens"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
     Endpoint(s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of the agents"),
 )  # fmt: skip

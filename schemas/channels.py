@@ -218,6 +218,10 @@ SIGNALS: tuple[Channel, ...] = (
         replies=(replies.TokenCount,),
     ),
     Channel(
+        "tokenizer", address(s.tokenizer), (commands.Tokenize,), "tokens of a text, text of tokens",
+        replies=(replies.Tokenized,),
+    ),
+    Channel(
         "stage-signal", address(s.stage_signal), (StageBeat, PROBE),
         "heartbeats of stages; under the number 0, which no pipeline has, probes",
     ),

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import string
 from functools import cached_property
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from schemas.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
+from schemas.chat import ChatMessage as ChatMessage
 from schemas.message import Message, Name, RequestId, Struct, Topic, field_error
 from schemas.pipelines import Partition
 from schemas.sampling import Sampling
@@ -59,11 +62,46 @@ Choice = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 """One option of a closed question, as it is shown to whoever answers."""
 
 
-class ChatMessage(Struct):
-    """One turn of a conversation."""
+MAX_PROMPT_TOKENS = 262_144
+MAX_INPUTS = 2_048
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Tools = Annotated[tuple[Tool, ...], Field(max_length=MAX_TOOLS, exclude_if=not_)]
 
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[str, StringConstraints(min_length=1)]
+
+def _is_auto(choice: object) -> bool:
+    return choice == "auto"
+
+
+ToolsChoice = Annotated[ToolChoice, Field(exclude_if=_is_auto)]
+
+
+class RawPrompt(Struct):
+    """A prompt that a model goes on with as it stands, without its chat template: a text, in which control
+    tokens are read as such, or token ids, to which nothing is added."""
+
+    text: Annotated[str, StringConstraints(min_length=1)] | None = None
+    tokens: Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> RawPrompt:
+        if (self.text is None) == (self.tokens is None):
+            raise field_error("raw", "exactly one of text and tokens must be given")
+        return self
+
+
+class Embed(Struct):
+    """Texts of which a model is to give vectors, one each.
+
+    `dimensions` cuts the vectors to so many numbers, for models that were made for it. With `truncate` a text
+    that is longer than the model's context loses its end; without it is refused.
+    """
+
+    inputs: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1)], ...],
+        Field(min_length=1, max_length=MAX_INPUTS),
+    ]
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    truncate: bool = False
 
 
 def _said_last_by_user(messages: tuple[ChatMessage, ...]) -> str:
@@ -74,7 +112,8 @@ def _said_last_by_user(messages: tuple[ChatMessage, ...]) -> str:
 class Ask(Message):
     """A client's request, on `choir.ask` or `choir.submit`.
 
-    Either `prompt` or `messages` says what is asked. `model` alone asks one model; otherwise the
+    Either `prompt` or `messages` says what is asked; the model may call `tools`, as `tool_choice` says. One
+    model can also go on with a `raw` prompt, or `embed` texts. `model` alone asks one model; otherwise the
     request goes to an ensemble: `models` (all live models if empty), at most `max_agents` of them,
     decided by each of `strategies` (`majority` if empty). `choices` are the options of a closed
     question, two or more; `answer_kind` says how answers are read before voting; `topic` what the question
@@ -93,6 +132,10 @@ class Ask(Message):
     request_id: RequestId | None = None
     prompt: Annotated[str, StringConstraints(min_length=1, pattern=r"\S")] | None = None
     messages: tuple[ChatMessage, ...] = ()
+    raw: RawPrompt | None = None
+    embed: Embed | None = None
+    tools: Tools = ()
+    tool_choice: ToolsChoice = "auto"
     model: Name | None = None
     models: Annotated[tuple[Name, ...], Field(max_length=MAX_MEMBERS)] = ()
     summarize_with: Annotated[tuple[Name, ...], Field(max_length=MAX_PEERS - 1)] = ()
@@ -112,8 +155,11 @@ class Ask(Message):
 
     @model_validator(mode="after")
     def _consistent(self) -> Ask:
-        if (self.prompt is None) == (not self.messages):
-            raise field_error("prompt", "exactly one of prompt and messages must be given")
+        asked = (self.prompt is not None, bool(self.messages), self.raw is not None, self.embed is not None)
+        if sum(asked) != 1:
+            raise field_error("prompt", "exactly one of prompt, messages, raw and embed must be given")
+        self._check_model_alone()
+        check_tools(self.tools, self.tool_choice)
         if self.model is not None and (self.models or self.strategies):
             raise field_error(
                 "model", "model asks one model, models and strategies ask an ensemble: not both"
@@ -134,9 +180,29 @@ class Ask(Message):
             raise field_error("samples", "only best_single takes samples: name it in strategies")
         return self
 
+    def _check_model_alone(self) -> None:
+        """Some things one model does, and no ensemble and no chain."""
+        alone = {
+            "raw": self.raw is not None,
+            "embed": self.embed is not None,
+            "sampling.prompt_logprobs": self.sampling.prompt_logprobs,
+            "sampling.n": self.sampling.n > 1,
+        }
+        for field, wanted in alone.items():
+            if wanted and (self.model is None or self.summarize_with):
+                raise field_error(field, "one model does that: name it in model, and nothing to summarise")
+        if self.tools and self.summarize_with:
+            raise field_error("tools", "a chain passes texts on, and no calls: leave tools out")
+        if self.tools and (self.raw is not None or self.embed is not None):
+            raise field_error("tools", "tools are told by a chat template: ask with prompt or messages")
+        if self.sampling.prompt_logprobs and self.raw is None:
+            raise field_error("sampling.prompt_logprobs", "it scores a given text: give it in raw")
+        if self.stream and self.embed is not None:
+            raise field_error("stream", "vectors come all at once: leave stream out")
+
     @property
     def conversation(self) -> tuple[ChatMessage, ...]:
-        """What is asked, as chat messages."""
+        """What is asked, as chat messages; none of a raw prompt and of texts to embed."""
         if self.prompt is None:
             return self.messages
         return (ChatMessage(role="user", content=self.prompt),)
@@ -145,13 +211,14 @@ class Ask(Message):
     def fingerprint(self) -> str:
         """What makes two asks the same request: everything but the id and how the reply is delivered."""
         canonical = self.model_dump_json(
-            exclude={"request_id", "stream", "timeout_s", "priority", "partition"}
+            exclude={"request_id", "stream", "timeout_s", "priority", "partition"}, exclude_none=True
         )
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 class Generate(Message):
-    """One model is to generate one answer (a *task*).
+    """One model is to generate one answer (a *task*): to `messages`, to a `raw` prompt, or the vectors of
+    `embed`.
 
     With an empty `routing_slip` the answer is the request's result; otherwise it is stored as an
     answer, for the first waypoint of the slip to take up.
@@ -161,7 +228,11 @@ class Generate(Message):
     round: Annotated[int, Field(ge=1)] = 1
     agent: Name
     model: Name
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
+    messages: tuple[ChatMessage, ...] = ()
+    raw: RawPrompt | None = None
+    embed: Embed | None = None
+    tools: Tools = ()
+    tool_choice: ToolsChoice = "auto"
     sampling: Sampling
     priority: Priority = "interactive"
     partition: Partition | None = None
@@ -170,6 +241,12 @@ class Generate(Message):
     accepted_at_s: float
     deadline_at_s: float
     routing_slip: tuple[Waypoint, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Generate:
+        if (bool(self.messages), self.raw is not None, self.embed is not None).count(True) != 1:
+            raise field_error("messages", "exactly one of messages, raw and embed must be given")
+        return self
 
     @property
     def task_id(self) -> str:
@@ -189,6 +266,8 @@ class Gather(Message):
     topic: Topic | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
+    tools: Tools = ()
+    tool_choice: ToolsChoice = "auto"
     sampling: Sampling
     priority: Priority = "interactive"
     partition: Partition | None = None
@@ -210,6 +289,8 @@ class Gather(Message):
             agent=member,
             model=member,
             messages=self.messages,
+            tools=self.tools,
+            tool_choice=self.tool_choice,
             sampling=self.sampling,
             priority=self.priority,
             partition=self.partition,
@@ -326,3 +407,27 @@ class CountTokens(Message):
     """An agent is asked how many tokens a prompt has for its model."""
 
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
+    tools: Tools = ()
+
+
+class Tokenize(Message):
+    """A client asks for the tokens of a `text`, or of `messages` with their `tools`, or for the text of
+    `tokens`; with none of these what is known of the model's tokenizer.
+
+    `special` reads the names of control tokens in a text as such, and shows them in the text of tokens;
+    `bos` puts the beginning-of-sequence token before a text, where the model wants one.
+    """
+
+    model: Name
+    text: str | None = None
+    messages: tuple[ChatMessage, ...] = ()
+    tools: Tools = ()
+    tokens: Annotated[tuple[TokenId, ...], Field(max_length=MAX_PROMPT_TOKENS)] | None = None
+    special: bool = True
+    bos: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Tokenize:
+        if (self.text is not None, bool(self.messages), self.tokens is not None).count(True) > 1:
+            raise field_error("text", "one of text, messages and tokens may be given, not several")
+        return self

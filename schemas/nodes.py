@@ -17,6 +17,11 @@ CLOCK_TOLERANCE_S = 3.0
 NodeState = Literal["starting", "ready", "broken", "draining"]
 
 
+Capability = Literal["completion", "tools", "thinking", "embedding", "vision", "raw", "scoring", "tokenizing"]
+"""What a model can do where it is served: answer messages, call tools, think apart from its answer, give
+vectors, see images, go on with a text as it stands, score one, tell its tokens."""
+
+
 class Gpu(Struct):
     """A graphics processor of the host."""
 
@@ -30,7 +35,8 @@ class ServedModel(Struct):
     """A model that an agent serves, itself or through an external `worker`.
 
     `file` is the name of its file without the folder, `quantisation` how most of its weights are stored
-    ("Q8_0"). With a `problem` it cannot be asked at present.
+    ("Q8_0"). `capabilities` are its `Capability`s as far as they are known; none are, if it is empty. With a
+    `problem` it cannot be asked at present.
     """
 
     name: Name
@@ -44,6 +50,7 @@ class ServedModel(Struct):
     quantisation: str | None = None
     tokens_per_s: float | None = None
     description: str | None = None
+    capabilities: tuple[str, ...] = ()
     worker: WorkerState | None = None
     problem: ErrorBody | None = None
 

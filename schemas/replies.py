@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import base64
+import struct
+from collections.abc import Iterable
+from operator import not_
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
+from schemas.chat import ToolCall
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
 from schemas.errors import ChoirError, ErrorBody
 from schemas.message import Message, Name, RequestId, Struct, Topic
@@ -28,8 +33,46 @@ class Timings(Struct):
     first_token_ns: Annotated[int, Field(ge=0)] = 0
 
 
+class Embeddings(Struct):
+    """One vector of `dimensions` numbers for each text: 32-bit floats, little-endian, in base64."""
+
+    dimensions: Annotated[int, Field(ge=1)]
+    vectors: tuple[str, ...]
+
+    @classmethod
+    def of(cls, vectors: Iterable[Iterable[float]]) -> Self:
+        """From numbers; all vectors are of one length."""
+        rows = [tuple(vector) for vector in vectors]
+        packed = (struct.pack(f"<{len(row)}f", *row) for row in rows)
+        return cls(
+            dimensions=len(rows[0]), vectors=tuple(base64.b64encode(row).decode("ascii") for row in packed)
+        )
+
+    @property
+    def numbers(self) -> tuple[tuple[float, ...], ...]:
+        """The vectors as numbers."""
+        rows = map(base64.b64decode, self.vectors)
+        return tuple(struct.unpack(f"<{len(row) // 4}f", row) for row in rows)
+
+
+class Sample(Struct):
+    """One of several texts that were generated for one task."""
+
+    text: str = ""
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason
+    generated_tokens: int = 0
+    logprobs: tuple[dict[str, Any], ...] = ()
+
+
 class Answer(Message):
     """What one agent made of one task: a text, or the typed reason why there is none.
+
+    `thinking` is what the model wrote before it answered, `tool_calls` the tools that it wants called:
+    neither is in `text`. `samples` are the further texts where `n` were asked for; `generated_tokens` counts
+    those of all. `prompt_logprobs` has an entry for each token of the prompt, like those of `logprobs`; the
+    first has no `logprob`. `embeddings` are there instead of a text where vectors were asked for.
 
     `option_probabilities` is how probable the agent held each option of a closed question, by its letter,
     as the aggregator read it from `logprobs`.
@@ -49,6 +92,11 @@ class Answer(Message):
     option_probabilities: dict[str, float] | None = None
     chunks: int = 0
     error: ErrorBody | None = None
+    thinking: str | None = None
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(exclude_if=not_)] = ()
+    samples: Annotated[tuple[Sample, ...], Field(exclude_if=not_)] = ()
+    prompt_logprobs: Annotated[tuple[dict[str, Any], ...], Field(exclude_if=not_)] = ()
+    embeddings: Embeddings | None = None
 
     @classmethod
     def failed(cls, command: Generate, error: ChoirError, instance: str) -> Answer:
@@ -139,7 +187,7 @@ class Result(Message):
     `choices` say how the answers were read, `topic` what the question was taken to be about.
     `further_answers` are those of other rounds than the first, if the strategies needed any. Of a chain
     `answers` are what each peer wrote, in order, and `steps` how it came about; of a chain that failed those
-    that there were.
+    that there were. `tool_calls` are those of the answer that is the result's.
     """
 
     kind: Literal["result"] = "result"
@@ -156,6 +204,7 @@ class Result(Message):
     steps: tuple[ChainStep, ...] = ()
     answer_kind: AnswerKind = "auto"
     choices: tuple[str, ...] = ()
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(exclude_if=not_)] = ()
     accepted_at_s: float
     completed_at_s: float
 
@@ -197,6 +246,9 @@ class TokenChunk(Message):
     one may be another: its chunks count from 0 again, under a higher `attempt` (by how much says nothing).
     Whoever has chunks of a lower attempt forgets them. `restarted` is for users of the Python client, which
     fills it in: what came of this agent before is void, and its text begins with this chunk.
+
+    A chunk has a piece of the answer's `text`, of its `thinking`, or whole `tool_calls`. `sample` says of
+    which of several texts it is a piece, from 0. `logprobs` are those of the chunk's tokens, if asked for.
     """
 
     kind: Literal["token"] = "token"
@@ -207,6 +259,10 @@ class TokenChunk(Message):
     done: bool = False
     attempt: Annotated[int, Field(ge=1)] = 1
     sequence: int | None = None
+    thinking: str | None = None
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(exclude_if=not_)] = ()
+    sample: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
+    logprobs: Annotated[tuple[dict[str, Any], ...], Field(exclude_if=not_)] = ()
     restarted: Annotated[bool, Field(exclude=True)] = False
 
 
@@ -282,9 +338,28 @@ class TokenCount(Message):
     context_tokens: int
 
 
+class TokenizerInfo(Struct):
+    """A model's tokenizer: the texts of its control tokens, and its chat template, as far as it has any."""
+
+    bos: str | None = None
+    eos: str | None = None
+    pad: str | None = None
+    chat_template: str | None = None
+
+
+class Tokenized(Message):
+    """The `tokens` of what was given, or the `text` of tokens, or what is known of the `tokenizer`."""
+
+    model: Name
+    tokens: tuple[int, ...] | None = None
+    text: str | None = None
+    tokenizer: TokenizerInfo | None = None
+    context_tokens: int
+
+
 class ModelSummary(Struct):
     """A model of the mesh and who serves it. File, size and quantisation are those of the first agent that
-    has a file of it."""
+    has a file of it, `capabilities` what each of its agents can do."""
 
     name: Name
     agents: tuple[str, ...]
@@ -297,6 +372,7 @@ class ModelSummary(Struct):
     quantisation: str | None = None
     tokens_per_s: float | None = None
     description: str | None = None
+    capabilities: tuple[str, ...] = ()
 
 
 class NodesReply(Message):

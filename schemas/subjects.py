@@ -57,6 +57,7 @@ STATUS = "choir.status"
 SQL = "choir.sql"
 SHARD = "choir.shard"
 WORKER = "choir.worker"
+TOKENIZE = "choir.tokenize"
 
 # --- streams ----------------------------------------------------------------------------
 
@@ -202,6 +203,14 @@ def count_tokens(model: str) -> str:
 
 
 ALL_COUNTS = "choir.count.*"
+
+
+def tokenizer(model: str) -> str:
+    """Asks any agent of `model` for tokens, for the text of tokens, or about its tokenizer."""
+    return f"choir.tokenizer.{encode_token(model)}"
+
+
+ALL_TOKENIZERS = "choir.tokenizer.*"
 
 AGENT_PING = "$SRV.PING.agent"
 """Every agent answers at once with who it is (ADR-32): the way there and back is what it takes."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from schemas.chat import Image, NamedTool, Tool, ToolCall
 from schemas.commands import (
     Ask,
     Cancel,
     ChatMessage,
     CountTokens,
+    Embed,
     Feedback,
     Fetch,
     Gather,
     Generate,
+    RawPrompt,
     ReadScores,
     Summarize,
+    Tokenize,
 )
 from schemas.errors import ErrorBody
 from schemas.events import (
@@ -60,18 +64,22 @@ from schemas.replies import (
     Cancelled,
     ChainStep,
     Decision,
+    Embeddings,
     ErrorReply,
     FeedbackCounted,
     ModelsReply,
     ModelSummary,
     NodesReply,
     Result,
+    Sample,
     Score,
     ScoresReply,
     StatusReply,
     Timings,
     TokenChunk,
     TokenCount,
+    Tokenized,
+    TokenizerInfo,
     UnlabelledScore,
     Vote,
 )
@@ -122,6 +130,36 @@ SAMPLING = Sampling(
     json_schema={"type": "object", "properties": {"city": {"type": ["string", "null"], "default": None}}},
     logprobs=2,
 )
+CALL = ToolCall(id="call_1", name="weather", arguments={"city": "Paris", "days": 2, "unit": None})
+TOOL_CONVERSATION = (
+    ChatMessage(
+        role="user", content="Is this Paris, and how is the weather?", images=(Image(data="aW1hZ2U="),)
+    ),
+    ChatMessage(role="assistant", thinking="I have to look it up.", tool_calls=(CALL,)),
+    ChatMessage(role="tool", content='{"sky": "clear"}', tool_call_id="call_1", name="weather"),
+)
+TOOLS = (
+    Tool(
+        name="weather",
+        description="The weather of the next days",
+        parameters={
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            "required": ["city"],
+        },
+    ),
+)
+FULL_SAMPLING = Sampling(
+    max_tokens=512,
+    temperature=0.8,
+    presence_penalty=0.5,
+    frequency_penalty=-0.5,
+    repeat_penalty=1.1,
+    min_p=0.05,
+    logit_bias={11: -100.0, 42: 2.5},
+    n=2,
+    think="high",
+)
 GRAMMAR_SAMPLING = Sampling(grammar='root ::= "yes" | "no"')
 
 OVERLOADED = ErrorBody(
@@ -164,6 +202,56 @@ ANSWER = Answer(
     logprobs=({"token": "Paris", "logprob": -0.01, "top": [{"token": "London", "logprob": -5.5}]},),
     option_probabilities={"A": 0.004, "B": 0.996},
     chunks=2,
+    thinking="The capital of France, then.",
+)
+ANSWER_WITH_CALLS = Answer(
+    request_id=REQUEST,
+    agent="llama3.2:3b",
+    model="llama3.2:3b",
+    instance="agent-1",
+    finish_reason="stop",
+    prompt_tokens=80,
+    generated_tokens=45,
+    tool_calls=(CALL,),
+    samples=(
+        Sample(
+            text="It is clear in Paris.",
+            thinking="I know that.",
+            tool_calls=(CALL,),
+            finish_reason="length",
+            generated_tokens=20,
+            logprobs=({"token_id": 7, "text": "It", "logprob": -0.5, "top": []},),
+        ),
+    ),
+)
+SCORED = Answer(
+    request_id=REQUEST,
+    agent="llama3.2:3b",
+    model="llama3.2:3b",
+    instance="agent-1",
+    text=" capital",
+    finish_reason="length",
+    prompt_tokens=2,
+    generated_tokens=1,
+    logprobs=({"token_id": 9, "text": " capital", "logprob": -0.7, "top": []},),
+    prompt_logprobs=(
+        {"token_id": 5, "text": "The"},
+        {
+            "token_id": 8,
+            "text": " French",
+            "logprob": -2.25,
+            "top": [{"token_id": 8, "text": " French", "logprob": -2.25}],
+        },
+    ),
+)
+EMBEDDED = Answer(
+    request_id=REQUEST,
+    agent="nomic-embed",
+    model="nomic-embed",
+    instance="agent-1",
+    finish_reason="stop",
+    prompt_tokens=7,
+    embeddings=Embeddings.of(((0.6, 0.8), (1.0, 0.0))),
 )
 GENERATED = Answer(
     request_id=REQUEST,
@@ -304,6 +392,7 @@ LEASE = NodeLease(
             quantisation="Q4_K_M",
             tokens_per_s=12.5,
             description="a general model",
+            capabilities=("completion", "tools", "thinking", "scoring", "tokenizing"),
         ),
         ServedModel(
             name="broken",
@@ -410,6 +499,22 @@ SAMPLES: dict[str, Message] = {
     "ask_one_model": Ask(
         request_id=REQUEST, prompt="What is the capital of France?", model="llama3.2:3b", stream=True
     ),
+    "ask_with_tools": Ask(
+        messages=TOOL_CONVERSATION,
+        tools=TOOLS,
+        tool_choice="required",
+        model="llama3.2:3b",
+        sampling=FULL_SAMPLING,
+    ),
+    "ask_to_score": Ask(
+        raw=RawPrompt(tokens=(5, 8)),
+        model="llama3.2:3b",
+        sampling=Sampling(max_tokens=1, logprobs=1, prompt_logprobs=True),
+    ),
+    "ask_to_embed": Ask(
+        embed=Embed(inputs=("What is the capital of France?", "Paris"), dimensions=2, truncate=True),
+        model="nomic-embed",
+    ),
     "ask_ensemble": Ask(
         messages=CONVERSATION,
         models=("llama3.2:3b", "choir-bass"),
@@ -447,13 +552,48 @@ SAMPLES: dict[str, Message] = {
         deadline_at_s=DEADLINE_AT_S,
         routing_slip=("aggregator",),
     ),
+    "generate_with_tools": Generate(
+        request_id=REQUEST,
+        agent="llama3.2:3b",
+        model="llama3.2:3b",
+        messages=TOOL_CONVERSATION,
+        tools=TOOLS,
+        tool_choice=NamedTool(name="weather"),
+        sampling=FULL_SAMPLING,
+        fingerprint=FINGERPRINT,
+        accepted_at_s=ACCEPTED_AT_S,
+        deadline_at_s=DEADLINE_AT_S,
+    ),
+    "generate_from_raw": Generate(
+        request_id=REQUEST,
+        agent="llama3.2:3b",
+        model="llama3.2:3b",
+        raw=RawPrompt(text="The French"),
+        sampling=Sampling(max_tokens=1, logprobs=1, prompt_logprobs=True),
+        fingerprint=FINGERPRINT,
+        accepted_at_s=ACCEPTED_AT_S,
+        deadline_at_s=DEADLINE_AT_S,
+    ),
+    "generate_vectors": Generate(
+        request_id=REQUEST,
+        agent="nomic-embed",
+        model="nomic-embed",
+        embed=Embed(inputs=("What is the capital of France?", "Paris")),
+        sampling=Sampling(),
+        fingerprint=FINGERPRINT,
+        accepted_at_s=ACCEPTED_AT_S,
+        deadline_at_s=DEADLINE_AT_S,
+    ),
     "gather": GATHER,
     "summarize": SUMMARIZE,
     "fetch": Fetch(request_id=REQUEST, wait_s=10.0, stream=True, after_sequence=17),
     "cancel": Cancel(request_id=REQUEST),
     "feedback": Feedback(request_id=REQUEST, correct="Paris", topic="capitals"),
     "read_scores": ReadScores(reset=True),
-    "count_tokens": CountTokens(messages=CONVERSATION),
+    "count_tokens": CountTokens(messages=CONVERSATION, tools=TOOLS),
+    "tokenize": Tokenize(model="llama3.2:3b", text="The French", special=False, bos=True),
+    "tokenize_messages": Tokenize(model="llama3.2:3b", messages=CONVERSATION, tools=TOOLS),
+    "detokenize": Tokenize(model="llama3.2:3b", tokens=(5, 8)),
     "sql": Sql(
         statement="SELECT model, count(*) AS tasks FROM tasks WHERE at > $since GROUP BY model",
         parameters={"since": "2025-06-15"},
@@ -464,6 +604,9 @@ SAMPLES: dict[str, Message] = {
     # replies
     "answer": ANSWER,
     "answer_failed": FAILED_ANSWER,
+    "answer_with_calls": ANSWER_WITH_CALLS,
+    "answer_scored": SCORED,
+    "answer_embedded": EMBEDDED,
     "decision": DECISION,
     "decision_without_answers": UNDECIDED,
     "result": Result(
@@ -517,6 +660,16 @@ SAMPLES: dict[str, Message] = {
         accepted_at_s=ACCEPTED_AT_S,
         completed_at_s=COMPLETED_AT_S,
     ),
+    "result_with_calls": Result(
+        request_id=REQUEST,
+        fingerprint=FINGERPRINT,
+        topology="single",
+        text="",
+        answers=(ANSWER_WITH_CALLS,),
+        tool_calls=(CALL,),
+        accepted_at_s=ACCEPTED_AT_S,
+        completed_at_s=COMPLETED_AT_S,
+    ),
     "result_failed": Result(
         request_id=REQUEST,
         fingerprint=FINGERPRINT,
@@ -527,6 +680,25 @@ SAMPLES: dict[str, Message] = {
     ),
     "token_chunk": TokenChunk(
         request_id=REQUEST, agent="llama3.2:3b", index=1, text="ris", done=True, attempt=2, sequence=18
+    ),
+    "token_chunk_of_calls": TokenChunk(
+        request_id=REQUEST,
+        agent="llama3.2:3b",
+        index=2,
+        text="",
+        tool_calls=(CALL,),
+        sample=1,
+        logprobs=({"token_id": 7, "text": "It", "logprob": -0.5, "top": []},),
+    ),
+    "token_chunk_of_thinking": TokenChunk(
+        request_id=REQUEST, agent="llama3.2:3b", index=0, text="", thinking="The capital"
+    ),
+    "tokenized": Tokenized(model="llama3.2:3b", tokens=(5, 8), context_tokens=4_096),
+    "detokenized": Tokenized(model="llama3.2:3b", text="The French", context_tokens=4_096),
+    "tokenizer_told": Tokenized(
+        model="llama3.2:3b",
+        tokenizer=TokenizerInfo(bos="<s>", eos="</s>", pad="<pad>", chat_template="{{ messages }}"),
+        context_tokens=4_096,
     ),
     "rows": Rows(
         columns=(RowColumn(name="model", type="VARCHAR"), RowColumn(name="tasks", type="BIGINT")),
@@ -576,6 +748,7 @@ SAMPLES: dict[str, Message] = {
                 quantisation="Q4_K_M",
                 tokens_per_s=12.5,
                 description="a general model",
+                capabilities=("completion", "tools"),
             ),
         ),
         pipelines=(PIPELINE,),

@@ -14,7 +14,13 @@ from schemas.message import Message
 MODELS = ("llama3.2:3b", "llama3", "org/model", "*", ">", "模型")
 REQUEST = "r1"
 
-SIGNALS = (subjects.ALL_CANCELS, subjects.ALL_COUNTS, subjects.AGENT_PING, subjects.ALL_STAGE_SIGNALS)
+SIGNALS = (
+    subjects.ALL_CANCELS,
+    subjects.ALL_COUNTS,
+    subjects.ALL_TOKENIZERS,
+    subjects.AGENT_PING,
+    subjects.ALL_STAGE_SIGNALS,
+)
 CONSUMERS = catalog.consumers(MODELS)
 STREAM_NAMES = {stream.name for stream in STREAMS}
 BUCKET_NAMES = {bucket.name for bucket in BUCKETS}

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from nats.aio.client import Client
 
 from schemas import subjects
+from schemas.chat import Tool
 from schemas.commands import Ask, ChatMessage, Generate
 from schemas.errors import (
     BrokerUnavailable,
     ChoirError,
     ContextExceeded,
+    InvalidRequest,
     ModelUnusable,
     RequestIdConflict,
     UnknownModel,
@@ -33,6 +35,7 @@ from services.router.placement.service import Placement
 from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
 from services.router.retention.evicted import surely_evicted
+from services.tasks.capabilities import check_capable
 from services.tasks.task_events import emit_queued
 from services.tasks.token_count import certainly_fits, count_tokens
 
@@ -94,10 +97,11 @@ class AdmissionController:
             if isinstance(error, UnknownModel):
                 raise self._with_reason(error, [name for name in named if name not in serving]) from error
             raise
+        check_somebody_can(ask, chosen.asked_first, serving)
         payload = chosen.command.to_bytes()
-        field = "prompt" if ask.prompt is not None else "messages"
+        field = field_of(ask)
         check_payload(self._mesh.client, payload, field)
-        await self._contexts.check(ask.conversation, chosen.asked_first, serving, field)
+        await self._contexts.check(ask, chosen.asked_first, serving, field)
         asked_ns = time.perf_counter_ns()
         try:
             receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
@@ -156,20 +160,26 @@ class ContextCheck:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def check(
-        self, messages: tuple[ChatMessage, ...], models: tuple[str, ...], serving: Serving, field: str
-    ) -> None:
-        """Raises ContextExceeded, naming `field`, if the prompt is too long for one of `models`."""
-        doubtful = [model for model in models if not self._fits(messages, model, serving)]
-        await asyncio.gather(*(self._count(messages, model, field) for model in doubtful))
+    async def check(self, ask: Ask, models: tuple[str, ...], serving: Serving, field: str) -> None:
+        """Raises ContextExceeded, naming `field`, if the messages are too long for one of `models`. What is
+        no conversation the agents check themselves."""
+        messages = ask.conversation
+        if not messages:
+            return
+        doubtful = [model for model in models if not self._fits(ask, model, serving)]
+        await asyncio.gather(*(self._count(messages, ask.tools, model, field) for model in doubtful))
 
-    def _fits(self, messages: tuple[ChatMessage, ...], model: str, serving: Serving) -> bool:
+    def _fits(self, ask: Ask, model: str, serving: Serving) -> bool:
         contexts = [served.context_tokens for _, served in serving.get(model, [])]
-        return all(context is None or certainly_fits(messages, context) for context in contexts)
+        return all(
+            context is None or certainly_fits(ask.conversation, context, ask.tools) for context in contexts
+        )
 
-    async def _count(self, messages: tuple[ChatMessage, ...], model: str, field: str) -> None:
+    async def _count(
+        self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...], model: str, field: str
+    ) -> None:
         try:
-            count = await count_tokens(self._client, model, messages, COUNT_TIMEOUT_S)
+            count = await count_tokens(self._client, model, messages, COUNT_TIMEOUT_S, tools)
         except BrokerUnavailable as error:
             # Nobody could count in time: the agent itself checks again, and answers with the same error.
             log.warning("prompt not counted", model=model, why=error.message)
@@ -180,6 +190,30 @@ class ContextCheck:
                 f"and {model} has a context of {count.context_tokens}",
                 field=field,
             )
+
+
+def field_of(ask: Ask) -> str:
+    """The field that says what is asked."""
+    return next(name for name in ("prompt", "raw", "embed", "messages") if getattr(ask, name) is not None)
+
+
+def check_somebody_can(ask: Ask, models: tuple[str, ...], serving: Serving) -> None:
+    """Raises InvalidRequest if none of `models` can do what is asked, as far as their leases say. Of an
+    ensemble those that can answer, and the others say why they do not."""
+    refused: list[InvalidRequest] = []
+    for model in models:
+        served = serving.get(model, [])
+        for _, one in served:
+            try:
+                check_capable(ask, one.capabilities, model)
+            except InvalidRequest as error:
+                refused.append(error)
+            else:
+                return
+        if not served:
+            return
+    if refused:
+        raise refused[0]
 
 
 def with_reason(error: BrokerUnavailable, nodes: Iterable[NodeLease]) -> BrokerUnavailable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nats.js import JetStreamContext
 
 from schemas import subjects
-from schemas.commands import Ask, Cancel, Fetch
+from schemas.commands import Ask, Cancel, Fetch, Tokenize
 from schemas.message import Message
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
@@ -16,6 +16,7 @@ from services.chassis.registry.lease import Load
 from services.router.admission import AdmissionController
 from services.router.endpoints.handlers import Handlers
 from services.router.endpoints.overview import Overview
+from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
 from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
@@ -72,6 +73,8 @@ class Router:
         await self._endpoints.add(subjects.MODELS, Message, overview.models)
         await self._endpoints.add(subjects.STATUS, Message, overview.status)
         await self._endpoints.add(subjects.SHARD, Shard, self._placement.shard)
+        tokenizing = Tokenizing(mesh.client, self._directory)
+        await self._endpoints.add(subjects.TOKENIZE, Tokenize, tokenizing.tokenize)
         await self._endpoints.add(subjects.WORKER, ManageWorkers, self._workers.manage)
 
     async def _resume(self) -> None:

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
 from schemas.errors import ChoirError, WorkerFailed
+from schemas.nodes import Capability
 from schemas.replies import Answer, FinishReason, Result, Timings
 from schemas.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery, Retry
+from services.tasks.capabilities import check_capable
 from services.tasks.result import retell, store_result
 from services.tasks.task_events import (
     Taken,
@@ -27,6 +29,8 @@ from services.tasks.task_events import (
 from services.tasks.token_stream import TokenStream
 
 REMEMBERED_CANCELLATIONS = 1_024
+
+CAPABILITIES: tuple[Capability, ...] = ("completion",)
 
 OnText = Callable[[str], Awaitable[None]]
 """Takes each new piece of text as it is generated."""
@@ -136,6 +140,7 @@ class GenerateWorker:
 
     async def _answer(self, command: Generate, queue_ns: int, attempt: int) -> Answer | None:
         """The answer, or None if the request was cancelled meanwhile."""
+        check_capable(command, CAPABILITIES, command.model)
         started_ns = time.perf_counter_ns()
         tokens = TokenStream(self._mesh.client, command, attempt) if command.stream else None
         generated = await self._generate(command, tokens)

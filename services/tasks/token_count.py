@@ -11,28 +11,46 @@ from nats.aio.client import Client
 from pydantic import ValidationError
 
 from schemas import subjects
+from schemas.chat import Tool
 from schemas.commands import ChatMessage, CountTokens
 from schemas.errors import BrokerUnavailable
 from schemas.replies import TokenCount
 from services.chassis.nats.connection import check_payload
 
 TEMPLATE_TOKENS_PER_MESSAGE = 32
+TEMPLATE_TOKENS_OF_TOOLS = 1_024
+"""What templates say of how tools are called, at most."""
+SPREAD_JSON = 4
+"""So many times longer than on the wire may a template write a tool or a call: indented, a key a line."""
 
 
-def certainly_fits(messages: tuple[ChatMessage, ...], tokens: int) -> bool:
+def certainly_fits(messages: tuple[ChatMessage, ...], tokens: int, tools: tuple[Tool, ...] = ()) -> bool:
     """Whether the prompt has fewer than `tokens` tokens however it is tokenized."""
-    most = sum(len(m.content.encode()) + TEMPLATE_TOKENS_PER_MESSAGE for m in messages)
+    most = sum(_bytes_of(message) + TEMPLATE_TOKENS_PER_MESSAGE for message in messages)
+    if tools:
+        most += TEMPLATE_TOKENS_OF_TOOLS
+        most += sum(SPREAD_JSON * len(tool.model_dump_json().encode()) for tool in tools)
     return most < tokens
 
 
+def _bytes_of(message: ChatMessage) -> int:
+    """At least those of all that a template can write of a turn; images take what the model makes of them."""
+    said = len(message.content.encode()) + len((message.thinking or "").encode())
+    return said + sum(SPREAD_JSON * len(call.model_dump_json().encode()) for call in message.tool_calls)
+
+
 async def count_tokens(
-    client: Client, model: str, messages: tuple[ChatMessage, ...], timeout_s: float
+    client: Client,
+    model: str,
+    messages: tuple[ChatMessage, ...],
+    timeout_s: float,
+    tools: tuple[Tool, ...] = (),
 ) -> TokenCount:
     """What an agent of `model` counts.
 
     Raises PayloadTooLarge, or BrokerUnavailable if none could count within `timeout_s`.
     """
-    question = CountTokens(messages=messages).to_bytes()
+    question = CountTokens(messages=messages, tools=tools).to_bytes()
     check_payload(client, question)
     try:
         reply = await client.request(subjects.count_tokens(model), question, timeout=timeout_s)

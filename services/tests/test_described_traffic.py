@@ -56,6 +56,7 @@ REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (subjects.SHARD, {"model": "alpha", "remove": True}, "ErrorReply"),
     (subjects.SQL, {"statement": "SELECT 1 AS one"}, "Rows"),
     (subjects.WORKER, {"action": "add", "worker": WORKER}, "WorkersReply"),
+    (subjects.TOKENIZE, {"model": "alpha", "text": "Paris"}, "ErrorReply"),
     (subjects.count_tokens("alpha"), {"messages": [{"role": "user", "content": "Paris"}]}, "TokenCount"),
 )
 HEARD_AT_LEAST = {

@@ -102,6 +102,9 @@ def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> M
         quantisation=stored.quantisation,
         tokens_per_s=sum(speeds) if speeds else None,
         description=models[0].description,
+        capabilities=tuple(
+            name for name in models[0].capabilities if all(name in model.capabilities for model in models)
+        ),
     )
 
 

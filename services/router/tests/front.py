@@ -26,6 +26,7 @@ from services.router.service import Router
 from services.router.settings import RouterSection
 
 MODELS = ("alpha", "beta", "gamma")
+CAPABILITIES = {"gamma": ("completion",)}
 CONTEXT_TOKENS = 200
 
 
@@ -127,7 +128,14 @@ async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator
     """A router on a connection of its own, and leases of three models that nobody works for."""
     connection = await nats.connect(url)
     served = tuple(
-        ServedModel(name=name, backend="instant", slots=2, context_tokens=CONTEXT_TOKENS) for name in MODELS
+        ServedModel(
+            name=name,
+            backend="instant",
+            slots=2,
+            context_tokens=CONTEXT_TOKENS,
+            capabilities=CAPABILITIES.get(name, ()),
+        )
+        for name in MODELS
     )
     lease = Lease(connection, Identity("agent", "agent-1"), lambda: Load(slots=6, busy=1, models=served))
     await lease.start()
