@@ -113,7 +113,7 @@ class Engine:
         with self._vocabulary_lock:
             self._require_open()
             tokens = self._tokenize(text)
-            sampler = new_sampler(self._model, sampling)
+        sampler = new_sampler(self._model, sampling)
         generation = Generation(self._scheduler.wake)
         try:
             self._scheduler.submit(Sequence(tokens, sampling, sampler, generation, on_event))

@@ -10,13 +10,15 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 
 import numpy as np
 
-from schemas.errors import ChoirError, GenerationFailed, WorkerFailed
+from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
 from services.engine.decode.batch import Batch
-from services.engine.decode.context import DECODED, NO_KV_SPACE, Context
+from services.engine.decode.context import DECODED, NO_KV_SPACE, Context, Logits
 from services.engine.decode.logprobs import token_logprob
+from services.engine.decode.sampler import GrammarSampler
 from services.engine.model.info import EngineStats
 from services.engine.model.model import Model
 from services.engine.sequence.sequence import Sequence
@@ -24,6 +26,10 @@ from services.engine.sequence.slot import Slot, best_slot
 
 # A step with a long piece of prompt makes those who speak wait: a piece beside them is at most this long.
 PROMPT_TOKENS_BESIDE_SPEAKERS = 128
+GRAMMAR_PATIENCE_S = 0.005
+"""How long a step waits for grammars. One that takes longer goes on without them: they are asked again after
+it."""
+HELD_UP_WAIT_S = 0.01
 SPEED_WINDOW_STEPS = 64
 LONGEST_REASON = 200
 
@@ -51,6 +57,7 @@ class Scheduler:
         self._context_tokens = context_tokens
         self._slots = [Slot(index) for index in range(slots)]
         self._active: list[Slot] = []
+        self._held_up: dict[int, tuple[Slot, GrammarSampler]] = {}
         self._batch = Batch(batch_tokens)
         self._waiting: deque[Sequence] = deque()
         self._changed = threading.Condition()
@@ -113,8 +120,7 @@ class Scheduler:
                 self._step_began_s = time.monotonic()
                 self._drop_cancelled()
                 self._admit()
-                if self._active:
-                    self._step()
+                self._step()
                 self._step_began_s = None
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
@@ -165,7 +171,11 @@ class Scheduler:
 
     def _step(self) -> None:
         started_ns = time.perf_counter_ns()
+        self._take_answers()
         parts = self._fill_batch()
+        if not parts:
+            self._wait_for_answers()
+            return
         status = self._context.decode(self._batch)
         if status != DECODED:
             self._fail(parts, status)
@@ -175,6 +185,9 @@ class Scheduler:
         spoken = [part for part in parts if part.ends_prompt or not part.is_prompt]
         for part in spoken:
             self._continue(part)
+        self._take_answers(GRAMMAR_PATIENCE_S)
+        for _, sampler in self._held_up.values():
+            sampler.keep()
         self._generated_tokens += len(spoken)
         if len(spoken) == len(parts) and not any(part.is_prompt for part in parts):
             self._speed.append((len(spoken), time.perf_counter_ns() - started_ns))
@@ -183,10 +196,11 @@ class Scheduler:
         """Slots that decode come first, one token each, in their order, since llama.cpp evaluates runs of
         neighbouring slots together; then prompts in the order of their arrival."""
         self._batch.clear()
-        speaking = [slot for slot in self._active if slot.sequence and slot.sequence.next_token is not None]
+        able = [slot for slot in self._active if slot.index not in self._held_up]
+        speaking = [slot for slot in able if slot.sequence and slot.sequence.next_token is not None]
         parts = [self._add_token(slot) for slot in sorted(speaking, key=lambda slot: slot.index)]
         room = min(self._batch.room, PROMPT_TOKENS_BESIDE_SPEAKERS) if speaking else self._batch.room
-        for slot in self._active:
+        for slot in able:
             if room > 0 and slot.sequence and slot.sequence.next_token is None:
                 part = self._add_prompt(slot, slot.sequence, room)
                 room -= len(part.tokens)
@@ -207,30 +221,62 @@ class Scheduler:
         return Part(slot, chunk.tolist(), row, ends_prompt, is_prompt=True)
 
     def _continue(self, part: Part) -> None:
-        """Samples the token after a part, and ends the sequence if it was the last."""
+        """Chooses the token after a part; one that keeps to a grammar is asked for here, and taken later."""
         slot, sequence = part.slot, part.slot.sequence
         assert sequence is not None
-        if part.ends_prompt and np.isnan(self._context.logits(part.row)).any():
+        logits = self._context.logits(part.row)
+        if part.ends_prompt and np.isnan(logits).any():
             self._release(slot).finish(
                 "error", error=GenerationFailed("the model computed NaN for this prompt")
             )
-            return
-        token = sequence.sampler.sample(self._context, part.row)
+        elif isinstance(sequence.sampler, GrammarSampler):
+            self._ask(slot, sequence.sampler, logits)
+        else:
+            self._follow(slot, sequence, sequence.sampler.sample(self._context, part.row), logits)
+
+    def _ask(self, slot: Slot, sampler: GrammarSampler, logits: Logits) -> None:
+        try:
+            sampler.ask(logits)
+        except InvalidRequest as error:
+            self._release(slot).finish("error", error=error)
+        else:
+            self._held_up[slot.index] = slot, sampler
+
+    def _take_answers(self, patience_s: float = 0.0) -> None:
+        """Goes on with the sequences whose grammars have answered, or do so in time."""
+        until_s = time.monotonic() + patience_s
+        for slot, sampler in list(self._held_up.values()):
+            if sampler.answered(max(0.0, until_s - time.monotonic())):
+                del self._held_up[slot.index]
+                self._take_answer(slot, sampler)
+
+    def _take_answer(self, slot: Slot, sampler: GrammarSampler) -> None:
+        assert slot.sequence is not None
+        try:
+            token = sampler.take()
+        except (InvalidRequest, WorkerFailed) as error:
+            self._release(slot).finish("error", error=error)
+        else:
+            self._follow(slot, slot.sequence, token, sampler.logits)
+
+    def _wait_for_answers(self) -> None:
+        """Nothing can be done but wait for grammars, and look for what is new now and then."""
+        if self._held_up:
+            wait([sampler.connection for _, sampler in self._held_up.values()], HELD_UP_WAIT_S)
+
+    def _follow(self, slot: Slot, sequence: Sequence, token: int | None, logits: Logits) -> None:
+        """Goes on with the next token, and ends the sequence if it was the last."""
         sequence.note_first_token()
         if token is None:
             self._release(slot).finish("stop", detail="grammar_end")
         elif self._model.ends_generation(token):
             self._release(slot).finish("stop", detail="end_of_generation")
         else:
-            self._say(slot, sequence, token, part.row)
+            self._say(slot, sequence, token, logits)
 
-    def _say(self, slot: Slot, sequence: Sequence, token: int, row: int) -> None:
+    def _say(self, slot: Slot, sequence: Sequence, token: int, logits: Logits) -> None:
         alternatives = sequence.sampling.logprobs
-        logprob = (
-            token_logprob(self._model, self._context.logits(row), token, alternatives)
-            if alternatives
-            else None
-        )
+        logprob = token_logprob(self._model, logits, token, alternatives) if alternatives else None
         stop = sequence.say(token, self._model.piece(token), logprob)
         if stop is not None:
             self._release(slot).finish("stop", detail="stop_string", stop_string=stop)
@@ -259,6 +305,7 @@ class Scheduler:
         sequence = slot.sequence
         assert sequence is not None
         self._freed += 1
+        self._held_up.pop(slot.index, None)
         slot.sequence, slot.last_used = None, self._freed
         self._active.remove(slot)
         return sequence

@@ -1,7 +1,7 @@
 """`llama_cpp`: a GGUF file in this process, through `services.engine`.
 
 Nothing here blocks the event loop: prompts are made ready on a thread of their own, and computed on another.
-Either may be held up for good (by a template that never ends, a grammar that explodes, a defect); then the
+Either may be held up for good (by a template that never ends, a defect); then the
 backend says that it has failed, and what was in work goes to others.
 """
 
@@ -37,6 +37,7 @@ class LlamaCpp:
         self._engine = engine
         self._step_limit_s = step_limit_s
         self._submitting = Intake[Generation](f"prompts of {engine.info.name}")
+        self._constraining = Intake[Generation](f"grammars of {engine.info.name}")
         self._counting = Intake[int](f"counts of {engine.info.name}")
         self._in_work: set[Events] = set()
         self._failure: ChoirError | None = None
@@ -66,7 +67,10 @@ class LlamaCpp:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         submit = partial(self._engine.submit, messages, sampling, pass_on)
-        generation = await self._submitting.do(submit, Generation.cancel)
+        plain = sampling.grammar is None and sampling.json_schema is None
+        # A grammar may take a second to be refused: prompts without one do not wait for it.
+        intake = self._submitting if plain else self._constraining
+        generation = await intake.do(submit, Generation.cancel)
         self._in_work.add(events)
         try:
             while isinstance(event := await events.get(), TokenEvent):
@@ -98,8 +102,8 @@ class LlamaCpp:
             self._failure = failure
             for events in self._in_work:
                 events.put_nowait(failure)
-            self._submitting.fail(failure)
-            self._counting.fail(failure)
+            for intake in (self._submitting, self._constraining, self._counting):
+                intake.fail(failure)
         return self._failure
 
     def _found(self) -> ChoirError | None:
@@ -108,7 +112,8 @@ class LlamaCpp:
             return self._engine.failure
         if self._engine.step_s() > limit_s:
             return WorkerFailed(f"a step of its inference has taken longer than {limit_s:g} s (step_limit_s)")
-        if max(self._submitting.busy_s(), self._counting.busy_s()) > limit_s:
+        intakes = (self._submitting, self._constraining, self._counting)
+        if max(intake.busy_s() for intake in intakes) > limit_s:
             return WorkerFailed(
                 f"a prompt was not ready after {limit_s:g} s (step_limit_s): its chat template"
             )
@@ -116,8 +121,8 @@ class LlamaCpp:
 
     async def close(self) -> None:
         """Ends the inference thread and frees the model; one that is held up is left to the process's end."""
-        self._submitting.close()
-        self._counting.close()
+        for intake in (self._submitting, self._constraining, self._counting):
+            intake.close()
         if self._failure is None and not await asyncio.to_thread(self._engine.close, CLOSE_PATIENCE_S):
             log.warning("a step has not ended; its model is not freed", model=self._engine.info.name)
 

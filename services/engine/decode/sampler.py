@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 
 import llama_cpp
 import numpy as np
 
-from schemas.errors import InvalidRequest
 from schemas.sampling import Sampling
 from services.engine.decode.context import Context, Logits
-from services.engine.decode.grammar import constraint_field, grammar_of
+from services.engine.decode.grammar import constraint_field
+from services.engine.decode.grammar_process import GrammarProcess
 from services.engine.model.model import Model
 
-GRAMMAR_ROOT = b"root"
 # llama.cpp takes this seed for "a random one".
 RANDOM_SEED = 0xFFFFFFFF
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -34,16 +34,9 @@ def new_sampler(
 
 
 def _fresh_sampler(model: Model, sampling: Sampling) -> TokenSampler:
-    grammar = grammar_of(sampling)
-    if grammar is None:
+    if sampling.json_schema is None and sampling.grammar is None:
         return TokenSampler(sampling)
-    handle = llama_cpp.llama_sampler_init_grammar(
-        model.vocab, grammar.encode("utf-8", "replace"), GRAMMAR_ROOT
-    )
-    if not handle:
-        reason = "the grammar has a syntax error, no root rule, or a rule that begins with itself"
-        raise InvalidRequest(reason, field=constraint_field(sampling))
-    return GrammarSampler(model, sampling, handle)
+    return GrammarSampler(model, sampling, model.grammars.start(sampling, constraint_field(sampling)))
 
 
 class TokenSampler:
@@ -92,51 +85,71 @@ class TokenSampler:
 
 
 class GrammarSampler(TokenSampler):
-    """A sampler whose tokens keep to a grammar.
+    """A sampler whose tokens keep to a grammar, which is computed in a process of its own.
 
     The chain chooses freely first, and only where the grammar forbids its choice is every token checked,
-    which is what takes long. llama.cpp ends the process when it is told to accept a token that the grammar
-    forbids, so it is never told that.
+    which is what takes long. Whoever cannot wait begins with `ask`, and comes back to `take` when `answered`.
     """
 
-    def __init__(self, model: Model, sampling: Sampling, grammar: object) -> None:
+    def __init__(self, model: Model, sampling: Sampling, grammar: GrammarProcess) -> None:
         super().__init__(sampling)
         self._grammar = grammar
-        self._model = model
+        self._vocab_size = model.vocab_size
+        self.logits: Logits = np.zeros(0, dtype=np.float32)
+        self._chosen = 0
+
+    @property
+    def connection(self) -> Connection:
+        """What can be waited for until `answered`."""
+        return self._grammar.connection
 
     def sample(self, context: Context, row: int) -> int | None:
-        logits = context.logits(row)
-        token = self._choose(self._fill(logits))
-        if not self._allows(token):
-            choices = self._fill(logits)
-            llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(choices))
-            if self._candidates["logit"].max() == -np.inf:
-                return None
-            token = self._choose(choices)
-        self._accept(token)
-        return token
+        """Raises InvalidRequest where the grammar takes too much to compute."""
+        self.ask(context.logits(row))
+        return self.take()
+
+    def ask(self, logits: Logits) -> None:
+        """Begins to choose the token that follows these logits. They are needed until `take`, or `keep`."""
+        self.logits = logits
+        self._chosen = self._choose(self._fill(logits))
+        self._grammar.try_token(self._chosen)
+
+    def keep(self) -> None:
+        """Copies the logits, which last only until the next step."""
+        if not self.logits.flags.owndata:
+            self.logits = self.logits.copy()
+
+    def answered(self, wait_s: float) -> bool:
+        """Whether the grammar has answered, or does so within `wait_s`."""
+        return self._grammar.answered(wait_s)
+
+    def take(self) -> int | None:
+        """The token; None where none may follow. Waits for the grammar. Raises InvalidRequest where that
+        takes too much to compute."""
+        allowed = self._grammar.answer()
+        if allowed is None:
+            return self._accept(self._chosen)
+        if not allowed[: self._vocab_size].any():
+            return None
+        choices = self._fill(np.where(allowed[: self._vocab_size], self.logits, -np.inf))
+        token = self._choose(choices)
+        self._grammar.accept([token])
+        return self._accept(token)
 
     def close(self) -> None:
         super().close()
-        if self._grammar:
-            llama_cpp.llama_sampler_free(self._grammar)
-            self._grammar = None
+        self._grammar.close()
 
     def resume(self, said: Sequence[int], draws: int) -> None:
         super().resume(said, draws)
+        if said:
+            self._grammar.accept(said)
         for token in said:
             self._accept(token)
 
-    def _allows(self, token: int) -> bool:
-        one = np.zeros(1, dtype=_CANDIDATE)
-        one["id"] = token
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(_token_array(one)))
-        return bool(one["logit"][0] != -np.inf)
-
-    def _accept(self, token: int) -> None:
+    def _accept(self, token: int) -> int:
         llama_cpp.llama_sampler_accept(self._chain, token)
-        if not self._model.ends_generation(token):
-            llama_cpp.llama_sampler_accept(self._grammar, token)
+        return token
 
 
 def _links(sampling: Sampling) -> list[object]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import InvalidRequest, ModelUnusable
+from services.engine.decode.grammar_process import GrammarProcesses
 from services.engine.model.build import OPENMP, extra_buffers_are_safe, features
 from services.engine.model.gguf_check import check_model_file
 from services.engine.model.gguf_header import GgufHeader
@@ -93,12 +94,18 @@ class Model(Weights):
     def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
         """Raises ModelUnusable with a sentence that names the file and what is wrong with it."""
         super().__init__(path, gpu_layers=gpu_layers)
+        self.grammars = GrammarProcesses(path)
         tokens = self.header.array("tokenizer.ggml.tokens")
         self.longest_token_bytes = max(1, tokens.longest_bytes if tokens else 1)
         self._add_bos: bool = llama_cpp.llama_vocab_get_add_bos(self.vocab)
         self._check_can_generate()
         self.bos_text = self._special_text(llama_cpp.llama_vocab_bos(self.vocab))
         self.eos_text = self._special_text(llama_cpp.llama_vocab_eos(self.vocab))
+
+    def close(self) -> None:
+        """Frees the weights, and ends the processes of grammars."""
+        self.grammars.close()
+        super().close()
 
     def tokenize(self, text: str) -> Tokens:
         """The tokens of a text, control tokens such as <|im_end|> recognised, after the beginning-of-sequence

@@ -60,7 +60,7 @@ class PipelineGenerator:
     async def generate(self, command: Generate, acknowledge: str | None, on_text: OnText | None) -> Generated:
         """Generates a command's text, from the beginning or from where another stage 0 has left it. A
         cancelled call ends the sequence. Raises Retry where this instance has to hand it on."""
-        entry = self._adopted.pop(command.task_id, None) or self._begin(command, acknowledge)
+        entry = self._adopted.pop(command.task_id, None) or await self._begin(command, acknowledge)
         try:
             while isinstance(event := await entry.events.get(), TokenEvent):
                 if on_text is not None and event.text:
@@ -78,7 +78,7 @@ class PipelineGenerator:
         if command is None or command.task_id in self._adopted:
             return None
         try:
-            entry = self._entry(command, left.id, left.start.acknowledge)
+            entry = self._entry(command, left.id, left.start.acknowledge, asyncio.get_running_loop())
         except ChoirError:
             return None  # it has an outcome as soon as its command is delivered again
         flow = entry.flow
@@ -116,13 +116,26 @@ class PipelineGenerator:
         if entry is not None:
             entry.generation.cancel()
 
-    def _begin(self, command: Generate, acknowledge: str | None) -> Entry:
-        entry = self._entry(command, secrets.randbits(SEQUENCE_BITS), acknowledge)
+    async def _begin(self, command: Generate, acknowledge: str | None) -> Entry:
+        entry = await self._made(command, secrets.randbits(SEQUENCE_BITS), acknowledge)
         self._thread.run_soon(lambda: self._stage.submit(entry.flow))
         return entry
 
-    def _entry(self, command: Generate, number: int, acknowledge: str | None) -> Entry:
+    async def _made(self, command: Generate, number: int, acknowledge: str | None) -> Entry:
+        """A grammar takes its time, which the loop does not have."""
         loop = asyncio.get_running_loop()
+        if command.sampling.grammar is None and command.sampling.json_schema is None:
+            return self._entry(command, number, acknowledge, loop)
+        making = asyncio.create_task(asyncio.to_thread(self._entry, command, number, acknowledge, loop))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_forget)
+            raise
+
+    def _entry(
+        self, command: Generate, number: int, acknowledge: str | None, loop: asyncio.AbstractEventLoop
+    ) -> Entry:
         events: asyncio.Queue[TokenEvent | Finished] = asyncio.Queue()
 
         def pass_on(event: TokenEvent | Finished) -> None:
@@ -190,3 +203,9 @@ def _generated(finished: Finished) -> Generated:
         first_token_ns=finished.first_token_ns,
         logprobs=tuple(asdict(logprob) for logprob in finished.logprobs),
     )
+
+
+def _forget(making: asyncio.Task[Entry]) -> None:
+    """What nobody waits for any more has a grammar's process, which ends here."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().flow.text.sampler.close()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schemas.activations import Dtype, Flags, Frame
-from schemas.errors import GenerationFailed
+from schemas.errors import GenerationFailed, InvalidRequest, WorkerFailed
 from schemas.pipelines import PipelinePlan
 from schemas.stage_wire import Item, Outcome, Token
 from schemas.stages import SequenceStart
@@ -163,7 +163,10 @@ class StepExecutor:
         context = self.context.context
         if position == speaker.prompt_tokens and np.isnan(context.logits(row)).any():
             return self.failure(piece.sequence, position, Outcome.NOT_FINITE)
-        chosen = speaker.sampler.sample(context, row)
+        try:
+            chosen = speaker.sampler.sample(context, row)
+        except (InvalidRequest, WorkerFailed):
+            return self.failure(piece.sequence, position)
         token = Token(
             self.plan.epoch,
             self.plan.number,
