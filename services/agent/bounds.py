@@ -7,6 +7,8 @@ from schemas.errors import ErrorBody
 MOST_CHARACTERS = 200
 MOST_KNOWN = 12
 LARGEST_NUMBER = 2**63 - 1
+LARGEST_COUNT = 2**53
+"""Of tokens, or of nanoseconds: a hundred days."""
 
 
 def bounded_text(text: str) -> str:
@@ -23,3 +25,10 @@ def bounded_error(body: ErrorBody) -> ErrorBody:
 def bounded_number(number: int | None) -> int | None:
     """None for what is no size of anything."""
     return number if number is not None and 0 <= number <= LARGEST_NUMBER else None
+
+
+def bounded_count(said: object, otherwise: int = 0) -> int:
+    """A number that a server says, as a whole one; `otherwise` for what cannot be a count of anything."""
+    if not isinstance(said, int | float) or isinstance(said, bool):
+        return otherwise
+    return int(said) if 0 <= said <= LARGEST_COUNT else otherwise

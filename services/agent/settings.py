@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, StringConstraints, model_validator
 
 from schemas.message import Name
 from schemas.workers import Variable, WorkerType
@@ -127,6 +128,17 @@ def _check_server(backend: BackendName, model: ModelSection) -> None:
         )
 
 
+def _is_network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text} is no network; write one as 192.168.0.0/16 or fd00::/8") from error
+    return text
+
+
+NetworkName = Annotated[str, AfterValidator(_is_network)]
+
+
 class WorkersSection(Section):
     """`[workers]`: what agents do with the external workers that users register.
 
@@ -134,10 +146,13 @@ class WorkersSection(Section):
     in a row, of looks or of tasks, take it out. After `open_for_s`, and twice as long each time up to
     `open_for_longest_s`, it is tried with a generation of one token (`trial_limit_s`), and let in again if
     that succeeds. After a failed task it stands back for `stand_back_s`, so that another takes the task up.
-    `keys` are what a registration may name as its `key_variable`.
+    `keys` are what a registration may name as its `key_variable`. `networks` are where workers may be, such
+    as ["192.168.0.0/16", "127.0.0.0/8"]; without any they may be everywhere but at link-local addresses and
+    those where clouds keep secrets, which are never asked. Servers of `keys` are allowed by their names.
     """
 
     enabled: bool = True
+    networks: tuple[NetworkName, ...] = ()
     keys: dict[Variable, KeySection] = Field(default_factory=dict)
     check_interval_s: float = Field(default=5.0, gt=0, le=3600)
     check_limit_s: float = Field(default=5.0, gt=0, le=600)

@@ -9,6 +9,7 @@ a conversation whose older messages were dropped nothing can be seen.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
@@ -22,6 +23,7 @@ from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, Invali
 from schemas.replies import FinishReason, TokenCount
 from schemas.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnText
+from services.agent.backends.bounded_http import room_for, transport
 from services.agent.backends.faults import broken_off, check_json, excerpt, status_fault, transport_fault
 from services.agent.backends.reception import Reception, SpeedMeter
 from services.agent.backends.remote import (
@@ -36,16 +38,21 @@ from services.agent.backends.remote import (
     logprob,
     server_of,
 )
+from services.agent.bounds import bounded_count, bounded_text
+from services.agent.networks import Networks
 from services.agent.settings import ModelSection
 
 LATEST = ":latest"
+COUNT_LIMIT_S = 60.0
+"""For a count: a prompt is read for it, and the model loaded before that."""
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class Ollama:
     """One model of one server."""
 
-    def __init__(self, model: ModelSection) -> None:
+    def __init__(self, model: ModelSection, networks: Networks | None = None) -> None:
+        """`networks`: where the server may be; None where the operator has written it down."""
         self._server = server_of(model)
         self._model = self._server.model or model.name
         timeout, connections = limits(self._server, model.slots)
@@ -53,7 +60,7 @@ class Ollama:
         self._client = ollama.AsyncClient(
             host=self._server.url,
             timeout=timeout,
-            limits=connections,
+            transport=transport(self._server.url, connections, networks, proxies=False),
             event_hooks=hooks(self._server),
             follow_redirects=False,
             trust_env=False,
@@ -113,7 +120,9 @@ class Ollama:
         generated = None
         try:
             async with self._faults():
-                generated = await self._receive(await reply, Reception(on_text))
+                with room_for(sampling.max_tokens):
+                    reception = Reception(self._server.url, sampling.max_tokens, on_text)
+                    generated = await self._receive(await reply, reception)
         finally:
             self._speed.end(generated.generated_tokens if generated else 0)
         check_json(
@@ -144,11 +153,11 @@ class Ollama:
         return Generated(
             text=reception.text,
             finish_reason=FINISH_REASONS[last.done_reason or "stop"],
-            prompt_tokens=last.prompt_eval_count or 0,
-            generated_tokens=last.eval_count or reception.steps,
-            load_ns=last.load_duration or 0,
-            prompt_eval_ns=last.prompt_eval_duration or 0,
-            eval_ns=last.eval_duration or max(1, reception.eval_ns),
+            prompt_tokens=bounded_count(last.prompt_eval_count),
+            generated_tokens=bounded_count(last.eval_count) or reception.steps,
+            load_ns=bounded_count(last.load_duration),
+            prompt_eval_ns=bounded_count(last.prompt_eval_duration),
+            eval_ns=bounded_count(last.eval_duration) or max(1, reception.eval_ns),
             first_token_ns=reception.first_ns,
             logprobs=tuple(reception.logprobs),
         )
@@ -161,14 +170,14 @@ class Ollama:
 
     async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
         """Counted by the server itself, which generates one token for it."""
-        async with self._faults():
+        async with self._faults(), asyncio.timeout(COUNT_LIMIT_S):
             reply = await self._client.chat(
                 model=self._model,
                 messages=[message.model_dump() for message in messages],
                 options=self._options(Sampling(max_tokens=1)),
             )
         return TokenCount(
-            prompt_tokens=reply.prompt_eval_count or 0,
+            prompt_tokens=bounded_count(reply.prompt_eval_count),
             context_tokens=self.info.context_tokens or UNKNOWN_CONTEXT_TOKENS,
         )
 
@@ -193,8 +202,8 @@ class Ollama:
         words = (details.family, details.quantization_level) if details is not None else ()
         self.info = BackendInfo(
             context_tokens=self.info.context_tokens,
-            parameters=count if isinstance(count, int) else None,
-            description=" ".join(["ollama", *(word for word in words if word)]),
+            parameters=bounded_count(count) or None,
+            description=bounded_text(" ".join(["ollama", *(word for word in words if word)])),
         )
 
     async def embed(self, texts: tuple[str, ...]) -> Embeddings:
@@ -218,6 +227,8 @@ class Ollama:
             if error.status_code < 0:  # said in the middle of a stream
                 raise WorkerFailed(f"{self._server.url}: {excerpt(error.error)}") from error
             raise status_fault(self._server.url, error.status_code, error.error) from error
+        except TimeoutError as error:
+            raise WorkerFailed(f"{self._server.url} has not answered within {COUNT_LIMIT_S:g} s") from error
         except ConnectionError as error:
             raise WorkerFailed(f"nobody answers at {self._server.url}") from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError, TypeError) as error:

@@ -7,6 +7,7 @@ failed task.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -27,6 +28,7 @@ from schemas.errors import ChoirError, GenerationFailed, WorkerFailed
 from schemas.replies import FinishReason, TokenCount
 from schemas.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnText
+from services.agent.backends.bounded_http import room_for, transport
 from services.agent.backends.faults import broken_off, check_json, garbage, status_fault, transport_fault
 from services.agent.backends.presets import PRESETS, parameters
 from services.agent.backends.reception import Reception, SpeedMeter
@@ -42,6 +44,8 @@ from services.agent.backends.remote import (
     logprob,
     server_of,
 )
+from services.agent.bounds import bounded_count
+from services.agent.networks import Networks
 from services.agent.settings import ModelSection
 
 API_PATH = "/v1"
@@ -59,16 +63,19 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 class OpenAI:
     """One model of one server."""
 
-    def __init__(self, model: ModelSection) -> None:
+    def __init__(self, model: ModelSection, networks: Networks | None = None) -> None:
+        """`networks`: where the server may be; None where the operator has written it down."""
         self._server = server_of(model)
         self._model = self._server.model or model.name
         timeout, connections = limits(self._server, model.slots)
         self._http = httpx.AsyncClient(
             timeout=timeout,
-            limits=connections,
+            transport=transport(
+                self._server.url, connections, networks, proxies=self._server.type == "openai"
+            ),
             event_hooks=hooks(self._server),
             follow_redirects=False,
-            trust_env=self._server.type == "openai",
+            trust_env=False,
         )
         self._client = openai.AsyncOpenAI(
             base_url=self._server.url.rstrip("/") + API_PATH,
@@ -104,7 +111,8 @@ class OpenAI:
         generated = None
         try:
             async with self._faults():
-                generated = await self._stream(messages, fields, Reception(on_text))
+                with room_for(sampling.max_tokens):
+                    generated = await self._stream(messages, fields, self._reception(sampling, on_text))
         finally:
             self._speed.end(generated.generated_tokens if generated else 0)
         check_json(
@@ -115,6 +123,9 @@ class OpenAI:
                 f"sampling.logprobs: {self._server.url} does not say them", field="sampling.logprobs"
             )
         return generated
+
+    def _reception(self, sampling: Sampling, on_text: OnText | None) -> Reception:
+        return Reception(self._server.url, sampling.max_tokens, on_text)
 
     async def _stream(
         self, messages: tuple[ChatMessage, ...], fields: Mapping[str, Any], reception: Reception
@@ -142,7 +153,7 @@ class OpenAI:
                 f"{self._server.url} ended the text for a reason of its own: {finish_reason}"
             )
         usage = last.usage if last is not None else None
-        prompt_tokens = usage.prompt_tokens if usage else await self._prompt_tokens(messages)
+        prompt_tokens = bounded_count(usage.prompt_tokens) if usage else await self._prompt_tokens(messages)
         return self._generated(reception, ended, prompt_tokens, usage, last)
 
     async def _take(self, choice: Choice, reception: Reception) -> None:
@@ -175,7 +186,7 @@ class OpenAI:
             text=reception.text,
             finish_reason=finish_reason,
             prompt_tokens=prompt_tokens,
-            generated_tokens=usage.completion_tokens if usage else reception.steps,
+            generated_tokens=bounded_count(usage.completion_tokens if usage else None, reception.steps),
             prompt_eval_ns=_ns(timings.get("prompt_ms"), reception.first_ns),
             eval_ns=_ns(timings.get("predicted_ms"), max(1, reception.eval_ns)),
             first_token_ns=reception.first_ns,
@@ -191,17 +202,18 @@ class OpenAI:
 
     async def _usage(self, messages: tuple[ChatMessage, ...]) -> int:
         """How long a prompt is, from an answer of one token."""
-        completion = await self._completions.create(
-            model=self._model,
-            messages=_conversation(messages),
-            timeout=COUNT_LIMIT_S,
-            extra_body={PRESETS[self._server.type].max_tokens: 1},
-        )
+        async with asyncio.timeout(COUNT_LIMIT_S):
+            completion = await self._completions.create(
+                model=self._model,
+                messages=_conversation(messages),
+                timeout=COUNT_LIMIT_S,
+                extra_body={PRESETS[self._server.type].max_tokens: 1},
+            )
         if not isinstance(completion, ChatCompletion):
             raise garbage(self._server.url)
         if completion.usage is None:
             raise WorkerFailed(f"{self._server.url} does not say how many tokens a prompt has")
-        return completion.usage.prompt_tokens
+        return bounded_count(completion.usage.prompt_tokens)
 
     async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
         """Counted by the server itself: the API has no other way than to have it generate one token."""
@@ -226,7 +238,7 @@ class OpenAI:
     def _learn(self, said: Mapping[str, Any]) -> None:
         """Some servers say in the list how long a model's context is."""
         if self.info.context_tokens is None:
-            known = [said[name] for name in CONTEXT_FIELDS if isinstance(said.get(name), int)]
+            known = [number for name in CONTEXT_FIELDS if (number := bounded_count(said.get(name)))]
             self.info = BackendInfo(
                 context_tokens=known[0] if known else None, description=self.info.description
             )
@@ -256,6 +268,8 @@ class OpenAI:
             raise
         except openai.APIStatusError as error:
             raise status_fault(self._server.url, error.status_code, error.message) from error
+        except TimeoutError as error:
+            raise WorkerFailed(f"{self._server.url} has not answered within {COUNT_LIMIT_S:g} s") from error
         except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise transport_fault(self._server.url, error) from error
         except (AttributeError, TypeError, KeyError) as error:
@@ -268,7 +282,7 @@ def _conversation(messages: tuple[ChatMessage, ...]) -> list[ChatCompletionMessa
 
 
 def _ns(milliseconds: Any, measured_ns: int) -> int:
-    return int(milliseconds * 1e6) if isinstance(milliseconds, int | float) else measured_ns
+    return bounded_count(milliseconds * 1e6 if isinstance(milliseconds, int | float) else None, measured_ns)
 
 
 async def open_backend(model: ModelSection, threads: int | None) -> RemoteBackend:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from schemas.errors import WorkerFailed
 from services.agent.backends.backend import OnText
 
 SPEED_WINDOW_S = 60.0
+TOKEN_CHARACTERS = 64
+MOST_CHARACTERS = 16 * 1024
+"""Beside those of the tokens that were asked for."""
 
 
 class Reception:
-    """Takes the pieces of one answer. Times are nanoseconds since the request was sent."""
+    """Takes the pieces of one answer. Times are nanoseconds since the request was sent.
 
-    def __init__(self, on_text: OnText | None) -> None:
+    A server that says far more than it was asked for is cut off: nothing else ends its stream.
+    """
+
+    def __init__(self, server: str, max_tokens: int, on_text: OnText | None) -> None:
+        self._server = server
+        self._most_characters = MOST_CHARACTERS + max_tokens * TOKEN_CHARACTERS
+        self._characters = 0
         self._on_text = on_text
         self._started_ns = time.perf_counter_ns()
         self._pieces: list[str] = []
@@ -23,7 +33,11 @@ class Reception:
         self.steps = 0
 
     async def take(self, text: str) -> None:
-        """The next piece; an empty one is a token without visible text."""
+        """The next piece; an empty one is a token without visible text. Raises WorkerFailed when there is
+        too much of it."""
+        self._characters += len(text)
+        if self._characters > self._most_characters:
+            raise WorkerFailed(f"{self._server} goes on after max_tokens, and was cut off")
         now_ns = time.perf_counter_ns() - self._started_ns
         self.first_ns = self.first_ns or now_ns
         self.last_ns = now_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ from services.agent.bounds import MOST_KNOWN, bounded_text
 from services.agent.keys import origin
 from services.agent.settings import ModelSection, ServerSection
 
+MOST_ALTERNATIVES = 20
+LARGEST_LOGPROB = 1e-3
+"""0 is certain; what is above comes of rounding."""
 SPARE_CONNECTIONS = 4
 """Beside those for generations: a check must not wait for a slot."""
 
@@ -89,8 +93,15 @@ def check_listed(name: str, listed: tuple[str, ...], url: str) -> None:
 
 def logprob(token: Any) -> dict[str, Any]:
     """In the form that all backends use; servers do not say the ids of tokens."""
-    top = [{"text": other.token, "logprob": other.logprob} for other in token.top_logprobs or ()]
-    return {"text": token.token, "logprob": token.logprob, "top": top}
+    top = [_ranked(other) for other in (token.top_logprobs or ())[:MOST_ALTERNATIVES]]
+    return _ranked(token) | {"top": top}
+
+
+def _ranked(token: Any) -> dict[str, Any]:
+    """Raises ValueError for what is no logarithm of a probability."""
+    if not -math.inf < float(token.logprob) <= LARGEST_LOGPROB:
+        raise ValueError("a log probability that is none")
+    return {"text": str(token.token), "logprob": float(token.logprob)}
 
 
 async def checked(backend: RemoteBackend) -> RemoteBackend:

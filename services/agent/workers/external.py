@@ -15,6 +15,7 @@ from services.agent.backends import Generated, OnText
 from services.agent.backends.remote import RemoteBackend
 from services.agent.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.keys import with_key
+from services.agent.networks import networks_of
 from services.agent.settings import ModelSection, ServerSection, WorkersSection
 from services.agent.workers.circuit import Circuit
 from services.chassis.context import ServiceContext
@@ -54,10 +55,10 @@ def connect(worker: Worker, settings: WorkersSection) -> RemoteBackend:
     if worker.type == "ollama":
         from services.agent.backends.ollama import Ollama
 
-        return Ollama(model)
+        return Ollama(model, networks_of(settings))
     from services.agent.backends.openai import OpenAI
 
-    return OpenAI(model)
+    return OpenAI(model, networks_of(settings))
 
 
 def unusable(worker: Worker, error: ChoirError) -> ServedModel:
