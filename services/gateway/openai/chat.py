@@ -1,0 +1,63 @@
+"""`POST /v1/chat/completions`"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.commands import Ask
+from services.gateway.body import checked, read_json
+from services.gateway.context import GatewayContext
+from services.gateway.openai import sse
+from services.gateway.openai.chat_body import ChatBody, chat_ask
+from services.gateway.openai.chat_completion import completion
+from services.gateway.openai.chat_stream import chat_events
+from services.gateway.openai.error import error_object
+from services.gateway.openai.identity import ID_HEADER, request_id_of
+from services.gateway.streaming import SSE, StreamedReply
+
+
+class Chat:
+    """Chat completions."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    async def create(self, request: Request) -> Response | StreamedReply:
+        """One completion, whole or as a stream."""
+        body = checked(await read_json(request, self._context.settings), ChatBody)
+        target = await self._context.models.find(body.model)
+        request_id = request_id_of(request)
+        ask = chat_ask(body, target, request_id, self._context.settings.timeout_s)
+        headers = {ID_HEADER: request_id}
+        if body.stream:
+            frames = self._frames(body, ask, request_id)
+            return event_stream(self._context, frames, headers)
+        result = await self._context.result_of(ask)
+        return Response(
+            to_json(completion(body, request_id, result)), media_type="application/json", headers=headers
+        )
+
+    async def _frames(self, body: ChatBody, ask: Ask, request_id: str) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._context.follow(ask)) as replies:
+            async for frame in chat_events(body, request_id, int(time.time()), replies):
+                yield frame
+
+
+def event_stream(
+    context: GatewayContext, frames: AsyncGenerator[bytes, None], headers: dict[str, str]
+) -> StreamedReply:
+    """A reply of server-sent events."""
+    return StreamedReply(
+        frames,
+        context.settings,
+        media_type=SSE,
+        heartbeat=lambda: sse.KEEP_ALIVE,
+        on_error=lambda error: sse.event(error_object(error)),
+        headers=headers,
+    )

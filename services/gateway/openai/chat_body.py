@@ -1,0 +1,74 @@
+"""The body of `POST /v1/chat/completions`, made into an `Ask`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from schemas.commands import Ask
+from schemas.sampling import MAX_SAMPLES
+from services.gateway.body import Body
+from services.gateway.models import Target
+from services.gateway.openai.ask import build
+from services.gateway.openai.messages import MessageBody, conversation
+from services.gateway.openai.sampling import (
+    EFFORTS,
+    Effort,
+    ResponseFormat,
+    SamplingBody,
+    sampling_fields,
+    schema_of,
+)
+from services.gateway.openai.tools import ToolBody, ToolChoiceBody, tool_fields
+
+
+class StreamOptions(Body):
+    """What a stream has beside the text."""
+
+    include_usage: bool | None = None
+
+
+class ChatBody(SamplingBody):
+    """What a chat completion may say, of which all but `model` and `messages` may be left out."""
+
+    model: str
+    messages: list[MessageBody] = Field(min_length=1)
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[ToolBody] | None = None
+    tool_choice: ToolChoiceBody | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def chat_ask(body: ChatBody, target: Target, request_id: str, timeout_s: float) -> Ask:
+    """What the mesh is asked. InvalidRequest names the field that cannot be.
+
+    Only one text of one model comes in pieces: an ensemble has none before it has decided.
+    """
+    limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    sampling = sampling_fields(body, request_id, limit)
+    sampling["json_schema"] = schema_of(body.response_format)
+    sampling["logprobs"] = max(1, body.top_logprobs or 0) if body.logprobs else 0
+    sampling["n"] = body.n or 1
+    if body.reasoning_effort is not None:
+        sampling["think"] = EFFORTS[body.reasoning_effort]
+    fields: dict[str, Any] = {
+        "messages": conversation(body.messages),
+        "sampling": sampling,
+        "stream": bool(body.stream) and target.ensemble is None and sampling["n"] == 1,
+        **tool_fields(body.tools, body.tool_choice),
+    }
+    return build(fields, target, request_id, timeout_s)
