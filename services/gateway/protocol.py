@@ -24,6 +24,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(config, state, {})
         self._limits = limits
         self._in_head = True
+        self._within_body = False  # of what came last, a part belongs to a body
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -47,15 +48,16 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._in_head and self._deadline is None:
             self._await_head()
+        self._within_body = not self._in_head
         super().data_received(data)
-        if self._in_head:
+        if self._in_head and not self._within_body:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """Hands the request to the application, unless its head is too large."""
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._within_body, self._head_bytes = False, True, 0
         _stop(self._deadline)
         self._deadline = None
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
