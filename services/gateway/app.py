@@ -20,8 +20,9 @@ from services.gateway.errors import headers_of, status_of
 from services.gateway.exchange import HangUpMiddleware
 from services.gateway.guard import GuardMiddleware
 from services.gateway.ollama import OLLAMA
+from services.gateway.openai import OPENAI
 
-DIALECTS: tuple[Dialect, ...] = (OLLAMA,)
+DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI)
 """A path that begins with no dialect's prefix is the first one's."""
 
 SUPERFLUOUS = re.compile(r"^(?:/ollama|/openai|/api|/v1)+(?=/(?:api|v1)(?:/|$))")

@@ -30,7 +30,7 @@ def result_of(*answers: Answer, topology: str = "single") -> Result:
     return Result(
         request_id="r",
         fingerprint="f",
-        topology=topology,  # type: ignore[arg-type]
+        topology=topology,
         text=answers[0].text,
         tool_calls=answers[0].tool_calls,
         answers=answers,

@@ -12,6 +12,10 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+from schemas.errors import Cancelled, NotReady, UnknownRequest
+from services.client import Choir
+from services.gateway.openai.identity import id_of_key
+
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
 URL = "/chat/completions"
 
@@ -49,7 +53,7 @@ async def test_a_stream_is_the_same_text_and_ends_with_the_usage(client: AsyncOp
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_ensemble_answers_as_a_model(client: AsyncOpenAI, stream: bool) -> None:
-    model = "choir/majority"
+    model = "choir/majority@quartet"
     if stream:
         chunks = await client.chat.completions.create(model=model, messages=HELLO, stream=True)
         text = "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
@@ -95,8 +99,20 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(client: A
         (b'{"a":' * 5_000, 400),
         (b'{"model": "choir-one", "messages": [{"role": "user", "content": "\\ud800"}]}', 400),
         (b" " * (1 << 20) + b"{}", 413),
+        (b" " * 100_000 + b"{", 400),
     ],
-    ids=["broken", "list", "empty", "bytes", "number", "text", "deep", "surrogate", "large"],
+    ids=[
+        "broken",
+        "list",
+        "empty",
+        "bytes",
+        "number",
+        "text",
+        "deep",
+        "surrogate",
+        "large",
+        "longer than a head",
+    ],
 )
 async def test_a_bad_body_gets_an_error_that_the_client_can_read(
     client: AsyncOpenAI, body: bytes, status: int
@@ -145,22 +161,35 @@ async def test_two_equal_requests_are_two(client: AsyncOpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_hangs_up_cancels_the_work(client: AsyncOpenAI, live_mesh: str, stream: bool) -> None:
-    key = {"Idempotency-Key": f"hang up {stream}"}
     body: dict[str, Any] = {"model": "choir-slow", "messages": HELLO, "stream": stream}
+    key = f"hang up {stream}"
+    request_id = id_of_key(key, f"/v1{URL}", "")
+    async with Choir(live_mesh) as mesh:
+        # Given a request that the mesh works on
+        http = httpx.AsyncClient(base_url=str(client.base_url), timeout=60)
+        waiting = asyncio.create_task(http.post(URL, json=body, headers={"idempotency-key": key}))
+        await until_known(mesh, request_id)
 
-    # Given a client that has lost its patience
-    async with AsyncOpenAI(base_url=client.base_url, api_key="", max_retries=0, timeout=3.0) as hasty:
-        with pytest.raises(openai.APITimeoutError):
-            reply = await hasty.chat.completions.create(**body, extra_headers=key)
-            if stream:
-                async for _ in reply:
-                    pass
+        # When its client goes
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await http.aclose()
 
-    # Then the result of its request is that it was cancelled
-    async with httpx.AsyncClient(base_url=str(client.base_url), timeout=60) as http:
-        again = await http.post(URL, json={**body, "stream": False}, headers=key)
-    assert again.status_code == 499
-    assert again.json()["error"]["code"] == "cancelled"
+        # Then it is cancelled
+        with pytest.raises(Cancelled):
+            await mesh.fetch(request_id, wait_s=30)
+
+
+async def until_known(mesh: Choir, request_id: str) -> None:
+    """Returns when the mesh has taken a request."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await mesh.fetch(request_id)
+            except NotReady:
+                return
+            except UnknownRequest:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_body_that_never_ends_ends_nothing_else(gateway: str) -> None:

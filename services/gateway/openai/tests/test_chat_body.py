@@ -74,7 +74,13 @@ def test_a_field_of_openai_is_one_of_the_sampler(fields: dict[str, Any], name: s
 
 
 def test_fields_that_nobody_knows_are_passed_over() -> None:
-    body = {"store": True, "metadata": {"a": 1}, "service_tier": "auto", "verbosity": "low", "user": 5}
+    body: dict[str, Any] = {
+        "store": True,
+        "metadata": {"a": 1},
+        "service_tier": "auto",
+        "verbosity": "low",
+        "user": 5,
+    }
 
     assert ask_of(**body).messages[0].content == "Hello"
 
