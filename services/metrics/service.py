@@ -25,7 +25,13 @@ class Metrics:
 
     async def start(self, mesh: ServiceContext) -> None:
         """Stores and answers from now on."""
-        database = Database(self._settings.folder, self._settings.views, self._settings.memory_mb)
+        database = Database(
+            self._settings.folder,
+            self._settings.views,
+            self._settings.memory_mb,
+            threads=self._settings.threads,
+            spill_mb=self._settings.spill_mb,
+        )
         self._ingest = Ingest(mesh, database, self._settings)
         mesh.connection.on_disconnect(self._ingest.suspect)
         await self._ingest.start()
@@ -39,7 +45,7 @@ class Metrics:
     async def stop(self) -> None:
         """Answers what is asked, stores what it has, and closes the database."""
         await self._endpoints.stop()
-        self._questions.stop()
+        await self._questions.stop()
         await self._housekeeping.stop()
         await self._ingest.stop()
 

@@ -24,7 +24,9 @@ class MetricsSection(Section):
     nothing more is stored until there is room: events wait in their stream.
 
     A statement gets at most `query_timeout_s` and `query_rows`, and all statements together, with the
-    ingest, get `memory_mb`; `queries_at_once` run at the same time, four times as many wait.
+    ingest, get `memory_mb`; `queries_at_once` run at the same time, four times as many wait. Beside the
+    thread of each statement `threads` less one help all of them, and what does not fit into the memory takes
+    at most `spill_mb` of the disk.
     """
 
     enabled: bool = True
@@ -40,6 +42,8 @@ class MetricsSection(Section):
     query_rows: int = Field(default=100_000, ge=1, le=100_000)
     queries_at_once: int = Field(default=4, ge=1, le=64)
     memory_mb: int = Field(default=192, ge=64)
+    threads: int = Field(default=2, ge=1, le=256)
+    spill_mb: int = Field(default=1024, ge=0)
 
 
 class MetricsSettings(ServiceSettings):

@@ -1,14 +1,22 @@
-"""The endpoint `choir.sql`: several statements at once, each in a thread and each within its time."""
+"""The endpoint `choir.sql`: several statements at once, each in a thread and each within its time.
+
+DuckDB looks between two blocks of rows whether it was told to stop, so one function of one row may hold a
+thread for hours. Only the end of the process ends that: the file may have one process, which is this one, and
+everything that it has stored it finds again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from nats.aio.client import Client
 
 from schemas.errors import DeadlineExceeded, Overloaded
 from schemas.queries import Rows, Sql
+from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ENVELOPE_BYTES
 from services.chassis.nats.endpoints import Caller
 from services.metrics.query.sandbox import FIELD
@@ -20,16 +28,35 @@ WAITING_PER_THREAD = 4
 INTERRUPT_INTERVAL_S = 0.05
 GRACE_S = 2.0
 """How long a statement that was cut off may take to notice it, before its client is told all the same."""
+STUCK_S = 5.0
+"""After its client was told, so long may a statement still hold its thread; then the process ends."""
+EXIT_STUCK = 1
 REPLY_FRAME_BYTES = 1_024
+
+log = get_logger("metrics.query")
+
+
+def end_process() -> None:
+    """Ends the process at once: nothing that is orderly ends a thread that does not listen."""
+    os._exit(EXIT_STUCK)
 
 
 class Questions:
     """Answers statements, `queries_at_once` of them side by side."""
 
-    def __init__(self, client: Client, database: Database, settings: MetricsSection) -> None:
+    def __init__(
+        self,
+        client: Client,
+        database: Database,
+        settings: MetricsSection,
+        end: Callable[[], None] = end_process,
+    ) -> None:
+        """`end` is what ends the process when a statement cannot be ended."""
         self._client = client
         self._database = database
         self._settings = settings
+        self._end = end
+        self._late: set[asyncio.Future[Rows]] = set()
         self._threads = ThreadPoolExecutor(settings.queries_at_once, thread_name_prefix="sql")
         self._open = 0
         self._running: set[StatementRun] = set()
@@ -61,6 +88,9 @@ class Questions:
         if not done:
             done = await self._cut_off(run, work)
         if not done:
+            self._late.add(work)
+            work.add_done_callback(self._late.discard)
+            asyncio.get_running_loop().call_later(STUCK_S, self._end_if_stuck)
             raise DeadlineExceeded(f"{FIELD}: it was cut off after {limit_s:g} s", field=FIELD)
         return work.result()
 
@@ -73,8 +103,18 @@ class Questions:
             done, _ = await asyncio.wait((work,), timeout=INTERRUPT_INTERVAL_S)
         return done
 
-    def stop(self) -> None:
+    def _end_if_stuck(self) -> None:
+        if self._late:
+            log.critical(
+                "a statement does not end though it was cut off; this process ends", running=len(self._late)
+            )
+            self._end()
+
+    async def stop(self) -> None:
         """Cuts off what runs, and takes nothing more."""
         for run in tuple(self._running):
             run.interrupt()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._late:
+            await asyncio.wait(tuple(self._late), timeout=GRACE_S)
+            self._end_if_stuck()

@@ -40,6 +40,22 @@ TABLE_FUNCTIONS = frozenset(
 FILE_MARKS = ("/", "\\", ".parquet", ".csv", ".json", ".duckdb", ":")
 """A table whose name has one of these would be a file."""
 
+SCHEMAS = frozenset({"", "main", "events", "information_schema", "pg_catalog"})
+"""Schemas of tables; DuckDB would open `"a folder/x".parquet`, a table of another schema, as a file."""
+
+CLOSED_FUNCTIONS = frozenset(
+    {
+        "levenshtein",
+        "editdist3",
+        "damerau_levenshtein",
+        "current_setting",
+        "getenv",
+        "write_log",
+    }
+)
+"""Functions that cannot be interrupted, and take the square of what they are given; or that tell of the host
+and write into its log."""
+
 FIELD = "statement"
 
 
@@ -74,8 +90,15 @@ def _check_node(node: dict[str, Any]) -> None:
             name = str((node.get("function") or {}).get("function_name", "")).lower()
             if name not in TABLE_FUNCTIONS:
                 raise QueryRefused(f"{FIELD}: the table function {name} is not open here", field=FIELD)
+        case "FUNCTION":
+            name = str(node.get("function_name", "")).lower()
+            if name in CLOSED_FUNCTIONS:
+                raise QueryRefused(f"{FIELD}: the function {name} is not open here", field=FIELD)
         case "BASE_TABLE":
             name = str(node.get("table_name", ""))
+            schema = str(node.get("schema_name") or "")
+            if schema.lower() not in SCHEMAS:
+                raise QueryRefused(f"{FIELD}: there is no schema {schema[:80]} here", field=FIELD)
             if any(mark in name for mark in FILE_MARKS):
                 raise QueryRefused(f"{FIELD}: {name} is a file, and files are not open here", field=FIELD)
 

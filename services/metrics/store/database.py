@@ -43,10 +43,14 @@ class Database:
     It is opened, closed and written in one thread, and read in any.
     """
 
-    def __init__(self, folder: Path, views: Path, memory_mb: int) -> None:
+    def __init__(
+        self, folder: Path, views: Path, memory_mb: int, *, threads: int = 2, spill_mb: int = 1024
+    ) -> None:
         self.folder = folder.absolute()
         self._views = views
         self._memory_mb = memory_mb
+        self._threads = threads
+        self._spill_mb = spill_mb
         self._lending = Lending()
         self.set_aside: str | None = None
 
@@ -133,7 +137,9 @@ class Database:
                 "python_enable_replacements": "false",
                 "python_scan_all_frames": "false",
                 "memory_limit": f"{self._memory_mb}MB",
+                "threads": str(self._threads),
                 "temp_directory": str(self.folder / SPILL_FOLDER),
+                "max_temp_directory_size": f"{self._spill_mb}MiB",
             },
         )
         try:

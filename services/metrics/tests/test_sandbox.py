@@ -10,12 +10,21 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from schemas.errors import ChoirError, DeadlineExceeded, InvalidRequest, QueryFailed, QueryRefused
+from infra.testing.plugin import SpawnService
+from schemas.errors import (
+    ChoirError,
+    DeadlineExceeded,
+    InvalidRequest,
+    MeshUnreachable,
+    QueryFailed,
+    QueryRefused,
+)
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.service import Metrics
-from services.metrics.settings import MetricsSection
-from services.metrics.tests.mesh import asking, count_of, fill, task_completed
+from services.metrics.settings import VIEWS_FOLDER, MetricsSection
+from services.metrics.store.database import Database
+from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed
 
 ROWS = 50
 
@@ -76,6 +85,13 @@ FILES = (
     "SELECT * FROM duckdb_logs()",
     "SELECT * FROM enable_logging()",
     "SELECT * FROM python_map_function()",
+    'SELECT * FROM "/state/parquet/task_completed/x".parquet',
+    'SELECT * FROM main."/etc/passwd".csv',
+    "SELECT current_setting('temp_directory')",
+    "SELECT levenshtein(repeat('a', 1000000), repeat('b', 1000000))",
+    "SELECT max(Levenshtein(model, 'x')) FROM task_completed",
+    "SELECT damerau_levenshtein('a', 'b')",
+    "SELECT write_log('forged')",
 )
 SETTINGS = (
     "INSTALL httpfs",
@@ -109,6 +125,7 @@ ENDLESS = (
     "FROM tasks a, tasks b, tasks c, tasks d, tasks e, tasks f "
     "SELECT sum(hash(a.task_id, b.task_id, c.task_id, d.task_id, e.task_id, f.task_id))",
 )
+STUCK = "SELECT jaro_similarity(repeat('ab', 4000000), repeat('ba', 4000000))"
 GREEDY = (
     "SELECT list(range) FROM range(1000000000)",
     "SELECT string_agg(repeat('x', 1000), '') FROM range(10000000)",
@@ -184,3 +201,31 @@ async def test_several_statements_are_answered_side_by_side(choir: Choir) -> Non
     assert await count_of(choir, "task_completed") == ROWS
     assert not slow.done(), "the quick one did not wait for the slow ones"
     assert all(isinstance(outcome, ChoirError) for outcome in await slow)
+
+
+def test_statements_have_bounds_on_the_disk_and_on_the_cores(tmp_path: Path) -> None:
+    """DuckDB's own defaults are nine tenths of the free disk, beside the broker's store, and all cores."""
+    database = Database(tmp_path, VIEWS_FOLDER, memory_mb=64, threads=1, spill_mb=8)
+    database.open()
+    with database.cursor() as cursor:
+        settings = "SELECT current_setting('max_temp_directory_size'), current_setting('threads')"
+        found = cursor.execute(settings).fetchone()
+    database.close()
+    assert found == ("8.0 MiB", 1)
+
+
+async def test_a_statement_that_cannot_be_cut_off_ends_the_process_and_not_the_events(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    """Within one row nothing looks whether it is to stop."""
+    folder = tmp_path / "metrics"
+    first = spawn_metrics(spawn_service, folder, mesh_url)
+    await fill(connection, (task_completed(number) for number in range(ROWS)))
+    async with asking(mesh_url) as client:
+        await eventually(lambda: has(client, "task_completed", ROWS), 60)
+        with pytest.raises((DeadlineExceeded, MeshUnreachable)):
+            await client.sql(STUCK, timeout_s=0.5)
+        await eventually(lambda: not first.alive, 60)
+        assert first.process.returncode == 1
+        spawn_metrics(spawn_service, folder, mesh_url)
+        await eventually(lambda: has(client, "task_completed", ROWS), 60)
