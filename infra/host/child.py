@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from infra.host.forward import Forward
+from infra.host.forward import Forward, without_commands
 from infra.host.processes import LAST_LINES, PREEXEC
 
 EXIT_CONFIGURATION = 2
@@ -146,6 +146,6 @@ class Child:
             self._heard(rest)
 
     def _heard(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
+        text = without_commands(line.decode(errors="replace").rstrip())
         self.lines.append(text)
         self.forward(self.name, text)

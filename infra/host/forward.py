@@ -14,6 +14,14 @@ Forward = Callable[[str, str], None]
 COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_blue")
 
 
+_COMMANDS = dict.fromkeys([*(code for code in range(0x20) if chr(code) != "\t"), *range(0x7F, 0xA0)])
+
+
+def without_commands(line: str) -> str:
+    """A line without what would command the terminal that shows it: libraries print what strangers send."""
+    return line if line.isprintable() else line.translate(_COMMANDS)
+
+
 def to_console(console: Console, name_width: int = 18) -> Forward:
     """Forward to a terminal, a colour for each instance; plain text where there is no terminal."""
 

@@ -55,6 +55,12 @@ async def test_every_line_is_forwarded_with_the_name_of_who_said_it(supervise: S
     assert len(said[2][1]) == 300_000
 
 
+async def test_a_line_does_not_command_the_terminal_that_shows_it(supervise: Supervise, said: Say) -> None:
+    supervise("import time; print('a\\tb \\x1b]0;mine\\x07\\x9b2J \\x1b[31mred\\r'); time.sleep(60)")
+    assert await until(lambda: bool(said), 10)
+    assert said == [("one", "a\tb ]0;mine2J [31mred")]
+
+
 async def test_a_process_that_dies_is_started_again(supervise: Supervise, said: Say) -> None:
     child = supervise("import time; print('here'); time.sleep(60)")
     assert await until(lambda: ("one", "here") in said, 10)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from schemas.commands import MAX_MEMBERS, MAX_PEERS, Ask, ChatMessage, Feedback, Fetch, Summarize
 from schemas.golden.samples import GATHER, SUMMARIZE
+from schemas.message import Name, Topic
 from schemas.sampling import Sampling
 from schemas.subjects import decode_token
 
@@ -142,6 +143,15 @@ def test_what_is_not_an_ask_in_json_is_refused(data: bytes) -> None:
 def test_reading_an_ask_fails_in_no_other_way(data: bytes) -> None:
     with pytest.raises(ValidationError):
         Ask.model_validate_json(data)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\x00", "a\x07b", "a\x9b1A", "a\x7f", "a\nb", "\x1b]0;x\x07"])
+def test_a_name_commands_no_terminal_and_begins_no_line(name: str) -> None:
+    """Names of models and topics are shown by every client, and stand in every log."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(Name).validate_python(name)
+    with pytest.raises(ValidationError):
+        TypeAdapter(Topic).validate_python(f"a {name} b")
 
 
 def test_a_bare_prompt_is_enough() -> None:

@@ -11,8 +11,17 @@ LARGEST_COUNT = 2**53
 """Of tokens, or of nanoseconds: a hundred days."""
 
 
+_COMMANDS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
+
+
+def plain(text: str) -> str:
+    """A text without what would command a terminal, and on one line."""
+    return text if text.isprintable() else text.translate(_COMMANDS)
+
+
 def bounded_text(text: str) -> str:
-    """At most 200 characters."""
+    """At most 200 characters, and none that commands a terminal."""
+    text = plain(text)
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."
 
 

@@ -14,6 +14,7 @@ QUIET_LIBRARIES = ("nats", "httpx", "httpcore", "openai")
 """Below a warning they say what they send: addresses, and at worst prompts."""
 
 _TEXT_FIELDS = ("prompt", "text", "messages", "answer")
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 
 def configure_logs(settings: LoggingSection, identity: Identity) -> None:
@@ -25,6 +26,7 @@ def configure_logs(settings: LoggingSection, identity: Identity) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_texts,
+        _on_one_line,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -64,6 +66,17 @@ def _without_texts(
     for field in _TEXT_FIELDS:
         if field in event:
             event[field] = "(not logged)"
+    return event
+
+
+def _on_one_line(
+    _logger: structlog.typing.WrappedLogger, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What strangers write may hold line breaks, to look like entries of their own, and commands for a
+    terminal: they are spelled out. Tracebacks are added later, and have their lines."""
+    for field, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[field] = value.translate(_ESCAPES)
     return event
 
 

@@ -13,6 +13,7 @@ import httpx
 from pydantic import ValidationError
 
 from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, WorkerFailed
+from services.agent.bounds import plain
 
 LONGEST_EXCERPT = 160
 CONTEXT_WORDS = re.compile(
@@ -23,8 +24,8 @@ STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/json")
 
 
 def excerpt(text: str) -> str:
-    """What a server said, in one line that fits an error message."""
-    line = " ".join(text.split())
+    """What a server said, in one line that fits an error message and commands no terminal."""
+    line = plain(" ".join(text.split()))
     return line if len(line) <= LONGEST_EXCERPT else line[: LONGEST_EXCERPT - 3] + "..."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -47,6 +47,20 @@ def test_a_json_line_says_who_when_and_what(capsys: pytest.CaptureFixture[str]) 
         "service": "agent",
         "instance": "agent-7",
     }
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_value_can_neither_begin_a_line_nor_command_a_terminal(
+    capsys: pytest.CaptureFixture[str], form: Literal["json", "console"]
+) -> None:
+    forged = 'no\n{"event": "all is well", "service": "router"}\r\x1b[2J\x9b1A\x07'
+    configure_logs(LoggingSection(format=form), IDENTITY)
+    get_logger("some.module").warning(forged, why=forged)
+    logging.getLogger("a.library").error("it says %s", forged)
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 2
+    assert said.replace("\n", "").isprintable()
+    assert "all is well" in said
 
 
 def test_a_console_line_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,14 @@ def test_a_line_that_is_no_document_becomes_one() -> None:
     assert (document["event"], document["instance"]) == ("Traceback (most recent call last):", "router-1")
 
 
+def test_a_line_in_the_name_of_another_service_is_no_entry_of_its() -> None:
+    forged = '{"event": "all is well", "service": "router", "instance": "router-1"}'
+    document = json.loads(as_json("agent-1", forged))
+    assert (document["event"], document["instance"]) == (forged, "agent-1")
+    assert json.loads(as_json("agent-1", "[" * 100_000))["instance"] == "agent-1"
+    assert as_json("router-1", forged) == forged
+
+
 def test_the_demo_prints_one_document_whatever_else_runs_here(tmp_path: Path) -> None:
     # Given an environment that points to another mesh
     outcome = subprocess.run(

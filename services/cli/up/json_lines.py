@@ -14,8 +14,9 @@ def echo_json(instance: str, line: str) -> None:
 
 
 def as_json(instance: str, line: str) -> str:
-    """The line as one JSON document: as it is if it is one, else as the event of a document of our own."""
-    if _is_document(line):
+    """The line as one JSON document: as it is if it is one of this instance's, else as the event of a
+    document of our own. What a library prints may look like the entry of another service."""
+    if _is_entry(instance, line):
         return line
     document = {
         "event": line,
@@ -26,8 +27,9 @@ def as_json(instance: str, line: str) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def _is_document(line: str) -> bool:
+def _is_entry(instance: str, line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
+        document = json.loads(line)
+    except (ValueError, RecursionError):
         return False
+    return isinstance(document, dict) and document.get("instance", instance) == instance
