@@ -8,6 +8,7 @@ wins over the file: `CHOIR_MESH__URL=nats://host:4222` sets `url` in section `[m
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -77,14 +78,31 @@ class OtlpSection(Section):
 
 
 def config_path() -> Path | None:
-    """The choir.toml that applies here; ConfigurationError if `CHOIR_CONFIG` names a missing file."""
+    """The choir.toml that applies here.
+
+    Raises ConfigurationError if `CHOIR_CONFIG` names a missing file, or if the one in the working directory
+    is another user's: it says where prompts and passwords are sent.
+    """
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named)
         if not path.is_file():
             raise ConfigurationError(f"{CONFIG_VARIABLE} names {named}, and there is no such file")
         return path
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    if not DEFAULT_CONFIG.is_file():
+        return None
+    _require_own(DEFAULT_CONFIG)
+    return DEFAULT_CONFIG
+
+
+def _require_own(path: Path) -> None:
+    found = path.stat()
+    trusted = hasattr(os, "geteuid") and found.st_uid in (0, os.geteuid())
+    if hasattr(os, "geteuid") and (not trusted or found.st_mode & stat.S_IWOTH):
+        why = "can be written by every user" if trusted else "belongs to another user"
+        raise ConfigurationError(
+            f"{path.absolute()} {why}, so it is not read: name it in {CONFIG_VARIABLE} if you trust it"
+        )
 
 
 class ServiceSettings(BaseSettings):

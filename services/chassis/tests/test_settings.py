@@ -45,6 +45,24 @@ def test_the_file_in_the_working_folder_is_read() -> None:
     assert (settings.mesh.url, settings.bakery.ovens) == ("nats://there:1", 7)
 
 
+def test_a_file_of_another_user_in_the_working_folder_is_not_read_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would say to which broker prompts and the password of the environment go."""
+    path = write('[mesh]\nurl = "nats://theirs:1"\n')
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1_000_000)
+    if path.stat().st_uid:
+        with pytest.raises(ConfigurationError, match="belongs to another user"):
+            load_settings(BakerySettings)
+    monkeypatch.setattr(os, "geteuid", lambda: mine)
+    path.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="can be written by every user"):
+        load_settings(BakerySettings)
+    monkeypatch.setenv("CHOIR_CONFIG", str(path))
+    assert load_settings(BakerySettings).mesh.url == "nats://theirs:1"
+
+
 def test_the_environment_wins_over_the_file_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     write('[mesh]\nurl = "nats://there:1"\nuser = "baker"\n')
     monkeypatch.setenv("CHOIR_MESH__URL", "nats://elsewhere:2")

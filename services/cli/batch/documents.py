@@ -94,7 +94,8 @@ async def _pdf_text(path: Path) -> str:
     """Read in a process of its own: a damaged file may take for ever, or all memory."""
     reader = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "services.cli.batch.pdf_text", str(path)),
+        # -P: a folder of documents may have a folder `services`, and that is not ours.
+        *("-P", "-m", "services.cli.batch.pdf_text", str(path)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
