@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from schemas import subjects
 from schemas.commands import Gather, Generate
-from schemas.errors import ChoirError, NoAnswers
+from schemas.errors import ChoirError, InternalError, NoAnswers
 from schemas.events import DecisionMade, GatherCompleted, GatherPulled
 from schemas.replies import Answer, Decision, Result
 from schemas.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
@@ -34,6 +34,7 @@ from services.tasks.result import has_result, store_result
 from services.tasks.stored_replies import StoredReplies, answer_subject, stored_answers, usable
 
 DECIDE_BEFORE_DEADLINE_S = 0.2
+MISPLACED = InternalError("what is stored as this answer is in the name of another task")
 FEWEST_DEBATERS = 2
 
 
@@ -189,8 +190,13 @@ class Ensemble:
         return {answer.agent: answer for answer in self._at(self._places(round_))}
 
     def _at(self, places: Iterable[str]) -> list[Answer]:
-        """The answers that are there of those in `places`."""
-        return [answer for place in places if (answer := self._answers.get(place)) is not None]
+        """The answers that are there of those in `places`: each counts for the task at whose place it is."""
+        found = ((self._asked[place], self._answers.get(place)) for place in places)
+        return [
+            answer if _is_of(answer, task) else Answer.failed(task, MISPLACED, answer.instance)
+            for task, answer in found
+            if answer is not None
+        ]
 
     def _first(self) -> dict[str, Answer]:
         """The answers to the question; of who gave none for want of logprobs, that without them."""
@@ -276,3 +282,8 @@ class Ensemble:
             decide_duration_ns=decide_ns,
             store_duration_ns=store_ns,
         )
+
+
+def _is_of(answer: Answer, task: Generate) -> bool:
+    """Whether an answer names the task at whose place it is: who may write one may not vote for all."""
+    return (answer.request_id, answer.round, answer.agent) == (task.request_id, task.round, task.agent)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable, UnsupportedVersion
+from schemas.errors import BrokerUnavailable, InternalError, UnsupportedVersion
 from schemas.replies import Result
 from services.chassis.nats.streams import Storage
 from services.tasks.stored_replies import StoredReplies
@@ -36,7 +37,8 @@ class PendingResults:
     @contextmanager
     def register(self, request_id: str) -> Iterator[StoredReplies[Result]]:
         """A waiter for a result: registered before the request is stored, it misses nothing."""
-        waiter = StoredReplies(self._storage, subjects.RESULTS_STREAM, read_result, POLL_INTERVAL_S)
+        read = partial(read_result, request_id)
+        waiter = StoredReplies(self._storage, subjects.RESULTS_STREAM, read, POLL_INTERVAL_S)
         waiters = self._waiters.setdefault(request_id, set())
         waiters.add(waiter)
         try:
@@ -49,7 +51,7 @@ class PendingResults:
     async def stored(self, request_id: str) -> Result | None:
         """The result as it is stored, if it is."""
         stored = await self._storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
-        return None if stored is None else read_result(stored.data)
+        return None if stored is None else read_result(request_id, stored.data)
 
     async def wait(self, request_id: str, waiter: StoredReplies[Result], seconds: float) -> Result | None:
         """The result, or None after `seconds`. UnsupportedVersion if this router is too old for it."""
@@ -61,12 +63,16 @@ class PendingResults:
         return result
 
 
-def read_result(data: bytes) -> Result:
-    """A stored result. UnsupportedVersion if this router is too old for it."""
+def read_result(request_id: str, data: bytes) -> Result:
+    """A stored result. UnsupportedVersion if this router is too old for it, InternalError if it is another
+    request's: whoever put it there had no business with it."""
     try:
-        return Result.read(data)
+        result = Result.read(data)
     except ValidationError as error:
         raise UnsupportedVersion(
             "the result is there, and of a version that this router does not read: upgrade the router, and "
             "fetch it then"
         ) from error
+    if result.request_id != request_id:
+        raise InternalError("what is stored as the result of this request is that of another one")
+    return result

@@ -10,7 +10,14 @@ from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ContextExceeded, GenerationFailed, WorkerFailed
 from schemas.events import DecisionMade
-from services.aggregator.tests.ensemble import Said, aggregating, members, result_of, store_answer
+from services.aggregator.tests.ensemble import (
+    Said,
+    aggregating,
+    answer,
+    members,
+    result_of,
+    store_answer,
+)
 from services.chassis.tests.mesh import (
     bodies,
     enqueue,
@@ -122,6 +129,21 @@ async def test_of_a_member_that_failed_and_was_not_tried_again_the_failure_is_sa
         result = await result_of(mesh, "r1")
     assert result.error is not None and result.error.code == "no_answers"
     assert "(alpha: worker mac-1: it hung up; not in time; gamma: not in time)" in result.error.message
+
+
+async def test_an_answer_counts_for_the_task_at_whose_place_it_is(connection: Client) -> None:
+    """Given what beta may write, in the name of alpha: it takes neither the place of alpha's nor a vote."""
+    mesh = open_mesh(connection)
+    forged = answer("r1", "alpha", "B")
+    await mesh.storage.store_once(subjects.answer("r1", 1, "beta"), forged.to_bytes())
+    await enqueue(mesh, gather("r1", FOUR))
+    async with members(connection, dict.fromkeys(FOUR, "A")), aggregating(connection):
+        result = await result_of(mesh, "r1")
+    assert {told.agent: told.text for told in result.answers if told.error is None} == dict.fromkeys(
+        ("alpha", "gamma", "delta"), "A"
+    )
+    (refused,) = [told for told in result.answers if told.error is not None]
+    assert refused.agent == "beta" and refused.error is not None and refused.error.code == "internal"
 
 
 async def test_a_gather_that_was_begun_before_asks_only_those_who_are_missing(connection: Client) -> None:

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.errors import Overloaded
+from schemas.errors import InternalError, Overloaded
 from schemas.replies import Result
 from services.chassis.nats.streams import Storage
 from services.router import pending_results as pending_module
@@ -50,6 +50,18 @@ async def test_a_result_that_passed_unheard_is_found_in_the_stream(
         looking = asyncio.create_task(pending.wait("r1", waiter, 30))
         stored = await store(storage)
         assert await looking == stored
+
+
+async def test_the_result_of_another_request_is_not_given_to_anybody(connection: Client) -> None:
+    storage = Storage(connection)
+    pending = PendingResults(storage)
+    await pending.start()
+    with pending.register("r1") as waiter:
+        await storage.store_once(subjects.result("r1"), result("r2").to_bytes())
+        with pytest.raises(InternalError, match="another one"):
+            await pending.wait("r1", waiter, 30)
+    with pytest.raises(InternalError, match="another one"):
+        await pending.stored("r1")
 
 
 async def test_who_has_waited_long_enough_gets_nothing(connection: Client) -> None:
