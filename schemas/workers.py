@@ -6,6 +6,7 @@ a free slot takes the next task.
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -100,13 +101,15 @@ class ManageWorkers(Message):
     """A client lists the external workers, or changes one of them.
 
     `add` takes a whole `worker`, whose id must be new unless `replace` is set; `cordon`, `uncordon` and
-    `remove` take the `id` of one that is there.
+    `remove` take the `id` of one that is there. A worker in the name of a model that agents serve by
+    themselves would get its prompts, and give its answers: it is only taken with `share`.
     """
 
     action: Literal["list", "add", "cordon", "uncordon", "remove"] = "list"
     worker: Worker | None = None
     id: WorkerId | None = None
     replace: bool = False
+    share: Annotated[bool, Field(exclude_if=not_)] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> ManageWorkers:

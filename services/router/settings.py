@@ -8,7 +8,8 @@ from services.chassis.settings import Section, ServiceSettings
 
 
 class RouterSection(Section):
-    """`replicas` on this host; `max_waiting` clients may wait at one router; sweeps look for expired work.
+    """`replicas` on this host; `max_waiting` clients may wait at one router (beside those who cancel
+    something or look what goes on); sweeps look for expired work.
 
     Pipelines are looked at every `pipeline_look_interval_s`. One whose plan names a dead instance is left to
     its standbys for `pipeline_grace_s`; one that could run better on the nodes of now is planned anew

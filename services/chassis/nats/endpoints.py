@@ -58,6 +58,7 @@ HTTP_LIKE: dict[ErrorCode, str] = {
 }
 """The `Nats-Service-Error-Code` of each error; 500 for the others."""
 
+QUICK_LIMIT = 1_024
 CUT_MESSAGE_CHARACTERS = 2_000
 ERROR_ENVELOPE_BYTES = 1_024
 """The headers of an error reply: a line of its message, its code, and the trace."""
@@ -179,7 +180,8 @@ class Endpoints:
         self._limit = limit
         self._events = events
         self._tracing = tracing or Tracing()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._quick: set[asyncio.Task[None]] = set()
         self._service: Service | None = None
 
     async def start(self) -> None:
@@ -196,25 +198,33 @@ class Endpoints:
         """Takes no more requests and gives those that are open a little time."""
         if self._service is not None:
             await self._service.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=patience_s)
-        for task in self._tasks:
+        tasks = self._waiting | self._quick
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience_s)
+        for task in tasks:
             task.cancel()
 
-    async def add(self, subject: str, request_type: type[RequestT], handler: Handler[RequestT]) -> None:
-        """Answers requests on `subject`. One instance of the service takes each."""
+    async def add(
+        self, subject: str, request_type: type[RequestT], handler: Handler[RequestT], *, quick: bool = False
+    ) -> None:
+        """Answers requests on `subject`. One instance of the service takes each.
+
+        `quick` ones wait for nothing, and have room of their own: who would cancel something, or see what
+        goes on, is answered when clients that wait have taken all places.
+        """
         if self._service is None:
             raise RuntimeError("start() comes before add()")
 
         async def take(request: Request) -> None:
             caller = Caller(self._client, request._msg.reply)
-            if len(self._tasks) >= self._limit:
+            taken, limit = (self._quick, QUICK_LIMIT) if quick else (self._waiting, self._limit)
+            if len(taken) >= limit:
                 full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)
                 await caller.send_error(full)
                 return
             task = asyncio.create_task(self._serve(request, request_type, handler, caller))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            taken.add(task)
+            task.add_done_callback(taken.discard)
 
         name = subjects.endpoint_name(subject)
         await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=take))

@@ -61,6 +61,10 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Put it in the place of one of that id.")
     ] = False,
+    share: Annotated[
+        bool,
+        typer.Option("--share", help="Take a part of a model's prompts that agents serve by themselves."),
+    ] = False,
     test: Annotated[bool, typer.Option("--test/--no-test", help="Try it out from here first.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -91,7 +95,7 @@ def add(
             )
         if not as_json:
             console().print(trial_line(trial))
-    (status,) = _manage(ManageWorkers(action="add", worker=worker, replace=replace))
+    (status,) = _manage(ManageWorkers(action="add", worker=worker, replace=replace, share=share))
     if as_json:
         print_json(status)
     else:
@@ -165,6 +169,9 @@ def remove(worker_id: IdArgument) -> None:
 def import_workers(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The old workers.json.")],
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite workers of the same id.")] = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="Also those in the names of models that agents serve themselves.")
+    ] = False,
 ) -> None:
     """Register all workers of a workers.json. Those that cannot be are named; the others are registered."""
     from schemas.errors import ChoirError
@@ -182,7 +189,7 @@ def import_workers(
                 try:
                     if isinstance(entry, ChoirError):
                         raise entry
-                    request = ManageWorkers(action="add", worker=entry, replace=replace)
+                    request = ManageWorkers(action="add", worker=entry, replace=replace, share=share)
                     (status,) = await mesh.workers(request)
                     typer.echo(f"registered {added_line(status.worker)}")
                 except ChoirError as error:

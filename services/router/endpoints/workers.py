@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.errors import InvalidRequest, Overloaded, UnknownWorker
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
+from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
@@ -20,6 +21,7 @@ from services.chassis.registry.lease_size import cut_error
 
 MOST_WORKERS = 1_000
 """Their bucket holds as many even of the largest, and agents look at all of them every second."""
+log = get_logger("router.workers")
 FULL = "there is no room for more workers: remove one that is not needed (`choir worker remove ID`)"
 
 
@@ -55,7 +57,7 @@ class Workers:
     async def manage(self, request: ManageWorkers, caller: Caller) -> None:
         """Does what is asked, and sends the workers that it concerns: all of them for a list."""
         if request.worker is not None:
-            concerned = [await self._add(request.worker, request.replace)]
+            concerned = [await self._add(request.worker, request)]
         elif request.id is not None:
             concerned = [await self._change(request.id, request.action)]
         else:
@@ -86,9 +88,9 @@ class Workers:
             if (model.problem is None) == usable
         }
 
-    async def _add(self, worker: Worker, replace: bool) -> Worker:
+    async def _add(self, worker: Worker, request: ManageWorkers) -> Worker:
         known, revision = await self._read(worker.id)
-        if known is not None and not replace:
+        if known is not None and not request.replace:
             raise InvalidRequest(
                 f"worker.id: there is a worker {worker.id!r} at {known.url}; remove it first, "
                 "take another id, or ask for it to be replaced",
@@ -100,9 +102,29 @@ class Workers:
                 "remove one that is not needed (`choir worker remove ID`)",
                 field="worker.id",
             )
+        same = known is not None and (known.name, known.url) == (worker.name, worker.url)
+        if not request.share and not same:
+            self._require_name(worker)
         with _refused(worker.id):
             await self._bucket.update(subjects.worker_key(worker.id), worker, revision)
+        was = known.url if known is not None else None
+        log.warning("worker registered", worker=worker.id, model=worker.name, url=worker.url, instead_of=was)
         return worker
+
+    def _require_name(self, worker: Worker) -> None:
+        """Raises InvalidRequest if agents serve a model of this name by themselves."""
+        own = [
+            lease.instance
+            for lease, model in self._directory.serving().get(worker.name, ())
+            if not model.worker
+        ]
+        if own:
+            raise InvalidRequest(
+                f"worker.served_as: {worker.name} is a model that {own[0]} serves by itself, and this worker "
+                "would get a part of its prompts: serve it under another name (`--as`), or say that it is "
+                "meant (`--share`)",
+                field="worker.served_as",
+            )
 
     async def _change(self, worker_id: str, action: str) -> Worker:
         known, revision = await self._read(worker_id)
@@ -114,6 +136,7 @@ class Workers:
                 known=names,
             )
         key = subjects.worker_key(worker_id)
+        log.warning("worker changed", worker=worker_id, model=known.name, action=action)
         with _refused(worker_id):
             if action == "remove":
                 await self._bucket.delete(key, revision)

@@ -16,7 +16,7 @@ from services.router.tests.front import Front
 
 def entry(worker_id: str) -> dict[str, Any]:
     """What a client says to register a worker."""
-    worker = {"id": worker_id, "type": "ollama", "host": "127.0.0.1", "port": 11434, "model": "alpha"}
+    worker = {"id": worker_id, "type": "ollama", "host": "127.0.0.1", "port": 11434, "model": "omega"}
     return {"action": "add", "worker": worker}
 
 
@@ -79,6 +79,28 @@ async def test_only_so_many_workers_are_registered_and_the_way_out_is_named(
 
     await eventually(gone)
     await add(front, "three")
+
+
+async def test_a_worker_takes_the_name_of_a_model_that_agents_serve_only_if_that_is_meant(
+    front: Front,
+) -> None:
+    """It would get the prompts of that model, and give its answers."""
+    await add(front, "one")
+    for takes in ({"model": "alpha"}, {"served_as": "alpha"}):
+        taking = entry("two")
+        taking["worker"] |= takes
+        error = await front.refused(subjects.WORKER, **taking)
+        assert (error.code, error.field) == ("invalid_request", "worker.served_as")
+        assert "agent-1 serves by itself" in error.message
+    turned = entry("one") | {"replace": True}
+    turned["worker"] |= {"served_as": "alpha"}
+    assert (await front.refused(subjects.WORKER, **turned)).field == "worker.served_as"
+    assert await listed(front) == ["one"]
+
+    shared = WorkersReply.model_validate_json(
+        (await front.request(subjects.WORKER, **turned, share=True)).data
+    )
+    assert shared.workers[0].worker.name == "alpha"
 
 
 async def test_of_two_who_change_a_worker_at_once_the_slower_is_told_to_try_again(
