@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
 from schemas.errors import InvalidRequest, PayloadTooLarge
@@ -68,8 +68,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if not data.strip():
         return {}
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
         raise InvalidRequest("the body is no JSON") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -27,6 +28,7 @@ class GatewayContext:
         self.settings = settings
         self.models = ModelList(mesh, settings.sets)
         self.passed_over: Counter[str] = Counter()
+        self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
 
     async def follow(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:

@@ -10,6 +10,8 @@ from schemas.strategies import SPECS
 PREFIX = "choir/"
 SET_SIGN = "@"
 TAG = ":latest"
+ENSEMBLE_FAMILY = "choir-ensemble"
+"""How models of this kind call their architecture."""
 
 CHAT_STRATEGIES: tuple[str, ...] = tuple(spec.name for spec in SPECS if not spec.closed_only)
 """A conversation has no options to choose from."""

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-WITHOUT_BODY = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
+WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS"))
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +60,18 @@ class ModelList:
         await self._refresh(FRESH_S)
         return tuple(self._targets.values())
 
-    async def find(self, name: str) -> Target:
-        """What a name stands for, with or without `:latest`. Raises UnknownModel, MeshUnreachable."""
+    async def find(self, name: str, missing: Callable[[str], Exception] | None = None) -> Target:
+        """What a name stands for, with or without `:latest`.
+
+        Raises MeshUnreachable, and for a name of nothing UnknownModel, or what `missing` makes of it.
+        """
         plain = without_tag(name)
         for age_s in (KNOWN_S, FRESH_S):
             await self._refresh(age_s)
             if (found := self._targets.get(name) or self._targets.get(plain)) is not None:
                 return found
+        if missing is not None:
+            raise missing(name)
         raise UnknownModel(f"model '{name}' not found", field="model", known=tuple(self._targets))
 
     async def _refresh(self, age_s: float) -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from services.gateway.context import GatewayContext
-
-VERSION = "0.13.3"
-"""Of Ollama's interface, in digits and dots: clients compare it as numbers."""
+from services.gateway.ollama.embedding import Embedding
+from services.gateway.ollama.generating import Generating
+from services.gateway.ollama.managing import Managing
 
 
 def routes(context: GatewayContext) -> Sequence[BaseRoute]:
-    """All routes of this dialect."""
-
-    async def root(_request: Request) -> Response:
-        return PlainTextResponse("Ollama is running")
-
-    async def version(_request: Request) -> Response:
-        return JSONResponse({"version": VERSION})
-
-    return [Route("/", root), Route("/api/version", version)]
+    """All routes of this dialect, what is asked most first. Each GET is a HEAD as well."""
+    generating, embedding, managing = Generating(context), Embedding(context), Managing(context)
+    return (
+        Route("/api/chat", generating.chat, methods=["POST"]),
+        Route("/api/generate", generating.generate, methods=["POST"]),
+        Route("/api/embed", embedding.embed, methods=["POST"]),
+        Route("/api/embeddings", embedding.embeddings, methods=["POST"]),
+        Route("/", managing.root),
+        Route("/api/version", managing.version),
+        Route("/api/tags", managing.tags),
+        Route("/api/ps", managing.ps),
+        Route("/api/show", managing.show, methods=["POST"]),
+        Route("/api/pull", managing.pull, methods=["POST"]),
+        Route("/api/copy", managing.copy, methods=["POST"]),
+        Route("/api/delete", managing.delete, methods=["DELETE"]),
+        Route("/api/create", managing.create, methods=["POST"]),
+        Route("/api/push", managing.create, methods=["POST"]),
+        Route("/api/blobs/{digest:path}", managing.create, methods=["POST", "GET"]),
+    )

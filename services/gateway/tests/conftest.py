@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest_asyncio
 
+from infra.testing.choir_up import QUARTET
 from services.gateway.tests.serving import serving
 
 
 @pytest_asyncio.fixture
 async def gateway(live_mesh: str) -> AsyncIterator[str]:
     """The address of a gateway."""
-    async with serving(live_mesh) as url:
+    async with serving(live_mesh, sets={"four": QUARTET}) as url:
         yield url
 
 

@@ -1,0 +1,137 @@
+"""The bodies of requests that generate, and the `Ask` that each stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.commands import Ask
+from schemas.errors import InvalidRequest
+from services.client.request_builder import build
+from services.gateway.body import Body
+from services.gateway.context import GatewayContext
+from services.gateway.models import Target
+from services.gateway.ollama.messages import Message, ToolBody, chat_messages, images, tools
+from services.gateway.ollama.options import read_options, sampling_fields
+
+ANY_OBJECT = {"type": "object"}
+MOST_ALTERNATIVES = 20
+AT_ONCE = frozenset(("", "0", "0s", "0m", "0h", "0ms"))
+
+
+class NamedBody(Body):
+    """A body that names a model, under one of two names."""
+
+    model: str | None = None
+    name: str | None = None
+
+    @property
+    def named(self) -> str:
+        """The model that is meant; InvalidRequest if there is none."""
+        if not (named := self.model or self.name):
+            raise InvalidRequest("model: it is missing", field="model")
+        return named
+
+
+class GenerationBody(NamedBody):
+    """What both ways to generate have in common."""
+
+    stream: bool | None = None
+    format: str | dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+    keep_alive: float | str | None = None
+    think: bool | str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Ollama streams unless it is told not to."""
+        return self.stream is not False
+
+    @property
+    def unloads(self) -> bool:
+        """Whether the model is wanted no longer."""
+        given = self.keep_alive
+        return given is not None and (given == 0 if isinstance(given, float | int) else given in AT_ONCE)
+
+
+class ChatBody(GenerationBody):
+    """`POST /api/chat`"""
+
+    messages: list[Message] | None = None
+    tools: list[ToolBody] | None = None
+
+
+class GenerateBody(GenerationBody):
+    """`POST /api/generate`"""
+
+    prompt: str | None = None
+    suffix: str | None = None
+    system: str | None = None
+    raw: bool | None = None
+    images: list[str] | None = None
+    context: list[int] | None = None
+
+
+def chat_ask(context: GatewayContext, body: ChatBody, target: Target, request_id: str) -> Ask:
+    """The request of a chat. InvalidRequest names the field that cannot be."""
+    fields = {"messages": chat_messages(body.messages or ()), "tools": tools(body.tools)}
+    return _ask(context, body, target, request_id, fields)
+
+
+def generate_ask(context: GatewayContext, body: GenerateBody, target: Target, request_id: str) -> Ask:
+    """The request of a text to go on with. InvalidRequest names the field that cannot be."""
+    if body.suffix:
+        raise InvalidRequest(f"{body.named} does not support insert: leave suffix out", field="suffix")
+    if body.context:
+        raise InvalidRequest("context: say what was said before as messages of /api/chat", field="context")
+    if body.raw:
+        return _ask(context, body, target, request_id, {"raw": {"text": body.prompt}})
+    user = {"role": "user", "content": body.prompt or "", "images": images(body.images or ())}
+    system = [{"role": "system", "content": body.system}] if body.system else []
+    return _ask(context, body, target, request_id, {"messages": [*system, user]})
+
+
+def _ask(
+    context: GatewayContext, body: GenerationBody, target: Target, request_id: str, fields: dict[str, Any]
+) -> Ask:
+    options = read_options(body.options, context.passed_over)
+    sampling = sampling_fields(options, request_id)
+    sampling |= {
+        "json_schema": _schema(body.format),
+        "think": _think(options.think if body.think is None else body.think, target),
+        "logprobs": _alternatives(body),
+    }
+    return build(
+        Ask,
+        {
+            **fields,
+            **target.ask_fields,
+            "sampling": sampling,
+            "request_id": request_id,
+            "timeout_s": context.settings.timeout_s,
+            "stream": body.streams and target.ensemble is None,
+        },
+    )
+
+
+def _schema(given: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    if not given:
+        return None
+    if given == "json":
+        return ANY_OBJECT
+    if isinstance(given, str):
+        raise InvalidRequest('format: it must be "json" or a JSON schema', field="format")
+    return given
+
+
+def _think(given: bool | str | None, target: Target) -> bool | str | None:
+    """An ensemble's thoughts are what its members say: these are not asked to think."""
+    return None if target.ensemble is not None else given
+
+
+def _alternatives(body: GenerationBody) -> int:
+    given = body.top_logprobs or 0
+    if not 0 <= given <= MOST_ALTERNATIVES:
+        raise InvalidRequest(f"top_logprobs: it must be 0 to {MOST_ALTERNATIVES}", field="top_logprobs")
+    return max(given, 1) if body.logprobs else 0

@@ -1,0 +1,97 @@
+"""`POST /api/embed` and `POST /api/embeddings`"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.commands import Ask
+from schemas.errors import InternalError, InvalidRequest
+from schemas.replies import Answer, Result
+from services.client.request_builder import build
+from services.gateway.body import checked, read_json
+from services.gateway.context import GatewayContext
+from services.gateway.identity import ID_HEADER, request_id_of
+from services.gateway.models import Target
+from services.gateway.ollama.bodies import NamedBody
+from services.gateway.ollama.replies import json_reply
+
+
+class EmbedBody(NamedBody):
+    """`POST /api/embed`"""
+
+    input: str | list[str] | None = None
+    truncate: bool | None = None
+    dimensions: int | None = None
+
+
+class EmbeddingsBody(NamedBody):
+    """`POST /api/embeddings`, the older of the two."""
+
+    prompt: str | None = None
+
+
+class Embedding:
+    """Both ways to have vectors of texts."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    async def embed(self, request: Request) -> Response:
+        """A vector of length 1 for each text."""
+        body = checked(await read_json(request, self._context.settings), EmbedBody)
+        texts = [body.input] if isinstance(body.input, str) else body.input or []
+        target = await self._context.models.find(body.named)
+        if not [text for text in texts if text]:
+            return json_reply({"model": body.named, "embeddings": []})
+        wanted = {"inputs": texts, "dimensions": body.dimensions, "truncate": body.truncate is not False}
+        result = await self._ask(request, target, wanted)
+        answer = _answer(result)
+        vectors = [unit(vector) for vector in _vectors(answer)]
+        said = {"model": body.named, "embeddings": vectors, **_counts(result, answer)}
+        return json_reply(said, headers={ID_HEADER: result.request_id})
+
+    async def embeddings(self, request: Request) -> Response:
+        """One vector, as the model gives it."""
+        body = checked(await read_json(request, self._context.settings), EmbeddingsBody)
+        target = await self._context.models.find(body.named)
+        if not body.prompt:
+            return json_reply({"embedding": []})
+        result = await self._ask(request, target, {"inputs": [body.prompt], "truncate": True})
+        vector = _vectors(_answer(result))[0]
+        return json_reply({"embedding": vector}, headers={ID_HEADER: result.request_id})
+
+    async def _ask(self, request: Request, target: Target, embed: dict[str, Any]) -> Result:
+        if target.ensemble is not None:
+            raise InvalidRequest("model: an ensemble has no vectors, name one model", field="model")
+        timeout_s = self._context.settings.timeout_s
+        fields = {"embed": embed, "request_id": request_id_of(request), "timeout_s": timeout_s}
+        return await self._context.result_of(build(Ask, {**fields, **target.ask_fields}))
+
+
+def _answer(result: Result) -> Answer:
+    if not result.answers or result.answers[0].embeddings is None:
+        raise InternalError("the model was asked for vectors and has given none")
+    return result.answers[0]
+
+
+def _vectors(answer: Answer) -> Sequence[Sequence[float]]:
+    return () if answer.embeddings is None else answer.embeddings.numbers
+
+
+def _counts(result: Result, answer: Answer) -> dict[str, int]:
+    return {
+        "total_duration": max(0, round((result.completed_at_s - result.accepted_at_s) * 1e9)),
+        "load_duration": answer.timings.load_duration_ns,
+        "prompt_eval_count": answer.prompt_tokens,
+    }
+
+
+def unit(vector: Sequence[float]) -> list[float]:
+    """The same direction at length 1; a vector of zeros stays as it is."""
+    length = math.sqrt(math.fsum(x * x for x in vector))
+    return [x / length for x in vector] if length else list(vector)

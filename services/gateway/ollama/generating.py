@@ -1,0 +1,82 @@
+"""`POST /api/chat` and `POST /api/generate`"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.commands import Ask
+from services.gateway.body import checked, read_json
+from services.gateway.context import GatewayContext
+from services.gateway.identity import ID_HEADER, request_id_of
+from services.gateway.models import Target
+from services.gateway.ollama.bodies import ChatBody, GenerateBody, GenerationBody, chat_ask, generate_ask
+from services.gateway.ollama.generation import Lines, Shape, chat_shape, prompt_shape
+from services.gateway.ollama.replies import error_line, json_reply, line, now
+from services.gateway.streaming import NDJSON, StreamedReply
+
+BodyT = TypeVar("BodyT", bound=GenerationBody)
+MakeAsk = Callable[[GatewayContext, BodyT, Target, str], Ask]
+
+
+class Generating:
+    """Both ways to have a text generated."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    async def chat(self, request: Request) -> Response | StreamedReply:
+        """The next turn of a conversation."""
+        body = checked(await read_json(request, self._context.settings), ChatBody)
+        return await self._reply(request, body, not body.messages, chat_shape, chat_ask)
+
+    async def generate(self, request: Request) -> Response | StreamedReply:
+        """A text that goes on."""
+        body = checked(await read_json(request, self._context.settings), GenerateBody)
+        nothing = not body.prompt and not body.images
+        return await self._reply(request, body, nothing, prompt_shape, generate_ask)
+
+    async def _reply(
+        self, request: Request, body: BodyT, nothing_asked: bool, shape: Shape, make_ask: MakeAsk[BodyT]
+    ) -> Response | StreamedReply:
+        target = await self._context.models.find(body.named)
+        if nothing_asked:
+            return _loaded(body, shape)
+        request_id = request_id_of(request)
+        ask = make_ask(self._context, body, target, request_id)
+        alternatives = (body.top_logprobs or 0) if body.logprobs else None
+        with_members = target.ensemble is not None and bool(body.think)
+        lines = Lines(body.named, shape, logprobs=alternatives, with_members=with_members)
+        headers = {ID_HEADER: request_id}
+        if not body.streams:
+            return json_reply(lines.whole(await self._context.result_of(ask)), headers=headers)
+        return StreamedReply(
+            self._frames(ask, lines),
+            self._context.settings,
+            media_type=NDJSON,
+            heartbeat=lines.piece,
+            on_error=error_line,
+            headers=headers,
+        )
+
+    async def _frames(self, ask: Ask, lines: Lines) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self._context.follow(ask)) as replies, aclosing(lines.stream(replies)) as frames:
+            async for frame in frames:
+                yield frame
+
+
+def _loaded(body: GenerationBody, shape: Shape) -> Response:
+    """Nothing is asked, so the model is to be loaded, or unloaded: here it is where its agent has it."""
+    reason = "unload" if body.unloads else "load"
+    said = {
+        "model": body.named,
+        "created_at": now(),
+        **shape("", "", ()),
+        "done": True,
+        "done_reason": reason,
+    }
+    return Response(line(said), media_type=NDJSON) if body.streams else json_reply(said)
