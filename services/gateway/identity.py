@@ -22,5 +22,10 @@ def request_id_of(request: Request) -> str:
         return new_id()
     if not key.strip() or len(key) > LONGEST_KEY:
         raise InvalidRequest(f"{KEY_HEADER}: it has 1 to {LONGEST_KEY} characters", field=KEY_HEADER)
-    said = "\n".join((request.headers.get("authorization", ""), request.scope["path"], key))
+    return id_of_key(key, request.scope["path"], request.headers.get("authorization", ""))
+
+
+def id_of_key(key: str, path: str, authorization: str) -> str:
+    """The request id of an idempotency key, for one who asks at one path."""
+    said = "\n".join((authorization, path, key))
     return "key-" + hashlib.sha256(said.encode()).hexdigest()[:HASH_LENGTH]

@@ -24,6 +24,13 @@ class Choice:
     cut: bool
     logprobs: tuple[dict[str, Any], ...]
 
+    @property
+    def finish_reason(self) -> str:
+        """Why the text ended."""
+        if self.tool_calls:
+            return "tool_calls"
+        return "length" if self.cut else "stop"
+
 
 @dataclass(frozen=True)
 class Usage:

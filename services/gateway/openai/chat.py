@@ -13,12 +13,12 @@ from starlette.responses import Response
 from schemas.commands import Ask
 from services.gateway.body import checked, read_json
 from services.gateway.context import GatewayContext
+from services.gateway.identity import ID_HEADER, request_id_of
 from services.gateway.openai import sse
 from services.gateway.openai.chat_body import ChatBody, chat_ask
 from services.gateway.openai.chat_completion import completion
 from services.gateway.openai.chat_stream import chat_events
 from services.gateway.openai.error import error_object
-from services.gateway.openai.identity import ID_HEADER, request_id_of
 from services.gateway.streaming import SSE, StreamedReply
 
 

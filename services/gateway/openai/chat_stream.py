@@ -16,7 +16,7 @@ from services.gateway.openai import sse
 from services.gateway.openai.chat_body import ChatBody
 from services.gateway.openai.chat_completion import PREFIX, called, chat_choices, said_logprobs, tool_call
 from services.gateway.openai.outcome import Choice, usage
-from services.gateway.openai.shown import Shown
+from services.gateway.shown import Shown
 
 PIECE_LENGTH = 64
 """In pieces of so many characters comes a text that was there all at once."""

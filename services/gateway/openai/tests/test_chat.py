@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from schemas.errors import Cancelled, NotReady, UnknownRequest
 from services.client import Choir
-from services.gateway.openai.identity import id_of_key
+from services.gateway.identity import id_of_key
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
 URL = "/chat/completions"
