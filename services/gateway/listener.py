@@ -85,6 +85,11 @@ class Listener:
         """How many requests are being answered."""
         return len(self._state.tasks)
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
     async def stop(self, patience_s: float = ENDPOINTS_PATIENCE_S) -> None:
         """Takes no more connections, gives open requests a little time, and closes what is left."""
         if self._waiting is not None:
