@@ -4,6 +4,8 @@ Tests start hundreds of processes, and without bytecode each compiles every modu
 bytecode is not wanted beside the sources (PYTHONDONTWRITEBYTECODE), they keep it in pytest's cache.
 
 @pytest.mark.alone   the test needs the cores of the machine: no other test of this run is at work meanwhile
+@pytest.mark.long    the tests of this file take long: it is dealt out before the other files, so that no core
+                     waits for it at the end
 fault_seed           a seed of the test's own, made from the run's seed: it is shown, and `--fault-seed`
                      gives again
 --busy N             N processes compute without end while the tests run, as on a host that others use
@@ -44,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Draws the seed before xdist's workers start: they are given the options as they stand then."""
     config.addinivalue_line("markers", "alone: needs the cores of the machine to itself")
+    config.addinivalue_line("markers", "long: takes so long that it is begun before the others")
     if config.option.fault_seed is None:
         config.option.fault_seed = random.SystemRandom().randrange(SEEDS)
     if not _is_worker(config):
@@ -74,6 +77,14 @@ def pytest_terminal_summary(
         terminalreporter.write_line(
             f"the same moments of faults again: --fault-seed {config.option.fault_seed}"
         )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where files are dealt out to processes, the long ones come first; the order within a file stays."""
+    if _is_worker(config):
+        long = {item.path for item in items if item.get_closest_marker("long") is not None}
+        items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture

@@ -97,6 +97,30 @@ def test_in_two_processes_nothing_happens_while_a_test_is_alone(pytester: pytest
     assert len(set(seeds)) == 3
 
 
+DEALT = """
+import pytest
+from pathlib import Path
+
+{mark}
+def test_it():
+    with (Path(__file__).parent / "log").open("a") as lines:
+        lines.write("{name}\\n")
+
+def test_another():
+    pass
+"""
+
+
+def test_files_with_long_tests_are_dealt_out_first(pytester: pytest.Pytester) -> None:
+    for name, mark in (("one", ""), ("two", ""), ("three", "@pytest.mark.long")):
+        pytester.makepyfile(**{f"test_{name}": DEALT.format(name=name, mark=mark)})
+    options = ("-p", "infra.testing.conditions", "-n", "1", "--dist", "loadfile", "--no-loadscope-reorder")
+
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=6)
+
+    assert (pytester.path / "log").read_text().splitlines() == ["three", "one", "two"]
+
+
 def test_a_failure_names_the_seed_to_repeat_it_with(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(fault_seed): assert fault_seed < 0")
 

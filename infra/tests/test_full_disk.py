@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import nats.errors
+import pytest
 from nats.aio.client import Client
 
 from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
 from infra.testing.plugin import connect, fill_disk
 from schemas import subjects
+
+pytestmark = pytest.mark.long
 
 DEADLINE_S = 60.0
 CONFIG = """

@@ -25,6 +25,8 @@ from infra.testing.plugin import SpawnService
 from schemas import catalog, subjects
 from schemas.errors import ConfigurationError
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALPHA = {"name": "a", "backend": "instant", "models": [{"name": "alpha", "reply": "blue"}]}
 PASSWORDS = {user: f"secret-of-{user}" for user in users()}

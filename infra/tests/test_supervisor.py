@@ -33,11 +33,15 @@ from services.aggregator.settings import AggregatorSection
 from services.chassis.registry.directory import Directory
 from services.client.local_mesh import running_mesh
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 CONFIG = """
 [broker]
 port = 0
+[summarizer]
+replicas = 0
+[metrics]
+enabled = false
 
 [[agents]]
 name = "alice"

@@ -17,7 +17,7 @@ from schemas.replies import Result
 from services.client.client import Choir
 from services.tests.load import eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.long
 
 MODELS = ("alpha", "beta")
 CHAINS = 40

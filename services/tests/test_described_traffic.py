@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from jsonschema import Draft7Validator
 from nats.aio.client import Client
@@ -17,6 +18,8 @@ from infra.host.processes import until
 from infra.testing.plugin import SpawnService
 from schemas import catalog, subjects
 from services.chassis.tests.mesh import DEADLINE_S
+
+pytestmark = pytest.mark.long
 
 DOCUMENT: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "schemas" / "asyncapi.json").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from services.tests.load import (
     run_under_load,
 )
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.long
 
 
 @pytest_asyncio.fixture

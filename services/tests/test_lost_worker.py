@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
@@ -13,6 +14,8 @@ from schemas.replies import ModelsReply, Result
 from services.agent.tests.http_server import http_server
 from services.agent.tests.worker_mesh import LmStudio, register, worker
 from services.chassis.tests.mesh import eventually
+
+pytestmark = pytest.mark.long
 
 TIMEOUT_S = 8.0
 

@@ -19,6 +19,8 @@ from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.collector import collector
 from services.chassis.tests.mesh import DEADLINE_S
 
+pytestmark = pytest.mark.long
+
 AGENT = {
     "name": "agent-1",
     "backend": "instant",

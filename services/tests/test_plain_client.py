@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
 from services.tests.load import SmallMesh
+
+pytestmark = pytest.mark.long
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 SHOWN = re.compile(r"<!-- plain-client:begin -->\n```python\n(.*?)```\n<!-- plain-client:end -->", re.DOTALL)

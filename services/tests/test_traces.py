@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
@@ -27,6 +28,8 @@ from schemas.nodes import NodeLease, ServedModel
 from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.mesh import DEADLINE_S, events, eventually
 from services.client.client import Choir
+
+pytestmark = pytest.mark.long
 
 MODELS = ("alpha", "beta")
 AGENT = {

@@ -29,6 +29,8 @@ from schemas import subjects
 from schemas.errors import InvalidRequest, MeshUnreachable, UnknownModel, UnknownStrategy
 from services.client.client import Choir
 
+pytestmark = pytest.mark.long
+
 MODELS = ("alpha", "beta", "gamma", "delta")
 SLOTS = 4
 DIRECT = ("majority", "weighted", "isp", "topic", "ow_l", "ow_i", "dawid_skene")

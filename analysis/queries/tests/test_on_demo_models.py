@@ -19,7 +19,7 @@ from schemas import subjects
 from schemas.errors import DeadlineExceeded
 from services.client.client import Choir
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
 DEADLINE_S = 30.0
 QUESTION = "What is the capital of Kenya?"

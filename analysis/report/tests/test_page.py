@@ -23,6 +23,8 @@ from analysis.trace.document import PieceDocument
 from schemas.errors import InvalidRequest
 from services.client.moment import moment
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOUR = TimeSpan(NOW - timedelta(hours=1), NOW)
 REQUESTS = [

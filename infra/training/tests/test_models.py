@@ -25,6 +25,8 @@ from infra.training.score import (
     wilson,
 )
 
+pytestmark = pytest.mark.long
+
 SAMPLE_SEED = 3
 SAMPLE_PER_SET = 150
 

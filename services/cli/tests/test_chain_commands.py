@@ -21,6 +21,8 @@ from schemas.events import ANY_EVENT, TaskCancelled, TaskPulled
 from services.cli.tests.conftest import Cli
 from services.client.client import Choir
 
+pytestmark = pytest.mark.long
+
 CHAIN = ("ask", "Capital of France?", "--model", "choir-four", "--summarize-with", "choir-one")
 SHORT = ("matrix", "-g", "choir-one,choir-two", "-s", "choir-three", "-p", "Capital of France?", "-n", "2")
 KILL_DEADLINE_S = 30.0

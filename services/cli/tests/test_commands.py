@@ -22,6 +22,8 @@ from services.cli.views.overview_tables import models_table, nodes_table
 from services.cli.views.pipeline_tables import pipelines_table
 from services.cli.views.terminal import counted_services
 
+pytestmark = pytest.mark.long
+
 ALL_FOUR = ",".join(QUARTET)
 
 

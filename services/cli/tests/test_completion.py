@@ -12,13 +12,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
-from infra.testing.choir_up import QUARTET, choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import QUARTET, clean_environment
+from infra.testing.plugin import SpawnService
 from schemas.strategies import STRATEGIES
 from services.cli.completion import last_of_list
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import Terminal, on_terminal
 from services.cli.tests.test_imports import HEAVY, RUN
+
+pytestmark = pytest.mark.long
 
 AT_EXIT = """
 import atexit, json, sys
@@ -34,6 +38,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 ZSH = "PS1='> '; autoload -Uz compinit; compinit -u -D; eval \"$(choir completion zsh)\"; print ready''now\n"
 DEADLINE_S = 120.0
+WITH_COLON = "llama3.2:3b"
 
 
 def with_choir(environment: dict[str, str]) -> dict[str, str]:
@@ -66,30 +71,26 @@ def more_than(terminal: Terminal, text: str, count: int) -> bool:
     return terminal.text.count(text) > count
 
 
-def test_bash_completes_a_name_with_a_colon_from_every_letter_on(tmp_path: Path) -> None:
-    config = tmp_path / "choir.toml"
-    config.write_text(
-        '[broker]\nport = 0\n[[agents]]\nname = "a"\nbackend = "instant"\n'
-        'models = [{ name = "llama3.2:3b", reply = "Paris" }]\n'
-    )
-    environment = clean_environment(tmp_path)
-    up = subprocess.Popen(
-        choir_command("up", "--config", str(config)), env=environment, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_until_up(tmp_path, up)
-        with on_terminal(["bash", "--norc", "-i"], with_choir(environment)) as terminal:
-            terminal.type("PS1='> '; eval \"$(choir completion bash)\"; echo ready''now\n")
-            terminal.wait_for("readynow")
-            whole, seen = "--model llama3.2:3b ", 0
-            for typed in ("lla", "llama3.2:", "llama3.2:3"):
-                terminal.insist(
-                    f"\x15choir ask Hi --model {typed}\t", partial(more_than, terminal, whole, seen)
-                )
-                seen = terminal.text.count(whole)
-    finally:
-        up.terminate()
-        up.wait(DEADLINE_S)
+@pytest.fixture
+def mesh_models() -> tuple[str, ...]:
+    return (WITH_COLON,)
+
+
+async def test_bash_completes_a_name_with_a_colon_from_every_letter_on(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    model = {"name": WITH_COLON, "reply": "Paris"}
+    agent = {"name": "a", "backend": "instant", "models": [model]}
+    for service in (spawn_service("router"), spawn_service("agent", agent=agent)):
+        await service.wait_ready(connection)
+    environment = clean_environment(tmp_path, CHOIR_MESH__URL=mesh_url)
+    with on_terminal(["bash", "--norc", "-i"], with_choir(environment)) as terminal:
+        terminal.type("PS1='> '; eval \"$(choir completion bash)\"; echo ready''now\n")
+        terminal.wait_for("readynow")
+        whole, seen = f"--model {WITH_COLON} ", 0
+        for typed in ("lla", "llama3.2:", "llama3.2:3"):
+            terminal.insist(f"\x15choir ask Hi --model {typed}\t", partial(more_than, terminal, whole, seen))
+            seen = terminal.text.count(whole)
 
 
 def test_bash_completes_the_models_of_the_running_mesh(

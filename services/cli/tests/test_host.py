@@ -20,15 +20,18 @@ from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 from services.cli.up.json_lines import as_json
 
+pytestmark = pytest.mark.long
+
 GRACE_S = 20.0
 WITHOUT_SLEEPER = '\n[[agents]]\nname = "sleeper"'
+WITHOUT_MEASURING = "[summarizer]\nreplicas = 0\n[metrics]\nenabled = false\n"
 
 
 @pytest.fixture
 def quartet_config(instant_config: Path, tmp_path: Path) -> Path:
     """A choir.toml of the four quick models."""
     path = tmp_path / "quartet.toml"
-    path.write_text(instant_config.read_text().partition(WITHOUT_SLEEPER)[0])
+    path.write_text(WITHOUT_MEASURING + instant_config.read_text().partition(WITHOUT_SLEEPER)[0])
     return path
 
 

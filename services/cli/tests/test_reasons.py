@@ -12,6 +12,8 @@ import pytest
 from infra.testing.choir_up import choir_command, clean_environment, wait_until_up
 from services.cli.tests.conftest import Cli
 
+pytestmark = pytest.mark.long
+
 STOP_DEADLINE_S = 20.0
 GUARDED = """
 [broker]

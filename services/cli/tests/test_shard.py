@@ -25,6 +25,8 @@ from schemas.replies import Result, TokenChunk
 from services.cli.tests.conftest import Cli
 from services.client.client import Choir
 
+pytestmark = pytest.mark.long
+
 MODEL, WHOLE = "choir-llama", "whole"
 DEADLINE_S = 60.0
 POLL_S = 0.1

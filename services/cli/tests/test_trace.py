@@ -32,6 +32,8 @@ from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 from services.metrics.store.tables import create, definitions, event_tables
 
+pytestmark = pytest.mark.long
+
 MS = 1_000_000
 PATIENCE_S = 30.0
 AT_S = 1_750_000_000.0

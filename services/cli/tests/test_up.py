@@ -24,10 +24,18 @@ from services.cli.up.log_file import LogFile
 from services.cli.up.own_log import forward_own_log
 from services.cli.up.screen import Mode, Screen
 
+pytestmark = pytest.mark.long
+
 GRACE_S = 30.0
 CONFIG = """
 [broker]
 port = 0
+[aggregator]
+replicas = 0
+[summarizer]
+replicas = 0
+[metrics]
+enabled = false
 [[agents]]
 name = "pair"
 backend = "instant"

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import duckdb
+import pytest
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
@@ -18,6 +19,8 @@ from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.metrics.store.database import FILE_NAME
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
+
+pytestmark = pytest.mark.long
 
 # `just kill-metrics` kills it 20 times while it stores 100,000 events.
 KILLS = int(os.environ.get("CHOIR_TEST_METRICS_KILLS", "2"))

@@ -31,6 +31,8 @@ from services.metrics.tests.test_parquet import opened, rows_in
 from services.metrics.tests.test_parquet import stored as stored_events
 from services.metrics.tests.test_sandbox import ENDLESS
 
+pytestmark = pytest.mark.long
+
 FIRST, MORE = 3_000, 500
 
 

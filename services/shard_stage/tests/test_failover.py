@@ -19,7 +19,7 @@ from services.chassis.tests.mesh import eventually, queue_is_empty
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import engine_says
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.long
 
 PROMPTS = [f"Tell me about number {number}." for number in range(8)]
 LONG = Sampling(max_tokens=120)

@@ -21,6 +21,8 @@ from services.engine.tests.variants import demo_model
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import GREEDY, QUESTIONS, engine_says
 
+pytestmark = pytest.mark.long
+
 DELAY_S = 0.005
 READ_BYTES = 64 * 1024
 NAMESPACES = {"choir-ns-1": "10.213.1", "choir-ns-2": "10.213.2"}

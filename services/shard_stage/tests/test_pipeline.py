@@ -12,6 +12,8 @@ from services.engine.tests.variants import DEMO_MODELS, demo_model, write_varian
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.test_line import GREEDY, QUESTIONS, engine_says
 
+pytestmark = pytest.mark.long
+
 SIX_LAYERS = "gemma-of-six"
 
 

@@ -20,6 +20,8 @@ from services.shard_stage.intake.pipeline_generator import PipelineGenerator
 from services.shard_stage.intake.pipeline_worker import PipelineWorker
 from services.tasks.generate import Generated, OnText
 
+pytestmark = pytest.mark.long
+
 PATIENCE_S = 20.0
 
 

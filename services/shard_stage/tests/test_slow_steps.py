@@ -19,6 +19,8 @@ from services.shard_stage.pipeline.rest import RESTING_BEATS
 from services.shard_stage.tests.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.test_line import engine_says
 
+pytestmark = pytest.mark.long
+
 PROMPT = "Tell me a story."
 LONG = Sampling(max_tokens=60)
 SLOW_S, FOR_EVER_S = 8.0, 3600.0
