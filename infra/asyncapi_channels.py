@@ -67,7 +67,7 @@ def reply_object(channel: Channel) -> ChannelObject:
     streams = TokenChunk in channel.replies
     return ChannelObject(
         description=f"the reply subject of a request on {channel.address}"
-        f"{': with `stream`, TokenChunks come before the last reply' if streams else ''}",
+        f"{': TokenChunks may come before the last one, and an empty message after it' if streams else ''}",
         messages={
             name_of(payload): message_object(payload, REPLY_HEADERS.get(payload, ()))
             for payload in replies_of(channel)

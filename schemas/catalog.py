@@ -252,8 +252,9 @@ ACCESS: tuple[Access, ...] = (
             s.ALL_DEAD, s.ALL_EVENTS,
         ),
         subscribes=(
-            s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS, s.SHARD, s.WORKER,
-            s.TOKENIZE,
+            s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
+            s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
+            s.doors(s.STATUS), s.doors(s.SHARD), s.doors(s.WORKER), s.doors(s.TOKENIZE),
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
@@ -275,7 +276,7 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "aggregator",
         publishes=(s.ALL_COMMANDS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_DEAD, s.ALL_EVENTS),
-        subscribes=(s.ALL_STORED_ANSWERS, s.FEEDBACK, s.SCORES, s.ALL_CANCELS),
+        subscribes=(s.ALL_STORED_ANSWERS, s.doors(s.FEEDBACK), s.doors(s.SCORES), s.ALL_CANCELS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.SCORES_BUCKET, s.ATTEMPTS_BUCKET),
@@ -308,13 +309,17 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "metrics",
         publishes=(s.ALL_EVENTS,),
-        subscribes=(s.SQL,),
+        subscribes=(s.doors(s.SQL),),
         pulls=(s.EVENTS_STREAM,),
         reads=(s.EVENTS_STREAM,),
     ),
     Access(
         "gateway",
-        publishes=(s.ASK, s.SUBMIT, s.FETCH, s.CANCEL, s.NODES, s.MODELS, s.STATUS, s.ALL_EVENTS),
+        publishes=(
+            s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
+            s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
+            s.doors(s.STATUS), s.doors(s.TOKENIZE), s.ALL_EVENTS,
+        ),
         subscribes=(),
     ),
 )  # fmt: skip
@@ -322,19 +327,31 @@ ACCESS: tuple[Access, ...] = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One request-reply endpoint of the client surface."""
+    """One request-reply endpoint of the client surface.
+
+    Clients ask on `subject`; the service listens at its `doors`. One that `streams` may send several
+    messages, and ends them with an empty one; any other sends exactly one.
+    """
 
     subject: str
     service: str
     takes: str
     gives: str
     why: str
+    streams: bool = False
+
+    @property
+    def doors(self) -> str:
+        """Where its service listens: at every tenant's door."""
+        return s.doors(self.subject)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.ASK, "router", "Ask", "Result", "ask and wait for the result"),
+    Endpoint(s.STREAM_ASK, "router", "Ask", "Result", "the same, and before it the text as it comes", True),
     Endpoint(s.SUBMIT, "router", "Ask", "Accepted", "ask, and fetch the result later"),
-    Endpoint(s.FETCH, "router", "Fetch", "Result", "a result, or a token stream from a sequence on"),
+    Endpoint(s.FETCH, "router", "Fetch", "Result", "a result"),
+    Endpoint(s.STREAM_FETCH, "router", "Fetch", "Result", "the same, and the text before it", True),
     Endpoint(s.CANCEL, "router", "Cancel", "Cancelled", "give up a request"),
     Endpoint(s.NODES, "router", "-", "NodesReply", "all live service instances"),
     Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
@@ -346,3 +363,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
     Endpoint(s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of the agents"),
 )  # fmt: skip
+
+
+def door_mappings(tenant: str = s.LOCAL_TENANT) -> dict[str, str]:
+    """Subject -> door for every endpoint: how a broker without accounts leads its clients to the services."""
+    return {endpoint.subject: s.door(tenant, endpoint.subject) for endpoint in ENDPOINTS}

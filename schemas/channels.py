@@ -64,6 +64,7 @@ TOKEN_RULE = "as one token: letters, digits, - and _ stay, every other UTF-8 byt
 PARAMETERS: dict[str, str] = {
     "request_id": "the request, 1 to 64 of A-Z a-z 0-9 _ -",
     "priority": "the class of work",
+    "tenant": "whose account the request came from: the broker's word",
     "model": f"the model's name {TOKEN_RULE}",
     "agent": f"the agent's name {TOKEN_RULE}",
     "round": "which time the agents are asked, from 1",
@@ -142,14 +143,21 @@ def _endpoint(endpoint: catalog.Endpoint) -> Channel:
     }
     takes = Message if endpoint.takes == "-" else contract[endpoint.takes]
     gives = contract[endpoint.gives]
-    streams = gives is replies.Result and "stream" in takes.model_fields
     return Channel(
         s.endpoint_name(endpoint.subject),
         endpoint.subject,
         (takes,),
         endpoint.why,
         headers=(s.TRACE_HEADER,),
-        replies=(gives, replies.TokenChunk) if streams else (gives,),
+        replies=(gives, replies.TokenChunk, EMPTY) if endpoint.streams else (gives,),
+    )
+
+
+def _door(asked: Channel) -> Channel:
+    """Where the broker leads what a tenant asks."""
+    door = s.door("tenant", asked.address).replace(".tenant.", ".{tenant}.", 1)
+    return replace(
+        asked, name=f"{asked.name}-door", address=door, why=f"{asked.why}, as the services hear it"
     )
 
 
@@ -250,8 +258,12 @@ STORED_VALUES: tuple[Channel, ...] = (
 )
 """The keys of buckets. A value is put by publishing it on its subject."""
 
+ASKED: tuple[Channel, ...] = tuple(map(_endpoint, catalog.ENDPOINTS))
+"""What clients ask."""
+
 CHANNELS: tuple[Channel, ...] = (
-    *map(_endpoint, catalog.ENDPOINTS),
+    *ASKED,
+    *map(_door, ASKED),
     *STREAMED,
     *_republished(STREAMED),
     *SIGNALS,

@@ -44,6 +44,8 @@ def decode_token(token: str) -> str:
 
 
 # --- the client surface: core NATS request-reply ----------------------------------------
+# A client asks on `choir.<endpoint>` in its own account. The broker hands the request on to the services
+# through a door that says whose it is: `choir.door.<tenant>.<endpoint>`.
 
 ASK = "choir.ask"
 SUBMIT = "choir.submit"
@@ -58,6 +60,40 @@ SQL = "choir.sql"
 SHARD = "choir.shard"
 WORKER = "choir.worker"
 TOKENIZE = "choir.tokenize"
+STREAM_ASK = "choir.stream.ask"
+STREAM_FETCH = "choir.stream.fetch"
+
+LOCAL_TENANT = "local"
+"""Whoever is not told apart from others: on loopback everybody who comes without credentials."""
+
+
+def door(tenant: str, subject: str) -> str:
+    """Where the services hear what a tenant asks on a `subject` of the client surface."""
+    return f"choir.door.{encode_token(tenant)}.{subject.removeprefix('choir.')}"
+
+
+def doors(subject: str) -> str:
+    """Where the services hear what anybody asks on a `subject` of the client surface."""
+    return f"choir.door.*.{subject.removeprefix('choir.')}"
+
+
+def tenant_at(subject: str) -> str:
+    """Whose door a request came through: the broker's word. LOCAL_TENANT for a `subject` that is no door."""
+    match subject.split("."):
+        case ["choir", "door", tenant, _, *_]:
+            return decode_token(tenant)
+        case _:
+            return LOCAL_TENANT
+
+
+def asked_on(subject: str) -> str:
+    """What a client has asked on, of a request that came through a door; else the `subject` itself."""
+    match subject.split("."):
+        case ["choir", "door", _, *endpoint] if endpoint:
+            return ".".join(("choir", *endpoint))
+        case _:
+            return subject
+
 
 # --- streams ----------------------------------------------------------------------------
 
@@ -370,7 +406,7 @@ def bucket_stream(bucket: str) -> str:
 
 def endpoint_name(subject: str) -> str:
     """The name of an endpoint in the services API: its subject without dots and the mesh's prefix."""
-    return subject.removeprefix("choir.").replace(".", "-").replace("=", "_").replace("*", "any")
+    return asked_on(subject).removeprefix("choir.").replace(".", "-").replace("=", "_").replace("*", "any")
 
 
 def inbox_prefix(user: str) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import structlog
 
+from infra.broker.accounts import one_account
 from infra.host.processes import PREEXEC, last_lines, pause, terminate, until, writable_folder
 from schemas import catalog
 from schemas.errors import ConfigurationError
@@ -102,8 +103,9 @@ class Broker:
     """One nats-server with JetStream. `port` 0 takes a free one, which stays the same over restarts.
 
     `directory` holds its configuration, its log and its store. `more_config` is appended to the
-    configuration (users and permissions, for example). `prepare` is awaited with the URL after every
-    start: streams in memory do not outlive the process, so a mesh is provisioned there each time.
+    configuration (users and permissions, for example). All are in one account, clients as the tenant `local`.
+    `prepare` is awaited with the URL after every start: streams in memory do not outlive the process, so a
+    mesh is provisioned there each time.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class Broker:
         self.host = host
         self.port = port
         self.max_payload = max_payload
-        self._more_config = more_config
+        self._more_config = f"{one_account()}\n{more_config}"
         if user is not None:
             credentials = f"user: {json.dumps(user)}, password: {json.dumps(password or '')}"
             self._more_config += f"\nauthorization {{ {credentials} }}"

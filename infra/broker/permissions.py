@@ -101,7 +101,8 @@ def client_user(name: str, password: str) -> User:
         "user": name,
         "password": password,
         "permissions": {
-            "publish": [endpoint.subject for endpoint in catalog.ENDPOINTS] + [SERVICES_API],
+            # What is led to a door is allowed or refused by the name of the door.
+            "publish": [*catalog.door_mappings(), *catalog.door_mappings().values(), SERVICES_API],
             "subscribe": [f"{subjects.inbox_prefix(name)}.>"],
         },
     }

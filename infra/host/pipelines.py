@@ -57,7 +57,9 @@ class PipelineSection(Section):
 async def place(client: Client, wish: Shard) -> ShardReply:
     """Asks a router for a pipeline. Raises its typed error, or MeshUnreachable if none answers."""
     try:
-        reply = await client.request(subjects.SHARD, wish.to_bytes(), timeout=REPLY_TIMEOUT_S)
+        reply = await client.request(
+            subjects.door(subjects.LOCAL_TENANT, subjects.SHARD), wish.to_bytes(), timeout=REPLY_TIMEOUT_S
+        )
     except nats.errors.Error as error:
         raise MeshUnreachable(f"no router answers on {subjects.SHARD}") from error
     if reply.headers and subjects.ERROR_CODE_HEADER in reply.headers:
@@ -91,7 +93,9 @@ async def until_answers(client: Client, model: str, patience_s: float) -> str | 
 async def _models(client: Client) -> ModelsReply:
     """What the router knows now; nothing while it does not answer."""
     try:
-        reply = await client.request(subjects.MODELS, b"", timeout=LOOK_TIMEOUT_S)
+        reply = await client.request(
+            subjects.door(subjects.LOCAL_TENANT, subjects.MODELS), b"", timeout=LOOK_TIMEOUT_S
+        )
         return ModelsReply.read(reply.data)
     except (nats.errors.Error, ValidationError):
         return ModelsReply(models=())

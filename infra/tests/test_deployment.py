@@ -95,3 +95,8 @@ def test_just_alone_lists_every_recipe_with_what_it_does() -> None:
 def test_every_module_that_a_recipe_runs_is_there(module: str) -> None:
     path = REPOSITORY / module.replace(".", "/")
     assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def test_the_containers_broker_leads_clients_to_the_same_doors_as_the_embedded_one() -> None:
+    mapped = dict(re.findall(r'"(choir\.\S+)": "(choir\.door\.\S+)"', NATS_CONF.read_text()))
+    assert mapped == catalog.door_mappings()

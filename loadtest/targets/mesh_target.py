@@ -83,14 +83,14 @@ class MeshTarget:
         token = str(flight.number)
         self._flights[token] = (flight, fields)
         request = {"request_id": f"{self._run}-{token}", **fields}
-        await self._publish(subjects.ASK, request, token)
+        await self._publish(_where(fields), request, token)
 
     async def _send_again(self, flight: RequestRecord, fields: Fields) -> None:
         """The same request, with the time that it has left: as the Python client, which waits no longer."""
         left_s = flight.sent_s + patience_of(fields) - self._clock()
         timeout_s = max(SHORTEST_S, round(left_s, 1))
         request = {"request_id": f"{self._run}-{flight.number}", **fields, "timeout_s": timeout_s}
-        await self._publish(subjects.ASK, request, str(flight.number))
+        await self._publish(_where(fields), request, str(flight.number))
 
     async def settle(self, flights: Collection[RequestRecord]) -> None:
         """Asks the mesh what became of the requests that nobody answered."""
@@ -128,6 +128,8 @@ class MeshTarget:
         if entry is None:
             return
         flight, fields = entry
+        if not msg.data and not msg.headers:
+            return  # the end of a stream of replies
         match (msg.headers or {}).get(subjects.KIND_HEADER):
             case "token":
                 flight.chunk(str(from_json(msg.data)["agent"]), at_s)
@@ -186,6 +188,11 @@ class MeshTarget:
                 await self._fetch(flight, FETCH_WAIT_S)
             await asyncio.sleep(FETCH_WAIT_S + RETRY_AFTER_S)
             missed = [flight for flight in missed if flight.open]
+
+
+def _where(fields: Fields) -> str:
+    """Where such a request is asked: what streams has a subject of its own."""
+    return subjects.STREAM_ASK if fields.get("stream") else subjects.ASK
 
 
 def patience_of(fields: Fields) -> float:

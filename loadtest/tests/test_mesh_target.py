@@ -49,7 +49,7 @@ async def test_a_request_outlives_a_router_that_is_away_for_long(mesh_url: str, 
         headers = {subjects.KIND_HEADER: "result"}
         await connection.publish(msg.reply, result.to_bytes(), headers=headers)
 
-    await connection.subscribe(subjects.ASK, cb=answer)
+    await connection.subscribe(subjects.doors(subjects.ASK), cb=answer)
     # Then it is answered, and asked for no more time than its client has left
     await eventually(lambda: not flight.open)
     assert (flight.error, flight.results) == (OK, 1)

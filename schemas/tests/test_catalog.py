@@ -181,9 +181,9 @@ def test_what_is_published_is_kept_where_it_belongs(subject: str, stream: str | 
 def test_a_service_may_touch_only_what_exists(access: Access) -> None:
     kept = [subject for stream in STREAMS for subject in stream.subjects]
     republished = [stream.republish_to for stream in STREAMS if stream.republish_to]
-    served = [endpoint.subject for endpoint in ENDPOINTS if endpoint.service == access.service]
+    served = [endpoint.doors for endpoint in ENDPOINTS if endpoint.service == access.service]
 
-    asked = [endpoint.subject for endpoint in ENDPOINTS] if access.service == "gateway" else []
+    asked = [endpoint.doors for endpoint in ENDPOINTS] if access.service == "gateway" else []
     for subject in access.publishes:
         assert any(inside(subject, known) for known in (*kept, *SIGNALS, *asked)), subject
     for subject in access.subscribes:
@@ -204,7 +204,7 @@ def test_every_service_keeps_a_lease_and_tells_what_happens(access: Access) -> N
 @endpoints
 def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endpoint) -> None:
     access = next(access for access in ACCESS if access.service == endpoint.service)
-    assert endpoint.subject in access.subscribes
+    assert endpoint.doors in access.subscribes
     assert endpoint.why
 
 
@@ -217,7 +217,15 @@ def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint
 
 @endpoints
 def test_no_endpoint_is_kept_by_a_stream(endpoint: Endpoint) -> None:
-    assert not any(overlap(endpoint.subject, kept) for stream in STREAMS for kept in stream.subjects)
+    heard = (endpoint.subject, endpoint.doors)
+    assert not any(overlap(one, kept) for one in heard for stream in STREAMS for kept in stream.subjects)
+
+
+def test_a_broker_of_one_account_leads_every_question_to_the_door_of_the_local_tenant() -> None:
+    for endpoint in ENDPOINTS:
+        door = catalog.door_mappings()[endpoint.subject]
+        assert inside(door, endpoint.doors)
+        assert (subjects.tenant_at(door), subjects.asked_on(door)) == ("local", endpoint.subject)
 
 
 def test_every_constant_of_the_subjects_is_in_the_catalog() -> None:
@@ -232,6 +240,7 @@ def test_every_constant_of_the_subjects_is_in_the_catalog() -> None:
         | {endpoint.subject for endpoint in ENDPOINTS}
         | set(SIGNALS)
     )
+    known |= {subjects.LOCAL_TENANT}
     strays = {n: v for n, v in constants.items() if v not in known and not n.endswith("_HEADER")}
     assert strays == {}
     assert len(set(constants.values())) == len(constants), "two constants of the same value"

@@ -170,6 +170,25 @@ def test_the_agent_is_found_in_the_key_of_its_history_and_in_no_other_key() -> N
     assert subjects.agent_of_score(subjects.feedback_key(REQUEST)) is None
 
 
+def test_a_door_says_who_asked_and_what() -> None:
+    door = subjects.door("alice", subjects.STREAM_ASK)
+    assert door == "choir.door.alice.stream.ask"
+    assert (subjects.tenant_at(door), subjects.asked_on(door)) == ("alice", subjects.STREAM_ASK)
+    assert subjects.doors(subjects.ASK) == "choir.door.*.ask"
+    assert subjects.endpoint_name(subjects.doors(subjects.ASK)) == "ask"
+
+
+@hostile
+def test_no_tenant_breaks_out_of_its_door(name: str) -> None:
+    assert len(subjects.door(name, subjects.ASK).split(".")) == 4
+    assert subjects.tenant_at(subjects.door(name, subjects.ASK)) == name
+
+
+def test_what_came_through_no_door_is_the_local_tenant_s() -> None:
+    counted = subjects.count_tokens("alpha")
+    assert (subjects.tenant_at(counted), subjects.asked_on(counted)) == ("local", counted)
+
+
 def test_an_endpoint_s_name_is_fit_for_the_services_api() -> None:
     for subject in (subjects.ASK, subjects.count_tokens("llama3.2:3b"), subjects.ALL_COUNTS):
         assert re.fullmatch(r"[A-Za-z0-9_-]+", subjects.endpoint_name(subject))

@@ -52,8 +52,12 @@ class Aggregator:
         mesh.connection.on_reconnect(self._resume)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
-        await self._endpoints.add(subjects.FEEDBACK, Feedback, FeedbackHandler(mesh, self._ledger).handle)
-        await self._endpoints.add(subjects.SCORES, ReadScores, ScoresHandler(mesh, self._scores).handle)
+        await self._endpoints.add(
+            subjects.doors(subjects.FEEDBACK), Feedback, FeedbackHandler(mesh, self._ledger).handle
+        )
+        await self._endpoints.add(
+            subjects.doors(subjects.SCORES), ReadScores, ScoresHandler(mesh, self._scores).handle
+        )
         await self._loop.start()
 
     async def _on_cancel(self, msg: Msg) -> None:

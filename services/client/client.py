@@ -10,6 +10,7 @@ Every wait has a deadline, and every failure is one of the errors in `schemas.er
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, aclosing
@@ -73,14 +74,23 @@ class Choir:
     `url` is where the broker is; without it the client looks where `find_mesh` says, unless `section` says
     all of it, with user and password. Opening raises MeshUnreachable if no broker answers. Afterwards a lost
     connection is made again by itself.
+
+    Who asks is the broker's word: the tenant whose account the client is in. A client that is inside the
+    mesh, as the gateway is, may ask in the name of any `tenant`.
     """
 
     def __init__(
-        self, url: str | None = None, *, name: str = "choir-client", section: MeshSection | None = None
+        self,
+        url: str | None = None,
+        *,
+        name: str = "choir-client",
+        section: MeshSection | None = None,
+        tenant: str | None = None,
     ) -> None:
         self._url = url
         self._section = section
         self._name = name
+        self._tenant = tenant
         self._replies = ReplyMultiplexer()
         self._silence = Silence()
         self._stack = AsyncExitStack()
@@ -99,6 +109,12 @@ class Choir:
     ) -> None:
         self._open = False
         await self._stack.aclose()
+
+    def as_tenant(self, tenant: str) -> Choir:
+        """The same open mesh, asked in the name of a tenant; only for clients that are inside the mesh."""
+        other = copy.copy(self)
+        other._tenant = tenant
+        return other
 
     async def ask(self, prompt: str | None = None, **options: Unpack[AskOptions]) -> Result:
         """The result of a request; its error is raised.
@@ -129,7 +145,7 @@ class Choir:
     def follow(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request that is complete: chunks if it streams, then the result."""
         self._check_open()
-        return ReliableRequest(self._replies, ask, self._silence).replies()
+        return ReliableRequest(self._replies, ask, self._silence, self._tenant).replies()
 
     async def batch(
         self,
@@ -294,7 +310,7 @@ class Choir:
     async def _try_call(
         self, subject: str, payload: bytes, reply_type: type[ReplyT], wait_s: float
     ) -> ReplyT:
-        async with self._replies.request(subject, payload) as replies:
+        async with self._replies.request(subject, payload, tenant=self._tenant) as replies:
             return read(await replies.next(wait_s + REPLY_MARGIN_S), reply_type)
 
     def _unreachable(self, subject: str, error: Exception) -> ChoirError:

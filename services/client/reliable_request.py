@@ -43,8 +43,11 @@ PAUSE_S = 0.2
 class ReliableRequest:
     """One request, on its way."""
 
-    def __init__(self, replies: ReplyMultiplexer, ask: Ask, silence: Silence) -> None:
+    def __init__(
+        self, replies: ReplyMultiplexer, ask: Ask, silence: Silence, tenant: str | None = None
+    ) -> None:
         self._replies = replies
+        self._tenant = tenant
         self._ask = ask
         self._silence = silence
         self._streamed = StreamedText()
@@ -84,7 +87,7 @@ class ReliableRequest:
     async def _attempt(self) -> AsyncGenerator[TokenChunk | Result, None]:
         """Sends the request, or asks for its result once it has been sent, and passes on what comes."""
         subject, request, wait_s = self._next_request()
-        async with self._replies.request(subject, request.to_bytes(), self._span) as queue:
+        async with self._replies.request(subject, request.to_bytes(), self._span, self._tenant) as queue:
             while True:
                 msg = await queue.next(wait_s + REPLY_MARGIN_S)
                 self._heard_s = time.monotonic()
@@ -105,7 +108,8 @@ class ReliableRequest:
         """Where to send what, and how long its reply may take."""
         if not self._taken:
             sent_before, self._sent = self._sent, True
-            return subjects.ASK, self._shorter() if sent_before else self._ask, SLICE_S
+            ask = self._shorter() if sent_before else self._ask
+            return subjects.STREAM_ASK if ask.stream else subjects.ASK, ask, SLICE_S
         wait_s = max(0.0, min(SLICE_S, self._left_s))
         fetch = Fetch(
             request_id=self._ask.request_id or "",
@@ -113,7 +117,7 @@ class ReliableRequest:
             stream=self._ask.stream,
             after_sequence=self._streamed.sequence,
         )
-        return subjects.FETCH, fetch, wait_s
+        return subjects.STREAM_FETCH if fetch.stream else subjects.FETCH, fetch, wait_s
 
     def _shorter(self) -> Ask:
         """The request as it is sent again: with the time that it has left, for its client waits no longer."""

@@ -64,6 +64,8 @@ class ReplyQueue:
             raise msg
         if msg.headers and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
             raise NoReply(nobody=True)
+        if not msg.data:
+            raise NoReply  # a stream of replies has ended without the last one
         return msg
 
 
@@ -95,14 +97,15 @@ class ReplyMultiplexer:
     def refused(self, error: ChoirError) -> None:
         """The broker does not allow something to this client: nobody waits for a reply that cannot come.
 
-        The broker names the subject, never the message. Whoever may not listen to replies may ask nothing
-        later either.
+        The broker names the subject, never the message; where all share one account that of the door. Whoever
+        may not listen to replies may ask nothing later either.
         """
         said = error.message.lower()
         if self._prefix.lower() in said:
             self._refusal = error
         for queue in self._open.values():
-            if self._refusal is not None or f'"{queue.subject.lower()}"' in said:
+            names = (queue.subject, subjects.door(subjects.LOCAL_TENANT, queue.subject))
+            if self._refusal is not None or any(f'"{name.lower()}"' in said for name in names):
                 queue.put(error)
 
     @property
@@ -112,10 +115,11 @@ class ReplyMultiplexer:
 
     @asynccontextmanager
     async def request(
-        self, subject: str, payload: bytes, span: Span | None = None
+        self, subject: str, payload: bytes, span: Span | None = None, tenant: str | None = None
     ) -> AsyncIterator[ReplyQueue]:
         """Sends a request; its replies come to an inbox of its own for as long as the context is open.
 
+        With a `tenant` it goes to that one's door, where only who is inside the mesh may knock.
         It is traced as `span`, by default as work asked for by what is being done here.
 
         Raises PayloadTooLarge before anything is sent, MeshUnreachable if the connection is gone for good,
@@ -124,6 +128,7 @@ class ReplyMultiplexer:
         if self._refusal is not None:
             raise self._refusal
         check_payload(self._client, payload)
+        subject = subject if tenant is None else subjects.door(tenant, subject)
         queue = ReplyQueue(subject, f"{self._prefix}.{next(self._numbers)}")
         self._open[queue.inbox] = queue
         try:

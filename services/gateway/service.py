@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from schemas.errors import ConfigurationError
+from schemas.subjects import LOCAL_TENANT
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import Endpoints
@@ -31,7 +32,7 @@ class Gateway:
         """Answers from now on; if its port is taken, as soon as it is free."""
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
-        choir = Choir(section=self._settings.mesh, name=self._identity.instance)
+        choir = Choir(section=self._settings.mesh, name=self._identity.instance, tenant=LOCAL_TENANT)
         context = GatewayContext(await self._stack.enter_async_context(choir), self._settings.gateway)
         self._stack.push_async_callback(context.settle)
         self._listener = Listener(build_app(context), self._settings.gateway, mesh.changed)

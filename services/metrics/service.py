@@ -40,7 +40,7 @@ class Metrics:
         self._questions = Questions(mesh.client, database, self._settings)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
-        await self._endpoints.add(subjects.SQL, Sql, self._questions.handle)
+        await self._endpoints.add(subjects.doors(subjects.SQL), Sql, self._questions.handle)
 
     async def stop(self) -> None:
         """Answers what is asked, stores what it has, and closes the database."""

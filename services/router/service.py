@@ -65,17 +65,21 @@ class Router:
             tracing=mesh.tracing,
         )
         await self._endpoints.start()
-        await self._endpoints.add(subjects.ASK, Ask, handlers.ask)
-        await self._endpoints.add(subjects.SUBMIT, Ask, handlers.submit)
-        await self._endpoints.add(subjects.FETCH, Fetch, handlers.fetch)
-        await self._endpoints.add(subjects.CANCEL, Cancel, handlers.cancel, quick=True)
-        await self._endpoints.add(subjects.NODES, Message, overview.nodes, quick=True)
-        await self._endpoints.add(subjects.MODELS, Message, overview.models, quick=True)
-        await self._endpoints.add(subjects.STATUS, Message, overview.status, quick=True)
-        await self._endpoints.add(subjects.SHARD, Shard, self._placement.shard)
+        await self._endpoints.add(subjects.doors(subjects.ASK), Ask, handlers.ask)
+        await self._endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, handlers.ask, streams=True)
+        await self._endpoints.add(subjects.doors(subjects.SUBMIT), Ask, handlers.submit)
+        await self._endpoints.add(subjects.doors(subjects.FETCH), Fetch, handlers.fetch)
+        await self._endpoints.add(subjects.doors(subjects.STREAM_FETCH), Fetch, handlers.fetch, streams=True)
+        await self._endpoints.add(subjects.doors(subjects.CANCEL), Cancel, handlers.cancel, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.NODES), Message, overview.nodes, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.MODELS), Message, overview.models, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.STATUS), Message, overview.status, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.SHARD), Shard, self._placement.shard)
         tokenizing = Tokenizing(mesh.client, self._directory)
-        await self._endpoints.add(subjects.TOKENIZE, Tokenize, tokenizing.tokenize)
-        await self._endpoints.add(subjects.WORKER, ManageWorkers, self._workers.manage, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.TOKENIZE), Tokenize, tokenizing.tokenize)
+        await self._endpoints.add(
+            subjects.doors(subjects.WORKER), ManageWorkers, self._workers.manage, quick=True
+        )
 
     async def _resume(self) -> None:
         self._sweeper.resume()

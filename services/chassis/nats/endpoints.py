@@ -63,17 +63,29 @@ CUT_MESSAGE_CHARACTERS = 2_000
 ERROR_ENVELOPE_BYTES = 1_024
 """The headers of an error reply: a line of its message, its code, and the trace."""
 
+INBOX = "_INBOX"
+ACROSS_ACCOUNTS = "_R_"
+"""With what the reply subjects begin that clients and brokers make."""
+
 RequestT = TypeVar("RequestT", bound=Message)
 
 log = get_logger("chassis.endpoints")
 
 
 class Caller:
-    """Where the reply to one request goes. Nothing is sent to a caller that gave no reply subject."""
+    """Who asks, and where the reply to one request goes.
 
-    def __init__(self, client: Client, inbox: str) -> None:
+    `tenant` is whose door the request came through. A caller that `streams` takes several messages, any other
+    one. Nothing is sent to a caller that gave no reply subject.
+    """
+
+    def __init__(
+        self, client: Client, inbox: str, *, tenant: str = subjects.LOCAL_TENANT, streams: bool = False
+    ) -> None:
         self._client = client
         self.inbox = inbox
+        self.tenant = tenant
+        self.streams = streams
 
     async def send(self, reply: Message, kind: str | None = None) -> None:
         """Sends a message to the caller; several may be sent.
@@ -116,6 +128,11 @@ class Caller:
         headers = {subjects.KIND_HEADER: reply.kind} | trace_headers() | error_headers(error)
         await self._publish(reply.to_bytes(), headers)
 
+    async def end(self) -> None:
+        """Says to a caller that streams that nothing more comes; the broker forgets where its replies go."""
+        if self.streams:
+            await self._publish(b"", None)
+
     async def _publish(self, payload: bytes, headers: dict[str, str] | None) -> None:
         if not self.inbox:
             return
@@ -123,6 +140,16 @@ class Caller:
         if size > self._client.max_payload:
             raise _too_large(size, self._client.max_payload)
         await self._client.publish(self.inbox, payload, headers=headers)
+
+
+def is_inbox(reply: str) -> bool:
+    """Whether replies may go there: to an inbox, or to where the broker leads into another account.
+
+    Whoever asks chooses the reply subject, and a service publishes there with its own rights.
+    """
+    first, _, rest = reply.partition(".")
+    known = first == ACROSS_ACCOUNTS or first.startswith(INBOX)
+    return known and bool(rest) and not {"*", ">"} & set(rest.split("."))
 
 
 def _too_large(size: int, limit: int) -> PayloadTooLarge:
@@ -205,22 +232,36 @@ class Endpoints:
             task.cancel()
 
     async def add(
-        self, subject: str, request_type: type[RequestT], handler: Handler[RequestT], *, quick: bool = False
+        self,
+        subject: str,
+        request_type: type[RequestT],
+        handler: Handler[RequestT],
+        *,
+        quick: bool = False,
+        streams: bool = False,
     ) -> None:
         """Answers requests on `subject`. One instance of the service takes each.
 
         `quick` ones wait for nothing, and have room of their own: who would cancel something, or see what
-        goes on, is answered when clients that wait have taken all places.
+        goes on, is answered when clients that wait have taken all places. With `streams` a handler may send
+        several messages; an empty one follows the last, whatever happens.
         """
         if self._service is None:
             raise RuntimeError("start() comes before add()")
 
         async def take(request: Request) -> None:
-            caller = Caller(self._client, request._msg.reply)
+            inbox, tenant = request._msg.reply, subjects.tenant_at(request.subject)
+            if inbox and not is_inbox(inbox):
+                log.warning(
+                    "dropped a request whose replies are to go to no inbox", reply=inbox, tenant=tenant
+                )
+                return
+            caller = Caller(self._client, inbox, tenant=tenant, streams=streams)
             taken, limit = (self._quick, QUICK_LIMIT) if quick else (self._waiting, self._limit)
             if len(taken) >= limit:
                 full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)
                 await caller.send_error(full)
+                await caller.end()
                 return
             task = asyncio.create_task(self._serve(request, request_type, handler, caller))
             taken.add(task)
@@ -239,8 +280,9 @@ class Endpoints:
             await self._answer(request.data, request_type, handler, caller)
         finally:
             if self._events is not None:
-                subject = request.subject
+                subject = subjects.asked_on(request.subject)
                 self._events.ended(Work(span, "server", subject, subject, started_s, time.time()))
+            await caller.end()
 
     async def _answer(
         self, data: bytes, request_type: type[RequestT], handler: Handler[RequestT], caller: Caller

@@ -27,6 +27,7 @@ from schemas.message import Message
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
 from services.client import reliable_request, silence
 from services.client.client import Choir
+from services.client.request_builder import build_ask
 
 T = TypeVar("T", bound=Message)
 Reply = Callable[[Client, Msg], Awaitable[None]]
@@ -82,8 +83,9 @@ class StubRouter:
         self.fetches: list[Fetch] = []
 
     async def serve(self, asks: list[Reply], fetches: list[Reply]) -> None:
-        await self._on(subjects.ASK, Ask, self.asks, asks)
-        await self._on(subjects.FETCH, Fetch, self.fetches, fetches)
+        for ask, fetch in ((subjects.ASK, subjects.FETCH), (subjects.STREAM_ASK, subjects.STREAM_FETCH)):
+            await self._on(subjects.doors(ask), Ask, self.asks, asks)
+            await self._on(subjects.doors(fetch), Fetch, self.fetches, fetches)
         await self._client.flush()
 
     async def _on(self, subject: str, kind: type[T], seen: list[T], replies: list[Reply]) -> None:
@@ -294,3 +296,34 @@ async def test_a_killed_router_and_a_broker_that_restarts_cost_time_and_nothing_
             assert (await late).text == "one two three four"
     await second.stop()
     await nc.close()
+
+
+async def test_a_stream_that_ends_without_its_result_is_resumed_at_once(
+    mesh_url: str, connection: Client
+) -> None:
+    async def only_the_end(router: Client, msg: Msg) -> None:
+        await router.publish(msg.reply, b"")
+
+    router = StubRouter(connection)
+    await router.serve([only_the_end], [the_result])
+    async with Choir(mesh_url) as mesh:
+        replies = [reply async for reply in mesh.ask_stream("Where?", model="alpha")]
+    assert [type(reply) for reply in replies] == [Result]
+    assert len(router.fetches) == 1
+
+
+async def test_who_is_inside_the_mesh_asks_in_the_name_of_any_tenant(
+    mesh_url: str, connection: Client
+) -> None:
+    heard: list[str] = []
+
+    async def answer(router: Client, msg: Msg) -> None:
+        heard.append(msg.subject)
+        await send(router, msg, a_result(Ask.model_validate_json(msg.data).request_id or ""))
+
+    router = StubRouter(connection)
+    await router.serve([answer], [the_result])
+    async with Choir(mesh_url, tenant="alice") as mesh:
+        await mesh.ask("Where?", model="alpha")
+        await mesh.as_tenant("bob").result_of(build_ask("Where?", {"model": "alpha"}, stream=True))
+    assert heard == [subjects.door("alice", subjects.ASK), subjects.door("bob", subjects.STREAM_ASK)]

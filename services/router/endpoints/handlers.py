@@ -7,7 +7,7 @@ import time
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch
 from schemas.errors import Cancelled as CancelledError
-from schemas.errors import DeadlineExceeded, NotReady
+from schemas.errors import DeadlineExceeded, InvalidRequest, NotReady
 from schemas.events import RequestCancelled, RequestReplied
 from schemas.replies import Accepted, Cancelled, Result
 from services.chassis.context import ServiceContext
@@ -38,6 +38,7 @@ class Handlers:
     async def ask(self, ask: Ask, caller: Caller) -> None:
         """Stores the request, waits for its result, and sends it; before it the tokens, if asked for."""
         started = time.perf_counter_ns()
+        _check_streams(ask.stream, caller, subjects.STREAM_ASK)
         request_id = ask.request_id or new_id()
         if ask.stream:
             async with TokenRelay.open(self._storage, request_id, caller) as relay:
@@ -105,6 +106,7 @@ class Handlers:
     async def fetch(self, fetch: Fetch, caller: Caller) -> None:
         """Sends a result, waiting for it as long as the caller wants; before it the tokens, if asked for."""
         started = time.perf_counter_ns()
+        _check_streams(fetch.stream, caller, subjects.STREAM_FETCH)
         if fetch.stream:
             after = fetch.after_sequence
             async with TokenRelay.open(self._storage, fetch.request_id, caller, after) as relay:
@@ -151,6 +153,14 @@ class Handlers:
         if cancelled:
             self._mesh.events.publish(RequestCancelled, request_id=request_id)
         await caller.send(Cancelled(request_id=request_id, cancelled=cancelled))
+
+
+def _check_streams(stream: bool, caller: Caller, where: str) -> None:
+    """Several messages go only to who asks for them where a broker lets several through."""
+    if stream and not caller.streams:
+        raise InvalidRequest(
+            f"stream: text that is to come piece by piece is asked for on {where}", field="stream"
+        )
 
 
 def _not_ready(request_id: str) -> NotReady:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import pytest
 from nats.aio.msg import Msg
 
 from schemas import subjects
@@ -18,7 +19,9 @@ from services.router.token_relay import TokenRelay
 
 
 async def test_text_comes_while_it_is_generated_and_then_the_result(front: Front) -> None:
-    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    stream = await Stream(front).open(
+        subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
+    )
     await front.command("r1")
     for index, text in enumerate(("the ", "giraffe")):
         await front.say("r1", index, text)
@@ -32,7 +35,9 @@ async def test_text_comes_while_it_is_generated_and_then_the_result(front: Front
 
 
 async def test_a_result_that_overtakes_the_last_pieces_waits_for_them(front: Front) -> None:
-    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    stream = await Stream(front).open(
+        subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
+    )
     await front.finish("r1", chunks=2)
     await front.say("r1", 0, "the giraffe")
     await front.say("r1", 1, "", done=True)
@@ -46,7 +51,7 @@ async def test_a_client_that_comes_back_gets_what_it_has_not_seen(front: Front) 
         await front.say("r1", index, str(index))
     await front.client.flush()
     stream = await Stream(front).open(
-        subjects.FETCH, request_id="r1", stream=True, after_sequence=2, wait_s=30
+        subjects.STREAM_FETCH, request_id="r1", stream=True, after_sequence=2, wait_s=30
     )
     resumed = [await stream.chunk() for _ in range(2)]
     assert [(chunk.sequence, chunk.text) for chunk in resumed] == [(3, "2"), (4, "3")]
@@ -61,13 +66,15 @@ async def test_a_client_that_comes_back_after_the_end_gets_the_rest_and_the_resu
     for index in range(3):
         await front.say("r1", index, str(index), done=index == 2)
     await front.finish("r1", chunks=3)
-    stream = await Stream(front).open(subjects.FETCH, request_id="r1", stream=True)
+    stream = await Stream(front).open(subjects.STREAM_FETCH, request_id="r1", stream=True)
     assert [(await stream.chunk()).text for _ in range(3)] == ["0", "1", "2"]
     assert (await stream.result()).request_id == "r1"
 
 
 async def test_the_pieces_of_a_task_that_was_begun_again_are_not_repeated(front: Front) -> None:
-    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    stream = await Stream(front).open(
+        subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
+    )
     await front.command("r1")
     for index in (0, 1):
         await front.say("r1", index, str(index))
@@ -79,7 +86,9 @@ async def test_the_pieces_of_a_task_that_was_begun_again_are_not_repeated(front:
 
 
 async def test_of_two_attempts_the_newer_one_is_sent_from_its_beginning(front: Front) -> None:
-    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    stream = await Stream(front).open(
+        subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
+    )
     await front.command("r1")
     for index in range(3):
         await front.say("r1", index, f"first {index}")
@@ -101,7 +110,7 @@ async def test_a_client_comes_back_although_the_numbers_of_the_stream_began_anew
     await front.client.flush()
     # When it comes back, then it gets what there is
     stream = await Stream(front).open(
-        subjects.FETCH, request_id="r1", stream=True, after_sequence=5_000, wait_s=30
+        subjects.STREAM_FETCH, request_id="r1", stream=True, after_sequence=5_000, wait_s=30
     )
     assert [(await stream.chunk()).text for _ in range(3)] == ["0", "1", "2"]
     await front.say("r1", 3, "3", done=True)
@@ -115,18 +124,28 @@ async def test_a_number_that_is_now_another_request_s_means_nothing(front: Front
     await front.say("r1", 0, "0")
     await front.say("r2", 0, "not for you")
     await front.client.flush()
-    stream = await Stream(front).open(subjects.FETCH, request_id="r1", stream=True, after_sequence=2)
+    stream = await Stream(front).open(subjects.STREAM_FETCH, request_id="r1", stream=True, after_sequence=2)
     assert (await stream.chunk()).text == "0"
 
 
 async def test_pieces_of_other_requests_are_not_for_this_client(front: Front) -> None:
-    stream = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r1", stream=True)
+    stream = await Stream(front).open(
+        subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
+    )
     await front.command("r1")
     await front.say("r2", 0, "not for you")
     await front.say("r1", 0, "for you", done=True)
     assert (await stream.chunk()).text == "for you"
     await front.finish("r1", chunks=1)
     assert (await stream.result()).request_id == "r1"
+
+
+@pytest.mark.parametrize("subject", [subjects.ASK, subjects.FETCH])
+async def test_text_piece_by_piece_is_refused_where_only_one_reply_passes(front: Front, subject: str) -> None:
+    body = {"request_id": "r1"} if subject == subjects.FETCH else {"prompt": "hi", "model": "alpha"}
+    error = await front.refused(subject, **body, stream=True)
+    assert (error.code, error.field) == ("invalid_request", "stream")
+    assert "choir.stream." in error.message
 
 
 class EmptyStorage:

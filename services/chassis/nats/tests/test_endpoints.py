@@ -28,7 +28,7 @@ async def answering(client: Client, handle: Handle, limit: int = 8_192) -> Async
     """An instance that answers `choir.ask` as the test says."""
     endpoints = Endpoints(client, Identity("router", "router-1"), "for a test", limit)
     await endpoints.start()
-    await endpoints.add(subjects.ASK, Ask, handle)
+    await endpoints.add(subjects.doors(subjects.ASK), Ask, handle)
     try:
         yield endpoints
     finally:
@@ -239,7 +239,7 @@ async def test_the_services_api_sees_the_instance_its_endpoints_and_their_use(co
         stats = json.loads((await connection.request("$SRV.STATS.router", b"", timeout=10)).data)
     assert pong["name"] == "router"
     assert pong["metadata"]["instance"] == "router-1"
-    assert [endpoint["subject"] for endpoint in info["endpoints"]] == [subjects.ASK]
+    assert [endpoint["subject"] for endpoint in info["endpoints"]] == [subjects.doors(subjects.ASK)]
     assert [endpoint["num_requests"] for endpoint in stats["endpoints"]] == [1]
 
 
@@ -250,7 +250,7 @@ async def test_an_endpoint_needs_the_service_to_be_started(connection: Client) -
         """Never called."""
 
     with pytest.raises(RuntimeError, match="start"):
-        await endpoints.add(subjects.ASK, Message, nothing)
+        await endpoints.add(subjects.doors(subjects.ASK), Message, nothing)
 
 
 async def test_a_reply_that_the_broker_does_not_carry_is_an_error_that_says_so(
@@ -285,3 +285,87 @@ async def test_a_summary_loses_its_details_before_it_fails(connection: Client) -
     async with answering(connection, sum_up):
         reply = await connection.request(subjects.ASK, b'{"prompt": "hi"}', timeout=10)
     assert json.loads(reply.data)["request_id"] == "x" * (connection.max_payload // 2)
+
+
+@asynccontextmanager
+async def streaming(client: Client, handle: Handle) -> AsyncIterator[None]:
+    """An instance that answers `choir.stream.ask` as the test says."""
+    endpoints = Endpoints(client, Identity("router", "router-1"), "for a test")
+    await endpoints.start()
+    await endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, handle, streams=True)
+    try:
+        yield
+    finally:
+        await endpoints.stop(patience_s=0.1)
+
+
+async def replies_until_the_end(client: Client, body: bytes) -> list[Msg]:
+    """What comes back on `choir.stream.ask`, with the empty message that ends it."""
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    await client.publish(subjects.STREAM_ASK, body, reply=inbox)
+    came = [await subscription.next_msg(10)]
+    while came[-1].data:
+        came.append(await subscription.next_msg(10))
+    return came
+
+
+async def test_several_replies_end_with_an_empty_one(connection: Client) -> None:
+    async def twice(_ask: Ask, caller: Caller) -> None:
+        await caller.send(Accepted(request_id="one"))
+        await caller.send(Accepted(request_id="two"))
+
+    async with streaming(connection, twice):
+        came = await replies_until_the_end(connection, b'{"prompt": "hi"}')
+    assert [Accepted.read(msg.data).request_id for msg in came[:-1]] == ["one", "two"]
+
+
+@pytest.mark.parametrize("body", [b'{"prompt": "hi"}', b"no json"])
+async def test_replies_end_with_an_empty_one_after_an_error_too(connection: Client, body: bytes) -> None:
+    async def fail(_ask: Ask, _caller: Caller) -> None:
+        raise ZeroDivisionError
+
+    async with streaming(connection, fail):
+        refusal, end = await replies_until_the_end(connection, body)
+    assert error_of(refusal)
+    assert (end.data, end.headers) == (b"", None)
+
+
+async def test_the_handler_knows_whose_door_a_request_came_through(connection: Client) -> None:
+    async def who(_ask: Ask, caller: Caller) -> None:
+        await caller.send(Accepted(request_id=caller.tenant))
+
+    async with answering(connection, who):
+        replies = [
+            await connection.request(subject, b'{"prompt": "hi"}', timeout=10)
+            for subject in (subjects.ASK, subjects.door("alice", subjects.ASK))
+        ]
+    assert [Accepted.read(reply.data).request_id for reply in replies] == ["local", "alice"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        subjects.result("r1"),
+        subjects.answer("r1", 1, "alpha"),
+        subjects.gather("interactive", "r1"),
+        subjects.bucket_key(subjects.SCORES_BUCKET, "agent.alpha"),
+        "$JS.API.STREAM.PURGE.RESULTS",
+        "_INBOX",
+    ],
+)
+async def test_a_request_whose_replies_are_to_go_elsewhere_than_to_an_inbox_is_dropped(
+    connection: Client, reply: str
+) -> None:
+    taken: list[str | None] = []
+
+    async def take(ask: Ask, caller: Caller) -> None:
+        taken.append(ask.request_id)
+        await caller.send(Accepted(request_id="r1"))
+
+    heard = await connection.subscribe(reply)
+    async with answering(connection, take):
+        await connection.publish(subjects.ASK, b'{"prompt": "hi", "request_id": "bad"}', reply=reply)
+        await connection.request(subjects.ASK, b'{"prompt": "hi", "request_id": "good"}', timeout=10)
+    assert taken == ["good"]
+    assert heard.pending_msgs == 0
