@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
@@ -10,23 +11,30 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.errors import ChoirError, InternalError, InvalidRequest
 from services.chassis.logs import get_logger
 from services.gateway.context import GatewayContext
 from services.gateway.dialect import Dialect, dialect_of
+from services.gateway.distributed import DISTRIBUTED
 from services.gateway.errors import headers_of, status_of
 from services.gateway.exchange import HangUpMiddleware
+from services.gateway.figures import Figures
 from services.gateway.guard import GuardMiddleware
 from services.gateway.ollama import OLLAMA
 from services.gateway.openai import OPENAI
 
-DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI)
+DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI, DISTRIBUTED)
 """A path that begins with no dialect's prefix is the first one's."""
 
 SUPERFLUOUS = re.compile(r"^(?:/ollama|/openai|/api|/v1)+(?=/(?:api|v1)(?:/|$))")
 """What people write before a path because they took the address for one that ends elsewhere."""
+
+REFUSED = 400
+GONE = 499
+"""The status of a request whose client did not wait for one."""
+LONGEST_PATH = 200
 
 log = get_logger("gateway.app")
 
@@ -40,8 +48,8 @@ def build_app(context: GatewayContext, dialects: Sequence[Dialect] = DIALECTS) -
     return Starlette(
         routes=[route for dialect in dialects for route in dialect.routes(context)],
         middleware=[
+            Middleware(OutcomeMiddleware, figures=context.figures, dialects=dialects),
             Middleware(GuardMiddleware, settings=context.settings, dialects=dialects),
-            Middleware(FailureMiddleware, dialects=dialects),
             Middleware(HangUpMiddleware, give_up=context.give_up),
             Middleware(PathMiddleware),
         ],
@@ -83,26 +91,43 @@ class PathMiddleware:
         await self._app(scope, receive, send)
 
 
-class FailureMiddleware:
-    """The last net: what nobody expected is an internal error of the dialect, and a line in the log."""
+class OutcomeMiddleware:
+    """Counts what becomes of each request, and says in the log what was refused and what failed.
 
-    def __init__(self, app: ASGIApp, dialects: Sequence[Dialect]) -> None:
+    The last net as well: what nobody expected is an internal error of the dialect.
+    """
+
+    def __init__(self, app: ASGIApp, figures: Figures, dialects: Sequence[Dialect]) -> None:
         self._app = app
+        self._figures = figures
         self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        begun = False
+        began_s, status = time.perf_counter(), 0
 
-        async def watched(message: dict[str, object]) -> None:
-            nonlocal begun
-            begun = True
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
             await send(message)
 
+        dialect = dialect_of(scope["path"], self._dialects)
         try:
-            await self._app(scope, receive, watched)  # type: ignore[arg-type]
+            await self._app(scope, receive, watched)
         except Exception as error:
             log.exception("a handler failed")
-            if begun:
+            if status:
                 raise
-            await reply_to(error, dialect_of(scope["path"], self._dialects))(scope, receive, send)
+            await reply_to(error, dialect)(scope, receive, watched)
+        finally:
+            self._figures.answered(dialect.name, status or GONE, time.perf_counter() - began_s)
+            if status >= REFUSED:
+                _tell_refused(scope, status)
+
+
+def _tell_refused(scope: Scope, status: int) -> None:
+    """Who was refused what. A query may hold a key, and is not told."""
+    address = (scope.get("client") or ("",))[0]
+    path = scope["path"][:LONGEST_PATH]
+    log.info("refused", status=status, method=scope["method"], path=path, address=address)

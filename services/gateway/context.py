@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -14,6 +13,7 @@ from schemas.replies import Result, TokenChunk
 from services.chassis.logs import get_logger
 from services.client.client import Choir
 from services.gateway.exchange import current_exchange
+from services.gateway.figures import Figures
 from services.gateway.models import ModelList
 from services.gateway.settings import GatewaySection
 
@@ -21,13 +21,13 @@ log = get_logger("gateway.context")
 
 
 class GatewayContext:
-    """The gateway, as a handler sees it. `passed_over` counts options that nobody here knows, by name."""
+    """The gateway, as a handler sees it."""
 
     def __init__(self, mesh: Choir, settings: GatewaySection) -> None:
         self.mesh = mesh
         self.settings = settings
         self.models = ModelList(mesh, settings.sets)
-        self.passed_over: Counter[str] = Counter()
+        self.figures = Figures()
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
 
@@ -59,6 +59,7 @@ class GatewayContext:
 
     def give_up(self, request_id: str) -> None:
         """Has a request cancelled that nobody waits for any more; returns at once."""
+        self.figures.given_up += 1
         task = asyncio.create_task(self._cancel(request_id), name=f"cancel {request_id}")
         self._giving_up.add(task)
         task.add_done_callback(self._giving_up.discard)
@@ -73,3 +74,7 @@ class GatewayContext:
         """Returns when all that was given up has been cancelled."""
         if self._giving_up:
             await asyncio.wait(tuple(self._giving_up))
+
+    def log_unreachable(self, error: ChoirError) -> None:
+        """The mesh does not answer, and the client is told something all the same."""
+        log.warning("the mesh does not answer", code=error.code)

@@ -25,4 +25,5 @@ class Dialect:
 
 def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
     """The dialect that a path is of."""
-    return next((d for d in dialects if path == d.prefix or path.startswith(f"{d.prefix}/")), dialects[0])
+    of = [each for each in dialects if path == each.prefix or path.startswith(f"{each.prefix}/")]
+    return max(of, key=lambda dialect: len(dialect.prefix), default=dialects[0])

@@ -95,7 +95,7 @@ def generate_ask(context: GatewayContext, body: GenerateBody, target: Target, re
 def _ask(
     context: GatewayContext, body: GenerationBody, target: Target, request_id: str, fields: dict[str, Any]
 ) -> Ask:
-    options = read_options(body.options, context.passed_over)
+    options = read_options(body.options, context.figures.pass_over)
     sampling = sampling_fields(options, request_id)
     sampling |= {
         "json_schema": _schema(body.format),

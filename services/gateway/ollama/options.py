@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,15 +52,15 @@ class Options(Body):
     think: bool | str | None = None
 
 
-def read_options(given: Mapping[str, Any] | None, passed_over: Counter[str]) -> Options:
-    """The options of a request. Those that nobody knows are counted in `passed_over`.
+def read_options(given: Mapping[str, Any] | None, pass_over: Callable[[str], None]) -> Options:
+    """The options of a request. The names of those that nobody knows are told to `pass_over`.
 
     InvalidRequest names the first that is of a wrong type.
     """
     given = given or {}
     for name in given:
         if name not in Options.model_fields and name not in OF_THE_HOST:
-            passed_over[name[:64]] += 1
+            pass_over(name)
     try:
         return Options.model_validate({name: _whole(value) for name, value in given.items()})
     except ValidationError as error:

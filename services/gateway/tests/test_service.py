@@ -33,8 +33,14 @@ async def test_a_taken_port_is_told_and_used_as_soon_as_it_is_free(
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         assert (await http.get("/")).text == "Ollama is running"
 
+        # And whoever is refused writes no line of its own into the log
+        assert (await http.get("/api/x%0A2026-01-01 forged%1B[31m?key=secret")).status_code == 404
+
         # And a SIGTERM ends it in order, although a connection is open
         assert await gateway.stop() == 0
+    lines = gateway.log().splitlines()
+    assert [line for line in lines if "refused" in line and "forged" in line and "127.0.0.1" in line]
+    assert not [line for line in lines if line.startswith("2026-01-01") or "\x1b" in line or "secret" in line]
     assert "Traceback" not in gateway.log()
     leases = await connection.jetstream().key_value(subjects.NODES_BUCKET)
     with pytest.raises(KeyNotFoundError):

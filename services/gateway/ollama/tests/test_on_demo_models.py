@@ -1,0 +1,123 @@
+"""Ollama's client against models that really generate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+
+import ollama
+import pytest
+import pytest_asyncio
+
+from infra.testing.choir_up import STOP_DEADLINE_S, choir_command, clean_environment, wait_until_up
+from services.client.client import Choir
+from services.gateway.tests.serving import serving
+
+CONFIG = """
+[broker]
+port = 0
+[metrics]
+enabled = false
+[summarizer]
+replicas = 0
+[[agents]]
+name = "pair"
+models = [
+  { name = "choir-qwen", path = "demo:choir-qwen", slots = 2 },
+  { name = "choir-llama", path = "demo:choir-llama", slots = 2 },
+]
+"""
+QUESTION = "What is the capital of Italy?"
+ASKED = [{"role": "user", "content": QUESTION}]
+GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0, "top_k": 40, "top_p": 0.95, "num_predict": 64}
+
+
+@pytest.fixture(scope="module")
+def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a mesh of two demo models, for all tests of this module."""
+    state = tmp_path_factory.mktemp("demo")
+    config = state / "choir.toml"
+    config.write_text(CONFIG)
+    with (state / "up.log").open("wb") as output:
+        process = subprocess.Popen(
+            choir_command("up", "--config", str(config)), env=clean_environment(state), stderr=output
+        )
+    try:
+        yield wait_until_up(state, process).url
+    finally:
+        process.terminate()
+        process.wait(STOP_DEADLINE_S)
+
+
+@pytest_asyncio.fixture
+async def client(demo_url: str) -> AsyncIterator[ollama.AsyncClient]:
+    """Ollama's client of a gateway over these models."""
+    async with serving(demo_url) as url, ollama.AsyncClient(url) as client:
+        yield client
+
+
+async def test_a_greedy_text_is_the_one_that_the_mesh_itself_gives(
+    client: ollama.AsyncClient, demo_url: str
+) -> None:
+    async with Choir(demo_url) as mesh:
+        native = await mesh.ask(QUESTION, model="choir-qwen", max_tokens=64)
+    reply = await client.chat("choir-qwen", ASKED, options=GREEDY)
+    assert reply["message"]["content"] == native.text
+    parts = [part async for part in await client.chat("choir-qwen", ASKED, options=GREEDY, stream=True)]
+    assert "".join(part["message"]["content"] for part in parts) == native.text
+    assert parts[-1].eval_count == reply.eval_count == native.answers[0].generated_tokens
+    assert parts[-1].prompt_eval_count == native.answers[0].prompt_tokens
+    assert parts[-1].eval_duration is not None and parts[-1].prompt_eval_duration
+
+
+async def test_a_seed_gives_the_same_text_and_none_gives_others(client: ollama.AsyncClient) -> None:
+    async def text(**options: float) -> str:
+        told = {"temperature": 3.0, "num_predict": 24, **options}
+        return str((await client.generate("choir-qwen", "Write something.", options=told)).response)
+
+    assert await text(seed=7) == await text(seed=7)
+    assert len({await text() for _ in range(4)}) > 1
+
+
+async def test_a_text_of_few_tokens_says_that_it_was_cut(client: ollama.AsyncClient) -> None:
+    told = {**GREEDY, "num_predict": 2}
+    reply = await client.generate("choir-qwen", "Count: one, two, three", options=told, raw=True)
+    assert (reply.done_reason, reply.eval_count) == ("length", 2)
+
+
+async def test_a_schema_is_followed(client: ollama.AsyncClient) -> None:
+    schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+    reply = await client.chat("choir-qwen", ASKED, format=schema, options=GREEDY)
+    assert reply.done_reason == "stop"
+    assert isinstance(json.loads(reply["message"]["content"])["yes"], bool)
+
+
+async def test_each_token_is_told_with_its_probability(client: ollama.AsyncClient) -> None:
+    whole = await client.chat("choir-qwen", ASKED, options=GREEDY, logprobs=True, top_logprobs=3)
+    assert whole.logprobs is not None and len(whole.logprobs) >= (whole.eval_count or 0) > 0
+    for token in whole.logprobs:
+        assert token.logprob <= 0
+        assert token.top_logprobs is not None and len(token.top_logprobs) == 3
+        assert token.top_logprobs[0].logprob == max(other.logprob for other in token.top_logprobs)
+    parts = await client.chat("choir-qwen", ASKED, options=GREEDY, logprobs=True, top_logprobs=3, stream=True)
+    streamed = [token.token async for part in parts for token in part.logprobs or ()]
+    assert streamed == [token.token for token in whole.logprobs]
+
+
+async def test_a_prompt_that_does_not_fit_is_refused_before_the_stream_begins(
+    client: ollama.AsyncClient,
+) -> None:
+    long = [{"role": "user", "content": "word " * 4_000}]
+    with pytest.raises(ollama.ResponseError, match=r"has \d+ tokens, .* context of \d+") as raised:
+        async for _ in await client.chat("choir-qwen", long, stream=True):
+            pass
+    assert raised.value.status_code == 400
+
+
+async def test_an_ensemble_of_models_answers_and_counts_the_tokens_of_all(client: ollama.AsyncClient) -> None:
+    one = await client.chat("choir-qwen", ASKED, options=GREEDY)
+    both = await client.chat("choir/majority", ASKED, options=GREEDY)
+    assert both["message"]["content"]
+    assert (both.prompt_eval_count or 0) > (one.prompt_eval_count or 0)
+    assert (both.eval_count or 0) > 0
