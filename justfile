@@ -71,6 +71,11 @@ bench-peers *OPTIONS:
 kill-metrics:
     CHOIR_TEST_METRICS_KILLS=20 CHOIR_TEST_METRICS_EVENTS=100000 uv run pytest services/metrics/tests/test_exactly_once.py -k killed
 
+# ten thousand messages of nonsense on every endpoint: all are answered, nobody falls, memory stays
+[group('measure')]
+fuzz MESSAGES="10000":
+    CHOIR_TEST_FUZZ_MESSAGES={{ MESSAGES }} uv run pytest services/tests/test_fuzz.py
+
 # measure, and compare with the targets: `just bench overhead`, `just bench engine --json`
 [group('measure')]
 bench NAME *OPTIONS:

@@ -1,0 +1,184 @@
+"""Messages of all kinds of nonsense on every endpoint of the client surface: each is answered, nobody falls.
+
+`CHOIR_TEST_FUZZ_MESSAGES` says how many (300); `just fuzz` sends ten thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from infra.testing.plugin import ServiceProcess, SpawnService
+from schemas import subjects
+from schemas.catalog import ENDPOINTS
+from schemas.golden.samples import SAMPLES
+from schemas.replies import ErrorReply
+from services.metrics.tests.mesh import spawn_metrics
+from services.tests.load import SmallMesh
+
+MESSAGES = int(os.environ.get("CHOIR_TEST_FUZZ_MESSAGES", "300"))
+AT_ONCE = 50
+ANSWER_DEADLINE_S = 120.0
+MOST_GROWTH = 96 * 1024**2
+WARM_MESSAGES = 100
+CLOSED_PORT = 9
+
+ODD: tuple[Any, ...] = (
+    None, True, -1, 0, 0.5, 10**40, -(10**40), 1e308, "", " ", "\x00", "\x1b[2J", "\u202e", "../../etc/hosts",
+    "*", ">", "choir.>", "$JS.API.STREAM.DELETE.RESULTS", "a.b c\r\nPUB x 0\r\n", "x" * 70_000, "é" * 300,
+    "{text}", "{0.__class__}", "'; DROP TABLE task_completed; --", [], {}, [[]] * 2_000, {"a": {"b": {}}},
+    ["alpha"] * 500, "NaN", "Infinity", "01HZZZZZZZZZZZZZZZZZZZZZZZ",
+)  # fmt: skip
+WHOLE: tuple[bytes, ...] = (
+    b"", b"null", b"[]", b"0", b'"text"', b"\xff\xfe\x00", b"{", b"{}}", b"[" * 100_000, b'{"a":' * 50_000,
+    b'{"prompt": "\\ud800"}', b'{"prompt": NaN}', b'{"prompt": 1e999}', b'{"prompt": "a", "prompt": "b"}',
+    b"{" + b" " * 900_000 + b"}", b"\x00" * 10_000, b"Infinity", b"true false",
+)  # fmt: skip
+HEADERS: tuple[dict[str, str] | None, ...] = (
+    None,
+    None,
+    {"traceparent": "00-zz-zz-zz"},
+    {"traceparent": "x" * 8_000},
+    {"Nats-Msg-Id": "one", "Nats-Expected-Stream": "OTHER"},
+    {subjects.KIND_HEADER: "error", subjects.ERROR_HEADER: "forged"},
+)
+
+
+def requests_of(takes: str) -> list[dict[str, Any]]:
+    """Requests as they should be, for something to begin with."""
+    known = [json.loads(sample.to_bytes()) for sample in SAMPLES.values() if type(sample).__name__ == takes]
+    return known or [{}]
+
+
+class Fuzz:
+    """Makes messages; the same ones from the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._known = {endpoint.subject: requests_of(endpoint.takes) for endpoint in ENDPOINTS}
+
+    def message(self) -> tuple[str, bytes, dict[str, str] | None]:
+        """Subject, payload, headers."""
+        subject = self._chance.choice(ENDPOINTS).subject
+        spoil = self._chance.choice(
+            (self._whole, self._cut, self._flipped, self._field, self._field, self._more)
+        )
+        return subject, spoil(subject), self._chance.choice(HEADERS)
+
+    def _request(self, subject: str) -> dict[str, Any]:
+        request: dict[str, Any] = json.loads(json.dumps(self._chance.choice(self._known[subject])))
+        for name in ("timeout_s", "wait_s"):  # nobody waits for an hour here
+            if name in request:
+                request[name] = 1.0
+        if isinstance(request.get("worker"), dict):
+            request["worker"] |= {"host": "127.0.0.1", "port": CLOSED_PORT}
+        return request
+
+    def _whole(self, _subject: str) -> bytes:
+        return self._chance.choice(WHOLE)
+
+    def _cut(self, subject: str) -> bytes:
+        text = json.dumps(self._request(subject)).encode()
+        return text[: self._chance.randrange(len(text) + 1)]
+
+    def _flipped(self, subject: str) -> bytes:
+        text = bytearray(json.dumps(self._request(subject)).encode())
+        for _ in range(self._chance.randrange(1, 6)):
+            text[self._chance.randrange(len(text))] = self._chance.randrange(256)
+        return bytes(text)
+
+    def _field(self, subject: str) -> bytes:
+        request = self._request(subject)
+        place: Any = request
+        while isinstance(place, dict) and place and self._chance.random() < 0.5:
+            inner = [value for value in place.values() if isinstance(value, dict) and value]
+            if not inner:
+                break
+            place = self._chance.choice(inner)
+        names = [name for name in place if name not in ("timeout_s", "wait_s")]
+        if names:
+            place[self._chance.choice(names)] = self._chance.choice(ODD)
+        return json.dumps(request).encode()
+
+    def _more(self, subject: str) -> bytes:
+        name = self._chance.choice(
+            ("prompt", "model", "grammar", "__class__", "schema_version", "tenant", "\x00")
+        )
+        return json.dumps(self._request(subject) | {name: self._chance.choice(ODD)}).encode()
+
+
+class Answers:
+    """Sends messages, some at once, and keeps what came first as the answer to each."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self.silent: list[tuple[str, bytes]] = []
+        self.codes: Counter[str] = Counter()
+        self.internal: list[tuple[str, bytes, str]] = []
+
+    async def send(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
+        async with self._free:
+            try:
+                reply = await self._client.request(subject, payload, ANSWER_DEADLINE_S, headers=headers)
+            except TimeoutError:
+                self.silent.append((subject, payload[:2_000]))
+                return
+        self._count(subject, payload, reply)
+
+    def _count(self, subject: str, payload: bytes, reply: Msg) -> None:
+        if not (reply.headers or {}).get(subjects.ERROR_CODE_HEADER):
+            self.codes["answered"] += 1
+            return
+        document = json.loads(reply.data)
+        error = document["error"]
+        self.codes[error["code"]] += 1
+        if error["code"] == "internal":
+            self.internal.append((subject, payload[:2_000], error["message"]))
+        elif "request_id" not in document:
+            ErrorReply.model_validate_json(reply.data)
+
+
+def memory_of(services: list[ServiceProcess]) -> dict[str, int]:
+    return {service.instance: psutil.Process(service.pid).memory_info().rss for service in services}
+
+
+async def test_nonsense_is_answered_and_nobody_falls(
+    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    mesh = SmallMesh(spawn_service, mesh_url)
+    metrics = spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
+    await mesh.wait_ready(connection)
+    await metrics.wait_ready(connection)
+    services = [mesh.router, mesh.aggregator, metrics, *mesh.agents]
+    pids = [service.pid for service in services]
+    fuzz, answers = Fuzz(7), Answers(connection)
+
+    async def send(count: int) -> None:
+        async with asyncio.TaskGroup() as sending:
+            for _ in range(count):
+                sending.create_task(answers.send(*fuzz.message()))
+
+    await send(WARM_MESSAGES)
+    before = memory_of(services)
+    await send(MESSAGES - WARM_MESSAGES)
+
+    # Then each has an answer, none of which is a defect of ours
+    assert not answers.silent
+    assert not answers.internal
+    assert answers.codes["invalid_request"] > MESSAGES // 4, answers.codes
+    # And everybody is there, with the memory of before
+    assert [service.pid for service in services if service.alive] == pids
+    grown = {name: now - before[name] for name, now in memory_of(services).items()}
+    assert all(growth < MOST_GROWTH for growth in grown.values()), grown
+    reply = await connection.request(subjects.ASK, b'{"prompt": "hi", "model": "alpha"}', ANSWER_DEADLINE_S)
+    assert json.loads(reply.data)["text"] == "alpha says Paris"
