@@ -12,6 +12,7 @@ from infra.testing.plugin import SpawnService
 from services.client.client import Choir
 
 READY_S = 60.0
+AN_HOUR = 3_600
 CLOCK = """
 import time
 real = time.time
@@ -34,15 +35,15 @@ def ahead(tmp_path: Path) -> Ahead:
     return environment
 
 
-async def test_hosts_whose_clocks_are_minutes_apart_work_together(
+async def test_hosts_whose_clocks_are_hours_apart_work_together(
     connection: Client, mesh_url: str, spawn_service: SpawnService, ahead: Ahead
 ) -> None:
-    # Given a router that is a minute behind, and others that are minutes ahead of the broker
+    # Given a router a minute behind the broker, an agent an hour ahead, and an aggregator as much behind
     agent = {"name": "singer", "backend": "instant", "models": [{"name": "alpha", "reply": "the giraffe"}]}
     services = [
         spawn_service("router", env=ahead(-61)),
-        spawn_service("agent", agent=agent, env=ahead(61)),
-        spawn_service("aggregator", env=ahead(200)),
+        spawn_service("agent", agent=agent, env=ahead(AN_HOUR)),
+        spawn_service("aggregator", env=ahead(-AN_HOUR)),
     ]
     for service in services:
         await service.wait_ready(connection, READY_S)
@@ -55,6 +56,7 @@ async def test_hosts_whose_clocks_are_minutes_apart_work_together(
     # Then they answer, and it is said whose clock is wrong
     assert (single.text, ensemble.text) == ("the giraffe", "the giraffe")
     assert 0 <= single.completed_at_s - single.accepted_at_s < 30
-    assert nodes["agent"] == pytest.approx(61, abs=5)
+    assert nodes["agent"] == pytest.approx(AN_HOUR, abs=5)
+    assert nodes["aggregator"] == pytest.approx(-AN_HOUR, abs=5)
     assert nodes["router"] == pytest.approx(-61, abs=5)
     assert any("its clock is" in problem and "the broker's" in problem for problem in problems)

@@ -2,7 +2,7 @@
 
 A model brings its template in its metadata (`tokenizer.chat_template`), written in Jinja for Hugging Face's
 `apply_chat_template`; the same names and options are given to it here. A template comes from an
-untrusted file, so it runs in Jinja's immutable sandbox.
+untrusted file, so it runs in a sandbox (`template_sandbox.py`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from schemas.errors import InvalidRequest, ModelUnusable
+from services.engine.model.template_sandbox import BoundedEnvironment
 from services.engine.sequence.prompt import Message
+
+REFUSALS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError)
+"""What a template may make Python raise."""
 
 
 class ChatTemplate:
@@ -42,17 +44,15 @@ class ChatTemplate:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             return self._template.render(messages=turns, add_generation_prompt=True, **self._names)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        except (TemplateError, *REFUSALS) as error:
             raise InvalidRequest(
                 f"the chat template refuses these messages: {error}", field="messages"
             ) from error
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment()
+    environment.limit("tojson", _to_json)
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = _now
     return environment
