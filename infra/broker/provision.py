@@ -11,6 +11,7 @@ versions may start in any order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Annotated
@@ -21,7 +22,7 @@ import structlog
 import typer
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NotFoundError
 
 from schemas import catalog, subjects
 from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
@@ -30,6 +31,11 @@ from services.chassis.address import why, without_password
 
 NO_LIMIT = -1
 PAGE = 256
+NO_SPACE_CODES = (10023, 10028, 10047)
+"""The broker's codes for: not enough resources, not enough memory, not enough room in the file store."""
+NAME_IN_USE_CODE = 10058
+CREATE_ATTEMPTS = 10
+CREATE_PAUSE_S = 0.2
 LEAST_MARKER_S = 1.0
 LONGEST_MARKER_S = 60.0
 
@@ -212,11 +218,8 @@ async def _ensure_stream(
 ) -> str | None:
     """Creates or updates it. The name of one that a newer version made, which is left alone."""
     what = f"stream {wanted.name}"
+    found = found or await _created(js, wanted)
     if found is None:
-        try:
-            await js.add_stream(wanted)
-        except APIError as error:
-            raise ConfigurationError(f"{what} could not be created: {error.description}") from error
         return None
     if version_of(found) > catalog.VERSION:
         return what
@@ -232,6 +235,27 @@ async def _ensure_stream(
         ) from error
     structlog.get_logger("provision").info(f"{what} updated", changes=_said(changes))
     return None
+
+
+async def _created(js: JetStreamContext, wanted: api.StreamConfig) -> api.StreamConfig | None:
+    """Creates it. What another host has created meanwhile is returned.
+
+    Two hosts that start at once ask for the same stream. The broker reserves the space of both before it
+    finds that they are the same, so one may be told that there is none, while the other one's is being made.
+    """
+    for left in reversed(range(CREATE_ATTEMPTS)):
+        try:
+            await js.add_stream(wanted)
+            return None
+        except APIError as error:
+            if error.err_code not in (*NO_SPACE_CODES, NAME_IN_USE_CODE) or not left:
+                raise ConfigurationError(
+                    f"stream {wanted.name} could not be created: {error.description}"
+                ) from error
+        await asyncio.sleep(CREATE_PAUSE_S)
+        with contextlib.suppress(NotFoundError):
+            return (await js.stream_info(wanted.name or "")).config
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def _ensure_consumers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from pathlib import Path
 
 import pytest
 import structlog.testing
@@ -54,6 +55,29 @@ async def test_doing_it_again_changes_nothing(connection: Client) -> None:
     await provision(connection, ["alpha"])
     assert {info.config.name: info.created for info in await js.streams_info()} == created
     assert (await js.stream_info(subjects.DEAD_STREAM)).state.messages == 1
+
+
+async def test_hosts_that_start_at_once_all_find_what_they_need(tmp_path: Path) -> None:
+    async with Broker(tmp_path) as broker:
+        hosts = [await connect(broker.url) for _ in range(4)]
+        try:
+            assert await asyncio.gather(*(provision(host, ["alpha"]) for host in hosts)) == [()] * 4
+            names = {info.config.name for info in await hosts[0].jetstream().streams_info()}
+            assert {spec.name for spec in catalog.STREAMS} <= names
+        finally:
+            for host in hosts:
+                await host.close()
+
+
+async def test_a_store_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.broker.broker.HEADROOM", 0.5)
+    async with Broker(tmp_path) as broker:
+        host = await connect(broker.url)
+        try:
+            with pytest.raises(ConfigurationError, match=r"stream (.*) could not be created: insufficient"):
+                await provision(host, [])
+        finally:
+            await host.close()
 
 
 async def test_a_changed_limit_is_updated_and_the_messages_stay(
