@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from collections.abc import Iterable
@@ -13,9 +12,12 @@ from infra.host.environment import environment_of
 from infra.host.state import host_id
 from infra.settings import HostSettings
 from services.agent.settings import AgentSection
+from services.chassis.limits import cores
 from services.chassis.settings import CONFIG_VARIABLE
 from services.client.local_mesh import state_folder
 from services.shard_stage.settings import StageSection
+
+HEALTH_PORT_VARIABLE = "CHOIR_HEALTH__PORT"
 
 
 def service_commands(
@@ -37,7 +39,7 @@ def service_commands(
             **({CONFIG_VARIABLE: str(settings.config)} if settings.config else {}),
             # One port in the file, as many processes on the host: they take the ports from there on.
             **(
-                {"CHOIR_HEALTH__PORT": str(settings.health.port + len(commands))}
+                {HEALTH_PORT_VARIABLE: str(settings.health.port + len(commands))}
                 if settings.health.port
                 else {}
             ),
@@ -57,7 +59,7 @@ def service_commands(
         add("metrics", f"{host}-metrics", {"CHOIR_METRICS__FOLDER": str(folder)})
     if settings.gateway.enabled:
         add("gateway", f"{host}-gateway", {})
-    agents, stages = with_threads(settings.agents, settings.stages, _cores())
+    agents, stages = with_threads(settings.agents, settings.stages, cores())
     for agent in agents:
         for instance in _instances(agent.name, agent.replicas):
             add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)})
@@ -70,11 +72,6 @@ def service_commands(
 
 def _instances(name: str, count: int) -> Iterable[str]:
     return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
 
 
 def with_threads(

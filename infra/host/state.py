@@ -39,10 +39,12 @@ class Claim:
             os.close(self._lock)
             raise _already_running(self.folder) from error
 
-    def publish(self, url: str, config: Path | None = None) -> None:
-        """Tell the other commands on this host where the mesh is."""
+    def publish(self, url: str, config: Path | None = None, health: tuple[str, ...] = ()) -> None:
+        """Tell the other commands on this host where the mesh is, and where its processes tell of health."""
         me = psutil.Process()
-        mesh = RunningMesh(url=url, pid=me.pid, process_started_at_s=me.create_time(), config=config)
+        mesh = RunningMesh(
+            url=url, pid=me.pid, process_started_at_s=me.create_time(), config=config, health=health
+        )
         new = self.folder / f"{STATE_FILE}.new"
         new.write_text(mesh.model_dump_json(exclude_none=True, indent=2))
         new.chmod(0o600)

@@ -24,7 +24,8 @@ from infra.broker.guard import check_guarded
 from infra.broker.worker_queues import WorkerQueues
 from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
 from infra.host.forward import Forward, to_console
-from infra.host.instances import service_commands
+from infra.host.healthy import ready_address
+from infra.host.instances import HEALTH_PORT_VARIABLE, service_commands
 from infra.host.operator_connection import Provisioning, connect_operator
 from infra.host.pipelines import place_when_possible, until_answers
 from infra.host.processes import until
@@ -94,7 +95,7 @@ class Supervisor:
             await self._start_services()
             self._watch_services()
             await self._place_pipelines()
-            self._claim.publish(self.url, self.settings.config)
+            self._claim.publish(self.url, self.settings.config, self._health_addresses())
         except BaseException:
             await self.stop()
             raise
@@ -241,6 +242,11 @@ class Supervisor:
         if not optional:
             raise InternalError(f"{child.name} is not ready; it last wrote:\n{last_words}")
         self.problems.append(f"{child.name} is not ready; the mesh starts without it")
+
+    def _health_addresses(self) -> tuple[str, ...]:
+        """Where the processes of this host say whether they are ready; none if `[health] port` is 0."""
+        ports = (child.command.env.get(HEALTH_PORT_VARIABLE) for child in self._children)
+        return tuple(ready_address(self.settings.health.host, int(port)) for port in ports if port)
 
     def _lease_of(self, child: Child) -> NodeLease | None:
         assert self._directory is not None

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -38,16 +38,35 @@ class Section(BaseModel):
 
 class MeshSection(Section):
     """`[mesh]`: how to reach the broker. An empty user or password counts as none: a variable that is set and
-    empty is what a compose file makes of one that nobody has set."""
+    empty is what a compose file makes of one that nobody has set. `password_file` holds the password in its
+    first line, as the secrets of containers and of systemd do."""
 
     url: str = DEFAULT_URL
     user: str | None = None
     password: str | None = None
+    password_file: Path | None = None
 
     @field_validator("user", "password")
     @classmethod
     def _none_if_empty(cls, value: str | None) -> str | None:
         return value if value and value.strip() else None
+
+    @model_validator(mode="after")
+    def _read_password(self) -> MeshSection:
+        if self.password_file is None:
+            return self
+        if self.password is not None:
+            raise ValueError("password and password_file are both set: leave one of them out")
+        try:
+            lines = self.password_file.expanduser().read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ValueError(f"password_file: {self.password_file} cannot be read: {why}") from error
+        if not lines or not lines[0].strip():
+            raise ValueError(f"password_file: {self.password_file} has no password in its first line")
+        # A frozen model is complete only after this: see the documentation of pydantic's model validators.
+        object.__setattr__(self, "password", lines[0].strip())
+        return self
 
 
 class LoggingSection(Section):

@@ -15,7 +15,10 @@ STATE_FILE = "mesh.json"
 
 
 class RunningMesh(BaseModel):
-    """The mesh that `choir up` runs on this host: whom to ask, and whom to stop."""
+    """The mesh that `choir up` runs on this host: whom to ask, and whom to stop.
+
+    `health` are the addresses at which its processes say whether they are ready, if `[health] port` is set.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -23,6 +26,7 @@ class RunningMesh(BaseModel):
     pid: int
     process_started_at_s: float
     config: Path | None = None
+    health: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:

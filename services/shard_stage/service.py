@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import psutil
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
@@ -20,12 +19,12 @@ from schemas.errors import ChoirError, ErrorBody, GenerationFailed, ModelUnusabl
 from schemas.pipelines import PipelinePlan, StageOffer
 from schemas.stages import StageBeat
 from services.chassis.context import ServiceContext
+from services.chassis.limits import cores, memory_available_bytes
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import connection_options
 from services.chassis.registry.lease import Load
 from services.chassis.runner import EXIT_FAILED
 from services.chassis.supervise import tell_failure
-from services.engine.engine import usable_cores
 from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
 from services.shard_stage.handover.assignment import Assignment, Handover
 from services.shard_stage.probe.capability import ModelSource, open_source
@@ -67,8 +66,8 @@ class ShardStage:
     def __init__(self, settings: StageSettings) -> None:
         self._settings = settings
         self._section = settings.stage
-        self._threads = self._section.threads or usable_cores()
-        self._memory_bytes = self._section.memory_bytes or psutil.virtual_memory().available
+        self._threads = self._section.threads or cores()
+        self._memory_bytes = self._section.memory_bytes or memory_available_bytes()
         self._slices = SliceCache(self._section.cache_folder)
         self._sources: dict[str, ModelSource] = {}
         self._pipelines: dict[str, Pipeline] = {}
@@ -352,7 +351,7 @@ class ShardStage:
             models=tuple(source.shardable for source in self._sources.values()),
             memory_bytes=self._memory_bytes,
             threads=self._threads,
-            cores=os.cpu_count(),
+            cores=cores(),
             hop_ms=self._hop_ms,
             held=self._runtime.held() if self._runtime is not None else None,
         )

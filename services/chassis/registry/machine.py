@@ -13,6 +13,7 @@ from typing import TypeVar
 import psutil
 
 from schemas.nodes import Gpu
+from services.chassis.limits import memory_available_bytes
 from services.chassis.logs import get_logger
 
 GPU_SAMPLE_INTERVAL_S = 10.0
@@ -56,7 +57,7 @@ class Machine:
             load_average=_asked(lambda: os.getloadavg()[0], 0.0),
             cpu_percent=_asked(self._process.cpu_percent, 0.0),
             memory_used_bytes=_asked(lambda: self._process.memory_info().rss, 0),
-            host_memory_free_bytes=_asked(lambda: psutil.virtual_memory().available, 0),
+            host_memory_free_bytes=_asked(memory_available_bytes, 0),
             gpus=self._gpus,
         )
 

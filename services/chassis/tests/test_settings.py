@@ -138,3 +138,33 @@ def test_secrets_are_in_the_environment_until_they_are_read(monkeypatch: pytest.
     assert settings.mesh.password == "hush"
     assert "hush" not in " ".join(os.environ.values())
     assert os.environ["CHOIR_MESH__USER"] == "baker"
+
+
+def test_a_password_is_read_from_the_first_line_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("hush\nand nothing else\n")
+    monkeypatch.setenv("CHOIR_MESH__PASSWORD_FILE", str(tmp_path / "secret"))
+    assert load_settings(ServiceSettings).mesh.password == "hush"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(None, "No such file"), ("", "no password in its first line"), (b"\xff", "it is no text")],
+)
+def test_a_password_file_that_holds_none_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes | None, told: str
+) -> None:
+    if text is not None:
+        (tmp_path / "secret").write_bytes(text if isinstance(text, bytes) else text.encode())
+    monkeypatch.setenv("CHOIR_MESH__PASSWORD_FILE", str(tmp_path / "secret"))
+    with pytest.raises(ConfigurationError, match=rf"mesh(.*)password_file(.*){told}"):
+        load_settings(ServiceSettings)
+
+
+def test_a_password_and_its_file_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_text("hush")
+    monkeypatch.setenv("CHOIR_MESH__PASSWORD_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("CHOIR_MESH__PASSWORD", "hush")
+    with pytest.raises(ConfigurationError, match="leave one of them out"):
+        load_settings(ServiceSettings)

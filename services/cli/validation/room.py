@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from infra.broker.broker import LEAST_FREE_BYTES, reserved_bytes
 from infra.settings import HostSettings
+from services.chassis.limits import memory_available_bytes, memory_total_bytes
 from services.cli.validation.finding import Finding, ok, warning, wrong
 from services.cli.views.overview_tables import size
 from services.client.local_mesh import state_folder
@@ -49,8 +48,7 @@ def check_memory(settings: HostSettings) -> Iterator[Finding]:
         if model.path is not None and model.path.is_file() and model.gpu_layers == 0
     )
     if needed:
-        memory = psutil.virtual_memory()
-        yield _memory(needed, memory.total, memory.available)
+        yield _memory(needed, memory_total_bytes(), memory_available_bytes())
 
 
 def _memory(needed: int, total: int, available: int) -> Finding:
