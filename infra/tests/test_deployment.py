@@ -1,9 +1,10 @@
-"""What runs elsewhere agrees with what runs here: compose.yaml, nats.conf, .ci/run, justfile."""
+"""What runs elsewhere agrees with what runs here: compose.yaml, the unit of systemd, .ci/run, justfile."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,9 @@ from typing import Any
 
 import pytest
 
-from infra.broker.broker import reserved_bytes, server_binary
 from infra.settings import load_host_settings
-from schemas import catalog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NATS_CONF = REPOSITORY / "infra" / "nats.conf"
 
 
 @pytest.fixture
@@ -27,43 +25,61 @@ def compose() -> dict[str, Any]:
     return tree
 
 
-def test_the_containers_broker_has_a_valid_configuration() -> None:
-    checked = subprocess.run([server_binary(), "--config", NATS_CONF, "-t"], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stderr
-
-
-def test_the_containers_broker_has_room_for_the_catalog_and_syncs_what_it_acknowledges() -> None:
-    text = NATS_CONF.read_text()
-    bound = {
-        kind: int(number) * 10**9 for kind, number in re.findall(r"max_(file|memory)_store: (\d+)GB", text)
-    }
-    assert bound["file"] > reserved_bytes("file")
-    assert bound["memory"] > reserved_bytes("memory")
-    assert "sync_interval: always" in text
-    assert catalog.MIB >= 10**6
+def parts_of(compose: dict[str, Any], what: str) -> list[str]:
+    """Every entry of one kind over all services, with the defaults of its variables."""
+    entries = [entry for service in compose["services"].values() for entry in service.get(what, ())]
+    return [re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", entry) for entry in entries]
 
 
 def test_every_file_that_compose_mounts_or_builds_is_there(compose: dict[str, Any]) -> None:
-    assert (REPOSITORY / compose["services"]["choir"]["build"]["dockerfile"]).is_file()
-    mounted = [volume.split(":")[0] for volume in compose["services"]["nats"]["volumes"]]
-    assert [name for name in mounted if name.startswith("./") and not (REPOSITORY / name).is_file()] == []
-    assert [name for name in mounted if not name.startswith("./")] == list(compose["volumes"])
+    assert {service["build"]["dockerfile"] for service in compose["services"].values()} == {
+        "infra/Dockerfile"
+    }
+    mounted = [volume.split(":")[0] for volume in parts_of(compose, "volumes")]
+    assert [name for name in mounted if name.startswith("./") and not (REPOSITORY / name).exists()] == []
+    assert {name for name in mounted if not name.startswith("./")} == set(compose["volumes"])
 
 
-def test_the_environment_that_compose_sets_is_one_that_choir_reads(
-    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_containers_have_no_rights_and_bounded_memory(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["mem_limit"] and service["pids_limit"]
+        assert "environment" not in service or "CHOIR_MESH__PASSWORD" not in service["environment"]
+
+
+def test_ports_are_open_to_this_host_only_unless_somebody_says_otherwise(compose: dict[str, Any]) -> None:
+    assert parts_of(compose, "ports") == ["127.0.0.1:4222:4222"]
+    assert compose["services"]["demo"]["network_mode"] == "host"  # it listens on loopback
+
+
+@pytest.mark.parametrize("service", ["broker", "agent", "stage"])
+def test_what_compose_sets_is_what_choir_reads(
+    compose: dict[str, Any], service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in compose["services"]["choir"]["environment"].items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "choir.toml").touch()
-    settings = load_host_settings(tmp_path / "choir.toml")
-    assert not settings.broker.embedded
-    assert settings.mesh.url == "nats://nats:4222"
+    (tmp_path / "password").write_text("secret\n")
+    for name, value in compose["services"][service]["environment"].items():
+        default = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value)
+        monkeypatch.setenv(name, default.replace("/run/secrets/mesh_password", str(tmp_path / "password")))
+    settings = load_host_settings(REPOSITORY / "infra" / "compose" / f"{service}.toml")
+    assert (settings.mesh.user, settings.mesh.password) == ("choir", "secret")
+    assert settings.broker.embedded is (service == "broker")
+    assert bool(settings.agents) is (service == "agent")
+    assert bool(settings.stages) is (service == "stage")
+    assert settings.router.replicas == (1 if service == "broker" else 0)
+    if service != "broker":
+        assert settings.mesh.url == "nats://broker:4222"
 
 
-def test_the_broker_is_open_to_this_host_only(compose: dict[str, Any]) -> None:
-    assert all(port.startswith("127.0.0.1:") for port in compose["services"]["nats"]["ports"])
-    assert "ports" not in compose["services"]["choir"]
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    """The program and the user are put on a host by hand, so they are not here: the rest is checked."""
+    unit = tmp_path / "choir.service"
+    text = (REPOSITORY / "infra" / "systemd" / unit.name).read_text()
+    unit.write_text(text.replace("/opt/choir/.venv/bin/choir", "/bin/true").replace("=choir\n", "=root\n"))
+    added = tmp_path / "choir.service.d"
+    shutil.copytree(REPOSITORY / "infra" / "systemd" / added.name, added)
+    checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_the_checks_are_an_executable_shell_script_without_syntax_errors() -> None:
@@ -95,8 +111,3 @@ def test_just_alone_lists_every_recipe_with_what_it_does() -> None:
 def test_every_module_that_a_recipe_runs_is_there(module: str) -> None:
     path = REPOSITORY / module.replace(".", "/")
     assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
-
-
-def test_the_containers_broker_leads_clients_to_the_same_doors_as_the_embedded_one() -> None:
-    mapped = dict(re.findall(r'"(choir\.\S+)": "(choir\.door\.\S+)"', NATS_CONF.read_text()))
-    assert mapped == catalog.door_mappings()
