@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TypeVar, Unpack
 
 from schemas import subjects
-from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores
+from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores, Tokenize
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
 from schemas.nodes import NodeLease
@@ -36,6 +36,7 @@ from schemas.replies import (
     ScoresReply,
     StatusReply,
     TokenChunk,
+    Tokenized,
 )
 from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
 from services.chassis.settings import MeshSection
@@ -53,6 +54,7 @@ CALL_PATIENCE_S = 4.0
 PLANNING_S = 20.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
 SQL_GRACE_S = 3.0
+TOKENIZING_S = 6.0
 TRANSIENT = (NoReply, BrokerUnavailable)
 
 ReplyT = TypeVar("ReplyT", bound=Message)
@@ -224,6 +226,10 @@ class Choir:
     async def scores(self, *, reset: bool = False) -> ScoresReply:
         """What the mesh has learnt of its agents; with `reset` it is forgotten after that."""
         return await self._call(subjects.SCORES, build(ReadScores, {"reset": reset}), ScoresReply)
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """The tokens of a text, the text of tokens, or what is known of a model's tokenizer."""
+        return await self._call(subjects.TOKENIZE, request, Tokenized, TOKENIZING_S)
 
     async def nodes(self) -> tuple[NodeLease, ...]:
         """All live service instances."""

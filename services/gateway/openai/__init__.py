@@ -9,16 +9,31 @@ from starlette.routing import BaseRoute, Route
 from services.gateway.context import GatewayContext
 from services.gateway.dialect import Dialect
 from services.gateway.openai.chat import Chat
+from services.gateway.openai.completions import Completions
+from services.gateway.openai.embeddings import Embeddings
 from services.gateway.openai.error import error_response
 from services.gateway.openai.models import Models
+from services.gateway.openai.tokens import PATHS, Tokens
 
 
 def _routes(context: GatewayContext) -> Sequence[BaseRoute]:
-    chat, models = Chat(context), Models(context)
+    chat, completions, models = Chat(context), Completions(context), Models(context)
+    embeddings, tokens = Embeddings(context), Tokens(context)
     return (
         Route("/v1/models", models.all),
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
+        Route("/v1/embeddings", embeddings.create, methods=["POST"]),
+        *(
+            route
+            for path in PATHS
+            for route in (
+                Route(f"{path}/v1/completions", completions.create, methods=["POST"]),
+                Route(f"{path}/tokenize", tokens.tokenize, methods=["POST"]),
+                Route(f"{path}/detokenize", tokens.detokenize, methods=["POST"]),
+                Route(f"{path}/tokenizer_info", tokens.info),
+            )
+        ),
     )
 
 

@@ -1,0 +1,116 @@
+"""`POST /v1/completions`: prompts that a model goes on with as they stand, and given texts that it scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.commands import Ask, Tokenize
+from schemas.replies import Result
+from services.gateway.body import checked, read_json
+from services.gateway.context import GatewayContext
+from services.gateway.openai import sse
+from services.gateway.openai.chat import event_stream
+from services.gateway.openai.completion import PREFIX, choice_of, sum_of_usage, text_completion
+from services.gateway.openai.completion_body import CompletionBody, completion_asks
+from services.gateway.openai.identity import ID_HEADER, request_id_of
+from services.gateway.openai.many import results_of
+from services.gateway.openai.outcome import choices
+from services.gateway.openai.shown import Shown
+from services.gateway.streaming import StreamedReply
+
+
+class Completions:
+    """Completions of raw prompts."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    async def create(self, request: Request) -> Response | StreamedReply:
+        """All texts of one request, whole or as a stream."""
+        fields = await read_json(request, self._context.settings)
+        body = checked({**fields, **request.path_params}, CompletionBody)
+        target = await self._context.models.find(body.model)
+        request_id = request_id_of(request)
+        asks = completion_asks(body, target, request_id, self._context.settings.timeout_s)
+        headers = {ID_HEADER: request_id}
+        if body.stream:
+            return event_stream(self._context, self._frames(body, asks, request_id), headers)
+        results = await results_of(self._context, asks)
+        answer = text_completion(body, request_id, results, await self._echoes(body, asks))
+        return Response(to_json(answer), media_type="application/json", headers=headers)
+
+    async def _echoes(self, body: CompletionBody, asks: Sequence[Ask]) -> list[str]:
+        """What each text begins with: nothing, or its prompt; that of token ids is their text."""
+        return [await self._text_of(ask) if body.echo else "" for ask in asks]
+
+    async def _text_of(self, ask: Ask) -> str:
+        assert ask.raw is not None and ask.model is not None
+        if ask.raw.text is not None:
+            return ask.raw.text
+        told = await self._context.mesh.tokenize(Tokenize(model=ask.model, tokens=ask.raw.tokens))
+        return told.text or ""
+
+    async def _frames(
+        self, body: CompletionBody, asks: Sequence[Ask], request_id: str
+    ) -> AsyncGenerator[bytes, None]:
+        chunks = _Chunks(body, request_id)
+        echoes = await self._echoes(body, asks)
+        if not asks[0].stream:
+            results = await results_of(self._context, asks)
+            for frame in chunks.all(results, echoes):
+                yield frame
+            return
+        shown = Shown()
+        if echoes[0]:
+            yield chunks.text(echoes[0])
+        async with aclosing(self._context.follow(asks[0])) as replies:
+            async for reply in replies:
+                if isinstance(reply, Result):
+                    rest = shown.rest_of_text(choices(reply)[0].text)
+                    for frame in chunks.end(reply, rest):
+                        yield frame
+                    return
+                if text := shown.say(reply):
+                    yield chunks.text(text)
+
+
+class _Chunks:
+    """The events of one stream."""
+
+    def __init__(self, body: CompletionBody, request_id: str) -> None:
+        self._body = body
+        self._head = {
+            "id": PREFIX + request_id,
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": body.model,
+        }
+
+    def text(self, text: str) -> bytes:
+        """A piece of the only text."""
+        return self._event({"index": 0, "text": text, "logprobs": None, "finish_reason": None})
+
+    def end(self, result: Result, rest: str) -> list[bytes]:
+        """What is missing of the only text."""
+        last = {**choice_of(self._body, result, choices(result)[0], ""), "text": rest}
+        return [self._event({"index": 0, **last}), *self._usage([result]), sse.DONE]
+
+    def all(self, results: Sequence[Result], echoes: Sequence[str]) -> list[bytes]:
+        """Texts that are there all at once."""
+        whole = text_completion(self._body, "", results, echoes)
+        return [*map(self._event, whole["choices"]), *self._usage(results), sse.DONE]
+
+    def _event(self, choice: dict[str, Any]) -> bytes:
+        return sse.event({**self._head, "choices": [choice]})
+
+    def _usage(self, results: Sequence[Result]) -> list[bytes]:
+        if not self._body.wants_usage:
+            return []
+        return [sse.event({**self._head, "choices": [], "usage": sum_of_usage(results)})]
