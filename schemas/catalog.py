@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 2
+VERSION = 3
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -220,6 +220,9 @@ BUCKETS: tuple[BucketSpec, ...] = (
         ttl_s=2 * HOUR_S,
     ),
     BucketSpec(s.PIPELINES_BUCKET, "placement plans with an epoch", republished=True),
+    BucketSpec(
+        s.RESPONSES_BUCKET, "what was asked, for clients that come back", ttl_s=DAY_S, max_bytes=256 * MIB
+    ),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
     BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents", republished=True),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
@@ -321,6 +324,8 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.STATUS), s.doors(s.TOKENIZE), s.ALL_EVENTS,
         ),
         subscribes=(),
+        buckets_read=(s.RESPONSES_BUCKET,),
+        buckets_written=(s.RESPONSES_BUCKET,),
     ),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from schemas import catalog, commands, nodes, pipelines, queries, replies, workers
+from schemas import catalog, commands, nodes, pipelines, queries, replies, responses, workers
 from schemas import subjects as s
 from schemas.contents import (
     ADVISORY,
@@ -245,6 +245,9 @@ STORED_VALUES: tuple[Channel, ...] = (
     *_values(s.WORKER_CLAIMS_BUCKET, "worker-claim", address(s.worker_key), "who uses a worker", HOLDER),
     *_values(s.ATTEMPTS_BUCKET, "attempt", address(s.attempt_key), "how a delivery ended", ENDING),
     *_values(s.PIPELINES_BUCKET, "pipeline", address(s.pipeline_key), "a plan", pipelines.PipelinePlan),
+    *_values(
+        s.RESPONSES_BUCKET, "response", address(s.response_key), "what was asked", responses.ResponseRecord
+    ),
     *_values(s.CACHE_BUCKET, "cache", "{key}", "a response", CACHED),
     *_values(s.SCORES_BUCKET, "score", address(s.score_key), "an agent's history", LEARNT),
     *_values(s.SCORES_BUCKET, "topic-score", address(s.topic_score_key), "the same, on one topic", LEARNT),

@@ -290,6 +290,7 @@ SCORES_BUCKET = "choir_scores"
 FEEDBACK_BUCKET = "choir_feedback"
 WORKER_CLAIMS_BUCKET = "choir_worker_claims"
 ATTEMPTS_BUCKET = "choir_attempts"
+RESPONSES_BUCKET = "choir_responses"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -372,6 +373,11 @@ def worker_of_key(key: str) -> str:
 def bucket_key(bucket: str, key: str) -> str:
     """The subject under which a bucket keeps a key."""
     return f"$KV.{bucket}.{key}"
+
+
+def response_key(request_id: str) -> str:
+    """The key of what is kept of a request beside its result."""
+    return request_id
 
 
 def attempt_key(sequence: int, delivery: int) -> str:

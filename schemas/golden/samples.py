@@ -83,6 +83,7 @@ from schemas.replies import (
     UnlabelledScore,
     Vote,
 )
+from schemas.responses import ResponseRecord
 from schemas.sampling import Sampling
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerState, WorkerStatus
 
@@ -930,5 +931,18 @@ SAMPLES: dict[str, Message] = {
         **AGENT,
         **TASK,
         error=ErrorBody(code="poison_message", message="not a Generate: field model is missing"),
+    ),
+    "response_record": ResponseRecord(
+        ask=Ask(request_id=REQUEST, messages=(ChatMessage(role="user", content="And of Kenya?"),), model="m"),
+        conversation=(
+            ChatMessage(role="user", content="What is the capital of France?"),
+            ChatMessage(role="assistant", content="Paris"),
+            ChatMessage(role="user", content="And of Kenya?"),
+        ),
+        created_at_s=1_700_000_000.5,
+        model="m:latest",
+        background=True,
+        previous="01JCQ5ZX3T9V7W6Y5N4M3K2H0A",
+        echo={"metadata": {"chapter": "2"}, "temperature": 0.5},
     ),
 }

@@ -149,6 +149,14 @@ class Choir:
         self._check_open()
         return ReliableRequest(self._replies, ask, self._silence, self._tenant).replies()
 
+    def resume(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
+        """The replies to a request that was asked before, from its first chunk on; it is not asked again.
+
+        Raises UnknownRequest and ResultEvicted as `fetch` does.
+        """
+        self._check_open()
+        return ReliableRequest(self._replies, ask, self._silence, self._tenant, asked_before=True).replies()
+
     async def batch(
         self,
         prompts: Iterable[str],

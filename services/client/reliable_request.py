@@ -44,7 +44,13 @@ class ReliableRequest:
     """One request, on its way."""
 
     def __init__(
-        self, replies: ReplyMultiplexer, ask: Ask, silence: Silence, tenant: str | None = None
+        self,
+        replies: ReplyMultiplexer,
+        ask: Ask,
+        silence: Silence,
+        tenant: str | None = None,
+        *,
+        asked_before: bool = False,
     ) -> None:
         self._replies = replies
         self._tenant = tenant
@@ -55,7 +61,8 @@ class ReliableRequest:
         self._started_s = time.monotonic()
         self._heard_s = self._started_s
         self._sent = False
-        self._taken = False  # a router may have accepted it
+        self._asked_before = asked_before
+        self._taken = asked_before  # a router may have accepted it
 
     @property
     def _left_s(self) -> float:
@@ -80,6 +87,8 @@ class ReliableRequest:
             except (NotReady, BrokerUnavailable) as error:
                 self._taken, trouble = True, error
             except UnknownRequest as error:
+                if self._asked_before:
+                    raise
                 self._taken, trouble = False, error
             await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
         raise self._given_up(trouble)

@@ -7,10 +7,15 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from nats.aio.client import Client
+
+from schemas import subjects
 from schemas.commands import Ask
 from schemas.errors import ChoirError
 from schemas.replies import Result, TokenChunk
+from schemas.responses import ResponseRecord
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket import Bucket, messages
 from services.client.client import Choir
 from services.gateway.exchange import current_exchange
 from services.gateway.figures import Figures
@@ -21,13 +26,17 @@ log = get_logger("gateway.context")
 
 
 class GatewayContext:
-    """The gateway, as a handler sees it."""
+    """The gateway, as a handler sees it.
 
-    def __init__(self, mesh: Choir, settings: GatewaySection) -> None:
+    `records` are what is kept of answers that clients come back to, by request id.
+    """
+
+    def __init__(self, mesh: Choir, settings: GatewaySection, client: Client) -> None:
         self.mesh = mesh
         self.settings = settings
         self.models = ModelList(mesh, settings.sets)
         self.figures = Figures()
+        self.records = Bucket(client, subjects.RESPONSES_BUCKET, messages(ResponseRecord))
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
 

@@ -13,6 +13,7 @@ from services.gateway.openai.completions import Completions
 from services.gateway.openai.embeddings import Embeddings
 from services.gateway.openai.error import error_response
 from services.gateway.openai.models import Models
+from services.gateway.openai.responses.routes import Responses
 from services.gateway.openai.tokens import PATHS, Tokens
 
 
@@ -24,6 +25,7 @@ def _routes(context: GatewayContext) -> Sequence[BaseRoute]:
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
         Route("/v1/embeddings", embeddings.create, methods=["POST"]),
+        *Responses(context).routes(),
         *(
             route
             for path in PATHS

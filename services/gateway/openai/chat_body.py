@@ -11,7 +11,7 @@ from schemas.sampling import MAX_SAMPLES
 from services.gateway.body import Body
 from services.gateway.models import Target
 from services.gateway.openai.ask import build
-from services.gateway.openai.messages import MessageBody, conversation
+from services.gateway.openai.messages import MessageBody, conversation, some
 from services.gateway.openai.sampling import (
     EFFORTS,
     Effort,
@@ -66,7 +66,7 @@ def chat_ask(body: ChatBody, target: Target, request_id: str, timeout_s: float) 
     if body.reasoning_effort is not None:
         sampling["think"] = EFFORTS[body.reasoning_effort]
     fields: dict[str, Any] = {
-        "messages": conversation(body.messages),
+        "messages": some(conversation(body.messages), "messages"),
         "sampling": sampling,
         "stream": bool(body.stream) and target.ensemble is None and sampling["n"] == 1,
         **tool_fields(body.tools, body.tool_choice),

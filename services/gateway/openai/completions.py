@@ -15,14 +15,14 @@ from schemas.commands import Ask, Tokenize
 from schemas.replies import Result
 from services.gateway.body import checked, read_json
 from services.gateway.context import GatewayContext
+from services.gateway.identity import ID_HEADER, request_id_of
 from services.gateway.openai import sse
 from services.gateway.openai.chat import event_stream
 from services.gateway.openai.completion import PREFIX, choice_of, sum_of_usage, text_completion
 from services.gateway.openai.completion_body import CompletionBody, completion_asks
-from services.gateway.openai.identity import ID_HEADER, request_id_of
 from services.gateway.openai.many import results_of
 from services.gateway.openai.outcome import choices
-from services.gateway.openai.shown import Shown
+from services.gateway.shown import Shown
 from services.gateway.streaming import StreamedReply
 
 

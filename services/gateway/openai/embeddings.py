@@ -13,9 +13,9 @@ from schemas.commands import MAX_INPUTS, Ask
 from schemas.replies import Result
 from services.gateway.body import Body, checked, read_json
 from services.gateway.context import GatewayContext
+from services.gateway.identity import ID_HEADER, request_id_of
 from services.gateway.models import Target
 from services.gateway.openai.ask import build
-from services.gateway.openai.identity import ID_HEADER, request_id_of
 from services.gateway.openai.many import part_id, results_of
 from services.gateway.openai.messages import refused
 

@@ -58,7 +58,7 @@ class MessageBody(Body):
     reasoning_content: str | None = None
 
 
-def conversation(messages: list[MessageBody]) -> tuple[ChatMessage, ...]:
+def conversation(messages: list[MessageBody], field: str = "messages") -> tuple[ChatMessage, ...]:
     """The same conversation in the contract's words. InvalidRequest names the message that cannot be.
 
     A system prompt that says nothing is left out. The result of a call has the name of the tool, which these
@@ -67,13 +67,20 @@ def conversation(messages: list[MessageBody]) -> tuple[ChatMessage, ...]:
     names: dict[str, str] = {}
     turns = []
     for number, message in enumerate(messages):
-        place = f"messages.{number}"
+        place = f"{field}.{number}"
         if message.role in ("system", "developer") and not message.content:
             continue
         turn = turn_of(_fields(message, place, names), place)
         names |= {call.id: call.name for call in turn.tool_calls}
         turns.append(turn)
     return tuple(turns)
+
+
+def some(turns: tuple[ChatMessage, ...], field: str) -> tuple[ChatMessage, ...]:
+    """The same turns; InvalidRequest if there are none."""
+    if not turns:
+        raise refused(field, "it says nothing")
+    return turns
 
 
 def turn_of(fields: dict[str, Any], place: str) -> ChatMessage:

@@ -7,25 +7,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from schemas.replies import Result
+from services.gateway import outcome
 from services.gateway.outcome import Choice as Choice
 from services.gateway.outcome import choices as choices
-from services.gateway.outcome import winner
 
 
 def usage(result: Result) -> dict[str, Any]:
     """The tokens of all answers that were made, members of ensembles and peers of chains included."""
-    answers = (*result.answers, *result.further_answers)
-    prompt = sum(answer.prompt_tokens for answer in answers)
-    generated = sum(answer.generated_tokens for answer in answers)
+    told = outcome.usage(result)
     used: dict[str, Any] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": generated,
-        "total_tokens": prompt + generated,
+        "prompt_tokens": told.prompt_tokens,
+        "completion_tokens": told.generated_tokens,
+        "total_tokens": told.prompt_tokens + told.generated_tokens,
     }
     if result.topology == "ensemble":
-        won = winner(result)
-        tokens = won.generated_tokens if won is not None else 0
-        used["completion_tokens_details"] = {"reasoning_tokens": 0, "winner_tokens": tokens}
+        used["completion_tokens_details"] = {"reasoning_tokens": 0, "winner_tokens": told.winner_tokens}
     return used
 
 

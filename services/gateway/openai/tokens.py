@@ -1,6 +1,6 @@
 """`/tokenize`, `/detokenize`, `/tokenizer_info`, as vLLM has them.
 
-lm-evaluation-harness needs no other tokenizer then. A model is named in the body, in the query or in the path;
+lm-evaluation-harness needs no other tokenizer then. A model is named in the body, the query or the path;
 where none is named it is the only one.
 """
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from infra.testing.plugin import connect
 from services.chassis.supervise import Loops
 from services.client.client import Choir
 from services.gateway.app import build_app
@@ -20,8 +21,9 @@ STOP_PATIENCE_S = 2.0
 async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
     """The address of a gateway with these settings, such as `http://127.0.0.1:40123`."""
     section = GatewaySection(port=0, **settings)
+    connection = await connect(mesh_url)
     async with Choir(mesh_url, name="gateway-under-test") as mesh:
-        context = GatewayContext(mesh, section)
+        context = GatewayContext(mesh, section, connection)
         listener = Listener(build_app(context), section, changed=lambda: None)
         await listener.start(Loops())
         assert listener.problem is None, listener.problem
@@ -30,3 +32,4 @@ async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
         finally:
             await listener.stop(STOP_PATIENCE_S)
             await context.settle()
+            await connection.close()

@@ -12,10 +12,11 @@ from typing import Any
 
 from schemas.errors import ErrorBody
 from schemas.replies import Result
+from schemas.responses import ResponseRecord
 from services.gateway.openai.outcome import choices, json_arguments
 from services.gateway.openai.responses import items
+from services.gateway.openai.responses.identity import response_id
 from services.gateway.openai.responses.pieces import Pieces
-from services.gateway.openai.responses.record import Record
 from services.gateway.openai.responses.response_object import failed, finished, unfinished
 
 Event = dict[str, Any]
@@ -29,9 +30,9 @@ class TextChanged(Exception):
 class ResponseEvents:
     """The stream of one response."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: ResponseRecord) -> None:
         self._record = record
-        self._id = record.response_id
+        self._id = response_id(record)
         self._number = 0
         self._thoughts = Pieces()
         self._text = Pieces()

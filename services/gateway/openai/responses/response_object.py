@@ -6,26 +6,27 @@ from typing import Any, Literal
 
 from schemas.errors import ErrorBody
 from schemas.replies import Result
+from schemas.responses import ResponseRecord
 from services.gateway.openai.outcome import choices, usage
+from services.gateway.openai.responses.identity import PREFIX, response_id
 from services.gateway.openai.responses.items import Item
 from services.gateway.openai.responses.output import output_of
-from services.gateway.openai.responses.record import Record
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 INCOMPLETE = "max_output_tokens"
 
 
-def unfinished(record: Record, status: Status = "in_progress") -> dict[str, Any]:
+def unfinished(record: ResponseRecord, status: Status = "in_progress") -> dict[str, Any]:
     """A response that is being made."""
     return _object(record, status, [])
 
 
-def finished(record: Record, result: Result) -> dict[str, Any]:
+def finished(record: ResponseRecord, result: Result) -> dict[str, Any]:
     """A response as its result says: completed, cut off, failed or cancelled."""
     if result.error is not None:
         return failed(record, result.error, result.completed_at_s)
     cut = choices(result)[0].finish_reason == "length"
-    response = _object(record, "incomplete" if cut else "completed", output_of(record.response_id, result))
+    response = _object(record, "incomplete" if cut else "completed", output_of(response_id(record), result))
     response["usage"] = _usage(result)
     response["completed_at"] = result.completed_at_s
     if cut:
@@ -33,7 +34,7 @@ def finished(record: Record, result: Result) -> dict[str, Any]:
     return response
 
 
-def failed(record: Record, error: ErrorBody, at_s: float) -> dict[str, Any]:
+def failed(record: ResponseRecord, error: ErrorBody, at_s: float) -> dict[str, Any]:
     """A response that has come to nothing."""
     if error.code == "cancelled":
         return _object(record, "cancelled", [])
@@ -55,10 +56,10 @@ def _usage(result: Result) -> dict[str, Any]:
     }
 
 
-def _object(record: Record, status: Status, output: list[Item]) -> dict[str, Any]:
+def _object(record: ResponseRecord, status: Status, output: list[Item]) -> dict[str, Any]:
     """The fields in the order of OpenAI's documentation."""
     return {
-        "id": record.response_id,
+        "id": response_id(record),
         "object": "response",
         "created_at": record.created_at_s,
         "status": status,
@@ -67,8 +68,7 @@ def _object(record: Record, status: Status, output: list[Item]) -> dict[str, Any
         "incomplete_details": None,
         "model": record.model,
         "output": output,
-        "previous_response_id": record.previous_response_id,
-        "store": record.store,
+        "previous_response_id": None if record.previous is None else PREFIX + record.previous,
         "usage": None,
         **record.echo,
     }

@@ -89,6 +89,7 @@ def test_fields_that_nobody_knows_are_passed_over() -> None:
     ("fields", "named"),
     [
         ({"messages": []}, "messages"),
+        ({"messages": [{"role": "system", "content": ""}]}, "messages"),
         ({"messages": [{"role": "wizard", "content": "hocus"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0.type"),

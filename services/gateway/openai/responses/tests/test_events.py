@@ -17,13 +17,13 @@ from schemas.chat import ToolCall
 from schemas.commands import Ask
 from schemas.errors import GenerationFailed
 from schemas.replies import Result
+from schemas.responses import ResponseRecord
 from services.gateway.openai.responses.events import ResponseEvents, TextChanged
-from services.gateway.openai.responses.record import Record
 from services.gateway.openai.tests.results import result
 
 ASK = Ask(request_id="r", prompt="Hello", model="small")
 ECHO = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
-RECORD = Record(ask=ASK, conversation=(), created_at_s=1_700_000_000.0, model="small", echo=ECHO)
+RECORD = ResponseRecord(ask=ASK, conversation=(), created_at_s=1_700_000_000.0, model="small", echo=ECHO)
 CALL = ToolCall(id="call_1", name="weather", arguments={"city": "Lima"})
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 

@@ -1,0 +1,202 @@
+"""`/v1/responses`: made, followed, fetched, cancelled, deleted, on any gateway of the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from schemas.chat import ChatMessage
+from schemas.errors import (
+    BrokerUnavailable,
+    ChoirError,
+    InternalError,
+    InvalidRequest,
+    MeshUnreachable,
+    NotReady,
+    ResultEvicted,
+    UnknownRequest,
+)
+from schemas.replies import Result, TokenChunk
+from schemas.responses import ResponseRecord
+from services.gateway.body import checked, read_json
+from services.gateway.context import GatewayContext
+from services.gateway.identity import ID_HEADER, request_id_of
+from services.gateway.openai import sse
+from services.gateway.openai.chat import event_stream
+from services.gateway.openai.outcome import choices
+from services.gateway.openai.responses.body import ResponseBody, record_of
+from services.gateway.openai.responses.events import Event, ResponseEvents, TextChanged
+from services.gateway.openai.responses.identity import request_of, response_id, unknown
+from services.gateway.openai.responses.response_object import failed, finished, unfinished
+from services.gateway.shown import Shown, begun_again
+from services.gateway.streaming import StreamedReply
+
+NOT_OF_THE_RESULT = (
+    BrokerUnavailable,
+    InternalError,
+    MeshUnreachable,
+    NotReady,
+    ResultEvicted,
+    UnknownRequest,
+)
+"""What goes wrong while a result is fetched; any other error is the result."""
+
+
+class Responses:
+    """The Responses API."""
+
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
+
+    def routes(self) -> tuple[Route, ...]:
+        """Where it is served."""
+        one = "/v1/responses/{id}"
+        return (
+            Route("/v1/responses", self.create, methods=["POST"]),
+            Route(one, self.retrieve, methods=["GET"]),
+            Route(one, self.delete, methods=["DELETE"]),
+            Route(f"{one}/cancel", self.cancel, methods=["POST"]),
+        )
+
+    async def create(self, request: Request) -> Response | StreamedReply:
+        """A new response: whole, as a stream, or in the background."""
+        given = await read_json(request, self._context.settings)
+        body = checked(given, ResponseBody)
+        target = await self._context.models.find(body.model)
+        said = await self._said(body.previous_response_id)
+        request_id = request_id_of(request)
+        record = record_of(body, given, said, target, request_id, self._context.settings.timeout_s)
+        if body.kept:
+            await self._context.records.put(request_id, record)
+        if body.background:
+            await self._context.mesh.submit_ask(record.ask)
+        if body.stream:
+            return self._stream(record, self._frames(record))
+        if body.background:
+            return _json(unfinished(record, "queued"), record)
+        return _json(finished(record, await self._context.result_of(record.ask)), record)
+
+    async def retrieve(self, request: Request) -> Response | StreamedReply:
+        """A response as it is now, or its stream after the event `starting_after`."""
+        record = await self._record(request.path_params["id"])
+        if request.query_params.get("stream", "false").lower() != "true":
+            return _json(await self._as_it_is(record), record)
+        after = request.query_params.get("starting_after", "-1")
+        try:
+            number = int(after)
+        except ValueError as error:
+            raise InvalidRequest(
+                "starting_after: it must be a whole number", field="starting_after"
+            ) from error
+        return self._stream(record, self._frames(record, number, again=True))
+
+    async def cancel(self, request: Request) -> Response:
+        """Gives a response up, unless it is complete."""
+        record = await self._record(request.path_params["id"])
+        with suppress(UnknownRequest, ResultEvicted):
+            await self._context.mesh.cancel(_request_id(record))
+        return _json(await self._as_it_is(record), record)
+
+    async def delete(self, request: Request) -> Response:
+        """Forgets a response, and gives it up if it is not complete."""
+        record = await self._record(request.path_params["id"])
+        with suppress(UnknownRequest, ResultEvicted):
+            await self._context.mesh.cancel(_request_id(record))
+        await self._context.records.delete(_request_id(record))
+        return _json({"id": response_id(record), "object": "response", "deleted": True}, record)
+
+    async def _record(self, given: str) -> ResponseRecord:
+        record = (await self._context.records.get(request_of(given))).value
+        if record is None:
+            raise unknown(given)
+        return record
+
+    async def _said(self, previous: str | None) -> tuple[ChatMessage, ...]:
+        """What was said until now, with the answer of the response before."""
+        if previous is None:
+            return ()
+        try:
+            record = await self._record(previous)
+            result = await self._context.mesh.fetch(_request_id(record))
+        except (UnknownRequest, ResultEvicted) as error:
+            error.field = "previous_response_id"
+            raise
+        choice = choices(result)[0]
+        answer = ChatMessage(role="assistant", content=choice.text, tool_calls=choice.tool_calls)
+        return (*record.conversation, answer)
+
+    async def _as_it_is(self, record: ResponseRecord) -> dict[str, Any]:
+        try:
+            result = await self._context.mesh.fetch(_request_id(record))
+        except NotReady:
+            return unfinished(record)
+        except NOT_OF_THE_RESULT:
+            raise
+        except ChoirError as error:
+            return failed(record, error.body(record.ask.request_id), record.created_at_s)
+        return finished(record, result)
+
+    def _stream(self, record: ResponseRecord, frames: AsyncGenerator[bytes, None]) -> StreamedReply:
+        return event_stream(self._context, frames, {ID_HEADER: _request_id(record)})
+
+    async def _frames(
+        self, record: ResponseRecord, after: int = -1, *, again: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """The events whose number is greater than `after`."""
+        follow = self._context.mesh.resume if again or record.background else self._context.follow
+        async with aclosing(_events(record, follow(record.ask), early=again or record.background)) as coming:
+            async for event in coming:
+                if event["sequence_number"] > after:
+                    yield sse.named_event(event["type"], event)
+
+
+async def _events(
+    record: ResponseRecord, replies: AsyncGenerator[TokenChunk | Result, None], *, early: bool
+) -> AsyncGenerator[Event, None]:
+    """All events of a response. `early`: it was taken, so the first ones wait for nothing.
+
+    A failure after the first event is one more event; one before it is raised.
+    """
+    events, shown = ResponseEvents(record), Shown()
+    begun = early
+    if early:
+        for event in events.start():
+            yield event
+    try:
+        async with aclosing(replies):
+            async for reply in replies:
+                if not begun:
+                    begun = True
+                    for event in events.start():
+                        yield event
+                for event in _next(events, shown, reply):
+                    yield event
+    except ChoirError as error:
+        if not begun or isinstance(error, NOT_OF_THE_RESULT):
+            raise
+        yield events.failure(error.body(record.ask.request_id), record.created_at_s)
+
+
+def _next(events: ResponseEvents, shown: Shown, reply: TokenChunk | Result) -> list[Event]:
+    """What a chunk or the result adds. A text that was begun again and is another one ends the stream."""
+    try:
+        if isinstance(reply, Result):
+            return events.end(reply)
+        return [*events.think(shown.think(reply)), *events.say(shown.say(reply))]
+    except TextChanged as error:
+        raise begun_again() from error
+
+
+def _request_id(record: ResponseRecord) -> str:
+    return record.ask.request_id or ""
+
+
+def _json(value: dict[str, Any], record: ResponseRecord) -> Response:
+    headers = {ID_HEADER: _request_id(record)}
+    return Response(to_json(value), media_type="application/json", headers=headers)
