@@ -325,7 +325,7 @@ ACCESS: tuple[Access, ...] = (
         ),
         subscribes=(),
         buckets_read=(s.RESPONSES_BUCKET,),
-        buckets_written=(s.RESPONSES_BUCKET,),
+        buckets_written=(s.NODES_BUCKET, s.RESPONSES_BUCKET),
     ),
 )  # fmt: skip
 
