@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
@@ -61,6 +61,7 @@ def test_the_official_client_reads_the_stream_to_its_end(of: Result) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     text=st.text(max_size=40),
     thoughts=st.text(max_size=20),
