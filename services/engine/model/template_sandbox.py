@@ -87,8 +87,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._budget.steps = MOST_STEPS
         self._budget.until_s = time.thread_time() + MOST_SECONDS
 
+    @property
     def step(self) -> None:
-        """One turn of a loop or one call of a macro. Raises TooMuch."""
+        """One turn of a loop or one call of a macro. Raises TooMuch.
+
+        No method: each call in a template goes through the sandbox's checks, which take longer than this.
+        """
         budget = self._budget
         budget.steps -= 1
         if budget.steps < 0:
@@ -136,7 +140,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         for kind in (nodes.For, nodes.Macro, nodes.CallBlock):
             for found in template.find_all(kind):
                 body: list[nodes.Node] = getattr(found, "body")  # noqa: B009  (their common base has none)
-                body.insert(0, nodes.ExprStmt(_call("step", [])))
+                body.insert(0, nodes.ExprStmt(nodes.EnvironmentAttribute("step")))
         _replace_concats(template)
         template.set_environment(self)
         return template

@@ -71,8 +71,8 @@ ORDINARY = (
 @pytest.fixture(autouse=True)
 def little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of what a template has otherwise."""
-    monkeypatch.setattr(template_sandbox, "MOST_SECONDS", template_sandbox.MOST_SECONDS / 10)
-    monkeypatch.setattr(template_sandbox, "MOST_STEPS", template_sandbox.MOST_STEPS // 10)
+    for limit in ("MOST_SECONDS", "MOST_STEPS", "MOST_ENTRIES"):
+        monkeypatch.setattr(template_sandbox, limit, getattr(template_sandbox, limit) / 10)
 
 
 @pytest.mark.parametrize("source", HOSTILE)
