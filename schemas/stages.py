@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Annotated
 
 from pydantic import Field
@@ -22,6 +23,7 @@ class SequenceStart(Message):
 
     `generated` are the tokens that stage 0 knows after the prompt, if a sampler needs them, `draws` the
     random numbers that were used for them: with both, any last stage samples what the first one would have.
+    `recent` are the last tokens of the prompt, where repetitions of them count.
     `prompt_tokens` is the length of the prompt. `resumed` counts the epochs in a row that brought no token.
     `command` is there in the journal only, for a stage 0 that takes over, with the subject that acknowledges
     its delivery.
@@ -31,6 +33,7 @@ class SequenceStart(Message):
     sampling: Sampling
     prompt_tokens: Annotated[int, Field(ge=1)]
     generated: tuple[int, ...] = ()
+    recent: Annotated[tuple[int, ...], Field(exclude_if=not_)] = ()
     draws: Annotated[int, Field(ge=0)] = 0
     resumed: Annotated[int, Field(ge=0)] = 0
     command: Generate | None = None

@@ -26,6 +26,7 @@ STAGE_SAMPLES: dict[str, Message] = {
         acknowledge="$JS.ACK.COMMANDS.generate-interactive-llama3=2E2=3A3b.1.41.7.1700000000250000000.0",
         prompt_tokens=21,
         generated=(464, 3139, 310),
+        recent=(11, 42),
         draws=3,
         resumed=1,
     ),

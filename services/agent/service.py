@@ -76,6 +76,7 @@ class Serving:
             quantisation=info.quantisation if info else None,
             tokens_per_s=self.backend.tokens_per_s() if self.backend else None,
             description=info.description if info else None,
+            capabilities=info.capabilities if info else (),
             problem=self.problem,
         )
 
@@ -118,7 +119,7 @@ class Agent:
 
     async def _serve(self, mesh: ServiceContext, serving: Serving, backend: Backend) -> None:
         name = serving.model.name
-        serving.worker = GenerateWorker(mesh, backend)
+        serving.worker = GenerateWorker(mesh, backend, capabilities=lambda: backend.info.capabilities)
         serving.loop = WorkLoop(
             mesh,
             Generate,

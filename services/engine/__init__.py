@@ -7,14 +7,17 @@ import os
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
+from services.engine.embedder import Embedded
 from services.engine.engine import Engine
 from services.engine.model.gguf_check import check_model_file
 from services.engine.model.info import EngineStats, ModelInfo
 from services.engine.sequence.generation import Finished, Generation, RankedToken, TokenEvent, TokenLogprob
-from services.engine.sequence.prompt import ChatMessage, Message, Prompt
+from services.engine.sequence.prompt import Chat, ChatMessage, Message, Prompt, TokenPrompt
 
 __all__ = [
+    "Chat",
     "ChatMessage",
+    "Embedded",
     "Engine",
     "EngineStats",
     "Finished",
@@ -25,5 +28,6 @@ __all__ = [
     "RankedToken",
     "TokenEvent",
     "TokenLogprob",
+    "TokenPrompt",
     "check_model_file",
 ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
+from schemas.commands import Tokenize
 from schemas.errors import (
     ConfigurationError,
     ContextExceeded,
@@ -17,23 +21,40 @@ from schemas.errors import (
     ModelUnusable,
     WorkerFailed,
 )
+from schemas.replies import Tokenized
 from schemas.sampling import Sampling
 from services.engine.decode.context import Context
-from services.engine.decode.sampler import new_sampler
-from services.engine.model.chat_template import ChatTemplate
+from services.engine.decode.grammar import SCHEMA_FIELD
+from services.engine.decode.sampler import REPEAT_LAST, TokenSampler, new_sampler
+from services.engine.embedder import Embedded, Embedder
+from services.engine.model.chat_format import ChatFormat
 from services.engine.model.info import EngineStats, ModelInfo, describe
 from services.engine.model.model import Model, Tokens
+from services.engine.model.plain_text import Piece
 from services.engine.model.slicing import SLICE_PREFIX
 from services.engine.scheduler import Scheduler
+from services.engine.scorer import Scorer
+from services.engine.sequence.answer_reader import AnswerForm
 from services.engine.sequence.generation import Finished, Generation, OnEvent
-from services.engine.sequence.prompt import Prompt
+from services.engine.sequence.prompt import Prompt, TokenPrompt
 from services.engine.sequence.sequence import Sequence
+from services.engine.tokenizing import tokenized
 
 CONTEXT_TOKENS_CAP = 4096
 MAX_SLOTS = 256
 WEIGHTS_BYTES_PER_THREAD = 64_000_000
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """A prompt as text in `pieces`, or as `tokens`; how it is gone on with, and what may be in the answer."""
+
+    sampling: Sampling
+    pieces: tuple[Piece, ...] = ()
+    tokens: Tokens | None = None
+    form: AnswerForm | None = None
 
 
 class Engine:
@@ -47,7 +68,9 @@ class Engine:
         model: Model,
         context: Context,
         scheduler: Scheduler,
-        template: ChatTemplate,
+        chats: ChatFormat,
+        scorer: Scorer,
+        embedder: Embedder,
         context_tokens: int,
     ) -> None:
         """Takes over what it is given and starts the thread; Engine.load() is the way to one."""
@@ -55,7 +78,9 @@ class Engine:
         self._model = model
         self._context = context
         self._scheduler = scheduler
-        self._template = template
+        self._chats = chats
+        self._scorer = scorer
+        self._embedder = embedder
         self._closed = False
         # Held while the vocabulary is used, so that close() cannot free it meanwhile.
         self._vocabulary_lock = threading.Lock()
@@ -84,19 +109,25 @@ class Engine:
         model = Model(path, gpu_layers=gpu_layers)
         try:
             _require_whole(model)
-            template = _template_of(model)
+            chats = _chats_of(model)
             room = min(model.trained_context_tokens, context_tokens or CONTEXT_TOKENS_CAP)
             batch_tokens = max(min(batch_tokens, room), slots)
+            threads = threads or sensible_threads(model.weights_bytes)
+            exact = gpu_layers == 0
             context = Context(
                 model,
                 slots=slots,
                 context_tokens=room,
                 batch_tokens=batch_tokens,
-                threads=threads or sensible_threads(model.weights_bytes),
-                exact=gpu_layers == 0,
+                threads=threads,
+                exact=exact,
             )
             scheduler = Scheduler(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
-            return cls(model, context, scheduler, template, room)
+            scorer = Scorer(
+                model, context_tokens=room, batch_tokens=batch_tokens, threads=threads, exact=exact
+            )
+            embedder = Embedder(model, context_tokens=room, threads=threads)
+            return cls(model, context, scheduler, chats, scorer, embedder, room)
         except ModelUnusable:
             model.close()
             raise
@@ -109,18 +140,28 @@ class Engine:
         or a constraint that cannot be used, GenerationFailed when the engine is closed, WorkerFailed when its
         thread has ended by a defect.
         """
-        text = self._text_of(prompt)
+        prepared = self._prepare(prompt, sampling)
         with self._vocabulary_lock:
             self._require_open()
-            tokens = self._tokenize(text)
-        sampler = new_sampler(self._model, sampling)
+            tokens = self._tokenize(prepared)
+        sampler = self._sampler(prepared.sampling, tokens, forced=prepared.sampling is not sampling)
         generation = Generation(self._scheduler.wake)
+        sequence = Sequence(tokens, prepared.sampling, sampler, generation, on_event, prepared.form)
         try:
-            self._scheduler.submit(Sequence(tokens, sampling, sampler, generation, on_event))
+            (self._scorer if sampling.prompt_logprobs else self._scheduler).submit(sequence)
         except (GenerationFailed, WorkerFailed):
             sampler.close()
             raise
         return generation
+
+    def _sampler(self, sampling: Sampling, prompt: Tokens, *, forced: bool) -> TokenSampler:
+        """A constraint that was made of the tools is told by their name."""
+        try:
+            return new_sampler(self._model, sampling, prompt=prompt.tolist()[-REPEAT_LAST:])
+        except InvalidRequest as error:
+            if forced and error.field == SCHEMA_FIELD:
+                raise InvalidRequest(f"tools: {error.message}", field="tools") from error
+            raise
 
     def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Finished:
         """submit() and the wait for its outcome; raises the outcome's error if it has one."""
@@ -131,10 +172,29 @@ class Engine:
 
     def count_tokens(self, prompt: Prompt) -> int:
         """How many tokens a prompt has, however many the context holds."""
-        text = self._text_of(prompt)
+        prepared = self._prepare(prompt, Sampling())
         with self._vocabulary_lock:
             self._require_open()
-            return len(self._model.tokenize(text))
+            return len(self._tokens_of(prepared))
+
+    def tokenize(self, request: Tokenize) -> Tokenized:
+        """Tokens of a text or of messages, the text of tokens, or what is known of the tokenizer."""
+        with self._vocabulary_lock:
+            self._require_open()
+            return tokenized(self._model, self._chats, request, self.info.context_tokens)
+
+    def embed(self, text: str, *, dimensions: int | None = None, truncate: bool = False) -> Embedded:
+        """The vector of a text, computed on the caller's thread. Raises ContextExceeded, InvalidRequest,
+        GenerationFailed."""
+        with self._vocabulary_lock:
+            self._require_open()
+            tokens = self._model.tokenize(text, special=False)
+        return self._embedder.embed(tokens, dimensions=dimensions, truncate=truncate)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model's template knows of thinking apart from an answer."""
+        return self._chats.template.thinks
 
     def stats(self) -> EngineStats:
         """What the engine is doing, and its totals."""
@@ -162,8 +222,9 @@ class Engine:
             self._closed = True
         self._scheduler.stop()
         self._thread.join(patience_s)
-        if self._thread.is_alive():
+        if self._thread.is_alive() or not self._scorer.stop(patience_s):
             return False
+        self._embedder.close()
         self._context.close()
         self._model.close()
         return True
@@ -183,17 +244,35 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _text_of(self, prompt: Prompt) -> str:
-        text = prompt if isinstance(prompt, str) else self._template.render(prompt)
-        if not text:
-            raise InvalidRequest("the prompt is empty", field="prompt")
-        return text
+    def _prepare(self, prompt: Prompt, sampling: Sampling) -> PreparedPrompt:
+        match prompt:
+            case str():
+                if not prompt:
+                    raise InvalidRequest("the prompt is empty", field="prompt")
+                return PreparedPrompt(sampling, pieces=(Piece(prompt),))
+            case TokenPrompt():
+                for place, token in enumerate(prompt.tokens):
+                    if token >= self._model.vocab_size:
+                        raise InvalidRequest(
+                            f"raw.tokens.{place}: the model has no token {token}", field=f"raw.tokens.{place}"
+                        )
+                return PreparedPrompt(sampling, tokens=np.asarray(prompt.tokens, dtype=np.int32))
+            case _:
+                chat = self._chats.prepare(prompt, sampling)
+                if not chat.pieces:
+                    raise InvalidRequest("the prompt is empty", field="prompt")
+                return PreparedPrompt(chat.sampling, pieces=chat.pieces, form=chat.form)
 
-    def _tokenize(self, text: str) -> Tokens:
+    def _tokens_of(self, prepared: PreparedPrompt) -> Tokens:
+        if prepared.tokens is not None:
+            return prepared.tokens
+        return self._model.tokenize_pieces(prepared.pieces)
+
+    def _tokenize(self, prepared: PreparedPrompt) -> Tokens:
         """The tokens of a prompt that fits; one that cannot fit is refused before it is tokenized."""
         room = self.info.context_tokens
-        least = len(text) // self._model.longest_token_bytes
-        tokens = self._model.tokenize(text) if least < room else None
+        least = sum(len(piece.text) for piece in prepared.pieces) // self._model.longest_token_bytes
+        tokens = self._tokens_of(prepared) if least < room else None
         if tokens is None or len(tokens) >= room:
             count = f"at least {least}" if tokens is None else str(len(tokens))
             raise ContextExceeded(
@@ -224,10 +303,9 @@ def _require_whole(model: Model) -> None:
         raise ModelUnusable(f"the model file {model.path} is not usable: {reason}")
 
 
-def _template_of(model: Model) -> ChatTemplate:
-    source = model.header.text("tokenizer.chat_template")
+def _chats_of(model: Model) -> ChatFormat:
     try:
-        return ChatTemplate(source, bos_text=model.bos_text, eos_text=model.eos_text)
+        return ChatFormat.of(model)
     except ModelUnusable as error:
         raise ModelUnusable(f"the model file {model.path} is not usable: {error.message}") from error
 

@@ -277,7 +277,7 @@ class Scheduler:
     def _say(self, slot: Slot, sequence: Sequence, token: int, logits: Logits) -> None:
         alternatives = sequence.sampling.logprobs
         logprob = token_logprob(self._model, logits, token, alternatives) if alternatives else None
-        stop = sequence.say(token, self._model.piece(token), logprob)
+        stop = sequence.say(token, self._model.piece(token, spoken=sequence.reads), logprob)
         if stop is not None:
             self._release(slot).finish("stop", detail="stop_string", stop_string=stop)
         elif sequence.generated >= sequence.sampling.max_tokens:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from schemas import subjects
-from schemas.commands import ChatMessage, Generate
+from schemas.chat import Tool, ToolCall, ToolChoice
+from schemas.commands import ChatMessage, Embed, Generate, RawPrompt
 from schemas.errors import ChoirError, WorkerFailed
-from schemas.nodes import Capability
-from schemas.replies import Answer, FinishReason, Result, Timings
+from schemas.replies import Answer, Embeddings, FinishReason, Result, Sample, Timings
 from schemas.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery, Retry
 from services.tasks.capabilities import check_capable
+from services.tasks.piece import Piece as Piece
 from services.tasks.result import retell, store_result
 from services.tasks.task_events import (
     Taken,
@@ -30,15 +31,33 @@ from services.tasks.token_stream import TokenStream
 
 REMEMBERED_CANCELLATIONS = 1_024
 
-CAPABILITIES: tuple[Capability, ...] = ("completion",)
 
-OnText = Callable[[str], Awaitable[None]]
-"""Takes each new piece of text as it is generated."""
+@dataclass(frozen=True)
+class Conversation:
+    """Messages, and the tools that the next turn may call."""
+
+    messages: tuple[ChatMessage, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+
+
+Prompt = tuple[ChatMessage, ...] | Conversation | RawPrompt
+"""What a text is generated for; messages alone are a conversation without tools."""
+
+
+def conversation_of(prompt: tuple[ChatMessage, ...] | Conversation) -> Conversation:
+    """Messages as a conversation without tools."""
+    return prompt if isinstance(prompt, Conversation) else Conversation(prompt)
+
+
+OnPiece = Callable[[Piece], Awaitable[None]]
+"""Takes each new piece as it is generated."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """One finished generation. Durations in nanoseconds; `load_ns` is what it waited for the model."""
+    """One finished generation. Durations in nanoseconds; `load_ns` is what it waited for the model. Of
+    several texts this is the first, with the others in `samples`, and token counts are those of all."""
 
     text: str
     finish_reason: FinishReason
@@ -50,25 +69,44 @@ class Generated:
     eval_ns: int = 0
     first_token_ns: int = 0
     logprobs: tuple[dict[str, Any], ...] = ()
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    prompt_logprobs: tuple[dict[str, Any], ...] = ()
+    embeddings: Embeddings | None = None
 
 
 class Generator(Protocol):
     """What generates the texts of one model."""
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         """Generates one text. A cancelled call stops generating. Raises ContextExceeded, GenerationFailed."""
+
+    async def embed(self, embed: Embed) -> Generated:
+        """The vectors of texts. Raises ContextExceeded, GenerationFailed."""
+
+
+def nothing_known() -> tuple[str, ...]:
+    """The capabilities of a model of which nobody has said any."""
+    return ()
 
 
 class GenerateWorker:
-    """Serves one model, for whoever pulls its tasks. `name` is who answers, if not the service instance."""
+    """Serves one model, for whoever pulls its tasks. `name` is who answers, if not the service instance;
+    `capabilities` says what the model can do, as far as that is known."""
 
-    def __init__(self, mesh: ServiceContext, generator: Generator, name: str | None = None) -> None:
+    def __init__(
+        self,
+        mesh: ServiceContext,
+        generator: Generator,
+        name: str | None = None,
+        capabilities: Callable[[], Collection[str]] = nothing_known,
+    ) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._generator = generator
         self._name = name or mesh.identity.instance
+        self._capabilities = capabilities
         self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
         self._cancelled: deque[str] = deque(maxlen=REMEMBERED_CANCELLATIONS)
 
@@ -110,6 +148,7 @@ class GenerateWorker:
             fingerprint=command.fingerprint,
             topology="single",
             text=answer.text,
+            tool_calls=answer.tool_calls,
             answers=(answer,),
             accepted_at_s=command.accepted_at_s,
             completed_at_s=self._mesh.clock.now(),
@@ -140,7 +179,7 @@ class GenerateWorker:
 
     async def _answer(self, command: Generate, queue_ns: int, attempt: int) -> Answer | None:
         """The answer, or None if the request was cancelled meanwhile."""
-        check_capable(command, CAPABILITIES, command.model)
+        check_capable(command, self._capabilities(), command.model)
         started_ns = time.perf_counter_ns()
         tokens = TokenStream(self._mesh.client, command, attempt) if command.stream else None
         generated = await self._generate(command, tokens)
@@ -167,14 +206,17 @@ class GenerateWorker:
                 first_token_ns=generated.first_token_ns,
             ),
             logprobs=generated.logprobs,
+            thinking=generated.thinking,
+            tool_calls=generated.tool_calls,
+            samples=generated.samples,
+            prompt_logprobs=generated.prompt_logprobs,
+            embeddings=generated.embeddings,
             chunks=tokens.chunks if tokens is not None else 0,
         )
 
     async def _generate(self, command: Generate, tokens: TokenStream | None) -> Generated | None:
         """Generates in a task of its own, which a cancellation of the request ends."""
-        on_text = tokens.send if tokens is not None else None
-        work = self._generator.generate(command.messages, command.sampling, on_text)
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._work(command, tokens))
         siblings = self._generating.setdefault(command.request_id, set())
         siblings.add(task)
         try:
@@ -185,6 +227,17 @@ class GenerateWorker:
             if not siblings:
                 self._generating.pop(command.request_id, None)
         return None if task.cancelled() else done.pop().result()
+
+    async def _work(self, command: Generate, tokens: TokenStream | None) -> Generated:
+        if command.embed is not None:
+            return await self._generator.embed(command.embed)
+        prompt: Prompt = command.messages
+        if command.raw is not None:
+            prompt = command.raw
+        elif command.tools:
+            prompt = Conversation(command.messages, command.tools, command.tool_choice)
+        on_piece = tokens.send if tokens is not None else None
+        return await self._generator.generate(prompt, command.sampling, on_piece)
 
     async def _conclude(
         self, command: Generate, answer: Answer, result: Result, taken: Taken | None = None

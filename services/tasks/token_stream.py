@@ -7,6 +7,7 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.replies import TokenChunk
+from services.tasks.piece import Piece
 
 
 class TokenStream:
@@ -19,13 +20,17 @@ class TokenStream:
         self._subject = subjects.token(command.request_id, command.agent)
         self.chunks = 0
 
-    async def send(self, text: str, done: bool = False) -> None:
+    async def send(self, piece: Piece, done: bool = False) -> None:
         """Publishes the next chunk."""
         chunk = TokenChunk(
             request_id=self._command.request_id,
             agent=self._command.agent,
             index=self.chunks,
-            text=text,
+            text=piece.text,
+            thinking=piece.thinking or None,
+            tool_calls=piece.tool_calls,
+            sample=piece.sample,
+            logprobs=piece.logprobs,
             done=done,
             attempt=self._attempt,
         )
@@ -34,4 +39,4 @@ class TokenStream:
 
     async def end(self) -> None:
         """Publishes the last chunk, which has no text."""
-        await self.send("", done=True)
+        await self.send(Piece(), done=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from services.agent.backends.backend import Backend, Generated, OnText, OpenBackend
+from services.agent.backends.backend import Backend, Generated, OnPiece, OpenBackend, Prompt
 from services.agent.settings import BackendName
 
 BACKENDS: dict[BackendName, str] = {
@@ -22,4 +22,4 @@ def backend_opener(name: BackendName) -> OpenBackend:
     return cast(OpenBackend, import_module(BACKENDS[name]).open_backend)
 
 
-__all__ = ["BACKENDS", "Backend", "Generated", "OnText", "OpenBackend", "backend_opener"]
+__all__ = ["BACKENDS", "Backend", "Generated", "OnPiece", "OpenBackend", "Prompt", "backend_opener"]

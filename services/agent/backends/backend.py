@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.commands import ChatMessage
+from schemas.chat import Tool
+from schemas.commands import ChatMessage, Embed, Tokenize
 from schemas.errors import ChoirError
-from schemas.replies import TokenCount
+from schemas.nodes import Capability
+from schemas.replies import TokenCount, Tokenized
 from schemas.sampling import Sampling
 from services.agent.settings import ModelSection
-from services.tasks.generate import Generated, OnText
+from services.tasks.generate import Generated, OnPiece, Prompt
 
-__all__ = ["Backend", "BackendInfo", "Generated", "OnText", "OpenBackend"]
+__all__ = ["Backend", "BackendInfo", "Generated", "OnPiece", "OpenBackend", "Prompt"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class BackendInfo:
     size_bytes: int | None = None
     quantisation: str | None = None
     description: str | None = None
+    capabilities: tuple[Capability, ...] = ()
 
 
 class Backend(Protocol):
@@ -44,16 +47,24 @@ class Backend(Protocol):
     def tokens_per_s(self) -> float | None:
         """Measured speed of generation over all slots; None before anything was generated."""
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         """Generates one text. A cancelled call stops generating, and returns when the slot is free again.
 
         Raises ContextExceeded, GenerationFailed; WorkerFailed where another agent may succeed.
         """
 
-    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+    async def embed(self, embed: Embed) -> Generated:
+        """The vectors of texts. Raises ContextExceeded, GenerationFailed, InvalidRequest; WorkerFailed where
+        another agent may succeed."""
+
+    async def count_tokens(
+        self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()
+    ) -> TokenCount:
         """How long a prompt is for this model."""
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """Tokens of a text, the text of tokens, or what is known of the tokenizer. Raises InvalidRequest
+        where that is not known."""
 
     async def close(self) -> None:
         """Frees the model."""

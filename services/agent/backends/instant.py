@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 
-from schemas.commands import ChatMessage
-from schemas.errors import ChoirError, ContextExceeded
-from schemas.replies import TokenCount
+from schemas.chat import Tool
+from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
+from schemas.errors import ChoirError, ContextExceeded, InvalidRequest
+from schemas.replies import TokenCount, Tokenized
 from schemas.sampling import Sampling
-from services.agent.backends.backend import Backend, BackendInfo, Generated, OnText
+from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.settings import ModelSection
+from services.tasks.generate import conversation_of
+from services.tasks.piece import Piece
 
 DEFAULT_CONTEXT_TOKENS = 8_192
 
@@ -22,7 +25,11 @@ class Instant:
         self._words = model.reply.split(" ")
         self._delay_s = model.delay_ms / 1000
         context_tokens = model.context_tokens or DEFAULT_CONTEXT_TOKENS
-        self.info = BackendInfo(context_tokens=context_tokens, description="a fixed reply, for measuring")
+        self.info = BackendInfo(
+            context_tokens=context_tokens,
+            description="a fixed reply, for measuring",
+            capabilities=("completion", "raw"),
+        )
 
     def failure(self) -> ChoirError | None:
         """Nothing here can fail for good."""
@@ -36,26 +43,24 @@ class Instant:
         """Nothing is generated, so nothing is measured."""
         return None
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         """Waits, then says its reply, word by word if somebody listens. ContextExceeded as a model would."""
         started = time.perf_counter_ns()
-        count = await self.count_tokens(messages)
+        count = self._count(words_of(prompt))
         if count.prompt_tokens >= count.context_tokens:
             raise ContextExceeded(
                 f"the prompt has {count.prompt_tokens} tokens, the context {count.context_tokens}"
             )
         words = self._words[: sampling.max_tokens]
         pause_s = self._delay_s / len(words)
-        if on_text is None:
+        if on_piece is None:
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
         else:
             for index, word in enumerate(words):
                 if pause_s:
                     await asyncio.sleep(pause_s)
-                await on_text(word if index == 0 else f" {word}")
+                await on_piece(Piece(word if index == 0 else f" {word}"))
         return Generated(
             text=" ".join(words),
             finish_reason="stop" if len(words) == len(self._words) else "length",
@@ -64,10 +69,23 @@ class Instant:
             eval_ns=time.perf_counter_ns() - started,
         )
 
-    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+    async def count_tokens(
+        self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()
+    ) -> TokenCount:
         """A word counts as a token."""
+        return self._count(count_words(messages))
+
+    def _count(self, words: int) -> TokenCount:
         context_tokens = self.info.context_tokens or DEFAULT_CONTEXT_TOKENS
-        return TokenCount(prompt_tokens=count_words(messages), context_tokens=context_tokens)
+        return TokenCount(prompt_tokens=words, context_tokens=context_tokens)
+
+    async def embed(self, embed: Embed) -> Generated:
+        """It has no vectors."""
+        raise InvalidRequest("embed: a fixed reply has no vectors: ask another model", field="embed")
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """It has no tokens."""
+        raise InvalidRequest("model: a fixed reply has no tokens: ask another model", field="model")
 
     async def close(self) -> None:
         """There is nothing to free."""
@@ -76,6 +94,13 @@ class Instant:
 def count_words(messages: tuple[ChatMessage, ...]) -> int:
     """Words of a conversation."""
     return sum(len(message.content.split()) for message in messages)
+
+
+def words_of(prompt: Prompt) -> int:
+    """Words of a prompt; a token id counts as one."""
+    if isinstance(prompt, RawPrompt):
+        return len(prompt.text.split()) if prompt.text is not None else len(prompt.tokens or ())
+    return count_words(conversation_of(prompt).messages)
 
 
 async def open_backend(model: ModelSection, threads: int | None) -> Backend:

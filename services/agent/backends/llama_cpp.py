@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from schemas.commands import ChatMessage
-from schemas.errors import ChoirError, ModelUnusable, WorkerFailed
-from schemas.replies import TokenCount
+from schemas.chat import Tool, is_forced
+from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
+from schemas.errors import ChoirError, ContextExceeded, ModelUnusable, WorkerFailed
+from schemas.nodes import Capability
+from schemas.replies import Embeddings, TokenCount, Tokenized
 from schemas.sampling import Sampling
-from services.agent.backends.backend import Backend, BackendInfo, Generated, OnText
+from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.intake import Intake
+from services.agent.backends.samples import several
 from services.agent.settings import STEP_LIMIT_S, ModelSection
 from services.chassis.logs import get_logger
-from services.engine import Engine, Finished, Generation, TokenEvent
+from services.engine import Chat, Embedded, Engine, Finished, Generation, TokenEvent, TokenPrompt
+from services.engine import Prompt as EnginePrompt
+from services.tasks.generate import Conversation, conversation_of
+from services.tasks.piece import Piece
 
 CLOSE_PATIENCE_S = 10.0
+CAPABILITIES: tuple[Capability, ...] = ("tools", "embedding", "raw", "scoring", "tokenizing")
+"""What any model can do here. Vectors of a model that was not made for them are the mean of its states."""
 Events = asyncio.Queue[TokenEvent | Finished | ChoirError]
 
 log = get_logger("agent.llama_cpp")
@@ -38,7 +48,14 @@ class LlamaCpp:
         self._step_limit_s = step_limit_s
         self._submitting = Intake[Generation](f"prompts of {engine.info.name}")
         self._constraining = Intake[Generation](f"grammars of {engine.info.name}")
-        self._counting = Intake[int](f"counts of {engine.info.name}")
+        self._counting = Intake[Any](f"counts of {engine.info.name}")
+        self._embedding = Intake[Embedded](f"vectors of {engine.info.name}")
+        self._intakes: tuple[Intake[Any], ...] = (
+            self._submitting,
+            self._constraining,
+            self._counting,
+            self._embedding,
+        )
         self._in_work: set[Events] = set()
         self._failure: ChoirError | None = None
         info = engine.info
@@ -49,33 +66,37 @@ class LlamaCpp:
             size_bytes=info.size_bytes,
             quantisation=info.quantisation,
             description=info.description or None,
+            capabilities=("completion", *(("thinking",) if engine.thinks else ()), *CAPABILITIES),
         )
 
     def tokens_per_s(self) -> float | None:
         """What the engine has measured of late."""
         return self._engine.stats().decode_tokens_per_s or None
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
-        """Generates in the engine's next free slot."""
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+        """Generates in the engine's next free slots: one for each text, if there are to be several."""
+        if sampling.n == 1:
+            return await self._generate(prompt, sampling, on_piece)
+        return await several(partial(self._generate, prompt), sampling, on_piece)
+
+    async def _generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         loop = asyncio.get_running_loop()
         events: Events = asyncio.Queue()
 
         def pass_on(event: TokenEvent | Finished) -> None:
-            if on_text is not None or isinstance(event, Finished):
+            if on_piece is not None or isinstance(event, Finished):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        submit = partial(self._engine.submit, messages, sampling, pass_on)
-        plain = sampling.grammar is None and sampling.json_schema is None
+        submit = partial(self._engine.submit, engine_prompt(prompt), sampling, pass_on)
+        plain = sampling.grammar is None and sampling.json_schema is None and not is_constrained(prompt)
         # A grammar may take a second to be refused: prompts without one do not wait for it.
         intake = self._submitting if plain else self._constraining
         generation = await intake.do(submit, Generation.cancel)
         self._in_work.add(events)
         try:
             while isinstance(event := await events.get(), TokenEvent):
-                if on_text is not None and event.text:
-                    await on_text(event.text)
+                if on_piece is not None:
+                    await on_piece(piece_of(event))
         except asyncio.CancelledError:
             generation.cancel()
             await _let_go(events)
@@ -87,9 +108,36 @@ class LlamaCpp:
             raise event
         return generated(event)
 
-    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+    async def embed(self, embed: Embed) -> Generated:
+        """One text after another, on a thread of their own."""
+        started_ns = time.perf_counter_ns()
+        done: list[Embedded] = []
+        for number, text in enumerate(embed.inputs):
+            one = partial(self._engine.embed, text, dimensions=embed.dimensions, truncate=embed.truncate)
+            try:
+                done.append(await self._embedding.do(one, lambda _: None))
+            except ContextExceeded as error:
+                field = f"embed.inputs.{number}"
+                raise ContextExceeded(f"{field}: {error.message}", field=field) from error
+        return Generated(
+            text="",
+            finish_reason="stop",
+            prompt_tokens=sum(one.tokens for one in done),
+            prompt_eval_ns=time.perf_counter_ns() - started_ns,
+            embeddings=Embeddings.of(one.vector for one in done),
+        )
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """With the model's own vocabulary."""
+        told: Tokenized = await self._counting.do(partial(self._engine.tokenize, request), lambda _: None)
+        return told
+
+    async def count_tokens(
+        self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()
+    ) -> TokenCount:
         """Counted with the model's own template and vocabulary."""
-        count = await self._counting.do(partial(self._engine.count_tokens, messages), lambda _: None)
+        prompt = Chat(messages, tools)
+        count = await self._counting.do(partial(self._engine.count_tokens, prompt), lambda _: None)
         return TokenCount(prompt_tokens=count, context_tokens=self._engine.info.context_tokens)
 
     def step_s(self) -> float:
@@ -102,7 +150,7 @@ class LlamaCpp:
             self._failure = failure
             for events in self._in_work:
                 events.put_nowait(failure)
-            for intake in (self._submitting, self._constraining, self._counting):
+            for intake in self._intakes:
                 intake.fail(failure)
         return self._failure
 
@@ -112,8 +160,7 @@ class LlamaCpp:
             return self._engine.failure
         if self._engine.step_s() > limit_s:
             return WorkerFailed(f"a step of its inference has taken longer than {limit_s:g} s (step_limit_s)")
-        intakes = (self._submitting, self._constraining, self._counting)
-        if max(intake.busy_s() for intake in intakes) > limit_s:
+        if max(intake.busy_s() for intake in self._intakes) > limit_s:
             return WorkerFailed(
                 f"a prompt was not ready after {limit_s:g} s (step_limit_s): its chat template"
             )
@@ -121,10 +168,29 @@ class LlamaCpp:
 
     async def close(self) -> None:
         """Ends the inference thread and frees the model; one that is held up is left to the process's end."""
-        for intake in (self._submitting, self._constraining, self._counting):
+        for intake in self._intakes:
             intake.close()
         if self._failure is None and not await asyncio.to_thread(self._engine.close, CLOSE_PATIENCE_S):
             log.warning("a step has not ended; its model is not freed", model=self._engine.info.name)
+
+
+def engine_prompt(prompt: Prompt) -> EnginePrompt:
+    """A prompt as the engine takes it."""
+    if isinstance(prompt, RawPrompt):
+        return prompt.text if prompt.text is not None else TokenPrompt(prompt.tokens or ())
+    conversation = conversation_of(prompt)
+    return Chat(conversation.messages, conversation.tools, conversation.tool_choice)
+
+
+def is_constrained(prompt: Prompt) -> bool:
+    """Whether a call is required, which is made sure of by a grammar."""
+    return isinstance(prompt, Conversation) and bool(prompt.tools) and is_forced(prompt.tool_choice)
+
+
+def piece_of(event: TokenEvent) -> Piece:
+    """An event of the engine as a piece of the answer."""
+    logprobs = tuple(asdict(logprob) for logprob in event.logprobs)
+    return Piece(event.text, event.thinking, event.calls, logprobs=logprobs)
 
 
 async def _let_go(events: Events) -> None:
@@ -147,6 +213,9 @@ def generated(finished: Finished) -> Generated:
         eval_ns=finished.eval_ns,
         first_token_ns=finished.first_token_ns,
         logprobs=tuple(asdict(logprob) for logprob in finished.logprobs),
+        thinking=finished.thinking or None,
+        tool_calls=finished.calls,
+        prompt_logprobs=tuple(asdict(logprob) for logprob in finished.prompt_logprobs),
     )
 
 

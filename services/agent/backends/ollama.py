@@ -12,23 +12,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import httpx
 import ollama
 from ollama import ChatResponse, ShowResponse
 
-from schemas.commands import ChatMessage
+from schemas.chat import Tool
+from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, InvalidRequest, WorkerFailed
-from schemas.replies import FinishReason, TokenCount
+from schemas.nodes import Capability
+from schemas.replies import FinishReason, TokenCount, Tokenized
 from schemas.sampling import Sampling
-from services.agent.backends.backend import BackendInfo, Generated, OnText
+from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.bounded_http import room_for, transport
 from services.agent.backends.faults import broken_off, check_json, excerpt, status_fault, transport_fault
+from services.agent.backends.ollama_chat import calls_of, check_possible, described, turns
 from services.agent.backends.reception import Reception, SpeedMeter
 from services.agent.backends.remote import (
     UNKNOWN_CONTEXT_TOKENS,
-    Embeddings,
     RemoteBackend,
     api_key,
     check_listed,
@@ -36,15 +39,22 @@ from services.agent.backends.remote import (
     hooks,
     limits,
     logprob,
+    no_tokens,
+    room_for_vectors,
     server_of,
+    vectors,
 )
+from services.agent.backends.samples import several
 from services.agent.bounds import bounded_count, bounded_text
 from services.agent.networks import Networks
 from services.agent.settings import ModelSection
+from services.tasks.generate import Conversation, conversation_of
 
 LATEST = ":latest"
 COUNT_LIMIT_S = 60.0
 """For a count: a prompt is read for it, and the model loaded before that."""
+CAPABILITIES: tuple[Capability, ...] = ("completion", "tools", "thinking", "embedding", "vision")
+"""Those of a model that Ollama tells of, under the same names. A model that it tells nothing of is tried."""
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -81,21 +91,33 @@ class Ollama:
         """Tokens per second while the server worked for us."""
         return self._speed.tokens_per_s()
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         """Generates one text with `/api/chat`; cancelled, it closes the stream, at which Ollama stops."""
-        check_possible(sampling)
+        if isinstance(prompt, RawPrompt):
+            raise InvalidRequest(
+                "raw: Ollama is asked for chats only; ask with messages, or another model", field="raw"
+            )
+        conversation = conversation_of(prompt)
+        check_possible(conversation, sampling)
+        if sampling.n > 1:
+            return await several(partial(self._generate, conversation), sampling, on_piece)
+        return await self._generate(conversation, sampling, on_piece)
+
+    async def _generate(
+        self, conversation: Conversation, sampling: Sampling, on_piece: OnPiece | None
+    ) -> Generated:
         reply = self._client.chat(
             model=self._model,
-            messages=[message.model_dump() for message in messages],
+            messages=turns(conversation.messages),
+            tools=described(conversation),
+            think=sampling.think,
             stream=True,
             format=sampling.json_schema,
             options=self._options(sampling),
             logprobs=True if sampling.logprobs else None,
             top_logprobs=sampling.logprobs or None,
         )
-        return await self._measured(reply, sampling, on_text)
+        return await self._measured(reply, sampling, on_piece)
 
     def _options(self, sampling: Sampling) -> dict[str, Any]:
         """Every option by name: what is left out would be the server's or the model file's own choice."""
@@ -104,8 +126,10 @@ class Ollama:
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
-            "min_p": 0.0,
-            "repeat_penalty": 1.0,
+            "min_p": sampling.min_p,
+            "repeat_penalty": sampling.repeat_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
             "seed": sampling.seed,
             "stop": list(sampling.stop),
         }
@@ -114,20 +138,19 @@ class Ollama:
         return options
 
     async def _measured(
-        self, reply: Awaitable[AsyncIterator[ChatResponse]], sampling: Sampling, on_text: OnText | None
+        self, reply: Awaitable[AsyncIterator[ChatResponse]], sampling: Sampling, on_piece: OnPiece | None
     ) -> Generated:
         self._speed.begin()
         generated = None
         try:
             async with self._faults():
                 with room_for(sampling.max_tokens):
-                    reception = Reception(self._server.url, sampling.max_tokens, on_text)
+                    reception = Reception(self._server.url, sampling.max_tokens, on_piece)
                     generated = await self._receive(await reply, reception)
         finally:
             self._speed.end(generated.generated_tokens if generated else 0)
-        check_json(
-            self._server.url, generated.text, generated.finish_reason, sampling.json_schema is not None
-        )
+        form_wanted = sampling.json_schema is not None and not generated.tool_calls
+        check_json(self._server.url, generated.text, generated.finish_reason, form_wanted)
         if sampling.logprobs and generated.generated_tokens and not generated.logprobs:
             raise GenerationFailed(
                 f"sampling.logprobs: {self._server.url} does not say them, a newer Ollama does",
@@ -139,8 +162,10 @@ class Ollama:
         last: ChatResponse | None = None
         async with aclosing(cast(AsyncGenerator[ChatResponse, None], frames)):
             async for frame in frames:
-                if text := frame.message.content:
-                    await reception.take(text)
+                text, thinking = frame.message.content or "", frame.message.thinking or ""
+                if text or thinking:
+                    await reception.take(text, thinking)
+                await reception.take_calls(calls_of(frame.message, len(reception.tool_calls)))
                 reception.logprobs += [logprob(token) for token in frame.logprobs or ()]
                 last = frame
         if last is None or not last.done:
@@ -160,6 +185,8 @@ class Ollama:
             eval_ns=bounded_count(last.eval_duration) or max(1, reception.eval_ns),
             first_token_ns=reception.first_ns,
             logprobs=tuple(reception.logprobs),
+            thinking=reception.thinking,
+            tool_calls=reception.tool_calls,
         )
 
     def _check_context(self, prompt_tokens: int | None) -> None:
@@ -168,12 +195,15 @@ class Ollama:
         if context is not None and (prompt_tokens or 0) >= context:
             raise ContextExceeded(f"the prompt has at least {prompt_tokens} tokens, the context {context}")
 
-    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+    async def count_tokens(
+        self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()
+    ) -> TokenCount:
         """Counted by the server itself, which generates one token for it."""
         async with self._faults(), asyncio.timeout(COUNT_LIMIT_S):
             reply = await self._client.chat(
                 model=self._model,
-                messages=[message.model_dump() for message in messages],
+                messages=turns(messages),
+                tools=described(Conversation(messages, tools)),
                 options=self._options(Sampling(max_tokens=1)),
             )
         return TokenCount(
@@ -204,13 +234,24 @@ class Ollama:
             context_tokens=self.info.context_tokens,
             parameters=bounded_count(count) or None,
             description=bounded_text(" ".join(["ollama", *(word for word in words if word)])),
+            capabilities=tuple(name for name in CAPABILITIES if name in (said.capabilities or ())),
         )
 
-    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
+    async def embed(self, embed: Embed) -> Generated:
         """One vector for each text, with `/api/embed`."""
         async with self._faults():
-            reply = await self._client.embed(model=self._model, input=list(texts))
-        return tuple(tuple(vector) for vector in reply.embeddings)
+            with room_for_vectors(embed):
+                reply = await self._client.embed(
+                    model=self._model,
+                    input=list(embed.inputs),
+                    truncate=embed.truncate,
+                    dimensions=embed.dimensions,
+                )
+        return vectors(self._server.url, embed, reply.embeddings, bounded_count(reply.prompt_eval_count))
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """Ollama has no way to ask for it."""
+        raise no_tokens(self._server.url)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -233,15 +274,6 @@ class Ollama:
             raise WorkerFailed(f"nobody answers at {self._server.url}") from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError, TypeError) as error:
             raise transport_fault(self._server.url, error) from error
-
-
-def check_possible(sampling: Sampling) -> None:
-    """Raises InvalidRequest for what Ollama's API has no field for."""
-    if sampling.grammar is not None:
-        raise InvalidRequest(
-            "sampling.grammar: Ollama takes a JSON schema, and no grammar; use json_schema",
-            field="sampling.grammar",
-        )
 
 
 async def open_backend(model: ModelSection, threads: int | None) -> RemoteBackend:

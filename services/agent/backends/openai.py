@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import httpx
 import openai
@@ -20,21 +21,22 @@ import openai.resources.chat
 import openai.resources.embeddings
 import openai.resources.models
 from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import Choice
 
-from schemas.commands import ChatMessage
-from schemas.errors import ChoirError, GenerationFailed, WorkerFailed
-from schemas.replies import FinishReason, TokenCount
+from schemas.chat import Tool
+from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
+from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
+from schemas.replies import FinishReason, TokenCount, Tokenized
 from schemas.sampling import Sampling
-from services.agent.backends.backend import BackendInfo, Generated, OnText
+from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.bounded_http import room_for, transport
 from services.agent.backends.faults import broken_off, check_json, garbage, status_fault, transport_fault
+from services.agent.backends.openai_chat import PartialCalls, thinking_of, tool_fields, turns
 from services.agent.backends.presets import PRESETS, parameters
 from services.agent.backends.reception import Reception, SpeedMeter
 from services.agent.backends.remote import (
     UNKNOWN_CONTEXT_TOKENS,
-    Embeddings,
     RemoteBackend,
     api_key,
     check_listed,
@@ -42,11 +44,16 @@ from services.agent.backends.remote import (
     hooks,
     limits,
     logprob,
+    no_tokens,
+    room_for_vectors,
     server_of,
+    vectors,
 )
+from services.agent.backends.samples import several
 from services.agent.bounds import bounded_count
 from services.agent.networks import Networks
 from services.agent.settings import ModelSection
+from services.tasks.generate import Conversation, conversation_of
 
 API_PATH = "/v1"
 NO_KEY = "none"
@@ -102,39 +109,51 @@ class OpenAI:
         """Tokens per second while the server worked for us."""
         return self._speed.tokens_per_s()
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         """Generates one text; cancelled, it closes the stream, by which the server sees that it can stop."""
-        fields = parameters(self._server.type, sampling)
+        if isinstance(prompt, RawPrompt):
+            raise InvalidRequest(
+                f"raw: {self._server.url} is asked for chats only; ask with messages, or another model",
+                field="raw",
+            )
+        conversation = conversation_of(prompt)
+        if sampling.n > 1:
+            return await several(partial(self._generate, conversation), sampling, on_piece)
+        return await self._generate(conversation, sampling, on_piece)
+
+    async def _generate(
+        self, conversation: Conversation, sampling: Sampling, on_piece: OnPiece | None
+    ) -> Generated:
+        fields = parameters(self._server.type, sampling) | tool_fields(conversation)
+        messages = conversation.messages
         self._speed.begin()
         generated = None
         try:
             async with self._faults():
                 with room_for(sampling.max_tokens):
-                    generated = await self._stream(messages, fields, self._reception(sampling, on_text))
+                    generated = await self._stream(messages, fields, self._reception(sampling, on_piece))
         finally:
             self._speed.end(generated.generated_tokens if generated else 0)
-        check_json(
-            self._server.url, generated.text, generated.finish_reason, sampling.json_schema is not None
-        )
+        form_wanted = sampling.json_schema is not None and not generated.tool_calls
+        check_json(self._server.url, generated.text, generated.finish_reason, form_wanted)
         if sampling.logprobs and generated.generated_tokens and not generated.logprobs:
             raise GenerationFailed(
                 f"sampling.logprobs: {self._server.url} does not say them", field="sampling.logprobs"
             )
         return generated
 
-    def _reception(self, sampling: Sampling, on_text: OnText | None) -> Reception:
-        return Reception(self._server.url, sampling.max_tokens, on_text)
+    def _reception(self, sampling: Sampling, on_piece: OnPiece | None) -> Reception:
+        return Reception(self._server.url, sampling.max_tokens, on_piece)
 
     async def _stream(
         self, messages: tuple[ChatMessage, ...], fields: Mapping[str, Any], reception: Reception
     ) -> Generated:
         finish_reason: str | None = None
+        calls = PartialCalls()
         last: ChatCompletionChunk | None = None
         stream = await self._completions.create(
             model=self._model,
-            messages=_conversation(messages),
+            messages=turns(messages),
             stream=True,
             stream_options={"include_usage": True},
             extra_body=dict(fields),
@@ -143,7 +162,7 @@ class OpenAI:
             async for chunk in stream:
                 last = chunk if chunk.usage is not None else last
                 for choice in chunk.choices or ():
-                    await self._take(choice, reception)
+                    await self._take(choice, reception, calls)
                     finish_reason = choice.finish_reason or finish_reason
         if finish_reason is None:
             await self._explain_silence(messages, reception)
@@ -152,15 +171,18 @@ class OpenAI:
             raise GenerationFailed(
                 f"{self._server.url} ended the text for a reason of its own: {finish_reason}"
             )
+        await reception.take_calls(calls.whole())
         usage = last.usage if last is not None else None
         prompt_tokens = bounded_count(usage.prompt_tokens) if usage else await self._prompt_tokens(messages)
         return self._generated(reception, ended, prompt_tokens, usage, last)
 
-    async def _take(self, choice: Choice, reception: Reception) -> None:
+    async def _take(self, choice: Choice, reception: Reception, calls: PartialCalls) -> None:
         """One chunk. The first one of many servers has a role and no text: no token of it was generated."""
-        text = choice.delta.content if choice.delta else None
-        if text:
-            await reception.take(text)
+        if choice.delta:
+            text, thinking = choice.delta.content or "", thinking_of(choice.delta)
+            if text or thinking:
+                await reception.take(text, thinking)
+            reception.count(calls.take(choice.delta))
         if choice.logprobs is not None and choice.logprobs.content:
             reception.logprobs += [logprob(token) for token in choice.logprobs.content]
 
@@ -191,6 +213,8 @@ class OpenAI:
             eval_ns=_ns(timings.get("predicted_ms"), max(1, reception.eval_ns)),
             first_token_ns=reception.first_ns,
             logprobs=tuple(reception.logprobs),
+            thinking=reception.thinking,
+            tool_calls=reception.tool_calls,
         )
 
     async def _prompt_tokens(self, messages: tuple[ChatMessage, ...]) -> int:
@@ -200,14 +224,14 @@ class OpenAI:
         except WorkerFailed:
             return 0
 
-    async def _usage(self, messages: tuple[ChatMessage, ...]) -> int:
+    async def _usage(self, messages: tuple[ChatMessage, ...], more: Mapping[str, Any] | None = None) -> int:
         """How long a prompt is, from an answer of one token."""
         async with asyncio.timeout(COUNT_LIMIT_S):
             completion = await self._completions.create(
                 model=self._model,
-                messages=_conversation(messages),
+                messages=turns(messages),
                 timeout=COUNT_LIMIT_S,
-                extra_body={PRESETS[self._server.type].max_tokens: 1},
+                extra_body={PRESETS[self._server.type].max_tokens: 1, **(more or {})},
             )
         if not isinstance(completion, ChatCompletion):
             raise garbage(self._server.url)
@@ -215,10 +239,12 @@ class OpenAI:
             raise WorkerFailed(f"{self._server.url} does not say how many tokens a prompt has")
         return bounded_count(completion.usage.prompt_tokens)
 
-    async def count_tokens(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+    async def count_tokens(
+        self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()
+    ) -> TokenCount:
         """Counted by the server itself: the API has no other way than to have it generate one token."""
         async with self._faults():
-            prompt_tokens = await self._usage(messages)
+            prompt_tokens = await self._usage(messages, tool_fields(Conversation(messages, tools)))
         return TokenCount(
             prompt_tokens=prompt_tokens, context_tokens=self.info.context_tokens or UNKNOWN_CONTEXT_TOKENS
         )
@@ -247,13 +273,21 @@ class OpenAI:
         """Raises WorkerFailed if the server does not answer, ModelUnusable if the model is not there."""
         check_listed(self._model, await self.models(), self._server.url)
 
-    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
-        """One vector for each text."""
+    async def embed(self, embed: Embed) -> Generated:
+        """One vector for each text. A text that is too long is the server's to refuse: it knows its model."""
+        cut = {} if embed.dimensions is None else {"dimensions": embed.dimensions}
         async with self._faults():
-            reply = await self._embeddings.create(
-                model=self._model, input=list(texts), encoding_format="float"
-            )
-            return tuple(tuple(entry.embedding) for entry in reply.data)
+            with room_for_vectors(embed):
+                reply = await self._embeddings.create(
+                    model=self._model, input=list(embed.inputs), encoding_format="float", extra_body=cut
+                )
+            rows = [entry.embedding for entry in sorted(reply.data, key=lambda entry: entry.index)]
+            tokens = bounded_count(reply.usage.prompt_tokens if reply.usage else None)
+        return vectors(self._server.url, embed, rows, tokens)
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """The API has no way to ask for it."""
+        raise no_tokens(self._server.url)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -275,10 +309,6 @@ class OpenAI:
         except (AttributeError, TypeError, KeyError) as error:
             # The client builds its objects from whatever JSON comes: what is not there shows only in use.
             raise garbage(self._server.url) from error
-
-
-def _conversation(messages: tuple[ChatMessage, ...]) -> list[ChatCompletionMessageParam]:
-    return [cast(ChatCompletionMessageParam, message.model_dump()) for message in messages]
 
 
 def _ns(milliseconds: Any, measured_ns: int) -> int:

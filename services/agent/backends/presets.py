@@ -7,24 +7,25 @@ gets an answer that was made in another way than was asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.sampling import Sampling, Think
 from schemas.workers import WorkerType
 
 ANSWER = "answer"
 DEFAULT_TOP_K = 40
+DEFAULT_EFFORT = "medium"
 
 
 @dataclass(frozen=True)
 class Preset:
     """One kind of server.
 
-    `schema` is how a JSON schema is sent (None: the kind has none), `neutral` what switches off penalties
-    that the kind applies by itself, `max_stops` how many stop strings it takes, `max_tokens` what it calls
-    that.
+    `schema` is how a JSON schema is sent (None: the kind has none), `max_stops` how many stop strings it
+    takes, `max_tokens` what it calls that. `repeat_penalty` is what it calls that (None: it has none),
+    `think` how it is told to think or not: as an effort, by an option of the chat template, or not at all.
     """
 
     schema: Literal["json_schema", "json_object"] | None = "json_schema"
@@ -33,18 +34,20 @@ class Preset:
     logprobs: bool = True
     max_stops: int = 16
     max_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    neutral: Mapping[str, Any] = field(default_factory=dict)
+    repeat_penalty: str | None = None
+    min_p: bool = False
+    think: Literal["effort", "template"] | None = None
 
 
 PRESETS: dict[WorkerType, Preset] = {
-    "lm_studio": Preset(logprobs=False, neutral={"repeat_penalty": 1.0}),
+    "lm_studio": Preset(logprobs=False, repeat_penalty="repeat_penalty", think="effort"),
     "exo": Preset(schema=None, top_k=False, logprobs=False),
-    "llama_server": Preset(grammar=True, neutral={"repeat_penalty": 1.0, "min_p": 0.0}),
+    "llama_server": Preset(grammar=True, repeat_penalty="repeat_penalty", min_p=True, think="template"),
     "llama_cpp_python": Preset(
-        schema="json_object", grammar=True, neutral={"repeat_penalty": 1.0, "min_p": 0.0}
+        schema="json_object", grammar=True, repeat_penalty="repeat_penalty", min_p=True
     ),
-    "vllm": Preset(neutral={"repetition_penalty": 1.0}),
-    "openai": Preset(top_k=False, max_stops=4, max_tokens="max_completion_tokens"),
+    "vllm": Preset(repeat_penalty="repetition_penalty", min_p=True, think="template"),
+    "openai": Preset(top_k=False, max_stops=4, max_tokens="max_completion_tokens", think="effort"),
 }
 
 
@@ -61,8 +64,18 @@ def parameters(kind: WorkerType, sampling: Sampling) -> dict[str, Any]:
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": sampling.seed,
-        **preset.neutral,
     }
+    if preset.repeat_penalty is not None:
+        fields[preset.repeat_penalty] = sampling.repeat_penalty
+    if preset.min_p:
+        fields["min_p"] = sampling.min_p
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(sampling, name):
+            fields[name] = getattr(sampling, name)
+    if sampling.logit_bias:
+        fields["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    if sampling.think is not None:
+        fields |= thinking(preset, sampling.think)
     if sampling.stop:
         fields["stop"] = list(sampling.stop)
     if preset.top_k:
@@ -74,6 +87,16 @@ def parameters(kind: WorkerType, sampling: Sampling) -> dict[str, Any]:
     if sampling.logprobs:
         fields |= {"logprobs": True, "top_logprobs": sampling.logprobs}
     return fields
+
+
+def thinking(preset: Preset, think: Think) -> dict[str, Any]:
+    """How it is said that a model is to think, or not to. A kind that cannot be told so does as its model
+    does."""
+    if preset.think == "effort" and think is not False:
+        return {"reasoning_effort": DEFAULT_EFFORT if think is True else think}
+    if preset.think == "template":
+        return {"chat_template_kwargs": {"enable_thinking": bool(think)}}
+    return {}
 
 
 def response_format(preset: Preset, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +117,10 @@ def _check(kind: WorkerType, preset: Preset, sampling: Sampling) -> None:
         "json_schema": sampling.json_schema is not None and preset.schema is None,
         "logprobs": sampling.logprobs > 0 and not preset.logprobs,
         "stop": len(sampling.stop) > preset.max_stops,
+        "repeat_penalty": sampling.repeat_penalty != 1 and preset.repeat_penalty is None,
+        "min_p": sampling.min_p > 0 and not preset.min_p,
+        "think": bool(sampling.think) and preset.think is None,
+        "prompt_logprobs": sampling.prompt_logprobs,
     }
     for name, wanted in impossible.items():
         if wanted:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from schemas.chat import ToolCall
 from schemas.errors import WorkerFailed
-from services.agent.backends.backend import OnText
+from services.agent.backends.backend import OnPiece
+from services.tasks.piece import Piece
 
 SPEED_WINDOW_S = 60.0
 TOKEN_CHARACTERS = 64
@@ -20,32 +22,51 @@ class Reception:
     A server that says far more than it was asked for is cut off: nothing else ends its stream.
     """
 
-    def __init__(self, server: str, max_tokens: int, on_text: OnText | None) -> None:
+    def __init__(self, server: str, max_tokens: int, on_piece: OnPiece | None) -> None:
         self._server = server
         self._most_characters = MOST_CHARACTERS + max_tokens * TOKEN_CHARACTERS
         self._characters = 0
-        self._on_text = on_text
+        self._on_piece = on_piece
         self._started_ns = time.perf_counter_ns()
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
+        self.tool_calls: tuple[ToolCall, ...] = ()
         self.logprobs: list[dict[str, Any]] = []
         self.first_ns = 0
         self.last_ns = 0
         self.steps = 0
 
-    async def take(self, text: str) -> None:
+    async def take(self, text: str, thinking: str = "") -> None:
         """The next piece; an empty one is a token without visible text. Raises WorkerFailed when there is
         too much of it."""
-        self._characters += len(text)
-        if self._characters > self._most_characters:
-            raise WorkerFailed(f"{self._server} goes on after max_tokens, and was cut off")
+        self.count(len(text) + len(thinking))
         now_ns = time.perf_counter_ns() - self._started_ns
         self.first_ns = self.first_ns or now_ns
         self.last_ns = now_ns
         self.steps += 1
         if text:
             self._pieces.append(text)
-            if self._on_text is not None:
-                await self._on_text(text)
+        if thinking:
+            self._thoughts.append(thinking)
+        if (text or thinking) and self._on_piece is not None:
+            await self._on_piece(Piece(text=text, thinking=thinking))
+
+    def count(self, characters: int) -> None:
+        """Raises WorkerFailed when there are too many."""
+        self._characters += characters
+        if self._characters > self._most_characters:
+            raise WorkerFailed(f"{self._server} goes on after max_tokens, and was cut off")
+
+    async def take_calls(self, calls: tuple[ToolCall, ...]) -> None:
+        """Whole calls."""
+        self.tool_calls += calls
+        if calls and self._on_piece is not None:
+            await self._on_piece(Piece(tool_calls=calls))
+
+    @property
+    def thinking(self) -> str | None:
+        """All of the thinking; None if there was none."""
+        return "".join(self._thoughts) or None
 
     @property
     def text(self) -> str:

@@ -1,15 +1,20 @@
-"""The further protocol of backends that ask an HTTP server: list its models, embed texts."""
+"""The further protocol of backends that ask an HTTP server, and what they share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from math import isfinite
 from typing import Any, Protocol
 
 import httpx
 
-from schemas.errors import ChoirError, ModelUnusable
-from services.agent.backends.backend import Backend
+from schemas.commands import Embed
+from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, ModelUnusable
+from schemas.replies import Embeddings
+from services.agent.backends.backend import Backend, Generated
+from services.agent.backends.bounded_http import room_for
 from services.agent.backends.faults import check_content
 from services.agent.bounds import MOST_KNOWN, bounded_text
 from services.agent.keys import origin
@@ -24,7 +29,8 @@ SPARE_CONNECTIONS = 4
 UNKNOWN_CONTEXT_TOKENS = 2**31 - 1
 """Said where nobody knows how long a server's context is: the server itself refuses what is too long."""
 
-Embeddings = tuple[tuple[float, ...], ...]
+VECTOR_TOKENS = 16
+"""A vector takes as much room in an answer as so many tokens, at most."""
 
 
 class RemoteBackend(Backend, Protocol):
@@ -36,8 +42,28 @@ class RemoteBackend(Backend, Protocol):
     async def check(self) -> None:
         """Raises WorkerFailed if the server does not answer, ModelUnusable if the model is not there."""
 
-    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
-        """One vector for each text. Raises WorkerFailed, GenerationFailed."""
+
+def room_for_vectors(embed: Embed) -> AbstractContextManager[None]:
+    """Within it an answer may be as long as the vectors of these texts."""
+    return room_for(VECTOR_TOKENS * len(embed.inputs))
+
+
+def vectors(url: str, embed: Embed, found: Sequence[Sequence[float]], prompt_tokens: int) -> Generated:
+    """What a server has made of texts. Raises GenerationFailed unless that is a vector of one length each."""
+    lengths = {len(vector) for vector in found}
+    finite = all(isinstance(number, int | float) and isfinite(number) for row in found for number in row)
+    if len(found) != len(embed.inputs) or len(lengths) != 1 or 0 in lengths or not finite:
+        raise GenerationFailed(f"{url} has not given one vector for each text")
+    return Generated(
+        text="", finish_reason="stop", prompt_tokens=prompt_tokens, embeddings=Embeddings.of(found)
+    )
+
+
+def no_tokens(url: str) -> InvalidRequest:
+    """Raised where a server has no way to ask for tokens."""
+    return InvalidRequest(
+        f"model: {url} does not tell its tokens: ask for a model that an agent runs by itself", field="model"
+    )
 
 
 def server_of(model: ModelSection) -> ServerSection:

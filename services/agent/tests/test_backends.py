@@ -22,6 +22,7 @@ from services.agent.tests.conftest import CONTEXT_TOKENS
 from services.agent.tests.http_server import http_server
 from services.agent.tests.llama_server import LlamaServer
 from services.agent.tests.ollama_server import ollama
+from services.tasks.piece import Piece
 
 PATIENCE_S = 60
 WORDS = "one two three four five six seven eight"
@@ -81,8 +82,8 @@ class Listener:
         self.pieces: list[str] = []
         self.began = asyncio.Event()
 
-    async def hear(self, text: str) -> None:
-        self.pieces.append(text)
+    async def hear(self, piece: Piece) -> None:
+        self.pieces.append(piece.text)
         self.began.set()
 
 

@@ -23,7 +23,9 @@ from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, settled
-from services.engine import Message
+from services.engine import Chat, Message
+from services.engine.model.chat_format import PreparedChat
+from services.engine.sequence.prompt import chat_of
 
 SHORT = Sampling(max_tokens=4)
 FAULTY = (sys.executable, "-m", "services.agent.tests.faulty_agent")
@@ -144,8 +146,8 @@ async def test_a_template_that_takes_long_stops_no_heartbeats(connection: Client
     heartbeats = await connection.subscribe(f"$JS.ACK.{subjects.COMMANDS_STREAM}.>")
     await agent.start(open_mesh(connection, "agent", "agent-1"))
     try:
-        template = backend_of(agent)._engine._template
-        template.render = held = Held(template.render)  # type: ignore[method-assign,assignment]
+        chats = backend_of(agent)._engine._chats
+        chats.prepare = held = Held(chats.prepare)  # type: ignore[method-assign,assignment]
         await enqueue(mesh, generate("r1", sampling=SHORT))
         await eventually(held.reached.is_set)
         assert (await heartbeats.next_msg(30)).data == b"+WPI"
@@ -159,14 +161,14 @@ async def test_a_template_that_takes_long_stops_no_heartbeats(connection: Client
 async def test_prompts_are_generated_in_the_order_in_which_they_came(model_path: Path) -> None:
     backend = await opened(model_path, slots=1)
     try:
-        template, order = backend._engine._template, list[str]()
-        inner = template.render
+        chats, order = backend._engine._chats, list[str]()
+        inner = chats.prepare
 
-        def render(messages: Sequence[Message]) -> str:
-            order.append(messages[0].content)
-            return inner(messages)
+        def prepare(prompt: Chat | Sequence[Message], sampling: Sampling) -> PreparedChat:
+            order.append(chat_of(prompt).messages[0].content)
+            return inner(prompt, sampling)
 
-        template.render = render  # type: ignore[method-assign]
+        chats.prepare = prepare  # type: ignore[method-assign]
         texts = [f"prompt {number}" for number in range(20)]
         await asyncio.gather(*(backend.generate(messages_of(text), SHORT, None) for text in texts))
         assert order == texts
@@ -198,8 +200,8 @@ async def test_a_request_that_is_cancelled_in_a_long_step_ends_when_its_slot_is_
 async def test_a_prompt_that_is_cancelled_before_it_is_ready_is_not_generated(model_path: Path) -> None:
     backend = await opened(model_path, slots=1)
     try:
-        template = backend._engine._template
-        template.render = held = Held(template.render)  # type: ignore[method-assign,assignment]
+        chats = backend._engine._chats
+        chats.prepare = held = Held(chats.prepare)  # type: ignore[method-assign,assignment]
         work = asyncio.create_task(backend.generate(messages_of("hello"), Sampling(max_tokens=200), None))
         await eventually(held.reached.is_set)
         work.cancel()

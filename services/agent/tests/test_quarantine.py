@@ -18,10 +18,10 @@ FRAGILE_AGENT = """
 import os, signal
 from services.agent.backends.instant import Instant
 whole = Instant.generate
-async def generate(self, messages, sampling, on_text):
+async def generate(self, messages, sampling, on_piece):
     if messages[0].content == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
-    return await whole(self, messages, sampling, on_text)
+    return await whole(self, messages, sampling, on_piece)
 Instant.generate = generate
 import runpy
 runpy.run_module("services.agent", run_name="__main__")

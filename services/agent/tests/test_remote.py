@@ -11,7 +11,7 @@ import ollama as ollama_client
 import pytest
 
 from infra.host.processes import PREEXEC, until
-from schemas.commands import ChatMessage
+from schemas.commands import ChatMessage, Embed
 from schemas.errors import ChoirError, ContextExceeded, InvalidRequest, ModelUnusable, WorkerFailed
 from schemas.sampling import Sampling
 from services.agent.backends.faults import status_fault
@@ -44,14 +44,15 @@ async def test_ollama_generates_and_embeds() -> None:
     async with http_server(ollama) as server:
         backend = Ollama(section("ollama", server.url, "tiny"))
         generated = await backend.generate(HI, Sampling(max_tokens=3), None)
-        vectors = await backend.embed(("one", "three"))
+        vectors = await backend.embed(Embed(inputs=("one", "three")))
         await backend.close()
     assert (generated.text, generated.finish_reason, generated.load_ns) == (
         "one two three",
         "length",
         1_000_000,
     )
-    assert vectors == ((3.0, 1.0), (5.0, 1.0))
+    assert vectors.embeddings is not None
+    assert vectors.embeddings.numbers == ((3.0, 1.0), (5.0, 1.0))
 
 
 async def test_an_error_in_the_midst_of_an_ollama_stream_is_the_worker_s() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from schemas import subjects
-from schemas.commands import ChatMessage, Generate
+from schemas.commands import ChatMessage, Embed, Generate
 from schemas.errors import ChoirError, ErrorBody, ModelUnusable, NotReady, WorkerFailed
 from schemas.nodes import ServedModel
 from schemas.sampling import Sampling
 from schemas.workers import Worker, WorkerState
-from services.agent.backends import Generated, OnText
+from services.agent.backends import Generated, OnPiece, Prompt
 from services.agent.backends.remote import RemoteBackend
 from services.agent.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.keys import with_key
@@ -22,6 +23,7 @@ from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.work.loop import WorkLoop
 from services.tasks.generate import GenerateWorker
+from services.tasks.piece import Piece
 
 TRIAL = (ChatMessage(role="user", content="Say yes."),)
 TRIAL_SAMPLING = Sampling(max_tokens=1)
@@ -109,7 +111,7 @@ class ExternalWorker:
         self._settings = settings
         self._loops = mesh.loops
         self._circuit = Circuit(settings)
-        self._generator = GenerateWorker(mesh, self, worker.id)
+        self._generator = GenerateWorker(mesh, self, worker.id, lambda: backend.info.capabilities)
         self._loop = WorkLoop(
             mesh,
             Generate,
@@ -165,25 +167,29 @@ class ExternalWorker:
 
     # --- tasks --------------------------------------------------------------------------
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         """One task. What fails here counts against the server, and goes to another one."""
-        heard = False
+        heard = asyncio.Event()
 
-        async def hear(text: str) -> None:
-            nonlocal heard
-            heard = True
-            if on_text is not None:
-                await on_text(text)
+        async def hear(piece: Piece) -> None:
+            heard.set()
+            if on_piece is not None:
+                await on_piece(piece)
 
+        return await self._watched(self.backend.generate(prompt, sampling, hear), heard)
+
+    async def embed(self, embed: Embed) -> Generated:
+        """The same for vectors."""
+        return await self._watched(self.backend.embed(embed), asyncio.Event())
+
+    async def _watched(self, work: Awaitable[Generated], heard: asyncio.Event) -> Generated:
         try:
-            generated = await self.backend.generate(messages, sampling, hear)
+            generated = await work
         except (WorkerFailed, ModelUnusable) as error:
             self._task_failed(error)
             raise WorkerFailed(f"worker {self.worker.id}: {error.message}") from error
         except asyncio.CancelledError:
-            if not heard:  # cut off at its deadline, it may be, and not by whoever asked
+            if not heard.is_set():  # cut off at its deadline, it may be, and not by whoever asked
                 self._doubtful = True
                 self._look_now.set()
             raise
@@ -284,6 +290,7 @@ class ExternalWorker:
             parameters=bounded_number(info.parameters),
             tokens_per_s=self.backend.tokens_per_s(),
             description=bounded_text(info.description) if info.description else None,
+            capabilities=info.capabilities,
             worker=WorkerState(
                 id=self.worker.id,
                 type=self.worker.type,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from schemas.commands import ChatMessage
+from schemas.commands import ChatMessage, Embed
 from schemas.errors import ChoirError, ErrorBody, ModelUnusable
 from schemas.message import Message
 from schemas.sampling import Sampling
@@ -95,6 +95,7 @@ async def _generation(backend: RemoteBackend) -> dict[str, object]:
 async def _dimensions(backend: RemoteBackend) -> int | None:
     """How long its embeddings are; None for the many servers and models that make none."""
     try:
-        return len((await backend.embed((PROMPT,)))[0])
-    except (ChoirError, IndexError):
+        embeddings = (await backend.embed(Embed(inputs=(PROMPT,)))).embeddings
+    except ChoirError:
         return None
+    return None if embeddings is None else embeddings.dimensions

@@ -55,6 +55,10 @@ class Batch:
         self.size = end
         return end - 1
 
+    def want_all(self) -> None:
+        """Asks for the logits of every token."""
+        self._wanted[: self.size] = 1
+
     def filled(self) -> llama_cpp.llama_batch:
         """The batch as llama.cpp takes it."""
         self.struct.n_tokens = self.size

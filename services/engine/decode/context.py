@@ -44,8 +44,10 @@ class Context:
         threads: int,
         exact: bool = True,
         tap: HiddenTap | None = None,
+        logits_rows: int = 0,
     ) -> None:
-        """`exact`: a sequence's numbers do not depend on its neighbours in the batch, nor on how its prompt
+        """`logits_rows`: of so many tokens of a batch may the logits be wanted, by default of one a slot.
+        `exact`: a sequence's numbers do not depend on its neighbours in the batch, nor on how its prompt
         was cut (with Q8_0 weights, on the CPU). `tap`: takes the hidden states, and no logits are computed.
         Raises ModelUnusable where there is no memory for it."""
         self.model = model
@@ -53,6 +55,7 @@ class Context:
         _require_memory(model, slots * context_tokens)
         params = _parameters(slots, context_tokens, batch_tokens, threads)
         params.type_k, params.type_v = cache_types(model) if exact else (F16, F16)
+        params.n_outputs_max = max(params.n_outputs_max, logits_rows)
         if tap:
             params.cb_eval = tap.callback
             params.n_outputs_max = batch_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import llama_cpp
@@ -18,12 +18,23 @@ from services.engine.model.build import OPENMP, extra_buffers_are_safe, features
 from services.engine.model.gguf_check import check_model_file
 from services.engine.model.gguf_header import GgufHeader
 from services.engine.model.logs import LLAMA_LOG
+from services.engine.model.plain_text import Piece
+from services.engine.sequence.answer_reader import THINKING_BEGINS, THINKING_ENDS
+from services.engine.sequence.tool_calls import ARGUMENTS_BEGIN, OPENERS
 
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 64
 NO_TOKEN = -1
 NO_VOCABULARY = 0
+SPOKEN_WORDS = (
+    THINKING_BEGINS,
+    THINKING_ENDS,
+    ARGUMENTS_BEGIN,
+    *OPENERS,
+    *(end for end in OPENERS.values() if end),
+)
+"""What is part of a text for whoever reads calls and thinking in it, though it may be a control token."""
 
 Tokens = npt.NDArray[np.int32]
 
@@ -101,29 +112,78 @@ class Model(Weights):
         self._check_can_generate()
         self.bos_text = self._special_text(llama_cpp.llama_vocab_bos(self.vocab))
         self.eos_text = self._special_text(llama_cpp.llama_vocab_eos(self.vocab))
+        self.pad_text = self._special_text(llama_cpp.llama_vocab_pad(self.vocab))
 
     def close(self) -> None:
         """Frees the weights, and ends the processes of grammars."""
         self.grammars.close()
         super().close()
 
-    def tokenize(self, text: str) -> Tokens:
-        """The tokens of a text, control tokens such as <|im_end|> recognised, after the beginning-of-sequence
-        token where the model wants one and the text does not begin with it."""
+    def tokenize(self, text: str, *, special: bool = True, bos: bool = True) -> Tokens:
+        """The tokens of a text: with `special` control tokens such as <|im_end|> are recognised, with `bos`
+        they come after the beginning-of-sequence token, where the model wants one and the text does not begin
+        with it."""
         try:
             raw = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InvalidRequest("the prompt holds a lone surrogate", field="prompt") from error
-        add_special = not (self.bos_text and text.startswith(self.bos_text))
+        add_special = bos and not (self.bos_text and text.startswith(self.bos_text))
         tokens: Tokens = np.empty(len(raw) + 2, dtype=np.int32)
         pointer = tokens.ctypes.data_as(llama_cpp.llama_token_p)
-        count = llama_cpp.llama_tokenize(self.vocab, raw, len(raw), pointer, len(tokens), add_special, True)
+        count = llama_cpp.llama_tokenize(
+            self.vocab, raw, len(raw), pointer, len(tokens), add_special, special
+        )
         if count < 0:
             raise InvalidRequest("the prompt cannot be tokenized", field="prompt")
         return tokens[:count].copy()
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; none for a control token."""
+    def tokenize_pieces(self, pieces: Sequence[Piece]) -> Tokens:
+        """The tokens of a prompt, in whose plain pieces the names of control tokens are text."""
+        if len(pieces) == 1 and not pieces[0].plain:
+            return self.tokenize(pieces[0].text)
+        begins_with_bos = bool(self.bos_text) and bool(pieces) and pieces[0].text.startswith(self.bos_text)
+        bos = not begins_with_bos or pieces[0].plain
+        parts = [
+            self.tokenize(piece.text, special=not piece.plain, bos=bos and number == 0)
+            for number, piece in enumerate(pieces)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
+
+    def control_texts(self) -> tuple[str, ...]:
+        """The names of all control tokens, such as <|im_end|>."""
+        names = (
+            llama_cpp.llama_vocab_get_text(self.vocab, token)
+            for token in range(self.vocab_size)
+            if llama_cpp.llama_vocab_is_control(self.vocab, token)
+        )
+        return tuple(name.decode("utf-8", errors="replace") for name in names if name)
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool) -> str:
+        """The text that tokens stand for, with the names of control tokens if they are `special`. Raises
+        InvalidRequest for an id that the vocabulary has not."""
+        for place, token in enumerate(tokens):
+            if token >= self.vocab_size:
+                raise InvalidRequest(
+                    f"tokens.{place}: the model has no token {token}; its ids go up to {self.vocab_size - 1}",
+                    field=f"tokens.{place}",
+                )
+        return b"".join(self._piece(token, special=special) for token in tokens).decode("utf-8", "replace")
+
+    @cached_property
+    def spoken(self) -> dict[int, bytes]:
+        """The control tokens that say how an answer goes on, such as [TOOL_CALLS], and their names."""
+        names: dict[int, bytes] = {}
+        for word in SPOKEN_WORDS:
+            tokens = self.tokenize(word, bos=False)
+            if len(tokens) == 1:
+                names[int(tokens[0])] = word.encode()
+        return names
+
+    def piece(self, token: int, *, spoken: bool = False) -> bytes:
+        """The bytes that a token stands for; none for a control token, unless it is `spoken` and says how the
+        answer goes on."""
+        if spoken and token in self.spoken:
+            return self.spoken[token]
         return self._piece(token, special=False)
 
     def text_of(self, tokens: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.chat import ToolCall
 from schemas.errors import ChoirError, DeadlineExceeded
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -34,13 +35,24 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstToken:
+    """The first token of a prompt: nothing comes before it, so it has no probability."""
+
+    token_id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """New text of a generation; `generated_tokens` counts from its start. Several tokens may share an event,
-    where text had to be held back. `logprobs` are those of the tokens since the last event."""
+    where text had to be held back. `logprobs` are those of the tokens since the last event. Thinking and
+    whole calls come as they are told apart from the text."""
 
     text: str
     generated_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,8 @@ class Finished:
 
     `queue_ns` runs from submission to a slot, `prompt_eval_ns` from there to the first token, `eval_ns`
     from there to the end; `first_token_ns` is the sum of the first two, 0 if no token came.
-    `logprobs` cover every generated token, also those that a stop string took back.
+    `logprobs` cover every generated token, also those that a stop string took back. `prompt_logprobs` cover
+    the prompt's tokens, where they were asked for; the first has no probability.
     """
 
     text: str
@@ -65,6 +78,9 @@ class Finished:
     first_token_ns: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     error: ChoirError | None = None
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    prompt_logprobs: tuple[FirstToken | TokenLogprob, ...] = ()
 
 
 OnEvent = Callable[[TokenEvent | Finished], None]

@@ -9,9 +9,11 @@ from schemas.errors import ChoirError
 from schemas.sampling import Sampling
 from services.engine.decode.sampler import TokenSampler
 from services.engine.model.model import Tokens
+from services.engine.sequence.answer_reader import AnswerForm, Spoken
 from services.engine.sequence.generation import (
     Finished,
     FinishReason,
+    FirstToken,
     Generation,
     OnEvent,
     StopDetail,
@@ -33,6 +35,7 @@ class Sequence:
         sampler: TokenSampler,
         generation: Generation,
         on_event: OnEvent | None = None,
+        form: AnswerForm | None = None,
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -42,7 +45,8 @@ class Sequence:
         self.next_token: int | None = None
         self.generated = 0
         self._on_event = on_event
-        self._stream = TextStream(sampling.stop)
+        self._stream = TextStream(sampling.stop, form)
+        self.prompt_logprobs: list[FirstToken | TokenLogprob] = []
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_sent = 0
         self._submitted_ns = time.perf_counter_ns()
@@ -66,10 +70,19 @@ class Sequence:
         self.note_first_token()
         if logprob is not None:
             self._logprobs.append(logprob)
-        text, stop = self._stream.feed(piece)
-        if text:
-            self._tell_text(text)
+        spoken, stop = self._stream.feed(piece)
+        self._tell_spoken(spoken)
         return stop
+
+    def note_end(self, logprob: TokenLogprob) -> None:
+        """Counts a token that ends the text, and tells its probability: whoever scores a text wants both."""
+        self.generated += 1
+        self._logprobs.append(logprob)
+
+    @property
+    def reads(self) -> bool:
+        """Whether thinking and calls are told apart from the text, and so what tokens say of them is text."""
+        return self._stream.reads
 
     def note_first_token(self) -> None:
         """Notes the time at which the model first answered."""
@@ -85,9 +98,8 @@ class Sequence:
     ) -> None:
         """Ends the generation: frees the sampler, shows what was held back, tells the outcome."""
         self.sampler.close()
-        held = "" if stop_string is not None else self._stream.flush()
-        if held:
-            self._tell_text(held)
+        if stop_string is None:
+            self._tell_spoken(self._stream.flush())
         finished = self._outcome(reason, detail, stop_string, error)
         self.generation.resolve(finished)
         self._tell(finished)
@@ -116,12 +128,17 @@ class Sequence:
             first_token_ns=first - self._submitted_ns if self._first_token_ns else 0,
             logprobs=tuple(self._logprobs),
             error=error,
+            thinking=self._stream.thinking,
+            calls=self._stream.calls,
+            prompt_logprobs=tuple(self.prompt_logprobs),
         )
 
-    def _tell_text(self, text: str) -> None:
+    def _tell_spoken(self, spoken: Spoken) -> None:
+        if not (spoken.text or spoken.thinking or spoken.calls):
+            return
         new = tuple(self._logprobs[self._logprobs_sent :])
         self._logprobs_sent = len(self._logprobs)
-        self._tell(TokenEvent(text, self.generated, new))
+        self._tell(TokenEvent(spoken.text, self.generated, new, spoken.thinking, spoken.calls))
 
     def _tell(self, event: TokenEvent | Finished) -> None:
         """Calls the listener. It is foreign code on the inference thread: should it fail, that is logged

@@ -6,20 +6,28 @@ import asyncio
 import secrets
 from dataclasses import asdict, dataclass
 
-from schemas.commands import ChatMessage, Generate
-from schemas.errors import ChoirError, ContextExceeded, NotReady, PayloadTooLarge
-from schemas.replies import TokenCount
+import numpy as np
+
+from schemas.chat import Tool, is_forced
+from schemas.commands import ChatMessage, Embed, Generate, Tokenize
+from schemas.errors import ChoirError, ContextExceeded, InvalidRequest, NotReady, PayloadTooLarge
+from schemas.nodes import Capability
+from schemas.replies import TokenCount, Tokenized
 from schemas.sampling import Sampling
 from schemas.stage_wire import START_BYTES
 from services.chassis.work.delivery import Retry
 from services.engine import Finished, Generation, TokenEvent
-from services.engine.model.chat_template import ChatTemplate
+from services.engine.model.chat_format import ChatFormat, PreparedChat
 from services.engine.model.model import Model, Tokens
+from services.engine.model.plain_text import Piece
+from services.engine.sequence.prompt import Chat
+from services.engine.tokenizing import tokenized
 from services.shard_stage.handover.journal import UnfinishedSequence
 from services.shard_stage.pipeline.first_stage import FirstStage
 from services.shard_stage.pipeline.sequence_state import SequenceState, new_sequence_state
 from services.shard_stage.transport.inference_thread import InferenceThread
-from services.tasks.generate import Generated, OnText
+from services.tasks.generate import Generated, OnPiece, Prompt
+from services.tasks.piece import Piece as AnswerPiece
 
 SEQUENCE_BITS = 63
 RETRY_DELAY_S = 0.5
@@ -48,23 +56,35 @@ class PipelineGenerator:
         self._stage = stage
         self._model = model
         self._context_tokens = context_tokens
-        source = model.header.text("tokenizer.chat_template")
-        self._template = ChatTemplate(source, bos_text=model.bos_text, eos_text=model.eos_text)
+        self._chats = ChatFormat.of(model)
         self._adopted: dict[str, Entry] = {}
 
-    def count(self, messages: tuple[ChatMessage, ...]) -> TokenCount:
+    @property
+    def capabilities(self) -> tuple[Capability, ...]:
+        """What a pipeline of this model can do."""
+        thinking: tuple[Capability, ...] = ("thinking",) if self._chats.template.thinks else ()
+        return ("completion", "tools", *thinking, "raw", "tokenizing")
+
+    def count(self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()) -> TokenCount:
         """How long a prompt is."""
-        tokens = self._model.tokenize(self._template.render(messages))
+        chat = self._chats.prepare(Chat(messages, tools), Sampling())
+        tokens = self._model.tokenize_pieces(chat.pieces)
         return TokenCount(prompt_tokens=len(tokens), context_tokens=self._context_tokens)
 
-    async def generate(self, command: Generate, acknowledge: str | None, on_text: OnText | None) -> Generated:
+    def tokenize(self, request: Tokenize) -> Tokenized:
+        """Answers a question about tokens."""
+        return tokenized(self._model, self._chats, request, self._context_tokens)
+
+    async def generate(
+        self, command: Generate, acknowledge: str | None, on_piece: OnPiece | None
+    ) -> Generated:
         """Generates a command's text, from the beginning or from where another stage 0 has left it. A
         cancelled call ends the sequence. Raises Retry where this instance has to hand it on."""
         entry = self._adopted.pop(command.task_id, None) or await self._begin(command, acknowledge)
         try:
             while isinstance(event := await entry.events.get(), TokenEvent):
-                if on_text is not None and event.text:
-                    await on_text(event.text)
+                if on_piece is not None:
+                    await on_piece(_piece(event))
         finally:
             entry.generation.cancel()
         if isinstance(event.error, Displaced):
@@ -124,7 +144,8 @@ class PipelineGenerator:
     async def _made(self, command: Generate, number: int, acknowledge: str | None) -> Entry:
         """A grammar takes its time, which the loop does not have."""
         loop = asyncio.get_running_loop()
-        if command.sampling.grammar is None and command.sampling.json_schema is None:
+        constrained = command.sampling.grammar is not None or command.sampling.json_schema is not None
+        if not constrained and not is_forced(command.tool_choice):
             return self._entry(command, number, acknowledge, loop)
         making = asyncio.create_task(asyncio.to_thread(self._entry, command, number, acknowledge, loop))
         try:
@@ -143,14 +164,24 @@ class PipelineGenerator:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         generation = Generation(lambda: self._thread.run_soon(lambda: self._stage.cancel(number)))
-        prompt = self._prompt(command)
-        flow = new_sequence_state(number, command, prompt, self._model, generation, pass_on, acknowledge)
+        chat = self._prepare(command)
+        flow = new_sequence_state(
+            number,
+            command,
+            self._prompt(command, chat),
+            self._model,
+            generation,
+            pass_on,
+            acknowledge,
+            sampling=chat.sampling,
+            form=chat.form,
+        )
         self._check_size(flow)
         return Entry(flow, events, generation)
 
     def _check_size(self, flow: SequenceState) -> None:
         """The other stages are told of the sampling, and with a grammar of every token as well."""
-        sampling = flow.command.sampling
+        sampling = flow.sampling
         if sampling.grammar is None and sampling.json_schema is None:
             return
         most = self._context_tokens * TOKEN_JSON_BYTES
@@ -163,8 +194,25 @@ class PipelineGenerator:
                 field=f"sampling.{field}",
             )
 
-    def _prompt(self, command: Generate) -> Tokens:
-        tokens = self._model.tokenize(self._template.render(command.messages))
+    def _prepare(self, command: Generate) -> PreparedChat:
+        if command.sampling.n > 1:
+            raise InvalidRequest(
+                f"sampling.n: {command.model} is a pipeline, and generates one text; ask several times",
+                field="sampling.n",
+            )
+        if command.raw is not None:
+            text = command.raw.text
+            return PreparedChat((Piece(text),) if text is not None else (), command.sampling)
+        chat = Chat(command.messages, command.tools, command.tool_choice)
+        return self._chats.prepare(chat, command.sampling)
+
+    def _prompt(self, command: Generate, chat: PreparedChat) -> Tokens:
+        if command.raw is not None and command.raw.tokens is not None:
+            tokens = np.asarray(command.raw.tokens, dtype=np.int32)
+            if tokens.max() >= self._model.vocab_size:
+                raise InvalidRequest(f"raw.tokens: the model has no token {tokens.max()}", field="raw.tokens")
+        else:
+            tokens = self._model.tokenize_pieces(chat.pieces)
         if len(tokens) >= self._context_tokens:
             raise ContextExceeded(
                 f"the prompt has {len(tokens)} tokens; the context of {command.model} holds "
@@ -182,11 +230,18 @@ class OneTask:
     command: Generate
     acknowledge: str | None
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         """The command's text."""
-        return await self.generator.generate(self.command, self.acknowledge, on_text)
+        return await self.generator.generate(self.command, self.acknowledge, on_piece)
+
+    async def embed(self, embed: Embed) -> Generated:
+        """A pipeline has no vectors."""
+        raise InvalidRequest("embed: a pipeline has no vectors: ask another model", field="embed")
+
+
+def _piece(event: TokenEvent) -> AnswerPiece:
+    logprobs = tuple(asdict(logprob) for logprob in event.logprobs)
+    return AnswerPiece(event.text, event.thinking, event.calls, logprobs=logprobs)
 
 
 def _generated(finished: Finished) -> Generated:
@@ -202,6 +257,8 @@ def _generated(finished: Finished) -> Generated:
         eval_ns=finished.eval_ns,
         first_token_ns=finished.first_token_ns,
         logprobs=tuple(asdict(logprob) for logprob in finished.logprobs),
+        thinking=finished.thinking or None,
+        tool_calls=finished.calls,
     )
 
 

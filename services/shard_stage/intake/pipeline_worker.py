@@ -156,4 +156,5 @@ class PipelineWorker:
         await store_result(self._mesh, Result.unreadable(request_id, error, self._mesh.clock.now()))
 
     def _worker_of(self, command: Generate, acknowledge: str | None) -> GenerateWorker:
-        return GenerateWorker(self._mesh, OneTask(self._generator, command, acknowledge))
+        task = OneTask(self._generator, command, acknowledge)
+        return GenerateWorker(self._mesh, task, capabilities=lambda: self._generator.capabilities)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from schemas import subjects
-from schemas.commands import CountTokens, Generate
+from schemas.commands import CountTokens, Generate, Tokenize
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan
 from services.chassis.context import ServiceContext
@@ -83,12 +83,16 @@ class TaskIntake:
     async def _open(self) -> None:
         await self._endpoints.start()
         await self._endpoints.add(subjects.count_tokens(self._plan.model), CountTokens, self._count)
+        await self._endpoints.add(subjects.tokenizer(self._plan.model), Tokenize, self._tokenize)
         await self._work.start()
         self.is_open = True
         self._mesh.changed()
 
     async def _count(self, request: CountTokens, caller: Caller) -> None:
-        await caller.send(await asyncio.to_thread(self._generator.count, request.messages))
+        await caller.send(await asyncio.to_thread(self._generator.count, request.messages, request.tools))
+
+    async def _tokenize(self, request: Tokenize, caller: Caller) -> None:
+        await caller.send(await asyncio.to_thread(self._generator.tokenize, request))
 
     async def close(self, *, drain: bool) -> None:
         """Takes nothing more. With `drain` what is in work is finished, otherwise it is left to others."""
@@ -114,6 +118,7 @@ class TaskIntake:
             size_bytes=self._size_bytes,
             quantisation=self._quantisation,
             tokens_per_s=self._generator.tokens_per_s(),
+            capabilities=self._generator.capabilities,
             description=f"a pipeline of {len(self._plan.stages)} stages",
         )
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from schemas.activations import Frame
 from schemas.commands import Generate
+from schemas.sampling import Sampling
 from schemas.stage_wire import Token
 from schemas.stages import SequenceStart
 from services.engine import Finished, Generation, RankedToken, TokenLogprob
-from services.engine.decode.sampler import new_sampler
+from services.engine.decode.sampler import REPEAT_LAST, needs_said, new_sampler
 from services.engine.model.model import Model, Tokens
 from services.engine.sequence import sequence as engine_sequence
+from services.engine.sequence.answer_reader import AnswerForm
 from services.engine.sequence.generation import OnEvent
 
 Said = Literal["goes_on", "finished"]
@@ -33,6 +35,7 @@ class SequenceState:
     prompt_tokens: int
     text: engine_sequence.Sequence
     acknowledge: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
     began_at_s: float = field(default_factory=time.time)
     slot: int = -1
     fed: int = 0
@@ -62,13 +65,14 @@ class SequenceState:
 
     def start(self, *, journal: bool) -> SequenceStart:
         """What the other stages have to know; in the journal, all that a new stage 0 has to."""
-        sampling = self.command.sampling
-        has_grammar = sampling.grammar is not None or sampling.json_schema is not None
+        sampling = self.sampling
+        repeats = sampling.repeat_penalty != 1
         return SequenceStart(
             request_id=self.command.request_id,
             sampling=sampling,
             prompt_tokens=self.prompt_tokens,
-            generated=tuple(self.generated) if has_grammar else (),
+            generated=tuple(self.generated) if needs_said(sampling) else (),
+            recent=tuple(self.tokens[: self.prompt_tokens][-REPEAT_LAST:]) if repeats else (),
             draws=self.draws,
             resumed=self.resumed,
             command=self.command if journal else None,
@@ -113,7 +117,9 @@ class SequenceState:
             self.text.finish("stop", detail="end_of_generation")
             return "finished"
         self.tokens.append(token.token)
-        stop = self.text.say(token.token, model.piece(token.token), _logprob(model, token, self))
+        stop = self.text.say(
+            token.token, model.piece(token.token, spoken=self.text.reads), _logprob(model, token, self)
+        )
         if stop is not None:
             self.text.finish("stop", detail="stop_string", stop_string=stop)
         elif self.text.generated >= self.command.sampling.max_tokens:
@@ -138,13 +144,16 @@ def new_sequence_state(
     generation: Generation,
     on_event: OnEvent,
     acknowledge: str | None = None,
+    sampling: Sampling | None = None,
+    form: AnswerForm | None = None,
 ) -> SequenceState:
-    """A sequence of which nothing has been generated yet. Raises InvalidRequest for sampler options that
-    cannot be used: the sampler made here is checked, the last stage's is used."""
-    text = engine_sequence.Sequence(
-        prompt, command.sampling, new_sampler(model, command.sampling), generation, on_event
-    )
-    return SequenceState(number, command, prompt.tolist(), len(prompt), text, acknowledge)
+    """A sequence of which nothing has been generated yet. `sampling` is the command's, perhaps with the
+    grammar of a call that is required; `form` says what may be in the text. Raises InvalidRequest for sampler
+    options that cannot be used: the sampler made here is checked, the last stage's is used."""
+    options = command.sampling if sampling is None else sampling
+    sampler = new_sampler(model, options)
+    text = engine_sequence.Sequence(prompt, options, sampler, generation, on_event, form)
+    return SequenceState(number, command, prompt.tolist(), len(prompt), text, acknowledge, options)
 
 
 def resume_position(tokens: int, cells: Iterable[int], *, windowed: bool) -> int:

@@ -87,7 +87,9 @@ class StepExecutor:
         if not self.is_last or not isinstance(model, Model):
             return
         self.end(sequence)
-        sampler = new_sampler(model, start.sampling, said=start.generated, draws=start.draws)
+        sampler = new_sampler(
+            model, start.sampling, said=start.generated, draws=start.draws, prompt=start.recent
+        )
         self._speakers[sequence] = Decoding(sampler, start.prompt_tokens, start.sampling.logprobs)
 
     def end(self, sequence: int) -> None:

@@ -18,7 +18,7 @@ from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh
 from services.chassis.work.delivery import Delivery
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
 from services.shard_stage.intake.pipeline_worker import PipelineWorker
-from services.tasks.generate import Generated, OnText
+from services.tasks.generate import Generated, OnPiece
 
 pytestmark = pytest.mark.long
 
@@ -30,9 +30,10 @@ class Texts:
 
     def __init__(self) -> None:
         self.generated: list[str] = []
+        self.capabilities: tuple[str, ...] = ()
 
     async def generate(
-        self, command: Generate, _acknowledge: str | None, _on_text: OnText | None
+        self, command: Generate, _acknowledge: str | None, _on_piece: OnPiece | None
     ) -> Generated:
         self.generated.append(command.request_id)
         return Generated(text="Paris", finish_reason="stop")

@@ -8,13 +8,13 @@ import time
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.commands import ChatMessage
+from schemas.commands import Embed
 from schemas.errors import Cancelled
 from schemas.replies import Result
 from schemas.sampling import Sampling
 from services.chassis.tests.mesh import eventually, generate, open_mesh
 from services.chassis.work.delivery import Delivery
-from services.tasks.generate import Generated, GenerateWorker, OnText
+from services.tasks.generate import Generated, GenerateWorker, OnPiece, Prompt
 
 
 class Endless:
@@ -23,9 +23,10 @@ class Endless:
     def __init__(self) -> None:
         self.running = 0
 
-    async def generate(
-        self, messages: tuple[ChatMessage, ...], sampling: Sampling, on_text: OnText | None
-    ) -> Generated:
+    async def embed(self, embed: Embed) -> Generated:
+        raise AssertionError
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
         self.running += 1
         try:
             await asyncio.Event().wait()
