@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from schemas import catalog, commands, nodes, pipelines, queries, replies, responses, workers
+from schemas import catalog, commands, dead_letters, nodes, pipelines, queries, replies, responses, workers
 from schemas import subjects as s
 from schemas.contents import (
     ADVISORY,
@@ -138,7 +138,7 @@ def stream_of(channel: Channel) -> catalog.StreamSpec | None:
 def _endpoint(endpoint: catalog.Endpoint) -> Channel:
     contract: dict[str, type[Message]] = {
         name: value
-        for part in (commands, pipelines, queries, replies, workers)
+        for part in (commands, dead_letters, pipelines, queries, replies, workers)
         for name, value in vars(part).items()
     }
     takes = Message if endpoint.takes == "-" else contract[endpoint.takes]

@@ -60,6 +60,7 @@ SQL = "choir.sql"
 SHARD = "choir.shard"
 WORKER = "choir.worker"
 TOKENIZE = "choir.tokenize"
+DEAD_LETTERS = "choir.dead_letters"
 STREAM_ASK = "choir.stream.ask"
 STREAM_FETCH = "choir.stream.fetch"
 
@@ -216,6 +217,12 @@ def event(service: str, kind: str) -> str:
 def dead(service: str, request_id: str) -> str:
     """Where `service` puts a message that it could not work on."""
     return f"choir.dead.{service}.{request_id}"
+
+
+def dead_letter_of(subject: str) -> tuple[str, str]:
+    """The service and the request of a message that could not be worked on."""
+    _, _, service, request_id = subject.split(".")
+    return service, request_id
 
 
 def stage(pipeline: int, stage_: int) -> str:
@@ -446,6 +453,7 @@ MESSAGE_ID_HEADER = "Nats-Msg-Id"
 EXPECTED_SEQUENCE_HEADER = "Nats-Expected-Last-Subject-Sequence"
 SEQUENCE_HEADER = "Nats-Sequence"
 SUBJECT_HEADER = "Nats-Subject"
+STORED_AT_HEADER = "Nats-Time-Stamp"
 REASON_HEADER = "Choir-Reason"
 KIND_HEADER = "Choir-Kind"
 TRACE_HEADER = "traceparent"

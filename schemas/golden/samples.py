@@ -18,6 +18,7 @@ from schemas.commands import (
     Summarize,
     Tokenize,
 )
+from schemas.dead_letters import DeadLetter, DeadLettersReply, ManageDeadLetters
 from schemas.errors import ErrorBody
 from schemas.events import (
     DecisionMade,
@@ -788,6 +789,26 @@ SAMPLES: dict[str, Message] = {
                 ),
             ),
         ),
+    ),
+    "manage_dead_letters": ManageDeadLetters(action="retry", sequence=12),
+    "list_dead_letters": ManageDeadLetters(after_sequence=12, limit=20),
+    "dead_letters_reply": DeadLettersReply(
+        letters=(
+            DeadLetter(
+                sequence=12,
+                died_at_s=1_700_000_000.5,
+                service="agent",
+                request_id="01JABCDEFGHJKMNPQRSTVWXYZ0",
+                reason="tried 5 times and never finished",
+                letter="generate",
+                models=("llama3.2:3b",),
+                part_of="aggregator",
+                size_bytes=412,
+                content="{}",
+            ),
+        ),
+        more_after=12,
+        retried_as="01JABCDEFGHJKMNPQRSTVWXYZ0-retry-12",
     ),
     # events
     "service_started": ServiceStarted(**AGENT, pid=4711),

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from schemas import catalog, commands, pipelines, queries, replies, subjects, workers
+from schemas import catalog, commands, dead_letters, pipelines, queries, replies, subjects, workers
 from schemas.catalog import ACCESS, BUCKETS, ENDPOINTS, STREAMS, Access, Endpoint, StreamSpec
 from schemas.message import Message
 
@@ -210,7 +210,8 @@ def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endp
 
 @endpoints
 def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint) -> None:
-    contract = {**vars(commands), **vars(replies), **vars(pipelines), **vars(workers), **vars(queries)}
+    parts = (commands, dead_letters, pipelines, queries, replies, workers)
+    contract = {name: value for part in parts for name, value in vars(part).items()}
     assert endpoint.takes == "-" or issubclass(contract[endpoint.takes], Message)
     assert issubclass(contract[endpoint.gives], Message)
 

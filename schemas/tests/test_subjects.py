@@ -116,6 +116,7 @@ def test_an_everyday_name_stays_readable() -> None:
 FREE_OF_NAMES = {
     "event",
     "dead",
+    "dead_letter_of",
     "direct_get",
     "pull_next",
     "stream_info",

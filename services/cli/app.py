@@ -32,6 +32,10 @@ COMMANDS: tuple[Entry, ...] = (
         "worker", "worker:build_worker_app", RUNNING,
         "External workers: Ollama, LM Studio, Exo and other servers.", group=True,
     ),
+    Entry(
+        "dead", "dead:build_dead_app", RUNNING, "What could not be done: look at it, ask it again, drop it.",
+        group=True,
+    ),
     Entry("eval", "eval:evaluate", MEASURING, "Ask the questions of benchmarks, and compare strategies."),
     Entry("matrix", "matrix:matrix", MEASURING, "Measure every generator with every summarizer."),
     Entry("nodes", "overview:nodes", LOOKING, "All live service instances: state, load, memory, problems."),

@@ -20,6 +20,7 @@ from typing import TypeVar, Unpack
 
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores, Tokenize
+from schemas.dead_letters import DeadLettersReply, ManageDeadLetters
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
 from schemas.nodes import NodeLease
@@ -254,6 +255,13 @@ class Choir:
     async def workers(self, request: ManageWorkers) -> tuple[WorkerStatus, ...]:
         """The external workers that a request concerns: all for a list, else the one that it changed."""
         return (await self._call(subjects.WORKER, request, WorkersReply)).workers
+
+    async def dead_letters(self, request: ManageDeadLetters) -> DeadLettersReply:
+        """What could not be worked on: lists it, shows one letter, asks it again, or drops it.
+
+        A letter that is retried becomes a new request, `retried_as`: the result of the old one stays.
+        """
+        return await self._call(subjects.DEAD_LETTERS, request, DeadLettersReply)
 
     async def shard(self, wish: Shard) -> ShardReply:
         """Has a model placed as a pipeline, or its pipeline ended; the same wish again changes nothing.

@@ -6,6 +6,7 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch, Tokenize
+from schemas.dead_letters import ManageDeadLetters
 from schemas.message import Message
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
@@ -14,6 +15,7 @@ from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
 from services.router.admission import AdmissionController
+from services.router.endpoints.dead_letters import DeadLetters
 from services.router.endpoints.handlers import Handlers
 from services.router.endpoints.overview import Overview
 from services.router.endpoints.tokenizing import Tokenizing
@@ -80,6 +82,8 @@ class Router:
         await self._endpoints.add(
             subjects.doors(subjects.WORKER), ManageWorkers, self._workers.manage, quick=True
         )
+        dead = DeadLetters(mesh, admission)
+        await self._endpoints.add(subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, dead.manage)
 
     async def _resume(self) -> None:
         self._sweeper.resume()

@@ -59,6 +59,7 @@ REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (subjects.MODELS, {}, "ModelsReply"),
     (subjects.STATUS, {}, "StatusReply"),
     (subjects.SHARD, {"model": "alpha", "remove": True}, "ErrorReply"),
+    (subjects.DEAD_LETTERS, {}, "DeadLettersReply"),
     (subjects.SQL, {"statement": "SELECT 1 AS one"}, "Rows"),
     (subjects.WORKER, {"action": "add", "worker": WORKER}, "WorkersReply"),
     (subjects.TOKENIZE, {"model": "alpha", "text": "Paris"}, "ErrorReply"),

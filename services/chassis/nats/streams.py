@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -59,6 +59,7 @@ class Stored:
     sequence: int
     data: bytes
     traceparent: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ class Storage:
             int(headers[subjects.SEQUENCE_HEADER]),
             reply.data,
             headers.get(subjects.TRACE_HEADER),
+            headers,
         )
 
 
