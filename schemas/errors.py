@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 ErrorCode = Literal[
     "invalid_request",
@@ -42,17 +42,28 @@ def known_code(code: object) -> object:
     return "internal" if isinstance(code, str) and code not in get_args(ErrorCode) else code
 
 
+_COMMANDS = dict.fromkeys([code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"])
+
+
+def _without_commands(text: str) -> str:
+    return text if text.isprintable() else text.translate(_COMMANDS)
+
+
+PlainText = Annotated[str, AfterValidator(_without_commands)]
+"""A text for people: what would command their terminal is left out. Errors quote what strangers have sent."""
+
+
 class ErrorBody(BaseModel):
     """What an error looks like on the wire: `{"code", "message", "field"?, "retry_after_s"?, ...}`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: Annotated[ErrorCode, BeforeValidator(known_code)]
-    message: str
-    field: str | None = None
+    message: PlainText
+    field: PlainText | None = None
     retry_after_s: float | None = None
     request_id: str | None = None
-    known: tuple[str, ...] | None = None
+    known: tuple[PlainText, ...] | None = None
 
 
 class ChoirError(Exception):

@@ -7,7 +7,14 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from schemas.errors import ERRORS_BY_CODE, ChoirError, ErrorBody, ErrorCode, error_from_body
+from schemas.errors import (
+    ERRORS_BY_CODE,
+    ChoirError,
+    ErrorBody,
+    ErrorCode,
+    WorkerFailed,
+    error_from_body,
+)
 
 CODES: tuple[str, ...] = get_args(ErrorCode)
 
@@ -51,3 +58,10 @@ def test_a_code_that_only_a_newer_version_has_is_an_error_without_a_better_name(
     assert (body.code, body.message) == ("internal", "the pen is empty")
     with pytest.raises(ValidationError, match="code"):
         ErrorBody.model_validate({"code": 7, "message": "the pen is empty"})
+
+
+def test_an_error_does_not_command_the_terminal_that_shows_it() -> None:
+    """It may quote a server, a name, a column: who wrote that is not to clear anybody's screen."""
+    body = WorkerFailed("it says \x1b[2J\x9b1A\x07no\nand\tmore", field="a\x1b]0;x", known=("b\x00",)).body()
+    assert body.message == "it says [2J1Ano\nand\tmore"
+    assert (body.field, body.known) == ("a]0;x", ("b",))
