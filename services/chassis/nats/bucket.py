@@ -193,6 +193,11 @@ class Bucket(Generic[ValueT]):
             return Entry(None, 0)
         return Entry(self._values.read(stored.data) if stored.data else None, stored.sequence)
 
+    async def revision(self, key: str) -> int:
+        """The revision of a key whose value need not be readable; 0 where there has never been one."""
+        stored = await self._read(key)
+        return 0 if stored is None else stored.sequence
+
     async def keys(self, pattern: str) -> list[str]:
         """The keys that fit a pattern, those that were deleted and still leave a trace among them."""
         try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nats.aio.client import Client
+from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import InvalidRequest, Overloaded, UnknownWorker
@@ -23,6 +24,10 @@ MOST_WORKERS = 1_000
 """Their bucket holds as many even of the largest, and agents look at all of them every second."""
 log = get_logger("router.workers")
 FULL = "there is no room for more workers: remove one that is not needed (`choir worker remove ID`)"
+
+
+class Unreadable:
+    """In the place of an entry that nobody can read: it is removed or replaced, and nothing else."""
 
 
 class Workers:
@@ -59,7 +64,7 @@ class Workers:
         if request.worker is not None:
             concerned = [await self._add(request.worker, request)]
         elif request.id is not None:
-            concerned = [await self._change(request.id, request.action)]
+            concerned = await self._change(request.id, request.action)
         else:
             concerned = list(self.registered)
         held = self._held()
@@ -91,8 +96,9 @@ class Workers:
     async def _add(self, worker: Worker, request: ManageWorkers) -> Worker:
         known, revision = await self._read(worker.id)
         if known is not None and not request.replace:
+            where = "that cannot be read" if isinstance(known, Unreadable) else f"at {known.url}"
             raise InvalidRequest(
-                f"worker.id: there is a worker {worker.id!r} at {known.url}; remove it first, "
+                f"worker.id: there is a worker {worker.id!r} {where}; remove it first, "
                 "take another id, or ask for it to be replaced",
                 field="worker.id",
             )
@@ -102,12 +108,12 @@ class Workers:
                 "remove one that is not needed (`choir worker remove ID`)",
                 field="worker.id",
             )
-        same = known is not None and (known.name, known.url) == (worker.name, worker.url)
+        same = isinstance(known, Worker) and (known.name, known.url) == (worker.name, worker.url)
         if not request.share and not same:
             self._require_name(worker)
         with _refused(worker.id):
             await self._bucket.update(subjects.worker_key(worker.id), worker, revision)
-        was = known.url if known is not None else None
+        was = known.url if isinstance(known, Worker) else None
         log.warning("worker registered", worker=worker.id, model=worker.name, url=worker.url, instead_of=was)
         return worker
 
@@ -126,7 +132,7 @@ class Workers:
                 field="worker.served_as",
             )
 
-    async def _change(self, worker_id: str, action: str) -> Worker:
+    async def _change(self, worker_id: str, action: str) -> list[Worker]:
         known, revision = await self._read(worker_id)
         if known is None:
             names = tuple(sorted(self._registered))
@@ -136,18 +142,27 @@ class Workers:
                 known=names,
             )
         key = subjects.worker_key(worker_id)
-        log.warning("worker changed", worker=worker_id, model=known.name, action=action)
+        log.warning("worker changed", worker=worker_id, action=action)
         with _refused(worker_id):
             if action == "remove":
                 await self._bucket.delete(key, revision)
-                return known
+                return [known] if isinstance(known, Worker) else []
+            if isinstance(known, Unreadable):
+                raise InvalidRequest(
+                    f"id: the entry of worker {worker_id!r} cannot be read; remove it, and add it again",
+                    field="id",
+                )
             changed = known.model_copy(update={"cordoned": action == "cordon"})
             await self._bucket.update(key, changed, revision)
-            return changed
+            return [changed]
 
-    async def _read(self, worker_id: str) -> tuple[Worker | None, int]:
+    async def _read(self, worker_id: str) -> tuple[Worker | Unreadable | None, int]:
         """The entry as it is stored, and the revision that a change has to name."""
-        entry = await self._bucket.get(subjects.worker_key(worker_id))
+        key = subjects.worker_key(worker_id)
+        try:
+            entry = await self._bucket.get(key)
+        except ValidationError:
+            return Unreadable(), await self._bucket.revision(key)
         return entry.value, entry.revision
 
 

@@ -81,6 +81,23 @@ async def test_only_so_many_workers_are_registered_and_the_way_out_is_named(
     await add(front, "three")
 
 
+async def test_an_entry_that_cannot_be_read_can_be_removed_and_replaced(front: Front) -> None:
+    bucket = await front.client.jetstream().key_value(subjects.WORKERS_BUCKET)
+    for worker_id in ("one", "two"):
+        await bucket.put(subjects.worker_key(worker_id), b'{"what": "is this"}')
+    assert (await front.refused(subjects.WORKER, action="cordon", id="one")).code == "invalid_request"
+    assert "that cannot be read" in (await refused(front, "one")).message
+
+    removed = await front.request(subjects.WORKER, action="remove", id="one")
+    assert WorkersReply.model_validate_json(removed.data).workers == ()
+    await front.request(subjects.WORKER, **entry("two") | {"replace": True})
+
+    async def mended() -> bool:
+        return await listed(front) == ["two"]
+
+    await eventually(mended)
+
+
 async def test_a_worker_takes_the_name_of_a_model_that_agents_serve_only_if_that_is_meant(
     front: Front,
 ) -> None:
