@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import resource
@@ -19,6 +20,7 @@ from services.agent.backends.ollama import Ollama
 from services.agent.backends.openai import OpenAI
 from services.agent.settings import ModelSection
 from services.agent.tests.http_server import HttpServer, Reply, Request, http_server
+from services.agent.workers.external import look
 
 BOMB = gzip.compress(bytes(100 * 1024**2), 1)
 HI = (ChatMessage(role="user", content="hi"),)
@@ -179,3 +181,23 @@ async def test_figures_that_cannot_be_are_measured_here_instead() -> None:
         await backend.close()
     assert (generated.text, generated.prompt_tokens, generated.generated_tokens) == ("yes", 0, 1)
     assert generated.eval_ns >= 1 and generated.prompt_eval_ns > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n"])
+async def test_an_answer_that_comes_drop_by_drop_takes_no_longer_than_a_look_may(
+    kind: str, begin: bytes
+) -> None:
+    """Each drop is in time, the answer is not. Without a head, what drips announces another answer."""
+
+    async def answer(request: Request, reply: Reply) -> None:
+        await reply.send(begin)
+        while True:
+            await reply.send(b" " if begin else b"HTTP/1.1 102 Processing\r\n\r\n")
+            await asyncio.sleep(0.005)
+
+    async with http_server(answer) as server:
+        backend = backend_of(kind, server)
+        with pytest.raises(WorkerFailed, match="which models it has"):
+            await look(backend, 0.3)
+        await backend.close()
