@@ -17,6 +17,7 @@ from loadtest.bench.report import Report, show
 BENCHES = {
     "engine": "loadtest.bench.engine",
     "evaluation": "loadtest.bench.evaluation",
+    "gateway": "loadtest.bench.gateway",
     "ingest": "loadtest.bench.ingest",
     "generator": "loadtest.bench.generator",
     "overhead": "loadtest.bench.overhead",
