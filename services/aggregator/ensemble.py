@@ -19,6 +19,7 @@ from schemas.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from schemas.strategies import asked_for
 from services.aggregator.decide import Question, context_of, decide, kept, options_of, why_no_answers
 from services.aggregator.reading.ballots import read_ballots
+from services.aggregator.reading.called import decided_calls
 from services.aggregator.scores.store import Scores
 from services.aggregator.strategies import Ballots
 from services.aggregator.strategies.accuracy import best_agent
@@ -240,11 +241,13 @@ class Ensemble:
 
     def _result(self, ballots: Ballots, decisions: tuple[Decision, ...]) -> Result:
         gather, first = self._gather, self._first()
+        calls = decided_calls(decisions[0], first.values())
         return Result(
             request_id=gather.request_id,
             fingerprint=gather.fingerprint,
             topology="ensemble",
-            text=decisions[0].text,
+            text="" if calls else decisions[0].text,
+            tool_calls=calls,
             answers=kept(first.values(), ballots, gather),
             decisions=decisions,
             missing=tuple(member for member in gather.members if member not in first),

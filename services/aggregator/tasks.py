@@ -41,7 +41,8 @@ def opening_tasks(gather: Gather, best: str | None) -> list[Generate]:
     tasks = [_task(gather, member, QUESTION, sampling=sampling) for member in gather.members]
     if "predictions" in asks:
         messages = predicting(gather)
-        tasks += [_task(gather, member, PREDICTION, messages=messages) for member in gather.members]
+        plain = gather.model_copy(update={"tools": (), "tool_choice": "auto"})
+        tasks += [_task(plain, member, PREDICTION, messages=messages) for member in gather.members]
     if "samples" in asks and best is not None:
         further = range((gather.samples or len(gather.members)) - 1)
         tasks += [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,6 +28,7 @@ from schemas.pipelines import PipelineSummary, Shard, ShardReply
 from schemas.queries import Rows, Scalar, Sql
 from schemas.replies import (
     Accepted,
+    Answer,
     Cancelled,
     FeedbackCounted,
     ModelsReply,
@@ -133,6 +134,47 @@ class Choir:
             if isinstance(reply, Result):
                 result = reply
         return result
+
+    async def embed(
+        self,
+        model: str,
+        inputs: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        truncate: bool = False,
+        timeout_s: float = 60.0,
+        request_id: str | None = None,
+    ) -> tuple[tuple[float, ...], ...]:
+        """One vector for each text. `dimensions` cuts them, `truncate` cuts texts that are too long."""
+        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        embed = {"inputs": texts, "dimensions": dimensions, "truncate": truncate}
+        result = await self.ask(model=model, embed=embed, timeout_s=timeout_s, request_id=request_id)
+        embeddings = result.answers[0].embeddings
+        return () if embeddings is None else embeddings.numbers
+
+    async def score(
+        self,
+        model: str,
+        prompt: str | Sequence[int],
+        *,
+        top: int = 1,
+        timeout_s: float = 60.0,
+        request_id: str | None = None,
+    ) -> Answer:
+        """How probable a text, or token ids, are: `prompt_logprobs` of each token (the first has no
+        `logprob`), and `logprobs` of one token after it, each with the `top` most probable ones in its
+        place."""
+        raw = {"text": prompt} if isinstance(prompt, str) else {"tokens": tuple(prompt)}
+        result = await self.ask(
+            model=model,
+            raw=raw,
+            max_tokens=1,
+            logprobs=top,
+            prompt_logprobs=True,
+            timeout_s=timeout_s,
+            request_id=request_id,
+        )
+        return result.answers[0]
 
     def ask_stream(
         self, prompt: str | None = None, **options: Unpack[AskOptions]

@@ -7,10 +7,11 @@ from typing import Any, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
-from schemas.commands import Ask, ChatMessage
+from schemas.chat import Tool, ToolChoice
+from schemas.commands import Ask, ChatMessage, Embed, RawPrompt
 from schemas.errors import InvalidRequest
 from schemas.message import Message
-from schemas.sampling import Sampling
+from schemas.sampling import Sampling, Think
 from schemas.subjects import Priority
 from services.chassis.identity import new_id
 from services.chassis.plain_words import first_fault
@@ -22,7 +23,11 @@ class AskOptions(TypedDict, total=False):
     """What can be said beside the prompt: the fields of `Ask`, and those of `Sampling` among them."""
 
     request_id: str | None
-    messages: Sequence[ChatMessage | Mapping[str, str]]
+    messages: Sequence[ChatMessage | Mapping[str, Any]]
+    raw: RawPrompt | Mapping[str, Any] | None
+    embed: Embed | Mapping[str, Any] | None
+    tools: Sequence[Tool | Mapping[str, Any]]
+    tool_choice: ToolChoice | Mapping[str, str]
     model: str | None
     models: Sequence[str]
     summarize_with: Sequence[str]
@@ -45,6 +50,14 @@ class AskOptions(TypedDict, total=False):
     json_schema: dict[str, Any] | None
     grammar: str | None
     logprobs: int
+    presence_penalty: float
+    frequency_penalty: float
+    repeat_penalty: float
+    min_p: float
+    logit_bias: Mapping[int, float]
+    n: int
+    prompt_logprobs: bool
+    think: Think | None
 
 
 def build_ask(prompt: str | None, options: AskOptions, *, stream: bool = False) -> Ask:

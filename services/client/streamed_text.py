@@ -1,26 +1,75 @@
-"""The streamed text of each agent: what the caller has had of it, and what comes next.
+"""The streamed texts of each agent: what the caller has had of them, and what comes next.
 
 Whatever happens on the way, the texts of the chunks that a client gets, joined from the last one that says
-`restarted`, are the text of the result: pieces that were lost come with the result, and a text that is
-generated anew is shown from where it differs.
+`restarted`, are the text of the result, and so is their thinking: pieces that were lost come with the
+result, and a text that is generated anew is shown from where it differs. Where an agent writes several
+texts (`sample`) this holds for each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from schemas.replies import Result, TokenChunk
+from schemas.chat import ToolCall
+from schemas.replies import Answer, Result, Sample, TokenChunk
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What there is of a text: itself, the thinking before it, the calls in it."""
+
+    text: str = ""
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+    def __add__(self, chunk: TokenChunk) -> _Written:
+        return _Written(
+            self.text + chunk.text, self.thinking + (chunk.thinking or ""), self.calls + chunk.tool_calls
+        )
+
+    def begins_with(self, other: _Written) -> bool:
+        """Whether the other is a beginning of it."""
+        return (
+            self.text.startswith(other.text)
+            and self.thinking.startswith(other.thinking)
+            and self.calls[: len(other.calls)] == other.calls
+        )
+
+    def after(self, other: _Written) -> _Written:
+        """What comes after a beginning of it."""
+        return _Written(
+            self.text[len(other.text) :],
+            self.thinking[len(other.thinking) :],
+            self.calls[len(other.calls) :],
+        )
+
+
+NOTHING = _Written()
 
 
 @dataclass
 class _Text:
-    """One agent's text: what was shown, and what its newest attempt has said so far."""
+    """One text: what was shown, and what its newest attempt has said so far."""
 
-    shown: str = ""
-    said: str = ""
+    shown: _Written = NOTHING
+    said: _Written = NOTHING
+
+
+@dataclass
+class _Agent:
+    """One agent's texts, whose chunks are counted together."""
+
+    texts: dict[int, _Text] = field(default_factory=dict)
     attempt: int = 1
     next_index: int = 0
     broken: bool = False  # a piece is missing, so nothing is shown until it is found
+
+    def begin_anew(self, attempt: int) -> None:
+        """A later attempt writes all texts from their beginnings."""
+        self.attempt, self.next_index, self.broken = attempt, 0, False
+        for text in self.texts.values():
+            text.said = NOTHING
 
 
 class StreamedText:
@@ -28,7 +77,7 @@ class StreamedText:
 
     def __init__(self) -> None:
         self.sequence = 0
-        self._texts: dict[str, _Text] = {}
+        self._agents: dict[str, _Agent] = {}
         self._looked_for: set[tuple[str, int]] = set()
         self._missing = False
 
@@ -37,67 +86,81 @@ class StreamedText:
         where it differs."""
         if chunk.sequence is not None:
             self.sequence = chunk.sequence
-        text = self._texts.setdefault(chunk.agent, _Text())
-        if chunk.attempt > text.attempt:
-            text.attempt, text.said, text.next_index, text.broken = chunk.attempt, "", 0, False
-        if chunk.attempt < text.attempt or chunk.index < text.next_index:
+        agent = self._agents.setdefault(chunk.agent, _Agent())
+        if chunk.attempt > agent.attempt:
+            agent.begin_anew(chunk.attempt)
+        if chunk.attempt < agent.attempt or chunk.index < agent.next_index:
             return None
-        if chunk.index > text.next_index:
-            self._miss(chunk.agent, text)
-        if text.broken:
+        if chunk.index > agent.next_index:
+            self._miss(chunk.agent, agent)
+        if agent.broken:
             return None
-        text.next_index += 1
-        text.said += chunk.text
+        agent.next_index += 1
+        text = agent.texts.setdefault(chunk.sample, _Text())
+        text.said += chunk
         return self._shown(chunk, text)
 
     def _shown(self, chunk: TokenChunk, text: _Text) -> TokenChunk | None:
         """What is new of a text; all of it, if it is not what was shown before."""
-        if text.said.startswith(text.shown):
-            new, restarted = text.said[len(text.shown) :], False
-        elif text.shown.startswith(text.said) and not chunk.done:
+        if text.said.begins_with(text.shown):
+            new, restarted = text.said.after(text.shown), False
+        elif text.shown.begins_with(text.said) and not chunk.done:
             return None  # begun again, and so far the same
         else:
             new, restarted = text.said, True
         text.shown = text.said
-        if not new and not chunk.done and not restarted:
-            return None if chunk.text else chunk
-        return chunk.model_copy(update={"text": new, "restarted": restarted})
+        if new == NOTHING and not chunk.done and not restarted:
+            return None if NOTHING + chunk != NOTHING else chunk
+        return chunk.model_copy(update={**_fields(new), "restarted": restarted})
 
-    def _miss(self, agent: str, text: _Text) -> None:
+    def _miss(self, name: str, agent: _Agent) -> None:
         """A piece is missing. The stream may have it: it is read once more from its beginning."""
-        text.broken = True
-        if (agent, text.attempt) not in self._looked_for:
-            self._looked_for.add((agent, text.attempt))
+        agent.broken = True
+        if (name, agent.attempt) not in self._looked_for:
+            self._looked_for.add((name, agent.attempt))
             self._missing, self.sequence = True, 0
 
     def missing(self) -> bool:
         """Whether the stream is to be read again, now that a piece is missing; says so once."""
         missing, self._missing = self._missing, False
         if missing:
-            for text in self._texts.values():
-                text.broken = False
+            for agent in self._agents.values():
+                agent.broken = False
         return missing
 
     def rest(self, result: Result) -> list[TokenChunk]:
         """What is still to be shown, now that the texts are known."""
-        texts = {answer.agent: answer.text for answer in result.answers if answer.error is None}
+        answers = {answer.agent: answer for answer in result.answers if answer.error is None}
         if result.topology == "chain":
             last = result.answers[-1].agent if result.answers else None
-            texts = {agent: text for agent, text in texts.items() if agent == last}
-        return [chunk for agent, text in texts.items() if (chunk := self._rest_of(agent, text, result))]
+            answers = {agent: answer for agent, answer in answers.items() if agent == last}
+        return [chunk for answer in answers.values() for chunk in self._rest_of(answer)]
 
-    def _rest_of(self, agent: str, whole: str, result: Result) -> TokenChunk | None:
-        text = self._texts.setdefault(agent, _Text())
-        if text.shown == whole:
-            return None
-        restarted = not whole.startswith(text.shown)
-        new = whole if restarted else whole[len(text.shown) :]
-        index, text.shown = text.next_index, whole
-        return TokenChunk(
-            request_id=result.request_id,
-            agent=agent,
-            index=index,
-            text=new,
-            attempt=text.attempt,
-            restarted=restarted,
-        )
+    def _rest_of(self, answer: Answer) -> Iterator[TokenChunk]:
+        agent = self._agents.setdefault(answer.agent, _Agent())
+        for sample, whole in enumerate([_whole(answer), *map(_whole, answer.samples)]):
+            text = agent.texts.setdefault(sample, _Text())
+            if text.shown == whole:
+                continue
+            restarted = not whole.begins_with(text.shown)
+            new = whole if restarted else whole.after(text.shown)
+            text.shown = whole
+            yield TokenChunk(
+                request_id=answer.request_id,
+                agent=answer.agent,
+                index=agent.next_index,
+                attempt=agent.attempt,
+                sample=sample,
+                restarted=restarted,
+                text=new.text,
+                thinking=new.thinking or None,
+                tool_calls=new.calls,
+            )
+
+
+def _whole(answer: Answer | Sample) -> _Written:
+    return _Written(answer.text, answer.thinking or "", answer.tool_calls)
+
+
+def _fields(new: _Written) -> dict[str, object]:
+    return {"text": new.text, "thinking": new.thinking or None, "tool_calls": new.calls}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from schemas.commands import AnswerKind
 from schemas.replies import Answer
 from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
+from services.aggregator.reading.called import canonical, read_answer
 from services.aggregator.reading.normalise import normalise
 from services.aggregator.reading.option_probabilities import option_probabilities
 from services.aggregator.strategies.ballot import Ballot, Ballots
@@ -57,8 +58,8 @@ def _ballot(
     probabilities = answer.option_probabilities
     return Ballot(
         agent=answer.agent,
-        text=answer.text,
-        answer=normalise(answer.text, kind, choices),
+        text=canonical(answer.tool_calls) if answer.tool_calls else answer.text,
+        answer=read_answer(answer, kind, choices),
         probabilities=option_probabilities(answer, choices) if probabilities is None else probabilities,
         predicted=predicted.get(answer.agent),
     )

@@ -7,6 +7,7 @@ from schemas.commands import Feedback
 from schemas.errors import InvalidRequest, UnknownRequest
 from schemas.events import FeedbackReceived
 from schemas.replies import FeedbackCounted, Result
+from services.aggregator.reading.called import read_answer
 from services.aggregator.reading.normalise import normalise
 from services.aggregator.scores.history import judge
 from services.aggregator.scores.ledger import FeedbackLedger
@@ -80,7 +81,7 @@ def readings(result: Result, correct: str) -> tuple[dict[str, str | None], str]:
     if expected is None:
         raise InvalidRequest(f"correct: {correct!r} cannot be read as an answer", field="correct")
     given = {
-        answer.agent: normalise(answer.text, result.answer_kind, result.choices)
+        answer.agent: read_answer(answer, result.answer_kind, result.choices)
         for answer in result.answers
         if answer.error is None
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from schemas.chat import ToolCall
 from schemas.errors import Overloaded
-from schemas.replies import Answer, Result, TokenChunk
+from schemas.replies import Answer, Result, Sample, TokenChunk
 from services.client.streamed_text import StreamedText
 
 
@@ -108,3 +109,59 @@ def test_nothing_that_was_streamed_by_a_loser_stays() -> None:
 
 def test_an_error_has_no_text() -> None:
     assert StreamedText().rest(Result.unreadable("r1", Overloaded("full"), 1.0)) == []
+
+
+CALL = ToolCall(id="c1", name="weather", arguments={"city": "Paris"})
+
+
+def thought(index: int, thinking: str, attempt: int = 1) -> TokenChunk:
+    return chunk(index, "", attempt).model_copy(update={"thinking": thinking})
+
+
+def called(index: int, attempt: int = 1) -> TokenChunk:
+    return chunk(index, "", attempt).model_copy(update={"tool_calls": (CALL,)})
+
+
+def test_thinking_and_calls_of_a_second_attempt_are_not_shown_twice() -> None:
+    streamed = StreamedText()
+    before = [streamed.take(thought(0, "First. ")), streamed.take(called(1))]
+    after = [
+        streamed.take(thought(0, "First. ", 2)),
+        streamed.take(called(1, 2)),
+        streamed.take(chunk(2, "Done", 2)),
+    ]
+    assert [piece and (piece.thinking, piece.tool_calls) for piece in before] == [
+        ("First. ", ()),
+        (None, (CALL,)),
+    ]
+    assert [piece and piece.text for piece in after] == [None, None, "Done"]
+
+
+def test_other_thinking_of_a_second_attempt_makes_void_what_came_before() -> None:
+    streamed = StreamedText()
+    streamed.take(thought(0, "Rome. "))
+    again = streamed.take(thought(0, "Paris. ", 2))
+    assert again is not None and (again.thinking, again.restarted) == ("Paris. ", True)
+
+
+def test_several_texts_of_an_agent_are_kept_apart() -> None:
+    streamed = StreamedText()
+    pieces = [(0, "One "), (1, "Two "), (0, "first"), (1, "second")]
+    shown = [
+        streamed.take(chunk(index, text).model_copy(update={"sample": sample}))
+        for index, (sample, text) in enumerate(pieces)
+    ]
+    assert [piece and (piece.sample, piece.text) for piece in shown] == pieces
+    whole = result("One first")
+    (answer,) = whole.answers
+    samples = (Sample(text="Two second", finish_reason="stop"), Sample(text="Three", finish_reason="stop"))
+    whole = whole.model_copy(update={"answers": (answer.model_copy(update={"samples": samples}),)})
+    assert [(piece.sample, piece.text) for piece in streamed.rest(whole)] == [(2, "Three")]
+
+
+def test_calls_that_were_lost_come_with_the_result() -> None:
+    whole = result("")
+    (answer,) = whole.answers
+    told = answer.model_copy(update={"tool_calls": (CALL,), "thinking": "Look it up."})
+    (rest,) = StreamedText().rest(whole.model_copy(update={"answers": (told,)}))
+    assert (rest.tool_calls, rest.thinking) == ((CALL,), "Look it up.")
