@@ -17,6 +17,7 @@ from pydantic_settings import SettingsConfigDict
 
 from infra.demo_models import checksums
 from infra.host.pipelines import PipelineSection
+from schemas.ensembles import Ensemble
 from schemas.errors import ConfigurationError
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
@@ -58,6 +59,7 @@ class HostSettings(ServiceSettings):
     summarizer: SummarizerSection = SummarizerSection()
     metrics: MetricsSection = MetricsSection()
     gateway: GatewaySection = GatewaySection()
+    ensembles: tuple[Ensemble, ...] = ()
     agents: tuple[AgentSection, ...] = ()
     workers: WorkersSection = WorkersSection()
     stages: tuple[StageSection, ...] = ()
@@ -71,6 +73,15 @@ class HostSettings(ServiceSettings):
         if twice:
             raise ValueError(f"two {info.field_name} are called {', '.join(twice)}")
         return sections
+
+    @field_validator("ensembles")
+    @classmethod
+    def _different_ensembles(cls, ensembles: tuple[Ensemble, ...]) -> tuple[Ensemble, ...]:
+        names = [ensemble.name for ensemble in ensembles]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two ensembles are called {', '.join(twice)}")
+        return ensembles
 
     @field_validator("pipelines")
     @classmethod

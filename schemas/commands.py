@@ -113,8 +113,9 @@ class Ask(Message):
     """A client's request, on `choir.ask` or `choir.submit`.
 
     Either `prompt` or `messages` says what is asked; the model may call `tools`, as `tool_choice` says. One
-    model can also go on with a `raw` prompt, or `embed` texts. `model` alone asks one model; otherwise the
-    request goes to an ensemble: `models` (all live models if empty), at most `max_agents` of them,
+    model can also go on with a `raw` prompt, or `embed` texts. `model` alone asks one model, or the ensemble
+    of that name; otherwise the request goes to an ensemble: `models` (all live ones if empty), at most
+    `max_agents` of them,
     decided by each of `strategies` (`majority` if empty). `choices` are the options of a closed
     question, two or more; `answer_kind` says how answers are read before voting; `topic` what the question
     is about (without it the aggregator judges by its words); `samples` how often `best_single` asks its

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from schemas.chat import ToolCall
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
+from schemas.ensembles import Ensemble
 from schemas.errors import ChoirError, ErrorBody
 from schemas.message import Message, Name, RequestId, Struct, Topic
 from schemas.nodes import NodeLease
@@ -383,10 +384,12 @@ class NodesReply(Message):
 
 
 class ModelsReply(Message):
-    """All models that live agents serve, and all pipelines, also those that cannot be asked at present."""
+    """All models that live agents serve, all pipelines, also those that cannot be asked at present, and the
+    ensembles that have a name of their own."""
 
     models: tuple[ModelSummary, ...]
     pipelines: tuple[PipelineSummary, ...] = ()
+    ensembles: Annotated[tuple[Ensemble, ...], Field(exclude_if=not_)] = ()
 
 
 class StatusReply(Message):

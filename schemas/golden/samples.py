@@ -19,6 +19,7 @@ from schemas.commands import (
     Tokenize,
 )
 from schemas.dead_letters import DeadLetter, DeadLettersReply, ManageDeadLetters
+from schemas.ensembles import Ensemble
 from schemas.errors import ErrorBody
 from schemas.events import (
     DecisionMade,
@@ -754,6 +755,9 @@ SAMPLES: dict[str, Message] = {
             ),
         ),
         pipelines=(PIPELINE,),
+        ensembles=(
+            Ensemble(name="council", members=("llama3.2:3b", "qwen3:4b"), strategies=("weighted",), quorum=2),
+        ),
     ),
     "status_reply": StatusReply(
         services={"router": 1, "agent": 4, "aggregator": 1},

@@ -290,6 +290,10 @@ class Choir:
         """All models that can be asked."""
         return (await self._call(subjects.MODELS, None, ModelsReply)).models
 
+    async def offered(self) -> ModelsReply:
+        """Everything that can be named as a model, in one reply: models, pipelines, ensembles."""
+        return await self._call(subjects.MODELS, None, ModelsReply)
+
     async def pipelines(self) -> tuple[PipelineSummary, ...]:
         """All models that run in stages over nodes, also those that cannot be asked at present."""
         return (await self._call(subjects.MODELS, None, ModelsReply)).pipelines

@@ -19,7 +19,8 @@ from services.chassis.nats.bucket import Bucket, messages
 from services.client.client import Choir
 from services.gateway.exchange import current_exchange
 from services.gateway.figures import Figures
-from services.gateway.models import ModelList
+from services.gateway.front_end_tasks import is_front_end_task
+from services.gateway.models import ModelList, Target
 from services.gateway.settings import GatewaySection
 
 log = get_logger("gateway.context")
@@ -39,6 +40,20 @@ class GatewayContext:
         self.records = Bucket(client, subjects.RESPONSES_BUCKET, messages(ResponseRecord))
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
+
+    async def spared(self, ask: Ask, target: Target) -> Ask:
+        """The same request; one of a chat front end for a title or for tags goes to the `task_model`, and not
+        to an ensemble.
+
+        Raises UnknownModel if that one is not there.
+        """
+        task_model = self.settings.task_model
+        if task_model is None or target.ensemble is None or not ask.conversation:
+            return ask
+        if not is_front_end_task(ask.conversation[-1].content):
+            return ask
+        one = {"models": (), "strategies": (), **(await self.models.find(task_model)).ask_fields}
+        return ask.model_copy(update=one)
 
     async def follow(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request with an id: chunks if it streams, then the result; its error is raised.

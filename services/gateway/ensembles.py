@@ -19,11 +19,13 @@ CHAT_STRATEGIES: tuple[str, ...] = tuple(spec.name for spec in SPECS if not spec
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A strategy and whom it asks; `members` is None for all models that there are."""
+    """A strategy and whom it asks; `members` is None for all models that there are. The mesh itself knows an
+    ensemble that is `named` in choir.toml."""
 
     name: str
     strategy: str
     members: tuple[str, ...] | None = None
+    named: bool = False
 
 
 def with_tag(name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import UnknownModel
-from schemas.replies import ModelSummary
+from schemas.replies import ModelsReply, ModelSummary
 from services.client.client import Choir
 from services.gateway.ensembles import Ensemble, ensembles, with_tag, without_tag
 
@@ -36,6 +36,8 @@ class Target:
         """The fields of an `Ask` that say who is to answer."""
         if self.ensemble is None:
             return {"model": self.members[0].name}
+        if self.ensemble.named:
+            return {"model": self.ensemble.name}
         models = () if self.ensemble.members is None else tuple(member.name for member in self.members)
         return {"models": models, "strategies": (self.ensemble.strategy,)}
 
@@ -77,18 +79,22 @@ class ModelList:
     async def _refresh(self, age_s: float) -> None:
         async with self._reading:
             if time.monotonic() - self._as_of_s > age_s:
-                self._targets = self._targets_of(await self._mesh.models())
+                self._targets = self._targets_of(await self._mesh.offered())
                 self._as_of_s = time.monotonic()
 
-    def _targets_of(self, models: Sequence[ModelSummary]) -> dict[str, Target]:
-        served = {model.name: model for model in models if model.slots}
+    def _targets_of(self, offered: ModelsReply) -> dict[str, Target]:
+        served = {model.name: model for model in offered.models if model.slots}
+        named = (
+            Ensemble(each.name, each.strategies[0], each.members or None, named=True)
+            for each in offered.ensembles
+        )
         found = {
             without_tag(name): Target(with_tag(name), without_tag(name), (model,))
             for name, model in served.items()
         }
-        for ensemble in self._ensembles:
+        for ensemble in (*named, *self._ensembles):
             wanted = tuple(served) if ensemble.members is None else ensemble.members
             members = tuple(served[name] for name in wanted if name in served)
-            if members and ensemble.name not in found:
+            if members and (ensemble.named or ensemble.name not in found):
                 found[ensemble.name] = Target(with_tag(ensemble.name), ensemble.name, members, ensemble)
         return found

@@ -24,7 +24,8 @@ class GatewaySection(Section):
     and arrives within `body_timeout_s`, a head at most `max_head_bytes` within `head_timeout_s`; a reader who
     takes nothing for `write_timeout_s` is left. At most `max_connections` are open at a time.
 
-    `sets` are named sets of models, for ensembles such as `choir/majority@small`.
+    `sets` are named sets of models, for ensembles such as `choir/majority@small`. `task_model` answers what
+    chat front ends ask for themselves, titles and tags, in the place of an ensemble.
     """
 
     enabled: bool = True
@@ -41,6 +42,7 @@ class GatewaySection(Section):
     head_timeout_s: float = Field(default=10.0, gt=0.0)
     write_timeout_s: float = Field(default=60.0, gt=0.0)
     max_connections: int = Field(default=1_024, ge=1)
+    task_model: Name | None = None
     sets: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
 
     @field_validator("host")

@@ -5,4 +5,6 @@ from services.router.service import Router
 from services.router.settings import RouterSettings
 
 if __name__ == "__main__":
-    run_service("router", RouterSettings, lambda settings, _identity: Router(settings.router))
+    run_service(
+        "router", RouterSettings, lambda settings, _identity: Router(settings.router, settings.ensembles)
+    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch, Tokenize
 from schemas.dead_letters import ManageDeadLetters
+from schemas.ensembles import Ensemble
 from schemas.message import Message
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
@@ -20,6 +23,7 @@ from services.router.endpoints.handlers import Handlers
 from services.router.endpoints.overview import Overview
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
+from services.router.named_ensembles import NamedEnsembles
 from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
 from services.router.retention.sweeper import Sweeper
@@ -31,8 +35,9 @@ DESCRIPTION = "Takes requests, plans them, and hands back their results"
 class Router:
     """Answers clients. It holds no state that another router could not rebuild from the streams."""
 
-    def __init__(self, settings: RouterSection) -> None:
+    def __init__(self, settings: RouterSection, ensembles: Iterable[Ensemble] = ()) -> None:
         self._settings = settings
+        self._ensembles = NamedEnsembles(ensembles)
 
     async def start(self, mesh: ServiceContext) -> None:
         """Answers requests from now on."""
@@ -56,8 +61,9 @@ class Router:
         admission = AdmissionController(
             mesh, self._directory, pending, self._placement, self._workers, self._settings.default_strategy
         )
-        handlers = Handlers(mesh, admission, pending)
-        overview = Overview(self._directory, self._placement, JetStreamContext(mesh.client, timeout=2.0))
+        handlers = Handlers(mesh, admission, pending, self._ensembles)
+        js = JetStreamContext(mesh.client, timeout=2.0)
+        overview = Overview(self._directory, self._placement, self._ensembles, js)
         self._endpoints = Endpoints(
             mesh.client,
             mesh.identity,

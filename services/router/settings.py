@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from schemas.ensembles import Ensemble
 from services.chassis.settings import Section, ServiceSettings
 
 
@@ -28,6 +29,7 @@ class RouterSection(Section):
 
 
 class RouterSettings(ServiceSettings):
-    """What a router can be told."""
+    """What a router can be told: also which ensembles have a name of their own."""
 
     router: RouterSection = RouterSection()
+    ensembles: tuple[Ensemble, ...] = ()

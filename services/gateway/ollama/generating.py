@@ -47,7 +47,7 @@ class Generating:
         if nothing_asked:
             return _loaded(body, shape)
         request_id = request_id_of(request)
-        ask = make_ask(self._context, body, target, request_id)
+        ask = await self._context.spared(make_ask(self._context, body, target, request_id), target)
         alternatives = (body.top_logprobs or 0) if body.logprobs else None
         with_members = target.ensemble is not None and bool(body.think)
         lines = Lines(body.named, shape, logprobs=alternatives, with_members=with_members)

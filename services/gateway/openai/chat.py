@@ -34,6 +34,7 @@ class Chat:
         target = await self._context.models.find(body.model)
         request_id = request_id_of(request)
         ask = chat_ask(body, target, request_id, self._context.settings.timeout_s)
+        ask = await self._context.spared(ask, target)
         headers = {ID_HEADER: request_id}
         if body.stream:
             frames = self._frames(body, ask, request_id)

@@ -16,6 +16,7 @@ from services.chassis.nats.endpoints import Caller
 from services.chassis.telemetry.tracing import enter
 from services.chassis.work.attempts import out_of_time
 from services.router.admission import AdmissionController, check_same
+from services.router.named_ensembles import NamedEnsembles
 from services.router.pending_results import PendingResults
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.retention.evicted import why_unknown
@@ -29,16 +30,24 @@ OVERTIME_S = 3.0
 class Handlers:
     """`ask`, `submit`, `fetch` and `cancel`."""
 
-    def __init__(self, mesh: ServiceContext, admission: AdmissionController, pending: PendingResults) -> None:
+    def __init__(
+        self,
+        mesh: ServiceContext,
+        admission: AdmissionController,
+        pending: PendingResults,
+        ensembles: NamedEnsembles,
+    ) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._admission = admission
         self._pending = pending
+        self._ensembles = ensembles
 
     async def ask(self, ask: Ask, caller: Caller) -> None:
         """Stores the request, waits for its result, and sends it; before it the tokens, if asked for."""
         started = time.perf_counter_ns()
         _check_streams(ask.stream, caller, subjects.STREAM_ASK)
+        ask = self._ensembles.resolve(ask)
         request_id = ask.request_id or new_id()
         if ask.stream:
             async with TokenRelay.open(self._storage, request_id, caller) as relay:
@@ -100,7 +109,7 @@ class Handlers:
     async def submit(self, ask: Ask, caller: Caller) -> None:
         """Stores the request and says under which id its result can be fetched."""
         request_id = ask.request_id or new_id()
-        await self._admission.admit(ask, request_id)
+        await self._admission.admit(self._ensembles.resolve(ask), request_id)
         await caller.send(Accepted(request_id=request_id))
 
     async def fetch(self, fetch: Fetch, caller: Caller) -> None:

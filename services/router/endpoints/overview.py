@@ -17,6 +17,7 @@ from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_details
+from services.router.named_ensembles import NamedEnsembles
 from services.router.placement.service import Placement
 
 GENERATORS = ("agent", "shard_stage")
@@ -26,9 +27,12 @@ GENERATORS = ("agent", "shard_stage")
 class Overview:
     """`nodes`, `models` and `status`."""
 
-    def __init__(self, directory: Directory, placement: Placement, js: JetStreamContext) -> None:
+    def __init__(
+        self, directory: Directory, placement: Placement, ensembles: NamedEnsembles, js: JetStreamContext
+    ) -> None:
         self._directory = directory
         self._placement = placement
+        self._ensembles = ensembles
         self._js = js
 
     async def nodes(self, _request: Message, caller: Caller) -> None:
@@ -36,14 +40,15 @@ class Overview:
         await caller.send_what_fits(node_lists(self._directory.nodes))
 
     async def models(self, _request: Message, caller: Caller) -> None:
-        """Sends all models that can be asked, and all pipelines."""
+        """Sends all models that can be asked, all pipelines, and the ensembles that have a name."""
         serving = self._directory.serving()
         models = tuple(
             summarize_model(name, current)
             for name, served in serving.items()
             if (current := [entry for entry in served if self._placement.serves(entry[0], name)])
         )
-        await caller.send(ModelsReply(models=models, pipelines=self._placement.summaries()))
+        pipelines, ensembles = self._placement.summaries(), self._ensembles.all
+        await caller.send(ModelsReply(models=models, pipelines=pipelines, ensembles=ensembles))
 
     async def status(self, _request: Message, caller: Caller) -> None:
         """Sends the mesh at a glance."""

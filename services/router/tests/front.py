@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Gather, Generate, Summarize
+from schemas.ensembles import Ensemble
 from schemas.errors import ErrorBody
 from schemas.nodes import ServedModel
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
@@ -125,7 +126,11 @@ class Stream:
 
 @asynccontextmanager
 async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator[Front]:
-    """A router on a connection of its own, and leases of three models that nobody works for."""
+    """A router on a connection of its own, and leases of three models that nobody works for.
+
+    `ensembles` among its settings are those with a name.
+    """
+    ensembles: tuple[Ensemble, ...] = settings.pop("ensembles", ())
     connection = await nats.connect(url)
     served = tuple(
         ServedModel(
@@ -140,7 +145,7 @@ async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator
     lease = Lease(connection, Identity("agent", "agent-1"), lambda: Load(slots=6, busy=1, models=served))
     await lease.start()
     mesh = open_mesh(connection, "router", "router-1")
-    router = Router(RouterSection(**settings))
+    router = Router(RouterSection(**settings), ensembles)
     await router.start(mesh)
     await settled(connection)
     try:

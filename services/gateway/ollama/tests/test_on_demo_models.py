@@ -21,6 +21,10 @@ port = 0
 enabled = false
 [summarizer]
 replicas = 0
+[[ensembles]]
+name = "council"
+members = ["choir-llama", "choir-qwen"]
+strategies = ["weighted", "majority"]
 [[agents]]
 name = "pair"
 models = [
@@ -80,14 +84,12 @@ async def test_a_seed_gives_the_same_text_and_none_gives_others(client: ollama.A
     assert len({await text() for _ in range(4)}) > 1
 
 
-async def test_a_text_of_few_tokens_says_that_it_was_cut(client: ollama.AsyncClient) -> None:
-    told = {**GREEDY, "num_predict": 2}
-    reply = await client.generate("choir-qwen", "Count: one, two, three", options=told, raw=True)
-    assert (reply.done_reason, reply.eval_count) == ("length", 2)
-
-
-async def test_a_schema_is_followed(client: ollama.AsyncClient) -> None:
+async def test_a_schema_is_followed_and_a_text_of_few_tokens_says_that_it_was_cut(
+    client: ollama.AsyncClient,
+) -> None:
     schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+    few = await client.chat("choir-qwen", ASKED, format=schema, options={**GREEDY, "num_predict": 1})
+    assert (few.done_reason, few.eval_count) == ("length", 1)
     reply = await client.chat("choir-qwen", ASKED, format=schema, options=GREEDY)
     assert reply.done_reason == "stop"
     assert isinstance(json.loads(reply["message"]["content"])["yes"], bool)
@@ -121,3 +123,16 @@ async def test_an_ensemble_of_models_answers_and_counts_the_tokens_of_all(client
     assert both["message"]["content"]
     assert (both.prompt_eval_count or 0) > (one.prompt_eval_count or 0)
     assert (both.eval_count or 0) > 0
+
+
+async def test_an_ensemble_of_the_users_own_is_a_model_to_every_client(
+    client: ollama.AsyncClient, demo_url: str
+) -> None:
+    names = [model.model for model in (await client.list()).models]
+    assert "council:latest" in names
+    reply = await client.chat("council", ASKED, options=GREEDY)
+    async with Choir(demo_url) as mesh:
+        native = await mesh.ask(QUESTION, model="council", max_tokens=64)
+    assert reply["message"]["content"] == native.text
+    assert [decision.strategy for decision in native.decisions] == ["weighted", "majority"]
+    assert {answer.agent for answer in native.answers} == {"choir-llama", "choir-qwen"}

@@ -1,0 +1,45 @@
+"""What a chat front end asks for itself is not the work of a whole ensemble."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.testing.choir_up import QUARTET
+from services.gateway.tests.serving import serving
+
+TITLE = """### Task:
+Generate a concise, 3-5 word title with an emoji summarizing the chat history.
+### Chat History:
+<chat_history>
+USER: What is the capital of France?
+</chat_history>"""
+QUESTION = "What is ### Task: and <chat_history>?"
+
+
+async def topology(http: httpx.AsyncClient, path: str, content: str, model: str) -> str:
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": content}]}
+    reply = await http.post(path, json={**body, "stream": False})
+    assert reply.status_code == 200, reply.text
+    request_id = reply.headers["choir-request-id"]
+    told = (await http.get(f"/api/distributed/requests/{request_id}")).json()
+    return f"{told['topology']} {len(told['answers'])}"
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+async def test_a_title_is_the_work_of_the_task_model(live_mesh: str, path: str) -> None:
+    settings: dict[str, Any] = {"sets": {"four": QUARTET}, "task_model": "choir-two"}
+    async with serving(live_mesh, **settings) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
+        assert await topology(http, path, TITLE, "choir/majority@four") == "single 1"
+        assert await topology(http, path, QUESTION, "choir/majority@four") == "ensemble 4"
+        assert await topology(http, path, TITLE, "choir-one") == "single 1"
+
+
+async def test_without_a_task_model_the_ensemble_does_it(live_mesh: str) -> None:
+    async with (
+        serving(live_mesh, sets={"four": QUARTET}) as url,
+        httpx.AsyncClient(base_url=url, timeout=60) as http,
+    ):
+        assert await topology(http, "/api/chat", TITLE, "choir/majority@four") == "ensemble 4"
