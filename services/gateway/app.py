@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from services.chassis.logs import get_logger
 from services.gateway.context import GatewayContext
 from services.gateway.dialect import Dialect, dialect_of
 from services.gateway.distributed import DISTRIBUTED
-from services.gateway.errors import headers_of, status_of
+from services.gateway.errors import headers_of, status_of, stopping
 from services.gateway.exchange import HangUpMiddleware
 from services.gateway.figures import Figures
 from services.gateway.guard import GuardMiddleware
@@ -115,6 +116,10 @@ class OutcomeMiddleware:
         dialect = dialect_of(scope["path"], self._dialects)
         try:
             await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            if not status:
+                await reply_to(stopping(), dialect)(scope, receive, watched)
+            raise
         except Exception as error:
             log.exception("a handler failed")
             if status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from schemas.errors import ChoirError, ErrorCode
+from schemas.errors import ChoirError, ErrorCode, MeshUnreachable
 
 STATUS: Mapping[ErrorCode, int] = {
     "invalid_request": 400,
@@ -45,6 +45,11 @@ ACCEPTED_AND_FAILED: frozenset[ErrorCode] = frozenset(
 """Errors of work that was done: what is asked again at once would most likely fail again."""
 
 SHOULD_RETRY_HEADER = "x-should-retry"
+
+
+def stopping() -> ChoirError:
+    """What open requests are told by a gateway that stops."""
+    return MeshUnreachable("this gateway stops: ask again, another one goes on", retry_after_s=1.0)
 
 
 def status_of(error: ChoirError) -> int:

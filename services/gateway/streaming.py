@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from schemas.errors import ChoirError, InternalError
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
+from services.gateway.errors import stopping
 from services.gateway.settings import GatewaySection
 
 log = get_logger("gateway.streaming")
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
+LAST: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 class StreamedReply:
@@ -65,7 +67,13 @@ class StreamedReply:
             beating = asyncio.create_task(self._beat(), name="heartbeat")
             await self._write_all(first)
             await ended((beating,))
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send(LAST)
+        except asyncio.CancelledError:
+            # The gateway stops; a client who hung up hears nothing of this.
+            if beating is not None:
+                await self._write(self._on_error(stopping()))
+                await send(LAST)
+            raise
         finally:
             tasks = (first,) if beating is None else (first, beating)
             await ended(tasks)

@@ -1,0 +1,51 @@
+"""A gateway that stops tells open requests so: no socket is closed without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from infra.host.processes import until
+from services.chassis.supervise import Loops
+from services.client.client import Choir
+from services.gateway.app import build_app
+from services.gateway.context import GatewayContext
+from services.gateway.listener import Listener
+from services.gateway.settings import GatewaySection
+
+WAIT_S = 30.0
+OLLAMA = ("/api/chat", lambda last: json.loads(last)["error"])
+OPENAI = ("/v1/chat/completions", lambda last: json.loads(last.removeprefix("data: "))["error"]["message"])
+ASK = {"model": "choir-slow", "messages": [{"role": "user", "content": "When?"}]}
+
+
+@pytest.mark.parametrize(("path", "message"), [OLLAMA, OPENAI], ids=["ollama", "openai"])
+async def test_open_requests_hear_that_the_gateway_stops(live_mesh: str, path: str, message: object) -> None:
+    assert callable(message)
+    section = GatewaySection(port=0, first_byte_s=0.0, heartbeat_s=60.0)
+    async with Choir(live_mesh) as mesh, httpx.AsyncClient(timeout=WAIT_S) as http:
+        context = GatewayContext(mesh, section)
+        listener = Listener(build_app(context), section, changed=lambda: None)
+        await listener.start(Loops())
+        url = f"http://127.0.0.1:{listener.port}{path}"
+        whole = asyncio.create_task(http.post(url, json={**ASK, "stream": False}))
+        async with http.stream("POST", url, json={**ASK, "stream": True}) as reply:
+            lines = [line async for line in _until_stopped(reply, listener)]
+        assert "another one goes on" in message([line for line in lines if line][-1])
+        refused = await whole
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "another one goes on" in message(refused.text)
+        await context.settle()
+
+
+async def _until_stopped(reply: httpx.Response, listener: Listener) -> AsyncIterator[str]:
+    async with asyncio.timeout(WAIT_S):
+        assert await until(lambda: listener.busy == 2, WAIT_S)
+        stopping = asyncio.create_task(listener.stop(0.05))
+        async for line in reply.aiter_lines():
+            yield line
+        await stopping
