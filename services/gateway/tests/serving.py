@@ -20,6 +20,13 @@ STOP_PATIENCE_S = 2.0
 @asynccontextmanager
 async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
     """The address of a gateway with these settings, such as `http://127.0.0.1:40123`."""
+    async with listening(mesh_url, **settings) as listener:
+        yield f"http://127.0.0.1:{listener.port}"
+
+
+@asynccontextmanager
+async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
+    """A gateway with these settings."""
     section = GatewaySection(port=0, **settings)
     connection = await connect(mesh_url)
     async with Choir(mesh_url, name="gateway-under-test") as mesh:
@@ -28,7 +35,7 @@ async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
         await listener.start(Loops())
         assert listener.problem is None, listener.problem
         try:
-            yield f"http://127.0.0.1:{listener.port}"
+            yield listener
         finally:
             await listener.stop(STOP_PATIENCE_S)
             await context.settle()

@@ -10,12 +10,10 @@ import httpx
 import pytest
 
 from infra.host.processes import until
-from services.chassis.supervise import Loops
 from services.client.client import Choir
-from services.gateway.app import build_app
-from services.gateway.context import GatewayContext
+from services.gateway.identity import ID_HEADER, KEY_HEADER, id_of_key
 from services.gateway.listener import Listener
-from services.gateway.settings import GatewaySection
+from services.gateway.tests.serving import listening
 
 WAIT_S = 30.0
 OLLAMA = ("/api/chat", lambda last: json.loads(last)["error"])
@@ -26,20 +24,24 @@ ASK = {"model": "choir-slow", "messages": [{"role": "user", "content": "When?"}]
 @pytest.mark.parametrize(("path", "message"), [OLLAMA, OPENAI], ids=["ollama", "openai"])
 async def test_open_requests_hear_that_the_gateway_stops(live_mesh: str, path: str, message: object) -> None:
     assert callable(message)
-    section = GatewaySection(port=0, first_byte_s=0.0, heartbeat_s=60.0)
-    async with Choir(live_mesh) as mesh, httpx.AsyncClient(timeout=WAIT_S) as http:
-        context = GatewayContext(mesh, section)
-        listener = Listener(build_app(context), section, changed=lambda: None)
-        await listener.start(Loops())
+    async with (
+        Choir(live_mesh) as mesh,
+        listening(live_mesh, first_byte_s=0.0, heartbeat_s=60.0) as listener,
+        httpx.AsyncClient(timeout=WAIT_S) as http,
+    ):
         url = f"http://127.0.0.1:{listener.port}{path}"
-        whole = asyncio.create_task(http.post(url, json={**ASK, "stream": False}))
+        headers = {KEY_HEADER: "stopped"}
+        whole = asyncio.create_task(http.post(url, json={**ASK, "stream": False}, headers=headers))
         async with http.stream("POST", url, json={**ASK, "stream": True}) as reply:
             lines = [line async for line in _until_stopped(reply, listener)]
         assert "another one goes on" in message([line for line in lines if line][-1])
         refused = await whole
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "another one goes on" in message(refused.text)
-        await context.settle()
+
+        # what they asked goes on in the mesh: nobody has given it up
+        for request_id in (reply.headers[ID_HEADER], id_of_key("stopped", path, "")):
+            assert await mesh.cancel(request_id)
 
 
 async def _until_stopped(reply: httpx.Response, listener: Listener) -> AsyncIterator[str]:
