@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from infra.testing.plugin import connect
+from schemas.errors import NotReady, UnknownRequest
 from services.chassis.supervise import Loops
 from services.client.client import Choir
 from services.gateway.app import build_app
@@ -15,6 +17,7 @@ from services.gateway.listener import Listener
 from services.gateway.settings import GatewaySection
 
 STOP_PATIENCE_S = 2.0
+ACCEPTED_DEADLINE_S = 30.0
 
 
 @asynccontextmanager
@@ -40,3 +43,15 @@ async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
             await listener.stop(STOP_PATIENCE_S)
             await context.settle()
             await connection.close()
+
+
+async def accepted(mesh: Choir, request_id: str) -> None:
+    """Returns when the mesh works on a request."""
+    async with asyncio.timeout(ACCEPTED_DEADLINE_S):
+        while True:
+            try:
+                await mesh.fetch(request_id)
+            except NotReady:
+                return
+            except UnknownRequest:
+                await asyncio.sleep(0.02)

@@ -9,10 +9,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from schemas.errors import Cancelled, NotReady, UnknownRequest
+from schemas.errors import Cancelled
 from services.client.client import Choir
 from services.gateway.identity import ID_HEADER, id_of_key
-from services.gateway.tests.serving import serving
+from services.gateway.tests.serving import accepted, serving
 
 SLOW = {"model": "choir-slow", "prompt": "When?"}
 SLOW_CHAT = {"model": "choir-slow", "messages": [{"role": "user", "content": "When?"}]}
@@ -55,22 +55,10 @@ async def test_a_reply_that_nobody_waits_for_is_cancelled(
     headers = {"idempotency-key": key}
     waiting = asyncio.create_task(http.post(path, json={**body, "stream": False}, headers=headers))
     request_id = id_of_key(key, path, "")
-    await _accepted(mesh, request_id)
+    await accepted(mesh, request_id)
     waiting.cancel()
     with pytest.raises(Cancelled):
         await mesh.fetch(request_id, wait_s=WAIT_S)
-
-
-async def _accepted(mesh: Choir, request_id: str) -> None:
-    """Returns when the mesh works on a request."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                await mesh.fetch(request_id)
-            except NotReady:
-                return
-            except UnknownRequest:
-                await asyncio.sleep(0.02)
 
 
 async def _first(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from infra.host.processes import until
 from services.client.client import Choir
 from services.gateway.identity import ID_HEADER, KEY_HEADER, id_of_key
-from services.gateway.listener import Listener
-from services.gateway.tests.serving import listening
+from services.gateway.tests.serving import accepted, listening
 
 WAIT_S = 30.0
 OLLAMA = ("/api/chat", lambda last: json.loads(last)["error"])
@@ -33,21 +30,17 @@ async def test_open_requests_hear_that_the_gateway_stops(live_mesh: str, path: s
         headers = {KEY_HEADER: "stopped"}
         whole = asyncio.create_task(http.post(url, json={**ASK, "stream": False}, headers=headers))
         async with http.stream("POST", url, json={**ASK, "stream": True}) as reply:
-            lines = [line async for line in _until_stopped(reply, listener)]
-        assert "another one goes on" in message([line for line in lines if line][-1])
+            ids = (reply.headers[ID_HEADER], id_of_key("stopped", path, ""))
+            for request_id in ids:
+                await accepted(mesh, request_id)
+            stopping = asyncio.create_task(listener.stop(0.05))
+            lines = [line async for line in reply.aiter_lines() if line]
+        await stopping
+        assert "another one goes on" in message(lines[-1])
         refused = await whole
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "another one goes on" in message(refused.text)
 
         # what they asked goes on in the mesh: nobody has given it up
-        for request_id in (reply.headers[ID_HEADER], id_of_key("stopped", path, "")):
+        for request_id in ids:
             assert await mesh.cancel(request_id)
-
-
-async def _until_stopped(reply: httpx.Response, listener: Listener) -> AsyncIterator[str]:
-    async with asyncio.timeout(WAIT_S):
-        assert await until(lambda: listener.busy == 2, WAIT_S)
-        stopping = asyncio.create_task(listener.stop(0.05))
-        async for line in reply.aiter_lines():
-            yield line
-        await stopping
