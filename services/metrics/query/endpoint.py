@@ -28,7 +28,7 @@ WAITING_PER_THREAD = 4
 INTERRUPT_INTERVAL_S = 0.05
 GRACE_S = 2.0
 """How long a statement that was cut off may take to notice it, before its client is told all the same."""
-STUCK_S = 5.0
+STUCK_S = 3.0
 """After its client was told, so long may a statement still hold its thread; then the process ends."""
 EXIT_STUCK = 1
 REPLY_FRAME_BYTES = 1_024
@@ -56,10 +56,9 @@ class Questions:
         self._database = database
         self._settings = settings
         self._end = end
-        self._late: set[asyncio.Future[Rows]] = set()
         self._threads = ThreadPoolExecutor(settings.queries_at_once, thread_name_prefix="sql")
         self._open = 0
-        self._running: set[StatementRun] = set()
+        self._running: dict[asyncio.Future[Rows], StatementRun] = {}
 
     @property
     def busy(self) -> int:
@@ -81,16 +80,18 @@ class Questions:
         limit_s = min(sql.timeout_s, self._settings.query_timeout_s)
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
         run = StatementRun(self._database, sql, self._settings.query_rows, room)
-        self._running.add(run)
         work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
-        work.add_done_callback(lambda _: self._running.discard(run))
+        self._running[work] = run
+        work.add_done_callback(self._running.pop)
         done, _ = await asyncio.wait((work,), timeout=limit_s)
+        if not done and not run.begun:
+            run.interrupt()
+            work.cancel()
+            raise DeadlineExceeded(f"{FIELD}: others took the whole of its {limit_s:g} s", field=FIELD)
         if not done:
             done = await self._cut_off(run, work)
         if not done:
-            self._late.add(work)
-            work.add_done_callback(self._late.discard)
-            asyncio.get_running_loop().call_later(STUCK_S, self._end_if_stuck)
+            asyncio.get_running_loop().call_later(STUCK_S, self._end_if_stuck, work)
             raise DeadlineExceeded(f"{FIELD}: it was cut off after {limit_s:g} s", field=FIELD)
         return work.result()
 
@@ -103,18 +104,17 @@ class Questions:
             done, _ = await asyncio.wait((work,), timeout=INTERRUPT_INTERVAL_S)
         return done
 
-    def _end_if_stuck(self) -> None:
-        if self._late:
-            log.critical(
-                "a statement does not end though it was cut off; this process ends", running=len(self._late)
-            )
+    def _end_if_stuck(self, *works: asyncio.Future[Rows]) -> None:
+        if not all(work.done() for work in works):
+            log.critical("a statement does not end though it was cut off; this process ends")
             self._end()
 
     async def stop(self) -> None:
         """Cuts off what runs, and takes nothing more."""
-        for run in tuple(self._running):
+        begun = tuple(work for work, run in self._running.items() if run.begun)
+        for run in self._running.values():
             run.interrupt()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._late:
-            await asyncio.wait(tuple(self._late), timeout=GRACE_S)
-            self._end_if_stuck()
+        if begun:
+            await asyncio.wait(begun, timeout=GRACE_S)
+            self._end_if_stuck(*begun)

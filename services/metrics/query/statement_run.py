@@ -34,6 +34,7 @@ class StatementRun:
         self._database = database
         self._cursor: DuckDBPyConnection | None = None
         self._cut_off = False
+        self.begun = False
         self._in_hand = threading.Lock()
         self._sql = sql
         self._max_rows = min(sql.max_rows, max_rows)
@@ -51,6 +52,7 @@ class StatementRun:
 
         Raises QueryRefused, QueryFailed, DeadlineExceeded, or NotReady if the database is opened again.
         """
+        self.begun = True
         started_s = time.perf_counter()
         with self._database.cursor() as cursor, self._interruptible(cursor):
             try:

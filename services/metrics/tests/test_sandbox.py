@@ -11,14 +11,17 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
+from schemas import subjects
 from schemas.errors import (
     ChoirError,
     DeadlineExceeded,
     InvalidRequest,
     MeshUnreachable,
+    NotReady,
     QueryFailed,
     QueryRefused,
 )
+from schemas.nodes import NodeLease
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.service import Metrics
@@ -227,5 +230,48 @@ async def test_a_statement_that_cannot_be_cut_off_ends_the_process_and_not_the_e
             await client.sql(STUCK, timeout_s=0.5)
         await eventually(lambda: not first.alive, 60)
         assert first.process.returncode == 1
-        spawn_metrics(spawn_service, folder, mesh_url)
+        second = spawn_metrics(spawn_service, folder, mesh_url)
         await eventually(lambda: has(client, "task_completed", ROWS), 60)
+
+        # Told to stop, it does not wait for such a statement either
+        asking_on = asyncio.create_task(client.sql(STUCK, timeout_s=30))
+        await eventually(lambda: busy(connection), 60)
+        assert await second.stop(20) == 1
+        asking_on.cancel()
+
+
+async def busy(connection: Client) -> bool:
+    """Whether the lease of the service says that it has a statement in work."""
+    leases = await connection.jetstream().key_value(subjects.NODES_BUCKET)
+    entry = await leases.get(subjects.node_key("metrics", "metrics-1"))
+    return bool(NodeLease.read(entry.value or b"").busy)
+
+
+async def test_statements_that_wait_for_a_thread_end_at_their_time_and_nothing_else_does(
+    mesh_url: str, connection: Client, tmp_path: Path
+) -> None:
+    """Given one thread, and a long statement in it that ends when it is told to."""
+    section = MetricsSection(folder=tmp_path / "metrics", query_timeout_s=60, queries_at_once=1)
+    service = Metrics(section)
+    await service.start(open_mesh(connection, "metrics"))
+    ended: list[bool] = []
+    service._questions._end = lambda: ended.append(True)
+    async with asking(mesh_url) as client:
+        await eventually(lambda: _answered(client))
+        long = asyncio.create_task(client.sql(ENDLESS[1], timeout_s=60))
+        await eventually(lambda: service._questions.busy)
+        with pytest.raises(DeadlineExceeded, match="others took"):
+            await client.sql("SELECT 1", timeout_s=0.2)
+        (running,) = service._questions._running.values()
+        assert running.begun
+        await service.stop()
+        with pytest.raises((DeadlineExceeded, NotReady, MeshUnreachable)):
+            await long
+    assert not ended
+
+
+async def _answered(choir: Choir) -> bool:
+    try:
+        return bool((await choir.sql("SELECT 1", timeout_s=20)).rows)
+    except MeshUnreachable:
+        return False
