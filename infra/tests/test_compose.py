@@ -177,7 +177,6 @@ def test_a_pipeline_runs_over_two_hosts(hosts: tuple[Project, Project]) -> None:
     placed = one.choir("shard", "phi", "--stages", "2", "--force")
     assert sorted(stage["instance"] for stage in placed["plan"]["stages"]) == ["one-stage", "two-stage"]
     result = one.choir("ask", "What is the capital of France?", "--model", "phi", "--timeout", "60")
-    assert result["error"] is None
     assert result["text"].strip()
 
 
