@@ -32,6 +32,8 @@ TOOLS_IN_WORDS = (
 )
 """What a model is told whose template knows nothing of tools."""
 
+LONGEST_SOURCE = 128 * 1024
+"""Of a template. The longest that models are known to have are a third of it."""
 REFUSALS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError)
 """What a template may make Python raise."""
 
@@ -50,11 +52,15 @@ class ChatTemplate:
         """`source` None: a model without a template. `plain_text` knows what is no text in the vocabulary.
         Raises ModelUnusable for one that is no Jinja."""
         environment = _environment()
+        if source is not None and len(source) > LONGEST_SOURCE:
+            raise ModelUnusable(f"the chat template is longer than {LONGEST_SOURCE} characters")
         try:
             self._template = None if source is None else environment.from_string(source)
             names = set() if source is None else meta.find_undeclared_variables(environment.parse(source))
         except TemplateSyntaxError as error:
             raise ModelUnusable(f"the chat template is not valid, line {error.lineno}: {error}") from error
+        except (*REFUSALS, SyntaxError) as error:
+            raise ModelUnusable(f"the chat template is nested too deep: {type(error).__name__}") from error
         self.source = source
         self.takes_tools = "tools" in names
         self.thinks = source is not None and any(word in source for word in THINKING_WORDS)

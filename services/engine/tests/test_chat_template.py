@@ -48,6 +48,22 @@ def test_a_template_that_is_no_jinja_makes_the_model_unusable() -> None:
 @pytest.mark.parametrize(
     "source",
     [
+        "{{ " + "(" * 3_000 + "1" + ")" * 3_000 + " }}",
+        "{{ " + "not " * 5_000 + "1 }}",
+        "{% for a in b %}" * 300 + "{% endfor %}" * 300,
+        "{% if a %}" * 150 + "{% endif %}" * 150,
+        "{{ a }}" * 20_000,
+    ],
+    ids=["brackets", "words", "loops", "conditions", "length"],
+)
+def test_a_template_that_cannot_be_compiled_makes_the_model_unusable_and_nothing_else(source: str) -> None:
+    with pytest.raises(ModelUnusable, match="chat template"):
+        ChatTemplate(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
         "{{ messages.append(1) }}",
         "{{ ''.__class__.__mro__ }}",
         "{{ cycler.__init__.__globals__ }}",
