@@ -11,9 +11,9 @@ from schemas.commands import ChatMessage, Generate
 from schemas.pipelines import PipelinePlan, Shard, StagePlan
 from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
-from services.engine import Finished, Generation
+from services.engine import Chat, Finished, Generation
 from services.engine.decode.stage_context import StageContext
-from services.engine.model.chat_template import ChatTemplate
+from services.engine.model.chat_format import ChatFormat, PreparedChat
 from services.engine.model.cuts import even_layers
 from services.engine.model.gguf_check import check_model_file
 from services.engine.model.model import Model, Tokens, Weights
@@ -141,16 +141,26 @@ class Line:
             "deadline_at_s": time.time() + 60,
         }
         command = Generate.model_validate(fields | options)
+        chat = self.prepared(command)
         flow = new_sequence_state(
-            self._number, command, self.prompt_of(command), self.model, Generation(lambda: None), _ignore
+            self._number,
+            command,
+            self.model.tokenize_pieces(chat.pieces),
+            self.model,
+            Generation(lambda: None),
+            _ignore,
+            sampling=chat.sampling,
+            form=chat.form,
         )
         self.first.submit(flow)
         return flow
 
+    def prepared(self, command: Generate) -> PreparedChat:
+        chat = Chat(command.messages, command.tools, command.tool_choice)
+        return ChatFormat.of(self.model).prepare(chat, command.sampling)
+
     def prompt_of(self, command: Generate) -> Tokens:
-        source = self.model.header.text("tokenizer.chat_template")
-        template = ChatTemplate(source, bos_text=self.model.bos_text, eos_text=self.model.eos_text)
-        return self.model.tokenize(template.render(command.messages))
+        return self.model.tokenize_pieces(self.prepared(command).pieces)
 
     def pump(self, turns: int = 10_000, until: Callable[[], bool] = lambda: False) -> int:
         """Delivers and steps until nothing is left, or for so many turns; how many there were."""

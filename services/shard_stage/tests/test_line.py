@@ -12,10 +12,11 @@ import pytest
 
 from infra.bench_model import write_bench_model
 from schemas.activations import Dtype, Frame
+from schemas.chat import Tool
 from schemas.errors import GenerationFailed
 from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
-from services.engine import ChatMessage, Engine, Finished
+from services.engine import Chat, ChatMessage, Engine, Finished
 from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.tests.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
@@ -85,6 +86,8 @@ CONSTRAINED = [
     Sampling(max_tokens=16, temperature=1.0, seed=5, json_schema={"enum": ["left", "right"]}),
     Sampling(max_tokens=16, stop=("a", "9")),
     Sampling(max_tokens=6, logprobs=3),
+    Sampling(max_tokens=16, presence_penalty=1.5, frequency_penalty=0.5, logit_bias={97: 4.0}),
+    Sampling(max_tokens=16, temperature=1.0, seed=5, repeat_penalty=1.8, min_p=0.02),
 ]
 
 
@@ -109,6 +112,38 @@ def test_the_last_stage_samples_as_the_engine_does(
             for mine, theirs in zip(found.logprobs, wanted.logprobs, strict=True):
                 assert mine.top[0].token_id == theirs.top[0].token_id
                 assert abs(mine.logprob - theirs.logprob) < 1e-5
+
+
+@pytest.mark.parametrize("sampling", CONSTRAINED[-2:], ids=["counted", "recent"])
+def test_a_new_last_stage_knows_what_was_said_and_what_the_prompt_ended_with(
+    bench_model: Path, sampling: Sampling, tmp_path: Path
+) -> None:
+    expected = [finished.text for finished in engine_says(bench_model, QUESTIONS[:4], sampling)]
+    with line(bench_model, tmp_path, 2) as pipeline:
+        flows = [pipeline.submit(question, sampling) for question in QUESTIONS[:4]]
+        pipeline.pump(9)
+        pipeline.wires[1].clear()
+        pipeline.renew(1)
+        pipeline.replay(1)
+        pipeline.next_epoch()
+        pipeline.open()
+        pipeline.pump()
+        assert [text_of(flow) for flow in flows] == expected
+
+
+def test_a_required_call_is_that_of_the_engine(bench_model: Path, tmp_path: Path) -> None:
+    answer = {"enum": ["yes", "no"]}
+    parameters = {"type": "object", "properties": {"answer": answer}, "required": ["answer"]}
+    tool = Tool(name="say", parameters=parameters)
+    with Engine.load(bench_model, slots=1, context_tokens=2 * CONTEXT_TOKENS, threads=1) as engine:
+        chat = Chat([ChatMessage("user", "Hm?")], (tool,), "required")
+        wanted = engine.generate(chat, Sampling(max_tokens=80))
+    with line(bench_model, tmp_path, 2, context_tokens=2 * CONTEXT_TOKENS) as pipeline:
+        flow = pipeline.submit("Hm?", Sampling(max_tokens=80), tools=(tool,), tool_choice="required")
+        pipeline.pump()
+        assert flow.finished is not None
+        assert flow.finished.calls == wanted.calls
+    assert wanted.calls[0].arguments["answer"] in ("yes", "no")
 
 
 @pytest.mark.parametrize("partition", ["layerwise", "tokenwise", "adaptive"])
