@@ -140,6 +140,8 @@ class Engine:
         or a constraint that cannot be used, GenerationFailed when the engine is closed, WorkerFailed when its
         thread has ended by a defect.
         """
+        if not self.generates:
+            raise InvalidRequest(f"model: {self.info.name} gives vectors, and no text", field="model")
         prepared = self._prepare(prompt, sampling)
         with self._vocabulary_lock:
             self._require_open()
@@ -190,6 +192,11 @@ class Engine:
             self._require_open()
             tokens = self._model.tokenize(text, special=False)
         return self._embedder.embed(tokens, dimensions=dimensions, truncate=truncate)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model goes on with texts; one that does not gives vectors."""
+        return self._model.generates
 
     @property
     def thinks(self) -> bool:

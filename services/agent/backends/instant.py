@@ -8,7 +8,7 @@ import time
 from schemas.chat import Tool
 from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, ContextExceeded, InvalidRequest
-from schemas.replies import TokenCount, Tokenized
+from schemas.replies import Sample, TokenCount, Tokenized
 from schemas.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.settings import ModelSection
@@ -60,13 +60,21 @@ class Instant:
             for index, word in enumerate(words):
                 if pause_s:
                     await asyncio.sleep(pause_s)
-                await on_piece(Piece(word if index == 0 else f" {word}"))
-        return Generated(
+                text = word if index == 0 else f" {word}"
+                for number in range(sampling.n):
+                    await on_piece(Piece(text, sample=number))
+        sample = Sample(
             text=" ".join(words),
             finish_reason="stop" if len(words) == len(self._words) else "length",
-            prompt_tokens=count.prompt_tokens,
             generated_tokens=len(words),
+        )
+        return Generated(
+            text=sample.text,
+            finish_reason=sample.finish_reason,
+            prompt_tokens=count.prompt_tokens,
+            generated_tokens=len(words) * sampling.n,
             eval_ns=time.perf_counter_ns() - started,
+            samples=(sample,) * (sampling.n - 1),
         )
 
     async def count_tokens(

@@ -32,7 +32,8 @@ from services.tasks.generate import Conversation, conversation_of
 from services.tasks.piece import Piece
 
 CLOSE_PATIENCE_S = 10.0
-CAPABILITIES: tuple[Capability, ...] = ("tools", "embedding", "raw", "scoring", "tokenizing")
+GENERATING: tuple[Capability, ...] = ("completion", "tools", "raw", "scoring")
+ANY_MODEL: tuple[Capability, ...] = ("embedding", "tokenizing")
 """What any model can do here. Vectors of a model that was not made for them are the mean of its states."""
 Events = asyncio.Queue[TokenEvent | Finished | ChoirError]
 
@@ -66,7 +67,7 @@ class LlamaCpp:
             size_bytes=info.size_bytes,
             quantisation=info.quantisation,
             description=info.description or None,
-            capabilities=("completion", *(("thinking",) if engine.thinks else ()), *CAPABILITIES),
+            capabilities=capabilities_of(engine),
         )
 
     def tokens_per_s(self) -> float | None:
@@ -172,6 +173,12 @@ class LlamaCpp:
             intake.close()
         if self._failure is None and not await asyncio.to_thread(self._engine.close, CLOSE_PATIENCE_S):
             log.warning("a step has not ended; its model is not freed", model=self._engine.info.name)
+
+
+def capabilities_of(engine: Engine) -> tuple[Capability, ...]:
+    """What the model of an engine can do."""
+    thinking: tuple[Capability, ...] = ("thinking",) if engine.thinks else ()
+    return (*GENERATING, *thinking, *ANY_MODEL) if engine.generates else ANY_MODEL
 
 
 def engine_prompt(prompt: Prompt) -> EnginePrompt:

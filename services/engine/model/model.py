@@ -119,6 +119,12 @@ class Model(Weights):
         self.grammars.close()
         super().close()
 
+    @property
+    def generates(self) -> bool:
+        """Whether it goes on with texts. One whose tokens see those after them gives vectors, as BERT."""
+        architecture = self.header.text("general.architecture")
+        return self.header.metadata.get(f"{architecture}.attention.causal") is not False
+
     def tokenize(self, text: str, *, special: bool = True, bos: bool = True) -> Tokens:
         """The tokens of a text: with `special` control tokens such as <|im_end|> are recognised, with `bos`
         they come after the beginning-of-sequence token, where the model wants one and the text does not begin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from schemas.errors import ContextExceeded, InvalidRequest
 from schemas.sampling import Sampling
 from services.engine import Chat, Engine, Finished, TokenEvent, TokenPrompt
 from services.engine.sequence.generation import TokenLogprob
+from services.engine.tests.bert import write_bert
 from services.engine.tests.variants import demo_model
 
 CONTEXT_TOKENS = 512
@@ -220,3 +222,15 @@ def test_scores_that_are_not_done_when_the_engine_closes_fail() -> None:
     scores = [engine.submit(BEGINNING, sampling) for _ in range(3)]
     engine.close()
     assert scores[-1].wait(60).error is not None
+
+
+def test_a_model_that_was_made_for_vectors_gives_those_and_no_text(tmp_path: Path) -> None:
+    with Engine.load(write_bert(tmp_path / "bert.gguf"), slots=1, threads=1) as engine:
+        one, other = engine.embed("a giraffe"), engine.embed("the moon")
+        assert one.tokens == other.tokens == 4  # with one at the beginning and one at the end
+        assert np.linalg.norm(one.vector) == pytest.approx(1.0) and one.vector != other.vector
+        with pytest.raises(ContextExceeded, match="holds 64"):
+            engine.embed("a " * 100)
+        with pytest.raises(InvalidRequest, match="gives vectors") as refused:
+            engine.generate("a giraffe")
+    assert refused.value.field == "model"
