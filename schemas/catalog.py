@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 3
+VERSION = 4
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -223,6 +223,7 @@ BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(
         s.RESPONSES_BUCKET, "what was asked, for clients that come back", ttl_s=DAY_S, max_bytes=256 * MIB
     ),
+    BucketSpec(s.RETRIES_BUCKET, "what HTTP clients may send again", storage="memory", ttl_s=900.0),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
     BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents", republished=True),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
@@ -325,8 +326,8 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.STATUS), s.doors(s.TOKENIZE), s.ALL_EVENTS,
         ),
         subscribes=(),
-        buckets_read=(s.RESPONSES_BUCKET,),
-        buckets_written=(s.NODES_BUCKET, s.RESPONSES_BUCKET),
+        buckets_read=(s.RESPONSES_BUCKET, s.RETRIES_BUCKET),
+        buckets_written=(s.NODES_BUCKET, s.RESPONSES_BUCKET, s.RETRIES_BUCKET),
     ),
 )  # fmt: skip
 

@@ -26,6 +26,7 @@ from schemas.contents import (
     LESSON,
     PONG,
     PROBE,
+    RETRIED,
     STAGE_ITEMS,
     Payload,
 )
@@ -248,6 +249,7 @@ STORED_VALUES: tuple[Channel, ...] = (
     *_values(
         s.RESPONSES_BUCKET, "response", address(s.response_key), "what was asked", responses.ResponseRecord
     ),
+    *_values(s.RETRIES_BUCKET, "retry", address(s.retry_key), "how often it was sent again", RETRIED),
     *_values(s.CACHE_BUCKET, "cache", "{key}", "a response", CACHED),
     *_values(s.SCORES_BUCKET, "score", address(s.score_key), "an agent's history", LEARNT),
     *_values(s.SCORES_BUCKET, "topic-score", address(s.topic_score_key), "the same, on one topic", LEARNT),

@@ -48,6 +48,9 @@ ADVISORY = Content(
 )
 PONG = Content("Pong", "the services API's io.nats.micro.v1.ping_response", schema={"type": "object"})
 HOLDER = Content("Holder", "the name of the agent's instance", "text/plain", {"type": "string"})
+RETRIED = Content(
+    "Retried", "a number, and a minus if the connection is gone", "text/plain", {"type": "string"}
+)
 ENDING = Content(
     "Ending",
     "`refused`, `alone` or `failed`, the last with a blank and an ErrorBody as JSON where there is one",

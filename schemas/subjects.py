@@ -298,6 +298,7 @@ FEEDBACK_BUCKET = "choir_feedback"
 WORKER_CLAIMS_BUCKET = "choir_worker_claims"
 ATTEMPTS_BUCKET = "choir_attempts"
 RESPONSES_BUCKET = "choir_responses"
+RETRIES_BUCKET = "choir_retries"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -385,6 +386,21 @@ def bucket_key(bucket: str, key: str) -> str:
 def response_key(request_id: str) -> str:
     """The key of what is kept of a request beside its result."""
     return request_id
+
+
+def retry_key(said: str, request_id: str) -> str:
+    """The key of a request that may be sent again; `said` is a hash of what it says."""
+    return f"{said}.{request_id}"
+
+
+def retry_keys(said: str) -> str:
+    """The pattern of the keys of all requests that say the same."""
+    return f"{said}.*"
+
+
+def request_of_retry(key: str) -> str:
+    """The request id in a key of the bucket of retries."""
+    return key.rpartition(".")[2]
 
 
 def attempt_key(sequence: int, delivery: int) -> str:

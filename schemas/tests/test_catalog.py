@@ -260,7 +260,7 @@ def test_a_request_is_one_request_for_as_long_as_it_may_live() -> None:
     assert queue.duplicate_window_s > limit
 
 
-FINGERPRINTS = {1: "ea5350a13b71ca23", 2: "ec0a9f1f34f006a5", 3: "35cb05a0048afc11"}
+FINGERPRINTS = {1: "ea5350a13b71ca23", 2: "ec0a9f1f34f006a5", 3: "35cb05a0048afc11", 4: "19b74a7ab5a05dd6"}
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 
 

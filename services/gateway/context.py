@@ -21,6 +21,7 @@ from services.gateway.exchange import current_exchange
 from services.gateway.figures import Figures
 from services.gateway.front_end_tasks import is_front_end_task
 from services.gateway.models import ModelList, Target
+from services.gateway.retries import Retries
 from services.gateway.settings import GatewaySection
 
 log = get_logger("gateway.context")
@@ -37,6 +38,7 @@ class GatewayContext:
         self.settings = settings
         self.models = ModelList(mesh, settings.sets)
         self.figures = Figures()
+        self.retries = Retries(mesh, client, settings.retry_grace_s)
         self.records = Bucket(client, subjects.RESPONSES_BUCKET, messages(ResponseRecord))
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
@@ -90,6 +92,8 @@ class GatewayContext:
 
     async def _cancel(self, request_id: str) -> None:
         try:
+            if await self.retries.comes_back(request_id):
+                return
             await self.mesh.cancel(request_id)
         except ChoirError as error:
             log.warning("a request was not cancelled", request_id=request_id, code=error.code)

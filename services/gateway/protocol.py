@@ -17,11 +17,36 @@ TOO_SLOW = b"408 Request Timeout"
 REFUSAL = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 
 
+CONNECTION = "connection"
+"""Where a request's scope has its connection, in `state`."""
+
+
+class Connection:
+    """What requests know of the connection that they came on: whether it is gone.
+
+    `on_gone` is called when it goes; it is for the request that came last.
+    """
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.on_gone: Callable[[], None] = _nothing
+
+    def go(self) -> None:
+        """It is lost, or closed in order."""
+        self.gone = True
+        self.on_gone()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. It ends with a head that is too large or slow, and with a reader who takes nothing."""
 
     def __init__(self, limits: GatewaySection, config: Config, state: ServerState) -> None:
-        super().__init__(config, state, {})
+        self._connection = Connection()
+        super().__init__(config, state, {CONNECTION: self._connection})
         self._limits = limits
         self._in_head = True
         self._within_body = False  # of what came last, a part belongs to a body
@@ -36,6 +61,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is awaited any more."""
+        self._connection.go()
         _stop(self._deadline)
         self._deadline = None
         _stop(self._write_deadline)

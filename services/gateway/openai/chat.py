@@ -13,7 +13,7 @@ from starlette.responses import Response
 from schemas.commands import Ask
 from services.gateway.body import checked, read_json
 from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER, request_id_of
+from services.gateway.identity import ID_HEADER
 from services.gateway.openai import sse
 from services.gateway.openai.chat_body import ChatBody, chat_ask
 from services.gateway.openai.chat_completion import completion
@@ -30,9 +30,10 @@ class Chat:
 
     async def create(self, request: Request) -> Response | StreamedReply:
         """One completion, whole or as a stream."""
-        body = checked(await read_json(request, self._context.settings), ChatBody)
+        fields = await read_json(request, self._context.settings)
+        body = checked(fields, ChatBody)
         target = await self._context.models.find(body.model)
-        request_id = request_id_of(request)
+        request_id = await self._context.retries.id_of(request, fields)
         ask = chat_ask(body, target, request_id, self._context.settings.timeout_s)
         ask = await self._context.spared(ask, target)
         headers = {ID_HEADER: request_id}

@@ -15,7 +15,7 @@ from schemas.commands import Ask, Tokenize
 from schemas.replies import Result
 from services.gateway.body import checked, read_json
 from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER, request_id_of
+from services.gateway.identity import ID_HEADER
 from services.gateway.openai import sse
 from services.gateway.openai.chat import event_stream
 from services.gateway.openai.completion import PREFIX, choice_of, sum_of_usage, text_completion
@@ -37,7 +37,7 @@ class Completions:
         fields = await read_json(request, self._context.settings)
         body = checked({**fields, **request.path_params}, CompletionBody)
         target = await self._context.models.find(body.model)
-        request_id = request_id_of(request)
+        request_id = await self._context.retries.id_of(request, fields)
         asks = completion_asks(body, target, request_id, self._context.settings.timeout_s)
         headers = {ID_HEADER: request_id}
         if body.stream:

@@ -13,7 +13,7 @@ from schemas.commands import MAX_INPUTS, Ask
 from schemas.replies import Result
 from services.gateway.body import Body, checked, read_json
 from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER, request_id_of
+from services.gateway.identity import ID_HEADER
 from services.gateway.models import Target
 from services.gateway.openai.ask import build
 from services.gateway.openai.many import part_id, results_of
@@ -67,9 +67,10 @@ class Embeddings:
 
     async def create(self, request: Request) -> Response:
         """A vector for each text, in base64 unless numbers were asked for."""
-        body = checked(await read_json(request, self._context.settings), EmbeddingsBody)
+        fields = await read_json(request, self._context.settings)
+        body = checked(fields, EmbeddingsBody)
         target = await self._context.models.find(body.model)
-        request_id = request_id_of(request)
+        request_id = await self._context.retries.id_of(request, fields)
         asks = embedding_asks(body, target, request_id, self._context.settings.timeout_s)
         reply = embedding_list(body, await results_of(self._context, asks))
         return Response(to_json(reply), media_type="application/json", headers={ID_HEADER: request_id})

@@ -26,7 +26,7 @@ from schemas.replies import Result, TokenChunk
 from schemas.responses import ResponseRecord
 from services.gateway.body import checked, read_json
 from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER, request_id_of
+from services.gateway.identity import ID_HEADER
 from services.gateway.openai import sse
 from services.gateway.openai.chat import event_stream
 from services.gateway.openai.outcome import choices
@@ -70,7 +70,7 @@ class Responses:
         body = checked(given, ResponseBody)
         target = await self._context.models.find(body.model)
         said = await self._said(body.previous_response_id)
-        request_id = request_id_of(request)
+        request_id = await self._context.retries.id_of(request, given)
         record = record_of(body, given, said, target, request_id, self._context.settings.timeout_s)
         if body.kept:
             await self._context.records.put(request_id, record)

@@ -1,0 +1,133 @@
+"""Clients that try again: what they asked is done once, whatever was lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from nats.aio.client import Client
+from openai import APIStatusError, AsyncOpenAI
+from openai.types.chat import ChatCompletionMessageParam
+
+from infra.testing.plugin import connect
+from schemas import subjects
+from schemas.errors import NotReady
+from services.chassis.nats.bucket import BYTES, Bucket
+from services.client import Choir
+from services.gateway.openai.tests.test_chat import until_known
+from services.gateway.tests.serving import serving
+
+AT_ONCE = 12
+
+
+class LossyProxy:
+    """Passes connections on. Of its first ones it swallows the reply, or breaks off as soon as
+    the request is `taken`."""
+
+    def __init__(
+        self, gateways: list[str], losses: int, taken: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        self._ports = [int(url.rpartition(":")[2]) for url in gateways]
+        self._losses = losses
+        self._taken = taken
+        self.lost = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to the first gateway as long as there are losses, then to the last one."""
+        loses = self.lost < self._losses
+        self.lost += loses
+        onward, back = await asyncio.open_connection("127.0.0.1", self._ports[0 if loses else -1])
+        asking = asyncio.create_task(self._copy(reader, back))
+        try:
+            if not loses:
+                await self._copy(onward, writer)
+            elif self._taken is not None:
+                await self._taken()
+            else:
+                await onward.read(1)  # the answer is there
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+            for end in (back, writer):
+                end.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def lossy(
+    gateways: list[str], losses: int, taken: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[tuple[AsyncOpenAI, LossyProxy]]:
+    """The official client with its own two retries, behind such a proxy."""
+    proxy = LossyProxy(gateways, losses, taken)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with server, AsyncOpenAI(base_url=url, api_key="none", timeout=60) as client:
+        yield client, proxy
+
+
+async def results_in(connection: Client) -> int:
+    """How many results the mesh has."""
+    return (await connection.jetstream().stream_info(subjects.RESULTS_STREAM)).state.messages
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same gateway", "another gateway"])
+async def test_equal_requests_whose_replies_are_lost_are_done_once_each(
+    live_mesh: str, *, elsewhere: bool
+) -> None:
+    hello: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"Hello {elsewhere}"}]
+    async with serving(live_mesh) as one, serving(live_mesh) as other:
+        connection = await connect(live_mesh)
+        before = await results_in(connection)
+
+        # When equal requests lose their replies, and some lose them twice
+        losses = AT_ONCE + AT_ONCE // 2
+        async with lossy([one, other] if elsewhere else [one], losses) as (client, proxy):
+            asked = (
+                client.chat.completions.create(model="choir-one", messages=hello) for _ in range(AT_ONCE)
+            )
+            replies = await asyncio.gather(*asked)
+
+        # Then each has an answer of its own, and no work was done twice
+        assert proxy.lost == losses
+        assert len({reply.id for reply in replies}) == AT_ONCE
+        assert await results_in(connection) - before == AT_ONCE
+        await connection.close()
+
+
+async def test_work_goes_on_for_a_client_that_comes_back(live_mesh: str) -> None:
+    hello: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Wait"}]
+    async with Choir(live_mesh) as mesh, serving(live_mesh, retry_grace_s=60.0) as gateway:
+        connection = await connect(live_mesh)
+        noted = Bucket(connection, subjects.RETRIES_BUCKET, BYTES)
+        known = set(await noted.keys("*.*"))
+
+        async def noted_as(count: bytes) -> str:
+            """The id of the request when it has come so often."""
+            async with asyncio.timeout(60):
+                while True:
+                    for key in set(await noted.keys("*.*")) - known:
+                        if ((await noted.get(key)).value or b"").rstrip(b"-") == count:
+                            return subjects.request_of_retry(key)
+                    await asyncio.sleep(0.02)
+
+        async def taken() -> None:
+            await until_known(mesh, await noted_as(b"0"))
+
+        # Given a request whose connection breaks while a model works on it
+        async with lossy([gateway], 1, taken) as (client, _):
+            asked = asyncio.create_task(client.chat.completions.create(model="choir-slow", messages=hello))
+
+            # When its client has come back, it is the same request, and it is still worked on
+            request_id = await noted_as(b"1")
+            with pytest.raises(NotReady):
+                await mesh.fetch(request_id)
+            await mesh.cancel(request_id)
+            with pytest.raises(APIStatusError, match="cancelled"):
+                await asked
+        await connection.close()
