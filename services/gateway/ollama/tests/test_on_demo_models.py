@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 import ollama
 import pytest
@@ -77,7 +78,7 @@ async def test_a_greedy_text_is_the_one_that_the_mesh_itself_gives(
 
 async def test_a_seed_gives_the_same_text_and_none_gives_others(client: ollama.AsyncClient) -> None:
     async def text(**options: float) -> str:
-        told = {"temperature": 3.0, "num_predict": 24, **options}
+        told = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "num_predict": 24, **options}
         return str((await client.generate("choir-qwen", "Write something.", options=told)).response)
 
     assert await text(seed=7) == await text(seed=7)
@@ -136,3 +137,46 @@ async def test_an_ensemble_of_the_users_own_is_a_model_to_every_client(
     assert reply["message"]["content"] == native.text
     assert [decision.strategy for decision in native.decisions] == ["weighted", "majority"]
     assert {answer.agent for answer in native.answers} == {"choir-llama", "choir-qwen"}
+
+
+async def test_vectors_have_length_one_and_like_texts_lie_near(client: ollama.AsyncClient) -> None:
+    texts = ["What is the capital of Italy?", "What is the capital of Spain?", "Compute 17 times 3."]
+    near, nearer, far = (await client.embed("choir-qwen", texts)).embeddings
+    assert sum(x * x for x in near) == pytest.approx(1.0)
+    assert _dot(near, nearer) > _dot(near, far)
+    again = (await client.embed("choir-qwen", texts[0])).embeddings[0]
+    assert _dot(near, again) == pytest.approx(1, abs=1e-3)
+    old = (await client.embeddings("choir-qwen", texts[0])).embedding
+    assert len(old) == len(near)
+
+
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(one, other, strict=True))
+
+
+async def test_a_conversation_with_tools_goes_on(client: ollama.AsyncClient) -> None:
+    def add(a: int, b: int) -> int:
+        """Adds two numbers.
+
+        Args:
+          a: the first one
+          b: the second one
+        """
+        return a + b
+
+    call = {"function": {"name": "add", "arguments": {"a": 1, "b": 2}}}
+    said: list[dict[str, Any]] = [
+        {"role": "user", "content": "Add 1 and 2."},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_name": "add", "content": "3"},
+    ]
+    reply = await client.chat("choir-qwen", said, tools=[add], options={**GREEDY, "num_predict": 16})
+    assert reply.message.role == "assistant"
+    assert reply.message.content or reply.message.tool_calls
+
+
+async def test_a_raw_prompt_is_gone_on_with_as_it_stands(client: ollama.AsyncClient) -> None:
+    told = {**GREEDY, "num_predict": 4}
+    raw = await client.generate("choir-qwen", "The capital of", options=told, raw=True)
+    templated = await client.generate("choir-qwen", "The capital of", options=told)
+    assert (raw.prompt_eval_count or 0) < (templated.prompt_eval_count or 0)
