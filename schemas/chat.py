@@ -110,7 +110,8 @@ class ChatMessage(Struct):
             text, images = _parts(plain["content"])
             plain["content"] = text
             plain["images"] = (*(plain.get("images") or ()), *images)
-        return plain
+        # What was read from JSON is no JSON any more to the fields: a strict one takes no list for a tuple.
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
     @field_validator("content")
     @classmethod

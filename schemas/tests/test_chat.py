@@ -166,3 +166,16 @@ def test_null_among_arguments_is_sent() -> None:
     message = ChatMessage(role="assistant", tool_calls=(ToolCall(id="1", name="f", arguments={"x": None}),))
     ask = Ask(messages=(message,), sampling=Sampling())
     assert b'"arguments":{"x":null}' in ask.to_bytes()
+
+
+def test_turns_with_calls_and_images_pass_the_door_which_reads_strictly() -> None:
+    call = {"id": "1", "name": "f", "arguments": {"x": [1]}}
+    messages = [
+        {"role": "user", "content": "look", "images": [{"type": "image", "data": "aaaa"}]},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "3", "tool_call_id": "1"},
+    ]
+    sent = Ask.model_validate({"messages": messages, "model": "alto"}).to_bytes()
+    read = Ask.model_validate_json(sent, strict=True)
+    assert read.messages[1].tool_calls[0].arguments == {"x": [1]}
+    assert len(read.messages[0].images) == 1
