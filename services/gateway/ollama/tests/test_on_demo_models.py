@@ -28,6 +28,7 @@ members = ["choir-llama", "choir-qwen"]
 strategies = ["weighted", "majority"]
 [[agents]]
 name = "pair"
+threads = 1
 models = [
   { name = "choir-qwen", path = "demo:choir-qwen", slots = 2 },
   { name = "choir-llama", path = "demo:choir-llama", slots = 2 },
@@ -78,11 +79,11 @@ async def test_a_greedy_text_is_the_one_that_the_mesh_itself_gives(
 
 async def test_a_seed_gives_the_same_text_and_none_gives_others(client: ollama.AsyncClient) -> None:
     async def text(**options: float) -> str:
-        told = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "num_predict": 24, **options}
+        told = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "num_predict": 8, **options}
         return str((await client.generate("choir-qwen", "Write something.", options=told)).response)
 
     assert await text(seed=7) == await text(seed=7)
-    assert len({await text() for _ in range(4)}) > 1
+    assert len({await text() for _ in range(3)}) > 1
 
 
 async def test_a_schema_is_followed_and_a_text_of_few_tokens_says_that_it_was_cut(
