@@ -61,11 +61,12 @@ def show(
 
 
 def retry(numbers: NumbersArgument = None, every: AllFlag = False, as_json: JsonFlag = False) -> None:
-    """Ask again what letters asked, each as a new request; the letter is gone then.
+    """Ask again what letters asked, each as a new request.
 
     A request has one result, for ever, and that of a dead one is an error. So the new request has an id of
     its own, which is printed: `choir fetch ID` has its answer. One step of an ensemble or a chain is asked of
-    its model alone. It has as much time as it had, and is planned as if it were asked now.
+    its model alone. It has as much time as it had, and is planned as if it were asked now. The letter is gone
+    then.
     """
     _each("retry", numbers, every, as_json)
 
