@@ -101,6 +101,8 @@ class ChatMessage(Struct):
     def _plain(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        if type(given.get("content")) is str and given.get("role") != "developer":
+            return given
         plain = dict(given)
         if plain.get("role") == "developer":
             plain["role"] = "system"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import string
-from functools import cached_property
-from operator import not_
+from functools import cached_property, partial
+from operator import eq, not_
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -68,11 +68,7 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Tools = Annotated[tuple[Tool, ...], Field(max_length=MAX_TOOLS, exclude_if=not_)]
 
 
-def _is_auto(choice: object) -> bool:
-    return choice == "auto"
-
-
-ToolsChoice = Annotated[ToolChoice, Field(exclude_if=_is_auto)]
+ToolsChoice = Annotated[ToolChoice, Field(exclude_if=partial(eq, "auto"))]
 
 
 class RawPrompt(Struct):

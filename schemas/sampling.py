@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from operator import not_
+from functools import partial
+from operator import eq, not_
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,8 +20,7 @@ Penalty = Annotated[float, Field(ge=-2.0, le=2.0, exclude_if=not_)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0)]
 
 
-def _is_one(value: float) -> bool:
-    return value == 1
+_is_one = partial(eq, 1)
 
 
 class Sampling(Struct):

@@ -44,6 +44,25 @@ async def test_one_model_answers(mesh: Choir) -> None:
     assert result.topology == "single"
 
 
+async def test_what_a_model_cannot_do_is_refused_with_the_field_that_asks_for_it(mesh: Choir) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await mesh.score("choir-one", "The capital of France is Paris")
+    assert refused.value.field == "sampling.prompt_logprobs"
+    with pytest.raises(InvalidRequest) as refused:
+        await mesh.embed("choir-one", "a giraffe")
+    assert refused.value.field == "embed"
+
+
+async def test_several_texts_are_streamed_apart_and_joined_they_are_the_answer_s(mesh: Choir) -> None:
+    texts = ["", "", ""]
+    async for reply in mesh.ask_stream("Tell me of Kenya.", model="choir-one", n=3, max_tokens=12):
+        if isinstance(reply, TokenChunk):
+            texts[reply.sample] += reply.text
+        else:
+            answer = reply.answers[0]
+    assert texts == [answer.text, *(sample.text for sample in answer.samples)]
+
+
 async def test_an_ensemble_decides_with_every_strategy(mesh: Choir) -> None:
     result = await mesh.ask("Capital of France?", models=QUARTET, strategies=["majority", "weighted"])
     assert result.text == "Paris"
