@@ -70,6 +70,7 @@ ToolChoice = Literal["auto", "none", "required"] | NamedTool
 """Whether a model may call tools, must not, must call some, or must call this one."""
 
 
+PLAIN_FIELDS = frozenset(("role", "content"))
 ROLES_WITH: dict[str, tuple[str, ...]] = {
     "images": ("user", "tool"),
     "thinking": ("assistant",),
@@ -101,8 +102,8 @@ class ChatMessage(Struct):
     def _plain(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        if type(given.get("content")) is str and given.get("role") != "developer":
-            return given
+        if given.keys() == PLAIN_FIELDS and type(given["content"]) is str and given["role"] != "developer":
+            return given  # as most turns are
         plain = dict(given)
         if plain.get("role") == "developer":
             plain["role"] = "system"
