@@ -58,7 +58,14 @@ def code(names: Iterable[str]) -> str:
 
 def endpoint_row(endpoint: Endpoint) -> list[str]:
     """One line of the table of requests."""
-    return [code([endpoint.subject]), endpoint.service, endpoint.takes, endpoint.gives, endpoint.why]
+    return [
+        code([endpoint.subject]),
+        endpoint.service,
+        endpoint.takes,
+        endpoint.gives,
+        endpoint.role,
+        endpoint.why,
+    ]
 
 
 def stream_row(spec: StreamSpec) -> list[str]:
@@ -100,7 +107,10 @@ def subjects_section() -> str:
     return "\n\n".join(
         [
             "Requests, answered over core NATS:",
-            table(("subject", "answered by", "takes", "gives", "for"), map(endpoint_row, catalog.ENDPOINTS)),
+            table(
+                ("subject", "answered by", "takes", "gives", "role", "for"),
+                map(endpoint_row, catalog.ENDPOINTS),
+            ),
             "Streams:",
             table(
                 ("stream", "subjects", "kind", "storage", "kept", "what was stored is told on", "why"),

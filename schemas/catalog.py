@@ -234,6 +234,7 @@ BUCKETS: tuple[BucketSpec, ...] = (
 class Access:
     """What one service may do: publish to, subscribe to, pull from streams, read streams, use buckets.
 
+    `consumers` are those that it pulls from, of its streams; without any those of the models that it serves.
     `deletes` are streams whose single messages it may delete, `purges` those it may empty from the front.
     """
 
@@ -241,6 +242,7 @@ class Access:
     publishes: tuple[str, ...]
     subscribes: tuple[str, ...]
     pulls: tuple[str, ...] = ()
+    consumers: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
     purges: tuple[str, ...] = ()
@@ -263,6 +265,7 @@ ACCESS: tuple[Access, ...] = (
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
+        consumers=(s.DEAD_LETTER_CONSUMER,),
         reads=(s.COMMANDS_STREAM, s.ANSWERS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM, s.DEAD_STREAM),
         deletes=(s.COMMANDS_STREAM, s.DEAD_STREAM),
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
@@ -283,6 +286,7 @@ ACCESS: tuple[Access, ...] = (
         publishes=(s.ALL_COMMANDS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_DEAD, s.ALL_EVENTS),
         subscribes=(s.ALL_STORED_ANSWERS, s.doors(s.FEEDBACK), s.doors(s.SCORES), s.ALL_CANCELS),
         pulls=(s.COMMANDS_STREAM,),
+        consumers=tuple(s.gather_consumer(priority) for priority in s.PRIORITIES),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.SCORES_BUCKET, s.ATTEMPTS_BUCKET),
         buckets_written=(s.NODES_BUCKET, s.SCORES_BUCKET, s.FEEDBACK_BUCKET, s.ATTEMPTS_BUCKET),
@@ -295,6 +299,7 @@ ACCESS: tuple[Access, ...] = (
         ),
         subscribes=(s.ALL_STORED_ANSWERS, s.ALL_CANCELS),
         pulls=(s.COMMANDS_STREAM,),
+        consumers=tuple(s.summarize_consumer(priority) for priority in s.PRIORITIES),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(s.NODES_BUCKET, s.ATTEMPTS_BUCKET),
         buckets_written=(s.NODES_BUCKET, s.ATTEMPTS_BUCKET),
@@ -316,6 +321,7 @@ ACCESS: tuple[Access, ...] = (
         publishes=(s.ALL_EVENTS,),
         subscribes=(s.doors(s.SQL),),
         pulls=(s.EVENTS_STREAM,),
+        consumers=(s.EVENTS_CONSUMER,),
         reads=(s.EVENTS_STREAM,),
     ),
     Access(
@@ -332,12 +338,17 @@ ACCESS: tuple[Access, ...] = (
 )  # fmt: skip
 
 
+Role = Literal["ask", "observe", "operate"]
+ROLES: tuple[Role, ...] = ("ask", "observe", "operate")
+"""What a tenant may do, each with all of those before it."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One request-reply endpoint of the client surface.
 
-    Clients ask on `subject`; the service listens at its `doors`. One that `streams` may send several
-    messages, and ends them with an empty one; any other sends exactly one.
+    Clients whose role is at least `role` ask on `subject`; the service listens at its `doors`. One that
+    `streams` may send several messages, and ends them with an empty one; any other sends exactly one.
     """
 
     subject: str
@@ -346,6 +357,7 @@ class Endpoint:
     gives: str
     why: str
     streams: bool = False
+    role: Role = "ask"
 
     @property
     def doors(self) -> str:
@@ -360,17 +372,28 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.FETCH, "router", "Fetch", "Result", "a result"),
     Endpoint(s.STREAM_FETCH, "router", "Fetch", "Result", "the same, and the text before it", True),
     Endpoint(s.CANCEL, "router", "Cancel", "Cancelled", "give up a request"),
-    Endpoint(s.NODES, "router", "-", "NodesReply", "all live service instances"),
+    Endpoint(s.NODES, "router", "-", "NodesReply", "all live service instances", role="observe"),
     Endpoint(s.MODELS, "router", "-", "ModelsReply", "all models that can be asked"),
-    Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance"),
-    Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages"),
-    Endpoint(s.SQL, "metrics", "Sql", "Rows", "ask the event database: read-only SQL"),
-    Endpoint(s.WORKER, "router", "ManageWorkers", "WorkersReply", "list or change external workers"),
+    Endpoint(s.STATUS, "router", "-", "StatusReply", "the mesh at a glance", role="observe"),
+    Endpoint(s.SHARD, "router", "Shard", "ShardReply", "run a model as a pipeline of stages", role="operate"),
+    Endpoint(s.SQL, "metrics", "Sql", "Rows", "ask the event database: read-only SQL", role="observe"),
+    Endpoint(
+        s.WORKER, "router", "ManageWorkers", "WorkersReply", "list or change external workers", role="operate"
+    ),
     Endpoint(s.TOKENIZE, "router", "Tokenize", "Tokenized", "tokens of a text, text of tokens"),
-    Endpoint(s.DEAD_LETTERS, "router", "ManageDeadLetters", "DeadLettersReply", "what could not be done"),
+    Endpoint(
+        s.DEAD_LETTERS, "router", "ManageDeadLetters", "DeadLettersReply", "what is not done", role="operate"
+    ),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
-    Endpoint(s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of the agents"),
+    Endpoint(
+        s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of agents", role="operate"
+    ),
 )  # fmt: skip
+
+
+def endpoints_of(role: Role) -> tuple[Endpoint, ...]:
+    """What a tenant of a role may ask."""
+    return tuple(one for one in ENDPOINTS if ROLES.index(one.role) <= ROLES.index(role))
 
 
 def door_mappings(tenant: str = s.LOCAL_TENANT) -> dict[str, str]:

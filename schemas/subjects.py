@@ -214,6 +214,16 @@ def event(service: str, kind: str) -> str:
     return f"choir.event.{service}.{kind}"
 
 
+def events_of(service: str) -> str:
+    """All facts that a service publishes."""
+    return f"choir.event.{encode_token(service)}.>"
+
+
+def dead_of(service: str) -> str:
+    """Everything that a service puts aside because it could not work on it."""
+    return f"choir.dead.{encode_token(service)}.>"
+
+
 def dead(service: str, request_id: str) -> str:
     """Where `service` puts a message that it could not work on."""
     return f"choir.dead.{service}.{request_id}"
@@ -304,6 +314,11 @@ RETRIES_BUCKET = "choir_retries"
 def node_key(service: str, instance: str) -> str:
     """The key of a service instance's lease."""
     return f"{encode_token(service)}.{encode_token(instance)}"
+
+
+def node_keys(service: str) -> str:
+    """The pattern of the keys of the leases of all instances of a service."""
+    return f"{encode_token(service)}.*"
 
 
 def bucket_keys(bucket: str) -> str:
@@ -443,6 +458,11 @@ def inbox_prefix(user: str) -> str:
     return f"_INBOX_{encode_token(user)}"
 
 
+def service_inbox(service: str, instance: str) -> str:
+    """Where replies come to one instance of a service."""
+    return f"{inbox_prefix(service)}.{encode_token(instance)}"
+
+
 # --- the broker's own API ----------------------------------------------------------------
 
 
@@ -459,6 +479,11 @@ def stream_info(stream: str) -> str:
 def pull_next(stream: str, consumer: str) -> str:
     """Asks a durable consumer for its next messages."""
     return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+
+
+def acknowledgements(stream: str, consumer: str) -> str:
+    """Where whoever pulls from a consumer says what became of a message."""
+    return f"$JS.ACK.{stream}.{consumer}.>"
 
 
 # --- headers ----------------------------------------------------------------------------

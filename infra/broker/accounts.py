@@ -1,8 +1,14 @@
-"""Who is led to the services, as a block for nats-server's configuration.
+"""The accounts of the broker, as a block for nats-server's configuration.
 
-Services hear what clients ask at doors, `choir.door.<tenant>.<endpoint>`: see schemas/subjects.py. Where
-services and clients share one account the broker leads everybody there as the tenant `local`. `choir up`
-writes that for its own broker; for one that runs already
+Services live in the account CHOIR, where JetStream is, each instance as a user of its own. Clients live in
+accounts of their own, one for each tenant, and reach CHOIR only through service imports: what alice publishes
+on `choir.ask` arrives at `choir.door.alice.ask`, so that who asks is the broker's word. A role is the set of
+doors that a tenant's account imports. What has one reply is exported as `singleton`, what streams as
+`chunked`: the broker forgets such a request when an empty message ends its replies. (`stream` keeps each for
+good.)
+
+`choir up` writes this for its own broker. Where services and clients share one account of a broker that runs
+already, it leads everybody to the doors of the tenant `local`:
 
     python -m infra.broker.accounts > choir.conf
 
@@ -12,20 +18,126 @@ and `include choir.conf` in its configuration.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import typer
 
-from schemas import catalog
+from infra.broker.permissions import INBOXES, SERVICES_API, Scope, service_permissions
+from schemas import catalog, subjects
+from schemas.catalog import Access, Role
+
+INSIDE = "CHOIR"
+"""The account of the services."""
+ANONYMOUS = "anonymous"
+"""The user who comes without credentials."""
+TENANT_TOKEN = 3
+"""Where in a door's subject the tenant stands, counted from 1."""
+
+
+@dataclass(frozen=True)
+class ServiceUser:
+    """One instance of a service, by its public key."""
+
+    access: Access
+    scope: Scope
+    public_key: str
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One account of clients. Without `public_key` it is for whoever comes without credentials."""
+
+    name: str
+    role: Role
+    public_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Insider:
+    """Who may do everything inside with a user and a password: supervisors and clients of other hosts."""
+
+    user: str
+    password: str
+
+
+def accounts(
+    operator_key: str,
+    services: Iterable[ServiceUser],
+    tenants: Iterable[Tenant],
+    insider: Insider | None = None,
+) -> str:
+    """The block with all accounts. `operator_key` is the public key of who may do everything inside."""
+    tenants = tuple(tenants)
+    listeners = () if insider is None else (insider.user, catalog.CLIENT_USER)
+    inside: list[dict[str, Any]] = [{"nkey": operator_key}]
+    if insider is not None:
+        inside.append({"user": insider.user, "password": insider.password})
+    inside += [
+        {
+            "nkey": service.public_key,
+            "permissions": service_permissions(service.access, service.scope, listeners),
+        }
+        for service in services
+    ]
+    choir = {
+        "jetstream": "enabled",
+        "users": inside,
+        "mappings": catalog.door_mappings(),
+        "exports": _exports(),
+    }
+    block: dict[str, Any] = {"accounts": {INSIDE: choir} | {each.name: _outside(each) for each in tenants}}
+    if any(tenant.public_key is None for tenant in tenants):
+        block["no_auth_user"] = ANONYMOUS
+    # JSON is valid in nats-server's configuration.
+    return "\n".join(f"{name}: {json.dumps(value, indent=1)}" for name, value in block.items()) + "\n"
+
+
+def _exports() -> list[dict[str, Any]]:
+    """What tenants may import: endpoint by endpoint, for of two exports that overlap any one would count."""
+    doors = [
+        {
+            "service": endpoint.doors,
+            "account_token_position": TENANT_TOKEN,
+            "response_type": _kind(endpoint.streams),
+        }
+        for endpoint in catalog.ENDPOINTS
+    ]
+    return [*doors, {"service": SERVICES_API, "response_type": _kind(True)}]
+
+
+def _kind(streams: bool) -> str:
+    return "chunked" if streams else "singleton"
+
+
+def _outside(tenant: Tenant) -> dict[str, Any]:
+    """A tenant's account: its one user, and the doors that its role opens."""
+    endpoints = catalog.endpoints_of(tenant.role)
+    imports: list[dict[str, Any]] = [
+        {
+            "service": {"account": INSIDE, "subject": subjects.door(tenant.name, endpoint.subject)},
+            "to": endpoint.subject,
+        }
+        for endpoint in endpoints
+    ]
+    asks = [endpoint.subject for endpoint in endpoints]
+    if tenant.role != "ask":
+        imports.append({"service": {"account": INSIDE, "subject": SERVICES_API}})
+        asks.append(SERVICES_API)
+    inboxes = [f"{subjects.inbox_prefix(name)}.>" for name in (catalog.CLIENT_USER, tenant.name)]
+    user: dict[str, Any] = {"user": ANONYMOUS} if tenant.public_key is None else {"nkey": tenant.public_key}
+    user["permissions"] = {"publish": asks, "subscribe": [INBOXES, *inboxes]}
+    return {"users": [user], "imports": imports}
 
 
 def one_account() -> str:
     """The block where services and clients share one account: what is asked goes to the door of `local`."""
-    # JSON is valid in nats-server's configuration.
     return f"mappings: {json.dumps(catalog.door_mappings(), indent=2)}\n"
 
 
 def main() -> None:
-    """Print the block that a broker needs so that clients reach the services."""
+    """Print the block that a broker of one account needs so that clients reach the services."""
     typer.echo(one_account(), nl=False)
 
 

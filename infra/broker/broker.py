@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import structlog
 
-from infra.broker.accounts import one_account
+from infra.broker.accounts import INSIDE, one_account
 from infra.host.processes import PREEXEC, last_lines, pause, terminate, until, writable_folder
 from schemas import catalog
 from schemas.errors import ConfigurationError
@@ -42,6 +42,9 @@ PORT_ATTEMPTS = 50
 HEADROOM = 1.25
 MEMORY_HEADROOM_BYTES = 64 * catalog.MIB
 LEAST_FREE_BYTES = 64 * catalog.MIB
+
+NO_ACCOUNT = "$G"
+"""What the server calls the account of a configuration without accounts."""
 
 WRITE_ERRORS = (b"no space left on device", b"ritical write error", b"JetStream out of resources")
 
@@ -103,7 +106,8 @@ class Broker:
     """One nats-server with JetStream. `port` 0 takes a free one, which stays the same over restarts.
 
     `directory` holds its configuration, its log and its store. `more_config` is appended to the
-    configuration (users and permissions, for example). All are in one account, clients as the tenant `local`.
+    configuration (users and permissions, for example). `accounts` is the block of accounts.py; without
+    it all are in one account, clients as the tenant `local`.
     `prepare` is awaited with the URL after every start: streams in memory do not outlive the process, so a
     mesh is provisioned there each time.
     """
@@ -117,6 +121,7 @@ class Broker:
         max_payload: int = catalog.MIB,
         user: str | None = None,
         password: str | None = None,
+        accounts: str | None = None,
         more_config: str = "",
         prepare: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
@@ -124,7 +129,8 @@ class Broker:
         self.host = host
         self.port = port
         self.max_payload = max_payload
-        self._more_config = f"{one_account()}\n{more_config}"
+        self._accounts = accounts
+        self._more_config = f"{accounts or one_account()}\n{more_config}"
         if user is not None:
             credentials = f"user: {json.dumps(user)}, password: {json.dumps(password or '')}"
             self._more_config += f"\nauthorization {{ {credentials} }}"
@@ -173,6 +179,8 @@ class Broker:
             return
         self.directory = writable_folder(self.directory, "the broker's folder")
         self._check_disk()
+        if self._accounts is not None:
+            self._move_streams()
         if self.port:
             await self._start_on(self.port)
         else:
@@ -230,6 +238,12 @@ class Broker:
         if self._process is None:
             raise ConfigurationError("the broker has not been started")
         return self._process
+
+    def _move_streams(self) -> None:
+        """What an earlier Choir has stored, whose broker knew no accounts, belongs to the services."""
+        before, now = (self.directory / "store" / "jetstream" / name for name in (NO_ACCOUNT, INSIDE))
+        if before.is_dir() and not now.exists():
+            before.rename(now)
 
     def _check_disk(self) -> None:
         free = shutil.disk_usage(self.directory).free

@@ -1,22 +1,26 @@
-"""Users of the broker who may do only what the catalog says, as a block for nats-server's configuration.
+"""Who may use which subject of the broker: generated from the catalog, nothing more.
 
-One user for each service, one for each client (`client`, unless `--client` says who there are), and one that
-may do everything (the supervisor, who provisions). Nobody else may create consumers: whoever can, can read a
-stream. Each user receives replies under an inbox prefix of his own, `_INBOX_<user>`: the command line and the
-Python client do so by themselves, others have to be told (`nats --inbox-prefix _INBOX_client`). It is not
-switched on by default:
+A service may publish and hear what the catalog says, and replies under an inbox prefix of its own. An
+instance whose `Scope` is known may renew its own lease alone, and take work of its own models alone. Replies
+go to inboxes, whatever reply subject a request names.
+
+Where services and clients share one account of a broker that runs already, users with passwords are printed
+by
 
     CHOIR_PASSWORD_ROUTER=... CHOIR_PASSWORD_AGENT=... python -m infra.broker.permissions > users.conf
 
-then `include users.conf` in the broker's configuration, and `CHOIR_MESH__USER` and
-`CHOIR_MESH__PASSWORD` for each service.
+for `include users.conf` beside the doors (`python -m infra.broker.accounts`), and `CHOIR_MESH__USER` and
+`CHOIR_MESH__PASSWORD` for each service. There one user stands for all instances of a service, and every
+client (`client`, unless `--client` says who there are) is the tenant `local`. `choir up` does better: see
+accounts.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -29,14 +33,29 @@ OPERATOR = "supervisor"
 CLIENT = catalog.CLIENT_USER
 PASSWORD_VARIABLE = "CHOIR_PASSWORD_"
 
-RESPONSES = {"max": -1, "expires": "2h"}
-"""A reply may be a stream of tokens, and a request may take an hour."""
-
 SERVICES_API = "$SRV.>"
+INBOXES = "_INBOX.>"
+"""Where replies come to clients that choose no prefix."""
+ACROSS_ACCOUNTS = "_R_.>"
+"""Where the broker leads replies into another account."""
 
 REPUBLISHED = frozenset(spec.name for spec in catalog.BUCKETS if spec.republished)
 
 User = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Whose rights: those of one instance, or of all of a service without `instance`.
+
+    `models` are those that it serves; None where it may come to serve any, as agents that take workers.
+    """
+
+    instance: str | None = None
+    models: tuple[str, ...] | None = None
+
+
+ANY = Scope()
 
 
 def users(clients: Iterable[str] = (CLIENT,)) -> tuple[str, ...]:
@@ -44,13 +63,16 @@ def users(clients: Iterable[str] = (CLIENT,)) -> tuple[str, ...]:
     return (OPERATOR, *clients, *(access.service for access in catalog.ACCESS))
 
 
-def publishes(access: Access) -> list[str]:
-    """Every subject that a service publishes to, the requests to JetStream's API among them."""
+def publishes(access: Access, scope: Scope = ANY) -> list[str]:
+    """Every subject that a service publishes to, the requests to JetStream's API among them; no replies."""
+    own = {
+        subjects.ALL_EVENTS: subjects.events_of(access.service),
+        subjects.ALL_DEAD: subjects.dead_of(access.service),
+    }
     return [
-        *access.publishes,
-        *(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.>" for stream in access.pulls),
-        *(f"$JS.ACK.{stream}.>" for stream in access.pulls),
-        *(f"$JS.API.STREAM.INFO.{stream}" for stream in access.pulls),
+        *(own.get(subject, subject) for subject in access.publishes),
+        *_pulling(access, scope),
+        *(subjects.stream_info(stream) for stream in access.pulls),
         *(subject for stream in access.reads for subject in _reading(stream)),
         *(f"$JS.API.STREAM.MSG.DELETE.{stream}" for stream in access.deletes),
         *(f"$JS.API.STREAM.PURGE.{stream}" for stream in access.purges),
@@ -59,40 +81,93 @@ def publishes(access: Access) -> list[str]:
             for bucket in dict.fromkeys((*access.buckets_read, *access.buckets_written))
             for subject in _reading(subjects.bucket_stream(bucket))
         ),
-        *(subjects.bucket_keys(bucket) for bucket in access.buckets_written),
+        *(_written(bucket, access.service, scope) for bucket in access.buckets_written),
     ]
 
 
-def subscribes(access: Access) -> list[str]:
-    """Every subject that a service listens to."""
+def _pulling(access: Access, scope: Scope) -> Iterator[str]:
+    """Takes messages and acknowledges them: of consumers that are its own, or of any where that is open."""
+    names = access.consumers
+    if not names and scope.models is not None:
+        names = tuple(spec.name for model in scope.models for spec in catalog.model_consumers(model))
+    for stream in access.pulls:
+        for name in names or ("*",):
+            yield subjects.pull_next(stream, name)
+            yield subjects.acknowledgements(stream, name)
+
+
+def refused(access: Access, scope: Scope = ANY) -> list[str]:
+    """What a pattern of `publishes` takes in and is not the service's to do: the work of other services."""
+    if access.consumers or scope.models is not None:
+        return []
     return [
-        *access.subscribes,
+        subject
+        for spec in catalog.FIXED_CONSUMERS
+        if spec.stream in access.pulls
+        for subject in (
+            subjects.pull_next(spec.stream, spec.name),
+            subjects.acknowledgements(spec.stream, spec.name),
+        )
+    ]
+
+
+def _written(bucket: str, service: str, scope: Scope) -> str:
+    """The keys that a service puts: of leases its own."""
+    if bucket != subjects.NODES_BUCKET:
+        return subjects.bucket_keys(bucket)
+    keys = (
+        subjects.node_keys(service) if scope.instance is None else subjects.node_key(service, scope.instance)
+    )
+    return subjects.bucket_key(bucket, keys)
+
+
+def subscribes(access: Access, scope: Scope = ANY) -> list[str]:
+    """Every subject that a service listens to."""
+    inbox = (
+        subjects.inbox_prefix(access.service)
+        if scope.instance is None
+        else subjects.service_inbox(access.service, scope.instance)
+    )
+    return [
+        *(one for subject in access.subscribes for one in _heard(subject, scope)),
         *(subjects.bucket_updates(bucket) for bucket in access.buckets_read if bucket in REPUBLISHED),
-        f"{subjects.inbox_prefix(access.service)}.>",
+        f"{inbox}.>",
         SERVICES_API,
     ]
+
+
+def _heard(subject: str, scope: Scope) -> tuple[str, ...]:
+    """Of what is asked of any model that of its own models."""
+    spell = {
+        subjects.ALL_COUNTS: subjects.count_tokens,
+        subjects.ALL_TOKENIZERS: subjects.tokenizer,
+    }.get(subject)
+    if spell is None or scope.models is None:
+        return (subject,)
+    return tuple(spell(model) for model in scope.models)
 
 
 def _reading(stream: str) -> tuple[str, ...]:
     """What it takes to read a stream message by message: a direct get, and what the stream is."""
     return (
-        f"$JS.API.STREAM.INFO.{stream}",
-        f"$JS.API.DIRECT.GET.{stream}",
-        f"$JS.API.DIRECT.GET.{stream}.>",
+        subjects.stream_info(stream),
+        subjects.direct_get(stream),
+        f"{subjects.direct_get(stream)}.>",
     )
 
 
-def service_user(access: Access, password: str) -> User:
-    """A service. It may answer whoever asks it, under whatever reply subject."""
-    return {
-        "user": access.service,
-        "password": password,
-        "permissions": {
-            "publish": publishes(access),
-            "subscribe": subscribes(access),
-            "allow_responses": RESPONSES,
-        },
-    }
+def replies(clients: Iterable[str] = ()) -> list[str]:
+    """Where replies may go: inboxes of services, of the operator and these clients, and other accounts."""
+    everybody = (OPERATOR, *(access.service for access in catalog.ACCESS), *clients)
+    return [*(f"{subjects.inbox_prefix(user)}.>" for user in everybody), INBOXES, ACROSS_ACCOUNTS]
+
+
+def service_permissions(access: Access, scope: Scope = ANY, clients: Iterable[str] = ()) -> dict[str, object]:
+    """The rights of a service. It may answer whoever asks it in an inbox, and nowhere else."""
+    publish: dict[str, object] = {"allow": [*publishes(access, scope), *replies(clients)]}
+    if deny := refused(access, scope):
+        publish["deny"] = deny
+    return {"publish": publish, "subscribe": subscribes(access, scope)}
 
 
 def client_user(name: str, password: str) -> User:
@@ -119,10 +194,18 @@ def authorization(passwords: Mapping[str, str], clients: Sequence[str] = (CLIENT
         raise ConfigurationError(
             f"no password for {', '.join(missing)}: set {PASSWORD_VARIABLE}{missing[0].upper()}"
         )
+    service_users: list[User] = [
+        {
+            "user": access.service,
+            "password": passwords[access.service],
+            "permissions": service_permissions(access, clients=clients),
+        }
+        for access in catalog.ACCESS
+    ]
     everybody: list[User] = [
         {"user": OPERATOR, "password": passwords[OPERATOR]},
         *(client_user(name, passwords[name]) for name in clients),
-        *(service_user(access, passwords[access.service]) for access in catalog.ACCESS),
+        *service_users,
     ]
     # JSON is valid in nats-server's configuration.
     return f"authorization: {json.dumps({'users': everybody}, indent=2)}\n"

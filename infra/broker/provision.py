@@ -181,7 +181,10 @@ async def provision(nc: Client, models: Iterable[str]) -> tuple[str, ...]:
     except APIError as error:
         raise ConfigurationError(f"the broker's JetStream refuses: {error.description}") from error
     except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
-        raise MeshUnreachable(f"the broker's JetStream does not answer: {error}") from error
+        raise MeshUnreachable(
+            f"the broker's JetStream does not answer: {error}. A broker that `choir up` runs answers only "
+            "whom it knows: set user and password in [mesh], or nkey (keys/supervisor.nk in its state folder)"
+        ) from error
     left_alone = tuple(what for what in newer if what is not None)
     if left_alone:
         structlog.get_logger("provision").warning(said_of_newer(left_alone))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.host.child import ServiceCommand
@@ -20,35 +21,61 @@ from services.shard_stage.settings import StageSection
 HEALTH_PORT_VARIABLE = "CHOIR_HEALTH__PORT"
 
 
-def service_commands(
-    settings: HostSettings, url: str, state: Path | None = None
-) -> tuple[ServiceCommand, ...]:
-    """Every process that this host runs, with its environment. `state` is the state folder."""
-    state = state or state_folder()
-    id_here = host_id(state)
-    host = f"{socket.gethostname()}-{id_here}"
-    commands: list[ServiceCommand] = []
+@dataclass(frozen=True)
+class Instance:
+    """One process of this host: its service and name, and what it alone is told in its environment.
 
-    def add(service: str, instance: str, extra: dict[str, str]) -> None:
+    `models` are those whose work it takes; None for an agent that may take up workers of any model.
+    """
+
+    service: str
+    name: str
+    own: Mapping[str, str]
+    models: tuple[str, ...] | None = ()
+
+
+def service_commands(
+    settings: HostSettings,
+    url: str,
+    state: Path | None = None,
+    key_of: Callable[[str, str], Path] | None = None,
+) -> tuple[ServiceCommand, ...]:
+    """Every process that this host runs, with its environment. `state` is the state folder.
+
+    With `key_of` each connects by a key of its own, whose file that tells, and by nothing that `[mesh]` says.
+    """
+    state = state or state_folder()
+    commands: list[ServiceCommand] = []
+    for place, instance in enumerate(planned(settings, state)):
         env = {
-            **environment_of(service, settings),
+            **environment_of(instance.service, settings),
             "PYTHONUNBUFFERED": "1",
             "CHOIR_MESH__URL": url,
-            "CHOIR_INSTANCE": instance,
-            "CHOIR_HOST_ID": id_here,
+            "CHOIR_INSTANCE": instance.name,
+            "CHOIR_HOST_ID": host_id(state),
             **({CONFIG_VARIABLE: str(settings.config)} if settings.config else {}),
             # One port in the file, as many processes on the host: they take the ports from there on.
-            **(
-                {HEALTH_PORT_VARIABLE: str(settings.health.port + len(commands))}
-                if settings.health.port
-                else {}
-            ),
-            **extra,
+            **({HEALTH_PORT_VARIABLE: str(settings.health.port + place)} if settings.health.port else {}),
+            **({} if key_of is None else _by_key(key_of(instance.service, instance.name))),
+            **instance.own,
         }
         # -P: a folder `services` in the working directory is not ours.
-        commands.append(
-            ServiceCommand(service, instance, [sys.executable, "-P", "-m", f"services.{service}"], env)
-        )
+        program = [sys.executable, "-P", "-m", f"services.{instance.service}"]
+        commands.append(ServiceCommand(instance.service, instance.name, program, env))
+    return tuple(commands)
+
+
+def _by_key(path: Path) -> dict[str, str]:
+    return {"CHOIR_MESH__NKEY": str(path), "CHOIR_MESH__USER": "", "CHOIR_MESH__PASSWORD": ""}
+
+
+def planned(settings: HostSettings, state: Path) -> tuple[Instance, ...]:
+    """Every process that this host runs, in the order of the start. `state` is the state folder."""
+    host = f"{socket.gethostname()}-{host_id(state)}"
+    instances: list[Instance] = []
+
+    def add(service: str, name: str, own: Mapping[str, str], models: tuple[str, ...] | None = ()) -> None:
+        instances.append(Instance(service, name, own, models))
 
     for number in range(1, settings.aggregator.replicas + 1):
         add("aggregator", f"{host}-aggregator-{number}", {})
@@ -61,13 +88,15 @@ def service_commands(
         add("gateway", f"{host}-gateway", {})
     agents, stages = with_threads(settings.agents, settings.stages, cores())
     for agent in agents:
+        serves = None if settings.workers.enabled else tuple(model.name for model in agent.models)
         for instance in _instances(agent.name, agent.replicas):
-            add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)})
+            add("agent", instance, {"CHOIR_AGENT": agent.model_dump_json(exclude_none=True)}, serves)
     for instance, stage in stages:
-        add("shard_stage", instance, {"CHOIR_STAGE": stage.model_dump_json(exclude_none=True)})
+        offers = tuple(model.name for model in stage.models)
+        add("shard_stage", instance, {"CHOIR_STAGE": stage.model_dump_json(exclude_none=True)}, offers)
     for number in range(1, settings.router.replicas + 1):
         add("router", f"{host}-router-{number}", {})
-    return tuple(commands)
+    return tuple(instances)
 
 
 def _instances(name: str, count: int) -> Iterable[str]:

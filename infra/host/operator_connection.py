@@ -32,7 +32,7 @@ async def connect_operator(
 
     MeshUnreachable says why nobody answers, ConfigurationError that the broker refuses user and password.
     """
-    client = Client()
+    client, credentials = Client(), mesh.credentials
     faults: list[Exception] = []
 
     async def failed(error: Exception) -> None:
@@ -48,8 +48,7 @@ async def connect_operator(
             await client.connect(
                 [url],
                 name=USER,
-                user=mesh.user,
-                password=mesh.password,
+                **credentials,  # type: ignore[arg-type]
                 inbox_prefix=inbox_prefix(USER).encode(),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds

@@ -23,9 +23,10 @@ from infra.broker.broker_keeper import SERVICE, BrokerKeeper
 from infra.broker.guard import check_guarded
 from infra.broker.worker_queues import WorkerQueues
 from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
+from infra.host.credentials import Credentials
 from infra.host.forward import Forward, to_console
 from infra.host.healthy import ready_address
-from infra.host.instances import HEALTH_PORT_VARIABLE, service_commands
+from infra.host.instances import HEALTH_PORT_VARIABLE, planned, service_commands
 from infra.host.operator_connection import Provisioning, connect_operator
 from infra.host.pipelines import place_when_possible, until_answers
 from infra.host.processes import until
@@ -37,6 +38,7 @@ from schemas.nodes import NodeLease
 from services.chassis.address import is_loopback, without_password
 from services.chassis.cancelling import ended
 from services.chassis.registry.directory import Directory
+from services.chassis.settings import MeshSection
 from services.chassis.stopping import STOP_LIMIT_S
 from services.client.local_mesh import state_folder
 
@@ -66,6 +68,7 @@ class Supervisor:
         self.problems: list[str] = []
         self.broker: Broker | None = None
         self._state = state or state_folder()
+        self._credentials = Credentials(self._state)
         self._forward = forward or to_console(Console(stderr=True))
         self._claim: Claim | None = None
         self._keeper: BrokerKeeper | None = None
@@ -79,6 +82,13 @@ class Supervisor:
     def url(self) -> str:
         """Where clients reach the mesh."""
         return self.settings.mesh.url if self.broker is None else self.broker.url
+
+    @property
+    def operator(self) -> MeshSection:
+        """How to connect with every right: by the key of this host's own broker, else as `[mesh]` says."""
+        if self.broker is None:
+            return self.settings.mesh
+        return MeshSection(url=self.url, nkey=str(self._credentials.operator))
 
     @property
     def children(self) -> tuple[Child, ...]:
@@ -145,8 +155,7 @@ class Supervisor:
             host=section.host,
             port=section.port,
             max_payload=section.max_payload,
-            user=self.settings.mesh.user,
-            password=self.settings.mesh.password,
+            accounts=self._credentials.accounts(self.settings, planned(self.settings, self._state)),
         )
         await self.broker.start()
         if self.settings.mesh.user is not None or not is_loopback(section.host):
@@ -156,7 +165,7 @@ class Supervisor:
         self._in_background(self._keeper.keep_alive(), "the broker")
 
     async def _connect(self) -> None:
-        self._client = await connect_operator(self.url, self.settings.mesh, self._on_reconnect)
+        self._client = await connect_operator(self.url, self.operator, self._on_reconnect)
         self._provisioning = Provisioning(self._client, self.settings.models, self._say)
         await self._provisioning.first()
         self._directory = Directory(self._client)
@@ -176,7 +185,8 @@ class Supervisor:
 
     async def _start_services(self) -> None:
         """Whoever works first, then the router, which lets requests in."""
-        commands = service_commands(self.settings, self.url, self._state)
+        key_of = None if self.broker is None else self._credentials.of_instance
+        commands = service_commands(self.settings, self.url, self._state, key_of)
         workers = [self._launch(command) for command in commands if command.service != "router"]
         await asyncio.gather(*(self._settled(child) for child in workers))
         routers = [self._launch(command) for command in commands if command.service == "router"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.host.credentials import Credentials
 from services.client.local_mesh import RunningMesh, running_mesh
 
 UP_DEADLINE_S = 240.0
@@ -70,9 +71,21 @@ def instant_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def live_mesh(instant_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def live_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the mesh of `live_mesh` keeps its state folder."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="session")
+def inside_key(live_state: Path) -> str:
+    """The file of the key that lets a test see and do what the supervisor of `live_mesh` may."""
+    return str(Credentials(live_state / "choir").operator)
+
+
+@pytest.fixture(scope="session")
+def live_mesh(instant_config: Path, live_state: Path) -> Iterator[str]:
     """The URL of a mesh that `choir up` runs."""
-    state = tmp_path_factory.mktemp("state")
+    state = live_state
     log = state / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -105,13 +105,22 @@ async def test_a_service_publishes_what_is_its_own_and_nothing_else(
 ) -> None:
     session = Session(access.service)
     nc = await session.connect(guarded)
-    for subject in STREAM_SUBJECTS.values():
+    own_name = {
+        subjects.ALL_EVENTS: subjects.event(access.service, "test"),
+        subjects.ALL_DEAD: subjects.dead(access.service, "r1"),
+    }
+    for subject in (STREAM_SUBJECTS | own_name).values():
         await nc.publish(subject, b"x")
     own = set(access.publishes) & set(STREAM_SUBJECTS)
     await session.heard(len(STREAM_SUBJECTS) - len(own))
+    assert {
+        kind for kind, subject in (STREAM_SUBJECTS | own_name).items() if not session.was_refused(subject)
+    } == own
+    # And nothing in the name of another service
+    for subject in (subjects.event("another", "test"), subjects.dead("another", "r1")):
+        await nc.publish(subject, b"x")
+    await session.heard(len(STREAM_SUBJECTS) - len(own) + 2)
     await nc.close()
-    allowed = {kind for kind, subject in STREAM_SUBJECTS.items() if not session.was_refused(subject)}
-    assert allowed == own
 
 
 async def test_a_service_cannot_read_a_stream_that_is_not_its_own(guarded: str) -> None:

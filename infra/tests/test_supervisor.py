@@ -331,8 +331,11 @@ async def eventually_has(js: JetStreamContext, stream: str) -> bool:
     return False
 
 
-async def test_a_broker_that_lets_anybody_in_does_not_stay(tmp_path: Path) -> None:
-    # Given settings that have come round the check: a broker for other hosts, without users
+async def test_a_broker_that_lets_anybody_in_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given settings that have come round the check, and a broker whose accounts are as on loopback
+    monkeypatch.setattr("infra.host.credentials.is_loopback", lambda _host: True)
     settings = settings_of(tmp_path, ONE_AGGREGATOR)
     everywhere = settings.broker.model_copy(update={"host": "0.0.0.0"})
     supervisor = Supervisor(
@@ -342,7 +345,7 @@ async def test_a_broker_that_lets_anybody_in_does_not_stay(tmp_path: Path) -> No
     with pytest.raises(ConfigurationError, match="lets anybody in without a password"):
         await supervisor.start()
     assert supervisor.broker is not None and not supervisor.broker.alive
-    # And with a user it starts
+    # And with a user, whom alone it lets in, it starts
     mesh = settings.mesh.model_copy(update={"user": "choir", "password": "secret"})
     guarded = Supervisor(
         settings.model_copy(update={"broker": everywhere, "mesh": mesh, "aggregator": NO_AGGREGATOR}),

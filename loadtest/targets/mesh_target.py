@@ -64,8 +64,7 @@ class MeshTarget:
                 self._client = await nats.connect(
                     mesh.url,
                     name="loadtest",
-                    user=mesh.user,
-                    password=mesh.password,
+                    **mesh.credentials,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.1,
                     reconnected_cb=self._reconnected,

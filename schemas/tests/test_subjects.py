@@ -119,6 +119,7 @@ FREE_OF_NAMES = {
     "dead_letter_of",
     "direct_get",
     "pull_next",
+    "acknowledgements",
     "stream_info",
     "unlabelled_score_key",
     "attempt_key",

@@ -37,16 +37,18 @@ class Section(BaseModel):
 
 
 class MeshSection(Section):
-    """`[mesh]`: how to reach the broker. An empty user or password counts as none: a variable that is set and
-    empty is what a compose file makes of one that nobody has set. `password_file` holds the password in its
-    first line, as the secrets of containers and of systemd do."""
+    """`[mesh]`: how to reach the broker, and as whom: by user and password, or by `nkey`, a file with the
+    seed that stands for a user. An empty one counts as none: a variable that is set and empty is what a
+    compose file makes of one that nobody has set. `password_file` holds the password in its first line, as
+    the secrets of containers and of systemd do."""
 
     url: str = DEFAULT_URL
     user: str | None = None
     password: str | None = None
     password_file: Path | None = None
+    nkey: str | None = None
 
-    @field_validator("user", "password")
+    @field_validator("user", "password", "nkey")
     @classmethod
     def _none_if_empty(cls, value: str | None) -> str | None:
         return value if value and value.strip() else None
@@ -67,6 +69,18 @@ class MeshSection(Section):
         # A frozen model is complete only after this: see the documentation of pydantic's model validators.
         object.__setattr__(self, "password", lines[0].strip())
         return self
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """How nats-py is told who connects. ConfigurationError if the file of the seed cannot be read."""
+        if self.nkey is None:
+            return {} if self.user is None else {"user": self.user, "password": self.password or ""}
+        path = Path(self.nkey).expanduser()
+        if not os.access(path, os.R_OK):
+            raise ConfigurationError(
+                f"mesh.nkey names {path}, and that is no file to be read", field="mesh.nkey"
+            )
+        return {"nkeys_seed": str(path)}
 
 
 class LoggingSection(Section):

@@ -80,7 +80,7 @@ class Choir:
     connection is made again by itself.
 
     Who asks is the broker's word: the tenant whose account the client is in. A client that is inside the
-    mesh, as the gateway is, may ask in the name of any `tenant`.
+    mesh, as the gateway is, may ask in the name of any `tenant`, and has an `inbox` prefix of its own.
     """
 
     def __init__(
@@ -90,11 +90,13 @@ class Choir:
         name: str = "choir-client",
         section: MeshSection | None = None,
         tenant: str | None = None,
+        inbox: str | None = None,
     ) -> None:
         self._url = url
         self._section = section
         self._name = name
         self._tenant = tenant
+        self._inbox = inbox
         self._replies = ReplyMultiplexer()
         self._silence = Silence()
         self._stack = AsyncExitStack()
@@ -103,7 +105,7 @@ class Choir:
     async def __aenter__(self) -> Choir:
         replies = self._replies
         section = self._section or find_mesh(self._url)
-        connection = open_connection(section, self._name, replies.interrupted, replies.refused)
+        connection = open_connection(section, self._name, replies.interrupted, replies.refused, self._inbox)
         await replies.start(await self._stack.enter_async_context(connection))
         self._open = True
         return self

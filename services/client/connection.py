@@ -36,11 +36,13 @@ async def open_connection(
     name: str,
     on_reconnect: Callable[[], None],
     on_refusal: Callable[[ConfigurationError], None],
+    inbox: str | None = None,
 ) -> AsyncIterator[Client]:
     """A connected client, closed at the end.
 
     MeshUnreachable if no broker answers within two seconds, ConfigurationError if it refuses the user.
-    What it does not allow this user later is told to `on_refusal`.
+    What it does not allow this user later is told to `on_refusal`. Replies come under the prefix `inbox`, by
+    default that of the user.
     """
     check_url(mesh.url)
     client = Client()
@@ -57,7 +59,7 @@ async def open_connection(
         on_reconnect()
 
     try:
-        await _connect(client, mesh, name, faults, error_cb=failed, reconnected_cb=reconnected)
+        await _connect(client, mesh, name, inbox, faults, error_cb=failed, reconnected_cb=reconnected)
         yield client
     finally:
         with contextlib.suppress(TimeoutError, nats.errors.Error, OSError):
@@ -69,17 +71,18 @@ async def _connect(
     client: Client,
     mesh: MeshSection,
     name: str,
+    inbox: str | None,
     faults: list[Exception],
     **callbacks: Callable[..., Awaitable[None]],
 ) -> None:
+    credentials = mesh.credentials
     try:
         async with asyncio.timeout(CONNECT_PATIENCE_S):
             await client.connect(
                 [mesh.url],
                 name=name,
-                user=mesh.user,
-                password=mesh.password,
-                inbox_prefix=inbox_prefix(user_of(mesh)),
+                inbox_prefix=inbox or inbox_prefix(user_of(mesh)),
+                **credentials,  # type: ignore[arg-type]
                 max_reconnect_attempts=-1,
                 pending_size=PENDING_BYTES,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
@@ -89,7 +92,8 @@ async def _connect(
         if _refused(faults):
             raise ConfigurationError(
                 f"the broker at {without_password(mesh.url)} does not let {_who(mesh)} in: set user and "
-                "password in section [mesh], or CHOIR_MESH__USER and CHOIR_MESH__PASSWORD",
+                "password in section [mesh], or CHOIR_MESH__USER and CHOIR_MESH__PASSWORD; or nkey there, "
+                "or CHOIR_MESH__NKEY",
                 field="mesh",
             ) from error
         because = f" ({why(faults[-1])})" if faults else ""
@@ -108,6 +112,8 @@ def user_of(mesh: MeshSection) -> str:
 
 
 def _who(mesh: MeshSection) -> str:
+    if mesh.nkey is not None:
+        return f"whoever has the key of {mesh.nkey}"
     named = urlsplit(mesh.url).username or mesh.user
     return "anybody without user and password" if named is None else f"user {named!r}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from schemas.errors import ConfigurationError
-from schemas.subjects import LOCAL_TENANT
+from schemas.subjects import LOCAL_TENANT, service_inbox
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import Endpoints
@@ -32,7 +32,12 @@ class Gateway:
         """Answers from now on; if its port is taken, as soon as it is free."""
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
-        choir = Choir(section=self._settings.mesh, name=self._identity.instance, tenant=LOCAL_TENANT)
+        choir = Choir(
+            section=self._settings.mesh,
+            name=self._identity.instance,
+            tenant=LOCAL_TENANT,
+            inbox=service_inbox(self._identity.service, self._identity.instance),
+        )
         asked = await self._stack.enter_async_context(choir)
         context = GatewayContext(asked, self._settings.gateway, mesh.client)
         self._stack.push_async_callback(context.settle)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import nats
 import pytest
 import pytest_asyncio
 
@@ -14,9 +15,9 @@ from analysis.queries.__main__ import chosen
 from analysis.queries.query_file import SHIPPED, read
 from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
-from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded
+from services.chassis.settings import MeshSection
 from services.client.client import Choir
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
@@ -63,14 +64,14 @@ async def rows(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[s
     await supervisor.start()
     try:
         async with Choir(supervisor.url) as mesh:
-            chain_id = await do_everything(mesh, supervisor.url)
+            chain_id = await do_everything(mesh, supervisor.operator)
             await until_told(mesh)
             yield await ask_all(mesh, chain_id)
     finally:
         await supervisor.stop()
 
 
-async def do_everything(mesh: Choir, url: str) -> str:
+async def do_everything(mesh: Choir, inside: MeshSection) -> str:
     """One request of every kind, and what goes wrong; the id of the chain."""
     async with asyncio.timeout(DEADLINE_S):
         while [pipeline.state for pipeline in await mesh.pipelines()] != ["ready"]:  # noqa: ASYNC110  (asked)
@@ -82,7 +83,7 @@ async def do_everything(mesh: Choir, url: str) -> str:
     chain = await mesh.ask("Tell me about Kenya.", model="choir-llama", summarize_with=["choir-gemma"])
     with pytest.raises(DeadlineExceeded):
         await mesh.ask("Is it late?", model="slow", timeout_s=0.5)
-    connection = await connect(url)
+    connection = await nats.connect(inside.url, **inside.credentials)
     poisoned = subjects.generate("interactive", "choir-qwen", "poison-1")
     await connection.jetstream().publish(poisoned, b"\x00 not a command")
     await connection.close()

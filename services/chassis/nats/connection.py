@@ -15,7 +15,7 @@ from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 
 from schemas.errors import ChoirError, ErrorBody, Overloaded, PayloadTooLarge
-from schemas.subjects import inbox_prefix
+from schemas.subjects import service_inbox
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.settings import MeshSection
@@ -159,15 +159,13 @@ def connection_options(mesh: MeshSection, identity: Identity, events: Connection
         "connect_timeout": CONNECT_TIMEOUT_S,
         "ping_interval": PING_INTERVAL_S,
         "max_outstanding_pings": UNANSWERED_PINGS,
-        "inbox_prefix": inbox_prefix(identity.service).encode(),
+        "inbox_prefix": service_inbox(identity.service, identity.instance).encode(),
         "pending_size": PENDING_BYTES,
         "error_cb": events.failed,
         "disconnected_cb": events.disconnected,
         "reconnected_cb": events.reconnected,
     }
-    if mesh.user is not None:
-        options |= {"user": mesh.user, "password": mesh.password}
-    return options
+    return options | mesh.credentials
 
 
 def open_broker(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> NatsBroker:

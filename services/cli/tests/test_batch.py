@@ -128,11 +128,11 @@ def test_with_json_the_summary_is_one_document(cli: Cli, papers: Path) -> None:
     assert json.loads(outcome.out)["successful"] == 1
 
 
-def tasks_pulled(url: str, since: float) -> Counter[str]:
+def tasks_pulled(url: str, key: str, since: float) -> Counter[str]:
     """How often each request of a batch has been pulled by an agent."""
 
     async def count() -> Counter[str]:
-        client = await nats.connect(url)
+        client = await nats.connect(url, nkeys_seed=key)
         pulled: Counter[str] = Counter()
         ended = asyncio.Event()
 
@@ -159,7 +159,7 @@ def lines_with(path: Path, what: str) -> int:
 
 
 def test_a_batch_that_was_killed_goes_on_and_asks_nothing_twice(
-    live_mesh: str, cli: Cli, tmp_path: Path
+    live_mesh: str, cli: Cli, tmp_path: Path, inside_key: str
 ) -> None:
     (tmp_path / "texts").mkdir()
     for number in range(60):
@@ -183,7 +183,7 @@ def test_a_batch_that_was_killed_goes_on_and_asks_nothing_twice(
     results = json.loads((tmp_path / "r.json").read_text())["results"]
     assert [entry["success"] for entry in results] == [True] * 60
     assert {entry["attempt"] for entry in results} == {1}
-    while len(pulled := tasks_pulled(live_mesh, started_s)) < 60:
+    while len(pulled := tasks_pulled(live_mesh, inside_key, started_s)) < 60:
         assert time.time() < started_s + DEADLINE_S, f"{len(pulled)} of 60 events"
         time.sleep(0.1)
     assert set(pulled.values()) == {1}

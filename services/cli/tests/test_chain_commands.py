@@ -67,8 +67,8 @@ async def test_the_client_asks_a_chain_as_it_asks_a_model(live_mesh: str) -> Non
     assert (result.text, [step.model for step in result.steps]) == ("Paris.", ["choir-four", "choir-two"])
 
 
-async def test_a_cancelled_chain_frees_the_slot_of_the_peer_at_work(live_mesh: str) -> None:
-    connection = await nats.connect(live_mesh)
+async def test_a_cancelled_chain_frees_the_slot_of_the_peer_at_work(live_mesh: str, inside_key: str) -> None:
+    connection = await nats.connect(live_mesh, nkeys_seed=inside_key)
     told = await connection.subscribe(subjects.event("agent", "*"))
 
     async def agent_tells(kind: type[TaskPulled | TaskCancelled]) -> None:

@@ -37,7 +37,7 @@ def test_options_say_who_it_is_and_give_it_an_inbox_of_its_own() -> None:
     assert options["servers"] == ["nats://there:1"]
     assert (options["user"], options["password"]) == ("router", "open")
     assert options["name"] == "router-1"
-    assert options["inbox_prefix"] == b"_INBOX_router"
+    assert options["inbox_prefix"] == b"_INBOX_router.router-1"
     assert options["max_reconnect_attempts"] == -1
 
 
