@@ -20,6 +20,7 @@ BENCHES = {
     "gateway": "loadtest.bench.gateway",
     "ingest": "loadtest.bench.ingest",
     "generator": "loadtest.bench.generator",
+    "accounts": "loadtest.bench.accounts",
     "overhead": "loadtest.bench.overhead",
     "pipeline": "loadtest.bench.pipeline",
     "scaling": "loadtest.bench.scaling",
