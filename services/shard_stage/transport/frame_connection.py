@@ -10,11 +10,13 @@ The protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -59,6 +61,7 @@ class LinkOptions:
     name: str = ""
     user: str | None = None
     password: str | None = None
+    nkeys_seed: str | None = None
     connect_timeout: float = 5.0
     reconnect_time_wait: float = 1.0
     disconnected_cb: Callable[[], Awaitable[None]] = _nothing
@@ -277,7 +280,7 @@ class FrameLink:
             info = await wire.greeting
             if address.scheme == "tls" or info.get("tls_required"):
                 await self._secure(wire, address.hostname)
-            wire.write(b"CONNECT ", json.dumps(self._words(address)).encode(), END, self._listening())
+            wire.write(b"CONNECT ", json.dumps(self._words(address, info)).encode(), END, self._listening())
             await wire.ping()
         except BaseException:
             wire.abort()
@@ -292,8 +295,8 @@ class FrameLink:
             wire.transport, wire, context, server_hostname=host
         )
 
-    def _words(self, address: SplitResult) -> dict[str, object]:
-        """What the broker is told of this client."""
+    def _words(self, address: SplitResult, info: Mapping[str, object]) -> dict[str, object]:
+        """What the broker, which has told of itself by `info`, is told of this client."""
         words: dict[str, object] = {
             "verbose": False,
             "pedantic": False,
@@ -304,6 +307,8 @@ class FrameLink:
             "protocol": 1,
             "name": self._options.name,
         }
+        if self._options.nkeys_seed is not None:
+            return words | signed(Path(self._options.nkeys_seed), str(info.get("nonce", "")))
         if self._options.user is not None:
             return words | {"user": self._options.user, "pass": self._options.password or ""}
         if address.username is None:
@@ -319,3 +324,16 @@ class FrameLink:
         task = asyncio.ensure_future(self._options.error_cb(fault))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+
+def signed(seed: Path, nonce: str) -> dict[str, object]:
+    """Who has the seed in a file, proved by a signature of what the broker has sent."""
+    import nkeys  # only where a broker knows keys
+
+    pair = nkeys.from_seed(bytearray(seed.read_bytes().strip()))
+    proof = {
+        "nkey": pair.public_key.decode(),
+        "sig": base64.urlsafe_b64encode(pair.sign(nonce.encode())).rstrip(b"=").decode(),
+    }
+    pair.wipe()
+    return proof
