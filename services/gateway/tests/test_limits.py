@@ -22,9 +22,15 @@ START = b"POST /api/show HTTP/1.1\r\nhost: localhost\r\n"
 
 @pytest_asyncio.fixture
 async def small(live_mesh: str) -> AsyncIterator[httpx.URL]:
-    """A gateway that takes little, and waits for it a short time."""
-    limits = {"max_head_bytes": HEAD, "max_body_bytes": BODY, "head_timeout_s": 0.3, "body_timeout_s": 0.3}
-    async with serving(live_mesh, **limits) as url:
+    """A gateway that takes little."""
+    async with serving(live_mesh, max_head_bytes=HEAD, max_body_bytes=BODY) as url:
+        yield httpx.URL(url)
+
+
+@pytest_asyncio.fixture
+async def impatient(live_mesh: str) -> AsyncIterator[httpx.URL]:
+    """A gateway that waits for heads a short time."""
+    async with serving(live_mesh, head_timeout_s=0.3) as url:
         yield httpx.URL(url)
 
 
@@ -48,12 +54,12 @@ async def test_a_head_of_the_largest_size_is_answered(small: httpx.URL) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: local"], ids=["nothing", "half a head"])
-async def test_a_head_that_does_not_come_is_not_waited_for(small: httpx.URL, sent: bytes) -> None:
-    assert (await exchange(small, sent)).startswith(b"HTTP/1.1 408 ")
+async def test_a_head_that_does_not_come_is_not_waited_for(impatient: httpx.URL, sent: bytes) -> None:
+    assert (await exchange(impatient, sent)).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_head_that_comes_byte_by_byte_has_one_deadline(small: httpx.URL) -> None:
-    async with connected(small) as (reader, writer), asyncio.timeout(DEADLINE_S):
+async def test_a_head_that_comes_byte_by_byte_has_one_deadline(impatient: httpx.URL) -> None:
+    async with connected(impatient) as (reader, writer), asyncio.timeout(DEADLINE_S):
         writer.write(b"GET / HTTP/1.1\r\nx: ")
         reading = asyncio.ensure_future(reader.read())
         while not reading.done():
@@ -62,8 +68,9 @@ async def test_a_head_that_comes_byte_by_byte_has_one_deadline(small: httpx.URL)
         assert b" 408 " in reading.result()
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(small: httpx.URL) -> None:
-    reply = await exchange(small, START + b"content-length: 100\r\n\r\n{")
+async def test_a_body_that_does_not_come_is_not_waited_for(live_mesh: str) -> None:
+    async with serving(live_mesh, body_timeout_s=0.3) as url:
+        reply = await exchange(httpx.URL(url), START + b"content-length: 100\r\n\r\n{")
     assert reply.startswith(b"HTTP/1.1 400 ")
     assert b"was not there within 0.3 s" in reply
 
