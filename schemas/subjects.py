@@ -476,6 +476,16 @@ def stream_info(stream: str) -> str:
     return f"$JS.API.STREAM.INFO.{stream}"
 
 
+def stream_snapshot(stream: str) -> str:
+    """The JetStream API for a copy of a whole stream, as one file in pieces."""
+    return f"$JS.API.STREAM.SNAPSHOT.{stream}"
+
+
+def stream_restore(stream: str) -> str:
+    """The JetStream API for a stream made of such a copy."""
+    return f"$JS.API.STREAM.RESTORE.{stream}"
+
+
 def pull_next(stream: str, consumer: str) -> str:
     """Asks a durable consumer for its next messages."""
     return f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"

@@ -121,6 +121,8 @@ FREE_OF_NAMES = {
     "pull_next",
     "acknowledgements",
     "stream_info",
+    "stream_restore",
+    "stream_snapshot",
     "unlabelled_score_key",
     "attempt_key",
     "attempt_keys",

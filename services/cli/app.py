@@ -25,6 +25,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("init", "init:init", RUNNING, "Look for servers of models here, and propose a choir.toml."),
     Entry("up", "host:up", RUNNING, "Run this host's part of the mesh, until Ctrl-C or `choir down`."),
     Entry("down", "host:down", RUNNING, "Stop the mesh that `choir up` runs on this host."),
+    Entry("backup", "backup:backup", RUNNING, "Copy the streams and the event database of this host's mesh."),
+    Entry("restore", "backup:restore", RUNNING, "Make a mesh of a backup, for the next `choir up`."),
     Entry("shard", "shard:shard", RUNNING, "Run a model as a pipeline of stages over several nodes."),
     Entry("validate", "validate:validate", RUNNING, "Would a mesh run here? What to do if not."),
     Entry("completion", "completion:completion", RUNNING, "What a shell needs to complete commands."),

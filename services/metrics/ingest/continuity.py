@@ -21,7 +21,8 @@ async def follow(
     Raises BrokerUnavailable.
     """
     if not position.stream_created:
-        return replace(position, stream_created=state.created), "this stream is read from its beginning"
+        why = f"read on after {position.sequence}" if position.sequence else "read from its beginning"
+        return replace(position, stream_created=state.created), f"this stream is {why}"
     if position.stream_created != state.created:
         return position.in_new_epoch(0, state.created), "the stream was made anew"
     if position.sequence == 0 or position.sequence < state.first_sequence <= state.last_sequence:

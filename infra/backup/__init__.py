@@ -1,0 +1,1 @@
+"""Backups of a mesh: its streams, its buckets and its event database."""

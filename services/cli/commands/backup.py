@@ -1,0 +1,67 @@
+"""`choir backup`, `choir restore`: on the host of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.commands.host import ConfigOption
+from services.cli.commands.overview import JsonFlag
+from services.cli.views.terminal import counted
+
+if TYPE_CHECKING:
+    from infra.backup.manifest import Manifest
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy the streams, the buckets and the event database of the mesh that runs on this host.
+
+    The mesh goes on meanwhile. What was written is read again and tried out. Prompts and answers are in it,
+    so only you may read it. Model files and choir.toml are no part of it.
+    """
+    from infra.backup.backup import back_up
+    from infra.settings import load_host_settings
+    from schemas.errors import MeshUnreachable
+    from services.client.local_mesh import running_mesh, state_folder
+
+    mesh = running_mesh()
+    if mesh is None:
+        raise MeshUnreachable("no mesh runs on this host: `choir up` first, then `choir backup` beside it")
+    settings = load_host_settings(mesh.config)
+    _tell("backed up into", folder, asyncio.run(back_up(mesh, settings, state_folder(), folder)), as_json)
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `choir backup` has written.")],
+    config: ConfigOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a mesh of a backup: the next `choir up` runs it. The mesh of this host must not run.
+
+    Nothing is overwritten. Requests whose time is over end in `deadline_exceeded` when the mesh starts.
+    """
+    from infra.backup.restore import restore as restore_backup
+    from infra.settings import load_host_settings
+    from services.client.local_mesh import state_folder
+
+    manifest = asyncio.run(restore_backup(load_host_settings(config), state_folder(), folder))
+    _tell("restored from", folder, manifest, as_json)
+
+
+def _tell(done: str, folder: Path, manifest: Manifest, as_json: bool) -> None:
+    if as_json:
+        typer.echo(manifest.model_dump_json(indent=2, exclude_none=True))
+        return
+    messages = sum(entry.state["messages"] for entry in manifest.streams)
+    size_bytes = sum(entry.size_bytes for entry in manifest.files)
+    database = "and the event database" if manifest.database else "(this host keeps no event database)"
+    typer.echo(
+        f"{done} {folder}: {counted(messages, 'message')} in {counted(len(manifest.streams), 'stream')} "
+        f"{database}, {size_bytes / 1e6:,.1f} MB"
+    )
