@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nats
 import pytest
+from nats.aio.client import Client
 
 from infra.host.credentials import Credentials
 from services.client.local_mesh import RunningMesh, running_mesh
@@ -37,6 +39,8 @@ models = [
   { name = "choir-short", reply = "one two three", context_tokens = 140 },
 ]
 """
+KEYS: dict[str, str] = {}
+"""The key of the supervisor of each mesh that runs for tests, by its URL."""
 QUARTET = ("choir-one", "choir-two", "choir-three", "choir-four")
 
 
@@ -52,11 +56,18 @@ def choir_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "services.cli", *arguments]
 
 
+async def connect_inside(url: str) -> Client:
+    """A client that may do what the supervisor of the mesh at `url` may; on other brokers whoever comes."""
+    key = KEYS.get(url)
+    return await nats.connect(url) if key is None else await nats.connect(url, nkeys_seed=key)
+
+
 def wait_until_up(state: Path, process: subprocess.Popen[bytes]) -> RunningMesh:
     """The mesh that `process` runs, once it answers."""
     end_s = time.monotonic() + UP_DEADLINE_S
     while time.monotonic() < end_s and process.poll() is None:
         if (mesh := running_mesh(state / "choir")) is not None:
+            KEYS[mesh.url] = str(Credentials(state / "choir").operator)
             return mesh
         time.sleep(0.05)
     pytest.fail("choir up did not come up")

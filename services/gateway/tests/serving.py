@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from infra.testing.plugin import connect
+from infra.testing.choir_up import connect_inside
 from schemas.errors import NotReady, UnknownRequest
 from services.chassis.supervise import Loops
 from services.client.client import Choir
@@ -31,7 +31,7 @@ async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
 async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
     """A gateway with these settings."""
     section = GatewaySection(port=0, **settings)
-    connection = await connect(mesh_url)
+    connection = await connect_inside(mesh_url)
     async with Choir(mesh_url, name="gateway-under-test") as mesh:
         context = GatewayContext(mesh, section, connection)
         listener = Listener(build_app(context), section, changed=lambda: None)

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from openai import APIStatusError, AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from infra.testing.plugin import connect
+from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from schemas.errors import NotReady
 from services.chassis.nats.bucket import BYTES, Bucket
@@ -82,7 +82,7 @@ async def test_equal_requests_whose_replies_are_lost_are_done_once_each(
 ) -> None:
     hello: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"Hello {elsewhere}"}]
     async with serving(live_mesh) as one, serving(live_mesh) as other:
-        connection = await connect(live_mesh)
+        connection = await connect_inside(live_mesh)
         before = await results_in(connection)
 
         # When equal requests lose their replies, and some lose them twice
@@ -103,7 +103,7 @@ async def test_equal_requests_whose_replies_are_lost_are_done_once_each(
 async def test_work_goes_on_for_a_client_that_comes_back(live_mesh: str) -> None:
     hello: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Wait"}]
     async with Choir(live_mesh) as mesh, serving(live_mesh, retry_grace_s=60.0) as gateway:
-        connection = await connect(live_mesh)
+        connection = await connect_inside(live_mesh)
         noted = Bucket(connection, subjects.RETRIES_BUCKET, BYTES)
         known = set(await noted.keys("*.*"))
 

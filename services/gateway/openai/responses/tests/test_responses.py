@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from infra.testing.plugin import connect
+from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from services.gateway.tests.serving import serving
 
@@ -109,7 +109,7 @@ async def test_a_stream_goes_on_on_another_gateway_after_its_tokens_are_gone(
         assert text_of(whole) == (await second.responses.retrieve(created.id)).output_text == ANSWER
 
         # And from the result alone it is the same stream, wherever it is taken up
-        nc = await connect(live_mesh)
+        nc = await connect_inside(live_mesh)
         await nc.jetstream().purge_stream(
             subjects.TOKENS_STREAM, subject=subjects.tokens_of(created.id.removeprefix("resp_"))
         )
