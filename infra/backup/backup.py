@@ -21,6 +21,7 @@ from infra.backup.database_copy import copy_database
 from infra.backup.manifest import Entry, Manifest, StreamEntry, entry_of, write_manifest
 from infra.backup.stream_copy import copy_stream, differs, make_stream, streams_of
 from infra.broker.broker import Broker
+from infra.host.credentials import Credentials
 from infra.host.operator_connection import connect_operator
 from infra.settings import HostSettings
 from schemas import catalog, subjects
@@ -45,12 +46,20 @@ async def back_up(mesh: RunningMesh, settings: HostSettings, state: Path, folder
     Raises ConfigurationError for a folder that cannot be used and a disk that is too small or full, and what
     the broker says. Nothing that this has written is left after an error.
     """
-    client = await connect_operator(mesh.url, settings.mesh, _nothing)
+    client = await connect_operator(mesh.url, _operator(mesh, settings, state), _nothing)
     try:
         with _new_folder(folder):
             return await _write(client, settings.metrics_folder(state), folder)
     finally:
         await client.close()
+
+
+def _operator(mesh: RunningMesh, settings: HostSettings, state: Path) -> MeshSection:
+    """Who may copy streams: whoever has the key of this host's own broker, else as `[mesh]` says."""
+    key = Credentials(state).operator
+    if settings.broker.embedded and key.is_file():
+        return MeshSection(url=mesh.url, nkey=str(key))
+    return settings.mesh
 
 
 async def _write(client: Client, metrics: Path, folder: Path) -> Manifest:
