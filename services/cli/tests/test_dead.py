@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.host.processes import POLL_S
-from infra.testing.plugin import connect
+from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
 from schemas.sampling import Sampling
@@ -34,7 +34,7 @@ async def _bury(url: str, model: str) -> int:
         accepted_at_s=now_s - 1000,
         deadline_at_s=now_s - 900,
     )
-    client = await connect(url)
+    client = await connect_inside(url)
     try:
         storage = Storage(client)
         why = "it \x1b[31mdied\nthree times"
@@ -45,7 +45,7 @@ async def _bury(url: str, model: str) -> int:
 
 
 async def _poison(url: str) -> None:
-    client = await connect(url)
+    client = await connect_inside(url)
     try:
         await client.jetstream().publish(
             subjects.generate("interactive", "choir-one", "poison"), b"\x00 no command"
