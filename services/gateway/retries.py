@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 from starlette.requests import Request
 
 from schemas import subjects
 from schemas.errors import ChoirError, NotReady, UnknownRequest
 from services.chassis.identity import new_id
+from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 from services.client.client import Choir
 from services.gateway.identity import KEY_HEADER, request_id_of
@@ -35,6 +37,8 @@ KEPT_S = 900.0
 """How long a request may be retried: the patience of these clients is 600 s."""
 MOST_KEPT = 20_000
 HASH_LENGTH = 32
+
+log = get_logger("gateway.retries")
 
 
 @dataclass
@@ -97,7 +101,7 @@ class Retries:
     def _lose(self, sent: _Sent) -> None:
         """The connection of a request has gone: it may come again."""
         sent.gone = True
-        note = asyncio.create_task(self._publish(sent), name=f"note {sent.request_id}")
+        note = asyncio.create_task(self._publish_loss(sent), name=f"note {sent.request_id}")
         self._notes.add(note)
         note.add_done_callback(self._notes.discard)
 
@@ -173,6 +177,13 @@ class Retries:
         """Notes a request for other gateways, and does not wait for the broker."""
         subject = subjects.bucket_key(subjects.RETRIES_BUCKET, subjects.retry_key(sent.said, sent.request_id))
         await self._client.publish(subject, _written(sent))
+
+    async def _publish_loss(self, sent: _Sent) -> None:
+        """The same on nobody's behalf: a gateway that stops may have lost its connection to the broker."""
+        try:
+            await self._publish(sent)
+        except nats.errors.Error as error:
+            log.info("a lost request was not noted", request_id=sent.request_id, why=str(error))
 
     async def _is_worth_it(self, request_id: str) -> bool:
         """Not if a request came to nothing: whoever tries that again wants it tried again."""
