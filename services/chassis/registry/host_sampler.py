@@ -78,6 +78,6 @@ class HostSampler:
         started_ns = time.perf_counter_ns()
         try:
             await self._client.rtt(RTT_TIMEOUT_S)
-        except (nats.errors.Error, OSError):
+        except (nats.errors.Error, OSError, RuntimeError):  # uvloop's word for a transport that is closed
             return None
         return time.perf_counter_ns() - started_ns
