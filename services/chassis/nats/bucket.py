@@ -89,7 +89,8 @@ class _NoWord(BrokerUnavailable):
 
 class Bucket(Generic[ValueT]):
     """One bucket. While it is watched, `on_put(key, value)` and `on_delete(key)` are called for what is in it
-    and what happens to it, and `on_unreadable(key, error)` for a value that is not of its format.
+    and what happens to it, and `on_unreadable(key, error)` for a value that is not of its format. A key that
+    is there no more when all is read again is told to `on_missing`, by default to `on_delete`.
 
     What is written raises BrokerUnavailable if the broker does not store it, PayloadTooLarge, and Overloaded
     with the text `full` if the bucket has no room.
@@ -104,6 +105,7 @@ class Bucket(Generic[ValueT]):
         on_delete: Callable[[str], None] = lambda _key: None,
         on_unreadable: Callable[[str, ValidationError], None] | None = None,
         full: str | None = None,
+        on_missing: Callable[[str], None] | None = None,
     ) -> None:
         self._client = client
         self._js = JetStreamContext(client, timeout=WRITE_TIMEOUT_S)
@@ -112,6 +114,7 @@ class Bucket(Generic[ValueT]):
         self._values = values
         self._on_put = on_put
         self._on_delete = on_delete
+        self._on_missing = on_missing or on_delete
         self._on_unreadable = on_unreadable or self._say_unreadable
         self._full = full or f"the bucket {name} is full"
         self._keys: set[str] = set()
@@ -156,7 +159,8 @@ class Bucket(Generic[ValueT]):
         if data:
             self._tell_put(key, data)
         elif key in self._keys:
-            self._tell_deleted(key)
+            self._keys.discard(key)
+            self._on_missing(key)
 
     async def _on_update(self, msg: Msg) -> None:
         key = subjects.key_of_update(msg.subject)

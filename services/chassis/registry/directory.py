@@ -28,7 +28,14 @@ class Directory:
         self._leases: dict[str, tuple[float, NodeLease]] = {}
         self._serving: Serving | None = None
         self._serving_until = 0.0
-        self._bucket = Bucket(client, subjects.NODES_BUCKET, messages(NodeLease), self._take, self._drop)
+        self._bucket = Bucket(
+            client,
+            subjects.NODES_BUCKET,
+            messages(NodeLease),
+            self._take,
+            self._drop,
+            on_missing=self._let_run_out,
+        )
 
     async def start(self) -> None:
         """Returns when the leases of now are known."""
@@ -45,6 +52,10 @@ class Directory:
     def _drop(self, key: str) -> None:
         self._leases.pop(key, None)
         self._serving = None
+
+    def _let_run_out(self, key: str) -> None:
+        """Leases are in the broker's memory, so after a restart it has none: each instance is believed until
+        its lease would have run out. Otherwise nobody would serve anything for a moment."""
 
     @property
     def nodes(self) -> tuple[NodeLease, ...]:

@@ -221,3 +221,16 @@ def test_a_lease_fits_whatever_there_is_in_it_and_keeps_the_models_that_can_be_a
     usable = [model for model in cut.models if model.problem is None]
     assert len(usable) == 100 or len(cut.models) == len(usable)
     assert fitting(whole, 10_000_000) is whole
+
+
+async def test_what_a_broker_has_forgotten_is_believed_until_it_would_have_run_out(
+    connection: Client, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases are in its memory: after a restart there are none, and yet everybody is there."""
+    await Lease(connection, Identity(service="agent", instance="alice"), Load)._put()
+    await eventually(lambda: instances(directory) == ["alice"])
+    await connection.jetstream().purge_stream(subjects.bucket_stream(subjects.NODES_BUCKET))
+    await directory.reload()
+    assert instances(directory) == ["alice"]
+    monkeypatch.setattr(directory_module, "LEASE_TTL_S", 0.0)
+    assert instances(directory) == []
