@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.message import Struct, field_error
+from schemas.message import Struct, field_error, is_none
 
 MAX_TOOLS = 128
 MAX_IMAGES = 32
@@ -92,10 +92,10 @@ class ChatMessage(Struct):
     role: Role
     images: Annotated[tuple[Image, ...], Field(max_length=MAX_IMAGES, exclude_if=not_)] = ()
     content: Annotated[str, Field(validate_default=True)] = ""
-    thinking: str | None = None
+    thinking: Annotated[str | None, Field(exclude_if=is_none)] = None
     tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=MAX_TOOLS, exclude_if=not_)] = ()
-    tool_call_id: CallId | None = None
-    name: ToolName | None = None
+    tool_call_id: Annotated[CallId | None, Field(exclude_if=is_none)] = None
+    name: Annotated[ToolName | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="before")
     @classmethod

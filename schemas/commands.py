@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
 from schemas.chat import ChatMessage as ChatMessage
-from schemas.message import Message, Name, RequestId, Struct, Topic, field_error
+from schemas.message import Message, Name, RequestId, Struct, Topic, field_error, is_none
 from schemas.pipelines import Partition
 from schemas.sampling import Sampling
 from schemas.subjects import Priority, encode_token
@@ -129,8 +129,8 @@ class Ask(Message):
     request_id: RequestId | None = None
     prompt: Annotated[str, StringConstraints(min_length=1, pattern=r"\S")] | None = None
     messages: tuple[ChatMessage, ...] = ()
-    raw: RawPrompt | None = None
-    embed: Embed | None = None
+    raw: Annotated[RawPrompt | None, Field(exclude_if=is_none)] = None
+    embed: Annotated[Embed | None, Field(exclude_if=is_none)] = None
     tools: Tools = ()
     tool_choice: ToolsChoice = "auto"
     model: Name | None = None
@@ -208,7 +208,7 @@ class Ask(Message):
     def fingerprint(self) -> str:
         """What makes two asks the same request: everything but the id and how the reply is delivered."""
         canonical = self.model_dump_json(
-            exclude={"request_id", "stream", "timeout_s", "priority", "partition"}, exclude_none=True
+            exclude={"request_id", "stream", "timeout_s", "priority", "partition"}
         )
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

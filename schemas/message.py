@@ -35,6 +35,12 @@ Name = Annotated[
 ]
 
 
+def is_none(value: object) -> bool:
+    """For fields that came later (`exclude_if`): unset, they are not written, so that what does not use them
+    reads as it always did, and has the fingerprint that it always had."""
+    return value is None
+
+
 Topic = Annotated[
     str,
     StringConstraints(

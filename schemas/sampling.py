@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.message import Struct, field_error
+from schemas.message import Struct, field_error, is_none
 
 MAX_SAMPLES = 8
 MAX_BIASES = 1_024
@@ -57,7 +57,7 @@ class Sampling(Struct):
     )
     n: int = Field(default=1, ge=1, le=MAX_SAMPLES, exclude_if=_is_one)
     prompt_logprobs: bool = Field(default=False, exclude_if=not_)
-    think: Think | None = None
+    think: Annotated[Think | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _one_constraint(self) -> Sampling:

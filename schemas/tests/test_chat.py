@@ -123,7 +123,7 @@ def test_what_was_not_asked_for_is_not_sent() -> None:
     assert not sent.keys() & {"tools", "tool_choice"}
     assert sent["sampling"].keys() == {
         *("max_tokens", "temperature", "top_k", "top_p", "seed", "stop", "logprobs"),
-        *("json_schema", "grammar", "think"),
+        *("json_schema", "grammar"),
     }
 
 
