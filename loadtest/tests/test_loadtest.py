@@ -173,6 +173,7 @@ async def test_a_mesh_that_dies_half_way_leaves_partial_results_and_one_clear_li
     assert summary["failed"] > 20
 
 
+@pytest.mark.alone
 async def test_a_mesh_of_its_own_is_tormented_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     config, out = tmp_path / "choir.toml", tmp_path / "out"
     config.write_text(INSTANT)

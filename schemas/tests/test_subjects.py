@@ -126,8 +126,10 @@ FREE_OF_NAMES = {
     "unlabelled_score_key",
     "attempt_key",
     "attempt_keys",
+    "retry_key",
+    "retry_keys",
 }
-"""Functions that take only names which Choir itself has chosen, or numbers."""
+"""Functions that take only names which Choir itself has chosen, hashes, or numbers."""
 
 
 @hostile

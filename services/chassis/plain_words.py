@@ -43,8 +43,9 @@ PLAIN: Mapping[str, str] = {
 
 PATTERNS: Mapping[str, str] = {
     r"\S": "it must not be blank",
-    r"^\S+$": "it must have no spaces",
-    r"^\S(.*\S)?$": "it must not begin or end with a space",
+    r"^[^\s\x00-\x1f\x7f-\x9f]+$": "it must have no spaces and no control characters",
+    r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$": "it must not begin or end "
+    "with a space, nor have control characters",
     r"^[A-Za-z0-9_-]{1,64}$": "it may have letters, digits, - and _, at most 64 of them",
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "it may have letters, digits, ., - and _, at most 64 of them, and "
     "begins with a letter or a digit",
