@@ -29,6 +29,11 @@ test *OPTIONS:
 test-busy *OPTIONS:
     uv run pytest --busy $(nproc) {{ OPTIONS }}
 
+# the tests that `just test` leaves out because they take long: the same promises, kept for longer and with more of everything
+[group('develop')]
+soak-tests *OPTIONS:
+    uv run pytest -m soak {{ OPTIONS }}
+
 # compose.yaml, really run: two projects on two networks form one mesh (needs a container engine)
 [group('develop')]
 test-compose *OPTIONS:

@@ -6,6 +6,8 @@ bytecode is not wanted beside the sources (PYTHONDONTWRITEBYTECODE), they keep i
 @pytest.mark.alone   the test needs the cores of the machine: no other test of this run is at work meanwhile
 @pytest.mark.long    the tests of this file take long: it is dealt out before the other files, so that no core
                      waits for it at the end
+@pytest.mark.soak    the test takes long to show what a shorter one shows as well, at more length or with more
+                     of everything: `uv run pytest` leaves it out, `just soak-tests` and `.ci/run` run it
 fault_seed           a seed of the test's own, made from the run's seed: it is shown, and `--fault-seed`
                      gives again
 --busy N             N processes compute without end while the tests run, as on a host that others use
@@ -47,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Draws the seed before xdist's workers start: they are given the options as they stand then."""
     config.addinivalue_line("markers", "alone: needs the cores of the machine to itself")
     config.addinivalue_line("markers", "long: takes so long that it is begun before the others")
+    config.addinivalue_line("markers", "soak: takes long, and runs only where it is asked for: `-m soak`")
     if config.option.fault_seed is None:
         config.option.fault_seed = random.SystemRandom().randrange(SEEDS)
     if not _is_worker(config):

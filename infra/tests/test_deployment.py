@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,15 @@ def test_just_and_the_checks_ask_for_the_same() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text()
     assert len(commands) >= 5
     assert [command for command in commands if f"uv run --no-sync {command}\n" not in script] == []
+
+
+def test_the_tests_that_take_long_are_run_by_the_checks_and_by_a_recipe_of_their_own() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    left_out = project["tool"]["pytest"]["ini_options"]["addopts"]
+    assert left_out[-2:] == ["-m", "not soak"]
+    script = (REPOSITORY / ".ci" / "run").read_text().splitlines()
+    assert script[-2:] == ["uv run pytest", "uv run pytest -m soak"]
+    assert "uv run pytest -m soak {{ OPTIONS }}" in (REPOSITORY / "justfile").read_text()
 
 
 def test_just_alone_lists_every_recipe_with_what_it_does() -> None:

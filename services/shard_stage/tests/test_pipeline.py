@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -27,19 +28,29 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("slices")
 
 
+FEW = {"llama": (2,), SIX_LAYERS: (3,)}
+ALL = {**dict.fromkeys(DEMO_MODELS, (2, 3)), "gemma": (2,), SIX_LAYERS: (3,)}
+"""In how many stages each model is run. The Gemma of four layers can only be cut in two; for three stages it
+is one with six."""
+
+
+@pytest.mark.parametrize("stages_of", [FEW, pytest.param(ALL, marks=pytest.mark.soak)], ids=["few", "all"])
 async def test_the_demo_models_in_two_and_three_stages_answer_as_the_engine(
-    connection: Client, mesh_url: str, spawn_service: SpawnService, slices: Path, tmp_path: Path
+    stages_of: Mapping[str, tuple[int, ...]],
+    connection: Client,
+    mesh_url: str,
+    spawn_service: SpawnService,
+    slices: Path,
+    tmp_path: Path,
 ) -> None:
-    """Alone and eight at a time. The Gemma of four layers can only be cut in two; for three stages it is one
-    with six."""
+    """Alone and eight at a time."""
     six = write_variant(demo_model("gemma"), tmp_path / "six.gguf", layers=[0, 1, 0, 1, 2, 3])
-    models = {**{name: demo_model(name) for name in DEMO_MODELS}, SIX_LAYERS: six}
+    models = {name: six if name == SIX_LAYERS else demo_model(name) for name in stages_of}
     mesh = PipelineMesh(spawn_service, connection, mesh_url, models, slices)
     stages = ("stage-a", "stage-b", "stage-c")
     await mesh.start_all(*stages)
-    for number, name in enumerate(models):
+    for number, (name, counts) in enumerate(stages_of.items()):
         expected = [finished.text for finished in engine_says(models[name], QUESTIONS, GREEDY)]
-        counts = {"gemma": (2,), SIX_LAYERS: (3,)}.get(name, (2, 3))
         for count in counts:
             await mesh.place(*stages[:count], model=name, number=10 * number + count)
             alone = await mesh.ask(QUESTIONS[0], GREEDY, f"{name}-{count}-alone", name)

@@ -84,20 +84,27 @@ async def test_no_epoch_begins_while_a_stage_is_at_a_long_step(
     assert (await mesh.now()).epoch == 1
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.soak)])
 async def test_no_epoch_begins_when_a_pipeline_is_asked_that_has_rested_for_long(
-    connection: Client, mesh_url: str, spawn_service: SpawnService, model: Path, mark: Path, tmp_path: Path
+    times: int,
+    connection: Client,
+    mesh_url: str,
+    spawn_service: SpawnService,
+    model: Path,
+    mark: Path,
+    tmp_path: Path,
 ) -> None:
     mesh = PipelineMesh(spawn_service, connection, mesh_url, model, tmp_path / "slices")
     await start_all(mesh, "stage-a", mark=mark, seconds=BRIEF_S)
     await mesh.place("stage-a", "stage-b")
     beats = await connection.subscribe(subjects.stage_signal(1))
-    for name in ("first", "second", "third"):
+    for number in range(times):
         # Given stages that have had nothing to do for longer than anything is on its way
         for _ in range(2 * RESTING_BEATS + 4):
             await beats.next_msg(READY_DEADLINE_S)
         # When the next step takes a moment
         mark.touch()
-        result = await mesh.ask(PROMPT, LONG, name)
+        result = await mesh.ask(PROMPT, LONG, f"ask-{number}")
         # Then it is waited for
         assert result.text and not mark.exists()
         assert (await mesh.now()).epoch == 1
