@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 4
+VERSION = 5
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -224,6 +224,7 @@ BUCKETS: tuple[BucketSpec, ...] = (
         s.RESPONSES_BUCKET, "what was asked, for clients that come back", ttl_s=DAY_S, max_bytes=256 * MIB
     ),
     BucketSpec(s.RETRIES_BUCKET, "what HTTP clients may send again", storage="memory", ttl_s=900.0),
+    BucketSpec(s.KEYS_BUCKET, "API keys: the digests of their secrets, and what they open", republished=True),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
     BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents", republished=True),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
@@ -261,7 +262,7 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
             s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
             s.doors(s.STATUS), s.doors(s.SHARD), s.doors(s.WORKER), s.doors(s.TOKENIZE),
-            s.doors(s.DEAD_LETTERS),
+            s.doors(s.DEAD_LETTERS), s.doors(s.KEYS),
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
@@ -269,8 +270,10 @@ ACCESS: tuple[Access, ...] = (
         reads=(s.COMMANDS_STREAM, s.ANSWERS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM, s.DEAD_STREAM),
         deletes=(s.COMMANDS_STREAM, s.DEAD_STREAM),
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
-        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET),
-        buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET),
+        buckets_read=(
+            s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET, s.KEYS_BUCKET,
+        ),
+        buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.KEYS_BUCKET),
     ),
     Access(
         "agent",
@@ -332,7 +335,7 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.STATUS), s.doors(s.TOKENIZE), s.ALL_EVENTS,
         ),
         subscribes=(),
-        buckets_read=(s.RESPONSES_BUCKET, s.RETRIES_BUCKET),
+        buckets_read=(s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEYS_BUCKET),
         buckets_written=(s.NODES_BUCKET, s.RESPONSES_BUCKET, s.RETRIES_BUCKET),
     ),
 )  # fmt: skip
@@ -384,6 +387,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         s.DEAD_LETTERS, "router", "ManageDeadLetters", "DeadLettersReply", "what is not done", role="operate"
     ),
+    Endpoint(s.KEYS, "router", "ManageKeys", "KeysReply", "list or change API keys", role="operate"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
     Endpoint(
         s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of agents", role="operate"

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from schemas import catalog, commands, dead_letters, nodes, pipelines, queries, replies, responses, workers
+from schemas import (
+    catalog,
+    commands,
+    dead_letters,
+    keys,
+    nodes,
+    pipelines,
+    queries,
+    replies,
+    responses,
+    workers,
+)
 from schemas import subjects as s
 from schemas.contents import (
     ADVISORY,
@@ -76,6 +87,7 @@ PARAMETERS: dict[str, str] = {
     "pipeline": "the `number` in the pipeline's plan",
     "stage": "the stage's place in the pipeline, from 0",
     "worker_id": f"the worker's id {TOKEN_RULE}",
+    "key_id": f"the API key's id {TOKEN_RULE}",
     "topic": f"the topic {TOKEN_RULE}",
     "options": "how many options the questions had",
     "sequence": "the command's sequence number in its stream",
@@ -140,7 +152,7 @@ def stream_of(channel: Channel) -> catalog.StreamSpec | None:
 def _endpoint(endpoint: catalog.Endpoint) -> Channel:
     contract: dict[str, type[Message]] = {
         name: value
-        for part in (commands, dead_letters, pipelines, queries, replies, workers)
+        for part in (commands, dead_letters, keys, pipelines, queries, replies, workers)
         for name, value in vars(part).items()
     }
     takes = Message if endpoint.takes == "-" else contract[endpoint.takes]
@@ -251,6 +263,7 @@ STORED_VALUES: tuple[Channel, ...] = (
         s.RESPONSES_BUCKET, "response", address(s.response_key), "what was asked", responses.ResponseRecord
     ),
     *_values(s.RETRIES_BUCKET, "retry", address(s.retry_key), "how often it was sent again", RETRIED),
+    *_values(s.KEYS_BUCKET, "api-key", address(s.api_key), "a key that opens the gateway", keys.ApiKey),
     *_values(s.CACHE_BUCKET, "cache", "{key}", "a response", CACHED),
     *_values(s.SCORES_BUCKET, "score", address(s.score_key), "an agent's history", LEARNT),
     *_values(s.SCORES_BUCKET, "topic-score", address(s.topic_score_key), "the same, on one topic", LEARNT),

@@ -15,6 +15,8 @@ ErrorCode = Literal[
     "unknown_request",
     "result_evicted",
     "unknown_worker",
+    "unauthenticated",
+    "not_permitted",
     "request_id_conflict",
     "overloaded",
     "not_ready",
@@ -145,6 +147,18 @@ class UnknownWorker(ChoirError):
     code = "unknown_worker"
 
 
+class Unauthenticated(ChoirError):
+    """Raised when nobody knows who asks: there is no key, or not one that is valid."""
+
+    code = "unauthenticated"
+
+
+class NotPermitted(ChoirError):
+    """Raised when whoever asks may not do that."""
+
+    code = "not_permitted"
+
+
 class RequestIdConflict(ChoirError):
     """Raised when two different requests come under one request id."""
 
@@ -271,6 +285,8 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         UnknownRequest,
         ResultEvicted,
         UnknownWorker,
+        Unauthenticated,
+        NotPermitted,
         RequestIdConflict,
         Overloaded,
         NotReady,

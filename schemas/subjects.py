@@ -61,6 +61,7 @@ SHARD = "choir.shard"
 WORKER = "choir.worker"
 TOKENIZE = "choir.tokenize"
 DEAD_LETTERS = "choir.dead_letters"
+KEYS = "choir.keys"
 STREAM_ASK = "choir.stream.ask"
 STREAM_FETCH = "choir.stream.fetch"
 
@@ -309,6 +310,7 @@ WORKER_CLAIMS_BUCKET = "choir_worker_claims"
 ATTEMPTS_BUCKET = "choir_attempts"
 RESPONSES_BUCKET = "choir_responses"
 RETRIES_BUCKET = "choir_retries"
+KEYS_BUCKET = "choir_keys"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -390,6 +392,16 @@ def worker_key(worker_id: str) -> str:
 
 def worker_of_key(key: str) -> str:
     """The id of the worker under a key."""
+    return decode_token(key)
+
+
+def api_key(key_id: str) -> str:
+    """The key under which an API key is kept."""
+    return encode_token(key_id)
+
+
+def id_of_api_key(key: str) -> str:
+    """The id of the API key under a key."""
     return decode_token(key)
 
 

@@ -45,6 +45,7 @@ from schemas.events import (
     TaskRetried,
 )
 from schemas.golden.stage_samples import STAGE_SAMPLES
+from schemas.keys import ApiKey, KeyChange, KeyLimits, KeysReply, ManageKeys
 from schemas.message import Message
 from schemas.nodes import Gpu, NodeLease, ServedModel
 from schemas.pipelines import (
@@ -107,6 +108,19 @@ WORKER = Worker(
     context_tokens=8_192,
     key_variable="LM_STUDIO_KEY",
     only_on="host-1",
+)
+API_KEY = ApiKey(
+    id="k-7f3a21",
+    tenant="biology",
+    label="Open WebUI",
+    digest="0f" * 32,
+    ending="x9_Q",
+    scopes=("models", "generate"),
+    models=("llama3.2:3b",),
+    limits=KeyLimits(requests_in_flight=8, tokens_per_minute=60_000),
+    cache=False,
+    created_at_s=1_750_000_000.5,
+    expires_at_s=1_780_000_000.0,
 )
 WORKER_STATE = WorkerState(
     id="mac-07",
@@ -794,6 +808,21 @@ SAMPLES: dict[str, Message] = {
             ),
         ),
     ),
+    "api_key": API_KEY,
+    "add_key": ManageKeys(action="add", key=API_KEY),
+    "change_key": ManageKeys(
+        action="change",
+        id="k-7f3a21",
+        change=KeyChange(
+            label="LangChain",
+            scopes=("embed",),
+            models=(),
+            limits=KeyLimits(requests_in_flight=4),
+            cache=True,
+            expires_at_s=1_790_000_000.0,
+        ),
+    ),
+    "keys_reply": KeysReply(keys=(API_KEY.model_copy(update={"revoked": True}),), left_out=1),
     "manage_dead_letters": ManageDeadLetters(action="retry", sequence=12),
     "list_dead_letters": ManageDeadLetters(after_sequence=12, limit=20),
     "dead_letters_reply": DeadLettersReply(

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from schemas import catalog, commands, dead_letters, pipelines, queries, replies, subjects, workers
+from schemas import catalog, commands, dead_letters, keys, pipelines, queries, replies, subjects, workers
 from schemas.catalog import ACCESS, BUCKETS, ENDPOINTS, STREAMS, Access, Endpoint, StreamSpec
 from schemas.message import Message
 
@@ -210,7 +210,7 @@ def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endp
 
 @endpoints
 def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint) -> None:
-    parts = (commands, dead_letters, pipelines, queries, replies, workers)
+    parts = (commands, dead_letters, keys, pipelines, queries, replies, workers)
     contract = {name: value for part in parts for name, value in vars(part).items()}
     assert endpoint.takes == "-" or issubclass(contract[endpoint.takes], Message)
     assert issubclass(contract[endpoint.gives], Message)
@@ -260,7 +260,13 @@ def test_a_request_is_one_request_for_as_long_as_it_may_live() -> None:
     assert queue.duplicate_window_s > limit
 
 
-FINGERPRINTS = {1: "ea5350a13b71ca23", 2: "ec0a9f1f34f006a5", 3: "35cb05a0048afc11", 4: "19b74a7ab5a05dd6"}
+FINGERPRINTS = {
+    1: "ea5350a13b71ca23",
+    2: "ec0a9f1f34f006a5",
+    3: "35cb05a0048afc11",
+    4: "19b74a7ab5a05dd6",
+    5: "e39d546fffd42635",
+}
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 
 

@@ -35,6 +35,10 @@ COMMANDS: tuple[Entry, ...] = (
         "External workers: Ollama, LM Studio, Exo and other servers.", group=True,
     ),
     Entry(
+        "keys", "keys:build_keys_app", RUNNING, "API keys of the gateway: make, limit, revoke them.",
+        group=True,
+    ),
+    Entry(
         "dead", "dead:build_dead_app", RUNNING, "What could not be done: look at it, ask it again, drop it.",
         group=True,
     ),

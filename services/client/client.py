@@ -22,6 +22,7 @@ from schemas import subjects
 from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores, Tokenize
 from schemas.dead_letters import DeadLettersReply, ManageDeadLetters
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
+from schemas.keys import ApiKey, KeysReply, ManageKeys
 from schemas.message import Message
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary, Shard, ShardReply
@@ -303,6 +304,10 @@ class Choir:
     async def workers(self, request: ManageWorkers) -> tuple[WorkerStatus, ...]:
         """The external workers that a request concerns: all for a list, else the one that it changed."""
         return (await self._call(subjects.WORKER, request, WorkersReply)).workers
+
+    async def keys(self, request: ManageKeys) -> tuple[ApiKey, ...]:
+        """The API keys that a request concerns: all for a list, else the one that it changed."""
+        return (await self._call(subjects.KEYS, request, KeysReply)).keys
 
     async def dead_letters(self, request: ManageDeadLetters) -> DeadLettersReply:
         """What could not be worked on: lists it, shows one letter, asks it again, or drops it.

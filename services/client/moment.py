@@ -25,6 +25,13 @@ def moment(text: str, now: datetime, field: str) -> datetime:
         ) from error
 
 
+def span_s(text: str, field: str) -> float:
+    """A length of time in seconds: `30m`, `12h`, `90d`."""
+    if (said := _AGO.fullmatch(text)) is None:
+        raise InvalidRequest(f"{field}: {text!r} is no length of time; say 30m, 12h or 90d", field=field)
+    return timedelta(**{_UNITS[said[2]]: float(said[1])}).total_seconds()
+
+
 def as_sql(moment: datetime) -> str:
     """A moment as the event database reads it."""
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")

@@ -14,6 +14,8 @@ STATUS: Mapping[ErrorCode, int] = {
     "query_failed": 400,
     "document_unreadable": 400,
     "query_refused": 403,
+    "unauthenticated": 401,
+    "not_permitted": 403,
     "unknown_model": 404,
     "unknown_request": 404,
     "unknown_worker": 404,

@@ -10,6 +10,7 @@ from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch, Tokenize
 from schemas.dead_letters import ManageDeadLetters
 from schemas.ensembles import Ensemble
+from schemas.keys import ManageKeys
 from schemas.message import Message
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
@@ -20,6 +21,7 @@ from services.chassis.registry.lease import Load
 from services.router.admission import AdmissionController
 from services.router.endpoints.dead_letters import DeadLetters
 from services.router.endpoints.handlers import Handlers
+from services.router.endpoints.keys import Keys
 from services.router.endpoints.overview import Overview
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
@@ -51,11 +53,14 @@ class Router:
         await self._placement.start()
         self._workers = Workers(mesh.client, self._directory)
         await self._workers.start()
+        self._keys = Keys(mesh.client)
+        await self._keys.start()
         mesh.connection.on_reconnect(self._resume)
         for bucket, reload in (
             (subjects.NODES_BUCKET, self._directory.reload),
             (subjects.PIPELINES_BUCKET, self._placement.resume),
             (subjects.WORKERS_BUCKET, self._workers.resume),
+            (subjects.KEYS_BUCKET, self._keys.resume),
         ):
             mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
         admission = AdmissionController(
@@ -88,6 +93,7 @@ class Router:
         await self._endpoints.add(
             subjects.doors(subjects.WORKER), ManageWorkers, self._workers.manage, quick=True
         )
+        await self._endpoints.add(subjects.doors(subjects.KEYS), ManageKeys, self._keys.manage, quick=True)
         dead = DeadLetters(mesh, admission)
         await self._endpoints.add(subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, dead.manage)
 
@@ -95,6 +101,7 @@ class Router:
         self._sweeper.resume()
         await self._placement.resume()
         await self._workers.resume()
+        await self._keys.resume()
 
     async def stop(self) -> None:
         """Takes nothing more; clients that still wait are told to ask again under the same id."""

@@ -46,6 +46,8 @@ HTTP_LIKE: dict[ErrorCode, str] = {
     "unknown_model": "404",
     "unknown_request": "404",
     "unknown_worker": "404",
+    "unauthenticated": "401",
+    "not_permitted": "403",
     "not_ready": "409",
     "request_id_conflict": "409",
     "cancelled": "410",

@@ -1,0 +1,117 @@
+"""API keys: what a person, or a program, shows to a gateway.
+
+A key is a part of a tenant. Whoever makes a key makes its secret, and the mesh keeps the SHA-256 of that: 256
+random bits cannot be guessed from their digest, so no slow function is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from operator import not_
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from schemas.message import Message, Name, Struct, field_error
+from schemas.subjects import LOCAL_TENANT
+
+KeyScope = Literal["models", "generate", "embed", "observe", "operate"]
+"""`models`: see what can be asked. `generate`: have text generated, and what belongs to it. `embed`: vectors.
+`observe`: the mesh, its nodes, its figures. `operate`: change it."""
+KEY_SCOPES: tuple[KeyScope, ...] = ("models", "generate", "embed", "observe", "operate")
+USUAL_SCOPES: tuple[KeyScope, ...] = ("models", "generate", "embed")
+
+SECRET_PREFIX = "choir-"
+SECRET_BYTES = 32
+
+KeyId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Label = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+
+
+class KeyLimits(Struct):
+    """At most so many requests at a time, and tokens a minute, at each gateway; None: no limit of its own.
+
+    The limits of the tenant hold besides.
+    """
+
+    requests_in_flight: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+
+
+class ApiKey(Message):
+    """One key. `digest` is the SHA-256 of its secret in hexadecimal digits, `ending` its last four
+    characters, so that people know it again.
+
+    It opens `scopes`, and of the models those in `models`, all if that is empty. It ends at `expires_at_s`
+    (Unix time), and at once when it is `revoked`. With `cache` false nothing is answered from the cache.
+    """
+
+    id: KeyId
+    tenant: Name = LOCAL_TENANT
+    label: Label = ""
+    digest: Digest
+    ending: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{4}$")]
+    scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] = USUAL_SCOPES
+    models: Annotated[tuple[Name, ...], Field(max_length=200)] = ()
+    limits: KeyLimits = KeyLimits()
+    cache: bool = True
+    created_at_s: float
+    expires_at_s: float | None = None
+    revoked: Annotated[bool, Field(exclude_if=not_)] = False
+
+    def usable(self, now_s: float) -> bool:
+        """Whether it opens anything now (Unix time)."""
+        return not self.revoked and (self.expires_at_s is None or now_s < self.expires_at_s)
+
+
+class KeyChange(Struct):
+    """What is to be different: what is None stays as it is."""
+
+    label: Label | None = None
+    scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] | None = None
+    models: Annotated[tuple[Name, ...], Field(max_length=200)] | None = None
+    limits: KeyLimits | None = None
+    cache: bool | None = None
+    expires_at_s: float | None = None
+
+
+class ManageKeys(Message):
+    """A client lists the keys, or changes one of them.
+
+    `add` takes a whole `key` with a new id; `change` the `id` of one that is there, and what is to be
+    different; `revoke` ends it for good, and `remove` forgets one that has ended.
+    """
+
+    action: Literal["list", "add", "change", "revoke", "remove"] = "list"
+    key: ApiKey | None = None
+    id: KeyId | None = None
+    change: KeyChange | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ManageKeys:
+        if (self.action == "add") != (self.key is not None):
+            raise field_error("key", "add, and nothing else, needs a key")
+        if (self.action in ("change", "revoke", "remove")) != (self.id is not None):
+            raise field_error("id", "change, revoke and remove, and nothing else, need an id")
+        if (self.action == "change") != (self.change is not None):
+            raise field_error("change", "change, and nothing else, says what is to be different")
+        return self
+
+
+class KeysReply(Message):
+    """The keys that a request concerns, in the order of their ids; `left_out` counts those without room."""
+
+    keys: tuple[ApiKey, ...]
+    left_out: int | None = None
+
+
+def new_secret(key_id: str) -> str:
+    """A secret for a key: `choir-<id>-<43 characters>`, of 256 random bits."""
+    return f"{SECRET_PREFIX}{key_id}-{secrets.token_urlsafe(SECRET_BYTES)}"
+
+
+def digest_of(secret: str) -> str:
+    """What the mesh keeps of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
