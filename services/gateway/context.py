@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.commands import Ask
-from schemas.errors import ChoirError
+from schemas.errors import ChoirError, UnknownModel, UnknownRequest
 from schemas.replies import Result, TokenChunk
 from schemas.responses import ResponseRecord
 from services.chassis.logs import get_logger
@@ -20,7 +20,7 @@ from services.client.client import Choir
 from services.gateway.exchange import current_exchange
 from services.gateway.figures import Figures
 from services.gateway.front_end_tasks import is_front_end_task
-from services.gateway.models import ModelList, Target
+from services.gateway.models import ModelList, Target, absent
 from services.gateway.retries import Retries
 from services.gateway.settings import GatewaySection
 
@@ -43,6 +43,19 @@ class GatewayContext:
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
 
+    async def target_of(self, name: str, *, again: bool = False) -> Target:
+        """What a model's name stands for. Whoever asks `again` may name one that is not there at present: the
+        request that was asked before has its text all the same.
+
+        Raises UnknownModel.
+        """
+        try:
+            return await self.models.find(name)
+        except UnknownModel:
+            if again and (target := absent(name)) is not None:
+                return target
+            raise
+
     async def spared(self, ask: Ask, target: Target) -> Ask:
         """The same request; one of a chat front end for a title or for tags goes to the `task_model`, and not
         to an ensemble.
@@ -57,16 +70,35 @@ class GatewayContext:
         one = {"models": (), "strategies": (), **(await self.models.find(task_model)).ask_fields}
         return ask.model_copy(update=one)
 
-    async def follow(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
+    def follow(self, ask: Ask, *, background: bool = False) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request with an id: chunks if it streams, then the result; its error is raised.
 
-        If the HTTP client hangs up meanwhile, the request is cancelled.
+        If the HTTP client hangs up meanwhile, the request is cancelled, unless it is for the `background`.
         """
-        exchange, request_id = current_exchange.get(), ask.request_id
+        return self._watched(self.mesh.follow(ask), ask, background)
+
+    async def take_up(
+        self, ask: Ask, *, background: bool = False
+    ) -> AsyncGenerator[TokenChunk | Result, None]:
+        """The same for a request that was asked before, from its first chunk on; if nobody knows of it, it is
+        asked."""
+        try:
+            async with aclosing(self._watched(self.mesh.resume(ask), ask, background)) as replies:
+                async for reply in replies:
+                    yield reply
+        except UnknownRequest:
+            async with aclosing(self.follow(ask, background=background)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    async def _watched(
+        self, coming: AsyncGenerator[TokenChunk | Result, None], ask: Ask, background: bool
+    ) -> AsyncGenerator[TokenChunk | Result, None]:
+        exchange, request_id = None if background else current_exchange.get(), ask.request_id
         if exchange is not None and request_id is not None:
             exchange.in_work.add(request_id)
         try:
-            async with aclosing(self.mesh.follow(ask)) as replies:
+            async with aclosing(coming) as replies:
                 async for reply in replies:
                     if exchange is not None and isinstance(reply, Result):
                         exchange.in_work.discard(reply.request_id)
@@ -75,9 +107,9 @@ class GatewayContext:
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)
 
-    async def result_of(self, ask: Ask) -> Result:
+    async def result_of(self, ask: Ask, *, background: bool = False) -> Result:
         """The result of a request that has an id; its error is raised. Cancelled as `follow` says."""
-        async with aclosing(self.follow(ask)) as replies:
+        async with aclosing(self.follow(ask, background=background)) as replies:
             async for reply in replies:
                 if isinstance(reply, Result):
                     return reply

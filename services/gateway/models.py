@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from schemas.errors import UnknownModel
 from schemas.replies import ModelsReply, ModelSummary
 from services.client.client import Choir
@@ -42,9 +44,25 @@ class Target:
         return {"models": models, "strategies": (self.ensemble.strategy,)}
 
     @property
+    def streams(self) -> bool:
+        """Whether a text comes in pieces: an ensemble has none before it has decided, and of a model that is
+        not there nobody knows."""
+        return self.ensemble is None and any(member.slots for member in self.members)
+
+    @property
     def context_tokens(self) -> int | None:
         """The smallest context among the members; None if nobody says."""
         return min((m.context_tokens for m in self.members if m.context_tokens is not None), default=None)
+
+
+def absent(name: str) -> Target | None:
+    """What a name stands for of which nothing is known at present; None for what can be no name."""
+    plain = without_tag(name)
+    try:
+        model = ModelSummary(name=plain, agents=(), slots=0, busy=0)
+    except ValidationError:
+        return None
+    return Target(with_tag(name), plain, (model,))
 
 
 class ModelList:

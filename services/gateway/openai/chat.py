@@ -19,6 +19,7 @@ from services.gateway.openai.chat_body import ChatBody, chat_ask
 from services.gateway.openai.chat_completion import completion
 from services.gateway.openai.chat_stream import chat_events
 from services.gateway.openai.error import error_object
+from services.gateway.openai.streams.place import Place, place_of
 from services.gateway.streaming import SSE, StreamedReply
 
 
@@ -32,22 +33,24 @@ class Chat:
         """One completion, whole or as a stream."""
         fields = await read_json(request, self._context.settings)
         body = checked(fields, ChatBody)
-        target = await self._context.models.find(body.model)
-        request_id = await self._context.retries.id_of(request, fields)
+        had = place_of(request)
+        target = await self._context.target_of(body.model, again=had is not None)
+        request_id = await self._context.retries.id_of(request, fields) if had is None else had.request_id
         ask = chat_ask(body, target, request_id, self._context.settings.timeout_s)
         ask = await self._context.spared(ask, target)
         headers = {ID_HEADER: request_id}
         if body.stream:
-            frames = self._frames(body, ask, request_id)
-            return event_stream(self._context, frames, headers)
-        result = await self._context.result_of(ask)
+            return event_stream(self._context, self._frames(body, ask, had), headers)
+        result = await self._context.result_of(ask, background=bool(body.background))
         return Response(
             to_json(completion(body, request_id, result)), media_type="application/json", headers=headers
         )
 
-    async def _frames(self, body: ChatBody, ask: Ask, request_id: str) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._context.follow(ask)) as replies:
-            async for frame in chat_events(body, request_id, int(time.time()), replies):
+    async def _frames(self, body: ChatBody, ask: Ask, had: Place | None) -> AsyncGenerator[bytes, None]:
+        request_id, now_s = ask.request_id or "", int(time.time())
+        follow = self._context.follow if had is None else self._context.take_up
+        async with aclosing(follow(ask, background=bool(body.background))) as replies:
+            async for frame in chat_events(body, request_id, now_s, replies, had):
                 yield frame
 
 

@@ -30,7 +30,10 @@ class StreamOptions(Body):
 
 
 class ChatBody(SamplingBody):
-    """What a chat completion may say, of which all but `model` and `messages` may be left out."""
+    """What a chat completion may say, of which all but `model` and `messages` may be left out.
+
+    With `background`, no field of OpenAI's here, the work goes on when its client has gone.
+    """
 
     model: str
     messages: list[MessageBody] = Field(min_length=1)
@@ -46,6 +49,7 @@ class ChatBody(SamplingBody):
     tool_choice: ToolChoiceBody | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
+    background: bool | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -68,7 +72,7 @@ def chat_ask(body: ChatBody, target: Target, request_id: str, timeout_s: float) 
     fields: dict[str, Any] = {
         "messages": some(conversation(body.messages), "messages"),
         "sampling": sampling,
-        "stream": bool(body.stream) and target.ensemble is None and sampling["n"] == 1,
+        "stream": bool(body.stream) and target.streams and sampling["n"] == 1,
         **tool_fields(body.tools, body.tool_choice),
     }
     return build(fields, target, request_id, timeout_s)

@@ -36,6 +36,7 @@ class CompletionBody(SamplingBody):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
+    background: bool | None = None
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -85,7 +86,7 @@ def completion_asks(body: CompletionBody, target: Target, request_id: str, timeo
             {
                 "raw": {"text": prompt} if isinstance(prompt, str) else {"tokens": prompt},
                 "sampling": _sampling(body, request_id),
-                "stream": bool(body.stream) and alone,
+                "stream": bool(body.stream) and alone and target.streams,
             },
             target,
             part_id(request_id, number),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -22,6 +22,8 @@ from services.gateway.openai.completion import PREFIX, choice_of, sum_of_usage, 
 from services.gateway.openai.completion_body import CompletionBody, completion_asks
 from services.gateway.openai.many import results_of
 from services.gateway.openai.outcome import choices
+from services.gateway.openai.streams.place import Place, place_of
+from services.gateway.openai.streams.track import Track
 from services.gateway.shown import Shown
 from services.gateway.streaming import StreamedReply
 
@@ -36,13 +38,14 @@ class Completions:
         """All texts of one request, whole or as a stream."""
         fields = await read_json(request, self._context.settings)
         body = checked({**fields, **request.path_params}, CompletionBody)
-        target = await self._context.models.find(body.model)
-        request_id = await self._context.retries.id_of(request, fields)
+        had = place_of(request)
+        target = await self._context.target_of(body.model, again=had is not None)
+        request_id = await self._context.retries.id_of(request, fields) if had is None else had.request_id
         asks = completion_asks(body, target, request_id, self._context.settings.timeout_s)
         headers = {ID_HEADER: request_id}
         if body.stream:
-            return event_stream(self._context, self._frames(body, asks, request_id), headers)
-        results = await results_of(self._context, asks)
+            return event_stream(self._context, self._frames(body, asks, request_id, had), headers)
+        results = await results_of(self._context, asks, background=bool(body.background))
         answer = text_completion(body, request_id, results, await self._echoes(body, asks))
         return Response(to_json(answer), media_type="application/json", headers=headers)
 
@@ -58,34 +61,37 @@ class Completions:
         return told.text or ""
 
     async def _frames(
-        self, body: CompletionBody, asks: Sequence[Ask], request_id: str
+        self, body: CompletionBody, asks: Sequence[Ask], request_id: str, had: Place | None
     ) -> AsyncGenerator[bytes, None]:
-        chunks = _Chunks(body, request_id)
+        track, background = Track(request_id, had), bool(body.background)
+        chunks = _Chunks(body, request_id, track)
         echoes = await self._echoes(body, asks)
         if not asks[0].stream:
-            results = await results_of(self._context, asks)
+            results = await results_of(self._context, asks, background=background)
             for frame in chunks.all(results, echoes):
                 yield frame
             return
         shown = Shown()
-        if echoes[0]:
-            yield chunks.text(echoes[0])
-        async with aclosing(self._context.follow(asks[0])) as replies:
+        if echo := track.say(echoes[0]):
+            yield chunks.text(echo)
+        follow = self._context.follow if had is None else self._context.take_up
+        async with aclosing(follow(asks[0], background=background)) as replies:
             async for reply in replies:
                 if isinstance(reply, Result):
                     rest = shown.rest_of_text(choices(reply)[0].text)
                     for frame in chunks.end(reply, rest):
                         yield frame
                     return
-                if text := shown.say(reply):
+                if text := track.say(shown.say(reply)):
                     yield chunks.text(text)
 
 
 class _Chunks:
-    """The events of one stream."""
+    """The events of one stream, each with its id."""
 
-    def __init__(self, body: CompletionBody, request_id: str) -> None:
+    def __init__(self, body: CompletionBody, request_id: str, track: Track) -> None:
         self._body = body
+        self._track = track
         self._head = {
             "id": PREFIX + request_id,
             "object": "text_completion",
@@ -97,20 +103,27 @@ class _Chunks:
         """A piece of the only text."""
         return self._event({"index": 0, "text": text, "logprobs": None, "finish_reason": None})
 
-    def end(self, result: Result, rest: str) -> list[bytes]:
+    def end(self, result: Result, rest: str) -> Iterator[bytes]:
         """What is missing of the only text."""
-        last = {**choice_of(self._body, result, choices(result)[0], ""), "text": rest}
-        return [self._event({"index": 0, **last}), *self._usage([result]), sse.DONE]
+        rest = self._track.say(rest)
+        if self._track.close():
+            last = {**choice_of(self._body, result, choices(result)[0], ""), "text": rest}
+            yield self._event({"index": 0, **last})
+        yield from self._usage([result], 1)
 
-    def all(self, results: Sequence[Result], echoes: Sequence[str]) -> list[bytes]:
-        """Texts that are there all at once."""
-        whole = text_completion(self._body, "", results, echoes)
-        return [*map(self._event, whole["choices"]), *self._usage(results), sse.DONE]
+    def all(self, results: Sequence[Result], echoes: Sequence[str]) -> Iterator[bytes]:
+        """Texts that are there all at once, each in one event."""
+        texts = text_completion(self._body, "", results, echoes)["choices"]
+        for number, choice in enumerate(texts):
+            if self._track.begin(number):
+                yield self._event(choice)
+        yield from self._usage(results, len(texts))
 
     def _event(self, choice: dict[str, Any]) -> bytes:
-        return sse.event({**self._head, "choices": [choice]})
+        return self._track.stamp(sse.event({**self._head, "choices": [choice]}))
 
-    def _usage(self, results: Sequence[Result]) -> list[bytes]:
-        if not self._body.wants_usage:
-            return []
-        return [sse.event({**self._head, "choices": [], "usage": sum_of_usage(results)})]
+    def _usage(self, results: Sequence[Result], texts: int) -> Iterator[bytes]:
+        if self._body.wants_usage and self._track.begin(texts):
+            used = {**self._head, "choices": [], "usage": sum_of_usage(results)}
+            yield self._track.stamp(sse.event(used))
+        yield sse.DONE

@@ -12,15 +12,18 @@ from services.gateway.context import GatewayContext
 AT_ONCE = 16
 
 
-async def results_of(context: GatewayContext, asks: Sequence[Ask]) -> tuple[Result, ...]:
-    """The results in the order of the requests; the first error ends the wait for all of them."""
+async def results_of(
+    context: GatewayContext, asks: Sequence[Ask], *, background: bool = False
+) -> tuple[Result, ...]:
+    """The results in the order of the requests; the first error ends the wait for all of them. Whether they
+    go on in the `background` is as `GatewayContext.follow` says."""
     if len(asks) == 1:
-        return (await context.result_of(asks[0]),)
+        return (await context.result_of(asks[0], background=background),)
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(ask: Ask) -> Result:
         async with room:
-            return await context.result_of(ask)
+            return await context.result_of(ask, background=background)
 
     tasks = [asyncio.create_task(one(ask)) for ask in asks]
     try:

@@ -39,8 +39,9 @@ async def events_of(body: ChatBody, *replies: TokenChunk | Result) -> list[dict[
     frames = b"".join([frame async for frame in chat_events(body, "r", 1_700_000_000, coming())])
     *events, done, nothing = frames.split(b"\n\n")
     assert (done, nothing) == (b"data: [DONE]", b"")
-    assert all(event.startswith(b"data: ") for event in events)
-    return [json.loads(event.removeprefix(b"data: ")) for event in events]
+    parts = [event.split(b"\ndata: ") for event in events]
+    assert all(name.startswith(b"id: r:") for name, _ in parts)
+    return [json.loads(said) for _, said in parts]
 
 
 async def test_the_role_comes_first_and_the_usage_last() -> None:
