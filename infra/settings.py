@@ -19,6 +19,7 @@ from infra.demo_models import checksums
 from infra.host.pipelines import PipelineSection
 from schemas.ensembles import Ensemble
 from schemas.errors import ConfigurationError
+from schemas.tenants import Tenant
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
 from services.chassis.address import is_loopback, without_password
@@ -60,6 +61,7 @@ class HostSettings(ServiceSettings):
     metrics: MetricsSection = MetricsSection()
     gateway: GatewaySection = GatewaySection()
     ensembles: tuple[Ensemble, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
     agents: tuple[AgentSection, ...] = ()
     workers: WorkersSection = WorkersSection()
     stages: tuple[StageSection, ...] = ()
@@ -82,6 +84,19 @@ class HostSettings(ServiceSettings):
         if twice:
             raise ValueError(f"two ensembles are called {', '.join(twice)}")
         return ensembles
+
+    @field_validator("tenants")
+    @classmethod
+    def _different_tenants(cls, tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
+        names = [tenant.name for tenant in tenants]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two tenants are called {', '.join(twice)}")
+        keys = [key for tenant in tenants for key in tenant.public_keys]
+        shared = sorted({key for key in keys if keys.count(key) > 1})
+        if shared:
+            raise ValueError(f"two tenants have the key {', '.join(shared)}")
+        return tenants
 
     @field_validator("pipelines")
     @classmethod

@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 5
+VERSION = 6
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -228,6 +228,7 @@ BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
     BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents", republished=True),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
+    BucketSpec(s.TENANTS_BUCKET, "who may ask, and how much", max_bytes=8 * MIB, republished=True),
 )
 
 
@@ -272,6 +273,7 @@ ACCESS: tuple[Access, ...] = (
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(
             s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET, s.KEYS_BUCKET,
+            s.TENANTS_BUCKET,
         ),
         buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.KEYS_BUCKET),
     ),
@@ -326,6 +328,7 @@ ACCESS: tuple[Access, ...] = (
         pulls=(s.EVENTS_STREAM,),
         consumers=(s.EVENTS_CONSUMER,),
         reads=(s.EVENTS_STREAM,),
+        buckets_read=(s.TENANTS_BUCKET,),
     ),
     Access(
         "gateway",

@@ -22,6 +22,7 @@ from schemas import (
     queries,
     replies,
     responses,
+    tenants,
     workers,
 )
 from schemas import subjects as s
@@ -274,6 +275,7 @@ STORED_VALUES: tuple[Channel, ...] = (
     *_values(
         s.FEEDBACK_BUCKET, "feedback-pending", address(s.pending_feedback_key), "not counted yet", LESSON
     ),
+    *_values(s.TENANTS_BUCKET, "tenant", address(s.tenant_key), "who may ask, and how much", tenants.Tenant),
 )
 """The keys of buckets. A value is put by publishing it on its subject."""
 

@@ -311,6 +311,7 @@ ATTEMPTS_BUCKET = "choir_attempts"
 RESPONSES_BUCKET = "choir_responses"
 RETRIES_BUCKET = "choir_retries"
 KEYS_BUCKET = "choir_keys"
+TENANTS_BUCKET = "choir_tenants"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -403,6 +404,11 @@ def api_key(key_id: str) -> str:
 def id_of_api_key(key: str) -> str:
     """The id of the API key under a key."""
     return decode_token(key)
+
+
+def tenant_key(tenant: str) -> str:
+    """The key of a tenant."""
+    return encode_token(tenant)
 
 
 def bucket_key(bucket: str, key: str) -> str:

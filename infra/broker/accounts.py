@@ -26,7 +26,8 @@ import typer
 
 from infra.broker.permissions import INBOXES, SERVICES_API, Scope, service_permissions
 from schemas import catalog, subjects
-from schemas.catalog import Access, Role
+from schemas.catalog import Access
+from schemas.tenants import Tenant
 
 INSIDE = "CHOIR"
 """The account of the services."""
@@ -46,15 +47,6 @@ class ServiceUser:
 
 
 @dataclass(frozen=True)
-class Tenant:
-    """One account of clients. Without `public_key` it is for whoever comes without credentials."""
-
-    name: str
-    role: Role
-    public_key: str | None = None
-
-
-@dataclass(frozen=True)
 class Insider:
     """Who may do everything inside with a user and a password: supervisors and clients of other hosts."""
 
@@ -67,8 +59,10 @@ def accounts(
     services: Iterable[ServiceUser],
     tenants: Iterable[Tenant],
     insider: Insider | None = None,
+    anonymous: str | None = None,
 ) -> str:
-    """The block with all accounts. `operator_key` is the public key of who may do everything inside."""
+    """The block with all accounts. `operator_key` is the public key of who may do everything inside; whoever
+    comes without credentials is the tenant `anonymous`."""
     tenants = tuple(tenants)
     listeners = () if insider is None else (insider.user, catalog.CLIENT_USER)
     inside: list[dict[str, Any]] = [{"nkey": operator_key}]
@@ -87,8 +81,9 @@ def accounts(
         "mappings": catalog.door_mappings(),
         "exports": _exports(),
     }
-    block: dict[str, Any] = {"accounts": {INSIDE: choir} | {each.name: _outside(each) for each in tenants}}
-    if any(tenant.public_key is None for tenant in tenants):
+    outside = {each.name: _outside(each, each.name == anonymous) for each in tenants}
+    block: dict[str, Any] = {"accounts": {INSIDE: choir} | outside}
+    if anonymous in outside:
         block["no_auth_user"] = ANONYMOUS
     # JSON is valid in nats-server's configuration.
     return "\n".join(f"{name}: {json.dumps(value, indent=1)}" for name, value in block.items()) + "\n"
@@ -111,8 +106,8 @@ def _kind(streams: bool) -> str:
     return "chunked" if streams else "singleton"
 
 
-def _outside(tenant: Tenant) -> dict[str, Any]:
-    """A tenant's account: its one user, and the doors that its role opens."""
+def _outside(tenant: Tenant, anonymous: bool) -> dict[str, Any]:
+    """A tenant's account: a user for each of its keys, and the doors that its role opens."""
     endpoints = catalog.endpoints_of(tenant.role)
     imports: list[dict[str, Any]] = [
         {
@@ -126,9 +121,15 @@ def _outside(tenant: Tenant) -> dict[str, Any]:
         imports.append({"service": {"account": INSIDE, "subject": SERVICES_API}})
         asks.append(SERVICES_API)
     inboxes = [f"{subjects.inbox_prefix(name)}.>" for name in (catalog.CLIENT_USER, tenant.name)]
-    user: dict[str, Any] = {"user": ANONYMOUS} if tenant.public_key is None else {"nkey": tenant.public_key}
-    user["permissions"] = {"publish": asks, "subscribe": [INBOXES, *inboxes]}
-    return {"users": [user], "imports": imports}
+    permissions = {"publish": asks, "subscribe": [INBOXES, *inboxes]}
+    users = [{"nkey": key} for key in tenant.public_keys] + ([{"user": ANONYMOUS}] if anonymous else [])
+    account: dict[str, Any] = {
+        "users": [{**user, "permissions": permissions} for user in users],
+        "imports": imports,
+    }
+    if tenant.limits.connections is not None:
+        account["limits"] = {"max_connections": tenant.limits.connections}
+    return account
 
 
 def one_account() -> str:

@@ -6,16 +6,18 @@ is told of its own alone; `tenants/` those that people and applications take.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from infra.broker.accounts import Insider, ServiceUser, Tenant, accounts
+from infra.broker.accounts import Insider, ServiceUser, accounts
 from infra.broker.keys import KeyRing
 from infra.broker.permissions import OPERATOR, Scope
 from infra.host.instances import Instance
 from infra.settings import HostSettings
 from schemas import catalog
 from schemas.subjects import LOCAL_TENANT
+from schemas.tenants import LOCAL, Tenant
 from services.chassis.address import is_loopback
 
 KEYS_FOLDER = "keys"
@@ -55,9 +57,19 @@ class Credentials:
         ]
         mesh = settings.mesh
         insider = None if mesh.user is None else Insider(mesh.user, mesh.password or "")
-        return accounts(self._services.public_key(OPERATOR), services, self._tenants_of(settings), insider)
+        open_to_all = is_loopback(settings.broker.host) and settings.mesh.user is None
+        return accounts(
+            self._services.public_key(OPERATOR),
+            services,
+            tenants_of(settings, open_to_all, time.time()),
+            insider,
+            anonymous=LOCAL_TENANT if open_to_all else None,
+        )
 
-    def _tenants_of(self, settings: HostSettings) -> list[Tenant]:
-        """On loopback who comes without credentials is the tenant `local`, unless a password is asked for."""
-        anonymous = is_loopback(settings.broker.host) and settings.mesh.user is None
-        return [Tenant(LOCAL_TENANT, "operate")] if anonymous else []
+
+def tenants_of(settings: HostSettings, open_to_all: bool, now_s: float) -> list[Tenant]:
+    """Those who are let in now. `open_to_all`: whoever comes without credentials is the tenant `local`."""
+    tenants = [tenant for tenant in settings.tenants if tenant.is_valid(now_s)]
+    if open_to_all and LOCAL_TENANT not in {tenant.name for tenant in settings.tenants}:
+        tenants.append(LOCAL)
+    return tenants

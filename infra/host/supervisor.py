@@ -30,6 +30,7 @@ from infra.host.instances import HEALTH_PORT_VARIABLE, planned, service_commands
 from infra.host.operator_connection import Provisioning, connect_operator
 from infra.host.pipelines import place_when_possible, until_answers
 from infra.host.processes import until
+from infra.host.seeding import seed_tenants
 from infra.host.state import Claim, host_id
 from infra.host.watchdog import HUNG_AFTER_S, Watchdog
 from infra.settings import HostSettings, load_host_settings
@@ -168,6 +169,7 @@ class Supervisor:
         self._client = await connect_operator(self.url, self.operator, self._on_reconnect)
         self._provisioning = Provisioning(self._client, self.settings.models, self._say)
         await self._provisioning.first()
+        await seed_tenants(self._client, self.settings.tenants)
         self._directory = Directory(self._client)
         await self._directory.start()
         self._worker_queues = WorkerQueues(self._client, self._served_models, self._say)

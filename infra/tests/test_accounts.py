@@ -14,7 +14,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.broker.accounts import Insider, ServiceUser, Tenant, accounts
+from infra.broker.accounts import Insider, ServiceUser, accounts
 from infra.broker.broker import Broker
 from infra.broker.keys import KeyRing
 from infra.broker.permissions import OPERATOR, Scope
@@ -26,6 +26,7 @@ from schemas.channels import matches
 from schemas.commands import Ask
 from schemas.errors import ConfigurationError
 from schemas.replies import Accepted
+from schemas.tenants import LOCAL, Tenant, TenantLimits
 from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import Caller, Endpoints
 
@@ -36,11 +37,12 @@ ONE = "one"
 NOBODYS = "nobody.may"
 DEADLINE_S = 20.0
 SERVING = ("agent", "shard_stage")
+MOST_CONNECTIONS = 4
 TENANTS = (
-    Tenant(subjects.LOCAL_TENANT, "operate"),
-    Tenant("alice", "ask", "alice"),
-    Tenant("bob", "observe", "bob"),
-    Tenant("carol", "operate", "carol"),
+    LOCAL,
+    Tenant(name="alice", role="ask", limits=TenantLimits(connections=MOST_CONNECTIONS)),
+    Tenant(name="bob", role="observe"),
+    Tenant(name="carol", role="operate"),
 )
 ROLES = {tenant.name: tenant.role for tenant in TENANTS}
 
@@ -119,9 +121,13 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gua
         for access in ACCESS
     ]
     tenants = [
-        Tenant(one.name, one.role, one.public_key and keys.public_key(one.public_key)) for one in TENANTS
+        one.model_copy(
+            update={"public_keys": (keys.public_key(one.name), keys.public_key(f"{one.name}-new"))}
+        )
+        for one in TENANTS
     ]
-    block = accounts(keys.public_key(OPERATOR), services, tenants, Insider("choir", "secret"))
+    insider = Insider("choir", "secret")
+    block = accounts(keys.public_key(OPERATOR), services, tenants, insider, anonymous=LOCAL.name)
     async with Broker(folder / "broker", accounts=block) as broker:
         running = Guarded(broker.url, keys)
         nc = await running.operator()
@@ -440,3 +446,21 @@ async def test_a_damaged_key_is_said_and_never_replaced(tmp_path: Path, damaged:
     with pytest.raises(ConfigurationError, match="holds no seed"):
         keys.public_key("router")
     assert keys.path("router").read_bytes() == damaged
+
+
+async def test_a_tenant_has_two_keys_while_one_is_exchanged(guarded: Guarded) -> None:
+    for key in ("bob", "bob-new"):
+        user = await User().open(guarded.url, guarded.keys.path(key), "_INBOX")
+        assert subjects.STATUS in await user.may_publish([subjects.STATUS])
+        await user.client.close()
+
+
+async def test_a_tenant_has_only_so_many_connections(guarded: Guarded) -> None:
+    opened = [await guarded.tenant("alice") for _ in range(MOST_CONNECTIONS)]
+    one_more = Client()
+    with pytest.raises(nats.errors.Error, match=r"(?i)maximum.*connections"):
+        await one_more.connect(guarded.url, nkeys_seed=str(guarded.keys.path("alice")), allow_reconnect=False)
+    await one_more.close()
+    another = await guarded.tenant("bob")
+    for user in (*opened, another):
+        await user.client.close()

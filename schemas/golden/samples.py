@@ -88,6 +88,7 @@ from schemas.replies import (
 )
 from schemas.responses import ResponseRecord
 from schemas.sampling import Sampling
+from schemas.tenants import Tenant, TenantLimits
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerState, WorkerStatus
 
 REQUEST = "01JZ0CH0RA8W2M6Q4T7Y1B3N5P"
@@ -510,6 +511,9 @@ SUMMARIZE = Summarize(
     deadline_at_s=DEADLINE_AT_S,
 )
 
+PUBLIC_KEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+ANOTHER_PUBLIC_KEY = "UCNGL4W5QX66CFX6A6DCBVDH5VOHMI7B2UZZU7TXAUQQSI2JPHULCKBR"
+
 SAMPLES: dict[str, Message] = {
     **STAGE_SAMPLES,
     # commands
@@ -789,6 +793,18 @@ SAMPLES: dict[str, Message] = {
     "node_lease": LEASE,
     "pipeline_plan": PLAN,
     "shard_reply": ShardReply(model="llama3.2:3b", plan=PLAN, summary="2 stages: 10.4 ms a token predicted"),
+    "tenant": Tenant(
+        name="lab-7",
+        role="observe",
+        public_keys=(PUBLIC_KEY, ANOTHER_PUBLIC_KEY),
+        limits=TenantLimits(
+            requests_in_flight=64, tokens_per_minute=20_000, batch_share=0.25, connections=16
+        ),
+        weight=3,
+        created_at_s=1763500000.0,
+        expires_at_s=1795036000.0,
+        revoked_at_s=1764000000.0,
+    ),
     "worker": WORKER,
     "add_worker": ManageWorkers(action="add", worker=WORKER, replace=True),
     "remove_worker": ManageWorkers(action="remove", id="mac-07"),

@@ -266,6 +266,7 @@ FINGERPRINTS = {
     3: "35cb05a0048afc11",
     4: "19b74a7ab5a05dd6",
     5: "e39d546fffd42635",
+    6: "2a224769ea77bbc1",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 

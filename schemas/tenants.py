@@ -1,0 +1,82 @@
+"""A tenant: a person or an application that asks, what it may do, and how much of the mesh it may take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic_core import PydanticCustomError
+
+from schemas.catalog import Role
+from schemas.message import Message, Struct, is_none
+from schemas.subjects import LOCAL_TENANT
+
+MAX_KEYS = 16
+RESERVED = frozenset({"any", "choir", "sys"})
+"""Names that would be mistaken for something of the mesh itself."""
+
+
+def _check_free(name: str) -> str:
+    if name in RESERVED:
+        raise PydanticCustomError(
+            "reserved_name", "{name} is a name of the mesh's own; take another one", {"name": name}
+        )
+    return name
+
+
+TenantName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"), AfterValidator(_check_free)
+]
+"""One token of a subject as it is, the name of an account of the broker, and part of request ids."""
+
+PublicKey = Annotated[str, StringConstraints(pattern=r"^U[A-Z2-7]{55}$")]
+"""The public half of an nkey of a user. The seed stays with whoever made it."""
+
+
+class TenantLimits(Struct):
+    """How much a tenant may take, over all routers. Null: as much as there is.
+
+    `requests_in_flight` are those without a result yet; `tokens_per_minute` counts tokens of prompts and
+    answers; `batch_share` is the part of the queue that its batch work may fill; `connections` are those to
+    one server of the broker.
+    """
+
+    requests_in_flight: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=is_none)
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=is_none)
+    batch_share: Annotated[float, Field(gt=0, le=1)] | None = Field(default=None, exclude_if=is_none)
+    connections: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=is_none)
+
+
+class Tenant(Message):
+    """An entry of the bucket of tenants, and a `[[tenants]]` section of choir.toml.
+
+    `public_keys` are those that its clients may show: with two a key is exchanged without an outage. Without
+    any nobody comes in as this tenant, unless it is the one of those who show none. Work of two tenants in
+    one queue is done in the proportion of their `weight`. From `expires_at_s` or `revoked_at_s` on it is let
+    in no more.
+    """
+
+    name: TenantName
+    role: Role = "ask"
+    public_keys: Annotated[tuple[PublicKey, ...], Field(max_length=MAX_KEYS)] = ()
+    limits: TenantLimits = TenantLimits()
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    created_at_s: float = 0.0
+    expires_at_s: float | None = None
+    revoked_at_s: float | None = None
+
+    @field_validator("public_keys")
+    @classmethod
+    def _different_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(keys)) != len(keys):
+            raise PydanticCustomError("twice", "a key is named twice")
+        return keys
+
+    def is_valid(self, now_s: float) -> bool:
+        """Whether it is let in at this time."""
+        ends = (end for end in (self.expires_at_s, self.revoked_at_s) if end is not None)
+        return all(now_s < end for end in ends)
+
+
+LOCAL = Tenant(name=LOCAL_TENANT, role="operate")
+"""Whoever is not told apart from others, as long as the bucket says nothing else of `local`."""
