@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from schemas.errors import ConfigurationError
 
@@ -31,6 +32,20 @@ PREEXEC: Callable[[], None] | None = _die_with_parent if _LIBC is not None else 
 """For `preexec_fn`. Start children from the main thread: the signal comes when their thread ends."""
 
 
+class Process(Protocol):
+    """What is asked of a process that somebody else has started: `subprocess.Popen` has it."""
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 def pause(process: subprocess.Popen[bytes]) -> None:
     """SIGSTOP, and return once the process stands still (or has ended)."""
     process.send_signal(signal.SIGSTOP)
@@ -38,7 +53,7 @@ def pause(process: subprocess.Popen[bytes]) -> None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
-async def ended(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
+async def ended(process: Process, deadline_s: float) -> bool:
     """Wait for a process to end; False if it is still there when the deadline is over."""
     return await until(lambda: process.poll() is not None, deadline_s)
 
@@ -53,7 +68,7 @@ async def until(condition: Callable[[], bool], deadline_s: float) -> bool:
     return True
 
 
-async def terminate(process: subprocess.Popen[bytes], deadline_s: float) -> None:
+async def terminate(process: Process, deadline_s: float) -> None:
     """SIGTERM, and SIGKILL if the process has not ended by the deadline. Wakes it first if it is paused."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)

@@ -29,12 +29,14 @@ from nats.js.errors import KeyNotFoundError
 from infra.broker.broker import Broker
 from infra.broker.provision import provision, provision_at, version_of
 from infra.host.processes import PREEXEC, ended, last_lines, pause, terminate, until
+from infra.testing.nursery import Forked, Nursery
 from schemas import catalog, subjects
 from schemas.nodes import NodeLease, NodeState
 
 DISK_MIB = 192
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 40.0
+FORKS = hasattr(os, "pidfd_open")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -51,7 +53,9 @@ def pytest_configure() -> None:
 class ServiceProcess:
     """A service in a process of its own, with its output in a file."""
 
-    def __init__(self, service: str, instance: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(
+        self, service: str, instance: str, process: subprocess.Popen[bytes] | Forked, log: Path
+    ) -> None:
         self.service = service
         self.instance = instance
         self.process = process
@@ -78,7 +82,10 @@ class ServiceProcess:
 
     def pause(self) -> None:
         """SIGSTOP: the process is there and does nothing."""
-        pause(self.process)
+        if isinstance(self.process, Forked):
+            self.process.pause()
+        else:
+            pause(self.process)
 
     def resume(self) -> None:
         """SIGCONT, after `pause`."""
@@ -87,13 +94,13 @@ class ServiceProcess:
     async def stop(self, deadline_s: float = STOP_DEADLINE_S) -> int:
         """SIGTERM, then SIGKILL after the deadline; the exit code."""
         await terminate(self.process, deadline_s)
-        return self.process.returncode
+        return self.process.wait()
 
     async def exited(self, deadline_s: float = STOP_DEADLINE_S) -> int:
         """Wait for the process to end by itself; its exit code."""
         if not await ended(self.process, deadline_s):
             pytest.fail(f"{self.instance} still runs after {deadline_s} s; its log ends:\n{self._tail()}")
-        return self.process.returncode
+        return self.process.wait()
 
     async def logged(self, text: str, deadline_s: float = STOP_DEADLINE_S) -> None:
         """Wait until the service has written `text`."""
@@ -233,12 +240,21 @@ async def own_broker(tmp_path: Path, mesh_models: tuple[str, ...]) -> AsyncItera
         yield running
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Forks services for `spawn_service`."""
+    running = Nursery(REPOSITORY)
+    yield running
+    running.close()
+
+
 @pytest.fixture
 def spawn_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpawnService]:
     """Starts services on `mesh_url` (or on `url`), and ends those that still run after the test.
 
     `agent` is the AgentSection of an agent, and `command` runs something else than
-    `python -m services.<service>`. Settings of the surrounding environment do not reach the service.
+    `python -m services.<service>`. Settings of the surrounding environment do not reach the service. It is
+    forked from a process that has imported it; with a variable of the interpreter's in `env` it is not.
     """
     started: list[ServiceProcess] = []
 
@@ -261,17 +277,22 @@ def spawn_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sp
             **({"CHOIR_AGENT": json.dumps(agent)} if agent is not None else {}),
             **(env or {}),
         }
+        process: subprocess.Popen[bytes] | Forked
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command] if command is not None else [sys.executable, "-m", f"services.{service}"],
-                cwd=REPOSITORY,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=PREEXEC,
-                start_new_session=True,
-            )
+            if command is None and FORKS and all(name.startswith("CHOIR_") for name in env or ()):
+                nursery: Nursery = request.getfixturevalue("nursery")
+                process = nursery.start(f"services.{service}", environment, output.fileno())
+            else:
+                process = subprocess.Popen(
+                    [*command] if command is not None else [sys.executable, "-m", f"services.{service}"],
+                    cwd=REPOSITORY,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=PREEXEC,
+                    start_new_session=True,
+                )
         started.append(ServiceProcess(service, instance, process, log))
         return started[-1]
 
