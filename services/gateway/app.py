@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import iscoroutinefunction
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ChoirError, InternalError, InvalidRequest
 from services.chassis.logs import get_logger
@@ -20,11 +20,11 @@ from services.gateway.context import GatewayContext
 from services.gateway.dialect import Dialect, dialect_of
 from services.gateway.distributed import DISTRIBUTED
 from services.gateway.errors import headers_of, status_of, stopping
-from services.gateway.exchange import HangUpMiddleware
-from services.gateway.figures import Figures
-from services.gateway.guard import GuardMiddleware
+from services.gateway.exchange import Exchange, Reply, current_exchange
+from services.gateway.guard import Guard, headers_for, origin_of, preflight
 from services.gateway.ollama import OLLAMA
 from services.gateway.openai import OPENAI
+from services.gateway.protocol import connection_of
 
 DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI, DISTRIBUTED)
 """A path that begins with no dialect's prefix is the first one's."""
@@ -40,22 +40,98 @@ LONGEST_PATH = 200
 log = get_logger("gateway.app")
 
 
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
+
+
 def build_app(context: GatewayContext, dialects: Sequence[Dialect] = DIALECTS) -> ASGIApp:
     """The application that serves these dialects."""
+    return Application(context, dialects)
 
-    async def on_error(request: Request, error: Exception) -> Response:
-        return reply_to(error, dialect_of(request.scope["path"], dialects))
 
-    return Starlette(
-        routes=[route for dialect in dialects for route in dialect.routes(context)],
-        middleware=[
-            Middleware(OutcomeMiddleware, figures=context.figures, dialects=dialects),
-            Middleware(GuardMiddleware, settings=context.settings, dialects=dialects),
-            Middleware(HangUpMiddleware, give_up=context.give_up),
-            Middleware(PathMiddleware),
-        ],
-        exception_handlers={HTTPException: on_error, ChoirError: on_error},
-    )
+class Application:
+    """Serves each request in one pass: who may ask, which endpoint answers, what is made of a failure, what
+    is counted.
+
+    Starlette's router would try one path after the other: a path without parameters is looked up instead.
+    """
+
+    def __init__(self, context: GatewayContext, dialects: Sequence[Dialect]) -> None:
+        self._figures = context.figures
+        self._give_up = context.give_up
+        self._guard = Guard(context.settings)
+        self._dialects = dialects
+        routes = [route for dialect in dialects for route in dialect.routes(context)]
+        self._endpoints = _endpoints(routes)
+        self._router = Router(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        connection = connection_of(scope)
+        if scope["type"] != "http" or (connection is not None and connection.gone):
+            return
+        began_s = time.perf_counter()
+        if (found := SUPERFLUOUS.match(scope["path"])) is not None:
+            scope["path"] = scope["path"][found.end() :]
+        dialect, reply = dialect_of(scope["path"], self._dialects), Reply(send)
+        exchange = Exchange(reply, self._give_up)
+        current_exchange.set(exchange)
+        if connection is not None:
+            connection.on_left = exchange.leave
+        try:
+            await self._answer(scope, receive, reply, dialect)
+        except asyncio.CancelledError:
+            if not exchange.left:
+                if not reply.status:
+                    await reply_to(stopping(), dialect)(scope, receive, reply)
+                raise
+            _uncancel()
+        except Exception as error:
+            foreseen = isinstance(error, ChoirError | HTTPException)
+            if not foreseen or reply.status:
+                log.exception("a handler failed")
+            if reply.status:
+                raise
+            await reply_to(error, dialect)(scope, receive, reply)
+        finally:
+            self._figures.answered(dialect.name, reply.status or GONE, time.perf_counter() - began_s)
+            if reply.status >= REFUSED:
+                _tell_refused(scope, reply.status)
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply, dialect: Dialect) -> None:
+        origin = origin_of(scope)
+        if (problem := self._guard.problem(scope, origin)) is not None:
+            status, why = problem
+            await dialect.error(status, InvalidRequest(why))(scope, receive, reply)
+            return
+        if origin is not None:
+            if scope["method"] == "OPTIONS":
+                await preflight(origin)(scope, receive, reply)
+                return
+            reply.added = headers_for(origin)
+        endpoint = self._endpoints.get((scope["method"], scope["path"]))
+        if endpoint is None:
+            scope["app"] = self  # so that the router raises what it does not find
+            await self._router(scope, receive, reply)
+            return
+        response = await endpoint(Request(scope, receive, reply))
+        await response(scope, receive, reply)
+
+
+def _endpoints(routes: Sequence[BaseRoute]) -> dict[tuple[str, str], Endpoint]:
+    """What answers a method at a path, for the paths without parameters."""
+    found: dict[tuple[str, str], Endpoint] = {}
+    for route in routes:
+        if isinstance(route, Route) and not route.param_convertors and iscoroutinefunction(route.endpoint):
+            for method in route.methods or ():
+                found.setdefault((method, route.path), route.endpoint)
+    return found
+
+
+def _uncancel() -> None:
+    """Whoever was to be told of the cancellation has gone."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
 
 
 def reply_to(error: Exception, dialect: Dialect) -> Response:
@@ -77,58 +153,6 @@ def unexpected(error: Exception) -> ChoirError:
 
 
 _HTTP_WORDS = {404: "there is no such path", 405: "this path takes another method"}
-
-
-class PathMiddleware:
-    """Takes the part off a path that somebody wrote twice: `/ollama/api/chat`, `/v1/v1/models`."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        if scope["type"] == "http" and (found := SUPERFLUOUS.match(scope["path"])) is not None:
-            scope = {**scope, "path": scope["path"][found.end() :]}
-        await self._app(scope, receive, send)
-
-
-class OutcomeMiddleware:
-    """Counts what becomes of each request, and says in the log what was refused and what failed.
-
-    The last net as well: what nobody expected is an internal error of the dialect.
-    """
-
-    def __init__(self, app: ASGIApp, figures: Figures, dialects: Sequence[Dialect]) -> None:
-        self._app = app
-        self._figures = figures
-        self._dialects = dialects
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        began_s, status = time.perf_counter(), 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        dialect = dialect_of(scope["path"], self._dialects)
-        try:
-            await self._app(scope, receive, watched)
-        except asyncio.CancelledError:
-            if not status:
-                await reply_to(stopping(), dialect)(scope, receive, watched)
-            raise
-        except Exception as error:
-            log.exception("a handler failed")
-            if status:
-                raise
-            await reply_to(error, dialect)(scope, receive, watched)
-        finally:
-            self._figures.answered(dialect.name, status or GONE, time.perf_counter() - began_s)
-            if status >= REFUSED:
-                _tell_refused(scope, status)
 
 
 def _tell_refused(scope: Scope, status: int) -> None:

@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from schemas.errors import InvalidRequest, PayloadTooLarge
 from services.chassis.plain_words import first_fault
+from services.gateway.protocol import connection_of
 from services.gateway.settings import GatewaySection
 
 MAX_DEPTH = 64
@@ -35,20 +36,30 @@ async def read_body(request: Request, limits: GatewaySection) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limits.max_body_bytes:
         raise _too_large(limits)
-    parts: list[bytes] = []
-    size = 0
+    connection = connection_of(request.scope)
+    if connection is not None and connection.whole:
+        return await _parts(request, limits)
     try:
         async with asyncio.timeout(limits.body_timeout_s):
-            async for part in request.stream():
-                size += len(part)
-                if size > limits.max_body_bytes:
-                    raise _too_large(limits)
-                parts.append(part)
+            return await _parts(request, limits)
     except TimeoutError as error:
         raise InvalidRequest(f"the body was not there within {limits.body_timeout_s:g} s") from error
-    except ClientDisconnect as error:
-        raise InvalidRequest("the body ended before its end") from error
-    return b"".join(parts)
+
+
+async def _parts(request: Request, limits: GatewaySection) -> bytes:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("the body ended before its end")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limits.max_body_bytes:
+            raise _too_large(limits)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _too_large(limits: GatewaySection) -> PayloadTooLarge:
@@ -73,7 +84,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise InvalidRequest("the body is no JSON") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object")
-    if _deeper_than(value, MAX_DEPTH):
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
     return value
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -24,17 +25,27 @@ CONNECTION = "connection"
 class Connection:
     """What requests know of the connection that they came on: whether it is gone.
 
-    `on_gone` is called when it goes; it is for the request that came last.
+    When it goes `on_gone` is called, which is for the request that came last, and `on_left`, for the one that
+    is being answered. `whole` says that nothing is missing of any body that has begun.
     """
 
     def __init__(self) -> None:
         self.gone = False
+        self.whole = False
         self.on_gone: Callable[[], None] = _nothing
+        self.on_left: Callable[[], None] = _nothing
 
     def go(self) -> None:
         """It is lost, or closed in order."""
         self.gone = True
         self.on_gone()
+        self.on_left()
+
+
+def connection_of(scope: Scope) -> Connection | None:
+    """The connection that a request came on; None under another server."""
+    connection: Connection | None = scope.get("state", {}).get(CONNECTION)
+    return connection
 
 
 def _nothing() -> None:
@@ -84,6 +95,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hands the request to the application, unless its head is too large."""
         self._in_head, self._within_body, self._head_bytes = False, True, 0
+        self._connection.whole = False
         _stop(self._deadline)
         self._deadline = None
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -100,6 +112,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """What comes next is another head."""
         self._in_head = True
+        self._connection.whole = True
         if not self.transport.is_closing() and self.cycle is not None:
             super().on_message_complete()
 

@@ -30,7 +30,7 @@ from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 from services.client.client import Choir
 from services.gateway.identity import KEY_HEADER, request_id_of
-from services.gateway.protocol import CONNECTION, Connection
+from services.gateway.protocol import connection_of
 
 COUNT_HEADER = "x-stainless-retry-count"
 KEPT_S = 900.0
@@ -93,7 +93,7 @@ class Retries:
 
     def _watch(self, request: Request, sent: _Sent) -> None:
         """Whoever sends another request on a connection has had the answer to the one before."""
-        connection: Connection | None = request.scope.get("state", {}).get(CONNECTION)
+        connection = connection_of(request.scope)
         if connection is None or connection.gone:
             return
         connection.on_gone = partial(self._lose, sent)
