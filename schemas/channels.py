@@ -76,7 +76,7 @@ HEADERS: dict[str, str] = {
 TOKEN_RULE = "as one token: letters, digits, - and _ stay, every other UTF-8 byte becomes =XX"
 PARAMETERS: dict[str, str] = {
     "said": "a hash of what an HTTP request says",
-    "request_id": "the request, 1 to 64 of A-Z a-z 0-9 _ -",
+    "request_id": "the request: 1 to 64 of A-Z a-z 0-9 _ -, with tenant= before it for another than local",
     "priority": "the class of work",
     "tenant": "whose account the request came from: the broker's word",
     "model": f"the model's name {TOKEN_RULE}",

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
 from schemas.chat import ChatMessage as ChatMessage
-from schemas.message import Message, Name, RequestId, Struct, Topic, field_error, is_none
+from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, field_error, is_none
 from schemas.pipelines import Partition
 from schemas.sampling import Sampling
 from schemas.subjects import Priority, encode_token
@@ -221,7 +221,7 @@ class Generate(Message):
     answer, for the first waypoint of the slip to take up.
     """
 
-    request_id: RequestId
+    request_id: OwnedId
     round: Annotated[int, Field(ge=1)] = 1
     agent: Name
     model: Name
@@ -254,7 +254,7 @@ class Generate(Message):
 class Gather(Message):
     """An aggregator is to ask every member of an ensemble and to decide from their answers."""
 
-    request_id: RequestId
+    request_id: OwnedId
     members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_MEMBERS)]
     strategies: Annotated[tuple[Name, ...], Field(min_length=1)]
     quorum: Annotated[int, Field(ge=1)] | None = None
@@ -306,7 +306,7 @@ class Summarize(Message):
     `summary_prompt` with what the one before it wrote. A model may stand in it more than once.
     """
 
-    request_id: RequestId
+    request_id: OwnedId
     peers: Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_PEERS)]
     summary_prompt: SummaryPrompt = DEFAULT_SUMMARY_PROMPT
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.commands import Waypoint
-from schemas.message import Message, Name, RequestId, Struct, field_error
+from schemas.message import Message, Name, OwnedId, Struct, field_error
 
 MOST_LETTERS = 1_000
 LetterKind = Literal["generate", "gather", "summarize", "unreadable"]
@@ -48,7 +48,7 @@ class DeadLetter(Struct):
     sequence: Sequence
     died_at_s: float
     service: str
-    request_id: RequestId
+    request_id: OwnedId
     reason: str
     letter: LetterKind
     models: tuple[Name, ...] = ()
@@ -67,4 +67,4 @@ class DeadLettersReply(Message):
     kind: Literal["dead_letters"] = "dead_letters"
     letters: tuple[DeadLetter, ...] = ()
     more_after: int | None = None
-    retried_as: RequestId | None = None
+    retried_as: OwnedId | None = None

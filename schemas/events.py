@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from schemas.errors import ErrorBody
-from schemas.message import Message, RequestId
+from schemas.message import Message, OwnedId
 from schemas.nodes import Gpu
 from schemas.replies import FinishReason, Timings, Topology
 from schemas.subjects import Priority
@@ -33,6 +33,7 @@ class Event(Message):
 
     `trace_id` and `span_id` are W3C trace context where there is one: all events of a request share the
     trace; a span is one service's work on the request, and `parent_span_id` the work that asked for it.
+    `tenant` is whose request it is; what is of no request has none, and what is older than tenants neither.
     """
 
     kind: str
@@ -41,11 +42,12 @@ class Event(Message):
     service: str
     instance: str
     host: str | None = None
-    request_id: RequestId | None = None
+    request_id: OwnedId | None = None
     task_id: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
     parent_span_id: str | None = None
+    tenant: str | None = None
 
 
 class ServiceStarted(Event):
@@ -298,7 +300,7 @@ class StageStepped(Event):
     hop_ns: Nanoseconds
     waiting_ns: Nanoseconds
     steps: Annotated[int, Field(ge=1)] = 1
-    requests: tuple[RequestId, ...] = ()
+    requests: tuple[OwnedId, ...] = ()
 
 
 class FeedbackReceived(Event):

@@ -13,6 +13,9 @@ from schemas.subjects import encode_token
 MAX_TOKEN_LENGTH = 200
 
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""A request's id as its client knows it."""
+OwnedId = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_=-]{1,200}=)?[A-Za-z0-9_-]{1,64}$")]
+"""The same inside the mesh, with the tenant whose request it is: see `subjects.owned_id`."""
 
 
 @lru_cache(maxsize=1024)

@@ -14,10 +14,10 @@ from schemas.chat import ToolCall
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
 from schemas.ensembles import Ensemble
 from schemas.errors import ChoirError, ErrorBody
-from schemas.message import Message, Name, RequestId, Struct, Topic
+from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineState, PipelineSummary
-from schemas.subjects import encode_token
+from schemas.subjects import bare_id, encode_token
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 Topology = Literal["single", "ensemble", "chain"]
@@ -79,7 +79,7 @@ class Answer(Message):
     as the aggregator read it from `logprobs`.
     """
 
-    request_id: RequestId
+    request_id: OwnedId
     round: int = 1
     agent: Name
     model: Name
@@ -192,7 +192,7 @@ class Result(Message):
     """
 
     kind: Literal["result"] = "result"
-    request_id: RequestId
+    request_id: OwnedId
     fingerprint: str
     topology: Topology
     text: str | None = None
@@ -236,6 +236,40 @@ class Result(Message):
             completed_at_s=at_s,
         )
 
+    def for_client(self) -> Result:
+        """The same as its client knows it: under the id that the client gave it."""
+        own = bare_id(self.request_id)
+        if own == self.request_id:
+            return self
+        steps = tuple(
+            step.model_copy(update={"parts": _for_client(step.parts)}) if step.parts else step
+            for step in self.steps
+        )
+        return self.model_copy(
+            update={
+                "request_id": own,
+                "error": _error_for_client(self.error),
+                "answers": _for_client(self.answers),
+                "further_answers": _for_client(self.further_answers),
+                "steps": steps,
+            }
+        )
+
+
+def _for_client(answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    return tuple(
+        answer.model_copy(
+            update={"request_id": bare_id(answer.request_id), "error": _error_for_client(answer.error)}
+        )
+        for answer in answers
+    )
+
+
+def _error_for_client(error: ErrorBody | None) -> ErrorBody | None:
+    if error is None or error.request_id is None:
+        return error
+    return error.model_copy(update={"request_id": bare_id(error.request_id)})
+
 
 class TokenChunk(Message):
     """A piece of an answer's text while it is being generated.
@@ -253,7 +287,7 @@ class TokenChunk(Message):
     """
 
     kind: Literal["token"] = "token"
-    request_id: RequestId
+    request_id: OwnedId
     agent: Name
     index: Annotated[int, Field(ge=0)]
     text: str

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from schemas.commands import Generate
-from schemas.message import Message, Name, RequestId
+from schemas.message import Message, Name, OwnedId
 from schemas.sampling import Sampling
 
 Cells = Annotated[int, Field(ge=0)]
@@ -29,7 +29,7 @@ class SequenceStart(Message):
     its delivery.
     """
 
-    request_id: RequestId
+    request_id: OwnedId
     sampling: Sampling
     prompt_tokens: Annotated[int, Field(ge=1)]
     generated: tuple[int, ...] = ()

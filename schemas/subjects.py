@@ -97,6 +97,27 @@ def asked_on(subject: str) -> str:
             return subject
 
 
+# --- whose a request is -------------------------------------------------------------------
+# Clients choose the ids of their requests, so two tenants may choose the same. Inside the mesh a request has
+# its tenant in its id, which no id of a client can look like: to ask for another's is to ask for one's own.
+
+
+def owned_id(tenant: str, request_id: str) -> str:
+    """The id inside the mesh of what `tenant` calls `request_id`: `alice=r1`, of the tenant local `r1`."""
+    return request_id if tenant == LOCAL_TENANT else f"{encode_token(tenant)}={request_id}"
+
+
+def owner_of(request_id: str) -> str:
+    """Whose request it is, by its id inside the mesh."""
+    token, _, _ = request_id.rpartition("=")
+    return decode_token(token) if token else LOCAL_TENANT
+
+
+def bare_id(request_id: str) -> str:
+    """The id by which its client knows a request, of its id inside the mesh."""
+    return request_id.rpartition("=")[2]
+
+
 # --- streams ----------------------------------------------------------------------------
 
 COMMANDS_STREAM = "COMMANDS"

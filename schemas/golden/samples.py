@@ -88,10 +88,13 @@ from schemas.replies import (
 )
 from schemas.responses import ResponseRecord
 from schemas.sampling import Sampling
+from schemas.subjects import owned_id
 from schemas.tenants import Tenant, TenantLimits
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerState, WorkerStatus
 
 REQUEST = "01JZ0CH0RA8W2M6Q4T7Y1B3N5P"
+TENANTS_REQUEST = owned_id("lab-7", REQUEST)
+"""The same id, chosen by another tenant than `local`."""
 FINGERPRINT = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 ACCEPTED_AT_S = 1_750_000_000.0
 COMPLETED_AT_S = 1_750_000_001.25
@@ -472,6 +475,7 @@ SUMMARIZER = {**ROUTER, "service": "summarizer", "instance": "summarizer-1"}
 STAGE = {**ROUTER, "service": "shard_stage", "instance": "stage-1"}
 REQUESTED = {
     "request_id": REQUEST,
+    "tenant": "local",
     "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     "span_id": "00f067aa0ba902b7",
     "parent_span_id": "53995c3f42cd8ad8",
@@ -558,6 +562,16 @@ SAMPLES: dict[str, Message] = {
         summary_prompt="What does this say of {question} In one sentence:\n\n{text}",
     ),
     "ask_shortest": Ask(prompt="What is the capital of France?"),
+    "generate_of_a_tenant": Generate(
+        request_id=TENANTS_REQUEST,
+        agent="llama3.2:3b",
+        model="llama3.2:3b",
+        messages=(ChatMessage(role="user", content="What is the capital of France?"),),
+        sampling=Sampling(),
+        fingerprint=FINGERPRINT,
+        accepted_at_s=ACCEPTED_AT_S,
+        deadline_at_s=DEADLINE_AT_S,
+    ),
     "generate": Generate(
         request_id=REQUEST,
         round=1,

@@ -228,6 +228,7 @@ def check_same(ask: Ask, request_id: str, fingerprint: str) -> None:
     """Raises RequestIdConflict if what is known under the id was another request."""
     if fingerprint and fingerprint != ask.fingerprint:
         raise RequestIdConflict(
-            f"request_id: {request_id!r} already stands for a different request; take a new one",
+            f"request_id: {subjects.bare_id(request_id)!r} already stands for a different request; "
+            "take a new one",
             field="request_id",
         )

@@ -90,7 +90,8 @@ class TokenRelay:
         if place < self._next.get(chunk.agent, (0, 0)):
             return
         self._next[chunk.agent] = (chunk.attempt, chunk.index + 1)
-        await self._caller.send(chunk.model_copy(update={"sequence": stored.sequence}), chunk.kind)
+        told = {"sequence": stored.sequence, "request_id": subjects.bare_id(chunk.request_id)}
+        await self._caller.send(chunk.model_copy(update=told), chunk.kind)
         if chunk.done:
             self._done.add(chunk.agent)
             self._progress.set()

@@ -25,11 +25,12 @@ class FeedbackHandler:
 
     async def handle(self, feedback: Feedback, caller: Caller) -> None:
         """Counts every agent that had answered as right or wrong, overall and on the question's topic."""
-        result = await self._result(feedback.request_id)
+        request_id = caller.owned(feedback.request_id)
+        result = await self._result(request_id)
         right, wrong = judge(*readings(result, feedback.correct))
         strategies_right, strategies_wrong = judge(*verdicts(result, feedback.correct))
         lesson = FeedbackLesson(
-            request_id=feedback.request_id,
+            request_id=request_id,
             right=right,
             wrong=wrong,
             topic=feedback.topic or result.topic,
@@ -45,12 +46,13 @@ class FeedbackHandler:
 
     async def _result(self, request_id: str) -> Result:
         stored = await self._mesh.storage.last(subjects.RESULTS_STREAM, subjects.result(request_id))
+        own = subjects.bare_id(request_id)
         if stored is None:
-            raise UnknownRequest(f"request_id: {request_id!r} has no result", field="request_id")
+            raise UnknownRequest(f"request_id: {own!r} has no result", field="request_id")
         result = Result.read(stored.data)
         if result.topology == "chain":
             raise InvalidRequest(
-                f"request_id: {request_id!r} went along a chain; its texts build on one another, and none of "
+                f"request_id: {own!r} went along a chain; its texts build on one another, and none of "
                 "them counts as right or wrong",
                 field="request_id",
             )

@@ -121,6 +121,19 @@ async def test_feedback_on_what_nobody_asked_is_refused(connection: Client) -> N
     assert (error.code, error.field) == ("unknown_request", "request_id")
 
 
+async def test_a_tenant_gives_feedback_on_its_own_requests_alone(connection: Client) -> None:
+    async with aggregating(connection) as mesh, members(connection, SAID):
+        await enqueue(mesh, gather("alice=r1", tuple(SAID)))
+        await result_of(mesh, "alice=r1")
+        said = json.dumps({"request_id": "r1", "correct": "Paris"}).encode()
+        for tenant in ("bob", subjects.LOCAL_TENANT):
+            refused = await connection.request(subjects.door(tenant, subjects.FEEDBACK), said, timeout=20)
+            assert ErrorReply.model_validate_json(refused.data).error.code == "unknown_request"
+        counted = await connection.request(subjects.door("alice", subjects.FEEDBACK), said, timeout=20)
+    reply = FeedbackCounted.model_validate_json(counted.data)
+    assert (reply.request_id, reply.right) == ("r1", ("alpha", "beta"))
+
+
 async def test_what_cannot_be_read_as_an_answer_is_refused_and_counts_nothing(connection: Client) -> None:
     async with aggregating(connection) as mesh:
         await store_result(mesh, "r1", SAID)

@@ -89,6 +89,10 @@ class Caller:
         self.tenant = tenant
         self.streams = streams
 
+    def owned(self, request_id: str) -> str:
+        """The id inside the mesh of a request that this caller names: one of its tenant's own."""
+        return subjects.owned_id(self.tenant, request_id)
+
     async def send(self, reply: Message, kind: str | None = None) -> None:
         """Sends a message to the caller; several may be sent.
 
@@ -112,14 +116,15 @@ class Caller:
         raise _too_large(size, self._client.max_payload)
 
     async def send_result(self, result: Result) -> None:
-        """Sends a result; one that is an error also carries the services API's error headers.
+        """Sends a result under the id that its client gave it; one that is an error also carries the services
+        API's error headers.
 
         PayloadTooLarge if the broker does not carry it.
         """
         headers: dict[str, str] = {subjects.KIND_HEADER: result.kind} | trace_headers()
         if result.error is not None:
             headers |= error_headers(error_from_body(result.error))
-        await self._publish(result.to_bytes(), headers)
+        await self._publish(result.for_client().to_bytes(), headers)
 
     async def send_error(self, error: ChoirError, request_id: str | None = None) -> None:
         """Sends an error reply; what it names besides is left out if there is too much of it."""

@@ -154,6 +154,8 @@ class EventLog:
         """All fields of an event. Its id, if it was given none, is unique as the prefix is, and the count."""
         self._told += 1
         whole = {"event_id": f"{self._id_prefix}-{self._told}", "at_s": at_s, **self._who, **fields}
+        if (request_id := fields.get("request_id")) is not None:
+            whole["tenant"] = subjects.owner_of(request_id)
         if span is not None:
             whole["trace_id"] = span.trace_id
             whole["span_id"] = span.span_id

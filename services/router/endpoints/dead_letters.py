@@ -72,7 +72,7 @@ class DeadLetters:
         """Asks again what the letter asked. The same letter always becomes the same request: a retry that was
         cut off before the letter was deleted is not done twice."""
         request_id = retried_id(describe(stored).request_id, stored.sequence)
-        await self._admission.admit(ask_again(stored, request_id), request_id)
+        await self._admission.admit(ask_again(stored, subjects.bare_id(request_id)), request_id)
         return request_id
 
     async def _delete(self, stored: Stored) -> None:
@@ -121,9 +121,11 @@ def pages(letters: tuple[DeadLetter, ...], *, more: bool) -> Iterator[DeadLetter
 
 
 def retried_id(request_id: str, sequence: int) -> str:
-    """The id of the request that the letter of this sequence becomes: the old one with an end of its own."""
+    """The id of the request that the letter of this sequence becomes: the old one with an end of its own, and
+    of the same tenant."""
     end = f"-retry-{sequence}"
-    return request_id[: MOST_ID_CHARACTERS - len(end)] + end
+    own = subjects.bare_id(request_id)[: MOST_ID_CHARACTERS - len(end)] + end
+    return subjects.owned_id(subjects.owner_of(request_id), own)
 
 
 def ask_again(stored: Stored, request_id: str) -> Ask:

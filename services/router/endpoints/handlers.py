@@ -48,7 +48,7 @@ class Handlers:
         started = time.perf_counter_ns()
         _check_streams(ask.stream, caller, subjects.STREAM_ASK)
         ask = self._ensembles.resolve(ask)
-        request_id = ask.request_id or new_id()
+        request_id = caller.owned(ask.request_id or new_id())
         if ask.stream:
             async with TokenRelay.open(self._storage, request_id, caller) as relay:
                 result = await self._admit_and_wait(ask, request_id, relay)
@@ -109,34 +109,35 @@ class Handlers:
     async def submit(self, ask: Ask, caller: Caller) -> None:
         """Stores the request and says under which id its result can be fetched."""
         request_id = ask.request_id or new_id()
-        await self._admission.admit(self._ensembles.resolve(ask), request_id)
+        await self._admission.admit(self._ensembles.resolve(ask), caller.owned(request_id))
         await caller.send(Accepted(request_id=request_id))
 
     async def fetch(self, fetch: Fetch, caller: Caller) -> None:
         """Sends a result, waiting for it as long as the caller wants; before it the tokens, if asked for."""
         started = time.perf_counter_ns()
         _check_streams(fetch.stream, caller, subjects.STREAM_FETCH)
+        request_id = caller.owned(fetch.request_id)
         if fetch.stream:
             after = fetch.after_sequence
-            async with TokenRelay.open(self._storage, fetch.request_id, caller, after) as relay:
+            async with TokenRelay.open(self._storage, request_id, caller, after) as relay:
                 await relay.replay()
-                result = await self._wait_for(fetch)
+                result = await self._wait_for(request_id, fetch.wait_s)
                 await relay.finish(result)
         else:
-            result = await self._wait_for(fetch)
-        await self._join_trace(fetch.request_id)
+            result = await self._wait_for(request_id, fetch.wait_s)
+        await self._join_trace(request_id)
         await caller.send_result(result)
         self._tell_replied(result, started, "fetch")
 
-    async def _wait_for(self, fetch: Fetch) -> Result:
-        with self._pending.register(fetch.request_id) as waiter:
-            result = await self._pending.stored(fetch.request_id)
+    async def _wait_for(self, request_id: str, wait_s: float) -> Result:
+        with self._pending.register(request_id) as waiter:
+            result = await self._pending.stored(request_id)
             if result is None:
-                if await queued_command(self._storage, fetch.request_id) is None:
-                    return await self._stored_or_unknown(fetch.request_id)
-                result = await self._pending.wait(fetch.request_id, waiter, fetch.wait_s)
+                if await queued_command(self._storage, request_id) is None:
+                    return await self._stored_or_unknown(request_id)
+                result = await self._pending.wait(request_id, waiter, wait_s)
         if result is None:
-            raise _not_ready(fetch.request_id)
+            raise _not_ready(request_id)
         return result
 
     async def _stored_or_unknown(self, request_id: str) -> Result:
@@ -148,7 +149,7 @@ class Handlers:
 
     async def cancel(self, cancel: Cancel, caller: Caller) -> None:
         """Makes 'cancelled' the request's result, unless it has one, and tells those who work on it."""
-        request_id = cancel.request_id
+        request_id = caller.owned(cancel.request_id)
         cancelled = False
         queued = await queued_message(self._storage, request_id)
         if queued is None:
@@ -161,7 +162,7 @@ class Handlers:
             await self._mesh.client.publish(subjects.cancel_signal(request_id))
         if cancelled:
             self._mesh.events.publish(RequestCancelled, request_id=request_id)
-        await caller.send(Cancelled(request_id=request_id, cancelled=cancelled))
+        await caller.send(Cancelled(request_id=cancel.request_id, cancelled=cancelled))
 
 
 def _check_streams(stream: bool, caller: Caller, where: str) -> None:
@@ -173,4 +174,4 @@ def _check_streams(stream: bool, caller: Caller, where: str) -> None:
 
 
 def _not_ready(request_id: str) -> NotReady:
-    return NotReady(f"request {request_id} is still being worked on", retry_after_s=1.0)
+    return NotReady(f"request {subjects.bare_id(request_id)} is still being worked on", retry_after_s=1.0)

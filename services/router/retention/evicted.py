@@ -56,7 +56,7 @@ async def kept(storage: Storage) -> Kept:
 
 async def why_unknown(storage: Storage, request_id: str) -> ChoirError:
     """The error for a request that is neither in the queue nor answered."""
-    what = await kept(storage)
+    what, request_id = await kept(storage), subjects.bare_id(request_id)
     made_at = _made_at(request_id)
     if what.since is not None and made_at is not None and what.began <= made_at < what.since:
         return ResultEvicted(
@@ -68,7 +68,7 @@ async def why_unknown(storage: Storage, request_id: str) -> ChoirError:
 
 async def surely_evicted(storage: Storage, request_id: str) -> ResultEvicted:
     """The error for a request that was accepted under this id, and whose result is not there any more."""
-    what = await kept(storage)
+    what, request_id = await kept(storage), subjects.bare_id(request_id)
     return ResultEvicted(
         f"{FIELD}: {request_id!r} was asked and ended before, and its result is no longer kept: {what.words}",
         field=FIELD,
