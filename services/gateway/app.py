@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ChoirError, InternalError, InvalidRequest
 from services.chassis.logs import get_logger
+from services.gateway.anthropic import ANTHROPIC
 from services.gateway.context import GatewayContext
 from services.gateway.dialect import Dialect, dialect_of
 from services.gateway.distributed import DISTRIBUTED
@@ -26,7 +27,7 @@ from services.gateway.ollama import OLLAMA
 from services.gateway.openai import OPENAI
 from services.gateway.protocol import connection_of
 
-DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI, DISTRIBUTED)
+DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI, ANTHROPIC, DISTRIBUTED)
 """A path that begins with no dialect's prefix is the first one's."""
 
 SUPERFLUOUS = re.compile(r"^(?:/ollama|/openai|/api|/v1)+(?=/(?:api|v1)(?:/|$))")

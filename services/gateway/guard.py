@@ -18,7 +18,10 @@ from services.gateway.settings import GatewaySection
 
 AUTHORITY = re.compile(rb"^(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$")
 METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
-ALLOWED_HEADERS = "authorization, content-type, idempotency-key, last-event-id, x-api-key"
+ALLOWED_HEADERS = (
+    "authorization, content-type, idempotency-key, last-event-id, x-api-key, anthropic-version, "
+    "anthropic-beta, anthropic-dangerous-direct-browser-access"
+)
 PREFLIGHT_KEPT_S = "600"
 HOSTS_KEPT = 64
 """For so many values of `Host` the verdict is remembered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,8 +16,15 @@ OWN_NAMES = {"raw": "prompt", "embed": "input", "json_schema": "response_format"
 """What clients call a field of an `Ask`."""
 
 
-def build(fields: dict[str, Any], target: Target, request_id: str, timeout_s: float) -> Ask:
-    """The request to whoever the model's name stands for. InvalidRequest names the field that cannot be."""
+def build(
+    fields: dict[str, Any],
+    target: Target,
+    request_id: str,
+    timeout_s: float,
+    own_names: Mapping[str, str] = OWN_NAMES,
+) -> Ask:
+    """The request to whoever the model's name stands for. InvalidRequest names the field that cannot be, as
+    `own_names` says that clients call it."""
     try:
         return Ask.model_validate(
             {**fields, **target.ask_fields, "request_id": request_id, "timeout_s": timeout_s}
@@ -24,5 +32,5 @@ def build(fields: dict[str, Any], target: Target, request_id: str, timeout_s: fl
     except ValidationError as error:
         place, why = first_fault(error, whole="body")
         first, _, rest = place.removeprefix("sampling.").partition(".")
-        field = ".".join(part for part in (OWN_NAMES.get(first, first), rest) if part)
+        field = ".".join(part for part in (own_names.get(first, first), rest) if part)
         raise InvalidRequest(f"{field}: {why}", field=field) from error
