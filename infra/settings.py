@@ -22,7 +22,7 @@ from schemas.errors import ConfigurationError
 from schemas.tenants import Tenant
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
-from services.chassis.address import is_loopback, without_password
+from services.chassis.address import without_password
 from services.chassis.settings import (
     CONFIG_VARIABLE,
     ServiceSettings,
@@ -110,12 +110,6 @@ class HostSettings(ServiceSettings):
     @model_validator(mode="after")
     def _one_broker(self) -> HostSettings:
         user, password = self.mesh.user, self.mesh.password
-        everywhere = self.broker.embedded and not is_loopback(self.broker.host)
-        if everywhere and user is None and password is None:
-            raise ValueError(
-                f"broker.host is {self.broker.host}, so other hosts could use this mesh: set user and "
-                f"password in section [mesh], or {USER_VARIABLE} and {PASSWORD_VARIABLE} in the environment"
-            )
         if (user is None) != (password is None):
             there, missing = ("password", "user") if user is None else ("user", "password")
             variable = USER_VARIABLE if user is None else PASSWORD_VARIABLE
@@ -124,7 +118,8 @@ class HostSettings(ServiceSettings):
                 f"set {missing} in section [mesh] too, or {variable} in the environment"
             )
         here = f"nats://{self.broker.host}:{self.broker.port}"
-        if self.broker.embedded and "url" in self.mesh.model_fields_set and self.mesh.url != here:
+        same = self.mesh.url in (here, here.replace("nats://", "tls://"))
+        if self.broker.embedded and "url" in self.mesh.model_fields_set and not same:
             raise ValueError(
                 f"mesh.url is {without_password(self.mesh.url)}, but the broker started here would be "
                 f"{here}: to join the one that is there, set embedded = false in section [broker] "

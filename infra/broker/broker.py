@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import ssl
 import subprocess
 import sysconfig
 import uuid
@@ -25,6 +26,7 @@ from typing import Any, Literal
 import structlog
 
 from infra.broker.accounts import INSIDE, one_account
+from infra.broker.tls.authority import TlsFiles
 from infra.host.processes import PREEXEC, last_lines, pause, terminate, until, writable_folder
 from schemas import catalog
 from schemas.errors import ConfigurationError
@@ -32,6 +34,7 @@ from schemas.errors import ConfigurationError
 LOOPBACK = "127.0.0.1"
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 5.0
+RELOAD_DEADLINE_S = 20.0
 INFO_DEADLINE_S = 2.0
 
 # Below the range from which the kernel takes ports for outgoing connections: nobody slips into the
@@ -42,6 +45,11 @@ PORT_ATTEMPTS = 50
 HEADROOM = 1.25
 MEMORY_HEADROOM_BYTES = 64 * catalog.MIB
 LEAST_FREE_BYTES = 64 * catalog.MIB
+
+HANDSHAKE_PATIENCE = "500ms"
+"""Clients of ours begin with TLS at once: then nobody between can talk them into plain text. Others wait to
+be told by the broker that they are to begin, and are told after this time."""
+RELOADED, NOT_RELOADED = "Reloaded server configuration", "Failed to reload server configuration"
 
 NO_ACCOUNT = "$G"
 """What the server calls the account of a configuration without accounts."""
@@ -98,6 +106,18 @@ def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _tls_block(files: TlsFiles) -> str:
+    block = {"cert_file": str(files.certificate), "key_file": str(files.key), "min_version": "1.2"}
+    return f"tls: {json.dumps({**block, 'handshake_first': HANDSHAKE_PATIENCE})}"
+
+
+def unverified() -> ssl.SSLContext:
+    """TLS to a server of our own, which proves by other means who it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class PortTaken(ConfigurationError):
     """Raised when another process listens on the port that the broker was told to use."""
 
@@ -107,7 +127,8 @@ class Broker:
 
     `directory` holds its configuration, its log and its store. `more_config` is appended to the
     configuration (users and permissions, for example). `accounts` is the block of accounts.py; without
-    it all are in one account, clients as the tenant `local`.
+    it all are in one account, clients as the tenant `local`. With `tls` nobody speaks to it in plain text;
+    `name` is the host in its URL, where the certificate is not for the address that it listens at.
     `prepare` is awaited with the URL after every start: streams in memory do not outlive the process, so a
     mesh is provisioned there each time.
     """
@@ -122,6 +143,8 @@ class Broker:
         user: str | None = None,
         password: str | None = None,
         accounts: str | None = None,
+        tls: TlsFiles | None = None,
+        name: str | None = None,
         more_config: str = "",
         prepare: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
@@ -129,11 +152,16 @@ class Broker:
         self.host = host
         self.port = port
         self.max_payload = max_payload
+        self.tls = tls
+        self._name = name
+        self._server_name = ""
         self._accounts = accounts
-        self._more_config = f"{accounts or one_account()}\n{more_config}"
+        self._more_config = more_config
         if user is not None:
             credentials = f"user: {json.dumps(user)}, password: {json.dumps(password or '')}"
             self._more_config += f"\nauthorization {{ {credentials} }}"
+        if tls is not None:
+            self._more_config += f"\n{_tls_block(tls)}"
         self._prepare = prepare
         self._process: subprocess.Popen[bytes] | None = None
         self._log_read = 0
@@ -142,7 +170,8 @@ class Broker:
     @property
     def url(self) -> str:
         """Where clients connect; known once the broker has been started."""
-        return f"nats://{_authority(self.reachable_host, self.port)}"
+        scheme = "nats" if self.tls is None else "tls"
+        return f"{scheme}://{_authority(self._name or self.reachable_host, self.port)}"
 
     @property
     def reachable_host(self) -> str:
@@ -203,6 +232,32 @@ class Broker:
         """Start again on the same port and store, after `kill`, `stop` or while running."""
         await self.stop()
         await self.start()
+
+    async def reload(self, accounts: str | None = None) -> None:
+        """Have the running server read its configuration again, with other `accounts` if there are any.
+
+        New connections see a renewed certificate. Whoever may still come in stays connected.
+        ConfigurationError if the server does not take it: it goes on with what it had.
+        """
+        self._accounts = accounts or self._accounts
+        process, said = self._running(), self.log_path.stat().st_size if self.log_path.is_file() else 0
+        self._write_config(self._server_name, self.port)
+        process.send_signal(signal.SIGHUP)
+
+        def answer() -> str:
+            with self.log_path.open("rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                log.seek(said if said <= end else 0)  # the server may have begun a new file
+                return log.read().decode(errors="replace")
+
+        def answered() -> bool:
+            return process.poll() is not None or any(one in answer() for one in (RELOADED, NOT_RELOADED))
+
+        await until(answered, RELOAD_DEADLINE_S)
+        if RELOADED not in answer():
+            raise ConfigurationError(
+                f"the broker has not taken its new configuration; its log ends:\n{self.log()}"
+            )
 
     def pause(self) -> None:
         """SIGSTOP: the server is there and does not answer."""
@@ -270,7 +325,7 @@ class Broker:
         raise ConfigurationError(f"no free port was found for the broker on {self.host}")
 
     async def _start_on(self, port: int) -> None:
-        server_name = f"choir-{uuid.uuid4().hex}"
+        server_name = self._server_name = f"choir-{uuid.uuid4().hex}"
         self._log_read, self._write_error = 0, None
         if self.log_path.exists():  # what an earlier run said of its end is kept, apart from this one
             self.log_path.replace(self.directory / "broker.log.before")
@@ -293,7 +348,7 @@ class Broker:
                 store=json.dumps(str(self.directory / "store")),
                 max_file_store=int(reserved_bytes("file") * HEADROOM),
                 max_memory_store=reserved_bytes("memory") + MEMORY_HEADROOM_BYTES,
-                more=self._more_config,
+                more=f"{self._accounts or one_account()}\n{self._more_config}",
             )
         )
         return path
@@ -342,7 +397,9 @@ class Broker:
         """What the server says of itself when a client connects; empty if nothing in time."""
         try:
             async with asyncio.timeout(INFO_DEADLINE_S):
-                reader, writer = await asyncio.open_connection(self.reachable_host, port)
+                reader, writer = await asyncio.open_connection(
+                    self.reachable_host, port, ssl=None if self.tls is None else unverified()
+                )
                 try:
                     line = await reader.readline()
                 finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from schemas.errors import ConfigurationError
 
@@ -11,8 +12,9 @@ REFUSED = b"-ERR 'Authorization"
 LET_IN = b"+OK"
 
 
-async def check_guarded(host: str, port: int) -> None:
-    """Raises ConfigurationError unless the broker refuses a connection without user and password.
+async def check_guarded(host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+    """Raises ConfigurationError unless the broker refuses a connection without credentials; over TLS if it
+    speaks that.
 
     The protocol is spoken by hand: a client library would try again, or hide what was said. Nothing follows
     CONNECT: a broker that hangs up on bytes it has not read takes back what it said before.
@@ -20,7 +22,7 @@ async def check_guarded(host: str, port: int) -> None:
     said = b""
     try:
         async with asyncio.timeout(LOOK_DEADLINE_S):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls)
             try:
                 writer.write(b'CONNECT {"verbose":true}\r\n')
                 while REFUSED not in said and LET_IN not in said and (block := await reader.read(4096)):
@@ -36,7 +38,7 @@ async def check_guarded(host: str, port: int) -> None:
             ) from error
     if REFUSED not in said:
         raise ConfigurationError(
-            f"the broker at {host}:{port} lets anybody in without a password, and other hosts can reach it: "
-            "set user and password in section [mesh], and see that no other configuration takes them away",
+            f"the broker at {host}:{port} lets anybody in without credentials, though it should not: "
+            "see that no other configuration takes its accounts away",
             field="mesh",
         )

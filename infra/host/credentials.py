@@ -57,19 +57,27 @@ class Credentials:
         ]
         mesh = settings.mesh
         insider = None if mesh.user is None else Insider(mesh.user, mesh.password or "")
-        open_to_all = is_loopback(settings.broker.host) and settings.mesh.user is None
+        unguarded = settings.mesh.user is None
+        open_to_all = unguarded and is_loopback(settings.broker.host) and settings.broker.tls is None
+        local_key = self._tenants.public_key(LOCAL_TENANT) if unguarded and not open_to_all else None
         return accounts(
             self._services.public_key(OPERATOR),
             services,
-            tenants_of(settings, open_to_all, time.time()),
+            tenants_of(settings, open_to_all, time.time(), local_key),
             insider,
             anonymous=LOCAL_TENANT if open_to_all else None,
         )
 
 
-def tenants_of(settings: HostSettings, open_to_all: bool, now_s: float) -> list[Tenant]:
-    """Those who are let in now. `open_to_all`: whoever comes without credentials is the tenant `local`."""
-    tenants = [tenant for tenant in settings.tenants if tenant.is_valid(now_s)]
-    if open_to_all and LOCAL_TENANT not in {tenant.name for tenant in settings.tenants}:
-        tenants.append(LOCAL)
-    return tenants
+def tenants_of(
+    settings: HostSettings, open_to_all: bool, now_s: float, local_key: str | None = None
+) -> list[Tenant]:
+    """Those who are let in now. `open_to_all`: whoever comes without credentials is the tenant `local`, else
+    whoever shows `local_key`."""
+    tenants = {tenant.name: tenant for tenant in settings.tenants if tenant.is_valid(now_s)}
+    refused = LOCAL_TENANT not in tenants and any(each.name == LOCAL_TENANT for each in settings.tenants)
+    if not refused and (open_to_all or local_key is not None):
+        local = tenants.get(LOCAL_TENANT, LOCAL)
+        keys = () if local_key is None else (local_key,)
+        tenants[LOCAL_TENANT] = local.model_copy(update={"public_keys": (*local.public_keys, *keys)})
+    return list(tenants.values())

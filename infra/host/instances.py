@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.host.child import ServiceCommand
 from infra.host.environment import environment_of
@@ -39,10 +40,12 @@ def service_commands(
     url: str,
     state: Path | None = None,
     key_of: Callable[[str, str], Path] | None = None,
+    trust: Mapping[str, Any] | None = None,
 ) -> tuple[ServiceCommand, ...]:
     """Every process that this host runs, with its environment. `state` is the state folder.
 
     With `key_of` each connects by a key of its own, whose file that tells, and by nothing that `[mesh]` says.
+    `trust` are the fields of `[mesh]` that say what proves the broker.
     """
     state = state or state_folder()
     commands: list[ServiceCommand] = []
@@ -56,6 +59,7 @@ def service_commands(
             **({CONFIG_VARIABLE: str(settings.config)} if settings.config else {}),
             # One port in the file, as many processes on the host: they take the ports from there on.
             **({HEALTH_PORT_VARIABLE: str(settings.health.port + place)} if settings.health.port else {}),
+            **{f"CHOIR_MESH__{name.upper()}": str(value) for name, value in (trust or {}).items() if value},
             **({} if key_of is None else _by_key(key_of(instance.service, instance.name))),
             **instance.own,
         }

@@ -15,6 +15,7 @@ from infra.host.child import BackOff
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
+from services.chassis.nats.attempt import Attempt
 from services.chassis.nats.connection import PING_INTERVAL_S, UNANSWERED_PINGS
 from services.chassis.nats.deafness import reconnect_when_deaf
 from services.chassis.settings import MeshSection
@@ -22,7 +23,6 @@ from services.chassis.settings import MeshSection
 CONNECT_DEADLINE_S = 5.0
 RECONNECT_WAIT_S = 0.2
 USER = "supervisor"
-NOT_LET_IN = "authorization violation"
 
 
 async def connect_operator(
@@ -32,23 +32,18 @@ async def connect_operator(
 
     MeshUnreachable says why nobody answers, ConfigurationError that the broker refuses user and password.
     """
-    client, credentials = Client(), mesh.credentials
-    faults: list[Exception] = []
+    client, credentials, attempt = Client(), mesh.credentials, Attempt(mesh)
 
     async def failed(error: Exception) -> None:
-        """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere.
-
-        A refusal is kept: the broker hangs up after it, and that is told as well.
-        """
-        if not (faults and NOT_LET_IN in str(faults[-1]).lower()):
-            faults[:] = [error]
+        """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere."""
+        attempt.failed(error)
 
     try:
-        async with asyncio.timeout(CONNECT_DEADLINE_S):
+        async with attempt.within(CONNECT_DEADLINE_S):
             await client.connect(
                 [url],
                 name=USER,
-                **credentials,  # type: ignore[arg-type]
+                **credentials,
                 inbox_prefix=inbox_prefix(USER).encode(),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
@@ -61,21 +56,27 @@ async def connect_operator(
         with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await client.close()
-        raise _not_connected(url, mesh, faults[-1] if faults else error) from error
+        raise _not_connected(url, attempt, error) from error
     reconnect_when_deaf(client)
     return client
 
 
-def _not_connected(url: str, mesh: MeshSection, error: Exception) -> ChoirError:
-    shown = without_password(url)
-    if NOT_LET_IN in str(error).lower():
+def _not_connected(url: str, attempt: Attempt, error: Exception) -> ChoirError:
+    shown, mesh = without_password(url), attempt.mesh
+    if attempt.refused:
         who = "without user and password" if mesh.user is None else f"as user {mesh.user!r}"
         return ConfigurationError(
-            f"the broker at {shown} lets nobody in {who}: set user and password in section [mesh]",
+            f"the broker at {shown} lets nobody in {who}: `choir invite host` on its host prints a line, and "
+            "`choir join` with that line lets this host in; or set user and password in section [mesh]",
             field="mesh",
         )
+    if attempt.problem is not None:
+        return ConfigurationError(
+            f"the broker at {shown} is not spoken to: {attempt.problem}", field="mesh.ca"
+        )
     return MeshUnreachable(
-        f"no broker answers at {shown}: {why(error)}. Start it, or set embedded = true in section [broker]"
+        f"no broker answers at {shown}: {why(attempt.fault or error)}. Start it, or set embedded = true in "
+        f"section [broker]"
     )
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -39,12 +40,8 @@ class Claim:
             os.close(self._lock)
             raise _already_running(self.folder) from error
 
-    def publish(self, url: str, config: Path | None = None, health: tuple[str, ...] = ()) -> None:
+    def publish(self, mesh: RunningMesh) -> None:
         """Tell the other commands on this host where the mesh is, and where its processes tell of health."""
-        me = psutil.Process()
-        mesh = RunningMesh(
-            url=url, pid=me.pid, process_started_at_s=me.create_time(), config=config, health=health
-        )
         new = self.folder / f"{STATE_FILE}.new"
         new.write_text(mesh.model_dump_json(exclude_none=True, indent=2))
         new.chmod(0o600)
@@ -56,6 +53,12 @@ class Claim:
             (self.folder / STATE_FILE).unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = -1
+
+
+def running_here(url: str, **more: Any) -> RunningMesh:
+    """The mesh at `url`, run by this process; `more` are the other fields of RunningMesh."""
+    me = psutil.Process()
+    return RunningMesh(url=url, pid=me.pid, process_started_at_s=me.create_time(), **more)
 
 
 def _already_running(folder: Path) -> ConfigurationError:

@@ -18,9 +18,10 @@ from typing import Any
 from nats.aio.client import Client
 from rich.console import Console
 
-from infra.broker.broker import Broker
+from infra.broker.broker import Broker, unverified
 from infra.broker.broker_keeper import SERVICE, BrokerKeeper
 from infra.broker.guard import check_guarded
+from infra.broker.tls.certificates import BrokerCertificates
 from infra.broker.worker_queues import WorkerQueues
 from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
 from infra.host.credentials import Credentials
@@ -31,17 +32,18 @@ from infra.host.operator_connection import Provisioning, connect_operator
 from infra.host.pipelines import place_when_possible, until_answers
 from infra.host.processes import until
 from infra.host.seeding import seed_tenants
-from infra.host.state import Claim, host_id
+from infra.host.state import Claim, host_id, running_here
 from infra.host.watchdog import HUNG_AFTER_S, Watchdog
 from infra.settings import HostSettings, load_host_settings
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
+from schemas.subjects import LOCAL_TENANT
 from services.chassis.address import is_loopback, without_password
 from services.chassis.cancelling import ended
 from services.chassis.registry.directory import Directory
 from services.chassis.settings import MeshSection
 from services.chassis.stopping import STOP_LIMIT_S
-from services.client.local_mesh import state_folder
+from services.client.local_mesh import RunningMesh, state_folder
 
 SERVICE_DEADLINE_S = 60.0
 AGENT_DEADLINE_S = 120.0
@@ -70,6 +72,7 @@ class Supervisor:
         self.broker: Broker | None = None
         self._state = state or state_folder()
         self._credentials = Credentials(self._state)
+        self._certificates = BrokerCertificates(settings, self._state)
         self._forward = forward or to_console(Console(stderr=True))
         self._claim: Claim | None = None
         self._keeper: BrokerKeeper | None = None
@@ -89,7 +92,15 @@ class Supervisor:
         """How to connect with every right: by the key of this host's own broker, else as `[mesh]` says."""
         if self.broker is None:
             return self.settings.mesh
-        return MeshSection(url=self.url, nkey=str(self._credentials.operator))
+        return MeshSection(url=self.url, nkey=str(self._credentials.operator), **self._trust)
+
+    @property
+    def _trust(self) -> dict[str, Any]:
+        """What this host's own clients are told of the certificate of its broker."""
+        files = self._certificates.files
+        if files is None:
+            return {}
+        return {"ca": None if files.ca is None else str(files.ca), "tls_first": True}
 
     @property
     def children(self) -> tuple[Child, ...]:
@@ -106,7 +117,7 @@ class Supervisor:
             await self._start_services()
             self._watch_services()
             await self._place_pipelines()
-            self._claim.publish(self.url, self.settings.config, self._health_addresses())
+            self._claim.publish(self._as_running())
         except BaseException:
             await self.stop()
             raise
@@ -151,19 +162,25 @@ class Supervisor:
         section = self.settings.broker
         if not section.embedded:
             return
+        self._certificates.prepare()
         self.broker = Broker(
             self.settings.store_dir(self._state),
             host=section.host,
             port=section.port,
             max_payload=section.max_payload,
+            tls=self._certificates.files,
+            name=self._certificates.name,
             accounts=self._credentials.accounts(self.settings, planned(self.settings, self._state)),
         )
         await self.broker.start()
         if self.settings.mesh.user is not None or not is_loopback(section.host):
-            await check_guarded(self.broker.reachable_host, self.broker.port)
+            tls = None if self.broker.tls is None else unverified()
+            await check_guarded(self.broker.reachable_host, self.broker.port, tls)
         instance = f"{socket.gethostname()}-{host_id(self._state)}-{SERVICE}"
         self._keeper = BrokerKeeper(self.broker, instance, section.min_free_bytes, self._say)
         self._in_background(self._keeper.keep_alive(), "the broker")
+        if self._certificates.files is not None:
+            self._in_background(self._certificates.keep(self.broker.reload, self._say), "the certificate")
 
     async def _connect(self) -> None:
         self._client = await connect_operator(self.url, self.operator, self._on_reconnect)
@@ -188,7 +205,7 @@ class Supervisor:
     async def _start_services(self) -> None:
         """Whoever works first, then the router, which lets requests in."""
         key_of = None if self.broker is None else self._credentials.of_instance
-        commands = service_commands(self.settings, self.url, self._state, key_of)
+        commands = service_commands(self.settings, self.url, self._state, key_of, self._trust)
         workers = [self._launch(command) for command in commands if command.service != "router"]
         await asyncio.gather(*(self._settled(child) for child in workers))
         routers = [self._launch(command) for command in commands if command.service == "router"]
@@ -254,6 +271,19 @@ class Supervisor:
         if not optional:
             raise InternalError(f"{child.name} is not ready; it last wrote:\n{last_words}")
         self.problems.append(f"{child.name} is not ready; the mesh starts without it")
+
+    def _as_running(self) -> RunningMesh:
+        """What other commands on this host are told. Where strangers are not let in they come as `local`, by
+        the key of that tenant."""
+        local = self._credentials.of_tenant(LOCAL_TENANT)
+        by_key = self.broker is not None and self.broker.tls is not None and self.settings.mesh.user is None
+        return running_here(
+            self.url,
+            config=self.settings.config,
+            health=self._health_addresses(),
+            nkey=str(local) if by_key else None,
+            **self._trust,
+        )
 
     def _health_addresses(self) -> tuple[str, ...]:
         """Where the processes of this host say whether they are ready; none if `[health] port` is 0."""

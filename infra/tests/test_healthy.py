@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.host.healthy import faults, main, ready_address
-from infra.host.state import Claim
+from infra.host.state import Claim, running_here
 from services.client.local_mesh import STATE_VARIABLE, RunningMesh, state_folder
 
 
@@ -91,9 +91,9 @@ def test_the_check_reads_what_the_mesh_wrote_down(
     assert main() == 1
     claim = Claim(state_folder())
     try:
-        claim.publish("nats://127.0.0.1:4222", health=(served[Ready],))
+        claim.publish(running_here("nats://127.0.0.1:4222", health=(served[Ready],)))
         assert main() == 0
-        claim.publish("nats://127.0.0.1:4222", health=(served[Ready], served[Starting]))
+        claim.publish(running_here("nats://127.0.0.1:4222", health=(served[Ready], served[Starting])))
         assert main() == 1
         assert "503" in capsys.readouterr().out
     finally:

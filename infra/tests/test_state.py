@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.host.state import Claim, stop_mesh
+from infra.host.state import Claim, running_here, stop_mesh
 from schemas.errors import ConfigurationError
 from services.client.local_mesh import STATE_FILE, RunningMesh, running_mesh, state_folder
 
@@ -17,7 +17,7 @@ from services.client.local_mesh import STATE_FILE, RunningMesh, running_mesh, st
 def test_other_commands_find_the_mesh_until_it_ends(tmp_path: Path) -> None:
     assert running_mesh(tmp_path) is None
     claim = Claim(tmp_path)
-    claim.publish("nats://127.0.0.1:4222", tmp_path / "choir.toml")
+    claim.publish(running_here("nats://127.0.0.1:4222", config=tmp_path / "choir.toml"))
     mesh = running_mesh(tmp_path)
     assert mesh is not None
     assert (mesh.url, mesh.config) == ("nats://127.0.0.1:4222", tmp_path / "choir.toml")
@@ -30,7 +30,7 @@ def test_a_second_mesh_from_the_same_folder_is_told_where_the_first_is(tmp_path:
     claim = Claim(tmp_path)
     with pytest.raises(ConfigurationError, match=r"already running(.*)just starting"):
         Claim(tmp_path)
-    claim.publish("nats://127.0.0.1:4222")
+    claim.publish(running_here("nats://127.0.0.1:4222"))
     with pytest.raises(ConfigurationError, match=r"already running(.*)nats://127.0.0.1:4222(.*)choir down"):
         Claim(tmp_path)
     claim.release()

@@ -238,7 +238,7 @@ async def test_a_broker_that_refuses_the_password_is_not_called_unreachable(
     monkeypatch.setattr("infra.host.operator_connection.CONNECT_DEADLINE_S", 2.0)
     async with Broker(tmp_path / "broker", user="choir", password="right") as broker:
         text = f"{JOINED}url = '{broker.url}'\nuser = 'choir'\npassword = 'wrong'\n"
-        with pytest.raises(ConfigurationError, match="lets nobody in as user 'choir': set user and password"):
+        with pytest.raises(ConfigurationError, match=r"in as user 'choir': .*set user and password"):
             await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
 
 
@@ -342,7 +342,7 @@ async def test_a_broker_that_lets_anybody_in_does_not_stay(
         settings.model_copy(update={"broker": everywhere}), state=tmp_path / "state", forward=lambda *_: None
     )
     # When it is started, then it says that anybody gets in, and stops
-    with pytest.raises(ConfigurationError, match="lets anybody in without a password"):
+    with pytest.raises(ConfigurationError, match="lets anybody in without credentials"):
         await supervisor.start()
     assert supervisor.broker is not None and not supervisor.broker.alive
     # And with a user, whom alone it lets in, it starts

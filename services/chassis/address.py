@@ -17,6 +17,17 @@ def without_password(url: str) -> str:
         return "(an address that cannot be read)" if "@" in url else url
 
 
+def host_and_port(address: str) -> tuple[str, int | None]:
+    """`host`, `host:port`, `[::1]:port` or an IPv6 address alone, taken apart. ValueError says what is
+    wrong."""
+    if address.count(":") > 1 and not address.startswith("["):
+        return str(ip_address(address)), None
+    parts = urlsplit(f"//{address}")
+    if not parts.hostname or parts.username or parts.path or parts.query:
+        raise ValueError("this is no address")
+    return parts.hostname, parts.port
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this host can reach an address to listen on."""
     if host.lower() == "localhost":

@@ -8,10 +8,11 @@ wins over the file: `CHOIR_MESH__URL=nats://host:4222` sets `url` in section `[m
 from __future__ import annotations
 
 import os
+import ssl
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -22,6 +23,7 @@ from pydantic_settings import (
 )
 
 from schemas.errors import ConfigurationError
+from services.chassis.tls import trusting
 from services.chassis.wrong_settings import faults_of
 
 CONFIG_VARIABLE = "CHOIR_CONFIG"
@@ -40,15 +42,21 @@ class MeshSection(Section):
     """`[mesh]`: how to reach the broker, and as whom: by user and password, or by `nkey`, a file with the
     seed that stands for a user. An empty one counts as none: a variable that is set and empty is what a
     compose file makes of one that nobody has set. `password_file` holds the password in its first line, as
-    the secrets of containers and of systemd do."""
+    the secrets of containers and of systemd do. `ca` is a PEM file: the broker is known by a certificate of
+    that authority and by no other, and nothing is sent in plain text. With a URL `tls://...` and no `ca` it
+    is known by what this system trusts. With `tls_first` the connection begins with TLS, so that nobody
+    between can talk us out of it, and the broker has to expect that (`handshake_first`); by default it does
+    with `ca`."""
 
     url: str = DEFAULT_URL
     user: str | None = None
     password: str | None = None
     password_file: Path | None = None
     nkey: str | None = None
+    ca: str | None = None
+    tls_first: bool | None = None
 
-    @field_validator("user", "password", "nkey")
+    @field_validator("user", "password", "nkey", "ca")
     @classmethod
     def _none_if_empty(cls, value: str | None) -> str | None:
         return value if value and value.strip() else None
@@ -71,8 +79,29 @@ class MeshSection(Section):
         return self
 
     @property
-    def credentials(self) -> dict[str, str]:
-        """How nats-py is told who connects. ConfigurationError if the file of the seed cannot be read."""
+    def credentials(self) -> dict[str, Any]:
+        """How nats-py is told who connects, and by what it knows the broker. ConfigurationError if a file
+        cannot be read."""
+        context = self.tls
+        first = self.ca is not None if self.tls_first is None else self.tls_first
+        tls = {} if context is None else {"tls": context, "tls_handshake_first": first}
+        return self._who | tls
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What has to be proved to us before anything is sent; None where it is sent in plain text."""
+        if self.ca is None:
+            return trusting(None) if self.url.startswith("tls://") else None
+        path = Path(self.ca).expanduser()
+        try:
+            return trusting(path)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"mesh.ca names {path}, and that is no file of certificates that can be read", field="mesh.ca"
+            ) from error
+
+    @property
+    def _who(self) -> dict[str, Any]:
         if self.nkey is None:
             return {} if self.user is None else {"user": self.user, "password": self.password or ""}
         path = Path(self.nkey).expanduser()

@@ -15,6 +15,7 @@ from schemas.catalog import CLIENT_USER
 from schemas.errors import ConfigurationError, MeshUnreachable, PayloadTooLarge
 from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
+from services.chassis.nats.attempt import Attempt
 from services.chassis.settings import MeshSection
 
 CONNECT_PATIENCE_S = 2.0
@@ -22,7 +23,6 @@ RECONNECT_WAIT_S = 0.25
 CLOSE_PATIENCE_S = 2.0
 PENDING_BYTES = 64 * 1024 * 1024
 SCHEMES = ("nats", "tls", "ws", "wss")
-NOT_LET_IN = "authorization violation"
 NOT_ALLOWED = "permissions violation"
 ENVELOPE_BYTES = 512
 """What subject and headers add to a message at most: they count as payload too."""
@@ -46,12 +46,10 @@ async def open_connection(
     """
     check_url(mesh.url)
     client = Client()
-    faults: list[Exception] = []
+    attempt = Attempt(mesh)
 
     async def failed(error: Exception) -> None:
-        """A refusal is kept: the broker hangs up after it, sometimes before it can be read."""
-        if not _refused(faults):
-            faults[:] = [error]
+        attempt.failed(error)
         if NOT_ALLOWED in str(error).lower():
             on_refusal(_not_allowed(mesh, error))
 
@@ -59,7 +57,7 @@ async def open_connection(
         on_reconnect()
 
     try:
-        await _connect(client, mesh, name, inbox, faults, error_cb=failed, reconnected_cb=reconnected)
+        await _connect(client, attempt, name, inbox, error_cb=failed, reconnected_cb=reconnected)
         yield client
     finally:
         with contextlib.suppress(TimeoutError, nats.errors.Error, OSError):
@@ -69,41 +67,44 @@ async def open_connection(
 
 async def _connect(
     client: Client,
-    mesh: MeshSection,
+    attempt: Attempt,
     name: str,
     inbox: str | None,
-    faults: list[Exception],
     **callbacks: Callable[..., Awaitable[None]],
 ) -> None:
+    mesh = attempt.mesh
     credentials = mesh.credentials
     try:
-        async with asyncio.timeout(CONNECT_PATIENCE_S):
+        async with attempt.within(CONNECT_PATIENCE_S):
             await client.connect(
                 [mesh.url],
                 name=name,
                 inbox_prefix=inbox or inbox_prefix(user_of(mesh)),
-                **credentials,  # type: ignore[arg-type]
+                **credentials,
                 max_reconnect_attempts=-1,
                 pending_size=PENDING_BYTES,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
                 **callbacks,  # type: ignore[arg-type]
             )
     except TimeoutError as error:
-        if _refused(faults):
+        if attempt.refused:
             raise ConfigurationError(
                 f"the broker at {without_password(mesh.url)} does not let {_who(mesh)} in: set user and "
                 "password in section [mesh], or CHOIR_MESH__USER and CHOIR_MESH__PASSWORD; or nkey there, "
-                "or CHOIR_MESH__NKEY",
+                "or CHOIR_MESH__NKEY; or join the mesh: `choir invite person` where the broker runs prints a "
+                "line for `choir join`",
                 field="mesh",
             ) from error
-        because = f" ({why(faults[-1])})" if faults else ""
+        if attempt.problem is not None:
+            raise ConfigurationError(
+                f"the broker at {without_password(mesh.url)} is not spoken to: {attempt.problem}",
+                field="mesh.ca",
+            ) from error
+        over = "" if mesh.tls is None else " over TLS"
+        because = "" if attempt.fault is None else f" ({why(attempt.fault)})"
         raise MeshUnreachable(
-            f"no broker answers at {without_password(mesh.url)}{because}; {HOW_TO_START}"
+            f"no broker answers at {without_password(mesh.url)}{over}{because}; {HOW_TO_START}"
         ) from error
-
-
-def _refused(faults: list[Exception]) -> bool:
-    return any(NOT_LET_IN in str(fault).lower() for fault in faults)
 
 
 def user_of(mesh: MeshSection) -> str:

@@ -18,6 +18,8 @@ class RunningMesh(BaseModel):
     """The mesh that `choir up` runs on this host: whom to ask, and whom to stop.
 
     `health` are the addresses at which its processes say whether they are ready, if `[health] port` is set.
+    `nkey`, `ca` and `tls_first` are those of `[mesh]`: how a client on this host is let in, and what proves
+    that it has come to the right broker.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -27,6 +29,9 @@ class RunningMesh(BaseModel):
     process_started_at_s: float
     config: Path | None = None
     health: tuple[str, ...] = ()
+    nkey: str | None = None
+    ca: str | None = None
+    tls_first: bool | None = None
 
     @property
     def alive(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.chassis.settings import MeshSection, ServiceSettings, load_settings
 from services.client.broker_section import BrokerSection
-from services.client.local_mesh import running_mesh
+from services.client.local_mesh import RunningMesh, running_mesh
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses to listen on at all interfaces, and how this host reaches them."""
@@ -27,8 +27,17 @@ def find_mesh(url: str | None = None) -> MeshSection:
     mesh = settings.mesh
     if url is None and "url" not in mesh.model_fields_set:
         here = running_mesh()
-        url = here.url if here is not None else _of(settings.broker)
+        if here is not None:
+            return mesh.model_copy(update=_by(here, mesh))
+        url = _of(settings.broker)
     return mesh if url is None else mesh.model_copy(update={"url": url})
+
+
+def _by(here: RunningMesh, mesh: MeshSection) -> dict[str, object]:
+    """What the mesh of this host says, except for who connects where `[mesh]` says that."""
+    told: dict[str, object] = {"url": here.url, "ca": here.ca, "tls_first": here.tls_first}
+    said = mesh.user is not None or mesh.nkey is not None
+    return told if said else {**told, "nkey": here.nkey}
 
 
 def _of(broker: BrokerSection) -> str | None:

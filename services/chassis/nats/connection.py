@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import nats.errors
-from faststream.nats import NatsBroker
-from faststream.security import SASLPlaintext
+from faststream.nats import NatsBroker, NatsNKey, NatsUserPassword
+from faststream.nats.security import NatsSecurity
 from nats.aio.client import Client
 
 from schemas.errors import ChoirError, ErrorBody, Overloaded, PayloadTooLarge
@@ -171,9 +171,23 @@ def connection_options(mesh: MeshSection, identity: Identity, events: Connection
 def open_broker(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> NatsBroker:
     """FastStream's broker on our connection options; not connected yet."""
     options = connection_options(mesh, identity, events)
+    return NatsBroker(logger=None, security=_security(options), **options)
+
+
+def _security(options: dict[str, Any]) -> NatsSecurity:
+    """Takes out of the options what FastStream is told in words of its own."""
+    context = options.pop("tls", None)
+    first = options.pop("tls_handshake_first", False)
     user, password = options.pop("user", None), options.pop("password", None)
-    security = None if user is None else SASLPlaintext(username=user, password=password or "", use_ssl=False)
-    return NatsBroker(logger=None, security=security, **options)
+    seed = options.pop("nkeys_seed", None)
+    use_ssl = context is not None
+    if seed is not None:
+        return NatsNKey.from_file(seed, ssl_context=context, use_ssl=use_ssl, tls_handshake_first=first)
+    if user is not None:
+        return NatsUserPassword(
+            user, password or "", ssl_context=context, use_ssl=use_ssl, tls_handshake_first=first
+        )
+    return NatsSecurity(ssl_context=context, use_ssl=use_ssl, tls_handshake_first=first)
 
 
 def envelope_bytes(headers: Mapping[str, str] | None) -> int:

@@ -52,11 +52,21 @@ UpJsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON document when the mesh is ready; it runs on.")
 ]
 
+ListenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Where the broker listens, with or without :PORT: `0.0.0.0` lets other hosts join, over TLS.",
+    ),
+]
+
 OTLP_VARIABLE = "CHOIR_OTLP__ENDPOINT"
+HOST_VARIABLE, PORT_VARIABLE = "CHOIR_BROKER__HOST", "CHOIR_BROKER__PORT"
 
 
 def up(
     config: ConfigOption = None,
+    listen: ListenOption = None,
     log_format: LogFormat = None,
     otlp: OtlpEndpoint = None,
     shard: ShardOptions = None,
@@ -73,6 +83,8 @@ def up(
         os.environ[FORMAT_VARIABLE] = log_format
     if otlp is not None:
         os.environ[OTLP_VARIABLE] = otlp
+    if listen is not None:
+        _listen_at(listen)
 
     from infra.host.shards import ShardOption, with_shards
     from infra.settings import load_host_settings
@@ -94,6 +106,23 @@ def up(
         asyncio.run(UpSession(settings, screen, log, as_json=as_json).run())
     finally:
         log.close()
+
+
+def _listen_at(said: str) -> None:
+    """`192.168.1.10`, `[::]:4222`, `0.0.0.0:4222`: settings of `[broker]`, as choir.toml would have them."""
+    from schemas.errors import ConfigurationError
+    from services.chassis.address import host_and_port
+
+    try:
+        host, port = host_and_port(said)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--listen {said}: {error}; say an address of this host, such as 0.0.0.0 (all of them) or "
+            "192.168.1.10:4222"
+        ) from error
+    os.environ[HOST_VARIABLE] = host
+    if port is not None:
+        os.environ[PORT_VARIABLE] = str(port)
 
 
 def down(as_json: JsonFlag = False) -> None:

@@ -221,12 +221,12 @@ def test_a_configuration_that_cannot_be_read_fails_every_command(offline_cli: Cl
 def test_environment_wins_over_file_and_file_over_the_running_mesh(
     offline_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infra.host.state import Claim
+    from infra.host.state import Claim, running_here
     from services.client.mesh_url import find_mesh
 
     assert find_mesh().url == "nats://127.0.0.1:4222"
     claim = Claim(tmp_path / "state" / "choir")
-    claim.publish("nats://127.0.0.1:1111")
+    claim.publish(running_here("nats://127.0.0.1:1111"))
     assert find_mesh().url == "nats://127.0.0.1:1111"
     (tmp_path / "choir.toml").write_text('[mesh]\nurl = "nats://127.0.0.1:2222"\n')
     assert find_mesh().url == "nats://127.0.0.1:2222"

@@ -62,6 +62,8 @@ class LinkOptions:
     user: str | None = None
     password: str | None = None
     nkeys_seed: str | None = None
+    tls: ssl.SSLContext | None = None
+    tls_handshake_first: bool = False
     connect_timeout: float = 5.0
     reconnect_time_wait: float = 1.0
     disconnected_cb: Callable[[], Awaitable[None]] = _nothing
@@ -275,10 +277,13 @@ class FrameLink:
     async def _connect(self) -> Wire:
         loop, address = asyncio.get_running_loop(), self._options.address
         wire = Wire(self._on_message, self._tell, loop.create_future(), loop.create_future())
-        await loop.create_connection(lambda: wire, str(address.hostname), address.port or DEFAULT_PORT)
+        first = self._options.tls if self._options.tls_handshake_first else None
+        await loop.create_connection(
+            lambda: wire, str(address.hostname), address.port or DEFAULT_PORT, ssl=first
+        )
         try:
             info = await wire.greeting
-            if address.scheme == "tls" or info.get("tls_required"):
+            if first is None and (address.scheme == "tls" or info.get("tls_required")):
                 await self._secure(wire, address.hostname)
             wire.write(b"CONNECT ", json.dumps(self._words(address, info)).encode(), END, self._listening())
             await wire.ping()
@@ -290,7 +295,7 @@ class FrameLink:
 
     async def _secure(self, wire: Wire, host: str | None) -> None:
         assert wire.transport is not None
-        context = ssl.create_default_context()
+        context = self._options.tls or ssl.create_default_context()
         wire.transport = await asyncio.get_running_loop().start_tls(
             wire.transport, wire, context, server_hostname=host
         )

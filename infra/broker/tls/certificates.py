@@ -1,0 +1,82 @@
+"""TLS of this host's broker: which files it shows, and their renewal while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from infra.broker.tls.authority import Authority, TlsFiles
+from infra.broker.tls.names import certificate_names
+from infra.settings import HostSettings
+from schemas.errors import ConfigurationError
+from services.chassis.address import is_loopback
+
+FOLDER = "tls"
+LOOK_INTERVAL_S = 3600.0
+
+
+class BrokerCertificates:
+    """The files of the broker of this host: the user's own, or those of the mesh's authority in the state
+    folder.
+
+    `files` is None on loopback, where nobody else comes.
+    """
+
+    def __init__(self, settings: HostSettings, state: Path, authority: Authority | None = None) -> None:
+        self._settings = settings
+        own = settings.broker.tls
+        self._authority = authority or Authority(state / FOLDER)
+        self.files: TlsFiles | None = None
+        if own is not None:
+            certificate, key = (settings.folder / path.expanduser() for path in (own.certificate, own.key))
+            ca = None if own.ca is None else settings.folder / own.ca.expanduser()
+            self.files = TlsFiles(certificate, key, ca)
+            self._authority_used = False
+        else:
+            self._authority_used = not is_loopback(settings.broker.host)
+            self.files = self._authority.files if self._authority_used else None
+
+    @property
+    def name(self) -> str | None:
+        """The host for the URL of this host's own clients, where a certificate of the user's own is for
+        it."""
+        addresses = self._settings.broker.addresses
+        return addresses[0] if self._settings.broker.tls is not None and addresses else None
+
+    def prepare(self) -> bool:
+        """Makes what is missing, renews what is about to end; whether anything is new. ConfigurationError if
+        that cannot be."""
+        if self._authority_used:
+            broker = self._settings.broker
+            return self._authority.renew(certificate_names(broker.host, broker.addresses))
+        if self.files is not None:
+            self._check_files(self.files)
+        return False
+
+    async def keep(self, reload: Callable[[], Awaitable[None]], say: Callable[[str], None]) -> None:
+        """Renews, and has the broker read again what is new, for ever. The user's own are read again when
+        they have changed."""
+        seen = self._changed_at()
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            try:
+                new = self.prepare()
+                if new or self._changed_at() != seen:
+                    await reload()
+                    seen = self._changed_at()
+                    say("the broker has a new certificate")
+            except ConfigurationError as error:
+                say(error.message)
+
+    def _changed_at(self) -> tuple[float, ...]:
+        files = () if self.files is None else (self.files.certificate, self.files.key)
+        return tuple(path.stat().st_mtime if path.is_file() else 0.0 for path in files)
+
+    def _check_files(self, files: TlsFiles) -> None:
+        named = {"certificate": files.certificate, "key": files.key, "ca": files.ca}
+        for key, path in named.items():
+            if path is not None and not path.is_file():
+                raise ConfigurationError(
+                    f"broker.tls.{key} names {path}, and there is no such file", field=f"broker.tls.{key}"
+                )
