@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from inspect import iscoroutinefunction
 
 from starlette.exceptions import HTTPException
@@ -16,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ChoirError, InternalError, InvalidRequest
 from services.chassis.logs import get_logger
+from services.gateway.access.authorization import Identities, authorized, permitted
+from services.gateway.access.caller import current_caller
 from services.gateway.anthropic import ANTHROPIC
 from services.gateway.context import GatewayContext
 from services.gateway.dialect import Dialect, dialect_of
@@ -54,16 +57,18 @@ class Application:
     is counted.
 
     Starlette's router would try one path after the other: a path without parameters is looked up instead.
+    Either way what a request may do is decided by the path of the route that serves it.
     """
 
     def __init__(self, context: GatewayContext, dialects: Sequence[Dialect]) -> None:
         self._figures = context.figures
         self._give_up = context.give_up
         self._guard = Guard(context.settings)
+        self._identities = Identities(context.keyring, context.settings.keys_needed)
         self._dialects = dialects
         routes = [route for dialect in dialects for route in dialect.routes(context)]
         self._endpoints = _endpoints(routes)
-        self._router = Router(routes)
+        self._router = Router(authorized(routes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -74,7 +79,9 @@ class Application:
         if (found := SUPERFLUOUS.match(scope["path"])) is not None:
             scope["path"] = scope["path"][found.end() :]
         dialect, reply = dialect_of(scope["path"], self._dialects), Reply(send)
-        exchange = Exchange(reply, self._give_up)
+        caller = self._identities.caller(scope)
+        current_caller.set(caller)
+        exchange = Exchange(reply, partial(self._give_up, caller))
         current_exchange.set(exchange)
         if connection is not None:
             connection.on_left = exchange.leave
@@ -114,8 +121,9 @@ class Application:
             scope["app"] = self  # so that the router raises what it does not find
             await self._router(scope, receive, reply)
             return
-        response = await endpoint(Request(scope, receive, reply))
-        await response(scope, receive, reply)
+        with permitted(scope["path"], scope["method"]):
+            response = await endpoint(Request(scope, receive, reply))
+            await response(scope, receive, reply)
 
 
 def _endpoints(routes: Sequence[BaseRoute]) -> dict[tuple[str, str], Endpoint]:
@@ -160,4 +168,6 @@ def _tell_refused(scope: Scope, status: int) -> None:
     """Who was refused what. A query may hold a key, and is not told."""
     address = (scope.get("client") or ("",))[0]
     path = scope["path"][:LONGEST_PATH]
-    log.info("refused", status=status, method=scope["method"], path=path, address=address)
+    key = current_caller.get().key
+    key_id = None if key is None else key.id
+    log.info("refused", status=status, method=scope["method"], path=path, address=address, key=key_id)

@@ -11,16 +11,20 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.commands import Ask
-from schemas.errors import ChoirError, UnknownModel, UnknownRequest
+from schemas.errors import ChoirError, InvalidRequest, UnknownModel, UnknownRequest
 from schemas.replies import Result, TokenChunk
 from schemas.responses import ResponseRecord
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, messages
 from services.client.client import Choir
+from services.gateway.access.caller import Caller, current_caller
+from services.gateway.access.keyring import Keyring
+from services.gateway.ensembles import without_tag
 from services.gateway.exchange import current_exchange
 from services.gateway.figures import Figures
 from services.gateway.front_end_tasks import is_front_end_task
 from services.gateway.models import ModelList, Target, absent
+from services.gateway.outcome import usage
 from services.gateway.retries import Retries
 from services.gateway.settings import GatewaySection
 
@@ -34,14 +38,21 @@ class GatewayContext:
     """
 
     def __init__(self, mesh: Choir, settings: GatewaySection, client: Client) -> None:
-        self.mesh = mesh
+        self._mesh = mesh
         self.settings = settings
+        self.keyring = Keyring(client)
         self.models = ModelList(mesh, settings.sets)
         self.figures = Figures()
-        self.retries = Retries(mesh, client, settings.retry_grace_s)
+        self.retries = Retries(lambda: self.mesh, client, settings.retry_grace_s)
         self.records = Bucket(client, subjects.RESPONSES_BUCKET, messages(ResponseRecord))
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
+
+    @property
+    def mesh(self) -> Choir:
+        """The mesh, asked in the name of whose request is being answered."""
+        caller = current_caller.get()
+        return self._mesh if caller.key is None else self._mesh.as_tenant(caller.tenant)
 
     async def target_of(self, name: str, *, again: bool = False) -> Target:
         """What a model's name stands for. Whoever asks `again` may name one that is not there at present: the
@@ -52,7 +63,8 @@ class GatewayContext:
         try:
             return await self.models.find(name)
         except UnknownModel:
-            if again and (target := absent(name)) is not None:
+            may_ask = current_caller.get().may_ask(without_tag(name))
+            if again and may_ask and (target := absent(name)) is not None:
                 return target
             raise
 
@@ -67,7 +79,7 @@ class GatewayContext:
             return ask
         if not is_front_end_task(ask.conversation[-1].content):
             return ask
-        one = {"models": (), "strategies": (), **(await self.models.find(task_model)).ask_fields}
+        one = {"models": (), "strategies": (), **(await self.models.known(task_model)).ask_fields}
         return ask.model_copy(update=one)
 
     def follow(self, ask: Ask, *, background: bool = False) -> AsyncGenerator[TokenChunk | Result, None]:
@@ -100,8 +112,10 @@ class GatewayContext:
         try:
             async with aclosing(coming) as replies:
                 async for reply in replies:
-                    if exchange is not None and isinstance(reply, Result):
-                        exchange.in_work.discard(reply.request_id)
+                    if isinstance(reply, Result):
+                        _charge(reply)
+                        if exchange is not None:
+                            exchange.in_work.discard(reply.request_id)
                     yield reply
         finally:
             if exchange is not None and request_id is not None:
@@ -115,14 +129,24 @@ class GatewayContext:
                     return reply
         raise AssertionError("the client ends with a result or an error")
 
-    def give_up(self, request_id: str) -> None:
-        """Has a request cancelled that nobody waits for any more; returns at once."""
+    def check_background(self) -> None:
+        """Raises InvalidRequest for a key whose tokens are counted: background work would go uncounted."""
+        key = current_caller.get().key
+        if key is not None and key.limits.tokens_per_minute is not None:
+            raise InvalidRequest(
+                "background: a key with a limit of tokens has no work done in the background",
+                field="background",
+            )
+
+    def give_up(self, caller: Caller, request_id: str) -> None:
+        """Has a caller's request cancelled that nobody waits for any more; returns at once."""
         self.figures.given_up += 1
-        task = asyncio.create_task(self._cancel(request_id), name=f"cancel {request_id}")
+        task = asyncio.create_task(self._cancel(caller, request_id), name=f"cancel {request_id}")
         self._giving_up.add(task)
         task.add_done_callback(self._giving_up.discard)
 
-    async def _cancel(self, request_id: str) -> None:
+    async def _cancel(self, caller: Caller, request_id: str) -> None:
+        current_caller.set(caller)
         try:
             if await self.retries.comes_back(request_id):
                 return
@@ -138,3 +162,10 @@ class GatewayContext:
     def log_unreachable(self, error: ChoirError) -> None:
         """The mesh does not answer, and the client is told something all the same."""
         log.warning("the mesh does not answer", code=error.code)
+
+
+def _charge(result: Result) -> None:
+    """The key that asked has used what the result took."""
+    if (use := current_caller.get().use) is not None:
+        took = usage(result)
+        use.charge(took.prompt_tokens + took.generated_tokens)

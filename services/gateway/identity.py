@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from schemas.errors import InvalidRequest
 from services.chassis.identity import new_id
+from services.gateway.access.caller import current_caller
 
 KEY_HEADER = "idempotency-key"
 ID_HEADER = "choir-request-id"
@@ -22,10 +23,12 @@ def request_id_of(request: Request) -> str:
         return new_id()
     if not key.strip() or len(key) > LONGEST_KEY:
         raise InvalidRequest(f"{KEY_HEADER}: it has 1 to {LONGEST_KEY} characters", field=KEY_HEADER)
-    return id_of_key(key, request.scope["path"], request.headers.get("authorization", ""))
+    shown = current_caller.get().key
+    who = request.headers.get("authorization", "") if shown is None else f"{shown.tenant} {shown.id}"
+    return id_of_key(key, request.scope["path"], who)
 
 
-def id_of_key(key: str, path: str, authorization: str) -> str:
+def id_of_key(key: str, path: str, who: str) -> str:
     """The request id of an idempotency key, for one who asks at one path."""
-    said = "\n".join((authorization, path, key))
+    said = "\n".join((who, path, key))
     return "key-" + hashlib.sha256(said.encode()).hexdigest()[:HASH_LENGTH]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from schemas.errors import ConfigurationError
 from services.chassis.address import why
 from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
@@ -38,18 +40,21 @@ class Listener:
         self._changed = changed
         self._config = uvicorn.Config(
             app, http="httptools", ws="none", lifespan="off", interface="asgi3", loop="none",
-            log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
+            log_config=None, access_log=False, server_header=False, date_header=False,
+            proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_keep_alive=KEEP_ALIVE_S, limit_concurrency=settings.max_connections,
         )  # fmt: skip
         self._state = ServerState()
         self._server: asyncio.Server | None = None
         self._waiting: asyncio.Task[None] | None = None
+        self._tls: ssl.SSLContext | None = None
         self.problem: str | None = None
         self.port = settings.port
 
     async def start(self, loops: Loops) -> None:
         """Listens from now on, or, if the port is taken, from when it is free."""
         self._config.load()
+        self._tls = tls_context(self._settings)
         if not await self._opened():
             log.error("not listening", why=self.problem)
             self._waiting = loops.start(self._open_later(), "the listening socket")
@@ -67,7 +72,7 @@ class Listener:
         create = protocol_factory(self._settings, self._config, self._state)
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                create, host, port, backlog=BACKLOG, reuse_address=True
+                create, host, port, backlog=BACKLOG, reuse_address=True, ssl=self._tls
             )
         except OSError as error:
             self.problem = (
@@ -77,7 +82,7 @@ class Listener:
             return False
         self.port = _port_of(self._server)
         self.problem = None
-        log.info("listening", host=host, port=self.port)
+        log.info("listening", host=host, port=self.port, tls=self._tls is not None)
         return True
 
     @property
@@ -110,3 +115,20 @@ def _port_of(server: asyncio.Server) -> int:
     listening: socket.socket = server.sockets[0]
     port: int = listening.getsockname()[1]
     return port
+
+
+def tls_context(settings: GatewaySection) -> ssl.SSLContext | None:
+    """How to speak https; None where the gateway speaks http. Raises ConfigurationError."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # an SSLError is one
+        raise ConfigurationError(
+            f"gateway.tls_certificate: {certificate} with {key} cannot be used: {error.strerror or error}",
+            field="gateway.tls_certificate",
+        ) from error
+    return context

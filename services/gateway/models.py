@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from schemas.errors import UnknownModel
 from schemas.replies import ModelsReply, ModelSummary
 from services.client.client import Choir
+from services.gateway.access.caller import NOBODY, Caller, current_caller
 from services.gateway.ensembles import Ensemble, ensembles, with_tag, without_tag
 
 FRESH_S = 1.0
@@ -76,23 +77,33 @@ class ModelList:
         self._reading = asyncio.Lock()
 
     async def all(self) -> tuple[Target, ...]:
-        """Models first, then ensembles. Raises MeshUnreachable."""
+        """Models first, then ensembles; those that the caller may ask. Raises MeshUnreachable."""
         await self._refresh(FRESH_S)
-        return tuple(self._targets.values())
+        caller = current_caller.get()
+        return tuple(target for target in self._targets.values() if caller.may_ask(target.plain_name))
 
     async def find(self, name: str, missing: Callable[[str], Exception] | None = None) -> Target:
-        """What a name stands for, with or without `:latest`.
+        """What a name stands for, with or without `:latest`, if the caller may ask it.
 
         Raises MeshUnreachable, and for a name of nothing UnknownModel, or what `missing` makes of it.
         """
+        return await self._find(name, missing, current_caller.get())
+
+    async def known(self, name: str) -> Target:
+        """The same, whoever the caller is."""
+        return await self._find(name, None, NOBODY)
+
+    async def _find(self, name: str, missing: Callable[[str], Exception] | None, caller: Caller) -> Target:
         plain = without_tag(name)
         for age_s in (KNOWN_S, FRESH_S):
             await self._refresh(age_s)
-            if (found := self._targets.get(name) or self._targets.get(plain)) is not None:
+            found = self._targets.get(name) or self._targets.get(plain)
+            if found is not None and caller.may_ask(found.plain_name):
                 return found
         if missing is not None:
             raise missing(name)
-        raise UnknownModel(f"model '{name}' not found", field="model", known=tuple(self._targets))
+        known = tuple(name for name, target in self._targets.items() if caller.may_ask(target.plain_name))
+        raise UnknownModel(f"model '{name}' not found", field="model", known=known)
 
     async def _refresh(self, age_s: float) -> None:
         async with self._reading:

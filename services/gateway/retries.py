@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from services.chassis.identity import new_id
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 from services.client.client import Choir
+from services.gateway.access.caller import current_caller
 from services.gateway.identity import KEY_HEADER, request_id_of
 from services.gateway.protocol import connection_of
 
@@ -61,7 +63,7 @@ class Retries:
     For `grace_s` the work goes on of a client that has gone.
     """
 
-    def __init__(self, mesh: Choir, client: Client, grace_s: float) -> None:
+    def __init__(self, mesh: Callable[[], Choir], client: Client, grace_s: float) -> None:
         self._grace_s = grace_s
         self._mesh = mesh
         self._client = client
@@ -188,7 +190,7 @@ class Retries:
     async def _is_worth_it(self, request_id: str) -> bool:
         """Not if a request came to nothing: whoever tries that again wants it tried again."""
         try:
-            await self._mesh.fetch(request_id)
+            await self._mesh().fetch(request_id)
         except (NotReady, UnknownRequest):
             return True
         except ChoirError:
@@ -225,5 +227,11 @@ def _read(noted: bytes) -> tuple[int, bool]:
 
 def _hash(request: Request, body: dict[str, Any]) -> str:
     """What is the same of a request and its retry."""
-    said = [request.scope["path"], request.headers.get("authorization"), body]
+    key = current_caller.get().key
+    said = [
+        request.scope["path"],
+        request.headers.get("authorization"),
+        None if key is None else key.id,
+        body,
+    ]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from schemas import subjects
 from schemas.errors import ConfigurationError
 from schemas.subjects import LOCAL_TENANT, service_inbox
 from services.chassis.context import ServiceContext
@@ -41,6 +42,9 @@ class Gateway:
         asked = await self._stack.enter_async_context(choir)
         context = GatewayContext(asked, self._settings.gateway, mesh.client)
         self._stack.push_async_callback(context.settle)
+        await context.keyring.start()
+        mesh.connection.on_reconnect(context.keyring.resume)
+        mesh.connection.on_missed(subjects.bucket_updates(subjects.KEYS_BUCKET), context.keyring.resume)
         self._listener = Listener(build_app(context), self._settings.gateway, mesh.changed)
         await self._listener.start(mesh.loops)
 

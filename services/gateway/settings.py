@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pathlib import Path
 
-from schemas.message import Name
+from pydantic import Field, model_validator
+
+from schemas.message import Name, field_error
 from services.chassis.address import is_loopback
 from services.chassis.settings import Section, ServiceSettings
 
@@ -27,6 +29,10 @@ class GatewaySection(Section):
 
     `sets` are named sets of models, for ensembles such as `choir/majority@small`. `task_model` answers what
     chat front ends ask for themselves, titles and tags, in the place of an ensemble.
+
+    `keys_required` has everybody show an API key (`choir keys add`). It is so wherever other hosts reach the
+    gateway; and there `tls_certificate` and `tls_key` (files in PEM) have it speak https, or `behind_proxy`
+    says that something else does. Of `trusted_proxies` it believes which address a request came from.
     """
 
     enabled: bool = True
@@ -46,16 +52,37 @@ class GatewaySection(Section):
     max_connections: int = Field(default=1_024, ge=1)
     task_model: Name | None = None
     sets: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
+    keys_required: bool | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    behind_proxy: bool = False
+    trusted_proxies: tuple[str, ...] = ()
 
-    @field_validator("host")
-    @classmethod
-    def _this_host_only(cls, host: str) -> str:
-        if not is_loopback(host):
-            raise ValueError(
-                f"{host} can be reached from other hosts, and whoever reaches the gateway may ask: "
-                "it listens on this host only, such as 127.0.0.1"
+    @property
+    def keys_needed(self) -> bool:
+        """Whether whoever asks has to show a key."""
+        return self.keys_required or (self.keys_required is None and not is_loopback(self.host))
+
+    @model_validator(mode="after")
+    def _safe_where_others_reach_it(self) -> GatewaySection:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise field_error(missing, "tls_certificate and tls_key belong together, and one is missing")
+        if is_loopback(self.host):
+            return self
+        if self.keys_required is False:
+            raise field_error(
+                "keys_required",
+                f"{self.host} can be reached from other hosts, and without keys whoever reaches the gateway "
+                "may ask: leave keys_required out, or let host be 127.0.0.1",
             )
-        return host
+        if self.tls_certificate is None and not self.behind_proxy:
+            raise field_error(
+                "tls_certificate",
+                f"{self.host} can be reached from other hosts, and keys would travel in clear: set "
+                "tls_certificate and tls_key, or behind_proxy = true if something before it speaks https",
+            )
+        return self
 
 
 class GatewaySettings(ServiceSettings):

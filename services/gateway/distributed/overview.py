@@ -41,15 +41,14 @@ class Overview:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
-        self._mesh = context.mesh
 
     async def status(self, _request: Request) -> Response:
         """The mesh at a glance."""
-        return _json((await self._mesh.status()).model_dump(mode="json"))
+        return _json((await self._context.mesh.status()).model_dump(mode="json"))
 
     async def nodes(self, _request: Request) -> Response:
         """All live service instances, with their leases."""
-        nodes = [node.model_dump(mode="json", exclude_none=True) for node in await self._mesh.nodes()]
+        nodes = [node.model_dump(mode="json", exclude_none=True) for node in await self._context.mesh.nodes()]
         return _json({"nodes": nodes})
 
     async def models(self, _request: Request) -> Response:
@@ -69,14 +68,14 @@ class Overview:
 
     async def request(self, request: Request) -> Response:
         """The result of a request: its answers, its votes, its times. 409 while there is none."""
-        result = await self._mesh.fetch(request.path_params["request_id"])
+        result = await self._context.mesh.fetch(request.path_params["request_id"])
         return _json(result.model_dump(mode="json", exclude_none=True))
 
     async def metrics(self, _request: Request) -> Response:
         """The figures of this gateway and of the mesh. It answers also where the mesh does not."""
         status: StatusReply | None = None
         try:
-            status = await self._mesh.status()
+            status = await self._context.mesh.status()
         except ChoirError as error:
             self._context.log_unreachable(error)
         return Response(exposition(self._context.figures, status), media_type=PROMETHEUS)

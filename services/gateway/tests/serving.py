@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from infra.testing.choir_up import connect_inside
+from infra.testing.choir_up import KEYS, connect_inside
 from schemas.errors import NotReady, UnknownRequest
+from schemas.subjects import LOCAL_TENANT, service_inbox
+from services.chassis.settings import MeshSection
 from services.chassis.supervise import Loops
 from services.client.client import Choir
 from services.gateway.app import build_app
@@ -32,8 +34,11 @@ async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
     """A gateway with these settings."""
     section = GatewaySection(port=0, **settings)
     connection = await connect_inside(mesh_url)
-    async with Choir(mesh_url, name="gateway-under-test") as mesh:
+    inside = MeshSection(url=mesh_url, nkey=KEYS.get(mesh_url))
+    inbox = service_inbox("gateway", "gateway-under-test")
+    async with Choir(section=inside, name="gateway-under-test", tenant=LOCAL_TENANT, inbox=inbox) as mesh:
         context = GatewayContext(mesh, section, connection)
+        await context.keyring.start()
         listener = Listener(build_app(context), section, changed=lambda: None)
         await listener.start(Loops())
         assert listener.problem is None, listener.problem

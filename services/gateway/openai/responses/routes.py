@@ -68,6 +68,8 @@ class Responses:
         """A new response: whole, as a stream, or in the background."""
         given = await read_json(request, self._context.settings)
         body = checked(given, ResponseBody)
+        if body.background:
+            self._context.check_background()
         target = await self._context.models.find(body.model)
         said = await self._said(body.previous_response_id)
         request_id = await self._context.retries.id_of(request, given)

@@ -1,0 +1,132 @@
+"""Who asks is found out for each request, and checked at the route that will run.
+
+A secret comes in one of three headers, and nowhere else. Without one whoever reaches the gateway is the
+tenant `local`, unless keys are required. A secret that looks like one of ours, and is none, is always
+refused; what a client sends that has to send something (`ollama`, `sk-none`) counts for nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from schemas.errors import NotPermitted, Overloaded, Unauthenticated
+from schemas.keys import SECRET_PREFIX
+from services.gateway.access.caller import Caller, current_caller
+from services.gateway.access.keyring import Keyring
+from services.gateway.access.scopes import need_of
+
+BEARER = b"bearer "
+KEY_HEADERS = frozenset((b"x-api-key", b"api-key"))
+MOST_FAILURES = 20
+FAILURES_WITHIN_S = 60.0
+MOST_ADDRESSES = 10_000
+
+NO_KEY = "this gateway wants an API key: send it as `Authorization: Bearer KEY`"
+WRONG_KEY = "the API key is not valid"
+TWO_KEYS = "the request has several API keys: send one"
+
+
+class Identities:
+    """Finds out who asks. It refuses nothing itself."""
+
+    def __init__(self, keyring: Keyring, required: bool) -> None:
+        self._keyring = keyring
+        self._required = required
+        self._failures = Failures()
+
+    def caller(self, scope: Scope) -> Caller:
+        """Who sends a request."""
+        shown = secrets_in(scope)
+        if not shown:
+            return Caller(refused=Unauthenticated(NO_KEY) if self._required else None)
+        if len(shown) > 1:
+            return Caller(refused=Unauthenticated(TWO_KEYS))
+        secret = shown.pop()
+        key = self._keyring.find(secret)
+        if key is not None:
+            return Caller(key.tenant, key, self._keyring.use_of(key))
+        if not self._required and not secret.startswith(SECRET_PREFIX):
+            return Caller()
+        address = (scope.get("client") or ("",))[0]
+        wait_s = self._failures.another(address, time.monotonic())
+        if wait_s is not None:
+            return Caller(refused=Overloaded("too many keys that are not valid", retry_after_s=wait_s))
+        return Caller(refused=Unauthenticated(WRONG_KEY))
+
+
+def secrets_in(scope: Scope) -> set[str]:
+    """What a request shows as API keys, from whichever header."""
+    shown: set[str] = set()
+    for name, value in scope["headers"]:
+        if name in KEY_HEADERS:
+            shown.add(value.decode("latin-1").strip())
+        elif name == b"authorization" and value[: len(BEARER)].lower() == BEARER:
+            shown.add(value[len(BEARER) :].decode("latin-1").strip())
+    shown.discard("")
+    return shown
+
+
+class Failures:
+    """How often an address showed a key that is not valid. A valid key is never looked at for that."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[float, int]] = {}
+
+    def another(self, address: str, now_s: float) -> float | None:
+        """Counts one; how long to wait, if there were too many."""
+        began_s, count = self._of.get(address, (now_s, 0))
+        if now_s - began_s >= FAILURES_WITHIN_S:
+            began_s, count = now_s, 0
+        self._of.pop(address, None)
+        self._of[address] = (began_s, count + 1)
+        if len(self._of) > MOST_ADDRESSES:
+            del self._of[next(iter(self._of))]
+        return None if count < MOST_FAILURES else began_s + FAILURES_WITHIN_S - now_s
+
+
+NOTHING = nullcontext()
+
+
+def permitted(path: str, method: str) -> AbstractContextManager[None]:
+    """What the request of the current caller is served within, at a route's path.
+
+    Raises Unauthenticated, NotPermitted and Overloaded, for the dialect to tell.
+    """
+    need, caller = need_of(path, method), current_caller.get()
+    if need == "nothing":
+        return NOTHING
+    if caller.refused is not None:
+        raise caller.refused
+    key = caller.key
+    if key is None or caller.use is None:
+        return NOTHING
+    if need not in key.scopes:
+        raise NotPermitted(f"this key does not open that: it needs the scope {need!r}")
+    return caller.use.request(key)
+
+
+class Authorized:
+    """A route's application, run for those who may."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self._app = app
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        with permitted(self._path, scope["method"]):
+            await self._app(scope, receive, send)
+
+
+def authorized(routes: Sequence[BaseRoute]) -> Sequence[BaseRoute]:
+    """The same routes, each behind its check."""
+    for route in routes:
+        if not isinstance(route, Route):
+            raise TypeError(f"{route!r} is no plain route: nobody knows what it needs")
+        route.app = Authorized(route.app, route.path)
+    return routes

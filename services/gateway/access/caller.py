@@ -1,0 +1,33 @@
+"""Who asks in the request that is being answered."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from schemas.errors import ChoirError
+from schemas.keys import ApiKey
+from schemas.subjects import LOCAL_TENANT
+from services.gateway.access.limits import KeyUse
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A `tenant`, and the `key` that was shown, with its `use`. Without a key: whoever is on this host.
+
+    `refused` is why nobody knows who asks.
+    """
+
+    tenant: str = LOCAL_TENANT
+    key: ApiKey | None = None
+    use: KeyUse | None = None
+    refused: ChoirError | None = None
+
+    def may_ask(self, model: str) -> bool:
+        """Whether the key opens a model, or an ensemble."""
+        return self.key is None or not self.key.models or model in self.key.models
+
+
+NOBODY = Caller()
+
+current_caller: ContextVar[Caller] = ContextVar("current_caller", default=NOBODY)

@@ -1,0 +1,60 @@
+"""The keys of the mesh, as a gateway has them: a live copy of the bucket `choir_keys`.
+
+While the broker is away the keys that were known go on to be good, and the mesh cannot be asked anyway.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+
+from nats.aio.client import Client
+
+from schemas import subjects
+from schemas.keys import ApiKey, digest_of
+from services.chassis.nats.bucket import Bucket, messages
+from services.gateway.access.limits import KeyUse
+
+
+class Keyring:
+    """Finds the key of a secret. A secret is looked for by its digest, and never compared itself."""
+
+    def __init__(self, client: Client) -> None:
+        self._of_digest: dict[str, ApiKey] = {}
+        self._digests: dict[str, str] = {}
+        self._uses: dict[str, KeyUse] = {}
+        self._bucket = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey), self._on_put, self._on_delete)
+
+    async def start(self) -> None:
+        """Returns when all keys are known."""
+        await self._bucket.watch()
+
+    async def resume(self) -> None:
+        """After a reconnection."""
+        await self._bucket.reload()
+
+    def _on_put(self, _key: str, key: ApiKey) -> None:
+        self._forget(key.id)
+        self._digests[key.id] = key.digest
+        self._of_digest[key.digest] = key
+
+    def _on_delete(self, key: str) -> None:
+        key_id = subjects.id_of_api_key(key)
+        self._forget(key_id)
+        self._uses.pop(key_id, None)
+
+    def _forget(self, key_id: str) -> None:
+        if (digest := self._digests.pop(key_id, None)) is not None:
+            self._of_digest.pop(digest, None)
+
+    def find(self, secret: str) -> ApiKey | None:
+        """The key with this secret, if it is good."""
+        digest = digest_of(secret)
+        key = self._of_digest.get(digest)
+        if key is None or not hmac.compare_digest(key.digest, digest) or not key.usable(time.time()):
+            return None
+        return key
+
+    def use_of(self, key: ApiKey) -> KeyUse:
+        """What a key uses here; that of before when its limits have changed."""
+        return self._uses.setdefault(key.id, KeyUse())

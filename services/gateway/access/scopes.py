@@ -1,0 +1,56 @@
+"""What a path needs, by the path of the route that will run; what is not named here is for operators."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.keys import KeyScope
+
+Need = KeyScope | Literal["nothing"]
+
+NEEDS: tuple[tuple[str, Need], ...] = (
+    ("/", "nothing"),
+    ("/api/version", "nothing"),
+    ("/api/chat", "generate"),
+    ("/api/generate", "generate"),
+    ("/api/embed", "embed"),
+    ("/api/embeddings", "embed"),
+    ("/api/tags", "models"),
+    ("/api/ps", "models"),
+    ("/api/show", "models"),
+    ("/api/distributed/*", "observe"),
+    ("/metrics", "observe"),
+    ("/v1/models", "models"),
+    ("/v1/models/*", "models"),
+    ("/v1/chat/completions", "generate"),
+    ("/v1/completions", "generate"),
+    ("/v1/embeddings", "embed"),
+    ("/v1/responses", "generate"),
+    ("/v1/responses/*", "generate"),
+    ("/v1/messages", "generate"),
+    ("/v1/messages/*", "generate"),
+    ("/v1/files", "generate"),
+    ("/v1/files/*", "generate"),
+    ("/v1/batches", "generate"),
+    ("/v1/batches/*", "generate"),
+    ("/tokenize", "generate"),
+    ("/detokenize", "generate"),
+    ("/tokenizer_info", "models"),
+    ("/models/*", "generate"),
+    ("/openapi.json", "models"),
+)
+"""The path of a route, or with `*` all below, and what a key must open for it."""
+_EXACT = {path: need for path, need in NEEDS if not path.endswith("*")}
+_BELOW = tuple((path[:-1], need) for path, need in NEEDS if path.endswith("*"))
+READING = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+def need_of(path: str, method: str) -> Need:
+    """What a request needs at a route's path, such as `/v1/models/{model:path}`. Whoever may `observe` may
+    change nothing by it."""
+    need: Need = "operate"
+    if path in _EXACT:
+        need = _EXACT[path]
+    else:
+        need = next((said for prefix, said in _BELOW if path.startswith(prefix)), "operate")
+    return "operate" if need == "observe" and method not in READING else need

@@ -1,0 +1,65 @@
+"""A gateway that wants keys, over a mesh of instant models, and keys for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from schemas.keys import ApiKey, ManageKeys, digest_of, new_secret
+from services.client.client import Choir
+from services.gateway.tests.serving import serving
+
+HEARD_WITHIN_S = 10.0
+numbers = itertools.count(1)
+
+MakeKey = Callable[..., Awaitable[str]]
+
+
+@pytest_asyncio.fixture
+async def locked(live_mesh: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway that wants keys, without one."""
+    async with (
+        serving(live_mesh, keys_required=True) as url,
+        httpx.AsyncClient(base_url=url, timeout=60) as http,
+    ):
+        yield http
+
+
+@pytest.fixture
+def make_key(live_mesh: str, locked: httpx.AsyncClient) -> MakeKey:
+    """Makes a key with the fields that are given; its secret, when the gateway knows it."""
+
+    async def make(**fields: Any) -> str:
+        key_id = f"k-test-{next(numbers)}-{time.time_ns() % 1_000_000}"
+        secret = new_secret(key_id)
+        key = ApiKey(
+            id=key_id, digest=digest_of(secret), ending=secret[-4:], created_at_s=time.time(), **fields
+        )
+        async with Choir(live_mesh) as mesh:
+            await mesh.keys(ManageKeys(action="add", key=key))
+        await until_status(locked, secret, lambda status: status != 401)
+        return secret
+
+    return make
+
+
+async def until_status(http: httpx.AsyncClient, secret: str, wanted: Callable[[int], bool]) -> None:
+    """Returns when the gateway answers this key as is wanted."""
+    async with asyncio.timeout(HEARD_WITHIN_S):
+        while True:
+            reply = await http.get("/v1/models", headers=bearer(secret))
+            if wanted(reply.status_code):
+                return
+            await asyncio.sleep(0.02)
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """The header in which most clients send a key."""
+    return {"authorization": f"Bearer {secret}"}

@@ -1,0 +1,203 @@
+"""A gateway that wants keys: who gets in, by which header, and to what."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from schemas.keys import KEY_SCOPES, KeyChange, ManageKeys
+from services.client.client import Choir
+from services.gateway.access.scopes import NEEDS, need_of
+from services.gateway.access.tests.conftest import MakeKey, bearer, until_status
+from services.gateway.app import DIALECTS
+from services.gateway.tests.serving import serving
+
+CHAT = {"model": "choir-one", "messages": [{"role": "user", "content": "Capital?"}], "max_tokens": 5}
+FOR_OPERATORS = {
+    "/api/pull",
+    "/api/copy",
+    "/api/delete",
+    "/api/create",
+    "/api/push",
+    "/api/blobs/{digest:path}",
+}
+PLACES = {"model": "x", "digest": "x", "request_id": "x", "response_id": "x"}
+
+
+class _NoContext:
+    """In the place of a gateway: handlers are made, and not called."""
+
+    def __getattr__(self, _name: str) -> _NoContext:
+        return self
+
+
+def _routes() -> list[Route]:
+    routes = [route for dialect in DIALECTS for route in dialect.routes(_NoContext())]  # type: ignore[arg-type]
+    return [route for route in routes if isinstance(route, Route)]
+
+
+def test_it_is_said_of_every_path_what_it_needs() -> None:
+    named = {path for path, _ in NEEDS}
+    for route in _routes():
+        known = route.path in named or any(
+            path.endswith("*") and route.path.startswith(path[:-1]) for path in named
+        )
+        assert known or route.path in FOR_OPERATORS, f"{route.path}: say in NEEDS what opens it"
+
+
+async def test_without_a_key_no_path_is_served_but_those_that_tell_nothing(locked: httpx.AsyncClient) -> None:
+    for route in _routes():
+        path = route.path.replace("{model:path}", "x").replace("{digest:path}", "x")
+        for name in route.param_convertors:
+            path = path.replace(f"{{{name}}}", "x")
+        for method in (route.methods or set()) - {"HEAD"}:
+            reply = await locked.request(method, path, headers={"x-forwarded-for": "127.0.0.1"})
+            public = need_of(route.path, method) == "nothing"
+            assert reply.status_code == (200 if public else 401), f"{method} {path}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/../v1/models", "//v1/models", "/v1/v1/models", "/ollama/api/tags", "/v1%2Fmodels", "/v1/models/"],
+)
+async def test_no_way_of_writing_a_path_goes_round_the_key(locked: httpx.AsyncClient, path: str) -> None:
+    assert (await locked.get(path)).status_code in (401, 404, 307)
+
+
+async def test_each_dialect_says_no_in_its_own_words(locked: httpx.AsyncClient) -> None:
+    openai = await locked.post("/v1/chat/completions", json=CHAT)
+    assert openai.json()["error"]["type"] == "authentication_error"
+    assert openai.json()["error"]["code"] == "unauthenticated"
+    assert isinstance((await locked.post("/api/chat", json=CHAT)).json()["error"], str)
+    assert (await locked.get("/api/distributed/status")).json()["error"]["code"] == "unauthenticated"
+
+
+async def test_a_key_is_taken_from_any_of_its_headers_and_from_one_only(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    secret, other = await make_key(), await make_key()
+    for headers in (
+        bearer(secret),
+        {"authorization": f"bearer {secret}"},
+        {"x-api-key": secret},
+        {"api-key": secret},
+    ):
+        assert (await locked.get("/v1/models", headers=headers)).status_code == 200
+    for headers in (
+        {**bearer(secret), "x-api-key": other},
+        {"authorization": f"Basic {secret}"},
+        {"authorization": secret},
+        {"cookie": f"authorization=Bearer {secret}"},
+        bearer(secret + "x"),
+        bearer(secret[:-1]),
+        bearer(secret.upper()),
+        bearer("sk-none"),
+    ):
+        assert (await locked.get("/v1/models", headers=headers)).status_code == 401, headers
+    assert (await locked.get(f"/v1/models?api_key={secret}")).status_code == 401
+
+
+@pytest.mark.parametrize("scope", KEY_SCOPES)
+async def test_a_key_opens_its_scope_and_no_other(
+    locked: httpx.AsyncClient, make_key: MakeKey, scope: str
+) -> None:
+    headers = bearer(await make_key(scopes=(scope,)))
+    asked = {
+        "models": await locked.get("/api/tags", headers=headers),
+        "generate": await locked.post("/v1/chat/completions", headers=headers, json=CHAT),
+        "embed": await locked.post("/api/embed", headers=headers, json={"model": "choir-one", "input": []}),
+        "observe": await locked.get("/api/distributed/models", headers=headers),
+        "operate": await locked.post("/api/create", headers=headers, json={}),
+    }
+    refused = {name for name, reply in asked.items() if reply.status_code == 403}
+    assert refused == set(asked) - {scope}
+
+
+async def test_a_key_of_some_models_sees_and_asks_no_others(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    headers = bearer(await make_key(models=("choir-one",)))
+    listed = (await locked.get("/v1/models", headers=headers)).json()["data"]
+    assert [model["id"] for model in listed] == ["choir-one"]
+    assert (await locked.post("/v1/chat/completions", headers=headers, json=CHAT)).status_code == 200
+    for model in ("choir-two", "choir/majority"):
+        reply = await locked.post("/v1/chat/completions", headers=headers, json={**CHAT, "model": model})
+        assert reply.status_code == 404
+        assert "choir-two" not in reply.text.replace(f"'{model}'", "")
+
+
+async def test_a_revoked_a_changed_and_an_ended_key(
+    live_mesh: str, locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    secret = await make_key(expires_at_s=time.time() + 3600)
+    async with Choir(live_mesh) as mesh:
+        known = next(key for key in await mesh.keys(ManageKeys()) if secret.startswith(f"choir-{key.id}-"))
+        await mesh.keys(
+            ManageKeys(action="change", id=known.id, change=KeyChange(expires_at_s=time.time() - 1))
+        )
+        await until_status(locked, secret, lambda status: status == 401)
+        later = KeyChange(expires_at_s=time.time() + 3600)
+        await mesh.keys(ManageKeys(action="change", id=known.id, change=later))
+        await until_status(locked, secret, lambda status: status == 200)
+        await mesh.keys(ManageKeys(action="revoke", id=known.id))
+        await until_status(locked, secret, lambda status: status == 401)
+        await mesh.keys(ManageKeys(action="change", id=known.id, change=later))
+        assert (await locked.get("/v1/models", headers=bearer(secret))).status_code == 401
+
+
+async def test_a_key_at_its_limit_is_told_when_to_come_back_and_others_notice_nothing(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    limited = bearer(await make_key(limits={"tokens_per_minute": 1}))
+    other = bearer(await make_key())
+    assert (await locked.post("/v1/chat/completions", headers=limited, json=CHAT)).status_code == 200
+    over = await locked.post("/v1/chat/completions", headers=limited, json=CHAT)
+    assert over.status_code == 429
+    assert 0 < int(over.headers["retry-after"]) <= 60
+    assert (await locked.post("/v1/chat/completions", headers=other, json=CHAT)).status_code == 200
+    background = {"model": "choir-one", "input": "Capital?", "background": True}
+    assert (await locked.post("/v1/responses", headers=other, json=background)).status_code == 200
+
+
+async def test_work_that_nobody_would_count_is_not_done_for_a_key_whose_tokens_are_counted(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    limited = bearer(await make_key(limits={"tokens_per_minute": 1_000}))
+    background = {"model": "choir-one", "input": "Capital?", "background": True}
+    reply = await locked.post("/v1/responses", headers=limited, json=background)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "background")
+
+
+async def test_a_key_has_no_more_requests_in_work_than_it_may(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    headers = bearer(await make_key(limits={"requests_in_flight": 2}))
+    replies = await asyncio.gather(
+        *(locked.post("/v1/chat/completions", headers=headers, json=CHAT) for _ in range(12))
+    )
+    assert {reply.status_code for reply in replies} == {200, 429}
+    assert (await locked.post("/v1/chat/completions", headers=headers, json=CHAT)).status_code == 200
+
+
+async def test_who_guesses_keys_is_made_to_wait_and_a_valid_key_is_not(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    secret = await make_key()
+    guesses = [
+        (await locked.get("/v1/models", headers=bearer(f"choir-k-guess-{number}"))).status_code
+        for number in range(30)
+    ]
+    assert guesses[:10] == [401] * 10
+    assert guesses[-1] == 429
+    assert (await locked.get("/v1/models", headers=bearer(secret))).status_code == 200
+
+
+async def test_on_this_host_no_key_is_needed_and_a_wrong_one_is_refused_all_the_same(live_mesh: str) -> None:
+    async with serving(live_mesh) as url, httpx.AsyncClient(base_url=url) as http:
+        assert (await http.get("/v1/models")).status_code == 200
+        assert (await http.get("/v1/models", headers=bearer("ollama"))).status_code == 200
+        assert (await http.get("/v1/models", headers=bearer("choir-k-0-gone"))).status_code == 401
