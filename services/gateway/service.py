@@ -12,6 +12,7 @@ from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load
 from services.client.client import Choir
+from services.gateway.access.self_check import check_locked
 from services.gateway.app import build_app
 from services.gateway.context import GatewayContext
 from services.gateway.listener import Listener
@@ -30,7 +31,8 @@ class Gateway:
         self._listener: Listener | None = None
 
     async def start(self, mesh: ServiceContext) -> None:
-        """Answers from now on; if its port is taken, as soon as it is free."""
+        """Answers from now on; if its port is taken, as soon as it is free. One that wants keys, and would
+        serve who has none, raises InternalError."""
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
         choir = Choir(
@@ -45,7 +47,10 @@ class Gateway:
         await context.keyring.start()
         mesh.connection.on_reconnect(context.keyring.resume)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.KEYS_BUCKET), context.keyring.resume)
-        self._listener = Listener(build_app(context), self._settings.gateway, mesh.changed)
+        app = build_app(context)
+        if self._settings.gateway.keys_needed:
+            await check_locked(app)
+        self._listener = Listener(app, self._settings.gateway, mesh.changed)
         await self._listener.start(mesh.loops)
 
     async def stop(self) -> None:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from nats.aio.client import Client
+
 from infra.testing.choir_up import KEYS, connect_inside
 from schemas.errors import NotReady, UnknownRequest
 from schemas.subjects import LOCAL_TENANT, service_inbox
@@ -33,10 +35,7 @@ async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
 async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
     """A gateway with these settings."""
     section = GatewaySection(port=0, **settings)
-    connection = await connect_inside(mesh_url)
-    inside = MeshSection(url=mesh_url, nkey=KEYS.get(mesh_url))
-    inbox = service_inbox("gateway", "gateway-under-test")
-    async with Choir(section=inside, name="gateway-under-test", tenant=LOCAL_TENANT, inbox=inbox) as mesh:
+    async with inside(mesh_url) as (mesh, connection):
         context = GatewayContext(mesh, section, connection)
         await context.keyring.start()
         listener = Listener(build_app(context), section, changed=lambda: None)
@@ -47,7 +46,21 @@ async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
         finally:
             await listener.stop(STOP_PATIENCE_S)
             await context.settle()
-            await connection.close()
+
+
+@asynccontextmanager
+async def inside(mesh_url: str) -> AsyncIterator[tuple[Choir, Client]]:
+    """What a gateway asks the mesh with, and its other connection."""
+    section = MeshSection(url=mesh_url, nkey=KEYS.get(mesh_url))
+    inbox = service_inbox("gateway", "gateway-under-test")
+    connection = await connect_inside(mesh_url)
+    try:
+        async with Choir(
+            section=section, name="gateway-under-test", tenant=LOCAL_TENANT, inbox=inbox
+        ) as mesh:
+            yield mesh, connection
+    finally:
+        await connection.close()
 
 
 async def accepted(mesh: Choir, request_id: str) -> None:
