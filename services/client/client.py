@@ -129,11 +129,15 @@ class Choir:
         `model` asks one model. Otherwise an ensemble answers: `models` (all if empty), decided by each of
         `strategies`. If the router, an agent or the broker dies meanwhile, the same request goes on.
         """
-        return await self.result_of(build_ask(prompt, options))
+        return await self.result_of(build_ask(prompt, options), new=options.get("request_id") is None)
 
-    async def result_of(self, ask: Ask) -> Result:
-        """The same for a request that is complete."""
-        async for reply in self.follow(ask):
+    async def result_of(self, ask: Ask, *, new: bool = False) -> Result:
+        """The same for a request that is complete, and `new` if nobody has asked under its id before."""
+        self._check_open()
+        request = ReliableRequest(self._replies, ask, self._silence, self._tenant, new=new)
+        if not ask.stream:
+            return await request.result()
+        async for reply in request.replies():
             if isinstance(reply, Result):
                 result = reply
         return result
@@ -188,12 +192,13 @@ class Choir:
         agent died, another one generates the text anew. Where it differs a chunk says `restarted`: what came
         of this `agent` before is void. The texts since then, joined, are the text of the result.
         """
-        return self.follow(build_ask(prompt, options, stream=True))
+        return self.follow(build_ask(prompt, options, stream=True), new=options.get("request_id") is None)
 
-    def follow(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
-        """The replies to a request that is complete: chunks if it streams, then the result."""
+    def follow(self, ask: Ask, *, new: bool = False) -> AsyncGenerator[TokenChunk | Result, None]:
+        """The replies to a request that is complete: chunks if it streams, then the result. `new` says that
+        nobody has asked under its id before."""
         self._check_open()
-        return ReliableRequest(self._replies, ask, self._silence, self._tenant).replies()
+        return ReliableRequest(self._replies, ask, self._silence, self._tenant, new=new).replies()
 
     def resume(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request that was asked before, from its first chunk on; it is not asked again.
@@ -385,8 +390,8 @@ class Choir:
     async def _try_call(
         self, subject: str, payload: bytes, reply_type: type[ReplyT], wait_s: float
     ) -> ReplyT:
-        async with self._replies.request(subject, payload, tenant=self._tenant) as replies:
-            return read(await replies.next(wait_s + REPLY_MARGIN_S), reply_type)
+        msg = await self._replies.call(subject, payload, wait_s + REPLY_MARGIN_S, tenant=self._tenant)
+        return read(msg, reply_type)
 
     def _unreachable(self, subject: str, error: Exception) -> ChoirError:
         if isinstance(error, ChoirError):

@@ -38,10 +38,12 @@ SLICE_S = 5.0
 """How long silence is borne before the client asks for the result again."""
 REPLY_MARGIN_S = 1.5
 PAUSE_S = 0.2
+TROUBLE = (NoReply, NotReady, BrokerUnavailable, UnknownRequest)
+"""What an attempt may end with that is followed by another one."""
 
 
 class ReliableRequest:
-    """One request, on its way."""
+    """One request, on its way. `new` if its id was made for it, and nobody has asked under it."""
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class ReliableRequest:
         tenant: str | None = None,
         *,
         asked_before: bool = False,
+        new: bool = False,
     ) -> None:
         self._replies = replies
         self._tenant = tenant
@@ -63,6 +66,7 @@ class ReliableRequest:
         self._sent = False
         self._asked_before = asked_before
         self._taken = asked_before  # a router may have accepted it
+        self._new = new
 
     @property
     def _left_s(self) -> float:
@@ -72,6 +76,9 @@ class ReliableRequest:
 
     async def replies(self) -> AsyncGenerator[TokenChunk | Result, None]:
         """Token chunks, if the request streams, then the result. Raises the typed error instead of it."""
+        if not self._ask.stream:
+            yield await self.result()
+            return
         trouble: ChoirError | None = None
         while self._left_s > 0:
             attempt_s = time.monotonic()
@@ -81,29 +88,59 @@ class ReliableRequest:
                         yield reply
                         if isinstance(reply, Result):
                             return
-            except NoReply as nothing:
-                trouble = self._on_silence(nothing)
-                self._silence.lasts(self._heard_s, self._left_s, connected=self._replies.connected)
-            except (NotReady, BrokerUnavailable) as error:
-                self._taken, trouble = True, error
-            except UnknownRequest as error:
-                if self._asked_before:
-                    raise
-                self._taken, trouble = False, error
+            except TROUBLE as error:
+                trouble = self._troubled(error)
             await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
         raise self._given_up(trouble)
 
+    async def result(self) -> Result:
+        """The result of a request that does not stream. Raises the typed error instead of it."""
+        trouble: ChoirError | None = None
+        while self._left_s > 0:
+            attempt_s = time.monotonic()
+            try:
+                subject, request, wait_s, new = self._next_request()
+                wait_s += REPLY_MARGIN_S
+                msg = await self._replies.call(
+                    subject, request.to_bytes(), wait_s, self._span, self._tenant, new=new
+                )
+                self._hear()
+                return read(msg, Result)
+            except TROUBLE as error:
+                trouble = self._troubled(error)
+            await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
+        raise self._given_up(trouble)
+
+    def _troubled(self, error: Exception) -> ChoirError:
+        """What an attempt that came to nothing means, should it be the last."""
+        if isinstance(error, NoReply):
+            trouble = self._on_silence(error)
+            self._silence.lasts(self._heard_s, self._left_s, connected=self._replies.connected)
+            return trouble
+        assert isinstance(error, ChoirError)
+        if isinstance(error, UnknownRequest):
+            if self._asked_before:
+                raise error
+            self._taken = False
+        else:
+            self._taken = True
+        return error
+
+    def _hear(self) -> None:
+        self._heard_s = time.monotonic()
+        self._silence.ends()
+
     async def _attempt(self) -> AsyncGenerator[TokenChunk | Result, None]:
         """Sends the request, or asks for its result once it has been sent, and passes on what comes."""
-        subject, request, wait_s = self._next_request()
-        async with self._replies.request(subject, request.to_bytes(), self._span, self._tenant) as queue:
+        subject, request, wait_s, new = self._next_request()
+        payload = request.to_bytes()
+        async with self._replies.request(subject, payload, self._span, self._tenant, new=new) as queue:
             while True:
                 msg = await queue.next(wait_s + REPLY_MARGIN_S)
-                self._heard_s = time.monotonic()
-                self._silence.ends()
+                self._hear()
                 if kind_of(msg) != "token":
                     result = read(msg, Result)
-                    for chunk in self._streamed.rest(result) if self._ask.stream else ():
+                    for chunk in self._streamed.rest(result):
                         yield chunk
                     yield result
                     return
@@ -113,12 +150,13 @@ class ReliableRequest:
                     self._taken = True
                     return
 
-    def _next_request(self) -> tuple[str, Ask | Fetch, float]:
-        """Where to send what, and how long its reply may take."""
+    def _next_request(self) -> tuple[str, Ask | Fetch, float, bool]:
+        """Where to send what, how long its reply may take, and whether it is sent for the first time."""
         if not self._taken:
             sent_before, self._sent = self._sent, True
             ask = self._shorter() if sent_before else self._ask
-            return subjects.STREAM_ASK if ask.stream else subjects.ASK, ask, SLICE_S
+            subject = subjects.STREAM_ASK if ask.stream else subjects.ASK
+            return subject, ask, SLICE_S, self._new and not sent_before
         wait_s = max(0.0, min(SLICE_S, self._left_s))
         fetch = Fetch(
             request_id=self._ask.request_id or "",
@@ -126,7 +164,7 @@ class ReliableRequest:
             stream=self._ask.stream,
             after_sequence=self._streamed.sequence,
         )
-        return subjects.STREAM_FETCH if fetch.stream else subjects.FETCH, fetch, wait_s
+        return subjects.STREAM_FETCH if fetch.stream else subjects.FETCH, fetch, wait_s, False
 
     def _shorter(self) -> Ask:
         """The request as it is sent again: with the time that it has left, for its client waits no longer."""

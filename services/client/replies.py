@@ -58,22 +58,50 @@ class ReplyQueue:
                 msg = await self._queue.get()
         except TimeoutError as error:
             raise NoReply from error
-        if msg is None:
-            raise NoReply
-        if isinstance(msg, ChoirError):
-            raise msg
-        if msg.headers and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
-            raise NoReply(nobody=True)
-        if not msg.data:
-            raise NoReply  # a stream of replies has ended without the last one
-        return msg
+        return _heard(msg)
+
+
+class OneReply:
+    """The same for a request that has one reply: it costs neither a queue nor a task."""
+
+    def __init__(self, subject: str, inbox: str) -> None:
+        self.subject = subject
+        self.inbox = inbox
+        self._loop = asyncio.get_running_loop()
+        self._reply: asyncio.Future[Msg | ChoirError | None] = self._loop.create_future()
+
+    def put(self, msg: Msg | ChoirError | None) -> None:
+        """Takes the reply, or why there will be none, as `ReplyQueue` does."""
+        if not self._reply.done():
+            self._reply.set_result(msg)
+
+    async def come(self, timeout_s: float) -> Msg:
+        """The reply; NoReply if it does not come in time, else the error that says why it will not."""
+        overdue = self._loop.call_later(timeout_s, self.put, None)
+        try:
+            return _heard(await self._reply)
+        finally:
+            overdue.cancel()
+
+
+def _heard(msg: Msg | ChoirError | None) -> Msg:
+    """A reply that says something. NoReply for none, or the error that stands in its place."""
+    if msg is None:
+        raise NoReply
+    if isinstance(msg, ChoirError):
+        raise msg
+    if msg.headers and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
+        raise NoReply(nobody=True)
+    if not msg.data:
+        raise NoReply  # a stream of replies has ended without the last one
+    return msg
 
 
 class ReplyMultiplexer:
     """All requests of one client that wait for replies."""
 
     def __init__(self) -> None:
-        self._open: dict[str, ReplyQueue] = {}
+        self._open: dict[str, ReplyQueue | OneReply] = {}
         self._numbers = count()
         self._prefix = ""
         self._refusal: ChoirError | None = None
@@ -115,31 +143,66 @@ class ReplyMultiplexer:
 
     @asynccontextmanager
     async def request(
-        self, subject: str, payload: bytes, span: Span | None = None, tenant: str | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        span: Span | None = None,
+        tenant: str | None = None,
+        *,
+        new: bool = False,
     ) -> AsyncIterator[ReplyQueue]:
         """Sends a request; its replies come to an inbox of its own for as long as the context is open.
 
         With a `tenant` it goes to that one's door, where only who is inside the mesh may knock.
-        It is traced as `span`, by default as work asked for by what is being done here.
+        It is traced as `span`, by default as work asked for by what is being done here. `new` says that
+        nobody has asked under its id before, so that the router need not look.
 
         Raises PayloadTooLarge before anything is sent, MeshUnreachable if the connection is gone for good,
         and ConfigurationError if the broker does not let this client have replies.
         """
-        if self._refusal is not None:
-            raise self._refusal
-        check_payload(self._client, payload)
-        subject = subject if tenant is None else subjects.door(tenant, subject)
-        queue = ReplyQueue(subject, f"{self._prefix}.{next(self._numbers)}")
+        queue = ReplyQueue(*self._addresses(subject, payload, tenant))
         self._open[queue.inbox] = queue
         try:
-            await self._publish(subject, payload, queue.inbox, span or Span.here())
+            await self._publish(queue, payload, span, new)
             yield queue
         finally:
             del self._open[queue.inbox]
 
-    async def _publish(self, subject: str, payload: bytes, inbox: str, span: Span) -> None:
+    async def call(
+        self,
+        subject: str,
+        payload: bytes,
+        timeout_s: float,
+        span: Span | None = None,
+        tenant: str | None = None,
+        *,
+        new: bool = False,
+    ) -> Msg:
+        """The one reply to a request. Raises what `request` raises, and what waiting for a reply does."""
+        reply = OneReply(*self._addresses(subject, payload, tenant))
+        self._open[reply.inbox] = reply
         try:
-            await self._client.publish(subject, payload, reply=inbox, headers=span.headers)
+            await self._publish(reply, payload, span, new)
+            return await reply.come(timeout_s)
+        finally:
+            del self._open[reply.inbox]
+
+    def _addresses(self, subject: str, payload: bytes, tenant: str | None) -> tuple[str, str]:
+        """Where a request goes, and where its replies come."""
+        if self._refusal is not None:
+            raise self._refusal
+        check_payload(self._client, payload)
+        where = subject if tenant is None else subjects.door(tenant, subject)
+        return where, f"{self._prefix}.{next(self._numbers)}"
+
+    async def _publish(
+        self, waiting: ReplyQueue | OneReply, payload: bytes, span: Span | None, new: bool
+    ) -> None:
+        headers = (span or Span.here()).headers
+        if new:
+            headers[subjects.NEW_HEADER] = "1"
+        try:
+            await self._client.publish(waiting.subject, payload, reply=waiting.inbox, headers=headers)
         except nats.errors.Error as error:
             raise MeshUnreachable(f"the connection to the broker is gone: {why(error)}") from error
 

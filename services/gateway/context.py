@@ -23,6 +23,7 @@ from services.gateway.ensembles import without_tag
 from services.gateway.exchange import current_exchange
 from services.gateway.figures import Figures
 from services.gateway.front_end_tasks import is_front_end_task
+from services.gateway.identity import is_new
 from services.gateway.models import ModelList, Target, absent
 from services.gateway.outcome import usage
 from services.gateway.retries import Retries
@@ -87,7 +88,7 @@ class GatewayContext:
 
         If the HTTP client hangs up meanwhile, the request is cancelled, unless it is for the `background`.
         """
-        return self._watched(self.mesh.follow(ask), ask, background)
+        return self._watched(self.mesh.follow(ask, new=is_new(ask.request_id)), ask, background)
 
     async def take_up(
         self, ask: Ask, *, background: bool = False
@@ -123,11 +124,16 @@ class GatewayContext:
 
     async def result_of(self, ask: Ask, *, background: bool = False) -> Result:
         """The result of a request that has an id; its error is raised. Cancelled as `follow` says."""
-        async with aclosing(self.follow(ask, background=background)) as replies:
-            async for reply in replies:
-                if isinstance(reply, Result):
-                    return reply
-        raise AssertionError("the client ends with a result or an error")
+        exchange, request_id = None if background else current_exchange.get(), ask.request_id
+        if exchange is not None and request_id is not None:
+            exchange.in_work.add(request_id)
+        try:
+            result = await self.mesh.result_of(ask, new=is_new(request_id))
+        finally:
+            if exchange is not None and request_id is not None:
+                exchange.in_work.discard(request_id)
+        _charge(result)
+        return result
 
     def check_background(self) -> None:
         """Raises InvalidRequest for a key whose tokens are counted: background work would go uncounted."""

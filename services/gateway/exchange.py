@@ -37,7 +37,8 @@ class Reply:
 
 class Exchange:
     """What the mesh does for one HTTP request: `in_work` has the ids of requests whose result is not there
-    yet. `give_up` is told these when the client has gone."""
+    yet. `give_up` is told these when the client has gone. `made` has the ids that were made for this
+    exchange, until the mesh is asked under them."""
 
     def __init__(self, reply: Reply, give_up: Callable[[str], None]) -> None:
         handler = asyncio.current_task()
@@ -46,6 +47,7 @@ class Exchange:
         self._reply = reply
         self._give_up = give_up
         self.in_work: set[str] = set()
+        self.made: set[str] = set()
         self.left = False
 
     def leave(self) -> None:

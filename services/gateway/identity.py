@@ -9,6 +9,7 @@ from starlette.requests import Request
 from schemas.errors import InvalidRequest
 from services.chassis.identity import new_id
 from services.gateway.access.caller import current_caller
+from services.gateway.exchange import current_exchange
 
 KEY_HEADER = "idempotency-key"
 ID_HEADER = "choir-request-id"
@@ -20,12 +21,30 @@ def request_id_of(request: Request) -> str:
     """The id under which the mesh knows this request: the same for the same key at the same path."""
     key = request.headers.get(KEY_HEADER)
     if key is None:
-        return new_id()
+        return made_id()
     if not key.strip() or len(key) > LONGEST_KEY:
         raise InvalidRequest(f"{KEY_HEADER}: it has 1 to {LONGEST_KEY} characters", field=KEY_HEADER)
     shown = current_caller.get().key
     who = request.headers.get("authorization", "") if shown is None else f"{shown.tenant} {shown.id}"
     return id_of_key(key, request.scope["path"], who)
+
+
+def made_id() -> str:
+    """A new id. The mesh is told that it is new when it is asked under it for the first time."""
+    request_id = new_id()
+    exchange = current_exchange.get()
+    if exchange is not None:
+        exchange.made.add(request_id)
+    return request_id
+
+
+def is_new(request_id: str | None) -> bool:
+    """Whether an id was made for this exchange; of each only once."""
+    exchange = current_exchange.get()
+    if exchange is None or request_id not in exchange.made:
+        return False
+    exchange.made.discard(request_id)
+    return True
 
 
 def id_of_key(key: str, path: str, who: str) -> str:

@@ -26,12 +26,11 @@ from starlette.requests import Request
 
 from schemas import subjects
 from schemas.errors import ChoirError, NotReady, UnknownRequest
-from services.chassis.identity import new_id
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 from services.client.client import Choir
 from services.gateway.access.caller import current_caller
-from services.gateway.identity import KEY_HEADER, request_id_of
+from services.gateway.identity import KEY_HEADER, made_id, request_id_of
 from services.gateway.protocol import connection_of
 
 COUNT_HEADER = "x-stainless-retry-count"
@@ -88,7 +87,7 @@ class Retries:
                 for sent in await find(said, count):
                     if await self._join(sent, count):
                         return sent
-        sent = _Sent(new_id(), said, count, time.monotonic())
+        sent = _Sent(made_id(), said, count, time.monotonic())
         self._remember(sent)
         await self._publish(sent)
         return sent

@@ -72,18 +72,20 @@ class AdmissionController:
         self._contexts = ContextCheck(mesh.client)
         self._default_strategy = default_strategy
 
-    async def admit(self, ask: Ask, request_id: str) -> Admission:
-        """Stores the request's command. Raises a typed error if it is refused."""
+    async def admit(self, ask: Ask, request_id: str, *, new: bool = False) -> Admission:
+        """Stores the request's command. Raises a typed error if it is refused. The id of a `new` request was
+        made for it: there is no result of an earlier one to look for."""
         try:
-            return await self._admit(ask, request_id)
+            return await self._admit(ask, request_id, new)
         except ChoirError as error:
             body = error.body(request_id)
             self._mesh.events.publish(RequestRefused, request_id=request_id, error=body)
             raise
 
-    async def _admit(self, ask: Ask, request_id: str) -> Admission:
+    async def _admit(self, ask: Ask, request_id: str, new: bool) -> Admission:
         arrived_ns = time.perf_counter_ns()
-        if ask.request_id is not None and (known := await self._pending.stored(request_id)) is not None:
+        asked_before = ask.request_id is not None and not new
+        if asked_before and (known := await self._pending.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
             return Admission(known, fresh=False)
         serving = self._directory.serving()
@@ -108,8 +110,8 @@ class AdmissionController:
         except BrokerUnavailable as error:
             raise with_reason(error, self._directory.nodes) from error
         if receipt.duplicate:
-            await self._check_duplicate(ask, request_id, receipt.sequence)
-            return Admission(fresh=False)
+            known = await self._check_duplicate(ask, request_id, receipt.sequence)
+            return Admission(known, fresh=False)
         stored_ns = time.perf_counter_ns()
         self._tell_accepted(chosen, len(payload), ask.timeout_s, stored_ns - arrived_ns)
         if isinstance(chosen.command, Generate):
@@ -130,15 +132,17 @@ class AdmissionController:
             check_same(ask, request_id, command.fingerprint)
         return command is not None
 
-    async def _check_duplicate(self, ask: Ask, request_id: str, sequence: int) -> None:
-        """The id is in flight: under the same content it is the same request, else a conflict."""
+    async def _check_duplicate(self, ask: Ask, request_id: str, sequence: int) -> Result | None:
+        """The id is in flight, or was: under the same content it is the same request, else a conflict. The
+        result, if it has one already."""
         stored = await self._mesh.storage.at(subjects.COMMANDS_STREAM, sequence)
         if stored is not None:
             check_same(ask, request_id, parse_command(stored.data).fingerprint)
-        elif (known := await self._pending.stored(request_id)) is not None:
+            return None
+        if (known := await self._pending.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
-        else:
-            raise await surely_evicted(self._mesh.storage, request_id)
+            return known
+        raise await surely_evicted(self._mesh.storage, request_id)
 
     def _tell_accepted(self, chosen: Plan, size: int, timeout_s: float, admit_ns: int) -> None:
         self._mesh.events.publish(

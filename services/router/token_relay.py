@@ -43,16 +43,21 @@ class TokenRelay:
         finally:
             await live.unsubscribe()
 
-    async def replay(self) -> None:
-        """Sends what was stored after the caller's last sequence number, then what came meanwhile."""
+    async def replay(self, *, new: bool = False) -> None:
+        """Sends what was stored after the caller's last sequence number, then what came meanwhile. Of a `new`
+        request nothing was stored that was not heard as well."""
+        if not new:
+            await self._send_stored()
+        while self._held:
+            await self._send(self._held.pop(0))
+        self._held = None
+
+    async def _send_stored(self) -> None:
         subject = subjects.tokens_of(self._request_id)
         sequence = await self._known()
         while (stored := await self._storage.next(subjects.TOKENS_STREAM, subject, sequence + 1)) is not None:
             sequence = stored.sequence
             await self._send(stored)
-        while self._held:
-            await self._send(self._held.pop(0))
-        self._held = None
 
     async def _known(self) -> int:
         """The caller's last sequence number, if it still means the chunk that the caller has.

@@ -78,16 +78,24 @@ class Caller:
     """Who asks, and where the reply to one request goes.
 
     `tenant` is whose door the request came through. A caller that `streams` takes several messages, any other
-    one. Nothing is sent to a caller that gave no reply subject.
+    one. Nothing is sent to a caller that gave no reply subject. `new` is a caller that says that nobody has
+    asked under its request's id before.
     """
 
     def __init__(
-        self, client: Client, inbox: str, *, tenant: str = subjects.LOCAL_TENANT, streams: bool = False
+        self,
+        client: Client,
+        inbox: str,
+        *,
+        tenant: str = subjects.LOCAL_TENANT,
+        streams: bool = False,
+        new: bool = False,
     ) -> None:
         self._client = client
         self.inbox = inbox
         self.tenant = tenant
         self.streams = streams
+        self.new = new
 
     def owned(self, request_id: str) -> str:
         """The id inside the mesh of a request that this caller names: one of its tenant's own."""
@@ -263,7 +271,8 @@ class Endpoints:
                     "dropped a request whose replies are to go to no inbox", reply=inbox, tenant=tenant
                 )
                 return
-            caller = Caller(self._client, inbox, tenant=tenant, streams=streams)
+            new = subjects.NEW_HEADER in (request.headers or ())
+            caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new)
             taken, limit = (self._quick, QUICK_LIMIT) if quick else (self._waiting, self._limit)
             if len(taken) >= limit:
                 full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)

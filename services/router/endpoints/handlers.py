@@ -51,10 +51,10 @@ class Handlers:
         request_id = caller.owned(ask.request_id or new_id())
         if ask.stream:
             async with TokenRelay.open(self._storage, request_id, caller) as relay:
-                result = await self._admit_and_wait(ask, request_id, relay)
+                result = await self._admit_and_wait(ask, request_id, relay, new=caller.new)
                 await relay.finish(result)
         else:
-            result = await self._admit_and_wait(ask, request_id, None)
+            result = await self._admit_and_wait(ask, request_id, None, new=caller.new)
         check_same(ask, request_id, result.fingerprint)
         await caller.send_result(result)
         self._tell_replied(result, started)
@@ -74,11 +74,13 @@ class Handlers:
         if stored is not None and stored.traceparent is not None:
             enter(self._mesh.tracing.follow(stored.traceparent))
 
-    async def _admit_and_wait(self, ask: Ask, request_id: str, relay: TokenRelay | None) -> Result:
+    async def _admit_and_wait(
+        self, ask: Ask, request_id: str, relay: TokenRelay | None, *, new: bool
+    ) -> Result:
         with self._pending.register(request_id) as waiter:
-            admission = await self._admission.admit(ask, request_id)
+            admission = await self._admission.admit(ask, request_id, new=new)
             if relay is not None:
-                await relay.replay()
+                await relay.replay(new=new)
             if admission.result is not None:
                 await self._join_trace(request_id)
                 return admission.result
