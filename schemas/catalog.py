@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 6
+VERSION = 7
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -23,7 +23,12 @@ DAY_S = 24 * HOUR_S
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """A JetStream stream. `write_once` keeps the first message of a subject and refuses the others."""
+    """A JetStream stream. `write_once` keeps the first message of a subject and refuses the others.
+
+    In a cluster a `replicated` one is kept by several servers, and is there while most of them are. Any other
+    is kept by one, in its memory: it is as fast as without a cluster, and made anew when that server has
+    gone.
+    """
 
     name: str
     subjects: tuple[str, ...]
@@ -39,6 +44,7 @@ class StreamSpec:
     republish_from: str = ""
     republish_to: str = ""
     persist_async: bool = False
+    replicated: bool = True
 
 
 STREAMS: tuple[StreamSpec, ...] = (
@@ -79,6 +85,7 @@ STREAMS: tuple[StreamSpec, ...] = (
         (s.ALL_TOKENS,),
         "text while it is generated; a client resumes from a sequence number",
         storage="memory",
+        replicated=False,
         max_bytes=64 * MIB,
         max_age_s=600,
         republish_from=s.ALL_TOKENS,
@@ -89,6 +96,7 @@ STREAMS: tuple[StreamSpec, ...] = (
         (s.ALL_STAGES,),
         "the replay log of a pipeline of stages",
         storage="memory",
+        replicated=False,
         max_bytes=256 * MIB,
         max_age_s=600,
     ),

@@ -510,6 +510,11 @@ def direct_get(stream: str) -> str:
     return f"$JS.API.DIRECT.GET.{stream}"
 
 
+def message_get(stream: str) -> str:
+    """Reads a stored message of a stream, from the server that leads it."""
+    return f"$JS.API.STREAM.MSG.GET.{stream}"
+
+
 def stream_info(stream: str) -> str:
     """Asks what a stream is and how it does; the reply says what time it is for the broker."""
     return f"$JS.API.STREAM.INFO.{stream}"

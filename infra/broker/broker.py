@@ -26,6 +26,7 @@ from typing import Any, Literal
 import structlog
 
 from infra.broker.accounts import INSIDE, one_account
+from infra.broker.cluster import Cluster
 from infra.broker.tls.authority import TlsFiles
 from infra.host.processes import PREEXEC, last_lines, pause, terminate, until, writable_folder
 from schemas import catalog
@@ -53,6 +54,9 @@ RELOADED, NOT_RELOADED = "Reloaded server configuration", "Failed to reload serv
 
 NO_ACCOUNT = "$G"
 """What the server calls the account of a configuration without accounts."""
+
+SYSTEM_ACCOUNT = "$SYS"
+"""Where a server of a cluster keeps what the servers have agreed on."""
 
 WRITE_ERRORS = (b"no space left on device", b"ritical write error", b"JetStream out of resources")
 
@@ -129,6 +133,8 @@ class Broker:
     configuration (users and permissions, for example). `accounts` is the block of accounts.py; without
     it all are in one account, clients as the tenant `local`. With `tls` nobody speaks to it in plain text;
     `name` is the host in its URL, where the certificate is not for the address that it listens at.
+    it all are in one account, clients as the tenant `local`. With `cluster` it is one of several servers, and
+    JetStream answers when most of them are there.
     `prepare` is awaited with the URL after every start: streams in memory do not outlive the process, so a
     mesh is provisioned there each time.
     """
@@ -145,6 +151,7 @@ class Broker:
         accounts: str | None = None,
         tls: TlsFiles | None = None,
         name: str | None = None,
+        cluster: Cluster | None = None,
         more_config: str = "",
         prepare: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
@@ -162,6 +169,9 @@ class Broker:
             self._more_config += f"\nauthorization {{ {credentials} }}"
         if tls is not None:
             self._more_config += f"\n{_tls_block(tls)}"
+        self._cluster = cluster
+        if cluster is not None:
+            self._more_config += f"\n{cluster.block(host, tls)}"
         self._prepare = prepare
         self._process: subprocess.Popen[bytes] | None = None
         self._log_read = 0
@@ -172,6 +182,11 @@ class Broker:
         """Where clients connect; known once the broker has been started."""
         scheme = "nats" if self.tls is None else "tls"
         return f"{scheme}://{_authority(self._name or self.reachable_host, self.port)}"
+
+    @property
+    def server_name(self) -> str:
+        """What the servers of its cluster call it; empty for one that is alone, whose name changes."""
+        return "" if self._cluster is None else self._cluster.server_name
 
     @property
     def reachable_host(self) -> str:
@@ -210,6 +225,7 @@ class Broker:
         self._check_disk()
         if self._accounts is not None:
             self._move_streams()
+        self._check_store()
         if self.port:
             await self._start_on(self.port)
         else:
@@ -300,6 +316,23 @@ class Broker:
         if before.is_dir() and not now.exists():
             before.rename(now)
 
+    def _check_store(self) -> None:
+        """A server of a cluster throws away the streams of a server that was alone, and the other way
+        round."""
+        jetstream = self.directory / "store" / "jetstream"
+        streams = any(jetstream.glob("*/streams/*"))
+        clustered = (jetstream / SYSTEM_ACCOUNT / "_js_").is_dir()
+        if streams and clustered != (self._cluster is not None):
+            was, now = ("one of a cluster", "alone") if clustered else ("alone", "one of a cluster")
+            raise ConfigurationError(
+                f"the store in {self.directory} was made by a broker that was {was}, and now it would be "
+                f"{now}: its streams would be lost. With the setting as it was: `choir up`, `choir "
+                f"backup FILE`, "
+                "`choir down`; then set store_dir in section [broker] to another folder, start, and "
+                "`choir restore FILE`",
+                field="broker.cluster",
+            )
+
     def _check_disk(self) -> None:
         free = shutil.disk_usage(self.directory).free
         if free < LEAST_FREE_BYTES:
@@ -325,7 +358,8 @@ class Broker:
         raise ConfigurationError(f"no free port was found for the broker on {self.host}")
 
     async def _start_on(self, port: int) -> None:
-        server_name = self._server_name = f"choir-{uuid.uuid4().hex}"
+        server_name = self.server_name or f"choir-{uuid.uuid4().hex}"
+        self._server_name = server_name
         self._log_read, self._write_error = 0, None
         if self.log_path.exists():  # what an earlier run said of its end is kept, apart from this one
             self.log_path.replace(self.directory / "broker.log.before")

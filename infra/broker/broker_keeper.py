@@ -43,8 +43,17 @@ class BrokerKeeper:
     """
 
     def __init__(
-        self, broker: Broker, instance: str, min_free_bytes: int, say: Callable[[str], None]
+        self,
+        broker: Broker,
+        instance: str,
+        min_free_bytes: int,
+        say: Callable[[str], None],
+        *,
+        alone: bool = True,
     ) -> None:
+        """One that is not `alone` stores together with other servers: that nothing is stored may be the lack
+        of those, so it is started again for what its own log says only."""
+        self._alone = alone
         self._broker = broker
         self._instance = instance
         self._min_free_bytes = min_free_bytes
@@ -111,7 +120,7 @@ class BrokerKeeper:
     @property
     def _broken(self) -> bool:
         """Whether the server has stopped storing, in one stream at least."""
-        return self._failures >= CANARY_FAILURES or self._broker.write_error is not None
+        return (self._alone and self._failures >= CANARY_FAILURES) or self._broker.write_error is not None
 
     def _problem(self, free: int) -> str | None:
         where, free_mib = self._broker.directory, free // catalog.MIB

@@ -153,6 +153,7 @@ def _reading(stream: str) -> tuple[str, ...]:
         subjects.stream_info(stream),
         subjects.direct_get(stream),
         f"{subjects.direct_get(stream)}.>",
+        subjects.message_get(stream),
     )
 
 

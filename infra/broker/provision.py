@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
@@ -39,6 +40,9 @@ CREATE_PAUSE_S = 0.2
 LEAST_MARKER_S = 1.0
 LONGEST_MARKER_S = 60.0
 
+CLUSTER_REPLICAS = 3
+"""One of three servers may go, and the other two agree."""
+
 FIXED_STREAM_FIELDS = frozenset({"storage", "retention", "persist_mode"})
 """What a broker does not change, or Choir does not want changed, once a stream holds messages."""
 
@@ -55,8 +59,29 @@ _RETENTION = {"limits": api.RetentionPolicy.LIMITS, "work_queue": api.RetentionP
 Differences = Mapping[str, tuple[object, object]]
 
 
-def stream_config(spec: StreamSpec) -> api.StreamConfig:
-    """The broker's form of a stream."""
+@dataclass(frozen=True)
+class Copies:
+    """How many servers keep what has to survive, and whether the broker is a cluster at all."""
+
+    replicas: int = 1
+    clustered: bool = False
+
+    @classmethod
+    def on(cls, client: Client, replicas: int | None = None) -> Copies:
+        """For the broker that a client is connected to: so many as are wanted, or what suits the broker."""
+        clustered = bool(client._server_info.get("cluster"))
+        return cls(replicas or (CLUSTER_REPLICAS if clustered else 1), clustered)
+
+
+ALONE = Copies()
+
+
+def stream_config(spec: StreamSpec, copies: Copies = ALONE) -> api.StreamConfig:
+    """The broker's form of a stream.
+
+    A cluster cannot keep several copies of what is written to disk later, and not change that afterwards:
+    there every message is on a disk when it is acknowledged.
+    """
     return api.StreamConfig(
         name=spec.name,
         description=spec.why,
@@ -73,14 +98,14 @@ def stream_config(spec: StreamSpec) -> api.StreamConfig:
         republish=api.RePublish(src=spec.republish_from, dest=spec.republish_to)
         if spec.republish_from
         else None,
-        persist_mode=api.PersistMode.ASYNC if spec.persist_async else None,
+        persist_mode=api.PersistMode.ASYNC if spec.persist_async and not copies.clustered else None,
         allow_direct=True,
-        num_replicas=1,
+        num_replicas=copies.replicas if spec.replicated else 1,
         metadata=_made_by(),
     )
 
 
-def bucket_config(spec: BucketSpec) -> api.StreamConfig:
+def bucket_config(spec: BucketSpec, copies: Copies = ALONE) -> api.StreamConfig:
     """The stream behind a key-value bucket (ADR-8), with markers for keys that run out (ADR-48)."""
     return api.StreamConfig(
         name=subjects.bucket_stream(spec.name),
@@ -104,7 +129,7 @@ def bucket_config(spec: BucketSpec) -> api.StreamConfig:
         allow_rollup_hdrs=True,
         allow_direct=True,
         deny_delete=True,
-        num_replicas=1,
+        num_replicas=copies.replicas,
         metadata=_made_by(),
     )
 
@@ -164,8 +189,11 @@ def _plain(config: api.Base) -> dict[str, object]:
     return plain
 
 
-async def provision(nc: Client, models: Iterable[str]) -> tuple[str, ...]:
+async def provision(nc: Client, models: Iterable[str], replicas: int | None = None) -> tuple[str, ...]:
     """Make the broker agree with the catalog, for a mesh that serves `models`.
+
+    `replicas` is how many servers keep what has to survive: by default three where the broker is a cluster.
+    They are raised and lowered while the streams are at work, and a leader's word counts all the time.
 
     Returns what was left alone, for the catalog of a newer version made it. Raises ConfigurationError for
     what cannot be changed, and MeshUnreachable if the broker does not answer.
@@ -173,9 +201,13 @@ async def provision(nc: Client, models: Iterable[str]) -> tuple[str, ...]:
     js = nc.jetstream()
     try:
         streams = await _existing_streams(js)
+        copies = Copies.on(nc, replicas)
         newer = [
             await _ensure_stream(js, wanted, streams.get(wanted.name or ""))
-            for wanted in (*map(stream_config, catalog.STREAMS), *map(bucket_config, catalog.BUCKETS))
+            for wanted in (
+                *(stream_config(spec, copies) for spec in catalog.STREAMS),
+                *(bucket_config(spec, copies) for spec in catalog.BUCKETS),
+            )
         ]
         newer += await _ensure_consumers(js, catalog.consumers(dict.fromkeys(models)))
     except APIError as error:

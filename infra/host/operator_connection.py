@@ -41,7 +41,8 @@ async def connect_operator(
     try:
         async with attempt.within(CONNECT_DEADLINE_S):
             await client.connect(
-                [url],
+                url.split(","),
+                dont_randomize=True,
                 name=USER,
                 **credentials,
                 inbox_prefix=inbox_prefix(USER).encode(),
@@ -84,7 +85,14 @@ class Provisioning:
     """Makes the broker agree with the catalog, and again after it was started anew: what it kept in memory is
     gone then. Tried until it succeeds or the broker goes again; `say` is told of each attempt that fails."""
 
-    def __init__(self, client: Client, models: Iterable[str], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        models: Iterable[str],
+        say: Callable[[str], None],
+        replicas: int | None = None,
+    ) -> None:
+        self._replicas = replicas
         self._client = client
         self._models = tuple(models)
         self._say = say
@@ -92,7 +100,7 @@ class Provisioning:
 
     async def first(self) -> None:
         """Once, for the start of the mesh. Raises ConfigurationError, MeshUnreachable."""
-        await provision(self._client, self._models)
+        await provision(self._client, self._models, self._replicas)
 
     async def again(self, done: Callable[[], None]) -> None:
         """After a reconnection, and then `done`. Returns as well when the broker is gone once more: another
@@ -101,7 +109,7 @@ class Provisioning:
         start, back_off = self._starts, BackOff()
         while True:
             try:
-                await provision(self._client, self._models)
+                await provision(self._client, self._models, self._replicas)
             except (ChoirError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 reason = error.message if isinstance(error, ChoirError) else why(error)
             else:

@@ -12,15 +12,19 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 from rich.console import Console
 
 from infra.broker.broker import Broker, unverified
 from infra.broker.broker_keeper import SERVICE, BrokerKeeper
+from infra.broker.cluster import Cluster, cluster_of
 from infra.broker.guard import check_guarded
+from infra.broker.one_copy import OneCopy
 from infra.broker.tls.certificates import BrokerCertificates
 from infra.broker.worker_queues import WorkerQueues
 from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
@@ -40,6 +44,7 @@ from schemas.nodes import NodeLease
 from schemas.subjects import LOCAL_TENANT
 from services.chassis.address import is_loopback, without_password
 from services.chassis.cancelling import ended
+from services.chassis.nats.election import clustered, passes
 from services.chassis.registry.directory import Directory
 from services.chassis.settings import MeshSection
 from services.chassis.stopping import STOP_LIMIT_S
@@ -49,6 +54,10 @@ SERVICE_DEADLINE_S = 60.0
 AGENT_DEADLINE_S = 120.0
 """Longer: a large model is read from disk before its agent is ready."""
 STOP_DEADLINE_S = STOP_LIMIT_S
+AGREE_DEADLINE_S = 600.0
+"""The hosts of a cluster are started one after another, by people."""
+AGREE_LOOK_S = 2.0
+AGREE_PAUSE_S = 0.25
 SETTLED_STATES = ("ready", "broken")
 OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics", "gateway")
 """The mesh starts without those that are not ready."""
@@ -75,6 +84,7 @@ class Supervisor:
         self._certificates = BrokerCertificates(settings, self._state)
         self._forward = forward or to_console(Console(stderr=True))
         self._claim: Claim | None = None
+        self._cluster: Cluster | None = None
         self._keeper: BrokerKeeper | None = None
         self._client: Client | None = None
         self._directory: Directory | None = None
@@ -86,6 +96,13 @@ class Supervisor:
     def url(self) -> str:
         """Where clients reach the mesh."""
         return self.settings.mesh.url if self.broker is None else self.broker.url
+
+    @property
+    def addresses(self) -> str:
+        """All addresses of the mesh, with commas between them: those of a cluster with this host's first."""
+        if self._cluster is None:
+            return self.url
+        return ",".join(self._cluster.urls(self.url.partition("://")[0]))
 
     @property
     def operator(self) -> MeshSection:
@@ -123,7 +140,7 @@ class Supervisor:
             raise
         for problem in self.problems:
             self._say(problem)
-        self._say(f"ready at {without_password(self.url)} after {time.monotonic() - started_s:.1f} s")
+        self._say(f"ready at {without_password(self.addresses)} after {time.monotonic() - started_s:.1f} s")
 
     async def run_until_stopped(self) -> None:
         """Wait for SIGINT, SIGTERM or `ask_to_stop`, then stop. A second signal kills what is left."""
@@ -163,6 +180,7 @@ class Supervisor:
         if not section.embedded:
             return
         self._certificates.prepare()
+        self._cluster = cluster_of(section, self.settings.mesh)
         self.broker = Broker(
             self.settings.store_dir(self._state),
             host=section.host,
@@ -170,6 +188,7 @@ class Supervisor:
             max_payload=section.max_payload,
             tls=self._certificates.files,
             name=self._certificates.name,
+            cluster=self._cluster,
             accounts=self._credentials.accounts(self.settings, planned(self.settings, self._state)),
         )
         await self.broker.start()
@@ -177,22 +196,58 @@ class Supervisor:
             tls = None if self.broker.tls is None else unverified()
             await check_guarded(self.broker.reachable_host, self.broker.port, tls)
         instance = f"{socket.gethostname()}-{host_id(self._state)}-{SERVICE}"
-        self._keeper = BrokerKeeper(self.broker, instance, section.min_free_bytes, self._say)
+        self._keeper = BrokerKeeper(
+            self.broker, instance, section.min_free_bytes, self._say, alone=self._cluster is None
+        )
         self._in_background(self._keeper.keep_alive(), "the broker")
         if self._certificates.files is not None:
             self._in_background(self._certificates.keep(self.broker.reload, self._say), "the certificate")
 
     async def _connect(self) -> None:
         self._client = await connect_operator(self.url, self.operator, self._on_reconnect)
-        self._provisioning = Provisioning(self._client, self.settings.models, self._say)
+        self._provisioning = Provisioning(
+            self._client, self.settings.models, self._say, self.settings.broker.replicas
+        )
+        if self._cluster is not None:
+            await self._until_servers_agree(self._client)
         await self._provisioning.first()
         await seed_tenants(self._client, self.settings.tenants)
         self._directory = Directory(self._client)
         await self._directory.start()
         self._worker_queues = WorkerQueues(self._client, self._served_models, self._say)
         self._in_background(self._worker_queues.keep(), "the queues of workers")
+        if clustered(self._client):
+            self._in_background(OneCopy(self._client, self._say).keep(), "streams of one copy")
         if self._keeper is not None:
             self._in_background(self._keeper.keep_storing(self._client), "the broker's disk")
+
+    async def _until_servers_agree(self, client: Client) -> None:
+        """Until most servers of the cluster are there and have chosen a leader: hosts start one after
+        another.
+
+        Raises MeshUnreachable, which names the servers.
+        """
+        assert self._cluster is not None
+        js = client.jetstream(timeout=AGREE_LOOK_S)
+        others = ", ".join(str(one) for one in self._cluster.servers if one != self._cluster.own)
+        try:
+            async with asyncio.timeout(AGREE_DEADLINE_S):
+                for attempt in count():
+                    try:
+                        await js.account_info()
+                        return
+                    except nats.errors.Error as error:
+                        if not passes(error):
+                            raise
+                    if attempt == 1:
+                        self._say(f"waits for the brokers of the other hosts: {others}")
+                    await asyncio.sleep(AGREE_PAUSE_S)
+        except TimeoutError as error:
+            raise MeshUnreachable(
+                f"the brokers of the cluster have not agreed within {AGREE_DEADLINE_S:.0f} s: most of "
+                f"them have to be there. Run `choir up` on {others} too, with the same [broker] cluster, the "
+                "same [mesh] password, and certificates of the same authority"
+            ) from error
 
     def _served_models(self) -> set[str]:
         """The names of all models that somebody serves now, or that this host would."""
@@ -203,9 +258,14 @@ class Supervisor:
         self._in_background(self._provisioning.again(self._worker_queues.again), "streams")
 
     async def _start_services(self) -> None:
-        """Whoever works first, then the router, which lets requests in."""
-        key_of = None if self.broker is None else self._credentials.of_instance
-        commands = service_commands(self.settings, self.url, self._state, key_of, self._trust)
+        """Whoever works first, then the router, which lets requests in.
+
+        In a cluster they may have to go to another host's broker, which does not know their keys: there they
+        come with the user and password that all hosts share.
+        """
+        own_keys = self.broker is not None and self._cluster is None
+        key_of = self._credentials.of_instance if own_keys else None
+        commands = service_commands(self.settings, self.addresses, self._state, key_of, self._trust)
         workers = [self._launch(command) for command in commands if command.service != "router"]
         await asyncio.gather(*(self._settled(child) for child in workers))
         routers = [self._launch(command) for command in commands if command.service == "router"]
@@ -278,7 +338,7 @@ class Supervisor:
         local = self._credentials.of_tenant(LOCAL_TENANT)
         by_key = self.broker is not None and self.broker.tls is not None and self.settings.mesh.user is None
         return running_here(
-            self.url,
+            self.addresses,
             config=self.settings.config,
             health=self._health_addresses(),
             nkey=str(local) if by_key else None,

@@ -62,7 +62,7 @@ class MeshTarget:
         try:
             async with asyncio.timeout(CONNECT_PATIENCE_S):
                 self._client = await nats.connect(
-                    mesh.url,
+                    mesh.servers,
                     name="loadtest",
                     **mesh.credentials,
                     max_reconnect_attempts=-1,

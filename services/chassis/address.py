@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 
 def without_password(url: str) -> str:
-    """The same URL without user and password; what cannot be read as a URL is not shown at all."""
+    """The same URL, or URLs with commas between them, without user and password; what cannot be read as a URL
+    is not shown at all."""
+    if "," in url:
+        return ",".join(without_password(one.strip()) for one in url.split(","))
     try:
         parts = urlsplit(url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -39,14 +39,14 @@ class Section(BaseModel):
 
 
 class MeshSection(Section):
-    """`[mesh]`: how to reach the broker, and as whom: by user and password, or by `nkey`, a file with the
-    seed that stands for a user. An empty one counts as none: a variable that is set and empty is what a
-    compose file makes of one that nobody has set. `password_file` holds the password in its first line, as
-    the secrets of containers and of systemd do. `ca` is a PEM file: the broker is known by a certificate of
-    that authority and by no other, and nothing is sent in plain text. With a URL `tls://...` and no `ca` it
-    is known by what this system trusts. With `tls_first` the connection begins with TLS, so that nobody
-    between can talk us out of it, and the broker has to expect that (`handshake_first`); by default it does
-    with `ca`."""
+    """`[mesh]`: how to reach the broker (`url` names all of a cluster, with commas between them), and as
+    whom: by user and password, or by `nkey`, a file with the seed that stands for a user. An empty one
+    counts as none: a variable that is set and empty is what a compose file makes of one that nobody has set.
+    `password_file` holds the password in its first line, as the secrets of containers and of systemd do.
+    `ca` is a PEM file: the broker is known by a certificate of that authority and by no other, and nothing
+    is sent in plain text. With a URL `tls://...` and no `ca` it is known by what this system trusts. With
+    `tls_first` the connection begins with TLS, so that nobody between can talk us out of it, and the broker
+    has to expect that (`handshake_first`); by default it does with `ca`."""
 
     url: str = DEFAULT_URL
     user: str | None = None
@@ -77,6 +77,11 @@ class MeshSection(Section):
         # A frozen model is complete only after this: see the documentation of pydantic's model validators.
         object.__setattr__(self, "password", lines[0].strip())
         return self
+
+    @property
+    def servers(self) -> list[str]:
+        """The addresses in `url`, one for each broker of a cluster: the first is tried first."""
+        return [one.strip() for one in self.url.split(",")]
 
     @property
     def credentials(self) -> dict[str, Any]:

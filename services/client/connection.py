@@ -44,7 +44,8 @@ async def open_connection(
     What it does not allow this user later is told to `on_refusal`. Replies come under the prefix `inbox`, by
     default that of the user.
     """
-    check_url(mesh.url)
+    for url in mesh.servers:
+        check_url(url)
     client = Client()
     attempt = Attempt(mesh)
 
@@ -77,7 +78,8 @@ async def _connect(
     try:
         async with attempt.within(CONNECT_PATIENCE_S):
             await client.connect(
-                [mesh.url],
+                mesh.servers,
+                dont_randomize=True,
                 name=name,
                 inbox_prefix=inbox or inbox_prefix(user_of(mesh)),
                 **credentials,
@@ -109,13 +111,13 @@ async def _connect(
 
 def user_of(mesh: MeshSection) -> str:
     """Who a client is to the broker."""
-    return urlsplit(mesh.url).username or mesh.user or CLIENT_USER
+    return urlsplit(mesh.servers[0]).username or mesh.user or CLIENT_USER
 
 
 def _who(mesh: MeshSection) -> str:
     if mesh.nkey is not None:
         return f"whoever has the key of {mesh.nkey}"
-    named = urlsplit(mesh.url).username or mesh.user
+    named = urlsplit(mesh.servers[0]).username or mesh.user
     return "anybody without user and password" if named is None else f"user {named!r}"
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from infra.broker.cluster import cluster_of
 from infra.broker.tls.authority import Authority, TlsFiles
 from infra.broker.tls.names import certificate_names
 from infra.settings import HostSettings
@@ -49,7 +50,9 @@ class BrokerCertificates:
         that cannot be."""
         if self._authority_used:
             broker = self._settings.broker
-            return self._authority.renew(certificate_names(broker.host, broker.addresses))
+            cluster = cluster_of(broker, self._settings.mesh)
+            said = broker.addresses if cluster is None else (*broker.addresses, cluster.own.host)
+            return self._authority.renew(certificate_names(broker.host, said))
         if self.files is not None:
             self._check_files(self.files)
         return False

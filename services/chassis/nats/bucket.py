@@ -29,7 +29,8 @@ from schemas.errors import BrokerUnavailable, ConfigurationError, Overloaded
 from schemas.message import Message
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload
-from services.chassis.nats.streams import STREAM_FULL, Storage, Stored
+from services.chassis.nats.election import passes, stream_is_full
+from services.chassis.nats.streams import Storage, Stored
 
 WRONG_SEQUENCE = (10071, 10164)
 """The broker's codes for a compare-and-set that comes too late."""
@@ -40,14 +41,6 @@ PAUSE_S = 0.1
 MARKER_TTL_S = 1.0
 RETRY_AFTER_S = 1.0
 FULL_RETRY_AFTER_S = 60.0
-NO_WORD = (
-    nats.errors.TimeoutError,
-    nats.errors.NoRespondersError,
-    nats.js.errors.NoStreamResponseError,
-    nats.js.errors.ServiceUnavailableError,
-)
-"""After these nobody knows whether the broker has stored what was sent."""
-
 ValueT = TypeVar("ValueT")
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -206,7 +199,9 @@ class Bucket(Generic[ValueT]):
         """The keys that fit a pattern, those that were deleted and still leave a trace among them."""
         try:
             return _keys_in(await self._info(subjects.bucket_key(self._name, pattern)))
-        except NO_WORD as error:
+        except nats.errors.Error as error:
+            if not passes(error):
+                raise
             raise BrokerUnavailable(
                 f"bucket {self._name} could not be read", retry_after_s=RETRY_AFTER_S
             ) from error
@@ -322,9 +317,9 @@ class Bucket(Generic[ValueT]):
         code = error.err_code if isinstance(error, nats.js.errors.APIError) else None
         if code in WRONG_SEQUENCE:
             return WrongRevision(f"{key} in bucket {self._name} was changed by somebody else")
-        if code == STREAM_FULL:
+        if stream_is_full(error):
             return Overloaded(self._full, retry_after_s=FULL_RETRY_AFTER_S)
-        kind = _NoWord if isinstance(error, NO_WORD) else BrokerUnavailable
+        kind = _NoWord if passes(error) else BrokerUnavailable
         why = str(error) or type(error).__name__
         return kind(f"{key} in bucket {self._name}: {why}", retry_after_s=RETRY_AFTER_S)
 

@@ -152,7 +152,8 @@ class ConnectionEvents:
 def connection_options(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> dict[str, Any]:
     """Options for `nats.connect` and for FastStream's broker, which passes them on."""
     options: dict[str, Any] = {
-        "servers": [mesh.url],
+        "servers": mesh.servers,
+        "dont_randomize": True,
         "name": identity.instance,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": RECONNECT_WAIT_S,

@@ -19,10 +19,15 @@ from nats.aio.subscription import Subscription
 
 from schemas import subjects
 from services.chassis.logs import get_logger
+from services.chassis.nats.election import clustered
 
 EXPIRES_S = 30.0
 PENDING_HEADER = "Nats-Pending-Messages"
 NO_RESPONDERS = "503"
+HEARTBEAT = "100"
+HEARTBEAT_S = 3.0
+"""So often a cluster says that it still knows what was asked of it. Silence for two of these means that
+another server leads now, and has to be asked again."""
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 
@@ -39,7 +44,7 @@ class PullSubscription:
         self._on_message = on_message
         self._inbox: Subscription | None = None
         self._epoch = 0
-        self._asked_at = 0.0
+        self._asked_at = self._heard_at = 0.0
         self._drains: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self.unanswered = False
@@ -53,11 +58,12 @@ class PullSubscription:
         """
         inbox = await self._open()
         self.in_flight += count
-        self._asked_at = time.monotonic()
+        self._asked_at = self._heard_at = time.monotonic()
+        beats = {"idle_heartbeat": int(HEARTBEAT_S * 1e9)} if clustered(self._client) else {}
         turns = max(1, min(turns, count))
         for turn in range(turns):
             batch = count // turns + (turn < count % turns)
-            request = {"batch": batch, "expires": int(EXPIRES_S * 1e9)}
+            request = {"batch": batch, "expires": int(EXPIRES_S * 1e9), **beats}
             await self._client.publish(self._subject, json.dumps(request).encode(), reply=inbox.subject)
 
     def cancel(self) -> None:
@@ -89,7 +95,9 @@ class PullSubscription:
 
     def reset_if_overdue(self) -> None:
         """PullSubscription that neither came nor expired in time was lost on the way."""
-        if self.in_flight and time.monotonic() > self._asked_at + EXPIRES_S + 5:
+        lost = time.monotonic() > self._asked_at + EXPIRES_S + 5
+        silent = clustered(self._client) and time.monotonic() > self._heard_at + 2 * HEARTBEAT_S
+        if self.in_flight and (lost or silent):
             log.warning("pull request was lost", consumer=self._consumer)
             self.reset()
 
@@ -107,6 +115,10 @@ class PullSubscription:
 
     async def _receive(self, msg: Msg, current: bool) -> None:
         status = msg.headers.get("Status") if msg.headers else None
+        if current:
+            self._heard_at = time.monotonic()
+        if status == HEARTBEAT:
+            return
         if status is None or msg.reply:
             if current:
                 self.in_flight = max(0, self.in_flight - 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -15,7 +16,7 @@ from nats.js import JetStreamContext
 from tenacity import (
     AsyncRetrying,
     RetryError,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_delay,
     wait_random_exponential,
 )
@@ -24,9 +25,11 @@ from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload, envelope_bytes
+from services.chassis.nats.election import ELECTION_PATIENCE_S, clustered, passes, stream_is_full
 from services.chassis.telemetry.tracing import current_span
 
-STREAM_FULL = 10077
+NO_MESSAGE = 10037
+"""The broker's code for a message that is not there."""
 REASON_CHARACTERS = 512
 SHORT_REASON_CHARACTERS = 80
 TRACE_BYTES = 128
@@ -37,14 +40,14 @@ DOOR_PATIENCE_S = 4.0
 RETRY_AFTER_S = 1.0
 READ_TIMEOUT_S = 2.0
 
-_TRANSIENT = (
-    nats.errors.TimeoutError,
-    nats.errors.NoRespondersError,
-    nats.errors.OutboundBufferLimitError,
-    nats.js.errors.NoStreamResponseError,
-    nats.js.errors.ServiceUnavailableError,
-    BrokerUnavailable,
-)
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, BrokerUnavailable) or passes(error)
+
+
+def _may_pass_or_make_room(error: BaseException) -> bool:
+    return isinstance(error, Overloaded) or _may_pass(error)
+
 
 OutcomeT = TypeVar("OutcomeT")
 
@@ -103,7 +106,7 @@ class Storage:
         """
         check_payload(self._client, payload, field="answer")
         attempt = partial(self._store_or_see, subject, payload)
-        return await _patiently(attempt, patience_s, (*_TRANSIENT, Overloaded))
+        return await self._patiently(attempt, patience_s, _may_pass_or_make_room)
 
     async def _store_or_see(self, subject: str, payload: bytes) -> bool:
         try:
@@ -118,7 +121,8 @@ class Storage:
     async def _persist(
         self, subject: str, payload: bytes, headers: dict[str, str], patience_s: float
     ) -> PubAck:
-        return await _patiently(partial(self._publish, subject, payload, headers), patience_s, _TRANSIENT)
+        attempt = partial(self._publish, subject, payload, headers)
+        return await self._patiently(attempt, patience_s, _may_pass)
 
     async def _publish(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> PubAck:
         if (span := current_span()) is not None:
@@ -126,7 +130,7 @@ class Storage:
         try:
             ack = await self._js.publish(subject, payload, headers=headers)
         except nats.js.errors.APIError as error:
-            if error.err_code == STREAM_FULL:
+            if stream_is_full(error):
                 raise Overloaded(
                     "the queue of work is full, try again later", retry_after_s=RETRY_AFTER_S
                 ) from error
@@ -165,11 +169,26 @@ class Storage:
         """The sequence number of the message stored last; 0 if there never was one."""
         try:
             info = await self._js.stream_info(stream)
-        except _TRANSIENT as error:
-            raise BrokerUnavailable(f"stream {stream} could not be read") from error
+        except nats.errors.Error as error:
+            raise _unreadable(stream, error) from error
         return info.state.last_seq
 
+    async def _patiently(
+        self,
+        attempt: Callable[[], Awaitable[OutcomeT]],
+        patience_s: float,
+        again: Callable[[BaseException], bool],
+    ) -> OutcomeT:
+        """A cluster may be choosing a leader, which takes longer than a single broker is ever silent."""
+        if clustered(self._client):
+            patience_s = max(patience_s, ELECTION_PATIENCE_S)
+        return await _patiently(attempt, patience_s, again)
+
     async def _get(self, stream: str, query: Mapping[str, object]) -> Stored | None:
+        """Where there is one broker it is asked directly, which is faster; of several the leader is asked."""
+        if clustered(self._client):
+            of_leader = partial(self._get_of_leader, stream, query)
+            return await self._patiently(of_leader, ELECTION_PATIENCE_S, _may_pass)
         request = json.dumps(query).encode()
         try:
             reply = await self._client.request(subjects.direct_get(stream), request, timeout=READ_TIMEOUT_S)
@@ -189,6 +208,34 @@ class Storage:
             headers,
         )
 
+    async def _get_of_leader(self, stream: str, query: Mapping[str, object]) -> Stored | None:
+        request = json.dumps(query).encode()
+        reply = await self._client.request(subjects.message_get(stream), request, timeout=READ_TIMEOUT_S)
+        told = json.loads(reply.data)
+        if (error := told.get("error")) is not None:
+            if error.get("err_code") == NO_MESSAGE:
+                return None
+            raise BrokerUnavailable(f"stream {stream}: {error.get('description', error)}")
+        return _as_stored(told["message"])
+
+
+def _as_stored(message: Mapping[str, Any]) -> Stored:
+    """What the leader tells of a message, with the headers that a direct get would have."""
+    block = base64.b64decode(message.get("hdrs") or "").decode(errors="replace")
+    lines = (line.partition(":") for line in block.split("\r\n")[1:] if line)
+    headers = {name.strip(): value.strip() for name, _, value in lines}
+    headers |= {
+        subjects.SUBJECT_HEADER: message["subject"],
+        subjects.SEQUENCE_HEADER: str(message["seq"]),
+        subjects.STORED_AT_HEADER: message["time"],
+    }
+    data = base64.b64decode(message.get("data") or "")
+    return Stored(message["subject"], message["seq"], data, headers.get(subjects.TRACE_HEADER), headers)
+
+
+def _unreadable(stream: str, error: nats.errors.Error) -> Exception:
+    return BrokerUnavailable(f"stream {stream} could not be read") if passes(error) else error
+
 
 def _stream_of(subject: str) -> str:
     answers = subject.startswith(subjects.ALL_ANSWERS.removesuffix(">"))
@@ -196,7 +243,7 @@ def _stream_of(subject: str) -> str:
 
 
 async def _patiently(
-    attempt: Callable[[], Awaitable[OutcomeT]], patience_s: float, errors: tuple[type[Exception], ...]
+    attempt: Callable[[], Awaitable[OutcomeT]], patience_s: float, again: Callable[[BaseException], bool]
 ) -> OutcomeT:
     """Tries again with growing, random pauses for as long as `patience_s`; then BrokerUnavailable.
 
@@ -204,10 +251,12 @@ async def _patiently(
     """
     try:
         return await attempt()
-    except errors as error:
-        log.warning("not stored yet, trying again", why=str(error) or type(error).__name__)
+    except Exception as error:
+        if not again(error):
+            raise
+        log.warning("not done yet, trying again", why=str(error) or type(error).__name__)
     retrying = AsyncRetrying(
-        retry=retry_if_exception_type(errors),
+        retry=retry_if_exception(again),
         stop=stop_after_delay(patience_s),
         wait=wait_random_exponential(multiplier=0.05, max=1.0),
     )
@@ -215,5 +264,5 @@ async def _patiently(
         return await retrying(attempt)
     except RetryError as error:
         raise BrokerUnavailable(
-            f"the broker did not store the message within {patience_s} s", retry_after_s=RETRY_AFTER_S
+            f"the broker did not store or read the message within {patience_s} s", retry_after_s=RETRY_AFTER_S
         ) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
 from schemas import subjects
+from services.chassis.nats.streams import Stored
 
 TIME_HEADER = "Nats-Time-Stamp"
 
@@ -37,12 +39,20 @@ def from_delivery(msg: Msg) -> StoredEvent:
 
 def from_direct_get(msg: Msg) -> StoredEvent:
     """A message that was read from the stream itself: its headers say which it is."""
-    headers = msg.headers or {}
+    return _of(msg.headers or {}, msg.data)
+
+
+def from_stored(stored: Stored) -> StoredEvent:
+    """The same, as the server tells of it that leads the stream."""
+    return _of(stored.headers, stored.data)
+
+
+def _of(headers: Mapping[str, str], body: bytes) -> StoredEvent:
     return StoredEvent(
         int(headers[subjects.SEQUENCE_HEADER]),
         microseconds(headers[TIME_HEADER]),
         headers[subjects.SUBJECT_HEADER],
-        msg.data,
+        body,
     )
 
 

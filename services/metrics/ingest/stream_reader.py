@@ -22,8 +22,10 @@ from nats.js import JetStreamContext
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from services.chassis.logs import get_logger
+from services.chassis.nats.election import clustered
 from services.chassis.nats.pull import PullSubscription
-from services.metrics.ingest.stored_event import StoredEvent, from_delivery, from_direct_get
+from services.chassis.nats.streams import Storage
+from services.metrics.ingest.stored_event import StoredEvent, from_delivery, from_direct_get, from_stored
 
 READ_TIMEOUT_S = 10.0
 READ_BYTES = 8 * 1024 * 1024
@@ -49,6 +51,7 @@ class StreamReader:
     def __init__(self, client: Client, ahead: int) -> None:
         self._client = client
         self._js = JetStreamContext(client, timeout=READ_TIMEOUT_S)
+        self._storage = Storage(client)
         self._ahead = ahead
         self._subscription = PullSubscription(
             client, subjects.EVENTS_STREAM, subjects.EVENTS_CONSUMER, self._take
@@ -151,8 +154,17 @@ class StreamReader:
     async def read(self, first: int, count: int) -> list[StoredEvent]:
         """The next events that the stream holds from `first` on, at most `count`. Raises BrokerUnavailable.
 
-        Fewer come if there are no more, or if they are large.
+        Fewer come if there are no more, or if they are large. None come only where the leader has none: a
+        copy of the stream on another server may be a moment behind.
         """
+        events = await self._read_any(first, count)
+        if events or not clustered(self._client):
+            return events
+        stored = await self._storage.next(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, first)
+        return [] if stored is None else [from_stored(stored)]
+
+    async def _read_any(self, first: int, count: int) -> list[StoredEvent]:
+        """What one of the servers that have the stream has of it."""
         events: list[StoredEvent] = []
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 

@@ -14,8 +14,9 @@ import base64
 import json
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -76,15 +77,16 @@ class LinkOptions:
         return cls(**{name: options[name] for name in cls.__dataclass_fields__ if name in options})
 
     @property
-    def address(self) -> SplitResult:
-        """Where the broker is. Raises ConfigurationError for an address that is no broker's."""
-        address = urlsplit(self.servers[0])
-        if address.scheme not in ("nats", "tls") or address.hostname is None:
-            raise ConfigurationError(
-                f"{self.servers[0]} is not usable between stages: write nats://host:port or tls://host:port",
-                field="mesh.url",
-            )
-        return address
+    def addresses(self) -> list[SplitResult]:
+        """Where the brokers are. Raises ConfigurationError for an address that is no broker's."""
+        addresses = [urlsplit(server) for server in self.servers]
+        for address, server in zip(addresses, self.servers, strict=True):
+            if address.scheme not in ("nats", "tls") or address.hostname is None:
+                raise ConfigurationError(
+                    f"{server} is not usable between stages: write nats://host:port or tls://host:port",
+                    field="mesh.url",
+                )
+        return addresses
 
 
 @dataclass
@@ -183,12 +185,13 @@ class FrameLink:
         self._subject = ""
         self._subscription = 0
         self._keeper: asyncio.Task[None] | None = None
+        self._addresses: Iterator[SplitResult] = iter(())
         self._telling: set[asyncio.Future[None]] = set()
 
     async def open(self) -> None:
         """Returns when the broker has answered; tries without end. Raises ConfigurationError for an address
         that is no broker's."""
-        self._options.address  # noqa: B018  (raises)
+        self._addresses = cycle(self._options.addresses)
         if self._keeper is None:
             wire = await self._connected()
             self._keeper = asyncio.create_task(self._keep(wire), name="frame link")
@@ -275,7 +278,7 @@ class FrameLink:
                 await asyncio.sleep(self._options.reconnect_time_wait)
 
     async def _connect(self) -> Wire:
-        loop, address = asyncio.get_running_loop(), self._options.address
+        loop, address = asyncio.get_running_loop(), next(self._addresses)
         wire = Wire(self._on_message, self._tell, loop.create_future(), loop.create_future())
         first = self._options.tls if self._options.tls_handshake_first else None
         await loop.create_connection(
