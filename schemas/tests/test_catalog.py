@@ -267,6 +267,7 @@ FINGERPRINTS = {
     4: "19b74a7ab5a05dd6",
     5: "e39d546fffd42635",
     6: "2a224769ea77bbc1",
+    7: "e36630ece494d16b",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 
