@@ -103,10 +103,10 @@ def test_the_document_is_one_of_asyncapi_3() -> None:
     assert ApplicationSchema.model_validate(DOCUMENT).to_jsonable() == document().to_jsonable()
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_every_schema_is_one_of_draft_7(name: str) -> None:
-    Draft7Validator.check_schema(SCHEMAS[name])
-    assert SCHEMAS[name]["type"] in ("object", "string")
+def test_every_schema_is_one_of_draft_7() -> None:
+    for name, schema in SCHEMAS.items():
+        Draft7Validator.check_schema(schema)
+        assert schema["type"] in ("object", "string"), name
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -123,9 +123,9 @@ def test_no_schema_is_there_twice_or_for_nothing() -> None:
     assert not [name for name in SCHEMAS if "__" in name], "two classes of one name"
 
 
-@pytest.mark.parametrize("pattern", sorted(PATTERNS))
-def test_every_subject_of_the_catalog_has_a_channel(pattern: str) -> None:
-    assert any(matches(address, pattern) for address in ADDRESSES)
+def test_every_subject_of_the_catalog_has_a_channel() -> None:
+    assert PATTERNS
+    assert [each for each in sorted(PATTERNS) if not any(matches(one, each) for one in ADDRESSES)] == []
 
 
 def test_every_subject_that_can_be_spelled_is_the_address_of_one_channel() -> None:
@@ -142,17 +142,17 @@ def test_every_subject_that_can_be_spelled_is_the_address_of_one_channel() -> No
     assert len(set(ADDRESSES)) == len(ADDRESSES)
 
 
-@pytest.mark.parametrize("message", MESSAGES)
-def test_every_message_is_in_the_document(message: str) -> None:
-    assert SCHEMAS[message]["title"] == message
+def test_every_message_is_in_the_document() -> None:
+    assert MESSAGES
+    assert [message for message in MESSAGES if SCHEMAS[message]["title"] != message] == []
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_every_golden_file_is_what_the_document_says(name: str) -> None:
-    value = json.loads((FOLDER / f"{name}.json").read_bytes())
-    message = type(SAMPLES[name]).__name__
-    assert faults(message, value) == []
-    assert faults(message, {**value, "schema_version": 2})
+def test_every_golden_file_is_what_the_document_says() -> None:
+    for name, sample in SAMPLES.items():
+        value = json.loads((FOLDER / f"{name}.json").read_bytes())
+        message = type(sample).__name__
+        assert faults(message, value) == [], name
+        assert faults(message, {**value, "schema_version": 2}), name
 
 
 def test_a_request_is_closed_to_unknown_fields_and_what_services_say_is_not() -> None:
