@@ -14,7 +14,6 @@ from infra.docs import ROOT, readmes
 from schemas.strategies import STRATEGIES
 from services.agent.backends import BACKENDS
 from services.cli.app import COMMANDS
-from services.cli.command_group import Entry
 
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 FILE = re.compile(r"`([\w./*-]+\.py)`")
@@ -26,8 +25,6 @@ DEFINITION = re.compile(r"`([A-Za-z_][\w.]*)`")
 OUTSIDE = ("http://", "https://")
 COMMAND_LINES = (ROOT / "services" / "cli" / "README.md").read_text()
 DOCUMENTS = [*readmes(), ROOT / "CONTRIBUTING.md"]
-
-every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def places(document: Path, name: str) -> list[Path]:
@@ -63,44 +60,56 @@ def definitions(module: Path) -> set[str]:
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-@every_document
-def test_every_link_leads_somewhere(document: Path) -> None:
-    found = list(links(document))
-    assert [str(path) for _, path, _ in found if not path.exists()] == []
-    headings = [(path, anchor) for _, path, anchor in found if anchor]
-    assert [f"{path}#{anchor}" for path, anchor in headings if anchor not in anchors(path)] == []
+def test_every_link_leads_somewhere() -> None:
+    found = [(document, path, anchor) for document in DOCUMENTS for _, path, anchor in links(document)]
+    assert len(found) > len(DOCUMENTS)
+    assert [f"{document}: {path}" for document, path, _ in found if not path.exists()] == []
+    headings = {path: anchors(path) for _, path, anchor in found if anchor}
+    missing = [(document, path, one) for document, path, one in found if one and one not in headings[path]]
+    assert [f"{document}: {path}#{anchor}" for document, path, anchor in missing] == []
 
 
-@every_document
-def test_every_file_and_folder_that_is_named_exists(document: Path) -> None:
-    text = LINK.sub("", document.read_text())  # what a link names is there if the link leads somewhere
-    names = FILE.findall(text) + FOLDER.findall(text)
-    assert [name for name in names if not places(document, name)] == []
+def test_every_file_and_folder_that_is_named_exists() -> None:
+    lacking = []
+    for document in DOCUMENTS:
+        text = LINK.sub("", document.read_text())  # what a link names is there if the link leads somewhere
+        names = FILE.findall(text) + FOLDER.findall(text)
+        lacking += [f"{document}: {name}" for name in names if not places(document, name)]
+    assert lacking == []
 
 
-@every_document
-def test_every_module_that_can_be_run_exists(document: Path) -> None:
-    paths = [ROOT / name.rstrip(".").replace(".", "/") for name in MODULE.findall(document.read_text())]
-    lacking = [p for p in paths if not p.with_suffix(".py").exists() and not (p / "__main__.py").exists()]
-    assert [str(path) for path in lacking] == []
+def test_every_module_that_can_be_run_exists() -> None:
+    named = [(document, name) for document in DOCUMENTS for name in MODULE.findall(document.read_text())]
+    assert named
+    lacking = [f"{document}: {name}" for document, name in named if not can_be_run(name.rstrip("."))]
+    assert lacking == []
 
 
-@every_document
-def test_every_name_that_is_imported_or_spelled_out_exists(document: Path) -> None:
-    text = document.read_text()
-    names = [name for name in NAME.findall(text) if not places(document, name)]
-    names += [f"{module}.{name.strip()}" for module, many in IMPORT.findall(text) for name in many.split(",")]
-    assert [name for name in names if not can_be_imported(name)] == []
+def can_be_run(name: str) -> bool:
+    """Whether `python -m` finds a module of this name, or a package with a main module."""
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__main__.py").exists()
 
 
-@every_document
-def test_every_function_that_a_link_names_is_in_its_file(document: Path) -> None:
+def test_every_name_that_is_imported_or_spelled_out_exists() -> None:
+    lacking = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        names = [name for name in NAME.findall(text) if not places(document, name)]
+        for module, many in IMPORT.findall(text):
+            names += [f"{module}.{name.strip()}" for name in many.split(",")]
+        lacking += [f"{document}: {name}" for name in names if not can_be_imported(name)]
+    assert lacking == []
+
+
+def test_every_function_that_a_link_names_is_in_its_file() -> None:
     named = [
-        (match[1], path)
+        (document, match[1], path)
+        for document in DOCUMENTS
         for text, path, _ in links(document)
         if path.suffix == ".py" and (match := DEFINITION.fullmatch(text))
     ]
-    assert [f"{name} in {path}" for name, path in named if not is_in(name, path)] == []
+    assert [f"{document}: {name} in {path}" for document, name, path in named if not is_in(name, path)] == []
 
 
 def can_be_imported(name: str) -> bool:
@@ -117,23 +126,22 @@ def is_in(name: str, module: Path) -> bool:
     return name == module.name or name in definitions(module)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_is_explained(name: str) -> None:
-    for readme in ("README.md", "services/aggregator/README.md"):
-        rows = [line for line in (ROOT / readme).read_text().splitlines() if line.startswith("| `")]
-        assert any(f"`{name}`" in row.split(" | ")[0] for row in rows), readme
+@pytest.mark.parametrize("readme", ["README.md", "services/aggregator/README.md"])
+def test_every_strategy_is_explained(readme: str) -> None:
+    rows = [line for line in (ROOT / readme).read_text().splitlines() if line.startswith("| `")]
+    explained = " ".join(row.split(" | ")[0] for row in rows)
+    assert [name for name in STRATEGIES if f"`{name}`" not in explained] == []
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_every_backend_is_explained(name: str) -> None:
-    assert f"`{name}`" in (ROOT / "services" / "agent" / "README.md").read_text()
+def test_every_backend_is_explained() -> None:
+    readme = (ROOT / "services" / "agent" / "README.md").read_text()
+    assert [name for name in BACKENDS if f"`{name}`" not in readme] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_every_command_is_explained(command: Entry) -> None:
+def test_every_command_is_explained() -> None:
     shown = re.findall(r"^choir (.*?)(?:  |$)|`choir (\w+)", COMMAND_LINES, flags=re.MULTILINE)
     words = {word for groups in shown for line in groups for word in re.split(r"[\s|]+", line)}
-    assert command.name in words
+    assert [command.name for command in COMMANDS if command.name not in words] == []
 
 
 def test_a_function_that_is_not_there_is_noticed() -> None:
