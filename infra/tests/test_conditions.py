@@ -10,6 +10,13 @@ import pytest
 from infra.testing.conditions import turn
 
 DEADLINE_S = 30.0
+PLUGINS = ("-p", "xdist", "-p", "infra.testing.conditions")
+
+
+@pytest.fixture(autouse=True)
+def _no_plugins_but_those_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the processes would import them all."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 class Turn(threading.Thread):
@@ -83,7 +90,7 @@ def test_it(fault_seed):
 def test_in_two_processes_nothing_happens_while_a_test_is_alone(pytester: pytest.Pytester) -> None:
     for name, mark in (("one", ""), ("two", "@pytest.mark.alone"), ("three", "")):
         pytester.makepyfile(**{f"test_{name}": TWO_FILES.format(name=name, mark=mark)})
-    options = ("-p", "infra.testing.conditions", "-n", "2", "--dist", "loadfile", "--fault-seed", "7")
+    options = (*PLUGINS, "-n", "2", "--dist", "loadfile", "--fault-seed", "7")
 
     first = pytester.runpytest_subprocess(*options)
     lines = (pytester.path / "log").read_text().splitlines()
@@ -114,7 +121,7 @@ def test_another():
 def test_files_with_long_tests_are_dealt_out_first(pytester: pytest.Pytester) -> None:
     for name, mark in (("one", ""), ("two", ""), ("three", "@pytest.mark.long")):
         pytester.makepyfile(**{f"test_{name}": DEALT.format(name=name, mark=mark)})
-    options = ("-p", "infra.testing.conditions", "-n", "1", "--dist", "loadfile", "--no-loadscope-reorder")
+    options = (*PLUGINS, "-n", "1", "--dist", "loadfile", "--no-loadscope-reorder")
 
     pytester.runpytest_subprocess(*options).assert_outcomes(passed=6)
 
@@ -146,7 +153,6 @@ def test_processes_of_tests_keep_bytecode_and_none_lies_beside_the_sources(
 ) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # nothing is compiled that is not looked at
     pytester.makepyfile(thing="", test_it=IMPORTS.format(folder=str(pytester.path)))
 
     result = pytester.runpytest_subprocess("-p", "infra.testing.conditions")

@@ -31,6 +31,10 @@ DEADLINE_S = 240.0
 INSTANT = """
 [broker]
 port = 0
+[summarizer]
+replicas = 0
+[metrics]
+enabled = false
 [[agents]]
 name = "one"
 backend = "instant"
@@ -133,7 +137,6 @@ async def test_ctrl_c_ends_a_run_and_keeps_what_it_has(live_url: str, tmp_path: 
     assert json.loads((out / "summary.json").read_text())["answered"] > 0
 
 
-@pytest.mark.alone
 async def test_a_mesh_that_dies_half_way_leaves_partial_results_and_one_clear_line(
     own_broker: Broker, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
@@ -148,7 +151,7 @@ async def test_a_mesh_that_dies_half_way_leaves_partial_results_and_one_clear_li
     for service in started:
         await service.wait_ready(client)
     run = await Loadtest.start(
-        *("--url", url, "--rate", "30", "--duration", "5", "--warm-up", "0", "--timeout", "1"),
+        *("--url", url, "--rate", "30", "--duration", "5", "--warm-up", "0", "--timeout", "4"),
         *("--workload", "single", "--models", "alpha", "--out", str(out)),
     )
     seen = asyncio.Event()
@@ -173,6 +176,21 @@ async def test_a_mesh_that_dies_half_way_leaves_partial_results_and_one_clear_li
     assert summary["failed"] > 20
 
 
+async def test_a_mesh_of_its_own_loses_and_doubles_nothing_when_an_agent_is_killed(tmp_path: Path) -> None:
+    config, out = tmp_path / "choir.toml", tmp_path / "out"
+    config.write_text(INSTANT)
+    code, printed, err = await loadtest(
+        *("--config", str(config), "--rate", "20", "--duration", "3", "--warm-up", "0", "--out", str(out)),
+        *("--workload", "single:0.5,ensemble:0.5", "--fail-if", "lost>0", "doubled>0"),
+        *("--chaos", "kill-agent@1"),
+    )
+    assert code == 0, (printed, err)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["requests"] > 30 and summary["answered"] > 0
+    assert [mark["text"].split()[0] for mark in summary["marks"]] == ["killed"]
+
+
+@pytest.mark.soak
 @pytest.mark.alone
 async def test_a_mesh_of_its_own_is_tormented_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     config, out = tmp_path / "choir.toml", tmp_path / "out"

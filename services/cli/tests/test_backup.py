@@ -65,6 +65,7 @@ def wait_for_one(state: Path) -> None:
     assert found == 1
 
 
+@pytest.mark.soak
 def test_a_mesh_goes_on_from_its_backup_with_its_answers_and_its_history(tmp_path: Path) -> None:
     config, backup = tmp_path / "choir.toml", tmp_path / "backup"
     config.write_text(CONFIG)
