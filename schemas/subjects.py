@@ -432,6 +432,11 @@ def tenant_key(tenant: str) -> str:
     return encode_token(tenant)
 
 
+def tenant_of_key(key: str) -> str:
+    """The tenant under a key."""
+    return decode_token(key)
+
+
 def bucket_key(bucket: str, key: str) -> str:
     """The subject under which a bucket keeps a key."""
     return f"$KV.{bucket}.{key}"

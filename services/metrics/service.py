@@ -8,6 +8,7 @@ from schemas.queries import Sql
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load
+from services.chassis.registry.tenants import Tenants
 from services.metrics.ingest.loop import Ingest
 from services.metrics.query.endpoint import Questions
 from services.metrics.settings import MetricsSection
@@ -37,7 +38,11 @@ class Metrics:
         await self._ingest.start()
         self._housekeeping = Housekeeping(database, self._ingest, self._settings, mesh.loops)
         self._housekeeping.start()
-        self._questions = Questions(mesh.client, database, self._settings)
+        tenants = Tenants(mesh.client)
+        await tenants.start()
+        mesh.connection.on_reconnect(tenants.resume)
+        mesh.connection.on_missed(subjects.bucket_updates(subjects.TENANTS_BUCKET), tenants.resume)
+        self._questions = Questions(mesh.client, database, self._settings, tenants.sees_all)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
         await self._endpoints.add(subjects.doors(subjects.SQL), Sql, self._questions.handle)

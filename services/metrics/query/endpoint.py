@@ -49,9 +49,12 @@ class Questions:
         client: Client,
         database: Database,
         settings: MetricsSection,
+        sees_all: Callable[[str], bool] = lambda _tenant: True,
         end: Callable[[], None] = end_process,
     ) -> None:
-        """`end` is what ends the process when a statement cannot be ended."""
+        """`sees_all` says of a tenant whether it sees the rows of others; `end` is what ends the process when
+        a statement cannot be ended."""
+        self._sees_all = sees_all
         self._client = client
         self._database = database
         self._settings = settings
@@ -71,15 +74,16 @@ class Questions:
             raise Overloaded("too many statements wait here, try again later", retry_after_s=1.0)
         self._open += 1
         try:
-            rows = await self._answer(sql)
+            own_of = None if self._sees_all(caller.tenant) else caller.tenant
+            rows = await self._answer(sql, own_of)
         finally:
             self._open -= 1
         await caller.send(rows, kind=rows.kind)
 
-    async def _answer(self, sql: Sql) -> Rows:
+    async def _answer(self, sql: Sql, own_of: str | None) -> Rows:
         limit_s = min(sql.timeout_s, self._settings.query_timeout_s)
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
-        run = StatementRun(self._database, sql, self._settings.query_rows, room)
+        run = StatementRun(self._database, sql, self._settings.query_rows, room, own_of)
         work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
         self._running[work] = run
         work.add_done_callback(self._running.pop)

@@ -75,13 +75,27 @@ def check(statement: str, cursor: DuckDBPyConnection) -> None:
     _check_parts(statement, cursor)
 
 
+def tables_in(statement: str, cursor: DuckDBPyConnection) -> set[str]:
+    """The names in lower case of all tables and views that a checked statement reads."""
+    return {
+        str(node.get("table_name", "")).lower()
+        for node in _nodes(_parsed(statement, cursor))
+        if node.get("type") == "BASE_TABLE"
+    }
+
+
 def _check_parts(statement: str, cursor: DuckDBPyConnection) -> None:
-    serialized = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchone()
-    tree = json.loads(serialized[0]) if serialized else {"error": True}
+    tree = _parsed(statement, cursor)
     if tree.get("error"):
         raise QueryRefused(f"{FIELD}: {tree.get('error_message', 'not a plain SELECT')}", field=FIELD)
     for node in _nodes(tree):
         _check_node(node)
+
+
+def _parsed(statement: str, cursor: DuckDBPyConnection) -> dict[str, Any]:
+    serialized = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [statement]).fetchall()
+    tree: dict[str, Any] = json.loads(serialized[0][0])
+    return tree
 
 
 def _check_node(node: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from pydantic_core import to_json
 from schemas.errors import ChoirError, DeadlineExceeded, NotReady, QueryFailed
 from schemas.queries import RowColumn, Rows, Sql
 from services.metrics.query.json_values import plain
+from services.metrics.query.own_rows import fill, own_database
 from services.metrics.query.sandbox import FIELD, check, failed
 from services.metrics.store.database import Database
 
@@ -28,10 +29,14 @@ BASE64_GROWTH = 4 / 3
 
 
 class StatementRun:
-    """One statement, for at most `max_rows` rows and `max_bytes` of reply."""
+    """One statement, for at most `max_rows` rows and `max_bytes` of reply. With `own_of` it sees the rows of
+    that tenant alone."""
 
-    def __init__(self, database: Database, sql: Sql, max_rows: int, max_bytes: int) -> None:
+    def __init__(
+        self, database: Database, sql: Sql, max_rows: int, max_bytes: int, own_of: str | None = None
+    ) -> None:
         self._database = database
+        self._own_of = own_of
         self._cursor: DuckDBPyConnection | None = None
         self._cut_off = False
         self.begun = False
@@ -54,16 +59,31 @@ class StatementRun:
         """
         self.begun = True
         started_s = time.perf_counter()
-        with self._database.cursor() as cursor, self._interruptible(cursor):
-            try:
-                check(self._sql.statement, cursor)
-                cursor.execute("BEGIN TRANSACTION READ ONLY")
-                rows = self._in_arrow(cursor) if self._sql.format == "arrow" else self._in_json(cursor)
-            except duckdb.InterruptException as error:
-                raise self._interrupted() from error
-            except duckdb.Error as error:
-                raise named(error) from error
+        try:
+            rows = self._of_all() if self._own_of is None else self._of_one(self._own_of)
+        except duckdb.InterruptException as error:
+            raise self._interrupted() from error
+        except duckdb.Error as error:
+            raise named(error) from error
         return rows.model_copy(update={"elapsed_ms": (time.perf_counter() - started_s) * 1000})
+
+    def _of_all(self) -> Rows:
+        with self._database.cursor() as cursor, self._interruptible(cursor):
+            check(self._sql.statement, cursor)
+            return self._read(cursor)
+
+    def _of_one(self, tenant: str) -> Rows:
+        with own_database(self._database) as copy:
+            with self._interruptible(copy):
+                check(self._sql.statement, copy)
+            with self._database.cursor() as cursor, self._interruptible(cursor):
+                fill(copy, cursor, tenant, self._sql.statement)
+            with self._interruptible(copy):
+                return self._read(copy)
+
+    def _read(self, cursor: DuckDBPyConnection) -> Rows:
+        cursor.execute("BEGIN TRANSACTION READ ONLY")
+        return self._in_arrow(cursor) if self._sql.format == "arrow" else self._in_json(cursor)
 
     @contextmanager
     def _interruptible(self, cursor: DuckDBPyConnection) -> Iterator[None]:

@@ -47,10 +47,10 @@ class Database:
         self, folder: Path, views: Path, memory_mb: int, *, threads: int = 2, spill_mb: int = 1024
     ) -> None:
         self.folder = folder.absolute()
-        self._views = views
-        self._memory_mb = memory_mb
+        self.views = views
+        self.memory_mb = memory_mb
         self._threads = threads
-        self._spill_mb = spill_mb
+        self.spill_mb = spill_mb
         self._lending = Lending()
         self.set_aside: str | None = None
 
@@ -136,16 +136,16 @@ class Database:
                 "autoload_known_extensions": "false",
                 "python_enable_replacements": "false",
                 "python_scan_all_frames": "false",
-                "memory_limit": f"{self._memory_mb}MB",
+                "memory_limit": f"{self.memory_mb}MB",
                 "threads": str(self._threads),
                 "temp_directory": str(self.folder / SPILL_FOLDER),
-                "max_temp_directory_size": f"{self._spill_mb}MiB",
+                "max_temp_directory_size": f"{self.spill_mb}MiB",
             },
         )
         try:
             connection.execute("SET TimeZone = 'UTC'")
             migrate(connection)
-            install(connection, self._views)
+            install(connection, self.views)
             # Blocks are read when they are asked for: this one has to be right before anything is stored.
             connection.execute("SELECT max(hash(p)) FROM stream_position AS p").fetchall()
             connection.execute(f"SET allowed_directories = [{literal(str(self.parquet))}]")

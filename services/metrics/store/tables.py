@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from schemas.events import Event
 from services.metrics.ingest.columns import Column, columns_of, event_models, kind_of
@@ -59,7 +61,8 @@ class EventTable:
         return (*ENVELOPE, *((column.name, column.sql_type) for column in self.columns))
 
 
-def event_tables() -> dict[str, EventTable]:
+@cache
+def event_tables() -> Mapping[str, EventTable]:
     """A table for each kind of event that `schemas.events` knows."""
     return {kind_of(model): EventTable(kind_of(model), model, columns_of(model)) for model in event_models()}
 

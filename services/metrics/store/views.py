@@ -6,6 +6,7 @@ services import nothing of the analysis. A view that does not fit the tables is 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -19,6 +20,7 @@ from services.metrics.store.tables import ENVELOPE, event_tables, literal, quote
 log = get_logger("metrics.views")
 
 
+@cache
 def events_view() -> str:
     """`events`: every event of every kind, with what all of them carry."""
     shared = [name for name, _ in ENVELOPE] + [column.name for column in columns_of(Event)]
