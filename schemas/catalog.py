@@ -281,9 +281,11 @@ ACCESS: tuple[Access, ...] = (
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(
             s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET, s.KEYS_BUCKET,
-            s.TENANTS_BUCKET,
+            s.TENANTS_BUCKET, s.CACHE_BUCKET,
         ),
-        buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.KEYS_BUCKET),
+        buckets_written=(
+            s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.KEYS_BUCKET, s.CACHE_BUCKET,
+        ),
     ),
     Access(
         "agent",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from schemas import (
+    cache,
     catalog,
     commands,
     dead_letters,
@@ -28,7 +29,6 @@ from schemas import (
 from schemas import subjects as s
 from schemas.contents import (
     ADVISORY,
-    CACHED,
     COUNTED,
     DEAD_LETTER,
     EMPTY,
@@ -64,6 +64,7 @@ REPLY_HEADERS: dict[Payload, tuple[str, ...]] = {
 HEADERS: dict[str, str] = {
     s.MESSAGE_ID_HEADER: "what the broker knows a second copy by",
     s.TRACE_HEADER: "W3C trace context",
+    s.NEW_HEADER: "the request's id was made for it: nobody has asked under it before",
     s.KIND_HEADER: "which of several replies this is: the `kind` in its payload",
     s.ERROR_HEADER: "the error's message on one line; it is there only with an error",
     s.ERROR_CODE_HEADER: "the error's code as HTTP has it, such as 404; it is there only with an error",
@@ -265,7 +266,7 @@ STORED_VALUES: tuple[Channel, ...] = (
     ),
     *_values(s.RETRIES_BUCKET, "retry", address(s.retry_key), "how often it was sent again", RETRIED),
     *_values(s.KEYS_BUCKET, "api-key", address(s.api_key), "a key that opens the gateway", keys.ApiKey),
-    *_values(s.CACHE_BUCKET, "cache", "{key}", "a response", CACHED),
+    *_values(s.CACHE_BUCKET, "cache", address(s.cache_key), "whose result will do", cache.CacheEntry),
     *_values(s.SCORES_BUCKET, "score", address(s.score_key), "an agent's history", LEARNT),
     *_values(s.SCORES_BUCKET, "topic-score", address(s.topic_score_key), "the same, on one topic", LEARNT),
     *_values(

@@ -118,7 +118,9 @@ class Ask(Message):
     agent (as often as there are members if left out). The result is decided when all
     members, or `quorum` of them, have answered, or `timeout_s` is over. `request_id` is the
     client's idempotency key: the same request under the same id is one request. `partition` says how a
-    pipeline of stages works on a long prompt; without it the pipeline's plan says so.
+    pipeline of stages works on a long prompt; without it the pipeline's plan says so. With `cache` the result
+    of an equal request of the same tenant will do, of one that is still in work too; it is for requests whose
+    answer is the same each time.
 
     With `summarize_with` the answer of `model` goes on to these models, one after the other: each
     summarises what the one before it wrote, and the text of the last is the result. `summary_prompt` is
@@ -149,6 +151,7 @@ class Ask(Message):
     priority: Priority = "interactive"
     partition: Partition | None = None
     stream: bool = False
+    cache: Annotated[bool, Field(exclude_if=not_)] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Ask:
@@ -208,7 +211,7 @@ class Ask(Message):
     def fingerprint(self) -> str:
         """What makes two asks the same request: everything but the id and how the reply is delivered."""
         canonical = self.model_dump_json(
-            exclude={"request_id", "stream", "timeout_s", "priority", "partition"}
+            exclude={"request_id", "stream", "timeout_s", "priority", "partition", "cache"}
         )
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

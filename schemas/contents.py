@@ -64,4 +64,3 @@ LESSON = Content("Lesson", "the aggregators' own", schema={"type": "object"})
 COUNTED = Content(
     "Counted", "eight bytes in hexadecimal, of who counted it", "text/plain", {"type": "string"}
 )
-CACHED = Content("Cached", "not used yet", "application/octet-stream", BINARY)

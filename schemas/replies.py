@@ -14,13 +14,14 @@ from schemas.chat import ToolCall
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
 from schemas.ensembles import Ensemble
 from schemas.errors import ChoirError, ErrorBody
-from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic
+from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, is_none
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineState, PipelineSummary
 from schemas.subjects import bare_id, encode_token
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 Topology = Literal["single", "ensemble", "chain"]
+CacheUse = Literal["miss", "hit", "shared"]
 
 
 class Timings(Struct):
@@ -189,6 +190,9 @@ class Result(Message):
     `further_answers` are those of other rounds than the first, if the strategies needed any. Of a chain
     `answers` are what each peer wrote, in order, and `steps` how it came about; of a chain that failed those
     that there were. `tool_calls` are those of the answer that is the result's.
+
+    For a client that takes an equal request's result `cache` says what it got: a `miss` is its own, a `hit`
+    was there already, and one that was `shared` was in work. `cached_from` is the request that it was of.
     """
 
     kind: Literal["result"] = "result"
@@ -208,6 +212,8 @@ class Result(Message):
     tool_calls: Annotated[tuple[ToolCall, ...], Field(exclude_if=not_)] = ()
     accepted_at_s: float
     completed_at_s: float
+    cache: Annotated[CacheUse | None, Field(exclude_if=is_none)] = None
+    cached_from: Annotated[OwnedId | None, Field(exclude_if=is_none)] = None
 
     @classmethod
     def failed(
@@ -234,6 +240,12 @@ class Result(Message):
             error=error.body(request_id),
             accepted_at_s=at_s,
             completed_at_s=at_s,
+        )
+
+    def standing_for(self, request_id: str, cache: CacheUse) -> Result:
+        """The same as the result of an equal request."""
+        return self.model_copy(
+            update={"request_id": request_id, "cache": cache, "cached_from": bare_id(self.request_id)}
         )
 
     def for_client(self) -> Result:

@@ -442,6 +442,11 @@ def bucket_key(bucket: str, key: str) -> str:
     return f"$KV.{bucket}.{key}"
 
 
+def cache_key(tenant: str, said: str) -> str:
+    """The key of what a tenant's request says; `said` is a hash of that."""
+    return f"{encode_token(tenant)}.{encode_token(said)}"
+
+
 def response_key(request_id: str) -> str:
     """The key of what is kept of a request beside its result."""
     return request_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.cache import CacheEntry
 from schemas.chat import Image, NamedTool, Tool, ToolCall
 from schemas.commands import (
     Ask,
@@ -561,6 +562,9 @@ SAMPLES: dict[str, Message] = {
         summarize_with=("llama3.2:3b", "choir-alto"),
         summary_prompt="What does this say of {question} In one sentence:\n\n{text}",
     ),
+    "ask_that_takes_an_equal_result": Ask(
+        prompt="What is the capital of France?", model="choir-alto", cache=True
+    ),
     "ask_shortest": Ask(prompt="What is the capital of France?"),
     "generate_of_a_tenant": Generate(
         request_id=TENANTS_REQUEST,
@@ -658,6 +662,17 @@ SAMPLES: dict[str, Message] = {
         choices=("London", "Paris"),
         accepted_at_s=ACCEPTED_AT_S,
         completed_at_s=COMPLETED_AT_S,
+    ),
+    "result_of_an_equal_request": Result(
+        request_id=REQUEST,
+        fingerprint=FINGERPRINT,
+        topology="single",
+        text="Paris",
+        answers=(ANSWER,),
+        accepted_at_s=ACCEPTED_AT_S,
+        completed_at_s=COMPLETED_AT_S,
+        cache="hit",
+        cached_from="01JCQ5ZX3T9V7W6Y5N4M3K2H0A",
     ),
     "result_of_a_chain": Result(
         request_id=REQUEST,
@@ -1016,6 +1031,7 @@ SAMPLES: dict[str, Message] = {
         **TASK,
         error=ErrorBody(code="poison_message", message="not a Generate: field model is missing"),
     ),
+    "cache_entry": CacheEntry(request_id="lab-7=01JCQ5ZX3T9V7W6Y5N4M3K2H0A", at_s=1_700_000_000.5),
     "response_record": ResponseRecord(
         ask=Ask(request_id=REQUEST, messages=(ChatMessage(role="user", content="And of Kenya?"),), model="m"),
         conversation=(

@@ -40,6 +40,7 @@ class AskOptions(TypedDict, total=False):
     max_agents: int | None
     quorum: int | None
     timeout_s: float
+    cache: bool
     priority: Priority
     max_tokens: int
     temperature: float

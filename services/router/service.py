@@ -25,6 +25,7 @@ from services.router.endpoints.keys import Keys
 from services.router.endpoints.overview import Overview
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
+from services.router.equal_requests import EqualRequests
 from services.router.named_ensembles import NamedEnsembles
 from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
@@ -66,7 +67,8 @@ class Router:
         admission = AdmissionController(
             mesh, self._directory, pending, self._placement, self._workers, self._settings.default_strategy
         )
-        handlers = Handlers(mesh, admission, pending, self._ensembles)
+        equal = EqualRequests(mesh, pending, self._directory.serving, self._settings.cache_keep_s)
+        handlers = Handlers(mesh, admission, pending, self._ensembles, equal)
         js = JetStreamContext(mesh.client, timeout=2.0)
         overview = Overview(self._directory, self._placement, self._ensembles, js)
         self._endpoints = Endpoints(

@@ -15,12 +15,24 @@ from services.chassis.nats.endpoints import Caller
 from services.chassis.nats.streams import Storage, Stored
 
 LAST_CHUNK_PATIENCE_S = 0.5
+ATTEMPTS_APART = 1_000
+"""A task is never begun so often."""
 
 
 class TokenRelay:
     """Sends the chunks of one request to one caller: of an agent's newest attempt each once, in order."""
 
-    def __init__(self, storage: Storage, request_id: str, caller: Caller, after_sequence: int = 0) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        request_id: str,
+        caller: Caller,
+        after_sequence: int = 0,
+        told_as: str | None = None,
+        attempts_before: int = 0,
+    ) -> None:
+        self._told_as = subjects.bare_id(told_as or request_id)
+        self._attempts_before = attempts_before * ATTEMPTS_APART
         self._storage = storage
         self._request_id = request_id
         self._caller = caller
@@ -33,10 +45,20 @@ class TokenRelay:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, storage: Storage, request_id: str, caller: Caller, after_sequence: int = 0
+        cls,
+        storage: Storage,
+        request_id: str,
+        caller: Caller,
+        after_sequence: int = 0,
+        told_as: str | None = None,
+        attempts_before: int = 0,
     ) -> AsyncIterator[TokenRelay]:
-        """Listens for chunks for as long as the context is open; they are held until `replay`."""
-        relay = cls(storage, request_id, caller, after_sequence)
+        """Listens for chunks for as long as the context is open; they are held until `replay`.
+
+        The caller hears of them under the id `told_as`, and after those of so many other requests that came
+        to nothing (`attempts_before`).
+        """
+        relay = cls(storage, request_id, caller, after_sequence, told_as, attempts_before)
         live = await storage.client.subscribe(subjects.stored_tokens_of(request_id), cb=relay._on_chunk)
         try:
             yield relay
@@ -95,7 +117,11 @@ class TokenRelay:
         if place < self._next.get(chunk.agent, (0, 0)):
             return
         self._next[chunk.agent] = (chunk.attempt, chunk.index + 1)
-        told = {"sequence": stored.sequence, "request_id": subjects.bare_id(chunk.request_id)}
+        told = {
+            "sequence": stored.sequence,
+            "request_id": self._told_as,
+            "attempt": chunk.attempt + self._attempts_before,
+        }
         await self._caller.send(chunk.model_copy(update=told), chunk.kind)
         if chunk.done:
             self._done.add(chunk.agent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Fetch
@@ -16,6 +17,7 @@ from services.chassis.nats.endpoints import Caller
 from services.chassis.telemetry.tracing import enter
 from services.chassis.work.attempts import out_of_time
 from services.router.admission import AdmissionController, check_same
+from services.router.equal_requests import EqualRequests
 from services.router.named_ensembles import NamedEnsembles
 from services.router.pending_results import PendingResults
 from services.router.queued import parse_command, queued_command, queued_message
@@ -36,12 +38,14 @@ class Handlers:
         admission: AdmissionController,
         pending: PendingResults,
         ensembles: NamedEnsembles,
+        equal: EqualRequests,
     ) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
         self._admission = admission
         self._pending = pending
         self._ensembles = ensembles
+        self._equal = equal
 
     async def ask(self, ask: Ask, caller: Caller) -> None:
         """Stores the request, waits for its result, and sends it; before it the tokens, if asked for."""
@@ -49,15 +53,25 @@ class Handlers:
         _check_streams(ask.stream, caller, subjects.STREAM_ASK)
         ask = self._ensembles.resolve(ask)
         request_id = caller.owned(ask.request_id or new_id())
-        if ask.stream:
-            async with TokenRelay.open(self._storage, request_id, caller) as relay:
-                result = await self._admit_and_wait(ask, request_id, relay, new=caller.new)
-                await relay.finish(result)
-        else:
-            result = await self._admit_and_wait(ask, request_id, None, new=caller.new)
+        own = partial(self._own_result, ask, request_id, caller)
+        result = await (self._equal.result_for(ask, request_id, caller, own) if ask.cache else own())
         check_same(ask, request_id, result.fingerprint)
         await caller.send_result(result)
-        self._tell_replied(result, started)
+        if result.cached_from is None:
+            self._tell_replied(result, started)
+
+    async def _own_result(
+        self, ask: Ask, request_id: str, caller: Caller, attempts_before: int = 0
+    ) -> Result:
+        """The result of the request itself; before it the tokens, if asked for."""
+        if not ask.stream:
+            return await self._admit_and_wait(ask, request_id, None, new=caller.new)
+        async with TokenRelay.open(
+            self._storage, request_id, caller, attempts_before=attempts_before
+        ) as relay:
+            result = await self._admit_and_wait(ask, request_id, relay, new=caller.new)
+            await relay.finish(result)
+            return result
 
     def _tell_replied(self, result: Result, started_ns: int, endpoint: str = "ask") -> None:
         self._mesh.events.publish(
@@ -118,15 +132,21 @@ class Handlers:
         """Sends a result, waiting for it as long as the caller wants; before it the tokens, if asked for."""
         started = time.perf_counter_ns()
         _check_streams(fetch.stream, caller, subjects.STREAM_FETCH)
-        request_id = caller.owned(fetch.request_id)
+        own_id = caller.owned(fetch.request_id)
+        request_id = self._equal.leader_of(own_id)
         if fetch.stream:
             after = fetch.after_sequence
-            async with TokenRelay.open(self._storage, request_id, caller, after) as relay:
+            async with TokenRelay.open(self._storage, request_id, caller, after, told_as=own_id) as relay:
                 await relay.replay()
                 result = await self._wait_for(request_id, fetch.wait_s)
                 await relay.finish(result)
         else:
             result = await self._wait_for(request_id, fetch.wait_s)
+        if request_id != own_id:
+            if result.error is not None:
+                raise _not_ready(own_id)
+            await caller.send_result(result.standing_for(own_id, "shared"))
+            return
         await self._join_trace(request_id)
         await caller.send_result(result)
         self._tell_replied(result, started, "fetch")
@@ -152,6 +172,9 @@ class Handlers:
     async def cancel(self, cancel: Cancel, caller: Caller) -> None:
         """Makes 'cancelled' the request's result, unless it has one, and tells those who work on it."""
         request_id = caller.owned(cancel.request_id)
+        if self._equal.leave(request_id):
+            await caller.send(Cancelled(request_id=cancel.request_id, cancelled=True))
+            return
         cancelled = False
         queued = await queued_message(self._storage, request_id)
         if queued is None:
