@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -55,12 +56,20 @@ class ServedModel(Struct):
     problem: ErrorBody | None = None
 
 
+class TenantLoad(Struct):
+    """Requests of a tenant that a router has let in and that have no result; `batch` are of that class."""
+
+    in_flight: Annotated[int, Field(ge=0)] = 0
+    batch: Annotated[int, Field(ge=0)] = 0
+
+
 class NodeLease(Message):
     """One service instance, as of `seen_at_s`.
 
     `host_id` tells hosts of one name apart; whoever `choir up` has not started has none.
     `clock_ahead_s` is how far its host's clock is ahead of the broker's, None if that is not known.
     `seen_at_s` and `started_at_s` are of the host's own clock.
+    A router tells what it has let in of each of its `tenants`.
     """
 
     service: Name
@@ -83,3 +92,4 @@ class NodeLease(Message):
     gpus: tuple[Gpu, ...] = ()
     stage: StageOffer | None = None
     problem: ErrorBody | None = None
+    tenants: Annotated[dict[str, TenantLoad], Field(exclude_if=not_)] = Field(default_factory=dict)

@@ -48,7 +48,7 @@ from schemas.events import (
 from schemas.golden.stage_samples import STAGE_SAMPLES
 from schemas.keys import ApiKey, KeyChange, KeyLimits, KeysReply, ManageKeys
 from schemas.message import Message
-from schemas.nodes import Gpu, NodeLease, ServedModel
+from schemas.nodes import Gpu, NodeLease, ServedModel, TenantLoad
 from schemas.pipelines import (
     PipelinePlan,
     PipelineSummary,
@@ -391,6 +391,7 @@ PIPELINE = PipelineSummary(
     problem="the pipeline of llama3.2:3b has no node for stage 1",
 )
 LEASE = NodeLease(
+    tenants={"lab-7": TenantLoad(in_flight=3, batch=1)},
     service="agent",
     instance="agent-1",
     host="alpha",

@@ -42,8 +42,8 @@ def parts_of(value: object) -> Iterator[BaseModel]:
         yield value
         for field in type(value).model_fields:
             yield from parts_of(getattr(value, field))
-    elif isinstance(value, tuple):
-        for item in value:
+    elif isinstance(value, tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from parts_of(item)
 
 

@@ -35,6 +35,7 @@ from services.router.placement.service import Placement
 from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
 from services.router.retention.evicted import surely_evicted
+from services.router.tenancy.limits import TenantLimits
 from services.tasks.capabilities import check_capable
 from services.tasks.task_events import emit_queued
 from services.tasks.token_count import certainly_fits, count_tokens
@@ -62,8 +63,10 @@ class AdmissionController:
         pending: PendingResults,
         placement: Placement,
         workers: Workers,
+        limits: TenantLimits,
         default_strategy: str,
     ) -> None:
+        self._limits = limits
         self._mesh = mesh
         self._directory = directory
         self._pending = pending
@@ -88,6 +91,18 @@ class AdmissionController:
         if asked_before and (known := await self._pending.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
             return Admission(known, fresh=False)
+        taken = self._limits.take(request_id, ask.priority, ask.timeout_s)
+        try:
+            admission = await self._enqueue(ask, request_id, arrived_ns)
+        except BaseException:
+            if taken:
+                self._limits.give_back(request_id)
+            raise
+        if admission.result is not None:
+            self._limits.give_back(request_id)
+        return admission
+
+    async def _enqueue(self, ask: Ask, request_id: str, arrived_ns: int) -> Admission:
         serving = self._directory.serving()
         try:
             named = (*((ask.model,) if ask.model else ()), *ask.models, *ask.summarize_with)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -22,8 +22,12 @@ POLL_INTERVAL_S = 2.0
 class PendingResults:
     """All clients that wait for a result at this router: one subscription for all of them."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(
+        self, storage: Storage, on_result: Callable[[str, bytes], None] = lambda _request_id, _data: None
+    ) -> None:
+        """`on_result` is told of every result that is stored, whoever waits for it."""
         self._storage = storage
+        self._tell = on_result
         self._waiters: dict[str, set[StoredReplies[Result]]] = {}
 
     async def start(self) -> None:
@@ -31,7 +35,9 @@ class PendingResults:
         await self._storage.client.subscribe(subjects.ALL_STORED_RESULTS, cb=self._on_result)
 
     async def _on_result(self, msg: Msg) -> None:
-        for waiter in self._waiters.get(subjects.request_of_result(msg.subject), ()):
+        request_id = subjects.request_of_result(msg.subject)
+        self._tell(request_id, msg.data)
+        for waiter in self._waiters.get(request_id, ()):
             waiter.take(subjects.stored_subject(msg.subject), msg.data)
 
     @contextmanager

@@ -12,12 +12,14 @@ from schemas.dead_letters import ManageDeadLetters
 from schemas.ensembles import Ensemble
 from schemas.keys import ManageKeys
 from schemas.message import Message
+from schemas.nodes import NodeLease
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
+from services.chassis.registry.tenants import Tenants
 from services.router.admission import AdmissionController
 from services.router.endpoints.dead_letters import DeadLetters
 from services.router.endpoints.handlers import Handlers
@@ -31,7 +33,9 @@ from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
 from services.router.retention.sweeper import Sweeper
 from services.router.settings import RouterSection
+from services.router.tenancy.limits import TenantLimits
 
+SERVICE = "router"
 DESCRIPTION = "Takes requests, plans them, and hands back their results"
 
 
@@ -46,7 +50,10 @@ class Router:
         """Answers requests from now on."""
         self._directory = Directory(mesh.client)
         await self._directory.start()
-        pending = PendingResults(mesh.storage)
+        self._tenants = Tenants(mesh.client)
+        await self._tenants.start()
+        self._limits = TenantLimits(self._tenants, mesh.identity.instance, self._routers)
+        pending = PendingResults(mesh.storage, self._limits.on_result)
         await pending.start()
         self._sweeper = Sweeper(mesh, self._settings.sweep_interval_s)
         await self._sweeper.start()
@@ -62,10 +69,17 @@ class Router:
             (subjects.PIPELINES_BUCKET, self._placement.resume),
             (subjects.WORKERS_BUCKET, self._workers.resume),
             (subjects.KEYS_BUCKET, self._keys.resume),
+            (subjects.TENANTS_BUCKET, self._tenants.resume),
         ):
             mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
         admission = AdmissionController(
-            mesh, self._directory, pending, self._placement, self._workers, self._settings.default_strategy
+            mesh,
+            self._directory,
+            pending,
+            self._placement,
+            self._workers,
+            self._limits,
+            self._settings.default_strategy,
         )
         equal = EqualRequests(mesh, pending, self._directory.serving, self._settings.cache_keep_s)
         handlers = Handlers(mesh, admission, pending, self._ensembles, equal)
@@ -104,6 +118,11 @@ class Router:
         await self._placement.resume()
         await self._workers.resume()
         await self._keys.resume()
+        await self._tenants.resume()
+
+    def _routers(self) -> list[NodeLease]:
+        """The leases of all live routers."""
+        return [node for node in self._directory.nodes if node.service == SERVICE]
 
     async def stop(self) -> None:
         """Takes nothing more; clients that still wait are told to ask again under the same id."""
@@ -112,5 +131,6 @@ class Router:
         await self._sweeper.stop()
 
     def load(self) -> Load:
-        """A router has no slots; it knows how much is queued."""
-        return Load(queued=self._sweeper.queued)
+        """A router has no slots; it knows how much is queued, and what its tenants have in work."""
+        self._limits.forget_overdue()
+        return Load(queued=self._sweeper.queued, tenants=self._limits.loads)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
 from schemas.errors import ChoirError, ErrorBody
-from schemas.nodes import NodeLease, NodeState, ServedModel
+from schemas.nodes import NodeLease, NodeState, ServedModel, TenantLoad
 from schemas.pipelines import StageOffer
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
@@ -40,6 +40,7 @@ class Load:
     models: tuple[ServedModel, ...] = ()
     problem: ErrorBody | None = None
     stage: StageOffer | None = None
+    tenants: Mapping[str, TenantLoad] = field(default_factory=dict)
 
 
 class Lease:
@@ -130,4 +131,5 @@ class Lease:
             gpus=sample.gpus,
             stage=load.stage,
             problem=load.problem,
+            tenants=dict(load.tenants),
         )

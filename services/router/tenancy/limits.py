@@ -1,0 +1,176 @@
+"""The limits of tenants, held over all routers without a message more.
+
+Requests in flight: a router counts what it has let in and what has no result yet; each hears of every stored
+result. Its lease says what it counts. What is free of a limit is divided among the live routers, and each may
+let in its part until the next leases tell anew: so together they never pass the limit, but while a router
+comes or goes (for at most the life of a lease), and one may refuse what another still has free. One router
+alone keeps to the limit exactly.
+
+Tokens a minute: each router hears of every stored result, so each knows what all tenants have spent. They are
+counted when a result is stored: what is in flight when a budget is spent is still done. A router that has
+just begun knows nothing of the minute before, nor of requests that it had let in when it ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from schemas import catalog, subjects
+from schemas.errors import NotPermitted, Overloaded
+from schemas.nodes import NodeLease, TenantLoad
+from schemas.replies import Result
+from schemas.subjects import Priority
+from schemas.tenants import Tenant
+from services.chassis.logs import get_logger
+from services.chassis.registry.tenants import Tenants
+
+WINDOW_S = 60.0
+RETRY_AFTER_S = 1.0
+OVERDUE_S = 60.0
+"""So long after its deadline a request is in flight no more, whatever was heard of it."""
+QUEUE_LENGTH = next(spec.max_messages for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
+
+log = get_logger("router.limits")
+
+
+@dataclass(frozen=True)
+class _Taken:
+    tenant: str
+    batch: bool
+    until_s: float
+
+
+class TenantLimits:
+    """What the tenants have in work, and whether one may have more. `routers` are the leases of those that
+    live, the one of `instance` among them."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        instance: str,
+        routers: Callable[[], Sequence[NodeLease]],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._tenants = tenants
+        self._instance = instance
+        self._routers = routers
+        self._in_flight: dict[str, _Taken] = {}
+        self._counts: Counter[tuple[str, bool]] = Counter()
+        self._spent: dict[str, deque[tuple[float, int]]] = {}
+
+    def take(self, request_id: str, priority: Priority, timeout_s: float) -> bool:
+        """Counts a request that is let in; False if it is counted already.
+
+        Raises Overloaded if its tenant has as much as it may have, NotPermitted if it is let in no more.
+        """
+        if request_id in self._in_flight:
+            return False
+        name, batch = subjects.owner_of(request_id), priority == "batch"
+        tenant = self._tenants.find(name)
+        if tenant is not None:
+            self._check(tenant, batch)
+        self._in_flight[request_id] = _Taken(name, batch, self._now() + timeout_s + OVERDUE_S)
+        self._counts[name, batch] += 1
+        return True
+
+    def give_back(self, request_id: str) -> None:
+        """The request has ended, or was not let in after all."""
+        taken = self._in_flight.pop(request_id, None)
+        if taken is not None:
+            self._counts[taken.tenant, taken.batch] -= 1
+            if not self._counts[taken.tenant, taken.batch]:
+                del self._counts[taken.tenant, taken.batch]
+
+    def on_result(self, request_id: str, data: bytes) -> None:
+        """A result was stored, of whichever router's request."""
+        self.give_back(request_id)
+        tenant = self._tenants.find(subjects.owner_of(request_id))
+        if tenant is not None and tenant.limits.tokens_per_minute is not None:
+            self._spent.setdefault(tenant.name, deque()).append((self._now(), tokens_in(data)))
+
+    def forget_overdue(self) -> None:
+        """Requests whose result was never heard of are in flight no more."""
+        now_s = self._now()
+        for request_id in [one for one, taken in self._in_flight.items() if taken.until_s < now_s]:
+            log.info("no result was heard of", request_id=request_id)
+            self.give_back(request_id)
+
+    @property
+    def loads(self) -> dict[str, TenantLoad]:
+        """What this router has let in of each tenant: for its lease."""
+        return {name: self._load(name) for name in sorted({name for name, _ in self._counts})}
+
+    def in_flight(self, tenant: str) -> int:
+        """Requests without a result that all routers have let in of a tenant, as far as is known here."""
+        others = (self._told(lease, tenant) for lease in self._routers() if lease.instance != self._instance)
+        return self._load(tenant).in_flight + sum(load.in_flight for load in others)
+
+    def _load(self, tenant: str) -> TenantLoad:
+        batch, other = self._counts.get((tenant, True), 0), self._counts.get((tenant, False), 0)
+        return TenantLoad(in_flight=batch + other, batch=batch)
+
+    @staticmethod
+    def _told(lease: NodeLease, tenant: str) -> TenantLoad:
+        return lease.tenants.get(tenant, TenantLoad())
+
+    def _check(self, tenant: Tenant, batch: bool) -> None:
+        if not tenant.is_valid(time.time()):
+            raise NotPermitted(f"the tenant {tenant.name} is let in no more: ask who operates the mesh")
+        limits = tenant.limits
+        if limits.tokens_per_minute is not None:
+            self._check_tokens(tenant.name, limits.tokens_per_minute)
+        if limits.requests_in_flight is not None:
+            what = f"{limits.requests_in_flight} requests at a time"
+            self._check_count(tenant.name, limits.requests_in_flight, lambda load: load.in_flight, what)
+        if batch and limits.batch_share is not None:
+            most = max(1, int(limits.batch_share * QUEUE_LENGTH))
+            what = f"{most} requests of the class batch at a time"
+            self._check_count(tenant.name, most, lambda load: load.batch, what)
+
+    def _check_count(self, tenant: str, limit: int, count: Callable[[TenantLoad], int], what: str) -> None:
+        if count(self._load(tenant)) >= self._part(tenant, limit, count):
+            raise _over(tenant, what)
+
+    def _part(self, tenant: str, limit: int, count: Callable[[TenantLoad], int]) -> int:
+        """How many this router may have: what it had when it last told, and its part of what was free."""
+        told = {lease.instance: count(self._told(lease, tenant)) for lease in self._routers()}
+        if not told.keys() - {self._instance}:
+            return limit
+        own = told.setdefault(self._instance, count(self._load(tenant)))
+        free = max(0, limit - sum(told.values()))
+        share, left = divmod(free, len(told))
+        return own + share + (sorted(told).index(self._instance) < left)
+
+    def _check_tokens(self, tenant: str, limit: int) -> None:
+        now_s, spent = self._now(), self._spent.get(tenant)
+        if spent is None:
+            return
+        while spent and spent[0][0] <= now_s - WINDOW_S:
+            spent.popleft()
+        over = sum(tokens for _, tokens in spent) - limit
+        if over < 0:
+            return
+        for at_s, tokens in spent:
+            over -= tokens
+            if over < 0:
+                raise _over(tenant, f"{limit} tokens a minute", max(RETRY_AFTER_S, at_s + WINDOW_S - now_s))
+
+
+def _over(tenant: str, what: str, retry_after_s: float = RETRY_AFTER_S) -> Overloaded:
+    return Overloaded(f"the tenant {tenant} may have {what}, and has them", retry_after_s=retry_after_s)
+
+
+def tokens_in(data: bytes) -> int:
+    """The tokens of all prompts and answers of a stored result; 0 of one that cannot be read."""
+    try:
+        result = Result.read(data)
+    except ValidationError:
+        return 0
+    answers = (*result.answers, *result.further_answers)
+    return sum(answer.prompt_tokens + answer.generated_tokens for answer in answers)
