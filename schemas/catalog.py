@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 7
+VERSION = 8
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -233,6 +233,11 @@ BUCKETS: tuple[BucketSpec, ...] = (
     ),
     BucketSpec(s.RETRIES_BUCKET, "what HTTP clients may send again", storage="memory", ttl_s=900.0),
     BucketSpec(s.KEYS_BUCKET, "API keys: the digests of their secrets, and what they open", republished=True),
+    BucketSpec(s.FILES_BUCKET, "files that clients have uploaded, and those of batches", ttl_s=7 * DAY_S),
+    BucketSpec(
+        s.FILE_PIECES_BUCKET, "what is in these files, piece by piece", ttl_s=7 * DAY_S, max_bytes=512 * MIB
+    ),
+    BucketSpec(s.BATCHES_BUCKET, "batches of requests, and how far they have come", ttl_s=7 * DAY_S),
     BucketSpec(s.CACHE_BUCKET, "responses", ttl_s=HOUR_S, max_bytes=256 * MIB),
     BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents", republished=True),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
@@ -348,8 +353,14 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.STATUS), s.doors(s.TOKENIZE), s.ALL_EVENTS,
         ),
         subscribes=(),
-        buckets_read=(s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEYS_BUCKET),
-        buckets_written=(s.NODES_BUCKET, s.RESPONSES_BUCKET, s.RETRIES_BUCKET),
+        buckets_read=(
+            s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEYS_BUCKET, s.FILES_BUCKET, s.FILE_PIECES_BUCKET,
+            s.BATCHES_BUCKET,
+        ),
+        buckets_written=(
+            s.NODES_BUCKET, s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.FILES_BUCKET, s.FILE_PIECES_BUCKET,
+            s.BATCHES_BUCKET,
+        ),
     ),
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ from schemas import (
     catalog,
     commands,
     dead_letters,
+    files,
     keys,
     nodes,
     pipelines,
@@ -33,6 +34,7 @@ from schemas.contents import (
     DEAD_LETTER,
     EMPTY,
     ENDING,
+    FILE_PIECE,
     HOLDER,
     LEARNT,
     LESSON,
@@ -76,6 +78,8 @@ HEADERS: dict[str, str] = {
 
 TOKEN_RULE = "as one token: letters, digits, - and _ stay, every other UTF-8 byte becomes =XX"
 PARAMETERS: dict[str, str] = {
+    "file_id": "the id of a file, or of a batch",
+    "number": "which piece, from 0; of what a batch leaves the line of its input, from 1",
     "said": "a hash of what an HTTP request says",
     "request_id": "the request: 1 to 64 of A-Z a-z 0-9 _ -, with tenant= before it for another than local",
     "priority": "the class of work",
@@ -266,6 +270,9 @@ STORED_VALUES: tuple[Channel, ...] = (
     ),
     *_values(s.RETRIES_BUCKET, "retry", address(s.retry_key), "how often it was sent again", RETRIED),
     *_values(s.KEYS_BUCKET, "api-key", address(s.api_key), "a key that opens the gateway", keys.ApiKey),
+    *_values(s.FILES_BUCKET, "file", address(s.file_key), "what is told of a file", files.FileRecord),
+    *_values(s.FILE_PIECES_BUCKET, "file-piece", address(s.file_piece_key), "a piece of a file", FILE_PIECE),
+    *_values(s.BATCHES_BUCKET, "batch", address(s.file_key), "a batch of requests", files.BatchRecord),
     *_values(s.CACHE_BUCKET, "cache", address(s.cache_key), "whose result will do", cache.CacheEntry),
     *_values(s.SCORES_BUCKET, "score", address(s.score_key), "an agent's history", LEARNT),
     *_values(s.SCORES_BUCKET, "topic-score", address(s.topic_score_key), "the same, on one topic", LEARNT),

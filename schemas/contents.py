@@ -34,6 +34,12 @@ STAGE_ITEMS = Content(
     BINARY,
     within=(SequenceStart,),
 )
+FILE_PIECE = Content(
+    "FilePiece",
+    "so many bytes of a file, or a line of a batch's output",
+    "application/octet-stream",
+    BINARY,
+)
 PROBE = Content(
     "Probe",
     "bytes by which a service measures the way through the broker, and back to itself",

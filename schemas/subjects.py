@@ -333,6 +333,9 @@ RESPONSES_BUCKET = "choir_responses"
 RETRIES_BUCKET = "choir_retries"
 KEYS_BUCKET = "choir_keys"
 TENANTS_BUCKET = "choir_tenants"
+FILES_BUCKET = "choir_files"
+FILE_PIECES_BUCKET = "choir_file_pieces"
+BATCHES_BUCKET = "choir_batches"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -465,6 +468,26 @@ def retry_keys(said: str) -> str:
 def request_of_retry(key: str) -> str:
     """The request id in a key of the bucket of retries."""
     return key.rpartition(".")[2]
+
+
+def file_key(file_id: str) -> str:
+    """The key of what is told of a file, and of a batch."""
+    return encode_token(file_id)
+
+
+def file_piece_key(file_id: str, number: int) -> str:
+    """The key of a piece of a file."""
+    return f"{encode_token(file_id)}.{number}"
+
+
+def file_piece_keys(file_id: str) -> str:
+    """The pattern of the keys of all pieces of a file."""
+    return f"{encode_token(file_id)}.*"
+
+
+def number_of_piece(key: str) -> int:
+    """The number in the key of a piece."""
+    return int(key.rpartition(".")[2])
 
 
 def attempt_key(sequence: int, delivery: int) -> str:

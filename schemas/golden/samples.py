@@ -45,6 +45,7 @@ from schemas.events import (
     TaskQueued,
     TaskRetried,
 )
+from schemas.files import BatchFault, BatchRecord, FileRecord
 from schemas.golden.stage_samples import STAGE_SAMPLES
 from schemas.keys import ApiKey, KeyChange, KeyLimits, KeysReply, ManageKeys
 from schemas.message import Message
@@ -1031,6 +1032,38 @@ SAMPLES: dict[str, Message] = {
         **AGENT,
         **TASK,
         error=ErrorBody(code="poison_message", message="not a Generate: field model is missing"),
+    ),
+    "file_record": FileRecord(
+        id="file-01JCQ5ZX3T9V7W6Y5N4M3K2H0A",
+        filename="questions.jsonl",
+        purpose="batch",
+        size_bytes=140,
+        created_at_s=1_700_000_000.5,
+    ),
+    "batch_record": BatchRecord(
+        id="batch_01JCQ5ZX3T9V7W6Y5N4M3K2H0A",
+        key_id="chapter-2",
+        endpoint="/v1/chat/completions",
+        input_file_id="file-01JCQ5ZX3T9V7W6Y5N4M3K2H0A",
+        metadata={"chapter": "2"},
+        status="completed",
+        total=10,
+        completed=9,
+        failed=1,
+        faults=(BatchFault(code="mismatched_url", message="url: another", line=3, param="url"),),
+        output_file_id="file-01JCQ5ZX3T9V7W6Y5N4M3K2H0A-output",
+        error_file_id="file-01JCQ5ZX3T9V7W6Y5N4M3K2H0A-errors",
+        created_at_s=1_700_000_000.5,
+        expires_at_s=1_700_086_400.5,
+        in_progress_at_s=1_700_000_001.5,
+        finalizing_at_s=1_700_000_009.5,
+        completed_at_s=1_700_000_010.5,
+        failed_at_s=1_700_000_011.5,
+        expired_at_s=1_700_000_012.5,
+        cancelling_at_s=1_700_000_013.5,
+        cancelled_at_s=1_700_000_014.5,
+        runner="gateway-1",
+        beat=7,
     ),
     "cache_entry": CacheEntry(request_id="lab-7=01JCQ5ZX3T9V7W6Y5N4M3K2H0A", at_s=1_700_000_000.5),
     "response_record": ResponseRecord(

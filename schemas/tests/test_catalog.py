@@ -268,6 +268,7 @@ FINGERPRINTS = {
     5: "e39d546fffd42635",
     6: "2a224769ea77bbc1",
     7: "e36630ece494d16b",
+    8: "f18873104b5b3ede",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 

@@ -54,6 +54,7 @@ ARGUMENTS = {
     "priority": "batch",
     "request_id": REQUEST,
     "round_": 2,
+    "number": 7,
     "bucket": "choir_nodes",
     "pipeline": 7_204_113,
     "stage_": 1,

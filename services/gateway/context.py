@@ -20,7 +20,7 @@ from services.client.client import Choir
 from services.gateway.access.caller import Caller, current_caller
 from services.gateway.access.keyring import Keyring
 from services.gateway.ensembles import without_tag
-from services.gateway.exchange import current_exchange
+from services.gateway.exchange import current_exchange, work_priority
 from services.gateway.figures import Figures
 from services.gateway.front_end_tasks import is_front_end_task
 from services.gateway.identity import is_new
@@ -35,7 +35,8 @@ log = get_logger("gateway.context")
 class GatewayContext:
     """The gateway, as a handler sees it.
 
-    `records` are what is kept of answers that clients come back to, by request id.
+    `records` are what is kept of answers that clients come back to, by request id. `client` is the connection
+    to the mesh's buckets. `batch_waits` is set when a batch has begun, for who works on them.
     """
 
     def __init__(self, mesh: Choir, settings: GatewaySection, client: Client) -> None:
@@ -46,6 +47,8 @@ class GatewayContext:
         self.figures = Figures()
         self.retries = Retries(lambda: self.mesh, client, settings.retry_grace_s)
         self.records = Bucket(client, subjects.RESPONSES_BUCKET, messages(ResponseRecord))
+        self.client = client
+        self.batch_waits = asyncio.Event()
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
 
@@ -88,6 +91,7 @@ class GatewayContext:
 
         If the HTTP client hangs up meanwhile, the request is cancelled, unless it is for the `background`.
         """
+        ask = _of_its_class(ask)
         return self._watched(self.mesh.follow(ask, new=is_new(ask.request_id)), ask, background)
 
     async def take_up(
@@ -124,6 +128,7 @@ class GatewayContext:
 
     async def result_of(self, ask: Ask, *, background: bool = False) -> Result:
         """The result of a request that has an id; its error is raised. Cancelled as `follow` says."""
+        ask = _of_its_class(ask)
         exchange, request_id = None if background else current_exchange.get(), ask.request_id
         if exchange is not None and request_id is not None:
             exchange.in_work.add(request_id)
@@ -168,6 +173,12 @@ class GatewayContext:
     def log_unreachable(self, error: ChoirError) -> None:
         """The mesh does not answer, and the client is told something all the same."""
         log.warning("the mesh does not answer", code=error.code)
+
+
+def _of_its_class(ask: Ask) -> Ask:
+    """The same request among the work that is done here."""
+    priority = work_priority.get()
+    return ask if priority == ask.priority else ask.model_copy(update={"priority": priority})
 
 
 def _charge(result: Result) -> None:

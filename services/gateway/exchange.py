@@ -12,7 +12,11 @@ from contextvars import ContextVar
 
 from starlette.types import Message, Send
 
+from schemas.subjects import Priority
+
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
+work_priority: ContextVar[Priority] = ContextVar("work_priority", default="interactive")
+"""The class of all work that is asked for here."""
 
 
 class Reply:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from schemas import subjects
 from schemas.errors import ConfigurationError
 from schemas.subjects import LOCAL_TENANT, service_inbox
+from services.chassis.cancelling import ended
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import Endpoints
@@ -16,6 +17,7 @@ from services.gateway.access.self_check import check_locked
 from services.gateway.app import build_app
 from services.gateway.context import GatewayContext
 from services.gateway.listener import Listener
+from services.gateway.openai.batches.runner import BatchRunner
 from services.gateway.settings import GatewaySettings
 
 DESCRIPTION = "Answers HTTP clients of Ollama and OpenAI"
@@ -50,6 +52,7 @@ class Gateway:
         app = build_app(context)
         if self._settings.gateway.keys_needed:
             await check_locked(app)
+        self._batches = mesh.loops.start(BatchRunner(context).run(app), "batches")
         self._listener = Listener(app, self._settings.gateway, mesh.changed)
         await self._listener.start(mesh.loops)
 
@@ -58,6 +61,7 @@ class Gateway:
         await self._endpoints.stop()
         if self._listener is not None:
             await self._listener.stop()
+            await ended((self._batches,))
         await self._stack.aclose()
 
     def load(self) -> Load:

@@ -24,8 +24,9 @@ class GatewaySection(Section):
     (`https://chat.example`). A request may take `timeout_s`. While its answer is not there a stream begins
     after `first_byte_s`, and gives a sign of life every `heartbeat_s`. A body has at most `max_body_bytes`
     and arrives within `body_timeout_s`, a head at most `max_head_bytes` within `head_timeout_s`; a reader who
-    takes nothing for `write_timeout_s` is left. What clients wanted that try again by themselves goes on for
-    `retry_grace_s` when they have gone. At most `max_connections` are open at a time.
+    takes nothing for `write_timeout_s` is left. A file that is uploaded has at most `max_file_bytes`. What
+    clients wanted that try again by themselves goes on for `retry_grace_s` when they have gone. At most
+    `max_connections` are open at a time.
 
     `sets` are named sets of models, for ensembles such as `choir/majority@small`. `task_model` answers what
     chat front ends ask for themselves, titles and tags, in the place of an ensemble.
@@ -44,6 +45,7 @@ class GatewaySection(Section):
     first_byte_s: float = Field(default=1.0, ge=0.0, le=60.0)
     heartbeat_s: float = Field(default=5.0, ge=0.05, le=60.0)
     max_body_bytes: int = Field(default=MIB, ge=1_024, le=64 * MIB)
+    max_file_bytes: int = Field(default=64 * MIB, ge=1_024, le=512 * MIB)
     body_timeout_s: float = Field(default=60.0, gt=0.0)
     max_head_bytes: int = Field(default=16 * 1024, ge=1_024)
     head_timeout_s: float = Field(default=10.0, gt=0.0)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import NotPermitted, Overloaded, Unauthenticated
 from schemas.keys import SECRET_PREFIX
-from services.gateway.access.caller import Caller, current_caller
+from services.gateway.access.caller import CALLER, Caller, current_caller
 from services.gateway.access.keyring import Keyring
 from services.gateway.access.scopes import need_of
 
@@ -40,7 +40,10 @@ class Identities:
         self._failures = Failures()
 
     def caller(self, scope: Scope) -> Caller:
-        """Who sends a request."""
+        """Who sends a request; the gateway says it of those that it makes itself."""
+        inside: Caller | None = scope.get("state", {}).get(CALLER)
+        if inside is not None:
+            return inside
         shown = secrets_in(scope)
         if not shown:
             return Caller(refused=Unauthenticated(NO_KEY) if self._required else None)

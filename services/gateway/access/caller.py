@@ -29,5 +29,7 @@ class Caller:
 
 
 NOBODY = Caller()
+CALLER = "caller"
+"""Where the scope of a request that the gateway makes itself has its caller, in `state`."""
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=NOBODY)

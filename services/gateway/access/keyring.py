@@ -55,6 +55,12 @@ class Keyring:
             return None
         return key
 
+    def with_id(self, key_id: str) -> ApiKey | None:
+        """The key with this id, if it is good."""
+        digest = self._digests.get(key_id)
+        key = None if digest is None else self._of_digest.get(digest)
+        return key if key is not None and key.usable(time.time()) else None
+
     def use_of(self, key: ApiKey) -> KeyUse:
         """What a key uses here; that of before when its limits have changed."""
         return self._uses.setdefault(key.id, KeyUse())

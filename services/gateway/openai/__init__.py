@@ -8,10 +8,13 @@ from starlette.routing import BaseRoute, Route
 
 from services.gateway.context import GatewayContext
 from services.gateway.dialect import Dialect
+from services.gateway.openai.batches.routes import Batches
 from services.gateway.openai.chat import Chat
 from services.gateway.openai.completions import Completions
 from services.gateway.openai.embeddings import Embeddings
 from services.gateway.openai.error import error_response
+from services.gateway.openai.files.routes import Files
+from services.gateway.openai.files.store import FileStore
 from services.gateway.openai.models import Models
 from services.gateway.openai.responses.routes import Responses
 from services.gateway.openai.tokens import PATHS, Tokens
@@ -20,12 +23,15 @@ from services.gateway.openai.tokens import PATHS, Tokens
 def _routes(context: GatewayContext) -> Sequence[BaseRoute]:
     chat, completions, models = Chat(context), Completions(context), Models(context)
     embeddings, tokens = Embeddings(context), Tokens(context)
+    files = FileStore(context.client)
     return (
         Route("/v1/models", models.all),
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
         Route("/v1/embeddings", embeddings.create, methods=["POST"]),
         *Responses(context).routes(),
+        *Files(context, files).routes(),
+        *Batches(context, files).routes(),
         *(
             route
             for path in PATHS

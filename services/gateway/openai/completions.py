@@ -39,6 +39,8 @@ class Completions:
         fields = await read_json(request, self._context.settings)
         body = checked({**fields, **request.path_params}, CompletionBody)
         had = place_of(request)
+        if body.background:
+            self._context.check_background()
         target = await self._context.target_of(body.model, again=had is not None)
         request_id = await self._context.retries.id_of(request, fields) if had is None else had.request_id
         asks = completion_asks(body, target, request_id, self._context.settings.timeout_s)

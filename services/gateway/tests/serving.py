@@ -12,12 +12,14 @@ from nats.aio.client import Client
 from infra.testing.choir_up import KEYS, connect_inside
 from schemas.errors import NotReady, UnknownRequest
 from schemas.subjects import LOCAL_TENANT, service_inbox
+from services.chassis.cancelling import ended
 from services.chassis.settings import MeshSection
 from services.chassis.supervise import Loops
 from services.client.client import Choir
 from services.gateway.app import build_app
 from services.gateway.context import GatewayContext
 from services.gateway.listener import Listener
+from services.gateway.openai.batches.runner import BatchRunner
 from services.gateway.settings import GatewaySection
 
 STOP_PATIENCE_S = 2.0
@@ -38,13 +40,16 @@ async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
     async with inside(mesh_url) as (mesh, connection):
         context = GatewayContext(mesh, section, connection)
         await context.keyring.start()
-        listener = Listener(build_app(context), section, changed=lambda: None)
+        app = build_app(context)
+        batches = Loops().start(BatchRunner(context).run(app), "batches")
+        listener = Listener(app, section, changed=lambda: None)
         await listener.start(Loops())
         assert listener.problem is None, listener.problem
         try:
             yield listener
         finally:
             await listener.stop(STOP_PATIENCE_S)
+            await ended((batches,))
             await context.settle()
 
 
