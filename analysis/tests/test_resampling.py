@@ -114,3 +114,26 @@ def test_no_difference_has_a_p_of_one() -> None:
 def test_what_is_no_table_is_an_error(table: list[float]) -> None:
     with pytest.raises(InvalidRequest, match="table"):
         bca_columns(table, seed=0)
+
+
+def test_questions_of_one_cluster_are_flipped_together() -> None:
+    """Against every way to give signs to three clusters, written out."""
+    differences = np.array([[1.0], [0.5], [0.0], [1.0], [-0.5]])
+    clusters = ["b", "a", "a", "b", "c"]
+    sums = [2.0, 0.5, -0.5]
+    actual = abs(sum(sums))
+    ways = [abs(a * sums[0] + b * sums[1] + c * sums[2]) for a in (1, -1) for b in (1, -1) for c in (1, -1)]
+    expected = sum(way >= actual for way in ways) / len(ways)
+    assert sign_flip_columns(differences, seed=0, clusters=clusters).tolist() == [expected]
+
+
+def test_each_question_a_cluster_of_its_own_changes_nothing() -> None:
+    differences = np.random.default_rng(4).choice([-1.0, 0.0, 0.5], size=(40, 3))
+    alone = sign_flip_columns(differences, seed=9, permutations=999)
+    assert (sign_flip_columns(differences, seed=9, permutations=999, clusters=range(40)) == alone).all()
+
+
+def test_clusters_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        sign_flip_columns([[1.0], [0.0]], seed=0, clusters=["a"])
+    assert refused.value.field == "clusters"
