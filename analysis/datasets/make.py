@@ -70,7 +70,7 @@ def _mmlu_row(fact: Fact, dice: random.Random) -> Row:
 
 
 def gsm8k(seed: int) -> Iterator[Row]:
-    """Word problems with numbers and names that the training text does not have, in GSM8K's columns."""
+    """Word problems with numbers and names that no training text has: GSM8K's columns and the kind."""
     dice = random.Random(f"{seed} gsm8k")
     seen: set[str] = set()
     for _ in range(PROBLEMS_PER_KIND):
@@ -79,7 +79,7 @@ def gsm8k(seed: int) -> Iterator[Row]:
             while made.question in seen:
                 made = problem(dice, kind, testing=True)
             seen.add(made.question)
-            yield {"question": made.question, "answer": made.marked_solution}
+            yield {"question": made.question, "answer": made.marked_solution, "template": kind.name}
 
 
 def truthfulqa() -> Iterator[Row]:

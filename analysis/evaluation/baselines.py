@@ -6,6 +6,8 @@
 | `best_agent` | the best agent alone, asked once; picked on other questions (see `crossfit`) |
 | `best_single` | the same, sampled as often as the ensemble asks agents, the majority of its samples |
 | `self_consistency` | the same, with as many samples as the tokens of the debates pay for |
+| `router`, `router_online`, `topic_best` | one agent by the question's topic: see `routers.py` |
+| `isp_batch`, ... | what learns from agreement, with all questions at once: see `batch.py` |
 | `random_agent` | the answer of an agent drawn by lot |
 | `random` | an option drawn by lot; of an open question one of the answers that were given |
 | `oracle` | right if any agent is: no choice among these answers can do better |
@@ -21,7 +23,7 @@ from analysis.evaluation.crossfit import Unit, best_agents
 from analysis.evaluation.matched import samples_for_debate
 from analysis.evaluation.outcome import Group, Outcome
 from analysis.evaluation.reading import Asked, Reply
-from analysis.evaluation.replay import BEST_SINGLE, missing, slowest, unread
+from analysis.evaluation.replay import BEST_SINGLE, chance_to_be_right, missing, slowest, unread
 from services.aggregator.strategies import Ballot, StrategyContext, get
 
 BEST_AGENT = "best_agent"
@@ -55,21 +57,23 @@ def _matched_samples(asked: Sequence[Asked], best: Mapping[Unit, str]) -> dict[s
 
 def _of_question(asked: Asked, best: str, matched: int | None, seed: int) -> Iterator[Outcome]:
     for reply in asked.replies:
-        yield _alone(reply.agent, "agent", asked, reply)
+        yield alone(reply.agent, "agent", asked, reply)
         if reply.agent == best:
-            yield _alone(BEST_AGENT, "baseline", asked, reply)
+            yield alone(BEST_AGENT, "baseline", asked, reply)
     calls = len(asked.replies)
     if len(asked.samples) >= calls:
         yield _sampled(BEST_SINGLE, asked, calls)
     if matched is not None and asked.samples:
         yield _sampled(SELF_CONSISTENCY, asked, matched)
     dice = random.Random(f"{seed} {asked.key}")
-    yield _alone(RANDOM_AGENT, "baseline", asked, dice.choice(asked.replies))
+    drawn = alone(RANDOM_AGENT, "baseline", asked, dice.choice(asked.replies))
+    yield drawn._replace(expected=sum(reply.right for reply in asked.replies) / calls)
     yield _guess(asked, dice)
     yield _oracle(asked)
 
 
-def _alone(name: str, group: Group, asked: Asked, reply: Reply) -> Outcome:
+def alone(name: str, group: Group, asked: Asked, reply: Reply) -> Outcome:
+    """One agent's answer to a question as an outcome."""
     return _outcome(name, group, asked, [reply], reply.answer)
 
 
@@ -79,13 +83,15 @@ def _sampled(name: str, asked: Asked, count: int) -> Outcome:
     context = StrategyContext(seed=f"{name} {asked.key}")
     decision = get("majority")(ballots, context)
     note = None if len(ballots) == count else f"{len(ballots)} samples instead of {count}"
-    return _outcome(name, "baseline", asked, asked.samples[:count], decision.answer, decision.tie, note)
+    made = _outcome(name, "baseline", asked, asked.samples[:count], decision.answer, decision.tie, note)
+    return made._replace(expected=chance_to_be_right(decision, asked.exchange.right))
 
 
 def _guess(asked: Asked, dice: random.Random) -> Outcome:
     kept = asked.exchange
     options = LETTERS[: len(kept.choices)] or [r.answer for r in asked.replies if r.answer is not None]
-    return _outcome(RANDOM, "baseline", asked, [], dice.choice(options) if options else None)
+    made = _outcome(RANDOM, "baseline", asked, [], dice.choice(options) if options else None)
+    return made._replace(expected=sum(o == kept.right for o in options) / len(options) if options else 0.0)
 
 
 def _oracle(asked: Asked) -> Outcome:
@@ -112,6 +118,7 @@ def _outcome(
         repetition=kept.repetition,
         answer=answer,
         right=answer == kept.right,
+        expected=float(answer == kept.right),
         tie=tie,
         calls=len(replies),
         tokens=sum(reply.tokens for reply in replies),
@@ -119,4 +126,5 @@ def _outcome(
         unread=unread(replies),
         missing=missing(replies),
         note=note,
+        template=kept.template,
     )

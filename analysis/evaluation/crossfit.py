@@ -37,6 +37,26 @@ def best_agents(asked: Sequence[Asked], seed: int) -> dict[Unit, str]:
     return best
 
 
+def best_on_topics(asked: Sequence[Asked], seed: int, *, held_out: bool = True) -> dict[Unit, str]:
+    """The best agent on the topic of each question, by the topic's questions of the other folds.
+
+    A question whose topic has no questions in other folds is left out. Not `held_out`, all the topic's
+    questions count, the scored one among them.
+    """
+    topics: dict[tuple[str, str], list[Asked]] = {}
+    for each in asked:
+        topics.setdefault((each.exchange.benchmark, each.exchange.topic), []).append(each)
+    best: dict[Unit, str] = {}
+    for of_topic in topics.values():
+        right = _right_by_fold(of_topic, seed)
+        folds = {fold_of(each.unit, seed) for each in of_topic}
+        best_of_fold = {fold: _best_elsewhere(right, fold if held_out else -1) for fold in folds}
+        if held_out and len(folds) == 1:
+            continue
+        best |= {each.unit: best_of_fold[fold_of(each.unit, seed)] for each in of_topic}
+    return best
+
+
 def _best_elsewhere(right: Mapping[str, Mapping[int, int]], fold: int) -> str:
     """The agent with the most right answers in the other folds."""
     return max(sorted(right), key=lambda agent: sum(n for other, n in right[agent].items() if other != fold))

@@ -18,8 +18,8 @@ from schemas.replies import Answer, Result
 class Exchange(Struct):
     """A request, the question behind it with its right answer, and the result or the error of the request.
 
-    `position` is the question's place in the plan, whenever it came back. `wall_s` is how long the client
-    waited, the time in queues included.
+    `position` is the question's place in the plan, whenever it came back, `template` what it was made from.
+    `wall_s` is how long the client waited, the time in queues included.
     """
 
     request_id: str
@@ -45,6 +45,7 @@ class Exchange(Struct):
     wall_s: float
     result: Result | None = None
     error: ErrorBody | None = None
+    template: str = ""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -95,4 +96,5 @@ def exchange(
         wall_s=wall_s,
         result=outcome if isinstance(outcome, Result) else None,
         error=outcome if isinstance(outcome, ErrorBody) else None,
+        template=item.question.template,
     )

@@ -31,6 +31,15 @@ _NO_LABEL = re.compile(r"[^A-Za-z0-9]+")
 MINUS = "$-$"
 NOTHING = "--"
 SMALLEST_P = 0.001
+LEARNS = {
+    "nothing": NOTHING,
+    "agreement": "agreement",
+    "agreement of all": "agr. of all",
+    "labels before": "labels",
+    "labels of other folds": "folds",
+    "the answer": "answer",
+}
+"""Short forms of what contestants learn from: labels are those of earlier questions."""
 MOST_ROWS = 60
 """As many fit on a page."""
 
@@ -80,7 +89,9 @@ def p_value(p: float | None) -> str:
 
 SUMMARY_COLUMNS = (
     Column("Contestant", lambda row: escape(row["contestant"]), "l"),
+    Column("Learns from", lambda row: LEARNS[row["learns_from"]], "l"),
     Column(r"Acc. (\%)", lambda row: percent(row["accuracy"])),
+    Column("Macro", lambda row: percent(row["macro_accuracy"])),
     Column(r"Wilson 95\,\%", lambda row: interval(row["wilson_low"], row["wilson_high"])),
     Column(r"Clustered 95\,\%", lambda row: interval(row["clustered_low"], row["clustered_high"])),
     Column("F1", lambda row: number(row["f1"], 3)),
@@ -100,13 +111,13 @@ SIGNIFICANCE_COLUMNS = (
     Column("Other", lambda row: escape(row["other"]), "l"),
     Column(r"Diff. (\%)", lambda row: percent(row.get("difference"))),
     Column(r"BCa 95\,\%", lambda row: interval(row.get("bca_low"), row.get("bca_high"))),
-    Column("$b$/$c$", lambda row: _counts(row.get("only_one_right"), row.get("only_other_right"))),
-    Column("McNemar $p$", lambda row: p_value(row.get("mcnemar_p"))),
-    Column("Holm", lambda row: p_value(row.get("mcnemar_p_holm"))),
-    Column("$t$ test", lambda row: p_value(row.get("t_p"))),
-    Column("Wilcoxon", lambda row: p_value(row.get("wilcoxon_p"))),
+    Column("$+$/$-$", lambda row: _counts(row.get("one_better_on"), row.get("other_better_on"))),
+    Column("Perm. $p$", lambda row: p_value(row.get("permutation_p"))),
+    Column("Holm", lambda row: p_value(row.get("permutation_p_holm"))),
+    Column("By topic", lambda row: p_value(row.get("permutation_p_by_topic"))),
+    Column("TOST", lambda row: p_value(row.get("equivalence_p_holm"))),
     Column("$Q$", lambda row: p_value(row.get("cochrans_q_p"))),
-    Column("Rank bis.", lambda row: number(row.get("rank_biserial"), 2)),
+    Column("Cliff's $d$", lambda row: number(row.get("cliffs_delta"), 2)),
     Column(r"$\delta_{\min}$", lambda row: percent(row.get("smallest_difference"))),
     Column("Verdict", lambda row: escape(row.get("verdict") or NOTHING), "l"),
 )
@@ -117,9 +128,11 @@ def summary_table(rows: Sequence[Row], label: str) -> str:
     caption = (
         "Accuracy and cost: {title}. The unit is the question; repetitions are clustered. Latency leaves "
         "queues out; that of samples of one agent, asked under another load, is not compared. "
+        "Learns from: labels of earlier questions, or of other folds; agreement of agents, without labels. "
+        "Ties are scored with their expected value over lots; macro: the mean over topics, or benchmarks. "
         r"Tokens, calls: per question. $\delta_{\min}$: the smallest difference to the first "
         "row, in percent points, that so many questions show with a power of "
-        r"80\,\%; differences below it are ties."
+        r"80\,\% at the level of the family of all pairs."
     )
     return _tables(rows, SUMMARY_COLUMNS, caption, label)
 
@@ -127,9 +140,11 @@ def summary_table(rows: Sequence[Row], label: str) -> str:
 def significance_table(rows: Sequence[Row], label: str) -> str:
     """The tables of the tests, one for each benchmark."""
     caption = (
-        "Paired comparisons by question: {title}. $b$/$c$: questions that only the one or only the other has "
-        "right. Exact McNemar is the primary test, Holm its $p$ adjusted over all pairs; $Q$: Cochran's over "
-        r"all strategies. Tied: the difference is below $\delta_{\min}$."
+        "Paired comparisons by question: {title}. $+$/$-$: questions on which the one or the other is "
+        "better. The primary test flips the signs of the questions' mean differences over all repetitions, "
+        "Holm is its $p$ adjusted over the family; by topic: all questions of a topic get one sign. "
+        "Cochran's $Q$ sees the first repetition. Tied: shown by TOST to be within 5 points; "
+        r"$\delta_{\min}$ is of the family's level."
     )
     return _tables(rows, SIGNIFICANCE_COLUMNS, caption, label)
 
@@ -151,7 +166,8 @@ def _tables(rows: Sequence[Row], columns: Sequence[Column], caption: str, label:
 
 def _title(row: Row) -> str:
     said = f"{row['benchmark']}, {row['n_questions']} questions"
-    return f"{said}, {row['n_samples']} samples" if "n_samples" in row else said
+    said = f"{said}, {row['n_samples']} samples" if "n_samples" in row else said
+    return f"{said} ({seen})" if (seen := row.get("seen_in_training")) else said
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column], caption: str, label: str) -> str:
@@ -161,7 +177,7 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], caption: str, label: 
         rf"\caption{{{caption}}}",
         rf"\label{{{label}}}",
         r"\scriptsize",
-        r"\setlength{\tabcolsep}{3pt}",
+        r"\setlength{\tabcolsep}{2pt}",
         rf"\begin{{tabular}}{{@{{}}{''.join(column.align for column in columns)}@{{}}}}",
         r"\toprule",
         " & ".join(column.heading for column in columns) + r" \\",

@@ -10,8 +10,12 @@ Group = Literal["strategy", "agent", "baseline"]
 class Outcome(NamedTuple):
     """One contestant on one question of one repetition; a tuple, because there are very many of them.
 
-    `answer` is None if it decided nothing, which is never right. `tie` says that it fell by lot. Of the
-    `calls` answers that it is made from `unread` could not be read and `missing` did not come. `latency_s`
+    `answer` is None if it decided nothing, which is never right. `tie` says that it fell by lot; `expected`
+    is then the chance to be right over all lots, and otherwise 1 or 0: it is what is scored. Of the `calls`
+    answers that it is made from, those of all rounds, `unread` could not be read and `missing` did not come.
+    `fell_back` says of a strategy other than the majority whether it had nothing but votes to go by, and so
+    decided as the majority does; None where all answers agreed, or where that means nothing. `template` is
+    what the question was made from, if it says so. `latency_s`
     is what a mesh without other work needs: agents answer side by side, rounds one after another, and the
     time in queues is left out.
     """
@@ -24,6 +28,7 @@ class Outcome(NamedTuple):
     repetition: int
     answer: str | None
     right: bool
+    expected: float
     tie: bool
     calls: int
     tokens: int
@@ -33,3 +38,5 @@ class Outcome(NamedTuple):
     share: float | None = None
     margin: float | None = None
     note: str | None = None
+    fell_back: bool | None = None
+    template: str = ""

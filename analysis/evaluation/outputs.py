@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.evaluation.charts import Picture
 from analysis.evaluation.charts.write import write_charts
 from analysis.evaluation.comparison import significance_rows
+from analysis.evaluation.information import repeated_texts
 from analysis.evaluation.journal import read_journal
 from analysis.evaluation.latex import significance_table, summary_table
 from analysis.evaluation.outcome import Outcome
@@ -34,16 +35,29 @@ def write_outputs(folder: RunFolder) -> None:
     outcomes = reaggregate(exchanges, ways, config.options.strategies, config.options.seed)
     write_table(folder.path, "raw_records", raw_records(exchanges, ways), parquet=True)
     write_table(folder.path, "decisions", [outcome._asdict() for outcome in outcomes], parquet=True)
-    write_statistics(folder.path, config, outcomes, read_usage(folder.usage))
+    repeated = {
+        name: repeated_texts([e for e in exchanges if e.benchmark == name]) for name in config.benchmarks
+    }
+    repeated[OVERALL] = repeated_texts(exchanges)
+    write_statistics(folder.path, config, outcomes, read_usage(folder.usage), repeated)
 
 
 def write_statistics(
-    folder: Path, config: RunConfig, outcomes: Sequence[Outcome], usage: Sequence[UsageSample]
+    folder: Path,
+    config: RunConfig,
+    outcomes: Sequence[Outcome],
+    usage: Sequence[UsageSample],
+    repeated: Mapping[str, float | None],
 ) -> None:
-    """Writes what is said of the outcomes: of each benchmark, and of all together."""
+    """Writes what is said of the outcomes: of each benchmark, and of all together.
+
+    `repeated` is the share of later repetitions' texts that repeat the first one's, by benchmark.
+    """
     seed = config.options.seed
     scored = fields(outcomes)
-    summary = {field.benchmark: summary_rows(field, usage, seed) for field in scored}
+    summary = {
+        field.benchmark: summary_rows(field, usage, seed, repeated.get(field.benchmark)) for field in scored
+    }
     tests = {field.benchmark: significance_rows(field, seed) for field in scored}
     _write_tables(folder, "overall_", summary[OVERALL], tests[OVERALL])
     _write_tables(folder, "", _each(summary), _each(tests))

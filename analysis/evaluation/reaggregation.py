@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from analysis.evaluation.baselines import baseline_outcomes
+from analysis.evaluation.batch import batch_outcomes
 from analysis.evaluation.exchange import Exchange
 from analysis.evaluation.outcome import Outcome
 from analysis.evaluation.reading import read_run
 from analysis.evaluation.replay import strategy_outcomes
+from analysis.evaluation.routers import router_outcomes
 
 
 def reaggregate(
@@ -19,7 +21,12 @@ def reaggregate(
     """The outcomes of the strategies and of all baselines; `ways` is how answers are read, by benchmark."""
     with _without_collection():
         asked = read_run(exchanges, ways)
-        return [*strategy_outcomes(asked, strategies), *baseline_outcomes(asked, seed, strategies)]
+        return [
+            *strategy_outcomes(asked, strategies),
+            *baseline_outcomes(asked, seed, strategies),
+            *router_outcomes(asked, seed),
+            *batch_outcomes(asked, strategies),
+        ]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ another repetition of it has shown.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from analysis.evaluation.outcome import Outcome
@@ -17,11 +18,16 @@ from schemas.strategies import SPECS, Asks, asked_for
 from services.aggregator.decide import Question, decide, options_of
 from services.aggregator.scores.history import History
 from services.aggregator.scores.learning import learn_answers, learn_label
+from services.aggregator.strategies.ballot import Ballot
+from services.aggregator.strategies.debate import NO_SECOND_ROUND
+from services.aggregator.strategies.tally import leaders
 
 BEST_SINGLE = "best_single"
 CLOSED_ONLY = frozenset(spec.name for spec in SPECS if spec.closed_only)
 ASKED_IN: dict[str, Asks] = {"debate": "second_round", "prediction": "predictions"}
 """What a strategy must have asked for to be charged for answers of a round."""
+PLAIN_VOTES = ("majority", "debate")
+"""Strategies that count votes by nature."""
 
 
 def decisions(asked: Sequence[Asked], names: Sequence[str]) -> Iterator[tuple[Asked, tuple[Decision, ...]]]:
@@ -34,11 +40,7 @@ def decisions(asked: Sequence[Asked], names: Sequence[str]) -> Iterator[tuple[As
     for each in asked:
         kept = each.exchange
         history = histories.setdefault((kept.benchmark, kept.repetition), History())
-        question = Question(
-            seed=f"{kept.benchmark} {kept.question_id} {kept.repetition} {kept.prompt_sha256}",
-            options=options_of(kept.kind, kept.choices),
-            topic=kept.topic,
-        )
+        question = question_of(each)
         yield each, decide(names if kept.choices else open_too, each.ballots, question, history)
         learn_answers(history, each.ballots.first, question)
         learn_label(history, each.ballots.first, kept.right, kept.topic)
@@ -49,13 +51,24 @@ def strategy_outcomes(asked: Sequence[Asked], names: Sequence[str]) -> list[Outc
     direct = [name for name in names if name != BEST_SINGLE]
     asks = {name: asked_for((name,)) for name in direct}
     return [
-        _outcome(each, decision, asks[decision.strategy])
+        outcome_of(each, decision, asks[decision.strategy])
         for each, decided in decisions(asked, direct)
         for decision in decided
     ]
 
 
-def _outcome(asked: Asked, decision: Decision, asks: frozenset[Asks]) -> Outcome:
+def question_of(asked: Asked) -> Question:
+    """What strategies are told of a question: its lots fall by what was asked."""
+    kept = asked.exchange
+    return Question(
+        seed=f"{kept.benchmark} {kept.question_id} {kept.repetition} {kept.prompt_sha256}",
+        options=options_of(kept.kind, kept.choices),
+        topic=kept.topic,
+    )
+
+
+def outcome_of(asked: Asked, decision: Decision, asks: frozenset[Asks]) -> Outcome:
+    """A decision with its costs; `asks` is what its strategy had the agents asked beyond the question."""
     kept = asked.exchange
     further = _further(asked, asks)
     return Outcome(
@@ -67,18 +80,39 @@ def _outcome(asked: Asked, decision: Decision, asks: frozenset[Asks]) -> Outcome
         repetition=kept.repetition,
         answer=decision.answer,
         right=decision.answer == kept.right,
+        expected=chance_to_be_right(decision, kept.right),
         tie=decision.tie,
         calls=len(asked.replies) + len(further),
         tokens=sum(reply.tokens for reply in asked.replies)
         + sum(answer.prompt_tokens + answer.generated_tokens for answer in further),
         latency_s=slowest(asked.replies)
         + max((answer.timings.total_duration_ns / NS_PER_S for answer in further), default=0.0),
-        unread=unread(asked.replies),
-        missing=missing(asked.replies),
+        unread=unread(asked.replies) + _further_unread(asked, asks),
+        missing=missing(asked.replies) + _further_missing(asked, further, asks),
         share=decision.share,
         margin=decision.margin,
         note=decision.note,
+        fell_back=fell_back(asked, decision),
+        template=kept.template,
     )
+
+
+def chance_to_be_right(decision: Decision, right: str) -> float:
+    """Over all lots that could have been drawn: one in so many as lead, if the right answer is among them."""
+    if not decision.tie:
+        return float(decision.answer == right)
+    first = leaders(decision.scores)
+    return 1 / len(first) if right in first else 0.0
+
+
+def fell_back(asked: Asked, decision: Decision) -> bool | None:
+    """Whether a strategy had nothing but votes to go by; see `Outcome`."""
+    counted = Counter(ballot.answer for ballot in asked.ballots.first if ballot.answer is not None)
+    if len(counted) < 2 or decision.strategy == "majority":
+        return None
+    if decision.strategy in PLAIN_VOTES:
+        return decision.note == NO_SECOND_ROUND
+    return decision.scores == {answer: float(votes) for answer, votes in counted.items()}
 
 
 def _further(asked: Asked, asks: frozenset[Asks]) -> list[Answer]:
@@ -88,6 +122,39 @@ def _further(asked: Asked, asks: frozenset[Asks]) -> list[Answer]:
     return [
         answer for answer in asked.exchange.further_answers if ASKED_IN.get(purpose_of(answer.round)) in asks
     ]
+
+
+def _further_unread(asked: Asked, asks: frozenset[Asks]) -> int:
+    """How many of the further answers that a strategy is made from came and could not be read."""
+    count = 0
+    if "second_round" in asks:
+        count += _none(asked.ballots.second_round or ())
+    if "predictions" in asks:
+        came = {a.agent for a in asked.exchange.further_answers if _is(a, "prediction") and a.error is None}
+        count += sum(b.predicted is None and b.agent in came for b in asked.ballots.first)
+    return count
+
+
+def _further_missing(asked: Asked, further: Sequence[Answer], asks: frozenset[Asks]) -> int:
+    """How many further answers did not come, or came as an error, in rounds that were asked.
+
+    A second round is asked of those that answered the first, predictions of all.
+    """
+    answered = sum(reply.why_not is None for reply in asked.replies)
+    wanted = {"debate": answered, "prediction": len(asked.replies)}
+    return sum(
+        max(0, wanted[purpose] - sum(_is(a, purpose) and a.error is None for a in further))
+        for purpose, needed in ASKED_IN.items()
+        if needed in asks and any(_is(a, purpose) for a in further)
+    )
+
+
+def _is(answer: Answer, purpose: str) -> bool:
+    return purpose_of(answer.round) == purpose
+
+
+def _none(ballots: Sequence[Ballot]) -> int:
+    return sum(ballot.answer is None for ballot in ballots)
 
 
 def slowest(replies: Sequence[Reply]) -> float:

@@ -21,6 +21,7 @@ Row = dict[str, Any]
 
 TEMPLATE = "report.html.j2"
 NOTHING = "–"
+MOSTLY_REPEATED = 0.9
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Part:
         """Its heading."""
         first = self.summary[0]
         name = "All benchmarks together" if self.benchmark == OVERALL else self.benchmark
-        return f"{name}: {first['n_questions']} questions, {first['n_samples']} samples"
+        seen = f"; {first['seen_in_training']}" if first["seen_in_training"] else ""
+        return f"{name}: {first['n_questions']} questions, {first['n_samples']} samples{seen}"
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,13 @@ def p_value(p: float | None) -> str:
 
 
 SUMMARY = (
+    Column("learns from", lambda row: row["learns_from"]),
     Column("accuracy", lambda row: percent(row["accuracy"])),
+    Column("macro", lambda row: percent(row["macro_accuracy"])),
     Column("95 % Wilson, in %", lambda row: interval(row["wilson_low"], row["wilson_high"])),
     Column("95 % clustered, in %", lambda row: interval(row["clustered_low"], row["clustered_high"])),
+    Column("the same by topic", lambda row: interval(row["by_topic_low"], row["by_topic_high"])),
+    Column("by template", lambda row: interval(row["by_template_low"], row["by_template_high"])),
     Column("F1", lambda row: number(row["f1"], 3)),
     Column("seconds, mean", lambda row: number(compared(row, "latency_mean_s"), 3)),
     Column("sd", lambda row: number(compared(row, "latency_sd_s"), 3)),
@@ -84,6 +90,7 @@ SUMMARY = (
     Column("unread", lambda row: number(row["extraction_failures"])),
     Column("missing", lambda row: number(row["missing_answers"])),
     Column("ties", lambda row: number(row["ties"])),
+    Column("same as", lambda row: row["same_as"] or NOTHING),
     Column("smallest difference", lambda row: percent(row["smallest_difference"])),
     Column("agents agree", lambda row: percent(row["agreement_rate"])),
     Column("CPU %", lambda row: number(row["cpu_percent"])),
@@ -93,13 +100,16 @@ SUMMARY = (
 SIGNIFICANCE = (
     Column("difference", lambda row: percent(row.get("difference"))),
     Column("95 % BCa, in %", lambda row: interval(row.get("bca_low"), row.get("bca_high"))),
-    Column("only one", lambda row: number(row.get("only_one_right"))),
-    Column("only other", lambda row: number(row.get("only_other_right"))),
-    Column("McNemar p", lambda row: p_value(row.get("mcnemar_p"))),
-    Column("Holm", lambda row: p_value(row.get("mcnemar_p_holm"))),
+    Column("one better on", lambda row: number(row.get("one_better_on"))),
+    Column("other better on", lambda row: number(row.get("other_better_on"))),
+    Column("permutation p", lambda row: p_value(row.get("permutation_p"))),
+    Column("Holm", lambda row: p_value(row.get("permutation_p_holm"))),
+    Column("by topic", lambda row: p_value(row.get("permutation_p_by_topic"))),
+    Column("by template", lambda row: p_value(row.get("permutation_p_by_template"))),
+    Column("equivalence p, Holm", lambda row: p_value(row.get("equivalence_p_holm"))),
+    Column("McNemar p, first repetition", lambda row: p_value(row.get("mcnemar_p"))),
     Column("t p", lambda row: p_value(row.get("t_p"))),
     Column("Wilcoxon p", lambda row: p_value(row.get("wilcoxon_p"))),
-    Column("permutation p", lambda row: p_value(row.get("permutation_p"))),
     Column("Cochran's Q p", lambda row: p_value(row.get("cochrans_q_p"))),
     Column("Cliff's δ", lambda row: number(row.get("cliffs_delta"), 2)),
     Column("rank biserial", lambda row: number(row.get("rank_biserial"), 2)),
@@ -118,8 +128,19 @@ def report(config: RunConfig, parts: Sequence[Part]) -> str:
         folds=FOLDS,
         summary_columns=SUMMARY,
         significance_columns=SIGNIFICANCE,
-        remarks=_remarks(config),
+        remarks=[*_remarks(config), *_repeated(parts)],
     )
+
+
+def _repeated(parts: Sequence[Part]) -> list[str]:
+    """A warning for each benchmark whose repetitions hardly tell anything that the first one did not."""
+    return [
+        f"{part.benchmark}: {percent(share)} of the answers in later repetitions are the text of the first "
+        f"one, letter by "
+        "letter: these repetitions cost as much and tell little."
+        for part in parts
+        if (share := part.summary[0]["repeated_texts"]) is not None and share > MOSTLY_REPEATED
+    ]
 
 
 def _remarks(config: RunConfig) -> list[str]:

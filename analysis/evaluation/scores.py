@@ -1,6 +1,7 @@
 """Outcomes as arrays: for each contestant its questions in one order, so that all can be compared in pairs.
 
-The unit is the question: a question's score is the mean over its repetitions.
+The unit is the question: a question's score is the mean over its repetitions. What fell by lot is scored with
+its expected value over lots, so that no difference between two strategies is one between two lots.
 """
 
 from __future__ import annotations
@@ -33,16 +34,36 @@ class Contestant:
         return self.questions.means()
 
     @property
-    def mostly_right(self) -> Booleans:
-        """Whether more than half of a question's repetitions are right; of just half, the first decides.
+    def first_right(self) -> Booleans:
+        """Whether the decision of each question's first repetition is right, as its lot fell.
 
-        To call half of them wrong would count against whoever is right now and then.
+        For tests that need a yes or a no: they see one repetition, and the primary test sees all.
         """
-        means = self.means
         starts = np.cumsum((0, *self.questions.repetitions[:-1]))
-        first_right: Booleans = self.questions.samples[starts] == 1.0
-        mostly: Booleans = np.where(means == 0.5, first_right, means > 0.5)
-        return mostly
+        right: Booleans = np.array([self.outcomes[start].right for start in starts])
+        return right
+
+    @property
+    def decisions(self) -> tuple[tuple[str | None, float], ...]:
+        """What it decided on every sample, and with what chance that was right."""
+        return tuple((outcome.answer, outcome.expected) for outcome in self.outcomes)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topic of each question, by benchmark: clusters coarser than a question."""
+        return tuple(
+            {f"{o.benchmark}/{o.question_id}": f"{o.benchmark}/{o.topic}" for o in self.outcomes}.values()
+        )
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """What each question was made from; of one that does not say so, itself."""
+        return tuple(
+            {
+                f"{o.benchmark}/{o.question_id}": f"{o.benchmark}/{o.template or o.question_id}"
+                for o in self.outcomes
+            }.values()
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +111,7 @@ def field(benchmark: str, outcomes: Iterable[Outcome]) -> Field:
 
 def _contestant(name: str, outcomes: list[Outcome]) -> Contestant:
     ordered = sorted(outcomes, key=lambda o: (o.benchmark, o.question_id, o.repetition))
-    samples = ((f"{o.benchmark}/{o.question_id}", float(o.right)) for o in ordered)
+    samples = ((f"{o.benchmark}/{o.question_id}", o.expected) for o in ordered)
     return Contestant(name, ordered[0].group, tuple(ordered), fold(samples))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.evaluation.charts.picture import OTHER_LOAD as WHY_NOT_COMPARED
+from analysis.evaluation.report import MOSTLY_REPEATED
 from analysis.evaluation.run_folder import RunFolder
 from analysis.evaluation.summary import OTHER_LOAD, compared
 
@@ -33,6 +34,14 @@ def show(folder: RunFolder, *, as_json: bool) -> None:
     out = Console(highlight=False, markup=False, emoji=False, width=width)
     for benchmark in dict.fromkeys(row["benchmark"] for row in summary):
         out.print(_table(benchmark, [row for row in summary if row["benchmark"] == benchmark]))
+    for benchmark, row in {row["benchmark"]: row for row in summary}.items():
+        if (row["repeated_texts"] or 0.0) > MOSTLY_REPEATED:
+            out.print(
+                f"{benchmark}: {row['repeated_texts']:.0%} of the answers in later repetitions are the text "
+                f"of the first: "
+                "they tell little",
+                style="dim",
+            )
     if sampled := dict.fromkeys(row["contestant"] for row in summary if row["latency_load"] == OTHER_LOAD):
         out.print(f"no seconds of {', '.join(sampled)}: {WHY_NOT_COMPARED}", style="dim")
     out.print(f"{folder.path / 'report.html'}")
@@ -49,13 +58,25 @@ def _seconds(row: dict[str, Any]) -> str:
 
 def _table(benchmark: str, rows: list[dict[str, Any]]) -> Table:
     first = rows[0]
-    title = f"{benchmark}: {first['n_questions']} questions, {first['n_samples']} samples"
+    seen = f"; {first['seen_in_training']}" if first["seen_in_training"] else ""
+    title = f"{benchmark}: {first['n_questions']} questions, {first['n_samples']} samples{seen}"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in ("", "accuracy", "95 % interval", "tokens", "seconds", "calls", "unread", "ties"):
+    for column in (
+        "",
+        "learns from",
+        "accuracy",
+        "95 % interval",
+        "tokens",
+        "seconds",
+        "calls",
+        "unread",
+        "ties",
+    ):
         table.add_column(column, justify="left" if not column else "right")
     for row in rows:
         table.add_row(
             row["contestant"],
+            row["learns_from"],
             f"{row['accuracy']:.1%}",
             f"{row['wilson_low']:.1%} to {row['wilson_high']:.1%}",
             f"{row['tokens_per_question']:.0f}",

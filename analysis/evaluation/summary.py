@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 
 from analysis.evaluation.baselines import SAMPLED
+from analysis.evaluation.benchmarks import seen_in_training
+from analysis.evaluation.families import compared as family_of
+from analysis.evaluation.families import same_as, smallest_difference
+from analysis.evaluation.information import learns_from
 from analysis.evaluation.outcome import Outcome
-from analysis.evaluation.scores import Contestant, Field, agreement_rates
+from analysis.evaluation.scores import OVERALL, Contestant, Field, agreement_rates
 from analysis.evaluation.usage import UsageSample
 from analysis.statistics.intervals import clustered_mean, wilson
-from analysis.statistics.power import observed_discordance, smallest_detectable_difference
+from analysis.statistics.questions import fold
 from analysis.statistics.resampling import bca_columns
+from analysis.statistics.results import Interval
 
 Row = dict[str, Any]
 
@@ -22,16 +27,26 @@ SAME_LOAD, OTHER_LOAD = "all agents", "one agent"
 """Under which load a latency was measured: with all agents at work, or while samples were asked of one."""
 
 
-def summary_rows(field: Field, usage: Sequence[UsageSample], seed: int) -> list[Row]:
-    """The rows of one benchmark, strategies first, then baselines, then agents."""
+def summary_rows(
+    field: Field, usage: Sequence[UsageSample], seed: int, repeated: float | None = None
+) -> list[Row]:
+    """The rows of one benchmark, strategies first, then baselines, then agents.
+
+    `repeated` is the share of later repetitions' texts that say what the first one said.
+    """
     ordered = (*field.of("strategy"), *field.of("baseline"), *field.of("agent"))
     agents = agreement_rates(field.of("agent"))
     pairs = agents[np.triu_indices(len(agents), k=1)]
     agreement = float(np.nanmean(pairs)) if np.isfinite(pairs).any() else None
     intervals = bca_columns(np.column_stack([each.means for each in ordered]), seed=seed)
-    reference = ordered[0]
+    reference, family, same = ordered[0], len(family_of(field)), same_as(field)
     return [
-        _row(field, each, (low, high), agreement, reference, usage)
+        {
+            **_row(field, each, (low, high), agreement, reference, usage),
+            "same_as": same.get(each.name),
+            "smallest_difference": smallest_difference(each, reference, family),
+            "repeated_texts": repeated,
+        }
         for each, (low, high) in zip(ordered, intervals.tolist(), strict=True)
     ]
 
@@ -48,20 +63,30 @@ def _row(
     right = float(contestant.means.sum())
     proportion = wilson(right, questions.n).interval or (None, None)
     clustered = clustered_mean(questions).interval or (None, None)
+    by_topic = _clustered_by(contestant, contestant.topics) or (None, None)
+    by_template = _clustered_by(contestant, contestant.templates) or (None, None)
     latency = np.array([outcome.latency_s for outcome in outcomes])
     tokens = np.array([outcome.tokens for outcome in outcomes])
-    cpu, gpu = processors(usage, None if contestant.group != "agent" else contestant.name)
+    cpu, gpu = processors(usage, contestant.name) if contestant.group == "agent" else (None, None)
     return {
         "benchmark": field.benchmark,
         "contestant": contestant.name,
         "group": contestant.group,
+        "learns_from": learns_from(contestant.name, contestant.group),
+        "seen_in_training": seen_in_training({outcome.benchmark for outcome in outcomes}),
         "n_questions": questions.n,
         "n_samples": questions.n_samples,
         "accuracy": float(questions.samples.mean()),
+        "accuracy_of_the_lots": float(np.mean([outcome.right for outcome in outcomes])),
+        "macro_accuracy": macro_accuracy(contestant, by_benchmark=field.benchmark == OVERALL),
         "wilson_low": proportion[0],
         "wilson_high": proportion[1],
         "clustered_low": clustered[0],
         "clustered_high": clustered[1],
+        "by_topic_low": by_topic[0],
+        "by_topic_high": by_topic[1],
+        "by_template_low": by_template[0],
+        "by_template_high": by_template[1],
         "bca_low": bca[0],
         "bca_high": bca[1],
         "f1": f1(outcomes),
@@ -81,8 +106,28 @@ def _row(
         "missing_answers": sum(outcome.missing for outcome in outcomes),
         "undecided": sum(outcome.answer is None for outcome in outcomes),
         "ties": sum(outcome.tie for outcome in outcomes),
-        "smallest_difference": smallest_difference(contestant, reference),
+        "fell_back": sum(bool(outcome.fell_back) for outcome in outcomes),
     }
+
+
+def macro_accuracy(contestant: Contestant, *, by_benchmark: bool) -> float:
+    """The mean over topics, or over benchmarks, of the accuracy on each: each counts alike, however large it
+    is.
+    """
+    scores: dict[str, list[float]] = {}
+    for outcome in contestant.outcomes:
+        name = outcome.benchmark if by_benchmark else f"{outcome.benchmark}/{outcome.topic}"
+        scores.setdefault(name, []).append(outcome.expected)
+    return _mean([_mean(of_one) for of_one in scores.values()])
+
+
+def _clustered_by(contestant: Contestant, clusters: Sequence[str]) -> Interval | None:
+    """The interval where all questions of a cluster are one witness; None where that is all or each of
+    them.
+    """
+    if len(set(clusters)) in (1, len(clusters)):
+        return None
+    return clustered_mean(fold(zip(clusters, contestant.means.tolist(), strict=True))).interval
 
 
 def compared(row: Row, column: str) -> float | None:
@@ -97,7 +142,7 @@ def f1(outcomes: Sequence[Outcome]) -> float:
     So a contestant that abstains where it does not know gains precision and loses no recall; without
     abstentions it is the accuracy.
     """
-    right = sum(outcome.right for outcome in outcomes)
+    right = sum(outcome.expected for outcome in outcomes)
     answered = sum(outcome.answer is not None for outcome in outcomes)
     return 2 * right / (answered + len(outcomes))
 
@@ -112,26 +157,11 @@ def agrees(one: Contestant, other: Contestant) -> float | None:
     return sum(a == b for a, b in both) / len(both) if both else None
 
 
-def smallest_difference(one: Contestant, other: Contestant) -> float | None:
-    """The smallest difference in accuracy to `other` that so many questions show four times in five.
-
-    From the discordance of the two; where they never differed from the most that this allows for (the upper
-    end of its Wilson interval). None for a contestant and itself.
-    """
-    if one is other:
-        return None
-    n = one.questions.n
-    discordance = observed_discordance(one.mostly_right, other.mostly_right)
-    if discordance == 0:
-        interval = wilson(0, n).interval
-        discordance = interval[1] if interval else 1.0
-    return smallest_detectable_difference(n, discordance)
-
-
 def processors(usage: Sequence[UsageSample], agent: str | None) -> tuple[float | None, float | None]:
     """The mean use of processor and GPU in percent, from the agents' own samples while the run went on.
 
     `agent` alone, or the sum over all agents; 100 % of processor is one core. None where there is no sample.
+    What a run used cannot be told apart by strategy: all are computed from the same answers.
     """
     chosen = [sample for sample in usage if agent is None or agent in sample.models]
     by_instance: dict[str, list[UsageSample]] = {}

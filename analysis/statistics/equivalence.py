@@ -1,7 +1,7 @@
 """Equivalence: whether two strategies are as good as one another, within a margin that was set beforehand.
 
-That no difference was shown does not say that there is none: few questions show nothing. Here it is the burden
-of whoever says "as good" to show it.
+That no difference was shown does not say that there is none: few questions show nothing. Here it is the
+burden of whoever says "as good" to show it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from analysis.statistics.resampling import sums_by_cluster
 from analysis.statistics.results import Significance
 
 MARGIN = 0.05
-"""Five points of accuracy: two strategies that differ by less are as good as one another for whoever chooses."""
+"""Five points of accuracy: two strategies that differ by less are as good as one another for whoever
+chooses.
+"""
 
 
 def tost(
@@ -38,7 +40,9 @@ def tost(
     mean = float(values.mean())
     test = "TOST"
     if count == 1:
-        return Significance(test=test, p=1.0, n=1, statistic=None, note="one cluster says nothing of the spread")
+        return Significance(
+            test=test, p=1.0, n=1, statistic=None, note="one cluster says nothing of the spread"
+        )
     sizes = _sums(np.ones_like(values), clusters)
     error = math.sqrt(count / (count - 1) * float(np.square(sums - sizes * mean).sum())) / values.size
     distance = bound - abs(mean)

@@ -4,9 +4,10 @@ For two strategies on the same questions, after Connor 1987 (Biometrics 43, form
 
     n = (z_{alpha/2} sqrt(v) + z_power sqrt(v - d^2))^2 / d^2
 
-with d the mean difference and v the mean squared difference: its variance where there is none to be found is v,
-and v - d^2 where there is one. Of questions that are right or wrong, v is the discordance, the share of questions
-that just one has right. With repetitions, or with expected scores, differences lie in between, and v is smaller.
+with d the mean difference and v the mean squared difference: its variance where there is none to be found is
+v, and v - d^2 where there is one. Of questions that are right or wrong, v is the discordance, the share of
+questions that just one has right. With repetitions, or with expected scores, differences lie in between, and
+v is smaller.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ ALPHA = 0.05
 POWER = 0.8
 
 
-def squared_difference(
-    one: ArrayLike, other: ArrayLike, clusters: Sequence[Hashable] | None = None
-) -> float:
+def squared_difference(one: ArrayLike, other: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
     """v: the mean squared difference; of questions that are right or wrong, their discordance.
 
-    With `clusters`, one for each question, it is `sum_c (sum_{i in c} d_i)^2 / n`, so that `v / n` is still the
-    variance of the mean; then it may be greater than 1. 0 if they never differ, which is nothing to plan with.
+    With `clusters`, one for each question, it is `sum_c (sum_{i in c} d_i)^2 / n`, so that `v / n` is still
+    the variance of the mean; then it may be greater than 1. 0 if they never differ, which is nothing to plan
+    with.
     """
     first, second = paired(one, other)
     differing = (first - second)[:, None]
@@ -40,9 +40,7 @@ def squared_difference(
     return float(np.square(sums).sum()) / first.size
 
 
-def questions_needed(
-    difference: float, squared: float, *, alpha: float = ALPHA, power: float = POWER
-) -> int:
+def questions_needed(difference: float, squared: float, *, alpha: float = ALPHA, power: float = POWER) -> int:
     """How many questions show a `difference` in accuracy (0.05 is five points) with probability `power`.
 
     `squared` is v, the mean squared difference. The sign of the difference does not matter. InvalidRequest if
@@ -64,9 +62,9 @@ def smallest_detectable_difference(
 ) -> float:
     """The smallest difference in accuracy that n questions show with probability `power`.
 
-    The inverse of `questions_needed`. Of a family of m comparisons alpha is that of the family by m, as Holm's
-    first step takes it. Where the result is greater than `sqrt(squared)`, which no difference can be, so few
-    questions show nothing at all.
+    The inverse of `questions_needed`. Of a family of m comparisons alpha is that of the family by m, as
+    Holm's first step takes it. Where the result is greater than `sqrt(squared)`, which no difference can be,
+    so few questions show nothing at all.
     """
     at_least(1, n, "n")
     _check_squared(squared)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.checks import Booleans, Floats, scores
+from analysis.statistics.checks import Floats, scores
 from schemas.errors import InvalidRequest
 
 
@@ -41,10 +41,6 @@ class Questions:
         """The sum over each question of values that are given one for each sample."""
         starts = np.cumsum((0, *self.repetitions[:-1]))
         return np.add.reduceat(values, starts)
-
-    def mostly_right(self) -> Booleans:
-        """Whether more than half of a question's repetitions are right, for tests that need a yes or a no."""
-        return self.means() > 0.5
 
 
 def fold(samples: Iterable[tuple[str, float]]) -> Questions:

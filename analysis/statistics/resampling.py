@@ -67,8 +67,9 @@ def sign_flip_columns(
 
     If two strategies are equally good, a difference is as likely with the other sign. p counts the actual
     signs among the permutations, so it is never 0; with few questions all signs are tried and it is exact.
-    With `clusters`, one for each row, all rows of a cluster get the same sign: questions on one topic, or made
-    from one template, are then one witness and not many (Good 2005, ch. 3; Liang and Zeger 1986 of the idea).
+    With `clusters`, one for each row, all rows of a cluster get the same sign: questions on one topic, or
+    made from one template, are then one witness and not many (Good 2005, ch. 3; Liang and Zeger 1986 of the
+    idea).
     """
     values = _table(differences)
     if clusters is not None:

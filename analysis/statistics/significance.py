@@ -88,7 +88,7 @@ def wilcoxon(one: ArrayLike, other: ArrayLike) -> Significance:
     else:
         p = float(stats.wilcoxon(differing, zero_method="pratt").pvalue)
     smaller = min(float(ranks[ranks > 0].sum()), float(-ranks[ranks < 0].sum()))
-    return Significance(test=test, p=p, n=n, statistic=smaller)
+    return Significance(test=test, p=p, n=n, statistic=smaller + 0.0)
 
 
 def cochrans_q(strategies: Sequence[ArrayLike]) -> Significance:

@@ -22,11 +22,6 @@ def test_repetitions_are_folded_into_their_question_in_whatever_order_they_come(
     assert questions.means().tolist() == pytest.approx([2 / 3, 0])
 
 
-def test_a_question_is_mostly_right_if_more_than_half_of_its_repetitions_are() -> None:
-    questions = fold([("q1", 1), ("q1", 1), ("q1", 0), ("q2", 1), ("q2", 0), ("q3", 0)])
-    assert questions.mostly_right().tolist() == [True, False, False]
-
-
 def test_asking_the_same_five_questions_five_times_proves_nothing_more() -> None:
     """A published comparison counted every repetition as a question: t = 2.449, p = .022."""
     one = fold((f"q{q}", float(q == 0)) for q in range(5) for _ in range(5))

@@ -56,7 +56,7 @@ def test_every_word_problem_ends_in_its_number_and_its_marks_add_up() -> None:
     problems = rows("choir-gsm8k/test.jsonl")
     assert len({row["question"] for row in problems}) == len(problems) >= 200
     for row in problems:
-        assert list(row) == ["question", "answer"]
+        assert list(row) == ["question", "answer", "template"]
         worked, _, final = row["answer"].rpartition("\n#### ")
         sums = [mark.split(">>")[0] for mark in worked.split("<<")[1:]]
         for left, _, right in (one.partition("=") for one in sums):

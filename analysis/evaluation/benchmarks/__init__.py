@@ -6,6 +6,7 @@ The public ones are fetched from where their authors keep them, unless a file is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from analysis import datasets
@@ -16,7 +17,7 @@ from analysis.evaluation.benchmarks.question import Question
 from analysis.evaluation.benchmarks.truthfulqa import truthfulqa
 from schemas.errors import InvalidRequest
 
-__all__ = ["OWN", "TABLE", "Benchmark", "Question", "get"]
+__all__ = ["OWN", "TABLE", "Benchmark", "Question", "get", "seen_in_training"]
 
 _HUB = "https://huggingface.co/datasets"
 _OWN_FOLDER = Path(datasets.__file__).parent
@@ -69,6 +70,7 @@ TABLE: dict[str, Benchmark] = {
             extraction="flexible",
             few_shot=0,
             max_tokens=SHORT_ANSWER_TOKENS,
+            seen="answers seen in training",
             stop=("\n",),
         ),
         Benchmark(
@@ -80,6 +82,7 @@ TABLE: dict[str, Benchmark] = {
             extraction="numeric",
             few_shot=0,
             max_tokens=48,
+            seen="kinds of problems seen in training",
         ),
         Benchmark(
             name="choir-truthfulqa",
@@ -90,6 +93,7 @@ TABLE: dict[str, Benchmark] = {
             extraction="flexible",
             few_shot=0,
             max_tokens=SHORT_ANSWER_TOKENS,
+            seen="answers seen in training",
             stop=("\n",),
             always_shuffled=True,
         ),
@@ -98,6 +102,13 @@ TABLE: dict[str, Benchmark] = {
 
 OWN = tuple(name for name in TABLE if name.startswith("choir-"))
 """What is asked unless told otherwise: it needs no network."""
+
+
+def seen_in_training(names: Iterable[str]) -> str:
+    """What the demo models' training text has of these benchmarks' questions; empty if nothing is known of
+    it.
+    """
+    return ", ".join(sorted({seen for name in names if name in TABLE and (seen := TABLE[name].seen)}))
 
 
 def get(name: str) -> Benchmark:

@@ -14,7 +14,8 @@ class Benchmark:
     """`test` and `dev` are files or URLs; examples come from `dev`.
 
     `template`, `extraction`, `few_shot`, `max_tokens` and `stop` are what its authors, or its usual
-    harness, ask with. `always_shuffled` says that its files have the right option at the same place.
+    harness, ask with. `always_shuffled` says that its files have the right option at the same place, `seen`
+    what the demo models' training text has of its questions.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Benchmark:
     max_tokens: int
     stop: tuple[str, ...] = ()
     always_shuffled: bool = False
+    seen: str = ""
 
     def load(self, location: str | None = None) -> tuple[Source, tuple[Question, ...]]:
         """The test questions, from `location` if one is given."""

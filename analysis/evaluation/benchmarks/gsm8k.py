@@ -31,4 +31,5 @@ def gsm8k(row: Row, number: int) -> Question:
         kind="number",
         right=right,
         solution=_CALCULATOR_MARK.sub("", answer),
+        template=str(row.get("template") or ""),
     )

@@ -20,7 +20,8 @@ Kind = Literal["choice", "number"]
 class Question:
     """`right` is the letter of an option as `choices` has them, or a plain number.
 
-    `solution` is what stands after the question where it is shown as an example.
+    `solution` is what stands after the question where it is shown as an example. `template` is what the
+    question was made from, as others were, if its file says so: such questions are no independent witnesses.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Question:
     right: str
     choices: tuple[str, ...] = ()
     solution: str = ""
+    template: str = ""
 
     def shuffled(self, seed: str) -> Question:
         """The same question with its options in another order, which seed and question decide."""

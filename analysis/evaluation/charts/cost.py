@@ -9,8 +9,9 @@ import altair as alt
 from analysis.charts.theme import INK, MUTED, TEXT_SIZE
 from analysis.evaluation.baselines import ORACLE, RANDOM, RANDOM_AGENT, SAMPLED
 from analysis.evaluation.charts.picture import COLOUR, OTHER_LOAD, SHAPE, Picture
+from analysis.evaluation.routers import TOPIC_BEST
 
-NO_CHOICE = (ORACLE, RANDOM, RANDOM_AGENT)
+NO_CHOICE = (ORACLE, RANDOM, RANDOM_AGENT, TOPIC_BEST)
 """Baselines that nobody could run instead."""
 
 WIDTH = 560

@@ -45,9 +45,10 @@ class Picture:
 
     @property
     def counts(self) -> str:
-        """`379 questions, 758 samples`"""
+        """`379 questions, 758 samples; answers seen in training`"""
         first = self.rows[0]
-        return f"{first['n_questions']} questions, {first['n_samples']} samples"
+        seen = f"; {first['seen_in_training']}" if first.get("seen_in_training") else ""
+        return f"{first['n_questions']} questions, {first['n_samples']} samples{seen}"
 
     def values(self, *columns: str, without: Sequence[str] = ()) -> list[dict[str, Any]]:
         """The rows with these columns, the contestant, and its group as a legend says it."""

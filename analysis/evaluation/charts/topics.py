@@ -40,9 +40,9 @@ def topics(picture: Picture) -> alt.LayerChart | None:
 
 def accuracy_by_topic(contestant: Contestant) -> dict[str, tuple[float, int]]:
     """The accuracy on each topic, and how many questions there are of it."""
-    right: dict[str, list[bool]] = {}
+    right: dict[str, list[float]] = {}
     questions: dict[str, set[str]] = {}
     for outcome in contestant.outcomes:
-        right.setdefault(outcome.topic, []).append(outcome.right)
+        right.setdefault(outcome.topic, []).append(outcome.expected)
         questions.setdefault(outcome.topic, set()).add(outcome.question_id)
     return {topic: (sum(each) / len(each), len(questions[topic])) for topic, each in right.items()}

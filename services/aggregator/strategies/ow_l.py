@@ -23,6 +23,8 @@ from services.aggregator.strategies.log_odds import never_certain, vote_by_accur
 MOST_SWEEPS = 200
 _SETTLED_WITHIN = 1e-8
 """The fit ends when no z moves by more than this in a sweep."""
+_DECIMALS = 6
+"""Of a fitted accuracy. Agents that agree alike come out alike: beyond these the sweep's order shows."""
 
 
 def ow_l(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
@@ -57,7 +59,7 @@ def fit_accuracies(agreement: Mapping[Pair, Agreement], options: int) -> dict[st
             pair = met[frozenset((agent, other))]
             pulls[agent].append((other, float(pair.both), pair.beyond_chance(options)))
     z = _settle(pulls, options)
-    return {agent: (1 + (options - 1) * z[agent]) / options for agent in fitted}
+    return {agent: round((1 + (options - 1) * z[agent]) / options, _DECIMALS) for agent in fitted}
 
 
 def _is_of_three(agent: str, neighbours: Mapping[str, set[str]]) -> bool:

@@ -50,23 +50,30 @@ def choose(
     tie, which the seed decides, whatever the order of the ballots.
     """
     ranked = dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
-    best = max(ranked.values(), default=0.0)
-    leaders = [answer for answer, score in ranked.items() if _equal(score, best)]
-    alone = leaders[0] if len(leaders) == 1 else None
-    winner = alone or min(leaders, key=lambda answer: lot(seed, answer), default=None)
+    first = leaders(ranked)
+    alone = first[0] if len(first) == 1 else None
+    winner = alone or min(first, key=lambda answer: lot(seed, answer), default=None)
     next_best = max((score for answer, score in ranked.items() if answer != winner), default=0.0)
     return Decision(
         strategy=strategy,
         answer=winner,
         text=None if winner is None else _text_of(winner, ballots, cast_votes),
         share=0.0 if winner is None else _part(ranked[winner], cast),
-        margin=0.0 if winner is None or len(leaders) > 1 else _part(ranked[winner] - next_best, cast),
-        tie=len(leaders) > 1,
+        margin=0.0 if winner is None or len(first) > 1 else _part(ranked[winner] - next_best, cast),
+        tie=len(first) > 1,
         votes=cast_votes,
         scores=ranked,
         abstained=tuple(vote.agent for vote in cast_votes if vote.answer is None),
         note=note,
     )
+
+
+def leaders(scores: Mapping[str, float]) -> list[str]:
+    """The answers with the greatest score, equal but for rounding: one of them, or those that lots are
+    for.
+    """
+    best = max(scores.values(), default=0.0)
+    return [answer for answer, score in scores.items() if _equal(score, best)]
 
 
 def _scores(weighed: Sequence[Vote]) -> dict[str, float]:

@@ -116,3 +116,13 @@ def test_whatever_the_counts_a_fitted_accuracy_is_a_probability(
     fitted = fit_accuracies(agreement, options)
 
     assert all(-1e-12 <= accuracy <= 1 + 1e-12 for accuracy in fitted.values())
+
+
+def test_agents_that_agree_alike_come_out_alike_to_the_last_digit() -> None:
+    """Every pair of a and b with c and d has agreed alike, so a split of two against two is a tie."""
+    counts = {"ab": 30, "ac": 35, "ad": 35, "bc": 35, "bd": 35, "cd": 30}
+    agreement = {frozenset(pair): Agreement(agreed=agreed, both=61) for pair, agreed in counts.items()}
+    fitted = fit_accuracies(agreement, 4)
+    assert len(set(fitted.values())) == 1
+    ballots = [Ballot(agent, answer, answer) for agent, answer in zip("abcd", "AABB", strict=True)]
+    assert ow_l(ballots, StrategyContext(seed="s", options=4, agreement=agreement)).tie
