@@ -21,6 +21,7 @@ from services.gateway.access.authorization import Identities, authorized, permit
 from services.gateway.access.caller import current_caller
 from services.gateway.anthropic import ANTHROPIC
 from services.gateway.context import GatewayContext
+from services.gateway.dashboard import DASHBOARD
 from services.gateway.dialect import Dialect, dialect_of
 from services.gateway.distributed import DISTRIBUTED
 from services.gateway.errors import headers_of, status_of, stopping
@@ -30,7 +31,7 @@ from services.gateway.ollama import OLLAMA
 from services.gateway.openai import OPENAI
 from services.gateway.protocol import connection_of
 
-DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI, ANTHROPIC, DISTRIBUTED)
+DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI, ANTHROPIC, DISTRIBUTED, DASHBOARD)
 """A path that begins with no dialect's prefix is the first one's."""
 
 SUPERFLUOUS = re.compile(r"^(?:/ollama|/openai|/api|/v1)+(?=/(?:api|v1)(?:/|$))")

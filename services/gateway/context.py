@@ -58,6 +58,11 @@ class GatewayContext:
         caller = current_caller.get()
         return self._mesh if caller.key is None else self._mesh.as_tenant(caller.tenant)
 
+    @property
+    def tenant(self) -> str:
+        """Whose request is being answered."""
+        return current_caller.get().tenant
+
     async def target_of(self, name: str, *, again: bool = False) -> Target:
         """What a model's name stands for. Whoever asks `again` may name one that is not there at present: the
         request that was asked before has its text all the same.

@@ -17,6 +17,7 @@ from infra.demo_models.family import FOLDER
 from infra.host.processes import until
 from infra.testing.plugin import SpawnService
 from schemas import catalog, subjects
+from schemas.golden.samples import API_KEY
 from services.chassis.tests.mesh import DEADLINE_S
 
 pytestmark = pytest.mark.long
@@ -62,6 +63,7 @@ REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (subjects.DEAD_LETTERS, {}, "DeadLettersReply"),
     (subjects.SQL, {"statement": "SELECT 1 AS one"}, "Rows"),
     (subjects.WORKER, {"action": "add", "worker": WORKER}, "WorkersReply"),
+    (subjects.KEYS, {"action": "add", "key": json.loads(API_KEY.to_bytes())}, "KeysReply"),
     (subjects.TOKENIZE, {"model": "alpha", "text": "Paris"}, "ErrorReply"),
     (subjects.count_tokens("alpha"), {"messages": [{"role": "user", "content": "Paris"}]}, "TokenCount"),
 )

@@ -1,6 +1,7 @@
 """Who asks is found out for each request, and checked at the route that will run.
 
-A secret comes in one of three headers, and nowhere else. Without one whoever reaches the gateway is the
+A secret comes in one of three headers; a browser that looks at the dashboard has it in a cookie, which counts
+there alone. Without one whoever reaches the gateway is the
 tenant `local`, unless keys are required. A secret that looks like one of ours, and is none, is always
 refused; what a client sends that has to send something (`ollama`, `sk-none`) counts for nothing.
 """
@@ -11,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from starlette.requests import cookie_parser
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,6 +23,7 @@ from services.gateway.access.keyring import Keyring
 from services.gateway.access.scopes import need_of
 
 BEARER = b"bearer "
+COOKIE, COOKIE_PATH = "choir_key", "/dashboard"
 KEY_HEADERS = frozenset((b"x-api-key", b"api-key"))
 MOST_FAILURES = 20
 FAILURES_WITHIN_S = 60.0
@@ -65,11 +68,14 @@ class Identities:
 def secrets_in(scope: Scope) -> set[str]:
     """What a request shows as API keys, from whichever header."""
     shown: set[str] = set()
+    with_cookie = scope["path"].startswith(COOKIE_PATH)
     for name, value in scope["headers"]:
         if name in KEY_HEADERS:
             shown.add(value.decode("latin-1").strip())
         elif name == b"authorization" and value[: len(BEARER)].lower() == BEARER:
             shown.add(value[len(BEARER) :].decode("latin-1").strip())
+        elif with_cookie and name == b"cookie":
+            shown.add(cookie_parser(value.decode("latin-1")).get(COOKIE, ""))
     shown.discard("")
     return shown
 

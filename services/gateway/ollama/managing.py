@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from services.gateway.body import checked, read_json
 from services.gateway.context import GatewayContext
@@ -39,8 +39,10 @@ class Managing:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
-    async def root(self, _request: Request) -> Response:
-        """By these words clients know that a server is there."""
+    async def root(self, request: Request) -> Response:
+        """By these words clients know that a server is there; a browser is led to the dashboard."""
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("/dashboard", 303)
         return PlainTextResponse("Ollama is running")
 
     async def version(self, _request: Request) -> Response:
