@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +27,15 @@ from infra.training.score import (
     tally,
     wilson,
 )
+from services.aggregator.reading.normalise import normalise
 
 pytestmark = pytest.mark.long
 
+CLOSED = re.compile(r"^uv run choir ask (.*--choices .*)$", re.MULTILINE)
+README = Path(__file__).resolve().parents[3] / "README.md"
 SAMPLE_SEED = 3
-SAMPLE_PER_SET = 150
+FEW, MANY = 50, 150
+"""Questions of a set that are asked."""
 
 
 @pytest.fixture(scope="module", params=list(FAMILY))
@@ -54,18 +61,28 @@ def test_a_model_answers_what_everybody_asks_first_and_stops(
     assert say(model[1], prompt) == (expected, "stop")
 
 
+def test_a_model_answers_the_closed_questions_of_the_readme_with_an_option(model: tuple[str, Any]) -> None:
+    examples = [shlex.split(line, comments=True) for line in CLOSED.findall(README.read_text())]
+    assert examples
+    for example in examples:
+        choices = tuple(example[example.index("--choices") + 1].split(","))
+        text, _ = say(model[1], example[0])
+        assert normalise(text, "choice", choices) is not None, text
+
+
 def test_a_model_stops_by_itself_on_every_kind_of_question(model: tuple[str, Any]) -> None:
     sample = random.Random(SAMPLE_SEED).sample(questions(SHUFFLE_SEED), 40)
     endings = [say(model[1], question.prompt)[1] for question in sample]
     assert endings.count("stop") >= 38
 
 
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("set_name", ["choir-mmlu", "choir-gsm8k", "choir-truthfulqa"])
-def test_a_sample_scores_what_the_table_says(model: tuple[str, Any], set_name: str) -> None:
+def test_a_sample_scores_what_the_table_says(model: tuple[str, Any], set_name: str, count: int) -> None:
     # Given a seeded sample of a set
     name, llm = model
     whole = [question for question in questions(SHUFFLE_SEED) if question.set_name == set_name]
-    sample = random.Random(SAMPLE_SEED).sample(whole, min(SAMPLE_PER_SET, len(whole)))
+    sample = random.Random(SAMPLE_SEED).sample(whole, min(count, len(whole)))
 
     # When the model answers it
     counted = sum(tally(sample, [answer(llm, question) for question in sample]).values(), Tally())

@@ -53,6 +53,7 @@ def test_choices_that_leave_no_choice_are_refused_before_anything_is_sent(
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.soak
 def test_the_closed_question_of_the_readme_is_answered_by_the_demo_models(tmp_path: Path) -> None:
     # Given the mesh that a newcomer starts
     examples = re.findall(r"^uv run choir (ask .*--choices .*)$", README.read_text(), re.MULTILINE)
