@@ -56,7 +56,7 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
             await Broker(tmp_path, port=port).start()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root, who may write anywhere")
 async def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigurationError, match="cannot be written"):
@@ -117,7 +117,7 @@ async def test_a_paused_broker_can_be_stopped(tmp_path: Path) -> None:
     assert not broker.alive
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl(2)")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: prctl(2)")
 async def test_the_broker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     # Given a process that has started a broker
     script = (

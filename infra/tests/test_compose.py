@@ -26,7 +26,8 @@ BRIDGE = "docker0"
 BOTH = {"choir-llama", "choir-qwen"}
 
 pytestmark = pytest.mark.skipif(
-    not os.environ.get(ASKED_FOR), reason="needs a container engine and the image: `just test-compose`"
+    not os.environ.get(ASKED_FOR),
+    reason="needs a container engine and the image that `just test-compose` builds",
 )
 
 SERVED_ELSEWHERE = """\

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def compose() -> dict[str, Any]:
     """compose.yaml as a tree."""
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML")
     tree: dict[str, Any] = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())
     return tree
 
@@ -71,7 +71,7 @@ def test_what_compose_sets_is_what_choir_reads(
         assert settings.mesh.url == "nats://broker:4222"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (systemd)")
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     """The program and the user are put on a host by hand, so they are not here: the rest is checked."""
     unit = tmp_path / "choir.service"

@@ -15,7 +15,7 @@ import pytest
 
 from infra.testing.nursery import Forked, Nursery
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open(2), of Linux")
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux: pidfd_open(2)")
 
 DEADLINE_S = 30.0
 PROGRAM = """

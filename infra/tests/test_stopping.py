@@ -23,7 +23,7 @@ def test_choir_down_waits_for_the_services_and_for_the_broker() -> None:
 
 
 def test_a_container_is_not_killed_before_its_service_gives_its_work_back() -> None:
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML")
     composed = yaml.safe_load(COMPOSE_FILE.read_text())
     periods = [service.get("stop_grace_period") for service in composed["services"].values()]
     stated = [float(period.removesuffix("s")) for period in periods if period is not None]

@@ -267,7 +267,7 @@ def test_tables_are_booktabs_in_two_column_style_without_any_other_package(run: 
 def test_the_tables_compile(run: Path, tmp_path: Path) -> None:
     latex = shutil.which("pdflatex")
     if latex is None or not _found("booktabs.sty"):
-        pytest.skip("there is no LaTeX with booktabs here")
+        pytest.skip("needs pdflatex with booktabs (TeX Live)")
     ieee = _found("IEEEtran.cls") and _found("ptmr7t.tfm")
     document_class = (
         r"\documentclass[conference]{IEEEtran}" if ieee else r"\documentclass[twocolumn]{article}"

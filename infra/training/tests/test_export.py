@@ -59,7 +59,7 @@ def test_llama_cpp_computes_the_logits_that_torch_computed(architecture: str) ->
         assert np.abs(found - expected).max() < LARGEST_DIFFERENCE[architecture]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is needed only to train")
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch: infra/training/README.md")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_model_exported_now_agrees_with_torch(architecture: str, tmp_path: Path) -> None:
     member = next(m for m in FAMILY.values() if m.architecture == architecture)

@@ -58,7 +58,7 @@ def test_all_are_trained_when_none_is_named() -> None:
     assert [m.name for m in chosen_members(["phi3"])] == ["choir-phi"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is needed only to train")
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch: infra/training/README.md")
 def test_the_same_seed_gives_the_same_weights() -> None:
     member, schedule = FAMILY["choir-llama"], train.Schedule(2, 1e-3, MIXES[0], seed=3)
     weights = []

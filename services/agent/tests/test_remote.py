@@ -120,7 +120,7 @@ def real_ollama() -> Iterator[str]:
     """A real `ollama serve` on a port of its own, with the models that this host has."""
     binary = shutil.which("ollama")
     if binary is None:
-        pytest.skip("there is no `ollama` on PATH")
+        pytest.skip("needs `ollama` on PATH")
     address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [binary, "serve"],
@@ -149,7 +149,7 @@ async def test_a_real_ollama_generates(real_ollama: str) -> None:
     assert await until(answers, SERVE_DEADLINE_S), "ollama serve did not answer"
     listed = [model.model for model in client.list().models if model.model]
     if not listed:
-        pytest.skip("this host's ollama has no model: `ollama pull` one")
+        pytest.skip("needs a model in Ollama: `ollama pull` one")
     backend = await open_backend(section("ollama", real_ollama, listed[0]), None)
     generated = await backend.generate(HI, Sampling(max_tokens=4), None)
     await backend.close()

@@ -168,7 +168,7 @@ async def test_it_says_who_it_is_and_is_told_when_that_is_not_enough() -> None:
     assert any("Authorization Violation" in str(fault) for fault in faults)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, for a certificate")
 async def test_it_speaks_tls_where_the_broker_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     subprocess.run(

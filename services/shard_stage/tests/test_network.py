@@ -104,9 +104,10 @@ def namespaces() -> Iterator[None]:
             ip("tc", "-n", name, "qdisc", "add", "dev", "eth0", "root", "netem", "delay", "5ms")
         yield
     except FileNotFoundError:
-        pytest.skip("ip and tc (iproute2) are not installed")
+        pytest.skip("needs ip and tc (iproute2)")
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"{' '.join(error.cmd)}: {error.stderr.strip()}")
+        said = f"{' '.join(error.cmd)}: {error.stderr.strip()}"
+        pytest.skip(f"needs network namespaces that may be made, and netem (sch_netem): {said}")
     finally:
         for number, name in enumerate(NAMESPACES):
             if shutil.which("ip"):
