@@ -16,6 +16,7 @@ fault_seed           a seed of the test's own, made from the run's seed: it is s
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import subprocess
@@ -29,6 +30,7 @@ from pathlib import Path
 import pytest
 
 from infra.host.processes import PREEXEC
+from services.chassis.garbage import RARE
 
 SEEDS = 1_000_000
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
@@ -88,6 +90,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if _is_worker(config):
         long = {item.path for item in items if item.get_closest_marker("long") is not None}
         items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """What is collected stays until the end: it is searched for garbage neither now nor during the tests."""
+    usual = gc.get_threshold()
+    gc.set_threshold(RARE, *usual[1:])
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(*usual)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`python -m services.agent`"""
 
+import services.chassis.garbage  # noqa: F401  (before what takes long to import)
 from services.agent.service import Agent
 from services.agent.settings import AgentSettings
 from services.chassis.runner import run_service

@@ -1,5 +1,6 @@
 """`python -m services.aggregator`"""
 
+import services.chassis.garbage  # noqa: F401  (before what takes long to import)
 from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSettings
 from services.chassis.runner import run_service

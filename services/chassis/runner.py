@@ -25,6 +25,7 @@ from schemas.errors import ChoirError, ConfigurationError, InternalError
 from schemas.events import ServiceStarted, ServiceStopped
 from services.chassis.address import without_password
 from services.chassis.context import ServiceContext
+from services.chassis.garbage import search_as_usual
 from services.chassis.identity import Identity
 from services.chassis.logs import configure_logs, get_logger
 from services.chassis.nats.connection import ConnectionEvents, open_broker
@@ -197,6 +198,7 @@ def run_service(
     build: Callable[[SettingsT, Identity], Service],
 ) -> None:
     """Runs a service as a process. Exit code 2 is a fault in the settings, 1 any other."""
+    search_as_usual()
     try:
         settings = load_settings(settings_type)
         forget_secrets()

@@ -2,6 +2,7 @@
 
 import sys
 
+import services.chassis.garbage  # noqa: F401  (before what takes long to import)
 from services.cli.app import build_app
 from services.cli.outcome import run
 

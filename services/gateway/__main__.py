@@ -1,5 +1,6 @@
 """`python -m services.gateway`"""
 
+import services.chassis.garbage  # noqa: F401  (before what takes long to import)
 from services.chassis.runner import run_service
 from services.gateway.service import Gateway
 from services.gateway.settings import GatewaySettings

@@ -1,5 +1,6 @@
 """`python -m services.metrics`"""
 
+import services.chassis.garbage  # noqa: F401  (before what takes long to import)
 from services.chassis.identity import Identity
 from services.chassis.runner import run_service
 from services.metrics.service import Metrics

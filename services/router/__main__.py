@@ -1,5 +1,6 @@
 """`python -m services.router`"""
 
+import services.chassis.garbage  # noqa: F401  (before what takes long to import)
 from services.chassis.runner import run_service
 from services.router.service import Router
 from services.router.settings import RouterSettings

@@ -1,5 +1,6 @@
 """`python -m services.shard_stage`"""
 
+import services.chassis.garbage  # noqa: F401  (before what takes long to import)
 from services.chassis.runner import run_service
 from services.shard_stage.service import ShardStage
 from services.shard_stage.settings import StageSettings

@@ -1,0 +1,20 @@
+"""A start searches no garbage: what imports make stays, and looking through it was a fifth of the time.
+
+Importing this makes the search rare; it is what a program imports first.
+"""
+
+from __future__ import annotations
+
+import gc
+
+RARE = 500_000
+"""Objects made since the last search, more than all imports of a service make at a time."""
+
+_USUAL = gc.get_threshold()
+gc.set_threshold(RARE, *_USUAL[1:])
+
+
+def search_as_usual() -> None:
+    """For a program that goes on for long: what it has imported by now is never searched again."""
+    gc.freeze()
+    gc.set_threshold(*_USUAL)
