@@ -354,8 +354,8 @@ ACCESS: tuple[Access, ...] = (
         ),
         subscribes=(),
         buckets_read=(
-            s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEYS_BUCKET, s.FILES_BUCKET, s.FILE_PIECES_BUCKET,
-            s.BATCHES_BUCKET,
+            s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEYS_BUCKET, s.TENANTS_BUCKET, s.FILES_BUCKET,
+            s.FILE_PIECES_BUCKET, s.BATCHES_BUCKET,
         ),
         buckets_written=(
             s.NODES_BUCKET, s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.FILES_BUCKET, s.FILE_PIECES_BUCKET,

@@ -48,7 +48,8 @@ class Gateway:
         self._stack.push_async_callback(context.settle)
         await context.keyring.start()
         mesh.connection.on_reconnect(context.keyring.resume)
-        mesh.connection.on_missed(subjects.bucket_updates(subjects.KEYS_BUCKET), context.keyring.resume)
+        for bucket in (subjects.KEYS_BUCKET, subjects.TENANTS_BUCKET):
+            mesh.connection.on_missed(subjects.bucket_updates(bucket), context.keyring.resume)
         app = build_app(context)
         if self._settings.gateway.keys_needed:
             await check_locked(app)

@@ -1,9 +1,9 @@
 """Who asks is found out for each request, and checked at the route that will run.
 
 A secret comes in one of three headers; a browser that looks at the dashboard has it in a cookie, which counts
-there alone. Without one whoever reaches the gateway is the
-tenant `local`, unless keys are required. A secret that looks like one of ours, and is none, is always
-refused; what a client sends that has to send something (`ollama`, `sk-none`) counts for nothing.
+there alone. Without one whoever reaches the gateway is the tenant `local`, unless keys are required. A secret
+that looks like one of ours, and is none, is always refused; what a client sends that has to send something
+(`ollama`, `sk-none`) counts for nothing. A key opens no more than its tenant may do.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from starlette.requests import cookie_parser
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from schemas.catalog import ROLES
 from schemas.errors import NotPermitted, Overloaded, Unauthenticated
 from schemas.keys import SECRET_PREFIX
+from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
 from services.gateway.access.keyring import Keyring
 from services.gateway.access.scopes import need_of
@@ -49,20 +51,24 @@ class Identities:
             return inside
         shown = secrets_in(scope)
         if not shown:
-            return Caller(refused=Unauthenticated(NO_KEY) if self._required else None)
+            return Caller(refused=Unauthenticated(NO_KEY)) if self._required else self._local()
         if len(shown) > 1:
             return Caller(refused=Unauthenticated(TWO_KEYS))
         secret = shown.pop()
         key = self._keyring.find(secret)
         if key is not None:
-            return Caller(key.tenant, key, self._keyring.use_of(key))
+            role = self._keyring.tenants.role_of(key.tenant)
+            return Caller(key.tenant, key, self._keyring.use_of(key), role)
         if not self._required and not secret.startswith(SECRET_PREFIX):
-            return Caller()
+            return self._local()
         address = (scope.get("client") or ("",))[0]
         wait_s = self._failures.another(address, time.monotonic())
         if wait_s is not None:
             return Caller(refused=Overloaded("too many keys that are not valid", retry_after_s=wait_s))
         return Caller(refused=Unauthenticated(WRONG_KEY))
+
+    def _local(self) -> Caller:
+        return Caller(role=self._keyring.tenants.role_of(LOCAL_TENANT))
 
 
 def secrets_in(scope: Scope) -> set[str]:
@@ -111,6 +117,8 @@ def permitted(path: str, method: str) -> AbstractContextManager[None]:
         return NOTHING
     if caller.refused is not None:
         raise caller.refused
+    if need in ROLES and ROLES.index(caller.role) < ROLES.index(need):
+        raise NotPermitted(f"the tenant {caller.tenant} may not do that: it needs the role {need!r}")
     key = caller.key
     if key is None or caller.use is None:
         return NOTHING

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from schemas.catalog import Role
 from schemas.errors import ChoirError
 from schemas.keys import ApiKey
 from schemas.subjects import LOCAL_TENANT
@@ -15,12 +16,13 @@ from services.gateway.access.limits import KeyUse
 class Caller:
     """A `tenant`, and the `key` that was shown, with its `use`. Without a key: whoever is on this host.
 
-    `refused` is why nobody knows who asks.
+    `role` is the tenant's. `refused` is why nobody knows who asks.
     """
 
     tenant: str = LOCAL_TENANT
     key: ApiKey | None = None
     use: KeyUse | None = None
+    role: Role = "operate"
     refused: ChoirError | None = None
 
     def may_ask(self, model: str) -> bool:

@@ -13,24 +13,31 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.keys import ApiKey, digest_of
 from services.chassis.nats.bucket import Bucket, messages
+from services.chassis.registry.tenants import Tenants
 from services.gateway.access.limits import KeyUse
 
 
 class Keyring:
-    """Finds the key of a secret. A secret is looked for by its digest, and never compared itself."""
+    """Finds the key of a secret. A secret is looked for by its digest, and never compared itself.
+
+    `tenants` says what the tenant may do that a key is a part of.
+    """
 
     def __init__(self, client: Client) -> None:
         self._of_digest: dict[str, ApiKey] = {}
         self._digests: dict[str, str] = {}
         self._uses: dict[str, KeyUse] = {}
+        self.tenants = Tenants(client)
         self._bucket = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey), self._on_put, self._on_delete)
 
     async def start(self) -> None:
-        """Returns when all keys are known."""
+        """Returns when all keys and all tenants are known."""
+        await self.tenants.start()
         await self._bucket.watch()
 
     async def resume(self) -> None:
-        """After a reconnection."""
+        """After a reconnection, or when updates were missed."""
+        await self.tenants.resume()
         await self._bucket.reload()
 
     def _on_put(self, _key: str, key: ApiKey) -> None:
@@ -48,12 +55,13 @@ class Keyring:
             self._of_digest.pop(digest, None)
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key with this secret, if it is good."""
-        digest = digest_of(secret)
+        """The key with this secret, if it is good, and if its tenant is let in."""
+        digest, now_s = digest_of(secret), time.time()
         key = self._of_digest.get(digest)
-        if key is None or not hmac.compare_digest(key.digest, digest) or not key.usable(time.time()):
+        if key is None or not hmac.compare_digest(key.digest, digest) or not key.usable(now_s):
             return None
-        return key
+        tenant = self.tenants.find(key.tenant)
+        return key if tenant is None or tenant.is_valid(now_s) else None
 
     def with_id(self, key_id: str) -> ApiKey | None:
         """The key with this id, if it is good."""

@@ -9,10 +9,14 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from infra.testing.choir_up import connect_inside
+from schemas import subjects
 from schemas.keys import KEY_SCOPES, KeyChange, ManageKeys
+from schemas.tenants import Tenant
+from services.chassis.nats.bucket import Bucket, messages
 from services.client.client import Choir
 from services.gateway.access.scopes import NEEDS, need_of
-from services.gateway.access.tests.conftest import MakeKey, bearer, until_status
+from services.gateway.access.tests.conftest import HEARD_WITHIN_S, MakeKey, bearer, until_status
 from services.gateway.app import DIALECTS
 from services.gateway.tests.serving import serving
 
@@ -201,3 +205,32 @@ async def test_on_this_host_no_key_is_needed_and_a_wrong_one_is_refused_all_the_
         assert (await http.get("/v1/models")).status_code == 200
         assert (await http.get("/v1/models", headers=bearer("ollama"))).status_code == 200
         assert (await http.get("/v1/models", headers=bearer("choir-k-0-gone"))).status_code == 401
+
+
+async def test_a_key_opens_no_more_than_its_tenant_may(
+    live_mesh: str, locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    known = bearer(await make_key(tenant="biology", scopes=KEY_SCOPES))
+    unknown = bearer(await make_key(tenant="nobody-knows-it", scopes=KEY_SCOPES))
+    connection = await connect_inside(live_mesh)
+    try:
+        bucket = Bucket(connection, subjects.TENANTS_BUCKET, messages(Tenant))
+        await bucket.put(subjects.tenant_key("biology"), Tenant(name="biology", role="observe"))
+        await _until(locked, known, "/api/distributed/models", 200)
+        assert (await locked.get("/api/distributed/models", headers=unknown)).status_code == 403
+        assert (await locked.post("/v1/chat/completions", headers=unknown, json=CHAT)).status_code == 200
+        assert (await locked.post("/api/create", headers=known, json={})).status_code == 403
+        ended = Tenant(name="biology", role="observe", revoked_at_s=time.time() - 1)
+        await bucket.put(subjects.tenant_key("biology"), ended)
+        await _until(locked, known, "/v1/models", 401)
+        await bucket.delete(subjects.tenant_key("biology"))
+    finally:
+        await connection.close()
+
+
+async def _until(http: httpx.AsyncClient, headers: dict[str, str], path: str, status: int) -> None:
+    async with asyncio.timeout(HEARD_WITHIN_S):
+        while True:
+            if (await http.get(path, headers=headers)).status_code == status:
+                return
+            await asyncio.sleep(0.02)
