@@ -245,7 +245,11 @@ class Result(Message):
     def standing_for(self, request_id: str, cache: CacheUse) -> Result:
         """The same as the result of an equal request."""
         return self.model_copy(
-            update={"request_id": request_id, "cache": cache, "cached_from": bare_id(self.request_id)}
+            update={
+                "request_id": request_id,
+                "cache": cache,
+                "cached_from": self.cached_from or bare_id(self.request_id),
+            }
         )
 
     def for_client(self) -> Result:
@@ -296,6 +300,7 @@ class TokenChunk(Message):
 
     A chunk has a piece of the answer's `text`, of its `thinking`, or whole `tool_calls`. `sample` says of
     which of several texts it is a piece, from 0. `logprobs` are those of the chunk's tokens, if asked for.
+    With `cache` (`shared`) it is a piece of an equal request's text, as `Result` says.
     """
 
     kind: Literal["token"] = "token"
@@ -311,6 +316,7 @@ class TokenChunk(Message):
     sample: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
     logprobs: Annotated[tuple[dict[str, Any], ...], Field(exclude_if=not_)] = ()
     restarted: Annotated[bool, Field(exclude=True)] = False
+    cache: Annotated[CacheUse | None, Field(exclude_if=is_none)] = None
 
 
 class Accepted(Message):

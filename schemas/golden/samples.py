@@ -733,6 +733,9 @@ SAMPLES: dict[str, Message] = {
     "token_chunk": TokenChunk(
         request_id=REQUEST, agent="llama3.2:3b", index=1, text="ris", done=True, attempt=2, sequence=18
     ),
+    "token_chunk_of_an_equal_request": TokenChunk(
+        request_id=REQUEST, agent="llama3.2:3b", index=0, text="Pa", sequence=17, cache="shared"
+    ),
     "token_chunk_of_calls": TokenChunk(
         request_id=REQUEST,
         agent="llama3.2:3b",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from schemas.chat import ToolCall
-from schemas.replies import Answer, Result, Sample, TokenChunk
+from schemas.replies import Answer, CacheUse, Result, Sample, TokenChunk
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ class StreamedText:
         if result.topology == "chain":
             last = result.answers[-1].agent if result.answers else None
             answers = {agent: answer for agent, answer in answers.items() if agent == last}
-        return [chunk for answer in answers.values() for chunk in self._rest_of(answer)]
+        return [chunk for answer in answers.values() for chunk in self._rest_of(answer, result.cache)]
 
-    def _rest_of(self, answer: Answer) -> Iterator[TokenChunk]:
+    def _rest_of(self, answer: Answer, cache: CacheUse | None) -> Iterator[TokenChunk]:
         agent = self._agents.setdefault(answer.agent, _Agent())
         for sample, whole in enumerate([_whole(answer), *map(_whole, answer.samples)]):
             text = agent.texts.setdefault(sample, _Text())
@@ -155,6 +155,7 @@ class StreamedText:
                 text=new.text,
                 thinking=new.thinking or None,
                 tool_calls=new.calls,
+                cache=cache,
             )
 
 

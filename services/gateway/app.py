@@ -82,7 +82,7 @@ class Application:
         dialect, reply = dialect_of(scope["path"], self._dialects), Reply(send)
         caller = self._identities.caller(scope)
         current_caller.set(caller)
-        exchange = Exchange(reply, partial(self._give_up, caller))
+        exchange = Exchange(scope, reply, partial(self._give_up, caller))
         current_exchange.set(exchange)
         if connection is not None:
             connection.on_left = exchange.leave

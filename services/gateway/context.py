@@ -26,6 +26,7 @@ from services.gateway.front_end_tasks import is_front_end_task
 from services.gateway.identity import is_new
 from services.gateway.models import ModelList, Target, absent
 from services.gateway.outcome import usage
+from services.gateway.result_cache import ResultCache, same_each_time
 from services.gateway.retries import Retries
 from services.gateway.settings import GatewaySection
 
@@ -49,6 +50,7 @@ class GatewayContext:
         self.records = Bucket(client, subjects.RESPONSES_BUCKET, messages(ResponseRecord))
         self.client = client
         self.batch_waits = asyncio.Event()
+        self.results = ResultCache(settings)
         self.started_at_s = time.time()
         self._giving_up: set[asyncio.Task[None]] = set()
 
@@ -91,12 +93,17 @@ class GatewayContext:
         one = {"models": (), "strategies": (), **(await self.models.known(task_model)).ask_fields}
         return ask.model_copy(update=one)
 
-    def follow(self, ask: Ask, *, background: bool = False) -> AsyncGenerator[TokenChunk | Result, None]:
+    def follow(
+        self, ask: Ask, *, background: bool = False, share: bool = True
+    ) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request with an id: chunks if it streams, then the result; its error is raised.
 
         If the HTTP client hangs up meanwhile, the request is cancelled, unless it is for the `background`.
+        Unless it has to have a result of its own (`share`) it may be answered by an equal one's.
         """
-        ask = _of_its_class(ask)
+        ask, known = self._shared(_of_its_class(ask), share=share and not background)
+        if known is not None:
+            return _only(known)
         return self._watched(self.mesh.follow(ask, new=is_new(ask.request_id)), ask, background)
 
     async def take_up(
@@ -123,17 +130,22 @@ class GatewayContext:
             async with aclosing(coming) as replies:
                 async for reply in replies:
                     if isinstance(reply, Result):
-                        _charge(reply)
+                        self._keep(ask, reply)
                         if exchange is not None:
                             exchange.in_work.discard(reply.request_id)
+                    elif ask.cache:
+                        _tell_cache(reply.cache or "miss")
                     yield reply
         finally:
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)
 
-    async def result_of(self, ask: Ask, *, background: bool = False) -> Result:
-        """The result of a request that has an id; its error is raised. Cancelled as `follow` says."""
-        ask = _of_its_class(ask)
+    async def result_of(self, ask: Ask, *, background: bool = False, share: bool = True) -> Result:
+        """The result of a request that has an id; its error is raised. Cancelled and shared as `follow`
+        says."""
+        ask, known = self._shared(_of_its_class(ask), share=share and not background)
+        if known is not None:
+            return known
         exchange, request_id = None if background else current_exchange.get(), ask.request_id
         if exchange is not None and request_id is not None:
             exchange.in_work.add(request_id)
@@ -142,8 +154,39 @@ class GatewayContext:
         finally:
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)
-        _charge(result)
+        self._keep(ask, result)
         return result
+
+    def _shared(self, ask: Ask, *, share: bool) -> tuple[Ask, Result | None]:
+        """The request as the mesh is asked it, and its result if there is an equal one's here."""
+        if ask.cache or (same := same_each_time(ask)) is None:
+            _tell_cache("off")
+            return ask, None
+        exchange, caller = current_exchange.get(), current_caller.get()
+        wanted = exchange is not None and exchange.wants_cached and (caller.key is None or caller.key.cache)
+        if not (share and wanted and self.settings.cache):
+            _tell_cache("off")
+            return same, None
+        assert exchange is not None
+        new = exchange.has_made(same.request_id)
+        known = self.results.get(caller.tenant, same) if new else None
+        if known is None:
+            return same.model_copy(update={"cache": True}), None
+        found = known.standing_for(same.request_id or "", "hit")
+        _tell_cache("hit", found.cached_from)
+        self.figures.cache["hit"] += 1
+        return same, found
+
+    def _keep(self, ask: Ask, result: Result) -> None:
+        """What there is to do with a result that the mesh has given."""
+        if result.cached_from is None:
+            _charge(result)
+        if ask.cache:
+            use = result.cache or "off"
+            _tell_cache(use, result.cached_from)
+            self.figures.cache[use] += 1
+            self.results.put(current_caller.get().tenant, ask, result)
+            self.figures.cache_bytes = self.results.bytes
 
     def check_background(self) -> None:
         """Raises InvalidRequest for a key whose tokens are counted: background work would go uncounted."""
@@ -191,3 +234,12 @@ def _charge(result: Result) -> None:
     if (use := current_caller.get().use) is not None:
         took = usage(result)
         use.charge(took.prompt_tokens + took.generated_tokens)
+
+
+def _tell_cache(use: str, source: str | None = None) -> None:
+    if (exchange := current_exchange.get()) is not None:
+        exchange.tell_cache(use, source)
+
+
+async def _only(result: Result) -> AsyncGenerator[TokenChunk | Result, None]:
+    yield result

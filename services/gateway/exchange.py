@@ -7,12 +7,16 @@ submitted and not followed: `Choir.submit_ask`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 
 from schemas.subjects import Priority
+
+CACHE_HEADER = b"choir-cache"
+CACHED_FROM_HEADER = b"choir-cached-from"
+CACHE_USES = ("off", "miss", "shared", "hit")
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 work_priority: ContextVar[Priority] = ContextVar("work_priority", default="interactive")
@@ -20,20 +24,21 @@ work_priority: ContextVar[Priority] = ContextVar("work_priority", default="inter
 
 
 class Reply:
-    """The `send` of one exchange. `status` is 0 until there is one; each reply has the headers `added`."""
+    """The `send` of one exchange. `status` is 0 until there is one; `added` are headers that the reply gets
+    besides its own."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
         self.complete = False
-        self.added: Sequence[tuple[bytes, bytes]] = ()
+        self.added: dict[bytes, bytes] = {}
 
     async def __call__(self, message: Message) -> None:
         """Sends a part of the reply."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             if self.added:
-                message = {**message, "headers": [*message.get("headers", ()), *self.added]}
+                message = {**message, "headers": [*message.get("headers", ()), *self.added.items()]}
         elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)
@@ -44,10 +49,11 @@ class Exchange:
     yet. `give_up` is told these when the client has gone. `made` has the ids that were made for this
     exchange, until the mesh is asked under them."""
 
-    def __init__(self, reply: Reply, give_up: Callable[[str], None]) -> None:
+    def __init__(self, scope: Scope, reply: Reply, give_up: Callable[[str], None]) -> None:
         handler = asyncio.current_task()
         assert handler is not None
         self._handler = handler
+        self._scope = scope
         self._reply = reply
         self._give_up = give_up
         self.in_work: set[str] = set()
@@ -62,3 +68,28 @@ class Exchange:
         for request_id in tuple(self.in_work):
             self._give_up(request_id)
         self._handler.cancel()
+
+    def has_made(self, request_id: str | None) -> bool:
+        """Whether an id was made for this exchange: nobody can have asked under it."""
+        return request_id in self.made
+
+    @property
+    def wants_cached(self) -> bool:
+        """Whether the client takes what is there already: it says so unless it says otherwise."""
+        return not any(
+            (name == CACHE_HEADER and value.strip().lower() == b"off")
+            or (name == b"cache-control" and (b"no-cache" in value or b"no-store" in value))
+            for name, value in self._scope["headers"]
+        )
+
+    def tell_cache(self, use: str, source: str | None = None) -> None:
+        """Says in the reply's headers where its answer comes from. Of several answers that which is least
+        from the cache."""
+        told = self._reply.added.get(CACHE_HEADER)
+        if told is not None and CACHE_USES.index(told.decode()) < CACHE_USES.index(use):
+            return
+        self._reply.added[CACHE_HEADER] = use.encode()
+        if source is None:
+            self._reply.added.pop(CACHED_FROM_HEADER, None)
+        else:
+            self._reply.added[CACHED_FROM_HEADER] = source.encode()

@@ -22,6 +22,8 @@ class Figures:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.given_up = 0
+        self.cache: Counter[str] = Counter()
+        self.cache_bytes = 0
         self.passed_over: Counter[str] = Counter()
 
     def answered(self, dialect: str, status: int, took_s: float) -> None:
@@ -52,6 +54,11 @@ def _lines(figures: Figures, status: StatusReply | None) -> Iterator[str]:
     yield from _metric("choir_gateway_request_seconds_total", "counter", "Time of these, to the end", seconds)
     yield from _metric(
         "choir_gateway_given_up_total", "counter", "Requests whose client hung up", [({}, figures.given_up)]
+    )
+    cached = [({"use": use}, float(count)) for use, count in figures.cache.items()]
+    yield from _metric("choir_gateway_cache_total", "counter", "Answers, by where they came from", cached)
+    yield from _metric(
+        "choir_gateway_cache_bytes", "gauge", "Results that are kept here", [({}, figures.cache_bytes)]
     )
     yield from _metric("choir_gateway_options_passed_over_total", "counter", "Unknown options", options)
     yield from _metric("choir_up", "gauge", "Whether the mesh answers", [({}, float(status is not None))])

@@ -101,6 +101,6 @@ def preflight(origin: bytes) -> Response:
     return Response(status_code=204, headers=headers)
 
 
-def headers_for(origin: bytes) -> list[tuple[bytes, bytes]]:
+def headers_for(origin: bytes) -> dict[bytes, bytes]:
     """What lets a page of an allowed origin read a reply."""
-    return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+    return {b"access-control-allow-origin": origin, b"vary": b"Origin"}

@@ -47,6 +47,11 @@ def is_new(request_id: str | None) -> bool:
     return True
 
 
+def seed_of(request_id: str) -> int:
+    """The seed of a request that names none: asked again under its id, it is the same request."""
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4], "big")
+
+
 def id_of_key(key: str, path: str, who: str) -> str:
     """The request id of an idempotency key, for one who asks at one path."""
     said = "\n".join((who, path, key))

@@ -28,6 +28,9 @@ class GatewaySection(Section):
     clients wanted that try again by themselves goes on for `retry_grace_s` when they have gone. At most
     `max_connections` are open at a time.
 
+    With `cache` requests whose answer is the same each time may be answered by an equal one's result; for
+    that this gateway keeps `cache_bytes` of results, each for `cache_keep_s`.
+
     `sets` are named sets of models, for ensembles such as `choir/majority@small`. `task_model` answers what
     chat front ends ask for themselves, titles and tags, in the place of an ensemble.
 
@@ -52,6 +55,9 @@ class GatewaySection(Section):
     write_timeout_s: float = Field(default=60.0, gt=0.0)
     retry_grace_s: float = Field(default=0.8, ge=0.0, le=60.0)
     max_connections: int = Field(default=1_024, ge=1)
+    cache: bool = True
+    cache_bytes: int = Field(default=64 * MIB, ge=0)
+    cache_keep_s: float = Field(default=300.0, ge=0.0, le=3_600.0)
     task_model: Name | None = None
     sets: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
     keys_required: bool | None = None

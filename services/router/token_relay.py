@@ -32,6 +32,7 @@ class TokenRelay:
         attempts_before: int = 0,
     ) -> None:
         self._told_as = subjects.bare_id(told_as or request_id)
+        self._shared = {} if told_as in (None, request_id) else {"cache": "shared"}
         self._attempts_before = attempts_before * ATTEMPTS_APART
         self._storage = storage
         self._request_id = request_id
@@ -121,7 +122,7 @@ class TokenRelay:
             "sequence": stored.sequence,
             "request_id": self._told_as,
             "attempt": chunk.attempt + self._attempts_before,
-        }
+        } | self._shared
         await self._caller.send(chunk.model_copy(update=told), chunk.kind)
         if chunk.done:
             self._done.add(chunk.agent)

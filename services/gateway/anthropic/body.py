@@ -11,10 +11,11 @@ from schemas.commands import Ask
 from schemas.sampling import Think
 from services.gateway.anthropic.blocks import BlockBody, MessageBody, conversation, system_turn
 from services.gateway.body import Body
+from services.gateway.identity import seed_of
 from services.gateway.models import Target
 from services.gateway.openai.ask import build
 from services.gateway.openai.messages import refused
-from services.gateway.openai.sampling import DEFAULTS, EFFORTS, MOST_TOKENS, Effort, seed_of
+from services.gateway.openai.sampling import DEFAULTS, EFFORTS, MOST_TOKENS, Effort
 
 OWN_NAMES = {"json_schema": "output_config.format.schema", "stop": "stop_sequences"}
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -111,7 +112,7 @@ def messages_ask(body: MessagesBody, target: Target, request_id: str, timeout_s:
         "temperature": body.temperature,
         "top_p": body.top_p,
         "top_k": body.top_k,
-        "seed": seed_of(request_id, None),
+        "seed": seed_of(request_id),
         "stop": tuple(dict.fromkeys(text for text in body.stop_sequences or () if text)),
         "json_schema": _schema(body),
         "think": _think(body),

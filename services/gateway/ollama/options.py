@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from schemas.errors import InvalidRequest
 from services.chassis.plain_words import first_fault
 from services.gateway.body import Body
+from services.gateway.identity import seed_of
 
 MOST_TOKENS = 32_768
 """What the mesh allows. Ollama's own text ends where the model ends it, or its context."""
@@ -98,7 +98,7 @@ def _max_tokens(num_predict: int | None) -> int | None:
 def _seed(seed: int | None, request_id: str) -> int:
     """-1 is a random one. It comes from the request's id: asked again under that, it is the same request."""
     if seed is None or seed < 0:
-        return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4], "big")
+        return seed_of(request_id)
     return seed % SEEDS
 
 

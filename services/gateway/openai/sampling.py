@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from schemas.sampling import Think
 from services.gateway.body import Body
+from services.gateway.identity import seed_of
 from services.gateway.openai.messages import refused
 
 MOST_TOKENS = 32_768
@@ -70,17 +70,10 @@ def sampling_fields(body: SamplingBody, request_id: str, max_tokens: int | None)
         "repeat_penalty": body.repeat_penalty or body.repetition_penalty,
         "logit_bias": body.logit_bias,
         "max_tokens": None if max_tokens is None else min(max_tokens, MOST_TOKENS),
-        "seed": seed_of(request_id, body.seed),
+        "seed": seed_of(request_id) if body.seed is None else body.seed % SEEDS,
         "stop": _stops(body.stop),
     }
     return {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
-
-
-def seed_of(request_id: str, seed: int | None) -> int:
-    """The seed. A request that names none gets one of its id: asked again, it is the same request."""
-    if seed is None:
-        return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4], "big")
-    return seed % SEEDS
 
 
 def _stops(stop: str | list[str] | None) -> tuple[str, ...]:

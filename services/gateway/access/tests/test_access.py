@@ -234,3 +234,20 @@ async def _until(http: httpx.AsyncClient, headers: dict[str, str], path: str, st
             if (await http.get(path, headers=headers)).status_code == status:
                 return
             await asyncio.sleep(0.02)
+
+
+async def test_tenants_share_no_answers_and_a_key_may_take_none_from_the_cache(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    question = {**CHAT, "temperature": 0, "seed": time.time_ns() % 2**32}
+    uses = []
+    for fields in (
+        {"tenant": "alice"},
+        {"tenant": "bob"},
+        {"tenant": "alice"},
+        {"tenant": "bob", "cache": False},
+    ):
+        headers = bearer(await make_key(**fields))
+        reply = await locked.post("/v1/chat/completions", headers=headers, json=question)
+        uses.append(reply.headers.get("choir-cache"))
+    assert uses == ["miss", "miss", "hit", "off"]

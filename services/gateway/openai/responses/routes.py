@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
@@ -82,7 +83,7 @@ class Responses:
             return self._stream(record, self._frames(record))
         if body.background:
             return _json(unfinished(record, "queued"), record)
-        return _json(finished(record, await self._context.result_of(record.ask)), record)
+        return _json(finished(record, await self._context.result_of(record.ask, share=False)), record)
 
     async def retrieve(self, request: Request) -> Response | StreamedReply:
         """A response as it is now, or its stream after the event `starting_after`."""
@@ -151,8 +152,9 @@ class Responses:
         self, record: ResponseRecord, after: int = -1, *, again: bool = False
     ) -> AsyncGenerator[bytes, None]:
         """The events whose number is greater than `after`."""
-        follow = self._context.mesh.resume if again or record.background else self._context.follow
-        async with aclosing(_events(record, follow(record.ask), early=again or record.background)) as coming:
+        resumed = again or record.background
+        follow = self._context.mesh.resume if resumed else partial(self._context.follow, share=False)
+        async with aclosing(_events(record, follow(record.ask), early=resumed)) as coming:
             async for event in coming:
                 if event["sequence_number"] > after:
                     yield sse.named_event(event["type"], event)

@@ -1,0 +1,224 @@
+"""Equal requests whose answer is the same each time: generated once, whichever gateway they came to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from infra.testing.choir_up import connect_inside
+from schemas import subjects
+from schemas.commands import Ask, Embed
+from schemas.errors import Cancelled
+from schemas.replies import Answer, Result
+from schemas.sampling import Sampling
+from services.chassis.nats.streams import Storage
+from services.client.client import Choir
+from services.gateway.identity import ID_HEADER, KEY_HEADER, id_of_key, seed_of
+from services.gateway.result_cache import ResultCache, same_each_time
+from services.gateway.settings import GatewaySection
+from services.gateway.tests.serving import accepted, serving
+
+WAIT_S = 30.0
+CHAT = "/v1/chat/completions"
+
+
+def question(model: str = "choir-one", **fields: Any) -> dict[str, Any]:
+    """A question that nobody has asked before."""
+    said = [{"role": "user", "content": f"What is {uuid.uuid4()}?"}]
+    return {"model": model, "messages": said, "temperature": 0, **fields}
+
+
+def told(reply: httpx.Response) -> tuple[str | None, str | None]:
+    return reply.headers.get("choir-cache"), reply.headers.get("choir-cached-from")
+
+
+@asynccontextmanager
+async def gateways(mesh_url: str, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, ...]]:
+    """Clients of two gateways."""
+    async with (
+        serving(mesh_url, **settings) as one,
+        serving(mesh_url, **settings) as two,
+        httpx.AsyncClient(base_url=one, timeout=WAIT_S) as first,
+        httpx.AsyncClient(base_url=two, timeout=WAIT_S) as second,
+    ):
+        yield first, second
+
+
+@pytest_asyncio.fixture
+async def two(live_mesh: str) -> AsyncIterator[tuple[httpx.AsyncClient, ...]]:
+    async with gateways(live_mesh) as clients:
+        yield clients
+
+
+@pytest.fixture
+def body() -> Iterator[dict[str, Any]]:
+    yield question()
+
+
+async def test_an_equal_request_is_a_hit_here_and_at_another_gateway(
+    two: tuple[httpx.AsyncClient, ...], body: dict[str, Any]
+) -> None:
+    first = await two[0].post(CHAT, json=body)
+    again = [await client.post(CHAT, json=body) for client in (two[0], two[1], two[1])]
+    assert told(first) == ("miss", None)
+    for reply in again:
+        assert told(reply) == ("hit", first.headers[ID_HEADER])
+        assert reply.json()["choices"] == first.json()["choices"]
+    assert len({reply.headers[ID_HEADER] for reply in (first, *again)}) == 4
+
+
+async def test_a_seed_is_enough_and_without_one_each_request_has_an_answer_of_its_own(
+    two: tuple[httpx.AsyncClient, ...],
+) -> None:
+    seeded = question(temperature=1.0, seed=7)
+    assert [told(await two[0].post(CHAT, json=seeded))[0] for _ in range(2)] == ["miss", "hit"]
+    drawn = question(temperature=1.0)
+    assert [told(await two[0].post(CHAT, json=drawn))[0] for _ in range(2)] == ["off", "off"]
+
+
+@pytest.mark.parametrize("header", [{"choir-cache": "off"}, {"cache-control": "no-store"}])
+async def test_a_request_that_wants_nothing_from_the_cache_gets_nothing(
+    two: tuple[httpx.AsyncClient, ...], body: dict[str, Any], header: dict[str, str]
+) -> None:
+    await two[0].post(CHAT, json=body)
+    reply = await two[0].post(CHAT, json=body, headers=header)
+    assert told(reply) == ("off", None)
+
+
+async def test_a_gateway_may_have_no_cache(live_mesh: str, body: dict[str, Any]) -> None:
+    async with gateways(live_mesh, cache=False) as (client, _):
+        assert [told(await client.post(CHAT, json=body))[0] for _ in range(2)] == ["off", "off"]
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/v1/completions", "/v1/messages", CHAT])
+async def test_every_dialect_has_the_cache(two: tuple[httpx.AsyncClient, ...], path: str) -> None:
+    asked = question(max_tokens=16, stream=False, options={"temperature": 0})
+    if path in ("/api/generate", "/v1/completions"):
+        asked["prompt"] = asked.pop("messages")[0]["content"]
+    assert [told(await two[0].post(path, json=asked))[0] for _ in range(2)] == ["miss", "hit"]
+
+
+async def test_a_stream_from_the_cache_is_a_stream_with_the_same_text(
+    two: tuple[httpx.AsyncClient, ...],
+) -> None:
+    body = question(model="choir-short", stream=True)
+    streams = [await streamed(client, body) for client in (two[0], two[0], two[1])]
+    assert [use for use, _ in streams] == ["miss", "hit", "hit"]
+    texts = {text for _, text in streams}
+    assert len(texts) == 1
+    assert all(texts)
+
+
+async def streamed(client: httpx.AsyncClient, body: dict[str, Any]) -> tuple[str | None, str]:
+    """What a stream says of the cache, and its text; it ends as a stream does."""
+    pieces, last = [], ""
+    async with client.stream("POST", CHAT, json=body) as reply:
+        async for line in reply.aiter_lines():
+            if line.startswith("data: {"):
+                choices = json.loads(line.removeprefix("data: "))["choices"]
+                pieces.append(choices[0]["delta"].get("content") or "" if choices else "")
+            last = line or last
+    assert last == "data: [DONE]"
+    return reply.headers.get("choir-cache"), "".join(pieces)
+
+
+async def test_equal_requests_at_two_gateways_are_one_and_go_on_when_the_first_client_hangs_up(
+    two: tuple[httpx.AsyncClient, ...], live_mesh: str
+) -> None:
+    body, connection = question(model="choir-slow"), await connect_inside(live_mesh)
+    keys = [f"{who}-{uuid.uuid4()}" for who in ("leader", "follower")]
+    ids = [id_of_key(key, CHAT, "") for key in keys]
+    asking = []
+    async with Choir(live_mesh) as mesh:
+        for client, key, request_id in zip(two, keys, ids, strict=True):
+            asking.append(asyncio.create_task(client.post(CHAT, json=body, headers={KEY_HEADER: key})))
+            await accepted(mesh, request_id)
+        assert await in_the_queue(connection, ids[0])
+        assert not await in_the_queue(connection, ids[1]), "the second waits for the first"
+        asking[0].cancel()
+        with pytest.raises(Cancelled):
+            await mesh.fetch(ids[0], wait_s=WAIT_S)
+        async with asyncio.timeout(WAIT_S):
+            while not await in_the_queue(connection, ids[1]):  # noqa: ASYNC110  (the broker is asked)
+                await asyncio.sleep(0.02)
+        assert not asking[1].done()
+        assert await mesh.cancel(ids[1])
+        assert (await asking[1]).status_code == 499
+    await connection.close()
+
+
+async def in_the_queue(connection: Client, request_id: str) -> bool:
+    storage = Storage(connection)
+    found = [
+        await storage.last(subjects.COMMANDS_STREAM, place) for place in subjects.commands_of(request_id)
+    ]
+    return any(found)
+
+
+ASK = Ask(request_id="r1", prompt="Where?", model="m", sampling=Sampling(seed=3))
+
+
+def result(text: str) -> Result:
+    answer = Answer(request_id="r0", agent="m", model="m", instance="i", text=text, finish_reason="stop")
+    return Result(
+        request_id="r0", fingerprint=ASK.fingerprint, topology="single", text=text, answers=(answer,),
+        accepted_at_s=1.0, completed_at_s=2.0,
+    )  # fmt: skip
+
+
+def kept(cache: ResultCache, tenant: str, number: int) -> bool:
+    return cache.get(tenant, numbered(number)) is not None
+
+
+def numbered(number: int) -> Ask:
+    return Ask(request_id="r1", prompt=f"Where is {number}?", model="m")
+
+
+def test_results_are_kept_for_their_tenant_alone() -> None:
+    cache = ResultCache(GatewaySection())
+    cache.put("alice", ASK, result("hers"))
+    assert cache.get("alice", ASK) is not None
+    assert cache.get("bob", ASK) is None
+
+
+def test_the_memory_has_a_limit_and_what_was_used_last_stays() -> None:
+    size = len(result("x").to_bytes())
+    cache = ResultCache(GatewaySection(cache_bytes=12 * size))
+    for number in range(12):
+        cache.put("local", numbered(number), result("x"))
+    assert kept(cache, "local", 0)
+    cache.put("local", numbered(12), result("x"))
+    assert [number for number in range(13) if not kept(cache, "local", number)] == [1]
+    assert (len(cache), cache.bytes, cache.evicted) == (12, 12 * size, 1)
+    cache.put("local", numbered(13), result("x" * 2 * size))
+    assert not kept(cache, "local", 13), "one alone would push out too many"
+
+
+def test_what_is_too_old_is_gone() -> None:
+    now_s = 0.0
+    cache = ResultCache(GatewaySection(cache_keep_s=10), now=lambda: now_s)
+    cache.put("local", ASK, result("x"))
+    now_s = 9.9
+    assert cache.get("local", ASK) is not None
+    now_s = 10.0
+    assert cache.get("local", ASK) is None
+    assert cache.bytes == 0
+
+
+def test_only_what_is_the_same_each_time_may_be_shared() -> None:
+    made = {"request_id": "r1", "prompt": "Where?", "model": "m"}
+    drawn = Ask(**made, sampling=Sampling(temperature=1.0, seed=seed_of("r1")))
+    greedy = Ask(**made, sampling=Sampling(temperature=0.0, seed=seed_of("r1")))
+    assert same_each_time(ASK) == ASK
+    assert same_each_time(drawn) is None
+    assert same_each_time(greedy) == Ask(**made, sampling=Sampling(seed=0))
+    assert same_each_time(Ask(request_id="r1", model="m", embed=Embed(inputs=("x",)))) is None
