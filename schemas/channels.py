@@ -204,6 +204,11 @@ def _values(bucket: str, name: str, key: str, why: str, *carries: Payload) -> It
         yield replace(put, name=f"{name}-stored", address=told, why=why, headers=STORED_HEADERS, stored=True)
 
 
+def _held(spell: Callable[..., str]) -> str:
+    """Where a command waits for its place in the queue that `spell` spells."""
+    return s.held("T", address(spell)).replace(".T.", ".{tenant}.", 1)
+
+
 STREAMED: tuple[Channel, ...] = (
     Channel(
         "generate", address(s.generate), (commands.Generate,), "one model is to give one answer",
@@ -216,6 +221,18 @@ STREAMED: tuple[Channel, ...] = (
     Channel(
         "summarize", address(s.summarize), (commands.Summarize,), "a request is to go along a chain",
         COMMAND_HEADERS, pulled_by=("summarizer",),
+    ),
+    Channel(
+        "held-generate", _held(s.generate), (commands.Generate,), "batch work of a tenant waits for its turn",
+        COMMAND_HEADERS,
+    ),
+    Channel(
+        "held-gather", _held(s.gather), (commands.Gather,), "batch work of a tenant waits for its turn",
+        COMMAND_HEADERS,
+    ),
+    Channel(
+        "held-summarize", _held(s.summarize), (commands.Summarize,),
+        "batch work of a tenant waits for its turn", COMMAND_HEADERS,
     ),
     Channel(
         "answer", address(s.answer), (replies.Answer,), "what one agent made of one task", (s.TRACE_HEADER,)

@@ -183,7 +183,44 @@ def commands_of(request_id: str) -> tuple[str, ...]:
         f"choir.command.gather.*.{request_id}",
         f"choir.command.summarize.*.{request_id}",
         f"choir.command.generate.*.*.{request_id}",
+        f"choir.command.held.*.*.*.{request_id}",
+        f"choir.command.held.*.generate.*.*.{request_id}",
     )
+
+
+def all_of_class(priority: Priority) -> str:
+    """Every command of a class that is in a queue."""
+    return f"choir.command.*.{priority}.>"
+
+
+def all_held() -> str:
+    """Every command that waits for its place in a queue."""
+    return "choir.command.held.>"
+
+
+def held(tenant: str, subject: str) -> str:
+    """Where a command of a tenant waits for its place in the queue of `subject`; nobody pulls from there."""
+    return f"choir.command.held.{encode_token(tenant)}.{subject.removeprefix('choir.command.')}"
+
+
+def is_held(subject: str) -> bool:
+    """Whether a command's subject is one of those."""
+    return subject.startswith("choir.command.held.")
+
+
+def freed(subject: str) -> str:
+    """The subject in the queue of a command that is held."""
+    return f"choir.command.{subject.split('.', 4)[4]}"
+
+
+def queue_of(subject: str) -> str:
+    """The queue of a command, by its subject: the same for all that one consumer takes."""
+    return subject.rpartition(".")[0]
+
+
+def request_of_command(subject: str) -> str:
+    """The request id in a command's subject."""
+    return subject.rpartition(".")[2]
 
 
 def answer(request_id: str, round_: int, agent: str) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import subjects
+from schemas.channels import matches
 from schemas.subjects import decode_token, encode_token
 
 REQUEST = "01JZ0CH0RA8W2M6Q4T7Y1B3N5P"
@@ -129,6 +130,10 @@ FREE_OF_NAMES = {
     "attempt_keys",
     "retry_key",
     "retry_keys",
+    "held",
+    "freed",
+    "queue_of",
+    "request_of_command",
 }
 """Functions that take only names which Choir itself has chosen, hashes, or numbers."""
 
@@ -275,3 +280,12 @@ def test_no_other_file_spells_a_subject() -> None:
         if "choir." in line and SPELLED.search(line)
     ]
     assert spelled == [], "subjects are spelled in schemas/subjects.py and nowhere else"
+
+
+@hostile
+def test_a_command_that_is_held_goes_back_to_where_it_came_from(name: str) -> None:
+    for queued in (subjects.generate("batch", name, "r1"), subjects.gather("batch", "r1")):
+        held = subjects.held(name, queued)
+        assert is_made_as(subjects.held("plain", queued).split("."), held.split("."))
+        assert (subjects.freed(held), subjects.request_of_command(held)) == (queued, "r1")
+        assert any(matches(held, pattern) for pattern in subjects.commands_of("r1"))

@@ -35,6 +35,7 @@ from services.router.placement.service import Placement
 from services.router.planner import Plan, plan
 from services.router.queued import parse_command, queued_command
 from services.router.retention.evicted import surely_evicted
+from services.router.tenancy.fair_queue import FairQueue
 from services.router.tenancy.limits import TenantLimits
 from services.tasks.capabilities import check_capable
 from services.tasks.task_events import emit_queued
@@ -64,9 +65,11 @@ class AdmissionController:
         placement: Placement,
         workers: Workers,
         limits: TenantLimits,
+        fair_queue: FairQueue,
         default_strategy: str,
     ) -> None:
         self._limits = limits
+        self._fair_queue = fair_queue
         self._mesh = mesh
         self._directory = directory
         self._pending = pending
@@ -121,7 +124,8 @@ class AdmissionController:
         await self._contexts.check(ask, chosen.asked_first, serving, field)
         asked_ns = time.perf_counter_ns()
         try:
-            receipt = await self._mesh.storage.enqueue(chosen.subject, payload, message_id=request_id)
+            place = self._fair_queue.place(chosen.subject, request_id, ask.priority)
+            receipt = await self._mesh.storage.enqueue(place, payload, message_id=request_id)
         except BrokerUnavailable as error:
             raise with_reason(error, self._directory.nodes) from error
         if receipt.duplicate:
@@ -157,6 +161,9 @@ class AdmissionController:
         if (known := await self._pending.stored(request_id)) is not None:
             check_same(ask, request_id, known.fingerprint)
             return known
+        if (command := await queued_command(self._mesh.storage, request_id)) is not None:
+            check_same(ask, request_id, command.fingerprint)  # it was held, and is in its queue now
+            return None
         raise await surely_evicted(self._mesh.storage, request_id)
 
     def _tell_accepted(self, chosen: Plan, size: int, timeout_s: float, admit_ns: int) -> None:

@@ -33,6 +33,7 @@ from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
 from services.router.retention.sweeper import Sweeper
 from services.router.settings import RouterSection
+from services.router.tenancy.fair_queue import FairQueue
 from services.router.tenancy.limits import TenantLimits
 
 SERVICE = "router"
@@ -53,7 +54,9 @@ class Router:
         self._tenants = Tenants(mesh.client)
         await self._tenants.start()
         self._limits = TenantLimits(self._tenants, mesh.identity.instance, self._routers)
-        pending = PendingResults(mesh.storage, self._limits.on_result)
+        self._fair_queue = FairQueue(mesh, self._tenants, self._limits, self._directory, self._routers)
+        self._fair_queue.start()
+        pending = PendingResults(mesh.storage, self._on_result)
         await pending.start()
         self._sweeper = Sweeper(mesh, self._settings.sweep_interval_s)
         await self._sweeper.start()
@@ -79,6 +82,7 @@ class Router:
             self._placement,
             self._workers,
             self._limits,
+            self._fair_queue,
             self._settings.default_strategy,
         )
         equal = EqualRequests(mesh, pending, self._directory.serving, self._settings.cache_keep_s)
@@ -120,6 +124,10 @@ class Router:
         await self._keys.resume()
         await self._tenants.resume()
 
+    def _on_result(self, request_id: str, data: bytes) -> None:
+        self._limits.on_result(request_id, data)
+        self._fair_queue.wake()
+
     def _routers(self) -> list[NodeLease]:
         """The leases of all live routers."""
         return [node for node in self._directory.nodes if node.service == SERVICE]
@@ -128,6 +136,7 @@ class Router:
         """Takes nothing more; clients that still wait are told to ask again under the same id."""
         await self._endpoints.stop()
         await self._placement.stop()
+        await self._fair_queue.stop()
         await self._sweeper.stop()
 
     def load(self) -> Load:
