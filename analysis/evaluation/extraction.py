@@ -12,6 +12,7 @@ from analysis.evaluation.benchmarks.question import LETTERS, Kind
 from schemas.errors import InvalidRequest
 from services.aggregator.reading.normalise import normalise
 from services.aggregator.reading.number_answer import last_number, strict_number
+from services.aggregator.reading.spoken import spoken
 
 Extraction = Callable[[str, Sequence[str]], str | None]
 
@@ -21,7 +22,7 @@ _FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 def strict_choice(text: str, choices: Sequence[str]) -> str | None:
     """A letter and nothing else, but `Answer:`, brackets and a stop: what a prompt for a letter asks for."""
-    found = _STRICT_LETTER.fullmatch(text)
+    found = _STRICT_LETTER.fullmatch(spoken(text))
     letter = found[1].upper() if found else ""
     return letter if letter and LETTERS.index(letter) < len(choices) else None
 
@@ -33,7 +34,7 @@ def flexible_choice(text: str, choices: Sequence[str]) -> str | None:
 
 def flexible_number(text: str, _choices: Sequence[str] = ()) -> str | None:
     """The last number that GSM8K's usual pattern finds: in `18 dollars for 7 days` that is 7."""
-    found = [match[0] or match[1] for match in _FLEXIBLE_NUMBER.findall(text)]
+    found = [match[0] or match[1] for match in _FLEXIBLE_NUMBER.findall(spoken(text))]
     return last_number(found[-1]) if found else None
 
 

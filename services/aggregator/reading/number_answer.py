@@ -10,6 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from services.aggregator.reading.plain_text import end_of, last_match
+from services.aggregator.reading.spoken import spoken
 
 _LONGEST_NUMBER = 128
 
@@ -20,8 +21,16 @@ _FIGURE = re.compile(
     r"(?:[0-9]{1,9}[ ][0-9]{1,9}/|(?<![\w.])\.)?[0-9][0-9.,:/^-]*"
     r"(?:(?<=[0-9])[eE][-+]?[0-9]{1,2}(?!\w))?"
 )
-_PLAIN_NUMBER = re.compile(r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)")
+_PLAIN_NUMBER = re.compile(
+    r"[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+)
 _FRACTION = re.compile(r"(?P<sign>[-+]?)(?:(?P<whole>[0-9]+) )?(?P<above>[0-9]+)/(?P<below>[0-9]+)")
+_GROUPED = re.compile(r"(?<![\w.,:/'])([0-9]{1,3})((?:[ '_][0-9]{3})+)(?![\w'])")
+"""Thousands apart by blanks, apostrophes or underscores: `12 345`, `1'000`, `1_000`."""
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s?\{([0-9]{1,9})\}\s?\{([0-9]{1,9})\}")
+_NOT_MEANT = re.compile(r"(?:\bnot|\bnever|n't\s+be|[0-9][0-9.,]{0,20}\s{1,3}or)\s{1,3}$", re.IGNORECASE)
+_OTHER_FIGURE = re.compile(r"\s{1,3}or\s{1,3}[-+$€£¥]?[0-9]", re.IGNORECASE)
+_LOOK_BACK = 32
 _NO_CURRENCY = str.maketrans("", "", "$€£¥")
 _MARK = r"(?:\#\#\#\#|\\boxed\s{0,4}\{|answer\s{1,8}is|answer\s{0,8}[:=])"
 _MARKED_FIGURE = re.compile(_MARK + r"[\s:=*_\"'`(\\]{0,16}(" + _FIGURE.pattern + ")", re.IGNORECASE)
@@ -37,21 +46,35 @@ def number(text: str) -> str | None:
     decimal comma) gives None, never an earlier number. Units, currencies and the percent sign are
     dropped: `50%` is 50.
     """
-    end = end_of(text)
+    end = _plain_figures(end_of(spoken(text)))
     marked = last_match(_MARKED_FIGURE, end)
-    return _read_figure(marked.group(1)) if marked else last_number(text)
+    if marked:
+        return None if _OTHER_FIGURE.match(end, marked.end()) else _read_figure(marked.group(1))
+    return last_number(text)
 
 
 def strict_number(text: str) -> str | None:
     """The number after the last `####`, as in the GSM8K data set, and nothing else."""
-    hashed = last_match(_HASHED_FIGURE, end_of(text))
+    hashed = last_match(_HASHED_FIGURE, _plain_figures(end_of(spoken(text))))
     return _read_figure(hashed.group(1)) if hashed else None
 
 
 def last_number(text: str) -> str | None:
-    """The last figure of `text`, wherever it stands; None if it is not a number."""
-    last = last_match(_FIGURE, end_of(text))
-    return _read_figure(last.group()) if last else None
+    """The last figure of `text`, wherever it stands; None if it is not a number, or not meant as the answer.
+
+    `not 12` says what it is not, and `12 or 13` does not say which.
+    """
+    end = _plain_figures(end_of(spoken(text)))
+    last = last_match(_FIGURE, end)
+    if last is None or _NOT_MEANT.search(end[max(0, last.start() - _LOOK_BACK) : last.start()]):
+        return None
+    return _read_figure(last.group())
+
+
+def _plain_figures(text: str) -> str:
+    """`text` with grouped thousands in one piece, and LaTeX's fractions with a stroke."""
+    joined = _GROUPED.sub(lambda found: found[1] + re.sub("[ '_]", "", found[2]), text)
+    return _LATEX_FRACTION.sub(r"\1/\2", joined)
 
 
 _LEAD_IN_WORDS = (

@@ -14,7 +14,17 @@ WINDOW = 4_096
 _GROUPING_SPACE = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
 _BEFORE_VULGAR_FRACTION = re.compile("(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])")
 _PLAIN_SIGNS = str.maketrans(
-    {"\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2212": "-", "\u2044": "/", "\u2019": "'"}
+    {
+        "\u2010": "-",
+        "\u2011": "-",
+        "\u2012": "-",
+        "\u2013": "-",
+        "\u2212": "-",
+        "\u2044": "/",
+        "\u2019": "'",
+        "\u066b": ".",
+        "\u066c": ",",
+    }
 )
 
 
@@ -23,7 +33,8 @@ def clean(text: str) -> str:
     if text.isascii():
         return text  # nothing of all this is ASCII, and most answers are nothing else
     text = _BEFORE_VULGAR_FRACTION.sub(" ", _GROUPING_SPACE.sub("", text))
-    return unicodedata.normalize("NFKC", text).translate(_PLAIN_SIGNS)
+    text = unicodedata.normalize("NFKC", text).translate(_PLAIN_SIGNS)
+    return "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
 
 
 def fold(text: str) -> str:
