@@ -79,11 +79,11 @@ def settings_of(folder: Path, text: str) -> HostSettings:
 class Mesh:
     """A running supervisor, and all that it has said."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, text: str = CONFIG) -> None:
         self.said: list[str] = []
         self.state = folder / "state"
         self.supervisor = Supervisor(
-            settings_of(folder, CONFIG),
+            settings_of(folder, text),
             state=self.state,
             forward=lambda instance, line: self.said.append(f"{instance}: {line}"),
         )
@@ -177,7 +177,7 @@ async def test_a_service_that_hangs_is_started_again_and_one_whose_broker_is_awa
 ) -> None:
     # Given a mesh whose patience is short
     monkeypatch.setattr("infra.host.supervisor.HUNG_AFTER_S", 4.0)
-    mesh = Mesh(tmp_path)
+    mesh = Mesh(tmp_path, f"{CONFIG}[aggregator]\nreplicas = 0\n")
     await mesh.supervisor.start()
     try:
         pids = {child.name: child.pid for child in mesh.supervisor.children}

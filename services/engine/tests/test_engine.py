@@ -31,9 +31,11 @@ PROMPTS = [
 
 
 @pytest.fixture
-def own_engine(model_path: Path) -> Iterator[Engine]:
-    """An engine of eight slots for one test alone."""
-    with Engine.load(model_path, slots=8, context_tokens=512, batch_tokens=64, threads=2) as engine:
+def own_engine(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine of eight slots for one test alone, with one thread or as many as its parameter says: two wait
+    long for one another where others use the cores."""
+    threads: int = getattr(request, "param", 1)
+    with Engine.load(model_path, slots=8, context_tokens=512, batch_tokens=64, threads=threads) as engine:
         yield engine
 
 
@@ -78,6 +80,7 @@ def test_a_stop_string_ends_the_text_and_is_not_part_of_it(engine: Engine) -> No
     )
 
 
+@pytest.mark.parametrize("own_engine", [1, pytest.param(2, marks=pytest.mark.soak)], indirect=True)
 def test_eight_at_once_say_exactly_what_they_say_one_by_one(own_engine: Engine) -> None:
     sampling = Sampling(max_tokens=60)
     together = [own_engine.submit(prompt, sampling) for prompt in PROMPTS]
