@@ -35,6 +35,7 @@ CONFIG = """
 port = 0
 [[agents]]
 name = "whole"
+threads = 1
 models = [{ name = "whole", path = "demo:choir-llama", slots = 8 }]
 """
 PROMPTS = (

@@ -21,7 +21,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def engine(model_path: Path) -> Iterator[Engine]:
     """An engine with four slots of 512 tokens, shared by the tests that leave it as it is."""
-    with Engine.load(model_path, slots=4, context_tokens=512, batch_tokens=64) as engine:
+    with Engine.load(model_path, slots=4, context_tokens=512, batch_tokens=64, threads=1) as engine:
         yield engine
 
 

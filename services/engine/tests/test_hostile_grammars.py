@@ -24,7 +24,7 @@ LONG_S = 120.0
 
 @pytest.fixture(scope="module")
 def engine(model_path: Path) -> Iterator[Engine]:
-    with Engine.load(model_path, slots=2, context_tokens=256, batch_tokens=64) as engine:
+    with Engine.load(model_path, slots=2, context_tokens=256, batch_tokens=64, threads=1) as engine:
         engine.generate("warm", Sampling(max_tokens=1, grammar='root ::= "a"'))
         yield engine
 
@@ -56,7 +56,7 @@ def test_a_cancelled_generation_does_not_wait_for_its_grammar(
     model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The grammar has an hour here, and would take it: the slot is free all the same."""
-    with Engine.load(model_path, slots=1, context_tokens=256, batch_tokens=64) as engine:
+    with Engine.load(model_path, slots=1, context_tokens=256, batch_tokens=64, threads=1) as engine:
         monkeypatch.setattr(engine._model, "grammars", GrammarProcesses(model_path, limit_s=3_600))
         heard: list[TokenEvent | Finished] = []
         first = 'root ::= "a" rest\nrest ::= ' + EXPLODES.removeprefix("root ::= ")

@@ -102,7 +102,7 @@ def greedy_logits(stages: Pipeline, prompts: Sequence[Tokens], slots: Sequence[i
 
 def engine_texts(path: Path) -> list[str]:
     """The engine's greedy answers."""
-    with Engine.load(path, slots=SLOTS, context_tokens=CONTEXT_TOKENS) as engine:
+    with Engine.load(path, slots=SLOTS, context_tokens=CONTEXT_TOKENS, threads=1) as engine:
         return [
             engine.generate(prompt, Sampling(max_tokens=TOKENS, temperature=0)).text for prompt in PROMPTS
         ]
