@@ -446,7 +446,8 @@ class ModelsReply(Message):
 
 class StatusReply(Message):
     """The mesh at a glance. `queued` counts commands that are stored and not yet done; `pipelines` has the
-    state of each by its model."""
+    state of each by its model. A tenant that operates nothing is told of its own: `queued` are its requests
+    in flight, and `results` is 0."""
 
     services: dict[str, int]
     models: tuple[str, ...]

@@ -130,6 +130,7 @@ FREE_OF_NAMES = {
     "attempt_keys",
     "retry_key",
     "retry_keys",
+    "message_get",
     "held",
     "freed",
     "queue_of",

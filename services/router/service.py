@@ -88,7 +88,9 @@ class Router:
         equal = EqualRequests(mesh, pending, self._directory.serving, self._settings.cache_keep_s)
         handlers = Handlers(mesh, admission, pending, self._ensembles, equal)
         js = JetStreamContext(mesh.client, timeout=2.0)
-        overview = Overview(self._directory, self._placement, self._ensembles, js)
+        overview = Overview(
+            self._directory, self._placement, self._ensembles, js, self._tenants, self._limits
+        )
         self._endpoints = Endpoints(
             mesh.client,
             mesh.identity,

@@ -17,8 +17,10 @@ from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_details
+from services.chassis.registry.tenants import Tenants
 from services.router.named_ensembles import NamedEnsembles
 from services.router.placement.service import Placement
+from services.router.tenancy.limits import TenantLimits
 
 GENERATORS = ("agent", "shard_stage")
 """Services that have slots for generations, in leases that the status adds up."""
@@ -28,16 +30,28 @@ class Overview:
     """`nodes`, `models` and `status`."""
 
     def __init__(
-        self, directory: Directory, placement: Placement, ensembles: NamedEnsembles, js: JetStreamContext
+        self,
+        directory: Directory,
+        placement: Placement,
+        ensembles: NamedEnsembles,
+        js: JetStreamContext,
+        tenants: Tenants,
+        limits: TenantLimits,
     ) -> None:
+        self._tenants = tenants
+        self._limits = limits
         self._directory = directory
         self._placement = placement
         self._ensembles = ensembles
         self._js = js
 
     async def nodes(self, _request: Message, caller: Caller) -> None:
-        """Sends all live leases; without their details, or not all of them, where there are too many."""
-        await caller.send_what_fits(node_lists(self._directory.nodes))
+        """Sends all live leases; without their details, or not all of them, where there are too many. Whoever
+        operates nothing is not told what other tenants have in work."""
+        nodes = self._directory.nodes
+        if not self._tenants.sees_all(caller.tenant):
+            nodes = tuple(own_part(node, caller.tenant) for node in nodes)
+        await caller.send_what_fits(node_lists(nodes))
 
     async def models(self, _request: Message, caller: Caller) -> None:
         """Sends all models that can be asked, all pipelines, and the ensembles that have a name."""
@@ -51,7 +65,8 @@ class Overview:
         await caller.send(ModelsReply(models=models, pipelines=pipelines, ensembles=ensembles))
 
     async def status(self, _request: Message, caller: Caller) -> None:
-        """Sends the mesh at a glance."""
+        """Sends the mesh at a glance. Whoever operates nothing is told of its own requests alone: how many
+        are in flight, and of no results."""
         commands = await self._js.stream_info(subjects.COMMANDS_STREAM)
         results = await self._js.stream_info(subjects.RESULTS_STREAM)
         nodes = self._directory.nodes
@@ -65,7 +80,16 @@ class Overview:
             problems=(*problems(nodes), *self._placement.problems),
             pipelines={pipeline.model: pipeline.state for pipeline in self._placement.summaries()},
         )
+        if not self._tenants.sees_all(caller.tenant):
+            own = {"queued": self._limits.in_flight(caller.tenant), "results": 0}
+            status = status.model_copy(update=own)
         await caller.send_what_fits(glances(status))
+
+
+def own_part(node: NodeLease, tenant: str) -> NodeLease:
+    """A lease without what it says of other tenants."""
+    own = {name: load for name, load in node.tenants.items() if name == tenant}
+    return node.model_copy(update={"tenants": own})
 
 
 def node_lists(nodes: tuple[NodeLease, ...]) -> Iterator[NodesReply]:

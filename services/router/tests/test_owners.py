@@ -10,8 +10,11 @@ import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.replies import Accepted, Cancelled, Result
+from schemas.nodes import TenantLoad
+from schemas.replies import Accepted, Cancelled, NodesReply, Result, StatusReply
+from services.chassis.identity import Identity
 from services.chassis.nats.streams import Storage
+from services.chassis.registry.lease import Lease, Load
 from services.chassis.tests.mesh import events, eventually
 from services.router.tests.front import Front, Stream
 
@@ -134,3 +137,35 @@ async def test_every_event_of_a_request_says_whose_it_is(front: Front) -> None:
         return {(e.request_id, e.tenant) for e in told} if replied == {"r1", "alice=r1"} else None
 
     assert await eventually(owners) == {("r1", "local"), ("alice=r1", "alice")}
+
+
+async def test_who_operates_nothing_is_not_shown_what_others_have_in_work(front: Front) -> None:
+    await submit(front, ALICE)
+    await submit(front, BOB, request_id="r2")
+    await submit(front, BOB, request_id="r3")
+    lease = Lease(
+        front.client,
+        Identity("router", "router-9"),
+        lambda: Load(tenants={ALICE: TenantLoad(in_flight=5), BOB: TenantLoad(in_flight=7)}),
+    )
+    await lease.start()
+
+    async def seen(tenant: str) -> set[str]:
+        reply = await front.request(at(tenant, subjects.NODES))
+        nodes = NodesReply.model_validate_json(reply.data).nodes
+        return {name for node in nodes for name in node.tenants}
+
+    async def everything() -> bool:
+        return await seen(subjects.LOCAL_TENANT) == {ALICE, BOB}
+
+    await eventually(everything)
+    assert await seen(ALICE) == {ALICE}
+
+    async def status(tenant: str) -> tuple[int, int]:
+        found = StatusReply.model_validate_json((await front.request(at(tenant, subjects.STATUS))).data)
+        return found.queued, found.results
+
+    await front.finish("alice=r1")
+    assert await status(subjects.LOCAL_TENANT) == (2, 1)
+    assert await status(BOB) == (2 + 7, 0)
+    await lease.stop()
