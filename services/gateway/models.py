@@ -51,6 +51,12 @@ class Target:
         return self.ensemble is None and any(member.slots for member in self.members)
 
     @property
+    def thinks(self) -> bool:
+        """Whether all members may think apart from their answer: nothing is known of one that says nothing
+        of what it can."""
+        return all(not m.capabilities or "thinking" in m.capabilities for m in self.members)
+
+    @property
     def context_tokens(self) -> int | None:
         """The smallest context among the members; None if nobody says."""
         return min((m.context_tokens for m in self.members if m.context_tokens is not None), default=None)

@@ -67,6 +67,13 @@ class GatewaySection(Section):
     trusted_proxies: tuple[str, ...] = ()
 
     @property
+    def address(self) -> str | None:
+        """Where clients reach it; None if it takes any free port."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        scheme = "http" if self.tls_certificate is None else "https"
+        return f"{scheme}://{name}:{self.port}" if self.port else None
+
+    @property
     def keys_needed(self) -> bool:
         """Whether whoever asks has to show a key."""
         return self.keys_required or (self.keys_required is None and not is_loopback(self.host))

@@ -201,6 +201,16 @@ def test_a_log_that_cannot_be_written_is_told_once_and_the_mesh_runs_on(tmp_path
     assert written.getvalue().count("the log cannot be written") == 1
 
 
+def test_the_address_of_the_gateway_is_shown_with_a_line_to_try(tmp_path: Path) -> None:
+    with a_screen("people", tmp_path) as (screen, written):
+        screen.ready("nats://127.0.0.1:4222", 1.5, ["choir-qwen"], "http://127.0.0.1:11435")
+        screen.ready("nats://127.0.0.1:4222", 1.5, ["choir-qwen"])
+    told = written.getvalue()
+    assert told.count("http    http://127.0.0.1:11435") == 1
+    asked = '{"model": "choir-qwen", "prompt": "What is the capital of France?"}'
+    assert told.count(f"curl http://127.0.0.1:11435/api/generate -d '{asked}'") == 1
+
+
 def test_all_lines_are_shown_where_they_are_asked_for(tmp_path: Path) -> None:
     with a_screen("verbose", tmp_path) as (screen, written):
         screen.forward("agent-1", INFO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,11 @@ STYLES = {"warning": "yellow", "error": "red", "critical": "bold red"}
 READY = "ready at "
 """How the supervisor's line begins that people see in other words."""
 STOPPING = "stopping"
+FIRST_QUESTION = '  choir ask "What is the capital of France?"'
 NEXT = (
     "",
     "In another terminal:",
-    '  choir ask "What is the capital of France?"',
+    FIRST_QUESTION,
     "  choir chat",
     "  choir top",
     "Ctrl-C here, or `choir down`, stops the mesh.",
@@ -93,17 +95,27 @@ class Screen:
         else:
             self.say(what)
 
-    def ready(self, url: str, took_s: float, models: Sequence[str]) -> None:
-        """What runs now, and what to type next."""
+    def ready(self, url: str, took_s: float, models: Sequence[str], gateway: str | None = None) -> None:
+        """What runs now, and what to type next. `gateway` is the address of its HTTP interfaces."""
         self.quiet()
         self.fact("models", ", ".join(models) or "none can be asked; `choir validate` looks for the reason")
         self.fact("ready", f"{url}, after {took_s:.1f} s")
+        if gateway is not None:
+            self.fact("http", f"{gateway}, for clients of Ollama, OpenAI and Anthropic")
         for line in NEXT:
             self.say(line)
+            if line == FIRST_QUESTION and gateway is not None and models:
+                self.say(f"  {curl_line(gateway, models[0])}")
 
     def quiet(self) -> None:
         """Ends the sign of life."""
         self._status.stop()
+
+
+def curl_line(gateway: str, model: str) -> str:
+    """A question over HTTP, to be typed."""
+    asked = {"model": model, "prompt": "What is the capital of France?"}
+    return f"curl {gateway}/api/generate -d '{json.dumps(asked)}'"
 
 
 def counted(models: Sequence[str]) -> str:

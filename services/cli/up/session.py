@@ -91,7 +91,8 @@ class UpSession:
         supervisor = self._supervisor
         models = await self._models()
         url = without_password(supervisor.url)
-        self._screen.ready(url, took_s, models)
+        section = self._settings.gateway
+        self._screen.ready(url, took_s, models, section.address if section.enabled else None)
         if self._as_json:
             document = UpDocument(
                 url=url,

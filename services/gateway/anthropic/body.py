@@ -115,7 +115,7 @@ def messages_ask(body: MessagesBody, target: Target, request_id: str, timeout_s:
         "seed": seed_of(request_id),
         "stop": tuple(dict.fromkeys(text for text in body.stop_sequences or () if text)),
         "json_schema": _schema(body),
-        "think": _think(body),
+        "think": _think(body) if target.thinks else None,
     }
     fields: dict[str, Any] = {
         "messages": turns,

@@ -126,8 +126,15 @@ def _schema(given: str | dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _think(given: bool | str | None, target: Target) -> bool | str | None:
-    """An ensemble's thoughts are what its members say: these are not asked to think."""
-    return None if target.ensemble is not None else given
+    """An ensemble's thoughts are what its members say: these are not asked to think.
+
+    A model that cannot is refused in Ollama's own words, which clients look for.
+    """
+    if target.ensemble is not None:
+        return None
+    if given and not target.thinks:
+        raise InvalidRequest(f'"{target.plain_name}" does not support thinking', field="think")
+    return given
 
 
 def _alternatives(body: GenerationBody) -> int:

@@ -67,7 +67,7 @@ def chat_ask(body: ChatBody, target: Target, request_id: str, timeout_s: float) 
     sampling["json_schema"] = schema_of(body.response_format)
     sampling["logprobs"] = max(1, body.top_logprobs or 0) if body.logprobs else 0
     sampling["n"] = body.n or 1
-    if body.reasoning_effort is not None:
+    if body.reasoning_effort is not None and target.thinks:
         sampling["think"] = EFFORTS[body.reasoning_effort]
     fields: dict[str, Any] = {
         "messages": some(conversation(body.messages), "messages"),

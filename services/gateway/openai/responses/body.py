@@ -112,7 +112,7 @@ def record_of(
     system = conversation([MessageBody(role="system", content=body.instructions)], "instructions")
     sampling = sampling_fields(body, request_id, body.max_output_tokens)
     sampling["json_schema"] = schema_of(body.text.format, "text.format") if body.text else None
-    if body.reasoning is not None and body.reasoning.effort is not None:
+    if body.reasoning is not None and body.reasoning.effort is not None and target.thinks:
         sampling["think"] = EFFORTS[body.reasoning.effort]
     fields = {
         "messages": (*system, *talk),

@@ -25,11 +25,16 @@ BODIES: dict[str, dict[str, object]] = {
 }
 
 
+class Broken(Exception):
+    """Raised for a stream that is refused, or tells an error."""
+
+
 class Reader:
     """A client that reads a stream event by event, and comes back with the id of its last one."""
 
-    def __init__(self, path: str, **body: object) -> None:
+    def __init__(self, path: str, key: str | None = None, **body: object) -> None:
         self._path = path
+        self._headers = {} if key is None else {"idempotency-key": key}
         self._body = {**BODIES[path], "stream": True, "background": True, **body}
         self._event: dict[str, str] = {}
         self.ids: list[str] = []
@@ -42,12 +47,13 @@ class Reader:
 
     async def read(self, gateway: str, events: int = 1_000) -> None:
         """Reads so many further events at a gateway, and breaks off."""
-        headers = {"last-event-id": self.ids[-1]} if self.ids else {}
+        headers = {"last-event-id": self.ids[-1]} if self.ids else self._headers
         async with (
             httpx.AsyncClient(base_url=gateway, timeout=60) as http,
             http.stream("POST", self._path, json=self._body, headers=headers) as reply,
         ):
-            assert reply.status_code == 200, await reply.aread()
+            if reply.status_code != 200:
+                raise Broken((await reply.aread()).decode())
             self._event.clear()
             until = len(self.ids) + events
             async for line in reply.aiter_lines():
@@ -70,7 +76,8 @@ class Reader:
     def _say(self, data: str) -> None:
         self.done = data == "[DONE]"
         event = {"choices": []} if self.done else json.loads(data)
-        assert "error" not in event, event
+        if "error" in event:
+            raise Broken(data)
         for choice in event["choices"]:
             self.text += choice.get("text") or choice.get("delta", {}).get("content") or ""
 
