@@ -350,7 +350,8 @@ ACCESS: tuple[Access, ...] = (
         publishes=(
             s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
             s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
-            s.doors(s.STATUS), s.doors(s.SQL), s.doors(s.TOKENIZE), s.ALL_EVENTS,
+            s.doors(s.STATUS), s.doors(s.SQL), s.doors(s.TOKENIZE), s.doors(s.WORKER), s.doors(s.SHARD),
+            s.ALL_EVENTS,
         ),
         subscribes=(),
         buckets_read=(

@@ -22,6 +22,7 @@ from services.gateway.access.caller import current_caller
 from services.gateway.anthropic import ANTHROPIC
 from services.gateway.context import GatewayContext
 from services.gateway.dashboard import DASHBOARD
+from services.gateway.description.document import Description
 from services.gateway.dialect import Dialect, dialect_of
 from services.gateway.distributed import DISTRIBUTED
 from services.gateway.errors import headers_of, status_of, stopping
@@ -67,7 +68,9 @@ class Application:
         self._guard = Guard(context.settings)
         self._identities = Identities(context.keyring, context.settings.keys_needed)
         self._dialects = dialects
-        routes = [route for dialect in dialects for route in dialect.routes(context)]
+        of = {dialect.name: list(dialect.routes(context)) for dialect in dialects}
+        of.setdefault(DISTRIBUTED.name, []).append(Description(of).route())
+        routes = [route for name in of for route in of[name]]
         self._endpoints = _endpoints(routes)
         self._router = Router(authorized(routes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +29,19 @@ class Body(BaseModel):
 
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
+EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
+TAKES = "takes_body"
+"""Where an endpoint says what body it takes."""
+
+
+def takes(model: type[BaseModel]) -> Callable[[EndpointT], EndpointT]:
+    """Says, for the description of the interface, against what an endpoint checks its body."""
+
+    def said(endpoint: EndpointT) -> EndpointT:
+        setattr(endpoint, TAKES, model)
+        return endpoint
+
+    return said
 
 
 async def read_body(request: Request, limits: GatewaySection) -> bytes:

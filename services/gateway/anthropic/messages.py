@@ -18,7 +18,7 @@ from services.gateway.anthropic.body import CountBody, MessagesBody, messages_as
 from services.gateway.anthropic.error import error_object
 from services.gateway.anthropic.events import PING, message_events
 from services.gateway.anthropic.message import message
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.identity import ID_HEADER
 from services.gateway.openai import sse
@@ -33,6 +33,7 @@ class Messages:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
+    @takes(MessagesBody)
     async def create(self, request: Request) -> Response | StreamedReply:
         """One message, whole or as a stream."""
         fields = await read_json(request, self._context.settings)
@@ -57,6 +58,7 @@ class Messages:
             async for frame in message_events(body, request_id, replies):
                 yield frame
 
+    @takes(CountBody)
     async def count_tokens(self, request: Request) -> Response:
         """How many tokens a prompt has: of an ensemble, what its members have to read together."""
         body = checked(await read_json(request, self._context.settings), CountBody)

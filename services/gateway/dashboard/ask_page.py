@@ -16,7 +16,7 @@ from schemas.replies import Result
 from schemas.strategies import STRATEGIES
 from services.chassis.identity import new_id
 from services.client.request_builder import AskOptions, build_ask
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.dashboard.live import event, failed, heartbeat
 from services.gateway.dashboard.pages import fragment, page
@@ -50,6 +50,7 @@ class AskPage:
         models = [target.members[0] for target in targets if target.ensemble is None]
         return page("ask.html.j2", active="ask", live=None, models=models, strategies=STRATEGIES)
 
+    @takes(AskBody)
     async def answers(self, request: Request) -> StreamedReply:
         """What comes of it: pieces of text of each agent, then the result as a fragment."""
         body = checked(await read_json(request, self._context.settings), AskBody)

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from schemas.errors import ChoirError
 from schemas.replies import StatusReply
 from services.gateway.context import GatewayContext
+from services.gateway.distributed.managing import Managing
 from services.gateway.figures import exposition
 
 JSON = "application/json"
@@ -32,6 +33,7 @@ def routes(context: GatewayContext) -> Sequence[BaseRoute]:
         Route("/api/distributed/nodes", overview.nodes),
         Route("/api/distributed/models", overview.models),
         Route("/api/distributed/requests/{request_id}", overview.request),
+        *Managing(context).routes(),
         Route("/metrics", overview.metrics),
     )
 

@@ -13,7 +13,7 @@ from schemas.commands import Ask
 from schemas.errors import InternalError, InvalidRequest
 from schemas.replies import Answer, Result
 from services.client.request_builder import build
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.identity import ID_HEADER, request_id_of
 from services.gateway.models import Target
@@ -41,6 +41,7 @@ class Embedding:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
+    @takes(EmbedBody)
     async def embed(self, request: Request) -> Response:
         """A vector of length 1 for each text."""
         body = checked(await read_json(request, self._context.settings), EmbedBody)
@@ -55,6 +56,7 @@ class Embedding:
         said = {"model": body.named, "embeddings": vectors, **_counts(result, answer)}
         return json_reply(said, headers={ID_HEADER: result.request_id})
 
+    @takes(EmbeddingsBody)
     async def embeddings(self, request: Request) -> Response:
         """One vector, as the model gives it."""
         body = checked(await read_json(request, self._context.settings), EmbeddingsBody)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.commands import Ask
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.identity import ID_HEADER, request_id_of
 from services.gateway.models import Target
@@ -29,11 +29,13 @@ class Generating:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
+    @takes(ChatBody)
     async def chat(self, request: Request) -> Response | StreamedReply:
         """The next turn of a conversation."""
         body = checked(await read_json(request, self._context.settings), ChatBody)
         return await self._reply(request, body, not body.messages, chat_shape, chat_ask)
 
+    @takes(GenerateBody)
     async def generate(self, request: Request) -> Response | StreamedReply:
         """A text that goes on."""
         body = checked(await read_json(request, self._context.settings), GenerateBody)

@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.ollama import catalogue
 from services.gateway.ollama.bodies import NamedBody
@@ -60,12 +60,14 @@ class Managing:
         targets = await self._context.models.all()
         return json_reply({"models": [catalogue.running(each) for each in targets if each.ensemble is None]})
 
+    @takes(NamedBody)
     async def show(self, request: Request) -> Response:
         """One model in detail."""
         body = checked(await read_json(request, self._context.settings), NamedBody)
         target = await self._context.models.find(body.named)
         return json_reply(catalogue.shown(target, self._context.started_at_s))
 
+    @takes(PullBody)
     async def pull(self, request: Request) -> Response:
         """Nothing is to be done for a model that is there."""
         body = checked(await read_json(request, self._context.settings), PullBody)
@@ -76,12 +78,14 @@ class Managing:
         status = {"status": f"{target.plain_name} is served by this mesh"}
         return Response(line(status) + line(success), media_type=NDJSON)
 
+    @takes(CopyBody)
     async def copy(self, request: Request) -> Response:
         """Refused: a model has the name that its agents give it."""
         body = checked(await read_json(request, self._context.settings), CopyBody)
         await self._context.models.find(body.source or body.named)
         raise HTTPException(NOT_IMPLEMENTED, f"models are not renamed from here: {HOW_TO_SERVE}")
 
+    @takes(NamedBody)
     async def delete(self, request: Request) -> Response:
         """Refused: whoever serves a model decides that."""
         body = checked(await read_json(request, self._context.settings), NamedBody)

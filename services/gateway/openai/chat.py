@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.commands import Ask
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.identity import ID_HEADER
 from services.gateway.openai import sse
@@ -29,6 +29,7 @@ class Chat:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
+    @takes(ChatBody)
     async def create(self, request: Request) -> Response | StreamedReply:
         """One completion, whole or as a stream."""
         fields = await read_json(request, self._context.settings)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from schemas.commands import Ask, Tokenize
 from schemas.replies import Result
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.identity import ID_HEADER
 from services.gateway.openai import sse
@@ -34,6 +34,7 @@ class Completions:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
+    @takes(CompletionBody)
     async def create(self, request: Request) -> Response | StreamedReply:
         """All texts of one request, whole or as a stream."""
         fields = await read_json(request, self._context.settings)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from schemas.commands import MAX_INPUTS, Ask
 from schemas.replies import Result
-from services.gateway.body import Body, checked, read_json
+from services.gateway.body import Body, checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.identity import ID_HEADER
 from services.gateway.models import Target
@@ -65,6 +65,7 @@ class Embeddings:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
+    @takes(EmbeddingsBody)
     async def create(self, request: Request) -> Response:
         """A vector for each text, in base64 unless numbers were asked for."""
         fields = await read_json(request, self._context.settings)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from schemas.commands import Tokenize
 from schemas.errors import InvalidRequest
 from schemas.replies import Tokenized
-from services.gateway.body import Body, checked, read_json
+from services.gateway.body import Body, checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.openai.messages import MessageBody, conversation, refused
 
@@ -46,6 +46,7 @@ class Tokens:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
+    @takes(TokenizeBody)
     async def tokenize(self, request: Request) -> Response:
         """The tokens of a text; the names of control tokens in it are read as such."""
         body = checked(await read_json(request, self._context.settings), TokenizeBody)
@@ -59,6 +60,7 @@ class Tokens:
         tokens = told.tokens or ()
         return _json({"tokens": tokens, "count": len(tokens), "max_model_len": told.context_tokens})
 
+    @takes(DetokenizeBody)
     async def detokenize(self, request: Request) -> Response:
         """The text of tokens."""
         body = checked(await read_json(request, self._context.settings), DetokenizeBody)

@@ -17,7 +17,7 @@ from schemas.files import ENDED, BatchId, BatchRecord
 from services.chassis.identity import new_id
 from services.chassis.nats.bucket import Bucket, messages
 from services.gateway.access.caller import current_caller
-from services.gateway.body import Body, checked, read_json
+from services.gateway.body import Body, checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.openai.batches.batch_object import batch_object
 from services.gateway.openai.files.listing import page
@@ -58,6 +58,7 @@ class Batches:
             Route("/v1/batches/{id}/cancel", self.cancel, methods=["POST"]),
         )
 
+    @takes(BatchBody)
     async def create(self, request: Request) -> Response:
         """A new batch, which some gateway takes up at once."""
         body = checked(await read_json(request, self._context.settings), BatchBody)

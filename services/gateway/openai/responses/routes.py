@@ -25,7 +25,7 @@ from schemas.errors import (
 )
 from schemas.replies import Result, TokenChunk
 from schemas.responses import ResponseRecord
-from services.gateway.body import checked, read_json
+from services.gateway.body import checked, read_json, takes
 from services.gateway.context import GatewayContext
 from services.gateway.identity import ID_HEADER
 from services.gateway.openai import sse
@@ -65,6 +65,7 @@ class Responses:
             Route(f"{one}/cancel", self.cancel, methods=["POST"]),
         )
 
+    @takes(ResponseBody)
     async def create(self, request: Request) -> Response | StreamedReply:
         """A new response: whole, as a stream, or in the background."""
         given = await read_json(request, self._context.settings)
