@@ -10,10 +10,11 @@ import random
 import re
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import nats.errors
 import psutil
 
 from loadtest.faults import WrongOption
@@ -89,8 +90,17 @@ def _seconds(text: str, fault: str) -> float:
 class Chaos:
     """Does the faults of a run to the mesh at `url`, and remembers when they came about."""
 
-    def __init__(self, url: str, faults: Iterable[Fault], seed: int, on_mark: Callable[[Mark], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        faults: Iterable[Fault],
+        seed: int,
+        on_mark: Callable[[Mark], None],
+        verbs: Mapping[str, Verb] | None = None,
+    ) -> None:
+        """`verbs` are more than those of VERBS, or others in their place."""
         self._url = url
+        self._verbs = {**VERBS, **(verbs or {})}
         self._faults = sorted(faults, key=lambda fault: fault.at_s)
         self._random = random.Random(seed)
         self._on_mark = on_mark
@@ -110,9 +120,9 @@ class Chaos:
     async def _strike(self, fault: Fault, clock: Callable[[], float]) -> None:
         await asyncio.sleep(max(0.0, fault.at_s - clock()))
         try:
-            what = await VERBS[fault.verb](self, fault)
-        except ChoirError as error:
-            what = f"could not {fault}: {error.message}"
+            what = await self._verbs[fault.verb](self, fault)
+        except (ChoirError, nats.errors.Error, OSError) as error:
+            what = f"could not {fault}: {str(error) or type(error).__name__}"
         self._mark(Mark(clock(), what))
 
     def _mark(self, mark: Mark) -> None:
@@ -163,7 +173,8 @@ class Chaos:
         return chosen.instance, chosen.pid
 
 
-VERBS: dict[str, Callable[[Chaos, Fault], Awaitable[str]]] = {
+Verb = Callable[[Chaos, Fault], Awaitable[str]]
+VERBS: dict[str, Verb] = {
     "kill": Chaos._kill,
     "pause": Chaos._pause,
     "restart": Chaos._restart,

@@ -6,13 +6,13 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest.chaos import Chaos, Fault, Mark
+from loadtest.chaos import Chaos, Fault, Mark, Verb
 from loadtest.faults import NoMesh
 from loadtest.generate.generator_pool import GeneratorPool
 from loadtest.generate.plan import LoadPlan
@@ -78,7 +78,16 @@ class Outcome:
 class Session:
     """Runs plans against one mesh. Ctrl-C ends the run under way and keeps what it has measured."""
 
-    def __init__(self, url: str, folder: Path, objectives: Sequence[Objective], *, quiet: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        objectives: Sequence[Objective],
+        *,
+        quiet: bool,
+        verbs: Mapping[str, Verb] | None = None,
+    ) -> None:
+        self._verbs = verbs
         self._url = url
         self._folder = folder
         self._objectives = objectives
@@ -91,7 +100,7 @@ class Session:
         crew = GeneratorPool(plan, self._url, folder)
         total_s = plan.duration_s if plan.requests is None else None
         with self._interruptible(crew), shown(LiveView(total_s), quiet=self._quiet) as view:
-            chaos = Chaos(self._url, faults, plan.seed, lambda mark: view.mark(mark.text))
+            chaos = Chaos(self._url, faults, plan.seed, lambda mark: view.mark(mark.text), self._verbs)
             striking: list[asyncio.Task[None]] = []
             try:
                 measured = await crew.run(

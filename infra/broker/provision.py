@@ -35,6 +35,8 @@ PAGE = 256
 NO_SPACE_CODES = (10023, 10028, 10047)
 """The broker's codes for: not enough resources, not enough memory, not enough room in the file store."""
 NAME_IN_USE_CODE = 10058
+TOO_FEW_SERVERS = 10005
+"""The broker's code for: there are not so many servers that could keep a copy."""
 CREATE_ATTEMPTS = 10
 CREATE_PAUSE_S = 0.2
 LEAST_MARKER_S = 1.0
@@ -74,6 +76,10 @@ class Copies:
 
 
 ALONE = Copies()
+
+
+class TooFewServers(ConfigurationError):
+    """Raised when fewer servers of a cluster are there than have to keep a copy: others may be starting."""
 
 
 def stream_config(spec: StreamSpec, copies: Copies = ALONE) -> api.StreamConfig:
@@ -283,6 +289,12 @@ async def _created(js: JetStreamContext, wanted: api.StreamConfig) -> api.Stream
             await js.add_stream(wanted)
             return None
         except APIError as error:
+            if error.err_code == TOO_FEW_SERVERS:
+                raise TooFewServers(
+                    f"stream {wanted.name} is to be kept by {wanted.num_replicas} servers, and fewer are "
+                    f"there: "
+                    "start the others, or set replicas in section [broker]"
+                ) from error
             if error.err_code not in (*NO_SPACE_CODES, NAME_IN_USE_CODE) or not left:
                 raise ConfigurationError(
                     f"stream {wanted.name} could not be created: {error.description}"

@@ -25,6 +25,7 @@ from infra.broker.broker_keeper import SERVICE, BrokerKeeper
 from infra.broker.cluster import Cluster, cluster_of
 from infra.broker.guard import check_guarded
 from infra.broker.one_copy import OneCopy
+from infra.broker.provision import TooFewServers
 from infra.broker.tls.certificates import BrokerCertificates
 from infra.broker.worker_queues import WorkerQueues
 from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
@@ -208,9 +209,10 @@ class Supervisor:
         self._provisioning = Provisioning(
             self._client, self.settings.models, self._say, self.settings.broker.replicas
         )
-        if self._cluster is not None:
-            await self._until_servers_agree(self._client)
-        await self._provisioning.first()
+        if self._cluster is None:
+            await self._provisioning.first()
+        else:
+            await self._provision_cluster(self._client, self._provisioning)
         await seed_tenants(self._client, self.settings.tenants)
         self._directory = Directory(self._client)
         await self._directory.start()
@@ -221,11 +223,10 @@ class Supervisor:
         if self._keeper is not None:
             self._in_background(self._keeper.keep_storing(self._client), "the broker's disk")
 
-    async def _until_servers_agree(self, client: Client) -> None:
-        """Until most servers of the cluster are there and have chosen a leader: hosts start one after
-        another.
+    async def _provision_cluster(self, client: Client, provisioning: Provisioning) -> None:
+        """When so many servers are there and have chosen a leader as it takes: hosts start one after another.
 
-        Raises MeshUnreachable, which names the servers.
+        Raises MeshUnreachable, which names the servers, and ConfigurationError.
         """
         assert self._cluster is not None
         js = client.jetstream(timeout=AGREE_LOOK_S)
@@ -235,7 +236,10 @@ class Supervisor:
                 for attempt in count():
                     try:
                         await js.account_info()
+                        await provisioning.first()
                         return
+                    except (TooFewServers, MeshUnreachable):
+                        pass
                     except nats.errors.Error as error:
                         if not passes(error):
                             raise
@@ -244,9 +248,9 @@ class Supervisor:
                     await asyncio.sleep(AGREE_PAUSE_S)
         except TimeoutError as error:
             raise MeshUnreachable(
-                f"the brokers of the cluster have not agreed within {AGREE_DEADLINE_S:.0f} s: most of "
-                f"them have to be there. Run `choir up` on {others} too, with the same [broker] cluster, the "
-                "same [mesh] password, and certificates of the same authority"
+                f"the brokers of the cluster have not agreed within {AGREE_DEADLINE_S:.0f} s: all of "
+                f"them have to be there at the first start. Run `choir up` on {others} too, with the same "
+                "[broker] cluster, the same [mesh] password, and certificates of the same authority"
             ) from error
 
     def _served_models(self) -> set[str]:

@@ -125,7 +125,7 @@ class ServiceProcess:
                     except KeyNotFoundError:
                         entry = None
                     if entry is not None and entry.value:
-                        lease = NodeLease.model_validate_json(entry.value)
+                        lease = NodeLease.read(entry.value)
                         if lease.state == state and lease.pid == self.pid:
                             return lease
                     await asyncio.sleep(0.02)

@@ -21,9 +21,12 @@ from infra.broker.one_copy import OneCopy
 from infra.broker.provision import provision
 from schemas import catalog, subjects
 from schemas.errors import ConfigurationError
+from schemas.events import RequestCancelled
+from services.chassis.identity import Identity
 from services.chassis.nats.pull import PullSubscription
 from services.chassis.nats.streams import Storage
 from services.chassis.settings import MeshSection
+from services.chassis.telemetry.events import EventLog
 from services.client.broker_section import BrokerSection, Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -143,6 +146,29 @@ async def test_a_leader_that_dies_costs_a_wait_and_no_message(cluster: LocalClus
     for number, (subject, _first) in enumerate(stored):
         found = await storage.last(subjects.RESULTS_STREAM, subject)
         assert found is not None and found.data == str(number).encode()
+
+
+async def test_an_election_loses_no_event(cluster: LocalCluster, client: Client) -> None:
+    leader = cluster.leader(await client.jetstream().stream_info(subjects.EVENTS_STREAM))
+    nc = await connect(next(broker.url for broker in cluster.brokers if broker is not leader))
+    events = EventLog(nc, Identity("router", "one"))
+    before = (await client.jetstream().stream_info(subjects.EVENTS_STREAM)).state.messages
+    for number in range(400):
+        events.publish(RequestCancelled, request_id=f"told-{number}")
+        if number % 10 == 0:
+            await events.flush()
+        if number == 100:
+            leader.kill()
+    await events.close()
+
+    async def all_are_there() -> bool:
+        info = await client.jetstream(timeout=1).stream_info(subjects.EVENTS_STREAM)
+        return info.state.messages >= before + 400
+
+    await eventually(all_are_there)
+    assert (await client.jetstream().stream_info(subjects.EVENTS_STREAM)).state.messages == before + 400
+    assert events.dropped == 0
+    await nc.close()
 
 
 async def test_a_queue_whose_leader_dies_is_asked_again(cluster: LocalCluster, client: Client) -> None:

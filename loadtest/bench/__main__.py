@@ -21,6 +21,7 @@ BENCHES = {
     "ingest": "loadtest.bench.ingest",
     "generator": "loadtest.bench.generator",
     "accounts": "loadtest.bench.accounts",
+    "cluster": "loadtest.bench.cluster",
     "overhead": "loadtest.bench.overhead",
     "pipeline": "loadtest.bench.pipeline",
     "scaling": "loadtest.bench.scaling",

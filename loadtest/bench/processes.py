@@ -19,6 +19,7 @@ from nats.aio.client import Client
 
 import infra
 from infra.broker.broker import Broker
+from infra.broker.local_cluster import LocalCluster
 from infra.broker.provision import provision
 from infra.host.processes import PREEXEC, terminate
 from schemas.errors import ChoirError
@@ -80,10 +81,18 @@ async def _serves(client: Choir, models: Sequence[str]) -> bool:
 
 
 @asynccontextmanager
-async def bench_mesh(folder: Path, models: Sequence[str]) -> AsyncIterator[BenchMesh]:
-    """A broker with the streams of `models`, and whatever is spawned while the context is open."""
-    async with Broker(folder) as broker:
-        connection = await nats.connect(broker.url)
+async def bench_mesh(
+    folder: Path,
+    models: Sequence[str],
+    broker: Broker | LocalCluster | None = None,
+    tls: Mapping[str, Any] | None = None,
+) -> AsyncIterator[BenchMesh]:
+    """A broker with the streams of `models`, and whatever is spawned while the context is open.
+
+    `tls` is what nats-py has to be told of another broker than the one that is made here.
+    """
+    async with broker or Broker(folder) as broker:
+        connection = await nats.connect(broker.url.split(","), **(tls or {}))
         mesh = BenchMesh(broker.url, connection)
         try:
             await provision(connection, models)

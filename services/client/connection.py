@@ -40,9 +40,9 @@ async def open_connection(
 ) -> AsyncIterator[Client]:
     """A connected client, closed at the end.
 
-    MeshUnreachable if no broker answers within two seconds, ConfigurationError if it refuses the user.
-    What it does not allow this user later is told to `on_refusal`. Replies come under the prefix `inbox`, by
-    default that of the user.
+    MeshUnreachable if no broker answers within two seconds for each address, ConfigurationError if it
+    refuses the user. What it does not allow this user later is told to `on_refusal`. Replies come under the
+    prefix `inbox`, by default that of the user.
     """
     for url in mesh.servers:
         check_url(url)
@@ -76,7 +76,7 @@ async def _connect(
     mesh = attempt.mesh
     credentials = mesh.credentials
     try:
-        async with attempt.within(CONNECT_PATIENCE_S):
+        async with attempt.within(CONNECT_PATIENCE_S * len(mesh.servers)):
             await client.connect(
                 mesh.servers,
                 dont_randomize=True,

@@ -15,6 +15,8 @@ STREAM_FULL = 10077
 """The broker's code for a message that a stream did not take: because it is full, or could not be written."""
 FULL = ("maximum messages", "maximum bytes", "maximum message")
 SERVER_FAULT = 500
+IN_PROCESS = 10158
+"""The broker's code for a message whose id it is just storing, or has lost the leader over."""
 ELECTION_PATIENCE_S = 20.0
 """Longer than a cluster needs to notice that a leader is gone, and to choose another one."""
 
@@ -46,5 +48,6 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, nats.js.errors.APIError):
         if isinstance(error, nats.js.errors.ServiceUnavailableError):
             return not stream_is_full(error)
-        return (error.code or 0) >= SERVER_FAULT and not stream_is_full(error)
+        fault = (error.code or 0) >= SERVER_FAULT and not stream_is_full(error)
+        return fault or error.err_code == IN_PROCESS
     return isinstance(error, NO_WORD)

@@ -1,4 +1,5 @@
-"""Publishes events: fire and forget, on subjects that the EVENTS stream captures.
+"""Publishes events on subjects that the EVENTS stream captures: fire and forget to one broker, acknowledged
+by a cluster.
 
 A fact about a request is placed in its trace. Where spans are exported as well, they get the facts that were
 noted while their work was done.
@@ -23,6 +24,8 @@ from schemas.errors import BrokerUnavailable, ErrorBody
 from schemas.events import Event
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
+from services.chassis.nats.election import clustered
+from services.chassis.telemetry.acknowledged import Acknowledged, Unsent
 from services.chassis.telemetry.tracing import Span, Work, current_span
 
 LINGER_S = 0.1
@@ -72,6 +75,7 @@ class EventLog:
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._one_flush = asyncio.Lock()
+        self._acknowledged = Acknowledged(client)
 
     def publish(self, kind: type[Event], *, at_s: float | None = None, **fields: Any) -> None:
         """Notes that an event of `kind` has happened now, or at `at_s`.
@@ -129,14 +133,17 @@ class EventLog:
         noted, self._noted = self._noted, []
         ended, self._ended = self._ended, []
         steps, self._steps = self._steps, []
+        unsent: list[Unsent] = []
         for number, (at_s, kind, span, fields) in enumerate(noted, start=1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
             whole = self._whole(at_s, span, fields)
             if self._enabled:
-                await self._send(kind_of(kind), whole, fields.get("event_id"))
+                await self._send(kind_of(kind), whole, fields.get("event_id"), unsent)
             if self._spans is not None and span is not None:
                 self._keep_for_span(span, kind(**whole))
+        if unsent and (lost := await self._acknowledged.send(unsent)):
+            self._drop(lost, "nobody has stored them")
         for number, step in enumerate(steps, start=1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -162,15 +169,22 @@ class EventLog:
             whole["parent_span_id"] = span.parent_span_id
         return whole
 
-    async def _send(self, kind: str, whole: dict[str, Any], once: str | None) -> None:
-        subject = subjects.event(self._identity.service, kind)
+    async def _send(self, kind: str, whole: dict[str, Any], once: str | None, unsent: list[Unsent]) -> None:
+        """What a cluster is to store is put into `unsent`."""
+        subject, body = subjects.event(self._identity.service, kind), written(kind, whole)
+        if clustered(self._client):
+            unsent.append(Unsent(subject, body, whole["event_id"]))
+            return
         headers = None if once is None else {subjects.MESSAGE_ID_HEADER: once}
         try:
-            await self._client.publish(subject, written(kind, whole), headers=headers)
+            await self._client.publish(subject, body, headers=headers)
         except nats.errors.Error as error:
-            self.dropped += 1
-            self._dropped_at_s = time.monotonic()
-            log.warning("event dropped", kind=kind, why=str(error))
+            self._drop(1, str(error))
+
+    def _drop(self, count: int, why: str) -> None:
+        self.dropped += count
+        self._dropped_at_s = time.monotonic()
+        log.warning("events dropped", count=count, why=why)
 
     def _keep_for_span(self, span: Span, event: Event) -> None:
         """Work whose end is never told (its task was given back) must not pile up: the oldest goes."""
