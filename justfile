@@ -87,6 +87,16 @@ kill-metrics:
 fuzz MESSAGES="10000":
     CHOIR_TEST_FUZZ_MESSAGES={{ MESSAGES }} uv run pytest services/tests/test_fuzz.py
 
+# three hosts in networks of their own, under faults of every kind, and what their streams say afterwards (root)
+[group('measure')]
+chaos *OPTIONS:
+    uv run python -m loadtest.trial {{ OPTIONS }}
+
+# a mesh at 70 % of what it can do, for an hour: the memory of every process stays, nothing fails
+[group('measure')]
+soak *OPTIONS:
+    uv run python -m loadtest.trial.soak {{ OPTIONS }}
+
 # measure, and compare with the targets: `just bench overhead`, `just bench engine --json`
 [group('measure')]
 bench NAME *OPTIONS:

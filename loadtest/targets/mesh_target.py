@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Collection, Coroutine
 from typing import Any
 
@@ -34,6 +35,9 @@ CONNECT_PATIENCE_S = 5.0
 RETRY_AFTER_S = 0.2
 DEFAULT_TIMEOUT_S = Ask.model_fields["timeout_s"].default
 FETCH_WAIT_S = 5.0
+SILENCE_S = FETCH_WAIT_S + 1.5
+"""How long silence is borne, as by the Python client, before the result is asked for."""
+LOOK_INTERVAL_S = 0.5
 SETTLE_PATIENCE_S = 3.0
 PENDING_BYTES = 64 * 1024 * 1024
 NOBODY = "nobody_listens"
@@ -51,6 +55,7 @@ class MeshTarget:
         self._client: Client
         self._prefix = ""
         self._flights: dict[str, tuple[RequestRecord, Fields]] = {}
+        self._heard_s: dict[str, float] = {}
         self._outcomes: dict[int, float] = {}
         self._settling = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,6 +81,7 @@ class MeshTarget:
             raise NoMesh(f"no broker answers at {self._url}: {error or 'it took too long'}") from error
         self._prefix = self._client.new_inbox()
         await self._client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
+        self._in_background(self._pursue())
 
     async def send(self, flight: RequestRecord, fields: Fields) -> None:
         """Publishes an `Ask`; tokens and result come to an inbox of its own."""
@@ -113,6 +119,7 @@ class MeshTarget:
                 await self._client.close()
 
     async def _publish(self, subject: str, request: dict[str, Any], token: str) -> None:
+        self._heard_s[token] = self._clock()
         with contextlib.suppress(nats.errors.OutboundBufferLimitError):  # a broker that is gone for long
             payload = json.dumps(request).encode()
             await self._client.publish(subject, payload, reply=f"{self._prefix}.{token}")
@@ -127,6 +134,7 @@ class MeshTarget:
         if entry is None:
             return
         flight, fields = entry
+        self._heard_s[str(flight.number)] = at_s
         if not msg.data and not msg.headers:
             return  # the end of a stream of replies
         match (msg.headers or {}).get(subjects.KIND_HEADER):
@@ -175,18 +183,21 @@ class MeshTarget:
         task.add_done_callback(self._tasks.discard)
 
     async def _reconnected(self) -> None:
-        self._in_background(self._pursue())
+        """What was on its way is lost: nobody need wait for it."""
+        self._heard_s = dict.fromkeys(self._heard_s, -math.inf)
 
     async def _pursue(self) -> None:
-        """Fetches the results of what was open when the connection was lost."""
-        missed = [flight for flight, _ in self._flights.values() if flight.open]
-        for flight in missed:
-            flight.fetched = True
-        while missed and not self._settling:
-            for flight in missed:
-                await self._fetch(flight, FETCH_WAIT_S)
-            await asyncio.sleep(FETCH_WAIT_S + RETRY_AFTER_S)
-            missed = [flight for flight in missed if flight.open]
+        """Fetches the results of what nobody has said anything of for long: their routers may have died."""
+        while not self._settling:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            late_s = self._clock() - SILENCE_S
+            for token, heard_s in list(self._heard_s.items()):
+                flight = self._flights[token][0]
+                if not flight.open:
+                    del self._heard_s[token]
+                elif heard_s < late_s:
+                    flight.fetched = True
+                    await self._fetch(flight, FETCH_WAIT_S)
 
 
 def _where(fields: Fields) -> str:

@@ -12,7 +12,8 @@ from loadtest.generate.generator import Generator
 from loadtest.generate.request_record import OK, RequestRecord
 from loadtest.targets.mesh_target import NOBODY, MeshTarget
 from schemas import subjects
-from schemas.replies import Result
+from schemas.errors import UnknownRequest
+from schemas.replies import ErrorReply, Result
 from services.chassis.tests.mesh import eventually
 
 
@@ -63,4 +64,38 @@ async def test_a_request_that_no_router_took_in_its_time_says_so(mesh_url: str) 
     await eventually(lambda: not flight.open)
     assert flight.error == NOBODY
     assert flight.done_s >= 1.0
+    await target.close()
+
+
+async def test_a_request_whose_router_died_with_it_is_asked_again(mesh_url: str, connection: Client) -> None:
+    # Given a router that takes a request and dies, and another one that knows nothing of it
+    asked: list[str] = []
+
+    async def take(msg: Msg) -> None:
+        asked.append(json.loads(msg.data)["request_id"])
+        if len(asked) > 1:
+            result = Result(
+                request_id=asked[-1],
+                fingerprint="",
+                topology="single",
+                text="Paris",
+                accepted_at_s=1.0,
+                completed_at_s=2.0,
+            )
+            headers = {subjects.KIND_HEADER: "result"}
+            await connection.publish(msg.reply, result.to_bytes(), headers=headers)
+
+    async def know_nothing(msg: Msg) -> None:
+        error = UnknownRequest("nobody knows it").body(json.loads(msg.data)["request_id"])
+        reply = ErrorReply(error=error)
+        await connection.publish(msg.reply, reply.to_bytes(), headers={subjects.KIND_HEADER: "error"})
+
+    await connection.subscribe(subjects.doors(subjects.ASK), cb=take)
+    await connection.subscribe(subjects.doors(subjects.FETCH), cb=know_nothing)
+    target = MeshTarget(mesh_url, "run")
+    # When nothing is heard of it, then it is asked again under its id, and answered
+    flight = await flown(target, 60)
+    await eventually(lambda: not flight.open, 30)
+    assert (flight.error, flight.results, flight.fetched) == (OK, 1, True)
+    assert asked == ["run-1", "run-1"]
     await target.close()

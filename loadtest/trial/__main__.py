@@ -29,8 +29,9 @@ from loadtest.generate.workloads import AskOptions
 from loadtest.session import Session
 from loadtest.trial.checker import check
 from loadtest.trial.hosts import MODELS, Hosts
+from loadtest.trial.messages import inside
 from loadtest.trial.report import of_verdict
-from loadtest.trial.strikes import Strikes, inside
+from loadtest.trial.strikes import Strikes
 
 WHOLE, BROKEN, WRONG_USAGE, NO_MESH = 0, 1, 2, 3
 
@@ -98,7 +99,9 @@ async def trial(options: argparse.Namespace, kinds: Sequence[str], folder: Path)
         console.print("reading the streams ...")
         client = await inside(",".join(host.url for host in hosts.living))
         try:
-            verdict = await check(client, run, outcome.measured, strikes.poisoned, strikes.newer)
+            verdict = await check(
+                client, run, outcome.measured, strikes.messages.poisoned, strikes.messages.newer
+            )
         finally:
             await client.close()
     return {

@@ -16,6 +16,7 @@ from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded, PayloadTooLarge
 from services.chassis.nats import streams as storage_module
 from services.chassis.nats.streams import Storage
+from services.chassis.tests.lost_words import LostWords
 from services.chassis.tests.mesh import bodies, state
 
 QUEUE = subjects.generate("interactive", "alpha", "r1")
@@ -35,6 +36,15 @@ async def test_of_two_outcomes_the_first_stays_and_the_second_is_told_so(connect
     assert await storage.store_once(RESULT, b"first") is True
     assert await storage.store_once(RESULT, b"second") is False
     assert await bodies(connection, subjects.RESULTS_STREAM) == [b"first"]
+
+
+async def test_an_outcome_whose_word_was_lost_is_known_as_ones_own(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = LostWords(monkeypatch, "choir.result", 1)
+    assert await Storage(connection).store_once(subjects.result("r1"), b"mine")
+    assert words.lost == 1
+    assert not await Storage(connection).store_once(subjects.result("r1"), b"another's")
 
 
 async def test_of_many_outcomes_at_once_exactly_one_stays(connection: Client) -> None:

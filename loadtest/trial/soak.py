@@ -1,0 +1,183 @@
+"""`python -m loadtest.trial.soak`: holds 70 % of what a mesh can do, for an hour, and looks at every
+process's memory.
+
+It measures what the mesh can do first, with as many users as there are slots. Exit codes: 0 nothing failed
+and all memory is flat, 1 something was not, 2 wrong usage, 3 no mesh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from infra.host.demo_mesh import demo_mesh
+from loadtest.faults import LoadtestError, NoMesh, WrongOption
+from loadtest.generate.arrivals import Rate
+from loadtest.generate.plan import LoadPlan
+from loadtest.generate.workloads import AskOptions
+from loadtest.session import Session, slots_at
+from loadtest.trial.memory import Growth, MemoryWatch, growth
+from schemas.errors import ChoirError
+from services.chassis.cancelling import ended
+
+FLAT, GROWING, WRONG_USAGE, NO_MESH = 0, 1, 2, 3
+MODELS = ("alpha", "beta")
+CONFIG = """
+[summarizer]
+replicas = 0
+[[agents]]
+name = "alpha"
+backend = "instant"
+models = [{ name = "alpha", reply = "one two three four", slots = 16 }]
+[[agents]]
+name = "beta"
+backend = "instant"
+models = [{ name = "beta", reply = "one two three", slots = 16 }]
+"""
+BROKER = "nats-server"
+BROKER_KEEPS_BYTES = 4_096
+"""What the broker remembers of a request for as long as its results live, in memory: the ids of its
+commands, the subjects of its answers and its result, its text while it was generated."""
+SAMPLES = 200
+
+
+def mesh_processes() -> dict[int, str]:
+    """The processes of the mesh: this one's children, but those that generate load."""
+    found: dict[int, str] = {}
+    for child in psutil.Process().children(recursive=True):
+        try:
+            words = child.cmdline()
+        except psutil.Error:
+            continue
+        if any(BROKER in word for word in words[:1]):
+            found[child.pid] = BROKER
+        else:
+            services = [word for word in words if word.startswith("services.")]
+            found |= {child.pid: services[0]} if services else {}
+    return found
+
+
+async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One run from beginning to end: its figures."""
+    config = folder / "choir.toml"
+    config.write_text(CONFIG)
+    console = Console(stderr=True)
+    async with demo_mesh(options.config or config) as supervisor:
+        models = MODELS if options.config is None else supervisor.settings.models
+        session = Session(supervisor.url, folder, (), quiet=True)
+        plan = LoadPlan(
+            run=f"soak-{int(time.time())}",
+            ask=AskOptions(models=tuple(models)),
+            mix={"single": 0.8, "ensemble": 0.2},
+            concurrency=await slots_at(supervisor.url, models),
+            duration_s=options.measure,
+        )
+        most = (await session.run(plan)).summary.rate
+        rate = most * options.share
+        console.print(
+            f"{most:,.0f} requests/s at most; {rate:,.0f} for {options.duration:,.0f} s", highlight=False
+        )
+        watch = MemoryWatch(mesh_processes, max(0.5, options.duration / SAMPLES))
+        watching = asyncio.create_task(watch.keep())
+        try:
+            held = replace(
+                plan, run=f"{plan.run}-held", concurrency=None, rate=Rate(rate), duration_s=options.duration
+            )
+            outcome = await session.run(held)
+        finally:
+            await ended([watching])
+    summary = outcome.summary
+    found = [
+        growth(name, pid, watch.samples[pid], summary.rate, BROKER_KEEPS_BYTES if name == BROKER else 0.0)
+        for pid, name in watch.names.items()
+    ]
+    processes = [one for one in found if one is not None]
+    return {
+        "capacity_per_s": round(most, 1),
+        "offered_per_s": round(rate, 1),
+        "answered_per_s": round(summary.rate, 1),
+        "seconds": round(summary.seconds, 1),
+        "requests": summary.requests,
+        "answered": summary.answered,
+        "errors": summary.errors,
+        "lost": summary.lost,
+        "doubled": summary.doubled,
+        "latency_ms": {name: distribution.model_dump() for name, distribution in summary.metrics.items()},
+        "processes": [asdict(one) for one in processes],
+        "restarted": len(watch.names) - len(processes),
+        "load_1m": round(psutil.getloadavg()[0], 2),
+        "flat": all(one.flat for one in processes) and len(watch.names) == len(processes),
+        "whole": summary.answered == summary.requests,
+    }
+
+
+def table(processes: Sequence[Growth]) -> Table:
+    """What became of each process."""
+    shown = Table("process", "MiB first", "last", "highest", "bytes/s", "bytes/request", "flat")
+    for one in processes:
+        figures = (one.first_mib, one.last_mib, one.highest_mib, one.bytes_per_s, one.bytes_per_request)
+        shown.add_row(
+            one.name, *(f"{figure:,.1f}" for figure in figures), "yes" if one.flat else "[red]no[/]"
+        )
+    return shown
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    options = argparse.ArgumentParser(prog="python -m loadtest.trial.soak", description=__doc__)
+    options.add_argument("--duration", type=float, default=3_600.0, metavar="S", help="seconds (3600)")
+    options.add_argument("--share", type=float, default=0.7, help="of what the mesh can do (0.7)")
+    options.add_argument(
+        "--measure", type=float, default=15.0, metavar="S", help="seconds to find that out (15)"
+    )
+    options.add_argument("--config", type=Path, help="another choir.toml than that of two instant models")
+    options.add_argument("--json", action="store_true", help="print one JSON document")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    options = parser().parse_args(arguments)
+    try:
+        if not (0 < options.share <= 1 and options.duration > 0):
+            raise WrongOption("--share is above 0 and at most 1, --duration above 0")
+        with tempfile.TemporaryDirectory() as folder:
+            figures = asyncio.run(soak(options, Path(folder)))
+    except WrongOption as error:
+        return _complain(error, WRONG_USAGE)
+    except (NoMesh, ChoirError) as error:
+        return _complain(error, NO_MESH)
+    except LoadtestError as error:
+        return _complain(error, GROWING)
+    if options.json:
+        sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+    else:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        console.print(table([Growth(**one) for one in figures["processes"]]))
+        console.print(
+            f"{figures['requests']:,} requests in {figures['seconds']:,.0f} s, {figures['answered']:,} "
+            f"answered, "
+            f"{figures['lost']} lost, {figures['doubled']} doubled, errors: {figures['errors'] or 'none'}"
+        )
+    return FLAT if figures["flat"] and figures["whole"] else GROWING
+
+
+def _complain(error: Exception, code: int) -> int:
+    sys.stderr.write(f"soak: {' '.join(str(error).split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
