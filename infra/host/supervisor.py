@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -119,6 +120,15 @@ class Supervisor:
         if files is None:
             return {}
         return {"ca": None if files.ca is None else str(files.ca), "tls_first": True}
+
+    @property
+    def _knows_keys(self) -> bool:
+        """Whether every broker that the services of this host may go to knows their keys: its own, or one
+        that was told them (`choir broker config`), and lets the supervisor in by its key."""
+        if self.broker is not None:
+            return self._cluster is None
+        nkey = self.settings.mesh.nkey
+        return nkey is not None and Path(nkey).expanduser() == self._credentials.operator
 
     @property
     def children(self) -> tuple[Child, ...]:
@@ -267,8 +277,7 @@ class Supervisor:
         In a cluster they may have to go to another host's broker, which does not know their keys: there they
         come with the user and password that all hosts share.
         """
-        own_keys = self.broker is not None and self._cluster is None
-        key_of = self._credentials.of_instance if own_keys else None
+        key_of = self._credentials.of_instance if self._knows_keys else None
         commands = service_commands(self.settings, self.addresses, self._state, key_of, self._trust)
         workers = [self._launch(command) for command in commands if command.service != "router"]
         await asyncio.gather(*(self._settled(child) for child in workers))
@@ -340,7 +349,12 @@ class Supervisor:
         """What other commands on this host are told. Where strangers are not let in they come as `local`, by
         the key of that tenant."""
         local = self._credentials.of_tenant(LOCAL_TENANT)
-        by_key = self.broker is not None and self.broker.tls is not None and self.settings.mesh.user is None
+        if self.broker is None:
+            by_key = self._knows_keys and not is_loopback(
+                urlsplit(self.settings.mesh.servers[0]).hostname or ""
+            )
+        else:
+            by_key = self.broker.tls is not None and self.settings.mesh.user is None
         return running_here(
             self.addresses,
             config=self.settings.config,

@@ -39,6 +39,10 @@ COMMANDS: tuple[Entry, ...] = (
         group=True,
     ),
     Entry(
+        "broker", "broker:build_broker_app", RUNNING, "A NATS that runs already: what it has to be told.",
+        group=True,
+    ),
+    Entry(
         "dead", "dead:build_dead_app", RUNNING, "What could not be done: look at it, ask it again, drop it.",
         group=True,
     ),

@@ -60,13 +60,23 @@ ListenOption = Annotated[
     ),
 ]
 
+BrokerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Start no broker: use this one, which `choir broker config` has told of us."
+    ),
+]
+
 OTLP_VARIABLE = "CHOIR_OTLP__ENDPOINT"
+EMBEDDED_VARIABLE, URL_VARIABLE = "CHOIR_BROKER__EMBEDDED", "CHOIR_MESH__URL"
+NKEY_VARIABLE = "CHOIR_MESH__NKEY"
 HOST_VARIABLE, PORT_VARIABLE = "CHOIR_BROKER__HOST", "CHOIR_BROKER__PORT"
 
 
 def up(
     config: ConfigOption = None,
     listen: ListenOption = None,
+    broker: BrokerOption = None,
     log_format: LogFormat = None,
     otlp: OtlpEndpoint = None,
     shard: ShardOptions = None,
@@ -85,6 +95,8 @@ def up(
         os.environ[OTLP_VARIABLE] = otlp
     if listen is not None:
         _listen_at(listen)
+    if broker is not None:
+        _use_broker(broker, config)
 
     from infra.host.shards import ShardOption, with_shards
     from infra.settings import load_host_settings
@@ -106,6 +118,18 @@ def up(
         asyncio.run(UpSession(settings, screen, log, as_json=as_json).run())
     finally:
         log.close()
+
+
+def _use_broker(url: str, config: Path | None) -> None:
+    """A broker that runs already, at an address or several: as whom choir.toml says, else by our own key."""
+    from infra.host.credentials import Credentials
+    from infra.settings import load_host_settings
+    from services.client.local_mesh import state_folder
+
+    os.environ[EMBEDDED_VARIABLE], os.environ[URL_VARIABLE] = "false", url
+    key, mesh = Credentials(state_folder()).operator, load_host_settings(config).mesh
+    if mesh.user is None and mesh.nkey is None and key.is_file():
+        os.environ[NKEY_VARIABLE] = str(key)
 
 
 def _listen_at(said: str) -> None:

@@ -1,0 +1,34 @@
+"""`choir broker`: what a NATS that runs already has to be told."""
+
+from __future__ import annotations
+
+import typer
+
+from services.cli.command_group import HelpfulCommand
+from services.cli.commands.host import ConfigOption
+
+
+def config(config: ConfigOption = None) -> None:
+    """Print accounts, users and permissions for a nats-server to include; keys that are missing are made.
+
+    The file holds public keys only. On several servers of a cluster it is the same.
+    """
+    from infra.host.foreign_broker import configuration
+    from infra.settings import load_host_settings
+    from services.client.local_mesh import state_folder
+
+    typer.echo(configuration(load_host_settings(config), state_folder()), nl=False)
+
+
+def build_broker_app() -> typer.Typer:
+    """`choir broker` with its commands."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(invoke_without_command=True)(help_alone)
+    app.command("config", cls=HelpfulCommand)(config)
+    return app
+
+
+def help_alone(context: typer.Context) -> None:
+    """A NATS that runs already."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
