@@ -11,8 +11,8 @@ from infra.settings import HostSettings
 
 WORDS = """\
 # For a nats-server that runs already: `include` this file in its configuration, on each server of a cluster,
-and # reload it. It has JetStream on, accounts, users and permissions; only public keys are in it. Besides
-these it needs #   jetstream {{ store_dir: "...", sync_interval: always }}
+# and reload it. Accounts, users and permissions are in it, and of keys the public ones alone. It also needs
+#   jetstream {{ store_dir: "...", sync_interval: always }}
 #   max_payload: {max_payload}
 # Made by `choir broker config` for {what}. Then: choir up --broker {url}
 """

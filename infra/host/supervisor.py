@@ -219,10 +219,10 @@ class Supervisor:
         self._provisioning = Provisioning(
             self._client, self.settings.models, self._say, self.settings.broker.replicas
         )
-        if self._cluster is None:
-            await self._provisioning.first()
-        else:
+        if clustered(self._client):
             await self._provision_cluster(self._client, self._provisioning)
+        else:
+            await self._provisioning.first()
         await seed_tenants(self._client, self.settings.tenants)
         self._directory = Directory(self._client)
         await self._directory.start()
@@ -238,9 +238,10 @@ class Supervisor:
 
         Raises MeshUnreachable, which names the servers, and ConfigurationError.
         """
-        assert self._cluster is not None
         js = client.jetstream(timeout=AGREE_LOOK_S)
-        others = ", ".join(str(one) for one in self._cluster.servers if one != self._cluster.own)
+        others = "the other hosts"
+        if self._cluster is not None:
+            others = ", ".join(str(one) for one in self._cluster.servers if one != self._cluster.own)
         try:
             async with asyncio.timeout(AGREE_DEADLINE_S):
                 for attempt in count():
@@ -254,7 +255,7 @@ class Supervisor:
                         if not passes(error):
                             raise
                     if attempt == 1:
-                        self._say(f"waits for the brokers of the other hosts: {others}")
+                        self._say(f"waits for the other brokers of the cluster: {others}")
                     await asyncio.sleep(AGREE_PAUSE_S)
         except TimeoutError as error:
             raise MeshUnreachable(

@@ -27,7 +27,7 @@ from schemas.replies import StatusReply
 from services.client.client import Choir
 from services.client.local_mesh import STATE_VARIABLE, running_mesh
 
-READY_DEADLINE_S = 60.0
+READY_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 10.0
 
 
