@@ -9,8 +9,10 @@ from typing import Any
 
 from analysis.evaluation.exchange import Exchange
 from analysis.evaluation.extraction import extraction
+from schemas.commands import ChatMessage, Gather
 from schemas.replies import Answer
 from schemas.rounds import purpose_of
+from services.aggregator.tasks import debated, predicting
 
 NS_PER_S = 1e9
 
@@ -34,10 +36,14 @@ def _row(kept: Exchange, agent: str, answer: Answer | None, way: str) -> Row:
     usable = answer is not None and answer.error is None
     text = answer.text if answer is not None and usable else None
     read = extraction(way, kept.kind)(text, kept.choices) if text is not None else None
+    prompt, prompt_sha256 = _prompt(kept, agent, purpose)
     return {
+        "position": kept.position,
         "benchmark": kept.benchmark,
         "question_id": kept.question_id,
         "topic": kept.topic,
+        "template": kept.template,
+        "kind": kept.kind,
         "repetition": kept.repetition,
         "purpose": purpose,
         "sample": kept.sample,
@@ -52,8 +58,9 @@ def _row(kept: Exchange, agent: str, answer: Answer | None, way: str) -> Row:
         "max_tokens": kept.max_tokens,
         "stop": json.dumps(kept.stop),
         "choices": json.dumps(kept.choices, ensure_ascii=False),
-        "prompt": kept.prompt,
-        "prompt_sha256": kept.prompt_sha256,
+        "prompt": prompt,
+        "prompt_sha256": prompt_sha256,
+        "option_probabilities": _probabilities(answer),
         "text_sha256": hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() if text else None,
         "fingerprint": kept.fingerprint,
         "request_id": kept.request_id,
@@ -61,6 +68,28 @@ def _row(kept: Exchange, agent: str, answer: Answer | None, way: str) -> Row:
         "wall_s": kept.wall_s,
         **_measured(answer),
     }
+
+
+def _prompt(kept: Exchange, agent: str, purpose: str) -> tuple[str, str]:
+    """What was asked, and its digest: of a debate and a prediction the whole conversation, as JSON."""
+    if purpose not in ("debate", "prediction"):
+        return kept.prompt, kept.prompt_sha256
+    messages = (ChatMessage(role="user", content=kept.prompt),)
+    known: Row = {"members": kept.agents, "messages": messages}
+    gather = Gather.model_construct(**known)
+    said = {answer.agent: answer.text.strip() for answer in kept.answers if answer.error is None}
+    texts = {member: said[member] for member in kept.agents if member in said}
+    texts.setdefault(agent, "")
+    asked = predicting(gather) if purpose == "prediction" else debated(gather, agent, texts)
+    turns = [{"role": each.role, "content": each.content} for each in asked]
+    prompt = json.dumps(turns, ensure_ascii=False)
+    return prompt, hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()
+
+
+def _probabilities(answer: Answer | None) -> str | None:
+    """The probability of each option, as JSON; None where the answer has none."""
+    given = None if answer is None else answer.option_probabilities
+    return None if given is None else json.dumps(dict(given))
 
 
 def _measured(answer: Answer | None) -> Row:

@@ -73,10 +73,11 @@ def refuses_logprobs(answer: Answer) -> bool:
 def debate_tasks(gather: Gather, first: Mapping[str, Answer]) -> list[Generate]:
     """A second question to each agent whose answer is there, with the others' full answers."""
     texts = {m: first[m].text.strip() for m in gather.members if m in first and first[m].error is None}
-    return [_task(gather, member, DEBATE, messages=_debated(gather, member, texts)) for member in texts]
+    return [_task(gather, member, DEBATE, messages=debated(gather, member, texts)) for member in texts]
 
 
-def _debated(gather: Gather, member: str, texts: Mapping[str, str]) -> tuple[ChatMessage, ...]:
+def debated(gather: Gather, member: str, texts: Mapping[str, str]) -> tuple[ChatMessage, ...]:
+    """The conversation of a member's second question; `texts` is what each member said first."""
     said = texts[member]
     own = said_next(gather.messages, "assistant", said) if said else gather.messages
     others = (text for agent, text in texts.items() if agent != member and text)

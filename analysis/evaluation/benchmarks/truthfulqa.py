@@ -1,8 +1,8 @@
 """TruthfulQA (Lin et al. 2022), asked as `mc1`: one true choice among several.
 
-`multiple_choice` files have `mc1_targets {choices, labels}`. The `generation` files and the authors' CSV
-have no such choices: the best answer and the incorrect ones are taken for them. The true choice stands
-first in all of these, so the options must be shuffled.
+`multiple_choice` files have `mc1_targets {choices, labels}`, the authors' `mc_task.json` has `{choice:
+label}`. The `generation` files and the authors' CSV have no such choices: the best answer and the incorrect
+ones are taken for them. The true choice stands first in all of these, so the options must be shuffled.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ def _targets(row: Row, number: int) -> tuple[list[str], int]:
         best = columns.text(row, number, "best_answer", "Best Answer")
         return [best, *_incorrect(row, number)], 0
     targets = columns.mapping(row, number, "mc1_targets")
+    if "choices" not in targets:  # the authors' mc_task.json has each choice with its label
+        given = {choice: label for choice, label in targets.items() if label is not None}
+        targets = {"choices": list(given), "labels": list(given.values())}
     choices, labels = targets.get("choices"), targets.get("labels")
     if not isinstance(choices, list) or not isinstance(labels, list) or len(choices) != len(labels):
         raise InvalidRequest(f"data: row {number}: mc1_targets needs as many choices as labels", field="data")

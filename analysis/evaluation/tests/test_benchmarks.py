@@ -103,6 +103,25 @@ def test_truthfulqa_is_read_from_mc1_from_generation_and_from_the_authors_csv(tm
     assert (authors.choices, authors.right, authors.topic) == (("Yes", "No", "Never"), "A", "Law")
 
 
+@pytest.mark.parametrize("count", [2, 300])
+def test_truthfulqa_is_read_from_the_authors_own_mc_task_file(tmp_path: Path, count: int) -> None:
+    """With few questions DuckDB takes the choices for columns, with many for keys."""
+    asked = [
+        {
+            "question": f"Q{n}?",
+            "mc1_targets": {f"Yes {n}": 1, f"No {n}": 0, f"Never {n}": 0},
+            "mc2_targets": {},
+        }
+        for n in range(count)
+    ]
+    (tmp_path / "mc_task.json").write_text(json.dumps(asked))
+    _, questions = benchmarks.get("truthfulqa").load(str(tmp_path / "mc_task.json"))
+    assert len(questions) == count
+    for n, question in enumerate(questions):
+        assert set(question.choices) == {f"Yes {n}", f"No {n}", f"Never {n}"}
+        assert question.choices[LETTERS.index(question.right)] == f"Yes {n}"
+
+
 def test_shuffled_options_keep_the_right_one_and_fall_alike_for_the_same_seed() -> None:
     _, questions = benchmarks.get("choir-truthfulqa").load()
     shuffled = [question.shuffled("42 0") for question in questions]
