@@ -7,6 +7,7 @@ whoever waits hears at once when nobody listens or when the connection was lost 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -40,25 +41,35 @@ class NoReply(Exception):
 
 
 class ReplyQueue:
-    """What comes back to one request."""
+    """What comes back to one request. One waits for it at a time; what has come already costs no wait."""
 
     def __init__(self, subject: str, inbox: str) -> None:
         self.subject = subject
         self.inbox = inbox
-        self._queue: asyncio.Queue[Msg | ChoirError | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._come: deque[Msg | ChoirError | None] = deque()
+        self._awaited: asyncio.Future[None] | None = None
 
     def put(self, msg: Msg | ChoirError | None) -> None:
         """Takes a reply, why there will be none, or None for a connection that was lost for a while."""
-        self._queue.put_nowait(msg)
+        self._come.append(msg)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
 
     async def next(self, timeout_s: float) -> Msg:
         """The next reply; NoReply if none comes in time, else the error that says why none will."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                msg = await self._queue.get()
-        except TimeoutError as error:
-            raise NoReply from error
-        return _heard(msg)
+        if not self._come:
+            self._awaited = self._loop.create_future()
+            overdue = self._loop.call_later(timeout_s, self._wake)
+            try:
+                await self._awaited
+            finally:
+                overdue.cancel()
+                self._awaited = None
+        return _heard(self._come.popleft() if self._come else None)
 
 
 class OneReply:

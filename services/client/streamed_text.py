@@ -97,6 +97,9 @@ class StreamedText:
             return None
         agent.next_index += 1
         text = agent.texts.setdefault(chunk.sample, _Text())
+        if text.said is text.shown:  # nothing is repeated: what is new is the chunk
+            text.said = text.shown = text.said + chunk
+            return chunk
         text.said += chunk
         return self._shown(chunk, text)
 
