@@ -1,9 +1,9 @@
 """What the gateway costs: chat completions over HTTP, beside `choir.ask` and an instant server.
 
 U is an instant HTTP server asked directly (uvicorn, as the gateway), N is `choir.ask` of an instant model, G
-is the same model asked through the gateway. Everything has a process of its own on one host, file streams are
-synced on every write, and the three alternate in one run. Clients ask again as soon as they are answered (a
-closed loop).
+is the same model asked through the gateway, and H an equal question again and again, which its cache answers.
+Everything has a process of its own on one host, file streams are synced on every write, and the four
+alternate in one run. Clients ask again as soon as they are answered (a closed loop).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ WARM_UP = 100
 REPLY = " ".join(f"word{number}" for number in range(WORDS))
 QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 PLAIN = json.dumps({"model": MODEL, **QUESTION}).encode()
+CACHED = json.dumps({"model": MODEL, **QUESTION, "temperature": 0}).encode()
 Callers = Callable[[int], AbstractAsyncContextManager[list[Call]]]
 STREAMED = json.dumps({"model": TALKER, "stream": True, **QUESTION}).encode()
 
@@ -54,21 +55,21 @@ def free_port() -> int:
         return port
 
 
-def post(connection: HttpConnection) -> Call:
+def post(connection: HttpConnection, body: bytes = PLAIN) -> Call:
     """One chat completion; True if it has a text."""
 
     async def call() -> bool:
-        reply = json.loads(await connection.post(PATH, PLAIN))
+        reply = json.loads(await connection.post(PATH, body))
         return bool(reply["choices"][0]["message"]["content"])
 
     return call
 
 
 @asynccontextmanager
-async def http_callers(port: int, count: int) -> AsyncIterator[list[Call]]:
+async def http_callers(port: int, count: int, body: bytes = PLAIN) -> AsyncIterator[list[Call]]:
     """So many clients of an HTTP server, each with a connection of its own."""
     async with AsyncExitStack() as stack:
-        yield [post(await stack.enter_async_context(http_connection(port))) for _ in range(count)]
+        yield [post(await stack.enter_async_context(http_connection(port)), body) for _ in range(count)]
 
 
 @asynccontextmanager
@@ -108,6 +109,7 @@ async def measure(folder: Path) -> dict[str, Any]:
             "U": partial(http_callers, upstream),
             "N": partial(native_callers, mesh.url),
             "G": partial(http_callers, gateway),
+            "H": partial(http_callers, gateway, body=CACHED),
         }
         one: dict[str, list[float]] = {name: [] for name in callers}
         sixteen: dict[str, list[float]] = {name: [] for name in callers}
@@ -136,6 +138,9 @@ async def measure(folder: Path) -> dict[str, Any]:
         "added_p99_ms": _difference(sixteen),
         "rate_over_native": statistics.median(g / n for g, n in zip(rates["G"], rates["N"], strict=True)),
         "rate_over_upstream": statistics.median(g / u for g, u in zip(rates["G"], rates["U"], strict=True)),
+        "hit_rate_over_upstream": statistics.median(
+            h / u for h, u in zip(rates["H"], rates["U"], strict=True)
+        ),
         "gateway_cpu_us_a_plain_request": statistics.median(plain_us),
         **streams,
     }
@@ -214,12 +219,13 @@ def run() -> Report:
             at_least("rate of 64 clients over the native one", found["rate_over_native"], 0.75),
             at_most("added p50 at one client, ms", found["added_p50_ms"], 0.6),
             at_most("added p99 at sixteen clients, ms", found["added_p99_ms"], 5.0),
+            at_least("rate of cache hits over the instant server's", found["hit_rate_over_upstream"], 0.3),
             at_most("gateway's CPU for a plain request, us", found["gateway_cpu_us_a_plain_request"], 400.0),
             at_most("gateway's CPU for a streamed chunk, us", found["gateway_cpu_us_a_streamed_chunk"], 60.0),
             at_most("added time to the first text, ms", found["added_ttft_ms"], 1.0),
         ),
         notes=(
-            "U: an instant HTTP server; N: choir.ask; G: the gateway. All share the cores of one machine, so "
-            "the gateway's own work lowers the rate of everything behind it.",
+            "U: an instant HTTP server; N: choir.ask; G: the gateway; H: the same, from its cache. All share "
+            "the cores of one machine, so the gateway's own work lowers the rate of everything behind it.",
         ),
     )

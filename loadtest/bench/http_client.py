@@ -75,8 +75,8 @@ async def until_listening(port: int) -> None:
 
 def said(event: bytes) -> str | None:
     """The text of a chat completion's event; None for one that has none, or that ends the stream."""
-    data = event.removeprefix(b"data: ")
-    if data == b"[DONE]" or event.startswith(b":"):
+    data = next((line[6:] for line in event.split(b"\n") if line.startswith(b"data: ")), b"[DONE]")
+    if data == b"[DONE]":
         return None
     choices: list[dict[str, Any]] = json.loads(data)["choices"]
     text: str | None = choices[0]["delta"].get("content") if choices else None
