@@ -168,7 +168,7 @@ def _endpoint(endpoint: catalog.Endpoint) -> Channel:
         endpoint.subject,
         (takes,),
         endpoint.why,
-        headers=(s.TRACE_HEADER,),
+        headers=(s.TRACE_HEADER, s.NEW_HEADER) if takes is commands.Ask else (s.TRACE_HEADER,),
         replies=(gives, replies.TokenChunk, EMPTY) if endpoint.streams else (gives,),
     )
 
