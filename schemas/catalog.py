@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 8
+VERSION = 9
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -205,6 +205,9 @@ CLIENT_USER = "client"
 """The user of the broker that a client is who says no other."""
 
 LEASE_TTL_S = 8.0
+INVITES_KEPT_S = 15 * DAY_S
+"""Longer than an invite is good, and than the key that it replaces: whoever comes with it later is told why
+not."""
 
 BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(
@@ -242,6 +245,16 @@ BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(s.SCORES_BUCKET, "accuracy per agent and topic, agreement of agents", republished=True),
     BucketSpec(s.FEEDBACK_BUCKET, "requests whose feedback is counted", ttl_s=DAY_S + HOUR_S),
     BucketSpec(s.TENANTS_BUCKET, "who may ask, and how much", max_bytes=8 * MIB, republished=True),
+    BucketSpec(
+        s.HOSTS_BUCKET, "hosts that have joined, and their processes", max_bytes=8 * MIB, republished=True
+    ),
+    BucketSpec(
+        s.INVITES_BUCKET,
+        "who may join, once",
+        ttl_s=INVITES_KEPT_S,
+        max_bytes=8 * MIB,
+        republished=True,
+    ),
 )
 
 

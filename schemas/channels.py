@@ -18,6 +18,7 @@ from schemas import (
     commands,
     dead_letters,
     files,
+    joining,
     keys,
     nodes,
     pipelines,
@@ -101,6 +102,9 @@ PARAMETERS: dict[str, str] = {
     "stream": "the stream's name",
     "consumer": "the consumer's name",
     "key": "any key",
+    "host": f"the name of a host that has joined {TOKEN_RULE}",
+    "invite": "the public key that an invite stands for",
+    "public_key": "the public key that an invite stands for",
 }
 """What stands in braces in an address."""
 
@@ -270,6 +274,14 @@ SIGNALS: tuple[Channel, ...] = (
         "stage-signal", address(s.stage_signal), (StageBeat, PROBE),
         "heartbeats of stages; under the number 0, which no pipeline has, probes",
     ),
+    Channel(
+        "join", address(s.join), (joining.Join,), "whoever holds an invite says the key that it has made",
+        replies=(joining.Joined,),
+    ),
+    Channel(
+        "enrol", address(s.enrol), (joining.Enrol,), "a host that has joined tells of its processes",
+        replies=(joining.Enrolled,),
+    ),
     Channel("agent-ping", s.AGENT_PING, (EMPTY,), "every agent answers with who it is", replies=(PONG,)),
 )  # fmt: skip
 """What passes between services and is kept nowhere."""
@@ -301,6 +313,8 @@ STORED_VALUES: tuple[Channel, ...] = (
         s.FEEDBACK_BUCKET, "feedback-pending", address(s.pending_feedback_key), "not counted yet", LESSON
     ),
     *_values(s.TENANTS_BUCKET, "tenant", address(s.tenant_key), "who may ask, and how much", tenants.Tenant),
+    *_values(s.HOSTS_BUCKET, "host", address(s.host_key), "a host that has joined", joining.Host),
+    *_values(s.INVITES_BUCKET, "invite", address(s.invite_key), "who may join, once", joining.Invite),
 )
 """The keys of buckets. A value is put by publishing it on its subject."""
 

@@ -97,6 +97,43 @@ def asked_on(subject: str) -> str:
             return subject
 
 
+# --- joining: who asks is known by the subject, for the broker lets nobody else publish there -------------
+
+
+def join(invite: str) -> str:
+    """Where whoever holds an invite says who comes; `invite` is its public key."""
+    return f"choir.join.{encode_token(invite)}"
+
+
+def enrol(host: str) -> str:
+    """Where a host that has joined tells of its processes."""
+    return f"choir.host.{encode_token(host)}.enrol"
+
+
+def invite_of(subject: str) -> str:
+    """The public key of the invite by which somebody asks to join."""
+    return decode_token(subject.rsplit(".", 1)[1])
+
+
+def host_of(subject: str) -> str:
+    """Which host tells of its processes."""
+    return decode_token(subject.split(".")[2])
+
+
+ALL_JOINS = "choir.join.*"
+ALL_ENROLS = "choir.host.*.enrol"
+
+
+def joining_inbox(invite: str) -> str:
+    """The inbox prefix of whoever holds an invite."""
+    return f"{inbox_prefix('join')}.{encode_token(invite)}"
+
+
+def host_inbox(host: str) -> str:
+    """The inbox prefix of the supervisor of a host that has joined."""
+    return f"{inbox_prefix('host')}.{encode_token(host)}"
+
+
 # --- whose a request is -------------------------------------------------------------------
 # Clients choose the ids of their requests, so two tenants may choose the same. Inside the mesh a request has
 # its tenant in its id, which no id of a client can look like: to ask for another's is to ask for one's own.
@@ -373,6 +410,8 @@ TENANTS_BUCKET = "choir_tenants"
 FILES_BUCKET = "choir_files"
 FILE_PIECES_BUCKET = "choir_file_pieces"
 BATCHES_BUCKET = "choir_batches"
+HOSTS_BUCKET = "choir_hosts"
+INVITES_BUCKET = "choir_invites"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -475,6 +514,16 @@ def tenant_key(tenant: str) -> str:
 def tenant_of_key(key: str) -> str:
     """The tenant under a key."""
     return decode_token(key)
+
+
+def host_key(host: str) -> str:
+    """The key of a host that has joined."""
+    return encode_token(host)
+
+
+def invite_key(public_key: str) -> str:
+    """The key of an invite."""
+    return encode_token(public_key)
 
 
 def bucket_key(bucket: str, key: str) -> str:

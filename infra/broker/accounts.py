@@ -24,9 +24,17 @@ from typing import Any
 
 import typer
 
-from infra.broker.permissions import INBOXES, SERVICES_API, Scope, service_permissions
+from infra.broker.permissions import (
+    INBOXES,
+    SERVICES_API,
+    Scope,
+    host_permissions,
+    invite_permissions,
+    service_permissions,
+)
 from schemas import catalog, subjects
 from schemas.catalog import Access
+from schemas.joining import Host
 from schemas.tenants import Tenant
 
 INSIDE = "CHOIR"
@@ -60,9 +68,11 @@ def accounts(
     tenants: Iterable[Tenant],
     insider: Insider | None = None,
     anonymous: str | None = None,
+    hosts: Iterable[Host] = (),
+    invites: Iterable[str] = (),
 ) -> str:
     """The block with all accounts. `operator_key` is the public key of who may do everything inside; whoever
-    comes without credentials is the tenant `anonymous`."""
+    comes without credentials is the tenant `anonymous`. `hosts` have joined; `invites` are public keys."""
     tenants = tuple(tenants)
     listeners = () if insider is None else (insider.user, catalog.CLIENT_USER)
     inside: list[dict[str, Any]] = [{"nkey": operator_key}]
@@ -75,6 +85,8 @@ def accounts(
         }
         for service in services
     ]
+    inside += [user for host in hosts for user in _users_of(host, listeners)]
+    inside += [{"nkey": key, "permissions": invite_permissions(key)} for key in invites]
     choir = {
         "jetstream": "enabled",
         "users": inside,
@@ -87,6 +99,17 @@ def accounts(
         block["no_auth_user"] = ANONYMOUS
     # JSON is valid in nats-server's configuration.
     return "\n".join(f"{name}: {json.dumps(value, indent=1)}" for name, value in block.items()) + "\n"
+
+
+def _users_of(host: Host, listeners: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """A host that has joined: its supervisor, and its processes, as if they ran here."""
+    yield {"nkey": host.public_key, "permissions": host_permissions(host.name)}
+    access_of = {access.service: access for access in catalog.ACCESS}
+    for instance in host.instances:
+        if instance.service in access_of and instance.service in host.services:
+            scope = Scope(instance.name, instance.models)
+            rights = service_permissions(access_of[instance.service], scope, listeners)
+            yield {"nkey": instance.public_key, "permissions": rights}
 
 
 def _exports() -> list[dict[str, Any]]:

@@ -50,6 +50,8 @@ LEAST_FREE_BYTES = 64 * catalog.MIB
 HANDSHAKE_PATIENCE = "500ms"
 """Clients of ours begin with TLS at once: then nobody between can talk them into plain text. Others wait to
 be told by the broker that they are to begin, and are told after this time."""
+AUTH_TIMEOUTS_S = (5, 6)
+"""So long a client may take to say who it is."""
 RELOADED, NOT_RELOADED = "Reloaded server configuration", "Failed to reload server configuration"
 
 NO_ACCOUNT = "$G"
@@ -162,6 +164,7 @@ class Broker:
         self.tls = tls
         self._name = name
         self._server_name = ""
+        self._auth_timeout_s = AUTH_TIMEOUTS_S[0]
         self._accounts = accounts
         self._more_config = more_config
         if user is not None:
@@ -249,13 +252,21 @@ class Broker:
         await self.stop()
         await self.start()
 
-    async def reload(self, accounts: str | None = None) -> None:
+    async def reload(self, accounts: str | None = None, new_account: bool = False) -> None:
         """Have the running server read its configuration again, with other `accounts` if there are any.
 
         New connections see a renewed certificate. Whoever may still come in stays connected.
         ConfigurationError if the server does not take it: it goes on with what it had.
         """
         self._accounts = accounts or self._accounts
+        await self._reload_once()
+        if new_account:
+            # nats-server (2.15) gives an account that is new its imports at the reload after the one in which
+            # it comes (`configureAccounts`), and only if something of the authorization is another.
+            self._auth_timeout_s = next(one for one in AUTH_TIMEOUTS_S if one != self._auth_timeout_s)
+            await self._reload_once()
+
+    async def _reload_once(self) -> None:
         process, said = self._running(), self.log_path.stat().st_size if self.log_path.is_file() else 0
         self._write_config(self._server_name, self.port)
         process.send_signal(signal.SIGHUP)
@@ -382,10 +393,16 @@ class Broker:
                 store=json.dumps(str(self.directory / "store")),
                 max_file_store=int(reserved_bytes("file") * HEADROOM),
                 max_memory_store=reserved_bytes("memory") + MEMORY_HEADROOM_BYTES,
-                more=f"{self._accounts or one_account()}\n{self._more_config}",
+                more=f"{self._who()}\n{self._more_config}",
             )
         )
         return path
+
+    def _who(self) -> str:
+        """Who may come in, and how soon they have to say who they are."""
+        if self._accounts is None:
+            return one_account()
+        return f"{self._accounts}\nauthorization: {{ timeout: {self._auth_timeout_s} }}"
 
     def _launch(self, config: Path) -> subprocess.Popen[bytes]:
         """Start the server. It inherits a lock on the folder, so the lock lasts just as long as it does."""

@@ -19,6 +19,15 @@ SEED_BYTES = 32
 SUFFIX = ".nk"
 
 
+def new_seed() -> tuple[str, str]:
+    """A seed that is kept nowhere, and its public key."""
+    seed = nkeys.encode_seed(os.urandom(SEED_BYTES), nkeys.PREFIX_BYTE_USER)
+    pair = nkeys.from_seed(bytearray(seed))
+    public: bytes = pair.public_key
+    pair.wipe()
+    return bytes(seed).decode(), public.decode()
+
+
 class KeyRing:
     """The seeds of one kind of user, each in a file of its own in `folder`."""
 

@@ -30,6 +30,8 @@ from schemas.catalog import Access
 from schemas.errors import ChoirError, ConfigurationError
 
 OPERATOR = "supervisor"
+HOST = "host"
+"""The user name of supervisors of hosts that have joined: their inboxes begin with it."""
 CLIENT = catalog.CLIENT_USER
 PASSWORD_VARIABLE = "CHOIR_PASSWORD_"
 
@@ -159,7 +161,7 @@ def _reading(stream: str) -> tuple[str, ...]:
 
 def replies(clients: Iterable[str] = ()) -> list[str]:
     """Where replies may go: inboxes of services, of the operator and these clients, and other accounts."""
-    everybody = (OPERATOR, *(access.service for access in catalog.ACCESS), *clients)
+    everybody = (OPERATOR, HOST, *(access.service for access in catalog.ACCESS), *clients)
     return [*(f"{subjects.inbox_prefix(user)}.>" for user in everybody), INBOXES, ACROSS_ACCOUNTS]
 
 
@@ -169,6 +171,28 @@ def service_permissions(access: Access, scope: Scope = ANY, clients: Iterable[st
     if deny := refused(access, scope):
         publish["deny"] = deny
     return {"publish": publish, "subscribe": subscribes(access, scope)}
+
+
+def host_permissions(host: str) -> dict[str, object]:
+    """The supervisor of a host that has joined: it tells of its processes, sees leases, and asks for
+    pipelines of its choir.toml and whether they can be asked."""
+    asks = (subjects.SHARD, subjects.MODELS)
+    return {
+        "publish": [
+            subjects.enrol(host),
+            *(subjects.door(subjects.LOCAL_TENANT, subject) for subject in asks),
+            *_reading(subjects.bucket_stream(subjects.NODES_BUCKET)),
+        ],
+        "subscribe": [f"{subjects.host_inbox(host)}.>", subjects.bucket_updates(subjects.NODES_BUCKET)],
+    }
+
+
+def invite_permissions(public_key: str) -> dict[str, object]:
+    """Whoever holds an invite may ask to join by it, and nothing else."""
+    return {
+        "publish": [subjects.join(public_key)],
+        "subscribe": [f"{subjects.joining_inbox(public_key)}.>"],
+    }
 
 
 def client_user(name: str, password: str) -> User:

@@ -15,7 +15,7 @@ from infra.host.child import BackOff
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
-from services.chassis.nats.attempt import Attempt
+from services.chassis.nats.attempt import NOT_LET_IN, Attempt
 from services.chassis.nats.connection import PING_INTERVAL_S, UNANSWERED_PINGS
 from services.chassis.nats.deafness import reconnect_when_deaf
 from services.chassis.settings import MeshSection
@@ -23,20 +23,39 @@ from services.chassis.settings import MeshSection
 CONNECT_DEADLINE_S = 5.0
 RECONNECT_WAIT_S = 0.2
 USER = "supervisor"
+REFUSALS = 5
+"""After so many in a row it is no broker that has just started and does not know its hosts yet."""
 
 
 async def connect_operator(
-    url: str, mesh: MeshSection, on_reconnect: Callable[[], Awaitable[None]]
+    url: str,
+    mesh: MeshSection,
+    on_reconnect: Callable[[], Awaitable[None]],
+    *,
+    inbox: str | None = None,
+    on_refused: Callable[[], Awaitable[None]] | None = None,
 ) -> Client:
     """A client that never gives up once it was connected.
 
-    MeshUnreachable says why nobody answers, ConfigurationError that the broker refuses user and password.
+    MeshUnreachable says why nobody answers, ConfigurationError that the broker refuses who comes. `inbox` is
+    the prefix of replies, by default the operator's; `on_end` is called if the broker ends the connection
+    for good.
     """
+    refusals = 0
     client, credentials, attempt = Client(), mesh.credentials, Attempt(mesh)
 
     async def failed(error: Exception) -> None:
         """Each attempt to reconnect fails until the broker is back; that it died is said elsewhere."""
+        nonlocal refusals
         attempt.failed(error)
+        refusals = refusals + 1 if NOT_LET_IN in str(error).lower() else refusals
+        if refusals == REFUSALS and on_refused is not None:
+            await on_refused()
+
+    async def reconnected() -> None:
+        nonlocal refusals
+        refusals = 0
+        await on_reconnect()
 
     try:
         async with attempt.within(CONNECT_DEADLINE_S):
@@ -45,12 +64,12 @@ async def connect_operator(
                 dont_randomize=True,
                 name=USER,
                 **credentials,
-                inbox_prefix=inbox_prefix(USER).encode(),
+                inbox_prefix=(inbox or inbox_prefix(USER)).encode(),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
                 ping_interval=PING_INTERVAL_S,  # type: ignore[arg-type]  # any number of seconds
                 max_outstanding_pings=UNANSWERED_PINGS,
-                reconnected_cb=on_reconnect,
+                reconnected_cb=reconnected,
                 error_cb=failed,
             )
     except (TimeoutError, OSError, nats.errors.Error) as error:

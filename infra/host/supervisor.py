@@ -26,7 +26,7 @@ from infra.broker.broker_keeper import SERVICE, BrokerKeeper
 from infra.broker.cluster import Cluster, cluster_of
 from infra.broker.guard import check_guarded
 from infra.broker.one_copy import OneCopy
-from infra.broker.provision import TooFewServers
+from infra.broker.provision import TooFewServers, provision
 from infra.broker.tls.certificates import BrokerCertificates
 from infra.broker.worker_queues import WorkerQueues
 from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
@@ -40,7 +40,13 @@ from infra.host.processes import until
 from infra.host.seeding import seed_tenants
 from infra.host.state import Claim, host_id, running_here
 from infra.host.watchdog import HUNG_AFTER_S, Watchdog
+from infra.members.accounts_keeper import AccountsKeeper
+from infra.members.desk import Desk
+from infra.members.enrolment import enrol, settings_of_member
+from infra.members.members import Members
+from infra.members.operations import join_addresses
 from infra.settings import HostSettings, load_host_settings
+from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
 from schemas.nodes import NodeLease
 from schemas.subjects import LOCAL_TENANT
@@ -51,6 +57,7 @@ from services.chassis.registry.directory import Directory
 from services.chassis.settings import MeshSection
 from services.chassis.stopping import STOP_LIMIT_S
 from services.client.local_mesh import RunningMesh, state_folder
+from services.client.membership import Membership, joined
 
 SERVICE_DEADLINE_S = 60.0
 AGENT_DEADLINE_S = 120.0
@@ -78,12 +85,14 @@ class Supervisor:
     def __init__(
         self, settings: HostSettings, *, state: Path | None = None, forward: Forward | None = None
     ) -> None:
-        self.settings = settings
+        self._state = state or state_folder()
+        self.member = None if "url" in settings.mesh.model_fields_set else joined(self._state)
+        self.settings = settings if self.member is None else settings_of_member(settings, self.member)
         self.problems: list[str] = []
         self.broker: Broker | None = None
-        self._state = state or state_folder()
         self._credentials = Credentials(self._state)
-        self._certificates = BrokerCertificates(settings, self._state)
+        self._certificates = BrokerCertificates(self.settings, self._state)
+        self._accounts: AccountsKeeper | None = None
         self._forward = forward or to_console(Console(stderr=True))
         self._claim: Claim | None = None
         self._cluster: Cluster | None = None
@@ -116,6 +125,8 @@ class Supervisor:
     @property
     def _trust(self) -> dict[str, Any]:
         """What this host's own clients are told of the certificate of its broker."""
+        if self.member is not None:
+            return {"ca": self.member.ca, "tls_first": True}
         files = self._certificates.files
         if files is None:
             return {}
@@ -192,6 +203,7 @@ class Supervisor:
             return
         self._certificates.prepare()
         self._cluster = cluster_of(section, self.settings.mesh)
+        self._accounts = AccountsKeeper(self._state, self._block, self._reload, self._say)
         self.broker = Broker(
             self.settings.store_dir(self._state),
             host=section.host,
@@ -200,7 +212,7 @@ class Supervisor:
             tls=self._certificates.files,
             name=self._certificates.name,
             cluster=self._cluster,
-            accounts=self._credentials.accounts(self.settings, planned(self.settings, self._state)),
+            accounts=self._accounts.taken,
         )
         await self.broker.start()
         if self.settings.mesh.user is not None or not is_loopback(section.host):
@@ -214,7 +226,17 @@ class Supervisor:
         if self._certificates.files is not None:
             self._in_background(self._certificates.keep(self.broker.reload, self._say), "the certificate")
 
+    def _block(self, members: Members) -> str:
+        return self._credentials.accounts(self.settings, planned(self.settings, self._state), members)
+
+    async def _reload(self, accounts: str, new: bool) -> None:
+        assert self.broker is not None
+        await self.broker.reload(accounts, new_account=new)
+
     async def _connect(self) -> None:
+        if self.member is not None:
+            await self._connect_as_member(self.member)
+            return
         self._client = await connect_operator(self.url, self.operator, self._on_reconnect)
         self._provisioning = Provisioning(
             self._client, self.settings.models, self._say, self.settings.broker.replicas
@@ -224,6 +246,7 @@ class Supervisor:
         else:
             await self._provisioning.first()
         await seed_tenants(self._client, self.settings.tenants)
+        await self._let_members_in(self._client)
         self._directory = Directory(self._client)
         await self._directory.start()
         self._worker_queues = WorkerQueues(self._client, self._served_models, self._say)
@@ -264,13 +287,49 @@ class Supervisor:
                 "[broker] cluster, the same [mesh] password, and certificates of the same authority"
             ) from error
 
+    async def _let_members_in(self, client: Client) -> None:
+        """Hosts and people who have joined, or will."""
+        if self._accounts is None:
+            return
+
+        async def serve(models: tuple[str, ...]) -> None:
+            await provision(client, models, self.settings.broker.replicas)
+
+        await self._accounts.start(client)
+        names = [instance.name for instance in planned(self.settings, self._state)]
+        await Desk(client, self._accounts, names, serve).start()
+        self._in_background(self._accounts.keep(), "who may come in")
+
+    async def _connect_as_member(self, member: Membership) -> None:
+        """By this host's own key: its processes are let in when the mesh has been told of theirs."""
+
+        async def ended() -> None:
+            if not self._stop_asked.is_set():
+                self._say(f"the mesh at {member.url} lets this host in no more: it was revoked")
+                self.ask_to_stop()
+
+        async def nothing() -> None:
+            """The streams are looked after elsewhere."""
+
+        inbox = subjects.host_inbox(member.name)
+        self._client = await connect_operator(self.url, self.operator, nothing, inbox=inbox, on_refused=ended)
+        instances = self._credentials.enrolled(planned(self.settings, self._state))
+        await enrol(self._client, member.name, instances, self.settings.models, self._say)
+        self._directory = Directory(self._client)
+        await self._directory.start()
+
     def _served_models(self) -> set[str]:
         """The names of all models that somebody serves now, or that this host would."""
         nodes = () if self._directory is None else self._directory.nodes
         return {model.name for lease in nodes for model in lease.models} | set(self.settings.models)
 
     async def _on_reconnect(self) -> None:
-        self._in_background(self._provisioning.again(self._worker_queues.again), "streams")
+        def done() -> None:
+            self._worker_queues.again()
+            if self._accounts is not None:
+                self._accounts.again()
+
+        self._in_background(self._provisioning.again(done), "streams")
 
     async def _start_services(self) -> None:
         """Whoever works first, then the router, which lets requests in.
@@ -278,7 +337,8 @@ class Supervisor:
         In a cluster they may have to go to another host's broker, which does not know their keys: there they
         come with the user and password that all hosts share.
         """
-        key_of = self._credentials.of_instance if self._knows_keys else None
+        by_key = self.member is not None or self._knows_keys
+        key_of = self._credentials.of_instance if by_key else None
         commands = service_commands(self.settings, self.addresses, self._state, key_of, self._trust)
         workers = [self._launch(command) for command in commands if command.service != "router"]
         await asyncio.gather(*(self._settled(child) for child in workers))
@@ -361,8 +421,16 @@ class Supervisor:
             config=self.settings.config,
             health=self._health_addresses(),
             nkey=str(local) if by_key else None,
+            joined=self.member is not None,
+            addresses=self._joined_at(),
             **self._trust,
         )
+
+    def _joined_at(self) -> tuple[str, ...]:
+        """Where other hosts reach the broker of this one; none if it is for this host alone."""
+        if self.broker is None or self.broker.tls is None:
+            return ()
+        return join_addresses(self.settings.broker.addresses, self._certificates.addresses, self.broker.port)
 
     def _health_addresses(self) -> tuple[str, ...]:
         """Where the processes of this host say whether they are ready; none if `[health] port` is 0."""

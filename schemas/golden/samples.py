@@ -47,6 +47,7 @@ from schemas.events import (
 )
 from schemas.files import BatchFault, BatchRecord, FileRecord
 from schemas.golden.stage_samples import STAGE_SAMPLES
+from schemas.joining import Enrol, Enrolled, Host, HostedInstance, Invite, Join, Joined
 from schemas.keys import ApiKey, KeyChange, KeyLimits, KeysReply, ManageKeys
 from schemas.message import Message
 from schemas.nodes import Gpu, NodeLease, ServedModel, TenantLoad
@@ -827,6 +828,43 @@ SAMPLES: dict[str, Message] = {
     "node_lease": LEASE,
     "pipeline_plan": PLAN,
     "shard_reply": ShardReply(model="llama3.2:3b", plan=PLAN, summary="2 stages: 10.4 ms a token predicted"),
+    "invite": Invite(
+        public_key="U" + "A" * 55,
+        kind="person",
+        name="lab-7",
+        role="observe",
+        services=("agent",),
+        created_at_s=1_700_000_000.5,
+        expires_at_s=1_700_003_600.5,
+        rotates=True,
+        overlap_s=3600.0,
+        used_by="U" + "B" * 55,
+        used_at_s=1_700_000_060.5,
+        retires=("U" + "C" * 55,),
+    ),
+    "host": Host(
+        name="attic",
+        public_key="U" + "D" * 55,
+        services=("agent", "shard_stage"),
+        instances=(
+            HostedInstance(
+                service="agent", name="attic-agent", public_key="U" + "E" * 55, models=("llama3.2:3b",)
+            ),
+        ),
+        created_at_s=1_700_000_000.5,
+        revoked_at_s=1_700_000_100.5,
+    ),
+    "join": Join(public_key="U" + "B" * 55),
+    "joined": Joined(name="lab-7", role="observe", services=("agent",)),
+    "enrol": Enrol(
+        instances=(
+            HostedInstance(
+                service="agent", name="attic-agent", public_key="U" + "E" * 55, models=("llama3.2:3b",)
+            ),
+        ),
+        models=("llama3.2:3b",),
+    ),
+    "enrolled": Enrolled(instances=1),
     "tenant": Tenant(
         name="lab-7",
         role="observe",

@@ -20,6 +20,8 @@ SIGNALS = (
     subjects.ALL_TOKENIZERS,
     subjects.AGENT_PING,
     subjects.ALL_STAGE_SIGNALS,
+    subjects.ALL_JOINS,
+    subjects.ALL_ENROLS,
 )
 CONSUMERS = catalog.consumers(MODELS)
 STREAM_NAMES = {stream.name for stream in STREAMS}
@@ -269,6 +271,7 @@ FINGERPRINTS = {
     6: "2a224769ea77bbc1",
     7: "e36630ece494d16b",
     8: "f18873104b5b3ede",
+    9: "eee3cab6acbcac6b",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 

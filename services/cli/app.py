@@ -25,6 +25,13 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("init", "init:init", RUNNING, "Look for servers of models here, and propose a choir.toml."),
     Entry("up", "host:up", RUNNING, "Run this host's part of the mesh, until Ctrl-C or `choir down`."),
     Entry("down", "host:down", RUNNING, "Stop the mesh that `choir up` runs on this host."),
+    Entry("invite", "joining:invite", RUNNING, "Print a line that lets another host or a person join, once."),
+    Entry("join", "joining:join", RUNNING, "Join a mesh by the line of an invite."),
+    Entry(
+        "tenants", "members:build_tenants_app", RUNNING, "Who may ask, and how much: limits, keys.",
+        group=True
+    ),
+    Entry("hosts", "members:build_hosts_app", RUNNING, "The hosts that have joined.", group=True),
     Entry("backup", "backup:backup", RUNNING, "Copy the streams and the event database of this host's mesh."),
     Entry("restore", "backup:restore", RUNNING, "Make a mesh of a backup, for the next `choir up`."),
     Entry("shard", "shard:shard", RUNNING, "Run a model as a pipeline of stages over several nodes."),

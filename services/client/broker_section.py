@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from schemas import catalog
+from services.chassis.address import host_and_port
 from services.chassis.settings import Section
 
 MAX_PAYLOAD_LIMIT = 64 * catalog.MIB
@@ -28,6 +29,11 @@ class Server(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _address(text: str) -> str:
+    host_and_port(text)
+    return text
 
 
 class BrokerTlsSection(Section):
@@ -59,7 +65,7 @@ class BrokerSection(Section):
     embedded: bool = True
     host: str = "127.0.0.1"
     port: int = Field(default=4222, ge=0, le=65_535)
-    addresses: tuple[str, ...] = ()
+    addresses: tuple[Annotated[str, AfterValidator(_address)], ...] = ()
     tls: BrokerTlsSection | None = None
     store_dir: Path | None = None
     max_payload: int = Field(default=catalog.MIB, ge=64 * 1024, le=MAX_PAYLOAD_LIMIT)

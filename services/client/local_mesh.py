@@ -18,8 +18,10 @@ class RunningMesh(BaseModel):
     """The mesh that `choir up` runs on this host: whom to ask, and whom to stop.
 
     `health` are the addresses at which its processes say whether they are ready, if `[health] port` is set.
-    `nkey`, `ca` and `tls_first` are those of `[mesh]`: how a client on this host is let in, and what proves
-    that it has come to the right broker.
+    `addresses` are those at which other hosts reach its broker. `nkey`, `ca` and `tls_first` are those of
+    `[mesh]`: how a client on this host is let in, and what proves that it has come to the right broker.
+    `joined` says that this host is a part of a mesh whose broker is elsewhere: people here join it for
+    themselves.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -32,6 +34,8 @@ class RunningMesh(BaseModel):
     nkey: str | None = None
     ca: str | None = None
     tls_first: bool | None = None
+    joined: bool = False
+    addresses: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.chassis.settings import MeshSection, ServiceSettings, load_settings
 from services.client.broker_section import BrokerSection
 from services.client.local_mesh import RunningMesh, running_mesh
+from services.client.membership import config_folder, joined
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses to listen on at all interfaces, and how this host reaches them."""
@@ -20,15 +21,17 @@ def find_mesh(url: str | None = None) -> MeshSection:
     """How to reach the broker.
 
     In this order: `url`; `CHOIR_MESH__URL`; `[mesh] url` of choir.toml; the mesh that `choir up` runs on
-    this host; the broker that choir.toml would start here; nats://127.0.0.1:4222. Raises
-    ConfigurationError if choir.toml cannot be read.
+    this host; the one that this user has joined (`choir join`); the broker that choir.toml would start here;
+    nats://127.0.0.1:4222. Raises ConfigurationError if choir.toml cannot be read.
     """
     settings = load_settings(ClientSettings)
     mesh = settings.mesh
     if url is None and "url" not in mesh.model_fields_set:
-        here = running_mesh()
-        if here is not None:
+        here, member = running_mesh(), joined(config_folder())
+        if here is not None and (member is None or not here.joined):
             return mesh.model_copy(update=_by(here, mesh))
+        if member is not None:
+            return member.section
         url = _of(settings.broker)
     return mesh if url is None else mesh.model_copy(update={"url": url})
 

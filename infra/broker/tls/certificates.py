@@ -8,10 +8,10 @@ from pathlib import Path
 
 from infra.broker.cluster import cluster_of
 from infra.broker.tls.authority import Authority, TlsFiles
-from infra.broker.tls.names import certificate_names
+from infra.broker.tls.names import certificate_names, reachable_addresses
 from infra.settings import HostSettings
 from schemas.errors import ConfigurationError
-from services.chassis.address import is_loopback
+from services.chassis.address import host_and_port, is_loopback
 
 FOLDER = "tls"
 LOOK_INTERVAL_S = 3600.0
@@ -21,11 +21,13 @@ class BrokerCertificates:
     """The files of the broker of this host: the user's own, or those of the mesh's authority in the state
     folder.
 
-    `files` is None on loopback, where nobody else comes.
+    `files` is None on loopback, where nobody else comes. `addresses` are those of this host that its
+    certificate is for.
     """
 
     def __init__(self, settings: HostSettings, state: Path, authority: Authority | None = None) -> None:
         self._settings = settings
+        self.addresses: tuple[str, ...] = ()
         own = settings.broker.tls
         self._authority = authority or Authority(state / FOLDER)
         self.files: TlsFiles | None = None
@@ -39,19 +41,25 @@ class BrokerCertificates:
             self.files = self._authority.files if self._authority_used else None
 
     @property
+    def _said(self) -> tuple[str, ...]:
+        """The names in `[broker] addresses`, without their ports."""
+        return tuple(host_and_port(address)[0] for address in self._settings.broker.addresses)
+
+    @property
     def name(self) -> str | None:
         """The host for the URL of this host's own clients, where a certificate of the user's own is for
         it."""
-        addresses = self._settings.broker.addresses
-        return addresses[0] if self._settings.broker.tls is not None and addresses else None
+        return self._said[0] if self._settings.broker.tls is not None and self._said else None
 
     def prepare(self) -> bool:
         """Makes what is missing, renews what is about to end; whether anything is new. ConfigurationError if
         that cannot be."""
+        broker = self._settings.broker
+        self.addresses = () if self._settings.broker.tls else reachable_addresses(broker.host)
         if self._authority_used:
-            broker = self._settings.broker
             cluster = cluster_of(broker, self._settings.mesh)
-            said = broker.addresses if cluster is None else (*broker.addresses, cluster.own.host)
+            own = () if cluster is None else (cluster.own.host,)
+            said = (*self.addresses, *self._said, *own)
             return self._authority.renew(certificate_names(broker.host, said))
         if self.files is not None:
             self._check_files(self.files)

@@ -1,0 +1,95 @@
+"""A host that has joined: what it runs there, and telling the mesh of its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import nats.errors
+from nats.aio.client import Client
+
+from infra.settings import HostSettings
+from schemas import subjects
+from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, error_from_body
+from schemas.joining import Enrol, HostedInstance
+from schemas.replies import ErrorReply
+from services.client.membership import Membership
+
+PATIENCE_S = 60.0
+"""For a mesh whose broker, or whose supervisor, is just starting."""
+REPLY_TIMEOUT_S = 20.0
+ASK_AGAIN_S = 0.5
+
+
+def settings_of_member(settings: HostSettings, member: Membership) -> HostSettings:
+    """The settings of a host that has joined: no broker of its own, and only what it was invited to run.
+
+    ConfigurationError if choir.toml wants a broker here.
+    """
+    said = settings.broker.model_fields_set
+    if settings.broker.embedded and {"embedded", "host"} & said:
+        raise ConfigurationError(
+            f"this host has joined the mesh at {member.url} as {member.name}, and section [broker] wants a "
+            f"broker "
+            "here: leave embedded and host out, or leave that mesh with `choir join --leave`",
+            field="broker",
+        )
+    nothing = {"replicas": 0}
+    mine = set(member.services)
+    changes: dict[str, object] = {
+        "broker": settings.broker.model_copy(update={"embedded": False}),
+        "mesh": member.section,
+        **{
+            name: getattr(settings, name).model_copy(update=nothing)
+            for name in ("router", "aggregator", "summarizer")
+            if name not in mine
+        },
+        **{
+            name: getattr(settings, name).model_copy(update={"enabled": False})
+            for name in ("metrics", "gateway")
+            if name not in mine
+        },
+        "tenants": (),
+    }
+    return settings.model_copy(update=changes)
+
+
+async def enrol(
+    client: Client,
+    host: str,
+    instances: tuple[HostedInstance, ...],
+    models: tuple[str, ...],
+    say: Callable[[str], None],
+) -> None:
+    """Tells the mesh which processes this host runs, and returns when they are let in, and there are queues
+    for the `models` that they serve.
+
+    Raises its typed error, or MeshUnreachable if no supervisor of a broker answers in time.
+    """
+    request, end_s, told = (
+        Enrol(instances=instances, models=models).to_bytes(),
+        time.monotonic() + PATIENCE_S,
+        False,
+    )
+    while True:
+        try:
+            reply = await client.request(subjects.enrol(host), request, timeout=REPLY_TIMEOUT_S)
+            break
+        except nats.errors.Error as error:
+            if client.is_closed or time.monotonic() > end_s:
+                raise MeshUnreachable(
+                    "the broker is there, and nobody lets the processes of this host in: is `choir up` "
+                    "running "
+                    "on the host of the broker?"
+                ) from error
+            if not told:
+                told = True
+                say("waits for the host of the broker")
+            await asyncio.sleep(ASK_AGAIN_S)
+    if reply.headers and subjects.ERROR_CODE_HEADER in reply.headers:
+        raise _with_way_out(error_from_body(ErrorReply.read(reply.data).error))
+
+
+def _with_way_out(error: ChoirError) -> ChoirError:
+    return ConfigurationError(f"this host is not let in: {error.message}", field=error.field)

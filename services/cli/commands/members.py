@@ -1,0 +1,155 @@
+"""`choir tenants`, `choir hosts`: who belongs to the mesh, what they may, and who does no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from services.cli.command_group import HelpfulCommand
+from services.cli.commands.joining import TtlOption, show_line
+from services.cli.commands.overview import JsonFlag
+from services.cli.views.terminal import console, print_json
+
+if TYPE_CHECKING:
+    from infra.members.operations import Operations
+    from schemas.tenants import TenantLimits
+
+T = TypeVar("T")
+TenantArgument = Annotated[str, typer.Argument(metavar="NAME", help="`choir tenants list` has them.")]
+HostArgument = Annotated[str, typer.Argument(metavar="NAME", help="`choir hosts list` has them.")]
+
+
+def _run(work: Callable[[Operations], Awaitable[T]]) -> T:
+    from infra.members.operations import operations
+    from services.client.local_mesh import state_folder
+
+    async def run() -> T:
+        async with operations(state_folder()) as mesh:
+            return await work(mesh)
+
+    return asyncio.run(run())
+
+
+def list_tenants(as_json: JsonFlag = False) -> None:
+    """Show who may ask: role, limits, whether they are let in."""
+    from services.cli.views.members_view import TenantsDocument, tenants_table
+
+    tenants = _run(lambda mesh: mesh.all_tenants())
+    if as_json:
+        print_json(TenantsDocument(tenants=tenants))
+    elif tenants:
+        console().print(tenants_table(tenants))
+    else:
+        console().print("no tenants but local; `choir invite person` lets somebody in")
+
+
+def limit(
+    name: TenantArgument,
+    in_flight: Annotated[int | None, typer.Option("--in-flight", min=1, help="Requests at a time.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens-per-minute", min=1, help="Tokens.")] = None,
+    batch_share: Annotated[
+        float | None, typer.Option("--batch-share", min=0.001, max=1, help="Of the queue, for batch work.")
+    ] = None,
+    connections: Annotated[int | None, typer.Option("--connections", min=1, help="To one broker.")] = None,
+    weight: Annotated[
+        float | None, typer.Option("--weight", min=0.001, help="Beside others in a queue.")
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="First take all limits away.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say how much a tenant may take; the rest stays as it is."""
+    from schemas.tenants import TenantLimits as Limits
+    from services.cli.views.members_view import TenantsDocument, tenants_table
+
+    said = {
+        "requests_in_flight": in_flight,
+        "tokens_per_minute": tokens,
+        "batch_share": batch_share,
+        "connections": connections,
+    }
+
+    def limits(known: TenantLimits) -> TenantLimits:
+        before = {} if none else known.model_dump()
+        return Limits.model_validate(
+            {**before, **{key: value for key, value in said.items() if value is not None}}
+        )
+
+    tenant = _run(lambda mesh: mesh.limit(name, limits, weight))
+    if as_json:
+        print_json(TenantsDocument(tenants=(tenant,)))
+    else:
+        console().print(tenants_table((tenant,)))
+
+
+def rotate(
+    name: TenantArgument,
+    ttl: TtlOption = "1h",
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="TIME", help="The old keys are good so long after that.")
+    ] = "1h",
+    as_json: JsonFlag = False,
+) -> None:
+    """Print a line by which a tenant gets a new key, with `choir join`. The old one is good until then, and
+    for a while after."""
+    from services.client.moment import span_s
+
+    ttl_s, overlap_s = span_s(ttl, "ttl"), span_s(overlap, "overlap")
+    show_line(_run(lambda mesh: mesh.rotate(name, ttl_s, overlap_s)), ttl, as_json)
+
+
+def revoke(name: TenantArgument) -> None:
+    """Let a tenant in no more; its connections end within seconds."""
+    _run(lambda mesh: mesh.revoke_tenant(name))
+    typer.echo(f"{name} is let in no more")
+
+
+def list_hosts(as_json: JsonFlag = False) -> None:
+    """Show the hosts that have joined, and what they run."""
+    from services.cli.views.members_view import HostsDocument, hosts_table
+
+    hosts = _run(lambda mesh: mesh.all_hosts())
+    if as_json:
+        print_json(HostsDocument(hosts=hosts))
+    elif hosts:
+        console().print(hosts_table(hosts))
+    else:
+        console().print("no other host has joined; `choir invite host` lets one in")
+
+
+def revoke_host(name: HostArgument) -> None:
+    """Let a host in no more, nor any of its processes."""
+    _run(lambda mesh: mesh.revoke_host(name))
+    typer.echo(f"the host {name} is let in no more")
+
+
+def tenants_help(context: typer.Context) -> None:
+    """Who may ask, and how much: tenants, their limits and keys."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def hosts_help(context: typer.Context) -> None:
+    """The hosts that have joined the mesh."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def build_tenants_app() -> typer.Typer:
+    """`choir tenants` with its commands."""
+    return _app(tenants_help, list=list_tenants, limit=limit, rotate=rotate, revoke=revoke)
+
+
+def build_hosts_app() -> typer.Typer:
+    """`choir hosts` with its commands."""
+    return _app(hosts_help, list=list_hosts, revoke=revoke_host)
+
+
+def _app(alone: Callable[[typer.Context], None], **commands: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(invoke_without_command=True)(alone)
+    for name, function in commands.items():
+        app.command(name, cls=HelpfulCommand)(function)
+    return app
