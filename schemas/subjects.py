@@ -191,6 +191,9 @@ def all_generates(priority: Priority, model: str) -> str:
     return f"choir.command.generate.{priority}.{encode_token(model)}.*"
 
 
+ALL_GENERATE = "choir.command.generate.>"
+
+
 def gather(priority: Priority, request_id: str) -> str:
     """Where a `Gather` is queued."""
     return f"choir.command.gather.{priority}.{request_id}"
