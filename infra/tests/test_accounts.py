@@ -180,13 +180,20 @@ READ = [
         *(spec.name for spec in catalog.STREAMS),
         *(subjects.bucket_stream(spec.name) for spec in catalog.BUCKETS),
     )
-    for asked in ("DIRECT.GET", "STREAM.INFO", "STREAM.MSG.DELETE", "STREAM.PURGE", "STREAM.DELETE")
+    for asked in (
+        "DIRECT.GET",
+        "STREAM.MSG.GET",
+        "STREAM.INFO",
+        "STREAM.MSG.DELETE",
+        "STREAM.PURGE",
+        "STREAM.DELETE",
+    )
 ]
 OPERATORS = [
     f"$JS.API.{asked}"
     for asked in (
         "INFO", "STREAM.CREATE.SPY", "STREAM.UPDATE.RESULTS", "STREAM.NAMES", "STREAM.SNAPSHOT.RESULTS",
-        "STREAM.MSG.GET.RESULTS", "CONSUMER.CREATE.RESULTS", "CONSUMER.DURABLE.CREATE.COMMANDS.spy",
+        "CONSUMER.CREATE.RESULTS", "CONSUMER.DURABLE.CREATE.COMMANDS.spy",
         "CONSUMER.DELETE.COMMANDS.gather-batch",
     )
 ] + ["$SYS.REQ.SERVER.PING"]  # fmt: skip
@@ -199,6 +206,8 @@ INBOXES = [
     *(f"{subjects.inbox_prefix(access.service)}.{ONE}.x" for access in ACCESS),
     "_INBOX_supervisor.x", "_INBOX.x", "_R_.x.y",
 ]  # fmt: skip
+READING = (".DIRECT.GET.", ".STREAM.INFO.", ".MSG.GET.")
+"""How a stream is read: from any of its copies, or from the one that leads."""
 PUBLISHED = [
     *SERVICES_OWN, *KEPT, *SIGNALS, *KEYS, *(subject for _, _, subject in PULLED),
     *(subject for _, subject in READ), *OPERATORS, *ASKED, *INBOXES, "$SRV.PING", subjects.AGENT_PING,
@@ -233,7 +242,7 @@ def may_publish(access: Access) -> set[str]:
     reading = {
         one
         for stream, one in READ
-        if (stream in {*access.reads, *buckets} and (".DIRECT.GET." in one or ".STREAM.INFO." in one))
+        if (stream in {*access.reads, *buckets} and any(kind in one for kind in READING))
         or (stream in access.pulls and ".STREAM.INFO." in one)
         or (stream in access.deletes and ".MSG.DELETE." in one)
         or (stream in access.purges and ".PURGE." in one)
@@ -303,7 +312,9 @@ async def test_each_role_may_do_more_than_the_one_before() -> None:
     assert ask < observe < operate == {endpoint.subject for endpoint in ENDPOINTS}
     assert {subjects.ASK, subjects.FETCH, subjects.CANCEL, subjects.FEEDBACK} <= ask
     assert {subjects.SQL, subjects.NODES, subjects.STATUS} <= observe - ask
-    assert operate - observe == {subjects.WORKER, subjects.SHARD, subjects.SCORES, subjects.DEAD_LETTERS}
+    assert operate - observe == {
+        subjects.WORKER, subjects.SHARD, subjects.SCORES, subjects.DEAD_LETTERS, subjects.KEYS,
+    }  # fmt: skip
 
 
 @pytest_asyncio.fixture(loop_scope="module")
