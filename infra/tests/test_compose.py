@@ -133,15 +133,25 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, P
     password.write_text("only-for-this-test\n")
     password.chmod(0o644)  # the containers' user is none of this host's
     here = bridge_address()
-    common = {"CHOIR_PASSWORD_FILE": str(password), "CHOIR_LISTEN": here, "CHOIR_MEMORY": "2g"}
+    authority = folder / "mesh_ca.pem"
+    common = {
+        "CHOIR_CA_FILE": str(authority),
+        "CHOIR_PASSWORD_FILE": str(password),
+        "CHOIR_LISTEN": here,
+        "CHOIR_MEMORY": "2g",
+    }
     one = Project("choirtestone", common | part(folder, "one", "choir-llama"))
     two = Project(
         "choirtesttwo",
-        common | part(folder, "two", "choir-qwen") | {"CHOIR_MESH_URL": f"nats://{here}:4222"},
+        common | part(folder, "two", "choir-qwen") | {"CHOIR_MESH_URL": f"tls://{here}:4222"},
     )
     for path in folder.glob("*.toml"):
         path.chmod(0o644)
     try:
+        one.run("up", "-d", "broker")
+        assert waited_for(lambda: _has_authority(one)), "the broker has made no certificate"
+        authority.write_text(one.run("exec", "-T", "broker", "cat", "/state/choir/tls/ca.pem"))
+        authority.chmod(0o644)
         one.run("up", "-d", "broker", "agent", "stage")
         two.run("up", "-d", "--no-deps", "agent", "stage")
         assert waited_for(lambda: _models(one) >= {"choir-llama", "choir-qwen"}), (
@@ -151,6 +161,13 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, P
     finally:
         two.remove()
         one.remove()
+
+
+def _has_authority(host: Project) -> bool:
+    try:
+        return bool(host.run("exec", "-T", "broker", "cat", "/state/choir/tls/broker.pem"))
+    except AssertionError:  # it is still starting
+        return False
 
 
 def _models(host: Project) -> set[str]:

@@ -68,7 +68,8 @@ def test_what_compose_sets_is_what_choir_reads(
     assert bool(settings.stages) is (service == "stage")
     assert settings.router.replicas == (1 if service == "broker" else 0)
     if service != "broker":
-        assert settings.mesh.url == "nats://broker:4222"
+        assert settings.mesh.url == "tls://broker:4222"
+        assert settings.mesh.ca == "/run/secrets/mesh_ca"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (systemd)")
