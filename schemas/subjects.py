@@ -191,7 +191,9 @@ def all_generates(priority: Priority, model: str) -> str:
     return f"choir.command.generate.{priority}.{encode_token(model)}.*"
 
 
-ALL_GENERATE = "choir.command.generate.>"
+def every_generate() -> str:
+    """Where each `Generate` passes, of any class of work and any model."""
+    return "choir.command.generate.>"
 
 
 def gather(priority: Priority, request_id: str) -> str:

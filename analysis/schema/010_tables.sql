@@ -14,6 +14,7 @@ CREATE TABLE service_started (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "pid" BIGINT
 );
 
@@ -30,7 +31,8 @@ CREATE TABLE service_stopped (
     "task_id" VARCHAR,
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
-    "parent_span_id" VARCHAR
+    "parent_span_id" VARCHAR,
+    "tenant" VARCHAR
 );
 
 CREATE TABLE node_sampled (
@@ -47,6 +49,7 @@ CREATE TABLE node_sampled (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "cpu_percent" DOUBLE,
     "memory_used_bytes" BIGINT,
     "host_memory_free_bytes" BIGINT,
@@ -74,6 +77,7 @@ CREATE TABLE request_accepted (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "topology" VARCHAR,
     "models" VARCHAR[],
     "strategies" VARCHAR[],
@@ -97,6 +101,7 @@ CREATE TABLE request_refused (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "error_code" VARCHAR,
     "error_message" VARCHAR,
     "error_field" VARCHAR,
@@ -119,6 +124,7 @@ CREATE TABLE request_completed (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "topology" VARCHAR,
     "answered" BIGINT,
     "prompt_tokens" BIGINT,
@@ -147,6 +153,7 @@ CREATE TABLE request_replied (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "total_duration_ns" BIGINT,
     "error_code" VARCHAR,
     "error_message" VARCHAR,
@@ -170,7 +177,8 @@ CREATE TABLE request_cancelled (
     "task_id" VARCHAR,
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
-    "parent_span_id" VARCHAR
+    "parent_span_id" VARCHAR,
+    "tenant" VARCHAR
 );
 
 CREATE TABLE request_summarised (
@@ -187,6 +195,7 @@ CREATE TABLE request_summarised (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "model" VARCHAR,
     "pieces" BIGINT,
     "tasks" BIGINT,
@@ -217,6 +226,7 @@ CREATE TABLE task_queued (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "model" VARCHAR,
     "round" BIGINT,
     "priority" VARCHAR,
@@ -237,6 +247,7 @@ CREATE TABLE task_pulled (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "model" VARCHAR,
     "delivery" BIGINT,
     "queue_duration_ns" BIGINT,
@@ -258,6 +269,7 @@ CREATE TABLE task_first_token (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "model" VARCHAR,
     "first_token_ns" BIGINT,
     "round" BIGINT
@@ -277,6 +289,7 @@ CREATE TABLE task_completed (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "model" VARCHAR,
     "finish_reason" VARCHAR,
     "prompt_tokens" BIGINT,
@@ -316,6 +329,7 @@ CREATE TABLE task_cancelled (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "model" VARCHAR,
     "total_duration_ns" BIGINT,
     "round" BIGINT
@@ -335,6 +349,7 @@ CREATE TABLE task_retried (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "delivery" BIGINT,
     "error_code" VARCHAR,
     "error_message" VARCHAR,
@@ -359,6 +374,7 @@ CREATE TABLE gather_pulled (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "members" VARCHAR[],
     "delivery" BIGINT,
     "queue_duration_ns" BIGINT,
@@ -379,6 +395,7 @@ CREATE TABLE gather_completed (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "rounds" BIGINT,
     "answered" BIGINT,
     "missing" BIGINT,
@@ -401,6 +418,7 @@ CREATE TABLE decision_made (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "strategy" VARCHAR,
     "agents" BIGINT,
     "abstained" BIGINT,
@@ -425,6 +443,7 @@ CREATE TABLE stage_stepped (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "pipeline" VARCHAR,
     "stage" BIGINT,
     "epoch" BIGINT,
@@ -451,6 +470,7 @@ CREATE TABLE feedback_received (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "right" VARCHAR[],
     "wrong" VARCHAR[],
     "strategies_right" VARCHAR[],
@@ -471,6 +491,7 @@ CREATE TABLE message_died (
     "trace_id" VARCHAR,
     "span_id" VARCHAR,
     "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
     "error_code" VARCHAR,
     "error_message" VARCHAR,
     "error_field" VARCHAR,
@@ -518,24 +539,24 @@ CREATE TABLE database_notes (
 );
 
 CREATE OR REPLACE VIEW events AS
-SELECT 'service_started' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "service_started"
-UNION ALL SELECT 'service_stopped' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "service_stopped"
-UNION ALL SELECT 'node_sampled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "node_sampled"
-UNION ALL SELECT 'request_accepted' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "request_accepted"
-UNION ALL SELECT 'request_refused' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "request_refused"
-UNION ALL SELECT 'request_completed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "request_completed"
-UNION ALL SELECT 'request_replied' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "request_replied"
-UNION ALL SELECT 'request_cancelled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "request_cancelled"
-UNION ALL SELECT 'request_summarised' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "request_summarised"
-UNION ALL SELECT 'task_queued' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "task_queued"
-UNION ALL SELECT 'task_pulled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "task_pulled"
-UNION ALL SELECT 'task_first_token' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "task_first_token"
-UNION ALL SELECT 'task_completed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "task_completed"
-UNION ALL SELECT 'task_cancelled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "task_cancelled"
-UNION ALL SELECT 'task_retried' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "task_retried"
-UNION ALL SELECT 'gather_pulled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "gather_pulled"
-UNION ALL SELECT 'gather_completed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "gather_completed"
-UNION ALL SELECT 'decision_made' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "decision_made"
-UNION ALL SELECT 'stage_stepped' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "stage_stepped"
-UNION ALL SELECT 'feedback_received' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "feedback_received"
-UNION ALL SELECT 'message_died' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id" FROM "message_died";
+SELECT 'service_started' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "service_started"
+UNION ALL SELECT 'service_stopped' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "service_stopped"
+UNION ALL SELECT 'node_sampled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "node_sampled"
+UNION ALL SELECT 'request_accepted' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "request_accepted"
+UNION ALL SELECT 'request_refused' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "request_refused"
+UNION ALL SELECT 'request_completed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "request_completed"
+UNION ALL SELECT 'request_replied' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "request_replied"
+UNION ALL SELECT 'request_cancelled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "request_cancelled"
+UNION ALL SELECT 'request_summarised' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "request_summarised"
+UNION ALL SELECT 'task_queued' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "task_queued"
+UNION ALL SELECT 'task_pulled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "task_pulled"
+UNION ALL SELECT 'task_first_token' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "task_first_token"
+UNION ALL SELECT 'task_completed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "task_completed"
+UNION ALL SELECT 'task_cancelled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "task_cancelled"
+UNION ALL SELECT 'task_retried' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "task_retried"
+UNION ALL SELECT 'gather_pulled' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "gather_pulled"
+UNION ALL SELECT 'gather_completed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "gather_completed"
+UNION ALL SELECT 'decision_made' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "decision_made"
+UNION ALL SELECT 'stage_stepped' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "stage_stepped"
+UNION ALL SELECT 'feedback_received' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "feedback_received"
+UNION ALL SELECT 'message_died' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "message_died";

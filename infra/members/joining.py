@@ -33,6 +33,8 @@ CONNECT_PATIENCE_S = 5.0
 REFUSED_PATIENCE_S = 4.0
 """An invite that was made a moment ago is known to the broker a moment later."""
 REPLY_TIMEOUT_S = 30.0
+BROKEN_OFF = (ConnectionResetError, nats.errors.UnexpectedEOF)
+"""How an attempt ends while the broker reads its configuration anew: so it does whenever somebody joins."""
 ASK_AGAIN_S = 0.5
 CLIENT = "client"
 CA_FILE = "ca.pem"
@@ -187,8 +189,9 @@ async def _ask_at(url: str, line: InviteLine, context: ssl.SSLContext, public_ke
             if attempt.problem is not None:
                 what = f"the broker at {url} is not the invite's: {attempt.problem}"
                 raise _Untrusted(what) from error
-            if not attempt.refused:
-                raise MeshUnreachable(why(attempt.fault or error)) from error
+            fault = attempt.fault or error
+            if not attempt.refused and (not isinstance(fault, BROKEN_OFF) or time.monotonic() > end_s):
+                raise MeshUnreachable(why(fault)) from error
             if time.monotonic() > end_s:
                 raise ConfigurationError(
                     f"the broker at {url} does not know this invite: it was used or expired long ago, or "

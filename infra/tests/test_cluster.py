@@ -20,7 +20,7 @@ from infra.broker.local_cluster import LocalCluster, connect
 from infra.broker.one_copy import OneCopy
 from infra.broker.provision import provision
 from schemas import catalog, subjects
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, MeshUnreachable
 from schemas.events import RequestCancelled
 from services.chassis.identity import Identity
 from services.chassis.nats.pull import PullSubscription
@@ -62,7 +62,7 @@ async def eventually(look: Callable[[], Awaitable[object]]) -> None:
             try:
                 if await look() is not False:
                     return
-            except (nats.errors.Error, ConfigurationError):
+            except (nats.errors.Error, ConfigurationError, MeshUnreachable):
                 pass
             await asyncio.sleep(0.05)
 

@@ -137,6 +137,7 @@ async def test_ctrl_c_ends_a_run_and_keeps_what_it_has(live_url: str, tmp_path: 
     assert json.loads((out / "summary.json").read_text())["answered"] > 0
 
 
+@pytest.mark.soak
 async def test_a_mesh_that_dies_half_way_leaves_partial_results_and_one_clear_line(
     own_broker: Broker, spawn_service: SpawnService, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ async def _captured(client: Client) -> list[Msg]:
         if len(found) < MOST_COPIES:
             found.append(msg)
 
-    subscription = await client.subscribe(subjects.ALL_GENERATE, cb=keep)
+    subscription = await client.subscribe(subjects.every_generate(), cb=keep)
     await asyncio.sleep(CAPTURE_S)
     await subscription.unsubscribe()
     return found

@@ -479,14 +479,16 @@ async def test_nobody_who_stays_is_cut_when_others_come_and_go(mesh: Mesh) -> No
             answered += 1
 
     asking = [asyncio.create_task(ask()) for _ in range(4)]
-    # When others join and are revoked
-    for number in range(4):
-        await mesh.person(f"guest-{number}")
-        await mesh.operations.revoke_tenant(f"guest-{number}")
-    so_far = answered
-    assert await until(lambda: answered > so_far + 20, DEADLINE_S)
-    going = False
-    await asyncio.gather(*asking)
+    try:
+        # When others join and are revoked
+        for number in range(4):
+            await mesh.person(f"guest-{number}")
+            await mesh.operations.revoke_tenant(f"guest-{number}")
+        so_far = answered
+        assert await until(lambda: answered > so_far + 20, DEADLINE_S)
+    finally:
+        going = False
+        await asyncio.gather(*asking)
     # Then nothing was lost, and no connection was made anew
     assert (mesh.inside.stats["reconnects"], client.stats["reconnects"]) == (0, 0)
     await client.close()

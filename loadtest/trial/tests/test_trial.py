@@ -80,6 +80,7 @@ async def test_what_is_wrong_is_named(
     assert verdict.unburied == ["run-poison-1"]
 
 
+@pytest.mark.soak
 async def test_a_cluster_whose_leader_dies_under_load_loses_nothing(
     spawn_service: SpawnService, tmp_path: Path, fault_seed: int
 ) -> None:

@@ -9,7 +9,9 @@ from services.cli.commands.host import ConfigOption
 
 
 def config(config: ConfigOption = None) -> None:
-    """Print accounts, users and permissions for a nats-server to include; keys that are missing are made.
+    """Print what a nats-server is to include.
+
+    Accounts, users and permissions; keys that are missing are made.
 
     The file holds public keys only. On several servers of a cluster it is the same.
     """

@@ -115,6 +115,7 @@ def fish_proposes(words: str, environment: dict[str, str]) -> list[str]:
     return [line.partition("\t")[0] for line in outcome.stdout.splitlines()]
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
 def test_fish_completes_commands_options_strategies_and_models(live_mesh: str, tmp_path: Path) -> None:
     environment = clean_environment(tmp_path, CHOIR_MESH__URL=live_mesh)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from schemas import subjects
 from schemas.chat import ChatMessage
 from schemas.errors import (
     BrokerUnavailable,
@@ -77,7 +78,7 @@ class Responses:
         request_id = await self._context.retries.id_of(request, given)
         record = record_of(body, given, said, target, request_id, self._context.settings.timeout_s)
         if body.kept:
-            await self._context.records.put(request_id, record)
+            await self._context.records.put(self._key(request_id), record)
         if body.background:
             await self._context.mesh.submit_ask(record.ask)
         if body.stream:
@@ -112,11 +113,15 @@ class Responses:
         record = await self._record(request.path_params["id"])
         with suppress(UnknownRequest, ResultEvicted):
             await self._context.mesh.cancel(_request_id(record))
-        await self._context.records.delete(_request_id(record))
+        await self._context.records.delete(self._key(_request_id(record)))
         return _json({"id": response_id(record), "object": "response", "deleted": True}, record)
 
+    def _key(self, request_id: str) -> str:
+        """Where the record of a request of whoever asks lies: another tenant's is not there."""
+        return subjects.response_key(subjects.owned_id(self._context.tenant, request_id))
+
     async def _record(self, given: str) -> ResponseRecord:
-        record = (await self._context.records.get(request_of(given))).value
+        record = (await self._context.records.get(self._key(request_of(given)))).value
         if record is None:
             raise unknown(given)
         return record
