@@ -15,6 +15,7 @@ fault_seed           a seed of the test's own, made from the run's seed: it is s
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import os
@@ -101,6 +102,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         return (yield)
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)
         gc.set_threshold(*usual)
 
 
