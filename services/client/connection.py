@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import nats.errors
 from nats.aio.client import Client
 
-from schemas.catalog import CLIENT_USER
-from schemas.errors import ConfigurationError, MeshUnreachable, PayloadTooLarge
+from schemas.catalog import CLIENT_USER, ENDPOINTS
+from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, NotPermitted, PayloadTooLarge
 from schemas.subjects import inbox_prefix
 from services.chassis.address import why, without_password
 from services.chassis.nats.attempt import Attempt
@@ -35,7 +35,7 @@ async def open_connection(
     mesh: MeshSection,
     name: str,
     on_reconnect: Callable[[], None],
-    on_refusal: Callable[[ConfigurationError], None],
+    on_refusal: Callable[[ChoirError], None],
     inbox: str | None = None,
 ) -> AsyncIterator[Client]:
     """A connected client, closed at the end.
@@ -121,7 +121,15 @@ def _who(mesh: MeshSection) -> str:
     return "anybody without user and password" if named is None else f"user {named!r}"
 
 
-def _not_allowed(mesh: MeshSection, error: Exception) -> ConfigurationError:
+def _not_allowed(mesh: MeshSection, error: Exception) -> ChoirError:
+    """What the broker's words mean: they name the subject."""
+    said = str(error).lower()
+    for endpoint in ENDPOINTS:
+        if f'"{endpoint.subject}"' in said:
+            return NotPermitted(
+                f'"{endpoint.subject}" needs the role {endpoint.role}, which this client does not have: '
+                f"whoever runs the mesh can give it (`choir invite person --role {endpoint.role}`)"
+            )
     return ConfigurationError(
         f"the broker does not allow this to user {user_of(mesh)!r}: {error}; its configuration says who may "
         "do what (`python -m infra.broker.permissions`)",

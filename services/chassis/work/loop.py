@@ -51,8 +51,9 @@ DEADLINE_GRACE_S = 2.0
 REFILL_INTERVAL_S = 1.0
 
 NEWER_DELAY_S = 2.0
-LONGEST_NEWER_DELAY_S = 120.0
-"""With these pauses the broker delivers a command for longer than any request lives."""
+NEWER_TRIES = 4
+"""At least so many more pauses fit into the time that is left, as long as they are not too short. With these
+the broker delivers a command for longer than any request lives: 34 times in an hour, of `MAX_DELIVER`."""
 LONGEST_REQUEST_S = 3600.0
 """What a request may take at most: for commands that do not say when their time is over."""
 
@@ -355,13 +356,15 @@ class WorkLoop(Generic[CommandT]):
     async def _leave(self, delivery: Delivery, newer: NewerCommand) -> None:
         """Leaves a command of a newer version to an instance that can read it, if there is one in its time.
 
-        It comes again after ever longer pauses, and none of that is an attempt.
+        It comes again after ever longer pauses, and shorter ones when its time runs out: it may come to one
+        like this time and again before it comes to a newer one. None of that is an attempt.
         """
         error = newer.error(self._service)
         deadline_at_s = newer.deadline_at_s or delivery.stored_at_s + LONGEST_REQUEST_S
         left_s = deadline_at_s - self._clock.now()
         if left_s > 0:
-            delay_s = min(NEWER_DELAY_S * 2 ** (delivery.count - 1), LONGEST_NEWER_DELAY_S, left_s)
+            longest_s = max(NEWER_DELAY_S, left_s / NEWER_TRIES)
+            delay_s = min(NEWER_DELAY_S * 2 ** (delivery.count - 1), longest_s, left_s)
             log.warning("left to a newer instance", request_id=delivery.request_id, why=error.message)
             await note(self._storage, delivery, "refused")
             await delivery.msg.nak(delay=delay_s)

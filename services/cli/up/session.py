@@ -91,8 +91,9 @@ class UpSession:
         supervisor = self._supervisor
         models = await self._models()
         url = without_password(supervisor.url)
-        section = self._settings.gateway
-        self._screen.ready(url, took_s, models, section.address if section.enabled else None)
+        section, member = self._settings.gateway, supervisor.member
+        here = section.enabled and (member is None or "gateway" in member.services)
+        self._screen.ready(url, took_s, models, section.address if here else None)
         if self._as_json:
             document = UpDocument(
                 url=url,
