@@ -90,7 +90,11 @@ def ports(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[int]]
     yield free[: request.param]
 
 
-@pytest.mark.parametrize("ports", [1, 3], indirect=True, ids=["one server", "a cluster of three"])
+@pytest.mark.parametrize(
+    "ports",
+    [pytest.param(1, id="one server"), pytest.param(3, id="a cluster of three", marks=pytest.mark.soak)],
+    indirect=True,
+)
 async def test_choir_runs_on_it_as_on_its_own(tmp_path: Path, ports: list[int]) -> None:
     state = tmp_path / "state"
     url = ",".join(f"nats://127.0.0.1:{port}" for port in ports)

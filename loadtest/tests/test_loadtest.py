@@ -121,6 +121,7 @@ async def test_a_run_measures_and_leaves_everything_in_files(live_url: str, tmp_
     )
 
 
+@pytest.mark.soak
 async def test_ctrl_c_ends_a_run_and_keeps_what_it_has(live_url: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = await Loadtest.start(
@@ -177,6 +178,7 @@ async def test_a_mesh_that_dies_half_way_leaves_partial_results_and_one_clear_li
     assert summary["failed"] > 20
 
 
+@pytest.mark.soak
 async def test_a_mesh_of_its_own_loses_and_doubles_nothing_when_an_agent_is_killed(tmp_path: Path) -> None:
     config, out = tmp_path / "choir.toml", tmp_path / "out"
     config.write_text(INSTANT)

@@ -91,7 +91,8 @@ def newer(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
     return started
 
 
-@pytest.mark.parametrize(("singles", "ensembles"), [(2, 1), pytest.param(8, 4, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize(("singles", "ensembles"), [(2, 1), (8, 4)])
 async def test_services_of_two_versions_do_one_anothers_work(
     connection: Client,
     mesh_url: str,

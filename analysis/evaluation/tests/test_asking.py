@@ -81,6 +81,7 @@ def options(**said: Any) -> dict[str, Any]:
     } | said
 
 
+@pytest.mark.soak
 async def test_all_direct_strategies_cost_one_fan_out_that_keeps_the_slots_busy(
     mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.soak
 async def test_an_evaluation_that_is_interrupted_and_killed_goes_on_and_asks_nothing_twice(
     mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
 ) -> None:

@@ -225,6 +225,7 @@ def test_a_matrix_that_was_killed_goes_on_and_asks_nothing_twice(
     assert stored_results(live_mesh) - before == 8
 
 
+@pytest.mark.soak
 def test_ctrl_c_says_how_far_a_matrix_has_come_and_how_to_go_on(live_mesh: str, tmp_path: Path) -> None:
     arguments = ("matrix", "-g", "choir-four", "-s", "choir-four", "-p", "Hi", "-n", "500", "-o", "out")
     environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "CHOIR_MESH__URL": live_mesh}

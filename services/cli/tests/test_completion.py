@@ -56,6 +56,7 @@ def proposed(words: str, environment: dict[str, str]) -> list[str]:
     return outcome.stdout.split()
 
 
+@pytest.mark.soak
 def test_bash_completes_commands_options_and_strategies_without_a_mesh(tmp_path: Path) -> None:
     nowhere = clean_environment(tmp_path, CHOIR_MESH__URL="nats://127.0.0.1:9")
     assert {"ask", "requests", "worker"} <= set(proposed("choir ", nowhere))

@@ -105,6 +105,7 @@ def test_a_line_in_the_name_of_another_service_is_no_entry_of_its() -> None:
     assert as_json("router-1", forged) == forged
 
 
+@pytest.mark.soak
 def test_the_demo_prints_one_document_whatever_else_runs_here(tmp_path: Path) -> None:
     # Given an environment that points to another mesh
     outcome = subprocess.run(

@@ -57,6 +57,7 @@ def guarded(offline_cli: Cli, guarded_mesh: str, monkeypatch: pytest.MonkeyPatch
     return offline_cli
 
 
+@pytest.mark.soak
 def test_a_wrong_password_is_called_that(guarded: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHOIR_MESH__PASSWORD", "wrong")
     outcome = guarded("status")

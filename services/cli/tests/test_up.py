@@ -113,6 +113,7 @@ def test_a_second_ctrl_c_kills_what_does_not_stop(config: Path, tmp_path: Path) 
     assert not alive
 
 
+@pytest.mark.soak
 def test_programs_get_a_document_when_it_is_ready_and_one_when_it_has_stopped(
     config: Path, tmp_path: Path
 ) -> None:
