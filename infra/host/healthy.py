@@ -7,22 +7,20 @@ mesh: a host is not unhealthy because another one is.
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+from services.chassis.address import reached_from_here
 from services.client.local_mesh import RunningMesh, running_mesh, state_folder
 
 DEADLINE_S = 5.0
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def ready_address(host: str, port: int) -> str:
     """Where a process that listens for health checks at `host` and `port` is asked whether it is ready."""
-    host = EVERYWHERE.get(host, host)
-    return f"http://{f'[{host}]' if _is_ipv6(host) else host}:{port}/health/ready"
+    return f"http://{reached_from_here(host)}:{port}/health/ready"
 
 
 def faults(mesh: RunningMesh | None) -> list[str]:
@@ -46,13 +44,6 @@ def _fault(address: str) -> str | None:
     except OSError as error:
         return f"{address} does not answer: {getattr(error, 'reason', error)}"
     return None
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
 
 
 def main() -> int:

@@ -7,6 +7,15 @@ import socket
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses to listen on at all interfaces, and how this host reaches them."""
+
+
+def reached_from_here(host: str) -> str:
+    """How a URL names, on this host, a server that listens at `host`."""
+    host = EVERYWHERE.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
 
 def without_password(url: str) -> str:
     """The same URL, or URLs with commas between them, without user and password; what cannot be read as a URL

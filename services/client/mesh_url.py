@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from services.chassis.address import reached_from_here
 from services.chassis.settings import MeshSection, ServiceSettings, load_settings
 from services.client.broker_section import BrokerSection
 from services.client.local_mesh import RunningMesh, running_mesh
 from services.client.membership import config_folder, joined
-
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses to listen on at all interfaces, and how this host reaches them."""
 
 
 class ClientSettings(ServiceSettings):
@@ -47,5 +45,4 @@ def _of(broker: BrokerSection) -> str | None:
     """Where the broker of choir.toml would be; None if none is started, or at a port that nobody knows."""
     if not broker.embedded or broker.port == 0:
         return None
-    host = EVERYWHERE.get(broker.host, broker.host)
-    return f"nats://{f'[{host}]' if ':' in host else host}:{broker.port}"
+    return f"nats://{reached_from_here(broker.host)}:{broker.port}"

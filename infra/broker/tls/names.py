@@ -8,7 +8,8 @@ from ipaddress import ip_address
 
 import psutil
 
-EVERYWHERE = ("0.0.0.0", "::")
+from services.chassis.address import EVERYWHERE
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_NAME_CHARACTERS = 253
 
