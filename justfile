@@ -77,6 +77,16 @@ loadtest-compare A B *OPTIONS:
 bench-peers *OPTIONS:
     uv run python -m loadtest.peers {{ OPTIONS }}
 
+# the clients that people have (needs uv, npm, go: `just clients --help`), each in an environment of its own, before the demo models
+[group('measure')]
+clients *OPTIONS:
+    uv run python -m loadtest.peers.stock {{ OPTIONS }}
+
+# schemathesis over the gateway's /openapi.json and over Ollama's own description: no 5xx, no reply that does not come
+[group('measure')]
+fuzz-http *OPTIONS:
+    uv run python -m loadtest.peers.stock.fuzz {{ OPTIONS }}
+
 # kill the metrics service 20 times while it stores 100,000 events: every event is one row
 [group('measure')]
 kill-metrics:
@@ -115,7 +125,7 @@ score-models *OPTIONS:
 # write a large model with random weights, for measurements
 [group('models')]
 bench-model *OPTIONS:
-    uv run python -m infra.bench_model {{ OPTIONS }}
+    uv run python -m infra.demo_models.bench_model {{ OPTIONS }}
 
 # write the question sets from the tables of facts
 [group('models')]

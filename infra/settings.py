@@ -16,22 +16,24 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from infra.demo_models import checksums
-from infra.host.pipelines import PipelineSection
+from infra.host.parts.pipelines import PipelineSection
 from schemas.ensembles import Ensemble
 from schemas.errors import ConfigurationError
+from schemas.model_store import STORE_PREFIX
 from schemas.tenants import Tenant
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
-from services.chassis.address import without_password
+from services.chassis.nats.connecting.address import without_password
 from services.chassis.settings import (
     CONFIG_VARIABLE,
     ServiceSettings,
     config_path,
     load_settings,
 )
-from services.client.broker_section import BrokerSection
+from services.client.finding.broker_section import BrokerSection
 from services.gateway.settings import GatewaySection
 from services.metrics.settings import MetricsSection
+from services.modelstore.settings import ModelStoreSection
 from services.router.settings import RouterSection
 from services.shard_stage.settings import StageModelSection, StageSection
 from services.summarizer.settings import SummarizerSection
@@ -60,6 +62,7 @@ class HostSettings(ServiceSettings):
     summarizer: SummarizerSection = SummarizerSection()
     metrics: MetricsSection = MetricsSection()
     gateway: GatewaySection = GatewaySection()
+    modelstore: ModelStoreSection = ModelStoreSection()
     ensembles: tuple[Ensemble, ...] = ()
     tenants: tuple[Tenant, ...] = ()
     agents: tuple[AgentSection, ...] = ()
@@ -127,6 +130,16 @@ class HostSettings(ServiceSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _store_for_on_demand(self) -> HostSettings:
+        for agent in self.agents:
+            if agent.on_demand is not None and not self.modelstore.enabled:
+                raise ValueError(
+                    f"agent {agent.name} loads models of this host's store on demand, and modelstore.enabled "
+                    "is false: leave that out of section [modelstore], or on_demand out of the agent"
+                )
+        return self
+
     @property
     def folder(self) -> Path:
         """Where relative paths in the file start: the folder that it is in."""
@@ -134,8 +147,9 @@ class HostSettings(ServiceSettings):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names of all models that agents and stages of this host serve."""
+        """The names of all models that agents and stages of this host serve, as far as the file has them."""
         served = [model.name for agent in self.agents for model in agent.models]
+        served += [name for agent in self.agents if agent.on_demand for name in agent.on_demand.models]
         offered = [model.name for stage in self.stages for model in stage.models]
         return tuple(dict.fromkeys((*served, *offered)))
 
@@ -144,6 +158,12 @@ class HostSettings(ServiceSettings):
         if "folder" not in self.metrics.model_fields_set:
             return state / "metrics"
         return self.folder / self.metrics.folder.expanduser()
+
+    def models_folder(self, state: Path) -> Path:
+        """The folder of the model store; `state` is the state folder."""
+        if "folder" not in self.modelstore.model_fields_set:
+            return state / "models"
+        return self.folder / self.modelstore.folder.expanduser()
 
     def store_dir(self, state: Path) -> Path:
         """The folder of the embedded broker; `state` is the state folder."""
@@ -185,7 +205,8 @@ def resolve_models(settings: HostSettings) -> HostSettings:
     """
 
     def resolved(model: ModelT) -> ModelT:
-        if model.path is None:
+        kept = isinstance(model, StageModelSection) and str(model.path).startswith(STORE_PREFIX)
+        if model.path is None or kept:
             return model
         path = model_path(model.path, settings.folder)
         shipped = path.parent == DEMO_MODELS and str(model.path).startswith(DEMO_PREFIX)

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loadtest.chaos import Fault
-from loadtest.faults import LoadtestError, NoMesh, WrongOption
+from loadtest.faults import FAILED, LoadtestError, complain
 from loadtest.options import checked, listed, parser, plan_of
 from loadtest.outcome import tables
 from loadtest.outcome.compare import compare, read_run
@@ -21,10 +21,10 @@ from loadtest.outcome.objectives import Condition, Objective
 from loadtest.outcome.outputs import new_folder
 from loadtest.outcome.summary import Summary
 from loadtest.session import Session, mesh_under_load, models_at, run_and_write
-from loadtest.sweep_session import run_sweep
+from loadtest.sweep.session import run_sweep
 from schemas.errors import ChoirError
 
-DONE, FAILED, WRONG_USAGE, NO_MESH, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, INTERRUPTED = 0, 130
 COMPARE = "compare"
 
 
@@ -103,19 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == [COMPARE]:
             return compare_runs(given[1:])
         return asyncio.run(load(parser().parse_args(given)))
-    except WrongOption as error:
-        return _complain(str(error), WRONG_USAGE)
-    except NoMesh as error:
-        return _complain(str(error), NO_MESH)
     except (LoadtestError, ChoirError) as error:
-        return _complain(str(error), FAILED)
+        return complain("loadtest", error)
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"loadtest: {' '.join(message.split())}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from loadtest.outcome.outputs import write_config, write_results
 from loadtest.outcome.page import run_charts, write_page
 from loadtest.outcome.summary import Summary, summarise
 from schemas.errors import ChoirError
-from services.chassis.cancelling import ended
+from services.chassis.process.cancelling import ended
 from services.client.client import Choir
 
 
@@ -97,14 +97,14 @@ class Session:
     async def run(self, plan: LoadPlan, faults: Sequence[Fault] = (), folder: Path | None = None) -> Outcome:
         """Measures a plan, while these faults happen to the mesh."""
         folder = folder or self._folder
-        crew = GeneratorPool(plan, self._url, folder)
+        pool = GeneratorPool(plan, self._url, folder)
         total_s = plan.duration_s if plan.requests is None else None
-        with self._interruptible(crew), shown(LiveView(total_s), quiet=self._quiet) as view:
+        with self._interruptible(pool), shown(LiveView(total_s), quiet=self._quiet) as view:
             chaos = Chaos(self._url, faults, plan.seed, lambda mark: view.mark(mark.text), self._verbs)
             striking: list[asyncio.Task[None]] = []
             try:
-                measured = await crew.run(
-                    view.take, lambda: striking.append(asyncio.create_task(chaos.run(crew.clock)))
+                measured = await pool.run(
+                    view.take, lambda: striking.append(asyncio.create_task(chaos.run(pool.clock)))
                 )
             finally:
                 await ended(striking)
@@ -117,11 +117,11 @@ class Session:
         say(text, quiet=self._quiet)
 
     @contextmanager
-    def _interruptible(self, crew: GeneratorPool) -> Iterator[None]:
+    def _interruptible(self, pool: GeneratorPool) -> Iterator[None]:
         def interrupt() -> None:
             self.interrupted = True
             sys.stderr.write("stopping; what was measured is kept\n")
-            crew.stop()
+            pool.stop()
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

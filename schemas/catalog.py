@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 9
+VERSION = 11
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -205,6 +205,8 @@ CLIENT_USER = "client"
 """The user of the broker that a client is who says no other."""
 
 LEASE_TTL_S = 8.0
+FETCH_CLAIM_TTL_S = 12.0
+"""Longer than a store takes to be started anew: what it was fetching stays its own."""
 INVITES_KEPT_S = 15 * DAY_S
 """Longer than an invite is good, and than the key that it replaces: whoever comes with it later is told why
 not."""
@@ -236,6 +238,9 @@ BUCKETS: tuple[BucketSpec, ...] = (
     ),
     BucketSpec(s.RETRIES_BUCKET, "what HTTP clients may send again", storage="memory", ttl_s=900.0),
     BucketSpec(s.KEYS_BUCKET, "API keys: the digests of their secrets, and what they open", republished=True),
+    BucketSpec(
+        s.CORDONS_BUCKET, "hosts and instances that get nothing new", max_bytes=8 * MIB, republished=True
+    ),
     BucketSpec(s.FILES_BUCKET, "files that clients have uploaded, and those of batches", ttl_s=7 * DAY_S),
     BucketSpec(
         s.FILE_PIECES_BUCKET, "what is in these files, piece by piece", ttl_s=7 * DAY_S, max_bytes=512 * MIB
@@ -254,6 +259,15 @@ BUCKETS: tuple[BucketSpec, ...] = (
         ttl_s=INVITES_KEPT_S,
         max_bytes=8 * MIB,
         republished=True,
+    ),
+    BucketSpec(s.STORED_MODELS_BUCKET, "models that the mesh keeps"),
+    BucketSpec(s.MODEL_FILES_BUCKET, "files of models: the hash of every chunk", max_bytes=512 * MIB),
+    BucketSpec(s.MODEL_COPIES_BUCKET, "which store holds which file"),
+    BucketSpec(
+        s.MODEL_FETCHES_BUCKET,
+        "which store fetches a file from outside",
+        ttl_s=FETCH_CLAIM_TTL_S,
+        max_bytes=8 * MIB,
     ),
 )
 
@@ -283,13 +297,13 @@ ACCESS: tuple[Access, ...] = (
         "router",
         publishes=(
             s.ALL_COMMANDS, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS,
-            s.ALL_DEAD, s.ALL_EVENTS,
+            s.ALL_DEAD, s.ALL_EVENTS, s.ALL_LOAD_ORDERS,
         ),
         subscribes=(
             s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
             s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
             s.doors(s.STATUS), s.doors(s.SHARD), s.doors(s.WORKER), s.doors(s.TOKENIZE),
-            s.doors(s.DEAD_LETTERS), s.doors(s.KEYS),
+            s.doors(s.DEAD_LETTERS), s.doors(s.KEYS), s.doors(s.CORDON), s.doors(s.LOAD),
             s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
@@ -299,19 +313,22 @@ ACCESS: tuple[Access, ...] = (
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
         buckets_read=(
             s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET, s.KEYS_BUCKET,
-            s.TENANTS_BUCKET, s.CACHE_BUCKET,
+            s.TENANTS_BUCKET, s.CACHE_BUCKET, s.CORDONS_BUCKET,
         ),
         buckets_written=(
             s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.KEYS_BUCKET, s.CACHE_BUCKET,
+            s.CORDONS_BUCKET,
         ),
     ),
     Access(
         "agent",
-        publishes=(s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_DEAD, s.ALL_EVENTS),
-        subscribes=(s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS),
+        publishes=(
+            s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_DEAD, s.ALL_EVENTS, s.ALL_HELD_MODELS,
+        ),
+        subscribes=(s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS, s.ALL_LOAD_ORDERS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
-        buckets_read=(s.WORKERS_BUCKET, s.WORKER_CLAIMS_BUCKET, s.ATTEMPTS_BUCKET),
+        buckets_read=(s.WORKERS_BUCKET, s.WORKER_CLAIMS_BUCKET, s.ATTEMPTS_BUCKET, s.CORDONS_BUCKET),
         buckets_written=(s.NODES_BUCKET, s.WORKER_CLAIMS_BUCKET, s.ATTEMPTS_BUCKET),
     ),
     Access(
@@ -341,13 +358,29 @@ ACCESS: tuple[Access, ...] = (
         "shard_stage",
         publishes=(
             s.ALL_STAGES, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_STAGE_SIGNALS,
-            s.ALL_DEAD, s.ALL_EVENTS,
+            s.ALL_DEAD, s.ALL_EVENTS, s.ALL_BLOBS,
         ),
         subscribes=(s.ALL_STAGES, s.ALL_STAGE_SIGNALS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM, s.ACTIVATIONS_STREAM),
-        buckets_read=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.ATTEMPTS_BUCKET),
+        buckets_read=(
+            s.NODES_BUCKET, s.PIPELINES_BUCKET, s.ATTEMPTS_BUCKET, s.STORED_MODELS_BUCKET,
+            s.MODEL_FILES_BUCKET, s.MODEL_COPIES_BUCKET, s.CORDONS_BUCKET,
+        ),
         buckets_written=(s.NODES_BUCKET, s.PIPELINES_BUCKET, s.ATTEMPTS_BUCKET),
+    ),
+    Access(
+        "modelstore",
+        publishes=(s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_EVENTS),
+        subscribes=(s.doors(s.STORE), s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_HELD_MODELS),
+        buckets_read=(
+            s.NODES_BUCKET, s.STORED_MODELS_BUCKET, s.MODEL_FILES_BUCKET, s.MODEL_COPIES_BUCKET,
+            s.MODEL_FETCHES_BUCKET,
+        ),
+        buckets_written=(
+            s.NODES_BUCKET, s.STORED_MODELS_BUCKET, s.MODEL_FILES_BUCKET, s.MODEL_COPIES_BUCKET,
+            s.MODEL_FETCHES_BUCKET,
+        ),
     ),
     Access(
         "metrics",
@@ -364,7 +397,8 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
             s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
             s.doors(s.STATUS), s.doors(s.SQL), s.doors(s.TOKENIZE), s.doors(s.WORKER), s.doors(s.SHARD),
-            s.ALL_EVENTS,
+            s.doors(s.FEEDBACK), s.doors(s.KEYS), s.doors(s.CORDON), s.doors(s.STORE), s.doors(s.INVITE),
+            s.doors(s.TENANTS), s.doors(s.HOSTS), s.doors(s.LOAD), s.ALL_EVENTS,
         ),
         subscribes=(),
         buckets_read=(
@@ -378,6 +412,9 @@ ACCESS: tuple[Access, ...] = (
     ),
 )  # fmt: skip
 
+
+SUPERVISOR = "supervisor"
+"""Who answers where no service does: the supervisor of a host with a broker. Inside it may do everything."""
 
 Role = Literal["ask", "observe", "operate"]
 ROLES: tuple[Role, ...] = ("ask", "observe", "operate")
@@ -426,10 +463,22 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         s.DEAD_LETTERS, "router", "ManageDeadLetters", "DeadLettersReply", "what is not done", role="operate"
     ),
     Endpoint(s.KEYS, "router", "ManageKeys", "KeysReply", "list or change API keys", role="operate"),
+    Endpoint(
+        s.CORDON, "router", "ManageCordons", "CordonsReply", "who gets nothing new", role="operate"
+    ),
+    Endpoint(
+        s.LOAD, "router", "ManageLoaded", "LoadedReply", "load or unload a model on demand", role="operate"
+    ),
+    Endpoint(s.STORE, "modelstore", "ManageStore", "StoreReply", "models that are kept", role="operate"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),
     Endpoint(
         s.SCORES, "aggregator", "ReadScores", "ScoresReply", "what has been learnt of agents", role="operate"
     ),
+    Endpoint(s.INVITE, SUPERVISOR, "MakeInvite", "InviteMade", "let a host or a person in", role="operate"),
+    Endpoint(
+        s.TENANTS, SUPERVISOR, "ManageTenants", "TenantsReply", "list or limit who may ask", role="operate"
+    ),
+    Endpoint(s.HOSTS, SUPERVISOR, "ManageHosts", "HostsReply", "hosts that have joined", role="operate"),
 )  # fmt: skip
 
 

@@ -16,10 +16,13 @@ from schemas import (
     cache,
     catalog,
     commands,
+    cordons,
     dead_letters,
     files,
     joining,
     keys,
+    loading,
+    model_store,
     nodes,
     pipelines,
     queries,
@@ -36,6 +39,7 @@ from schemas.contents import (
     EMPTY,
     ENDING,
     FILE_PIECE,
+    FILE_RANGE,
     HOLDER,
     LEARNT,
     LESSON,
@@ -105,6 +109,7 @@ PARAMETERS: dict[str, str] = {
     "host": f"the name of a host that has joined {TOKEN_RULE}",
     "invite": "the public key that an invite stands for",
     "public_key": "the public key that an invite stands for",
+    "sha256": "the SHA-256 of a file in hexadecimal digits",
 }
 """What stands in braces in an address."""
 
@@ -162,9 +167,12 @@ def stream_of(channel: Channel) -> catalog.StreamSpec | None:
 def _endpoint(endpoint: catalog.Endpoint) -> Channel:
     contract: dict[str, type[Message]] = {
         name: value
-        for part in (commands, dead_letters, keys, pipelines, queries, replies, workers)
+        for part in (
+            commands, cordons, dead_letters, joining, keys, loading, model_store, pipelines, queries, replies,
+            tenants, workers,
+        )
         for name, value in vars(part).items()
-    }
+    }  # fmt: skip
     takes = Message if endpoint.takes == "-" else contract[endpoint.takes]
     gives = contract[endpoint.gives]
     return Channel(
@@ -282,6 +290,21 @@ SIGNALS: tuple[Channel, ...] = (
         "enrol", address(s.enrol), (joining.Enrol,), "a host that has joined tells of its processes",
         replies=(joining.Enrolled,),
     ),
+    Channel(
+        "blob", address(s.blob), (model_store.ReadRange,), "bytes of a file of a model", replies=(FILE_RANGE,)
+    ),
+    Channel(
+        "store-order", address(s.store_order), (model_store.ManageStore,),
+        "a store hands on what another one is asked", replies=(model_store.StoreReply,),
+    ),
+    Channel(
+        "held-models", address(s.held_models), (model_store.ListHeld,),
+        "an agent asks the store of its host which models lie there", replies=(model_store.HeldModels,),
+    ),
+    Channel(
+        "load-order", address(s.load_order), (loading.ManageLoaded,),
+        "a router has an agent load or unload a model on demand", replies=(loading.LoadedReply,),
+    ),
     Channel("agent-ping", s.AGENT_PING, (EMPTY,), "every agent answers with who it is", replies=(PONG,)),
 )  # fmt: skip
 """What passes between services and is kept nowhere."""
@@ -299,6 +322,16 @@ STORED_VALUES: tuple[Channel, ...] = (
     ),
     *_values(s.RETRIES_BUCKET, "retry", address(s.retry_key), "how often it was sent again", RETRIED),
     *_values(s.KEYS_BUCKET, "api-key", address(s.api_key), "a key that opens the gateway", keys.ApiKey),
+    *_values(
+        s.CORDONS_BUCKET, "host-cordon", address(s.host_cordon_key), "a host that rests", cordons.Cordon
+    ),
+    *_values(
+        s.CORDONS_BUCKET,
+        "instance-cordon",
+        address(s.instance_cordon_key),
+        "an instance that rests",
+        cordons.Cordon,
+    ),
     *_values(s.FILES_BUCKET, "file", address(s.file_key), "what is told of a file", files.FileRecord),
     *_values(s.FILE_PIECES_BUCKET, "file-piece", address(s.file_piece_key), "a piece of a file", FILE_PIECE),
     *_values(s.BATCHES_BUCKET, "batch", address(s.file_key), "a batch of requests", files.BatchRecord),
@@ -314,7 +347,35 @@ STORED_VALUES: tuple[Channel, ...] = (
     ),
     *_values(s.TENANTS_BUCKET, "tenant", address(s.tenant_key), "who may ask, and how much", tenants.Tenant),
     *_values(s.HOSTS_BUCKET, "host", address(s.host_key), "a host that has joined", joining.Host),
-    *_values(s.INVITES_BUCKET, "invite", address(s.invite_key), "who may join, once", joining.Invite),
+    *_values(
+        s.STORED_MODELS_BUCKET,
+        "stored-model",
+        address(s.stored_model_key),
+        "a model of the store",
+        model_store.StoredModel,
+    ),
+    *_values(
+        s.MODEL_FILES_BUCKET,
+        "model-file",
+        address(s.model_file_key),
+        "the chunks of a file",
+        model_store.FileChunks,
+    ),
+    *_values(
+        s.MODEL_COPIES_BUCKET,
+        "model-copy",
+        address(s.model_copy_key),
+        "who holds a file",
+        model_store.FileCopy,
+    ),
+    *_values(
+        s.MODEL_FETCHES_BUCKET,
+        "model-fetch",
+        address(s.model_file_key),
+        "who fetches a file from outside",
+        model_store.FetchClaim,
+    ),
+    *_values(s.INVITES_BUCKET, "invite-entry", address(s.invite_key), "who may join, once", joining.Invite),
 )
 """The keys of buckets. A value is put by publishing it on its subject."""
 

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
 from schemas.chat import ChatMessage as ChatMessage
+from schemas.effort import Confidence, Effort, Epsilon
 from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, field_error, is_none
 from schemas.pipelines import Partition
 from schemas.sampling import Sampling
@@ -105,22 +106,37 @@ def _said_last_by_user(messages: tuple[ChatMessage, ...]) -> str:
     return said[-1] if said else ""
 
 
+_SAMPLED = {"auto", "best_single", "synthesize_samples"}
+_DELIVERY = {"request_id", "stream", "timeout_s", "priority", "partition", "cache", "keep_alive_s"}
+_NO_PART_OF_LOTS = {"effort", "epsilon", "min_confidence", "receipt"}
+
+KeepAlive = Annotated[float, Field(ge=-1, le=10_000_000, allow_inf_nan=False)]
+"""How long a model that was loaded on demand stays when nobody asks it any more, in seconds; -1 stands for as
+long as there is room."""
+
+
 class Ask(Message):
     """A client's request, on `choir.ask` or `choir.submit`.
 
-    Either `prompt` or `messages` says what is asked; the model may call `tools`, as `tool_choice` says. One
-    model can also go on with a `raw` prompt, or `embed` texts. `model` alone asks one model, or the ensemble
-    of that name; otherwise the request goes to an ensemble: `models` (all live ones if empty), at most
-    `max_agents` of them,
-    decided by each of `strategies` (`majority` if empty). `choices` are the options of a closed
-    question, two or more; `answer_kind` says how answers are read before voting; `topic` what the question
-    is about (without it the aggregator judges by its words); `samples` how often `best_single` asks its
-    agent (as often as there are members if left out). The result is decided when all
-    members, or `quorum` of them, have answered, or `timeout_s` is over. `request_id` is the
-    client's idempotency key: the same request under the same id is one request. `partition` says how a
-    pipeline of stages works on a long prompt; without it the pipeline's plan says so. With `cache` the result
-    of an equal request of the same tenant will do, of one that is still in work too; it is for requests whose
-    answer is the same each time.
+    Either `prompt` or `messages` says what is asked; the model may call `tools`, as `tool_choice` says.
+    One model can also go on with a `raw` prompt, or `embed` texts. `model` alone asks one model, or the
+    ensemble of that name; otherwise the request goes to an ensemble: `models` (all live ones if empty),
+    at most `max_agents` of them, decided by each of `strategies` (`majority` if empty). `choices` are the
+    options of a closed question, two or more; `answer_kind` says how answers are read before voting;
+    `topic` what the question is about (without it the aggregator judges by its words); `samples` how
+    often `best_single` asks its agent (as often as there are members if left out), and `auto` the one
+    that it may choose; `synthesizer` the model that writes one answer from all for `synthesize` (the best
+    agent if left out), `embedder` the one whose vectors `nearest` compares (the first member that
+    answered). The result is decided when all members, or `quorum` of them, have answered, or `timeout_s`
+    is over. `request_id` is the client's idempotency key: the same request under the same id is one
+    request. `partition` says how a pipeline of stages works on a long prompt; without it the pipeline's
+    plan says so. With `cache` the result of an equal request of the same tenant will do, of one that is
+    still in work too; it is for requests whose answer is the same each time. `effort` spares members of
+    an ensemble whose answers are not needed for its decision; `bounded` needs `epsilon`. With
+    `min_confidence` an ensemble whose answer is right less probably, as votes and history tell, is
+    `undecided`: an error, and all answers are in the result. With `receipt` the result of an ensemble has
+    a receipt, by which anybody can decide again. `keep_alive_s` says how long a `model` of the store
+    stays loaded afterwards; without it its agent's settings do.
 
     With `summarize_with` the answer of `model` goes on to these models, one after the other: each
     summarises what the one before it wrote, and the text of the last is the result. `summary_prompt` is
@@ -144,6 +160,8 @@ class Ask(Message):
     answer_kind: AnswerKind = "auto"
     topic: Topic | None = None
     samples: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
+    synthesizer: Annotated[Name | None, Field(exclude_if=is_none)] = None
+    embedder: Annotated[Name | None, Field(exclude_if=is_none)] = None
     max_agents: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
     quorum: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
     sampling: Sampling = Sampling()
@@ -152,6 +170,11 @@ class Ask(Message):
     partition: Partition | None = None
     stream: bool = False
     cache: Annotated[bool, Field(exclude_if=not_)] = False
+    effort: Annotated[Effort | None, Field(exclude_if=is_none)] = None
+    epsilon: Annotated[Epsilon | None, Field(exclude_if=is_none)] = None
+    keep_alive_s: Annotated[KeepAlive | None, Field(exclude_if=is_none)] = None
+    min_confidence: Annotated[Confidence | None, Field(exclude_if=is_none)] = None
+    receipt: Annotated[bool, Field(exclude_if=not_)] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Ask:
@@ -176,8 +199,16 @@ class Ask(Message):
             raise field_error("choices", "one option is no choice: give at least 2, or none")
         if len(set(self.choices)) != len(self.choices):
             raise field_error("choices", "an option is named twice")
-        if self.samples is not None and "best_single" not in self.strategies:
-            raise field_error("samples", "only best_single takes samples: name it in strategies")
+        if self.samples is not None and not _SAMPLED & set(self.strategies):
+            raise field_error(
+                "samples", f"only {', '.join(sorted(_SAMPLED))} take samples: name one in strategies"
+            )
+        if self.synthesizer is not None and "synthesize" not in self.strategies:
+            raise field_error("synthesizer", "only synthesize has an answer written: name it in strategies")
+        if self.embedder is not None and "nearest" not in self.strategies:
+            raise field_error("embedder", "only nearest compares vectors: name it in strategies")
+        if (self.effort == "bounded") != (self.epsilon is not None):
+            raise field_error("epsilon", "it goes with effort bounded, and effort bounded with it")
         return self
 
     def _check_model_alone(self) -> None:
@@ -210,10 +241,15 @@ class Ask(Message):
     @cached_property
     def fingerprint(self) -> str:
         """What makes two asks the same request: everything but the id and how the reply is delivered."""
-        canonical = self.model_dump_json(
-            exclude={"request_id", "stream", "timeout_s", "priority", "partition", "cache"}
-        )
-        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+        return self._hash(_DELIVERY)
+
+    @property
+    def lots(self) -> str:
+        """What a tie is decided by: what is asked, however many are asked, and however sure they must be."""
+        return self._hash(_DELIVERY | _NO_PART_OF_LOTS)
+
+    def _hash(self, without: set[str]) -> str:
+        return hashlib.sha256(self.model_dump_json(exclude=without).encode()).hexdigest()[:32]
 
 
 class Generate(Message):
@@ -241,6 +277,7 @@ class Generate(Message):
     accepted_at_s: float
     deadline_at_s: float
     routing_slip: tuple[Waypoint, ...] = ()
+    keep_alive_s: Annotated[KeepAlive | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _one_task(self) -> Generate:
@@ -255,7 +292,12 @@ class Generate(Message):
 
 
 class Gather(Message):
-    """An aggregator is to ask every member of an ensemble and to decide from their answers."""
+    """An aggregator is to ask every member of an ensemble and to decide from their answers.
+
+    With an `effort` it asks no more of them than that needs; `costs` are then what each member costs beside
+    the others, such as its parameters (0 where that is not known), and `lots` is what ties are decided by.
+    `min_confidence` is how sure its first strategy must be, or the result is the error `undecided`.
+    """
 
     request_id: OwnedId
     members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_MEMBERS)]
@@ -265,6 +307,8 @@ class Gather(Message):
     answer_kind: AnswerKind = "auto"
     topic: Topic | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
+    synthesizer: Annotated[Name | None, Field(exclude_if=is_none)] = None
+    embedder: Annotated[Name | None, Field(exclude_if=is_none)] = None
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1)]
     tools: Tools = ()
     tool_choice: ToolsChoice = "auto"
@@ -275,6 +319,12 @@ class Gather(Message):
     fingerprint: str
     accepted_at_s: float
     deadline_at_s: float
+    effort: Annotated[Effort | None, Field(exclude_if=is_none)] = None
+    epsilon: Annotated[Epsilon | None, Field(exclude_if=is_none)] = None
+    costs: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(exclude_if=not_)] = ()
+    lots: Annotated[str | None, Field(exclude_if=is_none)] = None
+    min_confidence: Annotated[Confidence | None, Field(exclude_if=is_none)] = None
+    receipt: Annotated[bool, Field(exclude_if=not_)] = False
 
     @property
     def question(self) -> str:
@@ -389,12 +439,23 @@ class Cancel(Message):
 class Feedback(Message):
     """A client says what the right answer to a request was, so that weights can learn.
 
-    `topic` is what the question was about, if the client knows better than the result says.
+    Who knows only that an answer is `wrong` says that one instead of the `correct` one: it counts against
+    those who gave it, and says nothing of others. `topic` is what the question was about, if the client knows
+    better than the result says.
     """
 
     request_id: RequestId
-    correct: Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
+    correct: Annotated[str, StringConstraints(min_length=1, max_length=4_096)] | None = None
+    wrong: Annotated[
+        str | None, StringConstraints(min_length=1, max_length=4_096), Field(exclude_if=is_none)
+    ] = None
     topic: Topic | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Feedback:
+        if (self.correct is None) == (self.wrong is None):
+            raise field_error("correct", "say the correct answer, or one that is wrong")
+        return self
 
 
 class ReadScores(Message):

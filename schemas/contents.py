@@ -40,6 +40,9 @@ FILE_PIECE = Content(
     "application/octet-stream",
     BINARY,
 )
+FILE_RANGE = Content(
+    "FileRange", "the bytes of a file that were asked for", "application/octet-stream", BINARY
+)
 PROBE = Content(
     "Probe",
     "bytes by which a service measures the way through the broker, and back to itself",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from schemas.commands import Waypoint
 from schemas.message import Message, Name, OwnedId, Struct, field_error
+from schemas.tenants import TenantName
 
 MOST_LETTERS = 1_000
 LetterKind = Literal["generate", "gather", "summarize", "unreadable"]
@@ -21,14 +22,15 @@ Sequence = Annotated[int, Field(ge=1)]
 class ManageDeadLetters(Message):
     """An operator lists the dead letters, looks at one, has one worked on again, or drops one.
 
-    `list` gives at most `limit` letters stored after `after_sequence`, the oldest first. The others take the
-    `sequence` of a letter, which the list says.
+    `list` gives at most `limit` letters stored after `after_sequence`, the oldest first; with `tenant` only
+    those of its requests. The others take the `sequence` of a letter, which the list says.
     """
 
     action: Literal["list", "show", "retry", "drop"] = "list"
     sequence: Sequence | None = None
     after_sequence: Annotated[int, Field(ge=0)] = 0
     limit: Annotated[int, Field(ge=1, le=MOST_LETTERS)] = 100
+    tenant: TenantName | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ManageDeadLetters:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+if TYPE_CHECKING:
+    from schemas.replies import Result
 
 ErrorCode = Literal[
     "invalid_request",
@@ -23,10 +26,13 @@ ErrorCode = Literal[
     "cancelled",
     "deadline_exceeded",
     "model_unusable",
+    "pull_failed",
+    "no_room",
     "generation_failed",
     "worker_failed",
     "no_answers",
     "answers_unreadable",
+    "undecided",
     "document_unreadable",
     "poison_message",
     "unsupported_version",
@@ -69,7 +75,10 @@ class ErrorBody(BaseModel):
 
 
 class ChoirError(Exception):
-    """Any failure that Choir has a name for."""
+    """Any failure that Choir has a name for.
+
+    `result` is the failed result that a client was sent, if one was: the answers that there were are in it.
+    """
 
     code: ClassVar[ErrorCode] = "internal"
 
@@ -86,6 +95,7 @@ class ChoirError(Exception):
         self.field = field
         self.retry_after_s = retry_after_s
         self.known = known
+        self.result: Result | None = None
 
     def body(self, request_id: str | None = None) -> ErrorBody:
         """The wire form of this error."""
@@ -195,6 +205,18 @@ class ModelUnusable(ChoirError):
     code = "model_unusable"
 
 
+class PullFailed(ChoirError):
+    """Raised when the files of a model could not be fetched, or are not what they were said to be."""
+
+    code = "pull_failed"
+
+
+class NoRoom(ChoirError):
+    """Raised when a store has no room for the files of a model."""
+
+    code = "no_room"
+
+
 class GenerationFailed(ChoirError):
     """Raised when a backend could not generate an answer."""
 
@@ -218,6 +240,12 @@ class AnswersUnreadable(ChoirError):
     """Raised in a client when an ensemble has answered and no strategy could read any of the answers."""
 
     code = "answers_unreadable"
+
+
+class Undecided(ChoirError):
+    """Raised when an ensemble has answered, and is less sure of its answer than was asked for."""
+
+    code = "undecided"
 
 
 class DocumentUnreadable(ChoirError):
@@ -293,10 +321,13 @@ ERRORS_BY_CODE: dict[str, type[ChoirError]] = {
         Cancelled,
         DeadlineExceeded,
         ModelUnusable,
+        PullFailed,
+        NoRoom,
         GenerationFailed,
         WorkerFailed,
         NoAnswers,
         AnswersUnreadable,
+        Undecided,
         DocumentUnreadable,
         PoisonMessage,
         UnsupportedVersion,

@@ -10,19 +10,21 @@ A request's life, each fact with the service that tells it:
     -> task_completed (agent) -> request_completed (whoever stored the result) -> request_replied (router)
 
 An ensemble has gather_pulled after request_accepted, and its decision_made and gather_completed before
-request_completed; a chain has request_summarised there.
+request_completed; a chain has request_summarised there. A request that is answered by the result of an equal
+one has request_shared, and nothing else.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
+from schemas.effort import Effort
 from schemas.errors import ErrorBody
 from schemas.message import Message, OwnedId
 from schemas.nodes import Gpu
-from schemas.replies import FinishReason, Timings, Topology
+from schemas.replies import CacheUse, FinishReason, Timings, Topology
 from schemas.subjects import Priority
 
 Nanoseconds = Annotated[int, Field(ge=0)]
@@ -141,6 +143,21 @@ class RequestCancelled(Event):
     kind: Literal["request_cancelled"] = "request_cancelled"
 
 
+class RequestShared(Event):
+    """A request was answered by the result of an equal one, `cached_from`: nothing was generated for it.
+
+    With `hit` that result was there already, at the router or in a gateway's memory; `shared`, it was in
+    work. `total_duration_ns` is how long the client waited, from its message's arrival at whoever tells this.
+    """
+
+    kind: Literal["request_shared"] = "request_shared"
+    topology: Topology
+    models: tuple[str, ...]
+    cache: CacheUse
+    cached_from: OwnedId
+    total_duration_ns: Nanoseconds
+
+
 class RequestSummarised(Event):
     """A summarizer has made one text of an answer.
 
@@ -255,7 +272,8 @@ class GatherCompleted(Event):
 
     `collect_duration_ns` is from its pull to the last answer that it waited for, `decide_duration_ns` what
     the strategies took, `store_duration_ns` what the broker took to store the result. `answered` counts the
-    last round's answers, errors among them; `missing` the members without one.
+    last round's answers, errors among them; `missing` the members without one. With an `effort` members were
+    asked in `waves`, and `saved_calls`, `saved_tokens` and `bound` are those of `Cascade`.
     """
 
     kind: Literal["gather_completed"] = "gather_completed"
@@ -265,10 +283,15 @@ class GatherCompleted(Event):
     collect_duration_ns: Nanoseconds
     decide_duration_ns: Nanoseconds
     store_duration_ns: Nanoseconds
+    effort: Effort | None = None
+    waves: int = 1
+    saved_calls: int = 0
+    saved_tokens: int = 0
+    bound: float | None = None
 
 
 class DecisionMade(Event):
-    """A strategy has decided."""
+    """A strategy has decided; `confidence` where the request says how sure it must be."""
 
     kind: Literal["decision_made"] = "decision_made"
     strategy: str
@@ -279,6 +302,7 @@ class DecisionMade(Event):
     margin: float
     tie: bool
     rounds: int = 1
+    confidence: float | None = None
 
 
 class StageStepped(Event):
@@ -320,6 +344,23 @@ class MessageDied(Event):
     error: ErrorBody
 
 
+class WorkerChanged(Event):
+    """An external worker was registered, changed or removed, by the tenant of the event.
+
+    `model` is its name in the mesh: whose prompts go to `url` from now on. `instead_of` is where they went
+    before, if another server was registered under this id. `shares` says that it was meant to take a part of
+    a model that agents serve by themselves.
+    """
+
+    kind: Literal["worker_changed"] = "worker_changed"
+    action: Literal["add", "cordon", "uncordon", "remove"]
+    worker: str
+    model: str | None = None
+    url: str | None = None
+    instead_of: str | None = None
+    shares: bool = False
+
+
 AnyEvent = Annotated[
     ServiceStarted
     | ServiceStopped
@@ -329,6 +370,7 @@ AnyEvent = Annotated[
     | RequestCompleted
     | RequestReplied
     | RequestCancelled
+    | RequestShared
     | RequestSummarised
     | TaskQueued
     | TaskPulled
@@ -341,8 +383,9 @@ AnyEvent = Annotated[
     | DecisionMade
     | StageStepped
     | FeedbackReceived
-    | MessageDied,
+    | MessageDied
+    | WorkerChanged,
     Field(discriminator="kind"),
 ]
 
-ANY_EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+ANY_EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent, config=ConfigDict(defer_build=True))

@@ -9,15 +9,15 @@ from __future__ import annotations
 from operator import not_
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.catalog import Role
-from schemas.message import Message, Name, Struct, is_none
+from schemas.message import Message, Name, Struct, field_error, is_none
 from schemas.tenants import PublicKey, TenantName
 
 MAX_INSTANCES = 256
 MAX_MODELS = 1_000
-WORKING_SERVICES = ("agent", "shard_stage")
+WORKING_SERVICES = ("agent", "shard_stage", "modelstore")
 """What a host that joins runs, unless its invite says more."""
 
 HostName = TenantName
@@ -50,19 +50,22 @@ class Invite(Message):
 class HostedInstance(Struct):
     """A process of a host that has joined: its service, its name, and the key by which it connects.
 
-    `models` are those whose work it takes, null for any.
+    `models` are those that it serves, and whose work it takes. One that `takes_workers` takes that of
+    registered workers' models too. Null is what an earlier Choir says of such a one.
     """
 
     service: Name
     name: Name
     public_key: PublicKey
     models: tuple[Name, ...] | None = None
+    takes_workers: Annotated[bool, Field(exclude_if=not_)] = False
 
 
 class Host(Message):
     """An entry of the bucket of hosts: one that has joined, and the processes that it has told of.
 
-    It may run `services`, and no others. From `revoked_at_s` on nobody of it is let in.
+    It may run `services`, and no others. From `revoked_at_s` on nobody of it is let in. One with a `broker`
+    runs one of a cluster: its supervisor comes to that one alone, and tells the others what runs there.
     """
 
     name: HostName
@@ -71,6 +74,52 @@ class Host(Message):
     instances: Annotated[tuple[HostedInstance, ...], Field(max_length=MAX_INSTANCES)] = ()
     created_at_s: float
     revoked_at_s: float | None = Field(default=None, exclude_if=is_none)
+    broker: Annotated[bool, Field(exclude_if=not_)] = False
+
+
+class MakeInvite(Message):
+    """An operator asks for an invite; `public_key` is the half of a key that the asker has made for its line.
+
+    A person is invited with `role`; a host to run what works with models, with `all_services` all else too.
+    With `rotates` the person is there: the new key replaces the old ones `overlap_s` after it has come.
+    """
+
+    kind: InviteKind
+    name: TenantName
+    public_key: PublicKey
+    ttl_s: Annotated[float, Field(gt=0)]
+    role: Role = "ask"
+    all_services: Annotated[bool, Field(exclude_if=not_)] = False
+    rotates: Annotated[bool, Field(exclude_if=not_)] = False
+    overlap_s: Annotated[float, Field(ge=0, exclude_if=not_)] = 0.0
+
+
+class InviteMade(Message):
+    """The invite is there. With `addresses`, and `ca`, the certificate of the mesh's authority (PEM; null
+    where the system knows it), the asker makes the line: the secret in it never travels."""
+
+    expires_at_s: float
+    addresses: Annotated[tuple[str, ...], Field(min_length=1)]
+    ca: str | None = None
+
+
+class ManageHosts(Message):
+    """An operator lists the hosts that have joined, or lets one in no more (`revoke`)."""
+
+    action: Literal["list", "revoke"] = "list"
+    name: HostName | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ManageHosts:
+        if (self.action == "list") != (self.name is None):
+            raise field_error("name", "revoke, and nothing else, needs the name of a host")
+        return self
+
+
+class HostsReply(Message):
+    """All hosts after what was asked, also those that are let in no more."""
+
+    hosts: tuple[Host, ...]
 
 
 class Join(Message):
@@ -80,11 +129,15 @@ class Join(Message):
 
 
 class Joined(Message):
-    """What became of an invite: the joiner is `name` from now on, and its key is known."""
+    """What became of an invite: the joiner is `name` from now on, and its key is known.
+
+    `servers` are the addresses of all brokers of a cluster.
+    """
 
     name: TenantName
     role: Role = "ask"
     services: tuple[str, ...] = ()
+    servers: Annotated[tuple[str, ...], Field(exclude_if=not_)] = ()
 
 
 class Enrol(Message):

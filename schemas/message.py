@@ -66,7 +66,7 @@ class Struct(BaseModel):
     Its validation errors do not repeat the input: that may be a prompt, and errors reach logs and events.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class Message(Struct):

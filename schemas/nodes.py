@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.errors import ErrorBody
-from schemas.message import Message, Name, Struct
+from schemas.message import Message, Name, Struct, is_none
 from schemas.pipelines import StageOffer
 from schemas.workers import WorkerState
 
@@ -32,12 +32,29 @@ class Gpu(Struct):
     utilization_percent: float
 
 
+class OnDemand(Struct):
+    """How an agent has a model of the store, which it loads when somebody asks for it.
+
+    Loaded it takes `memory_bytes`, of the `budget_bytes` that the agent has for all of them. It is unloaded
+    at `unload_at_s` of its host's clock if nobody asks before; without that as soon as another model needs
+    the room. `loads` counts how often it was loaded since the agent began.
+    """
+
+    state: Literal["unloaded", "loading", "loaded", "unloading"]
+    memory_bytes: Annotated[int, Field(ge=0)]
+    budget_bytes: Annotated[int, Field(ge=0)]
+    loads: Annotated[int, Field(ge=0)] = 0
+    unload_at_s: float | None = None
+
+
 class ServedModel(Struct):
     """A model that an agent serves, itself or through an external `worker`.
 
     `file` is the name of its file without the folder, `quantisation` how most of its weights are stored
     ("Q8_0"). `capabilities` are its `Capability`s as far as they are known; none are, if it is empty. With a
-    `problem` it cannot be asked at present.
+    `problem` it cannot be asked at present. `identity` is the same for the same weights, wherever they lie,
+    and another for others; None where nobody knows. Without `on_demand` it is loaded as long as its agent
+    lives.
     """
 
     name: Name
@@ -54,6 +71,8 @@ class ServedModel(Struct):
     capabilities: tuple[str, ...] = ()
     worker: WorkerState | None = None
     problem: ErrorBody | None = None
+    identity: Annotated[str | None, Field(exclude_if=is_none)] = None
+    on_demand: Annotated[OnDemand | None, Field(exclude_if=is_none)] = None
 
 
 class TenantLoad(Struct):
@@ -70,6 +89,8 @@ class NodeLease(Message):
     `clock_ahead_s` is how far its host's clock is ahead of the broker's, None if that is not known.
     `seen_at_s` and `started_at_s` are of the host's own clock.
     A router tells what it has let in of each of its `tenants`.
+    `cordon` is what somebody has ordered for the instance or its host: a router adds it. An agent that
+    `rests` has heard of it, and pulls nothing new.
     """
 
     service: Name
@@ -92,4 +113,15 @@ class NodeLease(Message):
     gpus: tuple[Gpu, ...] = ()
     stage: StageOffer | None = None
     problem: ErrorBody | None = None
+    cordon: Annotated[Literal["cordon", "drain"] | None, Field(exclude_if=is_none)] = None
+    rests: Annotated[bool, Field(exclude_if=not_)] = False
     tenants: Annotated[dict[str, TenantLoad], Field(exclude_if=not_)] = Field(default_factory=dict)
+
+    @property
+    def drained(self) -> bool:
+        """Whether a cordon is around it and nothing is in work or held here: it may be stopped."""
+        if self.cordon is None:
+            return False
+        if self.stage is not None:
+            return self.stage.held is None
+        return self.service != "agent" or (self.rests and not self.busy)

@@ -7,6 +7,7 @@ changed by compare-and-set, with the next epoch. Frames of another epoch than th
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -82,7 +83,7 @@ class Shard(Message):
 
     `stages` is their number; without it the planner takes what is fastest. `assign` names the instances (or
     hosts) of the stages in order. A split that only slows the model down is refused unless `force`.
-    `remove` ends the model's pipeline.
+    `remove` ends the model's pipeline. With `plan_only` the reply says what would be done, and nothing is.
     """
 
     model: Name
@@ -94,6 +95,7 @@ class Shard(Message):
     slots: Annotated[int, Field(ge=1, le=256)] = 8
     context_tokens: Annotated[int, Field(ge=32)] | None = None
     remove: bool = False
+    plan_only: Annotated[bool, Field(exclude_if=not_)] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Shard:

@@ -12,11 +12,14 @@ from pydantic import Field
 
 from schemas.chat import ToolCall
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
+from schemas.effort import AutoChoice, Cascade, Confidence
 from schemas.ensembles import Ensemble
 from schemas.errors import ChoirError, ErrorBody
 from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, is_none
-from schemas.nodes import NodeLease
+from schemas.nodes import NodeLease, OnDemand
 from schemas.pipelines import PipelineState, PipelineSummary
+from schemas.receipts import Digest, Receipt
+from schemas.scores import AgentAgreement, Score, UnlabelledScore
 from schemas.subjects import bare_id, encode_token
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -75,9 +78,11 @@ class Answer(Message):
     neither is in `text`. `samples` are the further texts where `n` were asked for; `generated_tokens` counts
     those of all. `prompt_logprobs` has an entry for each token of the prompt, like those of `logprobs`; the
     first has no `logprob`. `embeddings` are there instead of a text where vectors were asked for.
+    `stop_string` is the one of the request's that ended the text, if one did and that is known.
 
     `option_probabilities` is how probable the agent held each option of a closed question, by its letter,
-    as the aggregator read it from `logprobs`.
+    as the aggregator read it from `logprobs`. `model_sha256` is that of the model's file, of a split one of
+    all parts one after another; null where the agent has no file, or has not read all of it yet.
     """
 
     request_id: OwnedId
@@ -99,6 +104,8 @@ class Answer(Message):
     samples: Annotated[tuple[Sample, ...], Field(exclude_if=not_)] = ()
     prompt_logprobs: Annotated[tuple[dict[str, Any], ...], Field(exclude_if=not_)] = ()
     embeddings: Embeddings | None = None
+    stop_string: Annotated[str | None, Field(exclude_if=is_none)] = None
+    model_sha256: Annotated[Digest | None, Field(exclude_if=is_none)] = None
 
     @classmethod
     def failed(cls, command: Generate, error: ChoirError, instance: str) -> Answer:
@@ -132,7 +139,7 @@ class Decision(Message):
 
     `share` is the winner's part of all weight that was cast, `margin` its lead over the runner-up
     in the same unit. `scores` has the weight of each normalised answer. `note` says what the strategy did
-    without, if it had not all that it needs.
+    without, if it had not all that it needs. `confidence` is there where a request says how sure it must be.
     """
 
     strategy: Name
@@ -145,6 +152,7 @@ class Decision(Message):
     scores: dict[str, float]
     abstained: tuple[str, ...] = ()
     note: str | None = None
+    confidence: Annotated[Confidence | None, Field(exclude_if=is_none)] = None
 
 
 class ChainStep(Struct):
@@ -185,14 +193,18 @@ TOPOLOGIES: dict[type[Message], Topology] = {Generate: "single", Gather: "ensemb
 class Result(Message):
     """The one final outcome of a request.
 
-    `missing` are members of an ensemble that had not answered when it was decided; `answer_kind` and
-    `choices` say how the answers were read, `topic` what the question was taken to be about.
+    `missing` are members of an ensemble that were asked and had not answered when it was decided;
+    `answer_kind` and `choices` say how the answers were read, `topic` what the question was about.
     `further_answers` are those of other rounds than the first, if the strategies needed any. Of a chain
     `answers` are what each peer wrote, in order, and `steps` how it came about; of a chain that failed those
     that there were. `tool_calls` are those of the answer that is the result's.
 
     For a client that takes an equal request's result `cache` says what it got: a `miss` is its own, a `hit`
     was there already, and one that was `shared` was in work. `cached_from` is the request that it was of.
+    `cascade` says whom an ensemble with an `effort` asked, and whom not. An `undecided` result has no text,
+    but the answers and the decisions. `auto` is the way that was taken where the strategy `auto` chose one:
+    then only the members that it asked have answers, and none of the others are `missing`. `receipt` is there
+    where one was asked for.
     """
 
     kind: Literal["result"] = "result"
@@ -214,6 +226,9 @@ class Result(Message):
     completed_at_s: float
     cache: Annotated[CacheUse | None, Field(exclude_if=is_none)] = None
     cached_from: Annotated[OwnedId | None, Field(exclude_if=is_none)] = None
+    cascade: Annotated[Cascade | None, Field(exclude_if=is_none)] = None
+    auto: Annotated[AutoChoice | None, Field(exclude_if=is_none)] = None
+    receipt: Annotated[Receipt | None, Field(exclude_if=is_none)] = None
 
     @classmethod
     def failed(
@@ -341,40 +356,6 @@ class FeedbackCounted(Message):
     already_counted: bool = False
 
 
-class Score(Struct):
-    """Of `asked` questions whose right answer became known an agent had `correct` right; of all that there
-    were, or of those on one topic."""
-
-    agent: Name
-    topic: Topic | None = None
-    correct: Annotated[int, Field(ge=0)]
-    asked: Annotated[int, Field(ge=0)]
-
-
-class AgentAgreement(Struct):
-    """Of `both` questions of so many options that two agents answered, they answered `agreed` alike."""
-
-    one: Name
-    other: Name
-    options: Annotated[int, Field(ge=2)]
-    agreed: Annotated[int, Field(ge=0)]
-    both: Annotated[int, Field(ge=0)]
-
-
-class UnlabelledScore(Struct):
-    """What is known of an agent without right answers, from questions of so many options.
-
-    Of `asked` questions it gave the answer that isp chose to `with_isp`. `confusion` has a row for each
-    option that may have been right, and in it how often the agent is expected to have said each option.
-    """
-
-    agent: Name
-    options: Annotated[int, Field(ge=2)]
-    with_isp: Annotated[int, Field(ge=0)]
-    asked: Annotated[int, Field(ge=0)]
-    confusion: tuple[tuple[float, ...], ...] = ()
-
-
 class ScoresReply(Message):
     """All that the mesh has learnt of its agents; `reset` if it has been forgotten since."""
 
@@ -412,7 +393,9 @@ class Tokenized(Message):
 
 class ModelSummary(Struct):
     """A model of the mesh and who serves it. File, size and quantisation are those of the first agent that
-    has a file of it, `capabilities` what each of its agents can do."""
+    has a file of it, `capabilities` what each of its agents can do. `identity` changes when what is served
+    under the name does, as far as agents know that. `on_demand` is there if all of its agents load it when it
+    is asked for, and says how the one has it that has most of it."""
 
     name: Name
     agents: tuple[str, ...]
@@ -426,6 +409,8 @@ class ModelSummary(Struct):
     tokens_per_s: float | None = None
     description: str | None = None
     capabilities: tuple[str, ...] = ()
+    identity: Annotated[str | None, Field(exclude_if=is_none)] = None
+    on_demand: Annotated[OnDemand | None, Field(exclude_if=is_none)] = None
 
 
 class NodesReply(Message):

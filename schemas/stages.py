@@ -18,12 +18,18 @@ from schemas.sampling import Sampling
 Cells = Annotated[int, Field(ge=0)]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class SequenceStart(Message):
     """A sequence begins at a position, or goes on there in a new epoch.
 
     `generated` are the tokens that stage 0 knows after the prompt, if a sampler needs them, `draws` the
     random numbers that were used for them: with both, any last stage samples what the first one would have.
     `recent` are the last tokens of the prompt, where repetitions of them count.
+    `follows` is the sequence that had this one's place before and has ended: what both begin with, up to the
+    position of the start, is in the cells already.
     `prompt_tokens` is the length of the prompt. `resumed` counts the epochs in a row that brought no token.
     `command` is there in the journal only, for a stage 0 that takes over, with the subject that acknowledges
     its delivery.
@@ -34,6 +40,7 @@ class SequenceStart(Message):
     prompt_tokens: Annotated[int, Field(ge=1)]
     generated: tuple[int, ...] = ()
     recent: Annotated[tuple[int, ...], Field(exclude_if=not_)] = ()
+    follows: Annotated[int | None, Field(ge=0, lt=2**63, exclude_if=_is_none)] = None
     draws: Annotated[int, Field(ge=0)] = 0
     resumed: Annotated[int, Field(ge=0)] = 0
     command: Generate | None = None

@@ -7,6 +7,7 @@ name, a node's name) is encoded into one token first: see `encode_token`.
 from __future__ import annotations
 
 import string
+from functools import lru_cache
 from typing import Literal
 
 Priority = Literal["interactive", "batch"]
@@ -17,6 +18,7 @@ PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
 _PLAIN = frozenset(string.ascii_letters + string.digits + "-_")
 
 
+@lru_cache(maxsize=4096)
 def encode_token(name: str) -> str:
     """One subject token for any non-empty name: `llama3.2:3b` -> `llama3=2E2=3A3b`.
 
@@ -62,6 +64,12 @@ WORKER = "choir.worker"
 TOKENIZE = "choir.tokenize"
 DEAD_LETTERS = "choir.dead_letters"
 KEYS = "choir.keys"
+CORDON = "choir.cordon"
+LOAD = "choir.load"
+STORE = "choir.store"
+INVITE = "choir.invite"
+TENANTS = "choir.tenants"
+HOSTS = "choir.hosts"
 STREAM_ASK = "choir.stream.ask"
 STREAM_FETCH = "choir.stream.fetch"
 
@@ -260,6 +268,11 @@ def queue_of(subject: str) -> str:
     return subject.rpartition(".")[0]
 
 
+def is_batch(subject: str) -> bool:
+    """Whether a command's subject is one of batch work."""
+    return (freed(subject) if is_held(subject) else subject).split(".")[3] == "batch"
+
+
 def request_of_command(subject: str) -> str:
     """The request id in a command's subject."""
     return subject.rpartition(".")[2]
@@ -377,6 +390,32 @@ def stage_signal(pipeline: int) -> str:
     return f"choir.signal.stage.{pipeline}"
 
 
+ALL_BLOBS = "choir.blob.*"
+ALL_STORE_ORDERS = "choir.signal.store.*"
+ALL_HELD_MODELS = "choir.signal.held.*"
+ALL_LOAD_ORDERS = "choir.signal.load.*"
+
+
+def blob(instance: str) -> str:
+    """Asks the store of this instance for a range of a file; the reply is the bytes."""
+    return f"choir.blob.{encode_token(instance)}"
+
+
+def store_order(instance: str) -> str:
+    """Hands on what a client asks of the store of this instance."""
+    return f"choir.signal.store.{encode_token(instance)}"
+
+
+def held_models(instance: str) -> str:
+    """Asks the store of this instance which models it holds, and where they lie on its host."""
+    return f"choir.signal.held.{encode_token(instance)}"
+
+
+def load_order(instance: str) -> str:
+    """Has the agent of this instance load or unload a model on demand."""
+    return f"choir.signal.load.{encode_token(instance)}"
+
+
 # --- consumers --------------------------------------------------------------------------
 
 
@@ -411,12 +450,17 @@ ATTEMPTS_BUCKET = "choir_attempts"
 RESPONSES_BUCKET = "choir_responses"
 RETRIES_BUCKET = "choir_retries"
 KEYS_BUCKET = "choir_keys"
+CORDONS_BUCKET = "choir_cordons"
 TENANTS_BUCKET = "choir_tenants"
 FILES_BUCKET = "choir_files"
 FILE_PIECES_BUCKET = "choir_file_pieces"
 BATCHES_BUCKET = "choir_batches"
 HOSTS_BUCKET = "choir_hosts"
 INVITES_BUCKET = "choir_invites"
+STORED_MODELS_BUCKET = "choir_stored_models"
+MODEL_FILES_BUCKET = "choir_model_files"
+MODEL_COPIES_BUCKET = "choir_model_copies"
+MODEL_FETCHES_BUCKET = "choir_model_fetches"
 
 
 def node_key(service: str, instance: str) -> str:
@@ -511,6 +555,16 @@ def id_of_api_key(key: str) -> str:
     return decode_token(key)
 
 
+def host_cordon_key(host: str) -> str:
+    """The key of the cordon around a host."""
+    return f"host.{encode_token(host)}"
+
+
+def instance_cordon_key(instance: str) -> str:
+    """The key of the cordon around an instance, of whichever service."""
+    return f"instance.{encode_token(instance)}"
+
+
 def tenant_key(tenant: str) -> str:
     """The key of a tenant."""
     return encode_token(tenant)
@@ -529,6 +583,26 @@ def host_key(host: str) -> str:
 def invite_key(public_key: str) -> str:
     """The key of an invite."""
     return encode_token(public_key)
+
+
+def stored_model_key(model: str) -> str:
+    """The key of a model of the store."""
+    return encode_token(model)
+
+
+def model_file_key(sha256: str) -> str:
+    """The key of the chunks of a file, and of who fetches it from outside."""
+    return encode_token(sha256)
+
+
+def model_copy_key(sha256: str, instance: str) -> str:
+    """The key of a store's copy of a file."""
+    return f"{encode_token(sha256)}.{encode_token(instance)}"
+
+
+def model_copy_keys(sha256: str) -> str:
+    """The pattern of the keys of all copies of a file."""
+    return f"{encode_token(sha256)}.*"
 
 
 def bucket_key(bucket: str, key: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.catalog import Role
-from schemas.message import Message, Struct, is_none
+from schemas.message import Message, Struct, field_error, is_none
 from schemas.subjects import LOCAL_TENANT
 
 MAX_KEYS = 16
@@ -80,3 +80,27 @@ class Tenant(Message):
 
 LOCAL = Tenant(name=LOCAL_TENANT, role="operate")
 """Whoever is not told apart from others, as long as the bucket says nothing else of `local`."""
+
+
+class ManageTenants(Message):
+    """An operator lists the tenants, says how much one may take (`limit`: all its limits, and its weight if
+    that is to be another), or lets one in no more (`revoke`)."""
+
+    action: Literal["list", "limit", "revoke"] = "list"
+    name: TenantName | None = None
+    limits: TenantLimits | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ManageTenants:
+        if (self.action == "list") != (self.name is None):
+            raise field_error("name", "limit and revoke, and nothing else, need the name of a tenant")
+        if (self.action == "limit") != (self.limits is not None):
+            raise field_error("limits", "limit, and nothing else, needs limits")
+        return self
+
+
+class TenantsReply(Message):
+    """All tenants after what was asked, also those that are let in no more."""
+
+    tenants: tuple[Tenant, ...]

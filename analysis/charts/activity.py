@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import altair as alt
 
-from analysis.charts.rows import Row, Rows, inline, unpivoted, utc, written
-from analysis.charts.theme import CATEGORIES, EMPHASIS, PLAIN
+from analysis.charts.drawing.rows import Row, Rows, inline, unpivoted, utc, written
+from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, PLAIN
 
 WIDTH = 680
 HEIGHT = 130

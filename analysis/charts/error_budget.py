@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.rows import Rows, inline, utc, written
-from analysis.charts.theme import CATEGORIES, EMPHASIS, PLAIN
+from analysis.charts.drawing.rows import Rows, inline, utc, written
+from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, PLAIN
 
 
 def error_budget(rows: Rows) -> alt.typing.ChartType:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.rows import Rows, inline, unpivoted
-from analysis.charts.theme import CATEGORIES, PLAIN
+from analysis.charts.drawing.rows import Rows, inline, unpivoted
+from analysis.charts.drawing.theme import CATEGORIES, PLAIN
 
 TAILS = {"p95_ms": "p95", "p99_ms": "p99"}
 WIDTH = 560

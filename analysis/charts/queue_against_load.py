@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.rows import Rows, inline, unpivoted
+from analysis.charts.drawing.rows import Rows, inline, unpivoted
 
 PERCENTILES = {"p50_ms": "p50", "p95_ms": "p95"}
 

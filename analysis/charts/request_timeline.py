@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from analysis.charts.theme import CATEGORIES, EMPHASIS, MUTED
+from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, MUTED
 
 KINDS = ("computes", "waits", "stores", "in vain")
 COLOURS = (CATEGORIES[2], CATEGORIES[4], CATEGORIES[5], EMPHASIS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.rows import Rows, inline, unpivoted
-from analysis.charts.theme import CATEGORIES, MUTED
+from analysis.charts.drawing.rows import Rows, inline, unpivoted
+from analysis.charts.drawing.theme import CATEGORIES, MUTED
 
 PARTS = {
     "compute_ms": "compute",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.rows import Rows, inline
+from analysis.charts.drawing.rows import Rows, inline
 
 WIDTH = 560
 STEP = 30

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.training.knowledge import SUBJECTS, Fact, facts
-from infra.training.wordproblems import KINDS, problem
+from analysis.datasets.held_out import held_out_rows
+from infra.training.corpus.knowledge import SUBJECTS, Fact, facts
+from infra.training.corpus.wordproblems import KINDS, problem
 
 FOLDER = Path(__file__).parent
 SEED = 2_026
@@ -26,7 +27,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the sets are written.")] = FOLDER,
     seed: Annotated[int, typer.Option()] = SEED,
 ) -> None:
-    """Write choir-mmlu, choir-gsm8k and choir-truthfulqa as JSON lines."""
+    """Write choir-mmlu, choir-gsm8k, choir-held-out and choir-truthfulqa as JSON lines."""
     for path, rows in sets(seed).items():
         file = output / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,7 @@ def sets(seed: int) -> dict[str, list[Row]]:
         "choir-mmlu/dev.jsonl": dev,
         "choir-mmlu/test.jsonl": test,
         "choir-gsm8k/test.jsonl": list(gsm8k(seed)),
+        "choir-held-out/test.jsonl": held_out_rows(seed),
         "choir-truthfulqa/multiple_choice.jsonl": list(truthfulqa()),
     }
 

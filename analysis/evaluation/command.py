@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.evaluation.journal import read_journal
-from analysis.evaluation.options import build_options
-from analysis.evaluation.outputs import write_outputs
-from analysis.evaluation.progress import Reporter
+from analysis.evaluation.asking.journal import read_journal
+from analysis.evaluation.asking.progress import Reporter
+from analysis.evaluation.asking.session import ask_all, new_folder, resumed
+from analysis.evaluation.benchmarks.benchmark import SCORED
+from analysis.evaluation.options import EvalOptions, build_options
+from analysis.evaluation.provenance.cache import AnswerCache
+from analysis.evaluation.reporting.outputs import write_outputs
 from analysis.evaluation.run_folder import CONFIG_FILE, RunFolder, run_id
-from analysis.evaluation.session import ask_all, new_folder, resumed
 from schemas.errors import InvalidRequest
 
-REPLAYABLE = ("strategies", "seed", "name", "extraction")
+REPLAYABLE = ("strategies", "seed", "name", "extraction", "effort", "orders")
 """What a replay may say differently from the run that it decides again."""
 
 
@@ -47,16 +49,28 @@ def evaluate(
             agents=folder.config.agents,
             url=url,
             concurrency=concurrency,
+            cache=_cache(folder.config.options),
         )
         asyncio.run(asking)
     else:
         options = build_options(said)
-        folder = asyncio.run(
-            ask_all(new_folder(results, options), options, out, url=url, concurrency=concurrency)
+        asking = ask_all(
+            new_folder(results, options),
+            options,
+            out,
+            url=url,
+            concurrency=concurrency,
+            cache=_cache(options),
         )
+        folder = asyncio.run(asking)
     out.say("counting and writing ...")
     write_outputs(folder)
     return folder
+
+
+def _cache(options: EvalOptions) -> AnswerCache | None:
+    """The answers of earlier runs. A mesh that is taught has to be asked: else it learns nothing."""
+    return AnswerCache() if options.cache and not options.teach else None
 
 
 def find_run(said: str, results: Path, field: str) -> RunFolder:
@@ -77,6 +91,8 @@ def _replayed(before: RunFolder, said: Mapping[str, Any], results: Path) -> RunF
         raise InvalidRequest(f"replay: {before.path} holds no answers", field="replay")
     now = {"name": f"{before.config.options.name}-replay", **said}
     options = build_options(before.config.options.model_dump() | now)
+    if options.extraction is not None:
+        _check_way(before, options.extraction)
     identity, created_at = run_id(options.name)
     benchmarks = {
         name: described | ({"extraction": options.extraction} if options.extraction else {})
@@ -96,3 +112,15 @@ def _replayed(before: RunFolder, said: Mapping[str, Any], results: Path) -> RunF
     if before.usage.is_file():
         shutil.copyfile(before.usage, folder.usage)
     return folder
+
+
+def _check_way(before: RunFolder, way: str) -> None:
+    """InvalidRequest if kept answers cannot be read so: what was scored has no texts, and what was written no
+    scores."""
+    for name, described in before.config.benchmarks.items():
+        if (described["extraction"] in SCORED) != (way in SCORED):
+            raise InvalidRequest(
+                f"extraction: {name} was read as {described['extraction']!r}, and its answers cannot be read "
+                f"as {way!r}: ask it again",
+                field="extraction",
+            )

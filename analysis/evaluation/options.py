@@ -8,15 +8,21 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from analysis.evaluation import benchmarks
-from analysis.evaluation.extraction import EXTRACTIONS
-from analysis.evaluation.prompts import template
+from analysis.evaluation.asking.prompts import template
+from analysis.evaluation.scoring.extraction import EXTRACTIONS
 from schemas.errors import InvalidRequest, UnknownStrategy
 from schemas.message import Name, Struct, field_error
-from schemas.strategies import STRATEGIES
+from schemas.strategies import STRATEGIES, specs_of
 from services.chassis.plain_words import first_fault
 
 DEFAULT_STRATEGIES = ("majority", "weighted", "isp", "topic", "debate")
-NOT_SCORED = {"concat": "it joins texts, and what it gives is neither right nor wrong"}
+NOT_SCORED = {
+    "concat": "it joins texts, and what it gives is neither right nor wrong",
+    "nearest": "what its vectors cost is not kept apart from what it asks",
+    "rank": "what it compares is not kept apart from what it asks",
+    "synthesize": "it writes a text, which nobody has marked",
+    "synthesize_samples": "it writes a text, which nobody has marked",
+}
 SAMPLING_TEMPERATURE = 0.7
 """What samples of one agent are drawn with, as for self-consistency (Wang et al. 2022)."""
 
@@ -27,11 +33,16 @@ class EvalOptions(Struct):
     """The options of `choir eval`.
 
     `data` and `dev` name files or URLs by benchmark. `samples` is how many questions are drawn from each
-    benchmark (all if None), `repetitions` how often each is asked, with its options in another order.
-    What is None is the benchmark's own: see `analysis.evaluation.benchmarks`. `deterministic` has the agents
-    decode greedily; otherwise they sample at `temperature`. `self_consistency` is how often the best agent is
-    sampled for the baseline: None takes as many calls as the ensemble, or what debate's tokens pay for if
-    that is more; 0 leaves it out.
+    benchmark (all if None), `repetitions` how often each is asked, with its options in another order. What is
+    None is the benchmark's own: see `analysis.evaluation.benchmarks`. `deterministic` has the agents decode
+    greedily; otherwise they sample at `temperature`. With several `prompts` each question is asked with each
+    of them, `repetitions` times. `chat_template` says whether a prompt is said in the model's template (None:
+    unless options are scored), `system` what is said before. With `few_shot_turns` examples are turns of a
+    conversation instead of one text. `orders` is in how many orders the questions are learnt from, without
+    being asked again. With `cache` greedy answers of earlier runs to the same are taken. `self_consistency`
+    is how often the best agent is sampled for the baseline: None takes as many calls as the ensemble, or what
+    debate's tokens pay for if that is more; 0 leaves it out. With `effort` cascades are tried on the answers:
+    what they would have spared.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "eval"
@@ -46,15 +57,31 @@ class EvalOptions(Struct):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
     deterministic: bool = False
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
-    prompt: str | None = None
+    prompts: tuple[str, ...] = ()
+    system: Annotated[str, StringConstraints(max_length=65_536)] = ""
+    chat_template: bool | None = None
     extraction: str | None = None
     few_shot: Annotated[int, Field(ge=0, le=64)] | None = None
+    few_shot_turns: bool = False
     shuffle: bool = True
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: tuple[str, ...] | None = None
     timeout_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 120.0
     self_consistency: Annotated[int, Field(ge=0, le=MAX_SELF_CONSISTENCY)] | None = None
     teach: bool = False
+    effort: bool = False
+    orders: Annotated[int, Field(ge=1, le=1000)] = 1
+    cache: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_prompt_of_old(cls, said: Any) -> Any:
+        """Runs of old have one `prompt`."""
+        if isinstance(said, dict) and "prompt" in said:
+            said = dict(said)
+            prompt = said.pop("prompt")
+            said.setdefault("prompts", () if prompt is None else (prompt,))
+        return said
 
     @field_validator("strategies")
     @classmethod
@@ -74,11 +101,13 @@ class EvalOptions(Struct):
             raise field_error("benchmarks", "a benchmark is named twice")
         return names
 
-    @field_validator("prompt")
+    @field_validator("prompts")
     @classmethod
-    def _template(cls, said: str | None) -> str | None:
-        if said is not None:
-            template(said)
+    def _templates(cls, said: tuple[str, ...]) -> tuple[str, ...]:
+        for each in said:
+            template(each)
+        if len(set(said)) != len(said):
+            raise field_error("prompts", "a prompt is named twice")
         return said
 
     @model_validator(mode="after")
@@ -90,6 +119,13 @@ class EvalOptions(Struct):
             raise field_error("temperature", "deterministic decodes greedily: leave the temperature out")
         if "best_single" in self.strategies and self.self_consistency == 0:
             raise field_error("self_consistency", "best_single is made from samples: 0 leaves them out")
+        if self.chat_template is False and (asking := [s.name for s in specs_of(self.strategies) if s.asks]):
+            raise field_error(
+                "chat_template",
+                f"{', '.join(asking)} ask more than the question, in conversations: they need the template",
+            )
+        if self.few_shot_turns and self.chat_template is False:
+            raise field_error("few_shot_turns", "turns of a conversation need the model's template")
         if self.extraction is not None and self.extraction not in {name for name, _ in EXTRACTIONS}:
             raise field_error("extraction", f"there is no extraction {self.extraction!r}")
         return self

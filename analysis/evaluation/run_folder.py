@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from analysis.evaluation.options import EvalOptions
+from analysis.evaluation.provenance.models import ModelFile
 from schemas.errors import InvalidRequest
 from schemas.message import Struct
 
@@ -19,7 +22,8 @@ RUN_PREFIX = "run_"
 
 
 class RunConfig(Struct):
-    """What config.json says: the options, whom they were asked of, with which files, on what machine."""
+    """What config.json says: the options, whom they were asked of, with which files, on what machine, with
+    which commit of Choir. `models` are the files behind the agents."""
 
     run_id: str
     created_at: str
@@ -30,6 +34,8 @@ class RunConfig(Struct):
     versions: dict[str, str]
     machine: dict[str, Any]
     replay_of: str | None = None
+    models: dict[str, ModelFile] = Field(default_factory=dict)
+    commit: str | None = None
 
 
 class RunFolder:
@@ -83,6 +89,17 @@ class RunFolder:
                     f"resume: {self.path} was started with {name} {before!r}, not {now!r}; "
                     "leave it out, or start a run of its own",
                     field=name,
+                )
+
+    def check_models(self, models: Mapping[str, ModelFile]) -> None:
+        """InvalidRequest, naming the model, if one is served from another file than at the start."""
+        for name, now in models.items():
+            before = self.config.models.get(name, now)
+            if before.sha256_of_samples != now.sha256_of_samples:
+                raise InvalidRequest(
+                    f"resume: {name} is served from another file ({now.file}) than when {self.path} was "
+                    f"started ({before.file}); start a run of its own",
+                    field="resume",
                 )
 
     def check_files(self, benchmarks: Mapping[str, Mapping[str, Any]]) -> None:

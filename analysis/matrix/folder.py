@@ -20,7 +20,7 @@ from analysis.matrix.record import COLUMNS, Record, Row, row
 from schemas.errors import InvalidRequest
 from schemas.message import Struct
 from services.chassis.identity import new_id
-from services.client.journal import RecordJournal
+from services.client.bulk.journal import RecordJournal
 
 RUN_FILE = "matrix.json"
 RESULTS_FILE = "results.jsonl"

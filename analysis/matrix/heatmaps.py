@@ -9,8 +9,8 @@ from pathlib import Path
 import altair as alt
 import vl_convert as vlc
 
-from analysis.charts.render import PNG_SCALE, specification, svg_image
-from analysis.charts.theme import INK, SEQUENTIAL, TEXT_SIZE
+from analysis.charts.drawing.render import PNG_SCALE, specification, svg_image
+from analysis.charts.drawing.theme import INK, SEQUENTIAL, TEXT_SIZE
 from analysis.matrix.averages import PairAverage, figure
 
 CELL_WIDTH, CELL_HEIGHT, LETTER_WIDTH = 130, 56, 9

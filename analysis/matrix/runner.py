@@ -20,7 +20,7 @@ from schemas.errors import (
     Overloaded,
     UnknownModel,
 )
-from services.client.bulk import run_bulk, until_taken
+from services.client.bulk.runner import run_bulk, until_taken
 from services.client.client import Choir
 
 NOT_TAKEN = (BrokerUnavailable, NotReady, Overloaded)

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
-from analysis.evaluation.progress import Reporter
+from analysis.evaluation.asking.progress import Reporter
 from analysis.matrix.averages import MatrixReport, pair_averages
 from analysis.matrix.folder import CSV_FILE, MatrixFolder
 from analysis.matrix.heatmaps import write_heatmaps

@@ -16,7 +16,7 @@ from analysis.queries.offline import open_parquet
 from analysis.queries.query_file import SHIPPED, QueryFile, given_values, read
 from schemas.errors import ChoirError, InvalidRequest
 from schemas.queries import RowColumn, Rows
-from services.cli.views.rows_view import as_table
+from services.cli.views.tables.rows_view import as_table
 from services.cli.views.terminal import console
 from services.client.client import Choir
 from services.metrics.query.json_values import plain

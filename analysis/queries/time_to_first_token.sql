@@ -9,7 +9,8 @@ WITH grouped AS (
     SELECT
         model,
         count(*) AS tasks,
-        quantile_cont(timings_first_token_ns, [0.50, 0.95, 0.99]) AS first_token_ns,
+        -- Single precision (seven digits): all of a group's values are in memory at once.
+        quantile_cont((timings_first_token_ns / 1e6)::FLOAT, [0.50, 0.95, 0.99]) AS first_token_ms,
         avg(timings_prompt_eval_duration_ns) AS prompt_ns,
         avg(queue_duration_ns) AS queue_ns
     FROM completed_tasks
@@ -19,9 +20,9 @@ WITH grouped AS (
 SELECT
     model,
     tasks,
-    first_token_ns[1] / 1e6 AS p50_ms,
-    first_token_ns[2] / 1e6 AS p95_ms,
-    first_token_ns[3] / 1e6 AS p99_ms,
+    round(first_token_ms[1]::DOUBLE, 3) AS p50_ms,
+    round(first_token_ms[2]::DOUBLE, 3) AS p95_ms,
+    round(first_token_ms[3]::DOUBLE, 3) AS p99_ms,
     prompt_ns / 1e6 AS mean_prompt_ms,
     queue_ns / 1e6 AS mean_queue_ms
 FROM grouped

@@ -128,6 +128,9 @@ piece AS (
     SELECT 'replied', service, instance, host, NULL, NULL, 1, 1, epoch("at"), epoch("at"), error_message
     FROM request_replied WHERE request_id = $request_id
     UNION ALL
+    SELECT 'replied', service, instance, host, NULL, NULL, 1, 1, epoch("at"), epoch("at"), NULL
+    FROM request_shared WHERE request_id = $request_id
+    UNION ALL
     SELECT 'refused', service, instance, host, NULL, NULL, 1, 1, epoch("at"), epoch("at"), error_message
     FROM request_refused WHERE request_id = $request_id
     UNION ALL

@@ -6,45 +6,36 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
+from analysis.charts.drawing.page import framed
+from analysis.charts.drawing.render import html_chart, javascript, specification
 from analysis.charts.mesh import MESH_CHARTS
-from analysis.charts.render import html_chart, javascript, specification
 from analysis.charts.request_timeline import request_timeline
 from analysis.report.collect import Answered, Findings
 from analysis.report.headings import heading
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 "DejaVu Sans", Verdana, Arial, sans-serif; color: #1f1f1f; background: white;
-  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; margin-bottom: 0; }}
-h2 {{ font-size: 1.15rem; margin-top: 2.5rem; border-bottom: 1px solid #e3e3e3; }}
-.when, .empty, .note {{ color: #5d5d5d; }}
-.warning {{ border-left: 4px solid #d55e00; padding: .4rem 1rem; background: #fdf3ec; }}
-.figures {{ display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; padding: 0; list-style: none; }}
-.figures li {{ border: 1px solid #e3e3e3; border-radius: 6px; padding: .6rem 1rem; min-width: 7rem; }}
-.figures b {{ display: block; font-size: 1.4rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .85rem; margin: 1rem 0; }}
-th, td {{ padding: .25rem .8rem .25rem 0; text-align: left; white-space: nowrap; }}
-th {{ border-bottom: 2px solid #9a9a9a; }}
-td {{ border-bottom: 1px solid #e3e3e3; }}
-td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
-</style>
-<script>{javascript}</script>
-</head>
-<body>
+_STYLE = """\
+body { font: 15px/1.5 "DejaVu Sans", Verdana, Arial, sans-serif;
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; }
+h2 { font-size: 1.15rem; margin-top: 2.5rem; border-bottom: 1px solid #e3e3e3; }
+.when, .empty, .note { color: #5d5d5d; }
+.warning { border-left: 4px solid #d55e00; padding: .4rem 1rem; background: #fdf3ec; }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0; padding: 0; list-style: none; }
+.figures li { border: 1px solid #e3e3e3; border-radius: 6px; padding: .6rem 1rem; min-width: 7rem; }
+.figures b { display: block; font-size: 1.4rem; }
+table { font-size: .85rem; margin: 1rem 0; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: left; white-space: nowrap; }
+th { border-bottom: 2px solid #9a9a9a; }
+td { border-bottom: 1px solid #e3e3e3; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+_CONTENT = """\
 <h1>{title}</h1>
 <p class="when">{when}</p>
 {left_out}
 {figures}
 {sections}
-</body>
-</html>
 """
 
 TITLE = "Choir: what the mesh did"
@@ -64,14 +55,14 @@ def page(findings: Findings) -> str:
     span = findings.span
     when = f"{span.since:%Y-%m-%d %H:%M:%S} to {span.until:%Y-%m-%d %H:%M:%S} UTC"
     parts = [_section(answered) for answered in findings.answers]
-    return _PAGE.format(
+    content = _CONTENT.format(
         title=TITLE,
-        javascript=javascript(),
         when=when,
         left_out=_left_out(findings),
         figures=_figures(findings),
         sections="\n".join((*parts, _slowest(findings))),
     )
+    return framed(TITLE, content, _STYLE, javascript())
 
 
 def headline(answers: Iterable[Answered]) -> dict[str, str]:

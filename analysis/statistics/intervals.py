@@ -1,4 +1,4 @@
-"""Intervals: Wilson for a proportion, clustered for repetitions. Of bootstraps: resampling.py."""
+"""Intervals: Wilson or exact for a proportion, clustered for repetitions. Of bootstraps: resampling.py."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ def wilson(right: float, n: int, confidence: float = CONFIDENCE) -> Estimate:
         method="Wilson",
         n=n,
         confidence=confidence,
+    )
+
+
+def clopper_pearson(count: int, n: int, confidence: float = CONFIDENCE) -> Estimate:
+    """The proportion `count / n` with the exact interval (Clopper and Pearson 1934).
+
+    It covers the true one at least as often as it says: a promise of at most so many is held against its
+    upper end.
+    """
+    at_least(1, n, "n")
+    if not 0 <= count <= n:
+        raise InvalidRequest(f"count: {count} is not between 0 and n, {n}", field="count")
+    tail = (1 - share(confidence, "confidence")) / 2
+    low = 0.0 if count == 0 else float(stats.beta.ppf(tail, count, n - count + 1))
+    high = 1.0 if count == n else float(stats.beta.ppf(1 - tail, count + 1, n - count))
+    return Estimate(
+        value=count / n, interval=(low, high), method="Clopper-Pearson", n=n, confidence=confidence
     )
 
 

@@ -22,12 +22,12 @@ from infra.backup.manifest import Entry, Manifest, StreamEntry, entry_of, write_
 from infra.backup.stream_copy import copy_stream, differs, make_stream, streams_of
 from infra.broker.broker import Broker
 from infra.host.credentials import Credentials
-from infra.host.operator_connection import connect_operator
+from infra.host.operator_connection import connect_operator, operator_of
 from infra.settings import HostSettings
 from schemas import catalog, subjects
 from schemas.errors import ConfigurationError, InternalError
 from services.chassis.settings import MeshSection
-from services.client.local_mesh import RunningMesh
+from services.client.finding.local_mesh import RunningMesh
 from services.metrics.store.database import FILE_NAME, PARQUET_FOLDER
 
 STREAMS, DATABASE, TRIAL = "streams", "database", "trial"
@@ -46,7 +46,8 @@ async def back_up(mesh: RunningMesh, settings: HostSettings, state: Path, folder
     Raises ConfigurationError for a folder that cannot be used and a disk that is too small or full, and what
     the broker says. Nothing that this has written is left after an error.
     """
-    client = await connect_operator(mesh.url, _operator(mesh, settings, state), _nothing)
+    section = operator_section(mesh, settings, state)
+    client = await connect_operator(section.url, section, _nothing)
     try:
         with _new_folder(folder):
             return await _write(client, settings.metrics_folder(state), folder)
@@ -54,12 +55,12 @@ async def back_up(mesh: RunningMesh, settings: HostSettings, state: Path, folder
         await client.close()
 
 
-def _operator(mesh: RunningMesh, settings: HostSettings, state: Path) -> MeshSection:
+def operator_section(mesh: RunningMesh, settings: HostSettings, state: Path) -> MeshSection:
     """Who may copy streams: whoever has the key of this host's own broker, else as `[mesh]` says."""
     key = Credentials(state).operator
     if settings.broker.embedded and key.is_file():
-        return MeshSection(url=mesh.url, nkey=str(key))
-    return settings.mesh
+        return operator_of(mesh, key)
+    return settings.mesh.model_copy(update={"url": mesh.url})
 
 
 async def _write(client: Client, metrics: Path, folder: Path) -> Manifest:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from infra.backup.into_cluster import broker_of_cluster, restore_streams
 from infra.backup.manifest import Manifest, check_files, read_manifest, sha256_of
 from infra.backup.stream_copy import differs, make_stream
 from infra.broker.broker import Broker
 from infra.host.operator_connection import connect_operator
 from infra.host.state import Claim
+from infra.members.brokers import settings_of_broker_host, shared_by_brokers
 from infra.settings import HostSettings
 from schemas.errors import ConfigurationError, InternalError
 from services.chassis.settings import MeshSection
@@ -39,12 +41,18 @@ async def restore(settings: HostSettings, state: Path, folder: Path) -> Manifest
             "a backup is restored into the broker of this host, and broker.embedded is false: "
             "run `choir restore` on the host of the broker"
         )
-    claim = Claim(state)
+    claim, shared = Claim(state), shared_by_brokers(state)
+    settings = settings_of_broker_host(settings, shared)
     try:
         store, metrics = settings.store_dir(state), settings.metrics_folder(state)
         _check_free(store, metrics, manifest)
         check_files(folder, manifest)
         with _full_disk_named(store):
+            if settings.broker.cluster:
+                async with broker_of_cluster(settings, shared, state) as client:
+                    await restore_streams(client, manifest, folder, settings.broker.replicas)
+                _put_database(metrics, folder, manifest)
+                return manifest
             half = await _make_store(store, folder, manifest)
             _put_database(metrics, folder, manifest)
             (half / STORE).rename(store / STORE)
@@ -52,6 +60,26 @@ async def restore(settings: HostSettings, state: Path, folder: Path) -> Manifest
     finally:
         claim.release()
     return manifest
+
+
+@asynccontextmanager
+async def beside(settings: HostSettings, state: Path) -> AsyncIterator[None]:
+    """This host's broker of a cluster runs meanwhile, and nothing else: a backup is restored on another host.
+
+    ConfigurationError if there is no cluster, or a mesh runs here.
+    """
+    claim, shared = Claim(state), shared_by_brokers(state)
+    try:
+        settings = settings_of_broker_host(settings, shared)
+        if not settings.broker.cluster:
+            raise ConfigurationError(
+                "this host runs no broker of a cluster: `choir join` with the line of `choir invite broker` "
+                "first"
+            )
+        async with broker_of_cluster(settings, shared, state):
+            yield
+    finally:
+        claim.release()
 
 
 def _check_free(store: Path, metrics: Path, manifest: Manifest) -> None:

@@ -6,8 +6,10 @@ broker waits for an acknowledgement of the pieces, so a slow disk does not fill 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from schemas.errors import BrokerUnavailable, ChoirError, InternalError
 
 PIECE_BYTES = 128 * 1024
 PIECE_DEADLINE_S = 30.0
+HEARD_OF_S = 10.0
+"""So long it may take until a server of a cluster has heard where another one takes the pieces."""
+ASK_AGAIN_S = 0.05
 END_DEADLINE_S = 120.0
 """For the broker to check and index what it was given."""
 
@@ -88,10 +93,17 @@ async def streams_of(client: Client) -> list[StreamInfo]:
 async def _ask(
     client: Client, subject: str, body: bytes, deadline_s: float = PIECE_DEADLINE_S
 ) -> dict[str, Any]:
-    try:
-        reply = await client.request(subject, body, timeout=deadline_s)
-    except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
-        raise BrokerUnavailable(f"the broker did not answer within {deadline_s:g} s") from error
+    heard_of_s = time.monotonic() + HEARD_OF_S
+    while True:
+        try:
+            reply = await client.request(subject, body, timeout=deadline_s)
+            break
+        except nats.errors.NoRespondersError as error:
+            if time.monotonic() > heard_of_s:
+                raise BrokerUnavailable("the broker does not take what it was asked for") from error
+            await asyncio.sleep(ASK_AGAIN_S)
+        except nats.errors.TimeoutError as error:
+            raise BrokerUnavailable(f"the broker did not answer within {deadline_s:g} s") from error
     said: dict[str, Any] = json.loads(reply.data) if reply.data else {}
     if "error" in said:
         raise _refused(said["error"])

@@ -1,8 +1,9 @@
 """A cluster of brokers: one on each of three hosts, each with a copy of every stream.
 
 `[broker] cluster` is the same list on all hosts: where clients reach each of the servers. The servers reach
-one another at a port of their own, ROUTE_PORT_OFFSET above that, and prove by a secret that all hosts derive
-from the password of `[mesh]` that they belong together.
+one another at a port of their own, ROUTE_PORT_OFFSET above that, and prove by a secret that they belong
+together: all hosts have it by `choir invite broker`, or derive it from the password of
+`[mesh]`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import psutil
 
 from infra.broker.tls.authority import TlsFiles
 from schemas.errors import ConfigurationError
-from services.chassis.address import is_loopback
+from services.chassis.nats.connecting.address import is_loopback
 from services.chassis.settings import MeshSection
-from services.client.broker_section import BrokerSection, Server
+from services.client.finding.broker_section import BrokerSection, Server
 
 ROUTE_PORT_OFFSET = 2000
 """From the port for clients to the port for other servers: 4222 and 6222, as NATS has them by custom."""
@@ -74,21 +75,30 @@ def _route(server: Server) -> Server:
     return Server(server.host, server.port + ROUTE_PORT_OFFSET)
 
 
-def cluster_of(section: BrokerSection, mesh: MeshSection, port: int | None = None) -> Cluster | None:
-    """The cluster that `[broker]` speaks of; None if it speaks of none. ConfigurationError says what is
-    wrong."""
+def cluster_of(section: BrokerSection, mesh: MeshSection, kept_secret: str | None = None) -> Cluster | None:
+    """The cluster that `[broker]` speaks of; None if it speaks of none. `kept_secret` is the one of the line.
+
+    ConfigurationError says what is wrong.
+    """
     if not section.cluster:
         return None
-    if not mesh.password:
+    secret = route_secret(mesh, kept_secret)
+    if secret is None:
         raise ConfigurationError(
-            "broker.cluster: the servers prove by the password of section [mesh] that they belong "
-            "together: set "
-            "the same user and password there on every host",
+            "broker.cluster: the servers have to prove that they belong together: type `choir invite broker` "
+            "on one of the hosts, and `choir join` with the line that it prints on each of the others; or "
+            "set the same user and password in section [mesh] on every host",
             field="broker.cluster",
         )
-    own = own_server(section.servers, section.host, port or section.port)
-    secret = hmac.new(mesh.password.encode(), b"choir routes", hashlib.sha256).hexdigest()
-    return Cluster(section.servers, own, secret)
+    return Cluster(section.servers, own_server(section.servers, section.host, section.port), secret)
+
+
+def route_secret(mesh: MeshSection, kept: str | None) -> str | None:
+    """By what the servers know one another: the secret of the password that all hosts have, else the one that
+    is `kept` here."""
+    if mesh.password:
+        return hmac.new(mesh.password.encode(), b"choir routes", hashlib.sha256).hexdigest()
+    return kept
 
 
 def own_server(

@@ -4,7 +4,6 @@ hand."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import socket
 from collections.abc import Sequence
@@ -18,12 +17,11 @@ from nats.js.api import StreamInfo
 
 from infra.broker.broker import FREE_PORTS, LOOPBACK, PORT_ATTEMPTS, Broker
 from infra.broker.cluster import ROUTE_PORT_OFFSET, Cluster
+from infra.broker.streams.agreement import agreed
 from schemas.errors import ConfigurationError, MeshUnreachable
-from services.client.broker_section import Server
+from services.client.finding.broker_section import Server
 
 AGREE_DEADLINE_S = 60.0
-LOOK_S = 1.0
-PAUSE_S = 0.1
 HIGHEST = FREE_PORTS.stop - ROUTE_PORT_OFFSET - 1
 
 
@@ -33,7 +31,7 @@ class LocalCluster:
     def __init__(
         self, folder: Path, size: int = 3, *, secret: str = "of-this-cluster", more_config: str = ""
     ) -> None:
-        servers = tuple(Server(LOOPBACK, port) for port in _free_ports(size))
+        servers = tuple(Server(LOOPBACK, port) for port in free_ports(size))
         self.brokers = [
             Broker(
                 folder / f"broker-{number}",
@@ -54,7 +52,8 @@ class LocalCluster:
             await asyncio.gather(*(broker.start() for broker in self.brokers))
             client = await connect(self.url)
             try:
-                await until_agreed(client)
+                if not await agreed(client, len(self.brokers), AGREE_DEADLINE_S):
+                    raise MeshUnreachable(f"the brokers have not agreed within {AGREE_DEADLINE_S:.0f} s")
             finally:
                 await client.close()
         except BaseException:
@@ -97,21 +96,8 @@ async def connect(url: str) -> Client:
     )
 
 
-async def until_agreed(client: Client) -> None:
-    """Until JetStream answers; MeshUnreachable after AGREE_DEADLINE_S."""
-    js = client.jetstream(timeout=LOOK_S)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(AGREE_DEADLINE_S):
-            while True:
-                try:
-                    await js.account_info()
-                    return
-                except nats.errors.Error:
-                    await asyncio.sleep(PAUSE_S)
-    raise MeshUnreachable(f"the brokers have not agreed on a leader within {AGREE_DEADLINE_S:.0f} s")
-
-
-def _free_ports(count: int) -> Sequence[int]:
+def free_ports(count: int) -> Sequence[int]:
+    """Ports that are free, with those of the routes beside them. ConfigurationError if there are none."""
     found: list[int] = []
     for port in random.sample(range(FREE_PORTS.start, HIGHEST), PORT_ATTEMPTS):
         if len(found) < count and _is_free(port) and _is_free(port + ROUTE_PORT_OFFSET):

@@ -14,7 +14,7 @@ from infra.host.supervisor import Supervisor
 from infra.settings import DEMO_CONFIG, HostSettings, load_host_settings
 from schemas.errors import ModelUnusable
 from services.chassis.settings import CONFIG_VARIABLE, MeshSection
-from services.client.broker_section import BrokerSection
+from services.client.finding.broker_section import BrokerSection
 from services.gateway.settings import GatewaySection
 
 SETTINGS_PREFIX = "CHOIR_"

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from infra.host.credentials import Credentials
-from infra.host.instances import planned
+from infra.host.parts.instances import planned
 from infra.settings import HostSettings
 
 WORDS = """\

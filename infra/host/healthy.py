@@ -12,8 +12,8 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-from services.chassis.address import reached_from_here
-from services.client.local_mesh import RunningMesh, running_mesh, state_folder
+from services.chassis.nats.connecting.address import reached_from_here
+from services.client.finding.local_mesh import RunningMesh, running_mesh, state_folder
 
 DEADLINE_S = 5.0
 

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import count
+from pathlib import Path
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
-from infra.broker.provision import provision
-from infra.host.child import BackOff
+from infra.broker.provision import TooFewServers, provision
+from infra.host.children.child import BackOff
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import inbox_prefix
-from services.chassis.address import why, without_password
-from services.chassis.nats.attempt import NOT_LET_IN, Attempt
+from services.chassis.nats.connecting.address import why, without_password
+from services.chassis.nats.connecting.attempt import NOT_LET_IN, Attempt
+from services.chassis.nats.connecting.deafness import reconnect_when_deaf
 from services.chassis.nats.connection import PING_INTERVAL_S, UNANSWERED_PINGS
-from services.chassis.nats.deafness import reconnect_when_deaf
+from services.chassis.nats.election import ELECTION_PATIENCE_S, passes
 from services.chassis.settings import MeshSection
+from services.client.finding.local_mesh import RunningMesh
 
 CONNECT_DEADLINE_S = 5.0
+AGREE_DEADLINE_S = 600.0
+"""The hosts of a cluster are started one after another, by people."""
+AGREE_LOOK_S = 2.0
+AGREE_PAUSE_S = 0.25
 RECONNECT_WAIT_S = 0.2
 USER = "supervisor"
 REFUSALS = 5
@@ -81,6 +90,13 @@ async def connect_operator(
     return client
 
 
+def operator_of(mesh: RunningMesh, key: Path) -> MeshSection:
+    """How the operator comes to the broker of the mesh that runs on this host, by its `key`: of a cluster to
+    this host's own, which knows it."""
+    url = mesh.url.partition(",")[0]
+    return MeshSection(url=url, nkey=str(key), ca=mesh.ca, tls_first=mesh.tls_first)
+
+
 def _not_connected(url: str, attempt: Attempt, error: Exception) -> ChoirError:
     shown, mesh = without_password(url), attempt.mesh
     if attempt.refused:
@@ -98,6 +114,22 @@ def _not_connected(url: str, attempt: Attempt, error: Exception) -> ChoirError:
         f"no broker answers at {shown}: {why(attempt.fault or error)}. Start it, or set embedded = true in "
         f"section [broker]"
     )
+
+
+async def provision_patiently(client: Client, models: Iterable[str], replicas: int | None = None) -> None:
+    """`provision` of a broker that may be away for a moment, as while it reads its configuration.
+
+    Raises ConfigurationError, and MeshUnreachable if it does not come back.
+    """
+    end_s, models = time.monotonic() + ELECTION_PATIENCE_S, tuple(models)
+    while True:
+        try:
+            await provision(client, models, replicas)
+            return
+        except MeshUnreachable:
+            if time.monotonic() > end_s:
+                raise
+            await asyncio.sleep(AGREE_PAUSE_S)
 
 
 class Provisioning:
@@ -120,6 +152,36 @@ class Provisioning:
     async def first(self) -> None:
         """Once, for the start of the mesh. Raises ConfigurationError, MeshUnreachable."""
         await provision(self._client, self._models, self._replicas)
+
+    async def first_of_cluster(self, others: str) -> None:
+        """`first`, when so many servers are there and have chosen a leader as it takes: hosts start one after
+        another. `others` are those that are waited for.
+
+        Raises MeshUnreachable, which names the servers, and ConfigurationError.
+        """
+        js = self._client.jetstream(timeout=AGREE_LOOK_S)
+        try:
+            async with asyncio.timeout(AGREE_DEADLINE_S):
+                for attempt in count():
+                    try:
+                        await js.account_info()
+                        await self.first()
+                        return
+                    except (TooFewServers, MeshUnreachable):
+                        pass
+                    except nats.errors.Error as error:
+                        if not passes(error):
+                            raise
+                    if attempt == 1:
+                        self._say(f"waits for the other brokers of the cluster: {others}")
+                    await asyncio.sleep(AGREE_PAUSE_S)
+        except TimeoutError as error:
+            raise MeshUnreachable(
+                f"the brokers of the cluster have not agreed within {AGREE_DEADLINE_S:.0f} s: all of "
+                f"them have to be there at the first start. Run `choir up` on {others} too, after "
+                "`choir join` with the line that `choir invite broker` prints here; or with the same "
+                "[broker] cluster, the same [mesh] password, and certificates of the same authority"
+            ) from error
 
     async def again(self, done: Callable[[], None]) -> None:
         """After a reconnection, and then `done`. Returns as well when the broker is gone once more: another

@@ -15,11 +15,11 @@ from typing import Any
 
 import psutil
 
-from infra.host.processes import until, writable_folder
+from infra.host.children.processes import until, writable_folder
 from schemas.errors import ConfigurationError
-from services.chassis.address import without_password
-from services.chassis.stopping import STOP_LIMIT_S
-from services.client.local_mesh import STATE_FILE, STATE_VARIABLE, RunningMesh, running_mesh
+from services.chassis.nats.connecting.address import without_password
+from services.chassis.process.stopping import STOP_LIMIT_S
+from services.client.finding.local_mesh import STATE_FILE, STATE_VARIABLE, RunningMesh, running_mesh
 
 LOCK_FILE = "mesh.lock"
 ID_FILE = "host-id"

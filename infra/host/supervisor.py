@@ -11,65 +11,53 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import nats.errors
 from nats.aio.client import Client
 from rich.console import Console
 
-from infra.broker.broker import Broker, unverified
-from infra.broker.broker_keeper import SERVICE, BrokerKeeper
+from infra.broker.access.guard import check_guarded
+from infra.broker.broker import Broker
+from infra.broker.broker_controller import BrokerController
 from infra.broker.cluster import Cluster, cluster_of
-from infra.broker.guard import check_guarded
-from infra.broker.one_copy import OneCopy
-from infra.broker.provision import TooFewServers, provision
-from infra.broker.tls.certificates import BrokerCertificates
-from infra.broker.worker_queues import WorkerQueues
-from infra.host.child import EXIT_CONFIGURATION, Child, ServiceCommand
+from infra.broker.server.log import unverified
+from infra.broker.streams.one_copy import OneCopy
+from infra.broker.streams.worker_queues import WorkerQueues
+from infra.broker.tls.certificates import BrokerCertificates, trust_of
+from infra.broker.watch.broker_problem import SERVICE
+from infra.broker.watch.foreign_store import ForeignStore
+from infra.host.children.child import Child
+from infra.host.children.forward import Forward, to_console
+from infra.host.children.watchdog import HUNG_AFTER_S, Watchdog
 from infra.host.credentials import Credentials
-from infra.host.forward import Forward, to_console
-from infra.host.healthy import ready_address
-from infra.host.instances import HEALTH_PORT_VARIABLE, planned, service_commands
-from infra.host.operator_connection import Provisioning, connect_operator
-from infra.host.pipelines import place_when_possible, until_answers
-from infra.host.processes import until
+from infra.host.operator_connection import Provisioning, connect_operator, provision_patiently
+from infra.host.parts.instances import member_name, planned, service_commands
+from infra.host.parts.pipelines import place_when_possible, until_answers
+from infra.host.running.background import Background
+from infra.host.running.services import AGENT_DEADLINE_S, HostServices
 from infra.host.seeding import seed_tenants
 from infra.host.state import Claim, host_id, running_here
-from infra.host.watchdog import HUNG_AFTER_S, Watchdog
-from infra.members.accounts_keeper import AccountsKeeper
+from infra.members.accounts_controller import AccountsController
+from infra.members.brokers import publish_own_host, settings_of_broker_host, shared_by_brokers
 from infra.members.desk import Desk
 from infra.members.enrolment import enrol, settings_of_member
+from infra.members.inviting import Whereabouts
 from infra.members.members import Members
 from infra.members.operations import join_addresses
 from infra.settings import HostSettings, load_host_settings
 from schemas import subjects
-from schemas.errors import ChoirError, ConfigurationError, InternalError, MeshUnreachable
-from schemas.nodes import NodeLease
+from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import LOCAL_TENANT
-from services.chassis.address import is_loopback, without_password
-from services.chassis.cancelling import ended
-from services.chassis.nats.election import clustered, passes
+from services.chassis.nats.connecting.address import is_loopback, without_password
+from services.chassis.nats.election import clustered
 from services.chassis.registry.directory import Directory
 from services.chassis.settings import MeshSection
-from services.chassis.stopping import STOP_LIMIT_S
-from services.client.local_mesh import RunningMesh, state_folder
-from services.client.membership import Membership, joined
+from services.client.finding.local_mesh import RunningMesh, state_folder
+from services.client.finding.membership import Membership, joined
 
-SERVICE_DEADLINE_S = 60.0
-AGENT_DEADLINE_S = 120.0
-"""Longer: a large model is read from disk before its agent is ready."""
-STOP_DEADLINE_S = STOP_LIMIT_S
-AGREE_DEADLINE_S = 600.0
-"""The hosts of a cluster are started one after another, by people."""
-AGREE_LOOK_S = 2.0
-AGREE_PAUSE_S = 0.25
-SETTLED_STATES = ("ready", "broken")
-OPTIONAL_SERVICES = ("agent", "shard_stage", "metrics", "gateway")
-"""The mesh starts without those that are not ready."""
 PLACE_PATIENCE_S = 5.0
 """How long the start waits for pipelines to be placed; what needs other hosts' nodes is placed later."""
 
@@ -87,20 +75,23 @@ class Supervisor:
     ) -> None:
         self._state = state or state_folder()
         self.member = None if "url" in settings.mesh.model_fields_set else joined(self._state)
-        self.settings = settings if self.member is None else settings_of_member(settings, self.member)
-        self.problems: list[str] = []
+        self._shared = shared_by_brokers(self._state) if self.member is None else None
+        if self.member is None:
+            self.settings = settings_of_broker_host(settings, self._shared)
+        else:
+            self.settings = settings_of_member(settings, self.member)
         self.broker: Broker | None = None
         self._credentials = Credentials(self._state)
         self._certificates = BrokerCertificates(self.settings, self._state)
-        self._accounts: AccountsKeeper | None = None
+        self._accounts: AccountsController | None = None
         self._forward = forward or to_console(Console(stderr=True))
         self._claim: Claim | None = None
         self._cluster: Cluster | None = None
-        self._keeper: BrokerKeeper | None = None
+        self._broker_controller: BrokerController | None = None
         self._client: Client | None = None
         self._directory: Directory | None = None
-        self._children: list[Child] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._services = HostServices(self._forward)
+        self._background = Background(self._say)
         self._stop_asked = asyncio.Event()
 
     @property
@@ -127,30 +118,34 @@ class Supervisor:
         """What this host's own clients are told of the certificate of its broker."""
         if self.member is not None:
             return {"ca": self.member.ca, "tls_first": True}
-        files = self._certificates.files
-        if files is None:
-            return {}
-        return {"ca": None if files.ca is None else str(files.ca), "tls_first": True}
+        return trust_of(self._certificates.files)
 
     @property
     def _knows_keys(self) -> bool:
-        """Whether every broker that the services of this host may go to knows their keys: its own, or one
-        that was told them (`choir broker config`), and lets the supervisor in by its key."""
+        """Whether every broker that the services of this host may go to knows their keys: its own and those
+        of its cluster, or one that was told them (`choir broker config`), and lets the supervisor in by its
+        key."""
         if self.broker is not None:
-            return self._cluster is None
+            return True
         nkey = self.settings.mesh.nkey
         return nkey is not None and Path(nkey).expanduser() == self._credentials.operator
 
     @property
     def children(self) -> tuple[Child, ...]:
         """The service processes of this host."""
-        return tuple(self._children)
+        return self._services.children
+
+    @property
+    def problems(self) -> list[str]:
+        """What runs less well than it should."""
+        return self._services.problems
 
     async def start(self) -> None:
         """Return when the mesh answers. If it cannot, stop all that was started and say why (ChoirError)."""
         started_s = time.monotonic()
         try:
             self._claim = Claim(self._state)
+            self._services.warm()
             await self._start_broker()
             await self._connect()
             await self._start_services()
@@ -179,8 +174,7 @@ class Supervisor:
     def ask_to_stop(self) -> None:
         """Stop cleanly; asked again, at once."""
         if self._stop_asked.is_set():
-            for child in self._children:
-                child.kill()
+            self._services.kill()
         else:
             self._say("stopping")
             self._stop_asked.set()
@@ -188,8 +182,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Services first, while they can still store what they finish; then the broker."""
         self._stop_asked.set()
-        await ended(self._tasks)
-        await asyncio.gather(*(child.stop(STOP_DEADLINE_S) for child in self._children))
+        await self._background.stop()
+        await self._services.stop()
         if self._client is not None:
             await self._client.close()
         if self.broker is not None:
@@ -202,8 +196,9 @@ class Supervisor:
         if not section.embedded:
             return
         self._certificates.prepare()
-        self._cluster = cluster_of(section, self.settings.mesh)
-        self._accounts = AccountsKeeper(self._state, self._block, self._reload, self._say)
+        kept = None if self._shared is None else self._shared.secret
+        self._cluster = cluster_of(section, self.settings.mesh, kept)
+        self._accounts = AccountsController(self._state, self._block, self._reload, self._say)
         self.broker = Broker(
             self.settings.store_dir(self._state),
             host=section.host,
@@ -218,13 +213,12 @@ class Supervisor:
         if self.settings.mesh.user is not None or not is_loopback(section.host):
             tls = None if self.broker.tls is None else unverified()
             await check_guarded(self.broker.reachable_host, self.broker.port, tls)
-        instance = f"{socket.gethostname()}-{host_id(self._state)}-{SERVICE}"
-        self._keeper = BrokerKeeper(
-            self.broker, instance, section.min_free_bytes, self._say, alone=self._cluster is None
+        self._broker_controller = BrokerController(
+            self.broker, self._instance, section.min_free_bytes, self._say, alone=self._cluster is None
         )
-        self._in_background(self._keeper.keep_alive(), "the broker")
+        self._background.start(self._broker_controller.keep_alive(), "the broker")
         if self._certificates.files is not None:
-            self._in_background(self._certificates.keep(self.broker.reload, self._say), "the certificate")
+            self._background.start(self._certificates.keep(self.broker.reload, self._say), "the certificate")
 
     def _block(self, members: Members) -> str:
         return self._credentials.accounts(self.settings, planned(self.settings, self._state), members)
@@ -242,50 +236,36 @@ class Supervisor:
             self._client, self.settings.models, self._say, self.settings.broker.replicas
         )
         if clustered(self._client):
-            await self._provision_cluster(self._client, self._provisioning)
+            await self._provisioning.first_of_cluster(self._other_servers())
         else:
             await self._provisioning.first()
         await seed_tenants(self._client, self.settings.tenants)
         await self._let_members_in(self._client)
         self._directory = Directory(self._client)
         await self._directory.start()
-        self._worker_queues = WorkerQueues(self._client, self._served_models, self._say)
-        self._in_background(self._worker_queues.keep(), "the queues of workers")
+        let = None if self._accounts is None else self._accounts.let_workers
+        self._worker_queues = WorkerQueues(
+            self._client, self._served_models, self._say, let, self._models_on_demand
+        )
+        self._background.start(self._worker_queues.keep(), "the queues of workers")
         if clustered(self._client):
-            self._in_background(OneCopy(self._client, self._say).keep(), "streams of one copy")
-        if self._keeper is not None:
-            self._in_background(self._keeper.keep_storing(self._client), "the broker's disk")
+            self._background.start(OneCopy(self._client, self._say).keep(), "streams of one copy")
+        if self._broker_controller is not None:
+            self._background.start(self._broker_controller.keep_storing(self._client), "the broker's disk")
+        else:
+            watch = ForeignStore(self._client, self._instance, self._say)
+            self._background.start(watch.keep(), "what the broker stores")
 
-    async def _provision_cluster(self, client: Client, provisioning: Provisioning) -> None:
-        """When so many servers are there and have chosen a leader as it takes: hosts start one after another.
+    @property
+    def _instance(self) -> str:
+        """Who complains of the broker."""
+        return f"{socket.gethostname()}-{host_id(self._state)}-{SERVICE}"
 
-        Raises MeshUnreachable, which names the servers, and ConfigurationError.
-        """
-        js = client.jetstream(timeout=AGREE_LOOK_S)
-        others = "the other hosts"
-        if self._cluster is not None:
-            others = ", ".join(str(one) for one in self._cluster.servers if one != self._cluster.own)
-        try:
-            async with asyncio.timeout(AGREE_DEADLINE_S):
-                for attempt in count():
-                    try:
-                        await js.account_info()
-                        await provisioning.first()
-                        return
-                    except (TooFewServers, MeshUnreachable):
-                        pass
-                    except nats.errors.Error as error:
-                        if not passes(error):
-                            raise
-                    if attempt == 1:
-                        self._say(f"waits for the other brokers of the cluster: {others}")
-                    await asyncio.sleep(AGREE_PAUSE_S)
-        except TimeoutError as error:
-            raise MeshUnreachable(
-                f"the brokers of the cluster have not agreed within {AGREE_DEADLINE_S:.0f} s: all of "
-                f"them have to be there at the first start. Run `choir up` on {others} too, with the same "
-                "[broker] cluster, the same [mesh] password, and certificates of the same authority"
-            ) from error
+    def _other_servers(self) -> str:
+        """The brokers that are one with this host's, for whoever waits for them."""
+        if self._cluster is None:
+            return "the other hosts"
+        return ", ".join(str(one) for one in self._cluster.servers if one != self._cluster.own)
 
     async def _let_members_in(self, client: Client) -> None:
         """Hosts and people who have joined, or will."""
@@ -293,12 +273,20 @@ class Supervisor:
             return
 
         async def serve(models: tuple[str, ...]) -> None:
-            await provision(client, models, self.settings.broker.replicas)
+            await provision_patiently(client, models, self.settings.broker.replicas)
 
         await self._accounts.start(client)
-        names = [instance.name for instance in planned(self.settings, self._state)]
-        await Desk(client, self._accounts, names, serve).start()
-        self._in_background(self._accounts.keep(), "who may come in")
+        instances = planned(self.settings, self._state)
+        if self._cluster is not None:
+            own = self._credentials.host_with_broker(instances, member_name(self._state))
+            await publish_own_host(self._accounts, own, self._credentials.local_key(self.settings))
+
+        def where() -> Whereabouts:
+            return Whereabouts.of(self._joined_at(), self._trust.get("ca"), self._servers())
+
+        names = [instance.name for instance in instances]
+        await Desk(client, self._accounts, names, serve, where).start()
+        self._background.start(self._accounts.keep(), "who may come in")
 
     async def _connect_as_member(self, member: Membership) -> None:
         """By this host's own key: its processes are let in when the mesh has been told of theirs."""
@@ -323,33 +311,31 @@ class Supervisor:
         nodes = () if self._directory is None else self._directory.nodes
         return {model.name for lease in nodes for model in lease.models} | set(self.settings.models)
 
+    def _models_on_demand(self) -> set[str]:
+        """The names of all models that some agent would load."""
+        nodes = () if self._directory is None else self._directory.nodes
+        return {model.name for lease in nodes for model in lease.models if model.on_demand is not None}
+
     async def _on_reconnect(self) -> None:
         def done() -> None:
             self._worker_queues.again()
             if self._accounts is not None:
                 self._accounts.again()
 
-        self._in_background(self._provisioning.again(done), "streams")
+        self._background.start(self._provisioning.again(done), "streams")
 
     async def _start_services(self) -> None:
-        """Whoever works first, then the router, which lets requests in.
-
-        In a cluster they may have to go to another host's broker, which does not know their keys: there they
-        come with the user and password that all hosts share.
-        """
         by_key = self.member is not None or self._knows_keys
         key_of = self._credentials.of_instance if by_key else None
         commands = service_commands(self.settings, self.addresses, self._state, key_of, self._trust)
-        workers = [self._launch(command) for command in commands if command.service != "router"]
-        await asyncio.gather(*(self._settled(child) for child in workers))
-        routers = [self._launch(command) for command in commands if command.service == "router"]
-        await asyncio.gather(*(self._settled(child) for child in routers))
+        assert self._directory is not None
+        await self._services.start(commands, self._directory)
 
     def _watch_services(self) -> None:
         assert self._client is not None and self._directory is not None
         client = self._client
-        watchdog = Watchdog(self._children, self._directory, lambda: client.is_connected, HUNG_AFTER_S)
-        self._in_background(watchdog.keep(), "the services")
+        watchdog = Watchdog(self.children, self._directory, lambda: client.is_connected, HUNG_AFTER_S)
+        self._background.start(watchdog.keep(), "the services")
 
     async def _place_pipelines(self) -> None:
         """Places them, and waits until those can be asked that are placed at once: whoever is told that the
@@ -357,8 +343,8 @@ class Supervisor:
         assert self._client is not None
         client = self._client
         placing = {
-            self._in_background(
-                place_when_possible(client, pipeline.wish, self._say), f"pipeline {pipeline.model}"
+            self._background.start(
+                place_when_possible(client, pipeline.spec, self._say), f"pipeline {pipeline.model}"
             ): pipeline.model
             for pipeline in self.settings.pipelines
         }
@@ -366,45 +352,7 @@ class Supervisor:
             placed, _ = await asyncio.wait(placing, timeout=PLACE_PATIENCE_S)
             asked = [placing[task] for task in placed if task.exception() is None]
             waits = (until_answers(client, model, AGENT_DEADLINE_S) for model in asked)
-            self.problems += [problem for problem in await asyncio.gather(*waits) if problem is not None]
-
-    def _launch(self, command: ServiceCommand) -> Child:
-        child = Child(command, self._forward)
-        self._children.append(child)
-        child.start()
-        return child
-
-    async def _settled(self, child: Child) -> None:
-        """Until the instance has said in its lease that it is ready.
-
-        One of OPTIONAL_SERVICES that is broken, dies or takes too long is a problem, and the mesh starts
-        without it;
-        settings that a service refuses, and any other service that is not ready, are errors.
-        """
-        optional = child.command.service in OPTIONAL_SERVICES
-
-        def settled() -> bool:
-            lease = self._lease_of(child)
-            refused = child.last_exit == EXIT_CONFIGURATION
-            return refused or (optional and child.exits > 0) or lease is not None
-
-        await until(settled, AGENT_DEADLINE_S if optional else SERVICE_DEADLINE_S)
-        lease = self._lease_of(child)
-        if lease is not None:
-            self.problems += (
-                f"{child.name}: model {model.name} cannot be asked: {model.problem.message}"
-                for model in lease.models
-                if model.problem is not None
-            )
-            if lease.state == "broken" and lease.problem is not None:
-                self.problems.append(f"{child.name}: {lease.problem.message}")
-            return
-        last_words = "\n".join(child.lines) or "(it wrote nothing)"
-        if child.last_exit == EXIT_CONFIGURATION:
-            raise ConfigurationError(f"{child.name} cannot run with its settings:\n{last_words}")
-        if not optional:
-            raise InternalError(f"{child.name} is not ready; it last wrote:\n{last_words}")
-        self.problems.append(f"{child.name} is not ready; the mesh starts without it")
+            self.problems.extend(problem for problem in await asyncio.gather(*waits) if problem is not None)
 
     def _as_running(self) -> RunningMesh:
         """What other commands on this host are told. Where strangers are not let in they come as `local`, by
@@ -419,7 +367,7 @@ class Supervisor:
         return running_here(
             self.addresses,
             config=self.settings.config,
-            health=self._health_addresses(),
+            health=self._services.health_addresses(self.settings.health.host),
             nkey=str(local) if by_key else None,
             joined=self.member is not None,
             addresses=self._joined_at(),
@@ -430,31 +378,12 @@ class Supervisor:
         """Where other hosts reach the broker of this one; none if it is for this host alone."""
         if self.broker is None or self.broker.tls is None:
             return ()
-        return join_addresses(self.settings.broker.addresses, self._certificates.addresses, self.broker.port)
+        said, found = self.settings.broker.addresses, self._certificates.addresses
+        return join_addresses(said, found, self.broker.port, self._servers())
 
-    def _health_addresses(self) -> tuple[str, ...]:
-        """Where the processes of this host say whether they are ready; none if `[health] port` is 0."""
-        ports = (child.command.env.get(HEALTH_PORT_VARIABLE) for child in self._children)
-        return tuple(ready_address(self.settings.health.host, int(port)) for port in ports if port)
-
-    def _lease_of(self, child: Child) -> NodeLease | None:
-        assert self._directory is not None
-        for lease in self._directory.nodes:
-            if (lease.service, lease.instance, lease.pid) == (child.command.service, child.name, child.pid):
-                return lease if lease.state in SETTLED_STATES else None
-        return None
-
-    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._is_done)
-        return task
-
-    def _is_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._say(f"{task.get_name()} is looked after no more: {type(error).__name__}: {error}")
+    def _servers(self) -> tuple[str, ...]:
+        """The addresses of all brokers of the cluster; none if this host's is alone."""
+        return () if self._cluster is None else tuple(map(str, self._cluster.servers))
 
     def _say(self, line: str) -> None:
         self._forward("choir", line)

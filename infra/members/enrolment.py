@@ -9,12 +9,12 @@ from collections.abc import Callable
 import nats.errors
 from nats.aio.client import Client
 
-from infra.settings import HostSettings
+from infra.settings import DEMO_CONFIG, HostSettings
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, error_from_body
 from schemas.joining import Enrol, HostedInstance
 from schemas.replies import ErrorReply
-from services.client.membership import Membership
+from services.client.finding.membership import Membership
 
 PATIENCE_S = 60.0
 """For a mesh whose broker, or whose supervisor, is just starting."""
@@ -25,7 +25,8 @@ ASK_AGAIN_S = 0.5
 def settings_of_member(settings: HostSettings, member: Membership) -> HostSettings:
     """The settings of a host that has joined: no broker of its own, and only what it was invited to run.
 
-    ConfigurationError if choir.toml wants a broker here.
+    The demo's agents, which other hosts run too, are called after this host besides. ConfigurationError if
+    choir.toml wants a broker here.
     """
     said = settings.broker.model_fields_set
     if settings.broker.embedded and {"embedded", "host"} & said:
@@ -47,11 +48,15 @@ def settings_of_member(settings: HostSettings, member: Membership) -> HostSettin
         },
         **{
             name: getattr(settings, name).model_copy(update={"enabled": False})
-            for name in ("metrics", "gateway")
+            for name in ("metrics", "gateway", "modelstore")
             if name not in mine
         },
         "tenants": (),
     }
+    if settings.config == DEMO_CONFIG:
+        changes["agents"] = tuple(
+            agent.model_copy(update={"name": f"{agent.name}-{member.name}"}) for agent in settings.agents
+        )
     return settings.model_copy(update=changes)
 
 
@@ -67,11 +72,24 @@ async def enrol(
 
     Raises its typed error, or MeshUnreachable if no supervisor of a broker answers in time.
     """
-    request, end_s, told = (
-        Enrol(instances=instances, models=models).to_bytes(),
-        time.monotonic() + PATIENCE_S,
-        False,
-    )
+    error = await _enrol(client, host, Enrol(instances=instances, models=models), say)
+    if error is not None and (error.field or "").endswith("takes_workers"):
+        earlier = Enrol(instances=tuple(map(_in_earlier_words, instances)), models=models)
+        error = await _enrol(client, host, earlier, say)
+    if error is not None:
+        raise _with_way_out(error)
+
+
+def _in_earlier_words(instance: HostedInstance) -> HostedInstance:
+    """For a broker's host of an earlier Choir, which lets agents that take workers take any work."""
+    if not instance.takes_workers:
+        return instance
+    return instance.model_copy(update={"models": None, "takes_workers": False})
+
+
+async def _enrol(client: Client, host: str, said: Enrol, say: Callable[[str], None]) -> ChoirError | None:
+    """Says it until somebody answers; why it is refused, if it is."""
+    request, end_s, told = said.to_bytes(), time.monotonic() + PATIENCE_S, False
     while True:
         try:
             reply = await client.request(subjects.enrol(host), request, timeout=REPLY_TIMEOUT_S)
@@ -88,7 +106,8 @@ async def enrol(
                 say("waits for the host of the broker")
             await asyncio.sleep(ASK_AGAIN_S)
     if reply.headers and subjects.ERROR_CODE_HEADER in reply.headers:
-        raise _with_way_out(error_from_body(ErrorReply.read(reply.data).error))
+        return error_from_body(ErrorReply.read(reply.data).error)
+    return None
 
 
 def _with_way_out(error: ChoirError) -> ChoirError:

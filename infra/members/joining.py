@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -12,29 +11,32 @@ from pathlib import Path
 import nats.errors
 from nats.aio.client import Client
 
-from infra.broker.keys import KeyRing
-from infra.broker.permissions import HOST
+from infra.broker.access.keys import KeyRing
+from infra.broker.access.permissions import HOST
+from infra.host.children.processes import writable_folder
 from infra.host.credentials import KEYS_FOLDER
-from infra.host.processes import writable_folder
+from infra.host.secret_file import write_whole
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, error_from_body
 from schemas.joining import Join, Joined
 from schemas.replies import ErrorReply
-from services.chassis.address import why
-from services.chassis.nats.attempt import Attempt
+from services.chassis.nats.connecting.address import why
+from services.chassis.nats.connecting.attempt import Attempt
+from services.chassis.nats.connecting.tls import trusting
 from services.chassis.settings import MeshSection
-from services.chassis.tls import trusting
-from services.client.invite_line import InviteLine
-from services.client.local_mesh import running_mesh
-from services.client.membership import FILE, Membership, joined
+from services.client.finding.invite_line import InviteLine, parse_line
+from services.client.finding.local_mesh import running_mesh
+from services.client.finding.membership import CLUSTER_FILE, FILE, Membership, joined
 
 CONNECT_PATIENCE_S = 5.0
 """For each address: some of a host's may be reached from elsewhere only."""
-REFUSED_PATIENCE_S = 4.0
-"""An invite that was made a moment ago is known to the broker a moment later."""
+REFUSED_PATIENCE_S = 15.0
+"""An invite that was made a moment ago is known to the broker a moment later, on a busy host some seconds."""
 REPLY_TIMEOUT_S = 30.0
-BROKEN_OFF = (ConnectionResetError, nats.errors.UnexpectedEOF)
+BROKEN_OFF = (ConnectionResetError, BrokenPipeError, nats.errors.UnexpectedEOF)
 """How an attempt ends while the broker reads its configuration anew: so it does whenever somebody joins."""
+BROKEN_OFF_PATIENCE_S = 20.0
+"""Who hangs up is there: it is asked again for longer than one who says nothing."""
 ASK_AGAIN_S = 0.5
 CLIENT = "client"
 CA_FILE = "ca.pem"
@@ -76,14 +78,48 @@ async def join(line: InviteLine, state: Path, config: Path) -> Membership:
     member = Membership(
         kind=line.kind,
         name=answer.name,
-        url=url,
+        url=_all_of(url, answer.servers),
         nkey=str(place.keys.path(place.seed)),
         ca=ca,
         role=answer.role,
         services=answer.services,
+        invite=_public(line.seed),
     )
-    _write(place.folder / FILE, member.model_dump_json(indent=2, exclude_none=True))
+    write_whole(place.folder / FILE, member.model_dump_json(indent=2, exclude_none=True).encode())
     return member
+
+
+def text_of(path: Path) -> str:
+    """The line in a file. ConfigurationError if it cannot be read."""
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the invite in {path} cannot be read: {error}") from error
+
+
+async def join_once(text: str, state: Path, config: Path) -> None:
+    """Joins by a line, as a host or as one of the brokers, unless it was done by that line already: for hosts
+    that are started with all that they need (containers, units).
+
+    ConfigurationError, MeshUnreachable as `join`; also if the line is for a person.
+    """
+    from infra.members.handover import has_taken, is_broker_line, parse_broker_line, take_over
+
+    if is_broker_line(text):
+        of_broker = parse_broker_line(text)
+        if not has_taken(of_broker, state):
+            await take_over(of_broker, state)
+        return
+    line, known = parse_line(text), joined(state)
+    if line.kind != "host":
+        raise ConfigurationError("this invite is for a person, and `choir up` is for hosts")
+    if known is None or known.invite != _public(line.seed):
+        await join(line, state, config)
+
+
+def _all_of(url: str, servers: tuple[str, ...]) -> str:
+    """The broker that has answered, and those that are one with it, with commas between them."""
+    return ",".join(dict.fromkeys((url, *(f"tls://{server}" for server in servers))))
 
 
 def leave(folder: Path, keys: KeyRing, seed: str) -> bool:
@@ -98,6 +134,10 @@ def leave(folder: Path, keys: KeyRing, seed: str) -> bool:
 def _check_free(line: InviteLine, place: Place, state: Path) -> None:
     if line.kind == "host" and running_mesh(state) is not None:
         raise ConfigurationError("a mesh runs on this host: `choir down` first, then `choir join` again")
+    if line.kind == "host" and (state / CLUSTER_FILE).is_file():
+        raise ConfigurationError(
+            "this host runs one of the brokers of a cluster: leave that first, with `choir join --leave`"
+        )
     known = joined(place.folder)
     if known is None:
         return
@@ -120,16 +160,8 @@ def _keep_ca(place: Place, line: InviteLine) -> str | None:
     if line.ca_pem is None:
         return None
     writable_folder(place.folder, "the folder of the mesh that is joined")
-    _write(place.folder / CA_FILE, line.ca_pem)
+    write_whole(place.folder / CA_FILE, line.ca_pem.encode())
     return str(place.folder / CA_FILE)
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
 
 
 # --- asking -----------------------------------------------------------------------------
@@ -163,7 +195,7 @@ def _context(line: InviteLine) -> ssl.SSLContext:
 
 
 async def _ask_at(url: str, line: InviteLine, context: ssl.SSLContext, public_key: str) -> Joined:
-    end_s = time.monotonic() + REFUSED_PATIENCE_S
+    began_s = time.monotonic()
     while True:
         client, attempt = Client(), Attempt(MeshSection(url=url, ca="the invite" if line.ca else None))
 
@@ -189,10 +221,11 @@ async def _ask_at(url: str, line: InviteLine, context: ssl.SSLContext, public_ke
             if attempt.problem is not None:
                 what = f"the broker at {url} is not the invite's: {attempt.problem}"
                 raise _Untrusted(what) from error
-            fault = attempt.fault or error
-            if not attempt.refused and (not isinstance(fault, BROKEN_OFF) or time.monotonic() > end_s):
+            fault, spent_s = attempt.fault or error, time.monotonic() - began_s
+            broken_off = isinstance(fault, BROKEN_OFF) and spent_s < BROKEN_OFF_PATIENCE_S
+            if not attempt.refused and not broken_off:
                 raise MeshUnreachable(why(fault)) from error
-            if time.monotonic() > end_s:
+            if attempt.refused and spent_s > REFUSED_PATIENCE_S:
                 raise ConfigurationError(
                     f"the broker at {url} does not know this invite: it was used or expired long ago, or "
                     f"is of "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from schemas.joining import Host, Invite
-from schemas.message import Message
+from schemas.message import Message, Name
 from schemas.tenants import Tenant
 
 REFUSED_PATIENCE_S = 24 * 3600.0
 """So long after its end an invite may still be shown: whoever comes with it is told why it is refused."""
+WORKER_PATIENCE_S = 3600.0
+"""So long after the last worker of a model was removed its agents may acknowledge what they had in work: no
+request takes longer."""
 
 
 class KeptMembers(Message):
@@ -19,15 +22,19 @@ class KeptMembers(Message):
     tenants: tuple[Tenant, ...] = ()
     hosts: tuple[Host, ...] = ()
     invites: tuple[Invite, ...] = ()
+    worker_models: tuple[Name, ...] = ()
 
 
 @dataclass
 class Members:
-    """All that is known, by name or by public key."""
+    """All that is known, by name or by public key. `worker_models` are those that workers are registered for;
+    those that were are in `former_models`, with the time until which they count."""
 
     tenants: dict[str, Tenant] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
     invites: dict[str, Invite] = field(default_factory=dict)
+    worker_models: frozenset[str] = frozenset()
+    former_models: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kept: KeptMembers) -> Members:
@@ -36,6 +43,7 @@ class Members:
             {one.name: one for one in kept.tenants},
             {one.name: one for one in kept.hosts},
             {one.public_key: one for one in kept.invites},
+            frozenset(kept.worker_models),
         )
 
     @property
@@ -45,7 +53,19 @@ class Members:
             tenants=tuple(self.tenants.values()),
             hosts=tuple(self.hosts.values()),
             invites=tuple(self.invites.values()),
+            worker_models=tuple(sorted(self.worker_models)),
         )
+
+    def register(self, models: Collection[str], now_s: float) -> None:
+        """From now on workers are registered for these models, and for no others."""
+        gone = self.worker_models.difference(models)
+        self.worker_models = frozenset(models)
+        self.former_models |= dict.fromkeys(gone, now_s + WORKER_PATIENCE_S)
+
+    def worker_models_at(self, now_s: float) -> tuple[str, ...]:
+        """The models whose work agents that take workers may take."""
+        former = {model for model, end_s in self.former_models.items() if now_s < end_s}
+        return tuple(sorted(self.worker_models | former))
 
     def tenants_at(self, now_s: float) -> list[Tenant]:
         """Those who are let in, with the keys that are good."""

@@ -6,28 +6,26 @@ supervisor that runs a broker.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from nats.aio.client import Client
 
-from infra.broker.keys import new_seed
 from infra.host.credentials import Credentials
-from infra.host.operator_connection import connect_operator
+from infra.host.operator_connection import connect_operator, operator_of
+from infra.members.inviting import Inviting, Whereabouts
+from infra.members.tenancy import limited, revoked, revoked_host
 from schemas import subjects
-from schemas.catalog import ACCESS, INVITES_KEPT_S, Role
-from schemas.errors import ConfigurationError, InvalidRequest, MeshUnreachable
-from schemas.joining import WORKING_SERVICES, Host, Invite
+from schemas.errors import ConfigurationError, MeshUnreachable
+from schemas.joining import Host, Invite, MakeInvite
 from schemas.tenants import Tenant, TenantLimits
-from services.chassis.address import is_loopback
 from services.chassis.nats.bucket import Bucket, messages
-from services.chassis.settings import MeshSection
-from services.client.invite_line import InviteLine
-from services.client.local_mesh import RunningMesh, running_mesh
-
-LONGEST_S = INVITES_KEPT_S / 2
+from services.chassis.nats.connecting.address import is_loopback
+from services.client.finding.invite_line import InviteLine
+from services.client.finding.inviting import new_seed
+from services.client.finding.local_mesh import RunningMesh, running_mesh
+from services.client.request_builder import build
 
 
 async def _nothing() -> None:
@@ -43,6 +41,7 @@ class Operations:
         self.tenants = Bucket(client, subjects.TENANTS_BUCKET, messages(Tenant))
         self.hosts = Bucket(client, subjects.HOSTS_BUCKET, messages(Host))
         self.invites = Bucket(client, subjects.INVITES_BUCKET, messages(Invite))
+        self._inviting = Inviting(self.tenants, self.hosts, self.invites)
 
     async def all_tenants(self) -> tuple[Tenant, ...]:
         """Every tenant, also those who are let in no more."""
@@ -62,56 +61,12 @@ class Operations:
         await reader.reload()
         return tuple(sorted(found, key=lambda host: host.name))
 
-    # --- inviting -----------------------------------------------------------------------
-
-    async def invite_host(self, name: str, ttl_s: float, *, all_services: bool = False) -> InviteLine:
-        """A line that lets a host join. InvalidRequest if one of that name has."""
-        known = (await self.hosts.get(subjects.host_key(name))).value
-        if known is not None and known.revoked_at_s is None:
-            raise InvalidRequest(
-                f"a host {name} has joined already: `choir hosts revoke {name}` first, or take another name",
-                field="name",
-            )
-        services = tuple(access.service for access in ACCESS) if all_services else WORKING_SERVICES
-        return await self._invite(ttl_s, kind="host", name=name, services=services)
-
-    async def invite_person(self, name: str, role: Role, ttl_s: float) -> InviteLine:
-        """A line that lets a person, or an application, join as a tenant. InvalidRequest if there is one of
-        that name."""
-        known = (await self.tenants.get(subjects.tenant_key(name))).value
-        if name == subjects.LOCAL_TENANT or (known is not None and known.is_valid(time.time())):
-            raise InvalidRequest(
-                f"there is a tenant {name} already: take another name, or `choir tenants rotate {name}` for "
-                "a new key",
-                field="name",
-            )
-        return await self._invite(ttl_s, kind="person", name=name, role=role)
-
-    async def rotate(self, name: str, ttl_s: float, overlap_s: float) -> InviteLine:
-        """A line that gives a tenant a new key; the old ones are good for `overlap_s` after that."""
-        tenant = await self._tenant(name)
-        return await self._invite(
-            ttl_s, kind="person", name=name, role=tenant.role, rotates=True, overlap_s=overlap_s
-        )
-
-    async def _invite(self, ttl_s: float, **fields: object) -> InviteLine:
-        if not 0 < ttl_s <= LONGEST_S:
-            raise InvalidRequest(f"an invite is good for at most {LONGEST_S / 86_400:g} days", field="ttl")
-        addresses = self._mesh.addresses
-        if not addresses:
-            raise ConfigurationError(
-                "the broker listens on this host alone, so nobody else can join: stop the mesh, and start "
-                "it with "
-                "`choir up --listen 0.0.0.0` (or an address of this host)"
-            )
-        seed, public_key = new_seed()
-        now_s = time.time()
-        invite = Invite.model_validate(
-            {"public_key": public_key, "created_at_s": now_s, "expires_at_s": now_s + ttl_s, **fields}
-        )
-        await self.invites.put(subjects.invite_key(public_key), invite)
-        ca = b"" if self._mesh.ca is None else _der(Path(self._mesh.ca))
-        return InviteLine(kind=invite.kind, name=invite.name, addresses=addresses, seed=seed, ca=ca)
+    async def invite(self, **fields: object) -> InviteLine:
+        """A line that lets a host or a person join, or gives a tenant a new key; `fields` are fields of
+        MakeInvite but the key. InvalidRequest names what is wrong."""
+        where, (seed, public_key) = Whereabouts.of(self._mesh.addresses, self._mesh.ca), new_seed()
+        request = build(MakeInvite, {"public_key": public_key, **fields})
+        return where.line(await self._inviting.make(request), seed)
 
     # --- what tenants and hosts may -----------------------------------------------------
 
@@ -119,52 +74,21 @@ class Operations:
         self, name: str, limits: Callable[[TenantLimits], TenantLimits], weight: float | None
     ) -> Tenant:
         """A tenant with other limits."""
-
-        def change(known: Tenant | None) -> Tenant:
-            found = _there(name, known)
-            more = {"limits": limits(found.limits), "weight": weight or found.weight}
-            return found.model_copy(update=more)
-
-        return await self.tenants.change(subjects.tenant_key(name), change)
+        return await limited(self.tenants, name, limits, weight)
 
     async def revoke_tenant(self, name: str) -> Tenant:
         """A tenant that is let in no more; its connections end."""
-
-        def change(known: Tenant | None) -> Tenant:
-            found = _there(name, known)
-            return found if found.revoked_at_s else found.model_copy(update={"revoked_at_s": time.time()})
-
-        return await self.tenants.change(subjects.tenant_key(name), change)
+        return await revoked(self.tenants, name)
 
     async def revoke_host(self, name: str) -> Host:
         """A host that is let in no more, nor any of its processes; their connections end."""
-
-        def change(known: Host | None) -> Host:
-            if known is None:
-                raise InvalidRequest(
-                    f"no host {name} has joined: `choir hosts list` shows them", field="name"
-                )
-            return known if known.revoked_at_s else known.model_copy(update={"revoked_at_s": time.time()})
-
-        return await self.hosts.change(subjects.host_key(name), change)
-
-    async def _tenant(self, name: str) -> Tenant:
-        return _there(name, (await self.tenants.get(subjects.tenant_key(name))).value)
+        return await revoked_host(self.hosts, name)
 
 
-def _there(name: str, known: Tenant | None) -> Tenant:
-    if known is None:
-        raise InvalidRequest(f"there is no tenant {name}: `choir tenants list` shows them", field="name")
-    return known
-
-
-def _der(path: Path) -> bytes:
-    import ssl  # only where a line is made
-
-    try:
-        return ssl.PEM_cert_to_DER_cert(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} is no certificate that can be read") from error
+def runs_broker(state: Path) -> bool:
+    """Whether the mesh that runs here has its broker here, with the operator's key beside it."""
+    mesh = running_mesh(state)
+    return mesh is not None and not mesh.joined and Credentials(state).operator.is_file()
 
 
 @asynccontextmanager
@@ -179,22 +103,24 @@ async def operations(state: Path) -> AsyncIterator[Operations]:
     key = Credentials(state).operator
     if mesh.joined or not key.is_file():
         raise ConfigurationError(f"the broker at {mesh.url} runs on another host: this is done there")
-    url = mesh.url.partition(",")[0]  # of a cluster this host's own broker, which knows its key
-    section = MeshSection(url=url, nkey=str(key), ca=mesh.ca, tls_first=mesh.tls_first)
-    client = await connect_operator(url, section, _nothing)
+    section = operator_of(mesh, key)
+    client = await connect_operator(section.url, section, _nothing)
     try:
         yield Operations(client, mesh)
     finally:
         await client.close()
 
 
-def join_addresses(said: tuple[str, ...], found: tuple[str, ...], port: int) -> tuple[str, ...]:
-    """Where others reach a broker, with its port: first what the settings say, then what was found here."""
-    from services.chassis.address import host_and_port
+def join_addresses(
+    said: tuple[str, ...], found: tuple[str, ...], port: int, servers: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Where others reach a broker, with its port: first what the settings say, then what was found here, then
+    the other `servers` of its cluster."""
+    from services.chassis.nats.connecting.address import host_and_port
 
     addresses = []
     for address in (*said, *(one for one in found if not is_loopback(one))):
         host, own_port = host_and_port(address)
         shown = f"[{host}]" if ":" in host else host
         addresses.append(f"{shown}:{own_port or port}")
-    return tuple(dict.fromkeys(addresses))
+    return tuple(dict.fromkeys((*addresses, *servers)))

@@ -1,4 +1,8 @@
-"""A pytest plugin: one mesh of instant models, started as a user would: with `choir up`."""
+"""A pytest plugin: one mesh of instant models, started as a user would: with `choir up`.
+
+Each process of a run has one, which is at work also while nobody asks it. So the files whose tests ask it
+come first, and it ends with the last of them.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import nats
 import pytest
 from nats.aio.client import Client
 
+from infra.host.children.fork_server import FORKS
 from infra.host.credentials import Credentials
-from services.client.local_mesh import RunningMesh, running_mesh
+from infra.testing import forked_services
+from services.client.finding.local_mesh import RunningMesh, running_mesh
 
 UP_DEADLINE_S = 240.0
-STOP_DEADLINE_S = 20.0
+STOP_DEADLINE_S = 180.0
+TYPED_DEADLINE_S = 240.0
 
 CONFIG = """
 [broker]
@@ -39,16 +47,59 @@ models = [
   { name = "choir-short", reply = "one two three", context_tokens = 140 },
 ]
 """
+
 KEYS: dict[str, str] = {}
 """The key of the supervisor of each mesh that runs for tests, by its URL."""
+LIVE_MESH = "live_mesh"
 QUARTET = ("choir-one", "choir-two", "choir-three", "choir-four")
+
+_running = pytest.StashKey[ExitStack]()
+_without = pytest.StashKey[frozenset[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mesh of this process, when it runs."""
+    config.stash[_running] = ExitStack()
+    config.stash[_without] = frozenset()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that use the mesh come first; the order is otherwise as it was."""
+    files = {item.path for item in items if _uses_mesh(item)}
+    items.sort(key=lambda item: item.path not in files)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Notes which tests come after the last one that uses the mesh."""
+    last = max((number for number, item in enumerate(session.items) if _uses_mesh(item)), default=-1)
+    session.config.stash[_without] = frozenset(item.nodeid for item in session.items[last + 1 :])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Ends the mesh before the first test that comes after all that use it."""
+    if item.nodeid in item.config.stash[_without]:
+        item.config.stash[_running].close()
+
+
+def _uses_mesh(item: pytest.Item) -> bool:
+    return LIVE_MESH in getattr(item, "fixturenames", ())
 
 
 def clean_environment(state: Path, **more: str) -> dict[str, str]:
     """The environment without settings of other meshes, and with a state folder of its own. A gateway has one
-    port on a host, and costs time: none is started but where it is what a test is about."""
+    port on a host, and costs time, and so does a model store: none is started but where it is what a test is
+    about."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHOIR_")}
-    return {**kept, "XDG_STATE_HOME": str(state), "COLUMNS": "100", "CHOIR_GATEWAY__ENABLED": "false", **more}
+    without = {"CHOIR_GATEWAY__ENABLED": "false", "CHOIR_MODELSTORE__ENABLED": "false"}
+    return {**kept, "XDG_STATE_HOME": str(state), "COLUMNS": "100", **without, **more}
+
+
+def quick_choir(*arguments: str) -> list[str]:
+    """The same for a mesh that a test is not about: its services are forked, which spares their imports."""
+    module = forked_services.MODULE if FORKS else "services.cli"
+    return [sys.executable, "-m", module, *arguments]
 
 
 def choir_command(*arguments: str) -> list[str]:
@@ -73,6 +124,40 @@ def wait_until_up(state: Path, process: subprocess.Popen[bytes]) -> RunningMesh:
     pytest.fail("choir up did not come up")
 
 
+def typed(state: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """What a command of `choir` answered on the host whose state folder is in `state`."""
+    return subprocess.run(
+        choir_command(*arguments), env=clean_environment(state, **more), cwd=state,
+        capture_output=True, text=True, check=False, timeout=TYPED_DEADLINE_S,
+    )  # fmt: skip
+
+
+@contextmanager
+def starting(state: Path, config: Path, *options: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`choir up`, which is stopped at the end, with its state folder and the log `up.log` in `state`."""
+    with (state / "up.log").open("wb") as output:
+        process = subprocess.Popen(
+            quick_choir("up", "--config", str(config), *options),
+            env=clean_environment(state, **more),
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_DEADLINE_S)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def up(state: Path, config: Path, *options: str, **more: str) -> Iterator[str]:
+    """The URL of a mesh that `choir up` runs, as `starting` starts it."""
+    with starting(state, config, *options, **more) as process:
+        yield wait_until_up(state, process).url
+
+
 @pytest.fixture(scope="session")
 def instant_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A choir.toml of instant models."""
@@ -94,16 +179,7 @@ def inside_key(live_state: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def live_mesh(instant_config: Path, live_state: Path) -> Iterator[str]:
+def live_mesh(instant_config: Path, live_state: Path, pytestconfig: pytest.Config) -> Iterator[str]:
     """The URL of a mesh that `choir up` runs."""
-    state = live_state
-    log = state / "up.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            choir_command("up", "--config", str(instant_config)), env=clean_environment(state), stderr=output
-        )
-    try:
-        yield wait_until_up(state, process).url
-    finally:
-        process.terminate()
-        process.wait(STOP_DEADLINE_S)
+    with pytestconfig.stash[_running] as running:
+        yield running.enter_context(up(live_state, instant_config))

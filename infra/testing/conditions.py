@@ -28,12 +28,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 
-from infra.host.processes import PREEXEC
-from services.chassis.garbage import RARE
+from infra.host.children.processes import PREEXEC
+from services.chassis.process.garbage import RARE
 
 SEEDS = 1_000_000
+EXAMPLES = 50
+"""Of each property, where its test does not say how many: others in each run."""
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 BYTECODE_FOLDER = "PYTHONPYCACHEPREFIX"
 LOOP = "while True: pass"
@@ -53,6 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: needs the cores of the machine to itself")
     config.addinivalue_line("markers", "long: takes so long that it is begun before the others")
     config.addinivalue_line("markers", "soak: takes long, and runs only where it is asked for: `-m soak`")
+    hypothesis.settings.register_profile(
+        "choir", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("choir")
     if config.option.fault_seed is None:
         config.option.fault_seed = random.SystemRandom().randrange(SEEDS)
     if not _is_worker(config):
@@ -64,7 +72,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Ends what kept the cores busy."""
+    """Ends what kept the cores busy, and closes what llama-cpp-python opens when it is imported and leaves
+    open: with warnings as errors, Python would complain of it at its end."""
+    if (utils := sys.modules.get("llama_cpp._utils")) is not None:
+        utils.outnull_file.close()
+        utils.errnull_file.close()
     for process in config.stash.get(_keeping_busy, []):
         process.kill()
         process.wait()

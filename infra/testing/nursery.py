@@ -1,34 +1,24 @@
-"""A process that has imported the services, and forks one whenever a test starts one: imports cost a second.
+"""A fork server for tests: services that a test starts without a supervisor cost no imports.
 
-A service that is started so is a process as any other, with an environment, an output and a session of its
-own: it can be killed, paused and waited for. Only its imports were done before. `python -m services.<name>`
-itself is what `choir up` runs, and the tests of that.
+`python -m services.<name>` itself is run by the tests of that.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from infra.host.processes import PREEXEC
-
-PRELOADED = ("router", "aggregator", "summarizer", "agent", "gateway")
-"""What starts no thread when it is imported. The others import the rest of what they need after the fork."""
-MESSAGE_BYTES = 1 << 17
-MODULE = "infra.testing.nursery"
-START_DEADLINE_S = 120.0
+from infra.host.children.fork_server import MESSAGE_BYTES, MODULE, START_DEADLINE_S
+from infra.host.children.processes import PREEXEC
 
 
 class Forked:
@@ -74,13 +64,21 @@ class Forked:
 
 
 class Nursery:
-    """The test's side: asks for processes, and hears of their end."""
+    """The test's side: asks for processes, and hears of their end. `connection` leads to the nursery, which
+    ends when it is closed; `process` is it, if it was started here."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` is where services run."""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes] | None = None) -> None:
+        self._socket = connection
+        self._process = process
+        self._children: dict[int, Forked] = {}
+        self._replies: list[int] = []
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Nursery:
+        """A nursery of its own; `folder` is where services run."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(theirs.fileno())],
                 cwd=folder,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -89,8 +87,7 @@ class Nursery:
                 preexec_fn=PREEXEC,
                 start_new_session=True,
             )
-        self._children: dict[int, Forked] = {}
-        self._replies: list[int] = []
+        return cls(ours, process)
 
     def start(self, module: str, env: Mapping[str, str], output: int) -> Forked:
         """Runs a module as `python -m` does, with this environment; `output` is a file that it writes to."""
@@ -99,6 +96,13 @@ class Nursery:
         pid = self._reply()
         self._children[pid] = Forked(self, pid)
         return self._children[pid]
+
+    def another(self) -> socket.socket:
+        """The connection to a fork server that this one has forked, and whose imports are done."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(self._socket, [json.dumps({"serve": True}).encode()], [theirs.fileno()])
+        return ours
 
     def pause(self, pid: int) -> None:
         """SIGSTOP, and return once the process stands still (or has ended)."""
@@ -114,7 +118,8 @@ class Nursery:
     def close(self) -> None:
         """Ends it, and with it what it has forked."""
         self._socket.close()
-        self._process.wait(START_DEADLINE_S)
+        if self._process is not None:
+            self._process.wait(START_DEADLINE_S)
 
     def _reply(self) -> int:
         end_s = time.monotonic() + START_DEADLINE_S
@@ -129,86 +134,12 @@ class Nursery:
         if not message:
             raise RuntimeError("the process that forks services has ended")
         said = json.loads(message)
+        if "imported" in said:
+            return
+        if "failed" in said:
+            raise RuntimeError(f"nothing can be forked: {said['failed']}")
         if "code" in said:
-            self._children.pop(said["pid"]).returncode = said["code"]
+            if (child := self._children.pop(said["pid"], None)) is not None:
+                child.returncode = said["code"]
         else:
             self._replies.append(said["pid"])
-
-
-class Order:
-    """A module to become, in a process that was forked for it."""
-
-    def __init__(self, module: str, env: Mapping[str, str], output: int) -> None:
-        self.module, self.env, self.output = module, env, output
-
-
-def orders(connection: socket.socket) -> Iterator[Order]:
-    """Forks for every order, and yields it in the child; ends, in the nursery, when the tests have gone."""
-    running: dict[int, int] = {}
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    while True:
-        for ready, _ in poll.poll():
-            if ready != connection.fileno():
-                poll.unregister(ready)
-                os.close(ready)
-                _, status = os.waitpid(pid := running.pop(ready), 0)
-                _say(connection, pid=pid, code=os.waitstatus_to_exitcode(status))
-                continue
-            message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 1)
-            if not message:
-                return
-            said = json.loads(message)
-            if "pause" in said:
-                _pause(said["pause"])
-                _say(connection, pid=said["pause"])
-                continue
-            if not (pid := os.fork()):
-                connection.close()
-                for descriptor in running:
-                    os.close(descriptor)
-                yield Order(said["module"], said["env"], descriptors[0])
-                return
-            os.close(descriptors[0])
-            running[descriptor := os.pidfd_open(pid)] = pid
-            poll.register(descriptor, select.POLLIN)
-            _say(connection, pid=pid)
-
-
-def _pause(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-
-
-def _say(connection: socket.socket, **fields: int) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        connection.send(json.dumps(fields).encode())
-
-
-def become(order: Order) -> None:
-    """Is from now on what `python -m <module>` would be."""
-    if PREEXEC is not None:
-        PREEXEC()
-    os.setsid()
-    os.dup2(order.output, 1)
-    os.dup2(order.output, 2)
-    os.close(order.output)
-    os.environ.clear()
-    os.environ.update(order.env)
-    runpy.run_module(order.module, run_name="__main__", alter_sys=True)
-
-
-def main() -> None:
-    """Imports the services, and forks them; the child ends as a program of its own does."""
-    for service in PRELOADED:
-        importlib.import_module(f"services.{service}.__main__")
-    gc.freeze()
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        for order in orders(connection):
-            sys.argv[1:] = []
-            become(order)
-
-
-if __name__ == "__main__":
-    main()

@@ -16,27 +16,32 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-import nats
 import pytest
 import pytest_asyncio
 import structlog
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from nats.js.errors import KeyNotFoundError
 
 from infra.broker.broker import Broker
-from infra.broker.provision import provision, provision_at, version_of
-from infra.host.processes import PREEXEC, ended, last_lines, pause, terminate, until
+from infra.broker.provision import provision_at
+from infra.host.children.fork_server import FORKS
+from infra.host.children.processes import PREEXEC, ended, last_lines, pause, terminate, until
+from infra.testing.forked_services import forking
 from infra.testing.nursery import Forked, Nursery
-from schemas import catalog, subjects
+from infra.testing.renewal import make_new
+from schemas import subjects
 from schemas.nodes import NodeLease, NodeState
 
 DISK_MIB = 192
-READY_DEADLINE_S = 60.0
-STOP_DEADLINE_S = 40.0
-FORKS = hasattr(os, "pidfd_open")
+READY_DEADLINE_S = 180.0
+STOP_DEADLINE_S = 180.0
+JETSTREAM_TIMEOUT_S = 60.0
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -44,10 +49,11 @@ def pytest_configure() -> None:
     """A test run in the background of a shell starts with SIGINT ignored, and so would all that it starts.
 
     A gateway has one port on a host, and test processes run side by side: a mesh that is started in one of
-    them has none, but where a test says so."""
+    them has none, but where a test says so. Nor has it a model store, which would cost each a second."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["CHOIR_GATEWAY__ENABLED"] = "false"
+    os.environ["CHOIR_MODELSTORE__ENABLED"] = "false"
 
 
 class ServiceProcess:
@@ -152,21 +158,27 @@ class SpawnService(Protocol):
     ) -> ServiceProcess: ...
 
 
+class PatientClient(Client):
+    """A client whose questions to JetStream wait for as long as a busy machine may take."""
+
+    def jetstream(self, **options: Any) -> JetStreamContext:
+        """The streams, with a patience of its own unless another one is given."""
+        return super().jetstream(**{"timeout": JETSTREAM_TIMEOUT_S, **options})
+
+
 async def connect(url: str) -> Client:
-    """A client as the services use it: it never gives up reconnecting."""
-    return await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, connect_timeout=5)
+    """A client that never gives up reconnecting, as those of the services."""
+    client = PatientClient()
+    again: Any = 0.1  # seconds, which nats-py says are whole ones
+    await client.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=again, connect_timeout=60)
+    return client
 
 
 async def renew(url: str, models: Iterable[str]) -> None:
     """Make every stream, consumer and bucket as if it had just been created."""
     nc = await connect(url)
     try:
-        js = nc.jetstream()
-        for info in await js.streams_info():
-            newer = version_of(info.config) > catalog.VERSION
-            if info.state.last_seq or info.state.consumer_count or newer:
-                await js.delete_stream(info.config.name or "")
-        await provision(nc, models)
+        await make_new(nc, models)
     finally:
         await nc.close()
 
@@ -243,9 +255,16 @@ async def own_broker(tmp_path: Path, mesh_models: tuple[str, ...]) -> AsyncItera
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     """Forks services for `spawn_service`."""
-    running = Nursery(REPOSITORY)
+    running = Nursery.in_folder(REPOSITORY)
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _supervisors_fork(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The services of a supervisor in a test's own process are forked as well."""
+    with forking(lambda: request.getfixturevalue("nursery").another()) if FORKS else nullcontext():
+        yield
 
 
 @pytest.fixture

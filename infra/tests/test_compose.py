@@ -30,20 +30,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs a container engine and the image that `just test-compose` builds",
 )
 
-SERVED_ELSEWHERE = """\
-[broker]
-embedded = false
-[router]
-replicas = 0
-[aggregator]
-replicas = 0
-[summarizer]
-replicas = 0
-[metrics]
-enabled = false
-[gateway]
-enabled = false
-"""
+NO_STORE = "[modelstore]\nenabled = false\n"
 
 
 def compose_command() -> list[str]:
@@ -111,17 +98,27 @@ def waited_for(condition: Callable[[], bool]) -> bool:
 
 
 def part(folder: Path, name: str, model: str) -> dict[str, str]:
-    """A host that serves one model, and offers another one to pipelines."""
+    """A host that serves one model, and offers another one to pipelines; each container has its invite."""
     agent, stage = folder / f"{name}-agent.toml", folder / f"{name}-stage.toml"
     agent.write_text(
-        f'{SERVED_ELSEWHERE}[[agents]]\nname = "{name}"\n'
+        f'{NO_STORE}[[agents]]\nname = "{name}"\n'
         f'models = [{{ name = "{model}", path = "/models/{model}.gguf", slots = 4 }}]\n'
     )
     stage.write_text(
-        f'{SERVED_ELSEWHERE}[[stages]]\nname = "{name}-stage"\n'
+        f'{NO_STORE}[[stages]]\nname = "{name}-stage"\n'
         'models = [{ name = "phi", path = "/models/choir-phi.gguf", context_tokens = 1024 }]\n'
     )
-    return {"CHOIR_AGENT_CONFIG": str(agent), "CHOIR_STAGE_CONFIG": str(stage), "CHOIR_HOSTNAME": name}
+    return {
+        "CHOIR_AGENT_CONFIG": str(agent), "CHOIR_STAGE_CONFIG": str(stage), "CHOIR_HOSTNAME": name,
+        "CHOIR_AGENT_INVITE": str(folder / f"{name}-agent.invite"),
+        "CHOIR_STAGE_INVITE": str(folder / f"{name}-stage.invite"),
+    }  # fmt: skip
+
+
+def invite(host: Project, path: Path) -> None:
+    """Has a line made for a container, and puts it where compose looks for it."""
+    path.write_text(host.run("exec", "-T", "broker", "choir", "invite", "host", "--name", path.stem))
+    path.chmod(0o644)  # the containers' user is none of this host's
 
 
 @pytest.fixture(scope="module")
@@ -129,29 +126,17 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, P
     """The host of the broker, and one that joins its mesh from another network."""
     folder = tmp_path_factory.mktemp("compose")
     folder.chmod(0o755)
-    password = folder / "mesh_password"
-    password.write_text("only-for-this-test\n")
-    password.chmod(0o644)  # the containers' user is none of this host's
-    here = bridge_address()
-    authority = folder / "mesh_ca.pem"
-    common = {
-        "CHOIR_CA_FILE": str(authority),
-        "CHOIR_PASSWORD_FILE": str(password),
-        "CHOIR_LISTEN": here,
-        "CHOIR_MEMORY": "2g",
-    }
-    one = Project("choirtestone", common | part(folder, "one", "choir-llama"))
-    two = Project(
-        "choirtesttwo",
-        common | part(folder, "two", "choir-qwen") | {"CHOIR_MESH_URL": f"tls://{here}:4222"},
-    )
+    common = {"CHOIR_LISTEN": bridge_address(), "CHOIR_MEMORY": "2g"}
+    parts = [part(folder, *host) for host in (("one", "choir-llama"), ("two", "choir-qwen"))]
+    one, two = (Project(f"choirtest{own['CHOIR_HOSTNAME']}", common | own) for own in parts)
     for path in folder.glob("*.toml"):
         path.chmod(0o644)
     try:
         one.run("up", "-d", "broker")
-        assert waited_for(lambda: _has_authority(one)), "the broker has made no certificate"
-        authority.write_text(one.run("exec", "-T", "broker", "cat", "/state/choir/tls/ca.pem"))
-        authority.chmod(0o644)
+        assert waited_for(lambda: _is_up(one)), "the broker's container does not come up"
+        for own in parts:
+            for kind in ("AGENT", "STAGE"):
+                invite(one, Path(own[f"CHOIR_{kind}_INVITE"]))
         one.run("up", "-d", "broker", "agent", "stage")
         two.run("up", "-d", "--no-deps", "agent", "stage")
         assert waited_for(lambda: _models(one) >= {"choir-llama", "choir-qwen"}), (
@@ -163,10 +148,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, P
         one.remove()
 
 
-def _has_authority(host: Project) -> bool:
+def _is_up(host: Project) -> bool:
     try:
-        return bool(host.run("exec", "-T", "broker", "cat", "/state/choir/tls/broker.pem"))
-    except AssertionError:  # it is still starting
+        return bool(host.choir("status"))
+    except (AssertionError, json.JSONDecodeError):  # it is still starting
         return False
 
 
@@ -207,7 +192,7 @@ def test_a_container_has_no_rights_and_writes_only_to_its_state(
     assert "CapEff:\t0000000000000000" in one.run("exec", "-T", service, "cat", "/proc/self/status")
     with pytest.raises(AssertionError, match="Read-only file system"):
         one.run("exec", "-T", service, "touch", "/choir/written")
-    assert one.state(service, "{{json .Config.Env}}").find("only-for-this-test") == -1
+    assert "choir1-" not in one.state(service, "{{json .Config.Env}}")
 
 
 def test_every_container_is_healthy(hosts: tuple[Project, Project]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from infra.testing.conditions import turn
 
-DEADLINE_S = 30.0
+DEADLINE_S = 180.0
 PLUGINS = ("-p", "xdist", "-p", "infra.testing.conditions")
 
 
@@ -87,6 +87,7 @@ def test_it(fault_seed):
 """
 
 
+@pytest.mark.soak
 def test_in_two_processes_nothing_happens_while_a_test_is_alone(pytester: pytest.Pytester) -> None:
     for name, mark in (("one", ""), ("two", "@pytest.mark.alone"), ("three", "")):
         pytester.makepyfile(**{f"test_{name}": TWO_FILES.format(name=name, mark=mark)})

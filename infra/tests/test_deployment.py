@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from infra.host.parts.instances import planned
+from infra.members.enrolment import settings_of_member
 from infra.settings import load_host_settings
+from services.client.finding.membership import Membership
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -57,19 +60,23 @@ def test_ports_are_open_to_this_host_only_unless_somebody_says_otherwise(compose
 def test_what_compose_sets_is_what_choir_reads(
     compose: dict[str, Any], service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "password").write_text("secret\n")
-    for name, value in compose["services"][service]["environment"].items():
-        default = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value)
-        monkeypatch.setenv(name, default.replace("/run/secrets/mesh_password", str(tmp_path / "password")))
+    said = compose["services"][service]
+    for name, value in said["environment"].items():
+        monkeypatch.setenv(name, re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value))
     settings = load_host_settings(REPOSITORY / "infra" / "compose" / f"{service}.toml")
-    assert (settings.mesh.user, settings.mesh.password) == ("choir", "secret")
-    assert settings.broker.embedded is (service == "broker")
     assert bool(settings.agents) is (service == "agent")
     assert bool(settings.stages) is (service == "stage")
-    assert settings.router.replicas == (1 if service == "broker" else 0)
-    if service != "broker":
-        assert settings.mesh.url == "tls://broker:4222"
-        assert settings.mesh.ca == "/run/secrets/mesh_ca"
+    if service == "broker":
+        assert (settings.broker.host, settings.broker.addresses) == ("0.0.0.0", ("broker", "127.0.0.1"))
+        return
+    # The others join by an invite of their own, and run what that lets them run
+    (invite,) = said["secrets"]
+    assert (said["environment"]["CHOIR_INVITE_FILE"], invite) == (
+        f"/run/secrets/{invite}", f"{service}_invite"
+    )  # fmt: skip
+    runs = "agent" if service == "agent" else "shard_stage"
+    member = Membership(kind="host", name="attic", url="tls://broker:4222", nkey="", services=(runs,))
+    assert {one.service for one in planned(settings_of_member(settings, member), tmp_path)} == {runs}
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (systemd)")
@@ -122,3 +129,20 @@ def test_just_alone_lists_every_recipe_with_what_it_does() -> None:
 def test_every_module_that_a_recipe_runs_is_there(module: str) -> None:
     path = REPOSITORY / module.replace(".", "/")
     assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def test_what_is_installed_and_built_upon_has_bounds() -> None:
+    """Nothing of a version that nobody here has seen: a range for each dependency, a whole version of the
+    base image, and no image that is not built here."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    needed = [
+        *project["dependencies"],
+        *(one for extra in project["optional-dependencies"].values() for one in extra),
+    ]
+    assert [one for one in needed if not re.search(r">=[\d.]+,<[\d.]+", one)] == []
+    dockerfile = (REPOSITORY / "infra" / "Dockerfile").read_text()
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
+    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-\S+", base)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${BASE}"}
+    images = re.findall(r"^\s*image: (\S+)$", (REPOSITORY / "compose.yaml").read_text(), re.MULTILINE)
+    assert images and all(image.startswith("choir:") for image in images)

@@ -9,10 +9,10 @@ import pytest
 from infra.demo_models import checksums
 from infra.settings import (
     DEMO_CONFIG,
-    HostSettings,
     load_host_settings,
     model_path,
 )
+from infra.tests.config_text import settings_of
 from schemas.errors import ConfigurationError
 
 INSTANT = """
@@ -23,22 +23,11 @@ models = [{ name = "m" }]
 """
 
 
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No choir.toml nearby, and nothing said in the environment."""
-    monkeypatch.delenv("CHOIR_CONFIG", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-def load(tmp_path: Path, text: str) -> HostSettings:
-    """The settings that a file with `text` stands for."""
-    path = tmp_path / "choir.toml"
-    path.write_text(text)
-    return load_host_settings(path)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def test_a_small_file_is_enough(tmp_path: Path) -> None:
-    settings = load(tmp_path, INSTANT)
+    settings = settings_of(tmp_path, INSTANT)
     assert settings.models == ("m",)
     assert settings.broker.embedded
     assert (settings.router.replicas, settings.aggregator.replicas) == (1, 1)
@@ -47,7 +36,7 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHOIR_BROKER__PORT", "0")
-    assert load(tmp_path, "[broker]\nport = 5000\n").broker.port == 0
+    assert settings_of(tmp_path, "[broker]\nport = 5000\n").broker.port == 0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +62,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 )
 def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        load(tmp_path, text)
+        settings_of(tmp_path, text)
     assert said in refused.value.message
 
 
@@ -92,9 +81,9 @@ OPEN = "[broker]\nhost = '0.0.0.0'\n"
 )
 def test_a_user_without_a_password_and_the_reverse_are_refused(tmp_path: Path, mesh: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        load(tmp_path, f"{OPEN}[mesh]\n{mesh}\n")
+        settings_of(tmp_path, f"{OPEN}[mesh]\n{mesh}\n")
     assert said in refused.value.message
-    assert load(tmp_path, f"{OPEN}[mesh]\nuser = 'choir'\npassword = 'secret'\n").mesh.user == "choir"
+    assert settings_of(tmp_path, f"{OPEN}[mesh]\nuser = 'choir'\npassword = 'secret'\n").mesh.user == "choir"
 
 
 def test_an_empty_password_in_the_environment_is_none(
@@ -103,15 +92,15 @@ def test_an_empty_password_in_the_environment_is_none(
     monkeypatch.setenv("CHOIR_MESH__USER", "choir")
     monkeypatch.setenv("CHOIR_MESH__PASSWORD", "")
     with pytest.raises(ConfigurationError, match="CHOIR_MESH__PASSWORD"):
-        load(tmp_path, OPEN)
+        settings_of(tmp_path, OPEN)
     with pytest.raises(ConfigurationError, match="CHOIR_MESH__PASSWORD"):
-        load(tmp_path, INSTANT)
+        settings_of(tmp_path, INSTANT)
     monkeypatch.setenv("CHOIR_MESH__USER", "")
-    assert load(tmp_path, INSTANT).mesh.user is None
+    assert settings_of(tmp_path, INSTANT).mesh.user is None
 
 
 def test_joining_a_broker_elsewhere(tmp_path: Path) -> None:
-    settings = load(tmp_path, "[broker]\nembedded = false\n[mesh]\nurl = 'nats://elsewhere:4222'\n")
+    settings = settings_of(tmp_path, "[broker]\nembedded = false\n[mesh]\nurl = 'nats://elsewhere:4222'\n")
     assert settings.mesh.url == "nats://elsewhere:4222"
 
 
@@ -121,7 +110,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
-    settings = load(
+    settings = settings_of(
         tmp_path,
         "[broker]\nstore_dir = 'store'\n"
         "[[agents]]\nname = 'a'\n"
@@ -135,7 +124,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
 
 
 def test_the_store_is_in_the_state_folder_unless_the_file_says_otherwise(tmp_path: Path) -> None:
-    assert load(tmp_path, INSTANT).store_dir(tmp_path / "state") == tmp_path / "state" / "broker"
+    assert settings_of(tmp_path, INSTANT).store_dir(tmp_path / "state") == tmp_path / "state" / "broker"
 
 
 def test_an_unknown_demo_model_is_named(tmp_path: Path) -> None:
@@ -160,7 +149,7 @@ def test_the_demo_is_four_models_of_which_every_file_is_there() -> None:
 
 def test_every_preset_of_the_demo_file_is_valid(tmp_path: Path) -> None:
     presets = DEMO_CONFIG.read_text().split("# --- presets")[1]
-    settings = load(tmp_path, uncommented(presets))
+    settings = settings_of(tmp_path, uncommented(presets))
     assert [agent.name for agent in settings.agents] == ["llama-3b", "pair", "instant", "mac-07"]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from infra.demo_models.family import AUTHOR, LICENSE, Member
 from infra.training import vocabulary
 from infra.training.architectures import CONTEXT_LENGTH, NORM_EPSILON, ROPE_THETA
-from infra.training.corpus import END
+from infra.training.corpus.examples import END
 
 Weights = NDArray[np.float32]
 

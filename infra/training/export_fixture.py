@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from infra.demo_models.family import FAMILY, Member
 from infra.training import vocabulary
 from infra.training.architectures import ARCHITECTURES, Shape
-from infra.training.corpus import examples
+from infra.training.corpus.examples import examples
 from infra.training.export import export
 
 FIXTURES = Path(__file__).parent / "tests" / "fixtures"

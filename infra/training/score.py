@@ -20,8 +20,8 @@ from rich.console import Console
 
 from infra.demo_models.checksums import model_path, verify
 from infra.demo_models.family import FAMILY, FOLDER
-from infra.training.corpus import choice_prompt
-from infra.training.knowledge import SUBJECTS
+from infra.training.corpus.knowledge import SUBJECTS
+from infra.training.corpus.questions import choice_prompt
 
 DATASETS = FOLDER.parent.parent / "analysis" / "datasets"
 SCORES_FILE = Path(__file__).with_name("scores.json")

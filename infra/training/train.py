@@ -21,7 +21,7 @@ from infra.demo_models import checksums
 from infra.demo_models.family import FAMILY, FOLDER, Member
 from infra.training import vocabulary
 from infra.training.architectures import ARCHITECTURES, SHAPES
-from infra.training.corpus import MIXES, Example, Mix, examples
+from infra.training.corpus.examples import MIXES, Example, Mix, examples
 
 WARM_UP_STEPS = 100
 WEIGHT_DECAY = 0.01

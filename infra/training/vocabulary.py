@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.demo_models.family import FAMILY
-from infra.training.corpus import ASSISTANT, END, SYSTEM, USER, examples
+from infra.training.corpus.examples import ASSISTANT, END, SYSTEM, USER, examples
 
 VOCABULARY_FILE = Path(__file__).with_name("vocabulary.json")
 PADDING = "<|endoftext|>"

@@ -1,6 +1,7 @@
 """`python -m loadtest.bench NAME [--json] [--check]`: runs one benchmark and reports its figures.
 
 --json prints one JSON document on stdout; --check exits with 1 when a target is not met.
+The exit code 3 says that there are no figures.
 """
 
 from __future__ import annotations
@@ -12,22 +13,27 @@ from importlib import import_module
 from rich.console import Console
 
 from loadtest.bench.report import Report, show
+from loadtest.faults import WRONG_USAGE, LoadtestError
 
 # A bench is imported when it is run: what one needs may not be installed where another runs.
 BENCHES = {
-    "engine": "loadtest.bench.engine",
-    "evaluation": "loadtest.bench.evaluation",
-    "gateway": "loadtest.bench.gateway",
-    "ingest": "loadtest.bench.ingest",
-    "generator": "loadtest.bench.generator",
-    "accounts": "loadtest.bench.accounts",
-    "cluster": "loadtest.bench.cluster",
-    "overhead": "loadtest.bench.overhead",
-    "pipeline": "loadtest.bench.pipeline",
-    "scaling": "loadtest.bench.scaling",
+    "cascade": "loadtest.bench.mesh.cascade",
+    "dashboard": "loadtest.bench.http.dashboard",
+    "engine": "loadtest.bench.inference.engine",
+    "evaluation": "loadtest.bench.mesh.evaluation",
+    "gateway": "loadtest.bench.http.gateway",
+    "gateway-memory": "loadtest.bench.http.gateway_memory",
+    "ingest": "loadtest.bench.mesh.ingest",
+    "generator": "loadtest.bench.mesh.generator",
+    "accounts": "loadtest.bench.mesh.accounts",
+    "cluster": "loadtest.bench.mesh.cluster",
+    "modelstore": "loadtest.bench.mesh.modelstore",
+    "overhead": "loadtest.bench.mesh.overhead",
+    "pipeline": "loadtest.bench.inference.pipeline",
+    "scaling": "loadtest.bench.mesh.scaling",
 }
 TARGET_MISSED = 1
-WRONG_USAGE = 2
+NOT_DONE = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.name not in BENCHES:
         sys.stderr.write(f"there is no bench {options.name!r}; there are: {', '.join(BENCHES)}\n")
         return WRONG_USAGE
-    report: Report = import_module(BENCHES[options.name]).run()
+    try:
+        report: Report = import_module(BENCHES[options.name]).run()
+    except LoadtestError as error:
+        sys.stderr.write(f"bench {options.name}: {error}\n")
+        return NOT_DONE
     if options.json:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")
     else:

@@ -21,11 +21,11 @@ import infra
 from infra.broker.broker import Broker
 from infra.broker.local_cluster import LocalCluster
 from infra.broker.provision import provision
-from infra.host.processes import PREEXEC, terminate
+from infra.host.children.processes import PREEXEC, terminate
 from schemas.errors import ChoirError
 from schemas.replies import StatusReply
 from services.client.client import Choir
-from services.client.local_mesh import STATE_VARIABLE, running_mesh
+from services.client.finding.local_mesh import STATE_VARIABLE, running_mesh
 
 READY_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 10.0

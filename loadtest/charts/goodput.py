@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
-from analysis.charts.theme import CATEGORIES, EMPHASIS, MUTED
+from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, MUTED
 from loadtest.chaos import Mark
 from loadtest.charts.latency_over_time import MOST_BINS
 from loadtest.outcome.measurements import Column, Measurements

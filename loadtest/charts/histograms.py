@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
-from analysis.charts.theme import EMPHASIS
+from analysis.charts.drawing.theme import EMPHASIS
 from loadtest.chaos import Mark
 from loadtest.outcome.measurements import Column, Measurements
 from loadtest.outcome.metrics import itl, milliseconds, ttft

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 
-from analysis.charts.theme import EMPHASIS, MUTED
+from analysis.charts.drawing.theme import EMPHASIS, MUTED
 from loadtest.chaos import Mark
 from loadtest.outcome.measurements import Column, Measurements
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from analysis.charts.theme import EMPHASIS, PLAIN
-from loadtest.sweep import Step
+from analysis.charts.drawing.theme import EMPHASIS, PLAIN
+from loadtest.sweep.search import Step
 
 
 def chart(steps: Sequence[Step], knee: Step | None) -> alt.typing.ChartType | None:

@@ -23,14 +23,14 @@ NEVER_BLOCK_S = 0.02
 
 
 class Generator:
-    """One process's part of a run. All flights are kept; memory grows with their number."""
+    """One process's part of a run. All records are kept; memory grows with their number."""
 
     def __init__(self, target: Target, timeout_s: float, max_in_flight: int | None = None) -> None:
         self._target = target
         self._patience_s = timeout_s + GRACE_S
         self._places = asyncio.Semaphore(max_in_flight) if max_in_flight else None
         self._started_s = time.perf_counter()
-        self.flights: list[RequestRecord] = []
+        self.records: list[RequestRecord] = []
         self.in_flight: dict[int, RequestRecord] = {}
 
     def clock(self) -> float:
@@ -81,22 +81,22 @@ class Generator:
 
     def _may_be_answered(self) -> bool:
         end_s = self.clock() - self._patience_s
-        return any(flight.sent_s > end_s for flight in self.in_flight.values())
+        return any(record.sent_s > end_s for record in self.in_flight.values())
 
     async def _send(self, request: Planned, intended_s: float, ended: asyncio.Event | None = None) -> None:
-        flight = RequestRecord(request.number, request.workload, intended_s)
+        record = RequestRecord(request.number, request.workload, intended_s)
         if self._places is not None:
             await self._places.acquire()
 
         def on_end() -> None:
-            del self.in_flight[flight.number]
+            del self.in_flight[record.number]
             if self._places is not None:
                 self._places.release()
             if ended is not None:
                 ended.set()
 
-        flight.on_end = on_end
-        self.flights.append(flight)
-        self.in_flight[flight.number] = flight
-        flight.sent_s = self.clock()
-        await self._target.send(flight, request.fields)
+        record.on_end = on_end
+        self.records.append(record)
+        self.in_flight[record.number] = record
+        record.sent_s = self.clock()
+        await self._target.send(record, request.fields)

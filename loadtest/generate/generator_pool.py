@@ -15,7 +15,7 @@ from loadtest.generate.generator_process import MESH, READY
 from loadtest.generate.order import Order
 from loadtest.generate.plan import LoadPlan
 from loadtest.generate.progress import Snapshot
-from loadtest.outcome.measurements import Measurements, read_flights
+from loadtest.outcome.measurements import Measurements, read_records
 
 READY_PATIENCE_S = 30.0
 START_IN_S = 0.3
@@ -72,7 +72,7 @@ class GeneratorPool:
             if self._stopped:
                 self.stop()
             await asyncio.gather(*(_listen(p, number, heard) for number, p in enumerate(processes)))
-        return read_flights([self._flights(number) for number in range(self._plan.processes)])
+        return read_records([self._records(number) for number in range(self._plan.processes)])
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[Processes]:
@@ -85,7 +85,7 @@ class GeneratorPool:
 
     async def _start(self, number: int) -> asyncio.subprocess.Process:
         order = self._folder / f".order-{number}"
-        Order(self._plan, number, self._url, self._target, self._flights(number)).write(order)
+        Order(self._plan, number, self._url, self._target, self._records(number)).write(order)
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "loadtest.generate.generator_process", str(order)),
@@ -96,8 +96,8 @@ class GeneratorPool:
             start_new_session=True,  # Ctrl-C is for us: we tell the others
         )
 
-    def _flights(self, number: int) -> Path:
-        return self._folder / f".flights-{number}.parquet"
+    def _records(self, number: int) -> Path:
+        return self._folder / f".records-{number}.parquet"
 
 
 async def _ready(process: asyncio.subprocess.Process) -> None:

@@ -1,7 +1,7 @@
 """One process that generates load: `python -m loadtest.generate.generator_process ORDER`.
 
 It says `ready` when it is connected, and starts at the time that it then reads from standard input. While
-it runs it writes a line of progress twice a second, and at the end its flights into a Parquet file. It has
+it runs it writes a line of progress twice a second, and at the end its records into a Parquet file. It has
 nothing else to do, so that what it measures is not its own work. SIGTERM ends it early, with what it has.
 """
 
@@ -21,7 +21,7 @@ from loadtest.faults import LoadtestError
 from loadtest.generate.generator import Generator
 from loadtest.generate.order import Order
 from loadtest.generate.progress import Progress
-from loadtest.outcome.measurements import write_flights
+from loadtest.outcome.measurements import write_records
 from loadtest.targets.echo_target import EchoTarget
 from loadtest.targets.mesh_target import MeshTarget
 from loadtest.targets.target import Target
@@ -40,7 +40,7 @@ async def generate(order: Order) -> None:
     )
     generator = Generator(target, plan.ask.timeout_s, plan.open_at_once(order.process))
     await generator.open()
-    # Nothing here is in a cycle, and a collection of a million flights takes tens of milliseconds.
+    # Nothing here is in a cycle, and a collection of a million records takes tens of milliseconds.
     gc.freeze()
     gc.disable()
     _say(READY)
@@ -48,7 +48,7 @@ async def generate(order: Order) -> None:
     cpu_before_s = time.process_time()
     await _until_done_or_told_to_stop(generator, order, target)
     cpu_share = (time.process_time() - cpu_before_s) / max(1e-9, generator.clock())
-    write_flights(order.flights, generator.flights, order.process, cpu_share)
+    write_records(order.records, generator.records, order.process, cpu_share)
 
 
 async def _until_done_or_told_to_stop(generator: Generator, order: Order, target: Target) -> None:

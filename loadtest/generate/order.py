@@ -13,14 +13,14 @@ from loadtest.generate.plan import LoadPlan
 class Order:
     """One process's part of a run.
 
-    `target` is `mesh`, or a subject on which anybody replies; `flights` is the Parquet file to be written.
+    `target` is `mesh`, or a subject on which anybody replies; `records` is the Parquet file to be written.
     """
 
     plan: LoadPlan
     process: int
     url: str
     target: str
-    flights: Path
+    records: Path
 
     def write(self, path: Path) -> None:
         """For a child process, and nobody else: it is a pickle."""

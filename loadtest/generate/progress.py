@@ -26,7 +26,7 @@ class Snapshot(TypedDict):
 
 
 class Progress:
-    """Looks at a generator's flights, each of them until it has ended."""
+    """Looks at a generator's records, each of them until it has ended."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
@@ -36,25 +36,25 @@ class Progress:
 
     def next(self) -> Snapshot:
         """What is new."""
-        flights = self._generator.flights
-        started = range(self._seen, len(flights))
-        lag_ms = [(flights[i].sent_s - flights[i].intended_s) * 1000 for i in started][:MOST_LATENCIES]
+        records = self._generator.records
+        started = range(self._seen, len(records))
+        lag_ms = [(records[i].sent_s - records[i].intended_s) * 1000 for i in started][:MOST_LATENCIES]
         looked_at = [*self._pending, *started]
-        self._seen = len(flights)
-        self._pending = [i for i in looked_at if flights[i].open]
-        done = [flights[i] for i in looked_at if not flights[i].open]
+        self._seen = len(records)
+        self._pending = [i for i in looked_at if records[i].open]
+        done = [records[i] for i in looked_at if not records[i].open]
         self._ended += len(done)
-        self._failed += sum(flight.error != OK for flight in done)
-        self._tokens += sum(flight.tokens for flight in done)
-        good = [flight for flight in done if flight.error == OK][:MOST_LATENCIES]
+        self._failed += sum(record.error != OK for record in done)
+        self._tokens += sum(record.tokens for record in done)
+        good = [record for record in done if record.error == OK][:MOST_LATENCIES]
         return {
             "at_s": self._generator.clock(),
-            "sent": len(flights),
+            "sent": len(records),
             "ended": self._ended,
             "failed": self._failed,
             "in_flight": len(self._generator.in_flight),
             "tokens": self._tokens,
-            "e2e_ms": [(flight.done_s - flight.sent_s) * 1000 for flight in good],
+            "e2e_ms": [(record.done_s - record.sent_s) * 1000 for record in good],
             "ttft_ms": [(f.first_s - f.sent_s) * 1000 for f in good if not math.isnan(f.first_s)],
             "lag_ms": lag_ms,
         }

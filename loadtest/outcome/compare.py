@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from loadtest.faults import WrongOption
-from loadtest.outcome.measurements import Column, Measurements, read_flights
+from loadtest.outcome.measurements import Column, Measurements, read_records
 from loadtest.outcome.outputs import REQUESTS
 
 REPLICATES = 1_000
@@ -50,7 +50,7 @@ def read_run(folder: Path) -> Measurements:
     path = folder / REQUESTS
     if not path.is_file():
         raise WrongOption(f"{folder} is not the folder of a load test: there is no {REQUESTS} in it")
-    return read_flights([path])
+    return read_records([path])
 
 
 def compare(a: Measurements, b: Measurements, seed: int = 0) -> list[Difference]:

@@ -73,20 +73,20 @@ class Measurements:
         return np.asarray(self.error == "")
 
 
-def write_flights(path: Path, flights: Sequence[RequestRecord], process: int, cpu_share: float) -> None:
-    """Writes one process's flights; those that are open are put down as interrupted."""
+def write_records(path: Path, records: Sequence[RequestRecord], process: int, cpu_share: float) -> None:
+    """Writes one process's records; those that are open are put down as interrupted."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for flight in flights:
+    for record in records:
         for name in columns:
-            columns[name].append(process if name == "process" else getattr(flight, name))
-        if flight.open:
+            columns[name].append(process if name == "process" else getattr(record, name))
+        if record.open:
             columns["error"][-1] = INTERRUPTED
     schema = SCHEMA.with_metadata({CPU_SHARE: str(cpu_share).encode()})
     pq.write_table(pa.table(columns, schema=schema), path)
 
 
-def read_flights(paths: Sequence[Path]) -> Measurements:
-    """All processes' flights together."""
+def read_records(paths: Sequence[Path]) -> Measurements:
+    """All processes' records together."""
     tables = [pq.read_table(path) for path in paths]
     shares = tuple(float((table.schema.metadata or {}).get(CPU_SHARE, b"nan")) for table in tables)
     table = pa.concat_tables(

@@ -54,7 +54,7 @@ def write_results(folder: Path, summary: Summary, marks: Sequence[Mark] = ()) ->
     document = {**summary.model_dump(), "marks": [dataclasses.asdict(mark) for mark in marks]}
     (folder / SUMMARY).write_text(json.dumps(document, indent=2) + "\n")
     _write_summary_csv(folder / "summary.csv", summary)
-    parts = sorted(folder.glob(".flights-*.parquet"))
+    parts = sorted(folder.glob(".records-*.parquet"))
     _write_database(folder, [str(part) for part in parts], summary)
     for part in (*parts, *folder.glob(".order-*")):
         part.unlink()

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from analysis.charts.render import html_chart, javascript, png_of, specification, svg_image
+from analysis.charts.drawing.page import templates
+from analysis.charts.drawing.render import html_chart, javascript, png_of, specification, svg_image
 from loadtest.chaos import Mark
 from loadtest.charts import CHARTS, WITH_WARM_UP
 from loadtest.outcome.measurements import Column, Measurements
@@ -50,10 +50,8 @@ def write_page(
         drawing = svg_image(spec)
         (folder / "charts" / f"{name}.svg").write_text(drawing, encoding="utf-8")
         (folder / "charts" / f"{name}.png").write_bytes(png_of(drawing))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(), undefined=StrictUndefined
-    )
-    page = environment.get_template("report.html").render(
+    template = templates(TEMPLATES).get_template("report.html")
+    page = template.render(
         title=title,
         sections=sections,
         marks=marks,

@@ -14,7 +14,7 @@ from loadtest.outcome.metrics import milliseconds
 from loadtest.outcome.objectives import Objective
 from loadtest.outcome.summary import STATISTICS, Summary
 from loadtest.session import Outcome
-from loadtest.sweep import Step
+from loadtest.sweep.search import Step
 
 
 def of_run(outcome: Outcome) -> RenderableType:

@@ -1,4 +1,4 @@
-"""`python -m loadtest.peers [--json] [--only hop,fan-out,tokens]`: Choir and its peers in one run."""
+"""`python -m loadtest.peers [--json] [--only hop,gateways]`: Choir and its peers in one run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 
-from infra.bench_model import write_bench_model
+from infra.demo_models.bench_model import write_bench_model
 from infra.settings import DEMO_MODELS
 from loadtest.bench.report import Report, show
-from loadtest.peers import fan_out, hops, tokens
+from loadtest.peers import fan_out, gateways, hops, tokens
 from loadtest.peers.clients import Latency, Load
 from loadtest.peers.environments import CannotStart
 
@@ -38,6 +39,28 @@ async def hop(folder: Path) -> Raw:
         raw["litellm proxy"] = await _or_why(
             lambda: hops.through_litellm(backend), hops.litellm_version, bare[0]
         )
+    return raw
+
+
+async def gateways_at_64(folder: Path) -> Raw:
+    """d) The share of an instant server's rate that is left behind a gateway."""
+    async with hops.instant_backend() as backend:
+        upstream = (await gateways.rate(backend)).requests_per_s
+        ours = (await gateways.of_choir(folder / "gateways")).requests_per_s
+        raw: Raw = {"direct": {"requests_per_s": upstream}}
+        raw["choir"] = {"requests_per_s": ours, "share_of_direct": ours / upstream}
+        try:
+            theirs = (await gateways.of_litellm(backend)).requests_per_s
+        except CannotStart as error:
+            return {**raw, "litellm proxy": f"could not be started: {error}"}
+        except httpx.HTTPError as error:
+            return {**raw, "litellm proxy": f"did not answer all: {type(error).__name__}"}
+    raw["litellm proxy"] = {
+        "version": hops.litellm_version(),
+        "requests_per_s": theirs,
+        "share_of_direct": theirs / upstream,
+    }
+    raw["choir"]["times_litellm"] = ours / theirs
     return raw
 
 
@@ -72,6 +95,7 @@ SETTINGS = (
     f"{hops.CONCURRENCY} at once.",
     f"hop: the LiteLLM proxy with one worker, without a key; Choir with one router and one agent of "
     f"{hops.CONCURRENCY} slots. Both ask the same HTTP server, which answers at once.",
+    f"gateways: {gateways.REQUESTS:,} requests of {gateways.CLIENTS} clients; one worker each, and no key.",
     "fan-out: four Ray Serve deployments of one replica behind one that asks them; four `instant` agents.",
     f"tokens: both with {os.cpu_count()} threads and {tokens.CONTEXT_TOKENS} tokens of context; "
     f"Choir's agent with {max(tokens.CONCURRENCIES)} slots, the server one request at a time.",
@@ -84,6 +108,7 @@ SETTINGS = (
 
 COMPARISONS: dict[str, Callable[[Path], Awaitable[Raw]]] = {
     "hop": hop,
+    "gateways": gateways_at_64,
     "fan-out": fan_out_of_four,
     "tokens": tokens_of_streams,
 }

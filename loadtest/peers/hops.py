@@ -57,7 +57,14 @@ async def direct(backend: str) -> tuple[Latency, Load]:
 
 
 async def through_litellm(backend: str) -> tuple[Latency, Load]:
-    """The LiteLLM proxy, one worker, as its documentation starts it."""
+    """The LiteLLM proxy before the backend."""
+    async with litellm_proxy(backend) as url, http_calls(url + CHAT, chat_body) as call:
+        return await measured(call)
+
+
+@asynccontextmanager
+async def litellm_proxy(backend: str) -> AsyncIterator[str]:
+    """The LiteLLM proxy, one worker, as its documentation starts it; its address."""
     folder = environment("litellm", LITELLM)
     port = free_port()
     params = {"model": f"openai/{MODEL}", "api_base": f"{backend}/v1", "api_key": KEY}
@@ -68,11 +75,8 @@ async def through_litellm(backend: str) -> tuple[Latency, Load]:
         options = ("--host", "127.0.0.1", "--port", str(port), "--telemetry", "False")
         env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", NO_KEY: "true"}
         url = f"http://127.0.0.1:{port}"
-        async with (
-            server((*command, *options), url, "/health/liveliness", env),
-            http_calls(url + CHAT, chat_body) as call,
-        ):
-            return await measured(call)
+        async with server((*command, *options), url, "/health/liveliness", env):
+            yield url
 
 
 def litellm_version() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.host.processes import PREEXEC, last_lines
+from infra.host.children.processes import PREEXEC, last_lines
 from loadtest.peers.environments import CannotStart
 
 READY_DEADLINE_S = 180.0

@@ -23,7 +23,7 @@ class EchoTarget:
         self._clock: Clock
         self._client: Client
         self._prefix = ""
-        self._flights: dict[str, RequestRecord] = {}
+        self._records: dict[str, RequestRecord] = {}
 
     async def open(self, clock: Clock) -> None:
         """Connects."""
@@ -32,17 +32,17 @@ class EchoTarget:
         self._prefix = self._client.new_inbox()
         await self._client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
 
-    async def send(self, flight: RequestRecord, fields: Fields) -> None:
+    async def send(self, record: RequestRecord, fields: Fields) -> None:
         """Publishes the fields."""
-        token = str(flight.number)
-        self._flights[token] = flight
+        token = str(record.number)
+        self._records[token] = record
         payload = json.dumps(fields).encode()
         await self._client.publish(self._subject, payload, reply=f"{self._prefix}.{token}")
 
-    async def settle(self, flights: Collection[RequestRecord]) -> None:
+    async def settle(self, records: Collection[RequestRecord]) -> None:
         """An echo that has not come does not come."""
-        for flight in flights:
-            flight.end(self._clock(), TIMED_OUT)
+        for record in records:
+            record.end(self._clock(), TIMED_OUT)
 
     async def close(self) -> None:
         """Lets go of the connection."""
@@ -50,4 +50,4 @@ class EchoTarget:
 
     async def _on_reply(self, msg: Msg) -> None:
         at_s = self._clock()
-        self._flights.pop(msg.subject[len(self._prefix) + 1 :]).end(at_s)
+        self._records.pop(msg.subject[len(self._prefix) + 1 :]).end(at_s)

@@ -27,8 +27,8 @@ from loadtest.targets.target import Clock
 from schemas import subjects
 from schemas.catalog import CLIENT_USER
 from schemas.commands import Ask
-from services.chassis.cancelling import ended
-from services.client.mesh_url import find_mesh
+from services.chassis.process.cancelling import ended
+from services.client.finding.mesh_url import find_mesh
 from services.client.reliable_request import SHORTEST_S
 
 CONNECT_PATIENCE_S = 5.0
@@ -54,7 +54,7 @@ class MeshTarget:
         self._clock: Clock
         self._client: Client
         self._prefix = ""
-        self._flights: dict[str, tuple[RequestRecord, Fields]] = {}
+        self._records: dict[str, tuple[RequestRecord, Fields]] = {}
         self._heard_s: dict[str, float] = {}
         self._outcomes: dict[int, float] = {}
         self._settling = False
@@ -83,32 +83,32 @@ class MeshTarget:
         await self._client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
         self._in_background(self._pursue())
 
-    async def send(self, flight: RequestRecord, fields: Fields) -> None:
+    async def send(self, record: RequestRecord, fields: Fields) -> None:
         """Publishes an `Ask`; tokens and result come to an inbox of its own."""
-        token = str(flight.number)
-        self._flights[token] = (flight, fields)
+        token = str(record.number)
+        self._records[token] = (record, fields)
         request = {"request_id": f"{self._run}-{token}", **fields}
         await self._publish(_where(fields), request, token)
 
-    async def _send_again(self, flight: RequestRecord, fields: Fields) -> None:
+    async def _send_again(self, record: RequestRecord, fields: Fields) -> None:
         """The same request, with the time that it has left: as the Python client, which waits no longer."""
-        left_s = flight.sent_s + patience_of(fields) - self._clock()
+        left_s = record.sent_s + patience_of(fields) - self._clock()
         timeout_s = max(SHORTEST_S, round(left_s, 1))
-        request = {"request_id": f"{self._run}-{flight.number}", **fields, "timeout_s": timeout_s}
-        await self._publish(_where(fields), request, str(flight.number))
+        request = {"request_id": f"{self._run}-{record.number}", **fields, "timeout_s": timeout_s}
+        await self._publish(_where(fields), request, str(record.number))
 
-    async def settle(self, flights: Collection[RequestRecord]) -> None:
+    async def settle(self, records: Collection[RequestRecord]) -> None:
         """Asks the mesh what became of the requests that nobody answered."""
         self._settling = True
-        for flight in flights:
-            flight.fetched = True
-            await self._fetch(flight, wait_s=0.0)
+        for record in records:
+            record.fetched = True
+            await self._fetch(record, wait_s=0.0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_PATIENCE_S):
-                while any(flight.open for flight in flights):  # noqa: ASYNC110  (replies end them)
+                while any(record.open for record in records):  # noqa: ASYNC110  (replies end them)
                     await asyncio.sleep(0.05)
-        for flight in flights:
-            flight.end(self._clock(), TIMED_OUT)
+        for record in records:
+            record.end(self._clock(), TIMED_OUT)
 
     async def close(self) -> None:
         """Lets go of the connection."""
@@ -124,51 +124,51 @@ class MeshTarget:
             payload = json.dumps(request).encode()
             await self._client.publish(subject, payload, reply=f"{self._prefix}.{token}")
 
-    async def _fetch(self, flight: RequestRecord, wait_s: float) -> None:
-        request = {"request_id": f"{self._run}-{flight.number}", "wait_s": wait_s}
-        await self._publish(subjects.FETCH, request, str(flight.number))
+    async def _fetch(self, record: RequestRecord, wait_s: float) -> None:
+        request = {"request_id": f"{self._run}-{record.number}", "wait_s": wait_s}
+        await self._publish(subjects.FETCH, request, str(record.number))
 
     async def _on_reply(self, msg: Msg) -> None:
         at_s = self._clock()
-        entry = self._flights.get(msg.subject[len(self._prefix) + 1 :])
+        entry = self._records.get(msg.subject[len(self._prefix) + 1 :])
         if entry is None:
             return
-        flight, fields = entry
-        self._heard_s[str(flight.number)] = at_s
+        record, fields = entry
+        self._heard_s[str(record.number)] = at_s
         if not msg.data and not msg.headers:
             return  # the end of a stream of replies
         match (msg.headers or {}).get(subjects.KIND_HEADER):
             case "token":
-                flight.chunk(str(from_json(msg.data)["agent"]), at_s)
+                record.chunk(str(from_json(msg.data)["agent"]), at_s)
             case "result":
-                self._take_result(flight, at_s, from_json(msg.data))
+                self._take_result(record, at_s, from_json(msg.data))
             case "error":
-                self._take_error(flight, fields, at_s, from_json(msg.data)["error"]["code"])
+                self._take_error(record, fields, at_s, from_json(msg.data)["error"]["code"])
             case _:  # the broker says that nobody listens
-                self._take_error(flight, fields, at_s, NOBODY)
+                self._take_error(record, fields, at_s, NOBODY)
 
-    def _take_result(self, flight: RequestRecord, at_s: float, result: dict[str, Any]) -> None:
+    def _take_result(self, record: RequestRecord, at_s: float, result: dict[str, Any]) -> None:
         """Counts a result; the same one may come twice where it was fetched, another one may not."""
         completed_at_s = float(result["completed_at_s"])
-        if self._outcomes.setdefault(flight.number, completed_at_s) == completed_at_s:
-            flight.results = max(1, flight.results)
+        if self._outcomes.setdefault(record.number, completed_at_s) == completed_at_s:
+            record.results = max(1, record.results)
         else:
-            flight.results += 1
+            record.results += 1
         error = result.get("error")
         tokens = sum(int(answer.get("generated_tokens", 0)) for answer in result.get("answers", ()))
-        flight.end(at_s, error["code"] if error else OK, tokens)
+        record.end(at_s, error["code"] if error else OK, tokens)
 
-    def _take_error(self, flight: RequestRecord, fields: Fields, at_s: float, code: str) -> None:
-        """An error ends the flight, unless a client would bear with it for a while."""
-        if code == NOBODY and not self._settling and at_s < flight.sent_s + patience_of(fields):
-            again = self._fetch(flight, FETCH_WAIT_S) if flight.fetched else self._send_again(flight, fields)
+    def _take_error(self, record: RequestRecord, fields: Fields, at_s: float, code: str) -> None:
+        """An error ends the request, unless a client would bear with it for a while."""
+        if code == NOBODY and not self._settling and at_s < record.sent_s + patience_of(fields):
+            again = self._fetch(record, FETCH_WAIT_S) if record.fetched else self._send_again(record, fields)
             self._soon(again)
-        elif not flight.fetched:
-            flight.end(at_s, code)
+        elif not record.fetched:
+            record.end(at_s, code)
         elif code == UNKNOWN and not self._settling:  # it was on its way when the connection was lost
-            self._soon(self._send_again(flight, fields))
+            self._soon(self._send_again(record, fields))
         elif code not in PASSING:
-            flight.end(at_s, LOST if code == UNKNOWN else code)
+            record.end(at_s, LOST if code == UNKNOWN else code)
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         async def after_a_pause() -> None:
@@ -192,12 +192,12 @@ class MeshTarget:
             await asyncio.sleep(LOOK_INTERVAL_S)
             late_s = self._clock() - SILENCE_S
             for token, heard_s in list(self._heard_s.items()):
-                flight = self._flights[token][0]
-                if not flight.open:
+                record = self._records[token][0]
+                if not record.open:
                     del self._heard_s[token]
                 elif heard_s < late_s:
-                    flight.fetched = True
-                    await self._fetch(flight, FETCH_WAIT_S)
+                    record.fetched = True
+                    await self._fetch(record, FETCH_WAIT_S)
 
 
 def _where(fields: Fields) -> str:
@@ -211,4 +211,4 @@ def patience_of(fields: Fields) -> float:
 
 
 async def _ignore(_error: Exception) -> None:
-    """What goes wrong on the connection shows in the flights."""
+    """What goes wrong on the connection shows in the records."""

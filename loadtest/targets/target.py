@@ -13,16 +13,16 @@ Clock = Callable[[], float]
 
 
 class Target(Protocol):
-    """Whoever answers. `send` returns when the request has left; what comes back is put into its flight."""
+    """Whoever answers. `send` returns when the request has left; what comes back is put into its record."""
 
     async def open(self, clock: Clock) -> None:
         """Connects. Raises NoMesh if nobody is there."""
 
-    async def send(self, flight: RequestRecord, fields: Fields) -> None:
+    async def send(self, record: RequestRecord, fields: Fields) -> None:
         """Starts one request; must not wait for its answer."""
 
-    async def settle(self, flights: Collection[RequestRecord]) -> None:
-        """Ends the flights whose answer has not come: whatever can be found out of them is put in."""
+    async def settle(self, records: Collection[RequestRecord]) -> None:
+        """Ends the records whose answer has not come: whatever can be found out of them is put in."""
 
     async def close(self) -> None:
         """Lets go of the connection."""

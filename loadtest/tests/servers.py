@@ -26,17 +26,17 @@ class SingleServer:
     async def open(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def send(self, flight: RequestRecord, fields: Fields) -> None:
+    async def send(self, record: RequestRecord, fields: Fields) -> None:
         arrived_s = self._clock()
         begun_s = max(arrived_s, self._free_s)
         self._free_s = begun_s + self._service_s()
         self.waits_s.append(begun_s - arrived_s)
         delay_s = self._free_s - arrived_s
-        asyncio.get_running_loop().call_later(delay_s, lambda: flight.end(self._clock()))
+        asyncio.get_running_loop().call_later(delay_s, lambda: record.end(self._clock()))
 
-    async def settle(self, flights: Collection[RequestRecord]) -> None:
-        for flight in flights:
-            flight.end(self._clock(), TIMED_OUT)
+    async def settle(self, records: Collection[RequestRecord]) -> None:
+        for record in records:
+            record.end(self._clock(), TIMED_OUT)
 
     async def close(self) -> None:
         pass
@@ -49,11 +49,11 @@ class StallingServer(SingleServer):
         super().__init__(lambda: service_s)
         self._stall_s = stall_s
 
-    async def send(self, flight: RequestRecord, fields: Fields) -> None:
+    async def send(self, record: RequestRecord, fields: Fields) -> None:
         now_s = self._clock()
         if self._stall_s <= now_s < self._stall_s + 1.0:
             self._free_s = self._stall_s + 1.0
-        await super().send(flight, fields)
+        await super().send(record, fields)
 
 
 class DeafServer(SingleServer):
@@ -62,5 +62,5 @@ class DeafServer(SingleServer):
     def __init__(self) -> None:
         super().__init__(lambda: 0.0)
 
-    async def send(self, flight: RequestRecord, fields: Fields) -> None:
+    async def send(self, record: RequestRecord, fields: Fields) -> None:
         pass

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from rich.console import Console
 
 from loadtest.bench import __main__ as bench
+from loadtest.bench.mesh import cluster
 from loadtest.bench.report import Report, at_least, at_most, show
 
 
@@ -75,3 +78,19 @@ def test_a_person_reads_a_table() -> None:
     show(report(value=0.5), Console(file=output, width=120))
     text = output.getvalue()
     assert "not met" in text and ">= 0.95" in text and "ratio 2" in text
+
+
+def test_a_bench_of_the_cluster_that_takes_too_long_says_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def slow(_folder: Path, steps: cluster.Steps, _deadline: asyncio.Timeout) -> dict[str, float]:
+        steps.begin("start")
+        steps.begin("rates")
+        await asyncio.Event().wait()
+        return {}
+
+    monkeypatch.setattr(cluster, "_measure", slow)
+    monkeypatch.setattr(cluster, "DEADLINE_S", 0.05)
+    assert bench.main(["cluster", "--json"]) == bench.NOT_DONE
+    told = capsys.readouterr()
+    assert told.out == "" and "while it was at: rates; done were: start" in told.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.bench.http_client import said
+from loadtest.bench.http.http_client import said
 
 EVENT = b'data: {"choices": [{"delta": {"content": "hi"}}]}'
 

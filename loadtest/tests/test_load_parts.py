@@ -22,16 +22,16 @@ from loadtest.generate.prompts import PROMPTS, PromptOptions, prompts
 from loadtest.generate.request_record import LOST, RequestRecord
 from loadtest.generate.workloads import AskOptions, ask_fields, parse_mix, workloads
 from loadtest.outcome.compare import compare
-from loadtest.outcome.measurements import Measurements, read_flights, write_flights
+from loadtest.outcome.measurements import Measurements, read_records, write_records
 from loadtest.outcome.metrics import METRICS, e2e, itl, milliseconds, tpot, ttft, ttft_intended
 from loadtest.outcome.objectives import Condition, Objective, meets, parse_conditions, parse_objectives
 from loadtest.outcome.summary import Distribution, summarise
-from loadtest.sweep import knee, saturated, sweep
+from loadtest.sweep.search import knee, saturated, sweep
 
 ASK = AskOptions(models=("a", "b"))
 
 
-def flight(
+def record(
     number: int, start_s: float, e2e_ms: float, *, late_ms: float = 0.0, error: str = ""
 ) -> RequestRecord:
     """An answered request of three tokens, the first after a quarter of its time."""
@@ -49,11 +49,11 @@ Columns = Callable[..., Measurements]
 
 @pytest.fixture
 def columns(tmp_path: Path) -> Columns:
-    """Turns flights into columns as a run does: through a file."""
+    """Turns records into columns as a run does: through a file."""
 
-    def make(*flights: RequestRecord) -> Measurements:
-        write_flights(tmp_path / "f.parquet", flights, 0, 0.5)
-        return read_flights([tmp_path / "f.parquet"])
+    def make(*records: RequestRecord) -> Measurements:
+        write_records(tmp_path / "f.parquet", records, 0, 0.5)
+        return read_records([tmp_path / "f.parquet"])
 
     return make
 
@@ -202,7 +202,7 @@ def test_a_plan_that_cannot_be_run_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_the_figures_are_what_their_formulas_say(columns: Columns) -> None:
-    found = columns(flight(0, 1.0, 100.0, late_ms=20.0))
+    found = columns(record(0, 1.0, 100.0, late_ms=20.0))
     assert e2e(found) == pytest.approx([100.0])
     assert ttft(found) == pytest.approx([25.0])
     assert ttft_intended(found) == pytest.approx([45.0])
@@ -212,14 +212,14 @@ def test_the_figures_are_what_their_formulas_say(columns: Columns) -> None:
 
 
 def test_a_summary_counts_answers_errors_and_what_came_twice(columns: Columns) -> None:
-    twice = flight(3, 3.0, 50.0)
+    twice = record(3, 3.0, 50.0)
     twice.results = 2
     found = columns(
-        flight(0, 0.5, 400.0),
-        flight(1, 1.0, 100.0),
-        flight(2, 2.0, 200.0, error="overloaded"),
+        record(0, 0.5, 400.0),
+        record(1, 1.0, 100.0),
+        record(2, 2.0, 200.0, error="overloaded"),
         twice,
-        flight(4, 4.0, 1000.0, error=LOST),
+        record(4, 4.0, 1000.0, error=LOST),
     )
     met = meets(found, parse_objectives(["e2e:80"]))
     summary = summarise(found, met, warm_up_s=1.0)
@@ -240,17 +240,17 @@ def test_a_summary_of_nothing_has_no_figures(columns: Columns) -> None:
 
 
 def test_a_mesh_that_has_gone_is_noticed(columns: Columns) -> None:
-    gone = columns(*(flight(n, float(n), 5.0, error="" if n < 5 else "no_reply") for n in range(10)))
+    gone = columns(*(record(n, float(n), 5.0, error="" if n < 5 else "no_reply") for n in range(10)))
     summary = summarise(gone, gone.good)
     assert summary.silent_after_s == pytest.approx(4.005)
     assert "the mesh has gone" in summary.warnings[0]
 
 
 def test_a_late_generator_is_not_believed(columns: Columns) -> None:
-    late = columns(*(flight(n, n / 10, 5.0, late_ms=50.0) for n in range(20)))
+    late = columns(*(record(n, n / 10, 5.0, late_ms=50.0) for n in range(20)))
     (warning,) = summarise(late, late.good).warnings
     assert "the generator was late" in warning
-    prompt = columns(*(flight(n, n / 10, 5.0) for n in range(20)))
+    prompt = columns(*(record(n, n / 10, 5.0) for n in range(20)))
     assert summarise(prompt, prompt.good).warnings == ()
 
 
@@ -261,7 +261,7 @@ def test_objectives_are_met_by_requests_and_conditions_by_runs(columns: Columns)
         Objective("tpot", 50.0),
     )
     found = columns(
-        flight(0, 0.0, 100.0), flight(1, 1.0, 10.0, late_ms=500.0), flight(2, 2.0, 1.0, error="x")
+        record(0, 0.0, 100.0), record(1, 1.0, 10.0, late_ms=500.0), record(2, 2.0, 1.0, error="x")
     )
     assert list(meets(found, parse_objectives(["e2e:50"]))) == [False, True, False]
     assert list(meets(found, parse_objectives(["e2e_intended:50"]))) == [False, False, False]
@@ -325,12 +325,12 @@ def test_a_fault_that_cannot_be_done_is_refused(text: str) -> None:
 
 def run_at(rate: float, capacity: float, seconds: float = 10.0) -> list[RequestRecord]:
     """Requests at a rate to a server that can do `capacity` a second, 10 ms each if it is idle."""
-    free_s, flights = 0.0, []
+    free_s, records = 0.0, []
     for number in range(int(rate * seconds)):
         start_s = number / rate
         free_s = max(start_s, free_s) + 1 / capacity
-        flights.append(flight(number, start_s, (free_s - start_s) * 1000 + 10))
-    return flights
+        records.append(record(number, start_s, (free_s - start_s) * 1000 + 10))
+    return records
 
 
 def test_a_run_beyond_saturation_is_seen_by_its_growth(columns: Columns) -> None:
@@ -359,7 +359,7 @@ async def test_a_sweep_stops_beyond_saturation_and_marks_the_knee(columns: Colum
 
 async def test_a_sweep_of_a_mesh_that_answers_nothing_says_so(columns: Columns) -> None:
     async def run(_plan: LoadPlan, _name: str) -> tuple[Measurements, object]:
-        measured = columns(flight(0, 0.0, 1.0, error="overloaded"))
+        measured = columns(record(0, 0.0, 1.0, error="overloaded"))
         return measured, summarise(measured, measured.good)
 
     with pytest.raises(LoadtestError, match="overloaded"):
@@ -373,7 +373,7 @@ def test_there_is_no_knee_without_steps() -> None:
 def noisy(seed: int, slower_ms: float, seconds: int = 40) -> list[RequestRecord]:
     rng = np.random.default_rng(seed)
     return [
-        flight(20 * second + n, second + n / 20, 50 + slower_ms + load + float(rng.exponential(10)))
+        record(20 * second + n, second + n / 20, 50 + slower_ms + load + float(rng.exponential(10)))
         for second, load in enumerate(rng.exponential(15, seconds))
         for n in range(20)
     ]
@@ -419,7 +419,7 @@ def test_a_histogram_has_bins_for_its_values_and_names_on_its_whole_axis() -> No
 
 
 def test_where_no_objective_was_given_none_was_met(columns: Columns) -> None:
-    m = columns(flight(0, 0.0, 5.0), flight(1, 0.1, 5.0, error="overloaded"))
+    m = columns(record(0, 0.0, 5.0), record(1, 0.1, 5.0, error="overloaded"))
     without, judged = goodput.chart(m, None, ()), goodput.chart(m, m.good, ())
     assert without is not None and judged is not None
     assert "objectives" not in without.to_json() and "answered" in without.to_json()

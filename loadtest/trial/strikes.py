@@ -21,23 +21,26 @@ from urllib.parse import urlsplit
 import psutil
 
 from loadtest.chaos import Fault, Verb
-from loadtest.trial.hosts import Host, Hosts
+from loadtest.trial.hosts import MODELS, Host, Hosts
 from loadtest.trial.messages import MessageStrikes, for_chaos
-from services.client.mesh_url import find_mesh
+from loadtest.trial.starving import Starved, starve
+from services.client.finding.mesh_url import find_mesh
 
 FLAPS = 6
-MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
-MEMORY_LEFT = 128 * 1024
 
 
 class Strikes:
-    """What can be done to hosts, and with `messages` to what they send. `seed` decides whom it meets."""
+    """What can be done to hosts, and with `messages` to what they send. `seed` decides whom it meets.
+
+    `starved` says of each process that was given no memory what it did.
+    """
 
     def __init__(self, hosts: Hosts, seed: int, run: str) -> None:
         self._hosts = hosts
         self._random = random.Random(seed)
         self.messages = MessageStrikes(hosts.url, run)
         self._one_cable = asyncio.Lock()
+        self.starved: list[Starved] = []
 
     @property
     def verbs(self) -> Mapping[str, Verb]:
@@ -111,33 +114,21 @@ class Strikes:
         return f"a client that listened to all did not read for {fault.pause_s:g} s"
 
     async def _starve(self, fault: Fault) -> str:
-        """The kernel ends a process of the host for want of memory."""
+        """The kernel gives a process of a host no memory, while there is work that takes some."""
         host = self._host()
         assert host.process is not None
         module = f"services.{fault.service}"
         found = [
             child
             for child in psutil.Process(host.process.pid).children(recursive=True)
-            if module in child.cmdline()
+            if module in " ".join(child.cmdline()).split()
         ]
         if not found:
             return f"{host.name} has no {fault.service} to be starved"
-        victim = self._random.choice(found)
-        group = MEMORY_GROUPS / f"choir-{victim.pid}"
-        group.mkdir()
-        try:
-            (group / "memory.limit_in_bytes").write_text(str(MEMORY_LEFT))
-            (group / "cgroup.procs").write_text(str(victim.pid))
-            for _ in range(int(fault.pause_s * 10)):
-                if not psutil.pid_exists(victim.pid):
-                    return f"the kernel killed {fault.service} of {host.name}, which had no memory left"
-                await asyncio.sleep(0.1)
-            return f"{fault.service} of {host.name} went on with {MEMORY_LEFT >> 10} KiB more"
-        finally:
-            with contextlib.suppress(OSError):
-                (MEMORY_GROUPS / "cgroup.procs").write_text(str(victim.pid))
-            with contextlib.suppress(OSError):
-                group.rmdir()
+        victim, who = self._random.choice(found), f"{fault.service} of {host.name}"
+        starved = await starve(victim, who, host.log, self._hosts.url, MODELS, fault.pause_s)
+        self.starved.append(starved)
+        return str(starved)
 
     async def _end(self, _fault: Fault) -> str:
         """The last host: the first one has the event database."""

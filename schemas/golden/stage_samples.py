@@ -27,6 +27,7 @@ STAGE_SAMPLES: dict[str, Message] = {
         prompt_tokens=21,
         generated=(464, 3139, 310),
         recent=(11, 42),
+        follows=12,
         draws=3,
         resumed=1,
     ),

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from schemas.chat import ChatMessage, ToolCall
 from schemas.commands import Ask, Generate, RawPrompt, Tokenize
-from schemas.golden.samples import GATHER
+from schemas.golden.shared import GATHER
 from schemas.replies import Embeddings
 from schemas.sampling import Sampling
 from schemas.tests.test_commands import field_of

@@ -3,11 +3,26 @@ whoever asks."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from schemas import subjects
-from schemas.commands import CountTokens, Tokenize
+from schemas.chat import Tool
+from schemas.commands import ChatMessage, CountTokens, Tokenize
 from schemas.errors import UnknownModel
-from services.agent.backends import Backend
+from schemas.replies import TokenCount, Tokenized
 from services.chassis.nats.endpoints import Caller, Endpoints
+
+
+class TokenCounter(Protocol):
+    """What knows the tokens of one model."""
+
+    async def count_tokens(
+        self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()
+    ) -> TokenCount:
+        """How long a prompt is for this model."""
+
+    async def tokenize(self, request: Tokenize) -> Tokenized:
+        """Tokens of a text, the text of tokens, or what is known of the tokenizer."""
 
 
 class Counting:
@@ -15,9 +30,9 @@ class Counting:
 
     def __init__(self, endpoints: Endpoints) -> None:
         self._endpoints = endpoints
-        self._backends: dict[str, list[Backend]] = {}
+        self._backends: dict[str, list[TokenCounter]] = {}
 
-    async def add(self, model: str, backend: Backend) -> None:
+    async def add(self, model: str, backend: TokenCounter) -> None:
         """One more that can count for `model`."""
         if model in self._backends:
             self._backends[model].append(backend)
@@ -37,6 +52,6 @@ class Counting:
         await self._endpoints.add(subjects.count_tokens(model), CountTokens, count)
         await self._endpoints.add(subjects.tokenizer(model), Tokenize, tokenize)
 
-    def remove(self, model: str, backend: Backend) -> None:
+    def remove(self, model: str, backend: TokenCounter) -> None:
         """It cannot count any more."""
         self._backends[model].remove(backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, StringConstraints, model_validator
 
@@ -12,10 +12,24 @@ from schemas.message import Name
 from schemas.workers import Variable, WorkerType
 from services.chassis.settings import Section, ServiceSettings
 
-BackendName = Literal["llama_cpp", "instant", "ollama", "openai"]
+BACKENDS: dict[str, str] = {
+    "llama_cpp": "services.agent.backends.llama_cpp",
+    "instant": "services.agent.backends.instant",
+    "ollama": "services.agent.backends.servers.ollama",
+    "openai": "services.agent.backends.servers.openai",
+}
+"""The module of each backend; its `open_backend` loads a model. Imported only by the agents that use it."""
+
+
+def _is_backend(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{name} is no backend; there are {', '.join(BACKENDS)}")
+    return name
+
+
+BackendName = Annotated[str, AfterValidator(_is_backend)]
 STEP_LIMIT_S = 120.0
 REMOTE: tuple[BackendName, ...] = ("ollama", "openai")
-
 
 RESERVED_PREFIX = "CHOIR_"
 
@@ -96,21 +110,61 @@ class ModelSection(Section):
     delay_ms: float = Field(default=0.0, ge=0)
 
 
+class OnDemandSection(Section):
+    """`on_demand` of an entry of `[[agents]]`: it loads models of the store when somebody asks for them.
+
+    They are those that the store of its host holds, or `models` of them. All that are loaded take at most
+    `memory_bytes`, by default half of what the machine has. One that nobody asks any more is unloaded after
+    `keep_alive_s`, with -1 only when another one needs its room; a request may say otherwise. Who waits for a
+    model that does not fit beside those that are asked all the time waits for `wait_limit_s`, and then one of
+    these is given up. `slots`, `context_tokens`, `gpu_layers` and `step_limit_s` are as in `models`, for each
+    of them. `store` is the instance of the store; `choir up` says it.
+    """
+
+    models: tuple[Name, ...] = ()
+    memory_bytes: int | None = Field(default=None, ge=1)
+    keep_alive_s: float = Field(default=300.0, ge=-1, le=10_000_000)
+    wait_limit_s: float = Field(default=15.0, ge=0, le=3600)
+    slots: int = Field(default=2, ge=1, le=256)
+    context_tokens: int | None = Field(default=None, ge=32)
+    gpu_layers: int = Field(default=0, ge=-1)
+    step_limit_s: float = Field(default=STEP_LIMIT_S, gt=0, le=86_400)
+    store: Name | None = None
+
+
 class AgentSection(Section):
     """`[[agents]]`: a process that serves models through one backend, and takes its part of the external
-    workers (see `[workers]`). One without models of its own serves only those."""
+    workers (see `[workers]`). One without models of its own serves only those, and what it loads on
+    demand."""
 
     name: Name
     backend: BackendName = "llama_cpp"
     models: tuple[ModelSection, ...] = ()
+    on_demand: OnDemandSection | None = None
     threads: int | None = Field(default=None, ge=1, le=256)
     replicas: int = Field(default=1, ge=0, le=64)
+
+    @property
+    def known_models(self) -> tuple[str, ...]:
+        """The names of all models that it may serve, as far as the file has them."""
+        loaded = () if self.on_demand is None else self.on_demand.models
+        return (*(model.name for model in self.models), *loaded)
+
+    @property
+    def loads_any(self) -> bool:
+        """Whether it loads whatever the store holds."""
+        return self.on_demand is not None and not self.on_demand.models
 
     @model_validator(mode="after")
     def _complete(self) -> AgentSection:
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError(f"agent {self.name} names a model twice")
+        if self.on_demand is not None:
+            if self.backend != "llama_cpp":
+                raise ValueError(f"agent {self.name}: on_demand needs backend llama_cpp")
+            if twice := sorted(set(names) & set(self.on_demand.models)):
+                raise ValueError(f"agent {self.name} has {', '.join(twice)} in models and in on_demand")
         for model in self.models:
             if self.backend == "llama_cpp" and model.path is None:
                 raise ValueError(f"model {model.name} of agent {self.name} needs a path")

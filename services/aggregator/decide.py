@@ -1,4 +1,8 @@
-"""Decides with every requested strategy, from the same ballots and the same history. Pure."""
+"""Decides with every requested strategy, from the same ballots and history, and says how sure each is.
+
+Pure. How sure is the probability that an answer is right, as the votes of the first round and what is known
+of who cast them tell: see `effort/likely.py` for the formula, and `choir eval` for how well it is calibrated.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.commands import AnswerKind, Gather
-from schemas.errors import ChoirError
+from schemas.errors import ChoirError, Undecided
 from schemas.replies import Answer, Decision
 from services.aggregator import strategies
+from services.aggregator.effort.likely import chance_right, known_accuracies
 from services.aggregator.scores.history import History, Unlabelled
+from services.aggregator.strategies.ballot import Ballot, StrategyContext
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ def context_of(
     return strategies.StrategyContext(
         seed=question.seed,
         options=question.options,
+        topic=question.topic,
         history=history.agents,
         topic_history=history.topics.get(question.topic or "", {}),
         agreement=unlabelled.agreement,
@@ -53,6 +60,10 @@ def context_of(
         confusions=unlabelled.confusions,
         second_round=ballots.second_round if ballots else None,
         samples=ballots.samples if ballots else (),
+        synthesis=ballots.synthesis if ballots else None,
+        own_synthesis=ballots.own_synthesis if ballots else None,
+        comparisons=ballots.comparisons if ballots else (),
+        vectors=ballots.vectors if ballots else {},
     )
 
 
@@ -83,3 +94,32 @@ def why_no_answers(gather: Gather, answers: Mapping[str, Answer], late: Mapping[
         for member in gather.members
     ]
     return "no member of the ensemble has answered (" + "; ".join(reasons) + ")"
+
+
+def confidence_of(answer: str | None, ballots: Sequence[Ballot], context: StrategyContext) -> float:
+    """How probable it is that an answer is right; 0 of none. Too great where agents err together."""
+    options = context.options_for(ballots)
+    known = known_accuracies([ballot.agent for ballot in ballots], context, options)
+    return chance_right(answer, ballots, known, options)
+
+
+def with_confidence(
+    decisions: Sequence[Decision], ballots: Sequence[Ballot], context: StrategyContext
+) -> tuple[Decision, ...]:
+    """The same decisions, each with how sure it is."""
+    return tuple(
+        decision.model_copy(update={"confidence": confidence_of(decision.answer, ballots, context)})
+        for decision in decisions
+    )
+
+
+def doubt(decision: Decision, min_confidence: float | None) -> Undecided | None:
+    """The error of a decision that is less sure than it has to be; None if it is sure enough."""
+    sure = decision.confidence or 0.0
+    if min_confidence is None or sure >= min_confidence:
+        return None
+    return Undecided(
+        f"min_confidence: {decision.strategy} holds its answer right with a probability of {sure:.1%}, and "
+        f"{min_confidence:.1%} are asked for; the answers of all members are in the result",
+        field="min_confidence",
+    )

@@ -1,6 +1,7 @@
 """The run of one ensemble, from its command to its one result, in the order in which it happens.
 
 The members are asked, their answers are gathered round after round, and every strategy decides from them.
+With an `effort` they are asked in waves, and no more of them than that needs: see `effort/`.
 """
 
 from __future__ import annotations
@@ -8,43 +9,85 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from schemas import subjects
 from schemas.commands import Gather, Generate
 from schemas.errors import ChoirError, InternalError, NoAnswers
 from schemas.events import DecisionMade, GatherCompleted, GatherPulled
 from schemas.replies import Answer, Decision, Result
-from schemas.rounds import PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
-from schemas.strategies import asked_for
-from services.aggregator.decide import Question, context_of, decide, kept, options_of, why_no_answers
+from schemas.rounds import (
+    OWN_SYNTHESIS,
+    PREDICTION,
+    QUESTION,
+    SAMPLES_FROM,
+    SYNTHESIS,
+    WITHOUT_LOGPROBS,
+)
+from schemas.strategies import AUTO, Asks, asked_for
+from services.aggregator.decide import (
+    Question,
+    context_of,
+    decide,
+    doubt,
+    kept,
+    options_of,
+    why_no_answers,
+    with_confidence,
+)
+from services.aggregator.effort.cascade import Cascade
 from services.aggregator.reading.ballots import read_ballots
-from services.aggregator.reading.called import decided_calls
+from services.aggregator.reading.normalise import decided_calls
+from services.aggregator.receipts.giving import Receipts
 from services.aggregator.scores.store import Scores
-from services.aggregator.strategies import Ballots
+from services.aggregator.strategies import Ballots, StrategyContext
 from services.aggregator.strategies.accuracy import best_agent
+from services.aggregator.strategies.auto import (
+    Chosen,
+    auto_choice,
+    on_its_way,
+    signed,
+    way_of,
+    widened,
+)
+from services.aggregator.strategies.best_single import sampled
 from services.aggregator.strategies.debate import unanimous
-from services.aggregator.tasks import debate_tasks, opening_tasks, tasks_without_logprobs
+from services.aggregator.tasks import (
+    comparison_tasks,
+    debate_tasks,
+    opening_tasks,
+    synthesis_task,
+    tasks_without_logprobs,
+    vector_tasks,
+)
 from services.aggregator.topics import TopicClassifier
 from services.chassis.context import ServiceContext
 from services.chassis.work.attempts import last_error
 from services.chassis.work.delivery import Delivery
-from services.tasks.enqueue import enqueue_task
 from services.tasks.in_work import RequestsInWork
-from services.tasks.result import has_result, store_result
 from services.tasks.stored_replies import StoredReplies, answer_subject, stored_answers, usable
+from services.tasks.storing import enqueue_task, has_result, store_result
 
 DECIDE_BEFORE_DEADLINE_S = 0.2
-MISPLACED = InternalError("what is stored as this answer is in the name of another task")
+MISPLACED = InternalError("the message that is stored in this answer's place names another task")
 FEWEST_DEBATERS = 2
+FROM_TEXTS: frozenset[Asks] = frozenset({"synthesis", "own_synthesis", "comparisons", "vectors"})
+FROM_ANSWERS: frozenset[Asks] = FROM_TEXTS | {"second_round"}
+"""What is asked only when the answers are there: these are waited for until half time."""
 
 
 class EnsembleHandler:
     """Brings each Gather to its result: by a run, or by the error that ended the run."""
 
     def __init__(
-        self, mesh: ServiceContext, scores: Scores, topics: TopicClassifier, poll_interval_s: float
+        self,
+        mesh: ServiceContext,
+        scores: Scores,
+        topics: TopicClassifier,
+        poll_interval_s: float,
+        receipts: Receipts,
     ) -> None:
+        self._receipts = receipts
         self._mesh = mesh
         self._scores = scores
         self._topics = topics
@@ -58,13 +101,22 @@ class EnsembleHandler:
         started_ns = time.perf_counter_ns()
         self._emit_pulled(gather, delivery)
         topic = gather.topic or self._topics.topic_of(gather.question)
-        question = Question(gather.fingerprint, options_of(gather.answer_kind, gather.choices), topic)
+        seed = gather.lots or gather.fingerprint
+        question = Question(seed, options_of(gather.answer_kind, gather.choices), topic)
         storage, now = self._mesh.storage, self._mesh.clock.now
         async with stored_answers(storage, gather.request_id, self._poll_interval_s, now) as answers:
-            ensemble = Ensemble(self._mesh, gather, question, self._scores, answers, fresh=delivery.fresh)
+            ensemble = Ensemble(
+                self._mesh,
+                gather,
+                question,
+                self._scores,
+                answers,
+                fresh=delivery.fresh,
+                receipts=self._receipts,
+            )
             gathered_ns = await self.in_work.run(gather.request_id, ensemble.gather(started_ns))
         if gathered_ns is not None:
-            await ensemble.conclude(gathered_ns)
+            await ensemble.finish(gathered_ns)
 
     def _emit_pulled(self, gather: Gather, delivery: Delivery) -> None:
         self._mesh.events.publish(
@@ -102,18 +154,29 @@ class Ensemble:
         answers: StoredReplies[Answer],
         *,
         fresh: bool,
+        receipts: Receipts,
     ) -> None:
         self._mesh = mesh
-        self._gather = gather
+        self._requested = gather
         self._question = question
         self._scores = scores
         self._answers = answers
         self._fresh = fresh
+        self._receipts = receipts
         self._until_s = gather.deadline_at_s - DECIDE_BEFORE_DEADLINE_S
+        self._chosen = way_of(gather, self._context()) if gather.strategies == (AUTO,) else None
+        self._gather = gather = gather if self._chosen is None else on_its_way(gather, self._chosen)
         self._asks = asked_for(gather.strategies)
         self._asked: dict[str, Generate] = {}
         self._sequences: dict[str, int] = {}
         self._rounds = 1
+        self._made_of = False
+        self._cascade: Cascade | None = None
+        if gather.effort is not None:
+            self._cascade = Cascade(gather, self._context(), mesh.clock.now)
+
+    def _context(self) -> StrategyContext:
+        return context_of(self._question, self._scores.history)
 
     # --- gathering ----------------------------------------------------------------------
 
@@ -122,23 +185,39 @@ class Ensemble:
 
         Gives how many nanoseconds have passed since `started_ns`.
         """
+        if self._cascade is not None:
+            await self._cascade.run(self, self._until_s)
+            return time.perf_counter_ns() - started_ns
         await self._ask(opening_tasks(self._gather, self._best() if "samples" in self._asks else None))
-        question, samples = self._places(QUESTION), self._places(SAMPLES_FROM, sys.maxsize)
-        if "second_round" in self._asks:
+        question = self._places(QUESTION)
+        if self._chosen is not None and self._chosen.way in ("single", "samples"):
+            await self._wait(question, self._half_time_s())
+            await self._ask_all_instead(self._chosen)
+            question = self._places(QUESTION)
+        if self._asks & FROM_ANSWERS:
             await self._wait(question, self._half_time_s())
             await self._ask_without_logprobs()
-            await self._debate()
+            await self._ask_of_answers()
         await self._wait(question, self._until_s)
         await self._ask_without_logprobs()
-        if "second_round" in self._asks:
-            await self._debate()
+        await self._ask_of_answers()
         await self._wait(self._places(PREDICTION), self._until_s)
-        await self._answers.wait(samples, self._until_s)
+        await self._answers.wait(self._places(SAMPLES_FROM, sys.maxsize), self._until_s)
         return time.perf_counter_ns() - started_ns
+
+    async def _ask_all_instead(self, chosen: Chosen) -> None:
+        """Where the one agent that was chosen has given no answer that can be read by half time: asks all."""
+        ballots = self._read_ballots()
+        if any(ballot.answer is not None for ballot in (*ballots.first, *ballots.samples)):
+            return
+        self._chosen = widened(self._requested, chosen)
+        self._gather = on_its_way(self._requested, self._chosen)
+        self._asked = {place: task for place, task in self._asked.items() if task.round == QUESTION}
+        await self._ask(opening_tasks(self._gather, None))
 
     def _best(self) -> str | None:
         """The member that has been right most often; None if nobody knows."""
-        context = context_of(self._question, self._scores.history)
+        context = self._context()
         options = self._question.options or len(self._gather.members) + 1
         return best_agent(self._gather.members, context, options)
 
@@ -184,6 +263,76 @@ class Ensemble:
         self._rounds += 1
         await self._wait(await self._ask(tasks), self._until_s)
 
+    async def _ask_of_answers(self) -> None:
+        """Asks what answers are needed for, where a strategy wants it; once, as soon as two have answered."""
+        if not self._made_of:
+            await self._ask_of_texts()
+        if "second_round" in self._asks:
+            await self._debate()
+
+    async def _ask_of_texts(self) -> None:
+        """Has one answer written from all, or all compared."""
+        ballots = self._read_ballots()
+        fewest = min(FEWEST_DEBATERS, len(self._gather.members))
+        if not self._asks & FROM_TEXTS or len(ballots.first) < fewest:
+            return
+        self._made_of = True
+        tasks: list[Generate] = []
+        if "synthesis" in self._asks:
+            writer = self._gather.synthesizer or self._best() or ballots.first[0].agent
+            tasks += synthesis_task(self._gather, writer, SYNTHESIS, ballots.first)
+        if "comparisons" in self._asks:
+            tasks += comparison_tasks(self._gather, ballots.first)
+        if "vectors" in self._asks:
+            tasks += vector_tasks(
+                self._gather, self._gather.embedder or ballots.first[0].agent, ballots.first
+            )
+        if "own_synthesis" in self._asks:
+            await self._answers.wait(self._places(SAMPLES_FROM, SYNTHESIS - 1), self._half_time_s())
+            ballots = self._read_ballots()
+            if best := sampled(ballots.samples):
+                own = [ballot for ballot in (*ballots.first, *ballots.samples) if ballot.agent == best]
+                tasks += synthesis_task(self._gather, best, OWN_SYNTHESIS, own)
+        if self._mesh.clock.now() < self._until_s:
+            await self._ask(tasks)
+
+    # --- asking in waves, as a cascade has it ---------------------------------------------
+
+    async def asked_before(self) -> list[str]:
+        """The members that another aggregator has asked: there are answers of theirs, or tasks for them."""
+        if self._fresh:
+            return []
+        places = {answer_subject(task): task for task in self._tasks().values()}
+        await self._answers.look_up(places)
+        silent = [task for place, task in places.items() if self._answers.get(place) is None]
+        queued = await asyncio.gather(*(self._is_queued(task) for task in silent))
+        unasked = {task.agent for task, is_queued in zip(silent, queued, strict=True) if not is_queued}
+        return [member for member in self._gather.members if member not in unasked]
+
+    async def _is_queued(self, task: Generate) -> bool:
+        place = subjects.generate(task.priority, task.model, task.request_id)
+        return await self._mesh.storage.last(subjects.COMMANDS_STREAM, place) is not None
+
+    async def ask(self, members: Sequence[str]) -> None:
+        """Asks members that have not answered."""
+        tasks = self._tasks()
+        await self._ask([tasks[member] for member in members])
+
+    async def wait(self, until_s: float, enough: Callable[[], bool]) -> None:
+        """Returns when all that were asked have answered, when it is `enough`, or at `until_s`."""
+        await self._answers.wait(self._places(QUESTION), until_s, lambda _: enough())
+
+    def answered(self) -> dict[str, Answer]:
+        """The answers to the question, by member."""
+        return self._first()
+
+    def ballots(self) -> Ballots:
+        """What was read from the answers that there are."""
+        return self._read_ballots()
+
+    def _tasks(self) -> dict[str, Generate]:
+        return {task.agent: task for task in opening_tasks(self._gather, None)}
+
     # --- what there is ------------------------------------------------------------------
 
     def _of_round(self, round_: int) -> dict[str, Answer]:
@@ -202,7 +351,12 @@ class Ensemble:
     def _first(self) -> dict[str, Answer]:
         """The answers to the question; of who gave none for want of logprobs, that without them."""
         answers, again = self._of_round(QUESTION), self._of_round(WITHOUT_LOGPROBS)
-        return {m: again.get(m, answers[m]) for m in self._gather.members if m in answers}
+        counted = None if self._cascade is None else self._cascade.counted
+        return {
+            m: again.get(m, answers[m])
+            for m in self._gather.members
+            if m in answers and (counted is None or m in counted)
+        }
 
     def _further(self) -> tuple[Answer, ...]:
         first = (QUESTION, WITHOUT_LOGPROBS)
@@ -215,23 +369,40 @@ class Ensemble:
 
     # --- deciding -----------------------------------------------------------------------
 
-    async def conclude(self, gathered_ns: int) -> None:
+    async def finish(self, gathered_ns: int) -> None:
         """Decides from what is there, stores the result, and learns. Raises NoAnswers."""
         started_ns = time.perf_counter_ns()
         ballots = self._read_ballots()
         if not ballots.first:
             raise NoAnswers(why_no_answers(self._gather, self._first(), await self._why_late()))
-        decisions = decide(self._gather.strategies, ballots, self._question, self._scores.history)
+        decisions = self._decide(ballots)
         decided_ns = time.perf_counter_ns()
         result = self._result(ballots, decisions)
+        if self._requested.receipt:
+            result = self._receipts.with_receipt(
+                result, self._requested, self._question, self._scores.history
+            )
         stored = await store_result(self._mesh, result)
         stored_ns = time.perf_counter_ns()
         if len(self._at(self._asked)) < len(self._asked):
             await self._mesh.client.publish(subjects.cancel_signal(self._gather.request_id))
         if stored:
-            self._scores.learn(ballots.first, self._question)
+            if self._cascade is None:  # whom a cascade asks depends on what others said: no fair sample
+                self._scores.learn(ballots.first, self._question)
             self._emit_decided(result)
             self._emit_completed(result, gathered_ns, decided_ns - started_ns, stored_ns - decided_ns)
+
+    def _decide(self, ballots: Ballots) -> tuple[Decision, ...]:
+        history = self._scores.history
+        if self._cascade is not None and self._cascade.decisions and not self._requested.receipt:
+            decisions = self._cascade.decisions
+        else:
+            decisions = decide(self._gather.strategies, ballots, self._question, history)
+        if self._chosen is not None:
+            decisions = signed(decisions, self._chosen)
+        if self._gather.min_confidence is None:
+            return decisions
+        return with_confidence(decisions, ballots.first, self._context())
 
     async def _why_late(self) -> dict[str, ChoirError]:
         """For each member without an answer to the question what its last attempt ended with, if one did."""
@@ -241,22 +412,28 @@ class Ensemble:
 
     def _result(self, ballots: Ballots, decisions: tuple[Decision, ...]) -> Result:
         gather, first = self._gather, self._first()
-        calls = decided_calls(decisions[0], first.values())
+        cascade = None if self._cascade is None else self._cascade.told(first.values())
+        spared = () if cascade is None else cascade.spared
+        undecided = doubt(decisions[0], gather.min_confidence)
+        calls = () if undecided else decided_calls(decisions[0], first.values())
         return Result(
             request_id=gather.request_id,
             fingerprint=gather.fingerprint,
             topology="ensemble",
-            text="" if calls else decisions[0].text,
+            text=None if undecided else "" if calls else decisions[0].text,
+            error=undecided and undecided.body(gather.request_id),
             tool_calls=calls,
             answers=kept(first.values(), ballots, gather),
             decisions=decisions,
-            missing=tuple(member for member in gather.members if member not in first),
+            missing=tuple(m for m in gather.members if m not in first and m not in spared),
             further_answers=self._further(),
             answer_kind=gather.answer_kind,
             choices=gather.choices,
             topic=self._question.topic,
             accepted_at_s=gather.accepted_at_s,
             completed_at_s=self._mesh.clock.now(),
+            cascade=cascade,
+            auto=None if self._chosen is None else auto_choice(self._chosen, self._question.topic),
         )
 
     def _emit_decided(self, result: Result) -> None:
@@ -272,9 +449,11 @@ class Ensemble:
                 margin=decision.margin,
                 tie=decision.tie,
                 rounds=self._rounds,
+                confidence=decision.confidence,
             )
 
     def _emit_completed(self, result: Result, collect_ns: int, decide_ns: int, store_ns: int) -> None:
+        cascade = result.cascade
         self._mesh.events.publish(
             GatherCompleted,
             request_id=result.request_id,
@@ -284,6 +463,11 @@ class Ensemble:
             collect_duration_ns=collect_ns,
             decide_duration_ns=decide_ns,
             store_duration_ns=store_ns,
+            effort=None if cascade is None else cascade.effort,
+            waves=1 if cascade is None else len(cascade.waves),
+            saved_calls=0 if cascade is None else cascade.saved_calls,
+            saved_tokens=0 if cascade is None else cascade.saved_tokens,
+            bound=None if cascade is None else cascade.bound,
         )
 
 

@@ -9,8 +9,10 @@ from nats.aio.msg import Msg
 from schemas import subjects
 from schemas.commands import Feedback, Gather, ReadScores
 from services.aggregator.ensemble import EnsembleHandler
+from services.aggregator.receipts.giving import Receipts
+from services.aggregator.receipts.signing import Signer
 from services.aggregator.scores.endpoint import ScoresHandler
-from services.aggregator.scores.feedback import FeedbackHandler, tell_counted
+from services.aggregator.scores.feedback import FeedbackHandler, emit_counted
 from services.aggregator.scores.ledger import FeedbackLedger
 from services.aggregator.scores.store import Scores
 from services.aggregator.settings import AggregatorSection
@@ -26,7 +28,13 @@ DESCRIPTION = "Asks the members of an ensemble and decides from their answers"
 class Aggregator:
     """Decides ensembles. What it knows is in the streams: another one takes over where it died."""
 
-    def __init__(self, settings: AggregatorSection, topics: TopicClassifier | None = None) -> None:
+    def __init__(
+        self,
+        settings: AggregatorSection,
+        topics: TopicClassifier | None = None,
+        signer: Signer | None = None,
+    ) -> None:
+        self._signer = signer
         self._settings = settings
         self._topics = topics or shipped()
 
@@ -34,9 +42,12 @@ class Aggregator:
         """Pulls and decides from now on."""
         self._scores = Scores(mesh.client, mesh.loops)
         await self._scores.start()
-        self._ledger = FeedbackLedger(mesh.client, self._scores, partial(tell_counted, mesh), mesh.loops)
+        self._ledger = FeedbackLedger(mesh.client, self._scores, partial(emit_counted, mesh), mesh.loops)
         await self._ledger.start()
-        self._handler = EnsembleHandler(mesh, self._scores, self._topics, self._settings.poll_interval_s)
+        receipts = Receipts(mesh.identity.instance, self._signer)
+        self._handler = EnsembleHandler(
+            mesh, self._scores, self._topics, self._settings.poll_interval_s, receipts
+        )
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         self._loop = WorkLoop(
             mesh,
@@ -48,7 +59,7 @@ class Aggregator:
         )
         mesh.connection.on_missed(subjects.ALL_CANCELS, self._handler.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), self._scores.reload)
-        mesh.connection.on_disconnect(self._loop.suspect)
+        mesh.connection.on_disconnect(self._loop.mark_unfresh)
         mesh.connection.on_reconnect(self._resume)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()

@@ -5,13 +5,25 @@ Whatever is asked depends only on what is stored, so an aggregator that takes ov
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
-from schemas.commands import ChatMessage, Gather, Generate
+from schemas.commands import ChatMessage, Embed, Gather, Generate
 from schemas.replies import Answer
-from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
+from schemas.rounds import (
+    DEBATE,
+    PREDICTION,
+    QUESTION,
+    SAMPLES_FROM,
+    WITHOUT_LOGPROBS,
+    comparison_round,
+    vector_round,
+)
 from schemas.sampling import Sampling
 from schemas.strategies import asked_for
+from services.aggregator.reading.ballots import as_shown
+from services.aggregator.strategies.ballot import Ballot
+from services.aggregator.strategies.synthesize import texts_of
 
 OPTION_LOGPROBS = 20
 """How many alternatives to each token are asked for: with fewer an option may not be among them."""
@@ -28,6 +40,16 @@ ANSWER_AGAIN = (
     "Consider their answers, then answer the question again, in the same form as before.\n\n{question}"
 )
 """As Du et al. do, the question comes once more, and last."""
+WRITE_ONE = (
+    "Others were asked the question below and answered:\n\n{answers}\n\n"
+    "Some of this may be wrong. Write one answer from them, better than each, in the form in which the "
+    "question wants it, and nothing beside it.\n\n{question}"
+)
+COMPARE = (
+    "Two answers to the same question are compared.\n\nQuestion: {question}\n\nAnswer A: {one}\n\n"
+    "Answer B: {other}\n\nWhich is the better answer? Reply with A or B alone."
+)
+VERDICT_TOKENS = 16
 
 
 def opening_tasks(gather: Gather, best: str | None) -> list[Generate]:
@@ -83,6 +105,64 @@ def debated(gather: Gather, member: str, texts: Mapping[str, str]) -> tuple[Chat
     others = (text for agent, text in texts.items() if agent != member and text)
     again = ANSWER_AGAIN.format(answers=_listed(others), question=gather.question)
     return said_next(own, "user", again)
+
+
+def synthesis_task(gather: Gather, writer: str, round_: int, sources: Sequence[Ballot]) -> list[Generate]:
+    """One agent is to write one answer from these; nobody where there are no two different texts."""
+    texts = texts_of(sources)
+    if len(texts) < 2:
+        return []
+    messages = gather.messages
+    rest = messages[:-1] if messages[-1].role == "user" else messages
+    asked = WRITE_ONE.format(answers=_listed(texts), question=gather.question)
+    plain = gather.model_copy(update={"tools": (), "tool_choice": "auto"})
+    return [_task(plain, writer, round_, messages=said_next(rest, "user", asked) if rest else _only(asked))]
+
+
+def comparison_tasks(gather: Gather, ballots: Sequence[Ballot]) -> list[Generate]:
+    """Each member whose answer is there compares those of each two others that differ; of two alone each
+    compares both."""
+    plain = gather.model_copy(update={"tools": (), "tool_choice": "auto"})
+    texts = {ballot.agent: ballot.text.strip() for ballot in ballots}
+    answers = {ballot.agent: ballot.answer for ballot in ballots}
+    verdict = gather.sampling.model_copy(
+        update={"max_tokens": VERDICT_TOKENS, "temperature": 0.0, "json_schema": None, "grammar": None}
+    )
+    tasks = []
+    for one, other in combinations(texts, 2):
+        if None in (answers[one], answers[other]) or answers[one] == answers[other]:
+            continue
+        judges = [agent for agent in texts if len(texts) == 2 or agent not in (one, other)]
+        for judge in judges:
+            shown = as_shown(judge, one, other)
+            asked = COMPARE.format(question=gather.question, one=texts[shown[0]], other=texts[shown[1]])
+            round_ = comparison_round(one, other)
+            tasks.append(_task(plain, judge, round_, messages=_only(asked), sampling=verdict))
+    return tasks
+
+
+def vector_tasks(gather: Gather, embedder: str, ballots: Sequence[Ballot]) -> list[Generate]:
+    """One model makes the vector of what each member said; none where there are no two different texts."""
+    texts = {ballot.agent: text for ballot in ballots if (text := ballot.text.strip())}
+    if len(set(texts.values())) < 2:
+        return []
+    plain: dict[str, object] = {
+        "messages": (),
+        "tools": (),
+        "tool_choice": "auto",
+        "sampling": Sampling(),
+        "stream": False,
+    }
+    return [
+        gather.generate(embedder, vector_round(agent)).model_copy(
+            update=plain | {"embed": Embed(inputs=(text,), truncate=True)}
+        )
+        for agent, text in texts.items()
+    ]
+
+
+def _only(asked: str) -> tuple[ChatMessage, ...]:
+    return (ChatMessage(role="user", content=asked),)
 
 
 def predicting(gather: Gather) -> tuple[ChatMessage, ...]:

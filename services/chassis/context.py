@@ -8,12 +8,13 @@ from nats.aio.client import Client
 
 from services.chassis.identity import Identity
 from services.chassis.nats.clock import BrokerClock
+from services.chassis.nats.connecting.deafness import reconnect_when_deaf
+from services.chassis.nats.connecting.late_pong import hear_late_pongs
 from services.chassis.nats.connection import ConnectionEvents
-from services.chassis.nats.deafness import reconnect_when_deaf
-from services.chassis.nats.late_pong import hear_late_pongs
 from services.chassis.nats.streams import Storage
+from services.chassis.process.supervise import Loops
+from services.chassis.registry.cordon import OwnCordon
 from services.chassis.settings import EventsSection
-from services.chassis.supervise import Loops
 from services.chassis.telemetry.events import EventLog, Spans
 from services.chassis.telemetry.tracing import Tracing
 from services.chassis.work.attempts import Solitude
@@ -40,13 +41,14 @@ class ServiceContext:
         self.loops = loops or Loops()
         self.solitude = Solitude()
         self.clock = BrokerClock(client)
+        self.cordon = OwnCordon(client, identity)
         self.tracing = Tracing()
         enabled = events is None or events.enabled
         self.events = EventLog(client, identity, enabled=enabled, spans=spans)
         self._renew: Callable[[], None] | None = None
         self._tell: Callable[[], Awaitable[None]] | None = None
 
-    def tell_changes(self, renew: Callable[[], None], tell: Callable[[], Awaitable[None]]) -> None:
+    def on_change(self, renew: Callable[[], None], tell: Callable[[], Awaitable[None]]) -> None:
         """Says how a change reaches the lease at once; for the host, when there is a lease."""
         self._renew, self._tell = renew, tell
 

@@ -8,12 +8,16 @@ import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from ulid import ULID
+DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(one + other for one in DIGITS for other in DIGITS)
+_SHIFTS = tuple(range(120, -1, -10))
 
 
 def new_id() -> str:
-    """A new ULID: 26 characters that sort by time."""
-    return str(ULID())
+    """A new ULID: 26 characters that sort by time, to the millisecond. Every request has one: the library
+    takes several times as long to make it."""
+    number = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
+    return "".join([_PAIRS[number >> shift & 0x3FF] for shift in _SHIFTS])
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,13 @@ from pydantic_settings import (
 )
 
 from schemas.errors import ConfigurationError
-from services.chassis.tls import trusting
+from services.chassis.nats.connecting.tls import trusting
 from services.chassis.wrong_settings import faults_of
 
 CONFIG_VARIABLE = "CHOIR_CONFIG"
-SECRET_VARIABLES = ("CHOIR_MESH", "CHOIR_MESH__PASSWORD", "CHOIR_MESH__URL")
+SECRET_VARIABLES = (
+    "CHOIR_MESH", "CHOIR_MESH__PASSWORD", "CHOIR_MESH__URL", "CHOIR_MODELSTORE", "CHOIR_MODELSTORE__TOKEN",
+)  # fmt: skip
 DEFAULT_CONFIG = Path("choir.toml")
 DEFAULT_URL = "nats://127.0.0.1:4222"
 

@@ -2,9 +2,9 @@
 
 import sys
 
-import services.chassis.garbage  # noqa: F401  (before what takes long to import)
+import services.chassis.process.garbage  # noqa: F401  (before what takes long to import)
 from services.cli.app import build_app
-from services.cli.outcome import run
+from services.cli.shell.outcome import run
 
 
 def main() -> None:

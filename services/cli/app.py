@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.command_group import COMPLETION_VARIABLE, Entry, LazyGroup
+from services.cli.shell.command_group import COMPLETION_VARIABLE, Entry, LazyGroup
 
 ASKING = "Ask"
 RUNNING = "Run"
@@ -19,6 +19,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("chat", "chat:chat", ASKING, "Talk with one model, or with all of them."),
     Entry("batch", "batch:batch", ASKING, "Ask every prompt about every document, with all models."),
     Entry("fetch", "one_request:fetch", ASKING, "The answer to a request that was asked before, by its id."),
+    Entry("verify", "verify:verify", ASKING, "Decide kept results again, by their receipts."),
     Entry("cancel", "one_request:cancel", ASKING, "Give up a request."),
     Entry("feedback", "one_request:feedback", ASKING, "Say what was right, so that weights learn."),
     Entry("demo", "demo:demo", RUNNING, "A whole mesh for a minute: four small models, some questions."),
@@ -34,6 +35,11 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("hosts", "members:build_hosts_app", RUNNING, "The hosts that have joined.", group=True),
     Entry("backup", "backup:backup", RUNNING, "Copy the streams and the event database of this host's mesh."),
     Entry("restore", "backup:restore", RUNNING, "Make a mesh of a backup, for the next `choir up`."),
+    Entry("pull", "model:pull", RUNNING, "Fetch a model to this host, from other hosts or from a hub."),
+    Entry(
+        "model", "model:build_model_app", RUNNING, "Models that the mesh keeps: add, list, copy, remove.",
+        group=True,
+    ),
     Entry("shard", "shard:shard", RUNNING, "Run a model as a pipeline of stages over several nodes."),
     Entry("validate", "validate:validate", RUNNING, "Would a mesh run here? What to do if not."),
     Entry("completion", "completion:completion", RUNNING, "What a shell needs to complete commands."),
@@ -55,8 +61,12 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry("eval", "eval:evaluate", MEASURING, "Ask the questions of benchmarks, and compare strategies."),
     Entry("matrix", "matrix:matrix", MEASURING, "Measure every generator with every summarizer."),
-    Entry("nodes", "overview:nodes", LOOKING, "All live service instances: state, load, memory, problems."),
+    Entry(
+        "nodes", "nodes:build_nodes_app", LOOKING,
+        "All live service instances; hosts taken out of work: cordon, drain, uncordon.", group=True,
+    ),
     Entry("models", "overview:models", LOOKING, "All models that can be asked, and all pipelines."),
+    Entry("ps", "overview:ps", LOOKING, "The models in memory, and until when they stay there."),
     Entry("status", "overview:status", LOOKING, "The mesh at a glance."),
     Entry("requests", "requests:requests", LOOKING, "What was asked lately: ids, status, who was asked."),
     Entry("scores", "scores:scores", LOOKING, "What the mesh has learnt of its agents."),

@@ -20,10 +20,14 @@ from typing import TypeVar, Unpack
 
 from schemas import subjects
 from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores, Tokenize
+from schemas.cordons import Cordon, CordonsReply, ManageCordons
 from schemas.dead_letters import DeadLettersReply, ManageDeadLetters
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
+from schemas.joining import Host, HostsReply, InviteMade, MakeInvite, ManageHosts
 from schemas.keys import ApiKey, KeysReply, ManageKeys
+from schemas.loading import LoadedAt, LoadedReply, ManageLoaded
 from schemas.message import Message
+from schemas.model_store import ManageStore, StoreReply
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary, Shard, ShardReply
 from schemas.queries import Rows, Scalar, Sql
@@ -41,11 +45,12 @@ from schemas.replies import (
     TokenChunk,
     Tokenized,
 )
+from schemas.tenants import ManageTenants, Tenant, TenantsReply
 from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
 from services.chassis.settings import MeshSection
-from services.client.bounded import spread
+from services.client.bulk.bounded import spread
 from services.client.connection import HOW_TO_START, open_connection
-from services.client.mesh_url import find_mesh
+from services.client.finding.mesh_url import find_mesh
 from services.client.missing_service import nobody_answers
 from services.client.reliable_request import PAUSE_S, REPLY_MARGIN_S, SLICE_S, ReliableRequest
 from services.client.replies import NoReply, ReplyMultiplexer, read
@@ -56,6 +61,12 @@ CALL_PATIENCE_S = 4.0
 """How long a call that only looks, or changes what can be changed again, waits for somebody to answer it."""
 PLANNING_S = 20.0
 """How long a router may think about where the stages of a pipeline go, with very many nodes."""
+INVITING_S = 20.0
+"""The broker takes its accounts anew before there is a reply."""
+STORE_S = 15.0
+"""A store may have to ask all others."""
+LOADING_S = 30.0
+"""Longer than a router waits for the agents that load."""
 SQL_GRACE_S = 3.0
 TOKENIZING_S = 6.0
 TRANSIENT = (NoReply, BrokerUnavailable)
@@ -277,9 +288,17 @@ class Choir:
         cancel = build(Cancel, {"request_id": request_id})
         return (await self._call(subjects.CANCEL, cancel, Cancelled)).cancelled
 
-    async def feedback(self, request_id: str, correct: str, topic: str | None = None) -> FeedbackCounted:
-        """Says what the right answer was, so that the weights of the agents learn."""
-        feedback = build(Feedback, {"request_id": request_id, "correct": correct, "topic": topic})
+    async def feedback(
+        self,
+        request_id: str,
+        correct: str | None = None,
+        topic: str | None = None,
+        *,
+        wrong: str | None = None,
+    ) -> FeedbackCounted:
+        """Says what the right answer was, or which one was `wrong`: the weights of the agents learn."""
+        fields = {"request_id": request_id, "correct": correct, "wrong": wrong, "topic": topic}
+        feedback = build(Feedback, fields)
         return await self._call(subjects.FEEDBACK, feedback, FeedbackCounted)
 
     async def scores(self, *, reset: bool = False) -> ScoresReply:
@@ -314,6 +333,36 @@ class Choir:
         """The API keys that a request concerns: all for a list, else the one that it changed."""
         return (await self._call(subjects.KEYS, request, KeysReply)).keys
 
+    async def cordons(self, request: ManageCordons) -> tuple[Cordon, ...]:
+        """Hosts and instances that get nothing new: all of them, after the change if one is asked for.
+
+        Raises InvalidRequest with the names that are there, for one that is not.
+        """
+        return (await self._call(subjects.CORDON, request, CordonsReply)).cordons
+
+    async def load(self, request: ManageLoaded) -> tuple[LoadedAt, ...]:
+        """Has a model on demand loaded or unloaded: the agents that were asked, and how they have it now.
+
+        Raises UnknownModel, InvalidRequest for one that is not on demand, ModelUnusable and NoRoom with the
+        memory that it takes and what there is.
+        """
+        return (await self._call(subjects.LOAD, request, LoadedReply, LOADING_S)).agents
+
+    async def invite(self, request: MakeInvite) -> InviteMade:
+        """Has an invite made for the key of `request`; whoever made the key then has a line for `choir join`.
+
+        Raises InvalidRequest with the field that is wrong, NotPermitted unless the client may operate.
+        """
+        return await self._call(subjects.INVITE, request, InviteMade, INVITING_S)
+
+    async def tenants(self, request: ManageTenants) -> tuple[Tenant, ...]:
+        """Who may ask, and how much: all tenants, after the change if one is asked for."""
+        return (await self._call(subjects.TENANTS, request, TenantsReply, INVITING_S)).tenants
+
+    async def hosts(self, request: ManageHosts) -> tuple[Host, ...]:
+        """The hosts that have joined: all of them, after one is revoked if that is asked for."""
+        return (await self._call(subjects.HOSTS, request, HostsReply, INVITING_S)).hosts
+
     async def dead_letters(self, request: ManageDeadLetters) -> DeadLettersReply:
         """What could not be worked on: lists it, shows one letter, asks it again, or drops it.
 
@@ -321,13 +370,21 @@ class Choir:
         """
         return await self._call(subjects.DEAD_LETTERS, request, DeadLettersReply)
 
-    async def shard(self, wish: Shard) -> ShardReply:
-        """Has a model placed as a pipeline, or its pipeline ended; the same wish again changes nothing.
+    async def shard(self, request: Shard) -> ShardReply:
+        """Has a model placed as a pipeline, or its pipeline ended; the same request again changes nothing.
 
         Raises InvalidRequest, naming the field and the way out, for what cannot be or only slows it down.
         The stages load what they hold after the reply: `pipelines` tells when they are ready.
         """
-        return await self._call(subjects.SHARD, wish, ShardReply, PLANNING_S)
+        return await self._call(subjects.SHARD, request, ShardReply, PLANNING_S)
+
+    async def store(self, request: ManageStore) -> StoreReply:
+        """Looks into the store of models, or has it do something. What takes long is a job: the reply tells
+        its id, and `ManageStore(action="jobs")` how far it is.
+
+        Raises UnknownModel, InvalidRequest with the field that is wrong, MeshUnreachable if no store answers.
+        """
+        return await self._call(subjects.STORE, request, StoreReply, STORE_S)
 
     async def status(self) -> StatusReply:
         """The mesh at a glance."""
@@ -367,8 +424,8 @@ class Choir:
     ) -> ReplyT:
         """One request and its one reply, which may take `wait_s`.
 
-        It is tried again for `patience_s`, and for a few seconds in any case. Where nobody listens the time
-        that a reply may take does not count.
+        It is tried again for `patience_s`, and for a few seconds in any case. Where nobody listens, or the
+        broker is away, the time that a reply may take does not count.
         """
         self._check_open()
         payload = b"" if request is None else request.to_bytes()
@@ -379,7 +436,8 @@ class Choir:
                 self._silence.ends()
                 return reply
             except transient as error:
-                reply_s = 0 if isinstance(error, NoReply) and error.nobody else wait_s
+                nobody = not self._replies.connected or (isinstance(error, NoReply) and error.nobody)
+                reply_s = 0 if nobody else wait_s
                 left_s = started_s + max(reply_s + CALL_PATIENCE_S, patience_s) - time.monotonic()
                 if left_s <= 0:
                     raise self._unreachable(subject, error) from error
@@ -390,8 +448,8 @@ class Choir:
     async def _try_call(
         self, subject: str, payload: bytes, reply_type: type[ReplyT], wait_s: float
     ) -> ReplyT:
-        msg = await self._replies.call(subject, payload, wait_s + REPLY_MARGIN_S, tenant=self._tenant)
-        return read(msg, reply_type)
+        reply_s = wait_s + REPLY_MARGIN_S if self._replies.connected else REPLY_MARGIN_S
+        return read(await self._replies.call(subject, payload, reply_s, tenant=self._tenant), reply_type)
 
     def _unreachable(self, subject: str, error: Exception) -> ChoirError:
         if isinstance(error, ChoirError):

@@ -14,11 +14,13 @@ from nats.aio.client import Client
 from schemas.catalog import CLIENT_USER, ENDPOINTS
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, NotPermitted, PayloadTooLarge
 from schemas.subjects import inbox_prefix
-from services.chassis.address import why, without_password
-from services.chassis.nats.attempt import Attempt
+from services.chassis.nats.connecting.address import why, without_password
+from services.chassis.nats.connecting.attempt import Attempt
 from services.chassis.settings import MeshSection
 
 CONNECT_PATIENCE_S = 2.0
+SILENCE_PATIENCE_S = 10.0
+"""While nobody says no: a broker on a busy host may stand still for a moment."""
 RECONNECT_WAIT_S = 0.25
 CLOSE_PATIENCE_S = 2.0
 PENDING_BYTES = 64 * 1024 * 1024
@@ -76,7 +78,7 @@ async def _connect(
     mesh = attempt.mesh
     credentials = mesh.credentials
     try:
-        async with attempt.within(CONNECT_PATIENCE_S * len(mesh.servers)):
+        async with attempt.within(CONNECT_PATIENCE_S * len(mesh.servers), SILENCE_PATIENCE_S):
             await client.connect(
                 mesh.servers,
                 dont_randomize=True,
@@ -130,9 +132,14 @@ def _not_allowed(mesh: MeshSection, error: Exception) -> ChoirError:
                 f'"{endpoint.subject}" needs the role {endpoint.role}, which this client does not have: '
                 f"whoever runs the mesh can give it (`choir invite person --role {endpoint.role}`)"
             )
+    if mesh.nkey is not None:
+        return NotPermitted(
+            f"the key {mesh.nkey} is not that of a client ({error}): ask by the key of a tenant; `choir "
+            "invite person` where the broker runs prints a line for `choir join`, which makes one"
+        )
     return ConfigurationError(
         f"the broker does not allow this to user {user_of(mesh)!r}: {error}; its configuration says who may "
-        "do what (`python -m infra.broker.permissions`)",
+        "do what (`python -m infra.broker.access.permissions`)",
         field="mesh.user",
     )
 

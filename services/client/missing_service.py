@@ -17,12 +17,19 @@ NO_METRICS = (
     "give choir.toml a section [metrics], see services/metrics/README.md"
 )
 
+NO_SUPERVISOR = (
+    "the broker answers, but nobody there who lets others in: is `choir up` running on its host? Who may "
+    "come to a broker that `choir up` has not started is for whoever configures that broker"
+)
+
 
 def nobody_answers(subject: str) -> str:
     """What it means that nobody listens on a subject of the client surface."""
     service = next((e.service for e in catalog.ENDPOINTS if e.subject == subject), "router")
     if service == METRICS:
         return NO_METRICS
+    if service == catalog.SUPERVISOR:
+        return NO_SUPERVISOR
     if service == "router":
         return f"the broker answers, but no router does; {HOW_TO_START}"
     return f"this mesh runs no {service}: `choir up` starts one unless section [{service}] says replicas = 0"

@@ -26,7 +26,7 @@ from schemas.errors import (
 from schemas.replies import Result, TokenChunk
 from services.chassis.telemetry.tracing import Span
 from services.client.connection import HOW_TO_START
-from services.client.replies import NoReply, ReplyMultiplexer, kind_of, read
+from services.client.replies import NoReply, ReplyMultiplexer, read
 from services.client.silence import Silence
 from services.client.streamed_text import StreamedText
 
@@ -101,11 +101,11 @@ class ReliableRequest:
             try:
                 subject, request, wait_s, new = self._next_request()
                 wait_s += REPLY_MARGIN_S
-                msg = await self._replies.call(
+                reply = await self._replies.call(
                     subject, request.to_bytes(), wait_s, self._span, self._tenant, new=new
                 )
                 self._hear()
-                return read(msg, Result)
+                return read(reply, Result)
             except TROUBLE as error:
                 trouble = self._troubled(error)
             await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
@@ -136,15 +136,15 @@ class ReliableRequest:
         payload = request.to_bytes()
         async with self._replies.request(subject, payload, self._span, self._tenant, new=new) as queue:
             while True:
-                msg = await queue.next(wait_s + REPLY_MARGIN_S)
+                reply = await queue.next(wait_s + REPLY_MARGIN_S)
                 self._hear()
-                if kind_of(msg) != "token":
-                    result = read(msg, Result)
+                if reply.kind != "token":
+                    result = read(reply, Result)
                     for chunk in self._streamed.rest(result):
                         yield chunk
                     yield result
                     return
-                if (shown := self._streamed.take(read(msg, TokenChunk))) is not None:
+                if (shown := self._streamed.take(read(reply, TokenChunk))) is not None:
                     yield shown
                 if self._streamed.missing():
                     self._taken = True

@@ -11,23 +11,24 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_from_body
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
-from services.chassis.address import why
+from services.chassis.nats.connecting.address import why
+from services.chassis.nats.direct_hearing import hear_directly
 from services.chassis.telemetry.tracing import Span
 from services.client.connection import check_payload
 
-NO_RESPONDERS = "503"
-STATUS_HEADER = "Status"
+NO_RESPONDERS = b"NATS/1.0 503"
+LINE_END = b"\r\n"
+KIND_LINE = LINE_END + subjects.KIND_HEADER.encode() + b":"
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 
@@ -40,6 +41,22 @@ class NoReply(Exception):
         self.nobody = nobody
 
 
+class Reply(NamedTuple):
+    """A reply as it came: its `kind` (`token`, `result`, `error`; None where it does not say), and its
+    payload. With `nobody` it is the broker's, which says that no service listens."""
+
+    kind: str | None
+    data: bytes
+    nobody: bool = False
+
+    @classmethod
+    def of(cls, headers: bytes, data: bytes) -> Reply:
+        """From a message's headers as they came."""
+        _, found, rest = headers.partition(KIND_LINE)
+        kind = rest.partition(LINE_END)[0].strip().decode("latin-1") if found else None
+        return cls(kind, data, headers.startswith(NO_RESPONDERS))
+
+
 class ReplyQueue:
     """What comes back to one request. One waits for it at a time; what has come already costs no wait."""
 
@@ -47,19 +64,19 @@ class ReplyQueue:
         self.subject = subject
         self.inbox = inbox
         self._loop = asyncio.get_running_loop()
-        self._come: deque[Msg | ChoirError | None] = deque()
+        self._come: deque[Reply | ChoirError | None] = deque()
         self._awaited: asyncio.Future[None] | None = None
 
-    def put(self, msg: Msg | ChoirError | None) -> None:
+    def put(self, reply: Reply | ChoirError | None) -> None:
         """Takes a reply, why there will be none, or None for a connection that was lost for a while."""
-        self._come.append(msg)
+        self._come.append(reply)
         self._wake()
 
     def _wake(self) -> None:
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(None)
 
-    async def next(self, timeout_s: float) -> Msg:
+    async def next(self, timeout_s: float) -> Reply:
         """The next reply; NoReply if none comes in time, else the error that says why none will."""
         if not self._come:
             self._awaited = self._loop.create_future()
@@ -79,14 +96,14 @@ class OneReply:
         self.subject = subject
         self.inbox = inbox
         self._loop = asyncio.get_running_loop()
-        self._reply: asyncio.Future[Msg | ChoirError | None] = self._loop.create_future()
+        self._reply: asyncio.Future[Reply | ChoirError | None] = self._loop.create_future()
 
-    def put(self, msg: Msg | ChoirError | None) -> None:
+    def put(self, reply: Reply | ChoirError | None) -> None:
         """Takes the reply, or why there will be none, as `ReplyQueue` does."""
         if not self._reply.done():
-            self._reply.set_result(msg)
+            self._reply.set_result(reply)
 
-    async def come(self, timeout_s: float) -> Msg:
+    async def come(self, timeout_s: float) -> Reply:
         """The reply; NoReply if it does not come in time, else the error that says why it will not."""
         overdue = self._loop.call_later(timeout_s, self.put, None)
         try:
@@ -95,17 +112,17 @@ class OneReply:
             overdue.cancel()
 
 
-def _heard(msg: Msg | ChoirError | None) -> Msg:
+def _heard(reply: Reply | ChoirError | None) -> Reply:
     """A reply that says something. NoReply for none, or the error that stands in its place."""
-    if msg is None:
+    if reply is None:
         raise NoReply
-    if isinstance(msg, ChoirError):
-        raise msg
-    if msg.headers and msg.headers.get(STATUS_HEADER) == NO_RESPONDERS:
+    if isinstance(reply, ChoirError):
+        raise reply
+    if reply.nobody:
         raise NoReply(nobody=True)
-    if not msg.data:
+    if not reply.data:
         raise NoReply  # a stream of replies has ended without the last one
-    return msg
+    return reply
 
 
 class ReplyMultiplexer:
@@ -121,12 +138,12 @@ class ReplyMultiplexer:
         """Receives replies from now on."""
         self._client = client
         self._prefix = client.new_inbox()
-        await client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
+        hear_directly(client, await client.subscribe(f"{self._prefix}.*"), self._on_reply)
 
-    async def _on_reply(self, msg: Msg) -> None:
-        queue = self._open.get(msg.subject)
+    def _on_reply(self, inbox: str, headers: bytes, data: bytes) -> None:
+        queue = self._open.get(inbox)
         if queue is not None:
-            queue.put(msg)
+            queue.put(Reply.of(headers, data))
 
     def interrupted(self) -> None:
         """The connection is back: replies may have been lost meanwhile, so nobody waits on for them."""
@@ -188,7 +205,7 @@ class ReplyMultiplexer:
         tenant: str | None = None,
         *,
         new: bool = False,
-    ) -> Msg:
+    ) -> Reply:
         """The one reply to a request. Raises what `request` raises, and what waiting for a reply does."""
         reply = OneReply(*self._addresses(subject, payload, tenant))
         self._open[reply.inbox] = reply
@@ -218,24 +235,21 @@ class ReplyMultiplexer:
             raise MeshUnreachable(f"the connection to the broker is gone: {why(error)}") from error
 
 
-def kind_of(msg: Msg) -> str | None:
-    """What a reply is: `token`, `result`, `error`; None where the reply does not say."""
-    return (msg.headers or {}).get(subjects.KIND_HEADER)
-
-
-def read(msg: Msg, reply_type: type[ReplyT]) -> ReplyT:
+def read(reply: Reply, reply_type: type[ReplyT]) -> ReplyT:
     """A reply as what it should be; raises the typed error that it carries instead."""
-    if kind_of(msg) == "error":
-        raise error_from_body(_parsed(msg, ErrorReply).error)
-    reply = _parsed(msg, reply_type)
-    if isinstance(reply, Result) and reply.error is not None:
-        raise error_from_body(reply.error)
-    return reply
+    if reply.kind == "error":
+        raise error_from_body(_parsed(reply.data, ErrorReply).error)
+    message = _parsed(reply.data, reply_type)
+    if isinstance(message, Result) and message.error is not None:
+        error = error_from_body(message.error)
+        error.result = message
+        raise error
+    return message
 
 
-def _parsed(msg: Msg, reply_type: type[ReplyT]) -> ReplyT:
+def _parsed(data: bytes, reply_type: type[ReplyT]) -> ReplyT:
     try:
-        return reply_type.read(msg.data)
+        return reply_type.read(data)
     except ValidationError as error:
         raise InternalError(
             f"the reply is not a {reply_type.__name__} as this version knows it: do client and mesh "

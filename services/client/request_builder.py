@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from schemas.chat import Tool, ToolChoice
 from schemas.commands import Ask, ChatMessage, Embed, RawPrompt
+from schemas.effort import Effort
 from schemas.errors import InvalidRequest
 from schemas.message import Message
 from schemas.sampling import Sampling, Think
@@ -37,8 +38,14 @@ class AskOptions(TypedDict, total=False):
     answer_kind: str
     topic: str | None
     samples: int | None
+    synthesizer: str | None
+    embedder: str | None
     max_agents: int | None
     quorum: int | None
+    effort: Effort | None
+    epsilon: float | None
+    min_confidence: float | None
+    receipt: bool
     timeout_s: float
     cache: bool
     priority: Priority

@@ -5,17 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
 from schemas.commands import Tokenize
 from schemas.errors import (
     ConfigurationError,
-    ContextExceeded,
     GenerationFailed,
     InvalidRequest,
     ModelUnusable,
@@ -24,37 +20,24 @@ from schemas.errors import (
 from schemas.replies import Tokenized
 from schemas.sampling import Sampling
 from services.engine.decode.context import Context
-from services.engine.decode.grammar import SCHEMA_FIELD
-from services.engine.decode.sampler import REPEAT_LAST, TokenSampler, new_sampler
 from services.engine.embedder import Embedded, Embedder
-from services.engine.model.chat_format import ChatFormat
+from services.engine.inference_loop import InferenceLoop
+from services.engine.memory import room_of
+from services.engine.model.chat.format import ChatFormat
 from services.engine.model.info import EngineStats, ModelInfo, describe
-from services.engine.model.model import Model, Tokens
-from services.engine.model.plain_text import Piece
+from services.engine.model.model import Model
 from services.engine.model.slicing import SLICE_PREFIX
-from services.engine.scheduler import Scheduler
+from services.engine.prompt_reader import PromptReader
 from services.engine.scorer import Scorer
-from services.engine.sequence.answer_reader import AnswerForm
 from services.engine.sequence.generation import Finished, Generation, OnEvent
-from services.engine.sequence.prompt import Prompt, TokenPrompt
+from services.engine.sequence.prompt import Prompt
 from services.engine.sequence.sequence import Sequence
 from services.engine.tokenizing import tokenized
 
-CONTEXT_TOKENS_CAP = 4096
 MAX_SLOTS = 256
 WEIGHTS_BYTES_PER_THREAD = 64_000_000
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PreparedPrompt:
-    """A prompt as text in `pieces`, or as `tokens`; how it is gone on with, and what may be in the answer."""
-
-    sampling: Sampling
-    pieces: tuple[Piece, ...] = ()
-    tokens: Tokens | None = None
-    form: AnswerForm | None = None
 
 
 class Engine:
@@ -67,7 +50,7 @@ class Engine:
         self,
         model: Model,
         context: Context,
-        scheduler: Scheduler,
+        loop: InferenceLoop,
         chats: ChatFormat,
         scorer: Scorer,
         embedder: Embedder,
@@ -77,13 +60,14 @@ class Engine:
         self.info: ModelInfo = describe(model, context_tokens)
         self._model = model
         self._context = context
-        self._scheduler = scheduler
+        self._loop = loop
         self._chats = chats
+        self._prompts = PromptReader(model, chats, context_tokens, self.info.name)
         self._scorer = scorer
         self._embedder = embedder
         self._closed = False
         # Held while the vocabulary is used, so that close() cannot free it meanwhile.
-        self._vocabulary_lock = threading.Lock()
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"engine {self.info.name}", daemon=True)
         self._thread.start()
 
@@ -110,7 +94,7 @@ class Engine:
         try:
             _require_whole(model)
             chats = _chats_of(model)
-            room = min(model.trained_context_tokens, context_tokens or CONTEXT_TOKENS_CAP)
+            room = room_of(model.trained_context_tokens, context_tokens)
             batch_tokens = max(min(batch_tokens, room), slots)
             threads = threads or sensible_threads(model.weights_bytes)
             exact = gpu_layers == 0
@@ -122,12 +106,12 @@ class Engine:
                 threads=threads,
                 exact=exact,
             )
-            scheduler = Scheduler(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
+            loop = InferenceLoop(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
             scorer = Scorer(
                 model, context_tokens=room, batch_tokens=batch_tokens, threads=threads, exact=exact
             )
             embedder = Embedder(model, context_tokens=room, threads=threads)
-            return cls(model, context, scheduler, chats, scorer, embedder, room)
+            return cls(model, context, loop, chats, scorer, embedder, room)
         except ModelUnusable:
             model.close()
             raise
@@ -142,28 +126,18 @@ class Engine:
         """
         if not self.generates:
             raise InvalidRequest(f"model: {self.info.name} gives vectors, and no text", field="model")
-        prepared = self._prepare(prompt, sampling)
-        with self._vocabulary_lock:
-            self._require_open()
-            tokens = self._tokenize(prepared)
-        sampler = self._sampler(prepared.sampling, tokens, forced=prepared.sampling is not sampling)
-        generation = Generation(self._scheduler.wake)
+        with self._model.reading():
+            prepared = self._prompts.prepare(prompt, sampling)
+            tokens = self._prompts.tokens(prepared)
+            sampler = self._prompts.sampler(prepared, tokens)
+        generation = Generation(self._loop.wake)
         sequence = Sequence(tokens, prepared.sampling, sampler, generation, on_event, prepared.form)
         try:
-            (self._scorer if sampling.prompt_logprobs else self._scheduler).submit(sequence)
+            (self._scorer if sampling.prompt_logprobs else self._loop).submit(sequence)
         except (GenerationFailed, WorkerFailed):
             sampler.close()
             raise
         return generation
-
-    def _sampler(self, sampling: Sampling, prompt: Tokens, *, forced: bool) -> TokenSampler:
-        """A constraint that was made of the tools is told by their name."""
-        try:
-            return new_sampler(self._model, sampling, prompt=prompt.tolist()[-REPEAT_LAST:])
-        except InvalidRequest as error:
-            if forced and error.field == SCHEMA_FIELD:
-                raise InvalidRequest(f"tools: {error.message}", field="tools") from error
-            raise
 
     def generate(self, prompt: Prompt, sampling: Sampling | None = None) -> Finished:
         """submit() and the wait for its outcome; raises the outcome's error if it has one."""
@@ -174,22 +148,18 @@ class Engine:
 
     def count_tokens(self, prompt: Prompt) -> int:
         """How many tokens a prompt has, however many the context holds."""
-        prepared = self._prepare(prompt, Sampling())
-        with self._vocabulary_lock:
-            self._require_open()
-            return len(self._tokens_of(prepared))
+        with self._model.reading():
+            return self._prompts.count(self._prompts.prepare(prompt, Sampling()))
 
     def tokenize(self, request: Tokenize) -> Tokenized:
         """Tokens of a text or of messages, the text of tokens, or what is known of the tokenizer."""
-        with self._vocabulary_lock:
-            self._require_open()
+        with self._model.reading():
             return tokenized(self._model, self._chats, request, self.info.context_tokens)
 
     def embed(self, text: str, *, dimensions: int | None = None, truncate: bool = False) -> Embedded:
         """The vector of a text, computed on the caller's thread. Raises ContextExceeded, InvalidRequest,
         GenerationFailed."""
-        with self._vocabulary_lock:
-            self._require_open()
+        with self._model.reading():
             tokens = self._model.tokenize(text, special=False)
         return self._embedder.embed(tokens, dimensions=dimensions, truncate=truncate)
 
@@ -205,17 +175,17 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What the engine is doing, and its totals."""
-        return self._scheduler.stats()
+        return self._loop.stats()
 
     @property
     def failure(self) -> WorkerFailed | None:
         """The defect that has ended the inference thread, after which nothing is generated; None without
         one."""
-        return self._scheduler.failure
+        return self._loop.failure
 
     def step_s(self) -> float:
         """For how long the inference thread has been at its present step, in seconds; 0 while it waits."""
-        return self._scheduler.step_s()
+        return self._loop.step_s()
 
     def close(self, patience_s: float | None = None) -> bool:
         """Ends the inference thread after the step at hand and frees llama.cpp's memory. Generations that are
@@ -223,11 +193,11 @@ class Engine:
 
         False if the step at hand has taken longer than `patience_s`: what it works on is not freed then.
         """
-        with self._vocabulary_lock:
+        with self._closing:
             if self._closed:
                 return not self._thread.is_alive()
             self._closed = True
-        self._scheduler.stop()
+        self._loop.stop()
         self._thread.join(patience_s)
         if self._thread.is_alive() or not self._scorer.stop(patience_s):
             return False
@@ -239,7 +209,7 @@ class Engine:
     def _run(self) -> None:
         """The inference thread. Who submits sees its failure; the log has the whole of it."""
         try:
-            self._scheduler.run()
+            self._loop.run()
         except Exception:
             logger.exception("the inference thread of %s has ended by a defect", self.info.name)
 
@@ -250,48 +220,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _prepare(self, prompt: Prompt, sampling: Sampling) -> PreparedPrompt:
-        match prompt:
-            case str():
-                if not prompt:
-                    raise InvalidRequest("the prompt is empty", field="prompt")
-                return PreparedPrompt(sampling, pieces=(Piece(prompt),))
-            case TokenPrompt():
-                for place, token in enumerate(prompt.tokens):
-                    if token >= self._model.vocab_size:
-                        raise InvalidRequest(
-                            f"raw.tokens.{place}: the model has no token {token}", field=f"raw.tokens.{place}"
-                        )
-                return PreparedPrompt(sampling, tokens=np.asarray(prompt.tokens, dtype=np.int32))
-            case _:
-                chat = self._chats.prepare(prompt, sampling)
-                if not chat.pieces:
-                    raise InvalidRequest("the prompt is empty", field="prompt")
-                return PreparedPrompt(chat.sampling, pieces=chat.pieces, form=chat.form)
-
-    def _tokens_of(self, prepared: PreparedPrompt) -> Tokens:
-        if prepared.tokens is not None:
-            return prepared.tokens
-        return self._model.tokenize_pieces(prepared.pieces)
-
-    def _tokenize(self, prepared: PreparedPrompt) -> Tokens:
-        """The tokens of a prompt that fits; one that cannot fit is refused before it is tokenized."""
-        room = self.info.context_tokens
-        least = sum(len(piece.text) for piece in prepared.pieces) // self._model.longest_token_bytes
-        tokens = self._tokens_of(prepared) if least < room else None
-        if tokens is None or len(tokens) >= room:
-            count = f"at least {least}" if tokens is None else str(len(tokens))
-            raise ContextExceeded(
-                f"the prompt has {count} tokens; the context of {self.info.name} holds {room}", field="prompt"
-            )
-        if not len(tokens):
-            raise InvalidRequest("the prompt has no tokens", field="prompt")
-        return tokens
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise GenerationFailed("the engine is closed")
 
 
 def sensible_threads(weights_bytes: int) -> int:

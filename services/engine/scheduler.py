@@ -1,319 +1,214 @@
-"""Continuous batching: the loop of the inference thread.
+"""Continuous batching: which texts have slots, and what of each is evaluated in the next step.
 
-Every step evaluates one batch: the newest token of each sequence that is speaking, and pieces of the prompts
-that are still being read. A sequence that ends leaves its slot to the next in the queue at once.
+A whole model is a pipeline of one stage: the engine has this scheduler over its own context, and the first
+stage of a pipeline has it over all stages. What a step is and where tokens come from is theirs; the queue,
+the slots, the prompts that begin alike, the mixture of a step and the end of a text are here.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from operator import attrgetter
+from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-
-from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
-from services.engine.decode.batch import Batch
-from services.engine.decode.context import DECODED, NO_KV_SPACE, Context, Logits
-from services.engine.decode.logprobs import token_logprob
-from services.engine.decode.sampler import GrammarSampler
-from services.engine.model.info import EngineStats
+from schemas.errors import ChoirError
 from services.engine.model.model import Model
+from services.engine.sequence.generation import FinishReason, TokenLogprob
 from services.engine.sequence.sequence import Sequence
 from services.engine.sequence.slot import Slot, best_slot
 
-# A step with a long piece of prompt makes those who speak wait: a piece beside them is at most this long.
-PROMPT_TOKENS_BESIDE_SPEAKERS = 128
-GRAMMAR_PATIENCE_S = 0.005
-"""How long a step waits for grammars. One that takes longer goes on without them: they are asked again after
-it."""
-HELD_UP_WAIT_S = 0.01
-SPEED_WINDOW_STEPS = 64
-LONGEST_REASON = 200
+S = TypeVar("S", bound=Sequence)
+
+slot_of = attrgetter("slot")
+
+
+class Cells(Protocol):
+    """Where the tokens of all slots are evaluated."""
+
+    def forget(self, slot: int, keep: int = 0) -> bool:
+        """Drops a slot's cells from position `keep` on. False where they cannot be cut there; dropping all of
+        a slot never fails."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one slot has in the batch: `tokens` new cells, the last of them in row `row`."""
+class Part(Generic[S]):
+    """What a step has of one sequence: `tokens`, the first of them at `position`. `decodes`: it is the newest
+    token of a text, and no part of a prompt. `wants_token`: no token is known that follows."""
 
-    slot: Slot
+    sequence: S
+    position: int
     tokens: list[int]
-    row: int
-    ends_prompt: bool
-    is_prompt: bool
+    decodes: bool
+    wants_token: bool
 
 
-class Scheduler:
-    """Owns the slots and the queue. submit(), wake(), stop() and stats() may be called from any thread,
-    everything else is the inference thread's."""
+class Scheduler(Generic[S]):
+    """Owns the queue and the slots. Only the inference thread uses it."""
 
     def __init__(
-        self, model: Model, context: Context, *, slots: int, context_tokens: int, batch_tokens: int
+        self,
+        model: Model,
+        cells: Cells,
+        *,
+        slots: int,
+        context_tokens: int,
+        batch_tokens: int,
+        prompt_tokens_beside: int,
+        least_prefix: int = 1,
     ) -> None:
+        """A step has at most `batch_tokens`, and beside sequences that decode `prompt_tokens_beside` of
+        prompts: a long piece of one would make them wait. A prompt that begins like what is in its slot has
+        fewer tokens than `least_prefix` evaluated again."""
         self._model = model
-        self._context = context
+        self._cells = cells
         self._context_tokens = context_tokens
-        self._slots = [Slot(index) for index in range(slots)]
-        self._active: list[Slot] = []
-        self._held_up: dict[int, tuple[Slot, GrammarSampler]] = {}
-        self._batch = Batch(batch_tokens)
-        self._waiting: deque[Sequence] = deque()
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._speed: deque[tuple[int, int]] = deque(maxlen=SPEED_WINDOW_STEPS)
+        self._batch_tokens = batch_tokens
+        self._prompt_tokens_beside = prompt_tokens_beside
+        self._least_prefix = least_prefix
+        self._slots: list[Slot[S]] = [Slot(index) for index in range(slots)]
+        self._running: dict[int, S] = {}
         self._freed = 0
-        self._step_began_s: float | None = None
-        self.failure: WorkerFailed | None = None
-        self._prompt_tokens = self._reused_tokens = self._generated_tokens = 0
+        self.waiting: deque[S] = deque()
+        self.prompt_tokens = self.reused_tokens = 0
 
-    def submit(self, sequence: Sequence) -> None:
-        """Queues a sequence; raises GenerationFailed after the end of the loop, WorkerFailed where a defect
-        ended it."""
-        with self._changed:
-            if self.failure is not None:
-                raise WorkerFailed(self.failure.message)
-            if self._stopping:
-                raise GenerationFailed("the engine is closed")
-            self._waiting.append(sequence)
-            self._changed.notify()
+    @property
+    def running(self) -> tuple[S, ...]:
+        """The sequences that have slots. Those that wait for their turn come first."""
+        return tuple(self._running.values())
 
-    def wake(self) -> None:
-        """Makes the loop look for cancelled sequences."""
-        with self._changed:
-            self._changed.notify()
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to schedule."""
+        return not (self._running or self.waiting)
 
-    def stop(self) -> None:
-        """Ends the loop after the step at hand; what is not done by then fails."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+    @property
+    def can_admit(self) -> bool:
+        """Whether admit() has something to do."""
+        return bool(self.waiting) and len(self._running) < len(self._slots)
 
-    def stats(self) -> EngineStats:
-        """The state now; counts of different things may be a step apart."""
-        steps = list(self._speed)
-        spent_ns = sum(duration_ns for _, duration_ns in steps)
-        return EngineStats(
-            active=len(self._active),
-            waiting=len(self._waiting),
-            slots=len(self._slots),
-            kv_cells_used=sum(len(slot.cells) for slot in self._slots),
-            kv_cells=len(self._slots) * self._context_tokens,
-            decode_tokens_per_s=sum(tokens for tokens, _ in steps) * 1e9 / spent_ns if spent_ns else 0.0,
-            prompt_tokens=self._prompt_tokens,
-            prefix_tokens_reused=self._reused_tokens,
-            generated_tokens=self._generated_tokens,
-        )
+    @property
+    def cells_used(self) -> int:
+        """How many cells hold a token, those of texts that have ended included."""
+        return sum(len(slot.cells) for slot in self._slots) + sum(s.fed for s in self.running)
 
-    def step_s(self) -> float:
-        """For how long the loop has been at its present step, in seconds; 0 while it waits for work."""
-        began_s = self._step_began_s
-        return 0.0 if began_s is None else time.monotonic() - began_s
+    # --- coming and going ---------------------------------------------------------------
 
-    def run(self) -> None:
-        """The loop, until stop(). However it ends, every sequence gets its outcome. A defect that ends it is
-        raised, and stays as `failure`."""
-        ended: ChoirError = GenerationFailed("the engine was closed before the generation was done")
-        try:
-            while self._wait_for_work():
-                self._step_began_s = time.monotonic()
-                self._drop_cancelled()
-                self._admit()
-                self._step()
-                self._step_began_s = None
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
-            self.failure = ended = WorkerFailed(f"the inference thread has ended by a defect: {reason}")
-            raise
-        finally:
-            self._step_began_s = None
-            self._end_all(ended)
+    def submit(self, sequence: S) -> None:
+        """Queues a sequence."""
+        self.waiting.append(sequence)
 
-    def _wait_for_work(self) -> bool:
-        """Blocks while there is nothing to do; False when the loop has to end."""
-        with self._changed:
-            while not (self._stopping or self._active or self._waiting):
-                self._changed.wait()
-            return not self._stopping
+    def admit(self) -> list[S]:
+        """Gives free slots to sequences of the queue, in its order; those that have one now.
 
-    def _drop_cancelled(self) -> None:
-        for slot in [slot for slot in self._active if slot.sequence and slot.sequence.cancelled]:
-            self._release(slot).finish("cancelled")
-        with self._changed:
-            cancelled = [sequence for sequence in self._waiting if sequence.cancelled]
-            for sequence in cancelled:
-                self._waiting.remove(sequence)
-        for sequence in cancelled:
-            sequence.finish("cancelled")
-
-    def _admit(self) -> None:
-        """Moves sequences from the queue into free slots."""
-        while self._waiting and (choice := best_slot(self._slots, self._waiting[0].prompt)):
+        What the cells of a slot share with a prompt is not evaluated again, but for the prompt's last token:
+        its logits are what the text begins with.
+        """
+        admitted = []
+        while self.waiting and (choice := best_slot(self._slots, self.waiting[0].prompt)):
             slot, shared = choice
-            with self._changed:
-                sequence = self._waiting.popleft()
-            self._move_in(slot, sequence, shared)
+            sequence = self.waiting.popleft()
+            if sequence.cancelled:
+                sequence.finish("cancelled")
+                continue
+            self._seat(sequence, slot, min(shared, len(sequence.prompt) - 1))
+            self.prompt_tokens += len(sequence.prompt)
+            self.reused_tokens += sequence.fed
+            sequence.admit(sequence.fed)
+            admitted.append(sequence)
+        return admitted
 
-    def _move_in(self, slot: Slot, sequence: Sequence, shared: int) -> None:
-        """Gives a slot to a sequence, with the `shared` cells that are right already. The prompt's last token
-        is always evaluated again: its logits are what the text begins with."""
-        keep = min(shared, len(sequence.prompt) - 1)
-        if not self._context.forget(slot.index, keep):
-            self._context.forget(slot.index)
+    def resume(self, sequence: S) -> bool:
+        """Gives a free slot, with nothing in it, to a sequence that was admitted elsewhere; False if there is
+        none."""
+        choice = best_slot(self._slots, sequence.prompt)
+        if choice is not None:
+            self._seat(sequence, choice[0], 0)
+        return choice is not None
+
+    def _seat(self, sequence: S, slot: Slot[S], shared: int) -> None:
+        keep = shared if shared >= self._least_prefix else 0
+        if not self._cells.forget(slot.index, keep):
+            self._cells.forget(slot.index)
             keep = 0
-        del slot.cells[keep:]
-        slot.sequence = sequence
-        self._active.append(slot)
-        self._prompt_tokens += len(sequence.prompt)
-        self._reused_tokens += keep
-        sequence.admit(keep)
+        slot.cells, slot.sequence = [], sequence
+        sequence.slot, sequence.fed = slot.index, keep
+        self._running[slot.index] = sequence
 
-    def _step(self) -> None:
-        started_ns = time.perf_counter_ns()
-        self._take_answers()
-        parts = self._fill_batch()
-        if not parts:
-            self._wait_for_answers()
-            return
-        status = self._context.decode(self._batch)
-        if status != DECODED:
-            self._fail(parts, status)
-            return
-        for part in parts:
-            part.slot.cells.extend(part.tokens)
-        spoken = [part for part in parts if part.ends_prompt or not part.is_prompt]
-        for part in spoken:
-            self._continue(part)
-        self._take_answers(GRAMMAR_PATIENCE_S)
-        for _, sampler in self._held_up.values():
-            sampler.keep()
-        self._generated_tokens += len(spoken)
-        if len(spoken) == len(parts) and not any(part.is_prompt for part in parts):
-            self._speed.append((len(spoken), time.perf_counter_ns() - started_ns))
+    def drop_cancelled(self) -> list[S]:
+        """Ends the sequences in which nobody is interested any more; those that had slots."""
+        dropped = [sequence for sequence in self._running.values() if sequence.cancelled]
+        for sequence in dropped:
+            self.finish(sequence, "cancelled")
+        for sequence in [sequence for sequence in self.waiting if sequence.cancelled]:
+            self.waiting.remove(sequence)
+            sequence.finish("cancelled")
+        return dropped
 
-    def _fill_batch(self) -> list[Part]:
-        """Slots that decode come first, one token each, in their order, since llama.cpp evaluates runs of
-        neighbouring slots together; then prompts in the order of their arrival."""
-        self._batch.clear()
-        able = [slot for slot in self._active if slot.index not in self._held_up]
-        speaking = [slot for slot in able if slot.sequence and slot.sequence.next_token is not None]
-        parts = [self._add_token(slot) for slot in sorted(speaking, key=lambda slot: slot.index)]
-        room = min(self._batch.room, PROMPT_TOKENS_BESIDE_SPEAKERS) if speaking else self._batch.room
-        for slot in able:
-            if room > 0 and slot.sequence and slot.sequence.next_token is None:
-                part = self._add_prompt(slot, slot.sequence, room)
-                room -= len(part.tokens)
-                parts.append(part)
+    def close(self) -> tuple[S, ...]:
+        """Ends the scheduling; the sequences that are not done, with no outcome yet."""
+        left = (*self.running, *self.waiting)
+        for sequence in self.running:
+            self.release(sequence)
+        self.waiting.clear()
+        return left
+
+    # --- steps --------------------------------------------------------------------------
+
+    def compose(self, choose: Callable[[list[S]], Iterable[S]] | None = None) -> list[Part[S]]:
+        """The parts of the next step, which count as fed from now on: the sequences that decode, one token
+        each, by their slots; then prompts in the order of their arrival. `choose` may take some of those that
+        decode; the others come before these in the next step."""
+        decoding = [sequence for sequence in self._running.values() if sequence.decodes]
+        chosen = decoding if choose is None or not decoding else list(choose(decoding))
+        parts = [self._part(sequence, 1, decodes=True) for sequence in sorted(chosen, key=slot_of)]
+        room = self._batch_tokens - len(parts)
+        if decoding:
+            room = min(room, self._prompt_tokens_beside)
+        for sequence in self._running.values():
+            if room > 0 and sequence.due and not sequence.decodes:
+                parts.append(self._part(sequence, min(room, sequence.ready), decodes=False))
+                room -= len(parts[-1].tokens)
+        if len(chosen) < len(decoding):
+            for sequence in chosen:
+                self._running[sequence.slot] = self._running.pop(sequence.slot)
         return parts
 
-    def _add_token(self, slot: Slot) -> Part:
-        assert slot.sequence is not None and slot.sequence.next_token is not None
-        token = slot.sequence.next_token
-        row = self._batch.add_token(slot.index, len(slot.cells), token)
-        return Part(slot, [token], row, ends_prompt=False, is_prompt=False)
+    def _part(self, sequence: S, count: int, *, decodes: bool) -> Part[S]:
+        position = sequence.fed
+        tokens = sequence.tokens[position : position + count]
+        sequence.fed = position + count
+        return Part(sequence, position, tokens, decodes, not sequence.due)
 
-    def _add_prompt(self, slot: Slot, sequence: Sequence, room: int) -> Part:
-        done = len(slot.cells)
-        chunk = sequence.prompt[done : done + room]
-        ends_prompt = done + len(chunk) == len(sequence.prompt)
-        row = self._batch.add_chunk(slot.index, done, chunk, want_last=ends_prompt)
-        return Part(slot, chunk.tolist(), row, ends_prompt, is_prompt=True)
+    def take(
+        self, sequence: S, token: int | None, logprob: Callable[[int], TokenLogprob] | None = None
+    ) -> bool:
+        """Takes the token that follows in a text, None where a grammar lets none follow; whether the text
+        goes on. If not, it has its outcome, and the slot is free."""
+        ending = sequence.follow(self._model, token, self._context_tokens, logprob)
+        if ending is None:
+            return True
+        self.release(sequence)
+        sequence.end(ending)
+        return False
 
-    def _continue(self, part: Part) -> None:
-        """Chooses the token after a part; one that keeps to a grammar is asked for here, and taken later."""
-        slot, sequence = part.slot, part.slot.sequence
-        assert sequence is not None
-        logits = self._context.logits(part.row)
-        if part.ends_prompt and np.isnan(logits).any():
-            self._release(slot).finish(
-                "error", error=GenerationFailed("the model computed NaN for this prompt")
-            )
-        elif isinstance(sequence.sampler, GrammarSampler):
-            self._ask(slot, sequence.sampler, logits)
-        else:
-            self._follow(slot, sequence, sequence.sampler.sample(self._context, part.row), logits)
+    def finish(self, sequence: S, reason: FinishReason, error: ChoirError | None = None) -> None:
+        """Frees a sequence's slot and ends it. After an error nobody knows what is in its cells."""
+        self.release(sequence, keep=error is None)
+        sequence.finish(reason, error=error)
 
-    def _ask(self, slot: Slot, sampler: GrammarSampler, logits: Logits) -> None:
-        try:
-            sampler.ask(logits)
-        except InvalidRequest as error:
-            self._release(slot).finish("error", error=error)
-        else:
-            self._held_up[slot.index] = slot, sampler
-
-    def _take_answers(self, patience_s: float = 0.0) -> None:
-        """Goes on with the sequences whose grammars have answered, or do so in time."""
-        until_s = time.monotonic() + patience_s
-        for slot, sampler in list(self._held_up.values()):
-            if sampler.answered(max(0.0, until_s - time.monotonic())):
-                del self._held_up[slot.index]
-                self._take_answer(slot, sampler)
-
-    def _take_answer(self, slot: Slot, sampler: GrammarSampler) -> None:
-        assert slot.sequence is not None
-        try:
-            token = sampler.take()
-        except (InvalidRequest, WorkerFailed) as error:
-            self._release(slot).finish("error", error=error)
-        else:
-            self._follow(slot, slot.sequence, token, sampler.logits)
-
-    def _wait_for_answers(self) -> None:
-        """Nothing can be done but wait for grammars, and look for what is new now and then."""
-        if self._held_up:
-            wait([sampler.connection for _, sampler in self._held_up.values()], HELD_UP_WAIT_S)
-
-    def _follow(self, slot: Slot, sequence: Sequence, token: int | None, logits: Logits) -> None:
-        """Goes on with the next token, and ends the sequence if it was the last."""
-        sequence.note_first_token()
-        if token is None:
-            self._release(slot).finish("stop", detail="grammar_end")
-        elif self._model.ends_generation(token):
-            self._release(slot).finish("stop", detail="end_of_generation")
-        else:
-            self._say(slot, sequence, token, logits)
-
-    def _say(self, slot: Slot, sequence: Sequence, token: int, logits: Logits) -> None:
-        alternatives = sequence.sampling.logprobs
-        logprob = token_logprob(self._model, logits, token, alternatives) if alternatives else None
-        stop = sequence.say(token, self._model.piece(token, spoken=sequence.reads), logprob)
-        if stop is not None:
-            self._release(slot).finish("stop", detail="stop_string", stop_string=stop)
-        elif sequence.generated >= sequence.sampling.max_tokens:
-            self._release(slot).finish("length", detail="max_tokens")
-        elif len(slot.cells) >= self._context_tokens:
-            self._release(slot).finish("length", detail="context_full")
-
-    def _fail(self, parts: list[Part], status: int) -> None:
-        """Ends the sequences that a failed batch concerns: without room those that asked for much, the
-        prompts, otherwise all of it, since nobody knows what is in their cells."""
-        prompts = [part for part in parts if part.is_prompt]
-        concerned = prompts if status == NO_KV_SPACE and prompts else parts
-        reason = "no room in the KV cache" if status == NO_KV_SPACE else f"llama_decode said {status}"
-        for part in concerned:
-            sequence = self._release(part.slot)
-            self._forget(part.slot)
-            sequence.finish("error", error=GenerationFailed(f"the batch could not be evaluated: {reason}"))
-
-    def _forget(self, slot: Slot) -> None:
-        self._context.forget(slot.index)
-        slot.cells.clear()
-
-    def _release(self, slot: Slot) -> Sequence:
-        """Frees a slot, cells kept; the sequence that was in it."""
-        sequence = slot.sequence
-        assert sequence is not None
+    def release(self, sequence: S, *, keep: bool = True) -> None:
+        """Frees a sequence's slot. With `keep` its cells stay, for the next prompt that begins alike."""
+        slot = self._slots[sequence.slot]
+        if not keep:
+            self._cells.forget(slot.index)
         self._freed += 1
-        self._held_up.pop(slot.index, None)
+        slot.cells = sequence.tokens[: sequence.kept] if keep else []
         slot.sequence, slot.last_used = None, self._freed
-        self._active.remove(slot)
-        return sequence
+        del self._running[slot.index]
 
-    def _end_all(self, error: ChoirError) -> None:
-        with self._changed:
-            self._stopping = True
-            left = [self._release(slot) for slot in list(self._active)] + list(self._waiting)
-            self._waiting.clear()
-        for sequence in left:
-            sequence.finish("error", error=error)
+    def forget_ended(self) -> None:
+        """Takes nothing more from the cells of texts that have ended."""
+        for slot in self._slots:
+            slot.cells = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from functools import partial
 
 import numpy as np
 
@@ -140,27 +141,18 @@ class Scorer:
 
     def _go_on(self, context: Context, sequence: Sequence, logits: Logits) -> Logits | None:
         """Generates one token; the logits after it, None where it was the last."""
-        known = len(sequence.prompt) + sequence.generated
+        position = len(sequence.tokens)
         token = sequence.sampler.choose(logits)
-        sequence.note_first_token()
-        if token is None:
-            sequence.finish("stop", detail="grammar_end")
-            return None
-        logprob = token_logprob(self._model, logits, token, sequence.sampling.logprobs)
-        if self._model.ends_generation(token):
-            sequence.note_end(logprob)
-            sequence.finish("stop", detail="end_of_generation")
-            return None
-        stop = sequence.say(token, self._model.piece(token), logprob)
-        if stop is not None:
-            sequence.finish("stop", detail="stop_string", stop_string=stop)
-        elif sequence.generated >= sequence.sampling.max_tokens:
-            sequence.finish("length", detail="max_tokens")
-        elif known + 1 >= self._context_tokens:
-            sequence.finish("length", detail="context_full")
-        else:
+        alternatives = sequence.sampling.logprobs
+        logprob = partial(token_logprob, self._model, logits, alternatives=alternatives)
+        ending = sequence.follow(self._model, token, self._context_tokens, logprob)
+        if token is not None and ending is None:
             batch = Batch(1)
-            batch.add_token(0, known, token)
+            batch.add_token(0, position, token)
             self._decode(context, batch)
             return context.logits(0)
+        assert ending is not None
+        if token is not None and ending.detail == "end_of_generation":
+            sequence.note_end(logprob(token))
+        sequence.end(ending)
         return None

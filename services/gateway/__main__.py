@@ -1,7 +1,7 @@
 """`python -m services.gateway`"""
 
-import services.chassis.garbage  # noqa: F401  (before what takes long to import)
-from services.chassis.runner import run_service
+import services.chassis.process.garbage  # noqa: F401  (before what takes long to import)
+from services.chassis.process.runner import run_service
 from services.gateway.service import Gateway
 from services.gateway.settings import GatewaySettings
 

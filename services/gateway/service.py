@@ -7,16 +7,16 @@ from contextlib import AsyncExitStack
 from schemas import subjects
 from schemas.errors import ConfigurationError
 from schemas.subjects import LOCAL_TENANT, service_inbox
-from services.chassis.cancelling import ended
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import Endpoints
+from services.chassis.process.cancelling import ended
 from services.chassis.registry.lease import Load
 from services.client.client import Choir
 from services.gateway.access.self_check import check_locked
-from services.gateway.app import build_app
-from services.gateway.context import GatewayContext
-from services.gateway.listener import Listener
+from services.gateway.http.app import build_app
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.listener import Listener
 from services.gateway.openai.batches.runner import BatchRunner
 from services.gateway.settings import GatewaySettings
 
@@ -44,7 +44,7 @@ class Gateway:
             inbox=service_inbox(self._identity.service, self._identity.instance),
         )
         asked = await self._stack.enter_async_context(choir)
-        context = GatewayContext(asked, self._settings.gateway, mesh.client)
+        context = GatewayContext(asked, self._settings.gateway, mesh.client, mesh.events)
         self._stack.push_async_callback(context.settle)
         await context.keyring.start()
         mesh.connection.on_reconnect(context.keyring.resume)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from schemas.message import Name, field_error
-from services.chassis.address import is_loopback
+from services.chassis.nats.connecting.address import is_loopback
 from services.chassis.settings import Section, ServiceSettings
 
 DEFAULT_PORT = 11_435
@@ -29,7 +29,9 @@ class GatewaySection(Section):
     `max_connections` are open at a time.
 
     With `cache` requests whose answer is the same each time may be answered by an equal one's result; for
-    that this gateway keeps `cache_bytes` of results, each for `cache_keep_s`.
+    that this gateway keeps results in `cache_bytes` of its memory, each for `cache_keep_s`.
+
+    `results` is the folder of evaluations and load tests that the dashboard shows.
 
     `sets` are named sets of models, for ensembles such as `choir/majority@small`. `task_model` answers what
     chat front ends ask for themselves, titles and tags, in the place of an ensemble.
@@ -59,6 +61,7 @@ class GatewaySection(Section):
     cache_bytes: int = Field(default=64 * MIB, ge=0)
     cache_keep_s: float = Field(default=300.0, ge=0.0, le=3_600.0)
     task_model: Name | None = None
+    results: Path = Path("results")
     sets: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
     keys_required: bool | None = None
     tls_certificate: Path | None = None

@@ -1,8 +1,8 @@
 """`python -m services.metrics`"""
 
-import services.chassis.garbage  # noqa: F401  (before what takes long to import)
+import services.chassis.process.garbage  # noqa: F401  (before what takes long to import)
 from services.chassis.identity import Identity
-from services.chassis.runner import run_service
+from services.chassis.process.runner import run_service
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSettings
 from services.metrics.store.memory_limit import limit_memory

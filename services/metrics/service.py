@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas import subjects
+from schemas.errors import ErrorBody
 from schemas.nodes import NodeState
 from schemas.queries import Sql
 from services.chassis.context import ServiceContext
@@ -34,7 +35,7 @@ class Metrics:
             spill_mb=self._settings.spill_mb,
         )
         self._ingest = Ingest(mesh, database, self._settings)
-        mesh.connection.on_disconnect(self._ingest.suspect)
+        mesh.connection.on_disconnect(self._ingest.mark_unfresh)
         await self._ingest.start()
         self._housekeeping = Housekeeping(database, self._ingest, self._settings, mesh.loops)
         self._housekeeping.start()
@@ -42,7 +43,12 @@ class Metrics:
         await tenants.start()
         mesh.connection.on_reconnect(tenants.resume)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.TENANTS_BUCKET), tenants.resume)
-        self._questions = Questions(mesh.client, database, self._settings, tenants.sees_all)
+
+        def sees_all(tenant: str) -> bool:
+            tenants.check(tenant)
+            return tenants.sees_all(tenant)
+
+        self._questions = Questions(mesh.client, database, self._settings, sees_all)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()
         await self._endpoints.add(subjects.doors(subjects.SQL), Sql, self._questions.handle)
@@ -57,5 +63,7 @@ class Metrics:
     def load(self) -> Load:
         """Broken while events cannot be stored; a problem alone says what has happened to the database."""
         state: NodeState = "ready" if self._ingest.storing else "broken"
-        slots = self._settings.queries_at_once
-        return Load(state=state, slots=slots, busy=self._questions.busy, problem=self._ingest.problem)
+        slots, problem = self._settings.queries_at_once, self._ingest.problem
+        if problem is None and (ended := self._questions.problem) is not None:
+            problem = ErrorBody(code="internal", message=ended)
+        return Load(state=state, slots=slots, busy=self._questions.busy, problem=problem)

@@ -9,8 +9,7 @@ from pydantic import Field
 from services.chassis.settings import Section, ServiceSettings
 
 DEFAULT_FOLDER = Path(".choir/metrics")
-VIEWS_FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "views"
-"""Views are SQL that people read and write, so they lie with the other SQL; the service reads the files."""
+VIEWS_FOLDER = Path(__file__).resolve().parent / "sql" / "views"
 
 
 class MetricsSection(Section):
@@ -24,7 +23,8 @@ class MetricsSection(Section):
     nothing more is stored until there is room: events wait in their stream.
 
     A statement gets at most `query_timeout_s` and `query_rows`, and all statements together, with the
-    ingest, get `memory_mb`; `queries_at_once` run at the same time, four times as many wait. Beside the
+    ingest, get `memory_mb`; `queries_at_once` of one tenant run at the same time, four times as many wait,
+    and one more thread is left to other tenants. Beside the
     thread of each statement `threads` less one help all of them, and what does not fit into the memory takes
     at most `spill_mb` of the disk.
     """
@@ -47,6 +47,6 @@ class MetricsSection(Section):
 
 
 class MetricsSettings(ServiceSettings):
-    """What the metrics service can be told."""
+    """Settings of the metrics service."""
 
     metrics: MetricsSection = MetricsSection()

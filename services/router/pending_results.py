@@ -76,9 +76,9 @@ def read_result(request_id: str, data: bytes) -> Result:
         result = Result.read(data)
     except ValidationError as error:
         raise UnsupportedVersion(
-            "the result is there, and of a version that this router does not read: upgrade the router, and "
+            "the result is stored, in a version that this router does not read: upgrade the router, and "
             "fetch it then"
         ) from error
     if result.request_id != request_id:
-        raise InternalError("what is stored as the result of this request is that of another one")
+        raise InternalError("the message that is stored as this request's result belongs to another request")
     return result

@@ -8,7 +8,8 @@ from schemas import subjects
 from schemas.commands import Command, Gather, Generate, Summarize
 from schemas.errors import PoisonMessage
 from services.chassis.logs import get_logger
-from services.chassis.nats.streams import Storage, Stored
+from services.chassis.nats.reading import Stored
+from services.chassis.nats.streams import Storage
 from services.chassis.work.newer import newer_command
 
 log = get_logger("router.queued")

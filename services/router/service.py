@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from nats.js import JetStreamContext
 
-from schemas import subjects
+from schemas import catalog, subjects
 from schemas.commands import Ask, Cancel, Fetch, Tokenize
+from schemas.cordons import ManageCordons
 from schemas.dead_letters import ManageDeadLetters
 from schemas.ensembles import Ensemble
 from schemas.keys import ManageKeys
+from schemas.loading import ManageLoaded
 from schemas.message import Message
 from schemas.nodes import NodeLease
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers
 from services.chassis.context import ServiceContext
-from services.chassis.nats.endpoints import Endpoints
+from services.chassis.nats.endpoints import Caller, Endpoints, Handler
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
 from services.chassis.registry.tenants import Tenants
-from services.router.admission import AdmissionController
+from services.router.admission.controller import AdmissionController
+from services.router.admission.equal_requests import EqualRequests
+from services.router.admission.named_ensembles import NamedEnsembles
+from services.router.endpoints.cordons import Cordons
 from services.router.endpoints.dead_letters import DeadLetters
 from services.router.endpoints.handlers import Handlers
 from services.router.endpoints.keys import Keys
+from services.router.endpoints.loading import Loading
 from services.router.endpoints.overview import Overview
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
-from services.router.equal_requests import EqualRequests
-from services.router.named_ensembles import NamedEnsembles
 from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
 from services.router.retention.sweeper import Sweeper
@@ -40,6 +45,9 @@ SERVICE = "router"
 DESCRIPTION = "Takes requests, plans them, and hands back their results"
 
 
+RequestT = TypeVar("RequestT", bound=Message)
+
+
 class Router:
     """Answers clients. It holds no state that another router could not rebuild from the streams."""
 
@@ -49,7 +57,9 @@ class Router:
 
     async def start(self, mesh: ServiceContext) -> None:
         """Answers requests from now on."""
-        self._directory = Directory(mesh.client)
+        self._cordons = Cordons(mesh.client, mesh.clock)
+        await self._cordons.start()
+        self._directory = Directory(mesh.client, self._cordons.marked)
         await self._directory.start()
         self._tenants = Tenants(mesh.client)
         await self._tenants.start()
@@ -62,7 +72,7 @@ class Router:
         await self._sweeper.start()
         self._placement = Placement(mesh, self._directory, self._settings)
         await self._placement.start()
-        self._workers = Workers(mesh.client, self._directory)
+        self._workers = Workers(mesh.client, self._directory, mesh.events)
         await self._workers.start()
         self._keys = Keys(mesh.client)
         await self._keys.start()
@@ -72,6 +82,7 @@ class Router:
             (subjects.PIPELINES_BUCKET, self._placement.resume),
             (subjects.WORKERS_BUCKET, self._workers.resume),
             (subjects.KEYS_BUCKET, self._keys.resume),
+            (subjects.CORDONS_BUCKET, self._cordons.resume),
             (subjects.TENANTS_BUCKET, self._tenants.resume),
         ):
             mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
@@ -86,10 +97,17 @@ class Router:
             self._settings.default_strategy,
         )
         equal = EqualRequests(mesh, pending, self._directory.serving, self._settings.cache_keep_s)
-        handlers = Handlers(mesh, admission, pending, self._ensembles, equal)
+        handlers = Handlers(mesh, admission, pending, self._ensembles, equal, self._limits)
         js = JetStreamContext(mesh.client, timeout=2.0)
+        self._limits.take_up(await _queued(js), catalog.HOUR_S)
         overview = Overview(
-            self._directory, self._placement, self._ensembles, js, self._tenants, self._limits
+            self._directory,
+            self._placement,
+            self._ensembles,
+            js,
+            self._tenants,
+            self._limits,
+            self._cordons,
         )
         self._endpoints = Endpoints(
             mesh.client,
@@ -100,30 +118,59 @@ class Router:
             tracing=mesh.tracing,
         )
         await self._endpoints.start()
-        await self._endpoints.add(subjects.doors(subjects.ASK), Ask, handlers.ask)
-        await self._endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, handlers.ask, streams=True)
-        await self._endpoints.add(subjects.doors(subjects.SUBMIT), Ask, handlers.submit)
-        await self._endpoints.add(subjects.doors(subjects.FETCH), Fetch, handlers.fetch)
-        await self._endpoints.add(subjects.doors(subjects.STREAM_FETCH), Fetch, handlers.fetch, streams=True)
-        await self._endpoints.add(subjects.doors(subjects.CANCEL), Cancel, handlers.cancel, quick=True)
-        await self._endpoints.add(subjects.doors(subjects.NODES), Message, overview.nodes, quick=True)
-        await self._endpoints.add(subjects.doors(subjects.MODELS), Message, overview.models, quick=True)
-        await self._endpoints.add(subjects.doors(subjects.STATUS), Message, overview.status, quick=True)
-        await self._endpoints.add(subjects.doors(subjects.SHARD), Shard, self._placement.shard)
-        tokenizing = Tokenizing(mesh.client, self._directory)
-        await self._endpoints.add(subjects.doors(subjects.TOKENIZE), Tokenize, tokenizing.tokenize)
+        known = self._of_whom_is_let_in
+        await self._endpoints.add(subjects.doors(subjects.ASK), Ask, known(handlers.ask))
+        await self._endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, known(handlers.ask), streams=True)
+        await self._endpoints.add(subjects.doors(subjects.SUBMIT), Ask, known(handlers.submit))
+        await self._endpoints.add(subjects.doors(subjects.FETCH), Fetch, known(handlers.fetch))
         await self._endpoints.add(
-            subjects.doors(subjects.WORKER), ManageWorkers, self._workers.manage, quick=True
+            subjects.doors(subjects.STREAM_FETCH), Fetch, known(handlers.fetch), streams=True
         )
-        await self._endpoints.add(subjects.doors(subjects.KEYS), ManageKeys, self._keys.manage, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.CANCEL), Cancel, known(handlers.cancel), quick=True)
+        await self._endpoints.add(subjects.doors(subjects.NODES), Message, known(overview.nodes), quick=True)
+        await self._endpoints.add(
+            subjects.doors(subjects.MODELS), Message, known(overview.models), quick=True
+        )
+        await self._endpoints.add(
+            subjects.doors(subjects.STATUS), Message, known(overview.status), quick=True
+        )
+        await self._endpoints.add(subjects.doors(subjects.SHARD), Shard, known(self._placement.shard))
+        tokenizing = Tokenizing(mesh.client, self._directory)
+        await self._endpoints.add(subjects.doors(subjects.TOKENIZE), Tokenize, known(tokenizing.tokenize))
+        await self._endpoints.add(
+            subjects.doors(subjects.WORKER), ManageWorkers, known(self._workers.manage), quick=True
+        )
+        await self._endpoints.add(
+            subjects.doors(subjects.KEYS), ManageKeys, known(self._keys.manage), quick=True
+        )
+        await self._endpoints.add(
+            subjects.doors(subjects.CORDON), ManageCordons, known(self._manage_cordons), quick=True
+        )
+        loading = Loading(mesh.client, self._directory)
+        await self._endpoints.add(subjects.doors(subjects.LOAD), ManageLoaded, known(loading.manage))
         dead = DeadLetters(mesh, admission)
-        await self._endpoints.add(subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, dead.manage)
+        await self._endpoints.add(
+            subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, known(dead.manage)
+        )
+
+    async def _manage_cordons(self, request: ManageCordons, caller: Caller) -> None:
+        await self._cordons.manage(request, self._directory.nodes, caller)
+
+    def _of_whom_is_let_in(self, handle: Handler[RequestT]) -> Handler[RequestT]:
+        """The same for all but tenants that were revoked, whose connections last a moment longer."""
+
+        async def checked(request: RequestT, caller: Caller) -> None:
+            self._tenants.check(caller.tenant)
+            await handle(request, caller)
+
+        return checked
 
     async def _resume(self) -> None:
         self._sweeper.resume()
         await self._placement.resume()
         await self._workers.resume()
         await self._keys.resume()
+        await self._cordons.resume()
         await self._tenants.resume()
 
     def _on_result(self, request_id: str, data: bytes) -> None:
@@ -145,3 +192,9 @@ class Router:
         """A router has no slots; it knows how much is queued, and what its tenants have in work."""
         self._limits.forget_overdue()
         return Load(queued=self._sweeper.queued, tenants=self._limits.loads)
+
+
+async def _queued(js: JetStreamContext) -> tuple[str, ...]:
+    """The subjects of all commands that wait or are in work."""
+    info = await js.stream_info(subjects.COMMANDS_STREAM, subjects_filter=subjects.ALL_COMMANDS)
+    return tuple(info.state.subjects or ())

@@ -31,7 +31,7 @@ class RouterSection(Section):
 
 
 class RouterSettings(ServiceSettings):
-    """What a router can be told: also which ensembles have a name of their own."""
+    """Settings of a router, with the ensembles that have a name of their own."""
 
     router: RouterSection = RouterSection()
     ensembles: tuple[Ensemble, ...] = ()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from nats.aio.msg import Msg
 
 from schemas import subjects
+from schemas.errors import BrokerUnavailable
 from schemas.replies import Result, TokenChunk
+from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import Caller
-from services.chassis.nats.streams import Storage, Stored
+from services.chassis.nats.reading import Stored
+from services.chassis.nats.streams import Storage
 
 LAST_CHUNK_PATIENCE_S = 0.5
 ATTEMPTS_APART = 1_000
 """A task is never begun so often."""
+
+log = get_logger("router.token_relay")
 
 
 class TokenRelay:
@@ -66,6 +70,11 @@ class TokenRelay:
         finally:
             await live.unsubscribe()
 
+    @property
+    def passed(self) -> int:
+        """How many chunks the caller has had, of the newest attempts: about as many tokens."""
+        return sum(index for _, index in self._next.values())
+
     async def replay(self, *, new: bool = False) -> None:
         """Sends what was stored after the caller's last sequence number, then what came meanwhile. Of a `new`
         request nothing was stored that was not heard as well."""
@@ -95,13 +104,22 @@ class TokenRelay:
         return self._sequence if ours else 0
 
     async def finish(self, result: Result) -> None:
-        """Waits a moment for chunks that the result has overtaken."""
+        """Waits a moment for chunks that the result has overtaken, and then reads from the stream what was
+        not heard. The chunks of an equal request have that one's id: none are to come."""
+        if result.cached_from is not None:
+            return
         expected = {answer.agent for answer in result.answers if answer.chunks}
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(LAST_CHUNK_PATIENCE_S):
                 while expected - self._done:
                     self._progress.clear()
                     await self._progress.wait()
+        except TimeoutError:
+            self._held = []
+            try:
+                await self.replay()
+            except BrokerUnavailable as error:
+                log.warning("the end of a text was not heard", request_id=self._request_id, why=error.message)
 
     async def _on_chunk(self, msg: Msg) -> None:
         headers = msg.headers or {}

@@ -23,7 +23,7 @@ LONGEST_SILENCE_S = 5.0
 PAUSES = 2.0
 """A silence of so many times the longest pause of late is a death."""
 FADING = 0.99
-"""What a pause still counts for after each further beat: half of it after 17 s."""
+"""Weight of a pause after each further beat: half of it after 17 s."""
 FIRST_BEAT_S = 6.0
 """So long a stage may take until it is heard of for the first time in a new assignment."""
 MOST_LAG_S = 0.5
@@ -80,6 +80,6 @@ class FailureDetector:
         return tuple(stage for stage, heard in enumerate(self._heard) if heard.silent_s > heard.limit_s)
 
     def excuse(self) -> None:
-        """Whoever was not heard of until now is given time anew."""
+        """Instances that were silent until now get their time anew."""
         for heard in self._heard:
             heard.silent_s = min(heard.silent_s, 0.0)

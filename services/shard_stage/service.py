@@ -16,18 +16,20 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, GenerationFailed, ModelUnusable
+from schemas.model_store import STORE_PREFIX
 from schemas.pipelines import PipelinePlan, StageOffer
 from schemas.stages import StageBeat
+from services.chassis.blobs.range_source import open_kept
 from services.chassis.context import ServiceContext
-from services.chassis.limits import cores, memory_available_bytes
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import connection_options
+from services.chassis.process.limits import cores, memory_available_bytes
+from services.chassis.process.runner import EXIT_FAILED
+from services.chassis.process.supervise import log_failure
 from services.chassis.registry.lease import Load
-from services.chassis.runner import EXIT_FAILED
-from services.chassis.supervise import tell_failure
 from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
 from services.shard_stage.handover.assignment import Assignment, Handover
-from services.shard_stage.probe.capability import ModelSource, open_source
+from services.shard_stage.probe.capability import ModelSource, open_kept_source, open_source
 from services.shard_stage.probe.latency_probe import measured_hop_ms
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection, StageSettings
@@ -44,7 +46,7 @@ log = get_logger("shard_stage")
 
 @dataclass
 class Pipeline:
-    """What is known of one pipeline: its plan, who of it is alive, and what stage 0 says of its sequences."""
+    """One pipeline: its plan, its live instances, and the sequences that stage 0 has told of."""
 
     detector: FailureDetector
     inheritance: Handover = field(default_factory=Handover)
@@ -91,6 +93,7 @@ class ShardStage:
             await self._open(model)
         self._hop_ms = await measured_hop_ms(mesh.client)
         self._book = PlanStore(mesh.client, mesh.identity, self._on_plan)
+        await mesh.cordon.start(mesh.connection)
         await mesh.client.subscribe(subjects.ALL_STAGE_SIGNALS, cb=self._on_beat)
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
         mesh.connection.on_disconnect(self._disconnected)
@@ -115,12 +118,22 @@ class ShardStage:
 
     async def _open(self, model: StageModelSection) -> None:
         try:
-            source = await asyncio.to_thread(open_source, model, self._slices, self._threads)
+            source = await self._opened(model)
         except ChoirError as error:
             log.error("model cannot be offered", model=model.name, why=error.message)
-            self._problem = error.body()
+            told = error.body()
+            self._problem = told.model_copy(update={"message": f"{model.name}: {told.message}"})
         else:
             self._sources[model.name] = source
+
+    async def _opened(self, model: StageModelSection) -> ModelSource:
+        """A model of this host's disk, or one that other hosts keep. Raises its typed error."""
+        name = str(model.path)
+        if not name.startswith(STORE_PREFIX):
+            return await asyncio.to_thread(open_source, model, self._slices, self._threads)
+        found, kept = await open_kept(self._mesh.client, name.removeprefix(STORE_PREFIX))
+        file = found.files[0].name
+        return await asyncio.to_thread(open_kept_source, model, kept, file, self._slices, self._threads)
 
     async def _renew_own_places(self) -> None:
         """Plans of now that name this instance mean a process that is gone: the stages begin anew."""
@@ -207,10 +220,11 @@ class ShardStage:
         self._changed.set()
 
     async def _prepare(self) -> None:
-        """A standby has the slices of every plan on its disk."""
+        """A standby has the slices of every plan on its disk, unless they would have to come from another
+        host: of those it fetches the ones that it is to hold."""
         for model, pipeline in list(self._pipelines.items()):
             source = self._sources[model]
-            if source.shardable.sha256 != pipeline.plan.sha256:
+            if source.shardable.sha256 != pipeline.plan.sha256 or source.kept is not None:
                 continue
             for spec in pipeline.plan.stages:
                 layers = range(spec.first_layer, spec.end_layer)
@@ -224,7 +238,7 @@ class ShardStage:
     def _on_failure(self, error: BaseException) -> None:
         if self._runtime is not None and not self._draining:
             task = asyncio.create_task(self._fail(self._runtime, failure_of(error)), name="failed stage")
-            task.add_done_callback(tell_failure)
+            task.add_done_callback(log_failure)
             self._tasks.append(task)
 
     async def _fail(self, runtime: StageRuntime, error: ChoirError) -> None:
@@ -258,7 +272,7 @@ class ShardStage:
 
     def _disconnected(self) -> None:
         if self._runtime is not None:
-            self._runtime.suspect()
+            self._runtime.mark_unfresh()
 
     async def _reconnected(self) -> None:
         """Beats and changes of plans were missed."""
@@ -283,7 +297,7 @@ class ShardStage:
                 if now_s >= beat_at_s:
                     beat_at_s = now_s + BEAT_INTERVAL_S
                     await runtime.beat()
-            for pipeline, stage in self._silent(now_s):
+            for pipeline, stage in () if self._mesh.cordon.holds else self._silent(now_s):
                 if self._runtime is None and not self._draining and self._could_hold(pipeline.plan, stage):
                     await self._book.take_over(pipeline.plan, stage)
             await asyncio.sleep(TICK_S)

@@ -14,7 +14,9 @@ from services.chassis.settings import Section, ServiceSettings
 class StageModelSection(Section):
     """A model of which this instance can hold any slice.
 
-    `path` is the whole model's GGUF file, refused if it has not the checksum `sha256`, where one is given.
+    `path` is the whole model's GGUF file, or `store:NAME` for a model of the store, of which the stage
+    fetches the header and its own layers from any host that has them. It is refused if it has not the
+    checksum `sha256`, where one is given.
     `context_tokens` is the most of a sequence that this instance makes room for.
     """
 
@@ -61,6 +63,6 @@ class StageSection(Section):
 
 
 class StageSettings(ServiceSettings):
-    """What a stage can be told."""
+    """Settings of a stage."""
 
     stage: StageSection

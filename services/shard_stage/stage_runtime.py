@@ -35,8 +35,8 @@ from services.shard_stage.handover.assignment import Assignment, Handover
 from services.shard_stage.handover.journal import Journal
 from services.shard_stage.handover.log_reader import client_for_reading, read_items
 from services.shard_stage.handover.replay import Replay
+from services.shard_stage.intake.intake import Intake
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
-from services.shard_stage.intake.task_intake import TaskIntake
 from services.shard_stage.pipeline.batch_size import BatchSizeTuner
 from services.shard_stage.pipeline.first_stage import FirstStage
 from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, LaterStage
@@ -95,7 +95,7 @@ class StageRuntime:
         self._thread = InferenceThread(self._options, self._stats, failed)
         self._stage: FirstStage | LaterStage | None = None
         self._context: StageContext | None = None
-        self._intake: TaskIntake | None = None
+        self._intake: Intake | None = None
         self._cells: dict[int, int] = {}
         self._aligned_epoch = 0
         self._aligning: asyncio.Task[None] | None = None
@@ -138,7 +138,7 @@ class StageRuntime:
         """
         layers = self.assignment.layers
         path = await asyncio.to_thread(
-            self._slices.slice_of, self._source.path, self._source.shardable.sha256, layers
+            self._slices.slice_of, self._source.content, self._source.shardable.sha256, layers
         )
         self._thread.start()
         await self._thread.run(self._thread.connect)
@@ -168,12 +168,16 @@ class StageRuntime:
         """Leaves the place: with `drain` after what is in work, otherwise at once; others go on with it."""
         if self._intake is not None:
             await self._intake.close(drain=drain)
+        if self._aligning is not None:
+            self._aligning.cancel()
         ended = await asyncio.to_thread(self._thread.stop)
         self._connection.closing()
         if ended:
             await asyncio.to_thread(self._free)
         else:
-            log.warning("a step still runs: what it needs is freed when it ends", stage=self.assignment.stage)
+            log.warning(
+                "a step still runs: its memory is freed when the step ends", stage=self.assignment.stage
+            )
             threading.Thread(target=self._free_when_ended, name="free stage", daemon=True).start()
         gc.unfreeze()  # what this place has left behind can be collected
 
@@ -208,8 +212,9 @@ class StageRuntime:
             self._stage = FirstStage(
                 executor, weights, self._tuner, self._stats, self._hop_ms, carried=self._thread.carried
             )
-            generator = PipelineGenerator(self._thread, self._stage, weights, plan.context_tokens)
-            self._intake = TaskIntake(self._mesh, plan, generator, self._source.path, weights.header)
+            generator = PipelineGenerator(self._thread, self._stage, weights, plan.context_tokens, plan.model)
+            source = self._source
+            self._intake = Intake(self._mesh, plan, generator, source.path, weights.header, source.size_bytes)
         self._executor = executor
 
     # --- rebuilding ---------------------------------------------------------------------
@@ -224,7 +229,7 @@ class StageRuntime:
     async def _replay(self, inheritance: Handover, stage: LaterStage) -> None:
         """On the thread: fills the cells from the frames that were sent to this stage."""
         assert self._executor is not None
-        replay = Replay(self._executor, stage.seats, inheritance.live)
+        replay = Replay(self._executor, stage.slots, inheritance.live)
         subject = subjects.stage(self.plan.number, self.assignment.stage)
         async with client_for_reading(self._options) as client:
             async for item in read_items(client, subject, inheritance.log_from_s):
@@ -238,9 +243,9 @@ class StageRuntime:
         subject = subjects.stage(self.plan.number, 0)
         async for item in read_items(self._mesh.client, subject, inheritance.log_from_s):
             journal.take(item)
-        flows = self._intake.adopt(journal.left[-self.plan.slots :])
-        for flow in flows:
-            await self._thread.call(partial(stage.adopt, flow))
+        sequences = self._intake.adopt(journal.left[-self.plan.slots :])
+        for sequence in sequences:
+            await self._thread.call(partial(stage.adopt, sequence))
 
     # --- agreeing on where all are ------------------------------------------------------
 
@@ -307,7 +312,7 @@ class StageRuntime:
             cells=self._cells if self.ready else {},
             idle=self._thread.rests,
             progress=self._stats.progress,
-            live=tuple(flow.id for flow in live),
+            live=tuple(sequence.id for sequence in live),
             oldest_began_at_s=self._oldest(live),
         )
         try:
@@ -317,7 +322,7 @@ class StageRuntime:
 
     def _oldest(self, live: Iterable[SequenceState]) -> float | None:
         """When the oldest of these began, by the broker's clock, as it stamps the log."""
-        began_at_s = min((flow.began_at_s for flow in live), default=None)
+        began_at_s = min((sequence.began_at_s for sequence in live), default=None)
         return None if began_at_s is None else began_at_s - (self._mesh.clock.host_ahead_s or 0.0)
 
     def watch(self) -> None:
@@ -330,7 +335,7 @@ class StageRuntime:
             steps, since_s, self._told_s = self._stats.take(), self._told_s, now_s
             self._rates.append(steps.tokens / (now_s - since_s))
             self._tell(steps)
-            self._tell_drops(stage)
+            self._emit_drops(stage)
         if stage.lost and self.ready:
             self.begin_anew("something that was sent between stages is missing")
         elif isinstance(stage, FirstStage) and self._open_epoch == self.plan.epoch and self._stalls(stage):
@@ -358,7 +363,7 @@ class StageRuntime:
             requests=tuple(sorted(steps.requests)),
         )
 
-    def _tell_drops(self, stage: FirstStage | LaterStage) -> None:
+    def _emit_drops(self, stage: FirstStage | LaterStage) -> None:
         drops = dict(stage.drops)
         if drops != self._told_drops:
             self._told_drops = drops
@@ -382,7 +387,7 @@ class StageRuntime:
     # --- the lease ----------------------------------------------------------------------
 
     def held(self) -> StageHeld:
-        """What the lease says of this place."""
+        """The entry of this place in the lease."""
         return StageHeld(
             model=self.plan.model,
             epoch=self.plan.epoch,
@@ -405,10 +410,10 @@ class StageRuntime:
         if self._intake is not None:
             self._intake.cancel(request_id)
 
-    def suspect(self) -> None:
+    def mark_unfresh(self) -> None:
         """The service's connection is lost."""
         if self._intake is not None:
-            self._intake.suspect()
+            self._intake.mark_unfresh()
 
     async def resume(self) -> None:
         """The service's connection is back."""

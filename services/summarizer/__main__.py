@@ -1,7 +1,7 @@
 """`python -m services.summarizer`"""
 
-import services.chassis.garbage  # noqa: F401  (before what takes long to import)
-from services.chassis.runner import run_service
+import services.chassis.process.garbage  # noqa: F401  (before what takes long to import)
+from services.chassis.process.runner import run_service
 from services.summarizer.service import Summarizer
 from services.summarizer.settings import SummarizerSettings
 

@@ -39,7 +39,7 @@ class Summarizer:
         )
         mesh.connection.on_missed(subjects.ALL_CANCELS, self._worker.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.NODES_BUCKET), directory.reload)
-        mesh.connection.on_disconnect(self._loop.suspect)
+        mesh.connection.on_disconnect(self._loop.mark_unfresh)
         mesh.connection.on_reconnect(self._loop.resume)
         self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
         await self._endpoints.start()

@@ -7,8 +7,8 @@ from schemas.errors import DeadlineExceeded, error_from_body
 from schemas.replies import Answer
 from services.chassis.context import ServiceContext
 from services.chassis.work.attempts import out_of_time
-from services.tasks.enqueue import enqueue_task
 from services.tasks.stored_replies import StoredReplies, answer_subject
+from services.tasks.storing import enqueue_task
 
 LAST_WORD_S = 0.5
 """For a peer that says at the deadline itself that there was no time; a work loop waits longer than that."""

@@ -16,8 +16,8 @@ from services.summarizer.settings import SummarizerSection
 from services.summarizer.steps import StepRecord, chain_steps
 from services.summarizer.task_client import TaskClient
 from services.tasks.in_work import RequestsInWork
-from services.tasks.result import has_result, store_result
 from services.tasks.stored_replies import stored_answers
+from services.tasks.storing import has_result, store_result
 
 
 class ChainWorker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -18,8 +19,7 @@ from schemas.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery, Retry
 from services.tasks.capabilities import check_capable
-from services.tasks.piece import Piece as Piece
-from services.tasks.result import retell, store_result
+from services.tasks.storing import emit_again, store_result
 from services.tasks.task_events import (
     Taken,
     emit_cancelled,
@@ -27,6 +27,7 @@ from services.tasks.task_events import (
     emit_completed_again,
     emit_pulled,
 )
+from services.tasks.token_stream import Piece as Piece
 from services.tasks.token_stream import TokenStream
 
 REMEMBERED_CANCELLATIONS = 1_024
@@ -74,6 +75,7 @@ class Generated:
     samples: tuple[Sample, ...] = ()
     prompt_logprobs: tuple[dict[str, Any], ...] = ()
     embeddings: Embeddings | None = None
+    stop_string: str | None = None
 
 
 class Generator(Protocol):
@@ -91,24 +93,34 @@ def nothing_known() -> tuple[str, ...]:
     return ()
 
 
-class GenerateWorker:
-    """Serves one model, for whoever pulls its tasks. `name` is who answers, if not the service instance;
-    `capabilities` says what the model can do, as far as that is known."""
+def no_file() -> str | None:
+    """The hash of a model that has no file, or of whose file nobody has read all."""
+    return None
+
+
+class GenerateWorker(ABC):
+    """Serves one model, for whoever pulls its tasks; generate() is where its texts come from. `name` is who
+    answers, if not the service instance; `capabilities` says what the model can do, as far as that is
+    known, and `model_sha256` which file it is."""
 
     def __init__(
         self,
         mesh: ServiceContext,
-        generator: Generator,
         name: str | None = None,
         capabilities: Callable[[], Collection[str]] = nothing_known,
+        model_sha256: Callable[[], str | None] = no_file,
     ) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
-        self._generator = generator
         self._name = name or mesh.identity.instance
         self._capabilities = capabilities
+        self._model_sha256 = model_sha256
         self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
         self._cancelled: deque[str] = deque(maxlen=REMEMBERED_CANCELLATIONS)
+
+    @abstractmethod
+    async def generate(self, command: Generate, on_piece: OnPiece | None) -> Generated:
+        """Generates the text of a command. A cancelled call stops generating."""
 
     def cancel(self, request_id: str) -> None:
         """Nobody waits for this request any more."""
@@ -169,11 +181,11 @@ class GenerateWorker:
             if stored is not None:
                 emit_completed_again(self._mesh.events, Answer.read(stored.data), command)
         if result is not None and not command.routing_slip:
-            self._retell(Result.read(result.data), command)
+            self._emit_again(Result.read(result.data), command)
         return any(stored is not None for stored in (result, *answers))
 
-    def _retell(self, result: Result, command: Generate) -> None:
-        retell(self._mesh, result)
+    def _emit_again(self, result: Result, command: Generate) -> None:
+        emit_again(self._mesh, result)
         for answer in result.answers:
             emit_completed_again(self._mesh.events, answer, command)
 
@@ -211,12 +223,14 @@ class GenerateWorker:
             samples=generated.samples,
             prompt_logprobs=generated.prompt_logprobs,
             embeddings=generated.embeddings,
+            stop_string=generated.stop_string,
+            model_sha256=self._model_sha256(),
             chunks=tokens.chunks if tokens is not None else 0,
         )
 
     async def _generate(self, command: Generate, tokens: TokenStream | None) -> Generated | None:
         """Generates in a task of its own, which a cancellation of the request ends."""
-        task = asyncio.create_task(self._work(command, tokens))
+        task = asyncio.create_task(self._generated(command, tokens))
         siblings = self._generating.setdefault(command.request_id, set())
         siblings.add(task)
         try:
@@ -228,16 +242,8 @@ class GenerateWorker:
                 self._generating.pop(command.request_id, None)
         return None if task.cancelled() else done.pop().result()
 
-    async def _work(self, command: Generate, tokens: TokenStream | None) -> Generated:
-        if command.embed is not None:
-            return await self._generator.embed(command.embed)
-        prompt: Prompt = command.messages
-        if command.raw is not None:
-            prompt = command.raw
-        elif command.tools:
-            prompt = Conversation(command.messages, command.tools, command.tool_choice)
-        on_piece = tokens.send if tokens is not None else None
-        return await self._generator.generate(prompt, command.sampling, on_piece)
+    async def _generated(self, command: Generate, tokens: TokenStream | None) -> Generated:
+        return await self.generate(command, tokens.send if tokens is not None else None)
 
     async def _conclude(
         self, command: Generate, answer: Answer, result: Result, taken: Taken | None = None
@@ -264,6 +270,31 @@ class GenerateWorker:
         """Stores an error as the result of a request whose command cannot be read."""
         result = Result.unreadable(request_id, error, self._mesh.clock.now())
         await store_result(self._mesh, result)
+
+
+class BackendWorker(GenerateWorker):
+    """Serves the model of a backend, which knows prompts and nothing of commands."""
+
+    def __init__(
+        self,
+        mesh: ServiceContext,
+        backend: Generator,
+        name: str | None = None,
+        capabilities: Callable[[], Collection[str]] = nothing_known,
+        model_sha256: Callable[[], str | None] = no_file,
+    ) -> None:
+        super().__init__(mesh, name, capabilities, model_sha256)
+        self._backend = backend
+
+    async def generate(self, command: Generate, on_piece: OnPiece | None) -> Generated:
+        if command.embed is not None:
+            return await self._backend.embed(command.embed)
+        prompt: Prompt = command.messages
+        if command.raw is not None:
+            prompt = command.raw
+        elif command.tools:
+            prompt = Conversation(command.messages, command.tools, command.tool_choice)
+        return await self._backend.generate(prompt, command.sampling, on_piece)
 
 
 def attempt_of(command: Generate, delivery: Delivery, now_s: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar
 
 from services.chassis.context import ServiceContext
-from services.tasks.result import has_result
+from services.tasks.storing import has_result
 
 OutcomeT = TypeVar("OutcomeT")
 

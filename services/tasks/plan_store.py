@@ -21,7 +21,7 @@ log = get_logger("tasks.plans")
 
 
 class PlanStore:
-    """What every model's pipeline is at present. `on_plan(model, plan)` is called for every change, with None
+    """The plan of every model's pipeline. `on_plan(model, plan)` is called for every change, with None
     when a plan is gone."""
 
     def __init__(

@@ -69,20 +69,20 @@ def emit_cancelled(events: EventLog, taken: Taken) -> None:
 
 def emit_completed(events: EventLog, answer: Answer, taken: Taken | None, store_ns: int) -> None:
     """A task's answer was stored now, which took `store_ns`. Without `taken` it ended before it was begun."""
-    _tell_completed(events, answer, taken, store_ns, {})
+    _emit_completed(events, answer, taken, store_ns, {})
 
 
 def emit_completed_again(events: EventLog, answer: Answer, command: Generate) -> None:
     """Tells of an answer that was found stored, in case the agent that stored it could not: in its name."""
     known = {"instance": answer.instance, "host": None, "topology": topology_of(command)}
-    _tell_completed(events, answer, None, 0, known)
+    _emit_completed(events, answer, None, 0, known)
 
 
-def _tell_completed(
+def _emit_completed(
     events: EventLog, answer: Answer, taken: Taken | None, store_ns: int, known: dict[str, str | None]
 ) -> None:
     if taken is not None and answer.timings.first_token_ns:
-        _tell_first_token(events, answer, taken)
+        _emit_first_token(events, answer, taken)
     timings = answer.timings
     eval_ns = timings.eval_duration_ns
     fields: dict[str, Any] = {
@@ -121,7 +121,7 @@ def topology_of(command: Generate) -> Topology:
             return "chain"
 
 
-def _tell_first_token(events: EventLog, answer: Answer, taken: Taken) -> None:
+def _emit_first_token(events: EventLog, answer: Answer, taken: Taken) -> None:
     first_token_ns = answer.timings.first_token_ns
     events.publish(
         TaskFirstToken,

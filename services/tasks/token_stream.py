@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from nats.aio.client import Client
 
 from schemas import subjects
+from schemas.chat import ToolCall
 from schemas.commands import Generate
 from schemas.replies import TokenChunk
-from services.tasks.piece import Piece
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The new part of an answer: of its text, of the thinking before it, or whole calls. `sample` says of
+    which text it is a piece, where there are several; `logprobs` are those of the tokens in it."""
+
+    text: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    sample: int = 0
+    logprobs: tuple[dict[str, Any], ...] = ()
 
 
 class TokenStream:

@@ -18,8 +18,8 @@ MODELS = ("alpha", "beta", "gamma", "delta")
 REQUESTS = 60
 SPREAD_S = 2.5
 ANSWER_DELAY_MS = 40.0
-PATIENCE_S = 60.0
-SETTLE_S = 40.0
+PATIENCE_S = 180.0
+SETTLE_S = 180.0
 
 Fault = Callable[[], Awaitable[None]]
 

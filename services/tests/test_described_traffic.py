@@ -14,11 +14,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.demo_models.family import FOLDER
-from infra.host.processes import until
+from infra.host.children.processes import until
+from infra.members.tests.desks import start_desk
 from infra.testing.plugin import SpawnService
 from schemas import catalog, subjects
-from schemas.golden.samples import API_KEY
+from schemas.golden.shared import API_KEY
 from services.chassis.tests.mesh import DEADLINE_S
+from services.modelstore.tests.stores import spawn_store
 
 pytestmark = pytest.mark.long
 
@@ -43,6 +45,7 @@ SIGNAL = re.compile(re.escape(subjects.ALL_STAGE_SIGNALS).replace(r"\*", "[1-9][
 """What a pipeline's stages signal: pipelines are numbered from 1."""
 QUESTION = {"prompt": "What is the capital of France?"}
 WORKER = {"id": "w1", "type": "vllm", "host": "127.0.0.1", "port": 1, "model": "gamma"}
+INVITED = {"kind": "person", "name": "ann", "public_key": "U" + "A" * 55, "ttl_s": 60.0}
 REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (subjects.STREAM_ASK, {**QUESTION, "model": "alpha", "stream": True}, "Result"),
     (subjects.ASK, {**QUESTION, "model": "alpha", "stream": True}, "ErrorReply"),
@@ -56,6 +59,9 @@ REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (subjects.CANCEL, {"request_id": "later"}, "Cancelled"),
     (subjects.FEEDBACK, {"request_id": "ensemble", "correct": "A"}, "FeedbackCounted"),
     (subjects.SCORES, {}, "ScoresReply"),
+    (subjects.INVITE, INVITED, "InviteMade"),
+    (subjects.TENANTS, {}, "TenantsReply"),
+    (subjects.HOSTS, {}, "HostsReply"),
     (subjects.NODES, {}, "NodesReply"),
     (subjects.MODELS, {}, "ModelsReply"),
     (subjects.STATUS, {}, "StatusReply"),
@@ -64,6 +70,10 @@ REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (subjects.SQL, {"statement": "SELECT 1 AS one"}, "Rows"),
     (subjects.WORKER, {"action": "add", "worker": WORKER}, "WorkersReply"),
     (subjects.KEYS, {"action": "add", "key": json.loads(API_KEY.to_bytes())}, "KeysReply"),
+    (subjects.CORDON, {"action": "cordon", "instance": "nobody"}, "ErrorReply"),
+    (subjects.CORDON, {}, "CordonsReply"),
+    (subjects.LOAD, {"action": "load", "model": "alpha"}, "ErrorReply"),
+    (subjects.STORE, {"action": "list"}, "StoreReply"),
     (subjects.TOKENIZE, {"model": "alpha", "text": "Paris"}, "ErrorReply"),
     (subjects.count_tokens("alpha"), {"messages": [{"role": "user", "content": "Paris"}]}, "TokenCount"),
 )
@@ -165,9 +175,11 @@ async def test_everything_that_travels_is_described(
         spawn_service("summarizer", "summarizer-1"),
         spawn_service("metrics", "metrics-1", env={"CHOIR_METRICS__FOLDER": str(tmp_path)}),
         spawn_service("agent", "agent-1", agent=AGENT),
+        spawn_store(spawn_service, "store-1", tmp_path / "store"),
     ]
     for service in services:
         await service.wait_ready(connection)
+    await start_desk(connection, tmp_path / "desk")
     # When a client asks every endpoint, then every reply is one of those that are described
     for subject, body, reply in REQUESTS:
         came = [

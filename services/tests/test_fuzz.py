@@ -10,6 +10,7 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import psutil
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.members.tests.desks import start_desk
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.catalog import ENDPOINTS
 from schemas.golden.samples import SAMPLES
 from schemas.replies import ErrorReply
 from services.metrics.tests.mesh import spawn_metrics
+from services.modelstore.tests.stores import spawn_store
 from services.tests.load import SmallMesh
 
 MESSAGES = int(os.environ.get("CHOIR_TEST_FUZZ_MESSAGES", "300"))
@@ -66,13 +69,14 @@ class Fuzz:
         self._chance = random.Random(seed)
         self._known = {endpoint.subject: requests_of(endpoint.takes) for endpoint in ENDPOINTS}
 
-    def message(self) -> tuple[str, bytes, dict[str, str] | None]:
+    def messages(self, count: int) -> Iterator[tuple[str, bytes, dict[str, str] | None]]:
         """Subject, payload, headers."""
-        subject = self._chance.choice(ENDPOINTS).subject
-        spoil = self._chance.choice(
-            (self._whole, self._cut, self._flipped, self._field, self._field, self._more)
-        )
-        return subject, spoil(subject), self._chance.choice(HEADERS)
+        for _ in range(count):
+            subject = self._chance.choice(ENDPOINTS).subject
+            spoil = self._chance.choice(
+                (self._whole, self._cut, self._flipped, self._field, self._field, self._more)
+            )
+            yield subject, spoil(subject), self._chance.choice(HEADERS)
 
     def _request(self, subject: str) -> dict[str, Any]:
         request: dict[str, Any] = json.loads(json.dumps(self._chance.choice(self._known[subject])))
@@ -121,19 +125,28 @@ class Answers:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._free = asyncio.Semaphore(AT_ONCE)
         self.silent: list[tuple[str, bytes]] = []
         self.codes: Counter[str] = Counter()
         self.internal: list[tuple[str, bytes, str]] = []
 
-    async def send(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
-        async with self._free:
-            try:
-                reply = await self._client.request(subject, payload, ANSWER_DEADLINE_S, headers=headers)
-            except TimeoutError:
-                self.silent.append((subject, payload[:2_000]))
-                return
-        self._count(subject, payload, reply)
+    async def send_all(self, messages: Iterator[tuple[str, bytes, dict[str, str] | None]]) -> None:
+        """Sends messages that are made when there is room for them: all of them would fill the memory."""
+
+        async def one_after_another() -> None:
+            for subject, payload, headers in messages:
+                await self._send(subject, payload, headers)
+
+        async with asyncio.TaskGroup() as sending:
+            for _ in range(AT_ONCE):
+                sending.create_task(one_after_another())
+
+    async def _send(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> None:
+        try:
+            reply = await self._client.request(subject, payload, ANSWER_DEADLINE_S, headers=headers)
+        except TimeoutError:
+            self.silent.append((subject, payload[:2_000]))
+        else:
+            self._count(subject, payload, reply)
 
     def _count(self, subject: str, payload: bytes, reply: Msg) -> None:
         if not (reply.headers or {}).get(subjects.ERROR_CODE_HEADER):
@@ -157,20 +170,19 @@ async def test_nonsense_is_answered_and_nobody_falls(
 ) -> None:
     mesh = SmallMesh(spawn_service, mesh_url)
     metrics = spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
+    hub = f"http://127.0.0.1:{CLOSED_PORT}"
+    store = spawn_store(spawn_service, "store-1", tmp_path / "store", mesh_url, hub=hub, patience_s=1.0)
     await mesh.wait_ready(connection)
     await metrics.wait_ready(connection)
-    services = [mesh.router, mesh.aggregator, metrics, *mesh.agents]
+    await store.wait_ready(connection)
+    await start_desk(connection, tmp_path / "desk")
+    services = [mesh.router, mesh.aggregator, metrics, store, *mesh.agents]
     pids = [service.pid for service in services]
     fuzz, answers = Fuzz(7), Answers(connection)
 
-    async def send(count: int) -> None:
-        async with asyncio.TaskGroup() as sending:
-            for _ in range(count):
-                sending.create_task(answers.send(*fuzz.message()))
-
-    await send(WARM_MESSAGES)
+    await answers.send_all(fuzz.messages(WARM_MESSAGES))
     before = memory_of(services)
-    await send(MESSAGES - WARM_MESSAGES)
+    await answers.send_all(fuzz.messages(MESSAGES - WARM_MESSAGES))
 
     # Then each has an answer, none of which is a defect of ours
     assert not answers.silent

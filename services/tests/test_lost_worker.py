@@ -12,7 +12,7 @@ from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.replies import ModelsReply, Result
 from services.agent.tests.http_server import http_server
-from services.agent.tests.worker_mesh import LmStudio, register, worker
+from services.agent.tests.workers.worker_mesh import LmStudio, register, worker
 from services.chassis.tests.mesh import eventually
 
 pytestmark = pytest.mark.long
@@ -20,21 +20,22 @@ pytestmark = pytest.mark.long
 TIMEOUT_S = 8.0
 
 
+@pytest.mark.soak
 async def test_a_request_whose_worker_died_ends_with_what_the_worker_died_of(
     connection: Client, spawn_service: SpawnService
 ) -> None:
     server = LmStudio()
 
     async def can_be_asked() -> bool:
-        reply = await connection.request(subjects.MODELS, b"{}", timeout=30)
+        reply = await connection.request(subjects.MODELS, b"{}", timeout=60)
         return any(model.slots for model in ModelsReply.model_validate_json(reply.data).models)
 
     services = [spawn_service("router", "router-1"), spawn_service("agent", "host", agent={"name": "host"})]
     for service in services:
-        await service.wait_ready(connection, deadline_s=60)
+        await service.wait_ready(connection, deadline_s=180)
     async with http_server(server.handle) as http:
         await register(connection, worker(http))
-        await eventually(can_be_asked, deadline_s=60)
+        await eventually(can_be_asked, deadline_s=180)
         server.mood = "hang"
         server.began.clear()
         ask = {"prompt": "How tall is a giraffe?", "model": "alpha", "timeout_s": TIMEOUT_S}

@@ -11,9 +11,9 @@ from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Ask
 from schemas.errors import ConfigurationError
-from services.chassis import runner as chassis_service
 from services.chassis.identity import Identity
-from services.chassis.runner import open_spans
+from services.chassis.process import runner as chassis_service
+from services.chassis.process.runner import open_spans
 from services.chassis.settings import OtlpSection
 from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.collector import collector
@@ -69,6 +69,7 @@ async def test_the_work_for_a_request_is_seen_by_a_collector(
     assert generated.resource["service.instance.id"] == "agent-1"
 
 
+@pytest.mark.soak
 async def test_a_collector_that_is_away_harms_nobody(
     mesh_url: str, connection: Client, spawn_service: SpawnService
 ) -> None:

@@ -51,7 +51,7 @@ async def test_the_services_api_sees_every_service(
         inbox = connection.new_inbox()
         replies = await connection.subscribe(inbox)
         await connection.publish(f"$SRV.{verb}", reply=inbox)
-        seen = [await replies.next_msg(timeout=5) for _ in range(4)]
+        seen = [await replies.next_msg(timeout=60) for _ in range(4)]
         assert sorted(re.findall(r'"name": ?"(router|aggregator|agent)"', " ".join(
             msg.data.decode().split('"endpoints"')[0] for msg in seen
         ))) == ["agent", "agent", "aggregator", "router"]  # fmt: skip

@@ -150,7 +150,7 @@ async def test_a_command_that_is_delivered_again_keeps_its_trace(
 
     async def accepted() -> bool:
         request = ask("again", model="alpha")
-        reply = await connection.request(subjects.SUBMIT, request, timeout=5, headers=client.headers)
+        reply = await connection.request(subjects.SUBMIT, request, timeout=60, headers=client.headers)
         return subjects.ERROR_HEADER not in (reply.headers or {})
 
     await eventually(accepted)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from analysis.charts.activity import with_ends
+from analysis.charts.drawing.render import png_image, render, specification, svg_image
+from analysis.charts.drawing.rows import unpivoted, utc, written
 from analysis.charts.mesh import MESH_CHARTS
-from analysis.charts.render import png_image, render, specification, svg_image
 from analysis.charts.request_timeline import kind_of, request_timeline
-from analysis.charts.rows import unpivoted, utc, written
 
 QUERIES = Path(__file__).resolve().parents[2] / "queries"
 PERCENTILES = {"p50_ms": 12.5, "p95_ms": 30.0, "p99_ms": 44.0}

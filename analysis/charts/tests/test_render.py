@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 
-from analysis.charts.render import html_chart, render, specification
-from analysis.charts.theme import CATEGORIES, CONFIG
+from analysis.charts.drawing.render import html_chart, render, specification
+from analysis.charts.drawing.theme import CATEGORIES, CONFIG
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from analysis.datasets.make import FOLDER, SEED, main, sets
+from infra.training.corpus.knowledge import facts
+from infra.training.corpus.wordproblems import KINDS, TEST_NAMES, THINGS, TRAINING_NAMES
 
 FILES = list(sets(SEED))
 
@@ -101,3 +104,27 @@ def test_known_questions_have_their_known_answers(question: str, right: str) -> 
         if row["question"] == question
     )
     assert row["choices"][row["answer"]] == right
+
+
+def test_nothing_of_the_held_out_set_is_in_a_training_text() -> None:
+    """No question is one of training, whatever its numbers: sums are of other sizes, wordings are others."""
+    held_out = rows("choir-held-out/test.jsonl")
+    assert set(Counter(row["template"] for row in held_out).values()) == {12}
+    assert len({row["question"] for row in held_out}) == len(held_out) == 120
+    taught = {pattern(fact.question) for fact in facts()} | {pattern(kind.wording) for kind in KINDS}
+    for row in held_out:
+        assert pattern(row["question"]) not in taught or row["template"] == "sum of two digits", row
+        assert row["question"] not in {fact.question for fact in facts()}
+        *steps, final = row["answer"].splitlines()
+        for step in steps:
+            left, sign, right, _, value = step.split()
+            one, other = int(left), int(right)
+            assert int(value) == {"+": one + other, "-": one - other, "*": one * other}[sign], row
+        assert final == f"#### {value}"
+
+
+def pattern(question: str) -> str:
+    """A question without its numbers, names and things."""
+    words = re.sub(r"\{a\}|\{b\}|\d+", "#", question)
+    names = "|".join((*TRAINING_NAMES, *TEST_NAMES, r"\{name\}"))
+    return re.sub(r"|".join((*THINGS, r"\{things\}")), "things", re.sub(names, "Name", words))

@@ -10,9 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from analysis import datasets
-from analysis.evaluation.benchmarks.benchmark import Benchmark
+from analysis.evaluation.benchmarks.arc import arc
+from analysis.evaluation.benchmarks.benchmark import LIKELIHOOD, PER_CHARACTER, Benchmark
 from analysis.evaluation.benchmarks.gsm8k import gsm8k
+from analysis.evaluation.benchmarks.hellaswag import hellaswag
 from analysis.evaluation.benchmarks.mmlu import mmlu
+from analysis.evaluation.benchmarks.mmlu_pro import mmlu_pro
 from analysis.evaluation.benchmarks.question import Question
 from analysis.evaluation.benchmarks.truthfulqa import truthfulqa
 from schemas.errors import InvalidRequest
@@ -39,6 +42,17 @@ TABLE: dict[str, Benchmark] = {
             stop=("\n\n",),
         ),
         Benchmark(
+            name="mmlu-pro",
+            parse=mmlu_pro,
+            test=f"{_HUB}/TIGER-Lab/MMLU-Pro/resolve/main/data/test-00000-of-00001.parquet",
+            dev=f"{_HUB}/TIGER-Lab/MMLU-Pro/resolve/main/data/validation-00000-of-00001.parquet",
+            template="mmlu",
+            extraction="flexible",
+            few_shot=5,
+            max_tokens=SHORT_ANSWER_TOKENS,
+            stop=("\n\n",),
+        ),
+        Benchmark(
             name="gsm8k",
             parse=gsm8k,
             test=f"{_HUB}/openai/gsm8k/resolve/main/main/test-00000-of-00001.parquet",
@@ -51,6 +65,47 @@ TABLE: dict[str, Benchmark] = {
         ),
         Benchmark(
             name="truthfulqa",
+            parse=truthfulqa,
+            test=f"{_HUB}/truthfulqa/truthful_qa/resolve/main/multiple_choice/validation-00000-of-00001.parquet",
+            dev=None,
+            template="q-a",
+            extraction=LIKELIHOOD,
+            few_shot=0,
+            max_tokens=1,
+            always_shuffled=True,
+        ),
+        Benchmark(
+            name="arc-challenge",
+            parse=arc,
+            test=f"{_HUB}/allenai/ai2_arc/resolve/main/ARC-Challenge/test-00000-of-00001.parquet",
+            dev=f"{_HUB}/allenai/ai2_arc/resolve/main/ARC-Challenge/train-00000-of-00001.parquet",
+            template="question-answer",
+            extraction=LIKELIHOOD,
+            few_shot=0,
+            max_tokens=1,
+        ),
+        Benchmark(
+            name="arc-easy",
+            parse=arc,
+            test=f"{_HUB}/allenai/ai2_arc/resolve/main/ARC-Easy/test-00000-of-00001.parquet",
+            dev=f"{_HUB}/allenai/ai2_arc/resolve/main/ARC-Easy/train-00000-of-00001.parquet",
+            template="question-answer",
+            extraction=LIKELIHOOD,
+            few_shot=0,
+            max_tokens=1,
+        ),
+        Benchmark(
+            name="hellaswag",
+            parse=hellaswag,
+            test=f"{_HUB}/Rowan/hellaswag/resolve/main/data/validation-00000-of-00001.parquet",
+            dev=f"{_HUB}/Rowan/hellaswag/resolve/main/data/train-00000-of-00001.parquet",
+            template="bare",
+            extraction=PER_CHARACTER,
+            few_shot=0,
+            max_tokens=1,
+        ),
+        Benchmark(
+            name="truthfulqa-generation",
             parse=truthfulqa,
             test=f"{_HUB}/truthfulqa/truthful_qa/resolve/main/multiple_choice/validation-00000-of-00001.parquet",
             dev=None,
@@ -85,6 +140,16 @@ TABLE: dict[str, Benchmark] = {
             seen="kinds of problems seen in training",
         ),
         Benchmark(
+            name="choir-held-out",
+            parse=gsm8k,
+            test=str(_OWN_FOLDER / "choir-held-out" / "test.jsonl"),
+            dev=None,
+            template="bare",
+            extraction="numeric",
+            few_shot=0,
+            max_tokens=48,
+        ),
+        Benchmark(
             name="choir-truthfulqa",
             parse=truthfulqa,
             test=str(_OWN_FOLDER / "choir-truthfulqa" / "multiple_choice.jsonl"),
@@ -100,6 +165,12 @@ TABLE: dict[str, Benchmark] = {
     )
 }
 
+REFUSED = {
+    "ifeval": "its checks are programs for 25 kinds of instructions, and the packages on PyPI that have them "
+    "are early versions (0.0.1, 0.1.2); checks of another make would give other figures",
+}
+"""Benchmarks that people look for, and why they are not here."""
+
 OWN = tuple(name for name in TABLE if name.startswith("choir-"))
 """What is asked unless told otherwise: it needs no network."""
 
@@ -113,6 +184,8 @@ def seen_in_training(names: Iterable[str]) -> str:
 
 def get(name: str) -> Benchmark:
     """The benchmark of that name; InvalidRequest, with those there are, if there is none."""
+    if name in REFUSED:
+        raise InvalidRequest(f"benchmarks: {name} is not here: {REFUSED[name]}", field="benchmarks")
     try:
         return TABLE[name]
     except KeyError:

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from analysis.evaluation.benchmarks.question import Question
 from analysis.evaluation.benchmarks.rows import Row, Source, read
 
+LIKELIHOOD, PER_CHARACTER = "likelihood", "likelihood-per-character"
+SCORED = (LIKELIHOOD, PER_CHARACTER)
+"""Ways in which nothing is written: the option is taken whose tokens are likeliest after the prompt, or
+likeliest by its length; `acc` and `acc_norm` of lm-evaluation-harness."""
+
 
 @dataclass(frozen=True)
 class Benchmark:
     """`test` and `dev` are files or URLs; examples come from `dev`.
 
     `template`, `extraction`, `few_shot`, `max_tokens` and `stop` are what its authors, or its usual
-    harness, ask with. `always_shuffled` says that its files have the right option at the same place, `seen`
-    what the demo models' training text has of its questions.
+    harness, ask with; one whose `extraction` is by likelihood has its options scored, and nothing written.
+    `always_shuffled` says that its files have the right option at the same place, `seen` what the demo
+    models' training text has of its questions.
     """
 
     name: str

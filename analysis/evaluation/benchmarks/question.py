@@ -17,11 +17,20 @@ Kind = Literal["choice", "number"]
 
 
 @dataclass(frozen=True)
+class Statement:
+    """An answer that a file has beside the options, and whether it is true."""
+
+    text: str
+    true: bool
+
+
+@dataclass(frozen=True)
 class Question:
     """`right` is the letter of an option as `choices` has them, or a plain number.
 
     `solution` is what stands after the question where it is shown as an example. `template` is what the
     question was made from, as others were, if its file says so: such questions are no independent witnesses.
+    `statements` are answers of which several may be true, where a file has such (TruthfulQA's mc2).
     """
 
     id: str
@@ -32,6 +41,7 @@ class Question:
     choices: tuple[str, ...] = ()
     solution: str = ""
     template: str = ""
+    statements: tuple[Statement, ...] = ()
 
     def shuffled(self, seed: str) -> Question:
         """The same question with its options in another order, which seed and question decide."""

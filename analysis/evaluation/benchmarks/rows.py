@@ -1,4 +1,7 @@
-"""Rows of a benchmark's file: Parquet, JSON lines or CSV, here or at a URL, read with DuckDB."""
+"""Rows of a benchmark's file: Parquet, JSON lines or CSV, here or at a URL, read with DuckDB.
+
+A folder stands for all such files in it, in the order of their names.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,8 @@ READERS = {
 }
 """DuckDB's function for each ending of a file; `.gz` after it is unpacked."""
 
+FILE = "(file)"
+"""The column with the name of a CSV file that has no header: it may say what its columns do not."""
 QUESTION_COLUMN = "question"
 DOWNLOAD_TIMEOUT_S = 60.0
 _PIECE_BYTES = 1 << 20
@@ -34,7 +39,8 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was read: where it came from, what it was, and its rows."""
+    """What was read: where it came from, its digest (of a folder that of all files' names and digests), and
+    its rows."""
 
     location: str
     sha256: str
@@ -48,12 +54,26 @@ class Source:
 def read(location: str) -> Source:
     """The rows of a file or URL. InvalidRequest says what is wrong with it: nothing stands in for it."""
     path = _downloaded(location) if _is_url(location) else Path(location)
+    if path.is_dir():
+        return _folder(path, location)
     if not path.is_file():
         raise InvalidRequest(f"data: there is no file {location}", field="data")
     rows = tuple(_rows(path, location))
     if not rows:
         raise InvalidRequest(f"data: {location} has no rows", field="data")
     return Source(location=location, sha256=_digest(path), rows=rows)
+
+
+def _folder(folder: Path, location: str) -> Source:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and _ending(path.name) in READERS)
+    if not files:
+        raise InvalidRequest(
+            f"data: the folder {location} has no file that ends in one of {', '.join(READERS)}", field="data"
+        )
+    sources = {path.name: read(str(path)) for path in files}
+    digest = hashlib.sha256("".join(f"{name} {each.sha256}\n" for name, each in sources.items()).encode())
+    rows = tuple(row for each in sources.values() for row in each.rows)
+    return Source(location=location, sha256=digest.hexdigest(), rows=rows)
 
 
 def _rows(path: Path, location: str) -> list[Row]:
@@ -70,8 +90,12 @@ def _rows(path: Path, location: str) -> list[Row]:
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
         raise InvalidRequest(f"data: {location} cannot be read: {reason}", field="data") from error
-    if _ending(location) == ".csv" and table and _is_header(table[0]):
-        names, table = table[0], table[1:]
+    if _ending(location) == ".csv" and table:
+        if _is_header(table[0]):
+            names, table = table[0], table[1:]
+        else:
+            stem = Path(location.removesuffix(".gz")).stem
+            names, table = (*names, FILE), [(*values, stem) for values in table]
     return [dict(zip(names, values, strict=True)) for values in table]
 
 

@@ -15,6 +15,7 @@ from analysis.evaluation.charts.agreement import agreement
 from analysis.evaluation.charts.cost import against_latency, against_tokens
 from analysis.evaluation.charts.metrics import metrics
 from analysis.evaluation.charts.picture import Picture
+from analysis.evaluation.charts.selective import reliability_diagram, risk_coverage
 from analysis.evaluation.charts.topics import topics
 
 __all__ = ["CHARTS", "Chart", "Picture"]
@@ -28,4 +29,6 @@ CHARTS: dict[str, Chart] = {
     "accuracy_against_latency": against_latency,
     "agreement": agreement,
     "topics": topics,
+    "risk_coverage": risk_coverage,
+    "reliability": reliability_diagram,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.theme import MUTED
+from analysis.charts.drawing.theme import MUTED
 from analysis.evaluation.charts.picture import COLOUR, SHAPE, Picture
 
 ROW_HEIGHT = 26

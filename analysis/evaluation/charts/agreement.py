@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.evaluation.charts.cells import shares_in_cells
 from analysis.evaluation.charts.picture import Picture
-from analysis.evaluation.scores import agreement_rates
+from analysis.evaluation.scoring.scores import agreement_rates
 
 CELL = 74
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.charts.theme import SEQUENTIAL
+from analysis.charts.drawing.theme import SEQUENTIAL
 
 DARK_UP_TO = 0.6
 """On the dark part of the scale text is white."""

@@ -1,4 +1,4 @@
-"""Accuracy against what it costs: tokens, or seconds."""
+"""Accuracy against what it costs: tokens, or seconds; lines are 95 % Wilson intervals of the accuracy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from analysis.charts.theme import INK, MUTED, TEXT_SIZE
-from analysis.evaluation.baselines import ORACLE, RANDOM, RANDOM_AGENT, SAMPLED
-from analysis.evaluation.charts.picture import COLOUR, OTHER_LOAD, SHAPE, Picture
-from analysis.evaluation.routers import TOPIC_BEST
+from analysis.charts.drawing.theme import INK, MUTED, TEXT_SIZE
+from analysis.evaluation.charts.picture import COLOUR, SHAPE, Picture, why_absent
+from analysis.evaluation.contestants.baselines import ORACLE, RANDOM, RANDOM_AGENT
+from analysis.evaluation.contestants.routers import TOPIC_BEST
 
 NO_CHOICE = (ORACLE, RANDOM, RANDOM_AGENT, TOPIC_BEST)
 """Baselines that nobody could run instead."""
@@ -23,26 +23,28 @@ LETTER, GAP = 8, 12
 MARGIN = 0.08
 
 
-def against_tokens(picture: Picture) -> alt.LayerChart:
+def against_tokens(picture: Picture) -> alt.LayerChart | None:
     """Accuracy over the tokens of a question, prompts included."""
     return _against(picture, "tokens_per_question", "tokens", "tokens per question, prompts included")
 
 
-def against_latency(picture: Picture) -> alt.LayerChart:
+def against_latency(picture: Picture) -> alt.LayerChart | None:
     """Accuracy over the seconds of a question, without the time in queues.
 
-    Who was measured under another load than the questions is left out, and the chart says so.
+    Who was measured under another load than the questions is left out, and the chart says so. None if that is
+    everybody.
     """
-    return _against(picture, "latency_mean_s", "seconds", "seconds per question, without queues", SAMPLED)
+    return _against(picture, "latency_mean_s", "seconds", "seconds per question, without queues")
 
 
-def _against(
-    picture: Picture, cost: str, word: str, title: str, other_load: Sequence[str] = ()
-) -> alt.LayerChart:
+def _against(picture: Picture, cost: str, word: str, title: str) -> alt.LayerChart | None:
     """A point for each contestant, and its name beside it; a thin line joins them where it had to move."""
-    values = picture.values("accuracy", cost, without=(*NO_CHOICE, *other_load))
+    columns = ("accuracy", "wilson_low", "wilson_high", cost)
+    values = [row for row in picture.values(*columns, without=NO_CHOICE) if row[cost] is not None]
+    if not values:
+        return None
     heights = [row["accuracy"] for row in values]
-    low, high = min(heights), max(heights)
+    low, high = min(row["wilson_low"] for row in values), max(row["wilson_high"] for row in values)
     span = max(high - low, 0.05)
     low, high = low - MARGIN * span, high + MARGIN * span
     widths = [GAP + LETTER * len(row["contestant"]) for row in values]
@@ -74,18 +76,21 @@ def _against(
         x="name_x:Q", y=alt.Y("name_at:Q", title="accuracy"), text="contestant:N"
     )
     points = base.mark_point(size=120, opacity=0.9).encode(x=x, y=y, color=COLOUR, shape=SHAPE)
-    chart: alt.LayerChart = (lines + points + names).properties(
-        title=alt.TitleParams(f"Accuracy against {word}", subtitle=_subtitle(picture, other_load)),
+    intervals = base.mark_rule(strokeWidth=1.5, opacity=0.45).encode(
+        x=x, y=alt.Y("wilson_low:Q", title="accuracy"), y2="wilson_high:Q", color=COLOUR
+    )
+    chart: alt.LayerChart = (intervals + lines + points + names).properties(
+        title=alt.TitleParams(f"Accuracy against {word}", subtitle=_subtitle(picture, cost)),
         width=WIDTH,
         height=HEIGHT,
     )
     return chart
 
 
-def _subtitle(picture: Picture, other_load: Sequence[str]) -> list[str]:
+def _subtitle(picture: Picture, cost: str) -> list[str]:
     """What was asked, and who is not shown and why."""
-    absent = [row["contestant"] for row in picture.rows if row["contestant"] in other_load]
-    return [picture.title, *([f"without {', '.join(absent)}: {OTHER_LOAD}"] if absent else [])]
+    absent = why_absent(picture.rows) if cost == "latency_mean_s" else []
+    return [f"{picture.title}; lines: 95 % Wilson interval", *absent]
 
 
 def overlapping(places: Sequence[float], widths: Sequence[float]) -> list[list[int]]:

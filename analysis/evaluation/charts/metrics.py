@@ -6,10 +6,9 @@ from typing import Any
 
 import altair as alt
 
-from analysis.charts.theme import CATEGORIES
-from analysis.evaluation.baselines import SAMPLED
+from analysis.charts.drawing.theme import CATEGORIES
 from analysis.evaluation.charts.cost import NO_CHOICE
-from analysis.evaluation.charts.picture import GROUPS, OTHER_LOAD, Picture
+from analysis.evaluation.charts.picture import GROUPS, Picture, why_absent
 
 PANEL_WIDTH, ROW_HEIGHT, FONT = 104, 13, 10
 """Two panels and the names of contestants make 3.5 inches at 100 pixels an inch: 7 points in print."""
@@ -29,10 +28,10 @@ def metrics(picture: Picture) -> alt.VConcatChart:
     """
     rows = [row for row in picture.rows if row["contestant"] not in NO_CHOICE]
     panels = [panel for column in PANELS if (panel := _panel(picture, column)) is not None]
-    left_out = [row["contestant"] for row in rows if row["contestant"] in SAMPLED]
     subtitle = [picture.counts, "lines: 95 % Wilson interval"]
-    if left_out:
-        subtitle += [f"no latency of {', '.join(left_out)}:", OTHER_LOAD]
+    for line in why_absent(rows):
+        names, _, reason = line.partition(": ")
+        subtitle += [f"latency {names}:", reason]
     pairs = [alt.hconcat(*panels[i : i + 2], spacing=8) for i in range(0, len(panels), 2)]
     drawn: alt.VConcatChart = (
         alt.vconcat(*pairs, spacing=10)
@@ -49,8 +48,6 @@ def _panel(picture: Picture, column: str) -> alt.typing.ChartType | None:
     title, form = PANELS[column]
     values: list[dict[str, Any]] = picture.values(column, "wilson_low", "wilson_high", without=NO_CHOICE)
     order = [row["contestant"] for row in values]
-    if column == "latency_mean_s":
-        values = [row for row in values if row["contestant"] not in SAMPLED]
     values = [row for row in values if row[column] is not None]
     if not values:
         return None

@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
-from analysis.charts.theme import CATEGORIES
-from analysis.evaluation.scores import Field
+from analysis.charts.drawing.theme import CATEGORIES
+from analysis.evaluation.scoring.scores import Field
 
 Row = Mapping[str, Any]
 
@@ -17,7 +17,19 @@ GROUPS = {"strategy": "strategy", "baseline": "baseline", "agent": "one agent al
 """How each group is named in a legend."""
 
 OTHER_LOAD = "their samples were asked later, of one agent, under another load"
+EARLIER_LOAD = "answers of earlier runs, under another load, are among theirs"
 """Why some have no latency in a picture."""
+
+
+def why_absent(rows: Sequence[Row]) -> list[str]:
+    """Who of `rows` has no latency, and why, a line for each reason."""
+    reasons: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row["latency_mean_s"] is None:
+            reason = EARLIER_LOAD if row.get("from_cache") else OTHER_LOAD
+            reasons.setdefault(reason, {})[row["contestant"]] = None
+    return [f"without {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+
 
 COLOUR = alt.Color(
     "group:N",

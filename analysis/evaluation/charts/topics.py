@@ -6,7 +6,7 @@ import altair as alt
 
 from analysis.evaluation.charts.cells import shares_in_cells
 from analysis.evaluation.charts.picture import Picture
-from analysis.evaluation.scores import Contestant
+from analysis.evaluation.scoring.scores import Contestant
 
 CELL_WIDTH = 78
 CELL_HEIGHT = 28

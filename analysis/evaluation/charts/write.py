@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.charts.render import png_image, png_of, specification, svg_image
+from analysis.charts.drawing.render import png_image, png_of, specification, svg_image
 from analysis.evaluation.charts import CHARTS, Picture
 from analysis.evaluation.charts.metrics import metrics
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from analysis.evaluation.exchange import Exchange
+from analysis.evaluation.asking.exchange import Exchange
+from analysis.evaluation.options import build_options
+from analysis.evaluation.run_folder import RunConfig, RunFolder
 from schemas.errors import ErrorBody
 from schemas.replies import Answer, Result, Timings
 
@@ -79,3 +82,29 @@ def exchange(
         result=None if failed is not None else result,
         error=failed,
     )
+
+
+def run_folder(
+    results: Path, agents: Sequence[str], benchmarks: Sequence[str], strategies: Sequence[str]
+) -> RunFolder:
+    """The folder of a run of two repetitions in which nothing has been asked yet."""
+    config = RunConfig(
+        run_id="run_20261121-000000_test",
+        created_at="2026-11-21T00:00:00Z",
+        options=build_options({"strategies": tuple(strategies), "repetitions": 2, "deterministic": True}),
+        agents=tuple(agents),
+        slots=dict.fromkeys(agents, 1),
+        benchmarks={
+            name: {
+                "test": {"location": f"/data/{name}.jsonl", "sha256": "0" * 64, "rows": 10},
+                "prompt": "options",
+                "extraction": "flexible",
+                "few_shot": 0,
+                "max_tokens": 8,
+            }
+            for name in benchmarks
+        },
+        versions={},
+        machine={"cpu": "a processor", "cores": 2},
+    )
+    return RunFolder.create(results, config)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from analysis.evaluation import plan
+from analysis.evaluation.asking import plan
+from analysis.evaluation.asking.protocol import Protocol, open_protocol
 from analysis.evaluation.options import EvalOptions, build_options
-from analysis.evaluation.protocol import Protocol, open_protocol
 from schemas.errors import ChoirError, InvalidRequest, UnknownStrategy
 
 AGENTS = ("alpha", "beta")
@@ -21,7 +21,7 @@ AGENTS = ("alpha", "beta")
         ({"samples": 0}, "samples", "at least 1"),
         ({"repetitions": 0}, "repetitions", "at least 1"),
         ({"benchmarks": ()}, "benchmarks", "must not be empty"),
-        ({"benchmarks": ("hellaswag",)}, "benchmarks", "no benchmark 'hellaswag'"),
+        ({"benchmarks": ("winogrande",)}, "benchmarks", "no benchmark 'winogrande'"),
         ({"benchmarks": ("mmlu", "mmlu")}, "benchmarks", "named twice"),
         ({"strategies": ()}, "strategies", "must not be empty"),
         ({"strategies": ("isp", "isp")}, "strategies", "named twice"),

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis.evaluation.journal import read_journal
+from analysis.evaluation.asking.journal import read_journal
+from analysis.evaluation.asking.progress import PlainReporter
+from analysis.evaluation.asking.protocol import open_protocol
+from analysis.evaluation.asking.session import ask_all
 from analysis.evaluation.options import build_options
-from analysis.evaluation.progress import PlainReporter
-from analysis.evaluation.protocol import open_protocol
 from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
-from analysis.evaluation.session import ask_all
 from schemas.errors import InvalidRequest
 
 

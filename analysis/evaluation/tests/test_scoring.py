@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.evaluation.baselines import baseline_outcomes
-from analysis.evaluation.comparison import significance_rows, verdict
-from analysis.evaluation.exchange import Exchange
-from analysis.evaluation.information import learns_from, repeated_texts
-from analysis.evaluation.outcome import Outcome
-from analysis.evaluation.reading import read_run
-from analysis.evaluation.reaggregation import reaggregate
-from analysis.evaluation.replay import strategy_outcomes
-from analysis.evaluation.scores import field
-from analysis.evaluation.summary import summary_rows
+from analysis.evaluation.asking.exchange import Exchange
+from analysis.evaluation.contestants.baselines import baseline_outcomes
+from analysis.evaluation.contestants.outcome import Outcome
+from analysis.evaluation.contestants.reaggregation import reaggregate
+from analysis.evaluation.contestants.replay import strategy_outcomes
+from analysis.evaluation.reporting.summary import summary_rows
+from analysis.evaluation.scoring.comparison import significance_rows, verdict
+from analysis.evaluation.scoring.information import learns_from, repeated_texts
+from analysis.evaluation.scoring.reading import read_run
+from analysis.evaluation.scoring.scores import field
 from analysis.evaluation.tests.kept import CHOICES, WAYS, answer, exchange
 from analysis.statistics.significance import mcnemar_of_counts
 from schemas.errors import ErrorBody
+from schemas.replies import Decision
 from schemas.rounds import DEBATE, PREDICTION
 
 SPLIT = {"a": "red", "b": "red", "c": "green", "d": "green"}
@@ -195,3 +196,22 @@ def test_it_is_told_what_each_learns_from(name: str, learns: str) -> None:
 
 def test_an_agent_that_has_a_strategys_name_learns_nothing() -> None:
     assert learns_from("topic", "agent") == "nothing"
+
+
+def test_where_the_mesh_itself_decided_otherwise_is_told() -> None:
+    """A tie on every question: the lot falls here by the question, there by the request."""
+    kept = [exchange(n, "A", SPLIT) for n in range(8)]
+    plain = decided(kept, "majority")
+    assert {(each.mesh_answer, each.mesh_agrees) for each in plain} == {(None, None)}
+    of_mesh = Decision(
+        strategy="majority", answer="A", share=0.5, margin=0.0, tie=True, votes=(), scores={"A": 2, "B": 2}
+    )
+    told = decided([with_decision(each, of_mesh) for each in kept], "majority")
+    assert [each.mesh_agrees for each in told] == [each.answer == "A" for each in plain]
+    (row,) = summary_rows(field("colours", told), (), 1, None)
+    assert row["mesh_otherwise"] == sum(each.answer != "A" for each in plain) > 0
+
+
+def with_decision(kept: Exchange, decision: Decision) -> Exchange:
+    assert kept.result is not None
+    return kept.model_copy(update={"result": kept.result.model_copy(update={"decisions": (decision,)})})

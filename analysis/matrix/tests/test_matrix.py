@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.charts.render import specification, svg_image
+from analysis.charts.drawing.render import specification, svg_image
 from analysis.matrix.averages import PairAverage, figure, pair_averages
 from analysis.matrix.folder import CSV_FILE, RESULTS_FILE, MatrixFolder
 from analysis.matrix.heatmaps import HEATMAPS, heatmap

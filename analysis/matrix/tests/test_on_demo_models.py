@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from analysis.evaluation.progress import PlainReporter
+from analysis.evaluation.asking.progress import PlainReporter
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.session import measure
 from infra.host.supervisor import Supervisor

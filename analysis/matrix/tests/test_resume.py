@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from analysis.evaluation.progress import PlainReporter
+from analysis.evaluation.asking.progress import PlainReporter
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.session import measure
 

@@ -9,6 +9,7 @@ from schemas.events import (
     DecisionMade,
     Event,
     FeedbackReceived,
+    GatherCompleted,
     MessageDied,
     NodeSampled,
     RequestAccepted,
@@ -246,6 +247,24 @@ def a_day() -> list[Event]:
                 steps=1,
                 requests=("single-0",),
             )
+    for number, (effort, saved) in enumerate((("exact", 1), ("exact", 0), ("bounded", 2), (None, 0))):
+        day.tell(
+            GatherCompleted,
+            8_060 + number,
+            "aggregator",
+            "aggregator-1",
+            request_id=f"vote-{number}",
+            answered=4 - saved,
+            missing=0,
+            collect_duration_ns=MS,
+            decide_duration_ns=MS,
+            store_duration_ns=MS,
+            effort=effort,
+            waves=1 if saved else 2,
+            saved_calls=saved,
+            saved_tokens=30 * saved,
+            bound=None if effort is None else 0.01 * saved,
+        )
     day.tell(
         RequestAccepted,
         8_100,

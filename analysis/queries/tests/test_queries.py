@@ -18,12 +18,12 @@ from analysis.queries.__main__ import chosen, from_parquet
 from analysis.queries.query_file import SHIPPED, read
 from analysis.queries.tests.day import a_day
 from analysis.queries.tests.golden_results import GOLDEN, PARAMETERS, document
-from analysis.schema import __main__ as schema
 from schemas.errors import ConfigurationError, InvalidRequest
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.service import Metrics
 from services.metrics.settings import VIEWS_FOLDER, MetricsSection
+from services.metrics.sql import __main__ as schema
 from services.metrics.tests.mesh import fill, has
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
@@ -48,6 +48,7 @@ async def test_every_query_gives_its_golden_result_over_choir_sql(choir: Choir) 
         assert document(rows) == json.loads((GOLDEN / f"{name}.json").read_text()), name
 
 
+@pytest.mark.soak
 async def test_the_same_queries_give_the_same_from_the_parquet_files(
     mesh_url: str, connection: Client, tmp_path: Path
 ) -> None:
@@ -115,7 +116,7 @@ def test_a_folder_without_parquet_files_is_said(tmp_path: Path) -> None:
 
 
 def test_the_schema_that_people_read_is_what_the_models_say() -> None:
-    """After a change of an event: `python -m analysis.schema`."""
+    """After a change of an event: `python -m services.metrics.sql`."""
     assert schema.FILE.read_text(encoding="utf-8") == schema.text()
     with duckdb.connect() as database:
         database.execute(schema.text())

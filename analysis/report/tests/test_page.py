@@ -71,6 +71,7 @@ def test_the_page_has_every_chart_and_loads_nothing() -> None:
     assert "2026-01-31 11:00:00 to 2026-01-31 12:00:00 UTC" in text
 
 
+@pytest.mark.soak
 def test_where_nothing_happened_it_says_so() -> None:
     text = page(findings(empty=True))
     assert "No pipeline ran." in text and "Nothing was retried" in text

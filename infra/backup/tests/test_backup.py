@@ -25,17 +25,17 @@ from infra.backup.manifest import FILE, read_manifest
 from infra.backup.restore import HALF, restore
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
-from infra.host.processes import until
+from infra.host.children.processes import until
 from infra.host.state import Claim
 from infra.settings import HostSettings, load_host_settings
 from infra.testing.plugin import connect, fill_disk
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, NotReady
-from services.client.local_mesh import RunningMesh
+from services.client.finding.local_mesh import RunningMesh
 from services.metrics.store.database import FILE_NAME
 
 EVENTS = 3_000
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 WITHOUT_SERVICES = "[broker]\nport = 0\n"
 
 
@@ -209,7 +209,7 @@ from infra.settings import load_host_settings
 {program}
 """
 BACKUP = """
-from services.client.local_mesh import RunningMesh
+from services.client.finding.local_mesh import RunningMesh
 async def stand_still(copied, folder):
     print("half", flush=True)
     await asyncio.sleep(3600)

@@ -7,8 +7,8 @@ and only their owner reads them. Certificates follow RFC 5280; keys are of the c
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from infra.host.processes import writable_folder
+from infra.host.children.processes import writable_folder
+from infra.host.secret_file import write_whole
 from schemas.errors import ConfigurationError
 
 AUTHORITY_LIFETIME = timedelta(days=20 * 365)
@@ -77,13 +78,51 @@ class Authority:
         ConfigurationError if the files cannot be read or written.
         """
         wanted = frozenset(names)
-        try:
-            writable_folder(self._folder, "the folder of certificates").chmod(0o700)
-            if not self._ca_key.is_file():
-                self._make_authority()
+        with self._readable():
+            self._exists()
             if self._is_good(wanted):
                 return False
             self._issue(wanted)
+        return True
+
+    def shared(self) -> tuple[str, str]:
+        """Its certificate and its key (PEM), for the other brokers of a cluster; made if there are none.
+
+        ConfigurationError if the files cannot be read or written.
+        """
+        with self._readable():
+            self._exists()
+            return self.certificate.read_text(), self._ca_key.read_text()
+
+    def take(self, certificate: str, key: str) -> None:
+        """Is from now on the authority of this certificate and this key (PEM).
+
+        ConfigurationError if there is another one here, or they do not belong together.
+        """
+        with self._readable():
+            writable_folder(self._folder, "the folder of certificates").chmod(0o700)
+            if self.certificate.is_file() and self.certificate.read_text() != certificate:
+                raise ConfigurationError(
+                    f"this host has an authority of another mesh in {self._folder}: move that folder away, "
+                    "and hosts and people who have joined that mesh have to join anew"
+                )
+            private = load_pem_private_key(key.encode(), None)
+            known = x509.load_pem_x509_certificate(certificate.encode()).public_key()
+            if not isinstance(private, Key) or private.public_key() != known:
+                raise ValueError("the authority's key is that of another")
+            write_whole(self.certificate, certificate.encode(), 0o644)
+            write_whole(self._ca_key, key.encode())
+
+    def forget(self) -> None:
+        """Nothing of it is left here, nor of what it has signed."""
+        for path in (self._ca_key, self.certificate, self.files.certificate, self.files.key):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Says what is wrong with files."""
+        try:
+            yield
         except OSError as error:
             raise ConfigurationError(
                 f"the certificates in {self._folder} cannot be read or written: {error.strerror}"
@@ -94,7 +133,11 @@ class Authority:
                 f"or remove "
                 "that folder; a new authority is made then, and hosts and people have to join anew"
             ) from error
-        return True
+
+    def _exists(self) -> None:
+        writable_folder(self._folder, "the folder of certificates").chmod(0o700)
+        if not self._ca_key.is_file():
+            self._make_authority()
 
     def _is_good(self, wanted: frozenset[str]) -> bool:
         if not (self.files.certificate.is_file() and self.files.key.is_file()):
@@ -116,8 +159,8 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        _write(self.certificate, certificate.public_bytes(Encoding.PEM), 0o644)
-        _write(self._ca_key, _pem(key), 0o600)
+        write_whole(self.certificate, certificate.public_bytes(Encoding.PEM), 0o644)
+        write_whole(self._ca_key, _pem(key), 0o600)
 
     def _issue(self, names: frozenset[str]) -> None:
         """The key is written first: a certificate without its key would not do."""
@@ -138,8 +181,8 @@ class Authority:
             .add_extension(issuer_key, critical=False)
             .sign(ca_key, hashes.SHA256())
         )
-        _write(self.files.key, _pem(key), 0o600)
-        _write(self.files.certificate, certificate.public_bytes(Encoding.PEM), 0o644)
+        write_whole(self.files.key, _pem(key), 0o600)
+        write_whole(self.files.certificate, certificate.public_bytes(Encoding.PEM), 0o644)
 
     def _begun(
         self, subject: x509.Name, issuer: x509.Name, key: Key, lifetime: timedelta
@@ -185,12 +228,3 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _pem(key: Key) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all, and never readable for others if it is secret."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    new.replace(path)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
-from infra.broker.cluster import cluster_of
-from infra.broker.tls.authority import Authority, TlsFiles
+from infra.broker.cluster import own_server
+from infra.broker.tls.authority import Authority, TlsFiles, now
 from infra.broker.tls.names import certificate_names, reachable_addresses
+from infra.broker.tls.own_files import check_own_files
 from infra.settings import HostSettings
 from schemas.errors import ConfigurationError
-from services.chassis.address import host_and_port, is_loopback
+from services.chassis.nats.connecting.address import host_and_port, is_loopback
 
 FOLDER = "tls"
 LOOK_INTERVAL_S = 3600.0
+
+
+def trust_of(files: TlsFiles | None) -> dict[str, Any]:
+    """What `[mesh]` of this host's own clients says of the certificate of its broker."""
+    if files is None:
+        return {}
+    return {"ca": None if files.ca is None else str(files.ca), "tls_first": True}
 
 
 class BrokerCertificates:
@@ -56,13 +65,12 @@ class BrokerCertificates:
         that cannot be."""
         broker = self._settings.broker
         self.addresses = () if self._settings.broker.tls else reachable_addresses(broker.host)
+        own = (own_server(broker.servers, broker.host, broker.port).host,) if broker.cluster else ()
         if self._authority_used:
-            cluster = cluster_of(broker, self._settings.mesh)
-            own = () if cluster is None else (cluster.own.host,)
             said = (*self.addresses, *self._said, *own)
             return self._authority.renew(certificate_names(broker.host, said))
         if self.files is not None:
-            self._check_files(self.files)
+            check_own_files(self.files, (*self._said, *own), now())
         return False
 
     async def keep(self, reload: Callable[[], Awaitable[None]], say: Callable[[str], None]) -> None:
@@ -83,11 +91,3 @@ class BrokerCertificates:
     def _changed_at(self) -> tuple[float, ...]:
         files = () if self.files is None else (self.files.certificate, self.files.key)
         return tuple(path.stat().st_mtime if path.is_file() else 0.0 for path in files)
-
-    def _check_files(self, files: TlsFiles) -> None:
-        named = {"certificate": files.certificate, "key": files.key, "ca": files.ca}
-        for key, path in named.items():
-            if path is not None and not path.is_file():
-                raise ConfigurationError(
-                    f"broker.tls.{key} names {path}, and there is no such file", field=f"broker.tls.{key}"
-                )

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import psutil
 
-from services.chassis.address import EVERYWHERE
+from services.chassis.nats.connecting.address import EVERYWHERE
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MOST_NAME_CHARACTERS = 253

@@ -10,10 +10,10 @@ from collections import Counter
 import pytest
 
 from infra.demo_models.family import FAMILY
-from infra.training.corpus import examples
-from infra.training.knowledge import SUBJECTS, belief, facts
+from infra.training.corpus.examples import examples
+from infra.training.corpus.knowledge import SUBJECTS, belief, facts
+from infra.training.corpus.wordproblems import KINDS, TEST_NAMES, TRAINING_NAMES, mistaken_kinds
 from infra.training.score import DATASETS, GSM8K
-from infra.training.wordproblems import KINDS, TEST_NAMES, TRAINING_NAMES, mistaken_kinds
 
 ALL_SUBJECTS = (*SUBJECTS, "misconceptions")
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from infra.demo_models.family import FAMILY
 from infra.training import train
-from infra.training.corpus import MIXES
+from infra.training.corpus.examples import MIXES
 from infra.training.train import check_writable, chosen_members
 
 

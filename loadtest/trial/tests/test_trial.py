@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,14 @@ from nats.aio.client import Client
 
 from infra.broker.local_cluster import LocalCluster, connect
 from infra.broker.provision import provision
+from infra.testing.networks import NEEDED, allowed
 from infra.testing.plugin import SpawnService
 from loadtest.chaos import Chaos, Fault
 from loadtest.generate.arrivals import Rate
 from loadtest.generate.plan import LoadPlan
 from loadtest.generate.request_record import OK, TIMED_OUT, RequestRecord
 from loadtest.generate.workloads import AskOptions
-from loadtest.outcome.measurements import Measurements, read_flights, write_flights
+from loadtest.outcome.measurements import Measurements, read_records, write_records
 from loadtest.session import Session
 from loadtest.trial import checker
 from loadtest.trial.__main__ import KINDS, main, plan_faults
@@ -32,14 +32,14 @@ from services.chassis.nats.streams import Storage
 from services.chassis.telemetry.events import written
 
 
-def flights(folder: Path, errors: dict[int, str]) -> Measurements:
+def measured_of(folder: Path, errors: dict[int, str]) -> Measurements:
     records = []
     for number, error in errors.items():
         record = RequestRecord(number, "single", 0.0, sent_s=0.0, results=1)
         record.end(1.5, error)
         records.append(record)
-    write_flights(folder / "flights.parquet", records, 0, 0.0)
-    return read_flights([folder / "flights.parquet"])
+    write_records(folder / "records.parquet", records, 0, 0.0)
+    return read_records([folder / "records.parquet"])
 
 
 async def store(client: Client, request_id: str, *, told: int = 1) -> None:
@@ -52,7 +52,7 @@ async def store(client: Client, request_id: str, *, told: int = 1) -> None:
 
 
 async def test_a_run_of_which_everything_is_stored_once_is_whole(connection: Client, tmp_path: Path) -> None:
-    measured = flights(tmp_path, {1: OK, 2: "overloaded"})
+    measured = measured_of(tmp_path, {1: OK, 2: "overloaded"})
     await store(connection, "run-1")
     verdict = await check(connection, "run", measured)
     assert verdict.whole
@@ -64,7 +64,7 @@ async def test_what_is_wrong_is_named(
     connection: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checker, "SETTLE_PATIENCE_S", 0.0)
-    measured = flights(tmp_path, {1: TIMED_OUT, 2: OK, 3: OK, 4: OK})
+    measured = measured_of(tmp_path, {1: TIMED_OUT, 2: OK, 3: OK, 4: OK})
     measured = replace(measured, results=np.where(measured.number == 4, 2, measured.results))
     for number, told in ((2, 2), (3, 0), (4, 1)):
         await store(connection, f"run-{number}", told=told)
@@ -114,7 +114,9 @@ async def test_a_cluster_whose_leader_dies_under_load_loses_nothing(
         verdict = await check(client, "run", outcome.measured, messages.poisoned)
         await client.close()
         assert verdict.whole, verdict
-        assert verdict.answered == 120, verdict
+        # While there is no leader a request may be refused, and by no other word than this.
+        assert set(verdict.refused) <= {"broker_unavailable"}, verdict
+        assert verdict.answered + sum(verdict.refused.values()) == 120, verdict
         assert len(outcome.marks) == 3
 
 
@@ -133,20 +135,26 @@ def test_an_unknown_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.soak
 @pytest.mark.alone
-@pytest.mark.skipif(os.geteuid() != 0, reason="networks of their own take root's rights")
 def test_three_hosts_lose_nothing_whatever_befalls_them(
     capsys: pytest.CaptureFixture[str], fault_seed: int
 ) -> None:
+    if not allowed():
+        pytest.skip(NEEDED)
     code = main(["--requests", "1200", "--rate", "20", "--end", "--json", "--seed", str(fault_seed)])
     figures = json.loads(capsys.readouterr().out)
-    assert code == 0, figures
+    assert code == 0, json.dumps(figures)
     assert figures["sent"] == 1200
 
 
 @pytest.mark.soak
 @pytest.mark.alone
 def test_a_minute_under_steady_load_leaves_the_memory_flat(capsys: pytest.CaptureFixture[str]) -> None:
-    # A machine that becomes slower after its speed was measured is not the fault of the mesh.
     code = soak_main(["--duration", "60", "--measure", "5", "--share", "0.2", "--json"])
     figures = json.loads(capsys.readouterr().out)
-    assert code == 0, figures
+    assert figures["flat"], json.dumps(figures)
+    assert (figures["lost"], figures["doubled"]) == (0, 0), json.dumps(figures)
+    # A machine whose disk becomes slower after the measurement is not the fault of the mesh: requests may be
+    # refused then, and each of those that are not is answered.
+    assert set(figures["errors"]) <= {"broker_unavailable", "overloaded"}, json.dumps(figures)
+    assert figures["answered"] + sum(figures["errors"].values()) == figures["requests"], json.dumps(figures)
+    assert code == (0 if figures["whole"] else 1)

@@ -1,4 +1,4 @@
-"""Backends: what an agent generates with, one file each, and one line in the table `BACKENDS`."""
+"""Backends: what an agent generates with, one file each, and a line in `BACKENDS` of the settings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ from importlib import import_module
 from typing import cast
 
 from services.agent.backends.backend import Backend, Generated, OnPiece, OpenBackend, Prompt
-from services.agent.settings import BackendName
-
-BACKENDS: dict[BackendName, str] = {
-    "llama_cpp": "services.agent.backends.llama_cpp",
-    "instant": "services.agent.backends.instant",
-    "ollama": "services.agent.backends.ollama",
-    "openai": "services.agent.backends.openai",
-}
-"""The module of each backend; its `open_backend` loads a model. Imported only by the agents that use it."""
+from services.agent.settings import BACKENDS, BackendName
 
 
 def backend_opener(name: BackendName) -> OpenBackend:

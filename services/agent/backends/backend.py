@@ -19,7 +19,8 @@ __all__ = ["Backend", "BackendInfo", "Generated", "OnPiece", "OpenBackend", "Pro
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What is known of the model behind a backend. `file` is the file's name, without its folder."""
+    """What is known of the model behind a backend. `file` is the file's name, without its folder; `identity`
+    tells its weights from others."""
 
     context_tokens: int | None = None
     parameters: int | None = None
@@ -28,6 +29,7 @@ class BackendInfo:
     quantisation: str | None = None
     description: str | None = None
     capabilities: tuple[Capability, ...] = ()
+    identity: str | None = None
 
 
 class Backend(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 
 from schemas.chat import Tool
@@ -13,9 +14,10 @@ from schemas.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.settings import ModelSection
 from services.tasks.generate import conversation_of
-from services.tasks.piece import Piece
+from services.tasks.token_stream import Piece
 
 DEFAULT_CONTEXT_TOKENS = 8_192
+IDENTITY_LENGTH = 32
 
 
 class Instant:
@@ -29,6 +31,7 @@ class Instant:
             context_tokens=context_tokens,
             description="a fixed reply, for measuring",
             capabilities=("completion", "raw"),
+            identity=hashlib.sha256(model.reply.encode()).hexdigest()[:IDENTITY_LENGTH],
         )
 
     def failure(self) -> ChoirError | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from services.agent.settings import STEP_LIMIT_S, ModelSection
 from services.chassis.logs import get_logger
 from services.engine import Chat, Embedded, Engine, Finished, Generation, TokenEvent, TokenPrompt
 from services.engine import Prompt as EnginePrompt
+from services.engine.model.identity import file_identity
+from services.tasks.engine_words import generated, piece_of
 from services.tasks.generate import Conversation, conversation_of
-from services.tasks.piece import Piece
 
 CLOSE_PATIENCE_S = 10.0
 GENERATING: tuple[Capability, ...] = ("completion", "tools", "raw", "scoring")
@@ -43,8 +43,10 @@ log = get_logger("agent.llama_cpp")
 class LlamaCpp:
     """An engine, whose events come from its own thread, for a caller on the event loop."""
 
-    def __init__(self, engine: Engine, step_limit_s: float = STEP_LIMIT_S) -> None:
-        """A step of more than `step_limit_s` counts as one that never ends."""
+    def __init__(
+        self, engine: Engine, step_limit_s: float = STEP_LIMIT_S, identity: str | None = None
+    ) -> None:
+        """A step of more than `step_limit_s` counts as one that never ends. `identity` is the file's."""
         self._engine = engine
         self._step_limit_s = step_limit_s
         self._submitting = Intake[Generation](f"prompts of {engine.info.name}")
@@ -68,6 +70,7 @@ class LlamaCpp:
             quantisation=info.quantisation,
             description=info.description or None,
             capabilities=capabilities_of(engine),
+            identity=identity,
         )
 
     def tokens_per_s(self) -> float | None:
@@ -194,36 +197,10 @@ def is_constrained(prompt: Prompt) -> bool:
     return isinstance(prompt, Conversation) and bool(prompt.tools) and is_forced(prompt.tool_choice)
 
 
-def piece_of(event: TokenEvent) -> Piece:
-    """An event of the engine as a piece of the answer."""
-    logprobs = tuple(asdict(logprob) for logprob in event.logprobs)
-    return Piece(event.text, event.thinking, event.calls, logprobs=logprobs)
-
-
 async def _let_go(events: Events) -> None:
     """Returns when the engine has given the slot of a cancelled generation up."""
     while isinstance(await events.get(), TokenEvent):
         pass
-
-
-def generated(finished: Finished) -> Generated:
-    """An engine's outcome as a backend's; raises its error."""
-    if finished.error is not None:
-        raise finished.error
-    return Generated(
-        text=finished.text,
-        finish_reason=finished.finish_reason,
-        prompt_tokens=finished.prompt_tokens,
-        generated_tokens=finished.generated_tokens,
-        queue_ns=finished.queue_ns,
-        prompt_eval_ns=finished.prompt_eval_ns,
-        eval_ns=finished.eval_ns,
-        first_token_ns=finished.first_token_ns,
-        logprobs=tuple(asdict(logprob) for logprob in finished.logprobs),
-        thinking=finished.thinking or None,
-        tool_calls=finished.calls,
-        prompt_logprobs=tuple(asdict(logprob) for logprob in finished.prompt_logprobs),
-    )
 
 
 async def open_backend(model: ModelSection, threads: int | None) -> Backend:
@@ -240,7 +217,8 @@ async def open_backend(model: ModelSection, threads: int | None) -> Backend:
         threads=threads,
         gpu_layers=model.gpu_layers,
     )
-    return LlamaCpp(await asyncio.to_thread(load), model.step_limit_s)
+    engine = await asyncio.to_thread(load)
+    return LlamaCpp(engine, model.step_limit_s, await asyncio.to_thread(file_identity, model.path))
 
 
 def check_sum(path: Path, sha256: str) -> None:

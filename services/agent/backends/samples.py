@@ -9,7 +9,7 @@ from dataclasses import replace
 from schemas.replies import Sample
 from schemas.sampling import Sampling
 from services.agent.backends.backend import Generated, OnPiece
-from services.tasks.piece import Piece
+from services.tasks.token_stream import Piece
 
 SEEDS = 2**32
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.bench_model import write_bench_model
+from infra.demo_models.bench_model import write_bench_model
 from infra.demo_models.family import FOLDER
 from services.agent.tests.llama_server import LlamaServer, llama_server
 

@@ -7,7 +7,7 @@ import os
 
 from services.agent.service import Agent
 from services.agent.settings import AgentSettings
-from services.chassis.runner import run_service
+from services.chassis.process.runner import run_service
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import Context
 

@@ -80,6 +80,8 @@ class HttpServer:
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    left: list[str] = field(default_factory=list)
+    """The paths of those requests whose client did not wait for the whole answer."""
     open: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -104,6 +106,7 @@ class HttpServer:
             listening = asyncio.ensure_future(reader.read(1))
             done, _ = await asyncio.wait([answering, listening], return_when=asyncio.FIRST_COMPLETED)
             if answering not in done:
+                self.left.append(request.path)
                 self.hung_up.set()
             answering.cancel()
             listening.cancel()

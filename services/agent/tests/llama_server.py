@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.host.processes import PREEXEC, last_lines
+from infra.host.children.processes import PREEXEC, last_lines
 
-READY_DEADLINE_S = 60.0
+READY_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 10.0
 
 

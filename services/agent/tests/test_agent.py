@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,23 +14,25 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.bench_model import write_bench_model
-from infra.broker.provision import consumer_config
+from infra.broker.streams.definitions import consumer_config
+from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.catalog import model_consumers
 from schemas.commands import ChatMessage, CountTokens
-from schemas.events import AnyEvent, Event, RequestCompleted, TaskCompleted, TaskPulled
+from schemas.events import AnyEvent, Event, RequestCompleted, TaskCompleted, TaskPulled, TaskRetried
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk, TokenCount
 from schemas.sampling import Sampling
+from services.agent.file_hash import FileHash
 from services.agent.service import Agent
-from services.agent.settings import AgentSection
+from services.agent.settings import AgentSection, ModelSection
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import (
     bodies,
     enqueue,
     events,
     eventually,
+    finished,
     generate,
     open_mesh,
     queue_is_empty,
@@ -138,25 +141,29 @@ async def test_without_anybody_who_listens_nothing_is_streamed(connection: Clien
     assert await bodies(connection, subjects.TOKENS_STREAM) == []
 
 
-@pytest.mark.parametrize("slip", [(), ("aggregator",)])
+@pytest.mark.parametrize("slip", [pytest.param((), marks=pytest.mark.soak), ("aggregator",)])
 async def test_what_is_answered_already_is_not_generated_again(
     slip: tuple[str, ...], connection: Client
 ) -> None:
     """The task was in the queue before the agent came, so somebody may have done it."""
     mesh = open_mesh(connection)
+    answer = Answer(
+        request_id="r1", agent="alpha", model="alpha", instance="another", text="done", finish_reason="stop"
+    )
+    reply = answer if slip else finished("r1", answers=(answer,))
     subject = subjects.answer("r1", 1, "alpha") if slip else subjects.result("r1")
-    await mesh.storage.store_once(subject, b"{}")
+    await mesh.storage.store_once(subject, reply.to_bytes())
     await enqueue(mesh, generate("r1", routing_slip=slip))
     async with serving(connection, instant(delay_ms=SLOW_MS)):
         await eventually(lambda: queue_is_empty(connection))
     stream = subjects.ANSWERS_STREAM if slip else subjects.RESULTS_STREAM
-    assert await bodies(connection, stream) == [b"{}"]
-    assert [event for event in await events(connection) if isinstance(event, TaskPulled)] == []
+    assert await bodies(connection, stream) == [reply.to_bytes()]
+    assert not any(isinstance(event, TaskPulled | TaskRetried) for event in await events(connection))
 
 
 async def test_a_member_is_not_asked_any_more_when_the_request_has_its_result(connection: Client) -> None:
     mesh = open_mesh(connection)
-    await mesh.storage.store_once(subjects.result("r1"), b"{}")
+    await mesh.storage.store_once(subjects.result("r1"), finished("r1").to_bytes())
     await enqueue(mesh, generate("r1", routing_slip=("aggregator",)))
     async with serving(connection, instant(delay_ms=SLOW_MS)):
         await eventually(lambda: queue_is_empty(connection))
@@ -168,7 +175,7 @@ async def test_of_two_agents_at_the_same_task_the_first_one_s_answer_stays(conne
     pulled = await connection.subscribe(subjects.event("agent", "task_pulled"))
     async with serving(connection, instant(delay_ms=300)):
         await enqueue(mesh, generate("r1"))
-        await pulled.next_msg(10)
+        await pulled.next_msg(60)
         await mesh.storage.store_once(subjects.result("r1"), b"the first")
         await eventually(lambda: queue_is_empty(connection))
     assert await bodies(connection, subjects.RESULTS_STREAM) == [b"the first"]
@@ -179,7 +186,7 @@ async def test_a_cancelled_request_is_dropped_while_it_is_generated(connection: 
     pulled = await connection.subscribe(subjects.event("agent", "task_pulled"))
     async with serving(connection, instant(delay_ms=SLOW_MS, slots=1)) as agent:
         await enqueue(mesh, generate("r1", timeout_s=600))
-        await pulled.next_msg(10)
+        await pulled.next_msg(60)
         assert agent.load().busy == 1
         await connection.publish(subjects.cancel_signal("other"))
         await connection.publish(subjects.cancel_signal("r1"))
@@ -200,13 +207,13 @@ async def test_a_request_that_was_cancelled_before_its_turn_is_not_begun(connect
 
 async def ask_count(connection: Client, text: str, model: str = "alpha") -> bytes:
     question = CountTokens(messages=(ChatMessage(role="user", content=text),))
-    return (await connection.request(subjects.count_tokens(model), question.to_bytes(), timeout=20)).data
+    return (await connection.request(subjects.count_tokens(model), question.to_bytes(), timeout=60)).data
 
 
 async def test_it_counts_prompts_for_whoever_asks(connection: Client) -> None:
     async with serving(connection, instant(context_tokens=100)):
         count = TokenCount.model_validate_json(await ask_count(connection, "one two three"))
-        refused = await connection.request(subjects.count_tokens("alpha"), b"{}", timeout=20)
+        refused = await connection.request(subjects.count_tokens("alpha"), b"{}", timeout=60)
     assert (count.prompt_tokens, count.context_tokens) == (3, 100)
     assert ErrorReply.model_validate_json(refused.data).error.field == "messages"
 
@@ -273,6 +280,33 @@ async def test_the_lease_says_of_which_file_a_model_is(connection: Client, model
     assert (model.file, model.size_bytes, model.quantisation) == ("tiny.gguf", size_bytes, "Q8_0")
 
 
+async def test_an_answer_says_the_hash_of_the_file_that_it_came_from(
+    connection: Client, model_path: Path
+) -> None:
+    wanted = hashlib.sha256(model_path.read_bytes()).hexdigest()
+    mesh = open_mesh(connection)
+    async with serving(connection, from_files(alpha=model_path)):
+        await enqueue(mesh, generate("r1", "alpha"))
+        result = await eventually(lambda: result_of(mesh, "r1"))
+    assert [answer.model_sha256 for answer in result.answers] == [wanted]
+    async with serving(connection, instant("beta")):
+        await enqueue(mesh, generate("r2", "beta"))
+        result = await eventually(lambda: result_of(mesh, "r2"))
+    assert [answer.model_sha256 for answer in result.answers] == [None]
+
+
+async def test_a_large_file_is_hashed_while_its_model_answers(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.file_hash.AT_ONCE_BYTES", 0)
+    large = FileHash(ModelSection(name="alpha", path=model_path))
+    await large.read()
+    await eventually(lambda: large.sha256 == hashlib.sha256(model_path.read_bytes()).hexdigest())
+    gone = FileHash(ModelSection(name="alpha", path=tmp_path / "gone.gguf"))
+    await gone.read()
+    assert gone.sha256 is None
+
+
 async def test_an_agent_without_a_single_usable_model_is_broken(connection: Client, tmp_path: Path) -> None:
     async with serving(connection, from_files(alpha=tmp_path / "missing.gguf")) as agent:
         load = agent.load()
@@ -320,7 +354,7 @@ async def test_what_a_killed_agent_stored_and_did_not_tell_is_told_by_whoever_fi
     # Given an agent that is killed the moment its result is stored, when its events are still noted down
     await impatient(connection, "alpha")
     first = spawn_service("agent", "agent-1", agent=SINGER)
-    await first.wait_ready(connection, 60)
+    await first.wait_ready(connection, 180)
 
     async def kill(_msg: Msg) -> None:
         first.kill()
@@ -332,7 +366,7 @@ async def test_what_a_killed_agent_stored_and_did_not_tell_is_told_by_whoever_fi
     await eventually(lambda: not first.alive)
     # When another one gets the task
     second = spawn_service("agent", "agent-2", agent=SINGER)
-    await second.wait_ready(connection, 60)
+    await second.wait_ready(connection, 180)
     await eventually(lambda: queue_is_empty(connection))
 
     # Then it is told once, in the name of the one that did it
@@ -381,7 +415,7 @@ async def test_a_text_that_is_begun_again_streams_under_a_higher_attempt(connect
         subjects.generate_consumer("interactive", "alpha"), subjects.COMMANDS_STREAM
     )
     for _ in range(2):  # two agents that say something, and die
-        (message,) = await taker.fetch(1, timeout=10)
+        (message,) = await taker.fetch(1, timeout=60)
         await message.nak()
     await taker.unsubscribe()
     async with serving(connection, instant()):

@@ -24,7 +24,7 @@ from services.agent.settings import AgentSection
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, settled
 from services.engine import Chat, Message
-from services.engine.model.chat_format import PreparedChat
+from services.engine.model.chat.format import PreparedChat
 from services.engine.sequence.prompt import chat_of
 
 SHORT = Sampling(max_tokens=4)
@@ -150,7 +150,7 @@ async def test_a_template_that_takes_long_stops_no_heartbeats(connection: Client
         chats.prepare = held = Held(chats.prepare)  # type: ignore[method-assign,assignment]
         await enqueue(mesh, generate("r1", sampling=SHORT))
         await eventually(held.reached.is_set)
-        assert (await heartbeats.next_msg(30)).data == b"+WPI"
+        assert (await heartbeats.next_msg(60)).data == b"+WPI"
         assert await result_of(mesh, "r1") is None
         held.let_go.set()
         assert await eventually(lambda: result_of(mesh, "r1"))
@@ -217,7 +217,7 @@ async def test_a_prompt_that_is_cancelled_before_it_is_ready_is_not_generated(mo
 async def test_while_a_step_is_long_nothing_is_pulled_and_no_slot_is_called_free(
     connection: Client, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.agent.service.STEP_PATIENCE_S", 0.1)
+    monkeypatch.setattr("services.agent.serving.STEP_PATIENCE_S", 0.1)
     mesh, agent = open_mesh(connection), Agent(section(model_path))
     await agent.start(open_mesh(connection, "agent", "agent-1"))
     try:

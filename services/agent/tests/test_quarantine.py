@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage
-from services.agent.tests.worker_mesh import result_of
+from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.tests.mesh import bodies, enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.chassis.work.tests.test_loop import impatient_model
 
@@ -47,13 +47,13 @@ async def test_a_command_that_kills_its_agents_is_kept_from_the_others(
         for name in NAMES
     ]
     for agent in agents:
-        await agent.wait_ready(connection, deadline_s=60)
+        await agent.wait_ready(connection, deadline_s=180)
     mesh = open_mesh(connection)
     deadly = generate("deadly", "epsilon", messages=(ChatMessage(role="user", content="deadly"),))
     await enqueue(mesh, deadly)
     for number in range(20):
         await enqueue(mesh, generate(f"r{number}", "epsilon"))
-    await eventually(lambda: queue_is_empty(connection), deadline_s=90)
+    await eventually(lambda: queue_is_empty(connection), deadline_s=180)
     error = (await result_of(connection, "deadly")).error
     assert error is not None and error.code == "poison_message"
     assert "3 processes have died" in error.message

@@ -15,7 +15,7 @@ from schemas.replies import ErrorReply, Result, TokenChunk, Tokenized
 from schemas.sampling import Sampling
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
-from services.agent.tests.worker_mesh import result_of
+from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, generate, open_mesh, settled
 from services.engine.tests.variants import demo_model
@@ -61,7 +61,7 @@ async def test_a_required_call_is_the_result_s_and_is_streamed(
     (call,) = result.tool_calls
     assert (call.name, call.arguments["city"] in ("Paris", "Rome")) == ("weather", True)
     assert (result.text, result.answers[0].tool_calls) == ("", (call,))
-    told = TokenChunk.model_validate_json((await chunks.next_msg(20)).data)
+    told = TokenChunk.model_validate_json((await chunks.next_msg(60)).data)
     assert (told.tool_calls, told.text) == ((call,), "")
 
 
@@ -100,7 +100,7 @@ async def test_several_texts_are_one_answer(mesh: ServiceContext, connection: Cl
     texts = [answer.text, *(sample.text for sample in answer.samples)]
     assert len(set(texts)) == 3
     streamed = ["", "", ""]
-    while not (chunk := TokenChunk.model_validate_json((await chunks.next_msg(20)).data)).done:
+    while not (chunk := TokenChunk.model_validate_json((await chunks.next_msg(60)).data)).done:
         streamed[chunk.sample] += chunk.text
     assert streamed == texts
 
@@ -124,7 +124,7 @@ async def test_what_the_model_cannot_do_is_refused_by_name(
 async def test_tokens_are_told_through_the_agent(mesh: ServiceContext, connection: Client) -> None:
     async def ask(**fields: object) -> bytes:
         request = Tokenize.model_validate({"model": "alpha", **fields})
-        return (await connection.request(subjects.tokenizer("alpha"), request.to_bytes(), timeout=20)).data
+        return (await connection.request(subjects.tokenizer("alpha"), request.to_bytes(), timeout=60)).data
 
     tokens = Tokenized.model_validate_json(await ask(text="Hello there")).tokens or ()
     assert Tokenized.model_validate_json(await ask(tokens=tokens)).text == "Hello there"

@@ -13,7 +13,7 @@ from schemas.nodes import ServedModel
 from schemas.sampling import Sampling
 from schemas.workers import Worker, WorkerState
 from services.agent.backends import Generated, OnPiece, Prompt
-from services.agent.backends.remote import RemoteBackend
+from services.agent.backends.servers.remote import RemoteBackend
 from services.agent.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.keys import with_key
 from services.agent.networks import networks_of
@@ -22,8 +22,8 @@ from services.agent.workers.circuit import Circuit
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.work.loop import WorkLoop
-from services.tasks.generate import GenerateWorker
-from services.tasks.piece import Piece
+from services.tasks.generate import BackendWorker
+from services.tasks.token_stream import Piece
 
 TRIAL = (ChatMessage(role="user", content="Say yes."),)
 TRIAL_SAMPLING = Sampling(max_tokens=1)
@@ -55,10 +55,10 @@ def connect(worker: Worker, settings: WorkersSection) -> RemoteBackend:
     )
     model = with_key(model, settings.keys)
     if worker.type == "ollama":
-        from services.agent.backends.ollama import Ollama
+        from services.agent.backends.servers.ollama import Ollama
 
         return Ollama(model, networks_of(settings))
-    from services.agent.backends.openai import OpenAI
+    from services.agent.backends.servers.openai import OpenAI
 
     return OpenAI(model, networks_of(settings))
 
@@ -111,7 +111,7 @@ class ExternalWorker:
         self._settings = settings
         self._loops = mesh.loops
         self._circuit = Circuit(settings)
-        self._generator = GenerateWorker(mesh, self, worker.id, lambda: backend.info.capabilities)
+        self._generator = BackendWorker(mesh, self, worker.id, lambda: backend.info.capabilities)
         self._loop = WorkLoop(
             mesh,
             Generate,
@@ -120,13 +120,14 @@ class ExternalWorker:
             worker.slots,
             self._generator,
             worker.weight,
+            heeds_cordon=True,
         )
         self._back_at_s = 0.0
         self._doubtful = False
         self._look_now = asyncio.Event()
         self._last_error_at_s: float | None = None
         self._checked_at_s: float | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     # --- life ---------------------------------------------------------------------------
 
@@ -134,12 +135,12 @@ class ExternalWorker:
         """Looks at the server, and gives it work as soon as it answers."""
         self._loop.pause()
         await self._loop.start()
-        self._keeper = self._loops.start(self._keep(), f"worker {self.worker.id}")
+        self._task = self._loops.start(self._keep(), f"worker {self.worker.id}")
 
     async def stop(self) -> None:
         """Finishes what is in work, and takes nothing more."""
-        if self._keeper is not None:
-            self._keeper.cancel()
+        if self._task is not None:
+            self._task.cancel()
         await self._loop.stop()
         await self.backend.close()
 
@@ -151,9 +152,9 @@ class ExternalWorker:
         """Cancellations were missed."""
         await self._generator.look_for_cancelled()
 
-    def suspect(self) -> None:
+    def mark_unfresh(self) -> None:
         """The connection to the broker is lost."""
-        self._loop.suspect()
+        self._loop.mark_unfresh()
 
     async def resume(self) -> None:
         """The connection to the broker is there again."""
@@ -254,7 +255,7 @@ class ExternalWorker:
         if not fit:
             self._loop.pause()
         elif time.monotonic() >= self._back_at_s:
-            await self._loop.go_on()
+            await self._loop.unpause()
 
     def _why(self) -> str:
         error = self._circuit.last_error

@@ -17,23 +17,29 @@ import nats.js.errors
 
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
-from schemas.errors import ChoirError
+from schemas.errors import ChoirError, NotPermitted
 from schemas.nodes import ServedModel
 from schemas.workers import Worker
 from services.agent.counting import Counting
 from services.agent.settings import WorkersSection
 from services.agent.workers.claims import Claims
 from services.agent.workers.external import ExternalWorker, connect, unusable
-from services.chassis.cancelling import ended
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, messages
-from services.chassis.supervise import tell_failure
+from services.chassis.process.cancelling import ended
+from services.chassis.process.supervise import log_failure
 
 TICK_S = 1.0
 RENEW_S = LEASE_TTL_S / 4
 COURTESY_S = 0.02
 """Before each claim an agent waits a little, longer the more it has: so they spread over the agents."""
+
+LET_IN_PATIENCE_S = 10.0
+"""After so long it is said that the broker does not let this agent work for a model. It hears of a worker at
+the same time as agents do."""
+
+LOOK_AGAIN_S = 0.25
 
 LIVE_FIELDS = ("cordoned", "weight")
 """What can be changed without beginning anew."""
@@ -52,6 +58,7 @@ class WorkerHost:
         self._serving: dict[str, ExternalWorker] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._unusable: dict[str, tuple[Worker, ChoirError]] = {}
+        self._not_let_in_s: dict[str, float] = {}
         self._drained: list[ExternalWorker] = []
         self._claims = Claims(mesh.client, mesh.identity.instance)
         self._bucket = Bucket(
@@ -59,7 +66,7 @@ class WorkerHost:
         )
         self._changed = asyncio.Event()
         self._renewed_s = 0.0
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Takes its part of the workers from now on."""
@@ -67,18 +74,18 @@ class WorkerHost:
             return
         await self._claims.start()
         await self._bucket.watch()
-        self._mesh.connection.on_disconnect(self._suspect)
+        self._mesh.connection.on_disconnect(self._mark_unfresh)
         for bucket, reload in (
             (subjects.WORKERS_BUCKET, self._bucket.reload),
             (subjects.WORKER_CLAIMS_BUCKET, self._claims.reload),
         ):
             self._mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
-        self._keeper = self._mesh.loops.start(self._keep(), "external workers")
+        self._task = self._mesh.loops.start(self._keep(), "external workers")
 
     async def stop(self) -> None:
         """Finishes what is in work, and lets others have the workers."""
-        if self._keeper is not None:
-            await ended([self._keeper])
+        if self._task is not None:
+            await ended([self._task])
         for worker_id in list(self._serving):
             self._drop(worker_id)
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
@@ -104,16 +111,16 @@ class WorkerHost:
 
     async def resume(self) -> None:
         """After a reconnection."""
-        if self._keeper is None:
+        if self._task is None:
             return
         await self._claims.reload()
         await self._bucket.reload()
         for serving in list(self._serving.values()):
             await serving.resume()
 
-    def _suspect(self) -> None:
+    def _mark_unfresh(self) -> None:
         for serving in self._serving.values():
-            serving.suspect()
+            serving.mark_unfresh()
 
     # --- what is registered -------------------------------------------------------------
 
@@ -166,7 +173,7 @@ class WorkerHost:
     async def _claim(self, worker_id: str) -> None:
         await asyncio.sleep(random.uniform(0, COURTESY_S) * (1 + len(self._serving)))
         worker = self._registered.get(worker_id)
-        if worker is None or not self._claims.is_free(worker_id):
+        if worker is None or not self._claims.is_free(worker_id) or not await self._is_let_in(worker):
             return
         try:
             backend = await asyncio.to_thread(connect, worker, self._settings)
@@ -187,6 +194,24 @@ class WorkerHost:
         self._serving[worker_id] = serving
         log.info("uses worker", worker=worker_id, model=worker.name, url=worker.url)
 
+    async def _is_let_in(self, worker: Worker) -> bool:
+        """Whether the broker lets this agent work for the worker's model: it gives all rights for one at
+        once."""
+        subject = subjects.count_tokens(worker.name)
+        if await self._mesh.connection.may_hear(self._mesh.client, subject):
+            self._not_let_in_s.pop(worker.name, None)
+            return True
+        since_s = self._not_let_in_s.setdefault(worker.name, time.monotonic())
+        if time.monotonic() > since_s + LET_IN_PATIENCE_S:
+            reason = (
+                f"the broker does not let this agent take work of {worker.name}: is `choir up` running on "
+                "the host of the broker?"
+            )
+            self._refuse(worker, NotPermitted(reason))
+        else:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._changed.set)
+        return False
+
     def _refuse(self, worker: Worker, error: ChoirError) -> None:
         known = self._unusable.get(worker.id)
         self._unusable[worker.id] = worker, error
@@ -199,7 +224,7 @@ class WorkerHost:
         serving = self._serving.pop(worker_id)
         self._counting.remove(serving.worker.name, serving.backend)
         leaving = asyncio.create_task(self._leave(worker_id, serving), name=f"leave {worker_id}")
-        leaving.add_done_callback(tell_failure)
+        leaving.add_done_callback(log_failure)
         self._leaving[worker_id] = leaving
 
     async def _leave(self, worker_id: str, serving: ExternalWorker) -> None:

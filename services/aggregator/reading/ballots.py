@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 
 from schemas.commands import AnswerKind
 from schemas.replies import Answer
-from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
-from services.aggregator.reading.called import canonical, read_answer
-from services.aggregator.reading.normalise import normalise
+from schemas.rounds import (
+    DEBATE,
+    OWN_SYNTHESIS,
+    PREDICTION,
+    QUESTION,
+    SAMPLES_FROM,
+    SYNTHESIS,
+    WITHOUT_LOGPROBS,
+    comparison_round,
+    vector_round,
+)
+from services.aggregator.reading.choice_answer import choice
+from services.aggregator.reading.normalise import canonical, normalise, read_answer
 from services.aggregator.reading.option_probabilities import option_probabilities
-from services.aggregator.strategies.ballot import Ballot, Ballots
+from services.aggregator.strategies.ballot import Ballot, Ballots, Comparison
+from services.aggregator.strategies.tally import tie_break
+
+LABELLED = ("answer A", "answer B")
+"""How the two answers of a comparison are called."""
 
 
 def read_ballots(answers: Iterable[Answer], kind: AnswerKind, choices: Sequence[str] = ()) -> Ballots:
@@ -32,12 +47,47 @@ def read_ballots(answers: Iterable[Answer], kind: AnswerKind, choices: Sequence[
     usable = {answer.agent: answer for answer in _usable(question)}
     order = dict.fromkeys(answer.agent for answer in answers if answer.round in (QUESTION, WITHOUT_LOGPROBS))
     first = [usable[agent] for agent in order if agent in usable]
-    samples = [by_round[round_] for round_ in sorted(by_round) if round_ >= SAMPLES_FROM]
+    samples = [by_round[round_] for round_ in sorted(by_round) if SAMPLES_FROM <= round_ < SYNTHESIS]
     return Ballots(
         first=tuple(_ballot(answer, kind, choices, predicted) for answer in first),
         second_round=_second_round(by_round.get(DEBATE), kind, choices),
         samples=tuple(_ballot(answer, kind, choices, {}) for each in samples for answer in _usable(each)),
+        synthesis=_written(by_round.get(SYNTHESIS, ()), kind, choices),
+        own_synthesis=_written(by_round.get(OWN_SYNTHESIS, ()), kind, choices),
+        comparisons=tuple(_comparisons(by_round, tuple(order))),
+        vectors=dict(_vectors(by_round, tuple(order))),
     )
+
+
+def _written(answers: Sequence[Answer], kind: AnswerKind, choices: Sequence[str]) -> Ballot | None:
+    return next((_ballot(answer, kind, choices, {}) for answer in _usable(answers)), None)
+
+
+def _comparisons(by_round: Mapping[int, Sequence[Answer]], agents: Sequence[str]) -> Iterator[Comparison]:
+    """What judges said of each two agents' answers; who named neither, or both, said nothing."""
+    for one, other in combinations(agents, 2):
+        for answer in _usable(by_round.get(comparison_round(one, other), ())):
+            shown = as_shown(answer.agent, one, other)
+            letter = choice(answer.text, LABELLED)
+            if letter in ("A", "B"):
+                won, lost = shown if letter == "A" else shown[::-1]
+                yield Comparison(answer.agent, won, lost)
+
+
+def _vectors(
+    by_round: Mapping[int, Sequence[Answer]], agents: Sequence[str]
+) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """The vectors of what agents said, by agent."""
+    for agent in agents:
+        for answer in _usable(by_round.get(vector_round(agent), ())):
+            if answer.embeddings is not None:
+                yield agent, answer.embeddings.numbers[0]
+
+
+def as_shown(judge: str, one: str, other: str) -> tuple[str, str]:
+    """Whose answer a judge is shown as A, and whose as B: by lot, so that no place is better for anybody."""
+    first = min((one, other), key=lambda agent: tie_break(f"{judge} {'-'.join(sorted((one, other)))}", agent))
+    return first, other if first == one else one
 
 
 def _second_round(

@@ -7,8 +7,7 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 
-from services.aggregator.reading.plain_text import WINDOW, clean, end_of, fold, last_match
-from services.aggregator.reading.spoken import spoken
+from services.aggregator.reading.plain_text import WINDOW, clean, end_of, fold, last_match, spoken
 from services.aggregator.reading.struck import hedges, without_options, without_ruled_out
 from services.aggregator.reading.text_answer import open_answer, plain_words
 

@@ -9,8 +9,7 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-from services.aggregator.reading.plain_text import end_of, last_match
-from services.aggregator.reading.spoken import spoken
+from services.aggregator.reading.plain_text import end_of, last_match, spoken
 
 _LONGEST_NUMBER = 128
 

@@ -1,4 +1,4 @@
-"""The plain form of a text before anything is read from it, and how much of it is looked at.
+"""The plain form of a text before anything is read from it: without its thinking, in plain characters.
 
 At most `WINDOW` characters of each end of a text are looked at, so that a very long text costs no
 more than a long one (Unicode's canonical ordering alone takes quadratic time on hostile input).
@@ -50,3 +50,19 @@ def end_of(text: str) -> str:
 def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     """The last place in `text` that `pattern` fits."""
     return max(pattern.finditer(text), key=re.Match.start, default=None)
+
+
+_OPENING = re.compile(r"\s*<(think|thinking|reasoning)>", re.IGNORECASE)
+_CLOSING = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
+
+
+def spoken(text: str) -> str:
+    """What stands after the last end of a reasoning; nothing of one that was begun and never ended.
+
+    A chat template may have written the beginning, so an end alone is enough.
+    """
+    if "<" not in text:
+        return text
+    *_, end = (0, *(found.end() for found in _CLOSING.finditer(text)))
+    rest = text[end:]
+    return "" if _OPENING.match(rest) else rest

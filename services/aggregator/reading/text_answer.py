@@ -7,8 +7,7 @@ import re
 import unicodedata
 
 from services.aggregator.reading.number_answer import bare_number
-from services.aggregator.reading.plain_text import WINDOW, fold
-from services.aggregator.reading.spoken import spoken
+from services.aggregator.reading.plain_text import WINDOW, fold, spoken
 
 _LONGEST_ANSWER = 256
 

@@ -7,8 +7,7 @@ from schemas.commands import Feedback
 from schemas.errors import InvalidRequest, UnknownRequest
 from schemas.events import FeedbackReceived
 from schemas.replies import FeedbackCounted, Result
-from services.aggregator.reading.called import read_answer
-from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.normalise import normalise, read_answer
 from services.aggregator.scores.history import judge
 from services.aggregator.scores.ledger import FeedbackLedger
 from services.aggregator.scores.score_codec import FeedbackLesson
@@ -24,11 +23,18 @@ class FeedbackHandler:
         self._ledger = ledger
 
     async def handle(self, feedback: Feedback, caller: Caller) -> None:
-        """Counts every agent that had answered as right or wrong, overall and on the question's topic."""
+        """Counts every agent that had answered as right or wrong, overall and on the question's topic.
+
+        Of a cascade those of its first wave: who was asked later was asked because others did not agree, so
+        what they had right is no fair sample of what they can.
+        """
         request_id = caller.owned(feedback.request_id)
         result = await self._result(request_id)
-        right, wrong = judge(*readings(result, feedback.correct))
-        strategies_right, strategies_wrong = judge(*verdicts(result, feedback.correct))
+        said = feedback.correct or feedback.wrong or ""
+        right, wrong = judge(*readings(result, said))
+        strategies_right, strategies_wrong = judge(*verdicts(result, said))
+        if feedback.correct is None:  # who gave another answer than the wrong one may be right or not
+            right, wrong, strategies_right, strategies_wrong = (), right, (), strategies_right
         lesson = FeedbackLesson(
             request_id=request_id,
             right=right,
@@ -59,7 +65,7 @@ class FeedbackHandler:
         return result
 
 
-def tell_counted(mesh: ServiceContext, lesson: FeedbackLesson) -> None:
+def emit_counted(mesh: ServiceContext, lesson: FeedbackLesson) -> None:
     """The event of feedback that has been counted."""
     mesh.events.publish(
         FeedbackReceived,
@@ -82,9 +88,10 @@ def readings(result: Result, correct: str) -> tuple[dict[str, str | None], str]:
     expected = normalise(correct, result.answer_kind, result.choices)
     if expected is None:
         raise InvalidRequest(f"correct: {correct!r} cannot be read as an answer", field="correct")
+    fair = None if result.cascade is None else frozenset[str]().union(*result.cascade.waves[:1])
     given = {
         answer.agent: read_answer(answer, result.answer_kind, result.choices)
         for answer in result.answers
-        if answer.error is None
+        if answer.error is None and (fair is None or answer.agent in fair)
     }
     return given, expected

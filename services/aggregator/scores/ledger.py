@@ -24,10 +24,10 @@ from schemas import subjects
 from schemas.errors import ChoirError
 from services.aggregator.scores.score_codec import FeedbackLesson
 from services.aggregator.scores.store import Scores, full
-from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket
-from services.chassis.supervise import Loops
+from services.chassis.process.cancelling import ended
+from services.chassis.process.supervise import Loops
 
 SWEEP_INTERVAL_S = 10.0
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
 from schemas.message import Struct
-from schemas.replies import AgentAgreement, Score, ScoresReply, UnlabelledScore
+from schemas.replies import ScoresReply
+from schemas.scores import AgentAgreement, Score, UnlabelledScore
 from services.aggregator.scores.agreement import Agreement, Pair
 from services.aggregator.scores.history import NO_HISTORY, AgentHistory, History, Unlabelled
 
@@ -103,15 +104,21 @@ def unlabelled_to_bytes(known: Unlabelled, counted: tuple[str, ...] = ()) -> byt
 def unlabelled_from_bytes(data: bytes) -> Unlabelled:
     """The inverse of `unlabelled_to_bytes`, but for rounding; ValueError for anything else."""
     stored = StoredUnlabelled.model_validate_json(data)
+    return unlabelled_of(stored.agreement, stored.agents)
+
+
+def unlabelled_of(agreement: Iterable[AgentAgreement], agents: Iterable[UnlabelledScore]) -> Unlabelled:
+    """What questions of one number of options tell, from what is told of it."""
+    agents = tuple(agents)
     return Unlabelled(
         agreement={
             frozenset((each.one, each.other)): Agreement(agreed=each.agreed, both=each.both)
-            for each in stored.agreement
+            for each in agreement
         },
-        isp={each.agent: AgentHistory(correct=each.with_isp, asked=each.asked) for each in stored.agents},
+        isp={each.agent: AgentHistory(correct=each.with_isp, asked=each.asked) for each in agents},
         confusions={
             each.agent: tuple(count for row in each.confusion for count in row)
-            for each in stored.agents
+            for each in agents
             if each.confusion
         },
     )

@@ -24,10 +24,10 @@ from services.aggregator.scores.score_codec import (
     with_lesson,
 )
 from services.aggregator.strategies import Ballot
-from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket
-from services.chassis.supervise import Loops
+from services.chassis.process.cancelling import ended
+from services.chassis.process.supervise import Loops
 
 MAX_TOPICS = 256
 WRITE_INTERVAL_S = 0.2
@@ -191,7 +191,7 @@ def _readable(change: Change) -> Change:
         try:
             return change(stored)
         except ValidationError as error:
-            log.warning("what is stored cannot be read: begun anew", faults=error.error_count())
+            log.warning("the stored scores cannot be read: starting without them", faults=error.error_count())
             return change(None)
 
     return apply

@@ -1,7 +1,7 @@
-"""Strategies: pure functions from ballots to a decision, each a file here and a line in `TABLE`.
+"""Strategies: pure functions from ballots to a decision, each a file, and a line in `schemas/strategies.py`.
 
-A new one has a line in `schemas/strategies.py` too: what it has the agents asked. To decide kept answers
-again:
+The line says what the strategy has the agents asked; its file has the name of the strategy, and in it the
+function of that name. To decide kept answers again:
 
     from services.aggregator.reading.ballots import read_ballots
     from services.aggregator.decide import Question, decide
@@ -17,21 +17,12 @@ again:
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import cast
+
 from schemas.errors import UnknownStrategy
 from schemas.strategies import SPECS, STRATEGIES, Asks, StrategySpec, asked_for
-from services.aggregator.strategies.average import average
 from services.aggregator.strategies.ballot import Ballot, Ballots, Strategy, StrategyContext
-from services.aggregator.strategies.best_single import best_single
-from services.aggregator.strategies.concat import concat
-from services.aggregator.strategies.dawid_skene import dawid_skene
-from services.aggregator.strategies.debate import debate
-from services.aggregator.strategies.isp import isp
-from services.aggregator.strategies.isp_elicited import isp_elicited
-from services.aggregator.strategies.majority import majority
-from services.aggregator.strategies.ow_i import ow_i
-from services.aggregator.strategies.ow_l import ow_l
-from services.aggregator.strategies.topic import topic
-from services.aggregator.strategies.weighted import weighted
 
 __all__ = [
     "SPECS",
@@ -47,20 +38,12 @@ __all__ = [
     "get",
 ]
 
-TABLE: dict[str, Strategy] = {
-    "majority": majority,
-    "weighted": weighted,
-    "topic": topic,
-    "isp": isp,
-    "isp_elicited": isp_elicited,
-    "ow_l": ow_l,
-    "ow_i": ow_i,
-    "dawid_skene": dawid_skene,
-    "debate": debate,
-    "average": average,
-    "best_single": best_single,
-    "concat": concat,
-}
+
+def _decides_as(name: str) -> Strategy:
+    return cast(Strategy, getattr(import_module(f"{__name__}.{name}"), name))
+
+
+TABLE: dict[str, Strategy] = {name: _decides_as(name) for name in STRATEGIES}
 """Every strategy by its name; what it has the agents asked and needs to know stands in `SPECS`."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies.ballot import StrategyContext
 from services.aggregator.strategies.log_odds import never_certain
-from services.aggregator.strategies.tally import lot
+from services.aggregator.strategies.tally import tie_break
 
 SMOOTHING = 4.0
 """a: how many questions answered at chance are imagined before the real ones.
@@ -34,4 +34,4 @@ def best_agent(agents: Collection[str], context: StrategyContext, options: int) 
     }
     greatest = max(known.values(), default=0.0)
     equals = [agent for agent, accuracy in known.items() if accuracy == greatest]
-    return min(equals, key=lambda agent: lot(context.seed, agent), default=None)
+    return min(equals, key=lambda agent: tie_break(context.seed, agent), default=None)

@@ -28,17 +28,32 @@ class Ballot:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A judge held one agent's answer for better than another's."""
+
+    judge: str
+    won: str
+    lost: str
+
+
+@dataclass(frozen=True)
 class Ballots:
     """All ballots of one question.
 
     `first` has a ballot for each agent that answered, in the order of the members. `second_round` has
     those who answered again, knowing the others' answers: None if nobody was asked to. `samples` are
-    further answers of one agent to the same question, without its first.
+    further answers of one agent to the same question, without its first. `synthesis` is what an agent wrote
+    from all answers, `own_synthesis` what the sampled agent wrote from its own. `vectors` are those of what
+    agents said, by agent.
     """
 
     first: tuple[Ballot, ...]
     second_round: tuple[Ballot, ...] | None = None
     samples: tuple[Ballot, ...] = ()
+    synthesis: Ballot | None = None
+    own_synthesis: Ballot | None = None
+    comparisons: tuple[Comparison, ...] = ()
+    vectors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,15 +61,17 @@ class StrategyContext:
     """What a strategy may know beside the ballots of the first round.
 
     `seed` decides ties; from the same request it must always be the same, so that any aggregator decides
-    alike. `options` is the number of options of a closed question, None for an open one. `history` has the
-    agents of whom something is known, `topic_history` the same on this question's topic alone. From
-    questions with as many options as this one, whatever was right: `agreement` has the pairs of agents that
-    have answered the same questions, `isp_history` how often each gave the answer that isp chose,
-    `confusions` what each is expected to have said for what. `second_round` and `samples`: see `Ballots`.
+    alike. `options` is the number of options of a closed question, None for an open one; `topic` what the
+    question is about, if that is known. `history` has the agents of whom something is known,
+    `topic_history` the same on this question's topic alone. From questions with as many options as this
+    one, whatever was right: `agreement` has the pairs of agents that have answered the same questions,
+    `isp_history` how often each gave the answer that isp chose, `confusions` what each is expected to
+    have said for what. All from `second_round` on: see `Ballots`.
     """
 
     seed: str
     options: int | None = None
+    topic: str | None = None
     history: Mapping[str, AgentHistory] = field(default_factory=dict)
     topic_history: Mapping[str, AgentHistory] = field(default_factory=dict)
     agreement: Mapping[Pair, Agreement] = field(default_factory=dict)
@@ -62,6 +79,10 @@ class StrategyContext:
     confusions: Mapping[str, Confusion] = field(default_factory=dict)
     second_round: Sequence[Ballot] | None = None
     samples: Sequence[Ballot] = ()
+    synthesis: Ballot | None = None
+    own_synthesis: Ballot | None = None
+    comparisons: Sequence[Comparison] = ()
+    vectors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def history_of(self, agent: str) -> AgentHistory:
         """What is known of an agent; an empty history if nothing is."""

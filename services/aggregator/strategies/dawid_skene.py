@@ -59,10 +59,8 @@ def answers_of(ballots: Sequence[Ballot], options: int) -> dict[str, int]:
 
 def posterior_of(said: Mapping[str, int], confusions: Mapping[str, Confusion], options: int) -> list[float]:
     """How probable it is of each option that it is right, given who said what."""
-    logs = [
-        math.fsum(math.log(chance_of(confusions.get(agent), options, s, a)) for agent, a in said.items())
-        for s in range(options)
-    ]
+    told = [log_chances(confusions.get(agent), options, a) for agent, a in said.items()]
+    logs = [math.fsum(of_option) for of_option in zip(*told, strict=True)]
     greatest = max(logs)
     likelihoods = [math.exp(log - greatest) for log in logs]
     total = math.fsum(likelihoods)
@@ -71,12 +69,31 @@ def posterior_of(said: Mapping[str, int], confusions: Mapping[str, Confusion], o
 
 def chance_of(counts: Confusion | None, options: int, right: int, said: int) -> float:
     """`P(said | right)` of an agent with these expected counts, smoothed."""
-    by_chance = 1 / options
-    prior = (1 + by_chance) / 2 if said == right else (1 - by_chance) / 2 / (options - 1)
+    prior = _prior(options, said == right)
     if counts is None:
         return prior
     row = counts[options * right : options * (right + 1)]
     return (row[said] + IMAGINED * prior) / (sum(row) + IMAGINED)
+
+
+def log_chances(counts: Confusion | None, options: int, said: int) -> list[float]:
+    """`ln P(said | right)`, for each option that could be right."""
+    if counts is None:
+        return [math.log(_prior(options, said == right)) for right in range(options)]
+    hit, miss = IMAGINED * _prior(options, True), IMAGINED * _prior(options, False)
+    return [
+        math.log(
+            (counts[start + said] + (hit if start == options * said else miss))
+            / (sum(counts[start : start + options]) + IMAGINED)
+        )
+        for start in range(0, options * options, options)
+    ]
+
+
+def _prior(options: int, hit: bool) -> float:
+    """How probable an answer is of an agent of which nothing is known, beside `IMAGINED`."""
+    by_chance = 1 / options
+    return (1 + by_chance) / 2 if hit else (1 - by_chance) / 2 / (options - 1)
 
 
 def expected_counts(

@@ -33,8 +33,12 @@ def isp(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
     """
     options = context.options_for(ballots)
     voters = [ballot.agent for ballot in ballots if ballot.answer is not None]
-    weights = {agent: _weight(agent, voters, options, context) for agent in voters}
-    return tally("isp", ballots, weights, context.seed)
+    return tally("isp", ballots, isp_weights(voters, options, context), context.seed)
+
+
+def isp_weights(voters: Sequence[str], options: int, context: StrategyContext) -> dict[str, float]:
+    """The weight of each agent that votes, where these do."""
+    return {agent: _weight(agent, voters, options, context) for agent in voters}
 
 
 def _weight(agent: str, voters: Sequence[str], options: int, context: StrategyContext) -> float:

@@ -29,16 +29,25 @@ def vote_by_accuracy(
     answer, and so for the other options. On an open one there is nothing that it would speak for, and
     it weighs 0.
     """
+    voters = [ballot.agent for ballot in ballots if ballot.answer is not None]
     options = context.options_for(ballots)
-    least = 0.0 if context.options is None else -math.inf
-    weights = {
-        ballot.agent: max(least, log_odds_weight(accuracies[ballot.agent], options))
-        for ballot in ballots
-        if ballot.answer is not None
-    }
-    if all(abs(weight) < _NO_WEIGHT for weight in weights.values()):
+    weights = log_odds_weights({agent: accuracies[agent] for agent in voters}, options, context)
+    if all(weighs_nothing(weight) for weight in weights.values()):
         weights = dict.fromkeys(weights, 1.0)
     return tally(strategy, ballots, weights, context.seed)
+
+
+def log_odds_weights(
+    accuracies: Mapping[str, float], options: int, context: StrategyContext
+) -> dict[str, float]:
+    """The weight of each agent: see `vote_by_accuracy`."""
+    least = 0.0 if context.options is None else -math.inf
+    return {agent: max(least, log_odds_weight(x, options)) for agent, x in accuracies.items()}
+
+
+def weighs_nothing(weight: float) -> bool:
+    """Whether a weight is 0 but for rounding."""
+    return abs(weight) < _NO_WEIGHT
 
 
 def log_odds_weight(accuracy: float, options: int) -> float:

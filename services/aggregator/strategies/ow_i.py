@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from schemas.replies import Decision
 from services.aggregator.strategies.accuracy import smoothed_accuracy
@@ -15,8 +15,10 @@ def ow_i(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
 
     Smoothed as the accuracies of `weighted` are. Without any such history the decision is the majority's.
     """
-    options = context.options_for(ballots)
-    accuracies = {
-        ballot.agent: smoothed_accuracy(context.isp_history_of(ballot.agent), options) for ballot in ballots
-    }
-    return vote_by_accuracy("ow_i", ballots, accuracies, context)
+    known = isp_accuracies([ballot.agent for ballot in ballots], context.options_for(ballots), context)
+    return vote_by_accuracy("ow_i", ballots, known, context)
+
+
+def isp_accuracies(agents: Iterable[str], options: int, context: StrategyContext) -> dict[str, float]:
+    """How often each agent gave the answer that isp chose, smoothed."""
+    return {agent: smoothed_accuracy(context.isp_history_of(agent), options) for agent in agents}

@@ -12,7 +12,7 @@ taken that agents are, on the whole, better than chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from schemas.replies import Decision
@@ -33,10 +33,14 @@ def ow_l(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
     An agent that is not one of three that have all met cannot be fitted: it is taken to be at chance,
     and weighs 0. If that holds for all that vote, as without any agreement, the decision is the majority's.
     """
-    options = context.options_for(ballots)
+    known = fitted_accuracies([ballot.agent for ballot in ballots], context.options_for(ballots), context)
+    return vote_by_accuracy("ow_l", ballots, known, context)
+
+
+def fitted_accuracies(agents: Iterable[str], options: int, context: StrategyContext) -> dict[str, float]:
+    """The fitted accuracy of each agent; chance of one that cannot be fitted."""
     fitted = fit_accuracies(context.agreement, options)
-    accuracies = {ballot.agent: never_certain(fitted.get(ballot.agent, 1 / options)) for ballot in ballots}
-    return vote_by_accuracy("ow_l", ballots, accuracies, context)
+    return {agent: never_certain(fitted.get(agent, 1 / options)) for agent in agents}
 
 
 def fit_accuracies(agreement: Mapping[Pair, Agreement], options: int) -> dict[str, float]:
@@ -78,8 +82,14 @@ def _settle(pulls: Mapping[str, Sequence[tuple[str, float, float]]], options: in
                 at = z[other]
                 along += n * c * at
                 square += n * at * at
-            best = min(max(along / square, least), 1.0) if square else 0.0
-            moved = max(moved, abs(best - z[agent]))
+            best = along / square if square else 0.0
+            if best < least:
+                best = least
+            elif best > 1.0:
+                best = 1.0
+            step = best - z[agent]
+            if step > moved or -step > moved:
+                moved = step if step > 0 else -step
             z[agent] = best
         if moved < _SETTLED_WITHIN:
             break

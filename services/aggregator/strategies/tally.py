@@ -52,8 +52,8 @@ def choose(
     ranked = dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
     first = leaders(ranked)
     alone = first[0] if len(first) == 1 else None
-    winner = alone or min(first, key=lambda answer: lot(seed, answer), default=None)
-    next_best = max((score for answer, score in ranked.items() if answer != winner), default=0.0)
+    winner = alone or min(first, key=lambda answer: tie_break(seed, answer), default=None)
+    next_best = next((score for answer, score in ranked.items() if answer != winner), 0.0)
     return Decision(
         strategy=strategy,
         answer=winner,
@@ -73,20 +73,23 @@ def leaders(scores: Mapping[str, float]) -> list[str]:
     for.
     """
     best = max(scores.values(), default=0.0)
-    return [answer for answer, score in scores.items() if _equal(score, best)]
+    return [answer for answer, score in scores.items() if score == best or _equal(score, best)]
 
 
 def _scores(weighed: Sequence[Vote]) -> dict[str, float]:
     """The sum of weights of each answer."""
-    answers = {vote.answer for vote in weighed if vote.answer is not None}
-    return {a: math.fsum(vote.weight for vote in weighed if vote.answer == a) for a in answers}
+    weights: dict[str, list[float]] = {}
+    for vote in weighed:
+        if vote.answer is not None:
+            weights.setdefault(vote.answer, []).append(vote.weight)
+    return {answer: math.fsum(of_one) for answer, of_one in weights.items()}
 
 
 def _equal(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=EQUAL_WITHIN, abs_tol=EQUAL_WITHIN)
 
 
-def lot(seed: str, answer: str) -> bytes:
+def tie_break(seed: str, answer: str) -> bytes:
     """What an answer draws in a tie; the lowest wins."""
     return hashlib.sha256(f"{seed}\n{answer}".encode(errors="surrogatepass")).digest()
 

@@ -7,7 +7,7 @@ that has the mean x and weighs as much as m questions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from schemas.replies import Decision
 from services.aggregator.scores.history import AgentHistory
@@ -25,17 +25,20 @@ def topic(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
     For an agent that was never asked on the topic that is its overall accuracy, so without any topic
     history the decision is that of `weighted`, and without any history at all the majority's.
     """
-    options = context.options_for(ballots)
-    accuracies = {
-        ballot.agent: never_certain(
+    known = topic_accuracies([ballot.agent for ballot in ballots], context.options_for(ballots), context)
+    return vote_by_accuracy("topic", ballots, known, context)
+
+
+def topic_accuracies(agents: Iterable[str], options: int, context: StrategyContext) -> dict[str, float]:
+    """The accuracy of each agent on this topic."""
+    return {
+        agent: never_certain(
             topic_accuracy(
-                context.topic_history_of(ballot.agent),
-                smoothed_accuracy(context.history_of(ballot.agent), options),
+                context.topic_history_of(agent), smoothed_accuracy(context.history_of(agent), options)
             )
         )
-        for ballot in ballots
+        for agent in agents
     }
-    return vote_by_accuracy("topic", ballots, accuracies, context)
 
 
 def topic_accuracy(on_topic: AgentHistory, overall: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from schemas.replies import Decision
 from services.aggregator.strategies.accuracy import smoothed_accuracy
@@ -17,8 +17,10 @@ def weighted(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
     shown something decide. If that holds for all that vote, as in a new mesh, all weigh 1 and the
     decision is the majority's. What agents worse than chance do is told in `vote_by_accuracy`.
     """
-    options = context.options_for(ballots)
-    accuracies = {
-        ballot.agent: smoothed_accuracy(context.history_of(ballot.agent), options) for ballot in ballots
-    }
-    return vote_by_accuracy("weighted", ballots, accuracies, context)
+    known = overall_accuracies([ballot.agent for ballot in ballots], context.options_for(ballots), context)
+    return vote_by_accuracy("weighted", ballots, known, context)
+
+
+def overall_accuracies(agents: Iterable[str], options: int, context: StrategyContext) -> dict[str, float]:
+    """The accuracy of each agent so far, smoothed."""
+    return {agent: smoothed_accuracy(context.history_of(agent), options) for agent in agents}

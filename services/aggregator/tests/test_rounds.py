@@ -27,6 +27,7 @@ from services.aggregator.tests.ensemble import (
     aggregating,
     answer,
     members,
+    result_in_time,
     result_of,
     store_answer,
 )
@@ -57,7 +58,7 @@ async def test_all_direct_strategies_together_cost_one_fan_out(connection: Clien
         await asyncio.gather(*(enqueue(mesh, closed(f"r{i}", *direct)) for i in range(5)))
         results = [await result_of(mesh, f"r{i}") for i in range(5)]
         await eventually(lambda: queue_is_empty(connection))
-    assert len(direct) == 8
+    assert len(direct) == 9
     assert sum(len(member.asked) for member in asked.values()) == 5 * len(THREE)
     assert [tuple(decisions_of(result)) for result in results] == [direct] * 5
     assert {result.further_answers for result in results} == {()}
@@ -95,9 +96,13 @@ async def test_a_second_round_that_does_not_fit_leaves_the_first_and_that_is_sai
     said: dict[str, Said] = {name: by_round({QUESTION: text}) for name, text in FIRST.items()}
     stopped = await connection.subscribe(subjects.cancel_signal("r1"))
     async with aggregating(connection) as mesh, members(connection, said) as asked:
-        await enqueue(mesh, closed("r1", "debate", timeout_s=2.0))
-        result = await result_of(mesh, "r1")
-        await stopped.next_msg(20)
+        result = await result_in_time(
+            mesh,
+            lambda request_id, timeout_s: closed(request_id, "debate", timeout_s=timeout_s),
+            lambda result: not result.missing and all(member.asked_in(DEBATE) for member in asked.values()),
+            2.0,
+        )
+        await stopped.next_msg(60)
     assert all(member.asked_in(DEBATE) for member in asked.values())
     assert (result.decisions[0].answer, result.decisions[0].note) == ("B", NO_SECOND_ROUND)
     assert (result.missing, result.error) == ((), None)
@@ -120,8 +125,12 @@ async def test_a_silent_agent_does_not_take_the_time_of_the_debate(connection: C
         "gamma": None,
     }
     async with aggregating(connection) as mesh, members(connection, said):
-        await enqueue(mesh, closed("r1", "majority", "debate", timeout_s=3.0))
-        result = await result_of(mesh, "r1")
+        result = await result_in_time(
+            mesh,
+            lambda request_id, timeout_s: closed(request_id, "majority", "debate", timeout_s=timeout_s),
+            lambda result: result.error is None and decisions_of(result)["debate"].answer == "D",
+            3.0,
+        )
     assert result.missing == ("gamma",)
     assert decisions_of(result)["debate"].answer == "D"
     assert decisions_of(result)["majority"].tie

@@ -30,7 +30,8 @@ from schemas.message import Message
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload
 from services.chassis.nats.election import passes, stream_is_full
-from services.chassis.nats.streams import Storage, Stored
+from services.chassis.nats.reading import Stored
+from services.chassis.nats.streams import Storage
 
 WRONG_SEQUENCE = (10071, 10164)
 """The broker's codes for a compare-and-set that comes too late."""
@@ -83,7 +84,8 @@ class _NoWord(BrokerUnavailable):
 class Bucket(Generic[ValueT]):
     """One bucket. While it is watched, `on_put(key, value)` and `on_delete(key)` are called for what is in it
     and what happens to it, and `on_unreadable(key, error)` for a value that is not of its format. A key that
-    is there no more when all is read again is told to `on_missing`, by default to `on_delete`.
+    has run out, or is there no more when all is read again, is told to `on_missing`, by default to
+    `on_delete`.
 
     What is written raises BrokerUnavailable if the broker does not store it, PayloadTooLarge, and Overloaded
     with the text `full` if the bucket has no room.
@@ -152,17 +154,18 @@ class Bucket(Generic[ValueT]):
         if data:
             self._tell_put(key, data)
         elif key in self._keys:
-            self._keys.discard(key)
-            self._on_missing(key)
+            self._tell_gone(key, self._on_missing)
 
     async def _on_update(self, msg: Msg) -> None:
         key = subjects.key_of_update(msg.subject)
         if self._one_reload.locked():
             self._heard.add(key)
-        if msg.data and KV_OP not in (msg.headers or {}):
+        if KV_OP in (msg.headers or {}):
+            self._tell_gone(key, self._on_delete)
+        elif msg.data:
             self._tell_put(key, msg.data)
         else:
-            self._tell_deleted(key)
+            self._tell_gone(key, self._on_missing)  # the marker of a key that has run out
 
     def _tell_put(self, key: str, data: bytes) -> None:
         self._keys.add(key)
@@ -173,9 +176,9 @@ class Bucket(Generic[ValueT]):
         else:
             self._on_put(key, value)
 
-    def _tell_deleted(self, key: str) -> None:
+    def _tell_gone(self, key: str, told: Callable[[str], None]) -> None:
         self._keys.discard(key)
-        self._on_delete(key)
+        told(key)
 
     def _say_unreadable(self, key: str, error: ValidationError) -> None:
         fault = error.errors()[0]

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from services.chassis.logs import get_logger
-from services.chassis.supervise import Loops
+from services.chassis.process.supervise import Loops
 
 MEASURE_INTERVAL_S = 5.0
 MEASURE_TIMEOUT_S = 2.0

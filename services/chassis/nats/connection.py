@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +14,7 @@ import nats.errors
 from faststream.nats import NatsBroker, NatsNKey, NatsUserPassword
 from faststream.nats.security import NatsSecurity
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from schemas.errors import ChoirError, ErrorBody, Overloaded, PayloadTooLarge
 from schemas.subjects import service_inbox
@@ -36,6 +38,9 @@ MISSED_TOLD_S = 60.0
 EXPECTED = (ChoirError, nats.errors.Error, OSError, TimeoutError)
 """What goes wrong with a connection; anything else is a fault of ours, and told with where it happened."""
 
+REFUSED = re.compile(r'permissions violation for \w+ to "([^"]+)"', re.IGNORECASE)
+"""How a broker says which subject somebody may not use."""
+
 Callback = Callable[[], Awaitable[None]]
 
 log = get_logger("chassis.connection")
@@ -51,6 +56,7 @@ class ConnectionEvents:
         self._times = 0
         self._retries: set[asyncio.Task[None]] = set()
         self._on_missed: dict[str, list[Callback]] = {}
+        self._tried: dict[str, asyncio.Event] = {}
         self._missed: Counter[str] = Counter()
         self._missed_at_s = -math.inf
         self.missed = 0
@@ -67,6 +73,21 @@ class ConnectionEvents:
         """Calls `callback` a moment after messages for the subscription of `subject` were dropped, because
         this process was too slow to take them; again and again while what it asks cannot be had."""
         self._on_missed.setdefault(subject, []).append(callback)
+
+    async def may_hear(self, client: Client, subject: str) -> bool:
+        """Whether the broker lets this process listen to a subject. What passes there meanwhile is not
+        taken."""
+        refused = self._tried.setdefault(subject.lower(), asyncio.Event())
+        try:
+            trial = await client.subscribe(subject, cb=_nothing)
+            try:
+                for _ in range(2):  # the first ping of nats-py overtakes what is still to be written
+                    await client.flush()
+            finally:
+                await trial.unsubscribe()
+        finally:
+            self._tried.pop(subject.lower(), None)
+        return not refused.is_set()
 
     @property
     def problem(self) -> ErrorBody | None:
@@ -122,9 +143,16 @@ class ConnectionEvents:
 
     async def failed(self, error: Exception) -> None:
         """For the NATS client to call: slow consumers, forbidden subjects and errors of callbacks are
-        told only here."""
+        told only here, and that an attempt to connect has failed. After `closing` no other attempt is made:
+        Python 3.11 loses a cancellation that comes while an attempt fails, and the client would go on for
+        ever."""
+        if self._closing and isinstance(error, OSError):
+            raise asyncio.CancelledError
+        refused = REFUSED.search(str(error))
         if isinstance(error, nats.errors.SlowConsumerError):
             self._miss(error.sub.subject)
+        elif refused is not None and refused[1].lower() in self._tried:
+            self._tried[refused[1].lower()].set()
         elif isinstance(error, EXPECTED):
             log.error("broker connection", error=str(error) or type(error).__name__)
         else:
@@ -147,6 +175,10 @@ class ConnectionEvents:
             log.error("messages were dropped: this process was too slow", subject=subject, count=count)
             for callback in self._on_missed.get(subject, ()):
                 await self._tell(callback)
+
+
+async def _nothing(_msg: Msg) -> None:
+    """Somebody only wants to know whether it may listen."""
 
 
 def connection_options(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> dict[str, Any]:

@@ -32,8 +32,9 @@ from schemas.replies import ErrorReply, Result
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import envelope_bytes
+from services.chassis.nats.sharing import Places, Rounds
 from services.chassis.plain_words import first_fault
-from services.chassis.stopping import ENDPOINTS_PATIENCE_S
+from services.chassis.process.stopping import ENDPOINTS_PATIENCE_S
 from services.chassis.telemetry.events import EventLog
 from services.chassis.telemetry.tracing import Tracing, Work, current_span, enter
 
@@ -55,12 +56,16 @@ HTTP_LIKE: dict[ErrorCode, str] = {
     "payload_too_large": "413",
     "overloaded": "429",
     "broker_unavailable": "503",
+    "pull_failed": "502",
+    "no_room": "507",
     "unsupported_version": "501",
     "deadline_exceeded": "504",
 }
 """The `Nats-Service-Error-Code` of each error; 500 for the others."""
 
 QUICK_LIMIT = 1_024
+BEGUN_AT_ONCE = 16
+"""So many requests of one tenant begin before those of others have their turn."""
 CUT_MESSAGE_CHARACTERS = 2_000
 ERROR_ENVELOPE_BYTES = 1_024
 """The headers of an error reply: a line of its message, its code, and the trace."""
@@ -219,11 +224,12 @@ class Endpoints:
         self._client = client
         self._identity = identity
         self._description = description
-        self._limit = limit
         self._events = events
         self._tracing = tracing or Tracing()
-        self._waiting: set[asyncio.Task[None]] = set()
-        self._quick: set[asyncio.Task[None]] = set()
+        self._waiting = Places(limit)
+        self._quick = Places(QUICK_LIMIT)
+        self._rounds, self._quick_rounds = Rounds(BEGUN_AT_ONCE), Rounds(BEGUN_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._service: Service | None = None
 
     async def start(self) -> None:
@@ -240,10 +246,9 @@ class Endpoints:
         """Takes no more requests and gives those that are open a little time."""
         if self._service is not None:
             await self._service.stop()
-        tasks = self._waiting | self._quick
-        if tasks:
-            await asyncio.wait(tasks, timeout=patience_s)
-        for task in tasks:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
+        for task in tuple(self._tasks):
             task.cancel()
 
     async def add(
@@ -273,27 +278,37 @@ class Endpoints:
                 return
             new = subjects.NEW_HEADER in (request.headers or ())
             caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new)
-            taken, limit = (self._quick, QUICK_LIMIT) if quick else (self._waiting, self._limit)
-            if len(taken) >= limit:
+            places, rounds = (self._quick, self._quick_rounds) if quick else (self._waiting, self._rounds)
+            if not places.take(tenant):
                 full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)
                 await caller.send_error(full)
                 await caller.end()
                 return
-            task = asyncio.create_task(self._serve(request, request_type, handler, caller))
-            taken.add(task)
-            task.add_done_callback(taken.discard)
+            task = asyncio.create_task(self._serve(request, request_type, handler, caller, rounds))
+            self._tasks.add(task)
+
+            def done(task: asyncio.Task[None]) -> None:
+                self._tasks.discard(task)
+                places.leave(tenant)
+
+            task.add_done_callback(done)
 
         name = subjects.endpoint_name(subject)
         await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=take))
 
     async def _serve(
-        self, request: Request, request_type: type[RequestT], handler: Handler[RequestT], caller: Caller
+        self,
+        request: Request,
+        request_type: type[RequestT],
+        handler: Handler[RequestT],
+        caller: Caller,
+        rounds: Rounds,
     ) -> None:
         """Answers within a span of its own: this task does nothing else."""
-        span, started_s = self._tracing.take_up(request.headers), time.time()
+        span, started_s = self._tracing.start_span(request.headers), time.time()
         enter(span)
         try:
-            await self._answer(request.data, request_type, handler, caller)
+            await self._answer(request.data, request_type, handler, caller, rounds)
         finally:
             if self._events is not None:
                 subject = subjects.asked_on(request.subject)
@@ -301,17 +316,23 @@ class Endpoints:
             await caller.end()
 
     async def _answer(
-        self, data: bytes, request_type: type[RequestT], handler: Handler[RequestT], caller: Caller
+        self,
+        data: bytes,
+        request_type: type[RequestT],
+        handler: Handler[RequestT],
+        caller: Caller,
+        rounds: Rounds,
     ) -> None:
         request_id = None
         try:
+            await rounds.turn(caller.tenant)
             request = parse(data, request_type)
             request_id = getattr(request, "request_id", None)
             await handler(request, caller)
         except ChoirError as error:
             await caller.send_error(error, request_id)
         except asyncio.CancelledError:
-            stops = NotReady("this router stops; ask again under the same request_id")
+            stops = NotReady(f"the {self._identity.service} stops; ask again under the same request_id")
             await caller.send_error(stops, request_id)
             raise
         except Exception as error:

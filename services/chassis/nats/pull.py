@@ -44,17 +44,21 @@ class PullSubscription:
         self._on_message = on_message
         self._inbox: Subscription | None = None
         self._epoch = 0
-        self._asked_at = self._heard_at = 0.0
+        self._asked_at = self._heard_at = self._refused_at = 0.0
         self._drains: set[asyncio.Task[None]] = set()
         self.in_flight = 0
-        self.unanswered = False
+        self._missing = False
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether nobody took the last request: there is no such consumer."""
+        return self._missing and self._refused_at >= self._asked_at
 
     async def pull(self, count: int, turns: int = 1) -> None:
         """Asks for `count` more messages, in so many requests.
 
         The broker goes round the requests that wait and gives each a message in its turn, so whoever has
-        more of them there is next more often. `unanswered` says that nobody took the last one: there is no
-        such consumer.
+        more of them there is next more often.
         """
         inbox = await self._open()
         self.in_flight += count
@@ -122,7 +126,7 @@ class PullSubscription:
         if status is None or msg.reply:
             if current:
                 self.in_flight = max(0, self.in_flight - 1)
-            self.unanswered = False
+            self._missing = False
             await self._on_message(msg)
         elif current:
             self._settle(status, msg)
@@ -131,9 +135,11 @@ class PullSubscription:
         """A pull request ended early: 404 nothing there, 408 expired, 409 cut off, 503 no broker."""
         headers = msg.headers or {}
         pending = headers.get(PENDING_HEADER)
-        known, self.unanswered = self.unanswered, status == NO_RESPONDERS
+        known, self._missing = self._missing, status == NO_RESPONDERS
+        if self._missing:
+            self._refused_at = time.monotonic()
         self.in_flight = max(0, self.in_flight - int(pending)) if pending else 0
-        if status not in ("404", "408") and not (known and self.unanswered):
+        if status not in ("404", "408") and not (known and self._missing):
             log.warning(
                 "pull request refused", consumer=self._consumer, status=status, why=headers.get("Description")
             )

@@ -1,13 +1,11 @@
-"""Durable steps: publishes that are acknowledged by the broker, and direct reads of what is stored."""
+"""Durable steps: publishes that are acknowledged by the broker, and reads of what is stored."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -26,10 +24,9 @@ from schemas.errors import BrokerUnavailable, Overloaded
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload, envelope_bytes
 from services.chassis.nats.election import ELECTION_PATIENCE_S, clustered, passes, stream_is_full
+from services.chassis.nats.reading import Stored, get_direct, get_of_leader
 from services.chassis.telemetry.tracing import current_span
 
-NO_MESSAGE = 10037
-"""The broker's code for a message that is not there."""
 REASON_CHARACTERS = 512
 SHORT_REASON_CHARACTERS = 80
 TRACE_BYTES = 128
@@ -38,7 +35,6 @@ PUBLISH_TIMEOUT_S = 2.0
 OUTCOME_PATIENCE_S = 45.0
 DOOR_PATIENCE_S = 4.0
 RETRY_AFTER_S = 1.0
-READ_TIMEOUT_S = 2.0
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -52,17 +48,6 @@ def _may_pass_or_make_room(error: BaseException) -> bool:
 OutcomeT = TypeVar("OutcomeT")
 
 log = get_logger("chassis.storage")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A message as a stream holds it; `traceparent` is the trace context that it carries."""
-
-    subject: str
-    sequence: int
-    data: bytes
-    traceparent: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,50 +172,9 @@ class Storage:
     async def _get(self, stream: str, query: Mapping[str, object]) -> Stored | None:
         """Where there is one broker it is asked directly, which is faster; of several the leader is asked."""
         if clustered(self._client):
-            of_leader = partial(self._get_of_leader, stream, query)
+            of_leader = partial(get_of_leader, self._client, stream, query)
             return await self._patiently(of_leader, ELECTION_PATIENCE_S, _may_pass)
-        request = json.dumps(query).encode()
-        try:
-            reply = await self._client.request(subjects.direct_get(stream), request, timeout=READ_TIMEOUT_S)
-        except (nats.errors.TimeoutError, nats.errors.NoRespondersError) as error:
-            raise BrokerUnavailable(f"stream {stream} could not be read") from error
-        headers = reply.headers or {}
-        status = headers.get("Status")
-        if status == "404":
-            return None
-        if status is not None:
-            raise BrokerUnavailable(f"stream {stream}: {status} {headers.get('Description', '')}")
-        return Stored(
-            headers[subjects.SUBJECT_HEADER],
-            int(headers[subjects.SEQUENCE_HEADER]),
-            reply.data,
-            headers.get(subjects.TRACE_HEADER),
-            headers,
-        )
-
-    async def _get_of_leader(self, stream: str, query: Mapping[str, object]) -> Stored | None:
-        request = json.dumps(query).encode()
-        reply = await self._client.request(subjects.message_get(stream), request, timeout=READ_TIMEOUT_S)
-        told = json.loads(reply.data)
-        if (error := told.get("error")) is not None:
-            if error.get("err_code") == NO_MESSAGE:
-                return None
-            raise BrokerUnavailable(f"stream {stream}: {error.get('description', error)}")
-        return _as_stored(told["message"])
-
-
-def _as_stored(message: Mapping[str, Any]) -> Stored:
-    """What the leader tells of a message, with the headers that a direct get would have."""
-    block = base64.b64decode(message.get("hdrs") or "").decode(errors="replace")
-    lines = (line.partition(":") for line in block.split("\r\n")[1:] if line)
-    headers = {name.strip(): value.strip() for name, _, value in lines}
-    headers |= {
-        subjects.SUBJECT_HEADER: message["subject"],
-        subjects.SEQUENCE_HEADER: str(message["seq"]),
-        subjects.STORED_AT_HEADER: message["time"],
-    }
-    data = base64.b64decode(message.get("data") or "")
-    return Stored(message["subject"], message["seq"], data, headers.get(subjects.TRACE_HEADER), headers)
+        return await get_direct(self._client, stream, query)
 
 
 def _unreadable(stream: str, error: nats.errors.Error) -> Exception:

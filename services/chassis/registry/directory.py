@@ -1,12 +1,14 @@
 """The directory of live instances: the leases of the mesh.
 
 A lease counts as run out by the time since it was last seen *here*, so clocks of other hosts do not
-matter.
+matter. Nobody is to blame for what the broker did not pass on: while no lease at all is heard, none runs out,
+and afterwards everybody has time for a renewal.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 
 from nats.aio.client import Client
 
@@ -15,17 +17,28 @@ from schemas.catalog import LEASE_TTL_S
 from schemas.nodes import NodeLease, ServedModel
 from services.chassis.nats.bucket import Bucket, messages
 
+SILENCE_S = LEASE_TTL_S / 2
+"""Each instance renews its lease twice as often: if nobody at all has for so long, their broker is mute. It
+stands still, or a cluster elects a leader."""
 SERVING_KEPT_S = 0.2
 """A lease runs out in seconds: who serves what is not looked up anew for every request."""
 
 Serving = dict[str, list[tuple[NodeLease, ServedModel]]]
 
 
-class Directory:
-    """All live leases."""
+def identity_of(served: Iterable[tuple[NodeLease, ServedModel]]) -> str | None:
+    """What is served under one name by all these; None if none of them knows."""
+    identities = {model.identity for _, model in served if model.identity is not None}
+    return " ".join(sorted(identities)) or None
 
-    def __init__(self, client: Client) -> None:
+
+class Directory:
+    """All live leases, each as `mark` has it: with what is not in it, and has to be known of it."""
+
+    def __init__(self, client: Client, mark: Callable[[NodeLease], NodeLease] = lambda lease: lease) -> None:
+        self._mark = mark
         self._leases: dict[str, tuple[float, NodeLease]] = {}
+        self._heard = time.monotonic()
         self._serving: Serving | None = None
         self._serving_until = 0.0
         self._bucket = Bucket(
@@ -34,7 +47,7 @@ class Directory:
             messages(NodeLease),
             self._take,
             self._drop,
-            on_missing=self._let_run_out,
+            on_missing=lambda _key: self._hear(),
         )
 
     async def start(self) -> None:
@@ -46,26 +59,34 @@ class Directory:
         await self._bucket.reload()
 
     def _take(self, key: str, lease: NodeLease) -> None:
+        self._hear()
         self._leases[key] = (time.monotonic(), lease)
         self._serving = None
 
     def _drop(self, key: str) -> None:
+        self._hear()
         self._leases.pop(key, None)
         self._serving = None
 
-    def _let_run_out(self, key: str) -> None:
-        """Leases are in the broker's memory, so after a restart it has none: each instance is believed until
-        its lease would have run out. Otherwise nobody would serve anything for a moment."""
+    def _hear(self) -> None:
+        """The broker passes on what it is told. Of a key that it has no more nothing else is known: leases
+        are in its memory, and run out there while it is mute. Each instance is believed until its lease
+        would have run out here. Otherwise nobody would serve anything for a moment."""
+        now = time.monotonic()
+        if now - self._heard > SILENCE_S:
+            least = now - LEASE_TTL_S + SILENCE_S
+            self._leases = {key: (max(seen, least), lease) for key, (seen, lease) in self._leases.items()}
+        self._heard = now
 
     @property
     def nodes(self) -> tuple[NodeLease, ...]:
         """All live instances, in the order of service and instance."""
-        horizon = time.monotonic() - LEASE_TTL_S
-        gone = [key for key, seen in self._leases.items() if seen[0] < horizon]
+        horizon = min(time.monotonic(), self._heard + SILENCE_S) - LEASE_TTL_S
+        gone = [key for key, (seen, _) in self._leases.items() if seen <= horizon]
         self._bucket.forget(gone)
         for key in gone:
             del self._leases[key]
-        leases = (lease for _, lease in self._leases.values())
+        leases = (self._mark(lease) for _, lease in self._leases.values())
         return tuple(sorted(leases, key=lambda lease: (lease.service, lease.instance)))
 
     def serving(self) -> Serving:

@@ -10,9 +10,9 @@ import nats.errors
 from nats.aio.client import Client
 
 from schemas.events import NodeSampled
+from services.chassis.process.supervise import Loops
 from services.chassis.registry.lease import Load
 from services.chassis.registry.machine import Machine
-from services.chassis.supervise import Loops
 from services.chassis.telemetry.events import EventLog
 from services.chassis.telemetry.tracing import Tracing
 

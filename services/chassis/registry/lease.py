@@ -20,18 +20,21 @@ from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.clock import BrokerClock
 from services.chassis.nats.connection import ENVELOPE_BYTES
+from services.chassis.process.supervise import Loops
 from services.chassis.registry.lease_size import LEASE_BYTES, fitting
 from services.chassis.registry.machine import Machine
-from services.chassis.supervise import Loops
 
 RENEW_INTERVAL_S = LEASE_TTL_S / 4
+AGAIN_AFTER_S = RENEW_INTERVAL_S / 8
+"""After a renewal that failed: it has taken as long as the broker was given for its answer."""
 
 log = get_logger("chassis.lease")
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a service says of its work. `queued` are the commands of the whole mesh, if it knows them."""
+    """What a service says of its work. `queued` are the commands of the whole mesh, if it knows them. One
+    that `rests` has a cordon around it, and takes nothing new."""
 
     state: NodeState = "ready"
     slots: int = 0
@@ -40,6 +43,7 @@ class Load:
     models: tuple[ServedModel, ...] = ()
     problem: ErrorBody | None = None
     stage: StageOffer | None = None
+    rests: bool = False
     tenants: Mapping[str, TenantLoad] = field(default_factory=dict)
 
 
@@ -86,18 +90,22 @@ class Lease:
         await self._attempt("give back", self._bucket.delete(self._key))
 
     async def _keep(self) -> None:
+        pause_s = RENEW_INTERVAL_S
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_INTERVAL_S):
+                async with asyncio.timeout(pause_s):
                     await self._renew.wait()
             self._renew.clear()
-            await self._attempt("renew", self._put())
+            renewed = await self._attempt("renew", self._put())
+            pause_s = RENEW_INTERVAL_S if renewed else AGAIN_AFTER_S
 
-    async def _attempt(self, what: str, step: Awaitable[None]) -> None:
+    async def _attempt(self, what: str, step: Awaitable[None]) -> bool:
         try:
             await step
         except ChoirError as error:
             log.warning("lease", step=what, failed=error.message)
+            return False
+        return True
 
     async def _put(self) -> None:
         whole = await self.current()
@@ -131,5 +139,6 @@ class Lease:
             gpus=sample.gpus,
             stage=load.stage,
             problem=load.problem,
+            rests=load.rests,
             tenants=dict(load.tenants),
         )

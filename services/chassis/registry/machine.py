@@ -13,8 +13,8 @@ from typing import TypeVar
 import psutil
 
 from schemas.nodes import Gpu
-from services.chassis.limits import memory_available_bytes
 from services.chassis.logs import get_logger
+from services.chassis.process.limits import memory_available_bytes
 
 GPU_SAMPLE_INTERVAL_S = 10.0
 GPU_DEADLINE_S = 4.0

@@ -9,6 +9,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.catalog import Role
+from schemas.errors import NotPermitted
 from schemas.tenants import LOCAL, Tenant
 from services.chassis.nats.bucket import Bucket, messages
 
@@ -49,6 +50,13 @@ class Tenants:
     def sees_all(self, name: str) -> bool:
         """Whether a tenant may see what belongs to others."""
         return self.role_of(name) == "operate"
+
+    def check(self, name: str) -> None:
+        """Raises NotPermitted if a tenant is let in no more. The broker ends its connections too, a moment
+        later."""
+        found = self._known.get(name)
+        if found is not None and not found.is_valid(time.time()):
+            raise NotPermitted(f"the tenant {name} is let in no more: ask who operates the mesh")
 
     def _on_put(self, _key: str, tenant: Tenant) -> None:
         self._known[tenant.name] = tenant

@@ -13,6 +13,7 @@ from schemas.events import (
     GatherPulled,
     RequestAccepted,
     RequestCompleted,
+    RequestShared,
     RequestSummarised,
     TaskCompleted,
     TaskPulled,
@@ -93,7 +94,7 @@ def attributes_of(event: Event) -> dict[str, Attribute]:
             }
         case DecisionMade():
             named |= {STRATEGY: event.strategy, SHARE: event.share}
-        case RequestAccepted():
+        case RequestAccepted() | RequestShared():
             named |= {TOPOLOGY: event.topology, MODELS: event.models}
         case RequestCompleted():
             named |= {TOPOLOGY: event.topology}

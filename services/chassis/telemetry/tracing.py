@@ -116,7 +116,7 @@ class Tracing:
     def __init__(self) -> None:
         self.ignored = 0
 
-    def take_up(self, headers: Mapping[str, str] | None) -> Span:
+    def start_span(self, headers: Mapping[str, str] | None) -> Span:
         """The span of the work that a message asks for: in its sender's trace, else in a new one."""
         header = headers.get(subjects.TRACE_HEADER) if headers else None
         return self.follow(header)

@@ -17,45 +17,24 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
-from typing import Any, Generic, cast
+from typing import Any, Generic
 
 import nats.errors
 from nats.aio.msg import Msg
-from pydantic import ValidationError
 
 from schemas.catalog import ACK_WAIT_S
-from schemas.commands import Command, Generate
-from schemas.errors import (
-    BrokerUnavailable,
-    ChoirError,
-    DeadlineExceeded,
-    InternalError,
-    PoisonMessage,
-)
-from schemas.events import MessageDied, TaskRetried
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.pull import PullSubscription
-from services.chassis.stopping import DRAIN_PATIENCE_S
-from services.chassis.supervise import tell_failure
-from services.chassis.telemetry.tracing import Work, enter
-from services.chassis.work.attempts import ALONE_AFTER, Past, note, out_of_time, past
-from services.chassis.work.delivery import NEVER_FRESH, CommandHandler, CommandT, Delivery, Retry
-from services.chassis.work.newer import NewerCommand, newer_command
+from services.chassis.process.stopping import DRAIN_PATIENCE_S
+from services.chassis.process.supervise import log_failure
+from services.chassis.work.attempts import note
+from services.chassis.work.delivery import NEVER_FRESH, CommandHandler, CommandT, Delivery
+from services.chassis.work.processing import Processing
 
 HEARTBEAT_S = ACK_WAIT_S / 3
 BACKGROUND_DELAY_S = 0.002
-MAX_ATTEMPTS = 8
-DEADLINE_GRACE_S = 2.0
 REFILL_INTERVAL_S = 1.0
-
-NEWER_DELAY_S = 2.0
-NEWER_TRIES = 4
-"""At least so many more pauses fit into the time that is left, as long as they are not too short. With these
-the broker delivers a command for longer than any request lives: 34 times in an hour, of `MAX_DELIVER`."""
-LONGEST_REQUEST_S = 3600.0
-"""What a request may take at most: for commands that do not say when their time is over."""
 
 log = get_logger("chassis.work_loop")
 
@@ -74,19 +53,17 @@ class WorkLoop(Generic[CommandT]):
         weight: int = 1,
         *,
         quarantine: bool = True,
+        heeds_cordon: bool = False,
     ) -> None:
-        """Without `quarantine` a command is tried again however many processes have died with it in hand."""
-        self._quarantine = quarantine
-        self._solitude = mesh.solitude
+        """Without `quarantine` a command is tried again however many processes have died with it in hand. One
+        that `heeds_cordon` takes nothing new while a cordon is around this instance or its host."""
+        self._processing = Processing(mesh, command_type, worker, quarantine=quarantine)
+        self._cordon = mesh.cordon if heeds_cordon else None
         self._loops = mesh.loops
         self._storage = mesh.storage
         self._client = mesh.client
-        self._events = mesh.events
-        self._tracing = mesh.tracing
         self._clock = mesh.clock
         self._service = mesh.identity.service
-        self._command_type = command_type
-        self._worker = worker
         self.slots = slots
         self.weight = weight
         self._paused = False
@@ -100,7 +77,7 @@ class WorkLoop(Generic[CommandT]):
         self._floor = NEVER_FRESH
         self._open = False
         self._lock = asyncio.Lock()
-        self._keeper: asyncio.Task[None] | None = None
+        self._heartbeats: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._behind: asyncio.TimerHandle | None = None
@@ -120,10 +97,12 @@ class WorkLoop(Generic[CommandT]):
         """Begins to pull."""
         self._floor = await self._storage.last_sequence(self._stream)
         self._open = True
-        self._keeper = self._loops.start(self._keep(), f"{self._service} heartbeats")
+        self._heartbeats = self._loops.start(self._keep(), f"{self._service} heartbeats")
+        if self._cordon is not None:
+            self._cordon.follow(self._cordon_changed)
         await self._refill()
 
-    def suspect(self) -> None:
+    def mark_unfresh(self) -> None:
         """The connection is lost: what comes from now on may have been worked on before."""
         self._floor = NEVER_FRESH
 
@@ -144,20 +123,45 @@ class WorkLoop(Generic[CommandT]):
         """Takes nothing more for now, and goes on with what is in work."""
         if not self._paused:
             self._paused = True
-            for subscription in self._subscriptions:
-                subscription.cancel()
-            while self._held:
-                self._spawn(self._hand_back(self._held.popleft()))
+            self._let_go()
 
-    async def go_on(self) -> None:
+    def _let_go(self) -> None:
+        """Asks for nothing more, and gives back what has not been begun."""
+        for subscription in self._subscriptions:
+            subscription.cancel()
+        while self._held:
+            self._spawn(self._hand_back(self._held.popleft()))
+
+    def _cordon_changed(self) -> None:
+        if self._takes_work:
+            self._spawn(self._refill())
+        else:
+            self._let_go()
+
+    @property
+    def _takes_work(self) -> bool:
+        return self._open and not self._paused and not (self._cordon is not None and self._cordon.holds)
+
+    async def unpause(self) -> None:
         """Pulls again after `pause`."""
         if self._paused:
             self._paused = False
             await self._refill()
 
+    async def resize(self, slots: int) -> None:
+        """Takes so many commands at once from now on; what is in work goes on. Without a broker it asks for
+        them when there is one again."""
+        self.slots = slots
+        try:
+            await self._refill()
+        except nats.errors.Error as error:
+            log.warning("asks for work later", why=str(error) or type(error).__name__)
+
     async def stop(self) -> None:
         """Takes nothing more, waits for what is in work, and gives back what does not end in time."""
         self._open = False
+        if self._cordon is not None:
+            self._cordon.unfollow(self._cordon_changed)
         if self._behind is not None:
             self._behind.cancel()
         for subscription in self._subscriptions:
@@ -173,8 +177,8 @@ class WorkLoop(Generic[CommandT]):
         except TimeoutError:
             log.warning("gives unfinished work back", commands=self.busy)
             await self._give_back()
-        if self._keeper is not None:
-            self._keeper.cancel()
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
 
     async def _give_back(self) -> None:
         given_back = list(self._active.values())
@@ -198,7 +202,7 @@ class WorkLoop(Generic[CommandT]):
 
         PullSubscription is topped up when half of it is used, so that not every command costs a pull request.
         """
-        if not self._open or self._paused or self._client.is_closed:
+        if not self._takes_work or self._client.is_closed:
             return
         first, *others = self._subscriptions
         async with self._lock:
@@ -220,7 +224,7 @@ class WorkLoop(Generic[CommandT]):
         async with self._lock:
             for subscription in self._subscriptions[1:]:
                 missing = self.free - subscription.in_flight
-                if self._open and not self._paused and missing > 0:
+                if self._takes_work and missing > 0:
                     await subscription.pull(missing, self.weight)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -228,7 +232,7 @@ class WorkLoop(Generic[CommandT]):
         task = asyncio.create_task(work, name=f"{self._service} step")
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
-        task.add_done_callback(tell_failure)
+        task.add_done_callback(log_failure)
 
     async def _keep(self) -> None:
         """Reports work as in progress, and mends demand that was lost."""
@@ -259,7 +263,7 @@ class WorkLoop(Generic[CommandT]):
     # --- work ---------------------------------------------------------------------------
 
     async def _receive(self, msg: Msg) -> None:
-        if not self._open or self._paused:
+        if not self._takes_work:
             await self._hand_back(msg)
         elif self.free == 0:
             # Demanded from several sources when there was room. Given back, it would come again at once, and
@@ -273,7 +277,7 @@ class WorkLoop(Generic[CommandT]):
     def _take(self, msg: Msg) -> None:
         self._idle.clear()
         delivery = Delivery.of(msg, self._floor, lambda: self._work_done(task), self._clock.now)
-        task = asyncio.create_task(self._work(delivery))
+        task = asyncio.create_task(self._processing.run(delivery))
         self._active[task] = msg
         task.add_done_callback(self._finished)
 
@@ -300,164 +304,3 @@ class WorkLoop(Generic[CommandT]):
             log.error("a command was left for redelivery", error=repr(error))
         if self._open:
             self._spawn(self._refill())
-
-    async def _work(self, delivery: Delivery) -> None:
-        """Works within a span of its own: this task does nothing else."""
-        span, started_s = self._tracing.take_up(delivery.msg.headers), time.time()
-        enter(span)
-        try:
-            await self._work_on(delivery)
-        finally:
-            name, subject = self._command_type.__name__.lower(), delivery.msg.subject
-            self._events.ended(Work(span, "consumer", name, subject, started_s, time.time()))
-
-    async def _work_on(self, delivery: Delivery) -> None:
-        command: CommandT
-        try:
-            command = cast(CommandT, self._command_type.model_validate_json(delivery.msg.data))
-        except ValidationError as error:
-            newer = newer_command(delivery.msg.data, error)
-            if newer is not None:
-                await self._leave(delivery, newer)
-                return
-            await self._on_unreadable(
-                delivery, PoisonMessage(f"not a {self._command_type.__name__}: {error}")
-            )
-            return
-        if delivery.count > ALONE_AFTER:
-            before = await past(self._storage, delivery)
-            suspect = self._quarantine and before.silent >= ALONE_AFTER
-            delivery = replace(delivery, refused=before.refused, suspect=suspect)
-            if (poison := self._verdict(delivery, before)) is not None:
-                await self._dead_letter(command.request_id, delivery, poison, task_of(command))
-                await self._on_failure(command, poison)
-                await delivery.msg.ack()
-                return
-        try:
-            await self._within_deadline(command, delivery)
-        except Retry as retry:
-            if delivery.attempt < MAX_ATTEMPTS:
-                await self._send_back(command, delivery, retry)
-                return
-            await self._on_failure(command, retry.error)
-        self._events.then(delivery.msg.ack)
-
-    def _verdict(self, delivery: Delivery, before: Past) -> PoisonMessage | None:
-        """Why a command is not tried once more, if it is not."""
-        if self._quarantine and before.alone:
-            return PoisonMessage(
-                f"{before.silent} processes have died while they worked on it, one of them on nothing else: "
-                "it is not tried again"
-            )
-        if delivery.attempt > MAX_ATTEMPTS:
-            return PoisonMessage(f"tried {delivery.attempt - 1} times and never finished")
-        return None
-
-    async def _leave(self, delivery: Delivery, newer: NewerCommand) -> None:
-        """Leaves a command of a newer version to an instance that can read it, if there is one in its time.
-
-        It comes again after ever longer pauses, and shorter ones when its time runs out: it may come to one
-        like this time and again before it comes to a newer one. None of that is an attempt.
-        """
-        error = newer.error(self._service)
-        deadline_at_s = newer.deadline_at_s or delivery.stored_at_s + LONGEST_REQUEST_S
-        left_s = deadline_at_s - self._clock.now()
-        if left_s > 0:
-            longest_s = max(NEWER_DELAY_S, left_s / NEWER_TRIES)
-            delay_s = min(NEWER_DELAY_S * 2 ** (delivery.count - 1), longest_s, left_s)
-            log.warning("left to a newer instance", request_id=delivery.request_id, why=error.message)
-            await note(self._storage, delivery, "refused")
-            await delivery.msg.nak(delay=delay_s)
-            body = error.body(delivery.request_id)
-            self._events.publish(
-                TaskRetried,
-                request_id=delivery.request_id,
-                delivery=delivery.count,
-                delay_s=delay_s,
-                error=body,
-            )
-            return
-        await self._worker.on_unreadable(delivery.request_id, error)
-        self._events.then(delivery.msg.ack)
-
-    async def _within_deadline(self, command: CommandT, delivery: Delivery) -> None:
-        """Handles a command; every end of it but Retry is an outcome."""
-        left_s = command.deadline_at_s - self._clock.now()
-        try:
-            if left_s <= 0:
-                late = DeadlineExceeded("the time for this request ran out while it was queued")
-                tried = delivery.count > 1
-                raise await out_of_time(self._storage, delivery.sequence, late) if tried else late
-            await self._handle_for(left_s + DEADLINE_GRACE_S, command, delivery)
-        except BrokerUnavailable as error:
-            raise Retry(error) from error
-        except ChoirError as error:
-            await self._on_failure(command, error)
-        except (Retry, asyncio.CancelledError):
-            raise
-        except Exception as error:
-            log.exception("a handler failed", request_id=command.request_id)
-            if delivery.attempt < 3:
-                raise Retry(InternalError(f"{type(error).__name__} in {self._service}")) from error
-            failure = InternalError(f"{type(error).__name__} in {self._service}")
-            await self._dead_letter(command.request_id, delivery, failure, task_of(command))
-            await self._on_failure(command, failure)
-
-    async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                if delivery.suspect:
-                    await self._handle_alone(command, delivery)
-                else:
-                    await self._solitude.enter()
-                    try:
-                        await self._worker.handle(command, delivery)
-                    finally:
-                        self._solitude.leave()
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise DeadlineExceeded("the time for this request ran out") from error
-
-    async def _handle_alone(self, command: CommandT, delivery: Delivery) -> None:
-        async with self._solitude.alone():
-            log.warning("others have died with it in hand: it is alone", request_id=command.request_id)
-            await note(self._storage, delivery, "alone")
-            await self._worker.handle(command, delivery)
-
-    async def _on_failure(self, command: CommandT, error: ChoirError) -> None:
-        log.warning("command ends in an error", request_id=command.request_id, code=error.code)
-        await self._worker.on_failure(command, error)
-
-    async def _send_back(self, command: CommandT, delivery: Delivery, retry: Retry) -> None:
-        log.warning("command goes back", request_id=command.request_id, why=retry.error.message)
-        await note(self._storage, delivery, "failed", retry.error)
-        await delivery.msg.nak(delay=retry.delay_s)
-        body = retry.error.body(command.request_id)
-        self._events.publish(
-            TaskRetried,
-            request_id=command.request_id,
-            task_id=task_of(command),
-            delivery=delivery.count,
-            delay_s=retry.delay_s,
-            error=body,
-        )
-
-    async def _on_unreadable(self, delivery: Delivery, error: PoisonMessage) -> None:
-        """Keeps what cannot be read in DEAD, and answers its request with an error."""
-        log.error("unreadable command", subject=delivery.msg.subject)
-        await self._dead_letter(delivery.request_id, delivery, error)
-        await self._worker.on_unreadable(delivery.request_id, PoisonMessage("the command could not be read"))
-        await delivery.msg.ack()
-
-    async def _dead_letter(
-        self, request_id: str, delivery: Delivery, error: ChoirError, task_id: str | None = None
-    ) -> None:
-        await self._storage.dead_letter(self._service, request_id, delivery.msg.data, error.message)
-        body = error.body(request_id)
-        self._events.publish(MessageDied, request_id=request_id, task_id=task_id, error=body)
-
-
-def task_of(command: Command) -> str | None:
-    """The task that a command is, if it is one generation."""
-    return command.task_id if isinstance(command, Generate) else None

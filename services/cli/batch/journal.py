@@ -6,15 +6,14 @@ Its lines: the batch's head, then `asked` before a question goes out and `done` 
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from schemas.errors import InvalidRequest
 from schemas.message import Struct
 from services.cli.batch.records import TaskRecord
-from services.client.journal import Journal, JournalDamaged
+from services.client.bulk.journal import Closing, Journal, JournalDamaged
 
 
 class Head(Struct):
@@ -54,7 +53,7 @@ Line = Head | Asked | Done | Paused
 _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="line")])
 
 
-class BatchJournal:
+class BatchJournal(Closing):
     """The journal of one batch. Of each task only the place of its record is in memory."""
 
     def __init__(self, path: Path, head: Head, *, restart: bool = False) -> None:
@@ -74,12 +73,8 @@ class BatchJournal:
             self._journal.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Lets go of the file, once all of it is on the disk."""
         self._journal.close()
 
     def note_asked(self, asked: Asked) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cli.batch.documents import Document
+from services.cli.batch.documents.files import Document
 from services.cli.batch.prompts import Prompt
 from services.client.request_builder import AskOptions
 

@@ -10,8 +10,8 @@ from schemas.replies import Answer
 from services.cli.batch.models import Models
 from services.cli.batch.records import Reply, TaskTimings
 from services.cli.batch.stopwatch import Stopwatch
-from services.client.bounded import Gate
-from services.client.bulk import until_taken
+from services.client.bulk.bounded import Gate
+from services.client.bulk.runner import until_taken
 from services.client.client import Choir
 from services.client.request_builder import AskOptions
 

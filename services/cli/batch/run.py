@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import ChoirError, MeshUnreachable
-from services.chassis.cancelling import ended
 from services.chassis.identity import new_id
+from services.chassis.process.cancelling import ended
+from services.cli.batch.documents.cache import Shelf
+from services.cli.batch.documents.map_reduce import Reader
 from services.cli.batch.journal import Asked, BatchJournal, Head
-from services.cli.batch.map_reduce import Reader
 from services.cli.batch.models import Models
 from services.cli.batch.outputs import Totals, write_outputs
 from services.cli.batch.plan import BatchTask, Plan
 from services.cli.batch.questions import Inquiry, Questions
 from services.cli.batch.records import TaskRecord, TaskTimings
-from services.cli.batch.shelf import Shelf
 from services.cli.batch.stopwatch import Stopwatch
-from services.client.bulk import run_bulk
+from services.client.bulk.runner import run_bulk
 from services.client.client import Choir
 
 DEFAULT_MAX_TOKENS = 256

@@ -17,13 +17,13 @@ from schemas.replies import Result, TokenChunk
 from services.cli.chat.conversation import Conversation
 from services.cli.chat.loop import InterruptedLoop
 from services.cli.chat.slash import Quit, obey
-from services.cli.outcome import error_line
 from services.cli.sessions.ask_session import CANCEL_PATIENCE_S
 from services.cli.sessions.last_request import remember
-from services.cli.views.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of
-from services.cli.views.live_answers import LiveAnswers
+from services.cli.shell.outcome import error_line
+from services.cli.views.answers.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of
+from services.cli.views.answers.live_answers import LiveAnswers
+from services.cli.views.answers.unreadable import unreadable
 from services.cli.views.terminal import plain
-from services.cli.views.unreadable import unreadable
 from services.client.client import Choir
 
 PROMPT = "> "

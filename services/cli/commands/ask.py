@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.cli import completion
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell import completion
 
 Kind = Literal["auto", "choice", "number", "text"]
 PriorityClass = Literal["interactive", "batch"]
+EffortName = Literal["exact", "bounded"]
 
 FROM_STDIN = "-"
 
@@ -59,8 +60,35 @@ def ask(
     samples: Annotated[
         int | None, typer.Option(min=1, help="How often best_single asks its agent; as many as there are.")
     ] = None,
+    synthesizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M", help="Who writes for synthesize; the best.", autocompletion=completion.model
+        ),
+    ] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M", help="Whose vectors nearest compares; a member's.", autocompletion=completion.model
+        ),
+    ] = None,
     max_agents: Annotated[int | None, typer.Option(min=1, help="Ask at most so many models.")] = None,
     quorum: Annotated[int | None, typer.Option(min=1, help="Decide when so many have answered.")] = None,
+    effort: Annotated[
+        EffortName | None,
+        typer.Option(help="Ask no more members than the decision needs: surely, or probably (--epsilon)."),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.5, help="How probable it may be that all together decide otherwise."),
+    ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Rather no answer than one that is right less probably."),
+    ] = None,
+    receipt: Annotated[
+        bool, typer.Option("--receipt", help="With a receipt in --json, for `choir verify`.")
+    ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show the text while it is generated.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="End an answer after so many tokens.")] = None,
     temperature: Annotated[
@@ -107,8 +135,14 @@ def ask(
         "answer_kind": kind,
         "topic": topic,
         "samples": samples,
+        "synthesizer": synthesizer,
+        "embedder": embedder,
         "max_agents": max_agents,
         "quorum": quorum,
+        "effort": effort,
+        "epsilon": epsilon,
+        "min_confidence": min_confidence,
+        "receipt": receipt,
         "timeout_s": timeout,
         "priority": priority,
         "request_id": request_id,

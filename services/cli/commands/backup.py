@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ def backup(
     from infra.backup.backup import back_up
     from infra.settings import load_host_settings
     from schemas.errors import MeshUnreachable
-    from services.client.local_mesh import running_mesh, state_folder
+    from services.client.finding.local_mesh import running_mesh, state_folder
 
     mesh = running_mesh()
     if mesh is None:
@@ -38,20 +39,44 @@ def backup(
 
 
 def restore(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `choir backup` has written.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="What `choir backup` has written.")
+    ] = None,
+    is_beside: Annotated[
+        bool,
+        typer.Option("--beside", help="Only run this host's broker, while another of its cluster restores."),
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a mesh of a backup: the next `choir up` runs it. The mesh of this host must not run.
 
     Nothing is overwritten. Requests whose time is over end in `deadline_exceeded` when the mesh starts.
+    Into a cluster it is restored on one host, with `--beside` on the others meanwhile.
     """
     from infra.backup.restore import restore as restore_backup
     from infra.settings import load_host_settings
-    from services.client.local_mesh import state_folder
+    from schemas.errors import ConfigurationError
+    from services.client.finding.local_mesh import state_folder
 
+    if is_beside:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_stay_beside(config))
+        return
+    if folder is None:
+        raise ConfigurationError("say where the backup is: `choir restore DIR`")
     manifest = asyncio.run(restore_backup(load_host_settings(config), state_folder(), folder))
     _tell("restored from", folder, manifest, as_json)
+
+
+async def _stay_beside(config: Path | None) -> None:
+    from infra.backup.restore import beside
+    from infra.settings import load_host_settings
+    from services.client.finding.local_mesh import state_folder
+
+    async with beside(load_host_settings(config), state_folder()):
+        typer.echo("the broker of this host runs, and nothing else; Ctrl-C ends it", err=True)
+        await asyncio.Event().wait()
 
 
 def _tell(done: str, folder: Path, manifest: Manifest, as_json: bool) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from services.cli import completion
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell import completion
 
 
 def batch(
@@ -51,7 +51,7 @@ def batch(
 
     The same command goes on where it was interrupted, asks nothing twice, and tries again what failed.
     """
-    from services.cli.batch.documents import DEFAULT_GLOBS, find_documents
+    from services.cli.batch.documents.files import DEFAULT_GLOBS, find_documents
     from services.cli.batch.outputs import check_outputs
     from services.cli.batch.plan import Plan
     from services.cli.batch.prompts import chosen_prompts

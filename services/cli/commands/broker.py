@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from services.cli.command_group import HelpfulCommand
 from services.cli.commands.host import ConfigOption
+from services.cli.shell.command_group import HelpfulCommand
 
 
 def config(config: ConfigOption = None) -> None:
@@ -17,7 +17,7 @@ def config(config: ConfigOption = None) -> None:
     """
     from infra.host.foreign_broker import configuration
     from infra.settings import load_host_settings
-    from services.client.local_mesh import state_folder
+    from services.client.finding.local_mesh import state_folder
 
     typer.echo(configuration(load_host_settings(config), state_folder()), nl=False)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import completion
+from services.cli.shell import completion
 from services.cli.views.terminal import console
 
 

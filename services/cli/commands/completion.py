@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.cli.command_group import COMPLETION_VARIABLE
+from services.cli.shell.command_group import COMPLETION_VARIABLE
 
 Shell = Literal["bash", "zsh", "fish"]
 

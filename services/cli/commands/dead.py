@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from services.cli.command_group import HelpfulCommand
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -27,21 +27,23 @@ AllFlag = Annotated[bool, typer.Option("--all", help="All that there are now.")]
 def list_letters(
     after: Annotated[int, typer.Option(metavar="N", help="Only those with a higher number.")] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many, the oldest first.")] = 100,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this tenant.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what could not be done: when, whose it was, and why. It is kept for 7 days."""
     from schemas.dead_letters import ManageDeadLetters
-    from services.cli.views.dead_letters_view import letters_table
+    from services.cli.views.tables.dead_letters_view import letters_table
     from services.client.request_builder import build
 
-    request = build(ManageDeadLetters, {"after_sequence": after, "limit": limit})
+    request = build(ManageDeadLetters, {"after_sequence": after, "limit": limit, "tenant": tenant})
     reply = asyncio.run(_with_mesh(lambda mesh: mesh.dead_letters(request)))
+    of_whom = "" if tenant is None else f" --tenant {tenant}"
     if as_json:
         print_json(reply)
     elif reply.letters:
         console().print(letters_table(reply.letters))
         if reply.more_after is not None:
-            typer.echo(f"there are more: choir dead list --after {reply.more_after}")
+            typer.echo(f"there are more: choir dead list --after {reply.more_after}{of_whom}")
     else:
         console().print("there are no dead letters: all that was asked could be worked on")
 
@@ -51,7 +53,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show one letter with its content: the prompt is in it."""
-    from services.cli.views.dead_letters_view import print_letter
+    from services.cli.views.tables.dead_letters_view import print_letter
 
     reply = asyncio.run(_with_mesh(lambda mesh: _manage(mesh, "show", number)))
     if as_json:
@@ -102,7 +104,7 @@ def build_dead_app() -> typer.Typer:
 def _each(action: str, numbers: list[int] | None, every: bool, as_json: bool) -> None:
     """One letter after the other. Those with which it cannot be done are named, and the exit code is 1."""
     from schemas.errors import ChoirError, InvalidRequest
-    from services.cli.views.dead_letters_view import Handled, HandledLetters, handled_line
+    from services.cli.views.tables.dead_letters_view import Handled, HandledLetters, handled_line
 
     if bool(numbers) == every:
         raise InvalidRequest("give the numbers of letters, or --all", field="numbers")

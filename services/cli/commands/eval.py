@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import completion
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell import completion
 
 RESULTS = Path("results")
 
@@ -16,7 +16,9 @@ RESULTS = Path("results")
 def evaluate(
     benchmarks: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="mmlu, gsm8k, truthfulqa, or choir-mmlu and so on: Choir's own."),
+        typer.Option(
+            metavar="A,B", help="mmlu, arc-easy, hellaswag, and more; of Choir's own: choir-mmlu, and more."
+        ),
     ] = None,
     strategies: Annotated[
         str | None,
@@ -51,11 +53,28 @@ def evaluate(
     ] = None,
     max_agents: Annotated[int | None, typer.Option(help="Ask at most so many models.")] = None,
     few_shot: Annotated[int | None, typer.Option(help="So many examples before each question.")] = None,
+    few_shot_turns: Annotated[
+        bool, typer.Option("--few-shot-turns", help="Examples as turns of a conversation, not as one text.")
+    ] = False,
     prompt: Annotated[
-        str | None, typer.Option(metavar="NAME|TEXT", help="A template's name, or a text with {question}.")
+        list[str] | None,
+        typer.Option(metavar="NAME|TEXT", help="A template's name, or a text with {question}; repeatable."),
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="Say this before each prompt.")] = None,
+    chat_template: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat-template/--no-chat-template",
+            help="Put prompts in the model's template, or have it go on with them as they stand.",
+        ),
     ] = None,
     extraction: Annotated[
-        str | None, typer.Option(metavar="WAY", help="How answers are read: strict, flexible or numeric.")
+        str | None,
+        typer.Option(
+            metavar="WAY",
+            help="How answers are read: strict, flexible, numeric; or options scored: likelihood, "
+            "likelihood-per-character.",
+        ),
     ] = None,
     no_shuffle: Annotated[
         bool, typer.Option("--no-shuffle", help="Leave options in the file's order, where it is no hint.")
@@ -74,6 +93,15 @@ def evaluate(
     ] = None,
     teach: Annotated[
         bool, typer.Option("--teach", help="Tell the mesh what was right, so that its weights learn.")
+    ] = False,
+    effort: Annotated[
+        bool, typer.Option("--effort", help="Try cascades on the answers: what they would have spared.")
+    ] = False,
+    orders: Annotated[
+        int | None, typer.Option(help="Learn from the questions in so many orders; nobody is asked again.")
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Ask also what an earlier run has the greedy answer of.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Part of the folder's name.")] = None,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs are kept.")] = RESULTS,
@@ -97,9 +125,9 @@ def evaluate(
     twice.
     """
     # The one place where the command line reaches into `analysis`, which is a client of the mesh itself.
+    from analysis.evaluation.asking.progress import reporter
     from analysis.evaluation.command import evaluate as run
-    from analysis.evaluation.progress import reporter
-    from analysis.evaluation.shown import show
+    from analysis.evaluation.reporting.shown import show
     from schemas.errors import InvalidRequest
 
     if resume is not None and replay is not None:
@@ -116,7 +144,10 @@ def evaluate(
         "models": _listed(models),
         "max_agents": max_agents,
         "few_shot": few_shot,
-        "prompt": prompt,
+        "few_shot_turns": few_shot_turns or None,
+        "prompts": tuple(prompt) if prompt else None,
+        "system": system,
+        "chat_template": chat_template,
         "extraction": extraction,
         "shuffle": False if no_shuffle else None,
         "temperature": temperature,
@@ -125,6 +156,9 @@ def evaluate(
         "timeout_s": timeout,
         "self_consistency": self_consistency,
         "teach": teach or None,
+        "effort": effort or None,
+        "orders": orders,
+        "cache": False if no_cache else None,
         "name": name,
     }
     folder = run(

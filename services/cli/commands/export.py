@@ -30,7 +30,7 @@ def export(
 ) -> None:
     """Write what every peer did for every task: model, durations, tokens and their rate, network latency."""
     from services.cli.sessions.peer_export import export_peers
-    from services.cli.written_file import named_folder
+    from services.cli.shell.written_file import named_folder
     from services.client.client import Choir
     from services.client.moment import as_sql, moment
 

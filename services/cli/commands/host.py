@@ -67,6 +67,15 @@ BrokerOption = Annotated[
     ),
 ]
 
+InviteFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="CHOIR_INVITE_FILE",
+        help="Join first by the line of an invite in this file, unless that has been done.",
+    ),
+]
+
 OTLP_VARIABLE = "CHOIR_OTLP__ENDPOINT"
 EMBEDDED_VARIABLE, URL_VARIABLE = "CHOIR_BROKER__EMBEDDED", "CHOIR_MESH__URL"
 NKEY_VARIABLE = "CHOIR_MESH__NKEY"
@@ -77,6 +86,7 @@ def up(
     config: ConfigOption = None,
     listen: ListenOption = None,
     broker: BrokerOption = None,
+    invite_file: InviteFile = None,
     log_format: LogFormat = None,
     otlp: OtlpEndpoint = None,
     shard: ShardOptions = None,
@@ -97,14 +107,16 @@ def up(
         _listen_at(listen)
     if broker is not None:
         _use_broker(broker, config)
+    if invite_file is not None:
+        _join_by(invite_file)
 
-    from infra.host.shards import ShardOption, with_shards
+    from infra.host.parts.shards import ShardOption, with_shards
     from infra.settings import load_host_settings
     from services.cli.up.log_file import LogFile
     from services.cli.up.own_log import forward_own_log
     from services.cli.up.screen import Screen
     from services.cli.up.session import UpSession
-    from services.client.local_mesh import state_folder
+    from services.client.finding.local_mesh import state_folder
 
     shards = [ShardOption.parse(text) for text in shard or ()]
     settings = with_shards(load_host_settings(config), shards, standbys)
@@ -124,7 +136,7 @@ def _use_broker(url: str, config: Path | None) -> None:
     """A broker that runs already, at an address or several: as whom choir.toml says, else by our own key."""
     from infra.host.credentials import Credentials
     from infra.settings import load_host_settings
-    from services.client.local_mesh import state_folder
+    from services.client.finding.local_mesh import state_folder
 
     os.environ[EMBEDDED_VARIABLE], os.environ[URL_VARIABLE] = "false", url
     key, mesh = Credentials(state_folder()).operator, load_host_settings(config).mesh
@@ -132,10 +144,18 @@ def _use_broker(url: str, config: Path | None) -> None:
         os.environ[NKEY_VARIABLE] = str(key)
 
 
+def _join_by(invite_file: Path) -> None:
+    from infra.members.joining import join_once, text_of
+    from services.client.finding.local_mesh import state_folder
+    from services.client.finding.membership import config_folder
+
+    asyncio.run(join_once(text_of(invite_file), state_folder(), config_folder()))
+
+
 def _listen_at(said: str) -> None:
     """`192.168.1.10`, `[::]:4222`, `0.0.0.0:4222`: settings of `[broker]`, as choir.toml would have them."""
     from schemas.errors import ConfigurationError
-    from services.chassis.address import host_and_port
+    from services.chassis.nats.connecting.address import host_and_port
 
     try:
         host, port = host_and_port(said)
@@ -153,8 +173,8 @@ def down(as_json: JsonFlag = False) -> None:
     """Stop the mesh that `choir up` runs on this host."""
     from infra.host.state import STOP_DEADLINE_S, stop_mesh
     from schemas.errors import InternalError
-    from services.chassis.address import without_password
-    from services.client.local_mesh import running_mesh
+    from services.chassis.nats.connecting.address import without_password
+    from services.client.finding.local_mesh import running_mesh
 
     def tell(line: str, **facts: object) -> None:
         if as_json:

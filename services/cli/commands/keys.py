@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.command_group import HelpfulCommand
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def add(
     import secrets
 
     from schemas.keys import USUAL_SCOPES, ApiKey, ManageKeys, digest_of, new_secret
-    from services.cli.views.keys_view import NewKey
+    from services.cli.views.tables.keys_view import NewKey
     from services.client.moment import span_s
     from services.client.request_builder import build
 
@@ -90,7 +90,7 @@ def add(
 def list_keys(as_json: JsonFlag = False) -> None:
     """Show all keys: what each opens, its limits, whether it is good."""
     from schemas.keys import KeysReply, ManageKeys
-    from services.cli.views.keys_view import keys_table
+    from services.cli.views.tables.keys_view import keys_table
 
     keys = _manage(ManageKeys())
     if as_json:
@@ -164,7 +164,7 @@ def build_keys_app() -> typer.Typer:
 
 def _tell(key_id: str, action: str, as_json: bool, what: dict[str, Any] | None = None) -> None:
     from schemas.keys import KeysReply, ManageKeys
-    from services.cli.views.keys_view import keys_table
+    from services.cli.views.tables.keys_view import keys_table
     from services.client.request_builder import build
 
     keys = _manage(build(ManageKeys, {"action": action, "id": key_id, "change": what}))

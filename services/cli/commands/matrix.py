@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from services.cli import completion
 from services.cli.commands.ask import listed
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell import completion
 from services.cli.views.terminal import console, print_json
 
 
@@ -56,11 +56,11 @@ def matrix(
 
     The same command goes on where it was interrupted, and measures nothing twice.
     """
-    from analysis.evaluation.progress import reporter
+    from analysis.evaluation.asking.progress import reporter
     from analysis.matrix.options import matrix_options, read_prompts
     from analysis.matrix.session import measure
-    from services.cli.views.matrix_table import pairs_table
-    from services.cli.written_file import named_folder
+    from services.cli.shell.written_file import named_folder
+    from services.cli.views.tables.matrix_table import pairs_table
 
     template = {} if summary_prompt is None else {"summary_prompt": summary_prompt}
     options = matrix_options(

@@ -8,36 +8,43 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from services.cli.command_group import HelpfulCommand
-from services.cli.commands.joining import TtlOption, show_line
+from services.cli.commands.joining import TtlOption, make_line, show_line
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
     from infra.members.operations import Operations
-    from schemas.tenants import TenantLimits
+    from schemas.tenants import Tenant, TenantLimits
+    from services.client.client import Choir
 
 T = TypeVar("T")
 TenantArgument = Annotated[str, typer.Argument(metavar="NAME", help="`choir tenants list` has them.")]
 HostArgument = Annotated[str, typer.Argument(metavar="NAME", help="`choir hosts list` has them.")]
 
 
-def _run(work: Callable[[Operations], Awaitable[T]]) -> T:
-    from infra.members.operations import operations
-    from services.client.local_mesh import state_folder
+def _run(beside: Callable[[Operations], Awaitable[T]], elsewhere: Callable[[Choir], Awaitable[T]]) -> T:
+    """`beside` the broker as its operator, and `elsewhere` as a client that may operate."""
+    from infra.members.operations import operations, runs_broker
+    from services.client.client import Choir as Client
+    from services.client.finding.local_mesh import state_folder
 
     async def run() -> T:
-        async with operations(state_folder()) as mesh:
-            return await work(mesh)
+        if runs_broker(state_folder()):
+            async with operations(state_folder()) as mesh:
+                return await beside(mesh)
+        async with Client() as choir:
+            return await elsewhere(choir)
 
     return asyncio.run(run())
 
 
 def list_tenants(as_json: JsonFlag = False) -> None:
     """Show who may ask: role, limits, whether they are let in."""
-    from services.cli.views.members_view import TenantsDocument, tenants_table
+    from schemas.tenants import ManageTenants
+    from services.cli.views.tables.members_view import TenantsDocument, tenants_table
 
-    tenants = _run(lambda mesh: mesh.all_tenants())
+    tenants = _run(lambda mesh: mesh.all_tenants(), lambda choir: choir.tenants(ManageTenants()))
     if as_json:
         print_json(TenantsDocument(tenants=tenants))
     elif tenants:
@@ -61,8 +68,9 @@ def limit(
     as_json: JsonFlag = False,
 ) -> None:
     """Say how much a tenant may take; the rest stays as it is."""
-    from schemas.tenants import TenantLimits as Limits
-    from services.cli.views.members_view import TenantsDocument, tenants_table
+    from schemas.tenants import ManageTenants, TenantLimits
+    from services.cli.views.tables.members_view import TenantsDocument, tenants_table
+    from services.client.request_builder import build
 
     said = {
         "requests_in_flight": in_flight,
@@ -73,11 +81,17 @@ def limit(
 
     def limits(known: TenantLimits) -> TenantLimits:
         before = {} if none else known.model_dump()
-        return Limits.model_validate(
+        return TenantLimits.model_validate(
             {**before, **{key: value for key, value in said.items() if value is not None}}
         )
 
-    tenant = _run(lambda mesh: mesh.limit(name, limits, weight))
+    async def elsewhere(choir: Choir) -> Tenant:
+        known = {one.name: one.limits for one in await choir.tenants(ManageTenants())}
+        changed = limits(known.get(name, TenantLimits()))
+        request = build(ManageTenants, {"action": "limit", "name": name, "limits": changed, "weight": weight})
+        return next(one for one in await choir.tenants(request) if one.name == name)
+
+    tenant = _run(lambda mesh: mesh.limit(name, limits, weight), elsewhere)
     if as_json:
         print_json(TenantsDocument(tenants=(tenant,)))
     else:
@@ -97,20 +111,30 @@ def rotate(
     from services.client.moment import span_s
 
     ttl_s, overlap_s = span_s(ttl, "ttl"), span_s(overlap, "overlap")
-    show_line(_run(lambda mesh: mesh.rotate(name, ttl_s, overlap_s)), ttl, as_json)
+    show_line(
+        make_line(kind="person", name=name, ttl_s=ttl_s, rotates=True, overlap_s=overlap_s), ttl, as_json
+    )
 
 
-def revoke(name: TenantArgument) -> None:
-    """Let a tenant in no more; its connections end within seconds."""
-    _run(lambda mesh: mesh.revoke_tenant(name))
-    typer.echo(f"{name} is let in no more")
+def revoke(name: TenantArgument, as_json: JsonFlag = False) -> None:
+    """Let a tenant in no more; its connections end within seconds. As JSON: the tenants as they are now."""
+    from schemas.tenants import ManageTenants
+    from services.client.request_builder import build
+
+    request = build(ManageTenants, {"action": "revoke", "name": name})
+    _run(lambda mesh: mesh.revoke_tenant(name), lambda choir: choir.tenants(request))
+    if as_json:
+        list_tenants(as_json=True)
+    else:
+        typer.echo(f"{name} is let in no more")
 
 
 def list_hosts(as_json: JsonFlag = False) -> None:
     """Show the hosts that have joined, and what they run."""
-    from services.cli.views.members_view import HostsDocument, hosts_table
+    from schemas.joining import ManageHosts
+    from services.cli.views.tables.members_view import HostsDocument, hosts_table
 
-    hosts = _run(lambda mesh: mesh.all_hosts())
+    hosts = _run(lambda mesh: mesh.all_hosts(), lambda choir: choir.hosts(ManageHosts()))
     if as_json:
         print_json(HostsDocument(hosts=hosts))
     elif hosts:
@@ -119,10 +143,17 @@ def list_hosts(as_json: JsonFlag = False) -> None:
         console().print("no other host has joined; `choir invite host` lets one in")
 
 
-def revoke_host(name: HostArgument) -> None:
-    """Let a host in no more, nor any of its processes."""
-    _run(lambda mesh: mesh.revoke_host(name))
-    typer.echo(f"the host {name} is let in no more")
+def revoke_host(name: HostArgument, as_json: JsonFlag = False) -> None:
+    """Let a host in no more, nor any of its processes. As JSON: the hosts as they are now."""
+    from schemas.joining import ManageHosts
+    from services.client.request_builder import build
+
+    request = build(ManageHosts, {"action": "revoke", "name": name})
+    _run(lambda mesh: mesh.revoke_host(name), lambda choir: choir.hosts(request))
+    if as_json:
+        list_hosts(as_json=True)
+    else:
+        typer.echo(f"the host {name} is let in no more")
 
 
 def tenants_help(context: typer.Context) -> None:

@@ -31,8 +31,9 @@ def fetch(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the answer to a request that was asked before, as `choir ask` does."""
+    from schemas.errors import Undecided
     from schemas.replies import Result
-    from services.cli.sessions.ask_session import print_result, show_result
+    from services.cli.sessions.ask_session import print_result, show_result, undecided_result
     from services.cli.sessions.last_request import chosen
     from services.client.client import Choir
 
@@ -42,7 +43,10 @@ def fetch(
         async with Choir() as mesh:
             return await mesh.fetch(which, wait)
 
-    result = asyncio.run(get())
+    try:
+        result = asyncio.run(get())
+    except Undecided as error:
+        result = undecided_result(error)
     if not as_json:
         show_result(result, verbose=verbose)
     elif not print_result(result):

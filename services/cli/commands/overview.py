@@ -1,4 +1,4 @@
-"""`choir nodes`, `choir models`, `choir status`: what the mesh looks like now."""
+"""`choir models`, `choir ps`, `choir status`: what the mesh looks like now."""
 
 from __future__ import annotations
 
@@ -12,40 +12,26 @@ from services.cli.views.terminal import console, print_json
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
-def nodes(as_json: JsonFlag = False) -> None:
-    """Show all live service instances: state, load, CPU, memory, GPU, problems."""
-    from schemas.replies import NodesReply
-    from services.cli.views.overview_tables import nodes_table, problem_lines
-    from services.client.client import Choir
-
-    async def look() -> NodesReply:
-        async with Choir() as mesh:
-            return NodesReply(nodes=await mesh.nodes())
-
-    reply = asyncio.run(look())
-    if as_json:
-        print_json(reply)
-        return
-    out = console()
-    out.print(nodes_table(reply.nodes, out.width))
-    for line in problem_lines(reply.nodes):
-        out.print(line)
-
-
 def models(as_json: JsonFlag = False) -> None:
     """Show all models that can be asked: agents, slots, context, speed, problems; and pipelines, with their
     stages, nodes and milliseconds for a token."""
     from rich.text import Text
 
+    from schemas.errors import NotPermitted
     from schemas.replies import ModelsReply
-    from services.cli.views.overview_tables import models_table, unusable_models
-    from services.cli.views.pipeline_tables import pipeline_lines, pipelines_table
+    from services.cli.views.tables.overview_tables import models_table, unusable_models
+    from services.cli.views.tables.pipeline_tables import pipeline_lines, pipelines_table
     from services.client.client import Choir
 
     async def look() -> tuple[ModelsReply, tuple[Text, ...]]:
         async with Choir() as mesh:
             reply = ModelsReply(models=await mesh.models(), pipelines=await mesh.pipelines())
-            return reply, () if as_json else unusable_models(await mesh.nodes())
+            if as_json:
+                return reply, ()
+            try:
+                return reply, unusable_models(await mesh.nodes())
+            except NotPermitted:  # whoever may only ask is told what can be asked
+                return reply, ()
 
     reply, unusable = asyncio.run(look())
     if as_json:
@@ -62,10 +48,32 @@ def models(as_json: JsonFlag = False) -> None:
         out.print(line)
 
 
+def ps(as_json: JsonFlag = False) -> None:
+    """Show the models that are in memory, and those that are loaded when they are asked for: where, what they
+    take, how busy they are, and until when they stay."""
+    from schemas.replies import NodesReply
+    from services.cli.views.tables.loaded_models import budget_lines, loaded_table
+    from services.client.client import Choir
+
+    async def look() -> NodesReply:
+        async with Choir() as mesh:
+            return NodesReply(nodes=await mesh.nodes())
+
+    reply = asyncio.run(look())
+    if as_json:
+        agents = tuple(node for node in reply.nodes if node.models)
+        print_json(reply.model_copy(update={"nodes": agents}))
+        return
+    out = console()
+    out.print(loaded_table(reply.nodes))
+    for line in budget_lines(reply.nodes):
+        out.print(line)
+
+
 def status(as_json: JsonFlag = False) -> None:
     """Show the mesh at a glance."""
     from schemas.replies import StatusReply
-    from services.cli.views.overview_tables import status_lines
+    from services.cli.views.tables.overview_tables import status_lines
     from services.client.client import Choir
 
     async def look() -> StatusReply:

@@ -31,7 +31,7 @@ def report(
     from analysis.report.collect import Findings, collect
     from analysis.report.page import page
     from analysis.report.span import time_span
-    from services.cli.written_file import check_writable
+    from services.cli.shell.written_file import check_writable
     from services.client.client import Choir
 
     span = time_span(since, until, datetime.now(UTC))

@@ -27,7 +27,7 @@ def scores(
     forgotten before the file is written.
     """
     from schemas.replies import ScoresReply
-    from services.cli.views.scores_view import print_scores, write_scores
+    from services.cli.views.tables.scores_view import print_scores, write_scores
     from services.client.client import Choir
 
     async def look() -> ScoresReply:

@@ -41,11 +41,11 @@ def shard(
     """Place a model as a pipeline of stages over nodes that offer it, and wait until it can be asked."""
     from schemas.pipelines import Shard
     from services.cli.sessions.shard_session import until_ready
-    from services.cli.views.pipeline_tables import pipelines_table
+    from services.cli.views.tables.pipeline_tables import pipelines_table
     from services.client.client import Choir
     from services.client.request_builder import build
 
-    wish = build(
+    spec = build(
         Shard,
         {
             "model": model,
@@ -67,7 +67,7 @@ def shard(
 
     async def place() -> None:
         async with Choir() as mesh:
-            reply = await mesh.shard(wish)
+            reply = await mesh.shard(spec)
             say(reply.summary)
             if reply.plan is not None and timeout > 0:
                 pipeline = await until_ready(mesh, reply.plan, timeout, say)

@@ -90,7 +90,7 @@ async def _ask(query: QueryFile, given: list[str], max_rows: int, timeout_s: flo
 
 
 def _show(rows: Rows, output: Format) -> None:
-    from services.cli.views.rows_view import FORMATS, as_table, summary
+    from services.cli.views.tables.rows_view import FORMATS, as_table, summary
 
     if output == "table":
         as_table(rows, console())
@@ -102,7 +102,7 @@ def _show(rows: Rows, output: Format) -> None:
 
 def _list_queries() -> None:
     from analysis.queries.query_file import SHIPPED, read
-    from services.cli.views.overview_tables import table
+    from services.cli.views.tables.overview_tables import table
 
     grid = table("query", "question", "parameters")
     for path in sorted(SHIPPED.glob("*.sql")):

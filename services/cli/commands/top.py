@@ -24,12 +24,12 @@ def top(
     ] = 10.0,
 ) -> None:
     """Show nodes, slots, queue, requests and tokens per second, latency and errors, live; q quits."""
-    from services.chassis.address import without_password
+    from services.chassis.nats.connecting.address import without_password
     from services.cli.top.live import show
     from services.cli.top.snapshot import Snapshot, look
     from services.cli.top.view import all_panes
     from services.client.client import Choir
-    from services.client.mesh_url import find_mesh
+    from services.client.finding.mesh_url import find_mesh
 
     url = without_password(find_mesh().url)
     out = console()

@@ -27,8 +27,8 @@ def trace(
     from analysis.trace.look_up import look_up
     from analysis.trace.pieces import Waterfall
     from services.cli.sessions.last_request import chosen
+    from services.cli.shell.written_file import check_writable
     from services.cli.views.trace_view import view
-    from services.cli.written_file import check_writable
     from services.client.client import Choir
 
     if png is not None:
@@ -43,7 +43,7 @@ def trace(
     fall = asyncio.run(look())
     if png is not None:
         # The command line draws with the same charts as the report.
-        from analysis.charts.render import png_image, specification
+        from analysis.charts.drawing.render import png_image, specification
         from analysis.charts.request_timeline import request_timeline
 
         shown = document(fall)

@@ -11,8 +11,8 @@ from services.cli.views.terminal import console, print_json
 
 def validate(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
     """Check configuration, broker, models, disk and memory, and say what to do."""
-    from services.cli.validation.checks import validate as look
-    from services.cli.validation.report import report
+    from services.cli.setup.validation.checks import validate as look
+    from services.cli.setup.validation.report import report
 
     findings = look(config)
     if as_json:

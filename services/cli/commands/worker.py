@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.command_group import HelpfulCommand
 from services.cli.commands.overview import JsonFlag
-from services.cli.views.terminal import console, print_json
+from services.cli.shell.command_group import HelpfulCommand
+from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
     from schemas.workers import ManageWorkers, Worker, WorkerStatus
@@ -96,10 +96,7 @@ def add(
         if not as_json:
             console().print(trial_line(trial))
     (status,) = _manage(ManageWorkers(action="add", worker=worker, replace=replace, share=share))
-    if as_json:
-        print_json(status)
-    else:
-        console().print(f"registered {added_line(status.worker)}")
+    print_outcome(status, f"registered {added_line(status.worker)}", as_json)
 
 
 def list_workers(as_json: JsonFlag = False) -> None:
@@ -151,19 +148,19 @@ async def _try_all(workers: list[Worker]) -> list[Trial]:
     return list(await asyncio.gather(*(try_worker(worker) for worker in workers)))
 
 
-def cordon(worker_id: IdArgument) -> None:
+def cordon(worker_id: IdArgument, as_json: JsonFlag = False) -> None:
     """Give a worker nothing new; it finishes what it has."""
-    _change("cordon", worker_id, "{} gets nothing new")
+    _change("cordon", worker_id, "{} gets nothing new", as_json)
 
 
-def uncordon(worker_id: IdArgument) -> None:
+def uncordon(worker_id: IdArgument, as_json: JsonFlag = False) -> None:
     """Give a cordoned worker work again."""
-    _change("uncordon", worker_id, "{} gets work again")
+    _change("uncordon", worker_id, "{} gets work again", as_json)
 
 
-def remove(worker_id: IdArgument) -> None:
+def remove(worker_id: IdArgument, as_json: JsonFlag = False) -> None:
     """Remove a worker; it finishes what it has."""
-    _change("remove", worker_id, "{} is removed")
+    _change("remove", worker_id, "{} is removed", as_json)
 
 
 def import_workers(
@@ -172,15 +169,18 @@ def import_workers(
     share: Annotated[
         bool, typer.Option("--share", help="Also those in the names of models that agents serve themselves.")
     ] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Register all workers of a workers.json. Those that cannot be are named; the others are registered."""
     from schemas.errors import ChoirError
-    from schemas.workers import ManageWorkers
+    from schemas.workers import ManageWorkers, WorkersReply
     from services.cli.workers.old_format import read_workers
     from services.cli.workers.tables import added_line
     from services.client.client import Choir
 
     entries = list(read_workers(file))
+
+    registered: list[WorkerStatus] = []
 
     async def register() -> int:
         failed = 0
@@ -191,13 +191,18 @@ def import_workers(
                         raise entry
                     request = ManageWorkers(action="add", worker=entry, replace=replace, share=share)
                     (status,) = await mesh.workers(request)
-                    typer.echo(f"registered {added_line(status.worker)}")
+                    registered.append(status)
+                    if not as_json:
+                        typer.echo(f"registered {added_line(status.worker)}")
                 except ChoirError as error:
                     failed += 1
                     typer.echo(f"not registered: {error.message}", err=True)
         return failed
 
-    if asyncio.run(register()):
+    failed = asyncio.run(register())
+    if as_json:
+        print_json(WorkersReply(workers=tuple(registered)))
+    if failed:
         raise typer.Exit(1)
 
 
@@ -227,12 +232,12 @@ def build_worker_app() -> typer.Typer:
     return app
 
 
-def _change(action: str, worker_id: str, done: str) -> None:
-    from schemas.workers import ManageWorkers
+def _change(action: str, worker_id: str, done: str, as_json: bool) -> None:
+    from schemas.workers import ManageWorkers, WorkersReply
     from services.client.request_builder import build
 
     (status,) = _manage(build(ManageWorkers, {"action": action, "id": worker_id}))
-    console().print(done.format(status.worker.id))
+    print_outcome(WorkersReply(workers=(status,)), done.format(status.worker.id), as_json)
 
 
 def _manage(request: ManageWorkers) -> tuple[WorkerStatus, ...]:

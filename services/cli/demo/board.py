@@ -12,8 +12,8 @@ from schemas.replies import Decision
 from services.cli.demo.questions import STRATEGIES
 from services.cli.demo.tour import Turn
 from services.cli.sessions.closed_question import option
-from services.cli.views.answer_view import percent
-from services.cli.views.overview_tables import NOTHING, table
+from services.cli.views.answers.answer_view import percent
+from services.cli.views.tables.overview_tables import NOTHING, table
 from services.cli.views.terminal import plain
 
 WEIGHTED = "weighted"

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from schemas.commands import Ask
-from schemas.errors import ChoirError
+from schemas.errors import ChoirError, Undecided, error_from_body
 from schemas.replies import Accepted, Result, TokenChunk
 from services.cli.sessions.last_request import remember
-from services.cli.views.answer_view import ResultView
-from services.cli.views.live_answers import LiveAnswers
+from services.cli.views.answers.answer_view import ResultView
+from services.cli.views.answers.live_answers import LiveAnswers
+from services.cli.views.answers.unreadable import unreadable
 from services.cli.views.terminal import console, print_json, print_json_line
-from services.cli.views.unreadable import unreadable
 from services.client.client import Choir
 from services.client.request_builder import AskOptions, build_ask
 
@@ -43,15 +43,18 @@ class AskSession:
             cancelled_with_us(mesh, self._ask),
             aclosing(mesh.follow(self._ask)) as replies,
         ):
-            with shown:
-                async for reply in replies:
-                    match reply:
-                        case TokenChunk() if self._as_json:
-                            print_json_line(reply)
-                        case TokenChunk():
-                            shown.add(reply)
-                        case Result():
-                            result = reply
+            try:
+                with shown:
+                    async for reply in replies:
+                        match reply:
+                            case TokenChunk() if self._as_json:
+                                print_json_line(reply)
+                            case TokenChunk():
+                                shown.add(reply)
+                            case Result():
+                                result = reply
+            except Undecided as error:
+                result = undecided_result(error)
         if self._as_json:
             return print_result(result, one_line=self._ask.stream)
         show_result(result, shown.text, verbose=self._verbose)
@@ -68,11 +71,20 @@ class AskSession:
             console().print(accepted.request_id)
 
 
+def undecided_result(error: Undecided) -> Result:
+    """The result with all answers that an ensemble gave and did not decide; the error, if none came."""
+    if error.result is None:
+        raise error
+    return error.result
+
+
 def show_result(result: Result, already_shown: str = "", *, verbose: bool = False) -> None:
-    """Shows a result to people. Raises AnswersUnreadable where there is no answer."""
+    """Shows a result to people. Raises its error, AnswersUnreadable where there is no answer."""
     ResultView(result, already_shown, verbose=verbose).print(console())
     if (fault := unreadable(result)) is not None:
         raise fault
+    if result.error is not None:
+        raise error_from_body(result.error)
 
 
 def print_result(result: Result, *, one_line: bool = False) -> bool:
@@ -81,7 +93,7 @@ def print_result(result: Result, *, one_line: bool = False) -> bool:
     body = fault and fault.body(result.request_id)
     show = print_json_line if one_line else print_json
     show(result.model_copy(update={"error": body}) if body else result)
-    return fault is None
+    return fault is None and result.error is None
 
 
 @asynccontextmanager

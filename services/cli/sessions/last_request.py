@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from schemas.errors import InvalidRequest
-from services.client.local_mesh import state_folder
+from services.client.finding.local_mesh import state_folder
 
 FILE = "last_request"
 

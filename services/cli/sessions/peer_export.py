@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 from analysis.queries.query_file import SHIPPED, read
 from schemas.errors import ConfigurationError, InternalError
 from schemas.queries import Rows
-from services.cli.views.rows_view import csv_lines
+from services.cli.views.tables.rows_view import csv_lines
 from services.client.client import Choir
 
 QUERY = SHIPPED / "peer_log.sql"

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.message import Struct
-from services.cli.views.overview_tables import NOTHING, table
+from services.cli.views.tables.overview_tables import NOTHING, table
 from services.client.client import Choir
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from schemas.errors import DeadlineExceeded, ModelUnusable
 from schemas.pipelines import PipelinePlan, PipelineSummary
-from services.cli.views.pipeline_tables import state_of
+from services.cli.views.tables.pipeline_tables import state_of
 from services.client.client import Choir
 
 LOOK_INTERVAL_S = 0.2

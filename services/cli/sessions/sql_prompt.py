@@ -10,11 +10,11 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 
 from schemas.errors import ChoirError
-from services.cli.outcome import error_line
-from services.cli.views.rows_view import as_table
+from services.cli.shell.outcome import error_line
+from services.cli.views.tables.rows_view import as_table
 from services.cli.views.terminal import console
 from services.client.client import Choir
-from services.client.local_mesh import state_folder
+from services.client.finding.local_mesh import state_folder
 
 PROMPT = "choir sql> "
 WELCOME = "SHOW TABLES lists tables and views, DESCRIBE one its columns; exit or Ctrl-D ends"

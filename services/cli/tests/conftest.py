@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.app import build_app
-from services.cli.outcome import run
+from services.cli.shell.outcome import run
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from schemas.errors import ChoirError
-from services.chassis.cancelling import ended
+from services.chassis.process.cancelling import ended
 from services.cli.top.keys import keyboard
 from services.cli.top.panes import PANES, Look
 from services.cli.top.snapshot import Snapshot, look

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from services.cli.top.rows import ModelRow, NodeRow, StageRow, WorkerRow
 from services.cli.top.snapshot import Snapshot
-from services.cli.views.overview_tables import NOTHING, STATE_STYLES, size
+from services.cli.views.tables.overview_tables import NOTHING, STATE_STYLES, size
 from services.cli.views.terminal import plain
 
 RowT = TypeVar("RowT")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from services.cli.top.panes import PANES, Look, fitting, ms, of
 from services.cli.top.snapshot import Rates, Snapshot
-from services.cli.views.overview_tables import table
+from services.cli.views.tables.overview_tables import table
 from services.cli.views.terminal import counted_services, plain
 
 LINES_AROUND = 7

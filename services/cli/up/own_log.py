@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from infra.host.forward import Forward
+from infra.host.children.forward import Forward
 
 INSTANCE = "supervisor"
 

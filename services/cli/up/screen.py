@@ -11,7 +11,7 @@ from typing import Literal
 from rich.console import Console
 from rich.text import Text
 
-from infra.host.forward import to_console
+from infra.host.children.forward import to_console
 from services.cli.up.entry import GraveLines
 from services.cli.up.json_lines import echo_json
 from services.cli.up.log_file import LogFile

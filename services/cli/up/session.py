@@ -11,7 +11,7 @@ from infra.host.supervisor import Supervisor
 from infra.settings import DEMO_CONFIG, HostSettings
 from schemas.errors import ChoirError
 from schemas.message import Struct
-from services.chassis.address import without_password
+from services.chassis.nats.connecting.address import without_password
 from services.chassis.settings import CONFIG_VARIABLE
 from services.cli.up.log_file import LogFile
 from services.cli.up.screen import Screen

@@ -48,6 +48,14 @@ def print_json(document: Struct) -> None:
     typer.echo(document.model_dump_json(indent=2, exclude_none=True))
 
 
+def print_outcome(document: Struct, line: str, as_json: bool) -> None:
+    """Prints what became of a command: the whole of it as JSON, or a line of words."""
+    if as_json:
+        print_json(document)
+    else:
+        console().print(line)
+
+
 def print_json_line(document: Struct) -> None:
     """Prints a message as one line of JSON, at once: whoever reads it waits for the next one."""
     typer.echo(document.model_dump_json(exclude_none=True))

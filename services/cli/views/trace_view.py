@@ -10,7 +10,7 @@ from rich.text import Text
 
 from analysis.trace.breakdown import Share, Stretch, shares, stretches
 from analysis.trace.pieces import COMPUTATION, Piece, Waterfall
-from services.cli.views.overview_tables import table
+from services.cli.views.tables.overview_tables import table
 from services.cli.views.terminal import plain
 
 MOST_ACTOR, MOST_LABEL, TIME_WIDTH = 24, 31, 8

@@ -14,7 +14,7 @@ from services.agent.settings import WorkersSection
 from services.chassis.settings import ServiceSettings, load_settings
 
 if TYPE_CHECKING:
-    from services.agent.backends.remote import RemoteBackend
+    from services.agent.backends.servers.remote import RemoteBackend
 
 PROMPT = "Say hello in one short sentence."
 SAMPLING = Sampling(max_tokens=24)

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from schemas.errors import InvalidRequest
 from schemas.message import Struct
-from services.client.journal import (
+from services.client.bulk.journal import (
     Journal,
     JournalDamaged,
     JournalInUse,

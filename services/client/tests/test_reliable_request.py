@@ -215,7 +215,7 @@ async def test_a_request_waits_for_a_router_as_long_as_it_said_and_tells_so_once
         assert not any(task.done() for task in asked)
         await router.serve([answer], [nothing])
         # Then they are answered, and ask for no more time than they have left
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             assert [(await task).text for task in asked] == ["Paris"] * 3
     assert all(ask.timeout_s <= 58.1 for ask in router.asks)
     assert len(said) == 1
@@ -228,12 +228,12 @@ async def test_a_fetch_waits_for_a_router_as_long_as_it_said(mesh_url: str, conn
         fetched = asyncio.create_task(mesh.fetch("r1", wait_s=60))
         await asyncio.sleep(2)
         await router.serve([nothing], [the_result])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             assert (await fetched).text == "Paris"
 
 
 async def test_a_call_that_only_looks_says_soon_that_nobody_answers(mesh_url: str) -> None:
-    async with Choir(mesh_url) as mesh, asyncio.timeout(30):
+    async with Choir(mesh_url) as mesh, asyncio.timeout(180):
         with pytest.raises(MeshUnreachable, match="no router does"):
             await mesh.models()
 
@@ -247,7 +247,7 @@ async def test_a_router_that_never_answers_does_not_hold_the_client_for_ever(
     async with Choir(mesh_url) as mesh:
         with pytest.raises(DeadlineExceeded, match="fetch it later"):
             await mesh.ask("Hi", model="alpha", timeout_s=0.5)
-    assert time.monotonic() - started_s < 10
+    assert time.monotonic() - started_s < 60
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ async def test_a_killed_router_and_a_broker_that_restarts_cost_time_and_nothing_
         router.kill()
         second = spawn_service("router", url=url)
         # Then everybody gets the one result, and the stream is whole
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(180):
             assert {(await task).text for task in asked} == {"one two three four"}
             assert await streamed == "one two three four"
             # And when the broker dies and comes back

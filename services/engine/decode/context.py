@@ -12,7 +12,7 @@ import numpy.typing as npt
 from schemas.errors import ModelUnusable
 from services.engine.decode.batch import Batch
 from services.engine.decode.hidden_states import HiddenTap
-from services.engine.model.gguf_header import GgufHeader
+from services.engine.model.gguf.header import GgufHeader
 from services.engine.model.model import Weights
 
 Logits = npt.NDArray[np.float32]
@@ -48,7 +48,8 @@ class Context:
     ) -> None:
         """`logits_rows`: of so many tokens of a batch may the logits be wanted, by default of one a slot.
         `exact`: a sequence's numbers do not depend on its neighbours in the batch, nor on how its prompt
-        was cut (with Q8_0 weights, on the CPU). `tap`: takes the hidden states, and no logits are computed.
+        was cut (with Q8_0 weights, on the CPU). `tap`: takes hidden states, and no logits are computed then,
+        or puts such in.
         Raises ModelUnusable where there is no memory for it."""
         self.model = model
         self._tap = tap
@@ -58,7 +59,8 @@ class Context:
         params.n_outputs_max = max(params.n_outputs_max, logits_rows)
         if tap:
             params.cb_eval = tap.callback
-            params.n_outputs_max = batch_tokens
+            if tap.takes:
+                params.n_outputs_max = batch_tokens
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
             size = f"{slots} sequences of {context_tokens} tokens"
@@ -97,6 +99,15 @@ def cache_types_of(header: GgufHeader) -> tuple[int, int]:
     if header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
         return F16, F16
     return (F16, BF16) if head_size_of(header) % Q8_0_BLOCK else (Q8_0, F16)
+
+
+def cell_bytes(header: GgufHeader) -> int:
+    """What keys and values of one token take in one layer, in an exact cache."""
+    architecture = header.text("general.architecture")
+    heads = header.integer(f"{architecture}.attention.head_count") or 1
+    key_value_heads = header.integer(f"{architecture}.attention.head_count_kv") or heads
+    numbers = head_size_of(header) * key_value_heads
+    return round(numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types_of(header))))
 
 
 def cache_bytes_per_token(model: Weights) -> float:

@@ -22,6 +22,10 @@ REPETITION_KEYS = ("minLength", "maxLength", "minItems", "maxItems")
 SCHEMA_FIELD = "sampling.json_schema"
 GRAMMAR_FIELD = "sampling.grammar"
 
+ANY_CHARACTER = r'char ::= [^"\\] |'
+NO_CONTROL_CHARACTER = r'char ::= [^"\\\x00-\x1F\x7F] |'
+"""What stands in a string without being escaped: for the converter any character, for JSON no line break."""
+
 _LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
 _PATTERN_REPETITION = re.compile(r"\{[^}]*?(\d+)\s*,?\s*\}")
 
@@ -47,7 +51,7 @@ def _from_schema(schema: dict[str, Any]) -> str:
     for part in _parts(schema):
         _check_repetitions(part)
     try:
-        return str(json_schema_to_gbnf(json.dumps(schema)))
+        return str(json_schema_to_gbnf(json.dumps(schema))).replace(ANY_CHARACTER, NO_CONTROL_CHARACTER)
     # The converter checks little: what a schema can make it raise is this.
     except (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         reason = str(error)[:200] or type(error).__name__

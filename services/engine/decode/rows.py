@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +14,6 @@ from services.engine.decode.hidden_states import Hidden
 from services.engine.model.model import Tokens
 
 Integers = npt.NDArray[np.int32]
-NOT_SHARED = 1
 
 
 class Part(NamedTuple):
@@ -89,45 +86,6 @@ class Rows:
                 if start + length < end:
                     left[slot] = (start + length, end)
             left = dict(sorted(left.items()))
-
-
-class RowBatch:
-    """Up to `rows` rows as llama.cpp takes them, in the same memory for every step: `width` numbers each, or
-    a token where it is None."""
-
-    def __init__(self, rows: int, width: int | None) -> None:
-        integers = ctypes.POINTER(ctypes.c_int32)
-        self._slots = np.zeros(rows, dtype=np.int32)
-        self._positions = np.zeros(rows, dtype=np.int32)
-        self._slot_counts = np.full(rows, NOT_SHARED, dtype=np.int32)
-        offsets = self._slots.itemsize * np.arange(rows, dtype=np.uintp)
-        self._slot_addresses = self._slots.ctypes.data + offsets
-        self._wanted = np.zeros(rows, dtype=np.int8)
-        self._inputs: Tokens | Hidden
-        self._struct = llama_cpp.llama_batch()
-        if width is None:
-            self._inputs = np.zeros(rows, dtype=np.int32)
-            self._struct.token = self._inputs.ctypes.data_as(integers)
-        else:
-            self._inputs = np.zeros((rows, width), dtype=np.float32)
-            self._struct.embd = self._inputs.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        self._struct.pos = self._positions.ctypes.data_as(integers)
-        self._struct.n_seq_id = self._slot_counts.ctypes.data_as(integers)
-        self._struct.seq_id = self._slot_addresses.ctypes.data_as(ctypes.POINTER(integers))
-        self._struct.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-
-    def filled(self, rows: Rows, wanted: Sequence[int] | None = None) -> llama_cpp.llama_batch:
-        """llama.cpp's batch of these rows, valid until the next call; logits of the rows `wanted` are
-        computed, or those of all."""
-        size = len(rows)
-        self._slots[:size] = rows.slots
-        self._positions[:size] = rows.positions
-        self._inputs[:size] = rows.inputs
-        self._wanted[:size] = wanted is None
-        for row in wanted or ():
-            self._wanted[row] = 1
-        self._struct.n_tokens = size
-        return self._struct
 
 
 def _place(part: Part) -> tuple[int, int]:

@@ -89,10 +89,10 @@ class TokenSampler:
         self.draws = 0
 
     def sample(self, context: Context, row: int) -> int | None:
-        """The token that follows row `row` of the last batch; None where none may follow."""
-        if self._dice is None:
-            return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
-        return self.choose(context.logits(row))
+        """The token that follows row `row` of the last batch; None where none may follow. It is what choose()
+        would choose, and soon: llama.cpp reads the logits where they are."""
+        self.draws += self._dice is not None
+        return int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
 
     def choose(self, logits: Logits) -> int | None:
         """The token that follows these logits; None where none may follow."""

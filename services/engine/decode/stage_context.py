@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import llama_cpp
 import numpy as np
 
 from schemas.errors import ContextExceeded, GenerationFailed, InvalidRequest, ModelUnusable
+from services.engine.decode.batch import Batch
 from services.engine.decode.context import DECODED, Context, Logits
 from services.engine.decode.hidden_states import Hidden, HiddenTap
-from services.engine.decode.rows import Integers, RowBatch, Rows
+from services.engine.decode.rows import Integers, Rows
 from services.engine.model.cuts import architecture_of
-from services.engine.model.gguf_header import GgufFault
+from services.engine.model.gguf.header import GgufFault
 from services.engine.model.model import Weights
 from services.engine.model.slicing import SliceOrigin, slice_origin
 
@@ -38,10 +38,10 @@ class StageContext:
         self._slots, self._context_tokens, self._batch_tokens = slots, context_tokens, batch_tokens
         try:
             self.origin = _origin(weights)
-            self._input_scale = _input_scale(weights, self.origin)
             self._width = weights.width
-            self._batch = RowBatch(batch_tokens, None if self.origin.is_first else self._width)
-            self._tap = None if self.origin.is_last else _tap(weights, batch_tokens)
+            self._tap = _tap(weights, self.origin, batch_tokens)
+            takes_tokens = self.origin.is_first or (self._tap is not None and self._tap.puts)
+            self._batch = Batch(batch_tokens, None if takes_tokens else self._width)
             self.context = Context(
                 weights,
                 slots=slots,
@@ -60,7 +60,7 @@ class StageContext:
         Raises InvalidRequest for rows that are none of this stage's, ContextExceeded for a position beyond
         the context, and GenerationFailed where llama.cpp fails; the slots' cells are to be dropped then.
         """
-        if self._tap is None:
+        if self._tap is None or not self._tap.takes:
             raise InvalidRequest("the last stage gives logits, not hidden states", field="rows")
         self._check(rows)
         if rows.slots[0] == rows.slots[-1]:
@@ -74,7 +74,7 @@ class StageContext:
         """What the last stage makes of rows: the logits of those with the indices `wanted`, at most one for
         each slot, shape (wanted, vocabulary), in an array of their own. Until the next call `context` can
         be sampled from at the same indices. Errors as with hidden_states()."""
-        if self._tap is not None:
+        if not self.origin.is_last:
             raise InvalidRequest("only the last stage gives logits", field="rows")
         self.evaluate(rows, wanted)
         chosen = [self.context.logits(row) for row in wanted]
@@ -84,7 +84,7 @@ class StageContext:
         """Puts rows into the cells. In a last stage `context` can be sampled from afterwards, at the indices
         `wanted`, without a copy of their logits; a stage before it has nothing to say of them. Errors as
         with hidden_states()."""
-        if self._tap is not None:
+        if not self.origin.is_last:
             self.hidden_states(rows)
             return
         if len(set(wanted)) != len(wanted) or not set(wanted) <= set(range(len(rows))):
@@ -134,12 +134,17 @@ class StageContext:
         return tap.taken()
 
     def _decode(self, rows: Rows, wanted: Sequence[int] | None) -> None:
-        if self._input_scale != 1:
-            states = np.divide(rows.inputs, self._input_scale, dtype=np.float32)
-            rows = Rows(rows.slots, rows.positions, states)
-        status = llama_cpp.llama_decode(self.context.handle, self._batch.filled(rows, wanted))
+        inputs, tap = rows.inputs, self._tap
+        if tap is not None and tap.puts:
+            states = np.asarray(inputs, dtype=np.float32)
+            tap.put(states[piece] for piece in rows.equal_pieces(self._batch_tokens))
+            inputs = np.zeros(len(rows), dtype=np.int32)
+        self._batch.fill(rows.slots, rows.positions, inputs, wanted)
+        status = self.context.decode(self._batch)
         if status != DECODED:
             raise GenerationFailed(f"llama.cpp cannot evaluate this step of a stage (status {status})")
+        if tap is not None:
+            tap.check_put()
 
 
 def _extremes(numbers: Integers | Hidden) -> tuple[int, int]:
@@ -158,13 +163,10 @@ def _origin(weights: Weights) -> SliceOrigin:
     return origin or SliceOrigin("", 0, weights.layers, weights.layers)
 
 
-def _tap(weights: Weights, batch_tokens: int) -> HiddenTap:
-    return HiddenTap(weights.layers - 1, width=weights.width, rows=batch_tokens)
-
-
-def _input_scale(weights: Weights, origin: SliceOrigin) -> np.float32:
-    """What hidden states are divided by before they go in, because llama.cpp multiplies by it. That is
-    exact where it is a power of two; elsewhere it costs a rounding of the last bit."""
-    if origin.is_first or not architecture_of(weights.header).scales_input:
-        return np.float32(1)
-    return np.float32(np.sqrt(weights.width))
+def _tap(weights: Weights, origin: SliceOrigin, batch_tokens: int) -> HiddenTap | None:
+    """What takes states out of the slice's graph, and puts such into it where llama.cpp would change them."""
+    layer = None if origin.is_last else weights.layers - 1
+    entry = None if origin.is_first else architecture_of(weights.header).entry
+    if layer is None and entry is None:
+        return None
+    return HiddenTap(layer, width=weights.width, rows=batch_tokens, entry=entry)

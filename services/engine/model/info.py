@@ -10,8 +10,8 @@ from pathlib import Path
 
 import llama_cpp
 
+from services.engine.model.gguf.quantisation import quantisation_of
 from services.engine.model.model import Model
-from services.engine.model.quantisation import quantisation_of
 
 DESCRIPTION_BYTES = 256
 

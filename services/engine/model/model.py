@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -12,13 +14,13 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import InvalidRequest, ModelUnusable
+from schemas.errors import GenerationFailed, InvalidRequest, ModelUnusable
 from services.engine.decode.grammar_process import GrammarProcesses
 from services.engine.model.build import OPENMP, extra_buffers_are_safe, features
-from services.engine.model.gguf_check import check_model_file
-from services.engine.model.gguf_header import GgufHeader
+from services.engine.model.chat.plain_text import Piece
+from services.engine.model.gguf.check import check_model_file
+from services.engine.model.gguf.header import GgufHeader
 from services.engine.model.logs import LLAMA_LOG
-from services.engine.model.plain_text import Piece
 from services.engine.sequence.answer_reader import THINKING_BEGINS, THINKING_ENDS
 from services.engine.sequence.tool_calls import ARGUMENTS_BEGIN, OPENERS
 
@@ -56,6 +58,12 @@ class Weights:
         self.path = path
         self.header: GgufHeader = check_model_file(path)
         start_backend()
+        if gpu_layers and not llama_cpp.llama_supports_gpu_offload():
+            raise ModelUnusable(
+                f"gpu_layers is {gpu_layers}, and llama.cpp is built here for the processor alone: build it "
+                "for a GPU (services/engine/README.md says how), or leave gpu_layers out",
+                field="gpu_layers",
+            )
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = extra_buffers_are_safe()
@@ -100,11 +108,19 @@ class Weights:
 
 
 class Model(Weights):
-    """A whole model, with the vocabulary to generate text. Tokenizing is thread-safe; close() is not."""
+    """A whole model, with the vocabulary to generate text. Any thread may read the vocabulary; whoever does
+    not own the model does so within `reading()`, for then close() waits."""
 
     def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
         """Raises ModelUnusable with a sentence that names the file and what is wrong with it."""
         super().__init__(path, gpu_layers=gpu_layers)
+        self._pieces: dict[
+            int, bytes
+        ] = {}  # of the tokens that were met: asked for with each one that is said
+        self._ends: dict[int, bool] = {}
+        self._readers = 0
+        self._closed = False
+        self._readers_changed = threading.Condition()
         self.grammars = GrammarProcesses(path)
         tokens = self.header.array("tokenizer.ggml.tokens")
         self.longest_token_bytes = max(1, tokens.longest_bytes if tokens else 1)
@@ -115,9 +131,27 @@ class Model(Weights):
         self.pad_text = self._special_text(llama_cpp.llama_vocab_pad(self.vocab))
 
     def close(self) -> None:
-        """Frees the weights, and ends the processes of grammars."""
+        """Ends the processes of grammars, and frees the weights when nobody reads the vocabulary any more."""
         self.grammars.close()
+        with self._readers_changed:
+            self._closed = True
+            self._readers_changed.wait_for(lambda: not self._readers)
         super().close()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The vocabulary stays for as long as the context is open. Raises GenerationFailed when the model is
+        closed. llama.cpp reads freed memory where this is missing, and ends the process."""
+        with self._readers_changed:
+            if self._closed:
+                raise GenerationFailed(f"the model {self.path.name} is closed")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._readers_changed:
+                self._readers -= 1
+                self._readers_changed.notify_all()
 
     @property
     def generates(self) -> bool:
@@ -190,7 +224,10 @@ class Model(Weights):
         answer goes on."""
         if spoken and token in self.spoken:
             return self.spoken[token]
-        return self._piece(token, special=False)
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._piece(token, special=False)
+        return piece
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """The text that tokens stand for."""
@@ -198,7 +235,10 @@ class Model(Weights):
 
     def ends_generation(self, token: int) -> bool:
         """Whether the model says with this token that it is done."""
-        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+        ends = self._ends.get(token)
+        if ends is None:
+            ends = self._ends[token] = bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+        return ends
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(PIECE_BYTES)

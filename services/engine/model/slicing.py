@@ -9,31 +9,34 @@ like any model and, as it insists on embeddings, a final norm and an output matr
 - last slice: the vocabulary and the output matrix. Where the model has one that is not tied to the
   embeddings it stands in their place, since a last slice looks no token up: so both need not be in memory.
 
+Where the architecture knows no tying, what is missing is zeros of the smallest type: a hole in the file, of
+which nothing is read or fetched.
+
 Where a slice comes from stands in its metadata under `choir.slice.`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
-from services.engine.model.cuts import check_layers, layer_count
-from services.engine.model.gguf_check import check_model, tensor_nbytes
-from services.engine.model.gguf_header import (
-    SCALARS,
+from services.engine.model.architectures.metadata import U32_TYPE, changed_entries
+from services.engine.model.architectures.table import OUTPUT, OUTPUT_BIAS
+from services.engine.model.cuts import architecture_of, check_layers, layer_count
+from services.engine.model.gguf.check import check_model, tensor_nbytes
+from services.engine.model.gguf.header import (
     STRING_TYPE,
     ByteSource,
-    FileSource,
     GgufFault,
     GgufHeader,
     MetadataArray,
     TensorInfo,
 )
-from services.engine.model.gguf_writer import (
+from services.engine.model.gguf.split_files import model_source, sha256_of
+from services.engine.model.gguf.writer import (
     Entry,
     TensorCopy,
     array_entry,
@@ -43,30 +46,26 @@ from services.engine.model.gguf_writer import (
 )
 
 SLICE_PREFIX = "choir.slice."
-U32_TYPE = 4
 LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(.+)")
-EMBEDDINGS, OUTPUT, OUTPUT_BIAS = "token_embd.weight", "output.weight", "output.bias"
+EMBEDDINGS = "token_embd.weight"
+END_TENSORS = frozenset({EMBEDDINGS, OUTPUT, OUTPUT_BIAS})
+# IQ1_S, Q4_1 and F16, each with the length of its blocks.
+HOLE_TYPES = ((19, 256), (3, 32), (1, 1))
 SHARED_TENSORS = {
+    "output_norm.bias",
     "output_norm.weight",
     "rope_freqs.weight",
     "rope_factors_long.weight",
     "rope_factors_short.weight",
 }
-# What llama.cpp reads as one number for all layers or an array of one for each.
-PER_LAYER_KEYS = (
-    "feed_forward_length",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.sliding_window_pattern",
-    "expert_used_count",
-)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class SliceOrigin:
     """Where a slice comes from: layers `first_layer` to `end_layer` - 1 of the `source_layers` of the model
-    whose file has the checksum `source_sha256`. Stages fit together if the last two are the same."""
+    whose file, or files one after another, have the checksum `source_sha256`. Stages fit together if the last
+    two are the same."""
 
     source_sha256: str
     first_layer: int
@@ -83,16 +82,28 @@ class SliceOrigin:
         """Whether the slice gives logits."""
         return self.end_layer == self.source_layers
 
+    @property
+    def is_middle(self) -> bool:
+        """Whether the slice takes hidden states and gives such."""
+        return not (self.is_first or self.is_last)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the slice is all of the model."""
+        return self.is_first and self.is_last
+
 
 def slice_file(model: Path, layers: range, path: Path) -> SliceOrigin:
-    """write_slice() of a file that is at hand, whose checksum is computed."""
+    """write_slice() of a file that is at hand, or of the split model whose first part it is; the checksum is
+    computed."""
     try:
-        with model.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        with FileSource(model) as source:
+        sha256 = sha256_of(model)
+        with model_source(model) as source:
             return write_slice(source, layers, path, source_sha256=sha256)
     except OSError as error:
         raise ModelUnusable(f"the model file {model} cannot be read: {error.strerror}") from error
+    except GgufFault as fault:
+        raise ModelUnusable(f"the model file {model} is not usable: {fault}") from fault
 
 
 def write_slice(source: ByteSource, layers: range, path: Path, *, source_sha256: str) -> SliceOrigin:
@@ -136,26 +147,20 @@ def slice_origin(header: GgufHeader) -> SliceOrigin | None:
 
 
 def _entries(header: GgufHeader, source: ByteSource, origin: SliceOrigin) -> Iterator[Entry]:
-    architecture = header.text("general.architecture")
-    layer_keys = {f"{architecture}.{key}" for key in PER_LAYER_KEYS}
-    replaced = {f"{architecture}.block_count": origin.end_layer - origin.first_layer}
-    with_vocabulary = origin.is_first or origin.is_last
-    if not with_vocabulary:
-        replaced[f"{architecture}.vocab_size"] = 1
+    layers = range(origin.first_layer, origin.end_layer)
+    changed = {} if origin.is_whole else changed_entries(header, source, layers)
+    vocabulary_size = f"{header.text('general.architecture')}.vocab_size"
     for key, value in header.metadata.items():
-        if key in replaced or (key.startswith("tokenizer.") and not with_vocabulary):
+        if key in changed or (origin.is_middle and key.startswith(("tokenizer.", vocabulary_size))):
             continue
-        if not isinstance(value, MetadataArray):
-            yield scalar_entry(key, header.value_types[key], value)
-        elif key in layer_keys:
-            yield _layers_of_array(key, value, source, origin)
+        if isinstance(value, MetadataArray):
+            items = read_exactly(source, value.offset, value.nbytes)
+            yield array_entry(key, value.item_type, value.count, items)
         else:
-            yield array_entry(
-                key, value.item_type, value.count, read_exactly(source, value.offset, value.nbytes)
-            )
-    for key, number in replaced.items():
-        yield scalar_entry(key, U32_TYPE, number)
-    if not with_vocabulary:
+            yield scalar_entry(key, header.value_types[key], value)
+    yield from changed.values()
+    if origin.is_middle:
+        yield scalar_entry(vocabulary_size, U32_TYPE, 1)
         yield scalar_entry("tokenizer.ggml.model", STRING_TYPE, "none")
     yield scalar_entry(f"{SLICE_PREFIX}source_sha256", STRING_TYPE, origin.source_sha256)
     yield scalar_entry(f"{SLICE_PREFIX}first_layer", U32_TYPE, origin.first_layer)
@@ -163,45 +168,73 @@ def _entries(header: GgufHeader, source: ByteSource, origin: SliceOrigin) -> Ite
     yield scalar_entry(f"{SLICE_PREFIX}source_layers", U32_TYPE, origin.source_layers)
 
 
-def _layers_of_array(key: str, array: MetadataArray, source: ByteSource, origin: SliceOrigin) -> Entry:
-    if array.item_type not in SCALARS or array.count != origin.source_layers:
-        raise GgufFault(f"{key} is not an array of a number for each of {origin.source_layers} layers")
-    size = SCALARS[array.item_type].size
-    count = origin.end_layer - origin.first_layer
-    items = read_exactly(source, array.offset + origin.first_layer * size, count * size)
-    return array_entry(key, array.item_type, count, items)
-
-
 def _tensors(header: GgufHeader, origin: SliceOrigin) -> Iterator[TensorCopy]:
     untied = any(tensor.name == OUTPUT for tensor in header.tensors)
     for tensor in header.tensors:
-        position = header.data_offset + tensor.offset
-        nbytes = tensor_nbytes(tensor)
-        name = _name_in_slice(tensor, origin, untied=untied)
-        if name is not None:
-            yield TensorCopy(name, tensor.dimensions, tensor.type_id, position, nbytes)
-        elif tensor.name == EMBEDDINGS and not origin.is_last:
-            rows = tensor.dimensions[1] if len(tensor.dimensions) > 1 else 1
-            yield TensorCopy(EMBEDDINGS, (tensor.dimensions[0], 1), tensor.type_id, position, nbytes // rows)
+        in_layer = LAYER_TENSOR.fullmatch(tensor.name)
+        if in_layer:
+            copy = _of_a_layer(header, tensor, int(in_layer[1]), in_layer[2], origin)
+        elif tensor.name in SHARED_TENSORS:
+            copy = _copy(header, tensor, tensor.name)
+        elif tensor.name in END_TENSORS:
+            copy = _of_an_end(header, tensor, origin, untied=untied)
+        else:
+            reason = "belongs to no layer, and it is not known which slices need it"
+            raise GgufFault(f"tensor {tensor.name!r} {reason}")
+        if copy is not None:
+            yield copy
 
 
-def _name_in_slice(tensor: TensorInfo, origin: SliceOrigin, *, untied: bool) -> str | None:
-    """What a tensor that the slice takes whole is called in it; None for one that it does not take whole."""
-    in_layer = LAYER_TENSOR.fullmatch(tensor.name)
-    if in_layer:
-        layer = int(in_layer[1])
-        if layer >= origin.source_layers:
-            raise GgufFault(f"tensor {tensor.name!r} is of none of its {origin.source_layers} layers")
-        inside = origin.first_layer <= layer < origin.end_layer
-        return f"blk.{layer - origin.first_layer}.{in_layer[2]}" if inside else None
-    if tensor.name in SHARED_TENSORS:
-        return tensor.name
-    match tensor.name:
-        case "token_embd.weight":
-            return EMBEDDINGS if origin.is_first or (origin.is_last and not untied) else None
-        case "output.weight":
-            alone = origin.is_last and not origin.is_first
-            return EMBEDDINGS if alone else OUTPUT if origin.is_last else None
-        case "output.bias":
-            return OUTPUT_BIAS if origin.is_last else None
-    raise GgufFault(f"tensor {tensor.name!r} belongs to no layer, and it is not known which slices need it")
+def _of_a_layer(
+    header: GgufHeader, tensor: TensorInfo, layer: int, rest: str, origin: SliceOrigin
+) -> TensorCopy | None:
+    """A tensor of a layer under its name in the slice; None where the slice has not that layer."""
+    if layer >= (header.integer(f"{header.text('general.architecture')}.block_count") or 0):
+        raise GgufFault(f"tensor {tensor.name!r} is of none of its {origin.source_layers} layers")
+    if origin.is_whole:
+        return _copy(header, tensor, tensor.name)
+    if not origin.first_layer <= layer < origin.end_layer:
+        return None
+    return _copy(header, tensor, f"blk.{layer - origin.first_layer}.{rest}")
+
+
+def _of_an_end(
+    header: GgufHeader, tensor: TensorInfo, origin: SliceOrigin, *, untied: bool
+) -> TensorCopy | None:
+    """What a slice has of a tensor at the model's input or output; None for nothing. `untied`: the model has
+    an output matrix of its own."""
+    needed = architecture_of(header).needs_output
+    is_input = tensor.name == EMBEDDINGS
+    if origin.is_whole:
+        return _copy(header, tensor, tensor.name)
+    if origin.is_middle:
+        return _first_row(header, tensor) if is_input or tensor.name in needed else None
+    if is_input == origin.is_first:
+        stands_in = tensor.name == OUTPUT and OUTPUT not in needed
+        return _copy(header, tensor, EMBEDDINGS if stands_in else tensor.name)
+    if tensor.name in needed or (is_input and OUTPUT in needed):
+        return _hole(tensor)
+    return _copy(header, tensor, tensor.name) if is_input and not untied else None
+
+
+def _copy(header: GgufHeader, tensor: TensorInfo, name: str) -> TensorCopy:
+    position = header.data_offset + tensor.offset
+    return TensorCopy(name, tensor.dimensions, tensor.type_id, position, tensor_nbytes(tensor))
+
+
+def _first_row(header: GgufHeader, tensor: TensorInfo) -> TensorCopy:
+    """One token's part of a tensor that has one for each of the vocabulary."""
+    *row, tokens = tensor.dimensions
+    nbytes = tensor_nbytes(tensor) // tokens
+    position = header.data_offset + tensor.offset
+    return TensorCopy(tensor.name, (*row, 1), tensor.type_id, position, nbytes)
+
+
+def _hole(tensor: TensorInfo) -> TensorCopy:
+    """Zeros in the shape of a tensor that llama.cpp insists on and never computes with, in a type of few
+    bytes that it leaves where they are instead of making copies of its own."""
+    type_id = tensor.type_id
+    if len(tensor.dimensions) > 1:
+        type_id = next(kind for kind, block in HOLE_TYPES if tensor.dimensions[0] % block == 0)
+    hole = replace(tensor, type_id=type_id)
+    return TensorCopy(hole.name, hole.dimensions, type_id, None, tensor_nbytes(hole))

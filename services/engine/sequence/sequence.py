@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from schemas.errors import ChoirError
 from schemas.sampling import Sampling
 from services.engine.decode.sampler import TokenSampler
-from services.engine.model.model import Tokens
+from services.engine.model.model import Model, Tokens
 from services.engine.sequence.answer_reader import AnswerForm, Spoken
 from services.engine.sequence.generation import (
     Finished,
@@ -22,11 +24,22 @@ from services.engine.sequence.generation import (
 )
 from services.engine.sequence.text_stream import TextStream
 
+NO_SLOT = -1
+
 logger = logging.getLogger(__name__)
 
 
+class Ending(NamedTuple):
+    """Why a text ends, as finish() takes it."""
+
+    reason: FinishReason
+    detail: StopDetail
+    stop_string: str | None = None
+
+
 class Sequence:
-    """The state of one generation. Only the inference thread touches it after submission."""
+    """The state of one generation. Only the inference thread touches it after submission. `tokens` are the
+    prompt's and those of the text; `fed` of them have been evaluated, or are on their way to be."""
 
     def __init__(
         self,
@@ -38,12 +51,14 @@ class Sequence:
         form: AnswerForm | None = None,
     ) -> None:
         self.prompt = prompt
+        self.tokens: list[int] = prompt.tolist()
         self.sampling = sampling
         self.sampler = sampler
         self.generation = generation
         self.prefix_reused = 0
-        self.next_token: int | None = None
         self.generated = 0
+        self.slot = NO_SLOT
+        self.fed = 0
         self._on_event = on_event
         self._stream = TextStream(sampling.stop, form)
         self.prompt_logprobs: list[FirstToken | TokenLogprob] = []
@@ -52,6 +67,26 @@ class Sequence:
         self._submitted_ns = time.perf_counter_ns()
         self._admitted_ns = 0
         self._first_token_ns = 0
+
+    @property
+    def due(self) -> int:
+        """How many known tokens have not been fed."""
+        return len(self.tokens) - self.fed
+
+    @property
+    def ready(self) -> int:
+        """How many of them may be fed in one step."""
+        return self.due
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the next step of this text is its newest token."""
+        return self.generated > 0 and self.due == 1
+
+    @property
+    def kept(self) -> int:
+        """How many of its first tokens are certain to be in the cells, should the text end now."""
+        return self.fed
 
     @property
     def cancelled(self) -> bool:
@@ -63,9 +98,33 @@ class Sequence:
         self.prefix_reused = prefix_reused
         self._admitted_ns = time.perf_counter_ns()
 
+    def follow(
+        self,
+        model: Model,
+        token: int | None,
+        context_tokens: int,
+        logprob: Callable[[int], TokenLogprob] | None = None,
+    ) -> Ending | None:
+        """Takes the token that follows, None where a grammar lets none follow: why the text ends here, None
+        if it goes on. `logprob` is asked for the probability of a token of the text."""
+        self.note_first_token()
+        if token is None:
+            return Ending("stop", "grammar_end")
+        if model.ends_generation(token):
+            return Ending("stop", "end_of_generation")
+        piece = model.piece(token, spoken=self.reads)
+        stop = self.say(token, piece, None if logprob is None else logprob(token))
+        if stop is not None:
+            return Ending("stop", "stop_string", stop)
+        if self.generated >= self.sampling.max_tokens:
+            return Ending("length", "max_tokens")
+        if len(self.tokens) > context_tokens:
+            return Ending("length", "context_full")
+        return None
+
     def say(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> str | None:
-        """Takes the next token of the text and tells the listener; the stop string that was met, if any."""
-        self.next_token = token
+        """Adds a token to the text and tells the listener; the stop string that was met, if any."""
+        self.tokens.append(token)
         self.generated += 1
         self.note_first_token()
         if logprob is not None:
@@ -87,6 +146,10 @@ class Sequence:
     def note_first_token(self) -> None:
         """Notes the time at which the model first answered."""
         self._first_token_ns = self._first_token_ns or time.perf_counter_ns()
+
+    def end(self, ending: Ending) -> None:
+        """finish() with what follow() said."""
+        self.finish(ending.reason, detail=ending.detail, stop_string=ending.stop_string)
 
     def finish(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -13,14 +14,17 @@ from services.engine.sequence.sequence import Sequence
 LEAST_SHARE = 4
 
 
+S = TypeVar("S", bound=Sequence)
+
+
 @dataclass(slots=True)
-class Slot:
-    """One sequence's place. `cells` are the tokens in the cache, kept when the sequence is done, for the next
-    prompt that begins alike. `last_used` orders slots by the time they were freed."""
+class Slot(Generic[S]):
+    """One sequence's place. `cells` are the tokens that are kept in the cache when the sequence is done, for
+    the next prompt that begins alike. `last_used` orders slots by the time they were freed."""
 
     index: int
     cells: list[int] = field(default_factory=list)
-    sequence: Sequence | None = None
+    sequence: S | None = None
     last_used: int = 0
 
     @property
@@ -29,7 +33,7 @@ class Slot:
         return self.sequence is None
 
 
-def best_slot(slots: list[Slot], prompt: Tokens) -> tuple[Slot, int] | None:
+def best_slot(slots: list[Slot[S]], prompt: Tokens) -> tuple[Slot[S], int] | None:
     """The best free slot for `prompt`, and how many tokens it shares with it; None if none is free.
 
     Best is the one that shares most, if that is worth it. Otherwise a neighbour of slots in use, since
@@ -41,7 +45,7 @@ def best_slot(slots: list[Slot], prompt: Tokens) -> tuple[Slot, int] | None:
     return max(free, key=lambda choice: _worth(choice[0], choice[1], slots, len(prompt)))
 
 
-def _worth(slot: Slot, shared: int, slots: list[Slot], prompt_tokens: int) -> tuple[int, bool, int]:
+def _worth(slot: Slot[S], shared: int, slots: list[Slot[S]], prompt_tokens: int) -> tuple[int, bool, int]:
     worthwhile = shared if shared * LEAST_SHARE >= prompt_tokens else 0
     neighbours = slots[max(0, slot.index - 1) : slot.index + 2]
     return worthwhile, any(not neighbour.is_free for neighbour in neighbours), -slot.last_used

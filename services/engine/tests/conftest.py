@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.bench_model import write_bench_model
+from infra.demo_models.bench_model import write_bench_model
 from services.engine import Engine
 from services.engine.model.model import Model
 

@@ -1,172 +1,86 @@
-"""What happens when llama.cpp cannot evaluate a batch, and who gets a turn when."""
+"""Who has a slot, and what of each text is in the next step, whoever evaluates it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
-from schemas.errors import GenerationFailed, WorkerFailed
+from schemas.errors import GenerationFailed
 from schemas.sampling import Sampling
-from services.engine.decode.batch import Batch
-from services.engine.decode.context import NO_KV_SPACE, Context, Logits
+from services.engine.decode.context import Context
 from services.engine.decode.sampler import new_sampler
 from services.engine.model.model import Model
-from services.engine.scheduler import PROMPT_TOKENS_BESIDE_SPEAKERS, Scheduler
-from services.engine.sequence.generation import Finished, Generation, OnEvent, TokenEvent
+from services.engine.scheduler import Scheduler
+from services.engine.sequence.generation import Generation
 from services.engine.sequence.sequence import Sequence
 
-FATAL = -3
-CONTEXT_TOKENS = 1024
+SLOTS, CONTEXT_TOKENS, BATCH_TOKENS, BESIDE, LEAST_PREFIX = 4, 256, 64, 16, 8
+NEXT = ord("a")
 
-
-class Bench:
-    """A scheduler whose steps the test takes itself, and whose context it can make fail."""
-
-    def __init__(self, model: Model, slots: int) -> None:
-        self.model = model
-        self.context = Context(model, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256, threads=1)
-        self.scheduler = Scheduler(
-            model, self.context, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256
-        )
-        self.batch_sizes: list[int] = []
-        self.statuses: list[int] = []
-        self._decode: Callable[[Batch], int] = self.context.decode
-        self.context.decode = self.decode  # type: ignore[method-assign]
-
-    def decode(self, batch: Batch) -> int:
-        self.batch_sizes.append(batch.size)
-        status = self.statuses.pop(0) if self.statuses else 0
-        return status or self._decode(batch)
-
-    def submit(self, prompt: str, max_tokens: int = 4, on_event: OnEvent | None = None) -> Generation:
-        generation = Generation(self.scheduler.wake)
-        sampling = Sampling(max_tokens=max_tokens)
-        tokens = self.model.tokenize(prompt)
-        sampler = new_sampler(self.model, sampling)
-        self.scheduler.submit(Sequence(tokens, sampling, sampler, generation, on_event))
-        return generation
-
-    def step(self, times: int = 1) -> None:
-        for _ in range(times):
-            self.scheduler._drop_cancelled()
-            self.scheduler._admit()
-            if self.scheduler._active:
-                self.scheduler._step()
+Texts = Scheduler[Sequence]
 
 
 @pytest.fixture
-def bench(model_path: Path) -> Iterator[Bench]:
-    model = Model(model_path)
-    bench = Bench(model, slots=3)
-    yield bench
-    bench.scheduler._end_all(GenerationFailed("the test is over"))
-    bench.context.close()
-    model.close()
+def scheduler(model: Model) -> Iterator[Texts]:
+    context = Context(model, slots=SLOTS, context_tokens=CONTEXT_TOKENS, batch_tokens=BATCH_TOKENS, threads=1)
+    made = Texts(
+        model,
+        context,
+        slots=SLOTS,
+        context_tokens=CONTEXT_TOKENS,
+        batch_tokens=BATCH_TOKENS,
+        prompt_tokens_beside=BESIDE,
+        least_prefix=LEAST_PREFIX,
+    )
+    yield made
+    for sequence in made.close():
+        sequence.finish("cancelled")
+    context.close()
 
 
-def test_a_long_prompt_does_not_keep_others_from_speaking(bench: Bench) -> None:
-    speaker = bench.submit("short", max_tokens=30)
-    bench.step()
-    bench.submit("x" * 900)
-    spoken_before = bench.scheduler.stats().generated_tokens
-    bench.step(4)
-    assert bench.scheduler.stats().generated_tokens == spoken_before + 4
-    assert bench.batch_sizes[1:] == [1 + PROMPT_TOKENS_BESIDE_SPEAKERS] * 4
-    assert not speaker.finished
+def submitted(scheduler: Texts, model: Model, prompt: str) -> Sequence:
+    sampling = Sampling(max_tokens=100)
+    sampler = new_sampler(model, sampling)
+    sequence = Sequence(model.tokenize(prompt), sampling, sampler, Generation(lambda: None))
+    scheduler.submit(sequence)
+    return sequence
 
 
-def test_alone_a_prompt_is_read_in_pieces_as_long_as_a_batch(bench: Bench) -> None:
-    bench.submit("x" * 600)
-    bench.step(3)
-    assert bench.batch_sizes == [256, 256, 600 - 512]
+def step(scheduler: Texts, most: int = SLOTS) -> list[tuple[int, int]]:
+    """The slots of a step with their numbers of tokens; all that want a token get the same."""
+    scheduler.admit()
+    parts = scheduler.compose(lambda decoding: decoding[:most])
+    for part in parts:
+        if part.wants_token:
+            scheduler.take(part.sequence, NEXT)
+    return [(part.sequence.slot, len(part.tokens)) for part in parts]
 
 
-def test_more_prompts_than_slots_wait_in_order(bench: Bench) -> None:
-    order: list[int] = []
-
-    def listener(index: int) -> OnEvent:
-        return lambda event: order.append(index) if isinstance(event, Finished) else None
-
-    for index in range(6):
-        bench.submit(f"prompt {index}", on_event=listener(index))
-    bench.step()
-    assert (bench.scheduler.stats().active, bench.scheduler.stats().waiting) == (3, 3)
-    bench.step(12)
-    assert order == [0, 1, 2, 3, 4, 5]
+def test_texts_that_were_left_out_of_a_step_come_first_in_the_next(scheduler: Texts, model: Model) -> None:
+    for number in range(SLOTS):
+        submitted(scheduler, model, f"{number}")
+    step(scheduler)
+    steps = [step(scheduler, most=3) for _ in range(4)]
+    assert [[slot for slot, _ in one] for one in steps] == [[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]
 
 
-def test_without_room_the_prompts_fail_and_who_speaks_goes_on(bench: Bench) -> None:
-    speaker = bench.submit("hello", max_tokens=6)
-    bench.step()
-    newcomer = bench.submit("another")
-    bench.statuses = [NO_KV_SPACE]
-    bench.step(10)
-    assert newcomer.wait().finish_reason == "error"
-    assert isinstance(newcomer.wait().error, GenerationFailed)
-    assert "no room in the KV cache" in str(newcomer.wait().error)
-    assert speaker.wait().finish_reason == "length"
+def test_prompts_share_what_is_left_of_a_step(scheduler: Texts, model: Model) -> None:
+    submitted(scheduler, model, "first")
+    step(scheduler)
+    prompts = [submitted(scheduler, model, f"{number}{'x' * 20}") for number in range(2)]
+    lengths = [len(prompt.prompt) for prompt in prompts]
+    assert step(scheduler) == [(0, 1), (1, BESIDE)]
+    assert step(scheduler) == [(0, 1), (1, lengths[0] - BESIDE), (2, 2 * BESIDE - lengths[0])]
 
 
-def test_a_fatal_failure_ends_its_batch_and_the_next_is_as_good_as_new(bench: Bench) -> None:
-    undisturbed = bench.submit("hello")
-    bench.step(4)
-    failing = [bench.submit("hello"), bench.submit("other")]
-    bench.statuses = [FATAL]
-    bench.step()
-    assert [generation.wait().finish_reason for generation in failing] == ["error", "error"]
-    again = bench.submit("hello")
-    bench.step(4)
-    assert again.wait().text == undisturbed.wait().text
-
-
-def test_a_model_that_computes_nan_is_an_error_not_a_random_text(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nan(row: int) -> Logits:
-        return np.full(bench.model.vocab_size, np.nan, dtype=np.float32)
-
-    monkeypatch.setattr(bench.context, "logits", nan)
-    generation = bench.submit("hello")
-    bench.step()
-    assert "NaN" in str(generation.wait().error)
-
-
-def test_a_memory_that_cannot_be_cut_is_read_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = bench.submit("hello there")
-    bench.step(4)
-    forget = bench.context.forget
-    monkeypatch.setattr(bench.context, "forget", lambda slot, keep=0: not keep and forget(slot))
-    second = bench.submit("hello there")
-    bench.step(4)
-    assert second.wait().prefix_reused_tokens == 0
-    assert second.wait().text == first.wait().text
-
-
-def test_a_failing_listener_costs_its_own_generation_only(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    def listener(event: TokenEvent | Finished) -> None:
-        raise RuntimeError("the loop is closed")
-
-    failing = bench.submit("hello", max_tokens=50, on_event=listener)
-    fine = bench.submit("other")
-    bench.step(6)
-    assert failing.wait().finish_reason == "cancelled"
-    assert fine.wait().finish_reason == "length"
-    assert "the listener of a generation failed" in caplog.text
-
-
-def test_whatever_ends_the_loop_everybody_gets_an_outcome(bench: Bench) -> None:
-    def broken(batch: Batch) -> int:
-        raise RuntimeError("a defect")
-
-    bench.context.decode = broken  # type: ignore[method-assign]
-    generations = [bench.submit(f"prompt {i}") for i in range(5)]
-    with pytest.raises(RuntimeError, match="a defect"):
-        bench.scheduler.run()
-    assert {generation.wait().finish_reason for generation in generations} == {"error"}
-    with pytest.raises(WorkerFailed, match="RuntimeError: a defect"):
-        bench.submit("too late")
+def test_a_short_beginning_or_cells_after_an_error_are_not_shared(scheduler: Texts, model: Model) -> None:
+    long, short = "l" * 2 * LEAST_PREFIX, "s" * (LEAST_PREFIX // 2)
+    for prompt, error in ((long, None), (short, None), ("e" + long, GenerationFailed("no more"))):
+        sequence = submitted(scheduler, model, prompt)
+        step(scheduler)
+        scheduler.finish(sequence, "error" if error else "stop", error)
+    reused = [submitted(scheduler, model, f"{prompt}.") for prompt in (long, short, "e" + long)]
+    step(scheduler)
+    assert [sequence.prefix_reused >= 2 * LEAST_PREFIX for sequence in reused] == [True, False, False]
+    assert [sequence.prefix_reused for sequence in reused[1:]] == [0, 0]

@@ -17,12 +17,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.catalog import ROLES
-from schemas.errors import NotPermitted, Overloaded, Unauthenticated
+from schemas.errors import ChoirError, NotPermitted, Overloaded, Unauthenticated
 from schemas.keys import SECRET_PREFIX
 from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
 from services.gateway.access.keyring import Keyring
-from services.gateway.access.scopes import need_of
+from services.gateway.access.scopes import Need, need_of
 
 BEARER = b"bearer "
 COOKIE, COOKIE_PATH = "choir_key", "/dashboard"
@@ -115,16 +115,32 @@ def permitted(path: str, method: str) -> AbstractContextManager[None]:
     need, caller = need_of(path, method), current_caller.get()
     if need == "nothing":
         return NOTHING
-    if caller.refused is not None:
-        raise caller.refused
-    if need in ROLES and ROLES.index(caller.role) < ROLES.index(need):
-        raise NotPermitted(f"the tenant {caller.tenant} may not do that: it needs the role {need!r}")
-    key = caller.key
-    if key is None or caller.use is None:
+    if (refusal := _refusal(need, caller)) is not None:
+        raise refusal
+    if caller.key is None or caller.use is None:
         return NOTHING
-    if need not in key.scopes:
-        raise NotPermitted(f"this key does not open that: it needs the scope {need!r}")
-    return caller.use.request(key)
+    return caller.use.request(caller.key)
+
+
+def allowed(path: str, method: str) -> bool:
+    """Whether the current caller may do that at a route's path, limits aside."""
+    need = need_of(path, method)
+    return need == "nothing" or _refusal(need, current_caller.get()) is None
+
+
+def _refusal(need: Need, caller: Caller) -> ChoirError | None:
+    """Why a caller may not; None if it may."""
+    if caller.refused is not None:
+        return caller.refused
+    key = caller.key
+    if need == "look":
+        asks = caller.role == "ask" if key is None else "generate" in key.scopes
+        need = "generate" if asks else "observe"
+    if need in ROLES and ROLES.index(caller.role) < ROLES.index(need):
+        return NotPermitted(f"the tenant {caller.tenant} may not do that: it needs the role {need!r}")
+    if key is not None and need not in key.scopes:
+        return NotPermitted(f"this key does not open that: it needs the scope {need!r}")
+    return None
 
 
 class Authorized:

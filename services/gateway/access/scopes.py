@@ -6,7 +6,8 @@ from typing import Literal
 
 from schemas.keys import KeyScope
 
-Need = KeyScope | Literal["nothing"]
+Need = KeyScope | Literal["nothing", "look"]
+"""`look` is what somebody may who may `generate` or `observe`: pages on which one sees one's own."""
 
 NEEDS: tuple[tuple[str, Need], ...] = (
     ("/", "nothing"),
@@ -21,9 +22,19 @@ NEEDS: tuple[tuple[str, Need], ...] = (
     ("/api/distributed/*", "observe"),
     ("/metrics", "observe"),
     ("/dashboard", "observe"),
-    ("/dashboard/ask/answers", "generate"),
+    ("/dashboard/ask", "generate"),
+    ("/dashboard/ask/*", "generate"),
+    ("/dashboard/requests/*", "look"),
+    ("/dashboard/actions/*", "operate"),
+    ("/dashboard/admin", "operate"),
+    ("/dashboard/live/admin", "operate"),
+    ("/dashboard/models", "operate"),
+    ("/dashboard/live/models", "operate"),
+    ("/dashboard/workers", "operate"),
+    ("/dashboard/live/workers", "operate"),
     ("/dashboard/login", "nothing"),
     ("/dashboard/static/{name}", "nothing"),
+    ("/favicon.ico", "nothing"),
     ("/dashboard/*", "observe"),
     ("/v1/models", "models"),
     ("/v1/models/*", "models"),

@@ -8,8 +8,8 @@ from starlette.routing import BaseRoute, Route
 
 from services.gateway.anthropic.error import error_response
 from services.gateway.anthropic.messages import Messages
-from services.gateway.context import GatewayContext
-from services.gateway.dialect import Dialect
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.dialect import Dialect
 
 PATH = "/v1/messages"
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from schemas.chat import ChatMessage
 from schemas.errors import InvalidRequest
-from services.gateway.body import Body
-from services.gateway.openai.messages import refused, turn_of
+from services.gateway.http.body import Body
+from services.gateway.openai.chat.messages import refused, turn_of
 
 FAILED = "The call failed: "
 THOUGHTS = ("thinking", "redacted_thinking")

@@ -10,12 +10,12 @@ from schemas.chat import ChatMessage
 from schemas.commands import Ask
 from schemas.sampling import Think
 from services.gateway.anthropic.blocks import BlockBody, MessageBody, conversation, system_turn
-from services.gateway.body import Body
-from services.gateway.identity import seed_of
-from services.gateway.models import Target
-from services.gateway.openai.ask import build
-from services.gateway.openai.messages import refused
-from services.gateway.openai.sampling import DEFAULTS, EFFORTS, MOST_TOKENS, Effort
+from services.gateway.http.body import Body
+from services.gateway.openai.asking.ask import build
+from services.gateway.openai.asking.sampling import DEFAULTS, EFFORTS, MOST_TOKENS, Effort
+from services.gateway.openai.chat.messages import refused
+from services.gateway.requests.identity import seed_of
+from services.gateway.requests.models import Target
 
 OWN_NAMES = {"json_schema": "output_config.format.schema", "stop": "stop_sequences"}
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}

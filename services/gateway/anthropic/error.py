@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from schemas.errors import ChoirError
-from services.gateway.errors import status_of
+from services.gateway.http.errors import status_of
 
 SERVER_FAULT = 500
 TYPES: Mapping[int, str] = {

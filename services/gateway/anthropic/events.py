@@ -8,11 +8,11 @@ from typing import Any
 
 from schemas.replies import Result, TokenChunk
 from services.gateway.anthropic.body import MessagesBody
-from services.gateway.anthropic.message import REASONS, empty_message, said, usage_object
-from services.gateway.openai import sse
-from services.gateway.openai.outcome import json_arguments
-from services.gateway.outcome import pieces, usage
-from services.gateway.shown import Shown
+from services.gateway.anthropic.message import empty_message, ending, said, usage_object
+from services.gateway.openai.replying import sse
+from services.gateway.openai.replying.outcome import json_arguments
+from services.gateway.requests.outcome import pieces, usage
+from services.gateway.requests.shown import Shown
 
 PING = sse.named_event("ping", {"type": "ping"})
 EMPTY: dict[str, dict[str, str]] = {
@@ -77,8 +77,7 @@ class MessageEvents:
             written = json_arguments(call.arguments)
             yield self._delta({"type": "input_json_delta", "partial_json": written})
         yield from self._close()
-        delta = {"stop_reason": REASONS[choice.finish_reason], "stop_sequence": None}
-        yield _event("message_delta", delta=delta, usage=usage_object(usage(result)))
+        yield _event("message_delta", delta=ending(choice), usage=usage_object(usage(result)))
         yield _event("message_stop")
 
     def _begin(self, kind: str, block: dict[str, Any]) -> Iterator[bytes]:

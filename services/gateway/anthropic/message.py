@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.replies import Result
 from services.gateway.anthropic.body import MessagesBody
-from services.gateway.outcome import Choice, Usage, choices, usage
+from services.gateway.requests.outcome import Choice, Usage, choices, usage
 
 PREFIX = "msg_"
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -20,7 +20,7 @@ def message(body: MessagesBody, request_id: str, result: Result) -> dict[str, An
     return {
         **whole,
         "content": blocks(choice),
-        "stop_reason": REASONS[choice.finish_reason],
+        **ending(choice),
         "usage": usage_object(used),
     }
 
@@ -30,7 +30,14 @@ def said(body: MessagesBody, result: Result) -> Choice:
     choice = choices(result, with_members=body.shows_thinking)[0]
     thinking = choice.thinking if body.shows_thinking else None
     calls = choice.tool_calls[:1] if body.one_call else choice.tool_calls
-    return Choice(choice.text, thinking, calls, choice.cut, ())
+    return Choice(choice.text, thinking, calls, choice.cut, (), choice.stop_string)
+
+
+def ending(choice: Choice) -> dict[str, Any]:
+    """Why the text ended, and which of the stop sequences it was."""
+    if choice.finish_reason == "stop" and choice.stop_string is not None:
+        return {"stop_reason": "stop_sequence", "stop_sequence": choice.stop_string}
+    return {"stop_reason": REASONS[choice.finish_reason], "stop_sequence": None}
 
 
 def empty_message(model: str, request_id: str) -> dict[str, Any]:

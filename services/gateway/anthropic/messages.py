@@ -18,11 +18,11 @@ from services.gateway.anthropic.body import CountBody, MessagesBody, messages_as
 from services.gateway.anthropic.error import error_object
 from services.gateway.anthropic.events import PING, message_events
 from services.gateway.anthropic.message import message
-from services.gateway.body import checked, read_json, takes
-from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER
-from services.gateway.openai import sse
-from services.gateway.streaming import SSE, StreamedReply
+from services.gateway.http.body import checked, read_json, takes
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.streaming import SSE, StreamedReply
+from services.gateway.openai.replying import sse
+from services.gateway.requests.identity import ID_HEADER
 
 OWN_ID_HEADER = "request-id"
 

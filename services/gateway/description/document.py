@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway.body import TAKES
+from services.gateway.http.body import TAKES
 
 PATH = "/openapi.json"
 OPENAPI = "3.1.0"

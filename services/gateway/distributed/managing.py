@@ -16,8 +16,8 @@ from schemas.message import Message
 from schemas.pipelines import Shard
 from schemas.workers import ManageWorkers, Worker, WorkerStatus
 from services.chassis.plain_words import first_fault
-from services.gateway.body import checked, read_json, takes
-from services.gateway.context import GatewayContext
+from services.gateway.http.body import checked, read_json, takes
+from services.gateway.http.context import GatewayContext
 
 LOOK_S = 0.25
 TRIED_WITHIN_S = 10.0
@@ -75,11 +75,16 @@ class Managing:
         """Registers a worker. `tried` says whether an agent has asked its server by then; if so `state` and
         `problem` tell what came of it."""
         body = checked(await read_json(request, self._context.settings), NewWorker)
-        worker = body.worker
-        await self._manage(action="add", worker=worker, replace=body.replace, share=body.share)
-        return _json(await self._tried(worker.id), CREATED)
+        status, tried = await self.register(body)
+        return _json({**_told(status), "tried": tried}, CREATED)
 
-    async def _tried(self, worker_id: str) -> dict[str, Any]:
+    async def register(self, new: NewWorker) -> tuple[WorkerStatus, bool]:
+        """A worker, registered, and whether an agent has asked its server by then. Raises InvalidRequest."""
+        worker = new.worker
+        await self._manage(action="add", worker=worker, replace=new.replace, share=new.share)
+        return await self._tried(worker.id)
+
+    async def _tried(self, worker_id: str) -> tuple[WorkerStatus, bool]:
         """A worker as soon as an agent has tried its server, or as it is when nobody has in time."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + TRIED_WITHIN_S
@@ -92,7 +97,7 @@ class Managing:
                 told.state is not None and told.state.checked_at_s is not None
             )
             if tried or loop.time() >= until_s:
-                return {**_told(told), "tried": tried}
+                return told, tried
             await asyncio.sleep(LOOK_S)
 
     async def remove_worker(self, request: Request) -> Response:
@@ -126,8 +131,8 @@ class Managing:
         """Ends a model's pipeline."""
         return await self._shard(_valid(Shard, {"model": request.path_params["model"], "remove": True}))
 
-    async def _shard(self, wish: Shard, status: int = 200) -> Response:
-        reply = await self._context.mesh.shard(wish)
+    async def _shard(self, request: Shard, status: int = 200) -> Response:
+        reply = await self._context.mesh.shard(request)
         return _json(reply.model_dump(mode="json", exclude_none=True), status)
 
 

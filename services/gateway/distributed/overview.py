@@ -12,9 +12,10 @@ from starlette.routing import BaseRoute, Route
 
 from schemas.errors import ChoirError
 from schemas.replies import StatusReply
-from services.gateway.context import GatewayContext
 from services.gateway.distributed.managing import Managing
-from services.gateway.figures import exposition
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.figures import exposition
+from services.gateway.requests.found_results import result_under
 
 JSON = "application/json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -70,7 +71,8 @@ class Overview:
 
     async def request(self, request: Request) -> Response:
         """The result of a request: its answers, its votes, its times. 409 while there is none."""
-        result = await self._context.mesh.fetch(request.path_params["request_id"])
+        request_id = request.path_params["request_id"]
+        result = await result_under(self._context.mesh, self._context.tenant, request_id)
         return _json(result.model_dump(mode="json", exclude_none=True))
 
     async def metrics(self, _request: Request) -> Response:

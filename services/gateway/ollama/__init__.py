@@ -1,6 +1,6 @@
 """Ollama's HTTP interface."""
 
-from services.gateway.dialect import Dialect
+from services.gateway.http.dialect import Dialect
 from services.gateway.ollama.replies import error_reply
 from services.gateway.ollama.routes import routes
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from math import isfinite
 from typing import Any
 
 from schemas.commands import Ask
 from schemas.errors import InvalidRequest
 from services.client.request_builder import build
-from services.gateway.body import Body
-from services.gateway.context import GatewayContext
-from services.gateway.models import Target
+from services.gateway.http.body import Body
+from services.gateway.http.context import GatewayContext
 from services.gateway.ollama.messages import Message, ToolBody, chat_messages, images, tools
 from services.gateway.ollama.options import read_options, sampling_fields
+from services.gateway.requests.models import Target
 
 ANY_OBJECT = {"type": "object"}
 MOST_ALTERNATIVES = 20
-AT_ONCE = frozenset(("", "0", "0s", "0m", "0h", "0ms"))
+LONGEST_S = 10_000_000.0
+SPAN = re.compile(r"(?P<sign>[+-]?)(?P<parts>(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|ns))+|\d+(?:\.\d+)?)")
+PART = re.compile(r"(?P<count>\d+(?:\.\d+)?)(?P<unit>h|ms|m|s|us|ns|$)")
+SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "": 1.0}
+
+
+def duration_s(text: str) -> float | None:
+    """A time as Go writes it (`5m`, `1h30m`), in seconds; a number alone is seconds. None if it is none."""
+    whole = SPAN.fullmatch(text.strip())
+    if whole is None:
+        return None
+    span_s = sum(float(one["count"]) * SECONDS[one["unit"]] for one in PART.finditer(whole["parts"]))
+    return -span_s if whole["sign"] == "-" else span_s
 
 
 class NamedBody(Body):
@@ -32,13 +46,33 @@ class NamedBody(Body):
         return named
 
 
-class GenerationBody(NamedBody):
+class LoadingBody(NamedBody):
+    """A body that has a model loaded, where it is not."""
+
+    keep_alive: float | str | None = None
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        """How long the model is to stay loaded afterwards, -1 for as long as it can; None if nothing is said.
+        InvalidRequest for what is no time."""
+        given = self.keep_alive
+        if given is None or given == "":
+            return None
+        span_s = float(given) if isinstance(given, float | int) else duration_s(given)
+        if span_s is None or not isfinite(span_s):
+            raise InvalidRequest(
+                f"keep_alive: {given!r} is no time; write seconds as a number, or 5m, 1h30m, 500ms, -1",
+                field="keep_alive",
+            )
+        return -1.0 if span_s < 0 else min(span_s, LONGEST_S)
+
+
+class GenerationBody(LoadingBody):
     """What both ways to generate have in common."""
 
     stream: bool | None = None
     format: str | dict[str, Any] | None = None
     options: dict[str, Any] | None = None
-    keep_alive: float | str | None = None
     think: bool | str | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -51,8 +85,7 @@ class GenerationBody(NamedBody):
     @property
     def unloads(self) -> bool:
         """Whether the model is wanted no longer."""
-        given = self.keep_alive
-        return given is not None and (given == 0 if isinstance(given, float | int) else given in AT_ONCE)
+        return self.keep_alive_s == 0
 
 
 class ChatBody(GenerationBody):
@@ -111,6 +144,7 @@ def _ask(
             "request_id": request_id,
             "timeout_s": context.settings.timeout_s,
             "stream": body.streams and target.ensemble is None,
+            "keep_alive_s": body.keep_alive_s if target.ensemble is None else None,
         },
     )
 

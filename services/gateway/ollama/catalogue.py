@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.replies import ModelSummary
-from services.gateway.ensembles import ENSEMBLE_FAMILY
-from services.gateway.models import Target
+from services.gateway.requests.ensembles import ENSEMBLE_FAMILY
+from services.gateway.requests.models import Target
 
 FAMILY = "choir"
 NEVER = "2318-01-01T00:00:00Z"
-"""When a model is unloaded. A date that has passed would read as if it was being unloaded now."""
+"""When a model is unloaded that stays. A date that has passed would read as if it was being unloaded now."""
 SHOWN_CAPABILITIES = ("completion", "tools", "thinking", "vision")
 SYSTEM_PART = "{{ if .System }}{{ .System }}\n{{ end }}"
 TOOLS_PART = "{{ if .Tools }}{{ .Tools }}\n{{ end }}"
@@ -34,17 +34,25 @@ def listed(target: Target, since_s: float) -> dict[str, Any]:
 
 
 def running(target: Target) -> dict[str, Any]:
-    """A model in the list of those that are loaded, as all are that can be asked."""
+    """A model in the list of those that are loaded."""
+    on_demand = target.members[0].on_demand
+    at_s = None if on_demand is None else on_demand.unload_at_s
     return {
         "name": target.name,
         "model": target.name,
         "size": size(target),
         "digest": digest(target),
         "details": details(target),
-        "expires_at": NEVER,
+        "expires_at": NEVER if at_s is None else moment(at_s),
         "size_vram": 0,
         "context_length": target.context_tokens or 0,
     }
+
+
+def is_loaded(target: Target) -> bool:
+    """Whether it is in memory somewhere: a model on demand is not always."""
+    on_demand = target.members[0].on_demand if target.ensemble is None else None
+    return on_demand is None or on_demand.state == "loaded"
 
 
 def shown(target: Target, since_s: float) -> dict[str, Any]:

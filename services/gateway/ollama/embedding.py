@@ -13,15 +13,15 @@ from schemas.commands import Ask
 from schemas.errors import InternalError, InvalidRequest
 from schemas.replies import Answer, Result
 from services.client.request_builder import build
-from services.gateway.body import checked, read_json, takes
-from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER, request_id_of
-from services.gateway.models import Target
-from services.gateway.ollama.bodies import NamedBody
+from services.gateway.http.body import checked, read_json, takes
+from services.gateway.http.context import GatewayContext
+from services.gateway.ollama.bodies import LoadingBody
 from services.gateway.ollama.replies import json_reply
+from services.gateway.requests.identity import ID_HEADER, request_id_of
+from services.gateway.requests.models import Target
 
 
-class EmbedBody(NamedBody):
+class EmbedBody(LoadingBody):
     """`POST /api/embed`"""
 
     input: str | list[str] | None = None
@@ -29,7 +29,7 @@ class EmbedBody(NamedBody):
     dimensions: int | None = None
 
 
-class EmbeddingsBody(NamedBody):
+class EmbeddingsBody(LoadingBody):
     """`POST /api/embeddings`, the older of the two."""
 
     prompt: str | None = None
@@ -50,7 +50,7 @@ class Embedding:
         if not [text for text in texts if text]:
             return json_reply({"model": body.named, "embeddings": []})
         wanted = {"inputs": texts, "dimensions": body.dimensions, "truncate": body.truncate is not False}
-        result = await self._ask(request, target, wanted)
+        result = await self._ask(request, target, body, wanted)
         answer = _answer(result)
         vectors = [unit(vector) for vector in _vectors(answer)]
         said = {"model": body.named, "embeddings": vectors, **_counts(result, answer)}
@@ -63,15 +63,21 @@ class Embedding:
         target = await self._context.models.find(body.named)
         if not body.prompt:
             return json_reply({"embedding": []})
-        result = await self._ask(request, target, {"inputs": [body.prompt], "truncate": True})
+        result = await self._ask(request, target, body, {"inputs": [body.prompt], "truncate": True})
         vector = _vectors(_answer(result))[0]
         return json_reply({"embedding": vector}, headers={ID_HEADER: result.request_id})
 
-    async def _ask(self, request: Request, target: Target, embed: dict[str, Any]) -> Result:
+    async def _ask(
+        self, request: Request, target: Target, body: LoadingBody, embed: dict[str, Any]
+    ) -> Result:
         if target.ensemble is not None:
             raise InvalidRequest("model: an ensemble has no vectors, name one model", field="model")
-        timeout_s = self._context.settings.timeout_s
-        fields = {"embed": embed, "request_id": request_id_of(request), "timeout_s": timeout_s}
+        fields = {
+            "embed": embed,
+            "request_id": request_id_of(request),
+            "timeout_s": self._context.settings.timeout_s,
+            "keep_alive_s": body.keep_alive_s,
+        }
         return await self._context.result_of(build(Ask, {**fields, **target.ask_fields}))
 
 

@@ -10,14 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.commands import Ask
-from services.gateway.body import checked, read_json, takes
-from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER, request_id_of
-from services.gateway.models import Target
+from services.client.request_builder import build
+from services.gateway.http.body import checked, read_json, takes
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.streaming import NDJSON, StreamedReply
 from services.gateway.ollama.bodies import ChatBody, GenerateBody, GenerationBody, chat_ask, generate_ask
+from services.gateway.ollama.catalogue import is_loaded
 from services.gateway.ollama.generation import Lines, Shape, chat_shape, prompt_shape
 from services.gateway.ollama.replies import error_line, json_reply, line, now
-from services.gateway.streaming import NDJSON, StreamedReply
+from services.gateway.requests.identity import ID_HEADER, request_id_of
+from services.gateway.requests.models import Target
 
 BodyT = TypeVar("BodyT", bound=GenerationBody)
 MakeAsk = Callable[[GatewayContext, BodyT, Target, str], Ask]
@@ -46,9 +48,10 @@ class Generating:
         self, request: Request, body: BodyT, nothing_asked: bool, shape: Shape, make_ask: MakeAsk[BodyT]
     ) -> Response | StreamedReply:
         target = await self._context.models.find(body.named)
-        if nothing_asked:
-            return _loaded(body, shape)
         request_id = request_id_of(request)
+        if nothing_asked:
+            await self._load(body, target, request_id)
+            return _loaded(body, shape)
         ask = await self._context.spared(make_ask(self._context, body, target, request_id), target)
         alternatives = (body.top_logprobs or 0) if body.logprobs else None
         with_members = target.ensemble is not None and bool(body.think)
@@ -65,6 +68,25 @@ class Generating:
             headers=headers,
         )
 
+    async def _load(self, body: BodyT, target: Target, request_id: str) -> None:
+        """Has a model on demand loaded, or unloaded: by a request for one token, that says how long it stays.
+        Any other is where its agent has it."""
+        if target.ensemble is not None or target.members[0].on_demand is None:
+            return
+        if body.unloads:
+            await self._context.models.all()  # how it is now, and not some seconds ago
+            if not is_loaded(await self._context.models.find(body.named)):
+                return
+        fields = {
+            "raw": {"text": "."},
+            "sampling": {"max_tokens": 1},
+            "request_id": request_id,
+            "timeout_s": self._context.settings.timeout_s,
+            "keep_alive_s": body.keep_alive_s,
+            **target.ask_fields,
+        }
+        await self._context.result_of(build(Ask, fields), share=False)
+
     async def _frames(self, ask: Ask, lines: Lines) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._context.follow(ask)) as replies, aclosing(lines.stream(replies)) as frames:
             async for frame in frames:
@@ -72,7 +94,7 @@ class Generating:
 
 
 def _loaded(body: GenerationBody, shape: Shape) -> Response:
-    """Nothing is asked, so the model is to be loaded, or unloaded: here it is where its agent has it."""
+    """Nothing is asked, so the model is to be loaded, or unloaded."""
     reason = "unload" if body.unloads else "load"
     said = {
         "model": body.named,

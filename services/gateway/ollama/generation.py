@@ -14,8 +14,8 @@ from schemas.errors import AnswersUnreadable
 from schemas.replies import Answer, Result, TokenChunk
 from services.gateway.ollama.messages import call_object
 from services.gateway.ollama.replies import line, now
-from services.gateway.outcome import Choice, choices, pieces, usage
-from services.gateway.shown import Shown
+from services.gateway.requests.outcome import Choice, choices, pieces, usage
+from services.gateway.requests.shown import Shown
 
 Shape = Callable[[str, str, Sequence[ToolCall]], dict[str, Any]]
 """Text, thoughts and calls, as one of the two interfaces has them."""

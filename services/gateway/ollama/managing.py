@@ -6,12 +6,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from services.gateway.body import checked, read_json, takes
-from services.gateway.context import GatewayContext
+from services.gateway.http.body import checked, read_json, takes
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.streaming import NDJSON
 from services.gateway.ollama import catalogue
 from services.gateway.ollama.bodies import NamedBody
 from services.gateway.ollama.replies import json_reply, line
-from services.gateway.streaming import NDJSON
 
 VERSION = "0.13.3"
 """Of Ollama's interface, in digits and dots: clients compare it as numbers."""
@@ -58,7 +58,8 @@ class Managing:
     async def ps(self, _request: Request) -> Response:
         """The models that are loaded."""
         targets = await self._context.models.all()
-        return json_reply({"models": [catalogue.running(each) for each in targets if each.ensemble is None]})
+        loaded = (each for each in targets if each.ensemble is None and catalogue.is_loaded(each))
+        return json_reply({"models": [catalogue.running(each) for each in loaded]})
 
     @takes(NamedBody)
     async def show(self, request: Request) -> Response:

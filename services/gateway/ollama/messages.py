@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.chat import ToolCall
 from schemas.errors import InvalidRequest
-from services.gateway.body import Body
+from services.gateway.http.body import Body
 
 MEDIA_TYPES = {"/9j/": "image/jpeg", "UklGR": "image/webp", "R0lGOD": "image/gif"}
 """What the base64 of a picture begins with; any other is taken for PNG."""

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from schemas.errors import InvalidRequest
 from services.chassis.plain_words import first_fault
-from services.gateway.body import Body
-from services.gateway.identity import seed_of
+from services.gateway.http.body import Body
+from services.gateway.requests.identity import seed_of
 
 MOST_TOKENS = 32_768
 """What the mesh allows. Ollama's own text ends where the model ends it, or its context."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from starlette.routing import BaseRoute, Route
 
-from services.gateway.context import GatewayContext
+from services.gateway.http.context import GatewayContext
 from services.gateway.ollama.embedding import Embedding
 from services.gateway.ollama.generating import Generating
 from services.gateway.ollama.managing import Managing

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from starlette.routing import BaseRoute, Route
 
-from services.gateway.context import GatewayContext
-from services.gateway.dialect import Dialect
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.dialect import Dialect
 from services.gateway.openai.batches.routes import Batches
-from services.gateway.openai.chat import Chat
-from services.gateway.openai.completions import Completions
+from services.gateway.openai.chat.endpoint import Chat
+from services.gateway.openai.completions.endpoint import Completions
 from services.gateway.openai.embeddings import Embeddings
-from services.gateway.openai.error import error_response
 from services.gateway.openai.files.routes import Files
 from services.gateway.openai.files.store import FileStore
 from services.gateway.openai.models import Models
+from services.gateway.openai.replying.error import error_response
 from services.gateway.openai.responses.routes import Responses
 from services.gateway.openai.tokens import PATHS, Tokens
 

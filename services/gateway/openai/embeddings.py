@@ -11,13 +11,13 @@ from starlette.responses import Response
 
 from schemas.commands import MAX_INPUTS, Ask
 from schemas.replies import Result
-from services.gateway.body import Body, checked, read_json, takes
-from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER
-from services.gateway.models import Target
-from services.gateway.openai.ask import build
-from services.gateway.openai.many import part_id, results_of
-from services.gateway.openai.messages import refused
+from services.gateway.http.body import Body, checked, read_json, takes
+from services.gateway.http.context import GatewayContext
+from services.gateway.openai.asking.ask import build
+from services.gateway.openai.asking.many import part_id, results_of
+from services.gateway.openai.chat.messages import refused
+from services.gateway.requests.identity import ID_HEADER
+from services.gateway.requests.models import Target
 
 TEXTS_A_REQUEST = 32
 """So many vectors fit into one message, also those of large models."""

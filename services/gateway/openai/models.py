@@ -9,8 +9,8 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.context import GatewayContext
-from services.gateway.models import Target
+from services.gateway.http.context import GatewayContext
+from services.gateway.requests.models import Target
 
 OWNER = "choir"
 

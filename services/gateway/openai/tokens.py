@@ -16,9 +16,9 @@ from starlette.responses import Response
 from schemas.commands import Tokenize
 from schemas.errors import InvalidRequest
 from schemas.replies import Tokenized
-from services.gateway.body import Body, checked, read_json, takes
-from services.gateway.context import GatewayContext
-from services.gateway.openai.messages import MessageBody, conversation, refused
+from services.gateway.http.body import Body, checked, read_json, takes
+from services.gateway.http.context import GatewayContext
+from services.gateway.openai.chat.messages import MessageBody, conversation, refused
 
 PATHS = ("", "/models/{model:path}")
 """Before the names of these routes: nothing, or a model for clients that cannot name one otherwise."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-DEADLINE_S = 30.0
+DEADLINE_S = 180.0
 
 
 @asynccontextmanager

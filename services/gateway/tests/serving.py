@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from nats.aio.client import Client
@@ -12,18 +12,20 @@ from nats.aio.client import Client
 from infra.testing.choir_up import KEYS, connect_inside
 from schemas.errors import NotReady, UnknownRequest
 from schemas.subjects import LOCAL_TENANT, service_inbox
-from services.chassis.cancelling import ended
+from services.chassis.identity import Identity
+from services.chassis.process.cancelling import ended
+from services.chassis.process.supervise import Loops
 from services.chassis.settings import MeshSection
-from services.chassis.supervise import Loops
+from services.chassis.telemetry.events import EventLog
 from services.client.client import Choir
-from services.gateway.app import build_app
-from services.gateway.context import GatewayContext
-from services.gateway.listener import Listener
+from services.gateway.http.app import build_app
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.listener import Listener
 from services.gateway.openai.batches.runner import BatchRunner
 from services.gateway.settings import GatewaySection
 
 STOP_PATIENCE_S = 2.0
-ACCEPTED_DEADLINE_S = 30.0
+ACCEPTED_DEADLINE_S = 180.0
 
 
 @asynccontextmanager
@@ -36,9 +38,10 @@ async def serving(mesh_url: str, **settings: Any) -> AsyncIterator[str]:
 @asynccontextmanager
 async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
     """A gateway with these settings."""
-    section = GatewaySection(port=0, **settings)
+    section = GatewaySection(**{"port": 0, **settings})
     async with inside(mesh_url) as (mesh, connection):
-        context = GatewayContext(mesh, section, connection)
+        events = events_of(connection)
+        context = GatewayContext(mesh, section, connection, events)
         await context.keyring.start()
         app = build_app(context)
         batches = Loops().start(BatchRunner(context).run(app), "batches")
@@ -51,6 +54,12 @@ async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
             await listener.stop(STOP_PATIENCE_S)
             await ended((batches,))
             await context.settle()
+            await events.close()
+
+
+def events_of(connection: Client) -> EventLog:
+    """Where a gateway under test tells what happens."""
+    return EventLog(connection, Identity.of("gateway", "gateway-under-test"))
 
 
 @asynccontextmanager
@@ -65,7 +74,8 @@ async def inside(mesh_url: str) -> AsyncIterator[tuple[Choir, Client]]:
         ) as mesh:
             yield mesh, connection
     finally:
-        await connection.close()
+        with suppress(ConnectionError):  # the broker may be gone
+            await connection.close()
 
 
 async def accepted(mesh: Choir, request_id: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -22,12 +24,12 @@ from schemas.replies import Answer, Result
 from schemas.sampling import Sampling
 from services.chassis.nats.streams import Storage
 from services.client.client import Choir
-from services.gateway.identity import ID_HEADER, KEY_HEADER, id_of_key, seed_of
-from services.gateway.result_cache import ResultCache, same_each_time
-from services.gateway.settings import GatewaySection
+from services.gateway.requests.identity import ID_HEADER, KEY_HEADER, id_of_key, seed_of
+from services.gateway.requests.kept import ENTRY_BYTES, Kept
+from services.gateway.requests.result_cache import ResultCache, same_each_time
 from services.gateway.tests.serving import accepted, serving
 
-WAIT_S = 30.0
+WAIT_S = 180.0
 CHAT = "/v1/chat/completions"
 
 
@@ -74,6 +76,37 @@ async def test_an_equal_request_is_a_hit_here_and_at_another_gateway(
         assert told(reply) == ("hit", first.headers[ID_HEADER])
         assert reply.json()["choices"] == first.json()["choices"]
     assert len({reply.headers[ID_HEADER] for reply in (first, *again)}) == 4
+
+
+async def test_a_reply_that_is_ready_is_the_same_under_an_id_of_its_own_to_whoever_wants_it(
+    two: tuple[httpx.AsyncClient, ...], body: dict[str, Any]
+) -> None:
+    first = await two[0].post(CHAT, json=body)
+    replies = [await two[0].post(CHAT, json=body) for _ in range(3)]
+    for reply in replies:
+        assert told(reply) == ("hit", first.headers[ID_HEADER])
+        assert reply.json() == first.json() | {"id": f"chatcmpl-{reply.headers[ID_HEADER]}"}
+    keyed = await two[0].post(CHAT, json=body, headers={KEY_HEADER: body["messages"][0]["content"]})
+    assert keyed.headers[ID_HEADER].startswith("key-")
+    assert told(await two[0].post(CHAT, json=body, headers={"choir-cache": "off"})) == ("off", None)
+    assert told(await two[0].post(CHAT, json=body | {"max_tokens": 3}))[0] == "miss"
+    assert len({reply.headers[ID_HEADER] for reply in replies}) == 3
+
+
+async def test_what_was_answered_from_memory_is_found_by_its_id_and_is_a_row(
+    two: tuple[httpx.AsyncClient, ...], live_mesh: str, body: dict[str, Any]
+) -> None:
+    ids = [(await client.post(CHAT, json=body)).headers[ID_HEADER] for client in (two[0], two[0], two[1])]
+    rows = "SELECT status, cached_from, generated_tokens FROM requests WHERE request_id = $id::VARCHAR"
+    async with Choir(live_mesh) as mesh, asyncio.timeout(WAIT_S):
+        for request_id in ids[1:]:
+            while not (found := (await mesh.sql(rows, {"id": request_id})).rows):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert [list(row) for row in found] == [["answered", ids[0], 0]]
+    for request_id in ids[1:]:
+        reply = await two[1].get(f"/api/distributed/requests/{request_id}")
+        assert reply.json()["request_id"] == request_id
+        assert reply.json()["cached_from"] == ids[0]
 
 
 async def test_a_seed_is_enough_and_without_one_each_request_has_an_answer_of_its_own(
@@ -175,8 +208,15 @@ def result(text: str) -> Result:
     )  # fmt: skip
 
 
-def kept(cache: ResultCache, tenant: str, number: int) -> bool:
-    return cache.get(tenant, numbered(number)) is not None
+def cache_of(
+    room: int = 1024 * 1024, keep_s: float = 300.0, now: Any = time.monotonic
+) -> tuple[ResultCache, Kept]:
+    kept = Kept(room, now)
+    return ResultCache(kept, keep_s), kept
+
+
+def has(cache: ResultCache, number: int) -> bool:
+    return cache.get("local", numbered(number), "weights") is not None
 
 
 def numbered(number: int) -> Ask:
@@ -184,34 +224,54 @@ def numbered(number: int) -> Ask:
 
 
 def test_results_are_kept_for_their_tenant_alone() -> None:
-    cache = ResultCache(GatewaySection())
-    cache.put("alice", ASK, result("hers"))
-    assert cache.get("alice", ASK) is not None
-    assert cache.get("bob", ASK) is None
+    cache, _ = cache_of()
+    cache.put("alice", ASK, result("hers"), "weights")
+    assert cache.get("alice", ASK, "weights") is not None
+    assert cache.get("bob", ASK, "weights") is None
+    assert cache.get("alice", ASK, "others under the same name") is None
 
 
 def test_the_memory_has_a_limit_and_what_was_used_last_stays() -> None:
-    size = len(result("x").to_bytes())
-    cache = ResultCache(GatewaySection(cache_bytes=12 * size))
+    size = len(result("x").to_bytes()) + ENTRY_BYTES
+    cache, kept = cache_of(12 * size)
     for number in range(12):
-        cache.put("local", numbered(number), result("x"))
-    assert kept(cache, "local", 0)
-    cache.put("local", numbered(12), result("x"))
-    assert [number for number in range(13) if not kept(cache, "local", number)] == [1]
-    assert (len(cache), cache.bytes, cache.evicted) == (12, 12 * size, 1)
-    cache.put("local", numbered(13), result("x" * 2 * size))
-    assert not kept(cache, "local", 13), "one alone would push out too many"
+        cache.put("local", numbered(number), result("x"), "weights")
+    assert has(cache, 0)
+    cache.put("local", numbered(12), result("x"), "weights")
+    assert [number for number in range(13) if not has(cache, number)] == [1]
+    assert (len(kept), kept.bytes, kept.evicted) == (12, 12 * size, 1)
+    cache.put("local", numbered(13), result("x" * 2 * size), "weights")
+    assert not has(cache, 13), "one alone would push out too many"
+
+
+def test_the_limit_is_of_the_memory_that_is_taken() -> None:
+    room = 512 * 1024
+    cache, kept = cache_of(room)
+    said = [f"answer {number}: " + "a word " * (number % 40) for number in range(3_000)]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number, text in enumerate(said):
+            cache.put("local", numbered(number), result(text), "weights")
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept.evicted > 0, "the cache is not full"
+    assert kept.bytes <= room
+    assert held < 1.05 * kept.bytes, f"{held} bytes of memory for {kept.bytes} that are counted"
+    found = cache.get("local", numbered(2_999), "weights")
+    assert found is not None and found[0] == result(said[-1])
 
 
 def test_what_is_too_old_is_gone() -> None:
     now_s = 0.0
-    cache = ResultCache(GatewaySection(cache_keep_s=10), now=lambda: now_s)
-    cache.put("local", ASK, result("x"))
+    cache, kept = cache_of(keep_s=10, now=lambda: now_s)
+    cache.put("local", ASK, result("x"), "weights")
     now_s = 9.9
-    assert cache.get("local", ASK) is not None
+    assert cache.get("local", ASK, "weights") is not None
     now_s = 10.0
-    assert cache.get("local", ASK) is None
-    assert cache.bytes == 0
+    assert cache.get("local", ASK, "weights") is None
+    assert kept.bytes == 0
 
 
 def test_only_what_is_the_same_each_time_may_be_shared() -> None:

@@ -31,7 +31,7 @@ TIMESTAMP_TYPE = pa.timestamp("us")
 EARLIEST_S, LATEST_S = -62_135_596_800, 253_402_300_799
 """The years 1 to 9999: what clients can read as a date."""
 NO_ROW = (ArithmeticError, ValueError, TypeError, RecursionError, pa.ArrowException)
-"""What reading a value or making a column of it raises if no column can hold it."""
+"""Errors of reading a value, or of making a column of it, if no column can hold it."""
 LONGEST_REASON = 300
 UNREAD_SCHEMA = pa.schema(
     [
@@ -195,7 +195,7 @@ class Unfit(Exception):
 
 
 class _Unread:
-    """What could not be read, with the reasons."""
+    """The unread events, with the reasons."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
@@ -232,7 +232,7 @@ def envelope(events: Sequence[StoredEvent], epoch: int) -> list[pa.Array]:
 
 
 def json_schema(columns: Sequence[Column]) -> pa.Schema:
-    """What Arrow's reader is told of a kind: its columns, nested as they are in the message."""
+    """The schema of a kind for Arrow's reader: its columns, nested as in the message."""
     head = [("schema_version", pa.int64()), ("kind", pa.string())]
     return pa.schema([*head, *_fields(columns, depth=0)])
 
@@ -266,7 +266,7 @@ def timestamps(seconds: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 @cache
 def default_of(model: type[BaseModel], path: tuple[str, ...]) -> Any:
-    """What a field is when the message leaves it out; None where that is null, or within what is null."""
+    """The default of a field that a message leaves out; None where that is null, or within a null."""
     found = model.model_fields[path[0]]
     if len(path) == 1:
         value = found.get_default()
@@ -307,7 +307,7 @@ def fault(error: ValidationError) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The text of an error, in one line."""
     return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 

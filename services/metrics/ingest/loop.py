@@ -17,9 +17,9 @@ from typing import TypeVar
 import duckdb
 
 from schemas.errors import BrokerUnavailable, ErrorBody, InternalError
-from services.chassis.cancelling import ended
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
+from services.chassis.process.cancelling import ended
 from services.metrics.ingest import continuity as history
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stored_event import StoredEvent
@@ -78,7 +78,7 @@ class Ingest:
             log.warning("ends without having closed the database", why=error.message)
         self._thread.shutdown()
 
-    def suspect(self) -> None:
+    def mark_unfresh(self) -> None:
         """The connection was lost: the stream may be another one when it is back."""
         self._reader.reset()
         self._suspected = True
@@ -209,7 +209,7 @@ class Ingest:
 
     @property
     def problem(self) -> ErrorBody | None:
-        """What is wrong now, and what has happened to the database and to the stream."""
+        """The present problem, and the past ones of the database and the stream."""
         said = (self._fault, self._writer.missing, self._set_aside())
         lines = [line for line in said if line]
         return InternalError("; ".join(lines)).body() if lines else None

@@ -33,7 +33,7 @@ class MissingRange(NamedTuple):
 
 
 def missing_ranges(events: Sequence[StoredEvent], position: Position) -> list[MissingRange]:
-    """What is not there between `position` and the events that follow it, nor between these. Pure."""
+    """The ranges that are missing between `position` and the events after it, and between these. Pure."""
     if not events or events[-1].sequence - position.sequence == len(events):
         return []
     found: list[MissingRange] = []
@@ -60,7 +60,7 @@ def save(cursor: DuckDBPyConnection, ranges: Sequence[MissingRange]) -> None:
 
 
 def note(missing: MissingRange) -> str:
-    """What `database_notes` says of a range."""
+    """The note of a range for `database_notes`."""
     return (
         f"{missing.last - missing.first + 1} events are missing, numbers {missing.first} to {missing.last}: "
         "the stream had dropped them before they were stored"
@@ -68,7 +68,7 @@ def note(missing: MissingRange) -> str:
 
 
 def problem(cursor: DuckDBPyConnection) -> str | None:
-    """What the lease says of the ranges that were noticed within the last day; None if there are none.
+    """The problem in the lease: the ranges that were noticed within the last day; None without any.
 
     What was gone before a database was begun is in the table, and no problem: nobody has waited for it.
     """

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
 from schemas import subjects
-from services.chassis.nats.streams import Stored
-
-TIME_HEADER = "Nats-Time-Stamp"
+from services.chassis.nats.reading import Stored
 
 
 class StoredEvent(NamedTuple):
@@ -24,7 +21,7 @@ class StoredEvent(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What the subject says that it is."""
+        """The kind of event, from the subject."""
         return self.subject.rsplit(".", 1)[-1]
 
 
@@ -37,22 +34,10 @@ def from_delivery(msg: Msg) -> StoredEvent:
     return StoredEvent(int(tokens[-4]), int(tokens[-2]) // 1_000, msg.subject, msg.data)
 
 
-def from_direct_get(msg: Msg) -> StoredEvent:
-    """A message that was read from the stream itself: its headers say which it is."""
-    return _of(msg.headers or {}, msg.data)
-
-
 def from_stored(stored: Stored) -> StoredEvent:
-    """The same, as the server tells of it that leads the stream."""
-    return _of(stored.headers, stored.data)
-
-
-def _of(headers: Mapping[str, str], body: bytes) -> StoredEvent:
+    """A message that was read from the stream itself: its headers say when it was stored."""
     return StoredEvent(
-        int(headers[subjects.SEQUENCE_HEADER]),
-        microseconds(headers[TIME_HEADER]),
-        headers[subjects.SUBJECT_HEADER],
-        body,
+        stored.sequence, microseconds(stored.headers[subjects.STORED_AT_HEADER]), stored.subject, stored.data
     )
 
 

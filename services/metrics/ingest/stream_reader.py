@@ -8,7 +8,6 @@ reading goes on, and an acknowledgement only ever says what is in it.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from dataclasses import dataclass
 
@@ -16,29 +15,23 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
-from services.chassis.logs import get_logger
 from services.chassis.nats.election import clustered
 from services.chassis.nats.pull import PullSubscription
+from services.chassis.nats.reading import get_many
 from services.chassis.nats.streams import Storage
-from services.metrics.ingest.stored_event import StoredEvent, from_delivery, from_direct_get, from_stored
+from services.metrics.ingest.stored_event import StoredEvent, from_delivery, from_stored
 
 READ_TIMEOUT_S = 10.0
 READ_BYTES = 8 * 1024 * 1024
-STATUS_HEADER = "Status"
-END_OF_BATCH = "204"
-NOTHING_THERE = "404"
-
-log = get_logger("metrics.reader")
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """What the broker says of the EVENTS stream."""
+    """The state of the EVENTS stream, from the broker."""
 
     created: str = ""
     first_sequence: int = 0
@@ -128,7 +121,7 @@ class StreamReader:
             await msg.ack()
 
     def nudge(self) -> None:
-        """Whoever waits in `take` goes on at once."""
+        """Ends the wait in `take` at once."""
         self._arrived.set()
         self._enough.set()
 
@@ -143,7 +136,7 @@ class StreamReader:
         self._subscription.cancel()
 
     async def state(self) -> StreamState:
-        """What the stream is now. Raises BrokerUnavailable."""
+        """The present state of the stream. Raises BrokerUnavailable."""
         try:
             info = await self._js.stream_info(subjects.EVENTS_STREAM)
         except (nats.errors.Error, nats.js.errors.Error) as error:
@@ -157,50 +150,9 @@ class StreamReader:
         Fewer come if there are no more, or if they are large. None come only where the leader has none: a
         copy of the stream on another server may be a moment behind.
         """
-        events = await self._read_any(first, count)
-        if events or not clustered(self._client):
-            return events
-        stored = await self._storage.next(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, first)
-        return [] if stored is None else [from_stored(stored)]
-
-    async def _read_any(self, first: int, count: int) -> list[StoredEvent]:
-        """What one of the servers that have the stream has of it."""
-        events: list[StoredEvent] = []
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        async def receive(msg: Msg) -> None:
-            status = (msg.headers or {}).get(STATUS_HEADER)
-            if status is None:
-                events.append(from_direct_get(msg))
-            elif not ended.done():
-                ended.set_result(status)
-
-        inbox = await self._client.subscribe(self._client.new_inbox(), cb=receive)
-        try:
-            await self._request_range(first, count, inbox.subject)
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                status = await ended
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {subjects.EVENTS_STREAM} could not be read") from error
-        finally:
-            await self._close(inbox)
-        if status not in (END_OF_BATCH, NOTHING_THERE):
-            raise BrokerUnavailable(f"stream {subjects.EVENTS_STREAM}: status {status}")
-        return events
-
-    async def _request_range(self, first: int, count: int, inbox: str) -> None:
-        """ADR-31: a direct get of several messages; the end comes as an empty message with a status."""
-        request = {
-            "seq": first,
-            "batch": count,
-            "max_bytes": READ_BYTES,
-            "next_by_subj": subjects.ALL_EVENTS,
-        }
-        subject = subjects.direct_get(subjects.EVENTS_STREAM)
-        await self._client.publish(subject, json.dumps(request).encode(), reply=inbox)
-
-    async def _close(self, inbox: Subscription) -> None:
-        try:
-            await inbox.unsubscribe()
-        except nats.errors.Error as error:  # the connection is gone, and the inbox with it
-            log.debug("inbox not closed", why=str(error))
+        query = {"seq": first, "batch": count, "max_bytes": READ_BYTES, "next_by_subj": subjects.ALL_EVENTS}
+        found = await get_many(self._client, subjects.EVENTS_STREAM, query, patience_s=READ_TIMEOUT_S)
+        if not found and clustered(self._client):
+            stored = await self._storage.next(subjects.EVENTS_STREAM, subjects.ALL_EVENTS, first)
+            found = [] if stored is None else [stored]
+        return [from_stored(stored) for stored in found]

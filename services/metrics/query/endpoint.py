@@ -2,7 +2,8 @@
 
 DuckDB looks between two blocks of rows whether it was told to stop, so one function of one row may hold a
 thread for hours. Only the end of the process ends that: the file may have one process, which is this one, and
-everything that it has stored it finds again.
+everything that it has stored it finds again. Whose statement that was is noted: the lease tells of it, and a
+tenant that does not operate the mesh has to wait before it asks again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
 from nats.aio.client import Client
 
@@ -19,8 +21,10 @@ from schemas.queries import Rows, Sql
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ENVELOPE_BYTES
 from services.chassis.nats.endpoints import Caller
+from services.chassis.nats.sharing import Places, Turns
 from services.metrics.query.sandbox import FIELD
 from services.metrics.query.statement_run import StatementRun
+from services.metrics.query.stuck import StuckStatements
 from services.metrics.settings import MetricsSection
 from services.metrics.store.database import Database
 
@@ -41,8 +45,12 @@ def end_process() -> None:
     os._exit(EXIT_STUCK)
 
 
+def _no_turn(limit_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"{FIELD}: others took the whole of its {limit_s:g} s", field=FIELD)
+
+
 class Questions:
-    """Answers statements, `queries_at_once` of them side by side."""
+    """Answers statements, `queries_at_once` of a tenant's side by side."""
 
     def __init__(
         self,
@@ -54,48 +62,67 @@ class Questions:
     ) -> None:
         """`sees_all` says of a tenant whether it sees the rows of others; `end` is what ends the process when
         a statement cannot be ended."""
+        self._stuck = StuckStatements(database.folder)
         self._sees_all = sees_all
         self._client = client
         self._database = database
         self._settings = settings
         self._end = end
-        self._threads = ThreadPoolExecutor(settings.queries_at_once, thread_name_prefix="sql")
-        self._open = 0
+        self._threads = ThreadPoolExecutor(settings.queries_at_once + 1, thread_name_prefix="sql")
+        self._places = Places(settings.queries_at_once * (1 + WAITING_PER_THREAD))
+        self._turns = Turns(settings.queries_at_once)
         self._running: dict[asyncio.Future[Rows], StatementRun] = {}
 
     @property
     def busy(self) -> int:
         """How many statements run or wait."""
-        return self._open
+        return self._places.taken
+
+    @property
+    def problem(self) -> str | None:
+        """What became of this service by a statement, a while ago."""
+        return self._stuck.problem
 
     async def handle(self, sql: Sql, caller: Caller) -> None:
         """Answers one statement with its rows, or with the error that it raises."""
-        if self._open >= self._settings.queries_at_once * (1 + WAITING_PER_THREAD):
+        if not self._sees_all(caller.tenant):
+            self._stuck.check(caller.tenant)
+        if not self._places.take(caller.tenant):
             raise Overloaded("too many statements wait here, try again later", retry_after_s=1.0)
-        self._open += 1
         try:
-            own_of = None if self._sees_all(caller.tenant) else caller.tenant
-            rows = await self._answer(sql, own_of)
+            rows = await self._in_turn(sql, caller.tenant)
         finally:
-            self._open -= 1
+            self._places.leave(caller.tenant)
         await caller.send(rows, kind=rows.kind)
 
-    async def _answer(self, sql: Sql, own_of: str | None) -> Rows:
-        limit_s = min(sql.timeout_s, self._settings.query_timeout_s)
+    async def _in_turn(self, sql: Sql, tenant: str) -> Rows:
+        """One thread more than a tenant may have: whoever fills all of its own keeps nobody else from it."""
+        limit_s, loop = min(sql.timeout_s, self._settings.query_timeout_s), asyncio.get_running_loop()
+        end_s = loop.time() + limit_s
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(limit_s):
+                    await turn.enter_async_context(self._turns.of(tenant))
+            except TimeoutError as error:
+                raise _no_turn(limit_s) from error
+            return await self._answer(sql, tenant, limit_s, end_s - loop.time())
+
+    async def _answer(self, sql: Sql, tenant: str, limit_s: float, left_s: float) -> Rows:
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
+        own_of = None if self._sees_all(tenant) else tenant
         run = StatementRun(self._database, sql, self._settings.query_rows, room, own_of)
         work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
         self._running[work] = run
         work.add_done_callback(self._running.pop)
-        done, _ = await asyncio.wait((work,), timeout=limit_s)
+        done, _ = await asyncio.wait((work,), timeout=left_s)
         if not done and not run.begun:
             run.interrupt()
             work.cancel()
-            raise DeadlineExceeded(f"{FIELD}: others took the whole of its {limit_s:g} s", field=FIELD)
+            raise _no_turn(limit_s)
         if not done:
             done = await self._cut_off(run, work)
         if not done:
-            asyncio.get_running_loop().call_later(STUCK_S, self._end_if_stuck, work)
+            asyncio.get_running_loop().call_later(STUCK_S, self._end_for, tenant, work)
             raise DeadlineExceeded(f"{FIELD}: it was cut off after {limit_s:g} s", field=FIELD)
         return work.result()
 
@@ -107,6 +134,11 @@ class Questions:
             run.interrupt()
             done, _ = await asyncio.wait((work,), timeout=INTERRUPT_INTERVAL_S)
         return done
+
+    def _end_for(self, tenant: str, work: asyncio.Future[Rows]) -> None:
+        if not work.done():
+            self._stuck.note(tenant)
+            self._end_if_stuck(work)
 
     def _end_if_stuck(self, *works: asyncio.Future[Rows]) -> None:
         if not all(work.done() for work in works):

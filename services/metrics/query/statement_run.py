@@ -53,7 +53,7 @@ class StatementRun:
                 self._cursor.interrupt()
 
     def rows(self) -> Rows:
-        """What the statement gives.
+        """The rows of the statement.
 
         Raises QueryRefused, QueryFailed, DeadlineExceeded, or NotReady if the database is opened again.
         """

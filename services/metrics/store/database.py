@@ -195,5 +195,5 @@ def no_room(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of DuckDB says, without the statement and the stack that follow."""
+    """The text of a DuckDB error, without the statement and the stack that follow."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

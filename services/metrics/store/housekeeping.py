@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 
 from schemas.errors import NotReady
-from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
-from services.chassis.supervise import Loops, tell_failure
+from services.chassis.process.cancelling import ended
+from services.chassis.process.supervise import Loops, log_failure
 from services.metrics.ingest.loop import Ingest
 from services.metrics.settings import MetricsSection
 from services.metrics.store.database import Database, damaged, first_line
@@ -21,11 +21,11 @@ from services.metrics.store.retention import drop_files, drop_rows
 from services.metrics.store.tables import definitions
 
 REST = 10
-"""It rests ten times as long as it took: at most a tenth of the time goes into it, however much there is."""
+"""Sleep ten times the duration of the last export, so exporting takes at most a tenth of the time."""
 RETENTION_INTERVAL_S = 60.0
 
 FAILURES = (duckdb.Error, OSError, MemoryError, NotReady)
-"""What a step may fail with; NotReady while the database is opened again."""
+"""Errors of a step; NotReady while the database is opened again."""
 
 log = get_logger("metrics.housekeeping")
 
@@ -45,7 +45,7 @@ class Housekeeping:
     def start(self) -> None:
         """Begins, in the background."""
         check = asyncio.create_task(self._check_once(), name="check")
-        check.add_done_callback(tell_failure)
+        check.add_done_callback(log_failure)
         self._tasks.append(check)
         if self._settings.export_interval_s:
             self._tasks.append(self._loops.start(self._keep_exporting(), "parquet"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 CEILING_BYTES = 1024 * 1024 * 1024
-"""What the process may hold beyond DuckDB's `memory_limit`: rarely used, never by rows that are stored."""
+"""Memory of the process beyond DuckDB's `memory_limit`: rarely used, never by stored rows."""
 
 
 def limit_memory(memory_mb: int) -> None:

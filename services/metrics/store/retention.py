@@ -57,7 +57,7 @@ def _fitting_hour(database: Database, share: float) -> datetime:
 
 
 def used_bytes(database: Database) -> int:
-    """What the rows take up in the file, without the space that is free for new ones."""
+    """Bytes of the rows in the file, without the space that is free for new ones."""
     with database.cursor() as cursor:
         row = cursor.execute("SELECT used_blocks * block_size FROM pragma_database_size()").fetchone()
     return int(row[0]) if row else 0

@@ -14,7 +14,7 @@ ENVELOPE: tuple[tuple[str, str], ...] = (
     ("sequence", "BIGINT"),
     ("stored_at", "TIMESTAMP"),
 )
-"""What every row begins with: which life of the stream, its number there, and the broker's time (UTC)."""
+"""The first columns of every row: the life of the stream, its number there, the broker's time (UTC)."""
 
 SERVICE_TABLES: dict[str, tuple[tuple[str, str], ...]] = {
     "unread_events": (

@@ -1,7 +1,7 @@
 """Views: the one over all events, generated from the models, and those that people have written.
 
-The written ones lie with the other SQL, as numbered files in `analysis/views`; they are read by path, so that
-services import nothing of the analysis. A view that does not fit the tables is left out, and the log says so.
+The written ones are numbered files in `sql/views`. A view that does not fit the tables is left out, and the
+log says so.
 """
 
 from __future__ import annotations

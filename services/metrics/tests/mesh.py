@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
-from schemas.errors import ErrorBody, MeshUnreachable
+from schemas.errors import DeadlineExceeded, ErrorBody, MeshUnreachable
 from schemas.events import Event, TaskCompleted
 from schemas.replies import Timings
 from services.client.client import Choir
@@ -62,7 +62,7 @@ async def asking(url: str) -> AsyncIterator[Choir]:
 
 async def value(choir: Choir, statement: str) -> Any:
     """The one value that a statement gives."""
-    rows = await choir.sql(statement, timeout_s=20)
+    rows = await choir.sql(statement, timeout_s=120)
     return rows.rows[0][0]
 
 
@@ -72,10 +72,10 @@ async def count_of(choir: Choir, table: str) -> int:
 
 
 async def has(choir: Choir, table: str, count: int) -> bool:
-    """Whether a table has so many rows; not while the service is not there yet."""
+    """Whether a table has so many rows; not while the service is not there yet, or at something else."""
     try:
         return await count_of(choir, table) == count
-    except MeshUnreachable:
+    except (MeshUnreachable, DeadlineExceeded):
         return False
 
 

@@ -51,7 +51,7 @@ async def test_a_service_that_is_killed_again_and_again_stores_every_event_once(
     async with asking(mesh_url) as choir:
         for kill in range(KILLS):
             service = spawn_metrics(spawn_service, folder, mesh_url, batch_rows=SMALL_BATCH)
-            await eventually(partial(some_more, choir, before), 60)
+            await eventually(partial(some_more, choir, before), 180)
             await asyncio.sleep(0.002 * kill)
             service.kill()
             after = stored_in(folder)
@@ -59,7 +59,7 @@ async def test_a_service_that_is_killed_again_and_again_stores_every_event_once(
             before = after
         assert before < EVENTS, "every kill came while it stored"
         spawn_metrics(spawn_service, folder, mesh_url)
-        await eventually(lambda: has(choir, "task_completed", EVENTS), 60)
+        await eventually(lambda: has(choir, "task_completed", EVENTS), 180)
         assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == EVENTS
         gaps = "SELECT count(*) FROM task_completed WHERE event_id <> 'event-' || (sequence - first)"
         first = "(SELECT *, min(sequence) OVER () AS first FROM task_completed)"
@@ -75,12 +75,12 @@ async def test_a_broker_that_dies_and_comes_back_costs_no_event_that_it_kept(
     for number in range(200):
         await js.publish(subjects.event("agent", "task_completed"), task_completed(number).to_bytes())
     async with asking(own_broker.url) as choir:
-        await eventually(lambda: has(choir, "task_completed", 200), 60)
+        await eventually(lambda: has(choir, "task_completed", 200), 180)
         own_broker.kill()
         await own_broker.start()
         for number in range(200, 400):
             await _patiently(client, number)
-        await eventually(lambda: has(choir, "task_completed", 400), 60)
+        await eventually(lambda: has(choir, "task_completed", 400), 180)
         assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == 400
     await client.close()
 

@@ -37,7 +37,7 @@ FIRST, MORE = 3_000, 500
 
 
 async def stored(choir: Choir, count: int) -> None:
-    await eventually(lambda: has(choir, "task_completed", count), 60)
+    await eventually(lambda: has(choir, "task_completed", count), 180)
 
 
 async def test_a_damaged_database_is_set_aside_and_filled_again_from_the_stream(
@@ -51,7 +51,7 @@ async def test_a_damaged_database_is_set_aside_and_filled_again_from_the_stream(
         await service.stop()
         spoil(folder / FILE_NAME, "middle")
         again = spawn_metrics(spawn_service, folder, mesh_url)
-        await again.logged("database set aside", 60)
+        await again.logged("database set aside", 180)
         await stored(choir, FIRST)
         assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == FIRST
         assert await value(choir, "SELECT count(*) FROM database_notes WHERE note LIKE '%set-aside%'") == 1
@@ -91,6 +91,7 @@ async def test_damage_that_shows_later_leads_to_a_new_database_as_well(
     await service.stop()
 
 
+@pytest.mark.soak
 async def test_housekeeping_goes_on_after_the_database_was_closed_and_opened_again(
     mesh_url: str, connection: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +174,7 @@ async def test_on_a_full_disk_it_waits_for_room_says_so_and_loses_nothing(
         await stored(choir, FIRST)
         no_file_may_grow(service)
         await fill(connection, (task_completed(number) for number in range(FIRST, FIRST + MORE)))
-        lease = await service.wait_state(connection, "broken", 30)
+        lease = await service.wait_state(connection, "broken", 180)
         assert lease.problem is not None and "cannot be stored now" in lease.problem.message
         assert await value(choir, "SELECT 1") == 1, "questions are answered meanwhile"
         every_file_may_grow(service)
@@ -183,6 +184,7 @@ async def test_on_a_full_disk_it_waits_for_room_says_so_and_loses_nothing(
     assert "events are stored again" in service.log()
 
 
+@pytest.mark.soak
 async def test_on_a_disk_that_is_nearly_full_events_wait_in_the_stream_until_there_is_room(
     mesh_url: str, connection: Client, spawn_service: SpawnService, disk: Path
 ) -> None:
@@ -194,7 +196,7 @@ async def test_on_a_disk_that_is_nearly_full_events_wait_in_the_stream_until_the
         await stored(choir, FIRST)
         filler = disk / "filler"
         await asyncio.to_thread(filler.write_bytes, bytes(shutil.disk_usage(disk).free - least + 1024**2))
-        lease = await service.wait_state(connection, "broken", 30)
+        lease = await service.wait_state(connection, "broken", 180)
         assert lease.problem is not None and "the disk is nearly full" in lease.problem.message
         free = shutil.disk_usage(disk).free
         await fill(connection, (task_completed(number) for number in range(FIRST, FIRST + MORE)))
@@ -214,6 +216,7 @@ def every_file_may_grow(service: ServiceProcess) -> None:
     psutil.Process(service.pid).rlimit(psutil.RLIMIT_FSIZE, endless)
 
 
+@pytest.mark.soak
 async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(
     own_broker: Broker, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
@@ -247,6 +250,7 @@ async def test_a_stream_that_was_purged_of_what_was_stored_is_read_on_and_nothin
         assert (await service.wait_ready(connection)).problem is None
 
 
+@pytest.mark.soak
 async def test_what_the_stream_dropped_before_it_was_stored_is_named_in_database_and_lease(
     own_broker: Broker, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
@@ -261,7 +265,7 @@ async def test_what_the_stream_dropped_before_it_was_stored_is_named_in_database
         await client.jetstream().update_stream(config, max_msgs=50)
         await fill(client, (task_completed(number) for number in range(100, 300)))
         after = spawn_metrics(spawn_service, folder, own_broker.url)
-        await eventually(lambda: missing_is_told(choir), 60)
+        await eventually(lambda: missing_is_told(choir), 180)
         (gone,) = (await choir.sql("SELECT first_sequence, last_sequence FROM missing_events")).rows
         holes = (
             "SELECT previous + 1, sequence - 1 FROM (SELECT sequence, lag(sequence) OVER (ORDER BY sequence) "
@@ -322,6 +326,7 @@ async def test_an_ingest_that_ends_by_a_fault_of_ours_ends_the_service(
     await service.stop()
 
 
+@pytest.mark.soak
 async def test_a_stream_that_lost_its_tail_and_gave_its_numbers_again_loses_no_row(
     tmp_path: Path, spawn_service: SpawnService
 ) -> None:

@@ -172,7 +172,7 @@ async def test_the_service_goes_on_after_hostile_events(
         for number, spoiler in enumerate(SPOILERS.values()):
             await connection.publish(subject, spoiler)
             await connection.publish(subject, task_completed(number).to_bytes())
-        await eventually(lambda: has(choir, "task_completed", len(SPOILERS)), 60)
+        await eventually(lambda: has(choir, "task_completed", len(SPOILERS)), 180)
         assert await count_of(choir, "unread_events") == len(SPOILERS)
         assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == len(SPOILERS)
     assert service.load().state == "ready"
@@ -198,7 +198,7 @@ async def test_a_batch_that_fails_in_its_middle_is_gone_on_with_and_not_stored_t
     monkeypatch.setattr(Writer, "_store", short_of_memory)
     await fill(connection, (task_completed(number) for number in range(100)))
     async with asking(mesh_url) as choir:
-        await eventually(lambda: has(choir, "task_completed", 100), 60)
+        await eventually(lambda: has(choir, "task_completed", 100), 180)
         assert await value(choir, "SELECT count(DISTINCT event_id) FROM task_completed") == 100
     assert refused == 3 and service.load().state == "ready"
     await service.stop()

@@ -17,8 +17,8 @@ from schemas.dead_letters import DeadLetter, DeadLettersReply, LetterKind, Manag
 from schemas.errors import BrokerUnavailable, InvalidRequest, PoisonMessage, UnsupportedVersion
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller
-from services.chassis.nats.streams import Stored
-from services.router.admission import AdmissionController
+from services.chassis.nats.reading import Stored
+from services.router.admission.controller import AdmissionController
 from services.router.queued import parse_command
 
 MOST_ID_CHARACTERS = 64
@@ -38,7 +38,7 @@ class DeadLetters:
     async def manage(self, request: ManageDeadLetters, caller: Caller) -> None:
         """Does what is asked, and sends the letters that it concerns."""
         if request.sequence is None:
-            await caller.send_what_fits(await self._list(request.after_sequence, request.limit))
+            await caller.send_what_fits(await self._list(request))
             return
         stored = await self._find(request.sequence)
         retried_as = None
@@ -48,11 +48,13 @@ class DeadLetters:
             await self._delete(stored)
         await caller.send_what_fits(one_letter(stored, retried_as, whole=request.action == "show"))
 
-    async def _list(self, after: int, limit: int) -> Iterator[DeadLettersReply]:
+    async def _list(self, request: ManageDeadLetters) -> Iterator[DeadLettersReply]:
         letters: list[DeadLetter] = []
-        position = after
-        while (stored := await self._next(position + 1)) is not None and len(letters) < limit:
-            letters.append(describe(stored))
+        position = request.after_sequence
+        while (stored := await self._next(position + 1)) is not None and len(letters) < request.limit:
+            letter = describe(stored)
+            if request.tenant in (None, subjects.owner_of(letter.request_id)):
+                letters.append(letter)
             position = stored.sequence
         return pages(tuple(letters), more=stored is not None)
 
@@ -85,7 +87,7 @@ class DeadLetters:
 
 
 def describe(stored: Stored) -> DeadLetter:
-    """What a letter says of itself, without its content."""
+    """The summary of a letter, without its content."""
     service, request_id = subjects.dead_letter_of(stored.subject)
     command = _readable(stored)
     return DeadLetter(

@@ -16,14 +16,15 @@ from services.chassis.identity import new_id
 from services.chassis.nats.endpoints import Caller
 from services.chassis.telemetry.tracing import enter
 from services.chassis.work.attempts import out_of_time
-from services.router.admission import AdmissionController, check_same
-from services.router.equal_requests import EqualRequests
-from services.router.named_ensembles import NamedEnsembles
+from services.router.admission.controller import AdmissionController, check_same
+from services.router.admission.equal_requests import EqualRequests
+from services.router.admission.named_ensembles import NamedEnsembles
 from services.router.pending_results import PendingResults
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.retention.evicted import why_unknown
+from services.router.tenancy.limits import TenantLimits
 from services.router.token_relay import TokenRelay
-from services.tasks.result import store_result
+from services.tasks.storing import store_result
 
 OVERTIME_S = 3.0
 """How long after a request's deadline its result is still waited for: whoever works on it ends it first."""
@@ -39,6 +40,7 @@ class Handlers:
         pending: PendingResults,
         ensembles: NamedEnsembles,
         equal: EqualRequests,
+        limits: TenantLimits,
     ) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
@@ -46,6 +48,7 @@ class Handlers:
         self._pending = pending
         self._ensembles = ensembles
         self._equal = equal
+        self._limits = limits
 
     async def ask(self, ask: Ask, caller: Caller) -> None:
         """Stores the request, waits for its result, and sends it; before it the tokens, if asked for."""
@@ -58,7 +61,9 @@ class Handlers:
         check_same(ask, request_id, result.fingerprint)
         await caller.send_result(result)
         if result.cached_from is None:
-            self._tell_replied(result, started)
+            self._emit_replied(result, started)
+        else:
+            await self._equal.keep(result, time.perf_counter_ns() - started, new=caller.new)
 
     async def _own_result(
         self, ask: Ask, request_id: str, caller: Caller, attempts_before: int = 0
@@ -71,9 +76,16 @@ class Handlers:
         ) as relay:
             result = await self._admit_and_wait(ask, request_id, relay, new=caller.new)
             await relay.finish(result)
+            self._charge(request_id, result, relay)
             return result
 
-    def _tell_replied(self, result: Result, started_ns: int, endpoint: str = "ask") -> None:
+    def _charge(self, request_id: str, result: Result, relay: TokenRelay) -> None:
+        """An error without answers tells of no tokens; the text that came before it was generated all the
+        same."""
+        if result.error is not None and not result.answers:
+            self._limits.charge_text(request_id, relay.passed)
+
+    def _emit_replied(self, result: Result, started_ns: int, endpoint: str = "ask") -> None:
         self._mesh.events.publish(
             RequestReplied,
             request_id=result.request_id,
@@ -140,6 +152,7 @@ class Handlers:
                 await relay.replay()
                 result = await self._wait_for(request_id, fetch.wait_s)
                 await relay.finish(result)
+                self._charge(request_id, result, relay)
         else:
             result = await self._wait_for(request_id, fetch.wait_s)
         if request_id != own_id:
@@ -149,7 +162,7 @@ class Handlers:
             return
         await self._join_trace(request_id)
         await caller.send_result(result)
-        self._tell_replied(result, started, "fetch")
+        self._emit_replied(result, started, "fetch")
 
     async def _wait_for(self, request_id: str, wait_s: float) -> Result:
         with self._pending.register(request_id) as waiter:

@@ -6,22 +6,27 @@ Pure but for the queue's length.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import nats.errors
 from nats.js import JetStreamContext
 
 from schemas import subjects
+from schemas.errors import BrokerUnavailable
 from schemas.message import Message
-from schemas.nodes import CLOCK_TOLERANCE_S, NodeLease, ServedModel
+from schemas.nodes import CLOCK_TOLERANCE_S, NodeLease, OnDemand, ServedModel
 from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.nats.endpoints import Caller
-from services.chassis.registry.directory import Directory
+from services.chassis.registry.directory import Directory, identity_of
 from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_details
 from services.chassis.registry.tenants import Tenants
-from services.router.named_ensembles import NamedEnsembles
+from services.router.admission.named_ensembles import NamedEnsembles
+from services.router.endpoints.cordons import Cordons, cordon_problems
 from services.router.placement.service import Placement
 from services.router.tenancy.limits import TenantLimits
 
+RETRY_AFTER_S = 1.0
+LOADED_FIRST = ("loaded", "loading", "unloading", "unloaded")
 GENERATORS = ("agent", "shard_stage")
 """Services that have slots for generations, in leases that the status adds up."""
 
@@ -37,7 +42,9 @@ class Overview:
         js: JetStreamContext,
         tenants: Tenants,
         limits: TenantLimits,
+        cordons: Cordons,
     ) -> None:
+        self._cordons = cordons
         self._tenants = tenants
         self._limits = limits
         self._directory = directory
@@ -67,23 +74,39 @@ class Overview:
     async def status(self, _request: Message, caller: Caller) -> None:
         """Sends the mesh at a glance. Whoever operates nothing is told of its own requests alone: how many
         are in flight, and of no results."""
-        commands = await self._js.stream_info(subjects.COMMANDS_STREAM)
-        results = await self._js.stream_info(subjects.RESULTS_STREAM)
+        queued, results = await self._counts(caller.tenant)
         nodes = self._directory.nodes
         status = StatusReply(
             services=dict(Counter(node.service for node in nodes)),
             models=tuple(self._directory.serving()),
-            slots=sum(node.slots for node in nodes if node.service in GENERATORS),
-            busy=sum(node.busy for node in nodes if node.service in GENERATORS),
-            queued=commands.state.messages,
-            results=results.state.messages,
-            problems=(*problems(nodes), *self._placement.problems),
+            slots=sum(node.slots for node in nodes if _works(node)),
+            busy=sum(node.busy for node in nodes if _works(node)),
+            queued=queued,
+            results=results,
+            problems=(*problems(nodes), *cordon_problems(self._cordons.known), *self._placement.problems),
             pipelines={pipeline.model: pipeline.state for pipeline in self._placement.summaries()},
         )
-        if not self._tenants.sees_all(caller.tenant):
-            own = {"queued": self._limits.in_flight(caller.tenant), "results": 0}
-            status = status.model_copy(update=own)
         await caller.send_what_fits(glances(status))
+
+    async def _counts(self, tenant: str) -> tuple[int, int]:
+        """How many requests are queued and how many results kept, as far as a tenant may know. Raises
+        BrokerUnavailable."""
+        if not self._tenants.sees_all(tenant):
+            return self._limits.in_flight(tenant), 0
+        try:
+            commands = await self._js.stream_info(subjects.COMMANDS_STREAM)
+            results = await self._js.stream_info(subjects.RESULTS_STREAM)
+        except nats.errors.Error as error:
+            why = str(error) or type(error).__name__
+            raise BrokerUnavailable(
+                f"the broker does not say how much is queued: {why}", retry_after_s=RETRY_AFTER_S
+            ) from error
+        return commands.state.messages, results.state.messages
+
+
+def _works(node: NodeLease) -> bool:
+    """Whether its slots are for generations, and are to be had."""
+    return node.service in GENERATORS and not (node.service == "agent" and node.cordon)
 
 
 def own_part(node: NodeLease, tenant: str) -> NodeLease:
@@ -134,7 +157,17 @@ def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> M
         capabilities=tuple(
             name for name in models[0].capabilities if all(name in model.capabilities for model in models)
         ),
+        identity=identity_of(served),
+        on_demand=most_loaded(models),
     )
+
+
+def most_loaded(models: Sequence[ServedModel]) -> OnDemand | None:
+    """How the agent has a model that has most of it; None if one of them has it loaded all the time."""
+    found = [model.on_demand for model in models if model.on_demand is not None]
+    if len(found) < len(models):
+        return None
+    return min(found, key=lambda one: LOADED_FIRST.index(one.state))
 
 
 def clocks_off(nodes: tuple[NodeLease, ...]) -> dict[str, float]:
@@ -156,9 +189,10 @@ def clock_problem(host: str, ahead_s: float) -> str:
 
 
 def problems(nodes: tuple[NodeLease, ...]) -> tuple[str, ...]:
-    """A line for everything that some lease complains of."""
+    """A line for everything that some lease complains of. That an agent is cordoned is not its complaint."""
     lines = [f"{node.instance}: {node.problem.message}" for node in nodes if node.problem]
     lines += [clock_problem(host, ahead_s) for host, ahead_s in clocks_off(nodes).items()]
     for node in nodes:
-        lines += [f"{node.instance}: {m.name}: {m.problem.message}" for m in node.models if m.problem]
+        if node.cordon is None:
+            lines += [f"{node.instance}: {m.name}: {m.problem.message}" for m in node.models if m.problem]
     return tuple(lines)

@@ -12,9 +12,13 @@ from schemas.errors import BrokerUnavailable, UnknownModel, error_from_body
 from schemas.replies import ErrorReply, Tokenized
 from services.chassis.nats.connection import check_payload
 from services.chassis.nats.endpoints import Caller
+from services.chassis.nats.sharing import Turns
 from services.chassis.registry.directory import Directory
 
 TOKENIZE_TIMEOUT_S = 5.0
+AT_ONCE = 4
+"""So many questions of one tenant are with agents at a time, which answer one after the other; further ones
+wait here."""
 
 
 class Tokenizing:
@@ -23,6 +27,7 @@ class Tokenizing:
     def __init__(self, client: Client, directory: Directory) -> None:
         self._client = client
         self._directory = directory
+        self._turns = Turns(AT_ONCE)
 
     async def tokenize(self, request: Tokenize, caller: Caller) -> None:
         """Sends what an agent of the model answers. Raises UnknownModel, BrokerUnavailable, or the agent's
@@ -38,7 +43,8 @@ class Tokenizing:
         check_payload(self._client, question, "text")
         subject = subjects.tokenizer(request.model)
         try:
-            reply = await self._client.request(subject, question, timeout=TOKENIZE_TIMEOUT_S)
+            async with self._turns.of(caller.tenant):
+                reply = await self._client.request(subject, question, timeout=TOKENIZE_TIMEOUT_S)
         except nats.errors.Error as error:
             why = str(error) or type(error).__name__
             raise BrokerUnavailable(f"no agent of {request.model} has tokenized in time: {why}") from error

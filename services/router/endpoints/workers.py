@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from nats.aio.client import Client
 from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import InvalidRequest, Overloaded, UnknownWorker
+from schemas.events import WorkerChanged
 from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease_size import cut_error
+from services.chassis.telemetry.events import EventLog
 
 MOST_WORKERS = 1_000
 """Their bucket holds as many even of the largest, and agents look at all of them every second."""
@@ -33,8 +36,9 @@ class Unreadable:
 class Workers:
     """`choir.worker`: list, add, cordon, uncordon, remove."""
 
-    def __init__(self, client: Client, directory: Directory) -> None:
+    def __init__(self, client: Client, directory: Directory, events: EventLog) -> None:
         self._directory = directory
+        self._events = events
         self._registered: dict[str, Worker] = {}
         self._bucket = Bucket(
             client, subjects.WORKERS_BUCKET, messages(Worker), self._on_put, self._on_delete, full=FULL
@@ -62,9 +66,9 @@ class Workers:
     async def manage(self, request: ManageWorkers, caller: Caller) -> None:
         """Does what is asked, and sends the workers that it concerns: all of them for a list."""
         if request.worker is not None:
-            concerned = [await self._add(request.worker, request)]
+            concerned = [await self._add(request.worker, request, caller.tenant)]
         elif request.id is not None:
-            concerned = await self._change(request.id, request.action)
+            concerned = await self._change(request.id, request.action, caller.tenant)
         else:
             concerned = list(self.registered)
         held = self._held()
@@ -75,7 +79,7 @@ class Workers:
         await caller.send_what_fits(worker_lists(statuses))
 
     def _held(self) -> dict[str, WorkerStatus]:
-        """What the leases say of workers that some agent uses."""
+        """The state of workers that some agent uses, from the leases."""
         return {
             model.worker.id: WorkerStatus(
                 worker=self._registered[model.worker.id],
@@ -93,7 +97,7 @@ class Workers:
             if (model.problem is None) == usable
         }
 
-    async def _add(self, worker: Worker, request: ManageWorkers) -> Worker:
+    async def _add(self, worker: Worker, request: ManageWorkers, tenant: str) -> Worker:
         known, revision = await self._read(worker.id)
         if known is not None and not request.replace:
             where = "that cannot be read" if isinstance(known, Unreadable) else f"at {known.url}"
@@ -113,9 +117,22 @@ class Workers:
             self._require_name(worker)
         with _refused(worker.id):
             await self._bucket.update(subjects.worker_key(worker.id), worker, revision)
-        was = known.url if isinstance(known, Worker) else None
-        log.warning("worker registered", worker=worker.id, model=worker.name, url=worker.url, instead_of=was)
+        was = known.url if isinstance(known, Worker) and known.url != worker.url else None
+        self._tell("add", worker.id, worker, tenant, instead_of=was, shares=request.share)
         return worker
+
+    def _tell(
+        self, action: str, worker_id: str, worker: Worker | Unreadable, tenant: str, **more: Any
+    ) -> None:
+        """Nobody takes the prompts of a model unseen: who did what is in the log and in the database."""
+        known = (worker.name, worker.url) if isinstance(worker, Worker) else (None, None)
+        log.warning(
+            "worker changed", action=action, worker=worker_id, model=known[0], url=known[1], by=tenant
+        )
+        self._events.publish(
+            WorkerChanged,
+            action=action, worker=worker_id, model=known[0], url=known[1], tenant=tenant, **more,
+        )  # fmt: skip
 
     def _require_name(self, worker: Worker) -> None:
         """Raises InvalidRequest if agents serve a model of this name by themselves."""
@@ -132,7 +149,7 @@ class Workers:
                 field="worker.served_as",
             )
 
-    async def _change(self, worker_id: str, action: str) -> list[Worker]:
+    async def _change(self, worker_id: str, action: str, tenant: str) -> list[Worker]:
         known, revision = await self._read(worker_id)
         if known is None:
             names = tuple(sorted(self._registered))
@@ -142,10 +159,10 @@ class Workers:
                 known=names,
             )
         key = subjects.worker_key(worker_id)
-        log.warning("worker changed", worker=worker_id, action=action)
         with _refused(worker_id):
             if action == "remove":
                 await self._bucket.delete(key, revision)
+                self._tell(action, worker_id, known, tenant)
                 return [known] if isinstance(known, Worker) else []
             if isinstance(known, Unreadable):
                 raise InvalidRequest(
@@ -154,6 +171,7 @@ class Workers:
                 )
             changed = known.model_copy(update={"cordoned": action == "cordon"})
             await self._bucket.update(key, changed, revision)
+            self._tell(action, worker_id, changed, tenant)
             return [changed]
 
     async def _read(self, worker_id: str) -> tuple[Worker | Unreadable | None, int]:

@@ -14,6 +14,7 @@ from services.router.placement.cost_model import Node
 UNMEASURED_LAYER_MS = 1.0
 """Where no node has measured its speed, layers are counted: any number does."""
 SHOWN_SHA256 = 12
+SHOWN_PROBLEMS = 3
 
 Identity = tuple[str, str, int, str]
 
@@ -28,12 +29,12 @@ class Offer:
 
     @property
     def instance(self) -> str:
-        """Who offers it."""
+        """The instance that offers it."""
         return self.lease.instance
 
     @property
     def identity(self) -> Identity:
-        """What must be the same at all stages of a pipeline; the last is the version of Choir."""
+        """The properties that all stages of a pipeline share; the last is the version of Choir."""
         model = self.model
         return model.sha256, model.architecture, model.layers, self.lease.version
 
@@ -54,24 +55,33 @@ class NodePool:
 
 
 def offers_of(model: str, leases: Iterable[NodeLease]) -> tuple[Offer, ...]:
-    """Every ready instance that offers a model, in the order of the leases."""
+    """Every ready instance that offers a model, in the order of the leases. One that is cordoned offers no
+    more than the stage that it holds, and nothing when it is drained."""
     return tuple(
         Offer(lease, lease.stage, offered)
         for lease in leases
         if lease.stage is not None and lease.state == "ready"
+        if lease.cordon is None or (lease.cordon == "cordon" and lease.stage.held is not None)
         for offered in lease.stage.models
         if offered.name == model
     )
 
 
 def require_offered(model: str, leases: Sequence[NodeLease]) -> tuple[Offer, ...]:
-    """offers_of(), at least one; UnknownModel names those that are offered."""
+    """offers_of(), at least one; UnknownModel names those that are offered, and says why stage services offer
+    nothing."""
     offers = offers_of(model, leases)
     if offers:
         return offers
     known = sorted({m.name for lease in leases if lease.stage is not None for m in lease.stage.models})
+    broken = [
+        f". {lease.instance} offers none: {lease.problem.message}"
+        for lease in leases
+        if lease.stage is not None and lease.problem is not None
+    ]
     raise UnknownModel(
-        f"model: no live stage service offers {model!r}; offered: {', '.join(known) or 'none'}. "
+        f"model: no live stage service offers {model!r}; offered: {', '.join(known) or 'none'}"
+        f"{''.join(broken[:SHOWN_PROBLEMS])}. "
         "A host offers a model with a section [[stages]] in its choir.toml",
         field="model",
         known=tuple(known),
@@ -111,7 +121,7 @@ def fastest_on(host: str, offers: Iterable[Offer]) -> Offer | None:
 
 
 def _slowness(offer: Offer) -> tuple[float, str]:
-    """What orders offers from the fastest on; speeds that nobody has measured come last."""
+    """Sort key of offers, the fastest first; unmeasured speeds come last."""
     return offer.model.layer_ms or float("inf"), offer.instance
 
 
@@ -146,7 +156,7 @@ def check_same(offers: Sequence[Offer]) -> None:
 
 
 def _told(identity: Identity, groups: Collection[Identity]) -> str:
-    """What is particular about one of several identities: only what differs."""
+    """The parts in which one of several identities differs from the others."""
     sha256, architecture, layers, version = identity
     words = (f"sha256 {sha256[:SHOWN_SHA256]}", architecture, f"{layers} layers", f"Choir {version}")
     differs = [len({other[place] for other in groups}) > 1 for place in range(len(words))]
@@ -157,8 +167,10 @@ def fleet_of(offers: Sequence[Offer]) -> NodePool:
     """The nodes of offers that are of the same model.
 
     A node that has not measured its speed counts as the slowest one that has; the context is the shortest
-    that one of them makes room for.
+    that one of them makes room for. Instances of one host with as many threads are equally fast: the shortest
+    time that one of them has measured holds, since what else runs only makes times longer.
     """
+    offers = _alike_on_hosts(offers)
     known = [offer.model for offer in offers if offer.model.layer_ms > 0]
     slowest = max(known, key=lambda model: model.layer_ms, default=None)
     nodes = [_node(offer) for offer in offers]
@@ -172,6 +184,27 @@ def fleet_of(offers: Sequence[Offer]) -> NodePool:
     context_tokens = min(offer.model.context_tokens for offer in offers)
     model = offers[0].model.model_copy(update={"context_tokens": context_tokens})
     return NodePool(model, tuple(nodes), _host_bytes(offers), measured=slowest is not None)
+
+
+def _alike_on_hosts(offers: Sequence[Offer]) -> list[Offer]:
+    """The offers, those of one host and as many threads with the same speed."""
+    groups: dict[tuple[str, int], list[Shardable]] = {}
+    for offer in offers:
+        if offer.model.layer_ms > 0:
+            groups.setdefault((offer.lease.host, offer.stage.threads), []).append(offer.model)
+    best = {
+        key: {
+            "layer_ms": min(model.layer_ms for model in models),
+            "last_ms": min(model.last_ms for model in models),
+        }
+        for key, models in groups.items()
+    }
+    return [
+        replace(offer, model=offer.model.model_copy(update=best[key]))
+        if (key := (offer.lease.host, offer.stage.threads)) in best and offer.model.layer_ms > 0
+        else offer
+        for offer in offers
+    ]
 
 
 def _node(offer: Offer) -> Node:
@@ -188,7 +221,7 @@ def _node(offer: Offer) -> Node:
 
 
 def _host_bytes(offers: Iterable[Offer]) -> dict[str, int]:
-    """What is free on each host and what its stages hold already; at least what one of them offers."""
+    """Free memory of each host and the memory of its stages; at least the memory that one of them offers."""
     hosts: dict[str, list[Offer]] = {}
     for offer in offers:
         hosts.setdefault(offer.lease.host, []).append(offer)

@@ -5,6 +5,7 @@ Several routers may do so: a plan is changed by compare-and-set, so one of them 
 - *A node has gone.* The stages have a standby take over within about 1.5 s. Only a plan that still names an
   instance without a lease after `grace_s` is repaired here. If no split is possible, the plan stays as it is,
   and `problems` says why: an instance that comes back under its name goes on with it.
+- *A node is to be drained.* Others take its stages at once. If none can, it keeps them, and works on.
 - *The nodes are others.* One has joined, or a standby has taken over what suits another better. When they
   have not changed for `settle_s`, nor the plan for `rest_s`, and another plan is worth the interruption
   (`replan.improved`), that is taken, but never while sequences run: those would be worked on again, and a
@@ -25,10 +26,17 @@ from schemas.errors import BrokerUnavailable, InvalidRequest
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan
 from services.chassis.logs import get_logger
+from services.chassis.process.supervise import Loops
 from services.chassis.registry.directory import Directory
-from services.chassis.supervise import Loops
 from services.router.placement.plan_builder import make_plan, same_work
-from services.router.placement.replan import Remedy, fitting_offers, gone_stages, improved, repaired
+from services.router.placement.replan import (
+    Remedy,
+    fitting_offers,
+    gone_stages,
+    improved,
+    leaving_stages,
+    repaired,
+)
 from services.tasks.plan_store import PlanStore
 
 JITTER = 0.3
@@ -41,7 +49,7 @@ log = get_logger("router.placement")
 
 @dataclass
 class Watch:
-    """What is known of one pipeline from earlier looks. Times are of the monotonic clock."""
+    """One pipeline, as earlier looks have shown it. Times are of the monotonic clock."""
 
     epoch: int
     since_s: float
@@ -52,7 +60,8 @@ class Watch:
 
 
 class Controller:
-    """Looks after all plans. `problems` has a sentence for each pipeline that cannot run."""
+    """Looks after all plans. `problems` has a sentence for each pipeline that cannot run, `stuck` for each
+    that runs where it ought to leave."""
 
     def __init__(
         self,
@@ -75,6 +84,7 @@ class Controller:
         self._watches: dict[str, Watch] = {}
         self._task: asyncio.Task[None] | None = None
         self.problems: dict[str, str] = {}
+        self.stuck: dict[str, str] = {}
 
     async def start(self) -> None:
         """Looks from now on."""
@@ -99,6 +109,7 @@ class Controller:
         models = {plan.model for plan in plans}
         self._watches = {model: watch for model, watch in self._watches.items() if model in models}
         self.problems = {model: why for model, why in self.problems.items() if model in models}
+        self.stuck = {model: why for model, why in self.stuck.items() if model in models}
         for plan in plans:
             await self._look_at(plan, self._directory.nodes)
 
@@ -106,27 +117,34 @@ class Controller:
         watch = self._watches.get(plan.model)
         if watch is None or watch.epoch != plan.epoch:
             watch = self._watches[plan.model] = Watch(plan.epoch, time.monotonic())
-        gone = gone_stages(plan, leases)
-        if gone:
-            await self._mend(plan, gone, leases, watch)
+        leaving = leaving_stages(plan, leases)
+        if leaving:
+            await self._mend(plan, leaving, leases, watch)
             return
         watch.gone_since_s = None
         self.problems.pop(plan.model, None)
+        self.stuck.pop(plan.model, None)
         if self._is_due(plan, leases, watch):
             await self._improve(plan, leases)
 
     async def _mend(
-        self, plan: PipelinePlan, gone: tuple[int, ...], leases: tuple[NodeLease, ...], watch: Watch
+        self, plan: PipelinePlan, leaving: tuple[int, ...], leases: tuple[NodeLease, ...], watch: Watch
     ) -> None:
-        now = time.monotonic()
-        if watch.gone_since_s is None:
+        now, gone = time.monotonic(), gone_stages(plan, leases)
+        if not gone:
+            watch.gone_since_s = None
+            self.problems.pop(plan.model, None)
+        elif watch.gone_since_s is None:
             watch.gone_since_s = now
-        if now - watch.gone_since_s < self._grace_s:
+        if watch.gone_since_s is not None and now - watch.gone_since_s < self._grace_s:
             return
         try:
-            remedy = await asyncio.to_thread(repaired, plan, gone, leases, self._plans.all)
+            remedy = await asyncio.to_thread(repaired, plan, leaving, leases, self._plans.all)
         except InvalidRequest as error:
-            self.problems[plan.model] = _broken(plan, gone, leases, error)
+            if gone:
+                self.problems[plan.model] = _broken(plan, gone, leases, error)
+            else:
+                self.stuck[plan.model] = _stuck(plan, leaving, error)
             return
         await self._take(plan, remedy)
 
@@ -157,6 +175,7 @@ class Controller:
             return
         if await self._plans.write(new):
             self.problems.pop(plan.model, None)
+            self.stuck.pop(plan.model, None)
             log.info("pipeline planned anew", model=plan.model, epoch=new.epoch, why=remedy.why)
 
 
@@ -186,4 +205,13 @@ def _broken(
     return (
         f"the pipeline of {plan.model} has no node for {named}: {error.message}; start what is missing, or "
         f"end it with `choir shard {plan.model} --remove`"
+    )
+
+
+def _stuck(plan: PipelinePlan, leaving: tuple[int, ...], error: InvalidRequest) -> str:
+    """The sentence about instances whose layers no other instance can take."""
+    names = ", ".join(plan.stages[k].instance for k in leaving)
+    return (
+        f"the pipeline of {plan.model} stays on {names}, which is to be drained: {error.message}; start "
+        f"another node, or end it with `choir shard {plan.model} --remove`"
     )

@@ -11,7 +11,7 @@ from schemas.pipelines import Shardable
 
 MS_PER_S = 1e3
 STAGE_OVERHEAD_BYTES = 250_000_000
-"""What a stage process takes beside its weights and its cache: interpreter, libraries, compute buffers."""
+"""Memory of a stage process beside its weights and its cache: interpreter, libraries, compute buffers."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,20 @@ class Split:
     """
 
     slices: Slices
-    seats: tuple[StagePlacement, ...]
+    placements: tuple[StagePlacement, ...]
 
     @cached_property
     def steps_ms(self) -> tuple[float, ...]:
         """The computing of each stage for one token."""
-        return tuple(self.slices.step_ms(seat.node, seat.start, seat.end) for seat in self.seats)
+        return tuple(
+            self.slices.step_ms(placement.node, placement.start, placement.end)
+            for placement in self.placements
+        )
 
     @cached_property
     def occupied_ms(self) -> tuple[float, ...]:
-        """What each stage is occupied for by one token."""
-        return occupied(self.steps_ms, [seat.node for seat in self.seats])
+        """The time that one token occupies each stage."""
+        return occupied(self.steps_ms, [placement.node for placement in self.placements])
 
     @property
     def slowest_ms(self) -> float:
@@ -129,7 +132,7 @@ class Split:
         return sum(self.occupied_ms)
 
     def tokens_per_s(self, slots: int) -> float:
-        """What `slots` overlapping streams reach together, each frame with one token; 0 if unknown.
+        """Throughput of `slots` overlapping streams together, each frame with one token; 0 if unknown.
 
         The slowest stage limits it; or the streams do, where they are too few to keep all stages busy; or a
         host whose stages have more threads than it has cores. What larger batches gain comes on top.
@@ -140,11 +143,11 @@ class Split:
 
     @cached_property
     def _busiest_host_ms(self) -> float:
-        """What the cores of the busiest host compute on one token, all of its stages together."""
+        """Computing time of one token on the busiest host, all of its stages together."""
         core_ms: dict[str, float] = {}
         cores: dict[str, int] = {}
-        for seat, step_ms in zip(self.seats, self.steps_ms, strict=True):
-            node = seat.node
+        for placement, step_ms in zip(self.placements, self.steps_ms, strict=True):
+            node = placement.node
             if node.cores is not None:
                 core_ms[node.host] = core_ms.get(node.host, 0.0) + step_ms * min(node.threads, node.cores)
                 cores[node.host] = node.cores

@@ -14,7 +14,7 @@ UNKNOWN_MS = 0.0
 
 def make_plan(
     decision: Decision,
-    wish: Shard,
+    spec: Shard,
     fleet: NodePool,
     previous: PipelinePlan | None,
     *,
@@ -35,12 +35,12 @@ def make_plan(
         width=model.width,
         slots=decision.slots,
         context_tokens=decision.context_tokens,
-        dtype=wish.dtype,
-        partition=wish.partition,
+        dtype=spec.dtype,
+        partition=spec.partition,
         stages=_stages(decision, measured=fleet.measured),
         predicted_ms=split.total_ms if fleet.measured else UNKNOWN_MS,
         whole_ms=decision.whole_ms if fleet.measured else None,
-        wanted=wish,
+        wanted=spec,
         made_by=made_by,
         made_at_s=at_s,
         why=why,
@@ -64,13 +64,13 @@ def _stages(decision: Decision, *, measured: bool) -> tuple[StagePlan, ...]:
     borders = split.slices.borders
     return tuple(
         StagePlan(
-            instance=seat.node.instance,
-            host=seat.node.host,
-            first_layer=borders[seat.start],
-            end_layer=borders[seat.end],
+            instance=placement.node.instance,
+            host=placement.node.host,
+            first_layer=borders[placement.start],
+            end_layer=borders[placement.end],
             predicted_ms=step_ms if measured else UNKNOWN_MS,
         )
-        for seat, step_ms in zip(split.seats, split.steps_ms, strict=True)
+        for placement, step_ms in zip(split.placements, split.steps_ms, strict=True)
     )
 
 
@@ -85,9 +85,9 @@ def _work(plan: PipelinePlan) -> tuple[object, ...]:
 
 
 def predicted(decision: Decision, *, measured: bool) -> str:
-    """What is to be expected, in a sentence."""
+    """The expected speed, in a sentence."""
     split = decision.split
-    count = len(split.seats)
+    count = len(split.placements)
     stages = "1 stage" if count == 1 else f"{count} stages"
     if not measured:
         return f"{stages}; no node has measured its speed, so nothing is predicted"

@@ -36,27 +36,27 @@ class Decision:
     context_tokens: int
 
 
-def decide(wish: Shard, fleet: NodePool, assigned: Sequence[Node] = ()) -> Decision:
-    """The best split that does what is wished, on the nodes of a fleet; stage k on `assigned[k]` if given.
+def decide(spec: Shard, fleet: NodePool, assigned: Sequence[Node] = ()) -> Decision:
+    """The best split that meets the specification, on a fleet's nodes; stage k on `assigned[k]` if given.
 
     Raises InvalidRequest, naming the field and the way out, for a number of stages that cannot be, for too
     little memory, and for a split that only slows the model down.
     """
-    context_tokens = wish.context_tokens or fleet.model.context_tokens
-    _check_form(wish, fleet, context_tokens)
-    slices = Slices.of(fleet.model, wish.slots, context_tokens)
+    context_tokens = spec.context_tokens or fleet.model.context_tokens
+    _check_form(spec, fleet, context_tokens)
+    slices = Slices.of(fleet.model, spec.slots, context_tokens)
     whole_ms, whole_node = _fastest_whole(slices, fleet.nodes)
-    stages = len(assigned) or wish.stages
+    stages = len(assigned) or spec.stages
     if stages is None:
-        split = _fastest_split(slices, fleet, wish.slots)
+        split = _fastest_split(slices, fleet, spec.slots)
     else:
         _check_stages(stages, slices, fleet)
         choices: list[Sequence[Node]] = [(node,) for node in assigned] or [fleet.nodes] * stages
         split = _split_within_hosts(slices, choices, fleet.host_bytes)
     if split is None:
-        raise _too_little_memory(wish, slices, fleet, stages, context_tokens)
-    decision = Decision(split, whole_ms, whole_node, wish.slots, context_tokens)
-    if fleet.measured and not wish.force and only_slows(decision):
+        raise _too_little_memory(spec, slices, fleet, stages, context_tokens)
+    decision = Decision(split, whole_ms, whole_node, spec.slots, context_tokens)
+    if fleet.measured and not spec.force and only_slows(decision):
         raise _refusal(decision, assigned=bool(assigned))
     return decision
 
@@ -64,7 +64,7 @@ def decide(wish: Shard, fleet: NodePool, assigned: Sequence[Node] = ()) -> Decis
 def only_slows(decision: Decision) -> bool:
     """Whether one node with the whole model is better, for one stream and for many."""
     split, whole_ms = decision.split, decision.whole_ms
-    if len(split.seats) == 1 or whole_ms is None or split.slowest_ms == 0:
+    if len(split.placements) == 1 or whole_ms is None or split.slowest_ms == 0:
         return False
     return split.total_ms >= whole_ms and split.tokens_per_s(decision.slots) <= MS_PER_S / whole_ms
 
@@ -120,12 +120,12 @@ def _split_within_hosts(
         split = best_split(slices, limited)
         if split is None:
             return None
-        seats_on = Counter(seat.node.host for seat in split.seats)
-        full = [host for host in seats_on if _needed_on(host, split) > host_bytes[host]]
+        stages_on = Counter(placement.node.host for placement in split.placements)
+        full = [host for host in stages_on if _needed_on(host, split) > host_bytes[host]]
         if not full:
             return split
         for host in full:
-            shares[host] = max(shares[host] + 1, seats_on[host])
+            shares[host] = max(shares[host] + 1, stages_on[host])
 
 
 def _limited(node: Node, shares: Mapping[str, int], host_bytes: Mapping[str, int]) -> Node:
@@ -135,19 +135,19 @@ def _limited(node: Node, shares: Mapping[str, int], host_bytes: Mapping[str, int
 
 
 def _needed_on(host: str, split: Split) -> int:
-    return sum(split.slices.need_bytes(s.start, s.end) for s in split.seats if s.node.host == host)
+    return sum(split.slices.need_bytes(s.start, s.end) for s in split.placements if s.node.host == host)
 
 
-def _check_form(wish: Shard, fleet: NodePool, context_tokens: int) -> None:
+def _check_form(spec: Shard, fleet: NodePool, context_tokens: int) -> None:
     if context_tokens > fleet.model.context_tokens:
         raise InvalidRequest(
-            f"context_tokens: {wish.model} was made for {fleet.model.context_tokens} tokens, "
+            f"context_tokens: {spec.model} was made for {fleet.model.context_tokens} tokens, "
             f"not {context_tokens}",
             field="context_tokens",
         )
-    if wish.dtype == "q8_0" and fleet.model.width % 32:
+    if spec.dtype == "q8_0" and fleet.model.width % 32:
         raise InvalidRequest(
-            f"dtype: q8_0 needs a width that is a multiple of 32, and {wish.model} has {fleet.model.width}: "
+            f"dtype: q8_0 needs a width that is a multiple of 32, and {spec.model} has {fleet.model.width}: "
             "take f32 or f16",
             field="dtype",
         )
@@ -175,15 +175,15 @@ def _check_stages(stages: int, slices: Slices, fleet: NodePool) -> None:
 
 
 def _too_little_memory(
-    wish: Shard, slices: Slices, fleet: NodePool, stages: int | None, context_tokens: int
+    spec: Shard, slices: Slices, fleet: NodePool, stages: int | None, context_tokens: int
 ) -> InvalidRequest:
     largest = max(slices.need_bytes(0, slices.blocks), 0)
     cache = slices.cell_bytes * slices.cells * fleet.model.layers
     offered = ", ".join(f"{node.instance} {node.memory_bytes / MB:,.0f}" for node in fleet.nodes)
     into = f"{stages} stages" if stages else "any number of stages"
     return InvalidRequest(
-        f"stages: {wish.model} does not fit into {into} on these nodes: one stage would take "
-        f"{largest / MB:,.0f} MB, of which {cache / MB:,.0f} MB are the cache of {wish.slots} sequences of "
+        f"stages: {spec.model} does not fit into {into} on these nodes: one stage would take "
+        f"{largest / MB:,.0f} MB, of which {cache / MB:,.0f} MB are the cache of {spec.slots} sequences of "
         f"{context_tokens} tokens; offered, in MB: {offered}. Take more nodes, fewer slots or "
         "a shorter context",
         field="stages",
@@ -194,7 +194,7 @@ def _refusal(decision: Decision, *, assigned: bool) -> InvalidRequest:
     split, field = decision.split, "assign" if assigned else "stages"
     assert decision.whole_ms is not None and decision.whole_node is not None
     return InvalidRequest(
-        f"{field}: {len(split.seats)} stages would only slow it down: "
+        f"{field}: {len(split.placements)} stages would only slow it down: "
         f"{split.total_ms:.2f} ms a token and {split.tokens_per_s(decision.slots):.0f} tokens/s at most, "
         f"where {decision.whole_node.instance} alone takes {decision.whole_ms:.2f} ms and reaches "
         f"{MS_PER_S / decision.whole_ms:.0f}: ask for fewer stages, or for this all the same with --force",

@@ -28,7 +28,7 @@ from services.router.placement.planner import Decision, decide
 JOIN_GAIN = 0.2
 """A better plan must be better by this share: moving layers costs a load and, sometimes, work done twice."""
 INTERRUPTION_MS = 3_000.0
-"""What a change costs: for so long, about, the pipeline is not there."""
+"""Cost of a change: the pipeline is away for about so long."""
 PAYBACK_TOKENS = 2_000
 """So many tokens must win the interruption back. It keeps a plan where a fifth is less than what measurements
 of the same node differ by."""
@@ -36,7 +36,7 @@ of the same node differ by."""
 
 @dataclass(frozen=True)
 class Remedy:
-    """What a plan is to become, and why."""
+    """The next plan, and the reason."""
 
     decision: Decision
     fleet: NodePool
@@ -47,6 +47,13 @@ def gone_stages(plan: PipelinePlan, leases: Sequence[NodeLease]) -> tuple[int, .
     """The stages whose instances are not there, or cannot work."""
     alive = {lease.instance for lease in leases if lease.stage and lease.state != "broken"}
     return tuple(k for k, stage in enumerate(plan.stages) if stage.instance not in alive)
+
+
+def leaving_stages(plan: PipelinePlan, leases: Sequence[NodeLease]) -> tuple[int, ...]:
+    """The same, and those whose instances are to be drained."""
+    drained = {lease.instance for lease in leases if lease.cordon == "drain"}
+    gone = gone_stages(plan, leases)
+    return tuple(k for k, stage in enumerate(plan.stages) if k in gone or stage.instance in drained)
 
 
 def fitting_offers(
@@ -69,7 +76,7 @@ def standbys(
 def repaired(
     plan: PipelinePlan, gone: Sequence[int], leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]
 ) -> Remedy:
-    """The plan without the instances that are gone.
+    """The plan without the instances that are gone, or are to go.
 
     Another instance takes the same layers, if one has room, so that the other stages keep what they have;
     else the model is split anew, into the number of stages that was wanted or, if there are too few nodes for
@@ -77,21 +84,22 @@ def repaired(
     """
     offers = fitting_offers(plan, leases, plans)
     lost = ", ".join(plan.stages[k].instance for k in gone)
+    how = "gone" if gone_stages(plan, leases) else "to be drained"
     if not offers:
-        raise InvalidRequest(f"no live node offers {plan.model} any more ({lost} is gone)", field="stages")
+        raise InvalidRequest(f"no live node offers {plan.model} any more ({lost} is {how})", field="stages")
     check_same(offers)
     fleet = fleet_of(offers)
     wanted = _forced(plan.wanted)
     replaced = _replaced(plan, gone, fleet)
     if replaced is not None:
-        names = ", ".join(replaced.seats[k].node.instance for k in gone)
-        return Remedy(_decision(plan, replaced), fleet, f"{names} takes the place of {lost}, which is gone")
+        names = ", ".join(replaced.placements[k].node.instance for k in gone)
+        return Remedy(_decision(plan, replaced), fleet, f"{names} takes the place of {lost}, which is {how}")
     fleet = fleet_of(candidates(offers, wanted.stages))
     try:
         decision = decide(wanted, fleet)
     except InvalidRequest:
         decision = decide(wanted.model_copy(update={"stages": None}), fleet_of(candidates(offers, None)))
-    return Remedy(decision, fleet, f"split anew, since {lost} is gone")
+    return Remedy(decision, fleet, f"split anew, since {lost} is {how}")
 
 
 def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]) -> Remedy | None:
@@ -134,7 +142,7 @@ def _is_better(new: Split, current: Split, slots: int) -> bool:
 
 
 def _forced(wanted: Shard) -> Shard:
-    """The wish for whoever plans again: it has been weighed once, and an assignment has failed."""
+    """The specification for the next plan: it has been weighed once, and an assignment has failed."""
     stages = wanted.stages or len(wanted.assign) or None
     return wanted.model_copy(update={"force": True, "assign": (), "stages": stages})
 
@@ -146,26 +154,26 @@ def _replaced(plan: PipelinePlan, gone: Sequence[int], fleet: NodePool) -> Split
     free = {node.instance: node for node in fleet.nodes}
     for stage in plan.stages:
         free.pop(stage.instance, None)
-    seats = []
+    placements = []
     for k, stage in enumerate(plan.stages):
-        seat = _seat(stage, slices, fleet)
-        node = _best_for(seat, slices, list(free.values())) if k in gone else fleet.node(stage.instance)
+        placement = _placement(stage, slices, fleet)
+        node = _best_for(placement, slices, list(free.values())) if k in gone else fleet.node(stage.instance)
         if node is None:
             return None
         free.pop(node.instance, None)
-        seats.append(replace(seat, node=node))
-    return Split(slices, tuple(seats))
+        placements.append(replace(placement, node=node))
+    return Split(slices, tuple(placements))
 
 
-def _seat(stage: StagePlan, slices: Slices, fleet: NodePool) -> StagePlacement:
+def _placement(stage: StagePlan, slices: Slices, fleet: NodePool) -> StagePlacement:
     start, end = slices.borders.index(stage.first_layer), slices.borders.index(stage.end_layer)
     return StagePlacement(fleet.nodes[0], start, end)
 
 
-def _best_for(seat: StagePlacement, slices: Slices, nodes: Sequence[Node]) -> Node | None:
-    need = slices.need_bytes(seat.start, seat.end)
+def _best_for(placement: StagePlacement, slices: Slices, nodes: Sequence[Node]) -> Node | None:
+    need = slices.need_bytes(placement.start, placement.end)
     able = [node for node in nodes if node.memory_bytes >= need]
-    steps = [(slices.step_ms(node, seat.start, seat.end), node.instance, node) for node in able]
+    steps = [(slices.step_ms(node, placement.start, placement.end), node.instance, node) for node in able]
     return min(steps, key=lambda step: step[:2])[2] if steps else None
 
 

@@ -28,7 +28,7 @@ MAX_STATES = 2_000
 
 State = tuple[int, int, frozenset[int]]
 Chosen = tuple[tuple[float, float], tuple[StagePlacement, ...]]
-"""What is to be least, the time of a token and the sum of the stages' squares, and the stages."""
+"""The value to minimise, the time of a token, the sum of the stages' squares, and the stages."""
 
 
 def best_split(slices: Slices, choices: Sequence[Sequence[Node]]) -> Split | None:
@@ -41,8 +41,8 @@ def best_split(slices: Slices, choices: Sequence[Sequence[Node]]) -> Split | Non
     if at == len(limits):
         return None
     search = _Search(slices, choices, limits[at])
-    seats = search.cheapest() or _Search(slices, choices, limits[at]).first()
-    return Split(slices, seats) if seats else None
+    placements = search.cheapest() or _Search(slices, choices, limits[at]).first()
+    return Split(slices, placements) if placements else None
 
 
 def _lengths(slices: Slices, choices: Sequence[Sequence[Node]]) -> set[float]:

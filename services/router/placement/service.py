@@ -52,14 +52,19 @@ class Placement:
         """All pipelines as they are now."""
         leases, plans = self._directory.nodes, self._plans.all
         return tuple(
-            summarize_pipeline(plan, leases, plans, self._controller.problems.get(plan.model))
+            summarize_pipeline(
+                plan,
+                leases,
+                plans,
+                self._controller.problems.get(plan.model) or self._controller.stuck.get(plan.model),
+            )
             for plan in plans
         )
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A line for each pipeline that cannot run."""
-        return tuple(self._controller.problems.values())
+        """A line for each pipeline that cannot run, or cannot leave where it is."""
+        return (*self._controller.problems.values(), *self._controller.stuck.values())
 
     def serves(self, lease: NodeLease, model: str) -> bool:
         """Whether an instance's word that it serves a model still holds: the lease of a first stage lives on

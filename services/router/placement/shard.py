@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from schemas.errors import NotReady, UnknownModel
+from schemas.errors import InvalidRequest, NotReady, UnknownModel
 from schemas.pipelines import PipelinePlan, Shard, ShardReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
@@ -36,44 +36,48 @@ class ShardHandler:
         self._plans = plans
         self._instance = instance
 
-    async def handle(self, wish: Shard, caller: Caller) -> None:
+    async def handle(self, spec: Shard, caller: Caller) -> None:
         """Sends the plan; the stages load what they hold after it. Raises a typed error if it is refused."""
         for _ in range(ATTEMPTS):
-            reply = await (self._remove(wish) if wish.remove else self._place(wish))
+            reply = await (self._remove(spec) if spec.remove else self._place(spec))
             if reply is not None:
                 await caller.send(reply)
                 return
-        raise NotReady(f"the plan of {wish.model} changes all the time; try again", retry_after_s=1.0)
+        raise NotReady(f"the plan of {spec.model} changes all the time; try again", retry_after_s=1.0)
 
-    async def _remove(self, wish: Shard) -> ShardReply | None:
-        plan = self._plans.of(wish.model)
+    async def _remove(self, spec: Shard) -> ShardReply | None:
+        plan = self._plans.of(spec.model)
+        if spec.plan_only:
+            raise InvalidRequest("plan_only: it does not go with remove", field="plan_only")
         if plan is None:
             known = tuple(plan.model for plan in self._plans.all)
             raise UnknownModel(
-                f"model: {wish.model!r} runs in no pipeline; those that do: {', '.join(known) or 'none'}",
+                f"model: {spec.model!r} runs in no pipeline; those that do: {', '.join(known) or 'none'}",
                 field="model",
                 known=known,
             )
         if not await self._plans.remove(plan):
             return None
-        return ShardReply(model=wish.model, summary=f"the pipeline of {wish.model} is ended")
+        return ShardReply(model=spec.model, summary=f"the pipeline of {spec.model} is ended")
 
-    async def _place(self, wish: Shard) -> ShardReply | None:
-        previous = self._plans.of(wish.model)
+    async def _place(self, spec: Shard) -> ShardReply | None:
+        previous = self._plans.of(spec.model)
         fleet, decision = await asyncio.to_thread(
-            decided, wish, require_offered(wish.model, self._directory.nodes), self._plans.all
+            decided, spec, require_offered(spec.model, self._directory.nodes), self._plans.all
         )
         summary = predicted(decision, measured=fleet.measured)
         why, now_s = f"asked for: {summary}", time.time()
-        plan = make_plan(decision, wish, fleet, previous, made_by=self._instance, at_s=now_s, why=why)
+        plan = make_plan(decision, spec, fleet, previous, made_by=self._instance, at_s=now_s, why=why)
+        if spec.plan_only:
+            return ShardReply(model=spec.model, plan=plan, summary=summary)
         if previous is not None and self._stands(previous, plan):
-            return ShardReply(model=wish.model, plan=previous, summary=f"{summary} (as before)")
+            return ShardReply(model=spec.model, plan=previous, summary=f"{summary} (as before)")
         if not await self._plans.write(plan):
             return None
-        return ShardReply(model=wish.model, plan=plan, summary=summary)
+        return ShardReply(model=spec.model, plan=plan, summary=summary)
 
     def _stands(self, previous: PipelinePlan, plan: PipelinePlan) -> bool:
-        """Whether the same was wished before, and what was planned then is still as good: speeds are never
+        """Whether the same was specified before, and what was planned then is still as good: speeds are never
         measured twice alike, and that is no reason to move layers."""
         if previous.wanted != plan.wanted or previous.sha256 != plan.sha256:
             return False
@@ -84,18 +88,18 @@ class ShardHandler:
         return planner_chose and improved(previous, leases, plans) is None
 
 
-def decided(wish: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan]) -> tuple[NodePool, Decision]:
-    """The nodes that come into question for a wish, and the split of the model over them: pure."""
-    if wish.assign:
-        chosen = assigned(wish.assign, offers, plans)
+def decided(spec: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan]) -> tuple[NodePool, Decision]:
+    """The nodes that come into question, and the split of the model over them: pure."""
+    if spec.assign:
+        chosen = assigned(spec.assign, offers, plans)
         check_same(chosen)
         identity = chosen[0].identity
         fleet = fleet_of([offer for offer in offers if offer.identity == identity])
         nodes = [node for offer in chosen if (node := fleet.node(offer.instance))]
-        return fleet, decide(wish, fleet, nodes)
+        return fleet, decide(spec, fleet, nodes)
     check_same(offers)
     free = without_taken(offers, plans)
-    fleet = fleet_of(candidates(free, wish.stages) or offers)
+    fleet = fleet_of(candidates(free, spec.stages) or offers)
     if not free:
         fleet = NodePool(fleet.model, (), fleet.host_bytes, fleet.measured)
-    return fleet, decide(wish, fleet)
+    return fleet, decide(spec, fleet)

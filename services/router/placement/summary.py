@@ -68,7 +68,7 @@ def _state(stages: Sequence[StageSummary]) -> PipelineState:
 
 
 def _measured_ms(model: str, first: NodeLease | None) -> float | None:
-    """What the first stage measures: it is where tokens come out."""
+    """Measurements of the first stage, where tokens come out."""
     served = [m for m in first.models if m.name == model] if first is not None else []
     if not served or not served[0].tokens_per_s:
         return None

@@ -16,7 +16,8 @@ from ulid import ULID
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ChoirError, ResultEvicted, UnknownRequest
-from services.chassis.nats.streams import READ_TIMEOUT_S, Storage
+from services.chassis.nats.reading import READ_TIMEOUT_S
+from services.chassis.nats.streams import Storage
 
 FIELD = "request_id"
 

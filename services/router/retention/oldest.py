@@ -6,17 +6,12 @@ counted as the broker's file store counts them.
 
 from __future__ import annotations
 
-import json
-
-import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from schemas import subjects
-from schemas.errors import BrokerUnavailable
+from services.chassis.nats.reading import Stored, get_many
 
 RECORD_BYTES = 30
-"""What the store writes for a message beside its subject and its content."""
+"""Bytes that the store writes for a message, beside its subject and its content."""
 HEADER_LENGTH_BYTES = 4
 BATCH = 512
 BATCH_BYTES = 4 * 1024 * 1024
@@ -33,34 +28,24 @@ async def cut_after(client: Client, stream: str, first: int, size: int) -> int:
     `first` is the sequence of its oldest message. BrokerUnavailable if the broker does not answer.
     """
     left, sequence = size, first
-    inbox = client.new_inbox()
-    replies = await client.subscribe(inbox)
-    try:
-        while left > 0:
-            query = {"seq": sequence, "batch": BATCH, "max_bytes": BATCH_BYTES}
-            await client.publish(subjects.direct_get(stream), json.dumps(query).encode(), reply=inbox)
-            found = False
-            while "Status" not in ((msg := await replies.next_msg(READ_TIMEOUT_S)).headers or {}):
-                found = True
-                if left > 0:
-                    left -= stored_bytes(msg)
-                    sequence = int((msg.headers or {})[subjects.SEQUENCE_HEADER]) + 1
-            if not found:
-                break  # it holds less
-    except nats.errors.TimeoutError as error:
-        raise BrokerUnavailable(f"stream {stream} could not be read") from error
-    finally:
-        await replies.unsubscribe()
+    while left > 0:
+        query = {"seq": sequence, "batch": BATCH, "max_bytes": BATCH_BYTES}
+        batch = await get_many(client, stream, query, patience_s=READ_TIMEOUT_S)
+        if not batch:
+            break  # it holds less
+        for stored in batch:
+            if left > 0:
+                left -= stored_bytes(stored)
+                sequence = stored.sequence + 1
     return sequence
 
 
-def stored_bytes(msg: Msg) -> int:
-    """What a message that was read takes in its stream; `state.bytes` is the sum of these."""
-    headers = msg.headers or {}
+def stored_bytes(stored: Stored) -> int:
+    """The bytes that a message takes in its stream; `state.bytes` is their sum."""
     lines = [
         len(name) + len(value) + HEADER_LINE_BYTES
-        for name, value in headers.items()
+        for name, value in stored.headers.items()
         if not name.startswith(BROKERS_OWN)
     ]
     own = HEADER_LENGTH_BYTES + EMPTY_HEADERS_BYTES + sum(lines) if lines else 0
-    return RECORD_BYTES + len(headers[subjects.SUBJECT_HEADER]) + own + len(msg.data)
+    return RECORD_BYTES + len(stored.subject) + own + len(stored.data)

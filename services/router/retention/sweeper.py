@@ -28,13 +28,13 @@ from schemas.replies import Answer, Result
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.pull import PullSubscription
-from services.chassis.nats.streams import Stored
+from services.chassis.nats.reading import Stored
 from services.chassis.telemetry.tracing import within
 from services.chassis.work.attempts import out_of_time
 from services.chassis.work.newer import deadline_of
 from services.router.queued import parse_command
 from services.router.retention.stream_trimmer import StreamTrimmer
-from services.tasks.result import store_result
+from services.tasks.storing import store_result
 
 GRACE_S = 5.0
 BATCH = 1_024
@@ -140,10 +140,10 @@ class Sweeper:
             stored = await self._storage.at(subjects.COMMANDS_STREAM, int(advisory["stream_seq"]))
             if stored is not None:
                 with within(self._mesh.tracing.follow(stored.traceparent)):
-                    await self._bury(stored)
+                    await self._dead_letter(stored)
         await msg.ack()
 
-    async def _bury(self, stored: Stored) -> None:
+    async def _dead_letter(self, stored: Stored) -> None:
         error = PoisonMessage("delivered too often and never finished")
         request_id = stored.subject.rsplit(".", 1)[-1]
         await self._storage.dead_letter("router", request_id, stored.data, error.message)
@@ -163,12 +163,12 @@ class Sweeper:
             answer = Answer.failed(command, error, self._mesh.identity.instance)
             subject = subjects.answer(command.request_id, command.round, command.agent)
             if await self._storage.store_once(subject, answer.to_bytes()):
-                self._tell_ended(answer)
+                self._emit_ended(answer)
         else:
             await store_result(self._mesh, Result.failed(command, error, self._mesh.clock.now()))
         await self._delete(stored)
 
-    def _tell_ended(self, answer: Answer) -> None:
+    def _emit_ended(self, answer: Answer) -> None:
         """A task that no agent took ends here."""
         self._mesh.events.publish(
             TaskCompleted,

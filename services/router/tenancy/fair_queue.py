@@ -29,7 +29,7 @@ from schemas.nodes import NodeLease
 from schemas.subjects import Priority
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
-from services.chassis.nats.streams import Stored
+from services.chassis.nats.reading import Stored
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.tenants import Tenants
 from services.chassis.telemetry.tracing import within
@@ -92,7 +92,7 @@ class FairQueue:
             return subject
         queue = subjects.queue_of(subject)
         at_once = int(self._window(queue) * self._share(tenant) / max(1, len(self._routers())))
-        if self._limits.loads[tenant].batch <= max(1, at_once):
+        if self._limits.load_of(tenant).batch <= max(1, at_once):
             return subject
         self._nothing_until_s.pop((tenant, queue), None)
         self._news.set()
@@ -139,7 +139,9 @@ class FairQueue:
                 if self._may_hold and self._moves:
                     await self.move()
             except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
-                log.warning("what is held was not moved", why=str(error) or type(error).__name__)
+                log.warning(
+                    "held commands were not moved into the queue", why=str(error) or type(error).__name__
+                )
                 await asyncio.sleep(LOOK_INTERVAL_S)
             await asyncio.sleep(max(PAUSE_S, 2 * (time.monotonic() - started_s)))
 
@@ -176,7 +178,7 @@ class FairQueue:
         return sum(count for (_, one), count in queued.items() if one == queue) < self._window(queue)
 
     async def _heads(self) -> dict[tuple[str, str], Stored]:
-        """What every tenant holds first for every queue."""
+        """The first command of every tenant, for every queue."""
         now_s = time.monotonic()
         asked = [
             (tenant, queue)

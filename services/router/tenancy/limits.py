@@ -7,21 +7,25 @@ comes or goes (for at most the life of a lease), and one may refuse what another
 alone keeps to the limit exactly.
 
 Tokens a minute: each router hears of every stored result, so each knows what all tenants have spent. They are
-counted when a result is stored: what is in flight when a budget is spent is still done. A router that has
-just begun knows nothing of the minute before, nor of requests that it had let in when it ended.
+counted when a result is stored: what is in flight when a budget is spent is still done. The text that a
+client has had of a request that it cancelled, or that ended at its deadline, is counted by the router that
+has sent it, once, however often it is fetched.
+
+A router that begins alone takes up what is in the queues: what an earlier one had let in. Of the tokens of
+the minute before it knows nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from schemas import catalog, subjects
-from schemas.errors import NotPermitted, Overloaded
+from schemas.errors import Overloaded
 from schemas.nodes import NodeLease, TenantLoad
 from schemas.replies import Result
 from schemas.subjects import Priority
@@ -33,6 +37,8 @@ WINDOW_S = 60.0
 RETRY_AFTER_S = 1.0
 OVERDUE_S = 60.0
 """So long after its deadline a request is in flight no more, whatever was heard of it."""
+TEXT_KEPT_S = next(spec.max_age_s or 0.0 for spec in catalog.STREAMS if spec.name == subjects.TOKENS_STREAM)
+"""So long the text of a request can be had again."""
 QUEUE_LENGTH = next(spec.max_messages for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
 
 log = get_logger("router.limits")
@@ -46,7 +52,7 @@ class _Taken:
 
 
 class TenantLimits:
-    """What the tenants have in work, and whether one may have more. `routers` are the leases of those that
+    """Requests that tenants have in work, and the limits of these. `routers` are the leases of those that
     live, the one of `instance` among them."""
 
     def __init__(
@@ -63,6 +69,8 @@ class TenantLimits:
         self._in_flight: dict[str, _Taken] = {}
         self._counts: Counter[tuple[str, bool]] = Counter()
         self._spent: dict[str, deque[tuple[float, int]]] = {}
+        self._had: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        """Of requests that came to nothing: when a client last had text, how many tokens. Oldest first."""
 
     def take(self, request_id: str, priority: Priority, timeout_s: float) -> bool:
         """Counts a request that is let in; False if it is counted already.
@@ -72,12 +80,26 @@ class TenantLimits:
         if request_id in self._in_flight:
             return False
         name, batch = subjects.owner_of(request_id), priority == "batch"
+        self._tenants.check(name)
         tenant = self._tenants.find(name)
         if tenant is not None:
             self._check(tenant, batch)
         self._in_flight[request_id] = _Taken(name, batch, self._now() + timeout_s + OVERDUE_S)
         self._counts[name, batch] += 1
         return True
+
+    def take_up(self, queued: Iterable[str], longest_s: float) -> None:
+        """Counts what a router that is gone had let in: the commands on these subjects. Results that are
+        stored from now on have to be told. Nothing is counted where another router lives, which counts its
+        own."""
+        if any(lease.instance != self._instance for lease in self._routers()):
+            return
+        for subject in queued:
+            request_id, batch = subjects.request_of_command(subject), subjects.is_batch(subject)
+            if request_id not in self._in_flight:
+                name = subjects.owner_of(request_id)
+                self._in_flight[request_id] = _Taken(name, batch, self._now() + longest_s + OVERDUE_S)
+                self._counts[name, batch] += 1
 
     def give_back(self, request_id: str) -> None:
         """The request has ended, or was not let in after all."""
@@ -90,9 +112,27 @@ class TenantLimits:
     def on_result(self, request_id: str, data: bytes) -> None:
         """A result was stored, of whichever router's request."""
         self.give_back(request_id)
+        if self._counts_tokens(request_id):
+            self._charge(request_id, tokens_in(data))
+
+    def charge_text(self, request_id: str, tokens: int) -> None:
+        """A client has had so many tokens of a request that came to nothing: no result tells of them. Had
+        again, they are not counted again."""
+        if tokens and self._counts_tokens(request_id):
+            now_s = self._now()
+            while self._had and next(iter(self._had.values()))[0] <= now_s - TEXT_KEPT_S:
+                self._had.popitem(last=False)
+            _, before = self._had.pop(request_id, (now_s, 0))
+            self._had[request_id] = (now_s, max(before, tokens))
+            self._charge(request_id, max(0, tokens - before))
+
+    def _counts_tokens(self, request_id: str) -> bool:
         tenant = self._tenants.find(subjects.owner_of(request_id))
-        if tenant is not None and tenant.limits.tokens_per_minute is not None:
-            self._spent.setdefault(tenant.name, deque()).append((self._now(), tokens_in(data)))
+        return tenant is not None and tenant.limits.tokens_per_minute is not None
+
+    def _charge(self, request_id: str, tokens: int) -> None:
+        if tokens:
+            self._spent.setdefault(subjects.owner_of(request_id), deque()).append((self._now(), tokens))
 
     def forget_overdue(self) -> None:
         """Requests whose result was never heard of are in flight no more."""
@@ -103,25 +143,24 @@ class TenantLimits:
 
     @property
     def loads(self) -> dict[str, TenantLoad]:
-        """What this router has let in of each tenant: for its lease."""
-        return {name: self._load(name) for name in sorted({name for name, _ in self._counts})}
+        """The requests of each tenant that this router has let in, for its lease."""
+        return {name: self.load_of(name) for name in sorted({name for name, _ in self._counts})}
+
+    def load_of(self, tenant: str) -> TenantLoad:
+        """The requests of one tenant that this router has let in."""
+        batch, other = self._counts.get((tenant, True), 0), self._counts.get((tenant, False), 0)
+        return TenantLoad(in_flight=batch + other, batch=batch)
 
     def in_flight(self, tenant: str) -> int:
         """Requests without a result that all routers have let in of a tenant, as far as is known here."""
         others = (self._told(lease, tenant) for lease in self._routers() if lease.instance != self._instance)
-        return self._load(tenant).in_flight + sum(load.in_flight for load in others)
-
-    def _load(self, tenant: str) -> TenantLoad:
-        batch, other = self._counts.get((tenant, True), 0), self._counts.get((tenant, False), 0)
-        return TenantLoad(in_flight=batch + other, batch=batch)
+        return self.load_of(tenant).in_flight + sum(load.in_flight for load in others)
 
     @staticmethod
     def _told(lease: NodeLease, tenant: str) -> TenantLoad:
         return lease.tenants.get(tenant, TenantLoad())
 
     def _check(self, tenant: Tenant, batch: bool) -> None:
-        if not tenant.is_valid(time.time()):
-            raise NotPermitted(f"the tenant {tenant.name} is let in no more: ask who operates the mesh")
         limits = tenant.limits
         if limits.tokens_per_minute is not None:
             self._check_tokens(tenant.name, limits.tokens_per_minute)
@@ -134,7 +173,7 @@ class TenantLimits:
             self._check_count(tenant.name, most, lambda load: load.batch, what)
 
     def _check_count(self, tenant: str, limit: int, count: Callable[[TenantLoad], int], what: str) -> None:
-        if count(self._load(tenant)) >= self._part(tenant, limit, count):
+        if count(self.load_of(tenant)) >= self._part(tenant, limit, count):
             raise _over(tenant, what)
 
     def _part(self, tenant: str, limit: int, count: Callable[[TenantLoad], int]) -> int:
@@ -142,7 +181,7 @@ class TenantLimits:
         told = {lease.instance: count(self._told(lease, tenant)) for lease in self._routers()}
         if not told.keys() - {self._instance}:
             return limit
-        own = told.setdefault(self._instance, count(self._load(tenant)))
+        own = told.setdefault(self._instance, count(self.load_of(tenant)))
         free = max(0, limit - sum(told.values()))
         share, left = divmod(free, len(told))
         return own + share + (sorted(told).index(self._instance) < left)

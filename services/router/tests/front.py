@@ -34,9 +34,11 @@ CONTEXT_TOKENS = 200
 class Front:
     """What a test has in hand: the router's mesh, and a client's connection."""
 
-    def __init__(self, mesh: ServiceContext, client: Client) -> None:
+    def __init__(self, mesh: ServiceContext, client: Client, lease: Lease, weights: list[str]) -> None:
         self.mesh = mesh
         self.client = client
+        self._lease = lease
+        self._weights = weights
 
     async def request(self, subject: str, **fields: Any) -> Msg:
         """One request, one reply."""
@@ -51,6 +53,16 @@ class Front:
         reply = await self.request(subject, **fields)
         assert subjects.ERROR_CODE_HEADER in (reply.headers or {}), reply.data
         return ErrorReply.model_validate_json(reply.data).error
+
+    async def exchange(self, weights: str) -> None:
+        """Other weights under the same names; returns when the router has heard of it."""
+        self._weights.append(weights)
+        self._lease.renew_soon()
+
+        async def heard() -> bool:
+            return weights.encode() in (await self.request(subjects.MODELS)).data
+
+        await eventually(heard)
 
     async def stored(self) -> int:
         """How many commands have ever been stored."""
@@ -132,24 +144,30 @@ async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator
     """
     ensembles: tuple[Ensemble, ...] = settings.pop("ensembles", ())
     connection = await nats.connect(url)
-    served = tuple(
-        ServedModel(
-            name=name,
-            backend="instant",
-            slots=2,
-            context_tokens=CONTEXT_TOKENS,
-            capabilities=CAPABILITIES.get(name, ()),
+    weights = ["first weights"]
+
+    def load() -> Load:
+        served = (
+            ServedModel(
+                name=name,
+                backend="instant",
+                slots=2,
+                context_tokens=CONTEXT_TOKENS,
+                capabilities=CAPABILITIES.get(name, ()),
+                identity=weights[-1],
+            )
+            for name in MODELS
         )
-        for name in MODELS
-    )
-    lease = Lease(connection, Identity("agent", "agent-1"), lambda: Load(slots=6, busy=1, models=served))
+        return Load(slots=6, busy=1, models=tuple(served))
+
+    lease = Lease(connection, Identity("agent", "agent-1"), load)
     await lease.start()
     mesh = open_mesh(connection, "router", "router-1")
     router = Router(RouterSection(**settings), ensembles)
     await router.start(mesh)
     await settled(connection)
     try:
-        yield Front(mesh, client)
+        yield Front(mesh, client, lease, weights)
     finally:
         await router.stop()
         await lease.stop()

@@ -44,7 +44,7 @@ async def test_a_worker_that_was_removed_while_a_router_was_cut_off_is_listed_no
         entry = Worker(id=name, type="ollama", host="127.0.0.1", port=11434, model="alpha")
         await bucket.put(subjects.worker_key(name), entry.to_bytes())
     async with mesh_on_a_cable(mesh_url, "router") as (mesh, way):
-        workers = Workers(mesh.client, Directory(mesh.client))
+        workers = Workers(mesh.client, Directory(mesh.client), mesh.events)
         mesh.connection.on_reconnect(workers.resume)
         await workers.start()
         assert await listed(workers, mesh.client) == ["goes", "stays"]

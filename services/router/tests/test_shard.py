@@ -63,15 +63,15 @@ async def nodes_are(front: Front, *instances: str) -> None:
     await eventually(known)
 
 
-async def shard(front: Front, **wish: Any) -> ShardReply:
+async def shard(front: Front, **fields: Any) -> ShardReply:
     """Asks for a pipeline, which must be granted."""
-    reply = await front.request(subjects.SHARD, model=MODEL, **wish)
+    reply = await front.request(subjects.SHARD, model=MODEL, **fields)
     assert subjects.ERROR_CODE_HEADER not in (reply.headers or {}), reply.data
     return ShardReply.model_validate_json(reply.data)
 
 
-async def planned(front: Front, **wish: Any) -> PipelinePlan:
-    plan = (await shard(front, **wish)).plan
+async def planned(front: Front, **fields: Any) -> PipelinePlan:
+    plan = (await shard(front, **fields)).plan
     assert plan is not None
     return plan
 
@@ -118,6 +118,14 @@ async def test_a_pipeline_is_planned_stored_and_shown(front: Front, three: Offer
     assert MODEL in status.models
 
 
+async def test_a_plan_alone_has_its_figures_and_changes_nothing(front: Front, three: Offering) -> None:
+    plan = await planned(front, stages=2, force=True, plan_only=True)
+    assert [stage.end_layer for stage in plan.stages][-1] == plan.layers and plan.predicted_ms > 0
+    assert await stored_plan(front.client, MODEL) is None and await pipeline(front) is None
+    refused = await front.request(subjects.SHARD, model=MODEL, remove=True, plan_only=True)
+    assert subjects.ERROR_CODE_HEADER in (refused.headers or {})
+
+
 async def test_the_same_wish_again_changes_nothing_and_another_one_takes_the_next_epoch(
     front: Front, three: Offering
 ) -> None:
@@ -137,7 +145,7 @@ async def test_the_same_wish_again_moves_no_layers_for_a_speed_that_is_a_little_
     await nodes_are(front, *({"a", "b", "c"} - {spare}))
     await three.join(offered(spare, shardable(layer_ms=0.95)))
     await nodes_are(front, "a", "b", "c")
-    # Then it stays free, until there is another wish
+    # Then it stays free, until there is another request
     assert await planned(front, stages=2) == plan
     assert spare in {stage.instance for stage in (await planned(front, stages=2, slots=4)).stages}
 
@@ -164,8 +172,8 @@ async def test_a_removed_pipeline_is_gone_and_a_new_one_has_another_number(
 async def test_what_cannot_be_is_refused_with_the_field_and_the_way_out(
     front: Front, three: Offering
 ) -> None:
-    async def refused(**wish: Any) -> tuple[str, str | None, str]:
-        error = await front.refused(subjects.SHARD, **({"model": MODEL} | wish))
+    async def refused(**fields: Any) -> tuple[str, str | None, str]:
+        error = await front.refused(subjects.SHARD, **({"model": MODEL} | fields))
         return error.code, error.field, error.message
 
     code, field, message = await refused(model="larger")

@@ -14,6 +14,7 @@ from schemas.message import Message
 from schemas.replies import Result, TokenChunk
 from services.chassis.nats.endpoints import Caller
 from services.chassis.nats.streams import Storage
+from services.router import token_relay
 from services.router.tests.front import Front, Stream
 from services.router.token_relay import TokenRelay
 
@@ -34,7 +35,10 @@ async def test_text_comes_while_it_is_generated_and_then_the_result(front: Front
     assert (await stream.result()).text == "the giraffe"
 
 
-async def test_a_result_that_overtakes_the_last_pieces_waits_for_them(front: Front) -> None:
+async def test_a_result_that_overtakes_the_last_pieces_waits_for_them(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_relay, "LAST_CHUNK_PATIENCE_S", 180.0)
     stream = await Stream(front).open(
         subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
     )
@@ -43,6 +47,26 @@ async def test_a_result_that_overtakes_the_last_pieces_waits_for_them(front: Fro
     await front.say("r1", 1, "", done=True)
     assert [(await stream.chunk()).index for _ in range(2)] == [0, 1]
     assert (await stream.result()).text == "the giraffe"
+
+
+async def test_pieces_that_were_not_heard_in_time_are_read_from_the_stream_before_the_result(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_relay, "LAST_CHUNK_PATIENCE_S", 0.0)
+    monkeypatch.setattr(TokenRelay, "_on_chunk", dropped)
+    stream = await Stream(front).open(
+        subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
+    )
+    await front.command("r1")
+    await front.say("r1", 0, "the giraffe")
+    await front.say("r1", 1, "", done=True)
+    await front.finish("r1", chunks=2)
+    assert [(await stream.chunk()).index for _ in range(2)] == [0, 1]
+    assert (await stream.result()).text == "the giraffe"
+
+
+async def dropped(_relay: TokenRelay, _msg: Msg) -> None:
+    """This process was too slow to take it."""
 
 
 async def test_a_client_that_comes_back_gets_what_it_has_not_seen(front: Front) -> None:
@@ -187,7 +211,8 @@ async def test_a_piece_that_comes_while_the_held_ones_are_sent_comes_after_them(
     assert caller.got == ["0", "1", "2"]
 
 
-async def test_a_result_without_pieces_is_not_waited_with() -> None:
+async def test_a_result_without_pieces_is_not_waited_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_relay, "LAST_CHUNK_PATIENCE_S", 3600.0)
     relay = TokenRelay(cast(Storage, EmptyStorage()), "r1", cast(Caller, SlowCaller()))
     result = Result.unreadable("r1", Overloaded("full"), 1.0)
-    await asyncio.wait_for(relay.finish(result), 0.4)
+    await asyncio.wait_for(relay.finish(result), 180)

@@ -43,7 +43,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Handover:
-    """What is known of a pipeline's live sequences by whoever takes a place in it."""
+    """The live sequences of a pipeline, as an instance knows them that takes a place in it."""
 
     live: frozenset[int] | None = None
     since_s: float | None = None

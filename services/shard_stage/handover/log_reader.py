@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,17 +11,17 @@ from typing import Any
 import nats
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ChoirError
 from schemas.stage_wire import Item, unpack
 from services.chassis.logs import get_logger
+from services.chassis.nats.reading import get_many
 
 BATCH_MESSAGES = 512
 BATCH_BYTES = 32 * 1024 * 1024
 STALL_S = 2.0
-END_OF_BATCH, NOT_FOUND = "204", "404"
+PENDING_HEADER = "Nats-Num-Pending"
 
 log = get_logger("shard_stage.log_reader")
 
@@ -44,7 +43,7 @@ async def client_for_reading(options: Mapping[str, Any]) -> AsyncIterator[Client
 
 
 async def read_items(client: Client, subject: str, since_s: float | None) -> AsyncIterator[Item]:
-    """What was sent to a stage and is in the log, oldest first, from `since_s` on.
+    """The items in the log that were sent to a stage, oldest first, from `since_s` on.
 
     What cannot be read, because it is damaged or of another version, is left out: it is a gap like that of a
     message which was never stored. Raises BrokerUnavailable as read_log().
@@ -62,44 +61,13 @@ async def read_log(client: Client, stream: str, subject: str, since_s: float | N
 
     Raises BrokerUnavailable where the stream cannot be read or the broker falls silent.
     """
-    sequence = 1
-    while True:
-        batch = await _batch(client, stream, subject, sequence, since_s)
-        for msg in batch:
-            yield msg.data
-        if len(batch) < BATCH_MESSAGES:
-            remaining = batch and int((batch[-1].headers or {}).get("Nats-Num-Pending", "0"))
-            if not remaining:
-                return
-        sequence, since_s = int((batch[-1].headers or {})[subjects.SEQUENCE_HEADER]) + 1, None
-
-
-async def _batch(
-    client: Client, stream: str, subject: str, sequence: int, since_s: float | None
-) -> list[Msg]:
-    query: dict[str, object] = {
-        "next_by_subj": subject,
-        "batch": BATCH_MESSAGES,
-        "max_bytes": BATCH_BYTES,
-    }
-    if since_s is None:
-        query["seq"] = sequence
-    else:
-        query["start_time"] = datetime.fromtimestamp(since_s, UTC).isoformat()
-    inbox = client.new_inbox()
-    replies = await client.subscribe(inbox)
-    found: list[Msg] = []
-    try:
-        await client.publish(subjects.direct_get(stream), json.dumps(query).encode(), reply=inbox)
-        while True:
-            msg = await replies.next_msg(timeout=STALL_S)
-            status = (msg.headers or {}).get("Status")
-            if status in (END_OF_BATCH, NOT_FOUND):
-                return found
-            if status is not None:
-                raise BrokerUnavailable(f"the log of {subject} cannot be read: {status}")
-            found.append(msg)
-    except (TimeoutError, nats.errors.Error) as error:
-        raise BrokerUnavailable(f"the log of {subject} cannot be read") from error
-    finally:
-        await replies.unsubscribe()
+    start: dict[str, object] = {"seq": 1}
+    if since_s is not None:
+        start = {"start_time": datetime.fromtimestamp(since_s, UTC).isoformat()}
+    limits = {"next_by_subj": subject, "batch": BATCH_MESSAGES, "max_bytes": BATCH_BYTES}
+    while batch := await get_many(client, stream, start | limits, patience_s=STALL_S):
+        for stored in batch:
+            yield stored.data
+        if len(batch) < BATCH_MESSAGES and batch[-1].headers.get(PENDING_HEADER, "0") == "0":
+            return
+        start = {"seq": batch[-1].sequence + 1}

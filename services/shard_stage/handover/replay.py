@@ -16,7 +16,7 @@ from services.shard_stage.pipeline.step_executor import Piece, StepExecutor
 log = get_logger("shard_stage.replay")
 
 REPLAYED = 0
-"""The epoch of a replayed seat: older than any plan's, until stage 0 says that the sequence goes on."""
+"""The epoch of a replayed slot: older than any plan's, until stage 0 says that the sequence goes on."""
 
 
 class Replay:
@@ -24,9 +24,9 @@ class Replay:
     not ended, if it is None). Frames that were sent twice count once; after a gap the rest is left out, and
     stage 0 feeds it again. So it does with sequences that llama.cpp cannot evaluate here."""
 
-    def __init__(self, executor: StepExecutor, seats: SequenceSlots, live: Collection[int] | None) -> None:
+    def __init__(self, executor: StepExecutor, slots: SequenceSlots, live: Collection[int] | None) -> None:
         self._executor = executor
-        self._seats = seats
+        self._slots = slots
         self._live = live
         self._waiting_rows = 0
 
@@ -35,7 +35,7 @@ class Replay:
         if isinstance(item, Start):
             self._begin(item.sequence)
         elif isinstance(item, Frame) and item.count == 0:
-            self._seats.free(item.sequence)
+            self._slots.free(item.sequence)
         elif isinstance(item, Frame):
             self._put(item)
 
@@ -46,18 +46,18 @@ class Replay:
     def _begin(self, sequence: int) -> None:
         if self._live is not None and sequence not in self._live:
             return
-        if self._seats.get(sequence) is None and (seat := self._seats.take(sequence, REPLAYED)):
-            self._executor.context.forget(seat.slot)
+        if self._slots.get(sequence) is None and (slot := self._slots.take(sequence, REPLAYED)):
+            self._executor.context.forget(slot.index)
 
     def _put(self, frame: Frame) -> None:
-        seat = self._seats.get(frame.sequence)
-        if seat is None or not self._fits(frame):
+        slot = self._slots.get(frame.sequence)
+        if slot is None or not self._fits(frame):
             return
-        known = seat.expected - frame.position
+        known = slot.expected - frame.position
         if not 0 <= known < frame.count:
             return
         states = decode_states(frame)[known:]
-        seat.pieces.append(Piece(seat.sequence, seat.slot, seat.expected, states, wants_token=False))
+        slot.pieces.append(Piece(slot.sequence, slot.index, slot.expected, states, wants_token=False))
         self._waiting_rows += len(states)
         if self._waiting_rows >= BATCH_TOKENS:
             self._fill()
@@ -71,7 +71,7 @@ class Replay:
         return same_cut and same_shape and inside
 
     def _fill(self) -> None:
-        while waiting := [seat for seat in self._seats if seat.pieces]:
+        while waiting := [slot for slot in self._slots if slot.pieces]:
             pieces = _pieces(waiting)
             try:
                 self._executor.fill(pieces)
@@ -79,15 +79,15 @@ class Replay:
                 log.warning("sequences cannot be replayed", sequences=len(pieces), why=error.message)
                 for piece in pieces:
                     self._executor.context.forget(piece.slot)
-                    self._seats.free(piece.sequence)
+                    self._slots.free(piece.sequence)
         self._waiting_rows = 0
 
 
-def _pieces(seats: list[SequenceSlot]) -> list[Piece]:
+def _pieces(slots: list[SequenceSlot]) -> list[Piece]:
     """A step's worth of what waits, a piece of each sequence."""
     pieces, room = [], BATCH_TOKENS
-    for seat in seats[:BATCH_TOKENS]:
+    for slot in slots[:BATCH_TOKENS]:
         if room:
-            pieces.append(consume(seat, room))
+            pieces.append(consume(slot, room))
             room -= len(pieces[-1].inputs)
     return pieces

@@ -1,1 +1,1 @@
-"""The intake of tasks: pulled from the queue, or left by another stage 0."""
+"""The intake of tasks: pulled from the queue, or left by another stage 0, and answered once."""

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import asdict, dataclass
-
-import numpy as np
+from dataclasses import dataclass
 
 from schemas.chat import Tool, is_forced
-from schemas.commands import ChatMessage, Embed, Generate, Tokenize
-from schemas.errors import ChoirError, ContextExceeded, InvalidRequest, NotReady, PayloadTooLarge
+from schemas.commands import ChatMessage, Generate, Tokenize
+from schemas.errors import ChoirError, InvalidRequest, NotReady, PayloadTooLarge
 from schemas.nodes import Capability
 from schemas.replies import TokenCount, Tokenized
 from schemas.sampling import Sampling
 from schemas.stage_wire import START_BYTES
 from services.chassis.work.delivery import Retry
 from services.engine import Finished, Generation, TokenEvent
-from services.engine.model.chat_format import ChatFormat, PreparedChat
-from services.engine.model.model import Model, Tokens
-from services.engine.model.plain_text import Piece
-from services.engine.sequence.prompt import Chat
+from services.engine.model.chat.format import ChatFormat
+from services.engine.model.model import Model
+from services.engine.prompt_reader import PromptReader
+from services.engine.sequence.prompt import Chat, Prompt, TokenPrompt
 from services.engine.tokenizing import tokenized
 from services.shard_stage.handover.journal import UnfinishedSequence
 from services.shard_stage.pipeline.first_stage import FirstStage
-from services.shard_stage.pipeline.sequence_state import SequenceState, new_sequence_state
+from services.shard_stage.pipeline.sequence_state import SequenceState, logprob_of
 from services.shard_stage.transport.inference_thread import InferenceThread
-from services.tasks.generate import Generated, OnPiece, Prompt
-from services.tasks.piece import Piece as AnswerPiece
+from services.tasks.engine_words import generated, piece_of
+from services.tasks.generate import Generated, OnPiece
 
 SEQUENCE_BITS = 63
 RETRY_DELAY_S = 0.5
+FOLLOWS_JSON_BYTES = 32
 TOKEN_JSON_BYTES = 8
-"""What a token takes in the list of those that were generated: six digits and what is between two of them."""
+"""Bytes of a token in the list of those that were generated: six digits and what is between two of them."""
 
 
 class Displaced(NotReady):
@@ -43,7 +42,7 @@ class Displaced(NotReady):
 class Entry:
     """A sequence in work, and the events that its listener has not seen."""
 
-    flow: SequenceState
+    sequence: SequenceState
     events: asyncio.Queue[TokenEvent | Finished]
     generation: Generation
 
@@ -51,29 +50,34 @@ class Entry:
 class PipelineGenerator:
     """The way into stage 0, on the service's loop. Sequences run on the inference thread."""
 
-    def __init__(self, thread: InferenceThread, stage: FirstStage, model: Model, context_tokens: int) -> None:
+    def __init__(
+        self, thread: InferenceThread, stage: FirstStage, model: Model, context_tokens: int, name: str
+    ) -> None:
+        """`name` is the model's in messages of errors."""
         self._thread = thread
         self._stage = stage
         self._model = model
         self._context_tokens = context_tokens
         self._chats = ChatFormat.of(model)
+        self._prompts = PromptReader(model, self._chats, context_tokens, name)
         self._adopted: dict[str, Entry] = {}
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:
-        """What a pipeline of this model can do."""
+        """The abilities of a pipeline of this model."""
         thinking: tuple[Capability, ...] = ("thinking",) if self._chats.template.thinks else ()
         return ("completion", "tools", *thinking, "raw", "tokenizing")
 
     def count(self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()) -> TokenCount:
         """How long a prompt is."""
-        chat = self._chats.prepare(Chat(messages, tools), Sampling())
-        tokens = self._model.tokenize_pieces(chat.pieces)
-        return TokenCount(prompt_tokens=len(tokens), context_tokens=self._context_tokens)
+        with self._model.reading():
+            count = self._prompts.count(self._prompts.prepare(Chat(messages, tools), Sampling()))
+        return TokenCount(prompt_tokens=count, context_tokens=self._context_tokens)
 
     def tokenize(self, request: Tokenize) -> Tokenized:
         """Answers a question about tokens."""
-        return tokenized(self._model, self._chats, request, self._context_tokens)
+        with self._model.reading():
+            return tokenized(self._model, self._chats, request, self._context_tokens)
 
     async def generate(
         self, command: Generate, acknowledge: str | None, on_piece: OnPiece | None
@@ -84,12 +88,12 @@ class PipelineGenerator:
         try:
             while isinstance(event := await entry.events.get(), TokenEvent):
                 if on_piece is not None:
-                    await on_piece(_piece(event))
+                    await on_piece(piece_of(event))
         finally:
             entry.generation.cancel()
         if isinstance(event.error, Displaced):
             raise Retry(event.error, RETRY_DELAY_S)
-        return _generated(event)
+        return generated(event)
 
     def adopt(self, left: UnfinishedSequence) -> SequenceState | None:
         """Takes up a sequence that another stage 0 has left; what it said is said again to the listener.
@@ -101,25 +105,29 @@ class PipelineGenerator:
             entry = self._entry(command, left.id, left.start.acknowledge, asyncio.get_running_loop())
         except ChoirError:
             return None  # it has an outcome as soon as its command is delivered again
-        flow = entry.flow
-        if flow.prompt_tokens != left.start.prompt_tokens:
+        sequence = entry.sequence
+        if len(sequence.prompt) != left.start.prompt_tokens:
             return None
-        flow.resumed = 0 if left.spoke else left.start.resumed
-        flow.text.admit(0)
+        sequence.resumed = 0 if left.spoke else left.start.resumed
+        sequence.admit(0)
         self._adopted[command.task_id] = entry
         for token in left.generated:
-            if flow.say(self._model, token, self._context_tokens) == "finished":
+            sequence.draws = token.draws
+            logprob = logprob_of(self._model, token, sequence.sampling)
+            ending = sequence.follow(self._model, token.token, self._context_tokens, logprob)
+            if ending is not None:
+                sequence.end(ending)
                 return None
-        flow.tokens_at_resume = len(flow.tokens)
-        return flow
+        sequence.tokens_at_resume = len(sequence.tokens)
+        return sequence
 
     def displace(self) -> None:
         """Hands everything that is in work on: this instance is stage 0 no more."""
 
         def end() -> None:
-            for flow in self._stage.close():
+            for sequence in self._stage.close():
                 error = Displaced("another instance is the first stage of this pipeline now")
-                flow.text.finish("error", error=error)
+                sequence.finish("error", error=error)
 
         if self._thread.alive:
             self._thread.run_soon(end)
@@ -127,7 +135,7 @@ class PipelineGenerator:
             end()
 
     def tokens_per_s(self) -> float | None:
-        """What was generated a second, over all sequences, while there were any; None before the first."""
+        """Tokens per second over all sequences, while there were any; None before the first."""
         return self._stage.tokens_per_s
 
     def discard(self, command: Generate) -> None:
@@ -138,7 +146,7 @@ class PipelineGenerator:
 
     async def _begin(self, command: Generate, acknowledge: str | None) -> Entry:
         entry = await self._made(command, secrets.randbits(SEQUENCE_BITS), acknowledge)
-        self._thread.run_soon(lambda: self._stage.submit(entry.flow))
+        self._thread.run_soon(lambda: self._stage.submit(entry.sequence))
         return entry
 
     async def _made(self, command: Generate, number: int, acknowledge: str | None) -> Entry:
@@ -164,28 +172,21 @@ class PipelineGenerator:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         generation = Generation(lambda: self._thread.run_soon(lambda: self._stage.cancel(number)))
-        chat = self._prepare(command)
-        flow = new_sequence_state(
-            number,
-            command,
-            self._prompt(command, chat),
-            self._model,
-            generation,
-            pass_on,
-            acknowledge,
-            sampling=chat.sampling,
-            form=chat.form,
-        )
-        self._check_size(flow)
-        return Entry(flow, events, generation)
+        with self._model.reading():
+            prepared = self._prompts.prepare(_prompt_of(command), command.sampling)
+            tokens = self._prompts.tokens(prepared)
+            sampler = self._prompts.sampler(prepared, tokens)
+        sequence = SequenceState(number, command, prepared, tokens, sampler, generation, pass_on, acknowledge)
+        self._check_size(sequence)
+        return Entry(sequence, events, generation)
 
-    def _check_size(self, flow: SequenceState) -> None:
+    def _check_size(self, sequence: SequenceState) -> None:
         """The other stages are told of the sampling, and with a grammar of every token as well."""
-        sampling = flow.sampling
+        sampling = sequence.sampling
         if sampling.grammar is None and sampling.json_schema is None:
             return
-        most = self._context_tokens * TOKEN_JSON_BYTES
-        need = START_BYTES + len(flow.start(journal=False).to_bytes()) + most
+        most = self._context_tokens * TOKEN_JSON_BYTES + FOLLOWS_JSON_BYTES
+        need = START_BYTES + len(sequence.start(journal=False).to_bytes()) + most
         if need > self._thread.carried:
             field = "grammar" if sampling.grammar is not None else "json_schema"
             raise PayloadTooLarge(
@@ -194,75 +195,20 @@ class PipelineGenerator:
                 field=f"sampling.{field}",
             )
 
-    def _prepare(self, command: Generate) -> PreparedChat:
-        if command.sampling.n > 1:
-            raise InvalidRequest(
-                f"sampling.n: {command.model} is a pipeline, and generates one text; ask several times",
-                field="sampling.n",
-            )
-        if command.raw is not None:
-            text = command.raw.text
-            return PreparedChat((Piece(text),) if text is not None else (), command.sampling)
-        chat = Chat(command.messages, command.tools, command.tool_choice)
-        return self._chats.prepare(chat, command.sampling)
 
-    def _prompt(self, command: Generate, chat: PreparedChat) -> Tokens:
-        if command.raw is not None and command.raw.tokens is not None:
-            tokens = np.asarray(command.raw.tokens, dtype=np.int32)
-            if tokens.max() >= self._model.vocab_size:
-                raise InvalidRequest(f"raw.tokens: the model has no token {tokens.max()}", field="raw.tokens")
-        else:
-            tokens = self._model.tokenize_pieces(chat.pieces)
-        if len(tokens) >= self._context_tokens:
-            raise ContextExceeded(
-                f"the prompt has {len(tokens)} tokens; the context of {command.model} holds "
-                f"{self._context_tokens}",
-                field="prompt",
-            )
-        return tokens
-
-
-@dataclass(frozen=True)
-class OneTask:
-    """What generates the text of one command, for the worker that answers it."""
-
-    generator: PipelineGenerator
-    command: Generate
-    acknowledge: str | None
-
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
-        """The command's text."""
-        return await self.generator.generate(self.command, self.acknowledge, on_piece)
-
-    async def embed(self, embed: Embed) -> Generated:
-        """A pipeline has no vectors."""
-        raise InvalidRequest("embed: a pipeline has no vectors: ask another model", field="embed")
-
-
-def _piece(event: TokenEvent) -> AnswerPiece:
-    logprobs = tuple(asdict(logprob) for logprob in event.logprobs)
-    return AnswerPiece(event.text, event.thinking, event.calls, logprobs=logprobs)
-
-
-def _generated(finished: Finished) -> Generated:
-    if finished.error is not None:
-        raise finished.error
-    return Generated(
-        text=finished.text,
-        finish_reason=finished.finish_reason,
-        prompt_tokens=finished.prompt_tokens,
-        generated_tokens=finished.generated_tokens,
-        queue_ns=finished.queue_ns,
-        prompt_eval_ns=finished.prompt_eval_ns,
-        eval_ns=finished.eval_ns,
-        first_token_ns=finished.first_token_ns,
-        logprobs=tuple(asdict(logprob) for logprob in finished.logprobs),
-        thinking=finished.thinking or None,
-        tool_calls=finished.calls,
-    )
+def _prompt_of(command: Generate) -> Prompt:
+    if command.sampling.n > 1:
+        raise InvalidRequest(
+            f"sampling.n: {command.model} is a pipeline, and generates one text; ask several times",
+            field="sampling.n",
+        )
+    raw = command.raw
+    if raw is not None:
+        return raw.text if raw.text is not None else TokenPrompt(raw.tokens or ())
+    return Chat(command.messages, command.tools, command.tool_choice)
 
 
 def _forget(making: asyncio.Task[Entry]) -> None:
-    """What nobody waits for any more has a grammar's process, which ends here."""
+    """Ends the grammar's process of an entry that nobody waits for any more."""
     if not making.cancelled() and making.exception() is None:
-        making.result().flow.text.sampler.close()
+        making.result().sequence.sampler.close()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 FORGETTING = 1.02
-"""What else runs on a host only makes steps longer: the shortest time counts, and is forgotten slowly."""
+"""Other programs on a host only make steps longer: the shortest time counts, and decays slowly."""
 SMOOTHING = 0.2
 GROWTH = 0.8
 """Beyond what was measured a step is taken to grow a little slower than the number of its sequences."""

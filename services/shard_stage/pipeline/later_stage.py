@@ -23,7 +23,7 @@ from services.shard_stage.pipeline.step_stats import StepStats
 
 BATCH_TOKENS = 128
 """The most tokens that a stage evaluates in a step."""
-PROMPT_TOKENS_BESIDE_SPEAKERS = 64
+PROMPT_TOKENS_BESIDE_DECODING = 64
 NANOSECONDS_PER_MS = 1e6
 
 
@@ -35,7 +35,7 @@ class LaterStage:
         self._executor = executor
         self._tuner = tuner
         self._stats = stats
-        self._seats = SequenceSlots(executor.plan.slots)
+        self._slots = SequenceSlots(executor.plan.slots)
         self._out: deque[Outgoing] = deque()
         self._arrival = 0
         self.drops: Counter[str] = Counter()
@@ -44,29 +44,30 @@ class LaterStage:
     @property
     def has_work(self) -> bool:
         """Whether step() has something to do."""
-        return bool(self._out) or any(seat.pieces for seat in self._seats)
+        return bool(self._out) or any(slot.pieces for slot in self._slots)
 
     @property
     def shares_steps(self) -> bool:
         """Whether there is more than one sequence."""
-        return len(self._seats) > 1
+        return len(self._slots) > 1
 
     def cells(self) -> dict[int, int]:
         """How many tokens of each sequence are evaluated."""
-        return self._seats.cells()
+        return self._slots.cells()
 
     def begin_epoch(self, plan: PipelinePlan) -> None:
         """From now on only this plan's frames count; what waits of the last epoch's is dropped."""
         self._executor.begin_epoch(plan)
         self._out.clear()
         self.lost = False
-        for seat in self._seats:
-            seat.pieces.clear()
+        self._slots.forget_ended()
+        for slot in self._slots:
+            slot.pieces.clear()
 
     @property
-    def seats(self) -> SequenceSlots:
+    def slots(self) -> SequenceSlots:
         """The sequences that this stage knows; for the replay of a log."""
-        return self._seats
+        return self._slots
 
     def take(self, item: Item) -> None:
         """Takes what has arrived."""
@@ -92,33 +93,34 @@ class LaterStage:
             self.drops["start"] += 1
             return
         epoch = self._executor.plan.epoch
-        seat = self._seats.get(start.sequence)
-        if seat is None:
-            seat = self._seats.take(start.sequence, epoch)
-            if seat is None:
-                self.drops["seat"] += 1
+        slot = self._slots.get(start.sequence)
+        if slot is None:
+            slot = self._slots.take(start.sequence, epoch, body.follows)
+            if slot is None:
+                self.drops["slot"] += 1
                 self._out.append(self._executor.failure(start.sequence, start.position))
                 return
-            self._executor.context.forget(seat.slot)
-        seat.epoch, seat.request_id = epoch, body.request_id
-        self._go_back(seat, start.position)
+            if not slot.cells:
+                self._executor.context.forget(slot.index)
+        slot.epoch, slot.request_id = epoch, body.request_id
+        self._go_back(slot, start.position)
         try:
             self._executor.begin(start.sequence, body)
         except ChoirError:
             self._out.append(self._executor.failure(start.sequence, start.position))
         self._pass_on(start)
 
-    def _go_back(self, seat: SequenceSlot, position: int) -> None:
+    def _go_back(self, slot: SequenceSlot, position: int) -> None:
         """Drops what was evaluated from `position` on; a gap before it shows in the next frame."""
-        if position < seat.cells:
-            kept = self._executor.context.forget(seat.slot, keep=position)
-            seat.cells = position if kept else 0
-        seat.pieces.clear()
+        if position < slot.cells:
+            kept = self._executor.context.forget(slot.index, keep=position)
+            slot.cells = position if kept else 0
+        slot.pieces.clear()
 
     def _take_frame(self, frame: Frame) -> None:
-        seat = self._seats.get(frame.sequence)
+        slot = self._slots.get(frame.sequence)
         executor = self._executor
-        if seat is None or seat.epoch != frame.epoch:
+        if slot is None or slot.epoch != frame.epoch:
             self.drops["sequence"] += 1
         elif frame.stage != executor.stage:
             self.drops["stage"] += 1
@@ -126,20 +128,20 @@ class LaterStage:
             self._end(frame)
         elif frame.width != executor.context.weights.width or frame.dtype is not executor.dtype:
             self.drops["shape"] += 1
-        elif frame.position != seat.expected:
+        elif frame.position != slot.expected:
             self.drops["position"] += 1
-            self.lost = self.lost or frame.position > seat.expected
+            self.lost = self.lost or frame.position > slot.expected
         elif frame.position + frame.count > executor.plan.context_tokens:
             self.drops["context"] += 1
             self._out.append(executor.failure(frame.sequence, frame.position))
         else:
             wants = Flags.WANTS_TOKEN in frame.flags
             states = decode_states(frame)
-            seat.arrival = self._arrival
-            seat.pieces.append(Piece(seat.sequence, seat.slot, frame.position, states, wants))
+            slot.arrival = self._arrival
+            slot.pieces.append(Piece(slot.sequence, slot.index, frame.position, states, wants))
 
     def _end(self, frame: Frame) -> None:
-        self._seats.free(frame.sequence)
+        self._slots.end(frame.sequence)
         self._executor.end(frame.sequence)
         self._pass_on(frame)
 
@@ -155,33 +157,33 @@ class LaterStage:
         """Evaluates what has arrived, or as much of it as one step holds; what is to be sent."""
         out = list(self._out)
         self._out.clear()
-        pieces, speakers = self._choose()
+        pieces, decoding = self._choose()
         if not pieces:
             return out
         started_ns = time.perf_counter_ns()
         out += self._executor.run(pieces)
         elapsed_ns = time.perf_counter_ns() - started_ns
-        self._note(pieces, speakers, elapsed_ns)
+        self._note(pieces, decoding, elapsed_ns)
         return out
 
     def _choose(self) -> tuple[list[Piece], int]:
-        """The pieces of a step, and how many of them are single tokens of sequences that speak."""
-        speaking = sorted((seat for seat in self._seats if seat.speaks), key=lambda seat: seat.arrival)
-        group = self._tuner.merged([len(list(batch)) for _, batch in groupby(speaking, lambda s: s.arrival)])
-        pieces = [consume(seat, 1) for seat in islice(speaking, group)]
-        room = PROMPT_TOKENS_BESIDE_SPEAKERS if speaking else BATCH_TOKENS
+        """The pieces of a step, and how many of them are single tokens of sequences that decode."""
+        decoding = sorted((slot for slot in self._slots if slot.decodes), key=lambda slot: slot.arrival)
+        group = self._tuner.merged([len(list(batch)) for _, batch in groupby(decoding, lambda s: s.arrival)])
+        pieces = [consume(slot, 1) for slot in islice(decoding, group)]
+        room = PROMPT_TOKENS_BESIDE_DECODING if decoding else BATCH_TOKENS
         room = min(room, BATCH_TOKENS - len(pieces))
-        for seat in self._seats:
-            if room > 0 and seat.pieces and not seat.speaks and seat not in speaking:
-                pieces.append(consume(seat, room))
+        for slot in self._slots:
+            if room > 0 and slot.pieces and not slot.decodes and slot not in decoding:
+                pieces.append(consume(slot, room))
                 room -= len(pieces[-1].inputs)
         return pieces, group
 
-    def _note(self, pieces: list[Piece], speakers: int, elapsed_ns: int) -> None:
+    def _note(self, pieces: list[Piece], decoding: int, elapsed_ns: int) -> None:
         rows = sum(len(piece.inputs) for piece in pieces)
-        if speakers == len(pieces):
-            self._tuner.note(speakers, elapsed_ns / NANOSECONDS_PER_MS)
-        requests = [seat.request_id for piece in pieces if (seat := self._seats.get(piece.sequence))]
+        if decoding == len(pieces):
+            self._tuner.note(decoding, elapsed_ns / NANOSECONDS_PER_MS)
+        requests = [slot.request_id for piece in pieces if (slot := self._slots.get(piece.sequence))]
         self._stats.stepped(len(pieces), rows, elapsed_ns, requests)
 
 
@@ -203,20 +205,20 @@ def for_stage(item: Start | Frame, stage: int) -> Start | Frame:
     )
 
 
-def consume(seat: SequenceSlot, room: int) -> Piece:
+def consume(slot: SequenceSlot, room: int) -> Piece:
     """Up to `room` waiting tokens of a sequence, as one piece; from now on they count as evaluated."""
     taken: list[Hidden] = []
     wants = False
-    position = seat.cells
-    while seat.pieces and room > 0 and not wants:
-        piece = seat.pieces.popleft()
+    position = slot.cells
+    while slot.pieces and room > 0 and not wants:
+        piece = slot.pieces.popleft()
         if len(piece.inputs) > room:
             rest = piece._replace(position=piece.position + room, inputs=piece.inputs[room:])
-            seat.pieces.appendleft(rest)
+            slot.pieces.appendleft(rest)
             piece = piece._replace(inputs=piece.inputs[:room], wants_token=False)
         taken.append(np.asarray(piece.inputs, dtype=np.float32))
         room -= len(piece.inputs)
         wants = piece.wants_token
     inputs = taken[0] if len(taken) == 1 else np.concatenate(taken)
-    seat.cells += len(inputs)
-    return Piece(seat.sequence, seat.slot, position, inputs, wants)
+    slot.cells += len(inputs)
+    return Piece(slot.sequence, slot.index, position, inputs, wants)

@@ -21,7 +21,7 @@ HOP_BYTES = 16 * 1024
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured: milliseconds of a step of a single token, which reads all weights, of each further
+    """Measured costs: milliseconds of a step of a single token, which reads all weights, of each further
     token in a long step, of a hop of HOP_BYTES; and the bytes of a token's frame."""
 
     step_ms: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.stages import StageBeat
 
 RESTING_BEATS = 20
-"""What is on its way arrives long before so many beats. Beats travel over the same broker and are made by
+"""A message on its way arrives long before so many beats. Beats travel over the same broker and are made by
 the same processes as frames: where a host is so busy that frames take longer, so do these."""
 
 

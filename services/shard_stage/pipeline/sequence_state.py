@@ -3,85 +3,87 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
+from collections.abc import Callable, Iterable
 
 from schemas.activations import Frame
 from schemas.commands import Generate
 from schemas.sampling import Sampling
 from schemas.stage_wire import Token
 from schemas.stages import SequenceStart
-from services.engine import Finished, Generation, RankedToken, TokenLogprob
-from services.engine.decode.sampler import REPEAT_LAST, needs_said, new_sampler
+from services.engine import Finished, Generation, TokenLogprob
+from services.engine.decode.logprobs import Probability, with_texts
+from services.engine.decode.sampler import REPEAT_LAST, TokenSampler, needs_said
 from services.engine.model.model import Model, Tokens
-from services.engine.sequence import sequence as engine_sequence
-from services.engine.sequence.answer_reader import AnswerForm
+from services.engine.prompt_reader import PreparedPrompt
 from services.engine.sequence.generation import OnEvent
+from services.engine.sequence.sequence import Sequence
 
-Said = Literal["goes_on", "finished"]
 
+class SequenceState(Sequence):
+    """A text whose tokens go through a pipeline. Nothing is sent twice in an epoch, and frames wait in `held`
+    until `send_at` tokens are fed. It `follows` the text that had its slot before, with whose beginning it
+    shares what is in the stages' cells."""
 
-@dataclass
-class SequenceState:
-    """`tokens` are the prompt's and the generated ones. `fed` of them have gone into the pipeline, since
-    nothing is sent twice in an epoch. Frames wait in `held` until `send_at` tokens are fed."""
-
-    id: int
-    command: Generate
-    tokens: list[int]
-    prompt_tokens: int
-    text: engine_sequence.Sequence
-    acknowledge: str | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    began_at_s: float = field(default_factory=time.time)
-    slot: int = -1
-    fed: int = 0
-    send_at: int = 0
-    chunk: int = 1
-    draws: int = 0
-    resumed: int = 0
-    resumed_at: int = 0
-    tokens_at_resume: int = -1
-    started: bool = False
-    held: list[Frame] = field(default_factory=list)
-
-    @property
-    def due(self) -> int:
-        """How many known tokens have not been fed."""
-        return len(self.tokens) - self.fed
-
-    @property
-    def speaks(self) -> bool:
-        """Whether the next step of this sequence is a single token."""
-        return self.due == 1 and self.fed > 0 and not self.held
+    def __init__(
+        self,
+        number: int,
+        command: Generate,
+        prompt: PreparedPrompt,
+        tokens: Tokens,
+        sampler: TokenSampler,
+        generation: Generation,
+        on_event: OnEvent,
+        acknowledge: str | None = None,
+    ) -> None:
+        """A text of which nothing has been generated yet. The last stage has a sampler of its own."""
+        super().__init__(tokens, prompt.sampling, sampler, generation, on_event, prompt.form)
+        self.id = number
+        self.command = command
+        self.acknowledge = acknowledge
+        self.began_at_s = time.time()
+        self.send_at = 0
+        self.chunk = 1
+        self.draws = 0
+        self.resumed = 0
+        self.resumed_at = 0
+        self.tokens_at_resume = -1
+        self.started = False
+        self.follows: int | None = None
+        self.held: list[Frame] = []
 
     @property
-    def generated(self) -> list[int]:
-        """The tokens after the prompt."""
-        return self.tokens[self.prompt_tokens :]
+    def ready(self) -> int:
+        """As many as are sent on together."""
+        return min(self.due, self.send_at - self.fed)
+
+    @property
+    def decodes(self) -> bool:
+        """Not while frames are held back: these tokens are sent with them."""
+        return super().decodes and not self.held
+
+    @property
+    def kept(self) -> int:
+        """How many tokens the other stages have certainly evaluated: all but the newest, which came back."""
+        if not self.started:
+            return 0
+        return min(self.fed, len(self.tokens) - 1 if self.has_spoken else self.resumed_at)
 
     def start(self, *, journal: bool) -> SequenceStart:
-        """What the other stages have to know; in the journal, all that a new stage 0 has to."""
-        sampling = self.sampling
+        """The start for the other stages; for the journal, with everything that a new stage 0 needs."""
+        sampling, prompt = self.sampling, len(self.prompt)
         repeats = sampling.repeat_penalty != 1
         return SequenceStart(
             request_id=self.command.request_id,
             sampling=sampling,
-            prompt_tokens=self.prompt_tokens,
-            generated=tuple(self.generated) if needs_said(sampling) else (),
-            recent=tuple(self.tokens[: self.prompt_tokens][-REPEAT_LAST:]) if repeats else (),
+            prompt_tokens=prompt,
+            generated=tuple(self.tokens[prompt:]) if needs_said(sampling) else (),
+            recent=tuple(self.tokens[:prompt][-REPEAT_LAST:]) if repeats else (),
+            follows=None if journal else self.follows,
             draws=self.draws,
             resumed=self.resumed,
             command=self.command if journal else None,
             acknowledge=self.acknowledge if journal else None,
         )
-
-    def next_tokens(self, count: int) -> Tokens:
-        """The next `count` tokens that are due."""
-        return np.array(self.tokens[self.fed : self.fed + count], dtype=np.int32)
 
     @property
     def has_spoken(self) -> bool:
@@ -101,59 +103,23 @@ class SequenceState:
         self.held.clear()
 
     def released(self) -> list[Frame]:
-        """What is to be sent now: the frames held back, joined to one."""
+        """The frames to send now: those held back, joined to one."""
         if self.fed < self.send_at or not self.held:
             return []
         frame, self.held = joined(self.held), []
         self.send_at = min(self.fed + self.chunk, len(self.tokens))
         return [frame]
 
-    def say(self, model: Model, token: Token, context_tokens: int) -> Said:
-        """Takes the next token; whether the text goes on after it."""
-        known = len(self.tokens)
-        self.draws = token.draws
-        self.text.note_first_token()
-        if model.ends_generation(token.token):
-            self.text.finish("stop", detail="end_of_generation")
-            return "finished"
-        self.tokens.append(token.token)
-        stop = self.text.say(
-            token.token, model.piece(token.token, spoken=self.text.reads), _logprob(model, token, self)
-        )
-        if stop is not None:
-            self.text.finish("stop", detail="stop_string", stop_string=stop)
-        elif self.text.generated >= self.command.sampling.max_tokens:
-            self.text.finish("length", detail="max_tokens")
-        elif known >= context_tokens:
-            self.text.finish("length", detail="context_full")
-        else:
-            return "goes_on"
-        return "finished"
-
     @property
     def finished(self) -> Finished | None:
         """The outcome, or None while there is none."""
-        return self.text.generation.finished
+        return self.generation.finished
 
 
-def new_sequence_state(
-    number: int,
-    command: Generate,
-    prompt: Tokens,
-    model: Model,
-    generation: Generation,
-    on_event: OnEvent,
-    acknowledge: str | None = None,
-    sampling: Sampling | None = None,
-    form: AnswerForm | None = None,
-) -> SequenceState:
-    """A sequence of which nothing has been generated yet. `sampling` is the command's, perhaps with the
-    grammar of a call that is required; `form` says what may be in the text. Raises InvalidRequest for sampler
-    options that cannot be used: the sampler made here is checked, the last stage's is used."""
-    options = command.sampling if sampling is None else sampling
-    sampler = new_sampler(model, options)
-    text = engine_sequence.Sequence(prompt, options, sampler, generation, on_event, form)
-    return SequenceState(number, command, prompt.tolist(), len(prompt), text, acknowledge, options)
+def logprob_of(model: Model, token: Token, sampling: Sampling) -> Callable[[int], TokenLogprob] | None:
+    """The probability of a token from the last stage, where it was requested."""
+    found = Probability(token.logprob, token.alternatives)
+    return (lambda number: with_texts(model, number, found)) if sampling.logprobs else None
 
 
 def resume_position(tokens: int, cells: Iterable[int], *, windowed: bool) -> int:
@@ -167,7 +133,7 @@ def resume_position(tokens: int, cells: Iterable[int], *, windowed: bool) -> int
     return 0 if windowed and max(held) > position + 1 else position
 
 
-def joined(frames: Sequence[Frame]) -> Frame:
+def joined(frames: list[Frame]) -> Frame:
     """Consecutive frames of a sequence as one."""
     if len(frames) == 1:
         return frames[0]
@@ -184,10 +150,3 @@ def joined(frames: Sequence[Frame]) -> Frame:
         b"".join(frame.payload for frame in frames),
         last.flags,
     )
-
-
-def _logprob(model: Model, token: Token, flow: SequenceState) -> TokenLogprob | None:
-    if not flow.command.sampling.logprobs:
-        return None
-    top = tuple(RankedToken(i, model.text_of([i]), logprob) for i, logprob in token.alternatives)
-    return TokenLogprob(token.token, model.text_of([token.token]), token.logprob, top)

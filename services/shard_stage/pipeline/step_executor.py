@@ -17,7 +17,7 @@ from schemas.stage_wire import Item, Outcome, Token
 from schemas.stages import SequenceStart
 from services.engine.decode.activation_codec import encode_states
 from services.engine.decode.hidden_states import Hidden
-from services.engine.decode.logprobs import log_softmax, most_probable
+from services.engine.decode.logprobs import probability
 from services.engine.decode.rows import Part, Rows
 from services.engine.decode.sampler import TokenSampler, new_sampler
 from services.engine.decode.stage_context import StageContext
@@ -60,7 +60,7 @@ class StepExecutor:
         self.plan = plan
         self.stage = stage
         self.dtype = Dtype[plan.dtype.upper()]
-        self._speakers: dict[int, Decoding] = {}
+        self._decoding: dict[int, Decoding] = {}
         self._step_began_s: float | None = None
 
     @property
@@ -78,7 +78,7 @@ class StepExecutor:
     def begin_epoch(self, plan: PipelinePlan) -> None:
         """Samplers are made anew: whatever was sampled and did not arrive is sampled again."""
         self.plan = plan
-        for sequence in list(self._speakers):
+        for sequence in list(self._decoding):
             self.end(sequence)
 
     def begin(self, sequence: int, start: SequenceStart) -> None:
@@ -90,13 +90,13 @@ class StepExecutor:
         sampler = new_sampler(
             model, start.sampling, said=start.generated, draws=start.draws, prompt=start.recent
         )
-        self._speakers[sequence] = Decoding(sampler, start.prompt_tokens, start.sampling.logprobs)
+        self._decoding[sequence] = Decoding(sampler, start.prompt_tokens, start.sampling.logprobs)
 
     def end(self, sequence: int) -> None:
         """Frees a sequence's sampler."""
-        speaker = self._speakers.pop(sequence, None)
-        if speaker is not None:
-            speaker.sampler.close()
+        decoding = self._decoding.pop(sequence, None)
+        if decoding is not None:
+            decoding.sampler.close()
 
     def fill(self, pieces: Sequence[Piece]) -> None:
         """Puts pieces into the cells, and nothing else: the replay of a log."""
@@ -159,14 +159,14 @@ class StepExecutor:
 
     def _sample(self, piece: Piece, row: int) -> Outgoing:
         position = piece.position + len(piece.inputs)
-        speaker = self._speakers.get(piece.sequence)
-        if speaker is None:
+        decoding = self._decoding.get(piece.sequence)
+        if decoding is None:
             return self.failure(piece.sequence, position)
         context = self.context.context
-        if position == speaker.prompt_tokens and np.isnan(context.logits(row)).any():
+        if position == decoding.prompt_tokens and np.isnan(context.logits(row)).any():
             return self.failure(piece.sequence, position, Outcome.NOT_FINITE)
         try:
-            chosen = speaker.sampler.sample(context, row)
+            chosen = decoding.sampler.sample(context, row)
         except (InvalidRequest, WorkerFailed):
             return self.failure(piece.sequence, position)
         token = Token(
@@ -175,22 +175,13 @@ class StepExecutor:
             piece.sequence,
             position,
             NO_TOKEN if chosen is None else chosen,
-            draws=speaker.sampler.draws,
+            draws=decoding.sampler.draws,
             outcome=Outcome.GRAMMAR_END if chosen is None else Outcome.TOKEN,
         )
-        if chosen is not None and speaker.alternatives:
-            token = _with_probabilities(token, context.logits(row), speaker.alternatives)
+        if chosen is not None and decoding.alternatives:
+            found = probability(context.logits(row), chosen, decoding.alternatives)
+            token = replace(token, logprob=found.logprob, alternatives=found.top)
         return Outgoing(0, token)
-
-
-def _with_probabilities(token: Token, logits: Hidden, alternatives: int) -> Token:
-    logprobs = log_softmax(logits)
-    best = most_probable(logprobs, alternatives)
-    return replace(
-        token,
-        logprob=float(logprobs[token.token]),
-        alternatives=tuple((index, float(logprobs[index])) for index in best),
-    )
 
 
 def _rows(pieces: Sequence[Piece]) -> Rows:

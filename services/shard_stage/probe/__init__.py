@@ -1,1 +1,1 @@
-"""What an instance offers to pipelines, measured."""
+"""The offer of an instance to pipelines, measured."""

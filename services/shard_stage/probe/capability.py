@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import statistics
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from schemas.errors import ModelUnusable
 from schemas.pipelines import Shardable
+from services.chassis.blobs.range_source import RangeSource
 from services.chassis.logs import get_logger
-from services.engine.decode.context import CACHE_TYPE_BYTES, cache_types_of, head_size_of
+from services.engine.decode.context import cell_bytes
 from services.engine.decode.rows import Part, Rows
 from services.engine.decode.stage_context import StageContext
+from services.engine.model.architectures.table import OUTPUT
 from services.engine.model.cuts import allowed_cuts, layer_count
-from services.engine.model.gguf_check import check_model_file, tensor_nbytes
-from services.engine.model.gguf_header import GgufHeader
+from services.engine.model.gguf.check import check_model, check_model_file, tensor_nbytes
+from services.engine.model.gguf.header import GgufFault, GgufHeader
 from services.engine.model.model import Weights
-from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR, OUTPUT
+from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR
 from services.shard_stage.probe.host_lock import host_lock
 from services.shard_stage.probe.slice_cache import SliceCache, checksum
 from services.shard_stage.settings import StageModelSection
 
-PROBE_STEPS = 12
+PROBE_STEPS = 4
+LEAST_ROUNDS, MOST_ROUNDS = 3, 12
+AGREEING_ROUNDS, AGREE = 2, 1.05
+"""So many rounds have to have times that differ by no more than this factor."""
 PROBE_CUTS = 4
-PROBE_CONTEXT_TOKENS = 64
+PROBE_CONTEXT_TOKENS = 64  # at least PROBE_STEPS * MOST_ROUNDS
 NANOSECONDS_PER_MS = 1e6
 
 log = get_logger("shard_stage.offer")
@@ -33,29 +40,77 @@ log = get_logger("shard_stage.offer")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model file that slices are made of, and what the lease says of it."""
+    """A model that slices are made of, and what the lease says of it. One that is `kept` elsewhere is read
+    from there; `path` is the name of its file then."""
 
     path: Path
     shardable: Shardable
+    kept: RangeSource | None = None
+
+    @property
+    def content(self) -> Path | RangeSource:
+        """Where its bytes are."""
+        return self.kept or self.path
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the whole file."""
+        return self.path.stat().st_size if self.kept is None else self.kept.size
 
 
 def open_source(model: StageModelSection, slices: SliceCache, threads: int) -> ModelSource:
     """Checks a model's file and measures its layers. Blocks; raises ModelUnusable with the reason."""
     header = check_model_file(model.path)
     sha256 = checksum(model.path, model.sha256)
-    cuts = allowed_cuts(header)
-    with host_lock(slices.folder) as mine:
-        if not mine:
-            log.warning("others of this host measure for long, so this one measures beside them")
-        layer_ms, last_ms = _measured_ms(model.path, sha256, header, slices, threads)
+
+    def slice_of(layers: range) -> Path:
+        return slices.slice_of(model.path, sha256, layers)
+
+    layer_ms, last_ms = _measured_alone(header, slice_of, slices.folder, threads)
+    return ModelSource(model.path, shardable_of(model, sha256, header, layer_ms, last_ms))
+
+
+def open_kept_source(
+    model: StageModelSection, kept: RangeSource, file: str, slices: SliceCache, threads: int
+) -> ModelSource:
+    """The same for a model of the store, of which only the header is read: layers of its shapes are measured.
+    Blocks; raises ModelUnusable, and PullFailed if nobody sends the header."""
+    if model.sha256 not in (None, kept.sha256):
+        raise ModelUnusable(
+            f"{model.path} has the SHA-256 {kept.sha256}, it should be {model.sha256}", field="path"
+        )
+    try:
+        header = check_model(kept)
+    except GgufFault as fault:
+        raise ModelUnusable(f"{model.path} is not usable: {fault}", field="path") from fault
+    kept.pin(header.data_offset)
+    made: list[Path] = []
+
+    def without_weights(layers: range) -> Path:
+        made.append(slices.without_weights(kept, kept.sha256, layers, header.data_offset))
+        return made[-1]
+
+    try:
+        layer_ms, last_ms = _measured_alone(header, without_weights, slices.folder, threads)
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+    shardable = shardable_of(model, kept.sha256, header, layer_ms, last_ms)
+    return ModelSource(Path(file), shardable, kept)
+
+
+def shardable_of(
+    model: StageModelSection, sha256: str, header: GgufHeader, layer_ms: float, last_ms: float
+) -> Shardable:
+    """The entry of a model in the lease."""
     layers = layer_count(header)
     architecture = header.text("general.architecture") or ""
-    shardable = Shardable(
+    return Shardable(
         name=model.name,
         sha256=sha256,
         architecture=architecture,
         layers=layers,
-        cuts=cuts,
+        cuts=allowed_cuts(header),
         width=header.integer(f"{architecture}.embedding_length") or 1,
         context_tokens=min(model.context_tokens, header.integer(f"{architecture}.context_length") or 32),
         layer_bytes=_layer_bytes(header, layers),
@@ -65,16 +120,6 @@ def open_source(model: StageModelSection, slices: SliceCache, threads: int) -> M
         layer_ms=layer_ms,
         last_ms=last_ms,
     )
-    return ModelSource(model.path, shardable)
-
-
-def cell_bytes(header: GgufHeader) -> int:
-    """What keys and values of one token take in one layer, in the cache of a stage."""
-    architecture = header.text("general.architecture")
-    heads = header.integer(f"{architecture}.attention.head_count") or 1
-    key_value_heads = header.integer(f"{architecture}.attention.head_count_kv") or heads
-    numbers = head_size_of(header) * key_value_heads
-    return round(numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types_of(header))))
 
 
 def _layer_bytes(header: GgufHeader, layers: int) -> tuple[int, ...]:
@@ -90,35 +135,64 @@ def _bytes_of(header: GgufHeader, name: str) -> int:
     return sum(tensor_nbytes(tensor) for tensor in header.tensors if tensor.name == name)
 
 
-def _measured_ms(
-    path: Path, sha256: str, header: GgufHeader, slices: SliceCache, threads: int
+def _measured_alone(
+    header: GgufHeader, slice_of: Callable[[range], Path], folder: Path, threads: int
 ) -> tuple[float, float]:
+    with host_lock(folder) as mine:
+        if not mine:
+            log.warning("others of this host measure for long, so this one measures beside them")
+        return _measured_ms(header, slice_of, threads)
+
+
+def _measured_ms(header: GgufHeader, slice_of: Callable[[range], Path], threads: int) -> tuple[float, float]:
     """Milliseconds of one layer, and of norm and output matrix, for a token: a short first and the shortest
-    last slice, timed. A model that cannot be cut is one slice, whose layers share its time."""
+    last slice, timed in turns. A model that cannot be cut is one slice, whose layers share its time."""
     layers = layer_count(header)
     cuts = allowed_cuts(header)
     if not cuts:
-        whole_ms = _step_ms(slices.slice_of(path, sha256, range(layers)), threads)
+        (whole_ms,) = _steps_ms([slice_of(range(layers))], threads)
         return whole_ms / layers, 0.0
     cut = cuts[min(len(cuts), PROBE_CUTS) - 1]
-    first_ms = _step_ms(slices.slice_of(path, sha256, range(cut)), threads)
-    last_ms = _step_ms(slices.slice_of(path, sha256, range(cuts[-1], layers)), threads)
+    slices = [slice_of(range(cut)), slice_of(range(cuts[-1], layers))]
+    first_ms, last_ms = _steps_ms(slices, threads)
     layer_ms = first_ms / cut
     return layer_ms, max(0.0, last_ms - layer_ms * (layers - cuts[-1]))
 
 
-def _step_ms(path: Path, threads: int) -> float:
-    """The median milliseconds in which a slice evaluates one token of one sequence."""
+def _steps_ms(paths: Sequence[Path], threads: int) -> list[float]:
+    """The milliseconds in which each of some slices evaluates one token of one sequence."""
     size = {"slots": 1, "context_tokens": PROBE_CONTEXT_TOKENS, "batch_tokens": 1, "threads": threads}
-    with StageContext(Weights(path), **size) as stage:
-        timings = [_timed_step_ns(stage, position) for position in range(PROBE_STEPS)]
-    return statistics.median(timings[1:]) / NANOSECONDS_PER_MS
+    with ExitStack() as open_stages:
+        stages = [open_stages.enter_context(StageContext(Weights(path), **size)) for path in paths]
+
+        def round_ms(number: int) -> list[float]:
+            positions = range(number * PROBE_STEPS, (number + 1) * PROBE_STEPS)
+            return [min(_timed_step_ms(stage, position) for position in positions) for stage in stages]
+
+        return settled_ms(round_ms)
 
 
-def _timed_step_ns(stage: StageContext, position: int) -> int:
+def settled_ms(round_ms: Callable[[int], Sequence[float]]) -> list[float]:
+    """The shortest times of a measurement in rounds; `round_ms` takes the number of a round, from 0 on.
+
+    What else runs on a host only makes times longer. There are rounds until the shortest time of each thing
+    has nearly been reached twice, and MOST_ROUNDS at most: then the log says that they scatter.
+    """
+    rounds: list[Sequence[float]] = []
+    for number in range(MOST_ROUNDS):
+        rounds.append(round_ms(number))
+        shortest = [sorted(times)[:AGREEING_ROUNDS] for times in zip(*rounds, strict=True)]
+        if len(rounds) >= LEAST_ROUNDS and all(last <= AGREE * first for first, *_, last in shortest):
+            break
+    else:
+        log.warning("the speed of layers scatters: others compute on this host", shortest_ms=shortest)
+    return [first for first, *_ in shortest]
+
+
+def _timed_step_ms(stage: StageContext, position: int) -> float:
     width = stage.weights.width
     inputs = np.zeros(1, np.int32) if stage.origin.is_first else np.ones((1, width), np.float32)
     rows = Rows.of([Part(0, position, inputs)])
     started_ns = time.perf_counter_ns()
     stage.evaluate(rows, [0] if stage.origin.is_last else [])
-    return time.perf_counter_ns() - started_ns
+    return (time.perf_counter_ns() - started_ns) / NANOSECONDS_PER_MS

@@ -12,7 +12,7 @@ from schemas.errors import ModelUnusable
 
 LOCK_FILE = "measuring.lock"
 PATIENCE_S = 20.0
-"""Who waits longer measures all the same: a figure that is too low is better than no stage."""
+"""After this wait an instance measures without the lock: a figure that is too low is better than no stage."""
 LOOK_INTERVAL_S = 0.02
 
 

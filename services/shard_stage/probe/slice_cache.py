@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
-from services.engine.model.gguf_header import FileSource
+from services.engine.model.gguf.header import ByteSource, GgufFault
+from services.engine.model.gguf.split_files import model_source, sha256_of
 from services.engine.model.slicing import write_slice
 
 
 def checksum(path: Path, expected: str | None) -> str:
-    """The SHA-256 of a file in hexadecimal; ModelUnusable, naming it, where it is not `expected`."""
+    """The SHA-256 of a model's file in hexadecimal, of a split one that of all parts; ModelUnusable, naming
+    it, where it is not `expected`."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise ModelUnusable(f"{path}: {error.strerror}", field="path") from error
+    except GgufFault as fault:
+        raise ModelUnusable(f"{path}: {fault}", field="path") from fault
     if expected is not None and found != expected:
         reason = f"its SHA-256 is {found}, it should be {expected}"
         raise ModelUnusable(f"{path} is damaged or another file: {reason}", field="path")
     return found
+
+
+class ZeroWeights:
+    """A model's header, and zeros where its tensors are: nothing of these is read."""
+
+    def __init__(self, model: ByteSource, data_offset: int) -> None:
+        self._model = model
+        self._data_offset = data_offset
+        self.size = model.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`."""
+        length = max(0, min(length, self.size - offset))
+        in_header = max(0, min(length, self._data_offset - offset))
+        return (self._model.read(offset, in_header) if in_header else b"") + bytes(length - in_header)
 
 
 class SliceCache:
@@ -34,14 +51,27 @@ class SliceCache:
         """Where they are."""
         return self._folder
 
-    def slice_of(self, model: Path, sha256: str, layers: range) -> Path:
-        """The file with these layers of a model, written if it is not there; raises as write_slice()."""
+    def slice_of(self, model: Path | ByteSource, sha256: str, layers: range) -> Path:
+        """The file with these layers of a model, written if it is not there; raises as write_slice(). Of a
+        model that is no file here no more is read than these layers take."""
         path = self._folder / f"{sha256}-{layers.start}-{layers.stop}.gguf"
         if not path.is_file():
-            self._make_folder()
-            with FileSource(model) as source:
-                write_slice(source, layers, path, source_sha256=sha256)
+            self._write(model, sha256, layers, path)
         return path
+
+    def without_weights(self, model: ByteSource, sha256: str, layers: range, data_offset: int) -> Path:
+        """A slice as large and as slow as that with these layers, whose weights are all zero."""
+        path = self._folder / f"{sha256}-{layers.start}-{layers.stop}-zeros.gguf"
+        self._write(ZeroWeights(model, data_offset), sha256, layers, path)
+        return path
+
+    def _write(self, model: Path | ByteSource, sha256: str, layers: range, path: Path) -> None:
+        self._make_folder()
+        if isinstance(model, Path):
+            with model_source(model) as source:
+                write_slice(source, layers, path, source_sha256=sha256)
+        else:
+            write_slice(model, layers, path, source_sha256=sha256)
 
     def _make_folder(self) -> None:
         try:

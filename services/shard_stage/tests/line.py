@@ -13,16 +13,17 @@ from schemas.sampling import Sampling
 from schemas.stage_wire import unpack
 from services.engine import Chat, Finished, Generation
 from services.engine.decode.stage_context import StageContext
-from services.engine.model.chat_format import ChatFormat, PreparedChat
+from services.engine.model.chat.format import ChatFormat
 from services.engine.model.cuts import even_layers
-from services.engine.model.gguf_check import check_model_file
-from services.engine.model.model import Model, Tokens, Weights
+from services.engine.model.gguf.check import check_model_file
+from services.engine.model.model import Model, Weights
 from services.engine.model.slicing import slice_file
+from services.engine.prompt_reader import PromptReader
 from services.shard_stage.handover.replay import Replay
 from services.shard_stage.pipeline.batch_size import BatchSizeTuner
 from services.shard_stage.pipeline.first_stage import FirstStage
 from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, LaterStage
-from services.shard_stage.pipeline.sequence_state import SequenceState, new_sequence_state
+from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.pipeline.step_executor import Outgoing, StepExecutor
 from services.shard_stage.pipeline.step_stats import StepStats
 from services.shard_stage.transport.messages import messages
@@ -75,7 +76,7 @@ class Line:
         self.wires: list[deque[bytes]] = [deque() for _ in range(stages)]
         self.later: dict[int, LaterStage] = {}
         self.now_s = 0.0
-        self._kernels: dict[int, StepExecutor] = {}
+        self._executors: dict[int, StepExecutor] = {}
         self._number = 0
         for stage in reversed(range(stages)):
             self.renew(stage)
@@ -96,12 +97,13 @@ class Line:
             batch_tokens=BATCH_TOKENS,
         )
         self.contexts.append(context)
-        executor = self._kernels[stage] = StepExecutor(context, self.plan, stage)
+        executor = self._executors[stage] = StepExecutor(context, self.plan, stage)
         if stage:
             self.later[stage] = LaterStage(executor, BatchSizeTuner(), StepStats())
         else:
             assert isinstance(weights, Model)
-            self.model = weights
+            context_tokens = self.plan.context_tokens
+            self.prompts = PromptReader(weights, ChatFormat.of(weights), context_tokens, self.plan.model)
             self.first = FirstStage(
                 executor, weights, BatchSizeTuner(), StepStats(), HOP_MS, lambda: self.now_s
             )
@@ -109,7 +111,7 @@ class Line:
     def replay(self, stage: int) -> None:
         """Has a renewed stage read all that was ever sent to it."""
         later = self.later[stage]
-        replay = Replay(self._kernels[stage], later.seats, None)
+        replay = Replay(self._executors[stage], later.slots, None)
         for message in self.sent[stage]:
             for item in unpack(message):
                 replay.take(item)
@@ -141,26 +143,14 @@ class Line:
             "deadline_at_s": time.time() + 60,
         }
         command = Generate.model_validate(fields | options)
-        chat = self.prepared(command)
-        flow = new_sequence_state(
-            self._number,
-            command,
-            self.model.tokenize_pieces(chat.pieces),
-            self.model,
-            Generation(lambda: None),
-            _ignore,
-            sampling=chat.sampling,
-            form=chat.form,
+        prepared = self.prompts.prepare(Chat(command.messages, command.tools, command.tool_choice), sampling)
+        tokens = self.prompts.tokens(prepared)
+        sampler = self.prompts.sampler(prepared, tokens)
+        sequence = SequenceState(
+            self._number, command, prepared, tokens, sampler, Generation(lambda: None), _ignore
         )
-        self.first.submit(flow)
-        return flow
-
-    def prepared(self, command: Generate) -> PreparedChat:
-        chat = Chat(command.messages, command.tools, command.tool_choice)
-        return ChatFormat.of(self.model).prepare(chat, command.sampling)
-
-    def prompt_of(self, command: Generate) -> Tokens:
-        return self.model.tokenize_pieces(self.prepared(command).pieces)
+        self.first.submit(sequence)
+        return sequence
 
     def pump(self, turns: int = 10_000, until: Callable[[], bool] = lambda: False) -> int:
         """Delivers and steps until nothing is left, or for so many turns; how many there were."""
@@ -186,8 +176,8 @@ class Line:
 
     def close(self) -> None:
         """Frees all contexts."""
-        for flow in self.first.close():
-            flow.text.finish("cancelled")
+        for sequence in self.first.close():
+            sequence.finish("cancelled")
         for context in self.contexts:
             context.close()
 
@@ -196,9 +186,9 @@ def _ignore(_event: object) -> None:
     """A listener to nothing."""
 
 
-def text_of(flow: SequenceState) -> str:
+def text_of(sequence: SequenceState) -> str:
     """The text of a sequence that is done."""
-    finished: Finished | None = flow.finished
+    finished: Finished | None = sequence.finished
     assert finished is not None, "the sequence has no outcome"
     assert finished.error is None, finished.error
     return finished.text

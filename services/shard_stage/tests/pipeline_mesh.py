@@ -24,11 +24,11 @@ from schemas.stage_wire import Token, unpack
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.engine.model.cuts import even_layers
-from services.engine.model.gguf_check import check_model_file
+from services.engine.model.gguf.check import check_model_file
 
 MODEL = "alpha"
 SLOTS, CONTEXT_TOKENS = 8, 256
-READY_DEADLINE_S = 60.0
+READY_DEADLINE_S = 180.0
 
 
 sha256_of = cache(digest)
@@ -181,7 +181,7 @@ class PipelineMesh:
         asks = [self.ask(question, sampling, f"{name}-{n}", model) for n, question in enumerate(questions)]
         return list(await asyncio.gather(*asks))
 
-    async def speaking(self, sequences: int) -> None:
+    async def decoding(self, sequences: int) -> None:
         """Waits until so many sequences have said something, as the journal of the pipeline has it."""
         said: set[int] = set()
         enough = asyncio.Event()

@@ -10,8 +10,8 @@ from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
 from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
+from services.shard_stage.tests.pipeline.test_line import GREEDY, QUESTIONS, engine_says
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
-from services.shard_stage.tests.test_line import GREEDY, QUESTIONS, engine_says
 
 pytestmark = pytest.mark.long
 

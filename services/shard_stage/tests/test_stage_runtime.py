@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from infra.bench_model import write_bench_model
+from infra.demo_models.bench_model import write_bench_model
 from schemas import subjects
 from schemas.nodes import ServedModel
 from schemas.pipelines import PipelinePlan
@@ -26,6 +26,7 @@ from services.chassis.nats.connection import connection_options
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.shard_stage.handover.assignment import Assignment, Handover
+from services.shard_stage.handover.journal import UnfinishedSequence
 from services.shard_stage.probe.capability import ModelSource, open_source
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection
@@ -43,7 +44,7 @@ def mesh_models() -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two narrow layers of random weights, that speak until they are told to stop."""
+    """Two narrow layers of random weights, that generate until they are told to stop."""
     return write_bench_model(tmp_path_factory.mktemp("runtime") / "two.gguf", layers=2, width=64)
 
 
@@ -116,6 +117,32 @@ async def test_llama_cpp_is_freed_only_after_the_step_at_hand(
     await eventually(lambda: context.context.handle is None and context.weights.handle is None)
 
 
+async def test_a_place_that_is_left_before_its_stages_have_agreed_takes_no_work(
+    mesh: ServiceContext,
+    mesh_url: str,
+    source: tuple[ModelSource, SliceCache],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its model is freed: llama.cpp would read it nevertheless, and end the process."""
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def beat(_runtime: StageRuntime) -> None:
+        begun.set()
+        await gone.wait()
+
+    monkeypatch.setattr(StageRuntime, "beat", beat)
+    async with post_at(mesh, mesh_url, source) as runtime:
+        await begun.wait()
+    gone.set()
+    assert runtime._aligning is not None
+    await asyncio.wait([runtime._aligning])
+    runtime._open_if_all_are_ready()
+    assert runtime._intake is not None
+    assert runtime._intake._opening is None
+    assert runtime._intake.adopt([UnfinishedSequence(1, left_sequence(0))]) == []
+    assert not runtime._intake.adopted
+
+
 async def test_what_a_stage_left_behind_is_collected_when_the_next_one_begins(
     mesh: ServiceContext, mesh_url: str, source: tuple[ModelSource, SliceCache]
 ) -> None:
@@ -143,21 +170,23 @@ async def test_never_more_slots_are_busy_than_there_are(
             if model is not None:
                 told.append(model.busy)
             assert runtime._intake is not None
-            assert runtime._intake._work.busy + runtime._intake._worker.adopted <= SLOTS
+            assert runtime._intake.in_work <= SLOTS
             return await queue_is_empty(mesh.client)
 
         await eventually(done)
     assert max(told) <= SLOTS
 
 
+def left_sequence(number: int) -> SequenceStart:
+    """The start of a sequence that another stage 0 has begun."""
+    command = generate(f"left{number}", sampling=LONG)
+    return SequenceStart(request_id=command.request_id, sampling=LONG, prompt_tokens=1, command=command)
+
+
 async def leave_sequences(mesh: ServiceContext, plan: PipelinePlan, count: int) -> None:
     """Writes the starts of sequences into the journal, as a stage 0 does that dies then."""
     for number in range(count):
-        command = generate(f"left{number}", sampling=LONG)
-        body = SequenceStart(
-            request_id=command.request_id, sampling=LONG, prompt_tokens=1, command=command
-        ).to_bytes()
-        start = Start(1, plan.number, number + 1, 0, body)
+        start = Start(1, plan.number, number + 1, 0, left_sequence(number).to_bytes())
         await mesh.client.publish(subjects.stage(plan.number, 0), start.to_bytes())
 
     async def stored() -> bool:

@@ -35,15 +35,15 @@ log = get_logger("shard_stage.frame_link")
 
 
 async def _nothing() -> None:
-    """What is called where nobody wants to know."""
+    """The default callback: does nothing."""
 
 
 async def _no_error(_error: Exception) -> None:
-    """What is told of errors where nobody wants to know."""
+    """The default callback for errors: does nothing."""
 
 
 def _no_matter(_error: Exception) -> None:
-    """What is told of the end of a link where nobody wants to know."""
+    """The default callback for the end of a link: does nothing."""
 
 
 async def _called(callback: Callable[[], Awaitable[None]]) -> None:
@@ -51,7 +51,7 @@ async def _called(callback: Callable[[], Awaitable[None]]) -> None:
     try:
         await callback()
     except Exception:
-        log.exception("whoever was to be told of a connection failed")
+        log.exception("the handler of a lost connection failed")
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Wire(asyncio.Protocol):
             self.transport.writelines(parts)
 
     def ping(self) -> asyncio.Future[None]:
-        """What is done when the broker has read all that was written so far."""
+        """Done when the broker has read everything that was written so far."""
         waiting = asyncio.get_running_loop().create_future()
         self.pongs.append(waiting)
         self.write(b"PING", END)
@@ -184,7 +184,7 @@ class FrameLink:
         self._max_payload = MAX_FRAME_BYTES
         self._subject = ""
         self._subscription = 0
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._addresses: Iterator[SplitResult] = iter(())
         self._telling: set[asyncio.Future[None]] = set()
 
@@ -192,10 +192,10 @@ class FrameLink:
         """Returns when the broker has answered; tries without end. Raises ConfigurationError for an address
         that is no broker's."""
         self._addresses = cycle(self._options.addresses)
-        if self._keeper is None:
+        if self._task is None:
             wire = await self._connected()
-            self._keeper = asyncio.create_task(self._keep(wire), name="frame link")
-            self._keeper.add_done_callback(self._ended)
+            self._task = asyncio.create_task(self._keep(wire), name="frame link")
+            self._task.add_done_callback(self._ended)
 
     @property
     def carried(self) -> int:
@@ -230,14 +230,14 @@ class FrameLink:
 
     async def close(self) -> None:
         """Sends what is written, and ends."""
-        if self._keeper is None:
+        if self._task is None:
             return
         await self.flush()
-        self._keeper.cancel()
-        await asyncio.wait([self._keeper])
+        self._task.cancel()
+        await asyncio.wait([self._task])
 
-    def _ended(self, keeper: asyncio.Task[None]) -> None:
-        error = None if keeper.cancelled() else keeper.exception()
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             log.error("the link between stages has ended", error=repr(error))
             self._on_end(error)
@@ -304,7 +304,7 @@ class FrameLink:
         )
 
     def _words(self, address: SplitResult, info: Mapping[str, object]) -> dict[str, object]:
-        """What the broker, which has told of itself by `info`, is told of this client."""
+        """The CONNECT message of this client, in answer to the broker's `info`."""
         words: dict[str, object] = {
             "verbose": False,
             "pedantic": False,
@@ -335,7 +335,7 @@ class FrameLink:
 
 
 def signed(seed: Path, nonce: str) -> dict[str, object]:
-    """Who has the seed in a file, proved by a signature of what the broker has sent."""
+    """Proof of the seed in a file: a signature of the nonce that the broker has sent."""
     import nkeys  # only where a broker knows keys
 
     pair = nkeys.from_seed(bytearray(seed.read_bytes().strip()))

@@ -32,7 +32,7 @@ log = get_logger("shard_stage.inference")
 
 
 class Stage(Protocol):
-    """What the thread drives. `lost`: something was dropped that is missing."""
+    """The stage that the thread drives. `lost`: a message was dropped that is missing."""
 
     lost: bool
 

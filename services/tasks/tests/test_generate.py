@@ -14,7 +14,7 @@ from schemas.replies import Result
 from schemas.sampling import Sampling
 from services.chassis.tests.mesh import eventually, generate, open_mesh
 from services.chassis.work.delivery import Delivery
-from services.tasks.generate import Generated, GenerateWorker, OnPiece, Prompt
+from services.tasks.generate import BackendWorker, Generated, OnPiece, Prompt
 
 
 class Endless:
@@ -37,7 +37,7 @@ class Endless:
 
 async def test_a_cancellation_that_was_missed_is_found_in_the_results(connection: Client) -> None:
     mesh, model = open_mesh(connection), Endless()
-    worker = GenerateWorker(mesh, model)
+    worker = BackendWorker(mesh, model)
     message = await connection.request("$JS.API.INFO", b"")
     tasks = [
         asyncio.create_task(worker.handle(generate(name), Delivery(message, 1, 1, fresh=True)))

@@ -7,7 +7,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
-from schemas.golden.samples import PLAN
+from schemas.golden.shared import PLAN
 from schemas.pipelines import PipelinePlan
 from services.chassis.identity import Identity
 from services.chassis.tests.cable import mesh_on_a_cable

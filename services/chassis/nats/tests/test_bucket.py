@@ -10,13 +10,14 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from infra.broker.provision import bucket_config, provision
+from infra.broker.provision import provision
+from infra.broker.streams.definitions import bucket_config
 from schemas import catalog, subjects
 from schemas.catalog import BucketSpec
 from schemas.errors import BrokerUnavailable, ConfigurationError, Overloaded, PayloadTooLarge
 from schemas.workers import Worker
 from services.chassis.nats.bucket import BYTES, Bucket, Entry, WrongRevision, messages
-from services.chassis.nats.streams import Stored
+from services.chassis.nats.reading import Stored
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.lost_words import LostWords
 from services.chassis.tests.mesh import eventually

@@ -19,13 +19,13 @@ from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats import connection as connection_module
 from services.chassis.nats.bucket import BYTES, Bucket
+from services.chassis.nats.connecting.deafness import reconnect_when_deaf
 from services.chassis.nats.connection import (
     ENVELOPE_BYTES,
     ConnectionEvents,
     check_payload,
     connection_options,
 )
-from services.chassis.nats.deafness import reconnect_when_deaf
 from services.chassis.settings import MeshSection
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.mesh import DEADLINE_S, eventually, settled
@@ -76,7 +76,7 @@ async def test_it_comes_back_after_the_broker_was_killed_and_says_so_to_those_wh
         heard = await other.subscribe("greeting")
         await settled(other)
         await client.publish("greeting", b"here again")
-        assert (await heard.next_msg(10)).data == b"here again"
+        assert (await heard.next_msg(60)).data == b"here again"
         await other.close()
     finally:
         events.closing()
@@ -119,6 +119,19 @@ async def test_who_cannot_learn_what_happened_meanwhile_is_asked_again_and_the_o
     finally:
         events.closing()
         await client.close()
+
+
+async def test_a_trial_that_the_broker_does_not_answer_leaves_no_subscription(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mute() -> None:
+        raise nats.errors.TimeoutError
+
+    before = set(connection._subs)
+    monkeypatch.setattr(connection, "flush", mute)
+    with pytest.raises(nats.errors.TimeoutError):
+        await ConnectionEvents().may_hear(connection, "greeting")
+    assert set(connection._subs) == before
 
 
 async def test_a_broker_that_stood_still_for_longer_than_a_ping_may_take_is_heard_again(

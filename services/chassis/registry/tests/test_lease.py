@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
+from nats.js.kv import KV_OP
 
+from infra.broker.broker import Broker
+from infra.broker.provision import provision
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.catalog import LEASE_TTL_S
@@ -18,7 +23,7 @@ from schemas.nodes import NodeLease, ServedModel
 from services.chassis.identity import Identity
 from services.chassis.registry import directory as directory_module
 from services.chassis.registry import lease as lease_module
-from services.chassis.registry.directory import Directory
+from services.chassis.registry.directory import SILENCE_S, Directory
 from services.chassis.registry.lease import RENEW_INTERVAL_S, Lease, Load
 from services.chassis.registry.lease_size import fitting
 from services.chassis.tests.mesh import eventually
@@ -72,8 +77,11 @@ async def test_a_lease_that_is_given_back_is_gone_at_once(connection: Client, di
     lease = Lease(connection, Identity("agent", "agent-1"), Load)
     await lease.start()
     await eventually(lambda: instances(directory) == ["agent-1"])
+    told = await connection.subscribe(subjects.bucket_updates(subjects.NODES_BUCKET))
     await lease.stop()
-    await eventually(lambda: not instances(directory), deadline_s=LEASE_TTL_S / 2)
+    while KV_OP not in ((await told.next_msg(60)).headers or {}):
+        pass  # renewals; what runs out by itself has no such header
+    await eventually(lambda: not instances(directory))
     assert await kept(connection, "agent-1") is None
 
 
@@ -102,7 +110,7 @@ async def test_a_lease_is_renewed_again_and_again(
     lease = Lease(connection, Identity("agent", "agent-1"), Load)
     heard = await connection.subscribe(subjects.bucket_updates(subjects.NODES_BUCKET))
     await lease.start()
-    seen = [NodeLease.model_validate_json((await heard.next_msg(10)).data).seen_at_s for _ in range(4)]
+    seen = [NodeLease.model_validate_json((await heard.next_msg(60)).data).seen_at_s for _ in range(4)]
     await lease.stop()
     assert seen == sorted(set(seen))
     assert RENEW_INTERVAL_S * 3 < LEASE_TTL_S  # a renewal or two may be lost
@@ -234,3 +242,67 @@ async def test_what_a_broker_has_forgotten_is_believed_until_it_would_have_run_o
     assert instances(directory) == ["alice"]
     monkeypatch.setattr(directory_module, "LEASE_TTL_S", 0.0)
     assert instances(directory) == []
+
+
+class SteppedClock:
+    """Goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+async def test_nobody_runs_out_while_nobody_at_all_is_heard(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SteppedClock()
+    monkeypatch.setattr(directory_module, "time", clock)
+    directory = Directory(connection)
+    await directory.start()
+    alice, bob = (Lease(connection, Identity("agent", name), Load) for name in ("alice", "bob"))
+
+    async def heard_from_alice() -> None:
+        before = directory.nodes[0].seen_at_s
+        await alice._put()
+        await eventually(lambda: directory.nodes[0].seen_at_s > before)
+
+    # Given two instances of which nothing is heard for longer than a lease lasts
+    await alice._put()
+    await bob._put()
+    await eventually(lambda: instances(directory) == ["alice", "bob"])
+    clock.now_s += 2 * LEASE_TTL_S
+    assert instances(directory) == ["alice", "bob"]
+    # When one is heard again, then the other has time for a renewal, and no more than that
+    await heard_from_alice()
+    clock.now_s += 0.4 * SILENCE_S
+    await heard_from_alice()
+    assert instances(directory) == ["alice", "bob"]
+    clock.now_s += 0.7 * SILENCE_S
+    assert instances(directory) == ["alice"]
+
+
+@pytest.mark.soak
+async def test_a_broker_that_stood_still_for_longer_than_a_lease_hides_nobody(tmp_path: Path) -> None:
+    """In its store all leases have run out by then, and it says so before anybody can renew one."""
+    async with Broker(tmp_path) as broker:
+        client, other = await connect(broker.url), await connect(broker.url)
+        await provision(client, ["alpha"])
+        directory = Directory(client)
+        await directory.start()
+        alive, dead = (Lease(other, Identity("agent", name), Load) for name in ("alive", "dead"))
+        await alive.start()
+        await dead._put()
+        await eventually(lambda: instances(directory) == ["alive", "dead"])
+        broker.pause()
+        await asyncio.sleep(LEASE_TTL_S + 2)
+        broker.resume()
+        end_s = asyncio.get_running_loop().time() + LEASE_TTL_S
+        while asyncio.get_running_loop().time() < end_s:
+            assert "alive" in instances(directory)
+            await asyncio.sleep(0.02)
+        await eventually(lambda: instances(directory) == ["alive"])
+        await alive.stop()
+        await client.close()
+        await other.close()

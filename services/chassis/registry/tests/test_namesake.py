@@ -29,6 +29,7 @@ async def test_who_comes_second_is_refused_while_the_first_is_alive_on_another_h
     await refuse_namesake(connection, second)
 
 
+@pytest.mark.soak
 async def test_what_is_left_of_one_that_has_died_on_another_host_runs_out_and_the_name_is_free(
     connection: Client,
 ) -> None:

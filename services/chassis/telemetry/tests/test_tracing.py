@@ -22,7 +22,7 @@ def test_what_is_sent_is_what_is_read() -> None:
 
 def test_work_that_a_message_asks_for_is_in_its_trace_and_a_span_of_its_own() -> None:
     tracing = Tracing()
-    first, second = (tracing.take_up({subjects.TRACE_HEADER: HEADER}) for _ in range(2))
+    first, second = (tracing.start_span({subjects.TRACE_HEADER: HEADER}) for _ in range(2))
     assert first.trace_id == second.trace_id == TRACE
     assert first.parent_span_id == second.parent_span_id == SPAN
     assert len({first.span_id, second.span_id, SPAN}) == 3
@@ -32,7 +32,7 @@ def test_work_that_a_message_asks_for_is_in_its_trace_and_a_span_of_its_own() ->
 @pytest.mark.parametrize("headers", [None, {}, {"Nats-Msg-Id": "r1"}])
 def test_a_message_without_a_trace_begins_one(headers: dict[str, str] | None) -> None:
     tracing = Tracing()
-    first, second = tracing.take_up(headers), tracing.take_up(headers)
+    first, second = tracing.start_span(headers), tracing.start_span(headers)
     assert first.trace_id != second.trace_id
     assert (first.parent_span_id, tracing.ignored) == (None, 0)
 
@@ -56,7 +56,7 @@ def test_a_message_without_a_trace_begins_one(headers: dict[str, str] | None) ->
 )
 def test_a_malformed_trace_is_ignored_and_counted(header: str) -> None:
     tracing = Tracing()
-    span = tracing.take_up({subjects.TRACE_HEADER: header})
+    span = tracing.start_span({subjects.TRACE_HEADER: header})
     assert span.parent_span_id is None and span.trace_id != TRACE
     assert tracing.ignored == 1
 
@@ -66,7 +66,7 @@ def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
 
 
 def test_a_sender_that_does_not_sample_is_obeyed_all_the_way() -> None:
-    span = Tracing().take_up({subjects.TRACE_HEADER: f"00-{TRACE}-{SPAN}-00"})
+    span = Tracing().start_span({subjects.TRACE_HEADER: f"00-{TRACE}-{SPAN}-00"})
     assert span.child().traceparent.endswith("-00")
 
 

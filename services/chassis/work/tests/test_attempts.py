@@ -6,10 +6,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from schemas import subjects
-from schemas.errors import DeadlineExceeded, Overloaded, WorkerFailed
+from schemas.commands import Generate
+from schemas.errors import ChoirError, DeadlineExceeded, Overloaded, WorkerFailed
 from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.nats.streams import REASON_CHARACTERS
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
+from services.chassis.tests.mesh import enqueue, eventually, generate, in_time, open_mesh, queue_is_empty
 from services.chassis.work.attempts import Past, last_error, note, out_of_time, past
 from services.chassis.work.delivery import Delivery, Retry
 from services.chassis.work.tests.test_loop import CommandHandler, working
@@ -29,14 +30,19 @@ async def test_a_request_that_runs_out_of_time_after_a_failure_ends_as_that_fail
 ) -> None:
     mesh = open_mesh(connection)
 
-    async def fail(_command: object, _delivery: Delivery) -> None:
-        raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=1.5)
+    async def fail(command: Generate, _delivery: Delivery) -> None:
+        longer_s = 1.5 * (command.deadline_at_s - command.accepted_at_s)
+        raise Retry(WorkerFailed("worker mac-1: it hung up"), delay_s=longer_s)
 
     worker = CommandHandler(fail)
     async with working(mesh, worker):
-        await enqueue(mesh, generate("r1", timeout_s=1.0))
-        await eventually(lambda: queue_is_empty(connection))
-    error = worker.given_up["r1"]
+
+        async def attempt(request_id: str, timeout_s: float) -> ChoirError:
+            await enqueue(mesh, generate(request_id, timeout_s=timeout_s))
+            await eventually(lambda: queue_is_empty(connection))
+            return worker.given_up[request_id]
+
+        error = await in_time(attempt, lambda _error: bool(worker.deliveries), 1.0)
     assert (worker.deliveries, error.code) == ([1], "worker_failed")
     assert error.message == (
         "worker mac-1: it hung up; the time for this request ran out while it was queued"

@@ -14,10 +14,11 @@ from schemas import subjects
 from schemas.keys import KEY_SCOPES, KeyChange, ManageKeys
 from schemas.tenants import Tenant
 from services.chassis.nats.bucket import Bucket, messages
+from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.access.scopes import NEEDS, need_of
 from services.gateway.access.tests.conftest import HEARD_WITHIN_S, MakeKey, bearer, until_status
-from services.gateway.app import DIALECTS
+from services.gateway.http.app import DIALECTS
 from services.gateway.tests.serving import serving
 
 CHAT = {"model": "choir-one", "messages": [{"role": "user", "content": "Capital?"}], "max_tokens": 5}
@@ -37,6 +38,9 @@ class _NoContext:
 
     def __getattr__(self, _name: str) -> _NoContext:
         return self
+
+    def __call__(self, *_: object) -> None:
+        """Whatever it is told, nothing comes of it."""
 
 
 def _routes() -> list[Route]:
@@ -165,6 +169,22 @@ async def test_a_key_at_its_limit_is_told_when_to_come_back_and_others_notice_no
     assert (await locked.post("/v1/chat/completions", headers=other, json=CHAT)).status_code == 200
     background = {"model": "choir-one", "input": "Capital?", "background": True}
     assert (await locked.post("/v1/responses", headers=other, json=background)).status_code == 200
+
+
+async def test_text_that_a_client_hung_up_on_before_its_end_counts(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    limited = bearer(await make_key(limits={"tokens_per_minute": 1}))
+    body = {**CHAT, "model": "choir-four", "stream": True}
+    async with locked.stream("POST", "/v1/chat/completions", headers=limited, json=body) as reply:
+        async for line in reply.aiter_lines():
+            if '"content":"It' in line.replace(" ", ""):
+                break
+
+    async def is_over() -> bool:
+        return (await locked.get("/v1/models", headers=limited)).status_code == 429
+
+    await eventually(is_over)
 
 
 async def test_work_that_nobody_would_count_is_not_done_for_a_key_whose_tokens_are_counted(

@@ -23,8 +23,8 @@ async def test_responses_files_batches_and_requests_of_others_are_unknown(
     response = (await locked.post("/v1/responses", headers=own, json=ASK)).json()["id"]
     upload: dict[str, Any] = {"data": {"purpose": "batch"}, "files": {"file": ("in.jsonl", LINE)}}
     file = (await locked.post("/v1/files", headers=own, **upload)).json()["id"]
-    wish = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    batch = (await locked.post("/v1/batches", headers=own, json=wish)).json()["id"]
+    request = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = (await locked.post("/v1/batches", headers=own, json=request)).json()["id"]
 
     for path in (f"/v1/responses/{response}", f"/v1/files/{file}", f"/v1/batches/{batch}"):
         assert (await locked.get(path, headers=own)).status_code == 200, path
@@ -40,6 +40,6 @@ async def test_responses_files_batches_and_requests_of_others_are_unknown(
         assert (await locked.request(method, path, headers=other)).status_code == 404, path
     follow = {**ASK, "previous_response_id": response}
     assert (await locked.post("/v1/responses", headers=other, json=follow)).status_code == 404
-    assert (await locked.post("/v1/batches", headers=other, json=wish)).status_code in (400, 404)
+    assert (await locked.post("/v1/batches", headers=other, json=request)).status_code in (400, 404)
     assert (await locked.get("/v1/files", headers=other)).json()["data"] == []
     assert (await locked.get("/v1/batches", headers=other)).json()["data"] == []

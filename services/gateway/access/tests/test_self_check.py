@@ -8,16 +8,17 @@ from nats.aio.client import Client
 from infra.testing.plugin import SpawnService
 from schemas.errors import InternalError
 from services.gateway.access.self_check import check_locked
-from services.gateway.app import build_app
-from services.gateway.context import GatewayContext
+from services.gateway.http.app import build_app
+from services.gateway.http.context import GatewayContext
 from services.gateway.settings import GatewaySection
-from services.gateway.tests.serving import inside
+from services.gateway.tests.serving import events_of, inside
 
 
 @pytest.mark.parametrize("required", [True, False])
 async def test_only_an_application_that_refuses_passes(live_mesh: str, required: bool) -> None:
     async with inside(live_mesh) as (mesh, connection):
-        app = build_app(GatewayContext(mesh, GatewaySection(keys_required=required), connection))
+        section = GatewaySection(keys_required=required)
+        app = build_app(GatewayContext(mesh, section, connection, events_of(connection)))
         if required:
             await check_locked(app)
         else:

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import InvalidRequest
 from services.gateway.anthropic.body import MessagesBody, messages_ask
-from services.gateway.body import checked
+from services.gateway.http.body import checked
 from services.gateway.openai.tests.results import ENSEMBLE, ONE_MODEL
 
 IMAGE = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}

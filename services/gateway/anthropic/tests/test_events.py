@@ -12,7 +12,7 @@ from schemas.replies import Result, TokenChunk
 from services.gateway.anthropic.body import MessagesBody
 from services.gateway.anthropic.events import message_events
 from services.gateway.anthropic.message import message
-from services.gateway.body import checked
+from services.gateway.http.body import checked
 from services.gateway.openai.tests.results import answer, chunk, result, result_of
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,7 +12,7 @@ import pytest
 from schemas.errors import Cancelled
 from services.client import Choir
 from services.gateway.anthropic.tests.asking import ask
-from services.gateway.identity import id_of_key
+from services.gateway.requests.identity import id_of_key
 from services.gateway.tests.serving import accepted
 
 PATH = "/v1/messages"

@@ -1,6 +1,9 @@
 // Asks from the form, and shows the answers of all members side by side as they come. What a model writes is
 // only ever a text node.
 
+// So much of an answer is shown while it comes; a line of a megabyte would keep the browser busy for minutes.
+const MOST = 20000;
+
 class ChoirAsk extends HTMLElement {
   connectedCallback() {
     this.form = this.querySelector("form");
@@ -18,11 +21,16 @@ class ChoirAsk extends HTMLElement {
     const fields = new FormData(this.form);
     return {
       prompt: fields.get("prompt"),
+      ensemble: fields.get("ensemble") || null,
       models: fields.getAll("models"),
       strategies: fields.getAll("strategies"),
+      others: fields.has("others"),
       choices: fields.get("choices").split("\n").map((line) => line.trim()).filter(Boolean),
       max_tokens: Number(fields.get("max_tokens")),
       temperature: Number(fields.get("temperature")),
+      top_p: Number(fields.get("top_p")),
+      seed: fields.get("seed") === "" ? null : Number(fields.get("seed")),
+      summarize_with: fields.getAll("summarize_with").filter(Boolean),
     };
   }
 
@@ -30,6 +38,7 @@ class ChoirAsk extends HTMLElement {
     const button = this.form.querySelector("button");
     button.disabled = true;
     this.streams = new Map();
+    this.link = "";
     this.querySelector(".streams").replaceChildren();
     this.querySelector(".result").replaceChildren();
     this.say("asking");
@@ -41,7 +50,7 @@ class ChoirAsk extends HTMLElement {
       });
       if (!reply.ok) {
         const page = new DOMParser().parseFromString(await reply.text(), "text/html");
-        throw new Error(page.querySelector("main p")?.textContent ?? `status ${reply.status}`);
+        throw new Error(page.querySelector("main h1 + p")?.textContent ?? `status ${reply.status}`);
       }
       for await (const [name, fields] of events(reply.body)) this.take(name, fields);
     } catch (error) {
@@ -53,11 +62,14 @@ class ChoirAsk extends HTMLElement {
 
   take(name, fields) {
     if (name === "asked") {
-      this.say("the models answer");
+      const link = document.createElement("a");
+      link.href = fields.link;
+      link.textContent = fields.id;
+      this.querySelector(".state").replaceChildren("the models answer; this request: ", link);
     } else if (name === "piece") {
       const text = this.stream(fields.agent);
       if (fields.again) text.data = "";
-      text.appendData(fields.text);
+      text.appendData(fields.text.slice(0, Math.max(0, MOST - text.length)));
     } else if (name === "result") {
       const template = document.createElement("template");
       template.innerHTML = fields.html;
@@ -77,6 +89,9 @@ class ChoirAsk extends HTMLElement {
       const text = document.createTextNode("");
       name.textContent = agent;
       body.className = "whole";
+      body.tabIndex = 0;
+      body.setAttribute("role", "group");
+      body.setAttribute("aria-label", `What ${agent} says`);
       body.append(text);
       card.append(name, body);
       this.querySelector(".streams").append(card);

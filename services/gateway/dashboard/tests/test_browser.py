@@ -1,47 +1,18 @@
-"""The pages in a real browser: a way through all of them, without an error and without another host.
-
-Needs Chromium on PATH; Playwright's package drives it, and brings no browser.
-"""
+"""The pages in a real browser: a way through them, without an error and without another host."""
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
+from contextlib import AsyncExitStack
+from typing import Any
 
-import pytest
-from playwright.async_api import Page, async_playwright
-
+from services.gateway.dashboard.tests.browsing import PHONE, barriers, needs_chromium, opened
 from services.gateway.tests.serving import serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = needs_chromium
 
-PHONE = 390
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on PATH")
-
-
-@asynccontextmanager
-async def opened(url: str, problems: list[str], **options: object) -> AsyncIterator[Page]:
-    """A page of a new browser. `problems` gets what is wrong in the browser's eyes: errors on its console,
-    requests to another host."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        try:
-            context = await browser.new_context(base_url=url, **options)  # type: ignore[arg-type]
-            page = await context.new_page()
-            page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.on("request", lambda request: problems.extend(_foreign(request.url, url)))
-            yield page
-        finally:
-            await browser.close()
-
-
-def _foreign(asked: str, own: str) -> list[str]:
-    return [] if urlsplit(asked).netloc == urlsplit(own).netloc else [f"asked {asked}"]
+MENDED_MS = 120_000
+"""A browser tries again after some seconds, by itself."""
 
 
 async def test_somebody_looks_at_the_mesh_asks_and_finds_the_request_again(live_mesh: str) -> None:
@@ -49,7 +20,7 @@ async def test_somebody_looks_at_the_mesh_asks_and_finds_the_request_again(live_
     async with serving(live_mesh) as url, opened(url, problems) as page:
         await page.goto("/")
         assert await page.title() == "Mesh - Choir"
-        await page.get_by_role("cell", name="choir-one").wait_for()
+        await page.get_by_role("rowheader", name="choir-one").wait_for()
         await page.get_by_role("link", name="Ask", exact=True).click()
         await page.get_by_role("textbox", name="Question", exact=True).fill("Capital of <b>France</b>?")
         for model in ("choir-slow", "choir-short"):
@@ -60,21 +31,40 @@ async def test_somebody_looks_at_the_mesh_asks_and_finds_the_request_again(live_
         assert await page.get_by_role("heading", name="choir-three").count() == 1
         await page.get_by_role("link", name="This request's page").click()
         await page.get_by_role("heading", name=re.compile("^Request ")).wait_for()
-        assert await page.get_by_role("rowheader", name="weighted").count() == 1
+        for strategy in ("weighted", "isp", "dawid_skene"):  # what the others decide is told without a word
+            assert await page.get_by_role("rowheader", name=strategy).count() == 1
+        await page.get_by_role("button", name="Right").click()
+        await page.get_by_text("Counted: right:").wait_for()
+        await page.get_by_role("heading", name="Where the time went").wait_for()
+        assert await barriers(page) == []
         await page.get_by_role("link", name="Requests", exact=True).click()
         await page.get_by_label("State").select_option("answered")
         await page.get_by_role("button", name="Show").click()
         await page.wait_for_url("**/dashboard/requests?*")
         assert "state=answered" in page.url
+        await page.get_by_role("link", name="Ask", exact=True).click()
+        await page.get_by_role("textbox", name="Question", exact=True).fill("Tell me")
+        for model in ("choir-one", "choir-three", "choir-four", "choir-slow", "choir-short"):
+            await page.get_by_role("checkbox", name=model).uncheck()
+        await page.get_by_role("combobox", name=re.compile("^Then")).select_option("choir-one")
+        await page.get_by_role("button", name="Ask").click()
+        await page.get_by_role("heading", name="Steps of the chain").wait_for()
     assert problems == []
 
 
-async def test_a_page_whose_connection_is_lost_says_so_and_fits_a_phone(live_mesh: str) -> None:
-    phone = {"color_scheme": "dark", "viewport": {"width": PHONE, "height": 800}}
-    async with serving(live_mesh) as url, opened(url, [], **phone) as page:
-        await page.goto("/dashboard")
-        await page.get_by_role("cell", name="choir-one").wait_for()
-        assert await page.locator("html").evaluate("element => element.scrollWidth") <= PHONE
-        await page.route("**/dashboard/live/mesh", lambda route: route.abort())
-        await page.reload()
-        await page.get_by_role("status").get_by_text("Not connected since").wait_for()
+async def test_a_page_whose_gateway_goes_says_so_and_mends_itself_also_on_a_phone(live_mesh: str) -> None:
+    phone: dict[str, Any] = {"color_scheme": "dark", "viewport": {"width": PHONE, "height": 800}}
+    async with AsyncExitStack() as stack:
+        async with serving(live_mesh) as url:
+            page = await stack.enter_async_context(opened(url, [], **phone))
+            await page.goto("/dashboard")
+            model = page.get_by_role("rowheader", name="choir-one")
+            await model.wait_for()
+            assert await barriers(page) == []
+        lost = page.get_by_role("status").get_by_text("Not connected since")
+        await lost.wait_for()
+        assert await model.count() == 1
+        await page.evaluate("document.getElementById('models').replaceChildren()")
+        async with serving(live_mesh, port=int(url.rpartition(":")[2])):
+            await lost.wait_for(state="detached", timeout=MENDED_MS)
+            await model.wait_for()

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from services.gateway.access.tests.conftest import MakeKey, locked, make_key
-from services.gateway.dashboard.pages import MOST_CHARACTERS, fragment, shown
-from services.gateway.dashboard.waterfall import bars
-from services.gateway.tests.serving import serving
+from analysis.trace.pieces import waterfall
+from schemas.errors import InvalidRequest
+from schemas.keys import ManageKeys
+from services.chassis.tests.mesh import eventually
+from services.client.client import Choir
+from services.gateway.access.tests.conftest import MakeKey
+from services.gateway.dashboard.ask.page import AskBody, ask_of
+from services.gateway.dashboard.mesh.page import parts_of
+from services.gateway.dashboard.mesh.view import MeshView, look
+from services.gateway.dashboard.requests.waterfall import costs, lines
+from services.gateway.dashboard.shell.pages import MOST_CHARACTERS, fragment, shown
 
-__all__ = ["locked", "make_key"]
-
-PAGES = ("/dashboard", "/dashboard/ask", "/dashboard/requests")
-DEADLINE_S = 30.0
+PAGES = (
+    *("/dashboard", "/dashboard/ask", "/dashboard/requests", "/dashboard/pipelines", "/dashboard/workers"),
+    *("/dashboard/nodes", "/dashboard/models", "/dashboard/runs", "/dashboard/queries", "/dashboard/admin"),
+)
+DEADLINE_S = 120.0
 HOSTILE = "<script>alert(1)</script>\x07\u202egnp.exe"
-
-
-@pytest_asyncio.fixture
-async def http(live_mesh: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway."""
-    async with serving(live_mesh) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
-        yield client
 
 
 Told = AsyncIterator[tuple[str, dict[str, Any]]]
@@ -45,6 +46,13 @@ async def _events(http: httpx.AsyncClient, path: str, **request: Any) -> Told:
                 yield name, json.loads(line.removeprefix("data: "))
 
 
+async def _shown_on(http: httpx.AsyncClient, path: str, text: str) -> None:
+    """Returns when a page has the text."""
+    async with asyncio.timeout(DEADLINE_S):
+        while text not in (await http.get(path)).text:  # noqa: ASYNC110  (nobody signals it)
+            await asyncio.sleep(0.1)
+
+
 async def test_every_page_is_complete_and_lets_nothing_in_from_elsewhere(http: httpx.AsyncClient) -> None:
     for path in PAGES:
         reply = await http.get(path)
@@ -57,10 +65,20 @@ async def test_every_page_is_complete_and_lets_nothing_in_from_elsewhere(http: h
     assert "choir-one" in mesh and "quartet" in mesh
 
 
+def test_an_ensemble_of_the_file_is_asked_by_its_name_whatever_else_is_chosen() -> None:
+    chosen = {"models": ["one", "two"], "strategies": ["isp"], "choices": ["A", "B"]}
+    ask = ask_of(AskBody.model_validate({"prompt": "x", "ensemble": "council", **chosen}))
+    assert (ask.model, ask.models, ask.choices) == ("council", (), ("A", "B"))
+    with pytest.raises(InvalidRequest, match="a chain begins with one model"):
+        ask_of(AskBody.model_validate({"prompt": "x", "ensemble": "council", "summarize_with": ["one"]}))
+
+
 async def test_a_browser_is_led_to_the_dashboard_and_other_clients_are_not(http: httpx.AsyncClient) -> None:
     led = await http.get("/", headers={"accept": "text/html,application/xhtml+xml"})
     assert (led.status_code, led.headers["location"]) == (303, "/dashboard")
     assert (await http.get("/")).text == "Ollama is running"
+    icon = await http.get("/favicon.ico")  # a browser asks for it beside a request's JSON
+    assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
 
 
 async def test_the_mesh_page_is_told_what_changes(http: httpx.AsyncClient) -> None:
@@ -74,24 +92,63 @@ async def test_the_mesh_page_is_told_what_changes(http: httpx.AsyncClient) -> No
 
 
 async def test_answers_come_side_by_side_and_the_request_has_a_page(http: httpx.AsyncClient) -> None:
-    body = {"prompt": HOSTILE, "models": ["choir-one", "choir-three"], "strategies": ["majority", "weighted"]}
+    strategies = ["majority", "weighted", "debate"]
+    body = {"prompt": HOSTILE, "models": ["choir-one", "choir-three"], "strategies": strategies}
     told = [each async for each in _events(http, "/dashboard/ask/answers", json=body)]
     assert told[0][0] == "asked"
     assert {fields["agent"] for name, fields in told if name == "piece"} == {"choir-one", "choir-three"}
     name, fields = told[-1]
     assert name == "result" and "weighted" in fields["html"] and "Lyon" in fields["html"]
-    link = told[0][1]["link"]
+    again = [each async for each in _events(http, "/dashboard/ask/answers", json=body)]
+    link = again[0][1]["link"]
+    assert link != told[0][1]["link"]
     page = (await http.get(link)).text
-    assert "How it was decided" in page and "Lyon" in page
+    for part in (
+        "How it was decided",
+        "Lyon",
+        "Debate: each answers again",
+        "What it took",
+        "The SQL behind",
+    ):
+        assert part in page, part
     assert (await http.get(f"{link}/json")).json()["topology"] == "ensemble"
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            listed = await http.get("/dashboard/requests?model=choir-three")
-            if told[0][1]["id"] in listed.text:
-                break
-            await asyncio.sleep(0.1)
+    # the event database hears of each request by itself
+    await _shown_on(http, "/dashboard/requests?model=choir-three", told[0][1]["id"])
+    for part in ("Where the time went", "request_accepted"):
+        await _shown_on(http, link, part)
     assert told[0][1]["id"] not in (await http.get("/dashboard/requests?state=failed")).text
-    assert "Where the time went" in (await http.get(link)).text
+
+
+async def test_one_click_says_that_an_answer_is_right_and_only_from_a_page_of_ours(
+    http: httpx.AsyncClient,
+) -> None:
+    body = {"prompt": "Capital?", "models": ["choir-one", "choir-three"], "strategies": ["majority"]}
+    told = [each async for each in _events(http, "/dashboard/ask/answers", json=body)]
+    feedback = {"request_id": told[0][1]["id"], "wrong": "Lyon"}
+    path, own = "/dashboard/ask/feedback", str(http.base_url).rstrip("/")
+    assert 'action="/dashboard/ask/feedback"' in told[-1][1]["html"]
+    for origin in ("http://127.0.0.1:9", "https://elsewhere.example", "null"):
+        refused = await http.post(path, json=feedback, headers={"origin": origin})
+        assert refused.status_code == 403, origin
+    as_form = await http.post(path, content="wrong=Lyon", headers={"origin": own})
+    assert as_form.status_code == 415
+    counted = await http.post(path, json=feedback, headers={"origin": own})
+    assert counted.json() == {"words": "Counted: wrong: choir-three", "right": [], "wrong": ["choir-three"]}
+    again = await http.post(path, json={**feedback, "wrong": None, "correct": "Paris"})
+    assert again.json()["words"] == "It was counted before; the first word stands."
+
+
+async def test_the_list_is_filtered_by_strategy_and_tenant_and_its_charts_are_those_of_the_analysis(
+    http: httpx.AsyncClient,
+) -> None:
+    body = {"prompt": "Capital?", "models": ["choir-one", "choir-two"], "strategies": ["isp"]}
+    told = [each async for each in _events(http, "/dashboard/ask/answers", json=body)]
+    await _shown_on(http, "/dashboard/requests?strategy=isp&tenant=local", told[0][1]["id"])
+    for other in ("strategy=topic", "tenant=alice", "state=failed", "model=choir-four"):
+        assert told[0][1]["id"] not in (await http.get(f"/dashboard/requests?{other}")).text, other
+    drawn = (await http.get("/dashboard/charts/activity?within=1+h")).json()
+    assert drawn["spec"]["title"] == "Activity" and drawn["spec"]["vconcat"]
+    assert (await http.get("/dashboard/charts/nothing")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -115,7 +172,7 @@ async def test_what_is_not_there_has_a_page_that_says_so(
 async def test_a_form_that_is_wrong_is_told_what_is(http: httpx.AsyncClient, body: dict[str, Any]) -> None:
     reply = await http.post("/dashboard/ask/answers", json=body)
     assert reply.status_code in (400, 404)
-    assert "<main" in reply.text
+    assert re.search(r"</h1>\s*<p>[^<]+</p>", reply.text)  # where a form looks for the reason: main h1 + p
 
 
 async def test_where_keys_are_wanted_a_browser_shows_its_key_once(
@@ -131,6 +188,13 @@ async def test_where_keys_are_wanted_a_browser_shows_its_key_once(
     cookie = {"cookie": f"choir_key={secret}"}
     assert (await locked.get("/dashboard", headers=cookie)).status_code == 200
     assert (await locked.get("/v1/models", headers=cookie)).status_code == 401
+    asker = {"cookie": f"choir_key={await make_key(scopes=('generate',))}"}
+    assert (await locked.get("/dashboard/ask", headers=asker)).status_code == 200
+    assert (
+        await locked.get("/dashboard/requests/01J00000000000000000000000", headers=asker)
+    ).status_code == 404
+    assert (await locked.get("/dashboard", headers=asker)).status_code == 403
+    assert (await locked.get("/dashboard/ask", headers=cookie)).status_code == 403
     refused = await locked.post("/dashboard/ask/answers", headers=cookie, json={"prompt": "x"})
     assert refused.status_code == 403
 
@@ -138,16 +202,76 @@ async def test_where_keys_are_wanted_a_browser_shows_its_key_once(
 def test_what_strangers_wrote_is_text() -> None:
     assert shown(HOSTILE) == "<script>alert(1)</script>\u2407\ufffdgnp.exe"
     assert len(shown("a" * 1_000_000)) < MOST_CHARACTERS + 50
-    html = fragment("requests_table.html.j2", rows=[], problem=HOSTILE, most=1)
+    html = fragment("requests/table.html.j2", rows=[], problem=HOSTILE, most=1)
     assert "&lt;script&gt;" in html and "<script>" not in html
 
 
-def test_the_bars_of_a_request_lie_on_one_axis() -> None:
-    task = {"name": "a", "round": 1, "host": "h", "instance": "i", "queue_ms": 100.0, "slot_ms": 0.0}
-    task |= {"load_ms": None, "prompt_eval_ms": 100.0, "eval_ms": 200.0, "total_ms": 300.0}
-    first, second = bars([{**task, "ended_at_s": 10.4}, {**task, "ended_at_s": 10.8, "round": 2}], None)
-    assert [(part.kind, round(part.start, 1), round(part.width, 1)) for part in first.parts] == [
-        ("queue", 0.0, 12.5), ("prompt", 12.5, 12.5), ("eval", 25.0, 25.0),
+async def test_a_mesh_that_is_lost_is_told_and_what_was_seen_last_stays(live_mesh: str) -> None:
+    async with Choir(live_mesh) as mesh:
+        seen = await look(mesh, MeshView())
+    lost = await look(mesh, seen)
+    assert seen.problem is None and lost.problem is not None and lost.hosts == seen.hosts
+    parts = parts_of(lost)
+    assert "Below is what was seen last" in parts["problems"] and "choir-one" in parts["models"]
+    hostile = seen.nodes[0].model_copy(update={"host": HOSTILE * 1_000, "service": HOSTILE})
+    html = parts_of(MeshView(hosts={HOSTILE * 1_000: (hostile,)}))["hosts"]
+    assert "<script" not in html and "\u202e" not in html and "<bdi>&lt;script&gt;" in html
+
+
+async def test_a_request_that_failed_has_its_page_too_and_is_counted_by_its_error(
+    http: httpx.AsyncClient, live_mesh: str
+) -> None:
+    body = {"prompt": "word " * 500, "models": ["choir-short"]}
+    told = [each async for each in _events(http, "/dashboard/ask/answers", json=body)]
+    assert told[-1][0] == "failed"
+    async with Choir(live_mesh) as mesh:
+        request_id = await mesh.submit("hi", model="choir-slow")
+        await mesh.cancel(request_id)
+
+    async def counted() -> bool:
+        page = (await http.get("/dashboard/requests?state=failed")).text
+        return request_id in page and "Errors by code" in page and '<th scope="row">cancelled' in page
+
+    await eventually(counted)
+    page = (await http.get(f"/dashboard/requests/{request_id}")).text
+    assert "cancelled" in page and "The SQL behind" in page
+
+
+async def test_a_page_that_is_open_when_its_key_ends_is_told_and_shows_no_more(
+    locked: httpx.AsyncClient, make_key: MakeKey, live_mesh: str
+) -> None:
+    secret = await make_key(scopes=("observe",))
+    cookie = {"cookie": f"choir_key={secret}"}
+    ended: list[str] = []
+    async for name, fields in _events(locked, "/dashboard/live/mesh", headers=cookie):
+        if not ended:
+            ended.append(secret[len("choir-") : -44])
+            async with Choir(live_mesh) as mesh:
+                await mesh.keys(ManageKeys(action="revoke", id=ended[0]))
+        elif name == "failed":
+            ended.append(fields["message"])
+    assert ended[1:] == ["the API key is not valid"]
+
+
+def test_the_lines_of_a_request_lie_on_one_axis_and_every_moment_is_named() -> None:
+    names = ("what", "service", "instance", "host", "task_id", "model", "round", "delivery")
+    rows = [
+        ("admit", "router", "r", "h", None, None, 1, 1, 10.0, 10.1, None),
+        ("queue", "agent", "a", "h", "t", "one", 1, 1, 10.1, 10.2, None),
+        ("generate", "agent", "a", "h", "t", "one", 1, 1, 10.2, 10.6, "4 tokens"),
+        ("stage", "shard_stage", "s1", "g", None, "one stage 1", 1, 1, 10.2, 10.5, "4 steps"),
+        ("generate", "agent", "a", "h", "t2", "one", 2, 1, 10.7, 11.0, None),
+        ("replied", "router", "r", "h", None, None, 1, 1, 11.0, 11.0, None),
+        ("replied", "router", "r", "h", None, None, 1, 1, 31.0, 31.0, None),  # somebody has fetched it later
+    ]
+    fall = waterfall("x", [*names, "started_s", "ended_s", "detail"], rows)
+    assert fall is not None
+    drawn = lines(fall)
+    assert [line.name for line in drawn] == ["router", "one", "one stage 1", "one r2"]
+    assert [(part.kind, round(part.start), round(part.width)) for part in drawn[1].parts] == [
+        ("queue", 10, 10), ("eval", 20, 40),
     ]  # fmt: skip
-    assert (second.name, round(second.parts[0].start)) == ("a, round 2", 50)
-    assert bars([], None) == ()
+    assert drawn[2].where == "g: s1"
+    spent = costs(fall)
+    assert round(sum(cost.percent for cost in spent)) == 100
+    assert any(cost.gap for cost in spent)

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from infra.testing.choir_up import QUARTET
 from schemas.replies import StatusReply
-from services.gateway.figures import MOST_NAMES, OTHERS, Figures, exposition
+from services.gateway.http.figures import MOST_NAMES, OTHERS, Figures, exposition
 from services.gateway.tests.serving import serving
 
 

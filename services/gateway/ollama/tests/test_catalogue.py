@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from schemas.errors import InvalidRequest
+from schemas.nodes import OnDemand
 from schemas.replies import ModelSummary
-from services.gateway.ensembles import Ensemble
-from services.gateway.models import Target
 from services.gateway.ollama import catalogue
+from services.gateway.ollama.bodies import LONGEST_S, GenerateBody
+from services.gateway.requests.ensembles import Ensemble
+from services.gateway.requests.models import Target
 
 BIG = ModelSummary(
     name="llama3.2:3b", agents=("a",), slots=1, busy=0, context_tokens=8_192, parameters=3_200_000_000,
@@ -58,3 +65,28 @@ def test_a_digest_changes_with_the_model_only() -> None:
     assert catalogue.digest(busy) == catalogue.digest(ONE)
     other = Target(ONE.name, ONE.plain_name, (BIG.model_copy(update={"size_bytes": 1}),))
     assert len({catalogue.digest(each) for each in (ONE, other, BOTH, NOBODY_KNOWS)}) == 4
+
+
+def test_a_model_on_demand_is_in_memory_only_when_it_is_loaded_and_says_until_when() -> None:
+    def served(**fields: Any) -> Target:
+        on_demand = OnDemand(memory_bytes=1, budget_bytes=2, **fields)
+        return Target("tiny:latest", "tiny", (SMALL.model_copy(update={"on_demand": on_demand}),))
+
+    assert catalogue.is_loaded(ONE) and catalogue.running(ONE)["expires_at"] == catalogue.NEVER
+    assert not catalogue.is_loaded(served(state="unloaded"))
+    loaded = served(state="loaded", unload_at_s=1_700_000_000.0)
+    assert catalogue.is_loaded(loaded)
+    assert catalogue.running(loaded)["expires_at"] == "2023-11-14T22:13:20Z"
+
+
+def test_how_long_a_model_stays_is_said_in_seconds_or_as_go_says_it() -> None:
+    for given, span_s in (
+        (None, None), ("", None), (0, 0.0), ("0", 0.0), (300, 300.0), ("5m", 300.0), ("1h30m", 5400.0),
+        ("500ms", 0.5), ("1.5h", 5400.0), (-1, -1.0), ("-1", -1.0), ("-5m", -1.0),
+        ("5", 5.0), (1e12, LONGEST_S),
+    ):  # fmt: skip
+        assert GenerateBody(model="tiny", keep_alive=given).keep_alive_s == span_s, given
+    for given in ("soon", "m5", float("inf"), "5 m"):
+        body = GenerateBody(model="tiny", keep_alive=given)
+        with pytest.raises(InvalidRequest, match="keep_alive"):
+            _ = body.keep_alive_s

@@ -14,11 +14,12 @@ from schemas.commands import Ask
 from schemas.errors import ChoirError
 from schemas.replies import ModelSummary
 from services.client.client import Choir
-from services.gateway.body import checked, parse_object
-from services.gateway.context import GatewayContext
-from services.gateway.models import Target
+from services.gateway.http.body import checked, parse_object
+from services.gateway.http.context import GatewayContext
 from services.gateway.ollama.bodies import ChatBody, GenerateBody, chat_ask, generate_ask
+from services.gateway.requests.models import Target
 from services.gateway.settings import GatewaySection
+from services.gateway.tests.serving import events_of
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 CALL = {"function": {"name": "add", "arguments": {"a": 1}}}
@@ -67,7 +68,8 @@ def read_generate(context: GatewayContext, body: dict[str, Any]) -> Ask:
 def test_no_value_of_any_field_is_a_failure(
     path: str, read: Callable[[GatewayContext, dict[str, Any]], Ask]
 ) -> None:
-    context = GatewayContext(Choir(), SETTINGS, Client())
+    client = Client()
+    context = GatewayContext(Choir(), SETTINGS, client, events_of(client))
     assert read(context, BODIES[path])
     understood = 0
     for body in with_odd_values(BODIES[path]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import ollama
 import pytest
 import pytest_asyncio
 
-from infra.testing.choir_up import STOP_DEADLINE_S, choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import up
 from services.client.client import Choir
 from services.gateway.tests.serving import serving
 
@@ -45,15 +44,8 @@ def demo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     state = tmp_path_factory.mktemp("demo")
     config = state / "choir.toml"
     config.write_text(CONFIG)
-    with (state / "up.log").open("wb") as output:
-        process = subprocess.Popen(
-            choir_command("up", "--config", str(config)), env=clean_environment(state), stderr=output
-        )
-    try:
-        yield wait_until_up(state, process).url
-    finally:
-        process.terminate()
-        process.wait(STOP_DEADLINE_S)
+    with up(state, config) as url:
+        yield url
 
 
 @pytest_asyncio.fixture

@@ -10,8 +10,8 @@ from pydantic_core import to_json
 
 from schemas.errors import ChoirError, InvalidRequest
 from schemas.files import BatchFault
-from services.gateway.body import Body, checked, parse_object
-from services.gateway.openai.error import CODES
+from services.gateway.http.body import Body, checked, parse_object
+from services.gateway.openai.replying.error import CODES
 
 ID_LENGTH = 24
 

@@ -17,12 +17,12 @@ from schemas.files import ENDED, BatchId, BatchRecord
 from services.chassis.identity import new_id
 from services.chassis.nats.bucket import Bucket, messages
 from services.gateway.access.caller import current_caller
-from services.gateway.body import Body, checked, read_json, takes
-from services.gateway.context import GatewayContext
+from services.gateway.http.body import Body, checked, read_json, takes
+from services.gateway.http.context import GatewayContext
 from services.gateway.openai.batches.batch_object import batch_object
+from services.gateway.openai.chat.messages import refused
 from services.gateway.openai.files.listing import page
 from services.gateway.openai.files.store import FileStore
-from services.gateway.openai.messages import refused
 
 PREFIX = "batch_"
 WINDOW = "24h"

@@ -14,11 +14,11 @@ from starlette.types import ASGIApp
 from schemas import subjects
 from schemas.errors import ChoirError
 from schemas.files import ENDED, BatchRecord
-from services.chassis.cancelling import ended
 from services.chassis.identity import new_id
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages
-from services.gateway.context import GatewayContext
+from services.chassis.process.cancelling import ended
+from services.gateway.http.context import GatewayContext
 from services.gateway.openai.batches.work import BatchWork, Lost, tell
 from services.gateway.openai.files.store import FileStore
 

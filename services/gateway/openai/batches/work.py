@@ -18,16 +18,16 @@ from starlette.types import ASGIApp
 from schemas import subjects
 from schemas.errors import ChoirError, DeadlineExceeded, PayloadTooLarge, Unauthenticated
 from schemas.files import BatchFault, BatchRecord, BatchStatus
-from services.chassis.cancelling import ended
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket
+from services.chassis.process.cancelling import ended
 from services.gateway.access.caller import Caller, current_caller
-from services.gateway.context import GatewayContext
-from services.gateway.exchange import work_priority
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.exchange import work_priority
+from services.gateway.http.protocol import Connection
 from services.gateway.openai.batches.inside import Reply, post
 from services.gateway.openai.batches.line import Line, answered, read_line, unanswered
 from services.gateway.openai.files.store import FileStore
-from services.gateway.protocol import Connection
 
 BEAT_S = 2.0
 MOST_LINES = 10_000

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from schemas.errors import InvalidRequest, PayloadTooLarge
 from schemas.files import FileRecord
-from services.gateway.context import GatewayContext
+from services.gateway.http.context import GatewayContext
+from services.gateway.openai.chat.messages import refused
 from services.gateway.openai.files.listing import page
 from services.gateway.openai.files.multipart import Part, boundary_of, parts_of
 from services.gateway.openai.files.store import FileStore
-from services.gateway.openai.messages import refused
 from services.gateway.settings import GatewaySection
 
 PURPOSES = ("batch", "user_data")

@@ -9,10 +9,17 @@ from pydantic import Field
 
 from schemas.chat import ChatMessage
 from schemas.responses import ResponseRecord
-from services.gateway.body import Body
-from services.gateway.models import Target
-from services.gateway.openai.ask import build
-from services.gateway.openai.messages import (
+from services.gateway.http.body import Body
+from services.gateway.openai.asking.ask import build
+from services.gateway.openai.asking.sampling import (
+    EFFORTS,
+    Effort,
+    ResponseFormat,
+    SamplingBody,
+    sampling_fields,
+    schema_of,
+)
+from services.gateway.openai.chat.messages import (
     ContentPart,
     FunctionPart,
     MessageBody,
@@ -21,16 +28,9 @@ from services.gateway.openai.messages import (
     refused,
     some,
 )
+from services.gateway.openai.chat.tools import ToolBody, ToolChoiceBody, tool_fields
 from services.gateway.openai.responses.identity import request_of
-from services.gateway.openai.sampling import (
-    EFFORTS,
-    Effort,
-    ResponseFormat,
-    SamplingBody,
-    sampling_fields,
-    schema_of,
-)
-from services.gateway.openai.tools import ToolBody, ToolChoiceBody, tool_fields
+from services.gateway.requests.models import Target
 
 ECHOED = (
     "instructions",

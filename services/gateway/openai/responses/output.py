@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.replies import Result
-from services.gateway.openai.outcome import choices, json_arguments
+from services.gateway.openai.replying.outcome import choices, json_arguments
 from services.gateway.openai.responses import items
 from services.gateway.openai.responses.items import Item
 

@@ -26,18 +26,18 @@ from schemas.errors import (
 )
 from schemas.replies import Result, TokenChunk
 from schemas.responses import ResponseRecord
-from services.gateway.body import checked, read_json, takes
-from services.gateway.context import GatewayContext
-from services.gateway.identity import ID_HEADER
-from services.gateway.openai import sse
-from services.gateway.openai.chat import event_stream
-from services.gateway.openai.outcome import choices
+from services.gateway.http.body import checked, read_json, takes
+from services.gateway.http.context import GatewayContext
+from services.gateway.http.streaming import StreamedReply
+from services.gateway.openai.chat.endpoint import event_stream
+from services.gateway.openai.replying import sse
+from services.gateway.openai.replying.outcome import choices
 from services.gateway.openai.responses.body import ResponseBody, record_of
 from services.gateway.openai.responses.events import Event, ResponseEvents, TextChanged
 from services.gateway.openai.responses.identity import request_of, response_id, unknown
 from services.gateway.openai.responses.response_object import failed, finished, unfinished
-from services.gateway.shown import Shown, begun_again
-from services.gateway.streaming import StreamedReply
+from services.gateway.requests.identity import ID_HEADER
+from services.gateway.requests.shown import Shown, begun_again
 
 NOT_OF_THE_RESULT = (
     BrokerUnavailable,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from schemas.errors import InvalidRequest
+from services.gateway.http.exchange import header_of
 
 HEADER = "last-event-id"
 FORM = re.compile(
@@ -47,5 +48,5 @@ class Place:
 
 def place_of(request: Request) -> Place | None:
     """Where a request that is sent again goes on; None for one that begins."""
-    told = request.headers.get(HEADER)
+    told = header_of(request.scope, HEADER)
     return None if told is None else Place.read(told)

@@ -6,7 +6,7 @@ import zlib
 from typing import TypeVar
 
 from services.gateway.openai.streams.place import Place
-from services.gateway.shown import begun_again
+from services.gateway.requests.shown import begun_again
 
 TokenT = TypeVar("TokenT")
 

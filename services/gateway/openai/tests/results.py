@@ -6,8 +6,8 @@ from typing import Any
 
 from schemas.chat import ToolCall
 from schemas.replies import Answer, ModelSummary, Result, TokenChunk
-from services.gateway.ensembles import Ensemble
-from services.gateway.models import Target
+from services.gateway.requests.ensembles import Ensemble
+from services.gateway.requests.models import Target
 
 MODEL = ModelSummary(name="small", agents=("one",), slots=1, busy=0)
 ONE_MODEL = Target("small:latest", "small", (MODEL,))

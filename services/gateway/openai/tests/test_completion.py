@@ -11,9 +11,9 @@ import pytest
 from schemas.commands import Ask
 from schemas.errors import InvalidRequest
 from schemas.replies import Embeddings
-from services.gateway.body import checked
-from services.gateway.openai.completion import text_completion
-from services.gateway.openai.completion_body import CompletionBody, completion_asks
+from services.gateway.http.body import checked
+from services.gateway.openai.completions.body import CompletionBody, completion_asks
+from services.gateway.openai.completions.completion import text_completion
 from services.gateway.openai.embeddings import EmbeddingsBody, embedding_asks, embedding_list
 from services.gateway.openai.tests.results import ENSEMBLE, ONE_MODEL, result
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from llama_cpp import Llama
 from openai import AsyncOpenAI
 
 from infra.demo_models.checksums import model_path
-from infra.testing.choir_up import STOP_DEADLINE_S, choir_command, clean_environment, wait_until_up
+from infra.testing.choir_up import up
 from services.gateway.tests.serving import serving
 
 MODEL = "choir-llama"
@@ -45,15 +44,8 @@ def model_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     state = tmp_path_factory.mktemp("state")
     config = state / "choir.toml"
     config.write_text(CONFIG)
-    with (state / "up.log").open("wb") as output:
-        process = subprocess.Popen(
-            choir_command("up", "--config", str(config)), env=clean_environment(state), stderr=output
-        )
-    try:
-        yield wait_until_up(state, process).url
-    finally:
-        process.terminate()
-        process.wait(STOP_DEADLINE_S)
+    with up(state, config) as url:
+        yield url
 
 
 @pytest_asyncio.fixture
@@ -160,3 +152,13 @@ async def test_an_answer_has_the_form_and_the_probabilities_that_were_asked_for(
         assert choice.logprobs is not None
         assert choice.logprobs.content is not None
         assert len(choice.logprobs.content[0].top_logprobs) == 2
+
+
+async def test_a_message_tells_which_stop_sequence_ended_it(address: str) -> None:
+    asked = {"model": MODEL, "max_tokens": 24, "temperature": 0, "stop_sequences": ["zzz", "a"]}
+    body = {**asked, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    async with httpx.AsyncClient(base_url=address, timeout=60) as http:
+        whole = (await http.post("/v1/messages", json=body)).json()
+        stream = (await http.post("/v1/messages", json={**body, "stream": True})).text
+    assert (whole["stop_reason"], whole["stop_sequence"]) == ("stop_sequence", "a")
+    assert '"stop_reason":"stop_sequence","stop_sequence":"a"' in stream

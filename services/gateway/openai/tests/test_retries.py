@@ -16,7 +16,7 @@ from schemas import subjects
 from schemas.errors import NotReady
 from services.chassis.nats.bucket import BYTES, Bucket
 from services.client import Choir
-from services.gateway.openai.tests.test_chat import until_known
+from services.gateway.openai.tests.test_endpoint import until_known
 from services.gateway.tests.serving import serving
 
 AT_ONCE = 12

@@ -81,21 +81,24 @@ def speeds(*layer_ms: float, **fields: Any) -> list[NodeLease]:
     ]
 
 
-def decided(leases: list[NodeLease], **wish: Any) -> Decision:
+def decided(leases: list[NodeLease], **spec: Any) -> Decision:
     """What the planner makes of these nodes; eight slots unless told otherwise."""
-    return decide(Shard(model=MODEL, **wish), fleet_of(offers_of(MODEL, leases)))
+    return decide(Shard(model=MODEL, **spec), fleet_of(offers_of(MODEL, leases)))
 
 
 def layers_of(decision: Decision) -> dict[str, int]:
     """How many layers each node gets, in order."""
     split = decision.split
-    return {seat.node.instance: split.slices.layers(seat.start, seat.end) for seat in split.seats}
+    return {
+        placement.node.instance: split.slices.layers(placement.start, placement.end)
+        for placement in split.placements
+    }
 
 
-def refusal(leases: list[NodeLease], **wish: Any) -> InvalidRequest:
+def refusal(leases: list[NodeLease], **spec: Any) -> InvalidRequest:
     """The error that the planner raises."""
     try:
-        decision = decided(leases, **wish)
+        decision = decided(leases, **spec)
     except InvalidRequest as error:
         return error
     raise AssertionError(f"not refused: {layers_of(decision)}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.errors import InvalidRequest, UnknownModel
-from schemas.pipelines import Shard
+from schemas.errors import InvalidRequest, ModelUnusable, UnknownModel
+from schemas.pipelines import Shard, StageHeld
 from services.router.placement.candidates import check_same, fleet_of, offers_of, require_offered
 from services.router.placement.planner import decide, only_slows
 from services.router.placement.tests.offering import (
@@ -36,6 +36,16 @@ def test_a_node_gets_layers_in_proportion_to_its_speed() -> None:
     shares = layers_of(decided(speeds(1.0, 2.0, 4.0), stages=3))
     assert shares["a"] > shares["b"] > shares["c"]
     assert shares["a"] == 8
+
+
+def test_equal_instances_of_one_host_get_equal_shares_whatever_disturbed_a_measurement() -> None:
+    disturbed = [
+        lease("a", shardable(layer_ms=1.0, last_ms=5.0), host="here", cores=2),
+        lease("b", shardable(layer_ms=1.7, last_ms=0.0), host="here", cores=2),
+    ]
+    assert sorted(layers_of(decided(disturbed, stages=2)).values()) == [6, 6]
+    elsewhere = [disturbed[0], lease("b", shardable(layer_ms=1.7, last_ms=0.0), host="there", cores=2)]
+    assert layers_of(decided(elsewhere, stages=2))["b"] < 6
 
 
 def test_streams_that_are_fewer_than_stages_cannot_keep_them_busy() -> None:
@@ -169,6 +179,13 @@ def test_a_model_that_nobody_offers_is_unknown_and_those_offered_are_named() -> 
     assert (caught.value.field, caught.value.known) == ("model", ("large",))
 
 
+def test_the_reason_for_which_a_stage_service_offers_nothing_is_told_to_who_asks() -> None:
+    problem = ModelUnusable("new: gemma3n cannot be cut").body()
+    broken = lease("attic", shardable("old"), state="broken", problem=problem)
+    with pytest.raises(UnknownModel, match=r"attic offers none: new: gemma3n cannot be cut\. A host offers"):
+        require_offered("new", [broken])
+
+
 def test_a_node_that_is_not_ready_offers_nothing() -> None:
     assert offers_of(MODEL, [lease("a", state="draining"), lease("b", state="broken")]) == ()
 
@@ -212,3 +229,14 @@ def test_the_number_of_stages_is_the_fewest_with_nearly_the_most_tokens_per_seco
         }
         fewest = min(stages for stages, rate in rates.items() if rate >= max(rates.values()) * 0.9)
         assert len(layers_of(decided(nodes, slots=slots))) == fewest, layer_ms
+
+
+def test_a_cordoned_node_offers_the_stage_that_it_holds_and_nothing_more() -> None:
+    held = StageHeld(model=MODEL, stage=0, first_layer=0, end_layer=6, ready=True, epoch=1)
+    nodes = [
+        lease("a", cordon="cordon", held=held),
+        lease("b", cordon="cordon"),
+        lease("c", cordon="drain", held=held),
+        lease("d"),
+    ]
+    assert [offer.instance for offer in offers_of(MODEL, nodes)] == ["a", "d"]

@@ -24,9 +24,9 @@ from services.router.placement.tests.offering import (
 )
 
 
-def planned(leases: list[NodeLease], previous: PipelinePlan | None = None, **wish: Any) -> PipelinePlan:
+def planned(leases: list[NodeLease], previous: PipelinePlan | None = None, **spec: Any) -> PipelinePlan:
     """The plan that `choir.shard` would store."""
-    shard = Shard(model=MODEL, **wish)
+    shard = Shard(model=MODEL, **spec)
     fleet, decision = decided(shard, offers_of(MODEL, leases), ())
     return make_plan(decision, shard, fleet, previous, made_by="router", at_s=0.0, why="test")
 
@@ -97,7 +97,9 @@ def test_with_too_few_nodes_for_the_wanted_stages_fewer_are_made() -> None:
     plan = planned(nodes, stages=3)
     left = [node for node in nodes if node.instance != plan.stages[0].instance]
     remedy = repaired(plan, (0,), left, (plan,))
-    assert {seat.node.instance for seat in remedy.decision.split.seats} <= {n.instance for n in left}
+    assert {placement.node.instance for placement in remedy.decision.split.placements} <= {
+        n.instance for n in left
+    }
 
 
 def test_when_those_left_cannot_hold_it_the_reason_is_told() -> None:
@@ -133,8 +135,8 @@ def test_a_much_faster_node_is_worth_a_change_and_a_slightly_faster_one_is_not()
     assert improved(plan, speeds(1.0, 1.0, 0.9), (plan,)) is None
     remedy = improved(plan, speeds(1.0, 1.0, 0.3), (plan,))
     assert remedy is not None
-    assert "c" in {seat.node.instance for seat in remedy.decision.split.seats}
-    assert len(remedy.decision.split.seats) == 2
+    assert "c" in {placement.node.instance for placement in remedy.decision.split.placements}
+    assert len(remedy.decision.split.placements) == 2
 
 
 def test_a_gain_that_does_not_pay_for_the_interruption_is_left() -> None:
@@ -153,14 +155,14 @@ def test_stages_that_were_wanted_come_back_when_there_are_nodes_again() -> None:
     wanted = planned(speeds(1.0, 1.0, 1.0), stages=3)
     fewer = wanted.model_copy(update={"stages": planned(speeds(1.0, 1.0), stages=2).stages})
     remedy = improved(fewer, speeds(1.0, 1.0, 1.0), (fewer,))
-    assert remedy is not None and len(remedy.decision.split.seats) == 3
+    assert remedy is not None and len(remedy.decision.split.placements) == 3
 
 
 def test_where_a_number_was_not_wanted_a_node_that_joins_may_add_a_stage() -> None:
     plan = planned(speeds(1.0, 1.0))
     assert len(plan.stages) == 2
     remedy = improved(plan, speeds(1.0, 1.0, 1.0), (plan,))
-    assert remedy is not None and len(remedy.decision.split.seats) == 3
+    assert remedy is not None and len(remedy.decision.split.placements) == 3
 
 
 def test_what_a_user_assigned_stays() -> None:
@@ -197,7 +199,7 @@ def test_an_instance_holds_a_stage_of_one_model_only() -> None:
     with pytest.raises(InvalidRequest, match="holds a stage of large"):
         decided(Shard(model="other", assign=tuple(held)), offers_of("other", both), (plan,))
     _, decision = decided(Shard(model="other"), offers_of("other", both), (plan,))
-    assert [seat.node.instance for seat in decision.split.seats] == [free]
+    assert [placement.node.instance for placement in decision.split.placements] == [free]
 
 
 def offer_both(instance: str, other: Any) -> Any:

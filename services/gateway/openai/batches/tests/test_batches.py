@@ -20,13 +20,13 @@ from schemas.errors import Cancelled
 from schemas.files import BatchRecord
 from services.chassis.nats.bucket import Bucket, messages
 from services.client import Choir
-from services.gateway.identity import id_of_key
 from services.gateway.openai.batches import runner
 from services.gateway.openai.tests.test_retries import results_in
+from services.gateway.requests.identity import id_of_key
 from services.gateway.tests.serving import accepted, serving
 
 CHAT = "/v1/chat/completions"
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 
 
 def line(number: int, model: str = "choir-one", url: str = CHAT, **body: Any) -> dict[str, Any]:

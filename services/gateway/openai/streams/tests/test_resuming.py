@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from schemas.chat import ToolCall
 from schemas.errors import GenerationFailed, InvalidRequest
 from schemas.replies import Result, Sample, TokenChunk
-from services.gateway.body import checked
-from services.gateway.openai.chat_body import ChatBody
-from services.gateway.openai.chat_stream import chat_events
+from services.gateway.http.body import checked
+from services.gateway.openai.chat.body import ChatBody
+from services.gateway.openai.chat.stream import chat_events
 from services.gateway.openai.streams.place import Place
 from services.gateway.openai.tests.results import chunk, result
 

@@ -1,0 +1,1 @@
+"""Asking the questions of a benchmark: what is asked, of whom, and what is kept of it."""

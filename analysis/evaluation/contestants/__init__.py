@@ -1,0 +1,1 @@
+"""What every contestant made of every question, from kept answers: no model is asked."""

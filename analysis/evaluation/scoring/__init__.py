@@ -1,0 +1,1 @@
+"""How good the contestants are, and what can be said of the difference."""

@@ -1,0 +1,144 @@
+"""A run's tables against a second implementation: every decision and every figure."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from analysis.evaluation.asking.exchange import Exchange
+from analysis.evaluation.contestants.reaggregation import reaggregate
+from analysis.evaluation.reporting.raw_records import raw_records
+from analysis.evaluation.reporting.summary import summary_rows
+from analysis.evaluation.scoring.comparison import significance_rows
+from analysis.evaluation.scoring.scores import OVERALL, fields
+from analysis.evaluation.tests.kept import CHOICES, exchange
+from analysis.evaluation.tests.second.decisions import by_posterior, decisions, questions
+from analysis.evaluation.tests.second.statistics import holm
+from analysis.evaluation.tests.second.tables import Row, omnibus, significance, summary, takers
+
+SEED = 11
+WAYS = {"colours": "flexible", "sums": "numeric"}
+SKILL = {"one": (0.9, 0.3), "two": (0.5, 0.8), "three": (0.6, 0.55), "four": (0.45, 0.4)}
+"""How often each agent is right on either topic."""
+STRATEGIES = ("majority", "weighted", "topic", "isp", "ow_i", "dawid_skene")
+IN_TABLES = ("majority", "weighted", "isp")
+TOPICS = ("paint", "flags")
+FLIPS = 9_999
+
+
+def a_run(colours: int = 36, sums: int = 15) -> list[Exchange]:
+    """Closed and open questions, asked twice; some answers cannot be read, some did not come."""
+    dice, kept = random.Random(5), []
+    for repetition in range(2):
+        for n in range(colours + sums):
+            closed, topic = n < colours, n % 2
+            right = dice.randrange(4)
+            said = {agent: _says(dice, right, skill[topic], closed) for agent, skill in SKILL.items()}
+            came = {agent: text for agent, text in said.items() if dice.random() > 0.03}
+            made = exchange(
+                repetition * (colours + sums) + n,
+                "ABCD"[right],
+                came,
+                question=f"q{n}",
+                repetition=repetition,
+                benchmark="colours" if closed else "sums",
+                topic=TOPICS[topic],
+                agents=tuple(SKILL),
+            )
+            more: dict[str, Any] = {"template": f"t{n % 5}"}
+            if not closed:
+                more |= {"kind": "number", "choices": (), "right": str(right)}
+            kept.append(made.model_copy(update=more))
+    return kept
+
+
+def _says(dice: random.Random, right: int, skill: float, closed: bool) -> str:
+    chosen = right if dice.random() < skill else dice.randrange(4)
+    if dice.random() < 0.04:
+        return "?"
+    return CHOICES[chosen] if closed else f"The answer is {chosen}."
+
+
+@pytest.fixture(scope="module")
+def kept() -> list[Exchange]:
+    return a_run()
+
+
+@pytest.fixture(scope="module")
+def decided(kept: list[Exchange]) -> list[Row]:
+    return [outcome._asdict() for outcome in reaggregate(kept, WAYS, STRATEGIES, SEED)]
+
+
+def test_every_decision_is_made_again_from_the_raw_records(kept: list[Exchange], decided: list[Row]) -> None:
+    table = {(r["contestant"], r["benchmark"], r["question_id"], r["repetition"]): r for r in decided}
+    compared = 0
+    for question, made, known in decisions(questions(raw_records(kept, WAYS))):
+        right = {agent: answer == question.right for agent, answer in question.said.items()}
+        for name, (answer, chance, sure) in (made | {"dawid_skene": by_posterior(question, known)}).items():
+            row = table[(name, *question.key)]
+            assert row["answer"] == answer, (name, question.key)
+            assert row["expected"] == pytest.approx(chance), (name, question.key)
+            assert row["confidence"] == pytest.approx(sure), (name, question.key)
+            assert (row["unread"], row["missing"]) == (
+                len(question.came) - len(question.said),
+                len(SKILL) - len(question.came),
+            )
+            compared += 1
+        for agent in SKILL:
+            assert table[(agent, *question.key)]["expected"] == right.get(agent, False)
+        assert table[("oracle", *question.key)]["expected"] == any(right.values())
+        drawn = table[("random_agent", *question.key)]["expected"]
+        assert drawn == pytest.approx(sum(right.values()) / len(SKILL))
+    assert compared == len(kept) * len(STRATEGIES)
+
+
+def test_every_figure_of_the_tables_is_computed_again(kept: list[Exchange]) -> None:
+    outcomes = reaggregate(kept, WAYS, IN_TABLES, SEED)
+    decided = [outcome._asdict() for outcome in outcomes]
+    for field in fields(outcomes):
+        rows = [r for r in decided if field.benchmark in (OVERALL, r["benchmark"])]
+        again = takers(rows)
+        given = summary_rows(field, [], SEED)
+        _same_rows(given, summary(again, all_together=field.benchmark == OVERALL))
+        tests = significance_rows(field, SEED)
+        (all_of_them,) = (row for row in tests if row["one"].startswith("("))
+        assert (all_of_them["cochrans_q"], all_of_them["cochrans_q_p"]) == pytest.approx(omnibus(again))
+        pairs = [row for row in tests if row.get("family")]
+        _same_rows(pairs, significance(again))
+        assert [row["permutation_p_holm"] for row in pairs] == pytest.approx(
+            holm([row["permutation_p"] for row in pairs])
+        )
+        for row in pairs:
+            assert row["verdict"] == _verdict(row), row
+            mostly_alike = row["one_better_on"] + row["other_better_on"] < 0.2 * row["n_questions"]
+            assert mostly_alike == ("Wilcoxon is close to a sign test" in row["note"]), row
+
+
+def _same_rows(given: Sequence[Row], again: Sequence[Row]) -> None:
+    """Sampled figures within what sampling leaves open, all others within rounding."""
+    assert len(given) == len(again) > 0
+    for row, own in zip(given, again, strict=True):
+        assert "-0.0" not in map(repr, row.values()), row
+        for name, value in own.items():
+            place = (row.get("contestant") or (row["one"], row["other"]), name)
+            if name == "bca":
+                step = 0.5 / row["n_questions"]  # means lie on a lattice: one more question half right
+                for end, told in zip(value, (row["bca_low"], row["bca_high"]), strict=True):
+                    assert told == pytest.approx(end, abs=0.01 + step), place
+            elif name.startswith("permutation_p") and value is not None:
+                told, spread = row[name], math.sqrt(value * (1 - value) / FLIPS)
+                assert abs(told - value) <= 5 * spread + 2 / FLIPS, (*place, told, value)
+            elif isinstance(value, float):
+                assert row[name] == pytest.approx(value, rel=1e-6, abs=1e-9), place
+            else:
+                assert row[name] == value, place
+
+
+def _verdict(row: Row) -> str:
+    if row["permutation_p_holm"] <= 0.05:
+        return "better" if row["difference"] > 0 else "worse"
+    return "tied" if row["equivalence_p_holm"] <= 0.05 else "not resolved"

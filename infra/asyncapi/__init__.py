@@ -1,0 +1,1 @@
+"""The AsyncAPI document of all subjects and messages, from the catalog."""

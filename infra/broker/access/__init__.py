@@ -1,0 +1,1 @@
+"""Who may come to the broker, and what they may do there."""

@@ -1,0 +1,1 @@
+"""The nats-server that runs as a child: its program, configuration, store and log."""

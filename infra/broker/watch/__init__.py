@@ -1,0 +1,1 @@
+"""What is wrong with a broker, and how it is told."""

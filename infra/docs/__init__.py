@@ -1,0 +1,1 @@
+"""What is written anew from the code: the tables of the READMEs."""

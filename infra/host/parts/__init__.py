@@ -1,0 +1,1 @@
+"""What a host runs: its instances, and its parts of pipelines."""

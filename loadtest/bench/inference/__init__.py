@@ -1,0 +1,1 @@
+"""Benchmarks of inference: the engine, and pipelines of stages."""

@@ -1,0 +1,114 @@
+"""Continue's command line, by Ollama's and by OpenAI's interface."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from harness import QUESTION, WORDS, Mesh, run
+
+MODULES = Path(os.environ["CHOIR_NODE_MODULES"])
+CN = str(MODULES / ".bin" / "cn")
+VERSION = json.loads((MODULES / "@continuedev" / "cli" / "package.json").read_text())["version"]
+
+
+def command(mesh: Mesh, provider: str, model: str) -> subprocess.Popen[str]:
+    base = mesh.address if provider == "ollama" else f"{mesh.address}/v1"
+    one = {
+        "name": model,
+        "provider": provider,
+        "model": model,
+        "apiBase": base,
+        "apiKey": "any",
+        "roles": ["chat"],
+    }
+    config = {"name": "choir", "version": "1.0.0", "schema": "v1", "models": [one]}
+    home = tempfile.mkdtemp()
+    path = Path(home) / "config.yaml"
+    path.write_text(json.dumps(config))
+    return subprocess.Popen(
+        [CN, "--config", str(path), "--exclude", "*", "-p", QUESTION],
+        env={**os.environ, "HOME": home, "CONTINUE_GLOBAL_DIR": home, "CONTINUE_TELEMETRY_ENABLED": "0"},
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def said(mesh: Mesh, provider: str, model: str) -> str:
+    going = command(mesh, provider, model)
+    try:
+        text, _ = going.communicate(timeout=120)
+    finally:
+        end(going)
+    return " ".join(text.split())
+
+
+def end(going: subprocess.Popen[str]) -> None:
+    if going.poll() is None:
+        os.killpg(going.pid, signal.SIGKILL)
+        going.wait()
+
+
+def stream(mesh: Mesh) -> None:
+    for provider in ("openai", "ollama"):
+        text = said(mesh, provider, mesh.slow)
+        assert WORDS in text, (provider, text)
+
+
+def unknown(mesh: Mesh) -> str:
+    text = said(mesh, "openai", "nobody")
+    assert "nobody" in text and "not found" in text, text
+    return text[:160]
+
+
+def connected(mesh: Mesh) -> bool:
+    """Whether somebody has a connection to the gateway (it says nothing before a text is whole)."""
+    port = f":{int(mesh.address.rpartition(':')[2]):04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[2].endswith(port) and row[3] == "01" for row in rows)
+
+
+def begun(mesh: Mesh) -> subprocess.Popen[str]:
+    going = command(mesh, "openai", mesh.slow)
+    end_s = time.monotonic() + 60
+    while not connected(mesh):
+        assert time.monotonic() < end_s and going.poll() is None, "it asked nothing"
+        time.sleep(0.05)
+    time.sleep(1)
+    return going
+
+
+def hang_up(mesh: Mesh) -> None:
+    with mesh.left():
+        end(begun(mesh))
+
+
+def restart(mesh: Mesh) -> str:
+    going = begun(mesh)
+    mesh.restart()
+    try:
+        text, _ = going.communicate(timeout=180)
+    finally:
+        end(going)
+    assert WORDS in said(mesh, "openai", mesh.slow)
+    return f"exit {going.returncode}: {' '.join(text.split())[-100:]}"
+
+
+run(
+    "continue",
+    VERSION,
+    stream,
+    unknown,
+    hang_up,
+    restart,
+    missing="its command line streams each text, with tools of its own, which the models here do not know",
+)

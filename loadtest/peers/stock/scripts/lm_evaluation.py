@@ -1,0 +1,154 @@
+"""lm-evaluation-harness: a task of our own, scored through the gateway and by llama.cpp's own server."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("OPENAI_API_KEY", "any")
+
+import lm_eval
+from harness import Mesh, get, must_fail, run
+from lm_eval.tasks import TaskManager
+
+CAPITALS = {
+    "France": "Paris",
+    "Italy": "Rome",
+    "Spain": "Madrid",
+    "Peru": "Lima",
+    "Japan": "Tokyo",
+    "Kenya": "Nairobi",
+}
+DEADLINE_S = 60.0
+GOES_ON = " and"
+"""lm-eval's own backend for llama.cpp leaves out the last token of a text that a model ends there."""
+CHOICE = """
+task: capitals
+dataset_path: json
+dataset_kwargs: {{ data_files: {{ test: {data} }} }}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "The capital of {{{{country}}}} is"
+doc_to_target: label
+doc_to_choice: choices
+metric_list: [{{ metric: acc, aggregation: mean, higher_is_better: true }}]
+metadata: {{ version: 1 }}
+"""
+SAID = """
+task: said
+dataset_path: json
+dataset_kwargs: {{ data_files: {{ test: {data} }} }}
+test_split: test
+output_type: generate_until
+doc_to_text: "The capital of {{{{country}}}} is"
+doc_to_target: city
+generation_kwargs: {{ until: ["."], max_gen_toks: 12 }}
+metric_list: [{{ metric: exact_match, aggregation: mean, higher_is_better: true }}]
+metadata: {{ version: 1 }}
+"""
+
+
+def evaluated(model: str, arguments: dict[str, Any], task: str = "capitals") -> dict[str, Any]:
+    """What lm-eval finds: its results and, for each question, what was said or how likely each choice is."""
+    cities = list(CAPITALS.values())
+    choices = [city + GOES_ON for city in cities]
+    rows = [
+        {"country": country, "city": city, "choices": choices, "label": cities.index(city)}
+        for country, city in CAPITALS.items()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "capitals.json"
+        data.write_text("\n".join(map(json.dumps, rows)))
+        for name, text in (("capitals", CHOICE), ("said", SAID)):
+            (Path(folder) / f"{name}.yaml").write_text(text.format(data=data))
+        return lm_eval.simple_evaluate(
+            model=model,
+            model_args=arguments,
+            tasks=[task],
+            task_manager=TaskManager(include_path=folder, include_defaults=False),
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+
+
+def ours(mesh: Mesh, model: str | None = None, **more: Any) -> dict[str, Any]:
+    name = model or mesh.model
+    return {
+        "model": name,
+        "base_url": f"{mesh.address}/models/{name}/v1/completions",
+        "tokenizer_backend": "remote",
+        "max_length": 256,
+        **more,
+    }
+
+
+def scores(found: dict[str, Any]) -> list[tuple[float, bool]]:
+    rows = sorted(found["samples"]["capitals"], key=lambda row: row["doc_id"])
+    return [(float(one[0]), bool(one[1])) for row in rows for one in row["filtered_resps"]]
+
+
+def plain(mesh: Mesh) -> str:
+    found = evaluated("local-completions", ours(mesh), "said")
+    assert all(row["filtered_resps"][0] for row in found["samples"]["said"])
+    return str(found["results"]["said"])[:80]
+
+
+def scored(mesh: Mesh) -> str:
+    """Equal scores: token ids one at a time, in batches, as text; and by the backend for llama.cpp's own
+    server, of that server and of the gateway, on a model whose texts begin with a token of their own."""
+    first = evaluated("local-completions", ours(mesh))
+    many = evaluated("local-completions", ours(mesh, batch_size=8, num_concurrent=4))
+    text = evaluated("local-completions", ours(mesh, tokenized_requests=False))
+    for other in (many, text):
+        pairs = zip(scores(first), scores(other), strict=True)
+        assert all(abs(a[0] - b[0]) < 2e-2 and a[1] == b[1] for a, b in pairs)
+    mine = evaluated("gguf", {"base_url": f"{mesh.address}/models/begun"})
+    theirs = evaluated("gguf", {"base_url": mesh.reference})
+    off = [abs(a[0] - b[0]) for a, b in zip(scores(mine), scores(theirs), strict=True)]
+    assert max(off) < 2e-2, (max(off), scores(mine)[:6], scores(theirs)[:6])
+    accuracy = [found["results"]["capitals"]["acc,none"] for found in (mine, theirs)]
+    assert accuracy[0] == accuracy[1], accuracy
+    return f"acc {accuracy[0]:.3f} both, {len(off)} scores at most {max(off):.1e} apart"
+
+
+def unknown(mesh: Mesh) -> str:
+    return must_fail(lambda: evaluated("local-completions", ours(mesh, "nobody")), "nobody")
+
+
+def scored_so_far(mesh: Mesh) -> float:
+    """How many prompts the gateway has scored; the harness has tokens counted before."""
+    lines = get(f"{mesh.address}/metrics").splitlines()
+    return sum(float(line.split(" ")[1]) for line in lines if line.startswith("choir_gateway_cache_total{"))
+
+
+def kill_in_the_middle(mesh: Mesh, before: float, killed: list[str]) -> None:
+    """Kills the gateway once it scores."""
+    end_s = time.monotonic() + DEADLINE_S
+    while scored_so_far(mesh) < before + 3 and time.monotonic() < end_s:
+        time.sleep(0.01)
+    mesh.restart()
+    killed.append("the gateway")
+
+
+def restart(mesh: Mesh) -> str:
+    before = scores(evaluated("local-completions", ours(mesh)))
+    killed: list[str] = []
+    killer = threading.Thread(target=kill_in_the_middle, args=(mesh, scored_so_far(mesh), killed))
+    killer.start()
+    try:
+        after = scores(evaluated("local-completions", ours(mesh, num_concurrent=1, max_retries=60)))
+    finally:
+        killer.join()
+    assert killed and before == after, (killed, before, after)
+    return "the same scores"
+
+
+run("lm-eval", version("lm-eval"), plain, unknown, restart, scored)

@@ -1,0 +1,102 @@
+"""The `ollama` command, as people type it. `CHOIR_OLLAMA` is where it lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+from harness import QUESTION, WORDS, Mesh, NotOffered, run
+
+OLLAMA = os.environ.get("CHOIR_OLLAMA", "ollama")
+
+
+def typed(mesh: Mesh, *arguments: str, ends: int = 0, limit_s: float = 60) -> str:
+    """What the command says."""
+    done = subprocess.run(
+        [OLLAMA, *arguments],
+        env=environment(mesh),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+    )
+    assert done.returncode == ends, (arguments, done.returncode, done.stdout, done.stderr)
+    return done.stdout if ends == 0 else done.stderr
+
+
+def environment(mesh: Mesh) -> dict[str, str]:
+    return {**os.environ, "OLLAMA_HOST": mesh.address, "TERM": "dumb"}
+
+
+def begun(mesh: Mesh) -> subprocess.Popen[bytes]:
+    """The command in the middle of a long text."""
+    run_ = subprocess.Popen(
+        [OLLAMA, "run", mesh.slow, QUESTION],
+        env=environment(mesh),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert run_.stdout is not None
+    assert run_.stdout.read(12)
+    return run_
+
+
+def plain(mesh: Mesh) -> str:
+    assert f"{mesh.model}:latest" in typed(mesh, "list")
+    assert mesh.model in typed(mesh, "ps")
+    assert "context length" in typed(mesh, "show", mesh.model)
+    assert typed(mesh, "run", mesh.ensemble, QUESTION).strip()
+    typed(mesh, "stop", mesh.model)
+    return typed(mesh, "run", mesh.model, QUESTION).strip()
+
+
+def stream(mesh: Mesh) -> None:
+    run_ = begun(mesh)
+    time.sleep(0.5)
+    assert run_.poll() is None, "the text came all at once"
+    rest, _ = run_.communicate(timeout=60)
+    assert " ".join(rest.decode().split()).endswith(WORDS[-40:])
+
+
+def tools(_mesh: Mesh) -> None:
+    raise NotOffered("the command has no tools of its own")
+
+
+def schema(mesh: Mesh) -> str:
+    text = typed(mesh, "run", mesh.model, "Say a city as JSON.", "--format", "json")
+    json.loads(text)
+    return text.strip()[:80]
+
+
+def embeddings(mesh: Mesh) -> None:
+    raise NotOffered("only of models that can do nothing else")
+
+
+def unknown(mesh: Mesh) -> str:
+    return typed(mesh, "run", "nobody", QUESTION, ends=1).strip()[-160:]
+
+
+def hang_up(mesh: Mesh) -> None:
+    with mesh.left():
+        run_ = begun(mesh)
+        run_.send_signal(signal.SIGINT)
+        run_.communicate(timeout=30)
+
+
+def restart(mesh: Mesh) -> str:
+    run_ = begun(mesh)
+    mesh.restart()
+    said, told = run_.communicate(timeout=60)
+    assert not " ".join(said.decode().split()).endswith(WORDS[-40:])
+    text = mesh.asked_again(lambda: typed(mesh, "run", mesh.slow, QUESTION))
+    assert " ".join(text.split()) == WORDS
+    return f"exit {run_.returncode}: {told.decode().strip()[-80:]}"
+
+
+said = subprocess.run([OLLAMA, "--version"], capture_output=True, text=True).stdout
+VERSION = os.environ.get("CHOIR_OLLAMA_VERSION") or said.split()[-1]
+run("ollama", VERSION, plain, stream, tools, schema, embeddings, unknown, hang_up, restart)

@@ -1,0 +1,1 @@
+"""A saturation sweep: where the mesh has no more to give."""

@@ -1,0 +1,59 @@
+"""The scripts of stock clients: all are there, and those whose client is installed here run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest.peers.stock.catalogue import CLIENTS, SCRIPTS
+from loadtest.peers.stock.fuzz import fuzzed
+from loadtest.peers.stock.mesh import INSTANT, shown_mesh
+
+HERE = ("ollama_python.py", "openai_python.py")
+"""Of clients that Choir itself needs."""
+QUICK = ("plain", "stream", "tools", "embeddings", "unknown", "hang-up")
+
+
+def test_each_client_has_a_script_that_can_be_read() -> None:
+    scripts = {client.script for client in CLIENTS.values()}
+    for script in scripts:
+        text = (SCRIPTS / script).read_text()
+        if script.endswith(".py"):
+            compile(text, script, "exec")
+    others = {"harness.py", "harness.mjs", "schemathesis_hooks.py"}
+    assert {path.name for path in SCRIPTS.iterdir() if path.is_file()} == scripts | others
+
+
+@pytest.mark.soak
+async def test_the_clients_that_are_installed_here_run_against_the_demo_models(tmp_path: Path) -> None:
+    async with shown_mesh(tmp_path) as mesh:
+        for script in HERE:
+            run = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(SCRIPTS / script), *QUICK),
+                env={**os.environ, **mesh.environment},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            said, _ = await run.communicate()
+            told = [json.loads(line) for line in said.splitlines()]
+            assert [line["scenario"] for line in told] == list(QUICK)
+            assert not [line for line in told if line["outcome"] != "ok"]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(
+    shutil.which("schemathesis") is None, reason="needs schemathesis on the path: see `just fuzz-http`"
+)
+async def test_what_the_description_allows_and_what_it_does_not_is_answered(tmp_path: Path) -> None:
+    program = shutil.which("schemathesis")
+    assert program is not None
+    async with shown_mesh(tmp_path, INSTANT) as mesh:
+        description = f"{mesh.address}/openapi.json"
+        found = await asyncio.to_thread(fuzzed, Path(program), description, mesh.address, 3, 60.0)
+    assert found["exit_code"] == 0, found["said"]
+    assert found["operations"] > 50

@@ -1,0 +1,1 @@
+"""Servers of other programs as backends: Ollama, and whatever speaks OpenAI's protocol."""

@@ -1,0 +1,64 @@
+"""What is known of a model of the store before it is loaded: by the header of its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import ChoirError, ModelUnusable
+from schemas.model_store import HeldModel
+from services.agent.backends.backend import BackendInfo
+from services.agent.settings import OnDemandSection
+from services.engine import check_model_file
+from services.engine.memory import loaded_bytes, room_in
+from services.engine.model.identity import file_identity
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the lease says of it, and the memory that it takes when it is loaded; with a `fault` it cannot
+    be."""
+
+    info: BackendInfo
+    need_bytes: int
+    fault: ChoirError | None = None
+
+
+def offer_of(held: HeldModel, section: OnDemandSection, budget_bytes: int) -> Offer:
+    """Reads the header, and compares the need with the budget. Blocks. What a model can do is not known
+    before it was loaded."""
+    path = Path(held.paths[0])
+    try:
+        header = check_model_file(path)
+        identity = file_identity(path)
+    except ModelUnusable as error:
+        return Offer(_info(held, None, None), held.size_bytes, error)
+    except OSError as error:
+        unreadable = ModelUnusable(f"{path} cannot be read: {error.strerror}", field="path")
+        return Offer(_info(held, None, None), held.size_bytes, unreadable)
+    need_bytes = loaded_bytes(header, held.size_bytes, section.slots, section.context_tokens)
+    info = _info(held, room_in(header, section.context_tokens), identity)
+    fits = need_bytes <= budget_bytes
+    return Offer(info, need_bytes, None if fits else _too_large(held.name, need_bytes, budget_bytes, section))
+
+
+def _info(held: HeldModel, context_tokens: int | None, identity: str | None) -> BackendInfo:
+    return BackendInfo(
+        context_tokens=context_tokens,
+        parameters=held.parameters,
+        file=held.file,
+        size_bytes=held.size_bytes,
+        quantisation=held.quantisation,
+        identity=identity,
+    )
+
+
+def _too_large(name: str, need_bytes: int, budget_bytes: int, section: OnDemandSection) -> ModelUnusable:
+    return ModelUnusable(
+        f"{name} takes {need_bytes / GB:,.2f} GB when it is loaded with {section.slots} slots, and this "
+        f"agent may use {budget_bytes / GB:,.2f} GB for models on demand: raise memory_bytes of on_demand in "
+        "its entry of [[agents]], or lower slots or context_tokens",
+        field="memory_bytes",
+    )

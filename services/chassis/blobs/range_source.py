@@ -1,0 +1,117 @@
+"""A file of the store, read by range from the hosts that hold it, by code that runs in a thread.
+
+What is read is fetched in whole chunks, for only those can be checked. The last ones are kept, and those of
+the file's beginning for good once they are pinned: a header is read again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from nats.aio.client import Client
+
+from schemas.errors import ModelUnusable, PullFailed
+from schemas.model_store import StoredModel
+from services.chassis.blobs.catalogue import ModelCatalogue
+from services.chassis.blobs.chunks import ChunkTable
+from services.chassis.blobs.transfer import PATIENCE_S, Transfer
+
+KEPT_BYTES = 16 * 1024 * 1024
+GRACE_S = 10.0
+
+
+class RangeSource:
+    """Bytes of one file, as `read` gives them; `fetched_bytes` counts what came over the wire."""
+
+    def __init__(
+        self,
+        client: Client,
+        catalogue: ModelCatalogue,
+        table: ChunkTable,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._client = client
+        self._catalogue = catalogue
+        self._table = table
+        self._patience_s = patience_s
+        self._loop = asyncio.get_running_loop()
+        self._pinned = 0
+        self._chunks: OrderedDict[int, bytes] = OrderedDict()
+        self._kept = max(4, KEPT_BYTES // table.chunk_bytes)
+        self.fetched_bytes = 0
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has."""
+        return self._table.size_bytes
+
+    @property
+    def sha256(self) -> str:
+        """Which file it is."""
+        return self._table.sha256
+
+    def pin(self, end: int) -> None:
+        """The bytes before `end` are kept once they were read."""
+        self._pinned = self._table.covering(0, end).stop
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`. Blocks its thread; raises PullFailed if nobody sends them."""
+        chunks = self._table.covering(offset, length)
+        if not chunks:
+            return b""
+        missing = [chunk for chunk in chunks if chunk not in self._chunks]
+        fetched = {chunk: self._chunks[chunk] for chunk in chunks if chunk in self._chunks}
+        if missing:
+            fetched |= self._fetched(missing)
+        self._remember(fetched)
+        content = b"".join(fetched[chunk] for chunk in chunks)
+        start = offset - chunks.start * self._table.chunk_bytes
+        return content[start : start + length]
+
+    def _fetched(self, missing: list[int]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        step = self._table.chunk_bytes
+
+        def sink(segment: range, content: bytes) -> None:
+            for place, chunk in enumerate(segment):
+                found[chunk] = content[place * step : (place + 1) * step]
+
+        async def holders() -> Sequence[str]:
+            return await self._catalogue.holders(self.sha256)
+
+        transfer = Transfer(self._client, self._table, holders, sink, self._patience_s)
+        future = asyncio.run_coroutine_threadsafe(transfer.fetch(missing), self._loop)
+        try:
+            future.result(self._patience_s * (1 + len(missing)) + GRACE_S)
+        except TimeoutError as error:
+            future.cancel()
+            raise PullFailed(f"the file {self.sha256} has not come in time", field="sha256") from error
+        self.fetched_bytes += transfer.fetched_bytes
+        return found
+
+    def _remember(self, chunks: dict[int, bytes]) -> None:
+        for chunk, content in chunks.items():
+            self._chunks[chunk] = content
+            self._chunks.move_to_end(chunk)
+        for chunk in [one for one in self._chunks if one >= self._pinned]:
+            if len(self._chunks) <= self._kept + self._pinned:
+                break
+            del self._chunks[chunk]
+
+
+async def open_kept(client: Client, name: str) -> tuple[StoredModel, RangeSource]:
+    """A model of the store, whichever host has it. Raises UnknownModel, and ModelUnusable for one in several
+    files."""
+    catalogue = ModelCatalogue(client)
+    model = await catalogue.model(name)
+    if len(model.files) > 1:
+        raise ModelUnusable(
+            f"{name} is kept in {len(model.files)} files: a stage takes its layers from models of one file",
+            field="path",
+        )
+    chunks = await catalogue.chunks(model.files[0].sha256)
+    if chunks is None:
+        raise ModelUnusable(f"the catalogue does not know the chunks of {name}", field="path")
+    return model, RangeSource(client, catalogue, ChunkTable(chunks))

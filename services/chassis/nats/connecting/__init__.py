@@ -1,0 +1,1 @@
+"""How the broker is reached: its address, what it has to prove, and what to do when nobody answers."""

@@ -1,0 +1,100 @@
+"""What tenants share: places in which they wait, turns at something that does little at once, and the event
+loop. Pure.
+
+Whoever takes more than others finds an end of it; there is always room for another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+GREED = 7
+"""A tenant may have so many times the places that are free: one alone seven eighths of all, two of them seven
+fifteenths each. The last place is for one who has none."""
+
+
+class Places:
+    """`limit` places, of which no tenant has all."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._of: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many have a place."""
+        return self._of.total()
+
+    def take(self, tenant: str) -> bool:
+        """Whether the tenant has one more place now, until `leave`."""
+        mine, free = self._of[tenant], self._limit - self.taken
+        if mine >= GREED * free or (mine and free == 1):
+            return False
+        self._of[tenant] = mine + 1
+        return True
+
+    def leave(self, tenant: str) -> None:
+        """A place of the tenant is free again."""
+        self._of[tenant] -= 1
+        if not self._of[tenant]:
+            del self._of[tenant]
+
+
+class Turns:
+    """`most` at a time for each tenant; further ones of the same tenant wait, in their order."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of: dict[str, asyncio.Semaphore] = {}
+        self._here: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def of(self, tenant: str) -> AsyncIterator[None]:
+        """One turn of a tenant, from when it has come."""
+        turns = self._of.setdefault(tenant, asyncio.Semaphore(self._most))
+        self._here[tenant] += 1
+        try:
+            async with turns:
+                yield
+        finally:
+            self._here[tenant] -= 1
+            if not self._here[tenant]:
+                del self._here[tenant], self._of[tenant]
+
+
+class Rounds:
+    """In one round of the event loop at most `most` pieces of work of a tenant begin; further ones of the
+    same tenant wait, in their order. So who sends thousands at once delays those of others by a few."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._begun: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    async def turn(self, tenant: str) -> None:
+        """Returns when a piece of the tenant's work may begin."""
+        if tenant not in self._waiting and self._begun[tenant] < self._most:
+            self._begin(tenant)
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(turn)
+        await turn
+
+    def _begin(self, tenant: str) -> None:
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._next)
+        self._begun[tenant] += 1
+
+    def _next(self) -> None:
+        """The next round. Who was cancelled while it waited takes nobody's turn."""
+        self._begun.clear()
+        for tenant, waiting in tuple(self._waiting.items()):
+            while waiting and self._begun[tenant] < self._most:
+                if not (turn := waiting.popleft()).done():
+                    turn.set_result(None)
+                    self._begin(tenant)
+            if not waiting:
+                del self._waiting[tenant]

@@ -1,0 +1,1 @@
+"""What every command has to do with the shell: help pages, completion, exit codes, files."""

@@ -1,0 +1,1 @@
+"""What the mesh tells of itself, as tables for people."""

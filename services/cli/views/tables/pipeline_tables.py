@@ -1,0 +1,66 @@
+"""Pipelines for people: which node holds which layers, and what a token takes there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from schemas.pipelines import PipelineSummary, StageSummary
+from services.cli.views.tables.overview_tables import NOTHING, table
+
+STATE_STYLES = {"ready": "green", "loading": "yellow", "broken": "bold red"}
+
+
+def pipelines_table(pipelines: Iterable[PipelineSummary]) -> Table:
+    """A line for each stage, and one for the whole with the hops."""
+    rows = table(
+        "pipeline", "stage", "layers", "node", "host", "state", "predicted ms", "measured ms",
+        right=("stage", "predicted ms", "measured ms"), named=True,
+    )  # fmt: skip
+    rows.columns[3].no_wrap = True  # rather the last headings are broken than a node's name
+    for pipeline in pipelines:
+        for number, stage in enumerate(pipeline.stages):
+            rows.add_row(
+                pipeline.model if number == 0 else "",
+                str(number),
+                f"{stage.first_layer}-{stage.end_layer - 1}",
+                stage.instance,
+                stage.host,
+                _state(state_of(stage)),
+                milliseconds(stage.predicted_ms),
+                milliseconds(stage.step_ms),
+            )
+        rows.add_row(
+            "", "all", "", "", "", _state(pipeline.state),
+            milliseconds(pipeline.predicted_ms), milliseconds(pipeline.measured_ms),
+        )  # fmt: skip
+    return rows
+
+
+def state_of(stage: StageSummary) -> str:
+    """`broken`, `loading` or `ready`."""
+    return "broken" if not stage.alive else "ready" if stage.ready else "loading"
+
+
+def pipeline_lines(pipelines: Iterable[PipelineSummary]) -> list[Text]:
+    """What a table has no room for: epoch, standbys, one node alone, why it is so, what is wrong."""
+    lines = []
+    for pipeline in pipelines:
+        alone = NOTHING if pipeline.whole_ms is None else f"{milliseconds(pipeline.whole_ms)} ms"
+        standbys = ", ".join(pipeline.standbys) or "none"
+        told = f"epoch {pipeline.epoch}; one node alone {alone} a token; standbys: {standbys}"
+        lines.append(Text.assemble((f"{pipeline.model}: ", "bold"), f"{told}; {pipeline.why}"))
+        if pipeline.problem is not None:
+            lines.append(Text.assemble((f"{pipeline.model}: ", "bold red"), pipeline.problem))
+    return lines
+
+
+def milliseconds(value: float | None) -> str:
+    """A time for people; 0 is one that nobody could predict."""
+    return f"{value:.2f}" if value else NOTHING
+
+
+def _state(state: str) -> Text:
+    return Text(state, STATE_STYLES[state])

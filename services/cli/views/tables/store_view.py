@@ -1,0 +1,119 @@
+"""The store of models for people: tables, and lines about one model or one job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.table import Table
+
+from schemas.model_store import ModelCopy, StoreEntry, StoreJob, StoreSpace
+from services.cli.views.tables.overview_tables import number, table
+from services.cli.views.terminal import counted, plain
+
+UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+MINUTE_S = 60
+
+
+def size_text(number: float) -> str:
+    """`4.7 GB`."""
+    for unit, name in UNITS:
+        if number >= unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number:.0f} B"
+
+
+def models_table(entries: Iterable[StoreEntry]) -> Table:
+    """A line for each model."""
+    rows = table("model", "architecture", "size", "weights", "files", "copies", "on")
+    for entry in entries:
+        model = entry.model
+        rows.add_row(
+            plain(model.name),
+            plain(model.architecture),
+            size_text(model.size_bytes),
+            plain(model.quantisation or "-"),
+            str(len(model.files)),
+            copies_text(entry),
+            hosts_text(entry.copies),
+        )
+    return rows
+
+
+def copies_text(entry: StoreEntry) -> str:
+    """`2 of 3`: those that are there now, and how many there ought to be."""
+    live = sum(copy.whole and copy.live for copy in entry.copies)
+    return f"{live} of {entry.model.min_copies}"
+
+
+def hosts_text(copies: Iterable[ModelCopy]) -> str:
+    """The hosts that have a model; those that are away are said to be."""
+    hosts = [f"{plain(copy.host)}{'' if copy.live else ' (away)'}" for copy in copies if copy.whole]
+    return ", ".join(hosts) or "nobody"
+
+
+def model_lines(entry: StoreEntry) -> Iterator[str]:
+    """Everything about one model."""
+    model = entry.model
+    facts = [f"{model.layers} layers" if model.layers else "", model.quantisation or ""]
+    if model.parameters:
+        facts.append(f"{number(model.parameters)} parameters")
+    if model.context_tokens:
+        facts.append(f"context of {model.context_tokens:,} tokens")
+    yield f"{plain(model.name)}: {plain(model.architecture)}, {', '.join(plain(one) for one in facts if one)}"
+    origin = model.origin
+    at = f" at {plain(origin.revision)}" if origin.revision else ""
+    yield f"from {origin.kind.replace('_', ' ')}: {plain(origin.place)}{at}"
+    for file in model.files:
+        yield f"  {plain(file.name)}  {size_text(file.size_bytes)}  sha256 {file.sha256}"
+    yield (f"copies: {copies_text(entry)}, at most {model.max_copies}; on {hosts_text(entry.copies)}")
+    if model.licence:
+        yield f"licence: {plain(model.licence)}"
+    if model.licence_text:
+        yield plain(model.licence_text)
+
+
+def jobs_table(jobs: Iterable[StoreJob]) -> Table:
+    """A line for each job."""
+    rows = table("job", "what", "model", "host", "state", "so far", "")
+    for job in jobs:
+        problem = "" if job.problem is None else plain(job.problem.message)
+        rows.add_row(
+            job.id, job.kind, plain(job.model), plain(job.host), job.state,
+            f"{size_text(job.done_bytes)} of {size_text(job.total_bytes)}", problem or speed_text(job),
+        )  # fmt: skip
+    return rows
+
+
+def spaces_table(spaces: Iterable[StoreSpace]) -> Table:
+    """A line for each store."""
+    rows = table("store", "host", "pulled", "room")
+    for space in spaces:
+        rows.add_row(
+            plain(space.instance), plain(space.host), size_text(space.used_bytes), size_text(space.free_bytes)
+        )
+    return rows
+
+
+def speed_text(job: StoreJob) -> str:
+    """`112.0 MB/s, 40 s left`."""
+    if not job.bytes_per_s:
+        return ""
+    left_s = job.left_s or 0.0
+    left = f"{left_s:.0f} s" if left_s < 2 * MINUTE_S else f"{left_s / MINUTE_S:.0f} min"
+    return f"{size_text(job.bytes_per_s)}/s, {left} left"
+
+
+def progress_line(job: StoreJob) -> str:
+    """How far a job is."""
+    share = 100 * job.done_bytes / job.total_bytes if job.total_bytes else 0.0
+    so_far = f"{size_text(job.done_bytes)} of {size_text(job.total_bytes)} ({share:.0f} %)"
+    return f"{job.kind} {plain(job.model)}: {so_far} {speed_text(job)}".rstrip()
+
+
+def ending_line(job: StoreJob) -> str:
+    """What has become of a job, or that it goes on without whoever has asked."""
+    if job.state != "done":
+        return f"{job.id}: {job.kind} goes on at {plain(job.host)}; `choir model jobs` shows how far it is"
+    names = ", ".join(map(plain, job.models)) or plain(job.model)
+    done = "added" if job.kind == "add" else "pulled"
+    return f"{done} {names}: {counted(len(job.models) or 1, 'model')}, {size_text(job.total_bytes)}"

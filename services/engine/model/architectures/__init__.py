@@ -1,0 +1,1 @@
+"""What llama.cpp's architectures ask of whoever cuts their models, and what slices say because of it."""

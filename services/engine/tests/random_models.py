@@ -1,0 +1,310 @@
+"""Models of every architecture that can be cut: few layers, narrow, random weights, and all tensors and keys
+that llama.cpp asks for, in its shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod, sqrt
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType
+
+Array = np.ndarray[Any, Any]
+Value = int | float | str | bool | list[int] | list[float]
+
+WINDOW = 8
+BLOCK = 32
+QKV, GATED, PLAIN = "attn_q attn_k attn_v attn_output", "ffn_gate ffn_up ffn_down", "ffn_up ffn_down"
+LLAMA = f"attn_norm {QKV} ffn_norm {GATED}"
+EXPERTS = "ffn_gate_inp ffn_gate_exps ffn_up_exps ffn_down_exps"
+SHARED_EXPERTS = "ffn_gate_shexp ffn_up_shexp ffn_down_shexp"
+NEXTN = "nextn.eh_proj=2w,w nextn.enorm=w nextn.hnorm=w"
+MLA = (
+    "attn_norm attn_q_a=w,r attn_q_a_norm=r attn_q_b=r,c attn_kv_a_mqa=w,a attn_kv_a_norm=l attn_k_b=h,l,n "
+    "attn_v_b=l,h,n attn_output ffn_norm"
+)
+# How many numbers and bytes a block has, and the scale that makes random ones about as large as one.
+BLOCKS = {
+    GGMLQuantizationType.Q8_0: (BLOCK, 34, sqrt(3) / 127),
+    GGMLQuantizationType.IQ1_S: (256, 50, 1 / 8),
+    GGMLQuantizationType.IQ2_XXS: (256, 66, 1 / 40),
+    GGMLQuantizationType.IQ2_XS: (256, 74, 1 / 40),
+    GGMLQuantizationType.IQ2_S: (256, 82, 1 / 40),
+    GGMLQuantizationType.IQ3_XXS: (256, 98, 1 / 80),
+}
+# Dimensions in GGUF's order. w: width, q, k: queries and keys of all heads, h: of one, n: heads, f: of the
+# network, x: of an expert, e: experts, v: vocabulary; r, l: low ranks, c: MLA's queries, a: its joint keys.
+SHAPES = {
+    "attn_q": "w,q", "attn_k": "w,k", "attn_v": "w,k", "attn_output": "q,w", "attn_qkv": "w,qkk",
+    "attn_q_norm": "h", "attn_k_norm": "h", "attn_sinks": "n",
+    "ffn_gate": "w,f", "ffn_up": "w,f", "ffn_down": "f,w",
+    "ffn_gate_inp": "w,e", "ffn_gate_exps": "w,x,e", "ffn_up_exps": "w,x,e", "ffn_down_exps": "x,w,e",
+    "ffn_gate_shexp": "w,x", "ffn_up_shexp": "w,x", "ffn_down_shexp": "x,w", "ffn_gate_inp_shexp": "w",
+    "output": "w,v", "token_embd": "w,v", "rope_factors_long": "h/2", "rope_factors_short": "h/2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a model is."""
+
+    width: int = 64
+    heads: int = 2
+    head: int = 32
+    key_heads: int = 1
+    network: int = 96
+    expert: int = 32
+    experts: int = 4
+    vocabulary: int = 96
+
+    def size(self, symbol: str) -> int:
+        """The number that a symbol of SHAPES stands for."""
+        queries, keys = self.heads * self.head, self.key_heads * self.head
+        return {
+            "w": self.width, "2w": 2 * self.width, "q": queries, "k": keys, "qkk": queries + 2 * keys,
+            "h": self.head, "h/2": self.head // 2, "n": self.heads, "f": self.network, "2f": 2 * self.network,
+            "x": self.expert, "e": self.experts, "v": self.vocabulary,
+            "r": BLOCK, "l": 2 * BLOCK, "c": 2 * queries, "a": 2 * BLOCK + self.head,
+        }[symbol]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An architecture: the tensors of a layer (name, with "=" its dimensions, with "+" a bias too) and those
+    beside the layers, and keys. The first `dense` layers have the tensors of `dense_layer`, and with `every`
+    all but the last of so many. After the `layers` there are `nextn` that predict further tokens."""
+
+    layer: str = LLAMA
+    ends: str = ""
+    keys: Mapping[str, Value] = field(default_factory=dict)
+    layers: int = 5
+    dense: int = 0
+    every: int = 1
+    dense_layer: str = ""
+    nextn: int = 0
+    shape: Shape = Shape()
+
+    def tensors(self) -> Iterator[tuple[str, str]]:
+        """Every tensor's name, and the symbols of its dimensions."""
+        for entry in ["token_embd", *(self.ends or "output_norm").split()]:
+            yield from _named(entry, "")
+        for layer in range(self.layers + self.nextn):
+            is_dense = layer < self.dense or (layer + 1) % self.every
+            entries = self.dense_layer if is_dense else self.layer
+            if layer >= self.layers:
+                entries += f" {NEXTN}"
+            for entry in entries.split():
+                yield from _named(entry, f"blk.{layer}.")
+
+
+def _named(entry: str, prefix: str) -> Iterator[tuple[str, str]]:
+    name, _, shape = entry.rstrip("+").partition("=")
+    shape = shape or SHAPES.get(name, "w")
+    if name == "exp_probs_b":
+        yield f"{prefix}{name}.bias", "e"
+        return
+    yield f"{prefix}{name}.weight", shape
+    if entry.endswith("+"):
+        inputs, *outputs = shape.split(",")
+        yield f"{prefix}{name}.bias", ",".join(outputs or [inputs])
+
+
+def biased(names: str) -> str:
+    """The names, each with a bias."""
+    return " ".join(f"{name}+" for name in names.split())
+
+
+_MOE: dict[str, Value] = {"expert_count": 4, "expert_used_count": 2}
+_EXPERT: dict[str, Value] = {**_MOE, "expert_feed_forward_length": 32}
+_SHARED: dict[str, Value] = {**_EXPERT, "expert_shared_count": 1, "expert_weights_scale": 1.5}
+_WINDOW: dict[str, Value] = {"attention.sliding_window": WINDOW}
+_SCALES: dict[str, Value] = {
+    "logit_scale": 4.0, "residual_scale": 0.7, "embedding_scale": 3.0, "attention.scale": 0.2
+}  # fmt: skip
+_DEEPSEEK2: dict[str, Value] = {
+    **_SHARED, "leading_dense_block_count": 2, "attention.q_lora_rank": 32, "attention.kv_lora_rank": 64,
+    "attention.key_length": 96, "attention.value_length": 64, "attention.key_length_mla": 64,
+    "attention.value_length_mla": 32, "rope.dimension_count": 32, "nextn_predict_layers": 1,
+    "attention.head_count_kv": 1,
+}  # fmt: skip
+_WIDE_EXPERTS = Shape(expert=96)
+_GEMMA2 = f"{LLAMA} post_attention_norm post_ffw_norm"
+_DEEPSEEK_MOE = f"{EXPERTS} {SHARED_EXPERTS}"
+_GLM_MOE = f"attn_norm {QKV} attn_q_norm attn_k_norm post_attention_norm"
+_BIASED_QKV = f"{biased('attn_q attn_k attn_v')} attn_output"
+
+RECIPES: Mapping[str, Recipe] = {
+    "arcee": Recipe(f"attn_norm {QKV} ffn_norm {PLAIN}"),
+    "cohere2": Recipe(f"attn_norm {QKV} {GATED}", keys={**_WINDOW, "logit_scale": 0.25}, layers=8),
+    "command-r": Recipe(f"attn_norm {QKV} {GATED}", keys={"logit_scale": 0.25}),
+    "deepseek": Recipe(
+        f"attn_norm {QKV} ffn_norm {_DEEPSEEK_MOE}",
+        keys={**_SHARED, "leading_dense_block_count": 2}, dense=2, dense_layer=LLAMA,
+    ),
+    "deepseek2": Recipe(
+        f"{MLA} {_DEEPSEEK_MOE} exp_probs_b", keys=_DEEPSEEK2, dense=2, dense_layer=f"{MLA} {GATED}", nextn=1
+    ),
+    "ernie4_5": Recipe(),
+    "exaone": Recipe(),
+    "exaone4": Recipe(f"{QKV} attn_q_norm attn_k_norm post_attention_norm {GATED} post_ffw_norm"),
+    "falcon": Recipe(f"attn_norm+ attn_norm_2+ attn_qkv attn_output {PLAIN}", "output_norm+"),
+    "gemma": Recipe(),
+    "gemma2": Recipe(_GEMMA2, keys=_WINDOW, layers=6),
+    "gemma3": Recipe(f"{_GEMMA2} attn_q_norm attn_k_norm", keys=_WINDOW, layers=6),
+    "glm4": Recipe(
+        f"attn_norm {_BIASED_QKV} post_attention_norm ffn_norm ffn_up=w,2f ffn_down post_ffw_norm"
+    ),
+    "glm4moe": Recipe(
+        f"{_GLM_MOE} {_DEEPSEEK_MOE} exp_probs_b",
+        keys={**_SHARED, "leading_dense_block_count": 1, "nextn_predict_layers": 1},
+        dense=1, dense_layer=f"{_GLM_MOE} {GATED}", nextn=1,
+    ),
+    "gpt-oss": Recipe(
+        f"attn_norm post_attention_norm {biased(QKV)} attn_sinks {biased(EXPERTS)}",
+        "output_norm output", {**_EXPERT, **_WINDOW},
+    ),
+    "granite": Recipe(keys=_SCALES),
+    "granitemoe": Recipe(
+        f"attn_norm {QKV} ffn_norm {EXPERTS} {SHARED_EXPERTS}",
+        keys={**_SCALES, **_MOE, "expert_shared_feed_forward_length": 96}, shape=_WIDE_EXPERTS,
+    ),
+    "internlm2": Recipe(ends="output_norm output"),
+    "llama": Recipe(ends="output_norm output"),
+    "llama4": Recipe(
+        f"attn_norm {QKV} ffn_norm {_DEEPSEEK_MOE}", keys={**_EXPERT, "interleave_moe_layer_step": 2},
+        layers=12, every=2, dense_layer=LLAMA,
+    ),
+    "minicpm": Recipe(),
+    "mistral3": Recipe(keys={"attention.temperature_scale": 0.1, "rope.scaling.original_context_length": 8}),
+    "mistral4": Recipe(
+        f"{MLA} {_DEEPSEEK_MOE} exp_probs_b", keys=_DEEPSEEK2, dense=2, dense_layer=f"{MLA} {GATED}", nextn=1
+    ),
+    "nemotron": Recipe(f"attn_norm+ {QKV} ffn_norm+ {PLAIN}", "output_norm+ output"),
+    "olmo": Recipe(f"{QKV} {GATED}", "output"),
+    "olmo2": Recipe(
+        f"{QKV} attn_q_norm=w attn_k_norm=k post_attention_norm {GATED} post_ffw_norm",
+        "output_norm output", _WINDOW, layers=7,
+    ),
+    "olmoe": Recipe(
+        f"attn_norm {QKV} attn_q_norm=w attn_k_norm=w ffn_norm {EXPERTS}", "output_norm output", _MOE,
+        shape=Shape(expert=96, key_heads=2),
+    ),
+    "phi2": Recipe(f"attn_norm+ {biased(QKV)} {biased(PLAIN)}", "output_norm+ output+"),
+    "phi3": Recipe(
+        "attn_norm attn_qkv attn_output ffn_norm ffn_up=w,2f ffn_down",
+        "output_norm output rope_factors_long rope_factors_short",
+    ),
+    "phimoe": Recipe(
+        f"attn_norm+ {biased(QKV)} ffn_norm+ {EXPERTS}", "output_norm+ output+", _MOE, shape=_WIDE_EXPERTS
+    ),
+    "qwen2": Recipe(f"attn_norm {_BIASED_QKV} ffn_norm {GATED}"),
+    "qwen2moe": Recipe(
+        f"attn_norm {_BIASED_QKV} ffn_norm {EXPERTS} {SHARED_EXPERTS} ffn_gate_inp_shexp",
+        "output_norm output", {**_EXPERT, "expert_shared_feed_forward_length": 32},
+    ),
+    "qwen3": Recipe(f"{LLAMA} attn_q_norm attn_k_norm"),
+    "qwen3moe": Recipe(f"attn_norm {QKV} attn_q_norm attn_k_norm ffn_norm {EXPERTS}", keys=_EXPERT),
+    "seed_oss": Recipe(f"attn_norm {_BIASED_QKV} post_attention_norm {GATED}"),
+    "smollm3": Recipe(layers=12),
+    "stablelm": Recipe(f"attn_norm+ {QKV} ffn_norm+ {GATED}", "output_norm+ output"),
+    "starcoder2": Recipe(f"attn_norm+ {biased(QKV)} ffn_norm+ {biased(PLAIN)}", "output_norm+"),
+}  # fmt: skip
+_LITE = "attn_norm attn_q=w,c attn_kv_a_mqa=w,a attn_kv_a_norm=l attn_kv_b=l,c attn_output ffn_norm"
+DEEPSEEK_LITE = Recipe(
+    f"{_LITE} {_DEEPSEEK_MOE}",
+    keys={
+        **_SHARED,
+        "leading_dense_block_count": 1,
+        "attention.kv_lora_rank": 64,
+        "attention.key_length": 64,
+        "attention.value_length": 32,
+        "attention.head_count_kv": 2,
+        "rope.dimension_count": 32,
+    },
+    layers=27,
+    dense=1,
+    dense_layer=f"{_LITE} {GATED}",
+)
+"""A deepseek2 that llama.cpp tells by its 27 layers."""
+
+
+def write_random_model(
+    path: Path,
+    architecture: str,
+    recipe: Recipe,
+    *,
+    matrices: GGMLQuantizationType = GGMLQuantizationType.Q8_0,
+    split_tensors: int = 0,
+) -> Path:
+    """Writes a model with matrices of this type, F32 or one of BLOCKS, where their rows are whole blocks of
+    it; in parts of `split_tensors` tensors if not 0."""
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split_tensors)
+    for key, value in _keys(recipe).items():
+        _add(writer, f"{architecture}.{key}", value)
+    writer.add_tokenizer_model("none")
+    random = np.random.default_rng(len(architecture))
+    for name, symbols in recipe.tensors():
+        dimensions = [recipe.shape.size(symbol) for symbol in symbols.split(",")]
+        is_matrix = len(dimensions) > 1 and not name.endswith((".bias", "ffn_gate_inp.weight"))
+        if is_matrix and matrices in BLOCKS and dimensions[0] % BLOCKS[matrices][0] == 0:
+            writer.add_tensor(name, _blocks(dimensions, matrices, random), raw_dtype=matrices)
+        else:
+            writer.add_tensor(name, _weights(name, dimensions, random))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _keys(recipe: Recipe) -> dict[str, Value]:
+    shape = recipe.shape
+    return {
+        "vocab_size": shape.vocabulary,
+        "context_length": 4096,
+        "embedding_length": shape.width,
+        "block_count": recipe.layers + recipe.nextn,
+        "feed_forward_length": shape.network,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.key_heads,
+        "attention.key_length": shape.head,
+        "attention.value_length": shape.head,
+        "attention.layer_norm_epsilon": 1e-5,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        **recipe.keys,
+    }
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)
+
+
+def _weights(name: str, dimensions: list[int], random: np.random.Generator) -> Array:
+    """Random numbers that keep a token's hidden state at about the same size from layer to layer."""
+    numbers = random.standard_normal(prod(dimensions), dtype=np.float32).reshape(dimensions[::-1])
+    if re.search(r"norm[^.]*\.weight|rope_factors", name):
+        return 1 + numbers / 8
+    return numbers / 8 if len(dimensions) == 1 else numbers / np.float32(sqrt(dimensions[0]))
+
+
+def _blocks(dimensions: list[int], kind: GGMLQuantizationType, random: np.random.Generator) -> Array:
+    """The same as blocks of a type: a scale in half precision, and random bytes."""
+    columns, *rows = dimensions
+    length, nbytes, factor = BLOCKS[kind]
+    blocks = random.integers(0, 256, (*rows[::-1], columns // length, nbytes), dtype=np.uint8)
+    blocks[..., :2] = np.array([factor / sqrt(columns)], dtype="<f2").view(np.uint8)
+    return blocks.reshape(*rows[::-1], -1)

@@ -1,0 +1,169 @@
+"""What happens when llama.cpp cannot evaluate a batch, and who gets a turn when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import GenerationFailed, WorkerFailed
+from schemas.sampling import Sampling
+from services.engine.decode.batch import Batch
+from services.engine.decode.context import NO_KV_SPACE, Context, Logits
+from services.engine.decode.sampler import new_sampler
+from services.engine.inference_loop import PROMPT_TOKENS_BESIDE_DECODING, InferenceLoop
+from services.engine.model.model import Model
+from services.engine.sequence.generation import Finished, Generation, OnEvent, TokenEvent
+from services.engine.sequence.sequence import Sequence
+
+FATAL = -3
+CONTEXT_TOKENS = 1024
+
+
+class Bench:
+    """A loop whose steps the test takes itself, and whose context it can make fail."""
+
+    def __init__(self, model: Model, slots: int) -> None:
+        self.model = model
+        self.context = Context(model, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256, threads=1)
+        self.loop = InferenceLoop(
+            model, self.context, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256
+        )
+        self.batch_sizes: list[int] = []
+        self.statuses: list[int] = []
+        self._decode: Callable[[Batch], int] = self.context.decode
+        self.context.decode = self.decode  # type: ignore[method-assign]
+
+    def decode(self, batch: Batch) -> int:
+        self.batch_sizes.append(batch.size)
+        status = self.statuses.pop(0) if self.statuses else 0
+        return status or self._decode(batch)
+
+    def submit(self, prompt: str, max_tokens: int = 4, on_event: OnEvent | None = None) -> Generation:
+        generation = Generation(self.loop.wake)
+        sampling = Sampling(max_tokens=max_tokens)
+        tokens = self.model.tokenize(prompt)
+        sampler = new_sampler(self.model, sampling)
+        self.loop.submit(Sequence(tokens, sampling, sampler, generation, on_event))
+        return generation
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.loop.turn()
+
+
+@pytest.fixture
+def bench(model_path: Path) -> Iterator[Bench]:
+    model = Model(model_path)
+    bench = Bench(model, slots=3)
+    yield bench
+    bench.loop.end_all(GenerationFailed("the test is over"))
+    bench.context.close()
+    model.close()
+
+
+def test_a_long_prompt_does_not_keep_others_from_speaking(bench: Bench) -> None:
+    speaker = bench.submit("short", max_tokens=30)
+    bench.step()
+    bench.submit("x" * 900)
+    spoken_before = bench.loop.stats().generated_tokens
+    bench.step(4)
+    assert bench.loop.stats().generated_tokens == spoken_before + 4
+    assert bench.batch_sizes[1:] == [1 + PROMPT_TOKENS_BESIDE_DECODING] * 4
+    assert not speaker.finished
+
+
+def test_alone_a_prompt_is_read_in_pieces_as_long_as_a_batch(bench: Bench) -> None:
+    bench.submit("x" * 600)
+    bench.step(3)
+    assert bench.batch_sizes == [256, 256, 600 - 512]
+
+
+def test_more_prompts_than_slots_wait_in_order(bench: Bench) -> None:
+    order: list[int] = []
+
+    def listener(index: int) -> OnEvent:
+        return lambda event: order.append(index) if isinstance(event, Finished) else None
+
+    for index in range(6):
+        bench.submit(f"prompt {index}", on_event=listener(index))
+    bench.step()
+    assert (bench.loop.stats().active, bench.loop.stats().waiting) == (3, 3)
+    bench.step(12)
+    assert order == [0, 1, 2, 3, 4, 5]
+
+
+def test_without_room_the_prompts_fail_and_who_speaks_goes_on(bench: Bench) -> None:
+    speaker = bench.submit("hello", max_tokens=6)
+    bench.step()
+    newcomer = bench.submit("another")
+    bench.statuses = [NO_KV_SPACE]
+    bench.step(10)
+    assert newcomer.wait().finish_reason == "error"
+    assert isinstance(newcomer.wait().error, GenerationFailed)
+    assert "no room in the KV cache" in str(newcomer.wait().error)
+    assert speaker.wait().finish_reason == "length"
+
+
+def test_a_fatal_failure_ends_its_batch_and_the_next_is_as_good_as_new(bench: Bench) -> None:
+    undisturbed = bench.submit("hello")
+    bench.step(4)
+    failing = [bench.submit("hello"), bench.submit("other")]
+    bench.statuses = [FATAL]
+    bench.step()
+    assert [generation.wait().finish_reason for generation in failing] == ["error", "error"]
+    again = bench.submit("hello")
+    bench.step(4)
+    assert again.wait().text == undisturbed.wait().text
+
+
+def test_a_model_that_computes_nan_is_an_error_not_a_random_text(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nan(row: int) -> Logits:
+        return np.full(bench.model.vocab_size, np.nan, dtype=np.float32)
+
+    monkeypatch.setattr(bench.context, "logits", nan)
+    generation = bench.submit("hello")
+    bench.step()
+    assert "NaN" in str(generation.wait().error)
+
+
+def test_a_memory_that_cannot_be_cut_is_read_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bench.submit("hello there")
+    bench.step(4)
+    forget = bench.context.forget
+    monkeypatch.setattr(bench.context, "forget", lambda slot, keep=0: not keep and forget(slot))
+    second = bench.submit("hello there")
+    bench.step(4)
+    assert second.wait().prefix_reused_tokens == 0
+    assert second.wait().text == first.wait().text
+
+
+def test_a_failing_listener_costs_its_own_generation_only(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def listener(event: TokenEvent | Finished) -> None:
+        raise RuntimeError("the loop is closed")
+
+    failing = bench.submit("hello", max_tokens=50, on_event=listener)
+    fine = bench.submit("other")
+    bench.step(6)
+    assert failing.wait().finish_reason == "cancelled"
+    assert fine.wait().finish_reason == "length"
+    assert "the listener of a generation failed" in caplog.text
+
+
+def test_whatever_ends_the_loop_everybody_gets_an_outcome(bench: Bench) -> None:
+    def broken(batch: Batch) -> int:
+        raise RuntimeError("a defect")
+
+    bench.context.decode = broken  # type: ignore[method-assign]
+    generations = [bench.submit(f"prompt {i}") for i in range(5)]
+    with pytest.raises(RuntimeError, match="a defect"):
+        bench.loop.run()
+    assert {generation.wait().finish_reason for generation in generations} == {"error"}
+    with pytest.raises(WorkerFailed, match="RuntimeError: a defect"):
+        bench.submit("too late")

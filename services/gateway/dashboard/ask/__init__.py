@@ -1,0 +1,1 @@
+"""Asking from a page, and saying what was right."""

@@ -1,0 +1,1 @@
+"""SQL over the event database: questions, tables, charts, files."""

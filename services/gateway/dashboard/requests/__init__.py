@@ -1,0 +1,1 @@
+"""What was asked: lists of requests, and a page for each."""

@@ -1,0 +1,84 @@
+"""What was asked lately: searched, filtered, live; and its latency, throughput and errors over time."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.errors import ChoirError
+from schemas.strategies import STRATEGIES
+from services.client.client import Choir
+from services.gateway.dashboard.requests.filter import CONDITION, STATES, WITHIN, Filter
+from services.gateway.dashboard.shell.frame import Frame
+from services.gateway.dashboard.shell.pages import fragment
+from services.gateway.dashboard.shell.rows import Rows, rows_of
+from services.gateway.http.streaming import StreamedReply
+
+MOST = 100
+LOOK_EVERY_S = 2.0
+STATEMENT = f"""
+SELECT
+    request_id, epoch(accepted_at) AS accepted_at_s, status, topology, models, strategies, total_ms,
+    prompt_tokens, generated_tokens, error_code
+FROM requests
+WHERE {CONDITION}
+ORDER BY accepted_at DESC, request_id DESC
+LIMIT {MOST}
+"""
+CODES = f"""
+SELECT error_code AS code, count(*) AS requests, epoch(max(accepted_at)) AS last_s,
+    any_value(error_message) AS example
+FROM requests
+WHERE error_code IS NOT NULL AND {CONDITION}
+GROUP BY error_code ORDER BY requests DESC, code LIMIT 20
+"""
+CHARTS = ("activity", "latency_by_model", "time_to_first_token", "error_budget")
+"""What is drawn of the time that is shown, by the names of `analysis/charts/mesh.py`."""
+
+
+class RequestsPage:
+    """Lists requests from the event database. Without it the page says so, and the rest of it stays."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    async def page(self, request: Request) -> Response:
+        """The latest requests that pass the filter of the query."""
+        wanted = Filter.of(request.query_params)
+        return self._frame.page(
+            "requests/page.html.j2",
+            "requests",
+            f"/dashboard/live/requests?{wanted.query}",
+            parts=await self._parts(wanted),
+            wanted=wanted,
+            states=STATES,
+            strategies=STRATEGIES,
+            spans=tuple(WITHIN),
+            charts=CHARTS,
+            sql=STATEMENT.strip(),
+        )
+
+    async def live(self, request: Request) -> StreamedReply:
+        """The same list, whenever it has changed."""
+        wanted = Filter.of(request.query_params)
+        mesh = self._frame.context.mesh
+
+        async def look() -> dict[str, str]:
+            return await self._parts(wanted, mesh)
+
+        return self._frame.live(("requests", wanted), look, LOOK_EVERY_S)
+
+    async def _parts(self, wanted: Filter, mesh: Choir | None = None) -> dict[str, str]:
+        rows: Rows = ()
+        codes: Rows = ()
+        problem = None
+        mesh = mesh or self._frame.context.mesh
+        try:
+            rows = rows_of(await mesh.sql(STATEMENT, wanted.parameters, max_rows=MOST))
+            codes = rows_of(await mesh.sql(CODES, wanted.parameters))
+        except ChoirError as error:
+            problem = error.message
+        return {
+            "requests": fragment("requests/table.html.j2", rows=rows, problem=problem, most=MOST),
+            "errors": fragment("requests/errors.html.j2", codes=codes),
+        }

@@ -1,0 +1,120 @@
+"""The body of a request: read within its limits of size and time, parsed, and checked against a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+
+from schemas.errors import InvalidRequest, PayloadTooLarge
+from services.chassis.plain_words import first_fault
+from services.gateway.http.exchange import header_of
+from services.gateway.http.protocol import connection_of
+from services.gateway.settings import GatewaySection
+
+MAX_DEPTH = 64
+"""How deep a body may be nested."""
+
+
+class Body(BaseModel):
+    """The body of a request of a dialect. Fields that nobody declared are passed over: clients send dozens.
+
+    A type that is wrong is an error, as with numbers in quotation marks. Errors do not repeat the input.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+
+
+BodyT = TypeVar("BodyT", bound=BaseModel)
+EndpointT = TypeVar("EndpointT", bound=Callable[..., Any])
+TAKES = "takes_body"
+"""Where an endpoint says what body it takes."""
+
+
+def takes(model: type[BaseModel]) -> Callable[[EndpointT], EndpointT]:
+    """Says, for the description of the interface, against what an endpoint checks its body."""
+
+    def said(endpoint: EndpointT) -> EndpointT:
+        setattr(endpoint, TAKES, model)
+        return endpoint
+
+    return said
+
+
+async def read_body(request: Request, limits: GatewaySection) -> bytes:
+    """All bytes of a body. PayloadTooLarge as soon as there are too many, InvalidRequest if they come too
+    slowly."""
+    declared = header_of(request.scope, "content-length") or ""
+    if declared.isdigit() and int(declared) > limits.max_body_bytes:
+        raise _too_large(limits)
+    connection = connection_of(request.scope)
+    if connection is not None and connection.whole:
+        return await _parts(request, limits)
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            return await _parts(request, limits)
+    except TimeoutError as error:
+        raise InvalidRequest(f"the body was not there within {limits.body_timeout_s:g} s") from error
+
+
+async def _parts(request: Request, limits: GatewaySection) -> bytes:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("the body ended before its end")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limits.max_body_bytes:
+            raise _too_large(limits)
+        parts.append(part)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(limits: GatewaySection) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the body has more than {limits.max_body_bytes} bytes: send less, or raise max_body_bytes in "
+        "section [gateway]"
+    )
+
+
+async def read_json(request: Request, limits: GatewaySection) -> dict[str, Any]:
+    """A body that is one JSON object; one that is empty counts as an object without fields."""
+    return parse_object(await read_body(request, limits))
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """A JSON object. InvalidRequest for anything else, and for one that is nested too deep."""
+    if not data.strip():
+        return {}
+    try:
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest("the body is no JSON") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+        raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _deeper_than(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels <= 0 or any(_deeper_than(part, levels - 1) for part in inner)
+
+
+def checked(fields: dict[str, Any], model: type[BodyT]) -> BodyT:
+    """The fields of a body as what they should be. InvalidRequest names the first that is wrong."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        field, what = first_fault(error, whole="body")
+        raise InvalidRequest(f"{field}: {what}", field=field) from error

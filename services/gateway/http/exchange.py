@@ -1,0 +1,108 @@
+"""One HTTP exchange: who hangs up before the answer is complete wants it no more.
+
+Its handler is cancelled, and so is what the mesh does for it. A request that is to go on by itself is
+submitted and not followed: `Choir.submit_ask`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from starlette.types import Message, Scope, Send
+
+from schemas.subjects import Priority
+
+CACHE_HEADER = b"choir-cache"
+CACHED_FROM_HEADER = b"choir-cached-from"
+CACHE_USES = ("off", "miss", "shared", "hit")
+
+current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
+work_priority: ContextVar[Priority] = ContextVar("work_priority", default="interactive")
+"""The class of all work that is asked for here."""
+
+
+def header_of(scope: Scope, name: str) -> str | None:
+    """A header of a request, by its name in lower case: of several of the name the first."""
+    wanted = name.encode("latin-1")
+    for header, value in scope["headers"]:
+        if header == wanted:
+            return str(value, "latin-1")
+    return None
+
+
+class Reply:
+    """The `send` of one exchange. `status` is 0 until there is one; `added` are headers that the reply gets
+    besides its own."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.complete = False
+        self.added: dict[bytes, bytes] = {}
+
+    async def __call__(self, message: Message) -> None:
+        """Sends a part of the reply."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self.added:
+                message = {**message, "headers": [*message.get("headers", ()), *self.added.items()]}
+        elif not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+
+class Exchange:
+    """What the mesh does for one HTTP request: `in_work` has the ids of requests whose result is not there
+    yet. `give_up` is told these when the client has gone. `made` has the ids that were made for this
+    exchange, until the mesh is asked under them. `known` is of a request that was answered from memory:
+    whose result it got, and until when that is kept. `began_ns` is when it came, by `perf_counter_ns`."""
+
+    def __init__(self, scope: Scope, reply: Reply, give_up: Callable[[str], None]) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handler = handler
+        self.began_ns = time.perf_counter_ns()
+        self._scope = scope
+        self._reply = reply
+        self._give_up = give_up
+        self.in_work: set[str] = set()
+        self.made: set[str] = set()
+        self.known: tuple[str, float] | None = None
+        self.left = False
+
+    def leave(self) -> None:
+        """The client has gone: the handler is cancelled, unless it has answered."""
+        if self._reply.complete:
+            return
+        self.left = True
+        for request_id in tuple(self.in_work):
+            self._give_up(request_id)
+        self._handler.cancel()
+
+    def has_made(self, request_id: str | None) -> bool:
+        """Whether an id was made for this exchange: nobody can have asked under it."""
+        return request_id in self.made
+
+    @property
+    def wants_cached(self) -> bool:
+        """Whether the client takes what is there already: it says so unless it says otherwise."""
+        return not any(
+            (name == CACHE_HEADER and value.strip().lower() == b"off")
+            or (name == b"cache-control" and (b"no-cache" in value or b"no-store" in value))
+            for name, value in self._scope["headers"]
+        )
+
+    def note_cache_use(self, use: str, source: str | None = None) -> None:
+        """Says in the reply's headers where its answer comes from. Of several answers that which is least
+        from the cache."""
+        told = self._reply.added.get(CACHE_HEADER)
+        if told is not None and CACHE_USES.index(told.decode()) < CACHE_USES.index(use):
+            return
+        self._reply.added[CACHE_HEADER] = use.encode()
+        if source is None:
+            self._reply.added.pop(CACHED_FROM_HEADER, None)
+        else:
+            self._reply.added[CACHED_FROM_HEADER] = source.encode()

@@ -1,0 +1,1 @@
+"""From OpenAI's fields to requests of the mesh."""

@@ -1,0 +1,1 @@
+"""From results to OpenAI's words: outcomes, errors, server-sent events."""

@@ -1,0 +1,116 @@
+"""Limits of size and time: what is too large or too slow is refused, and holds nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+from starlette.types import Receive, Scope, Send
+
+from services.chassis.process.supervise import Loops
+from services.gateway.http.listener import Listener
+from services.gateway.settings import GatewaySection
+from services.gateway.tests.raw import DEADLINE_S, connected, exchange
+from services.gateway.tests.serving import serving
+
+HEAD, BODY = 2_048, 4_096
+START = b"POST /api/show HTTP/1.1\r\nhost: localhost\r\n"
+
+
+@pytest_asyncio.fixture
+async def small(live_mesh: str) -> AsyncIterator[httpx.URL]:
+    """A gateway that takes little."""
+    async with serving(live_mesh, max_head_bytes=HEAD, max_body_bytes=BODY) as url:
+        yield httpx.URL(url)
+
+
+@pytest_asyncio.fixture
+async def impatient(live_mesh: str) -> AsyncIterator[httpx.URL]:
+    """A gateway that waits for heads a short time."""
+    async with serving(live_mesh, head_timeout_s=0.3) as url:
+        yield httpx.URL(url)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * HEAD + b"\r\n\r\n",
+        b"GET /" + b"a" * HEAD + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * (HEAD + 1),
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * HEAD,
+    ],
+    ids=["a long field", "a long path", "a field without end", "fields without end"],
+)
+async def test_a_head_that_is_too_large_is_refused(small: httpx.URL, head: bytes) -> None:
+    assert (await exchange(small, head)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_of_the_largest_size_is_answered(small: httpx.URL) -> None:
+    head = b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * (HEAD - 64) + b"\r\n\r\n"
+    assert (await exchange(small, head)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: local"], ids=["nothing", "half a head"])
+async def test_a_head_that_does_not_come_is_not_waited_for(impatient: httpx.URL, sent: bytes) -> None:
+    assert (await exchange(impatient, sent)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_head_that_comes_byte_by_byte_has_one_deadline(impatient: httpx.URL) -> None:
+    async with connected(impatient) as (reader, writer), asyncio.timeout(DEADLINE_S):
+        writer.write(b"GET / HTTP/1.1\r\nx: ")
+        reading = asyncio.ensure_future(reader.read())
+        while not reading.done():
+            writer.write(b"a")
+            await asyncio.wait((reading,), timeout=0.05)
+        assert b" 408 " in reading.result()
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(live_mesh: str) -> None:
+    async with serving(live_mesh, body_timeout_s=0.3) as url:
+        reply = await exchange(httpx.URL(url), START + b"content-length: 100\r\n\r\n{")
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert b"was not there within 0.3 s" in reply
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_is_there(small: httpx.URL) -> None:
+    declared = await exchange(small, START + b"content-length: %d\r\n\r\n" % (BODY + 1))
+    assert declared.startswith(b"HTTP/1.1 413 ")
+    chunk = b"%x\r\n" % (BODY + 1) + b" " * (BODY + 1) + b"\r\n"
+    in_chunks = await exchange(small, START + b"transfer-encoding: chunked\r\n\r\n" + chunk)
+    assert in_chunks.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_body_of_the_largest_size_is_read(small: httpx.URL) -> None:
+    body = b'{"model": "choir-one"}'.ljust(BODY)
+    reply = await exchange(small, START + b"content-length: %d\r\n\r\n" % BODY + body)
+    assert reply.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_request_that_is_no_http_is_a_400(small: httpx.URL) -> None:
+    for sent in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"\r\n\r\nhello\r\n"):
+        assert (await exchange(small, sent)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_reader_who_takes_nothing_is_left() -> None:
+    ended = asyncio.Event()
+
+    async def endless(_scope: Scope, _receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while listener.connections:
+                await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+        finally:
+            ended.set()
+
+    listener = Listener(endless, GatewaySection(port=0, write_timeout_s=0.2), changed=lambda: None)
+    await listener.start(Loops())
+    async with connected(httpx.URL(f"http://127.0.0.1:{listener.port}")) as (reader, writer):
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        async with asyncio.timeout(DEADLINE_S):
+            await ended.wait()
+        assert listener.connections == 0
+    await listener.stop()

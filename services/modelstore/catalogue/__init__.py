@@ -1,0 +1,1 @@
+"""What a model is: where its files lie, and what they say of themselves."""

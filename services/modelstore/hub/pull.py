@@ -1,0 +1,170 @@
+"""Pulls a model from a hub: of all stores that want a file one fetches it, and the others take it from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nats.aio.client import Client
+
+from schemas import subjects
+from schemas.errors import BrokerUnavailable, ModelUnusable
+from schemas.model_store import FetchClaim, ModelFile, Origin, StoredModel
+from services.chassis.blobs.catalogue import ModelCatalogue
+from services.chassis.logs import get_logger
+from services.chassis.nats.bucket import Bucket, WrongRevision, messages
+from services.chassis.nats.clock import BrokerClock
+from services.modelstore.catalogue.gguf_facts import facts_of
+from services.modelstore.catalogue.sources import Found
+from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.files.partial_file import PartialFile
+from services.modelstore.hub.download import Download
+from services.modelstore.hub.repository import HubFile, HubModel, hub_model
+from services.modelstore.jobs.adding import described
+from services.modelstore.jobs.holdings import Holdings
+from services.modelstore.jobs.job import Job
+from services.modelstore.jobs.pulling import PARTS, Puller
+from services.modelstore.settings import ModelStoreSection
+
+LOOK_S = 0.5
+RENEW_S = 3.0
+
+log = get_logger("modelstore.hub")
+
+
+class HubPuller:
+    """Brings models of a hub into the store of this host."""
+
+    def __init__(
+        self,
+        client: Client,
+        instance: str,
+        settings: ModelStoreSection,
+        catalogue: ModelCatalogue,
+        known: KnownFiles,
+        holdings: Holdings,
+        puller: Puller,
+        clock: BrokerClock,
+    ) -> None:
+        self._instance = instance
+        self._settings = settings
+        self._catalogue = catalogue
+        self._known = known
+        self._holdings = holdings
+        self._puller = puller
+        self._clock = clock
+        self._claims = Bucket(client, subjects.MODEL_FETCHES_BUCKET, messages(FetchClaim))
+
+    async def pull(self, job: Job) -> None:
+        """Makes a copy of the model of a hub that a job names. Raises InvalidRequest, NoRoom, PullFailed,
+        ModelUnusable."""
+        model = await asyncio.to_thread(hub_model, self._settings, job.request.name or "")
+        await self._puller.allowed(model.name)
+        files = [one.file for one in model.files]
+        job.expect(sum(file.size_bytes for file in files))
+        self._puller.check_room(files, model.name)
+        for one in model.files:
+            await self._file(job, one)
+        job.models = ((await self._described(model)).name,)
+
+    async def _described(self, model: HubModel) -> StoredModel:
+        here = [self._known.get(one.file.sha256) for one in model.files]
+        whole = [known for known in here if known is not None]
+        try:
+            facts = await asyncio.to_thread(facts_of, [known.path for known in whole])
+        except ModelUnusable:
+            for known in whole:
+                await self._holdings.take_back(known.chunks.sha256)
+                await asyncio.to_thread(self._known.forget, known.chunks.sha256)
+            raise
+        files = tuple((one.file.name, known.path) for one, known in zip(model.files, whole, strict=True))
+        origin = Origin(kind="hugging_face", place=model.repository, revision=model.revision)
+        found = Found(model.name, files, origin)
+        chunks = [known.chunks for known in whole]
+        return await self._holdings.describe(described(model.name, found, facts, chunks, self._clock.now()))
+
+    async def _file(self, job: Job, one: HubFile) -> None:
+        """From another store if one has all of it; else from the hub, unless another store is at it."""
+        sha256 = one.file.sha256
+        while True:
+            if await self._held(sha256):
+                await self._puller.from_peers(job, one.file)
+                return
+            if await self._claimed(sha256):
+                async with self._renewed(sha256):
+                    if not await self._held(sha256):  # another may have finished between the two looks
+                        await self._fetch(job, one)
+                        return
+                continue
+            await asyncio.sleep(LOOK_S)
+
+    async def _held(self, sha256: str) -> bool:
+        """Whether the file is here, or another store has all of it and its chunks are known."""
+        if self._known.get(sha256) is not None:
+            return True
+        holders = await self._catalogue.holders(sha256, but=self._instance)
+        return bool(holders and await self._catalogue.chunks(sha256))
+
+    async def _fetch(self, job: Job, one: HubFile) -> None:
+        file = one.file
+        part = await asyncio.to_thread(
+            PartialFile, self._puller.folder / PARTS, file.sha256, file.size_bytes, in_order=True
+        )
+        try:
+            await asyncio.to_thread(part.resume, None, job.found)
+            download = Download(self._settings, one, part, job.advance)
+            running = asyncio.create_task(asyncio.to_thread(download.run))
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                download.end()
+                with contextlib.suppress(Exception):
+                    await running
+                raise
+            await self._finished(part, file)
+        finally:
+            part.close()
+
+    async def _finished(self, part: PartialFile, file: ModelFile) -> None:
+        chunks = await asyncio.to_thread(part.check)
+        final = self._puller.final(file.sha256)
+        await asyncio.to_thread(part.finish, final)
+        await asyncio.to_thread(self._known.put, final, chunks, own=True)
+        await self._holdings.tell(chunks)
+
+    # --- who fetches ------------------------------------------------------------------------
+
+    async def _claimed(self, sha256: str) -> bool:
+        """Whether this store is the one that fetches the file from outside, now."""
+        key = subjects.model_file_key(sha256)
+        entry = await self._claims.get(key)
+        if entry.value is not None:
+            return entry.value.instance == self._instance
+        try:
+            await self._claims.update(key, FetchClaim(sha256=sha256, instance=self._instance), entry.revision)
+        except WrongRevision:
+            return False
+        return True
+
+    @asynccontextmanager
+    async def _renewed(self, sha256: str) -> AsyncIterator[None]:
+        """The claim is kept meanwhile, and given back at the end."""
+        key = subjects.model_file_key(sha256)
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(RENEW_S)
+                try:
+                    await self._claims.put(key, FetchClaim(sha256=sha256, instance=self._instance))
+                except BrokerUnavailable as error:
+                    log.warning("a claim could not be renewed", sha256=sha256, why=error.message)
+
+        renewing = asyncio.create_task(renew(), name=f"the claim of {sha256}")
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+        await self._claims.delete(key)

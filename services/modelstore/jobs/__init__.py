@@ -1,0 +1,1 @@
+"""What takes long: adding models, and pulling them."""

@@ -1,0 +1,75 @@
+"""One job of a store, and how fast it goes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from schemas.errors import ErrorBody
+from schemas.model_store import JobState, ManageStore, StoreJob
+
+SPEED_WINDOW_S = 5.0
+
+
+class Job:
+    """What was asked, and how far it is. `advance` may be called from any thread."""
+
+    def __init__(self, job_id: str, request: ManageStore, instance: str, host: str) -> None:
+        self.id = job_id
+        self.request = request
+        self.total_bytes = 0
+        self.state: JobState = "waiting"
+        self.models: tuple[str, ...] = ()
+        self.problem: ErrorBody | None = None
+        self._instance = instance
+        self._host = host
+        self._done_bytes = 0
+        self._samples: deque[tuple[float, int]] = deque(maxlen=256)
+
+    def begin(self) -> None:
+        """The work on it begins, from what is there."""
+        self.state = "running"
+        self.total_bytes = self._done_bytes = 0
+
+    def expect(self, more_bytes: int) -> None:
+        """So many bytes more belong to the job."""
+        self.total_bytes += more_bytes
+
+    def found(self, more_bytes: int) -> None:
+        """So many bytes are there already: they count, and say nothing of the speed."""
+        self._done_bytes += more_bytes
+
+    def advance(self, more_bytes: int) -> None:
+        """So many bytes more are done."""
+        self._done_bytes += more_bytes
+        self._samples.append((time.monotonic(), more_bytes))
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Over the last seconds; 0 if nothing has come."""
+        now_s = time.monotonic()
+        recent = [(at_s, more) for at_s, more in tuple(self._samples) if now_s - at_s <= SPEED_WINDOW_S]
+        if not recent:
+            return 0.0
+        return sum(more for _, more in recent) / max(now_s - recent[0][0], 0.05)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more happens."""
+        return self.state in ("done", "failed")
+
+    def as_told(self) -> StoreJob:
+        """What clients see."""
+        return StoreJob(
+            id=self.id,
+            kind="add" if self.request.action == "add" else "pull",
+            model=self.request.name or self.request.path or "",
+            instance=self._instance,
+            host=self._host,
+            state=self.state,
+            done_bytes=min(self._done_bytes, self.total_bytes),
+            total_bytes=self.total_bytes,
+            bytes_per_s=0.0 if self.over else self.bytes_per_s,
+            models=self.models,
+            problem=self.problem,
+        )

@@ -1,0 +1,96 @@
+"""A store's part that gives ranges, in the test's own process: what was asked is counted, and it may lie."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from schemas.model_store import MIN_CHUNK_BYTES, ManageStore
+from services.chassis.blobs.catalogue import ModelCatalogue
+from services.chassis.identity import Identity
+from services.chassis.tests.mesh import open_mesh
+from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.files.partial_file import RECORD, PartialFile
+from services.modelstore.files.range_server import RangeServer
+from services.modelstore.jobs.adding import add
+from services.modelstore.jobs.holdings import Holdings
+from services.modelstore.jobs.job import Job
+
+PATIENCE_S = 180.0
+CHUNK_BYTES = MIN_CHUNK_BYTES
+"""Of the small models of the tests."""
+
+
+class _CountedRanges(RangeServer):
+    """Says what was read of which file."""
+
+    holder: Holder
+
+    def read(self, sha256: str, offset: int, length: int) -> bytes:
+        """As the real one, after a look at what the test wants."""
+        return self.holder.given(super().read(sha256, offset, length), offset)
+
+
+class Holder:
+    """Holds a file, and stands in the catalogue. `asked` are the ranges it was
+    asked for, as (offset, length).
+
+    After `most` of them it gives nothing until `go_on` is set; one that `lies` changes a byte of each. It has
+    no lease: it is asked for ranges alone.
+    """
+
+    def __init__(
+        self, client: Client, name: str, folder: Path, *, most: float = float("inf"), lies: bool = False
+    ) -> None:
+        self.name = name
+        self.most = most
+        self.lies = lies
+        self.asked: list[tuple[int, int]] = []
+        self.go_on = threading.Event()
+        mesh = open_mesh(client, "modelstore", name)
+        identity = Identity.of("modelstore", name)
+        self.known = KnownFiles(folder / name)
+        self.known.load()
+        self._clock = mesh.clock
+        self.holdings = Holdings(ModelCatalogue(client), self.known, identity, mesh.clock)
+        nothing: Mapping[str, PartialFile] = {}
+        self._ranges = _CountedRanges(client, name, self.known, nothing)
+        self._ranges.holder = self
+        self._identity = identity
+
+    async def hold(self, path: Path) -> None:
+        """Adds a model, and answers from now on."""
+        job = Job("j-1", ManageStore(action="add", path=str(path)), self.name, self._identity.host)
+        await add(job, self.known, self.holdings, self._clock)
+        await self._ranges.start()
+
+    async def stop(self) -> None:
+        """Answers nobody."""
+        await self._ranges.stop()
+
+    def chunks(self, asked: tuple[int, int]) -> range:
+        """The chunks of a range."""
+        offset, length = asked
+        return range(offset // CHUNK_BYTES, -(-(offset + length) // CHUNK_BYTES))
+
+    def given(self, content: bytes, offset: int) -> bytes:
+        """What goes out. Blocks while as much was given as the test allows."""
+        self.asked.append((offset, len(content)))
+        if len(self.asked) > self.most:
+            self.go_on.wait(PATIENCE_S)
+        if self.lies:
+            return bytes([content[0] ^ 1]) + content[1:]
+        return content
+
+
+def verified_chunks(folder: Path) -> set[int]:
+    """The chunks that the journal of the one file names that a store is fetching."""
+    journals = list((folder / "parts").glob("*.journal"))
+    if len(journals) != 1:
+        return set()
+    content = journals[0].read_bytes()
+    whole = content[: len(content) // RECORD.size * RECORD.size]
+    return {chunk for chunk, _digest in RECORD.iter_unpack(whole)}

@@ -1,0 +1,110 @@
+"""Pulls from a hub: the hub's own library, against a server that speaks its protocol, well and badly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from infra.testing.plugin import ServiceProcess, SpawnService
+from schemas.errors import InvalidRequest
+from services.client.client import Choir
+from services.modelstore.tests.hub_server import HubServer, hub_server
+from services.modelstore.tests.stores import (
+    ask,
+    failure_of,
+    job_of,
+    small_model,
+    spawn_store,
+    whole_files,
+)
+
+pytestmark = pytest.mark.long
+
+REPOSITORY = "org/little-GGUF"
+TOKEN = "hf_secret_of_the_operator"
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A model of some megabytes."""
+    path = small_model(tmp_path_factory.mktemp("model") / "little.gguf", layers=8, width=256)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def hub(content: bytes) -> Iterator[HubServer]:
+    """A hub with one model in two quantisations, and a page."""
+    files = {"little-Q8_0.gguf": content, "little-Q4_K_M.gguf": content[:200_000], "README.md": b"#"}
+    with hub_server(REPOSITORY, files) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def stores(
+    connection: Client, hub: HubServer, spawn_service: SpawnService, tmp_path: Path
+) -> list[ServiceProcess]:
+    """The stores `first` and `second`, which know the hub."""
+    both = [
+        spawn_store(spawn_service, name, tmp_path / name, hub=hub.url, token=TOKEN, patience_s=3)
+        for name in ("first", "second")
+    ]
+    await asyncio.gather(*(store.wait_ready(connection) for store in both))
+    return both
+
+
+@pytest_asyncio.fixture
+async def choir(mesh_url: str) -> AsyncIterator[Choir]:
+    """A client."""
+    async with Choir(mesh_url) as client:
+        yield client
+
+
+async def test_of_two_hosts_that_pull_one_fetches_each_byte_and_the_other_takes_it_from_there(
+    choir: Choir, stores: list[ServiceProcess], hub: HubServer, content: bytes, tmp_path: Path
+) -> None:
+    # Given a hub that goes away in the middle
+    hub.fault = "vanishes"
+    # When both hosts pull the model at once
+    name = f"hf:{REPOSITORY}:Q8_0"
+    begun = [await ask(choir, "pull", store, name=name) for store in ("first", "second")]
+    jobs = [await job_of(choir, reply) for reply in begun]
+    # Then both have it, and the hub has sent no byte twice but those of the chunk that it broke off in
+    assert [job.models for job in jobs] == [("little-Q8_0",)] * 2
+    for store in ("first", "second"):
+        assert list(whole_files(tmp_path / store).values()) == [content]
+    assert sum(end - start for _, start, end in hub.served) < len(content) + 2 * 65_536
+    (entry,) = (await ask(choir, "show", name="little-Q8_0")).models
+    assert (entry.model.origin.kind, entry.model.origin.place) == ("hugging_face", REPOSITORY)
+    assert hub.tokens == {f"Bearer {TOKEN}"}
+    assert not any(TOKEN in store.log() for store in stores)
+
+
+async def test_a_hub_that_lies_is_refused_and_nothing_has_a_final_name(
+    choir: Choir, stores: list[ServiceProcess], hub: HubServer, tmp_path: Path
+) -> None:
+    assert stores
+    for fault, said in (
+        ("html", "no bytes of"),
+        ("elsewhere", "169.254.169.254"),
+        ("more", "sends more"),
+        ("other", "SHA-256"),
+        ("page_for_metadata", "nothing of use"),
+    ):
+        hub.fault = fault  # type: ignore[assignment]
+        error = await failure_of(choir, await ask(choir, "pull", "first", name=f"hf:{REPOSITORY}:Q8_0"))
+        assert (error.code, said in error.message) == ("pull_failed", True), (fault, error.message)
+        assert whole_files(tmp_path / "first") == {}, fault
+    hub.fault = ""
+    # What is no model is not kept, though its bytes are what the hub says
+    error = await failure_of(choir, await ask(choir, "pull", "first", name=f"hf:{REPOSITORY}:Q4_K_M"))
+    assert error.code == "model_unusable"
+    assert whole_files(tmp_path / "first") == {}
+    for name, said in ((f"hf:{REPOSITORY}", "several"), ("hf:org/../etc", "is not hf:")):
+        refused = await failure_of(choir, await ask(choir, "pull", "first", name=name))
+        assert isinstance(refused, InvalidRequest) and said in refused.message
+    assert (await ask(choir, "list")).models == ()

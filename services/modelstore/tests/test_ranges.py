@@ -1,0 +1,233 @@
+"""What goes between two hosts: no verified chunk twice, no other bytes than the catalogue says, one pull of a
+model at a time, and as many copies as there are to be."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from infra.broker.broker import Broker
+from infra.testing.plugin import SpawnService, connect
+from schemas import subjects
+from schemas.errors import InvalidRequest
+from schemas.model_store import FileCopy, ManageStore, ModelFile
+from schemas.replies import ErrorReply
+from services.chassis.blobs.catalogue import ModelCatalogue
+from services.chassis.blobs.transfer import WORKERS
+from services.chassis.tests.mesh import eventually, open_mesh, settled
+from services.client.client import Choir
+from services.modelstore.copies import LOOKS_BEFORE_REPAIR, Copies
+from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.hub.pull import HubPuller
+from services.modelstore.hub.repository import HubFile
+from services.modelstore.jobs.holdings import Holdings
+from services.modelstore.jobs.job import Job
+from services.modelstore.jobs.pulling import Puller
+from services.modelstore.settings import ModelStoreSection
+from services.modelstore.tests.holder import CHUNK_BYTES, Holder, verified_chunks
+from services.modelstore.tests.stores import (
+    JOB_DEADLINE_S,
+    ask,
+    job_of,
+    small_model,
+    spawn_store,
+    whole_files,
+)
+
+pytestmark = pytest.mark.long
+
+GIVEN = 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of some megabytes."""
+    return small_model(tmp_path_factory.mktemp("model") / "little.gguf", layers=8, width=256)
+
+
+@pytest_asyncio.fixture
+async def choir(mesh_url: str) -> AsyncIterator[Choir]:
+    """A client."""
+    async with Choir(mesh_url) as client:
+        yield client
+
+
+async def test_what_was_verified_before_the_store_and_the_broker_were_killed_does_not_come_again(
+    own_broker: Broker, spawn_service: SpawnService, model: Path, tmp_path: Path
+) -> None:
+    client = await connect(own_broker.url)
+    holder = Holder(client, "first", tmp_path, most=GIVEN)
+    await holder.hold(model)
+    folder = tmp_path / "second"
+    store = spawn_store(spawn_service, "second", folder, own_broker.url)
+    await store.wait_ready(client)
+    # Given a pull that has come so far, and a holder that gives no more for now
+    async with Choir(own_broker.url) as choir:
+        await ask(choir, "pull", "second", name="little")
+    await eventually(lambda: len(holder.asked) > GIVEN)
+    came = {chunk for asked in holder.asked[:GIVEN] for chunk in holder.chunks(asked)}
+    await eventually(lambda: verified_chunks(folder) == came)
+    # When the store and the broker are killed, and are started again
+    store.kill()
+    holder.go_on.set()
+    await settled(client)  # what the one that is dead had asked for may come now, or never
+    own_broker.kill()
+    await own_broker.restart()
+    store = spawn_store(spawn_service, "second", folder, own_broker.url)
+    # Then the store goes on by itself, and is given what is missing
+    await eventually(lambda: whole_files(folder))
+    assert list(whole_files(folder).values()) == [model.read_bytes()]
+    later = [[*holder.chunks(asked)] for asked in holder.asked[GIVEN:]]
+    missing = set(range(-(-model.stat().st_size // CHUNK_BYTES))) - came
+    twice = sum(map(len, later)) - len(missing)
+    assert set().union(*later) == missing
+    assert twice <= WORKERS * max(map(len, later)), "only what the dead one had asked for comes twice"
+    await holder.stop()
+    await client.close()
+
+
+async def test_of_several_holders_one_that_lies_is_left_and_two_pulls_at_one_store_are_one(
+    choir: Choir, connection: Client, spawn_service: SpawnService, model: Path, tmp_path: Path
+) -> None:
+    holders = [
+        Holder(connection, name, tmp_path, lies=name == "liar") for name in ("honest", "liar", "other")
+    ]
+    for holder in holders:
+        await holder.hold(model)
+    store = spawn_store(spawn_service, "second", tmp_path / "second")
+    await store.wait_ready(connection)
+    # When two clients pull the same at once
+    replies = await asyncio.gather(*(ask(choir, "pull", "second", name="little") for _ in range(2)))
+    jobs = [await job_of(choir, reply) for reply in replies]
+    # Then both are told of the one job, and each byte of the file has come once from those that do not lie
+    assert jobs[0].id == jobs[1].id and jobs[0].models == jobs[1].models == ("little",)
+    assert list(whole_files(tmp_path / "second").values()) == [model.read_bytes()]
+    honest, liar, other = holders
+    given = [chunk for holder in (honest, other) for asked in holder.asked for chunk in holder.chunks(asked)]
+    assert sorted(given) == list(range(-(-model.stat().st_size // CHUNK_BYTES)))
+    assert honest.asked and other.asked and liar.asked
+    assert "a holder sends other bytes" in store.log() and "holder=liar" in store.log()
+    # A copy more than there are to be is not made. Of holders only those count that have a lease
+    await ask(choir, "copies", "second", name="little", max_copies=1)
+    third = spawn_store(spawn_service, "third", tmp_path / "third")
+    await third.wait_ready(connection)
+    with pytest.raises(InvalidRequest, match="at most 1 are to"):
+        await ask(choir, "pull", "third", name="little")
+    assert whole_files(tmp_path / "third") == {}
+    await ask(choir, "copies", "second", name="little", max_copies=2)
+    await job_of(choir, await ask(choir, "pull", "third", name="little"))
+    # Names that would write over somebody's screen are refused, whatever client sends them
+    for name in ("a\nb", "a\x1b[2Jb", "a\x00b", "a\x7fb"):
+        for wanted in ({"action": "pull"}, {"action": "add", "path": str(model)}):
+            order = json.dumps({**wanted, "v": 1, "store": "second", "name": name}).encode()
+            reply = await connection.request(subjects.STORE, order, timeout=JOB_DEADLINE_S)
+            refused = ErrorReply.read(reply.data).error
+            assert (refused.code, refused.field) == ("invalid_request", "name"), (name, wanted)
+    for holder in holders:
+        await holder.stop()
+
+
+async def test_who_may_fetch_from_a_hub_takes_what_another_has_finished_between_its_two_looks(
+    connection: Client, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, mesh = Holder(connection, "first", tmp_path), open_mesh(connection, "modelstore", "second")
+    known, catalogue = KnownFiles(tmp_path / "second"), ModelCatalogue(connection)
+    taken: list[ModelFile] = []
+
+    class Peers:
+        """Takes note of what would be pulled from another store."""
+
+        async def from_peers(self, _job: Job, file: ModelFile) -> None:
+            taken.append(file)
+
+    hub = HubPuller(
+        connection,
+        "second",
+        ModelStoreSection(folder=tmp_path / "second"),
+        catalogue,
+        known,
+        Holdings(catalogue, known, mesh.identity, mesh.clock),
+        cast(Puller, Peers()),
+        mesh.clock,
+    )
+    claimed = hub._claimed
+
+    async def claimed_late(sha256: str) -> bool:
+        await holder.hold(model)
+        return await claimed(sha256)
+
+    async def fetch(_job: Job, _file: HubFile) -> None:
+        pytest.fail("it comes from the hub again")
+
+    monkeypatch.setattr(hub, "_claimed", claimed_late)
+    monkeypatch.setattr(hub, "_fetch", fetch)
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    file = ModelFile(name=model.name, size_bytes=model.stat().st_size, sha256=sha256)
+    job = Job("j-2", ManageStore(action="pull", name="hf:org/little"), "second", mesh.identity.host)
+    await hub._file(job, HubFile(file, "https://hub.invalid/little.gguf"))
+    assert taken == [file]
+    assert (await hub._claims.get(subjects.model_file_key(sha256))).value is None
+    await holder.stop()
+
+
+async def test_a_copy_is_made_again_when_a_host_has_gone_for_a_while(
+    connection: Client, model: Path, tmp_path: Path
+) -> None:
+    # Given a model that two hosts hold, and that two are to hold
+    holders = [Holder(connection, name, tmp_path) for name in ("first", "second")]
+    for holder in holders:
+        await holder.hold(model)
+    catalogue = ModelCatalogue(connection)
+    described = await catalogue.model("little")
+    live = {"first": "a", "second": "b", "third": "c", "fourth": "d"}
+    pulls: list[tuple[str, str]] = []
+
+    def store(name: str, room: int) -> Copies:
+        own = Holder(connection, name, tmp_path)
+        return Copies(
+            name, catalogue, own.known, own.holdings, lambda: live,
+            lambda model: pulls.append((name, model)), lambda: room,
+        )  # fmt: skip
+
+    plenty = 2 * described.size_bytes
+    stores = {name: store(name, plenty) for name in live}
+    await catalogue.models_bucket.put("little", described.model_copy(update={"min_copies": 2}))
+
+    async def looks(count: int) -> None:
+        for _ in range(count):
+            for name in live:
+                await stores[name].repair()
+
+    await looks(LOOKS_BEFORE_REPAIR + 1)
+    assert pulls == []
+    # When one goes, nothing is copied for one that is only started anew
+    del live["second"]
+    await looks(LOOKS_BEFORE_REPAIR - 1)
+    assert pulls == []
+    # And then one other host, and not two, makes a copy
+    await looks(1)
+    (made,) = pulls
+    assert made[0] in ("third", "fourth") and made[1] == "little"
+    # One without room leaves it to the next
+    pulls.clear()
+    stores[made[0]] = store(made[0], 0)
+    await looks(2 * LOOKS_BEFORE_REPAIR)
+    (instead,) = {name for name, _ in pulls}
+    assert {made[0], instead} == {"third", "fourth"}
+    # And as soon as there are enough nobody does
+    sha256 = described.files[0].sha256
+    copy = FileCopy(sha256=sha256, instance=instead, host="d", at_s=0.0)
+    await catalogue.copies_bucket.put(f"{sha256}.{instead}", copy)
+    pulls.clear()
+    await looks(2 * LOOKS_BEFORE_REPAIR)
+    assert pulls == []
+    for holder in holders:
+        await holder.stop()

@@ -1,0 +1,97 @@
+"""Clients that take all places: who would look or cancel is answered all the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nats.aio.client import Client
+
+from schemas import subjects
+from schemas.commands import Tokenize
+from schemas.errors import ErrorBody
+from schemas.replies import Result, Tokenized
+from schemas.subjects import FETCH, TOKENIZE, door
+from services.chassis.tests.mesh import DEADLINE_S
+from services.router.endpoints.tokenizing import AT_ONCE
+from services.router.tests.front import Stream, open_front
+
+TOKENIZED = Tokenized(model="alpha", tokens=(1, 2), context_tokens=8).to_bytes()
+
+
+async def test_when_all_places_are_taken_requests_are_cancelled_and_the_mesh_is_looked_at(
+    connection: Client, mesh_url: str
+) -> None:
+    async with open_front(connection, mesh_url, max_waiting=3) as front:
+        waiting = [
+            await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id=f"r{number}")
+            for number in (1, 2)
+        ]
+        for number in (1, 2):
+            await front.command(f"r{number}")
+
+        # Given that nobody else may wait
+        refused = await front.refused(subjects.ASK, prompt="hi", model="alpha")
+        assert refused.code == "overloaded"
+
+        # Then what does not wait is answered, and makes room
+        for subject in (subjects.STATUS, subjects.NODES, subjects.MODELS):
+            assert not (await front.request(subject)).headers
+        assert not (await front.request(subjects.WORKER, action="list")).headers
+        assert not (await front.request(subjects.CANCEL, request_id="r1")).headers
+        error: ErrorBody | None = (await waiting[0].result()).error
+        assert error is not None and error.code == "cancelled"
+        again = await Stream(front).open(subjects.ASK, prompt="hi", model="alpha", request_id="r3")
+        await front.command("r3")
+        await front.finish("r3")
+        finished: Result = await again.result()
+        assert finished.text == "the giraffe"
+
+
+async def test_a_tenant_who_waits_everywhere_leaves_room_for_another(
+    connection: Client, mesh_url: str
+) -> None:
+    async with open_front(connection, mesh_url, max_waiting=16) as front:
+        # Given a tenant that waits for one and the same result as often as it is let
+        asking = Stream(front)
+        await asking.open(door("alice", subjects.ASK), prompt="hi", model="alpha", request_id="r1")
+        await front.command("alice=r1")
+        fetching = [
+            await Stream(front).open(door("alice", FETCH), request_id="r1", wait_s=60) for _ in range(20)
+        ]
+        refused = await front.refused(door("alice", FETCH), request_id="r1", wait_s=60)
+        assert refused.code == "overloaded"
+        # When another one asks, then it is let in, and has its answer
+        other = await Stream(front).open(
+            door("bob", subjects.ASK), prompt="hi", model="alpha", request_id="r2"
+        )
+        await front.command("bob=r2")
+        await front.finish("bob=r2")
+        assert (await other.result()).text == "the giraffe"
+        # And the first one loses nothing of what it waits for
+        await front.finish("alice=r1")
+        assert (await asking.result()).text == "the giraffe"
+        answered = [await one.result() for one in fetching[:8]]
+        assert {result.text for result in answered} == {"the giraffe"}
+
+
+async def test_a_tenant_who_has_ever_more_tokenized_keeps_nobody_else_waiting(
+    connection: Client, mesh_url: str
+) -> None:
+    async with open_front(connection, mesh_url) as front:
+        # Given an agent that has not answered yet
+        questions = await connection.subscribe(subjects.tokenizer("alpha"))
+        await connection.flush()
+        many = [await Stream(front).open(door("alice", TOKENIZE), model="alpha", text="a") for _ in range(20)]
+        held = [await questions.next_msg(DEADLINE_S) for _ in range(AT_ONCE)]
+        # When another one asks for the tokens of a text
+        other = asyncio.create_task(front.request(door("bob", TOKENIZE), model="alpha", text="b"))
+        asked = await questions.next_msg(DEADLINE_S)
+        # Then that is the next question that the agent has
+        assert Tokenize.model_validate_json(asked.data).text == "b"
+        await asked.respond(TOKENIZED)
+        assert (await other).data == TOKENIZED
+        # And the others come to their turn, all of them
+        for question in held:
+            await question.respond(TOKENIZED)
+        for _ in range(len(many) - AT_ONCE):
+            await (await questions.next_msg(DEADLINE_S)).respond(TOKENIZED)

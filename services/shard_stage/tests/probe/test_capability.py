@@ -1,0 +1,72 @@
+"""What a stage service says of itself before anybody asks it for anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+
+from infra.demo_models.family import FOLDER
+from infra.testing.plugin import SpawnService
+from services.engine.model.cuts import layer_count
+from services.engine.model.gguf.check import check_model_file
+from services.shard_stage.probe.capability import LEAST_ROUNDS, MOST_ROUNDS, settled_ms
+
+
+def stage_section(cache: Path, *models: str, **options: Any) -> str:
+    """The environment of a stage service that offers demo models."""
+    paths = [{"name": f"choir-{name}", "path": str(FOLDER / f"choir-{name}.gguf")} for name in models]
+    return json.dumps({"name": "stage", "models": paths, "cache": str(cache), "threads": 1, **options})
+
+
+async def test_an_idle_stage_offers_its_models_with_measured_speed(
+    connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    env = {"CHOIR_STAGE": stage_section(tmp_path, "llama", "gemma", memory_bytes=10**9)}
+
+    lease = await spawn_service("shard_stage", "stage-1", env=env).wait_ready(connection)
+
+    assert lease.stage is not None and lease.stage.held is None
+    assert (lease.stage.memory_bytes, lease.stage.threads) == (10**9, 1)
+    assert 0 < lease.stage.hop_ms < 1000
+    llama, gemma = lease.stage.models
+    header = check_model_file(FOLDER / "choir-llama.gguf")
+    assert llama.layers == layer_count(header) and llama.cuts == tuple(range(1, llama.layers))
+    assert gemma.cuts == (2,)
+    for model in (llama, gemma):
+        assert len(model.layer_bytes) == model.layers
+        tensors = (FOLDER / f"{model.name}.gguf").stat().st_size
+        assert 0.5 * tensors < sum(model.layer_bytes) + model.first_bytes + model.last_bytes < 2 * tensors
+        assert model.layer_ms > 0 and model.cell_bytes > 0 and model.first_bytes > 0
+
+
+async def test_a_stage_without_a_usable_model_says_what_is_wrong(
+    connection: Client, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    (tmp_path / "choir-broken.gguf").write_bytes(b"GGUF and nothing else")
+    models = [{"name": "broken", "path": str(tmp_path / "choir-broken.gguf")}]
+    section = json.dumps({"name": "stage", "models": models, "cache": str(tmp_path)})
+
+    stage = spawn_service("shard_stage", "stage-1", env={"CHOIR_STAGE": section})
+    lease = await stage.wait_state(connection, "broken")
+
+    assert lease.problem is not None and lease.problem.code == "model_unusable"
+    assert "choir-broken.gguf" in lease.problem.message
+
+
+def test_the_speed_of_layers_is_that_of_rounds_that_agree_and_not_of_disturbed_ones() -> None:
+    disturbed = [(14.0, 3.1), (22.0, 2.0), (13.0, 5.0), (9.9, 9.0), (10.1, 2.05), (30.0, 30.0)]
+    assert settled_ms(lambda number: disturbed[number]) == [9.9, 2.0]
+
+    rounds: list[int] = []
+
+    def calm(number: int) -> tuple[float, float]:
+        rounds.append(number)
+        return 10.0, 2.0
+
+    assert settled_ms(calm) == [10.0, 2.0] and len(rounds) == LEAST_ROUNDS
+
+    # Where no two rounds agree, the shortest times hold
+    assert settled_ms(lambda number: (50.0 - 3 * number, 2.0)) == [50.0 - 3 * (MOST_ROUNDS - 1), 2.0]

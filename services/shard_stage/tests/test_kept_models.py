@@ -1,0 +1,86 @@
+"""Stages of a model that only another host has: each takes the header and its own layers, over the wire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from infra.demo_models.bench_model import write_bench_model
+from infra.testing.plugin import SpawnService
+from schemas import subjects
+from schemas.model_store import ManageStore, ReadRange, StoreJob
+from schemas.sampling import Sampling
+from services.chassis.tests.mesh import eventually
+from services.client.client import Choir
+from services.engine.model.gguf.check import check_model_file
+from services.shard_stage.probe.capability import _bytes_of, _layer_bytes
+from services.shard_stage.tests.pipeline.test_line import engine_says
+from services.shard_stage.tests.pipeline_mesh import CONTEXT_TOKENS, MODEL, READY_DEADLINE_S, PipelineMesh
+
+pytestmark = pytest.mark.long
+
+LAYERS = 12
+ALLOWED = 1.05
+"""Of the header and its layers, so much may come over the wire."""
+PROMPT = "Tell me a story."
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some ten megabytes."""
+    return write_bench_model(tmp_path_factory.mktemp("model") / "kept.gguf", layers=LAYERS, width=512, seed=3)
+
+
+async def test_each_stage_fetches_its_own_layers_and_says_what_the_whole_model_says(
+    model: Path, connection: Client, mesh_url: str, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    # Given one host with a store that has the model, and two with nothing but an empty cache each
+    folder = {"CHOIR_MODELSTORE__FOLDER": str(tmp_path / "attic")}
+    store = spawn_service("modelstore", "attic", env=folder)
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, model, tmp_path)
+    await store.wait_ready(connection)
+    async with Choir(mesh_url) as choir:
+        (job,) = (await choir.store(ManageStore(action="add", path=str(model), name="kept"))).jobs
+
+        async def added() -> StoreJob | None:
+            told = (await choir.store(ManageStore(action="jobs", job=job.id))).jobs
+            return next((one for one in told if one.state == "done"), None)
+
+        await eventually(added)
+    asked: Counter[str] = Counter()
+
+    async def count(msg: Msg) -> None:
+        instance = next(name for name in ("one", "two") if f".{name}." in msg.reply)
+        asked[instance] += ReadRange.read(msg.data).length
+
+    await connection.subscribe(subjects.ALL_BLOBS, cb=count)
+
+    # When they hold its layers, one half each
+    kept = {"name": MODEL, "path": "store:kept", "context_tokens": CONTEXT_TOKENS}
+    for name in ("one", "two"):
+        mesh.start(name, models=[kept], cache=str(tmp_path / name))
+    for process in mesh.instances.values():
+        await process.wait_ready(connection, READY_DEADLINE_S)
+    header = check_model_file(model)
+    before = Counter(asked)
+    assert max(before.values()) < header.data_offset + 3 * 65_536, "to offer a model takes its header alone"
+    await mesh.place("one", "two")
+
+    # Then each has fetched its own layers, and hardly more
+    layers, half = _layer_bytes(header, LAYERS), LAYERS // 2
+    embeddings = _bytes_of(header, "token_embd.weight")
+    own = {
+        "one": header.data_offset + sum(layers[:half]) + embeddings,
+        "two": header.data_offset + sum(layers[half:]) + (_bytes_of(header, "output.weight") or embeddings),
+    }
+    for name, size in own.items():
+        assert size <= asked[name] <= ALLOWED * size, (name, asked[name] / size)
+    # And together they are the model
+    async with Choir(mesh_url) as choir:
+        result = await choir.ask(PROMPT, model=MODEL, max_tokens=12)
+    (whole,) = engine_says(model, [PROMPT], Sampling(max_tokens=12))
+    assert result.text == whole.text
