@@ -242,7 +242,8 @@ class ExternalWorker:
             self._last_error_at_s = time.time()
             self._circuit.look_failed(error, time.monotonic())
         else:
-            self._doubtful = False
+            if trial:  # a doubt that came while it was only looked at stays: the next look tries it out
+                self._doubtful = False
             self._circuit.look_succeeded()
         self._checked_at_s = time.time()
         if self._circuit.state != before:

@@ -148,14 +148,37 @@ async def test_a_worker_that_hangs_is_cut_off_at_the_deadline_and_then_tried(con
     async with http_server(hanging.handle) as http, host(connection, settings=settings) as agent:
         await register(connection, worker(http))
         await usable(agent)
-        sent = 0
-        while not hanging.began.is_set():  # on a busy machine, a deadline may pass before the worker is asked
-            await enqueue(open_mesh(connection), generate(f"r{sent}", timeout_s=0.3))
-            result = await result_of(connection, f"r{sent}")
-            assert result.error is not None and result.error.code == "deadline_exceeded"
-            sent += 1
+        await cut_off(connection, hanging)
         await asyncio.wait_for(http.hung_up.wait(), 180)
         await eventually(lambda: (state := state_of(agent)) is not None and state.circuit != "closed")
+
+
+async def test_a_worker_that_is_cut_off_while_it_is_looked_at_is_tried_as_well(connection: Client) -> None:
+    hanging = LmStudio(mood="hang")
+    settings = QUICK.model_copy(update={"trial_limit_s": 0.2, "check_limit_s": 600})
+    async with http_server(hanging.handle) as http, host(connection, settings=settings) as agent:
+        await register(connection, worker(http))
+        await usable(agent)
+        # Given a look at the worker that has begun, before a request is cut off at its deadline
+        hanging.may_list.clear()
+        hanging.asked_for_list.clear()
+        await hanging.asked_for_list.wait()
+        await cut_off(connection, hanging)
+        await asyncio.wait_for(http.hung_up.wait(), 180)
+        # When that look ends well
+        hanging.may_list.set()
+        # Then the worker is still in doubt, and is tried
+        await eventually(lambda: (state := state_of(agent)) is not None and state.circuit != "closed")
+
+
+async def cut_off(connection: Client, hanging: LmStudio) -> None:
+    """Asks a worker that hangs until a request has reached it, and each is over at its deadline."""
+    sent = 0
+    while not hanging.began.is_set():  # on a busy machine, a deadline may pass before the worker is asked
+        await enqueue(open_mesh(connection), generate(f"r{sent}", timeout_s=0.3))
+        result = await result_of(connection, f"r{sent}")
+        assert result.error is not None and result.error.code == "deadline_exceeded"
+        sent += 1
 
 
 async def test_a_cancelled_request_closes_the_stream_which_the_server_sees(connection: Client) -> None:

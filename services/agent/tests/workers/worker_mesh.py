@@ -119,19 +119,25 @@ class LmStudio:
     """Speaks enough of the OpenAI API to be a worker, and misbehaves as a test says.
 
     `mood` is what it does with a chat: "well", "500", "hang" (a head, and then nothing), "half" (breaks off
-    in the midst of a text), "garbage", "html", "slow" (a word every 50 ms).
+    in the midst of a text), "garbage", "html", "slow" (a word every 50 ms). A list of models is held back
+    while `may_list` is not set.
     """
 
     def __init__(self, text: str = "the tall giraffe", mood: str = "well") -> None:
         self.text = text
         self.mood = mood
         self.lists_models = True
+        self.may_list = asyncio.Event()
+        self.may_list.set()
+        self.asked_for_list = asyncio.Event()
         self.began = asyncio.Event()
         self.chats = 0
 
     async def handle(self, request: Request, reply: Reply) -> None:
         """Answers one request."""
         if request.path == "/v1/models" and self.lists_models:
+            self.asked_for_list.set()
+            await self.may_list.wait()
             await reply.json({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
         elif request.path == "/v1/chat/completions":
             self.chats += 1
