@@ -69,13 +69,13 @@ class KnownFiles:
 
     @property
     def all(self) -> tuple[KnownFile, ...]:
-        """Every one, whether it is still there or not."""
+        """Every one, whether it is still there or not. Others may come meanwhile, from other threads."""
         return tuple(self._files.values())
 
     @property
     def own_bytes(self) -> int:
         """What the store's own files take."""
-        return sum(known.size_bytes for known in self._files.values() if known.own)
+        return sum(known.size_bytes for known in self.all if known.own)
 
     def same_as(self, path: Path) -> FileChunks | None:
         """What a file is, if it is one that was read before; None if it has to be read."""
@@ -83,7 +83,7 @@ class KnownFiles:
             found = path.stat()
         except OSError as error:
             raise ModelUnusable(f"{path} cannot be read: {error.strerror}", field="path") from error
-        return next((known.chunks for known in self._files.values() if known.is_still(found)), None)
+        return next((known.chunks for known in self.all if known.is_still(found)), None)
 
     def get(self, sha256: str) -> KnownFile | None:
         """A file that is held here and is still what it was."""

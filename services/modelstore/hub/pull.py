@@ -92,12 +92,13 @@ class HubPuller:
             if await self._held(sha256):
                 await self._puller.from_peers(job, one.file)
                 return
-            if await self._claimed(sha256):
-                async with self._renewed(sha256):
-                    if not await self._held(sha256):  # another may have finished between the two looks
-                        await self._fetch(job, one)
-                        return
-                continue
+            async with self._puller.alone(sha256):
+                if await self._claimed(sha256):
+                    async with self._renewed(sha256):
+                        if not await self._held(sha256):  # another may have finished between the two looks
+                            await self._fetch(job, one)
+                            return
+                    continue
             await asyncio.sleep(LOOK_S)
 
     async def _held(self, sha256: str) -> bool:

@@ -72,9 +72,13 @@ class Puller:
         part = self.folder / PARTS / f"{file.sha256}.part"
         return min(part.stat().st_blocks * 512, file.size_bytes) if part.exists() else 0
 
+    def alone(self, sha256: str) -> asyncio.Lock:
+        """Held by the one job of this host that brings a file: two would write into one place."""
+        return self._busy.setdefault(sha256, asyncio.Lock())
+
     async def from_peers(self, job: Job, file: ModelFile) -> None:
         """One file, from hosts that hold the whole of it."""
-        async with self._busy.setdefault(file.sha256, asyncio.Lock()):
+        async with self.alone(file.sha256):
             known = self._known.get(file.sha256)
             if known is not None:
                 job.found(file.size_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from services.chassis.blobs.chunks import ChunkTable
 from services.modelstore.catalogue.gguf_facts import facts_of
 from services.modelstore.catalogue.sources import found_at
 from services.modelstore.files.hashing import hashed
-from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.files.known_files import KnownFile, KnownFiles
 from services.modelstore.files.partial_file import PartialFile
 from services.modelstore.tests.stores import small_model
 
@@ -114,6 +115,29 @@ def test_a_file_that_has_changed_is_given_to_nobody(tmp_path: Path) -> None:
     assert [one.path for one in again.all] == [path]
     again.forget(chunks.sha256)
     assert path.is_file() and not list((tmp_path / "known").iterdir())
+
+
+def test_a_file_that_comes_while_another_is_looked_up_disturbs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs of a store look and write in threads of their own."""
+    paths = [tmp_path / name for name in ("one", "two", "three")]
+    for number, path in enumerate(paths):
+        path.write_bytes(CONTENT + bytes([number]))
+    known = KnownFiles(tmp_path / "known")
+    known.load()
+    for path in paths[:2]:
+        known.put(path, hashed(path), own=True)
+    third, is_still = hashed(paths[2]), KnownFile.is_still
+
+    def put_meanwhile(one: KnownFile, found: os.stat_result) -> bool:
+        monkeypatch.undo()
+        known.put(paths[2], third, own=True)
+        return is_still(one, found)
+
+    monkeypatch.setattr(KnownFile, "is_still", put_meanwhile)
+    assert known.same_as(paths[1]) == hashed(paths[1])
+    assert known.own_bytes == 3 * (len(CONTENT) + 1)
 
 
 def test_models_are_found_where_people_have_them(model: Path, tmp_path: Path) -> None:

@@ -69,12 +69,13 @@ async def test_of_two_hosts_that_pull_one_fetches_each_byte_and_the_other_takes_
 ) -> None:
     # Given a hub that goes away in the middle
     hub.fault = "vanishes"
-    # When both hosts pull the model at once
-    name = f"hf:{REPOSITORY}:Q8_0"
-    begun = [await ask(choir, "pull", store, name=name) for store in ("first", "second")]
+    hub.pace_s = 0.02
+    # When both hosts pull the model at once, one of them twice, by two names
+    wanted = (("first", "Q8_0"), ("first", "little-Q8_0"), ("second", "Q8_0"))
+    begun = [await ask(choir, "pull", store, name=f"hf:{REPOSITORY}:{which}") for store, which in wanted]
     jobs = [await job_of(choir, reply) for reply in begun]
     # Then both have it, and the hub has sent no byte twice but those of the chunk that it broke off in
-    assert [job.models for job in jobs] == [("little-Q8_0",)] * 2
+    assert [job.models for job in jobs] == [("little-Q8_0",)] * 3
     for store in ("first", "second"):
         assert list(whole_files(tmp_path / store).values()) == [content]
     assert sum(end - start for _, start, end in hub.served) < len(content) + 2 * 65_536

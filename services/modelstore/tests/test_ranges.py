@@ -148,6 +148,9 @@ async def test_who_may_fetch_from_a_hub_takes_what_another_has_finished_between_
         async def from_peers(self, _job: Job, file: ModelFile) -> None:
             taken.append(file)
 
+        def alone(self, _sha256: str) -> asyncio.Lock:
+            return asyncio.Lock()
+
     hub = HubPuller(
         connection,
         "second",
