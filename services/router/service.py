@@ -114,6 +114,7 @@ class Router:
             mesh.identity,
             DESCRIPTION,
             self._settings.max_waiting,
+            most=self._limits.most_open,
             events=mesh.events,
             tracing=mesh.tracing,
         )

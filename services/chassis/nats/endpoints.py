@@ -205,10 +205,16 @@ def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
         raise InvalidRequest(f"{field}: {what}", field=field) from error
 
 
+def _as_many_as_there_is_room_for(_tenant: str) -> None:
+    """No limit of a tenant's own."""
+
+
 class Endpoints:
     """The services-API registration of one instance, and the endpoints it answers.
 
-    With `events` and `tracing` of the mesh a request's trace is followed by what its handler does.
+    With `events` and `tracing` of the mesh a request's trace is followed by what its handler does. `most`
+    says how many requests of a tenant may be open at once, those that are quick apart: one more is refused
+    before anything of it is read.
     """
 
     def __init__(
@@ -218,6 +224,7 @@ class Endpoints:
         description: str,
         limit: int = 8_192,
         *,
+        most: Callable[[str], int | None] = _as_many_as_there_is_room_for,
         events: EventLog | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -226,6 +233,7 @@ class Endpoints:
         self._description = description
         self._events = events
         self._tracing = tracing or Tracing()
+        self._most = most
         self._waiting = Places(limit)
         self._quick = Places(QUICK_LIMIT)
         self._rounds, self._quick_rounds = Rounds(BEGUN_AT_ONCE), Rounds(BEGUN_AT_ONCE)
@@ -279,7 +287,7 @@ class Endpoints:
             new = subjects.NEW_HEADER in (request.headers or ())
             caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new)
             places, rounds = (self._quick, self._quick_rounds) if quick else (self._waiting, self._rounds)
-            if not places.take(tenant):
+            if not places.take(tenant, None if quick else self._most(tenant)):
                 full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)
                 await caller.send_error(full)
                 await caller.end()

@@ -28,10 +28,10 @@ class Places:
         """How many have a place."""
         return self._of.total()
 
-    def take(self, tenant: str) -> bool:
-        """Whether the tenant has one more place now, until `leave`."""
+    def take(self, tenant: str, most: int | None = None) -> bool:
+        """Whether the tenant, which may have at most `most`, has one more place now, until `leave`."""
         mine, free = self._of[tenant], self._limit - self.taken
-        if mine >= GREED * free or (mine and free == 1):
+        if mine >= GREED * free or (mine and free == 1) or (most is not None and mine >= most):
             return False
         self._of[tenant] = mine + 1
         return True

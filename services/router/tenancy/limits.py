@@ -39,6 +39,8 @@ OVERDUE_S = 60.0
 """So long after its deadline a request is in flight no more, whatever was heard of it."""
 TEXT_KEPT_S = next(spec.max_age_s or 0.0 for spec in catalog.STREAMS if spec.name == subjects.TOKENS_STREAM)
 """So long the text of a request can be had again."""
+OPEN_BESIDES = 64
+"""Requests of a tenant that may be looked at, only to be refused, beside those that it may have in flight."""
 QUEUE_LENGTH = next(spec.max_messages for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
 
 log = get_logger("router.limits")
@@ -87,6 +89,13 @@ class TenantLimits:
         self._in_flight[request_id] = _Taken(name, batch, self._now() + timeout_s + OVERDUE_S)
         self._counts[name, batch] += 1
         return True
+
+    def most_open(self, tenant: str) -> int | None:
+        """How many requests of a tenant a router looks at or waits for at once; None without a limit. Each
+        that is in flight may be asked and fetched. Who sends thousands in one go costs others no time so."""
+        known = self._tenants.find(tenant)
+        limit = None if known is None else known.limits.requests_in_flight
+        return None if limit is None else 2 * limit + OPEN_BESIDES
 
     def take_up(self, queued: Iterable[str], longest_s: float) -> None:
         """Counts what a router that is gone had let in: the commands on these subjects. Results that are

@@ -22,7 +22,7 @@ from services.chassis.registry.tenants import Tenants
 from services.chassis.tests.mesh import eventually
 from services.router.tenancy import limits as module
 from services.router.tenancy.fair_queue import FairQueue
-from services.router.tenancy.limits import TenantLimits
+from services.router.tenancy.limits import OPEN_BESIDES, TenantLimits
 from services.router.tests.front import Front, Stream, open_front
 
 ALICE = "alice"
@@ -67,6 +67,30 @@ async def test_a_tenant_at_its_limit_is_told_so_and_nobody_else_notices(front: F
 
     await eventually(let_in)
     assert await submitted(front, ALICE, "r4") == "overloaded"
+
+
+async def test_a_tenant_that_waits_for_more_than_it_may_have_in_flight_is_refused_before_it_is_read(
+    front: Front,
+) -> None:
+    await limited(front, requests_in_flight=1)
+    assert await submitted(front, ALICE, "r1") is None
+
+    async def told() -> bool:
+        return await submitted(front, ALICE, "r2") == "overloaded"
+
+    await eventually(told)
+    # Given as many who wait for the result as one request in flight may have
+    fetch = {"request_id": "r1", "wait_s": 600}
+    waiting = [
+        await Stream(front).open(subjects.door(ALICE, subjects.FETCH), **fetch)
+        for _ in range(2 + OPEN_BESIDES)
+    ]
+    # Then one more is refused, whatever it says, and another tenant is answered
+    refused = await front.refused(subjects.door(ALICE, subjects.FETCH), nonsense=1)
+    assert refused.code == "overloaded"
+    assert await submitted(front, "bob", "r1") is None
+    await front.finish("alice=r1")
+    assert {(await one.result()).text for one in waiting} == {"the giraffe"}
 
 
 async def test_what_is_refused_for_another_reason_counts_for_nothing(front: Front) -> None:
