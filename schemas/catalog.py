@@ -277,7 +277,8 @@ class Access:
     """What one service may do: publish to, subscribe to, pull from streams, read streams, use buckets.
 
     `consumers` are those that it pulls from, of its streams; without any those of the models that it serves.
-    `deletes` are streams whose single messages it may delete, `purges` those it may empty from the front.
+    `deletes` are streams whose single messages it may delete, `purges` those it may empty from the front;
+    `counts` are those of whose consumers it may ask how much waits for them.
     """
 
     service: str
@@ -288,6 +289,7 @@ class Access:
     reads: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
     purges: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
     buckets_read: tuple[str, ...] = ()
     buckets_written: tuple[str, ...] = (s.NODES_BUCKET,)
 
@@ -311,6 +313,7 @@ ACCESS: tuple[Access, ...] = (
         reads=(s.COMMANDS_STREAM, s.ANSWERS_STREAM, s.RESULTS_STREAM, s.TOKENS_STREAM, s.DEAD_STREAM),
         deletes=(s.COMMANDS_STREAM, s.DEAD_STREAM),
         purges=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
+        counts=(s.COMMANDS_STREAM,),
         buckets_read=(
             s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET, s.KEYS_BUCKET,
             s.TENANTS_BUCKET, s.CACHE_BUCKET, s.CORDONS_BUCKET,

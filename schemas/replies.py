@@ -429,10 +429,22 @@ class ModelsReply(Message):
     ensembles: Annotated[tuple[Ensemble, ...], Field(exclude_if=not_)] = ()
 
 
+class ModelQueue(Struct):
+    """The queue of one model: how many `Generate` commands wait for an agent, and how many agents have in
+    work. One whose agent has died is in work until another agent gets it."""
+
+    waiting: Annotated[int, Field(ge=0)] = 0
+    in_work: Annotated[int, Field(ge=0)] = 0
+
+
 class StatusReply(Message):
     """The mesh at a glance. `queued` counts commands that are stored and not yet done; `pipelines` has the
-    state of each by its model. A tenant that operates nothing is told of its own: `queued` are its requests
-    in flight, and `results` is 0."""
+    state of each by its model; `queues` has the queue of each model that is served, and of any other for
+    which something waits, not older than a few seconds. It is empty where nobody knows: of an older router,
+    or of a broker that does not say.
+
+    A tenant that operates nothing is told of its own: `queued` are its requests in flight, `results` is 0,
+    and `queues` is empty, for a queue has the commands of all tenants."""
 
     services: dict[str, int]
     models: tuple[str, ...]
@@ -442,6 +454,7 @@ class StatusReply(Message):
     results: int
     problems: tuple[str, ...]
     pipelines: dict[str, PipelineState] = Field(default_factory=dict)
+    queues: dict[str, ModelQueue] = Field(default_factory=dict)
 
 
 class ErrorReply(Message):

@@ -253,6 +253,11 @@ def held(tenant: str, subject: str) -> str:
     return f"choir.command.held.{encode_token(tenant)}.{subject.removeprefix('choir.command.')}"
 
 
+def all_held_generates() -> str:
+    """Every `Generate` that waits for its place in the queue of its model."""
+    return "choir.command.held.*.generate.>"
+
+
 def is_held(subject: str) -> bool:
     """Whether a command's subject is one of those."""
     return subject.startswith("choir.command.held.")
@@ -266,6 +271,11 @@ def freed(subject: str) -> str:
 def queue_of(subject: str) -> str:
     """The queue of a command, by its subject: the same for all that one consumer takes."""
     return subject.rpartition(".")[0]
+
+
+def model_of_generate(subject: str) -> str:
+    """The model that the `Generate` of a subject is for, in its queue or held for it."""
+    return decode_token(subject.split(".")[-2])
 
 
 def is_batch(subject: str) -> bool:
@@ -422,6 +432,14 @@ def load_order(instance: str) -> str:
 def generate_consumer(priority: Priority, model: str) -> str:
     """The durable consumer from which agents of `model` pull."""
     return f"generate-{priority}-{encode_token(model)}"
+
+
+def model_of_consumer(consumer: str) -> str | None:
+    """The model whose agents pull from a durable consumer of that name; None of any other consumer."""
+    for priority in PRIORITIES:
+        if consumer.startswith(start := f"generate-{priority}-"):
+            return decode_token(consumer.removeprefix(start))
+    return None
 
 
 def gather_consumer(priority: Priority) -> str:
@@ -716,6 +734,11 @@ def message_get(stream: str) -> str:
 def stream_info(stream: str) -> str:
     """Asks what a stream is and how it does; the reply says what time it is for the broker."""
     return f"$JS.API.STREAM.INFO.{stream}"
+
+
+def consumer_list(stream: str) -> str:
+    """Asks how all consumers of a stream do: how much waits for each, and how much is in work."""
+    return f"$JS.API.CONSUMER.LIST.{stream}"
 
 
 def stream_snapshot(stream: str) -> str:

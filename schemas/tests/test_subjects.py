@@ -46,7 +46,7 @@ FUNCTIONS = [
     function
     for _, function in inspect.getmembers(subjects, inspect.isfunction)
     if function.__module__ == subjects.__name__
-    and function not in (encode_token, decode_token)
+    and function not in (encode_token, decode_token, subjects.model_of_consumer)
     and not {"subject", "key"} & set(inspect.signature(function).parameters)
 ]
 """All functions that make a subject, a key or a name, and none that takes one apart."""
@@ -123,6 +123,7 @@ FREE_OF_NAMES = {
     "pull_next",
     "acknowledgements",
     "stream_info",
+    "consumer_list",
     "stream_restore",
     "stream_snapshot",
     "unlabelled_score_key",
@@ -179,6 +180,17 @@ def test_every_function_is_explained_and_gives_what_its_name_says() -> None:
     assert subjects.token("r1", "org/model") == "choir.token.r1.org=2Fmodel"
     assert subjects.score_key("org/model") == "agent.org=2Fmodel"
     assert all(function.__doc__ for function in FUNCTIONS)
+
+
+@hostile
+def test_the_model_is_found_in_the_name_of_its_queue_and_in_the_subject_of_a_command_for_it(
+    name: str,
+) -> None:
+    for priority in subjects.PRIORITIES:
+        assert subjects.model_of_consumer(subjects.generate_consumer(priority, name)) == name
+        assert subjects.model_of_consumer(subjects.gather_consumer(priority)) is None
+        queued = subjects.generate(priority, name, REQUEST)
+        assert {subjects.model_of_generate(one) for one in (queued, subjects.held("alice", queued))} == {name}
 
 
 def test_the_request_is_found_in_a_result_s_subject() -> None:

@@ -32,6 +32,7 @@ from services.router.endpoints.handlers import Handlers
 from services.router.endpoints.keys import Keys
 from services.router.endpoints.loading import Loading
 from services.router.endpoints.overview import Overview
+from services.router.endpoints.queues import Queues
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
 from services.router.pending_results import PendingResults
@@ -108,6 +109,7 @@ class Router:
             self._tenants,
             self._limits,
             self._cordons,
+            Queues(mesh.client, lambda: self._fair_queue.may_hold),
         )
         self._endpoints = Endpoints(
             mesh.client,

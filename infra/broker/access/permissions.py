@@ -93,6 +93,7 @@ def publishes(access: Access, scope: Scope = ANY) -> list[str]:
         *(subject for stream in access.reads for subject in _reading(stream)),
         *(f"$JS.API.STREAM.MSG.DELETE.{stream}" for stream in access.deletes),
         *(f"$JS.API.STREAM.PURGE.{stream}" for stream in access.purges),
+        *(subjects.consumer_list(stream) for stream in access.counts),
         *(
             subject
             for bucket in dict.fromkeys((*access.buckets_read, *access.buckets_written))

@@ -194,6 +194,7 @@ READ = [
         "STREAM.MSG.DELETE",
         "STREAM.PURGE",
         "STREAM.DELETE",
+        "CONSUMER.LIST",
     )
 ]
 OPERATORS = [
@@ -253,6 +254,7 @@ def may_publish(access: Access) -> set[str]:
         or (stream in access.pulls and ".STREAM.INFO." in one)
         or (stream in access.deletes and ".MSG.DELETE." in one)
         or (stream in access.purges and ".PURGE." in one)
+        or (stream in access.counts and ".CONSUMER.LIST." in one)
     }
     return (own - {""}) | named | doors | keys | work | reading | set(INBOXES)
 

@@ -147,6 +147,7 @@ MODELS: Pane[ModelRow] = Pane(
         Column("model", lambda r: plain(r.model), _word(lambda r: r.model)),
         Column("served by", lambda r: plain(", ".join(r.by)), _word(lambda r: r.by[0] if r.by else "")),
         Column("slots", lambda r: of(r.busy, r.slots), _number(lambda r: r.busy), right=True),
+        Column("waiting", lambda r: _count(r.waiting), _number(lambda r: r.waiting), right=True),
         Column("speed tokens/s", lambda r: per_s(r.tokens_per_s), _number(lambda r: r.tokens_per_s), True),
         Column("context", lambda r: _count(r.context_tokens), _number(lambda r: r.context_tokens), True),
         Column("size", lambda r: size(r.size_bytes), _number(lambda r: r.size_bytes), True),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from schemas.message import Struct
 from schemas.nodes import NodeLease, NodeState, ServedModel
+from schemas.replies import ModelQueue
 from schemas.workers import WorkerState
 
 Condition = Literal["works", "cordoned", "on trial", "out"]
@@ -31,12 +32,14 @@ class NodeRow(Struct):
 
 
 class ModelRow(Struct):
-    """One model, over all that serve it. `tokens_per_s` is what one sequence was generated with lately."""
+    """One model, over all that serve it. `tokens_per_s` is what one sequence was generated with lately,
+    `waiting` how many commands wait in its queue; None where nobody tells."""
 
     model: str
     by: tuple[str, ...]
     slots: int
     busy: int
+    waiting: int | None = None
     tokens_per_s: float | None = None
     context_tokens: int | None = None
     size_bytes: int | None = None
@@ -82,17 +85,17 @@ def own_slots(node: NodeLease) -> tuple[int, int]:
     )
 
 
-def model_rows(nodes: Iterable[NodeLease]) -> tuple[ModelRow, ...]:
-    """All models that are served, by name."""
+def model_rows(nodes: Iterable[NodeLease], queues: Mapping[str, ModelQueue]) -> tuple[ModelRow, ...]:
+    """All models that are served, by name, with what waits for them."""
     served: dict[str, list[tuple[str, ServedModel]]] = {}
     for node in nodes:
         for model in node.models:
             by = node.instance if model.worker is None else model.worker.id
             served.setdefault(model.name, []).append((by, model))
-    return tuple(_model_row(name, served[name]) for name in sorted(served))
+    return tuple(_model_row(name, served[name], queues.get(name)) for name in sorted(served))
 
 
-def _model_row(name: str, served: Sequence[tuple[str, ServedModel]]) -> ModelRow:
+def _model_row(name: str, served: Sequence[tuple[str, ServedModel]], queue: ModelQueue | None) -> ModelRow:
     models = [model for _, model in served]
     speeds = [model.tokens_per_s for model in models if model.tokens_per_s is not None]
     file = next((model for model in models if model.file is not None), models[0])
@@ -101,6 +104,7 @@ def _model_row(name: str, served: Sequence[tuple[str, ServedModel]]) -> ModelRow
         by=tuple(by for by, _ in served),
         slots=sum(model.slots for model in models),
         busy=sum(model.busy for model in models),
+        waiting=None if queue is None else queue.waiting,
         tokens_per_s=sum(speeds) / len(speeds) if speeds else None,
         context_tokens=models[0].context_tokens,
         size_bytes=file.size_bytes,

@@ -83,7 +83,7 @@ async def look(mesh: Choir, url: str, window_s: float) -> Snapshot:
         busy=status.busy,
         queued=status.queued,
         nodes=tuple(node_row(node, lately.get(node.instance), rates, window_s) for node in nodes),
-        served=model_rows(nodes),
+        served=model_rows(nodes, status.queues),
         workers=worker_rows(nodes),
         stages=stage_rows(nodes),
         rates=rates,

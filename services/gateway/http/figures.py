@@ -70,6 +70,10 @@ def _lines(figures: Figures, status: StatusReply | None) -> Iterator[str]:
         )
         yield from _metric("choir_busy", "gauge", "Requests that are worked on", [({}, status.busy)])
         yield from _metric("choir_queued", "gauge", "Commands that wait", [({}, status.queued)])
+        waiting = [({"model": name}, float(queue.waiting)) for name, queue in status.queues.items()]
+        in_work = [({"model": name}, float(queue.in_work)) for name, queue in status.queues.items()]
+        yield from _metric("choir_model_waiting", "gauge", "Tasks that wait for an agent", waiting)
+        yield from _metric("choir_model_in_work", "gauge", "Tasks that an agent has", in_work)
 
 
 def _metric(name: str, kind: str, help_text: str, samples: Iterable[Sample]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The endpoints `choir.nodes`, `choir.models` and `choir.status`: the mesh at this moment.
 
-Pure but for the queue's length.
+Pure but for the length of the queues.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_detail
 from services.chassis.registry.tenants import Tenants
 from services.router.admission.named_ensembles import NamedEnsembles
 from services.router.endpoints.cordons import Cordons, cordon_problems
+from services.router.endpoints.queues import Queues
 from services.router.placement.service import Placement
 from services.router.tenancy.limits import TenantLimits
 
@@ -43,7 +44,9 @@ class Overview:
         tenants: Tenants,
         limits: TenantLimits,
         cordons: Cordons,
+        queues: Queues,
     ) -> None:
+        self._queues = queues
         self._cordons = cordons
         self._tenants = tenants
         self._limits = limits
@@ -73,18 +76,22 @@ class Overview:
 
     async def status(self, _request: Message, caller: Caller) -> None:
         """Sends the mesh at a glance. Whoever operates nothing is told of its own requests alone: how many
-        are in flight, and of no results."""
+        are in flight, and of no results or queues."""
         queued, results = await self._counts(caller.tenant)
+        served = self._directory.serving()
+        sees_all = self._tenants.sees_all(caller.tenant)
+        queues = await self._queues.of_models(served) if sees_all else {}
         nodes = self._directory.nodes
         status = StatusReply(
             services=dict(Counter(node.service for node in nodes)),
-            models=tuple(self._directory.serving()),
+            models=tuple(served),
             slots=sum(node.slots for node in nodes if _works(node)),
             busy=sum(node.busy for node in nodes if _works(node)),
             queued=queued,
             results=results,
             problems=(*problems(nodes), *cordon_problems(self._cordons.known), *self._placement.problems),
             pipelines={pipeline.model: pipeline.state for pipeline in self._placement.summaries()},
+            queues=queues,
         )
         await caller.send_what_fits(glances(status))
 
@@ -126,10 +133,13 @@ def node_lists(nodes: tuple[NodeLease, ...]) -> Iterator[NodesReply]:
 
 
 def glances(status: StatusReply) -> Iterator[StatusReply]:
-    """The mesh at a glance, and the same with ever less of its problems."""
+    """The mesh at a glance, and the same without the queues and with ever less of its problems."""
     yield status
     lines = tuple(line[:TEXT_CHARACTERS] for line in status.problems)
-    yield status.model_copy(update={"problems": lines})
+    status = status.model_copy(update={"problems": lines})
+    yield status
+    status = status.model_copy(update={"queues": {}})
+    yield status
     while lines:
         lines = lines[: len(lines) // 2]
         more = f"{len(status.problems) - len(lines)} more problems: see `choir nodes`"

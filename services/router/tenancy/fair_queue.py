@@ -50,7 +50,7 @@ log = get_logger("router.fair_queue")
 
 class FairQueue:
     """Where a command is stored, and when one that is held comes into its queue. `routers` are those that
-    live."""
+    live. `may_hold` is False where nothing is held: there is one tenant alone."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class FairQueue:
         self._news = asyncio.Event()
         self._nothing_until_s: dict[tuple[str, str], float] = {}
         self._task: asyncio.Task[None] | None = None
-        self._may_hold = True
+        self.may_hold = True
 
     def start(self) -> None:
         """Moves what is held from now on."""
@@ -82,7 +82,7 @@ class FairQueue:
 
     def wake(self) -> None:
         """Something has ended: there may be room."""
-        if self._may_hold:
+        if self.may_hold:
             self._news.set()
 
     def place(self, subject: str, request_id: str, priority: Priority) -> str:
@@ -135,8 +135,8 @@ class FairQueue:
             self._news.clear()
             started_s = time.monotonic()
             try:
-                self._may_hold = self._several or (self._may_hold and await self._holds_anything())
-                if self._may_hold and self._moves:
+                self.may_hold = self._several or (self.may_hold and await self._holds_anything())
+                if self.may_hold and self._moves:
                     await self.move()
             except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
                 log.warning(

@@ -15,10 +15,10 @@ from rich.console import Console
 from infra.testing.choir_up import QUARTET, choir_command, clean_environment
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
-from schemas.replies import ModelSummary
+from schemas.replies import ModelQueue, ModelSummary, StatusReply
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
-from services.cli.views.tables.overview_tables import models_table, nodes_table
+from services.cli.views.tables.overview_tables import models_table, nodes_table, status_lines
 from services.cli.views.tables.pipeline_tables import pipelines_table
 from services.cli.views.terminal import counted_services
 
@@ -190,6 +190,14 @@ def test_models_tell_their_file_size_and_quantisation() -> None:
         assert "2.0 GiB" in told and "Q4_K_M" in told
         assert ("phi-q4_k_m.gguf" in told) is there
         assert len(told.splitlines()) == 2
+
+
+def test_the_status_says_for_which_models_something_waits() -> None:
+    queues = {"phi": ModelQueue(waiting=8, in_work=2), "qwen": ModelQueue(in_work=1)}
+    status = StatusReply(
+        services={}, models=("phi", "qwen"), slots=3, busy=3, queued=11, results=0, problems=(), queues=queues
+    )
+    assert "queued     11; phi: 8 wait, 2 in work" in [line.plain for line in status_lines(status)]
 
 
 def test_names_stay_whole_on_a_terminal_of_80_columns() -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from infra.testing.choir_up import choir_command, clean_environment
 from schemas.nodes import NodeLease
+from schemas.replies import ModelQueue
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import Terminal, on_terminal
 from services.cli.top.panes import NODES, Look, of
@@ -184,7 +185,7 @@ def a_look(**more: object) -> Snapshot:
     return a_snapshot(0, **more).model_copy(
         update={
             "nodes": tuple(node_row(node, None, None, 10) for node in nodes),
-            "served": model_rows(nodes),
+            "served": model_rows(nodes, {"phi": ModelQueue(waiting=1_250, in_work=1)}),
             "workers": worker_rows(nodes),
             "stages": stage_rows(nodes),
         }
@@ -208,7 +209,9 @@ def test_an_external_server_stands_on_its_own_and_not_in_its_agent() -> None:
 
 def test_models_have_a_pane_with_file_size_and_quantisation() -> None:
     (phi,) = (line for line in pane("m") if line.startswith("phi"))
-    assert [cell for cell in ("lab", "1/4", "30.0", "2.0 GiB", "Q4_K_M", "phi.gguf") if cell not in phi] == []
+    assert [
+        cell for cell in ("lab", "1/4", "1,250", "30.0", "2.0 GiB", "Q4_K_M", "phi.gguf") if cell not in phi
+    ] == []
     (qwen,) = (line for line in pane("m") if line.startswith("qwen"))
     assert "mac-01" in qwen
 

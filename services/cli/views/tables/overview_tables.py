@@ -158,7 +158,7 @@ def status_lines(status: StatusReply) -> list[Text]:
         _line("services", counted_services(status.services) or "none"),
         _line("models", ", ".join(status.models) or "none can be asked"),
         _line("slots", f"{status.busy} of {status.slots} busy"),
-        _line("queued", str(status.queued)),
+        _line("queued", queued(status)),
         _line("results", f"{status.results} kept"),
     ]
     if status.pipelines:
@@ -167,6 +167,16 @@ def status_lines(status: StatusReply) -> list[Text]:
     return lines + [
         Text.assemble((f"{'problem':<{NAME_WIDTH}}", "bold red"), problem) for problem in status.problems
     ]
+
+
+def queued(status: StatusReply) -> str:
+    """How much is queued, and of which models something waits: `12; choir-qwen: 8 wait, 2 in work`."""
+    waiting = [
+        f"{name}: {queue.waiting} wait, {queue.in_work} in work"
+        for name, queue in status.queues.items()
+        if queue.waiting
+    ]
+    return "; ".join((str(status.queued), *waiting))
 
 
 def _line(name: str, value: str) -> Text:

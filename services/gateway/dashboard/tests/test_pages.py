@@ -14,6 +14,7 @@ import pytest
 from analysis.trace.pieces import waterfall
 from schemas.errors import InvalidRequest
 from schemas.keys import ManageKeys
+from schemas.replies import ModelQueue, StatusReply
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.access.tests.conftest import MakeKey
@@ -89,6 +90,43 @@ async def test_the_mesh_page_is_told_what_changes(http: httpx.AsyncClient) -> No
         if {"hosts", "models", "state"} <= set(seen):
             break
     assert "choir-one" in seen["models"]
+
+
+async def test_the_mesh_page_tells_what_waits_for_each_model_and_what_is_in_work(
+    http: httpx.AsyncClient, live_mesh: str
+) -> None:
+    row = re.compile(
+        r'choir-slow</bdi></th><td><bdi>[^<]*</bdi></td><td class="n">(\d+)</td><td class="n">(\d+)<'
+    )
+    asked: list[str] = []
+
+    async def seen(waiting: int, in_work: int) -> None:
+        """Returns when the page tells of that."""
+        async for _, fields in _events(http, "/dashboard/live/mesh"):
+            found = row.search(fields["html"])
+            if found and (int(found[1]), int(found[2])) == (waiting, in_work):
+                return
+
+    async with Choir(live_mesh) as mesh:
+        (slots,) = [model.slots for model in await mesh.models() if model.name == "choir-slow"]
+        try:
+            for _ in range(slots + 3):
+                asked.append(await mesh.submit("When?", model="choir-slow"))
+            await seen(waiting=3, in_work=slots)
+        finally:
+            for request_id in asked:
+                await mesh.cancel(request_id)
+        await seen(waiting=0, in_work=0)
+
+
+def test_a_model_that_nobody_serves_any_more_is_shown_while_something_waits_for_it() -> None:
+    gone = {"gone": ModelQueue(waiting=3), HOSTILE: ModelQueue(in_work=1)}
+    status = StatusReply(
+        services={}, models=(), slots=0, busy=0, queued=3, results=0, problems=(), queues=gone
+    )
+    html = parts_of(MeshView(status=status))["models"]
+    assert 'gone</bdi></th><td class="problem">nobody at present</td><td class="n">3</td>' in html
+    assert "<script" not in html and "No model can be asked" not in html
 
 
 async def test_answers_come_side_by_side_and_the_request_has_a_page(http: httpx.AsyncClient) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest_asyncio
 
 from infra.testing.choir_up import QUARTET
-from schemas.replies import StatusReply
+from schemas.replies import ModelQueue, StatusReply
 from services.gateway.http.figures import MOST_NAMES, OTHERS, Figures, exposition
 from services.gateway.tests.serving import serving
 
@@ -70,5 +70,9 @@ def test_names_that_clients_choose_are_bounded_and_do_no_harm() -> None:
         figures.pass_over(f'{number}"\n# TYPE x')
     assert len(figures.passed_over) == MOST_NAMES + 1
     assert figures.passed_over[OTHERS] == 50
-    status = StatusReply(services={}, models=(), slots=0, busy=0, queued=0, results=0, problems=())
+    queues = {'a"b\n# TYPE x': ModelQueue(waiting=2, in_work=1)}
+    status = StatusReply(
+        services={}, models=(), slots=0, busy=0, queued=0, results=0, problems=(), queues=queues
+    )
+    assert 'choir_model_waiting{model="a\\"b\\n# TYPE x"} 2\n' in exposition(figures, status)
     assert all(line.startswith(("#", "choir_")) for line in exposition(figures, status).splitlines())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas import subjects
 from schemas.errors import ModelUnusable
 from schemas.nodes import NodeLease, ServedModel
-from schemas.replies import ModelsReply, NodesReply, StatusReply
+from schemas.replies import ModelQueue, ModelsReply, NodesReply, StatusReply
 from services.router.endpoints.overview import glances, node_lists, problems, summarize_model
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front
 
@@ -100,12 +100,14 @@ def test_a_glance_at_a_mesh_with_too_many_problems_says_how_many_more_there_are(
         queued=0,
         results=0,
         problems=tuple(f"agent-{i}: {'why ' * 500}" for i in range(40)),
+        queues={"alpha": ModelQueue(waiting=1)},
     )
-    whole, cut, half, *_, last = glances(status)
+    whole, cut, no_queues, half, *_, last = glances(status)
     assert whole is status
     assert len(cut.problems) == 40 and len(cut.to_bytes()) < len(whole.to_bytes()) / 3
+    assert (cut.queues, no_queues.queues, no_queues.problems) == (status.queues, {}, cut.problems)
     assert len(half.problems) == 21
-    assert last.problems == ("40 more problems: see `choir nodes`",)
+    assert (last.problems, last.queues) == (("40 more problems: see `choir nodes`",), {})
 
 
 async def test_a_broker_that_does_not_say_how_much_is_queued_is_named_to_who_may_know(front: Front) -> None:
