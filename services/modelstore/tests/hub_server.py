@@ -21,7 +21,7 @@ Fault = Literal["", "html", "elsewhere", "more", "other", "vanishes", "page_for_
 class HubServer(ThreadingHTTPServer):
     """`files` of one repository. `fault` is what it does wrong; `asked` is with which byte of a file each
     request began, `served` are the byte ranges that it has sent, one every `pace_s`, and `tokens` what was
-    shown to it."""
+    shown to it. Before byte `stops_at` of a file it waits until `goes_on` is set."""
 
     daemon_threads = True
 
@@ -34,8 +34,8 @@ class HubServer(ThreadingHTTPServer):
         self.served: list[tuple[str, int, int]] = []
         self.pace_s = 0.0
         self.tokens: set[str] = set()
-        self.slow = threading.Event()
-        self.slow.set()
+        self.stops_at: int | None = None
+        self.goes_on = threading.Event()
 
     @property
     def url(self) -> str:
@@ -104,7 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         end = len(body) // 2 if hub.fault == "vanishes" else len(body)
         for at in range(0, end, PIECE_BYTES):
-            hub.slow.wait(30)
+            if hub.stops_at is not None and start + at >= hub.stops_at:
+                hub.goes_on.wait()
             time.sleep(hub.pace_s)
             piece = body[at : min(at + PIECE_BYTES, end)]
             self.wfile.write(piece)
@@ -131,6 +132,7 @@ def hub_server(repository: str, files: dict[str, bytes]) -> Iterator[HubServer]:
     try:
         yield server
     finally:
+        server.goes_on.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import nats
 import psutil
 
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas.errors import ChoirError, error_from_body
 from schemas.model_store import ManageStore, StoreJob, StoreReply
+from services.chassis.context import ServiceContext
+from services.chassis.identity import Identity
+from services.chassis.nats.connection import ConnectionEvents
+from services.chassis.registry.lease import Lease
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
+from services.modelstore.requests import SERVICE
+from services.modelstore.service import ModelStore
+from services.modelstore.settings import ModelStoreSection
 
 JOB_DEADLINE_S = 180.0
 
@@ -24,6 +34,24 @@ def spawn_store(
     said = {"folder": folder, "min_free_bytes": 0, **settings}
     env = {f"CHOIR_MODELSTORE__{key.upper()}": str(value) for key, value in said.items()}
     return spawn("modelstore", name, url=url, env=env)
+
+
+@asynccontextmanager
+async def store_elsewhere(url: str, host: str, folder: Path) -> AsyncIterator[None]:
+    """A store in the process of the test, on a host of another name; its instance is `<host>-store`."""
+    connection = await nats.connect(url)
+    identity = Identity(SERVICE, f"{host}-store", host)
+    mesh = ServiceContext(connection, identity, ConnectionEvents())
+    store = ModelStore(ModelStoreSection(folder=folder, min_free_bytes=0), identity)
+    await store.start(mesh)
+    lease = Lease(connection, identity, store.load)
+    await lease.start()
+    try:
+        yield
+    finally:
+        await lease.stop()
+        await store.stop()
+        await connection.close()
 
 
 def small_model(path: Path, *, layers: int = 4, width: int = 128, seed: int = 0) -> Path:

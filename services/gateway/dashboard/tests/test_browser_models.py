@@ -1,7 +1,9 @@
-"""A model's way through its page, in a real browser: added, loaded, unloaded, deleted."""
+"""A model's way through its page, in a real browser: added, loaded, unloaded, deleted; fetched from a hub
+while the page tells how far it is, and copied to a second host."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from playwright.async_api import Page
 from infra.testing.plugin import SpawnService
 from services.gateway.dashboard.tests.browsing import needs_chromium, opened
 from services.gateway.tests.serving import serving
-from services.modelstore.tests.stores import small_model, spawn_store
+from services.modelstore.tests.hub_server import PIECE_BYTES, hub_server
+from services.modelstore.tests.stores import small_model, spawn_store, store_elsewhere, whole_files
 
 pytestmark = [needs_chromium, pytest.mark.soak]
 
@@ -58,4 +61,44 @@ async def test_a_model_is_added_loaded_unloaded_and_deleted(
         await page.get_by_text(f"{MODEL} is unloaded at attic").wait_for(timeout=60_000)
         await surely(page, f"Delete {MODEL} everywhere")
         await page.get_by_text("Nothing yet.").wait_for()
+    assert problems == []
+
+
+async def test_a_model_is_fetched_while_the_page_tells_how_far_it_is_and_copied_to_a_second_host(
+    mesh_url: str, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    content = small_model(tmp_path / "little.gguf", layers=4, width=256).read_bytes()
+    spawn_service("router", "router-1")
+    problems: list[str] = []
+    with hub_server("org/little-GGUF", {"little-Q8_0.gguf": content}) as hub:
+        hub.stops_at = 20 * PIECE_BYTES
+        spawn_store(spawn_service, STORE, tmp_path / "store", hub=hub.url, patience_s=600)
+        async with (
+            store_elsewhere(mesh_url, "cellar", tmp_path / "cellar"),
+            serving(mesh_url) as url,
+            opened(url, problems) as page,
+        ):
+            await page.goto("/dashboard/models")
+            await page.get_by_label("Model", exact=True).fill("hf:org/little-GGUF:Q8_0")
+            await page.get_by_label("to the store of").select_option(socket.gethostname())
+            await page.get_by_role("button", name="Fetch").click()
+            fetched = page.get_by_role("region", name="Jobs").get_by_role("row", name="little-GGUF")
+            # The hub has sent some of it, and waits
+            some = f"{20 * PIECE_BYTES / 1024**2:.1f} MiB of {len(content) / 1024**2:.1f} MiB"
+            await fetched.get_by_role("cell", name=some).wait_for()
+            bar = fetched.get_by_role("progressbar", name="pull hf:org/little-GGUF:Q8_0")
+            assert await bar.evaluate("bar => bar.position") == 20 * PIECE_BYTES / len(content)
+            hub.goes_on.set()
+            await fetched.get_by_role("cell", name="done", exact=True).wait_for()
+            kept = page.get_by_role("region", name="Models that are kept").get_by_role(
+                "row", name="little-Q8_0"
+            )
+            await kept.get_by_text("org/little-GGUF").wait_for()
+            assert whole_files(tmp_path / "cellar") == {}
+            await kept.get_by_label("Where to copy little-Q8_0").select_option("cellar")
+            await kept.get_by_role("button", name="Copy little-Q8_0").click()
+            await kept.get_by_role("button", name="Remove here: little-Q8_0, cellar").wait_for()
+            await kept.get_by_text("a part").wait_for(state="detached")
+            assert await kept.get_by_role("button", name="Copy little-Q8_0").count() == 0
+    assert list(whole_files(tmp_path / "cellar").values()) == [content]
     assert problems == []

@@ -9,6 +9,8 @@ import pytest
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
+from schemas.errors import ModelUnusable
+from schemas.model_store import ModelCopy, ModelFile, Origin, StoredModel, StoreEntry, StoreJob, StoreReply
 from schemas.nodes import NodeLease, ServedModel
 from schemas.pipelines import PipelineSummary, StageSummary
 from services.chassis.tests.mesh import eventually
@@ -64,6 +66,47 @@ def test_a_model_on_demand_can_be_loaded_and_says_how_long_it_stays() -> None:
     assert 'aria-label="Unload awake at attic"' in html and 'data-at="2000000000"' in html
     assert "until its room is needed</td>" in html and "fixed at attic" not in html
     assert "2.0 GiB of 4.0 GiB" in html
+
+
+def test_a_job_tells_how_far_it_is_and_a_model_can_be_copied_to_hosts_that_have_not_all_of_it() -> None:
+    known = {"kind": "pull", "instance": "attic-store", "host": "attic"}
+    broken = ModelUnusable("<b>no</b> GGUF").body()
+    jobs = (
+        StoreJob(
+            id="1",
+            model="one",
+            state="running",
+            done_bytes=2**20,
+            total_bytes=2**22,
+            bytes_per_s=2**19,
+            **known,
+        ),
+        StoreJob(id="2", model="two", state="failed", total_bytes=2**22, problem=broken, **known),
+        StoreJob(id="3", model="three", **known),
+    )
+    one, two, three = (
+        fragment("models/jobs.html.j2", jobs=jobs, spaces=()).split("<tbody>")[1].split("</tr>")[:3]
+    )
+    assert (
+        '<progress max="4194304" value="1048576" aria-label="pull one">' in one
+        and "1.0 MiB of 4.0 MiB" in one
+    )
+    assert "512.0 KiB</td>" in one and "6.0 s</td>" in one and 'aria-label="Cancel pull one"' in one
+    assert "failed: &lt;b&gt;no&lt;/b&gt; GGUF" in two and "Cancel" not in two
+    assert '<progress max="1" value="0" aria-label="pull three">' in three and "Cancel" in three
+    copies = tuple(
+        ModelCopy(instance=f"{host}-store", host=host, whole=whole, live=True)
+        for host, whole in (("attic", True), ("cellar", False))
+    )
+    origin = Origin(kind="local", place="/srv/little.gguf")
+    file = ModelFile(name="little.gguf", size_bytes=2**22, sha256="0" * 64)
+    model = StoredModel(name="little", files=(file,), architecture="llama", origin=origin, added_at_s=1.0)
+    kept = StoreReply(models=(StoreEntry(model=model, copies=copies),))
+    html = fragment("models/kept.html.j2", kept=kept, stores=["attic", "cellar", "loft"], problem=None)
+    others = html.split('aria-label="Where to copy little">')[1].split("</select>")[0]
+    assert others == "<option>cellar</option><option>loft</option>" and "cellar</bdi>, a part" in html
+    alone = fragment("models/kept.html.j2", kept=kept, stores=["attic"], problem=None)
+    assert "Copy little" not in alone and 'aria-label="Delete little everywhere"' in alone
 
 
 @pytest.mark.soak
