@@ -39,12 +39,12 @@ def line_of(invite: MakeInvite | Invite, seed: str, addresses: tuple[str, ...], 
     return InviteLine(kind=invite.kind, name=invite.name, addresses=addresses, seed=seed, ca=certificate)
 
 
-async def invite_from_elsewhere(choir: Choir, **wished: object) -> InviteLine:
-    """A line from the mesh of a client whose role is operate; `wished` are fields of MakeInvite but the key.
+async def invite_from_elsewhere(choir: Choir, **fields: object) -> InviteLine:
+    """A line from the mesh of a client whose role is operate; `fields` are those of MakeInvite but the key.
 
     InvalidRequest names what is wrong, NotPermitted says that the client's role is another.
     """
     seed, public_key = new_seed()
-    wish = build(MakeInvite, {"public_key": public_key, **wished})
-    made = await choir.invite(wish)
-    return line_of(wish, seed, made.addresses, made.ca)
+    request = build(MakeInvite, {"public_key": public_key, **fields})
+    made = await choir.invite(request)
+    return line_of(request, seed, made.addresses, made.ca)

@@ -161,8 +161,8 @@ class AdminPage:
         """Limits a tenant, or lets it in no more. Raises InvalidRequest if there is none of that name."""
         body = await self._frame.said(request, TenantChange)
         limits = {"limits": body.limits.model_dump(), "weight": body.weight} if body.action == "limit" else {}
-        wish = build(ManageTenants, {"action": body.action, "name": body.name, **limits})
-        all_of_them = await self._frame.context.mesh.tenants(wish)
+        change = build(ManageTenants, {"action": body.action, "name": body.name, **limits})
+        all_of_them = await self._frame.context.mesh.tenants(change)
         now_s = time.time()
         html = _tenants_html([tenant for tenant in all_of_them if tenant.is_valid(now_s)])
         return done(TOLD[body.action].format(body.name), put={"tenants": html})

@@ -89,18 +89,18 @@ class PipelinesPage:
     @takes(NewPipeline)
     async def plan(self, request: Request) -> Response:
         """What the planner would do, with its figures; nothing is done. Raises what a refusal is."""
-        wish = await self._wish(request)
-        reply = await self._frame.context.mesh.shard(wish.model_copy(update={"plan_only": True}))
+        shard = await self._shard_request(request)
+        reply = await self._frame.context.mesh.shard(shard.model_copy(update={"plan_only": True}))
         html = fragment("operate/plan.html.j2", plan=reply.plan, summary=reply.summary)
         return done("planned; nothing has been done yet", html=html)
 
     @takes(NewPipeline)
     async def place(self, request: Request) -> Response:
         """Has a model placed, or its pipeline ended."""
-        reply = await self._frame.context.mesh.shard(await self._wish(request))
+        reply = await self._frame.context.mesh.shard(await self._shard_request(request))
         return done(reply.summary)
 
-    async def _wish(self, request: Request) -> Shard:
+    async def _shard_request(self, request: Request) -> Shard:
         body = await self._frame.said(request, NewPipeline)
         return Shard.model_validate(body.model_dump())
 

@@ -52,8 +52,9 @@ def test_a_body_is_described_by_the_model_that_checks_it() -> None:
     for of in routes().values():
         for route in of:
             source = inspect.getsource(route.endpoint)
-            wished = inspect.getsource(PipelinesPage._wish) if "self._wish(" in source else ""
-            checks = CHECKED.findall(source + wished)
+            shares = "self._shard_request(" in source
+            shared = inspect.getsource(PipelinesPage._shard_request) if shares else ""
+            checks = CHECKED.findall(source + shared)
             body = body_of(route)
             if checks != ([] if body is None else [body.__name__]):
                 undescribed.append((route.path, checks, body))
