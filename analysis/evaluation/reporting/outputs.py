@@ -7,12 +7,12 @@ from pathlib import Path
 
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.usage import UsageSample, read_usage
-from analysis.evaluation.charts import Picture
-from analysis.evaluation.charts.write import write_charts
 from analysis.evaluation.contestants.reaggregation import reaggregate
 from analysis.evaluation.effort.table import effort_rows
 from analysis.evaluation.likelihood.table import likelihood_rows
 from analysis.evaluation.likelihood.votes import one_for_each_question
+from analysis.evaluation.reporting.charts import Picture
+from analysis.evaluation.reporting.charts.write import write_charts
 from analysis.evaluation.reporting.latex import significance_table, summary_table
 from analysis.evaluation.reporting.raw_records import raw_records
 from analysis.evaluation.reporting.report import NO_EXTRAS, Extras, Part, report

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.evaluation.charts.picture import why_absent
+from analysis.evaluation.reporting.charts.picture import why_absent
 from analysis.evaluation.reporting.report import MOSTLY_REPEATED
 from analysis.evaluation.run_folder import RunFolder
 

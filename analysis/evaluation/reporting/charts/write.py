@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.charts.drawing.render import png_image, png_of, specification, svg_image
-from analysis.evaluation.charts import CHARTS, Picture
-from analysis.evaluation.charts.metrics import metrics
+from analysis.evaluation.reporting.charts import CHARTS, Picture
+from analysis.evaluation.reporting.charts.metrics import metrics
 
 FOLDER = "charts"
 METRICS_FILE = "metrics.png"
