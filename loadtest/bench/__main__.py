@@ -30,6 +30,7 @@ BENCHES = {
     "modelstore": "loadtest.bench.mesh.modelstore",
     "overhead": "loadtest.bench.mesh.overhead",
     "pipeline": "loadtest.bench.inference.pipeline",
+    "reaggregation": "loadtest.bench.mesh.reaggregation",
     "scaling": "loadtest.bench.mesh.scaling",
 }
 TARGET_MISSED = 1

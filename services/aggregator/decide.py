@@ -15,7 +15,7 @@ from schemas.replies import Answer, Decision
 from services.aggregator import strategies
 from services.aggregator.effort.likely import chance_right, known_accuracies
 from services.aggregator.scores.history import History, Unlabelled
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,12 @@ def decide(
     names: Sequence[str], ballots: strategies.Ballots, question: Question, history: History
 ) -> tuple[Decision, ...]:
     """One decision for each strategy; ties fall alike whenever the same is asked with the same seed."""
-    context = context_of(question, history, ballots)
-    return tuple(strategies.get(name)(ballots.first, context) for name in names)
+    return tuple(each.decision() for each in tallies(names, ballots, context_of(question, history, ballots)))
+
+
+def tallies(names: Sequence[str], ballots: strategies.Ballots, context: StrategyContext) -> tuple[Tally, ...]:
+    """The same decisions before anything is told of them."""
+    return tuple([strategies.get(name)(ballots.first, context) for name in names])
 
 
 def context_of(

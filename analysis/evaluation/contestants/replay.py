@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.contestants.outcome import Outcome
 from analysis.evaluation.scoring.reading import NS_PER_S, Asked, Cost, cost_of
 from schemas.replies import Answer, Decision
 from schemas.rounds import purpose_of
 from schemas.strategies import SPECS, Asks, asked_for
-from services.aggregator.decide import Question, context_of, decide, options_of
-from services.aggregator.effort.likely import chance_right, known_accuracies
+from services.aggregator.decide import Question, context_of, options_of, tallies
+from services.aggregator.effort.likely import chances_right, known_accuracies
 from services.aggregator.scores.history import History
 from services.aggregator.scores.learning import learn_answers, learn_label
-from services.aggregator.strategies.ballot import Ballot
+from services.aggregator.strategies.ballot import Ballot, Tally
 from services.aggregator.strategies.debate import NO_SECOND_ROUND
 from services.aggregator.strategies.tally import leaders
 
@@ -55,18 +56,17 @@ def strategy_outcomes(asked: Sequence[Asked], names: Sequence[str]) -> list[Outc
 
 def _decided(
     asked: Sequence[Asked], names: Sequence[str]
-) -> Iterator[tuple[Asked, tuple[Decision, ...], dict[str | None, float]]]:
+) -> Iterator[tuple[Asked, tuple[Tally, ...], dict[str | None, float]]]:
     """Every question with its decisions, one for each strategy, and how probable it is of each answer that it
     is right. A strategy that decides closed questions only has no decision on an open one."""
     open_too = [name for name in names if name not in CLOSED_ONLY]
     for each, history in history_before(asked):
-        question, ballots = question_of(each), each.ballots.first
-        decided = decide(names if each.exchange.choices else open_too, each.ballots, question, history)
-        context = context_of(question, history)
+        ballots, context = each.ballots.first, context_of(question_of(each), history, each.ballots)
+        decided = tallies(names if each.exchange.choices else open_too, each.ballots, context)
         options = context.options_for(ballots)
         known = known_accuracies([ballot.agent for ballot in ballots], context, options)
         answers = dict.fromkeys(decision.answer for decision in decided)
-        yield each, decided, {a: chance_right(a, ballots, known, options) for a in answers}
+        yield each, decided, chances_right(answers, ballots, known, options)
 
 
 def question_of(asked: Asked) -> Question:
@@ -80,14 +80,14 @@ def question_of(asked: Asked) -> Question:
 
 
 def outcome_of(
-    asked: Asked, decision: Decision, asks: frozenset[Asks], confidence: float | None = None
+    asked: Asked, decision: Tally, asks: frozenset[Asks], confidence: float | None = None
 ) -> Outcome:
     """A decision with its costs; `asks` is what its strategy had the agents asked beyond the question."""
     kept = asked.exchange
-    further = _further(asked, asks)
     cost = _cost(asked, decision)
-    decided = () if kept.result is None else kept.result.decisions
-    of_mesh = next((each for each in decided if each.strategy == decision.strategy), None)
+    if asks:
+        cost = _with_further(cost, asked, asks)
+    of_mesh = _of_mesh(kept, decision.strategy)
     return Outcome(
         contestant=decision.strategy,
         group="strategy",
@@ -99,12 +99,11 @@ def outcome_of(
         right=decision.answer == kept.right,
         expected=chance_to_be_right(decision, kept.right),
         tie=decision.tie,
-        calls=cost.calls + len(further),
-        tokens=cost.tokens + sum(answer.prompt_tokens + answer.generated_tokens for answer in further),
-        latency_s=cost.latency_s
-        + max((answer.timings.total_duration_ns / NS_PER_S for answer in further), default=0.0),
-        unread=cost.unread + _further_unread(asked, asks),
-        missing=cost.missing + _further_missing(asked, further, asks),
+        calls=cost.calls,
+        tokens=cost.tokens,
+        latency_s=cost.latency_s,
+        unread=cost.unread,
+        missing=cost.missing,
         share=decision.share,
         margin=decision.margin,
         note=decision.note,
@@ -116,7 +115,16 @@ def outcome_of(
     )
 
 
-def _cost(asked: Asked, decision: Decision) -> Cost:
+def _of_mesh(kept: Exchange, strategy: str) -> Decision | None:
+    """What the mesh decided by a strategy, if it was asked to."""
+    decided = () if kept.result is None else kept.result.decisions
+    for each in decided:
+        if each.strategy == strategy:
+            return each
+    return None
+
+
+def _cost(asked: Asked, decision: Tally) -> Cost:
     """What the answers took that a decision needed: all, but of `auto` those of whom it would have asked. Its
     cascades are charged for all members."""
     if decision.strategy != "auto":
@@ -125,7 +133,20 @@ def _cost(asked: Asked, decision: Decision) -> Cost:
     return cost_of([reply for reply in asked.replies if reply.agent in voted])
 
 
-def chance_to_be_right(decision: Decision, right: str) -> float:
+def _with_further(cost: Cost, asked: Asked, asks: frozenset[Asks]) -> Cost:
+    """The same and what was asked beyond the question: rounds come one after another."""
+    further = _further(asked, asks)
+    return Cost(
+        calls=cost.calls + len(further),
+        tokens=cost.tokens + sum(answer.prompt_tokens + answer.generated_tokens for answer in further),
+        latency_s=cost.latency_s
+        + max((answer.timings.total_duration_ns / NS_PER_S for answer in further), default=0.0),
+        unread=cost.unread + _further_unread(asked, asks),
+        missing=cost.missing + _further_missing(asked, further, asks),
+    )
+
+
+def chance_to_be_right(decision: Tally, right: str) -> float:
     """Over all lots that could have been drawn: one in so many as lead, if the right answer is among them."""
     if not decision.tie:
         return float(decision.answer == right)
@@ -133,7 +154,7 @@ def chance_to_be_right(decision: Decision, right: str) -> float:
     return 1 / len(first) if right in first else 0.0
 
 
-def fell_back(asked: Asked, decision: Decision) -> bool | None:
+def fell_back(asked: Asked, decision: Tally) -> bool | None:
     """Whether a strategy had nothing but votes to go by; see `Outcome`."""
     if len(asked.counted) < 2 or decision.strategy == "majority":
         return None
@@ -144,8 +165,6 @@ def fell_back(asked: Asked, decision: Decision) -> bool | None:
 
 def _further(asked: Asked, asks: frozenset[Asks]) -> list[Answer]:
     """The answers beyond the question itself that a strategy is made from."""
-    if not asks:
-        return []
     return [
         answer for answer in asked.exchange.further_answers if ASKED_IN.get(purpose_of(answer.round)) in asks
     ]
@@ -167,8 +186,6 @@ def _further_missing(asked: Asked, further: Sequence[Answer], asks: frozenset[As
 
     A second round is asked of those that answered the first, predictions of all.
     """
-    if not asks:
-        return 0
     answered = sum(reply.why_not is None for reply in asked.replies)
     wanted = {"debate": answered, "prediction": len(asked.replies)}
     return sum(

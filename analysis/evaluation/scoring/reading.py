@@ -45,13 +45,16 @@ class Cost(NamedTuple):
 
 def cost_of(replies: Sequence[Reply]) -> Cost:
     """The cost of these answers."""
-    return Cost(
-        calls=len(replies),
-        tokens=sum(reply.tokens for reply in replies),
-        latency_s=max((reply.model_s for reply in replies), default=0.0),
-        unread=sum(reply.answer is None and reply.why_not is None for reply in replies),
-        missing=sum(reply.why_not is not None for reply in replies),
-    )
+    tokens, latency_s, unread, missing = 0, 0.0, 0, 0
+    for reply in replies:
+        tokens += reply.tokens
+        if reply.model_s > latency_s:
+            latency_s = reply.model_s
+        if reply.why_not is not None:
+            missing += 1
+        elif reply.answer is None:
+            unread += 1
+    return Cost(len(replies), tokens, latency_s, unread, missing)
 
 
 @dataclass(frozen=True)

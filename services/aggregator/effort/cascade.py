@@ -114,7 +114,7 @@ class Cascade:
         self._bound = bound
         self._ended = "all" if not standing.at_most else "settled" if bound == 0 else "likely"
         self.counted = frozenset(answered)
-        self.decisions = self._rule.decide(standing.ballots)
+        self.decisions = tuple(each.decision() for each in self._rule.decide(standing.ballots))
         return True
 
     def _doubts(self, standing: Standing) -> bool:

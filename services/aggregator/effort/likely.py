@@ -23,8 +23,8 @@ Members that err together, more often than accuracies tell, make the true probab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from services.aggregator.effort.scoring import UNSEEN, Scoring, Standing
 from services.aggregator.effort.settled import lead, wins_tie
@@ -39,6 +39,9 @@ SHARED_ACCURACIES = 9
 STEPS = 64
 """In so many steps the greatest vote is counted; what lies between goes to the rival."""
 _TIE = 1e-9
+
+Votes = Sequence[tuple[str, str]]
+"""Who has said what."""
 
 
 def known_accuracies(
@@ -74,7 +77,8 @@ def chance_of_change(
     all of it.
     """
     named = [answer for answer in way.candidates if answer != UNSEEN]
-    worlds = list(_worlds(named, standing, accuracies, max(options, len(named) + (UNSEEN in way.candidates))))
+    many = max(options, len(named) + (UNSEEN in way.candidates))
+    worlds = list(_worlds(named, standing.votes, accuracies, many))
     voters = way.voters[: way.at_most]
     known: dict[tuple[object, ...], float] = {}
 
@@ -106,16 +110,43 @@ def chance_right(
 
     It is as good as the accuracies are, and too great where agents err together.
     """
-    if answer is None:
-        return 0.0
-    standing = Standing(tuple(ballots), (), 0)
-    named = tuple(dict.fromkeys((answer, *(said for _, said in standing.votes))))
-    worlds = _worlds(named, standing, accuracies, max(options, len(named)))
-    return min(1.0, math.fsum(world.weight for world in worlds if world.truth == answer))
+    return chances_right((answer,), ballots, accuracies, options)[answer]
 
 
-@dataclass(frozen=True)
-class _World:
+def chances_right(
+    answers: Iterable[str | None],
+    ballots: Sequence[Ballot],
+    accuracies: Mapping[str, float | None],
+    options: int,
+) -> dict[str | None, float]:
+    """The same of several answers."""
+    votes = Standing(tuple(ballots), (), 0).votes
+    given = dict.fromkeys(said for _, said in votes)
+    known: dict[str, float] = {}
+    chances: dict[str | None, float] = {}
+    for answer in answers:
+        if answer is None:
+            chances[answer] = 0.0
+        elif answer in given:  # one posterior has those of all answers that were given
+            known = known or _posterior(tuple(given), votes, accuracies, options)
+            chances[answer] = known[answer]
+        else:
+            chances[answer] = _posterior((answer, *given), votes, accuracies, options)[answer]
+    return chances
+
+
+def _posterior(
+    named: Sequence[str], votes: Votes, accuracies: Mapping[str, float | None], options: int
+) -> dict[str, float]:
+    """How probable it is of each of these answers that it is the one to give."""
+    worlds = list(_worlds(named, votes, accuracies, max(options, len(named))))
+    return {
+        answer: min(1.0, math.fsum([world.weight for world in worlds if world.truth == answer]))
+        for answer in named
+    }
+
+
+class _World(NamedTuple):
     """What may be true: the answer to give, the accuracies, and how probable both are.
 
     `truth` is UNSEEN where it is the very answer that UNSEEN stands for, and None where it is another that
@@ -135,22 +166,22 @@ class _World:
 
 
 def _worlds(
-    named: Sequence[str], standing: Standing, accuracies: Mapping[str, float | None], options: int
+    named: Sequence[str], votes: Votes, accuracies: Mapping[str, float | None], options: int
 ) -> Iterator[_World]:
     unseen = options - len(named)
     truths: list[tuple[str | None, int]] = [(answer, 1) for answer in named]
     if unseen:
         truths += [(UNSEEN, 1), (None, unseen - 1)]
-    found: list[_World] = []
+    found: list[tuple[str | None, Mapping[str, float], float]] = []
     for each in _filled(accuracies, options):
+        said = [(answer, each[agent], (1 - each[agent]) / (options - 1)) for agent, answer in votes]
         for truth, many in truths:
-            world = _World(truth, each, options, unseen, 1.0)
-            weight = many * math.prod(world.chance(agent, said) for agent, said in standing.votes)
-            found.append(_World(truth, each, options, unseen, weight))
-    total = math.fsum(world.weight for world in found)
-    for world in found:
-        if world.weight:
-            yield _World(world.truth, world.accuracies, options, unseen, world.weight / total)
+            weight = many * math.prod([hit if answer == truth else miss for answer, hit, miss in said])
+            found.append((truth, each, weight))
+    total = math.fsum([weight for _, _, weight in found])
+    for truth, each, weight in found:
+        if weight:
+            yield _World(truth, each, options, unseen, weight / total)
 
 
 def _filled(accuracies: Mapping[str, float | None], options: int) -> Iterator[Mapping[str, float]]:

@@ -10,13 +10,12 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from schemas.replies import Decision
 from services.aggregator import strategies
 from services.aggregator.effort.likely import chance_of_change, known_accuracies
 from services.aggregator.effort.scoring import Standing, fullest
 from services.aggregator.effort.settled import settled
 from services.aggregator.strategies.auto import FEWEST_JUDGED
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import log_odds_weight
 from services.aggregator.strategies.tally import tie_break
 
@@ -73,7 +72,7 @@ class Rule:
     def _weight(self, accuracy: float) -> float:
         return max(LEAST_WEIGHT, log_odds_weight(accuracy, self.options))
 
-    def decide(self, ballots: Sequence[Ballot]) -> tuple[Decision, ...]:
+    def decide(self, ballots: Sequence[Ballot]) -> tuple[Tally, ...]:
         """What each strategy decides from these."""
         return tuple(strategies.get(name)(ballots, self.context) for name in self.names)
 

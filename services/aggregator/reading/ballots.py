@@ -8,6 +8,7 @@ from itertools import combinations
 from schemas.commands import AnswerKind
 from schemas.replies import Answer
 from schemas.rounds import (
+    COMPARISONS_FROM,
     DEBATE,
     OWN_SYNTHESIS,
     PREDICTION,
@@ -48,14 +49,15 @@ def read_ballots(answers: Iterable[Answer], kind: AnswerKind, choices: Sequence[
     order = dict.fromkeys(answer.agent for answer in answers if answer.round in (QUESTION, WITHOUT_LOGPROBS))
     first = [usable[agent] for agent in order if agent in usable]
     samples = [by_round[round_] for round_ in sorted(by_round) if SAMPLES_FROM <= round_ < SYNTHESIS]
+    compared = max(by_round, default=0) >= COMPARISONS_FROM
     return Ballots(
         first=tuple(_ballot(answer, kind, choices, predicted) for answer in first),
         second_round=_second_round(by_round.get(DEBATE), kind, choices),
         samples=tuple(_ballot(answer, kind, choices, {}) for each in samples for answer in _usable(each)),
         synthesis=_written(by_round.get(SYNTHESIS, ()), kind, choices),
         own_synthesis=_written(by_round.get(OWN_SYNTHESIS, ()), kind, choices),
-        comparisons=tuple(_comparisons(by_round, tuple(order))),
-        vectors=dict(_vectors(by_round, tuple(order))),
+        comparisons=tuple(_comparisons(by_round, tuple(order))) if compared else (),
+        vectors=dict(_vectors(by_round, tuple(order))) if compared else {},
     )
 
 

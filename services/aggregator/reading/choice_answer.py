@@ -47,8 +47,13 @@ def choice(text: str, choices: Sequence[str] = ()) -> str | None:
     of another. What a text rules out (`not A`, `(A) is wrong`) or repeats (the list of options) is not its
     answer, and neither is what it only thinks.
     """
+    read = _choice_of_short if len(text) <= _SHORT else _choice
+    return read(text, tuple(choices))
+
+
+def _choice(text: str, choices: tuple[str, ...]) -> str | None:
     said = spoken(text)
-    options = _options(tuple(choices))
+    options = _options(choices)
     whole = clean(said) if len(said) <= WINDOW else f"{clean(said[:WINDOW])}\n{end_of(said)}"
     if (exact := options.equal(whole)) is not None and not options.contradicts(whole):
         return exact
@@ -72,6 +77,11 @@ def choice(text: str, choices: Sequence[str] = ()) -> str | None:
     )
 
 
+_SHORT = 256
+"""Texts of at most so many characters are read once: several agents often say the same."""
+_choice_of_short = lru_cache(maxsize=256)(_choice)
+
+
 def _first_line(text: str) -> str:
     return next((line for line in text.splitlines() if line.strip()), "")
 
@@ -80,6 +90,12 @@ def _first_line(text: str) -> str:
 def _options(choices: tuple[str, ...]) -> _Options:
     """All agents answer the same options: they are folded once a question, which takes longest of all."""
     return _Options(choices)
+
+
+@lru_cache(maxsize=256)
+def _forms(text: str) -> tuple[str, str | None]:
+    """A text as the options are compared with it: its words, and its answer to an open question."""
+    return plain_words(fold(text)), open_answer(text)
 
 
 class _Options:
@@ -115,11 +131,12 @@ class _Options:
 
     def equal(self, text: str) -> str | None:
         """The option whose text this is: to the letter, or word for word, or the only one of that number."""
-        if not self.texts or not text.strip():
+        stripped = text.strip()
+        if not self.texts or not stripped:
             return None
-        if text.strip() in self.texts:
-            return self.labels[self.texts.index(text.strip())]
-        words, answer = plain_words(fold(text)), open_answer(text)
+        if stripped in self.texts:
+            return self.labels[self.texts.index(stripped)]
+        words, answer = _forms(text)
         if words and words in self.words:
             return self.labels[self.words.index(words)]
         if answer and self.answers.count(answer) == 1:
@@ -140,6 +157,8 @@ class _Options:
         said = f" {plain_words(fold(text))} "
         found = []
         for option in sorted(set(filter(None, self.words)), key=len, reverse=True):
+            if f" {option} " not in said:
+                continue
             at = re.escape(option)
             kept, ruled_out = re.subn(rf" (?:{_NOT}) {at}(?= )| {at} {_IS_WRONG}(?= )", " | ", said)
             if f" {option} " in kept:

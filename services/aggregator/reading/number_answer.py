@@ -13,6 +13,8 @@ from services.aggregator.reading.plain_text import end_of, last_match, spoken
 
 _LONGEST_NUMBER = 128
 
+_DIGIT = re.compile("[0-9]")
+
 # Everything from a sign or digit on that belongs to the same figure, well formed or not, so that a
 # time (12:30), a date (2024-01-15) or a power (10^6) is seen as a whole and not by its last digits.
 _FIGURE = re.compile(
@@ -100,6 +102,8 @@ def bare_number(text: str) -> str | None:
     Around it may stand a lead-in (`the answer is`, `so it makes`, `x =`) and one unit (`dollars`).
     """
     end = end_of(text)
+    if not _DIGIT.search(end):
+        return None
     marked = last_match(_MARKED_FIGURE, end)
     if marked and not end[marked.end() :].strip(" \t\n.*_`})]$%\\"):
         return _read_figure(marked.group(1))

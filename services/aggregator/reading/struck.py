@@ -53,7 +53,7 @@ def without_options(text: str, labels: str, options: Sequence[str]) -> str:
 
     Two options in a row are a list, and so is one with the beginning of the next, where the text was cut off.
     """
-    if not options or max(map(len, options)) > WINDOW or options[0].casefold() not in text.casefold():
+    if len(options) < 2 or max(map(len, options)) > WINDOW or not _may_list(text, labels[1], options[0]):
         return text
     begin = _item(labels[0], options[0]).search(text)
     if begin is None:
@@ -65,6 +65,12 @@ def without_options(text: str, labels: str, options: Sequence[str]) -> str:
     if count < len(options) and rest and _begins(rest, labels[count], options[count]):
         return text[: begin.start()]
     return text if count < 2 else f"{text[: begin.start()]}\n{text[end:]}"
+
+
+def _may_list(text: str, second: str, first: str) -> bool:
+    """Whether the label of the second option stands anywhere after the text of the first: a list has it."""
+    *_, rest = text.casefold().partition(first.casefold()) if first else ("", "", text.casefold())
+    return second.casefold() in rest
 
 
 def _item(label: str, option: str) -> re.Pattern[str]:

@@ -42,7 +42,7 @@ _ANSWER_WORDS = ("final answer ", "correct answer ", "right answer ", "answer ")
 
 def plain_words(folded: str) -> str:
     """The words of a folded text, joined by single blanks."""
-    words = _without_articles(_without_punctuation(folded).split())
+    words = _without_articles(without_punctuation(folded).split())
     said = " ".join(words)
     mark = f" {said}".rfind(" answer is ")
     if mark >= 0:
@@ -65,11 +65,26 @@ _POINT_OF_NO_NUMBER = re.compile(r"(?<!\d)\.|\.(?!\d)")
 _GROUPING_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
-def _without_punctuation(text: str) -> str:
+_ASCII_PUNCTUATION = re.compile(
+    r"[\x00-\x1f!\"&()*,/:;?@\[\\\]_`{|}~\x7f]|(?<![0-9])\.|\.(?![0-9])|-(?![0-9])|(?<=[0-9A-Za-z])-"
+    r"|(?<![0-9A-Za-z])[#%]"
+)
+"""What `_kept_or_blank` makes a blank of, where nothing but ASCII stands around: nearly always."""
+
+
+def without_punctuation(text: str) -> str:
     """`text` with its punctuation taken out or turned into blanks.
 
     What is taken out goes first, so that the blanks depend on the neighbours that remain.
     """
+    if text.isascii():
+        text = _GROUPING_COMMA.sub("", _POINT_OF_NO_NUMBER.sub("", text.replace("'", "")))
+        return _ASCII_PUNCTUATION.sub(" ", text)
+    return without_any_punctuation(text)
+
+
+def without_any_punctuation(text: str) -> str:
+    """The same of any script, sign by sign."""
     text = "".join(char for char in text if char != "'" and unicodedata.category(char) != "Cf")
     text = _GROUPING_COMMA.sub("", _POINT_OF_NO_NUMBER.sub("", text))
     text = unicodedata.normalize("NFKC", text)

@@ -28,6 +28,7 @@ def faults_of(result: Result, keys: Collection[str] = ()) -> list[str]:
         *_signature(receipt, keys),
         *_answers(result, receipt),
         *_rest(result, receipt),
+        *_known(receipt),
         *_decided(result, receipt),
     ]
 
@@ -100,6 +101,12 @@ def _rest(result: Result, receipt: Receipt) -> Iterator[str]:
         yield "the decisions were changed"
     if hash_of_outcome(result) != receipt.outcome_sha256:
         yield "the outcome was changed: its text, its error, or how answers are read"
+
+
+def _known(receipt: Receipt) -> Iterator[str]:
+    for score in receipt.known.accuracy:
+        if score.correct > score.asked:
+            yield f"what was known of {score.agent} cannot be: right {score.correct} times of {score.asked}"
 
 
 def _decided(result: Result, receipt: Receipt) -> Iterator[str]:

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
-from typing import Annotated, Self
-
-from pydantic import Field, model_validator
-
-from schemas.message import Struct
+from typing import NamedTuple
 
 Pair = frozenset[str]
 """Two agents, in no order."""
@@ -21,28 +17,26 @@ SMOOTHING = 4.0
 """How many questions on which two agents agree as by chance are imagined before the real ones."""
 
 
-class Agreement(Struct):
+class Agreement(NamedTuple):
     """Of `both` questions that two agents answered, they gave the same answer to `agreed`.
 
-    A question on which one of them abstained is in neither.
+    A question on which one of them abstained is in neither. What is read from the store is checked there.
     """
 
-    agreed: Annotated[int, Field(ge=0)] = 0
-    both: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _no_more_agreed_than_answered(self) -> Self:
-        if self.agreed > self.both:
-            raise ValueError("agreed is greater than both")
-        return self
+    agreed: int = 0
+    both: int = 0
 
     def after(self, *, same: bool) -> Agreement:
         """This agreement and one more question that both answered."""
-        return Agreement(agreed=self.agreed + same, both=self.both + 1)
+        return Agreement(self.agreed + same, self.both + 1)
 
     def plus(self, other: Agreement) -> Agreement:
         """This agreement and that on other questions."""
-        return Agreement(agreed=self.agreed + other.agreed, both=self.both + other.both)
+        return Agreement(self.agreed + other.agreed, self.both + other.both)
+
+    def often(self, times: int) -> Agreement:
+        """This agreement so many times."""
+        return Agreement(self.agreed * times, self.both * times)
 
     def beyond_chance(self, options: int) -> float:
         """`(K p - 1) / (K - 1)`, p the agreement rate: 1 if always, 0 as by chance, less below that.

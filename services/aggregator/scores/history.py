@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Self
+from typing import NamedTuple
 
-from pydantic import Field, model_validator
-
-from schemas.message import Struct
 from services.aggregator.scores.agreement import NEVER_MET, Agreement, Pair
 
 Confusion = tuple[float, ...]
@@ -20,28 +17,22 @@ Confusion = tuple[float, ...]
 said option a where option s was right, as far as that can be told from all answers."""
 
 
-class AgentHistory(Struct):
+class AgentHistory(NamedTuple):
     """`asked` questions whose right answer became known, of which an agent had `correct` right.
 
-    Questions on which it abstained are in neither.
+    Questions on which it abstained are in neither. What is read from the store is checked there.
     """
 
-    correct: Annotated[int, Field(ge=0)] = 0
-    asked: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _no_more_right_than_asked(self) -> Self:
-        if self.correct > self.asked:
-            raise ValueError("correct is greater than asked")
-        return self
+    correct: int = 0
+    asked: int = 0
 
     def after(self, *, right: bool) -> AgentHistory:
         """This history and one more question."""
-        return AgentHistory(correct=self.correct + right, asked=self.asked + 1)
+        return AgentHistory(self.correct + right, self.asked + 1)
 
     def plus(self, other: AgentHistory) -> AgentHistory:
         """This history and another one's questions."""
-        return AgentHistory(correct=self.correct + other.correct, asked=self.asked + other.asked)
+        return AgentHistory(self.correct + other.correct, self.asked + other.asked)
 
 
 NO_HISTORY = AgentHistory()

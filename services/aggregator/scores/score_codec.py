@@ -5,6 +5,9 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from schemas.message import Struct
 from schemas.replies import ScoresReply
@@ -39,13 +42,18 @@ class StoredHistory(Struct):
     A lesson that is counted again, because nobody knew that it was, is found there.
     """
 
-    correct: int = 0
+    correct: Annotated[int, Field(ge=0)] = 0
     asked: int = 0
     counted: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _no_more_right_than_asked(self) -> Self:
+        _part_of("correct", self.correct, "asked", self.asked)
+        return self
+
     def history(self) -> AgentHistory:
-        """What it says. ValidationError (a ValueError) if more is correct than was asked."""
-        return AgentHistory(correct=self.correct, asked=self.asked)
+        """What it says."""
+        return AgentHistory(self.correct, self.asked)
 
 
 class StoredUnlabelled(Struct):
@@ -55,6 +63,19 @@ class StoredUnlabelled(Struct):
     agents: tuple[UnlabelledScore, ...] = ()
     counted: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _no_more_than_there_were(self) -> Self:
+        for pair in self.agreement:
+            _part_of("agreed", pair.agreed, "both", pair.both)
+        for agent in self.agents:
+            _part_of("with_isp", agent.with_isp, "asked", agent.asked)
+        return self
+
+
+def _part_of(name: str, part: int, of_name: str, whole: int) -> None:
+    if part > whole:
+        raise ValueError(f"{name} is greater than {of_name}")
+
 
 def short_id(lesson_id: str) -> str:
     """What is kept of a lesson's id: 64 bits of it."""
@@ -62,7 +83,7 @@ def short_id(lesson_id: str) -> str:
 
 
 def history_from_bytes(data: bytes) -> AgentHistory:
-    """What is known of an agent by its key's value; ValueError for what is no history."""
+    """What is known of an agent by its key's value; ValidationError (a ValueError) for what is no history."""
     return StoredHistory.model_validate_json(data).history()
 
 
@@ -112,10 +133,9 @@ def unlabelled_of(agreement: Iterable[AgentAgreement], agents: Iterable[Unlabell
     agents = tuple(agents)
     return Unlabelled(
         agreement={
-            frozenset((each.one, each.other)): Agreement(agreed=each.agreed, both=each.both)
-            for each in agreement
+            frozenset((each.one, each.other)): Agreement(each.agreed, each.both) for each in agreement
         },
-        isp={each.agent: AgentHistory(correct=each.with_isp, asked=each.asked) for each in agents},
+        isp={each.agent: AgentHistory(each.with_isp, each.asked) for each in agents},
         confusions={
             each.agent: tuple(count for row in each.confusion for count in row)
             for each in agents

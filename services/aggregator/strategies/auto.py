@@ -19,7 +19,7 @@ from schemas.commands import Gather
 from schemas.effort import AutoChoice, Way
 from schemas.replies import Decision
 from schemas.strategies import AUTO
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import log_odds_weights, vote_by_accuracy
 from services.aggregator.strategies.tally import tally, tie_break
 from services.aggregator.strategies.topic import topic_accuracies
@@ -46,7 +46,7 @@ class Chosen:
     together: float | None = None
 
 
-def auto(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def auto(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The decision of the way that is chosen among those who have answered.
 
     Only the votes of the agents that it asks count. If these abstain it is decided as `topic` does.
@@ -62,7 +62,7 @@ def auto(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
     agents = [ballot.agent for ballot in ballots]
     known = topic_accuracies(agents, context.options_for(ballots), context)
     decision = vote_by_accuracy("auto", ballots, known, context)
-    return decision.model_copy(update={"note": chosen.why})
+    return decision._replace(note=chosen.why)
 
 
 def choose_way(members: Sequence[str], context: StrategyContext, *, sampled: bool = False) -> Chosen:

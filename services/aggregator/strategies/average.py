@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from schemas.replies import Decision
 from services.aggregator.strategies.accuracy import smoothed_accuracy
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import choose, votes
 
 WITHOUT_PROBABILITIES = "no agent has said how probable the options are: its backend gives no logprobs"
 
 
-def average(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def average(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The option with the greatest mean probability, each agent weighted by its smoothed accuracy.
 
     The weights of all agents that take part add up to 1, and so do the scores. An agent of whose answer no

@@ -1,11 +1,12 @@
-"""The input of a strategy: the ballots of one question, and what is known beside them."""
+"""What goes into a strategy and what comes out: ballots, what is known beside them, and the tally."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from schemas.replies import Decision
+from schemas.replies import Decision, Vote
 from services.aggregator.scores.agreement import NEVER_MET, Agreement, Pair
 from services.aggregator.scores.history import NO_HISTORY, AgentHistory, Confusion
 
@@ -106,10 +107,43 @@ class StrategyContext:
         Nobody has counted the answers that an open question could have; there is room for everybody's
         own, and for the right one.
         """
-        return max(FEWEST_OPTIONS, len(ballots) + 1 if self.options is None else self.options)
+        options = len(ballots) + 1 if self.options is None else self.options
+        return options if options > FEWEST_OPTIONS else FEWEST_OPTIONS
 
 
-Strategy = Callable[[Sequence[Ballot], StrategyContext], Decision]
+class WeighedVote(NamedTuple):
+    """One agent's part in a tally. `answer` is None if its text could not be read: it abstains."""
+
+    agent: str
+    answer: str | None
+    weight: float
+
+
+class Tally(NamedTuple):
+    """What a strategy makes of ballots: the fields of `Decision`, as plain values.
+
+    Kept answers are decided again in their thousands, so nothing is checked here: a message is made, and
+    checked, of what is told.
+    """
+
+    strategy: str
+    answer: str | None
+    text: str | None
+    share: float
+    margin: float
+    tie: bool
+    votes: tuple[WeighedVote, ...]
+    scores: dict[str, float]
+    abstained: tuple[str, ...] = ()
+    note: str | None = None
+
+    def decision(self, confidence: float | None = None) -> Decision:
+        """The same as a message."""
+        votes = tuple(Vote(agent=v.agent, answer=v.answer, weight=v.weight) for v in self.votes)
+        return Decision(**self._asdict() | {"votes": votes, "confidence": confidence})
+
+
+Strategy = Callable[[Sequence[Ballot], StrategyContext], Tally]
 """A strategy is a pure function: the same ballots and context always give the same decision.
 
 The ballots are those of the first round, in an order that does not depend on who answered first (that of

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.replies import Decision
 from services.aggregator.strategies.accuracy import best_agent
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import tally
 
 WITHOUT_HISTORY = "nobody knows yet which agent is best: decided as majority"
 
 
-def best_single(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def best_single(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The majority of the ballots of the best agent, its samples among them; only they are votes.
 
     k samples of one agent are k ballots in its name. If the best agent abstains on all of them nothing is

@@ -18,9 +18,8 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from schemas.replies import Decision
 from services.aggregator.scores.history import Confusion
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import choose, tally, votes
 
 IMAGINED = 4.0
@@ -33,7 +32,7 @@ MOST_ROUNDS = 200
 _SETTLED_WITHIN = 1e-6
 
 
-def dawid_skene(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def dawid_skene(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The option with the greatest posterior probability; the scores are these, of all options.
 
     The weight of a vote is how probable it is that its agent says so where it is right. Without anything
@@ -59,8 +58,12 @@ def answers_of(ballots: Sequence[Ballot], options: int) -> dict[str, int]:
 
 def posterior_of(said: Mapping[str, int], confusions: Mapping[str, Confusion], options: int) -> list[float]:
     """How probable it is of each option that it is right, given who said what."""
-    told = [log_chances(confusions.get(agent), options, a) for agent, a in said.items()]
-    logs = [math.fsum(of_option) for of_option in zip(*told, strict=True)]
+    return _normalised([log_chances(confusions.get(agent), options, a) for agent, a in said.items()])
+
+
+def _normalised(told: Sequence[Sequence[float]]) -> list[float]:
+    """Probabilities that add up to 1, from the logarithms that each agent's answer tells of each option."""
+    logs = list(map(math.fsum, zip(*told, strict=True)))
     greatest = max(logs)
     likelihoods = [math.exp(log - greatest) for log in logs]
     total = math.fsum(likelihoods)
@@ -115,13 +118,18 @@ def fit(questions: Sequence[Mapping[str, int]], options: int) -> dict[str, Confu
     Starts from the agents being equally good, so from the shares of the votes.
     """
     patterns = Counter(tuple(sorted(said.items())) for said in questions)
+    told = {(agent, answer) for pattern in patterns for agent, answer in pattern}
+    agents = sorted({agent for agent, _ in told})
     known: dict[str, Confusion] = {}
     for _ in range(MOST_ROUNDS):
-        sums: dict[str, list[float]] = {}
+        logs = {(agent, answer): log_chances(known.get(agent), options, answer) for agent, answer in told}
+        sums = {agent: [0.0] * (options * options) for agent in agents}
         for pattern, times in patterns.items():
-            for agent, counts in expected_counts(dict(pattern), known, options).items():
-                total = sums.setdefault(agent, [0.0] * (options * options))
-                sums[agent] = [a + times * b for a, b in zip(total, counts, strict=True)]
+            added = [times * chance for chance in _normalised([logs[each] for each in pattern])]
+            for agent, answer in pattern:
+                total = sums[agent]
+                for place, more in zip(range(answer, options * options, options), added, strict=True):
+                    total[place] += more
         before, known = known, {agent: tuple(total) for agent, total in sums.items()}
         if before and all(math.dist(before[agent], known[agent]) < _SETTLED_WITHIN for agent in known):
             break

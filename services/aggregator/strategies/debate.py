@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import tally
 
 UNANIMOUS = "round one was unanimous: there was no second"
@@ -19,7 +18,7 @@ NO_ANSWER = "no answer could be read in round one, so there was nothing to debat
 NO_SECOND_ROUND = "no second answer came in time that could be read: decided from round one"
 
 
-def debate(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def debate(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The majority of the last answer of each agent that could be read.
 
     Who gave no such second answer is still of its first opinion; the note says who.

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import tally
 
 
-def isp(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def isp(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """Every agent that has an answer votes the more, the more it has agreed with the others that have one.
 
     N counts the agents that have an answer. Two that never met are taken to agree as by chance; where
@@ -43,8 +42,8 @@ def isp_weights(voters: Sequence[str], options: int, context: StrategyContext) -
 
 def _weight(agent: str, voters: Sequence[str], options: int, context: StrategyContext) -> float:
     """`w_j`; `beyond_chance` is `(K p_ij - 1)/(K-1)`."""
-    others = [voter for voter in voters if voter != agent]
+    others = [context.agreement_of(agent, voter) for voter in voters if voter != agent]
     if not others:
         return 1.0
-    beyond = sum(context.agreement_of(agent, other).beyond_chance(options) for other in others)
+    beyond = sum([each.beyond_chance(options) for each in others])
     return 1.0 + beyond / (len(others) * (options - 1))

@@ -11,8 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import EQUAL_WITHIN, choose, tally, votes
 
 SHARES = "share and margin are of the votes beyond what was predicted"
@@ -23,7 +22,7 @@ NO_SURPRISE = "every answer was given as often as predicted: decided as majority
 WITHOUT_PREDICTIONS = "no agent has predicted what the others answer: decided as majority"
 
 
-def isp_elicited(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def isp_elicited(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The answer whose share of the votes exceeds its share of the predictions by most.
 
     The scores are these differences times the number of votes; only answers that somebody gave can win. An

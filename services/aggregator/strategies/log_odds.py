@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import tally
 
 LEAST_ACCURACY = 0.01
@@ -21,7 +20,7 @@ _NO_WEIGHT = 1e-9
 
 def vote_by_accuracy(
     strategy: str, ballots: Sequence[Ballot], accuracies: Mapping[str, float], context: StrategyContext
-) -> Decision:
+) -> Tally:
     """Every agent that has an answer votes with the log-odds of its accuracy; `accuracies` has each of them.
 
     If all weigh 0, because nothing is known of any of them, all weigh 1: the decision is the majority's.
@@ -57,4 +56,6 @@ def log_odds_weight(accuracy: float, options: int) -> float:
 
 def never_certain(accuracy: float) -> float:
     """The accuracy, kept away from 0 and 1, where the log-odds have no end."""
-    return min(max(accuracy, LEAST_ACCURACY), GREATEST_ACCURACY)
+    if accuracy < LEAST_ACCURACY:
+        return LEAST_ACCURACY
+    return GREATEST_ACCURACY if accuracy > GREATEST_ACCURACY else accuracy

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import tally
 
 
-def majority(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def majority(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """Every agent that has an answer has one vote."""
     return tally("majority", ballots, {ballot.agent: 1.0 for ballot in ballots}, context.seed)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.majority import majority
 from services.aggregator.strategies.tally import choose, votes
 
@@ -18,7 +17,7 @@ NO_VECTORS = "fewer than two vectors came in time: decided as majority"
 ONE_TEXT = "there were no two different texts: decided as majority"
 
 
-def nearest(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def nearest(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The answer with the greatest mean nearness to what the other agents said, from 0 to 1.
 
     Of alike answers each has the others among those, so they need no sum. Angles beyond a right one count
@@ -27,7 +26,7 @@ def nearest(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
     placed = {b.agent: context.vectors[b.agent] for b in ballots if b.agent in context.vectors}
     if len(placed) < 2:
         why = NO_VECTORS if len({ballot.text.strip() for ballot in ballots}) > 1 else ONE_TEXT
-        return majority(ballots, context).model_copy(update={"strategy": "nearest", "note": why})
+        return majority(ballots, context)._replace(strategy="nearest", note=why)
     weights = dict.fromkeys((ballot.agent for ballot in ballots), 0.0)
     for agent, own in placed.items():
         weights[agent] = math.fsum(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from schemas.replies import Decision
 from services.aggregator.strategies.accuracy import smoothed_accuracy
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import vote_by_accuracy
 
 
-def ow_i(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def ow_i(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """Every agent that has an answer votes with the log-odds of how often it gave the answer that isp chose.
 
     Smoothed as the accuracies of `weighted` are. Without any such history the decision is the majority's.

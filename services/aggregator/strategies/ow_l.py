@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 
-from schemas.replies import Decision
 from services.aggregator.scores.agreement import Agreement, Pair
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import never_certain, vote_by_accuracy
 
 MOST_SWEEPS = 200
@@ -27,7 +27,7 @@ _DECIMALS = 6
 """Of a fitted accuracy. Agents that agree alike come out alike: beyond these the sweep's order shows."""
 
 
-def ow_l(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def ow_l(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """Every agent that has an answer votes with the log-odds of its fitted accuracy.
 
     An agent that is not one of three that have all met cannot be fitted: it is taken to be at chance,
@@ -39,7 +39,7 @@ def ow_l(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
 
 def fitted_accuracies(agents: Iterable[str], options: int, context: StrategyContext) -> dict[str, float]:
     """The fitted accuracy of each agent; chance of one that cannot be fitted."""
-    fitted = fit_accuracies(context.agreement, options)
+    fitted = fit_accuracies(context.agreement, options) if context.agreement else {}
     return {agent: never_certain(fitted.get(agent, 1 / options)) for agent in agents}
 
 
@@ -50,7 +50,14 @@ def fit_accuracies(agreement: Mapping[Pair, Agreement], options: int) -> dict[st
     chance, n_ij the number of questions that both answered. Each z in turn takes its best value, which
     is a division, until they settle; so the sum falls with every step.
     """
-    met = {pair: each for pair, each in agreement.items() if each.both}
+    return dict(_fitted(frozenset(agreement.items()), options))
+
+
+@lru_cache(maxsize=16)
+def _fitted(agreement: frozenset[tuple[Pair, Agreement]], options: int) -> tuple[tuple[str, float], ...]:
+    """The fit of such agreements: asked for again by all that look at one question, and by all questions of a
+    batch."""
+    met = {pair: each for pair, each in agreement if each.both}
     neighbours: dict[str, set[str]] = {}
     for one, other in met:
         neighbours.setdefault(one, set()).add(other)
@@ -63,7 +70,7 @@ def fit_accuracies(agreement: Mapping[Pair, Agreement], options: int) -> dict[st
             pair = met[frozenset((agent, other))]
             pulls[agent].append((other, float(pair.both), pair.beyond_chance(options)))
     z = _settle(pulls, options)
-    return {agent: round((1 + (options - 1) * z[agent]) / options, _DECIMALS) for agent in fitted}
+    return tuple((agent, round((1 + (options - 1) * z[agent]) / options, _DECIMALS)) for agent in fitted)
 
 
 def _is_of_three(agent: str, neighbours: Mapping[str, set[str]]) -> bool:
@@ -73,27 +80,29 @@ def _is_of_three(agent: str, neighbours: Mapping[str, set[str]]) -> bool:
 def _settle(pulls: Mapping[str, Sequence[tuple[str, float, float]]], options: int) -> dict[str, float]:
     """The z of least squares. `pulls` has, for each agent, the others it met as (agent, n, c)."""
     least = -1 / (options - 1)
-    z = {agent: _start(others) for agent, others in pulls.items()}
+    place = {agent: number for number, agent in enumerate(pulls)}
+    rows = [[(place[other], n, n * c) for other, n, c in others] for others in pulls.values()]
+    z = [_start(others) for others in pulls.values()]
     for _ in range(MOST_SWEEPS):
         moved = 0.0
-        for agent, others in pulls.items():
+        for number, others in enumerate(rows):
             along = square = 0.0
-            for other, n, c in others:
+            for other, n, pull in others:
                 at = z[other]
-                along += n * c * at
+                along += pull * at
                 square += n * at * at
             best = along / square if square else 0.0
             if best < least:
                 best = least
             elif best > 1.0:
                 best = 1.0
-            step = best - z[agent]
+            step = best - z[number]
             if step > moved or -step > moved:
                 moved = step if step > 0 else -step
-            z[agent] = best
+            z[number] = best
         if moved < _SETTLED_WITHIN:
             break
-    return z
+    return dict(zip(pulls, z, strict=True))
 
 
 def _start(others: Sequence[tuple[str, float, float]]) -> float:

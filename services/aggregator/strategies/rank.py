@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.tally import tally
 
 NOT_COMPARED = "no comparison came in time that could be read: decided as majority"
 ONE_ANSWER = "there were no two answers to compare: decided as majority"
 
 
-def rank(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def rank(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The answer with the most comparisons won, as parts of those that it was in; alike answers add up."""
     won = Counter(each.won for each in context.comparisons)
     lost = Counter(each.lost for each in context.comparisons)

@@ -9,35 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.replies import Decision, Vote
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, WeighedVote
 from services.aggregator.strategies.majority import majority
 
 NOTHING_TO_JOIN = "fewer than two different texts: there was nothing to put together"
 NOT_WRITTEN = "no text was written from the answers in time: decided as majority"
 
 
-def synthesize(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def synthesize(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The text that was written from the answers; where there is none, that of the majority, and why."""
     return written("synthesize", context.synthesis, ballots, context)
 
 
-def written(
-    strategy: str, text: Ballot | None, sources: Sequence[Ballot], context: StrategyContext
-) -> Decision:
+def written(strategy: str, text: Ballot | None, sources: Sequence[Ballot], context: StrategyContext) -> Tally:
     """A decision for a text that was written from others; nobody's answer wins, and each source weighs 1."""
     if text is None or not text.text.strip():
         why = NOTHING_TO_JOIN if len(texts_of(sources)) < 2 else NOT_WRITTEN
-        return majority(sources, context).model_copy(update={"strategy": strategy, "note": why})
-    return Decision(
+        return majority(sources, context)._replace(strategy=strategy, note=why)
+    return Tally(
         strategy=strategy,
+        answer=None,
         text=text.text,
         share=1.0,
         margin=0.0,
         tie=False,
-        votes=tuple(
-            Vote(agent=b.agent, answer=b.answer, weight=float(bool(b.text.strip()))) for b in sources
-        ),
+        votes=tuple(WeighedVote(b.agent, b.answer, float(bool(b.text.strip()))) for b in sources),
         scores={},
         note=f"written by {text.agent} from {len(texts_of(sources))} texts",
     )

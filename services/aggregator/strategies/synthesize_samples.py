@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.best_single import WITHOUT_HISTORY, sampled
 from services.aggregator.strategies.majority import majority
 from services.aggregator.strategies.synthesize import written
 
 
-def synthesize_samples(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def synthesize_samples(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The text that the best agent wrote from its own answers; as the majority where nobody is best."""
     best = sampled(context.samples)
     if best is None:
         decision = majority(ballots, context)
-        return decision.model_copy(update={"strategy": "synthesize_samples", "note": WITHOUT_HISTORY})
+        return decision._replace(strategy="synthesize_samples", note=WITHOUT_HISTORY)
     own = [ballot for ballot in (*ballots, *context.samples) if ballot.agent == best]
     return written("synthesize_samples", context.own_synthesis, own, context)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from schemas.replies import Decision
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies.accuracy import smoothed_accuracy
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import never_certain, vote_by_accuracy
 
 SHRINKAGE = 10.0
 """m: how many questions of the topic weigh as much as all that is known of the agent beside it."""
 
 
-def topic(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def topic(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """Every agent that has an answer votes with the log-odds of its accuracy on this topic.
 
     For an agent that was never asked on the topic that is its overall accuracy, so without any topic

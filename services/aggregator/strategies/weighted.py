@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from schemas.replies import Decision
 from services.aggregator.strategies.accuracy import smoothed_accuracy
-from services.aggregator.strategies.ballot import Ballot, StrategyContext
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import vote_by_accuracy
 
 
-def weighted(ballots: Sequence[Ballot], context: StrategyContext) -> Decision:
+def weighted(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """Every agent that has an answer votes with the log-odds of its accuracy so far.
 
     An agent of which nothing is known is taken to be at chance, and its weight is 0: those that have

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import UnknownStrategy
-from schemas.replies import Decision
 from schemas.strategies import SPECS, STRATEGIES, asked_for
 from services.aggregator import strategies
 from services.aggregator.decide import Question, context_of
 from services.aggregator.scores.history import History
 from services.aggregator.scores.learning import learn_answers, learn_label
 from services.aggregator.strategies import Ballot, Ballots, Strategy, StrategyContext
+from services.aggregator.strategies.ballot import Tally
 
 every_strategy = pytest.mark.parametrize(("name", "strategy"), strategies.TABLE.items())
 AGENTS = ("v", "w", "x", "y", "z")
@@ -42,7 +42,7 @@ def mesh_that_knows(seed: int, questions: int = 30) -> History:
     return history
 
 
-def what_counts(decision: Decision) -> tuple[object, ...]:
+def what_counts(decision: Tally) -> tuple[object, ...]:
     """A decision without the order in which it names the agents."""
     scores = {answer: round(score, 9) for answer, score in decision.scores.items()}
     votes = sorted((vote.agent, vote.answer or "", round(vote.weight, 9)) for vote in decision.votes)

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 
 from schemas.errors import Undecided
-from schemas.receipts import Receipt
+from schemas.receipts import Known, Receipt
 from schemas.replies import Result
 from schemas.scores import Score
 from services.aggregator.decide import Question, decide
@@ -132,6 +132,7 @@ def test_each_kind_of_tampering_is_named() -> None:
         ("after it was signed", signed(previous="0" * 64)),
         ("after it was signed", signed(signature=None)),
         ("weighted decides", signed(known=turned(receipt))),
+        ("what was known of x cannot be: right 9 times of 3", signed(known=too_good("x"))),
         ("no receipt", changed(receipt=None)),
     ]
     for fault, tampered in told:
@@ -148,6 +149,11 @@ def test_an_answer_of_another_model_file_than_the_one_that_is_named_is_told() ->
     silent = result.model_copy(update={"answers": (answer("r0", "x", "A"),)})
     (untold,) = faults_of_models(silent, FILES)
     assert untold.startswith("the answer of x in round 1 does not say its file")
+
+
+def too_good(agent: str) -> Known:
+    """More right answers than there were questions."""
+    return Known(accuracy=(Score(agent=agent, correct=9, asked=3),))
 
 
 def turned(receipt: Receipt) -> Any:

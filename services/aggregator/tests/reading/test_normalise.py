@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas.commands import AnswerKind
 from services.aggregator.reading.normalise import normalise
 from services.aggregator.reading.number_answer import last_number, strict_number
+from services.aggregator.reading.text_answer import without_any_punctuation, without_punctuation
 
 CITIES = ("London", "Paris", "New York", "York")
 KINDS: tuple[AnswerKind, ...] = ("auto", "choice", "number", "text")
@@ -323,6 +324,11 @@ def test_a_number_keeps_its_value(value: float) -> None:
     read = normalise(f"The answer is {value}.", "number")
     assert read is not None
     assert float(read) == float(value)
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=40))
+def test_the_short_way_for_ascii_is_the_long_one(text: str) -> None:
+    assert without_punctuation(text).split() == without_any_punctuation(text).split()
 
 
 @given(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from services.aggregator.scores.agreement import NEVER_MET, Agreement, agreements
+from services.aggregator.scores.score_codec import unlabelled_from_bytes
 
 
 def test_agreement_counts_the_questions_that_both_answered() -> None:
@@ -39,9 +40,13 @@ def test_one_meeting_says_little_and_none_says_nothing() -> None:
     assert Agreement(agreed=1, both=1).beyond_chance(4) == pytest.approx(1 / 5)
 
 
-def test_more_agreements_than_meetings_are_refused() -> None:
+def test_more_agreements_than_meetings_are_refused_where_they_are_read() -> None:
+    pair = '{"one":"x","other":"y","options":4,"agreed":2,"both":1}'
     with pytest.raises(ValidationError, match="agreed is greater than both"):
-        Agreement(agreed=2, both=1)
+        unlabelled_from_bytes(f'{{"agreement":[{pair}]}}'.encode())
+    agent = '{"agent":"x","options":4,"with_isp":2,"asked":1}'
+    with pytest.raises(ValidationError, match="with_isp is greater than asked"):
+        unlabelled_from_bytes(f'{{"agents":[{agent}]}}'.encode())
 
 
 @given(st.integers(2, 26), st.integers(0, 100), st.integers(0, 100))

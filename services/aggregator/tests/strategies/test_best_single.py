@@ -85,4 +85,4 @@ def test_without_any_history_the_decision_is_the_majority_s(answers: list[str | 
     decision = best_single(ballots, context)
 
     assert decision.note == WITHOUT_HISTORY
-    assert decision.model_copy(update={"strategy": "majority", "note": None}) == majority(ballots, context)
+    assert decision._replace(strategy="majority", note=None) == majority(ballots, context)

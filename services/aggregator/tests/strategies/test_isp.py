@@ -84,7 +84,7 @@ def test_without_any_agreement_the_decision_is_the_majority_s(
     ballots = [Ballot(f"agent-{i}", "", answer) for i, answer in enumerate(answers)]
     context = StrategyContext(seed="r", options=options)
 
-    assert isp(ballots, context).model_copy(update={"strategy": "majority"}) == majority(ballots, context)
+    assert isp(ballots, context)._replace(strategy="majority") == majority(ballots, context)
 
 
 def test_who_abstains_is_not_among_the_others() -> None:

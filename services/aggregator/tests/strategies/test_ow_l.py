@@ -84,7 +84,7 @@ def test_fewer_than_three_that_have_all_met_cannot_be_fitted(pairs: list[str]) -
     context = StrategyContext(seed="r", options=4, agreement=agreement)
 
     assert fit_accuracies(agreement, options=4) == {}
-    assert ow_l(ballots, context).model_copy(update={"strategy": "majority"}) == majority(ballots, context)
+    assert ow_l(ballots, context)._replace(strategy="majority") == majority(ballots, context)
 
 
 @given(
@@ -97,7 +97,7 @@ def test_without_any_agreement_the_decision_is_the_majority_s(
     ballots = [Ballot(f"agent-{i}", "", answer) for i, answer in enumerate(answers)]
     context = StrategyContext(seed="r", options=options)
 
-    assert ow_l(ballots, context).model_copy(update={"strategy": "majority"}) == majority(ballots, context)
+    assert ow_l(ballots, context)._replace(strategy="majority") == majority(ballots, context)
 
 
 @given(

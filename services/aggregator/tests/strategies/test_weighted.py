@@ -61,9 +61,7 @@ def test_without_any_history_the_decision_is_the_majority_s(
     ballots = [Ballot(f"agent-{i}", "", answer) for i, answer in enumerate(answers)]
     context = StrategyContext(seed=seed, options=options)
 
-    assert weighted(ballots, context).model_copy(update={"strategy": "majority"}) == majority(
-        ballots, context
-    )
+    assert weighted(ballots, context)._replace(strategy="majority") == majority(ballots, context)
 
 
 def test_if_those_with_a_history_abstain_the_others_weigh_alike() -> None:

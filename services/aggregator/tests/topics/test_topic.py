@@ -71,4 +71,4 @@ def test_without_any_history_the_decision_is_the_majority_s(given_answers: list[
     ballots = [Ballot(f"agent-{i}", "", answer) for i, answer in enumerate(given_answers)]
     context = StrategyContext(seed="r")
 
-    assert topic(ballots, context).model_copy(update={"strategy": "majority"}) == majority(ballots, context)
+    assert topic(ballots, context)._replace(strategy="majority") == majority(ballots, context)
