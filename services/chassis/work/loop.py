@@ -3,6 +3,7 @@
 What is promised:
 
 - at most `slots` commands at once; sources in front go first, and a full loop asks for nothing;
+- no source waits for ever: after so many commands of the first one in a row, another one has a slot;
 - every command in work is reported as in progress, so it is not delivered to anybody else;
 - a command is acknowledged after `handle` returned, and `handle` returns after the outcome is stored; the
   acknowledgement follows the events of the work, so that what is never told is found again;
@@ -17,6 +18,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, Generic
 
 import nats.errors
@@ -35,6 +37,9 @@ from services.chassis.work.processing import Processing
 HEARTBEAT_S = ACK_WAIT_S / 3
 BACKGROUND_DELAY_S = 0.002
 REFILL_INTERVAL_S = 1.0
+FIRST_IN_A_ROW = 16
+"""So many commands of the first source may go before one of another: under a load that never ends those
+behind have one slot in seventeen."""
 
 log = get_logger("chassis.work_loop")
 
@@ -71,8 +76,10 @@ class WorkLoop(Generic[CommandT]):
         self._storing: set[asyncio.Task[None]] = set()
         self._held: deque[Msg] = deque()
         self._subscriptions = [
-            PullSubscription(self._client, stream, name, self._receive) for name in consumers
+            PullSubscription(self._client, stream, name, partial(self._receive, place))
+            for place, name in enumerate(consumers)
         ]
+        self._in_a_row = 0
         self._stream = stream
         self._floor = NEVER_FRESH
         self._open = False
@@ -201,14 +208,20 @@ class WorkLoop(Generic[CommandT]):
         """Asks the first source for as many commands as there are free slots, the others a moment later.
 
         PullSubscription is topped up when half of it is used, so that not every command costs a pull request.
+        Where the others have waited for long, one command of each is asked for while all slots are full: it
+        is held, and has the next free one.
         """
         if not self._takes_work or self._client.is_closed:
             return
         first, *others = self._subscriptions
         async with self._lock:
+            turn = self._in_a_row >= FIRST_IN_A_ROW
             for subscription in self._subscriptions:
-                if subscription.in_flight > self.free:
+                ahead = 1 if turn and subscription is not first else 0
+                if subscription.in_flight > max(self.free, ahead):
                     subscription.cancel()
+                if subscription.in_flight < ahead:
+                    await subscription.pull(1)
             if first.in_flight * 2 <= self.free and self.free:
                 await first.pull(self.free - first.in_flight, self.weight)
         if others and self.free and self._behind is None:
@@ -222,6 +235,8 @@ class WorkLoop(Generic[CommandT]):
     async def _refill_behind(self) -> None:
         """By now the first source would have answered: what is still free may go to the others."""
         async with self._lock:
+            if self.free:
+                self._in_a_row = 0
             for subscription in self._subscriptions[1:]:
                 missing = self.free - subscription.in_flight
                 if self._takes_work and missing > 0:
@@ -262,7 +277,8 @@ class WorkLoop(Generic[CommandT]):
 
     # --- work ---------------------------------------------------------------------------
 
-    async def _receive(self, msg: Msg) -> None:
+    async def _receive(self, place: int, msg: Msg) -> None:
+        self._in_a_row = 0 if place else self._in_a_row + 1
         if not self._takes_work:
             await self._hand_back(msg)
         elif self.free == 0:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count, pairwise
 from typing import Any
 
 import nats
@@ -135,7 +136,7 @@ async def test_never_more_commands_at_once_than_there_are_slots(connection: Clie
     mesh = open_mesh(connection)
     running, most, full = 0, 0, asyncio.Event()
 
-    async def count(_command: Generate, _delivery: Delivery) -> None:
+    async def be_one_of_them(_command: Generate, _delivery: Delivery) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -146,7 +147,7 @@ async def test_never_more_commands_at_once_than_there_are_slots(connection: Clie
             await connection.flush()  # time for a fourth one to come
         running -= 1
 
-    worker = CommandHandler(count)
+    worker = CommandHandler(be_one_of_them)
     for i in range(12):
         await enqueue(mesh, generate(f"r{i}", priority="batch" if i % 3 == 0 else "interactive"))
     async with working(mesh, worker, slots=3):
@@ -169,6 +170,32 @@ async def test_interactive_commands_go_before_batch_work_that_came_earlier(
     async with working(mesh, worker, slots=1):
         await eventually(lambda: queue_is_empty(connection))
     assert worker.handled == [f"{kind}-{i}" for kind in ("interactive", "batch") for i in range(3)]
+
+
+async def test_batch_work_has_its_turn_under_an_interactive_load_that_never_ends(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every interactive command is followed by another, until the batch work is done."""
+    monkeypatch.setattr(work_loop, "BACKGROUND_DELAY_S", 3600.0)
+    mesh = open_mesh(connection)
+    batch = [f"batch-{i}" for i in range(3)]
+    for request_id in batch:
+        await enqueue(mesh, generate(request_id, priority="batch"))
+
+    async def follow(command: Generate, _delivery: Delivery) -> None:
+        if command.priority == "interactive" and not set(batch) <= set(worker.handled):
+            await enqueue(mesh, generate(f"interactive-{next(numbers)}"))
+
+    numbers, worker = count(), CommandHandler(follow)
+    for _ in range(4):
+        await enqueue(mesh, generate(f"interactive-{next(numbers)}"))
+    async with working(mesh, worker, slots=1):
+        await eventually(lambda: queue_is_empty(connection))
+    assert [name for name in worker.handled if name in batch] == batch
+    turns = [worker.handled.index(name) for name in batch]
+    between = [later - earlier - 1 for earlier, later in pairwise([-1, *turns])]
+    assert min(between) >= work_loop.FIRST_IN_A_ROW
+    assert max(between) <= work_loop.FIRST_IN_A_ROW + 2, "who is held has the next slot"
 
 
 async def test_a_command_is_acknowledged_only_when_its_handler_has_returned(connection: Client) -> None:
