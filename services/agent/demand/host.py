@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 import nats.errors
 
@@ -18,7 +20,7 @@ from schemas.replies import ErrorReply
 from services.agent.counting import Counting
 from services.agent.demand.model import DemandModel
 from services.agent.demand.offered import offer_of
-from services.agent.demand.policy import steps_for
+from services.agent.demand.policy import ModelUse, steps_for
 from services.agent.serving import Serving
 from services.agent.settings import OnDemandSection
 from services.chassis.context import ServiceContext
@@ -53,6 +55,7 @@ class ModelsOnDemand:
         self._counting = counting
         self._budget_bytes = section.memory_bytes or int(memory_total_bytes() * SHARE_OF_MEMORY)
         self._models: dict[str, DemandModel] = {}
+        self._dropped: list[DemandModel] = []
         self._steps: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._heard_s = self._news_s = time.monotonic()
@@ -189,10 +192,12 @@ class ModelsOnDemand:
         """The store holds it no more, or another file under its name."""
         log.info("is there no more", model=model.name)
         del self._models[model.name]
+        self._dropped.append(model)
         if model.started:
             self._counting.remove(model.name, model)
         self._mesh.changed()
         await model.stop()
+        self._news.set()
 
     # --- who is loaded --------------------------------------------------------------------
 
@@ -212,12 +217,8 @@ class ModelsOnDemand:
         models = self._models
         for model in models.values():
             model.look()
-        steps = steps_for(
-            (model.use for model in models.values() if model.started and model.can_be_asked),
-            self._budget_bytes,
-            self._section.wait_limit_s,
-            now_s,
-        )
+        self._dropped = [model for model in self._dropped if model.use.takes_room]
+        steps = steps_for(self._uses(), self._budget_bytes, self._section.wait_limit_s, now_s)
         for name in steps.leave:
             models[name].leave()
         for name in steps.unload:
@@ -229,6 +230,14 @@ class ModelsOnDemand:
         knock_in_s = await self._listen(now_s)
         look_in_s = None if steps.look_at_s is None else max(0.0, steps.look_at_s - now_s)
         return min((one for one in (knock_in_s, look_in_s) if one is not None), default=None)
+
+    def _uses(self) -> Iterator[ModelUse]:
+        """Those that can be asked, and those that were dropped, which take memory until they are freed."""
+        for model in self._models.values():
+            if model.started and model.can_be_asked:
+                yield model.use
+        for model in self._dropped:
+            yield replace(model.use, state="unloading")
 
     def _run(self, model: DemandModel, *, load: bool) -> None:
         async def step() -> None:
@@ -265,5 +274,5 @@ class ModelsOnDemand:
         """Whether it is not loaded, nobody waits for it, and it would have to wait for busy ones."""
         if model.state != "unloaded" or model.users or not (model.started and model.can_be_asked):
             return False
-        busy = (other for other in self._models.values() if other.users and other is not model)
+        busy = (*(other for other in self._models.values() if other.users), *self._dropped)
         return model.need_bytes > self._budget_bytes - sum(other.need_bytes for other in busy)

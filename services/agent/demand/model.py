@@ -175,7 +175,8 @@ class DemandModel:
         if self.started:
             await self._loop.stop()
         self._stopped = True
-        await self._close()
+        if self.state == "loaded":  # else who loads or unloads it frees it
+            await self._close()
 
     # --- its users ------------------------------------------------------------------------
 
@@ -293,6 +294,7 @@ class DemandModel:
             return
         if self._stopped:
             await backend.close()
+            self.state = "unloaded"
             return
         self.serving.backend, self.serving.info = backend, backend.info
         self._loads += 1

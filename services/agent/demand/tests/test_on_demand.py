@@ -31,12 +31,15 @@ from schemas.model_store import HeldModel, HeldModels
 from schemas.nodes import OnDemand, ServedModel
 from schemas.replies import ErrorReply, Result
 from schemas.sampling import Sampling
+from services.agent.demand import host
 from services.agent.demand import model as demanded
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, settled
+from services.engine import check_model_file
+from services.engine.memory import loaded_bytes
 
 STORE = "attic-modelstore"
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -232,6 +235,32 @@ async def test_models_share_the_memory_and_what_cannot_fit_says_both_numbers(
     assert sum(demand(agent, name).loads for name in "abc") <= len(wanted) // 2
 
 
+async def test_a_busy_model_that_the_store_holds_no_more_counts_until_it_is_freed(
+    connection: Client, store: Store, agents: list[Agent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "LOOK_INTERVAL_S", 0.05)
+    # Given a model that writes a long text, in the room of one
+    for name in ("d", "e"):
+        store.hold(name, layers=8, width=256)
+    path, room = Path(store.held["d"].paths[0]), {"slots": 1, "context_tokens": 2048}
+    need_bytes = loaded_bytes(check_model_file(path), path.stat().st_size, *room.values())
+    agent = await started(connection, agents, models=5, memory_bytes=int(1.5 * need_bytes), **room)
+    mesh = open_mesh(connection)
+    await enqueue(mesh, generate("long", "d", sampling=Sampling(max_tokens=1_500)))
+    await eventually(lambda: of(agent, "d").busy and demand(agent, "d").state == "loaded")
+    assert agent._on_demand is not None
+    busy = agent._on_demand._models["d"]
+    # When the store drops it, and another one is asked for
+    del store.held["d"]
+    await eventually(lambda: "d" not in {model.name for model in agent.load().models})
+    await enqueue(mesh, generate("next", "e", sampling=SHORT))
+    # Then the other one is loaded when there is room
+    await eventually(lambda: demand(agent, "e").state != "unloaded")
+    assert busy.state == "unloaded"
+    for request_id in ("long", "next"):
+        assert (await result_of(connection, request_id)).error is None
+
+
 @pytest.mark.soak
 async def test_six_models_in_the_room_of_two_take_turns_under_a_mixed_load(
     connection: Client, store: Store, agents: list[Agent], capsys: pytest.CaptureFixture[str]
@@ -299,9 +328,8 @@ async def test_an_operator_loads_and_unloads_models_and_is_told_what_cannot_be(
     assert isinstance(large, ErrorBody) and large.code == "model_unusable"
     assert len(re.findall(r"[\d.]+ GB", large.message)) == 2
     monkeypatch.setattr(demanded, "ORDER_PATIENCE_S", 0.2)
-    host = agent._on_demand
-    assert host is not None
-    async with host._models["b"].used():
+    assert agent._on_demand is not None
+    async with agent._on_demand._models["b"].used():
         crowded = await ordered(connection, action="load", model="a")
         assert isinstance(crowded, ErrorBody) and (crowded.code, crowded.field) == ("no_room", "model")
         assert len(re.findall(r"[\d.]+ GB", crowded.message)) == 2
