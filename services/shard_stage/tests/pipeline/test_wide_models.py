@@ -74,12 +74,18 @@ def test_a_request_larger_than_a_message_is_answered_and_kept_in_the_journal(
     assert max(map(len, pipeline.sent[0])) > MESSAGE_BYTES
 
 
+@pytest.mark.parametrize("width", [2048, pytest.param(4096, marks=pytest.mark.soak)])
 async def test_three_stages_answer_a_long_prompt_at_once(
-    connection: Client, mesh_url: str, spawn_service: SpawnService, wide: dict[int, Path], tmp_path: Path
+    connection: Client,
+    mesh_url: str,
+    spawn_service: SpawnService,
+    wide: dict[int, Path],
+    width: int,
+    tmp_path: Path,
 ) -> None:
     """Processes, a broker, and no second epoch: nothing is lost on the way."""
     prompt = "The five boxing wizards jump quickly, and the jay, pig, fox, zebra and my wolves quack. " * 7
-    model, context_tokens = wide[2048], 1024
+    model, context_tokens = wide[width], 1024
     with Engine.load(model, slots=1, context_tokens=context_tokens, threads=1) as engine:
         expected = engine.generate([ChatMessage("user", prompt)], SHORT).text
     mesh = PipelineMesh(
