@@ -191,6 +191,13 @@ async def test_a_mesh_of_its_own_loses_and_doubles_nothing_when_an_agent_is_kill
     summary = json.loads((out / "summary.json").read_text())
     assert summary["requests"] > 30 and summary["answered"] > 0
     assert [mark["text"].split()[0] for mark in summary["marks"]] == ["killed"]
+    # Whoever waits is told what is going on, in this order
+    told = [
+        *("starting a mesh of the demo models", "the mesh is ready after", "loading alpha, beta"),
+        *("requests measured; writing them down", "charts ...", "stopping the mesh"),
+    ]
+    places = [err.find(line) for line in told]
+    assert places == sorted(places) and places[0] >= 0, err
 
 
 @pytest.mark.soak

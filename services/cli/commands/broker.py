@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from services.cli.commands.host import ConfigOption
+from services.cli.commands.overview import JsonFlag
 from services.cli.shell.command_group import HelpfulCommand
+from services.cli.views.terminal import print_text
 
 
-def config(config: ConfigOption = None) -> None:
+def config(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
     """Print what a nats-server is to include.
 
     Accounts, users and permissions; keys that are missing are made.
@@ -19,7 +21,7 @@ def config(config: ConfigOption = None) -> None:
     from infra.settings import load_host_settings
     from services.client.finding.local_mesh import state_folder
 
-    typer.echo(configuration(load_host_settings(config), state_folder()), nl=False)
+    print_text("configuration", configuration(load_host_settings(config), state_folder()), as_json)
 
 
 def build_broker_app() -> typer.Typer:

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from services.cli.commands.overview import JsonFlag
 from services.cli.shell.command_group import COMPLETION_VARIABLE
+from services.cli.views.terminal import print_text
 
 Shell = Literal["bash", "zsh", "fish"]
 
@@ -31,6 +33,7 @@ hands over the line, as for fish, and leaves out what bash takes for the words b
 
 def completion(
     shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+    as_json: JsonFlag = False,
 ) -> None:
     """Print a script with which a shell completes commands, options, models and strategies.
 
@@ -42,9 +45,13 @@ def completion(
 
     Models are those of the running mesh.
     """
+    print_text("script", script_for(shell), as_json)
+
+
+def script_for(shell: Shell) -> str:
+    """What the shell is to read."""
     if shell == "bash":
-        typer.echo(BASH)
-        return
+        return BASH
     from typer._completion_shared import get_completion_script  # typer prints it by an option of its own
 
-    typer.echo(get_completion_script(prog_name="choir", complete_var=COMPLETION_VARIABLE, shell=shell))
+    return get_completion_script(prog_name="choir", complete_var=COMPLETION_VARIABLE, shell=shell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -46,6 +47,11 @@ def counted_services(services: Mapping[str, int]) -> str:
 def print_json(document: Struct) -> None:
     """Prints a message as one JSON document."""
     typer.echo(document.model_dump_json(indent=2, exclude_none=True))
+
+
+def print_text(name: str, text: str, as_json: bool) -> None:
+    """Prints a text for another program as it stands, or in a JSON document under this name."""
+    typer.echo(json.dumps({name: text}, indent=2) if as_json else text.rstrip("\n"))
 
 
 def print_outcome(document: Struct, line: str, as_json: bool) -> None:

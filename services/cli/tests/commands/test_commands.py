@@ -270,6 +270,13 @@ def test_nodes_models_and_status_for_programs(cli: Cli) -> None:
     assert json.loads(cli("status", "--json").out)["slots"] == 24
 
 
+def test_what_a_foreign_broker_includes_is_printed_as_it_stands_or_in_a_document(offline_cli: Cli) -> None:
+    """The keys of the first time are those of the second."""
+    printed = offline_cli("broker", "config")
+    assert (printed.code, printed.err) == (0, "") and "accounts" in printed.out
+    assert json.loads(offline_cli("broker", "config", "--json").out)["configuration"] == printed.out
+
+
 def test_help_and_version(offline_cli: Cli) -> None:
     for arguments in ((), ("--help",)):
         outcome = offline_cli(*arguments)

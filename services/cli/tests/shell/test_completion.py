@@ -174,6 +174,8 @@ def test_each_shell_has_a_script_that_it_can_read(offline_cli: Cli, shell: str) 
     script = offline_cli("completion", shell)
     assert script.code == 0
     assert "_CHOIR_COMPLETE=complete_" in script.out
+    document = json.loads(offline_cli("completion", shell, "--json").out)
+    assert document["script"].rstrip() == script.out.rstrip()
     if shutil.which(shell) is not None:
         subprocess.run([shell, "-n"], input=script.out, text=True, check=True)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from rich.console import Console
+from rich.spinner import Spinner
 
 from infra.host.children.forward import Forward
 from infra.testing.choir_up import choir_command, clean_environment, quick_choir
@@ -59,6 +60,8 @@ def test_a_person_is_told_what_runs_what_is_wrong_and_what_to_type(config: Path,
         # Given a mesh that has started
         t.wait_for("stops the mesh", 120)
         shown = t.text
+        # A sign of life turned meanwhile
+        assert any(f"{frame} starting, 2 models to load" in shown for frame in Spinner("dots").frames)
         # Then the screen names configuration, log, models and the next command, and what is wrong
         for part in (str(config), str(log), "models  choir-one\n", "choir-gone cannot be asked", "choir ask"):
             assert part in shown.replace("\n", " ") or part in shown

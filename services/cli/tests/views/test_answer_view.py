@@ -82,6 +82,7 @@ def test_everything_is_there_and_nothing_is_cut_off(width: int) -> None:
         "paris (1.39)",
         "abstains",
         "(not in time)",
+        f"\nrequest {REQUEST}\n",
     ):
         assert part in text
     assert "otherwise." in text
