@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 11
+VERSION = 12
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -119,7 +119,7 @@ STREAMS: tuple[StreamSpec, ...] = (
     StreamSpec(
         s.CANARY_STREAM,
         (s.CANARY,),
-        "one empty message, stored every few seconds: while that works, the broker stores",
+        "one message that nobody reads, stored every few seconds: while that works, the broker stores",
         max_messages=1,
         max_bytes=MIB,
         max_age_s=HOUR_S,

@@ -34,6 +34,7 @@ from schemas import (
 from schemas import subjects as s
 from schemas.contents import (
     ADVISORY,
+    CANARY,
     COUNTED,
     DEAD_LETTER,
     EMPTY,
@@ -264,7 +265,7 @@ STREAMED: tuple[Channel, ...] = (
         "max-deliveries", s.MAX_DELIVERIES_ADVISORIES.removesuffix(">") + "{stream}.{consumer}", (ADVISORY,),
         "the broker has given a message up", pulled_by=("router",),
     ),
-    Channel("canary", s.CANARY, (EMPTY,), "from the supervisor: while it is stored, the broker stores"),
+    Channel("canary", s.CANARY, (CANARY,), "from the supervisor: while it is stored, the broker stores"),
 )  # fmt: skip
 """What is kept in a stream."""
 

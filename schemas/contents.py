@@ -49,6 +49,12 @@ PROBE = Content(
     "application/octet-stream",
     BINARY,
 )
+CANARY = Content(
+    "Canary",
+    "bytes that nobody reads: whether they are stored is the question",
+    "application/octet-stream",
+    BINARY,
+)
 DEAD_LETTER = Content(
     "DeadLetter", "the message as it was, or its beginning", "application/octet-stream", BINARY
 )

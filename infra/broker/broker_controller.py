@@ -12,6 +12,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import nats.errors
 import nats.js.errors
@@ -20,8 +21,9 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.broker.server.store import LEAST_FREE_BYTES
 from infra.broker.watch.broker_problem import BrokerProblem
+from infra.broker.watch.canary import store_canary
 from infra.host.children.child import BackOff
-from schemas import catalog, subjects
+from schemas import catalog
 from schemas.errors import ConfigurationError
 from services.chassis.nats.connecting.address import why
 
@@ -31,6 +33,9 @@ CANARY_INTERVAL_S = 5.0
 CANARY_PATIENCE_S = 5.0
 CANARY_FAILURES = 3
 """So often in a row nothing is stored before the server, and not a slow disk, is blamed."""
+PAUSE_AFTER_FULL_S = 5.0
+"""Between two starts there is a pause, which grows where they do not help. After a disk that was full it does
+not: that there is room is news, and asks are to be answered within 30 s of it."""
 
 
 class BrokerController:
@@ -91,9 +96,11 @@ class BrokerController:
                     continue  # whether it lives is looked after elsewhere
                 if time.monotonic() >= next_canary_s:
                     next_canary_s = time.monotonic() + CANARY_INTERVAL_S
-                    await self._sing(lambda: js.publish(subjects.CANARY, b""))
+                    await self._sing(partial(store_canary, js))
                 free = shutil.disk_usage(self._broker.directory).free
                 problem = self._problem(free)
+                if free < LEAST_FREE_BYTES:
+                    self._restart_soon()
                 if problem is not None and free >= LEAST_FREE_BYTES and self._broken:
                     await self._restart()
                 await self._told.tell(client, problem)
@@ -128,8 +135,13 @@ class BrokerController:
             )
         return None
 
+    def _restart_soon(self) -> None:
+        """The disk is full, which is why nothing is stored: that earlier starts did not help is no sign."""
+        self._restarts.failures = 0
+        self._not_before_s = min(self._not_before_s, self._restarted_s + PAUSE_AFTER_FULL_S)
+
     async def _restart(self) -> None:
-        """Starts the server anew; the next time only after a while that grows, so never in a circle."""
+        """Starts the server anew; the next time only after a while, so never in a circle."""
         if time.monotonic() < self._not_before_s:
             return
         async with self._starting:

@@ -298,6 +298,7 @@ FINGERPRINTS = {
     9: "eee3cab6acbcac6b",
     10: "3ffb132ff98083e1",
     11: "7f72ae82f1ede8a0",
+    12: "74a529905f1ecf2f",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 

@@ -14,7 +14,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from infra.broker.watch.broker_problem import PATIENCE_S, BrokerProblem
-from schemas import subjects
+from infra.broker.watch.canary import store_canary
 from services.chassis.nats.connecting.address import why
 
 INTERVAL_S = 5.0
@@ -48,7 +48,7 @@ class ForeignStore:
     async def _look(self) -> str | None:
         """Why nothing is stored; None while something is, or it failed too seldom to tell."""
         try:
-            await self._js.publish(subjects.CANARY, b"")
+            await store_canary(self._js)
         except nats.errors.Error as error:
             self._failures += 1
             if self._failures < FAILURES:
@@ -56,7 +56,8 @@ class ForeignStore:
             said = error.description if isinstance(error, nats.js.errors.APIError) else None
             return (
                 f"the broker stores nothing (it took no message {self._failures} times in a row: "
-                f"{said or why(error)}): make room on its disk, or raise the limits of its JetStream"
+                f"{said or why(error)}): make room on its disk, or raise the limits of its JetStream; a "
+                "server whose disk was full stores again only when it has been started again"
             )
         self._failures = 0
         return None

@@ -26,7 +26,7 @@ from infra.host.credentials import Credentials
 from infra.host.foreign_broker import configuration
 from infra.host.supervisor import Supervisor
 from infra.settings import HostSettings, load_host_settings
-from infra.testing.plugin import connect
+from infra.testing.plugin import connect, fill_disk
 from infra.testing.switched_off import switched_off
 from schemas import subjects
 from schemas.errors import ConfigurationError
@@ -51,6 +51,7 @@ jetstream {{ store_dir: "{folder}/store", sync_interval: always,
     max_file_store: {room}, max_memory_store: 1GB }}
 include choir.conf
 """
+TOO_MANY_STORED = 5
 CLUSTER = """
 cluster {{ name: theirs, listen: "127.0.0.1:{route}", routes: [{routes}] }}
 """
@@ -157,6 +158,7 @@ async def test_who_looks_is_told_that_a_foreign_server_stores_nothing(tmp_path: 
             lease = await leased(client, there=True)
             assert lease is not None and lease.problem is not None and lease.state == "broken"
             assert "insufficient" in lease.problem.message and "limits" in lease.problem.message
+            assert "started again" in lease.problem.message
         # And when there is room, both go
         async with servers(tmp_path, "", [port]):
             await provision_at(url, ["alpha"])
@@ -166,6 +168,32 @@ async def test_who_looks_is_told_that_a_foreign_server_stores_nothing(tmp_path: 
     finally:
         watch.cancel()
         await client.close()
+
+
+@pytest.mark.soak
+async def test_who_looks_is_told_that_the_disk_of_a_foreign_server_is_full(
+    tmp_path: Path, disk: Path
+) -> None:
+    (port,) = [broker.port for broker in LocalCluster(tmp_path / "unused").brokers][:1]
+    url, said = f"nats://127.0.0.1:{port}", list[str]()
+    async with servers(disk, "", [port]):
+        client = await connect(url)
+        await provision_at(url, ["alpha"])
+        # Given a server that has stored something, and a disk that is full
+        await client.jetstream().publish(subjects.CANARY, b"")
+        filler = fill_disk(disk)
+        watch = asyncio.create_task(ForeignStore(client, "cellar", said.append, interval_s=0.1).keep())
+        try:
+            # When something was to be stored a few times, then a lease says so, and what helps
+            lease = await leased(client, there=True)
+            assert lease is not None and lease.problem is not None
+            assert "make room" in lease.problem.message and "started again" in lease.problem.message
+            stored = (await client.jetstream().stream_info(subjects.CANARY_STREAM)).state.last_seq
+            assert stored < TOO_MANY_STORED, "each of them needs room"
+        finally:
+            watch.cancel()
+            await client.close()
+            filler.unlink()
 
 
 async def leased(client: Client, *, there: bool) -> NodeLease | None:
