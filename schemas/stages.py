@@ -54,7 +54,8 @@ class StageBeat(Message):
     `step_ms` is the measured time of a step for some numbers of sequences with a token each. `idle` says that
     the stage has nothing to do, and `progress` counts what it has done and was sent: where all stages are
     idle, and no count grows, nothing is on its way any more. Stage 0 adds the `live` sequences, and when the
-    oldest of them began.
+    oldest of them began. The `first` beat of a process in its place says that the silence before was that of
+    one which is gone.
     """
 
     pipeline: Annotated[int, Field(ge=1, lt=2**63)]
@@ -68,3 +69,4 @@ class StageBeat(Message):
     progress: Annotated[int, Field(ge=0)] = 0
     live: tuple[int, ...] = ()
     oldest_began_at_s: float | None = None
+    first: Annotated[bool, Field(exclude_if=not_)] = False

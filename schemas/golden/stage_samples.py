@@ -43,5 +43,6 @@ STAGE_SAMPLES: dict[str, Message] = {
         progress=512,
         live=(7, 9),
         oldest_began_at_s=1_700_000_000.5,
+        first=True,
     ),
 }

@@ -41,8 +41,9 @@ class _Heard:
     def limit_s(self) -> float:
         return min(max(SILENCE_S, PAUSES * self.pause_s), LONGEST_SILENCE_S)
 
-    def beat(self) -> None:
-        self.pause_s = max(self.silent_s, FADING * self.pause_s)
+    def beat(self, first: bool) -> None:
+        pause_s = 0.0 if first else self.silent_s
+        self.pause_s = max(pause_s, FADING * self.pause_s)
         self.silent_s = 0.0
 
 
@@ -64,10 +65,16 @@ class FailureDetector:
             for number, stage in enumerate(plan.stages)
         ]
 
-    def heard(self, stage: int, instance: str) -> None:
-        """A stage has given a sign of life."""
+    def heard(self, stage: int, instance: str, *, first: bool = False) -> None:
+        """A stage has given a sign of life. The silence before the `first` one of a process was a death: it
+        says nothing of how punctual that stage is."""
         if stage < len(self.plan.stages) and self.plan.stages[stage].instance == instance:
-            self._heard[stage].beat()
+            self._heard[stage].beat(first)
+
+    def works(self, stage: int) -> None:
+        """Others have heard of a stage in its place, before this watcher came: so it need not be given the
+        time that somebody has who comes to a new one."""
+        self._heard[stage].silent_s = max(self._heard[stage].silent_s, 0.0)
 
     def silent(self, now_s: float) -> tuple[int, ...]:
         """The stages that are taken for dead. To be asked every TICK_S: a watcher that was asleep, or whose

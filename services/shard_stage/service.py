@@ -17,18 +17,20 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, GenerationFailed, ModelUnusable
 from schemas.model_store import STORE_PREFIX
+from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan, StageOffer
 from schemas.stages import StageBeat
 from services.chassis.blobs.range_source import open_kept
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.connection import connection_options
 from services.chassis.process.limits import cores, memory_available_bytes
 from services.chassis.process.runner import EXIT_FAILED
 from services.chassis.process.supervise import log_failure
 from services.chassis.registry.lease import Load
 from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
-from services.shard_stage.handover.assignment import Assignment, Handover
+from services.shard_stage.handover.assignment import Assignment, Handover, holds_place
 from services.shard_stage.probe.capability import ModelSource, open_kept_source, open_source
 from services.shard_stage.probe.latency_probe import measured_hop_ms
 from services.shard_stage.probe.slice_cache import SliceCache
@@ -101,6 +103,7 @@ class ShardStage:
         mesh.connection.on_missed(subjects.bucket_updates(subjects.PIPELINES_BUCKET), self._book.reload)
         await self._book.start()
         await self._renew_own_places()
+        await self._learn_who_works()
         self._tasks = [
             mesh.loops.start(self._keep_place(), "place"),
             mesh.loops.start(self._keep_time(), "time"),
@@ -140,6 +143,18 @@ class ShardStage:
         for pipeline in list(self._pipelines.values()):
             if pipeline.stage_of(self._mesh.identity.instance) is not None:
                 await self._book.begin_anew(pipeline.plan, "a stage was started again")
+
+    async def _learn_who_works(self) -> None:
+        """Whoever told in its lease that it was ready in its place beats there, or is gone. Without that a
+        stage that dies while a standby starts would be given the time of one that has not begun yet."""
+        leases = Bucket(self._mesh.client, subjects.NODES_BUCKET, messages(NodeLease))
+        for pipeline in list(self._pipelines.values()):
+            for number, spec in enumerate(pipeline.plan.stages):
+                with contextlib.suppress(ChoirError, ValidationError):
+                    key = subjects.node_key(self._mesh.identity.service, spec.instance)
+                    lease = (await leases.get(key)).value
+                    if lease is not None and holds_place(lease, pipeline.plan, number):
+                        pipeline.detector.works(number)
 
     # --- plans --------------------------------------------------------------------------
 
@@ -208,6 +223,7 @@ class ShardStage:
         )
         try:
             _check_source(source, wanted.plan)
+            await runtime.beat(first=True)
             await runtime.start(self._pipelines[wanted.plan.model].inheritance)
         except ChoirError as error:
             await self._fail(runtime, error)
@@ -328,7 +344,7 @@ class ShardStage:
         except ValidationError:
             log.warning("a beat cannot be read", subject=msg.subject)
             return
-        pipeline.detector.heard(beat.stage, beat.instance)
+        pipeline.detector.heard(beat.stage, beat.instance, first=beat.first)
         if beat.stage == 0 and beat.epoch == pipeline.plan.epoch:
             since_s = beat.oldest_began_at_s or self._mesh.clock.now()
             pipeline.inheritance = Handover(frozenset(beat.live), since_s)

@@ -298,11 +298,11 @@ class StageRuntime:
 
     # --- what is told -------------------------------------------------------------------
 
-    async def beat(self) -> None:
+    async def beat(self, *, first: bool = False) -> None:
         """Tells the other stages that this one is alive, and how far it is."""
         plan = self.plan
-        first = self._stage if isinstance(self._stage, FirstStage) else None
-        live = first.live if first is not None else ()
+        feeding = self._stage if isinstance(self._stage, FirstStage) else None
+        live = feeding.live if feeding is not None else ()
         beat = StageBeat(
             pipeline=plan.number,
             epoch=plan.epoch,
@@ -314,6 +314,7 @@ class StageRuntime:
             progress=self._stats.progress,
             live=tuple(sequence.id for sequence in live),
             oldest_began_at_s=self._oldest(live),
+            first=first,
         )
         try:
             await self._mesh.client.publish(subjects.stage_signal(plan.number), beat.to_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.errors import ModelUnusable
+from schemas.nodes import NodeLease
 from schemas.pipelines import PipelinePlan
 from services.engine.decode.stage_context import StageContext
 
@@ -52,3 +53,13 @@ class Handover:
     def log_from_s(self) -> float | None:
         """From when on the log is read, in seconds since the epoch; None for all of it."""
         return None if self.since_s is None else self.since_s - LOG_MARGIN_S
+
+
+def holds_place(lease: NodeLease, plan: PipelinePlan, stage: int) -> bool:
+    """Whether an instance was ready in its place of this plan when it took its lease."""
+    held = lease.stage.held if lease.stage is not None else None
+    if held is None or not held.ready or (held.model, held.stage) != (plan.model, stage):
+        return False
+    spec = plan.stages[stage]
+    same_layers = (held.first_layer, held.end_layer) == (spec.first_layer, spec.end_layer)
+    return same_layers and (plan.since_epoch or plan.epoch) <= held.epoch <= plan.epoch

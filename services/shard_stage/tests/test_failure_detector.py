@@ -71,6 +71,34 @@ def test_a_stage_that_was_never_heard_of_is_given_more_time() -> None:
     assert watched(detector, FIRST_BEAT_S - 1, 2.0, 0) == (1,)
 
 
+def test_the_death_of_a_process_that_came_back_to_its_place_is_no_lateness_of_the_next() -> None:
+    # Given a stage that was dead for seconds and was started again in its own place, as no standby was there
+    detector = FailureDetector(PLAN, 0.0)
+    watched(detector, 0.0, 2.0, 0, 1)
+    watched(detector, 2.0, 3.0, 0)
+    detector.follow(PLAN.model_copy(update={"epoch": 2}))
+    detector.heard(1, PLAN.stages[1].instance, first=True)
+    # When it beats for a moment, and is killed again
+    assert watched(detector, 5.0, 1.0, 0, 1) == ()
+    # Then that is noticed as soon as the first time
+    assert watched(detector, 6.0, SILENCE_S + 2 * STEP_S, 0) == (1,)
+    # But a process that was stopped for as long, and goes on, is late
+    watched(detector, 7.5, 1.5, 0)
+    detector.heard(1, PLAN.stages[1].instance)
+    assert watched(detector, 9.0, 2 * SILENCE_S, 0) == ()
+
+
+def test_a_watcher_that_has_just_come_gives_no_time_to_begin_to_a_stage_that_has_begun() -> None:
+    detector = FailureDetector(PLAN, 0.0)
+    detector.works(1)
+    assert watched(detector, 0.0, SILENCE_S - STEP_S, 0) == ()
+    assert watched(detector, SILENCE_S, 2 * STEP_S, 0) == (1,)
+    # One that was heard of meanwhile is not taken for silent
+    detector = FailureDetector(PLAN, 0.0)
+    detector.works(1)
+    assert watched(detector, 0.0, FIRST_BEAT_S, 0, 1) == ()
+
+
 def test_a_watcher_that_was_asleep_takes_nobody_for_dead() -> None:
     detector = FailureDetector(PLAN, 0.0)
     watched(detector, 0.0, 2.0, 0, 1)
