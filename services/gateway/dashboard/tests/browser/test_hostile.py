@@ -21,7 +21,7 @@ from schemas.errors import ErrorBody
 from schemas.nodes import NodeLease, ServedModel
 from services.chassis.nats.bucket import Bucket, messages
 from services.gateway.dashboard.shell.pages import shown
-from services.gateway.dashboard.tests.browsing import (
+from services.gateway.dashboard.tests.browser.browsing import (
     PATIENCE_MS,
     PHONE,
     barriers,
@@ -29,7 +29,7 @@ from services.gateway.dashboard.tests.browsing import (
     needs_chromium,
     opened,
 )
-from services.gateway.dashboard.tests.test_browser_views import asked
+from services.gateway.dashboard.tests.browser.test_views import asked
 from services.gateway.tests.serving import serving
 
 pytestmark = [needs_chromium, pytest.mark.soak]

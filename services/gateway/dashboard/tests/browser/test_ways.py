@@ -21,8 +21,8 @@ from schemas.keys import ManageKeys
 from schemas.tenants import Tenant
 from services.client.client import Choir
 from services.gateway.access.tests.conftest import MakeKey
-from services.gateway.dashboard.tests.browsing import PATIENCE_MS, chromium, needs_chromium, opened
-from services.gateway.dashboard.tests.test_browser_views import charts_are_drawn
+from services.gateway.dashboard.tests.browser.browsing import PATIENCE_MS, chromium, needs_chromium, opened
+from services.gateway.dashboard.tests.browser.test_views import charts_are_drawn
 from services.gateway.dashboard.tests.test_runs import EVALUATION, LOAD_TEST, write_runs
 from services.gateway.tests.serving import serving
 

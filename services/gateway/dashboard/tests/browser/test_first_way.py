@@ -6,7 +6,7 @@ import re
 from contextlib import AsyncExitStack
 from typing import Any
 
-from services.gateway.dashboard.tests.browsing import PHONE, barriers, needs_chromium, opened
+from services.gateway.dashboard.tests.browser.browsing import PHONE, barriers, needs_chromium, opened
 from services.gateway.tests.serving import serving
 
 pytestmark = needs_chromium

@@ -14,7 +14,13 @@ import httpx
 import pytest
 from playwright.async_api import Page
 
-from services.gateway.dashboard.tests.browsing import PHONE, barriers, chromium, needs_chromium, opened
+from services.gateway.dashboard.tests.browser.browsing import (
+    PHONE,
+    barriers,
+    chromium,
+    needs_chromium,
+    opened,
+)
 from services.gateway.dashboard.tests.test_runs import EVALUATION, LOAD_TEST, write_runs
 from services.gateway.tests.serving import serving
 
