@@ -164,7 +164,7 @@ class Ask(Message):
     embedder: Annotated[Name | None, Field(exclude_if=is_none)] = None
     max_agents: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
     quorum: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Field(default_factory=Sampling)
     timeout_s: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 60.0
     priority: Priority = "interactive"
     partition: Partition | None = None

@@ -34,6 +34,7 @@ TRACE_BYTES = 128
 PUBLISH_TIMEOUT_S = 2.0
 OUTCOME_PATIENCE_S = 45.0
 DOOR_PATIENCE_S = 4.0
+READ_PATIENCE_S = 4.0
 RETRY_AFTER_S = 1.0
 
 
@@ -171,10 +172,8 @@ class Storage:
 
     async def _get(self, stream: str, query: Mapping[str, object]) -> Stored | None:
         """Where there is one broker it is asked directly, which is faster; of several the leader is asked."""
-        if clustered(self._client):
-            of_leader = partial(get_of_leader, self._client, stream, query)
-            return await self._patiently(of_leader, ELECTION_PATIENCE_S, _may_pass)
-        return await get_direct(self._client, stream, query)
+        get = get_of_leader if clustered(self._client) else get_direct
+        return await self._patiently(partial(get, self._client, stream, query), READ_PATIENCE_S, _may_pass)
 
 
 def _unreadable(stream: str, error: nats.errors.Error) -> Exception:

@@ -135,6 +135,7 @@ async def test_without_a_broker_writes_end_within_their_patience_and_reads_withi
     own_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(storage_module, "READ_PATIENCE_S", 0.5)
     monkeypatch.setattr(storage_module, "PUBLISH_TIMEOUT_S", 0.3)
     client = await connect(own_broker.url)
     storage = Storage(client)
@@ -151,6 +152,25 @@ async def test_without_a_broker_writes_end_within_their_patience_and_reads_withi
     finally:
         with contextlib.suppress(ConnectionResetError):  # nats-py tells of what it lost while it closes
             await client.close()
+
+
+async def test_a_read_outlasts_a_broker_that_stands_still_for_a_moment(
+    own_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(storage_module, "READ_PATIENCE_S", 120.0)
+    client = await connect(own_broker.url)
+    storage = Storage(client)
+    await storage.store_once(RESULT, b"there")
+    own_broker.pause()
+    try:
+        waiting = asyncio.create_task(storage.last(subjects.RESULTS_STREAM, RESULT))
+        await asyncio.wait([waiting], timeout=1.0)
+    finally:
+        own_broker.resume()
+    stored = await waiting
+    assert stored is not None and stored.data == b"there"
+    await client.close()
 
 
 async def test_an_outcome_waits_for_the_broker_to_come_back(own_broker: Broker) -> None:
