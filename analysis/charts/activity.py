@@ -8,7 +8,7 @@ from itertools import pairwise
 import altair as alt
 
 from analysis.charts.drawing.rows import Row, Rows, inline, unpivoted, utc, written
-from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, PLAIN
+from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, PLAIN, UTC_CLOCK
 
 WIDTH = 680
 HEIGHT = 130
@@ -40,8 +40,8 @@ def with_ends(rows: Rows) -> list[Row]:
     ]
 
 
-def _time() -> alt.X:
-    return alt.X("at:T", title=None, scale=alt.Scale(type="utc"))
+def _time(title: str | None = None) -> alt.X:
+    return alt.X("at:T", title=title, scale=alt.Scale(type="utc"), axis=alt.Axis(labelExpr=UTC_CLOCK))
 
 
 def _bars(rows: Rows, column: str, title: str, colour: str) -> alt.Chart:
@@ -56,7 +56,7 @@ def _latency(rows: Rows) -> alt.Chart:
     scale = alt.Scale(domain=list(PERCENTILES.values()), range=[PLAIN, EMPHASIS])
     chart = alt.Chart(inline(unpivoted(rows, PERCENTILES))).mark_point()
     panel: alt.Chart = chart.encode(
-        x=_time(),
+        x=_time("UTC"),
         y=alt.Y("value:Q", title="milliseconds", axis=alt.Axis(format="~s")),
         color=alt.Color("kind:N", title=None, scale=scale),
         shape=alt.Shape("kind:N", legend=None),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from analysis.charts.drawing.rows import Rows, inline, unpivoted, utc, written
-from analysis.charts.drawing.theme import CATEGORIES
+from analysis.charts.drawing.theme import CATEGORIES, UTC_CLOCK
 
 WIDTH, HEIGHT, STEP = 620, 280, 22
 MOST_ROWS = 1_000
@@ -62,7 +62,7 @@ def _encoded(rows: Rows, x: str, series: dict[str, str]) -> alt.Chart:
 
 def _lines(rows: Rows, moment: str, series: dict[str, str]) -> alt.typing.ChartType:
     chart = _encoded(rows, f"{moment}:T", series).mark_line(point=True)
-    x = alt.X(f"{moment}:T", title="UTC", scale=alt.Scale(type="utc"))
+    x = alt.X(f"{moment}:T", title="UTC", scale=alt.Scale(type="utc"), axis=alt.Axis(labelExpr=UTC_CLOCK))
     drawn: alt.Chart = chart.encode(x=x, y=alt.Y("value:Q", title=None)).properties(
         width=WIDTH, height=HEIGHT
     )

@@ -27,6 +27,13 @@ FONT = "DejaVu Sans, Verdana, Arial, sans-serif"
 TEXT_SIZE = 13
 TITLE_SIZE = 16
 
+UTC_CLOCK: Final = (
+    "utcseconds(datum.value) ? utcFormat(datum.value, ':%S') : "
+    "utchours(datum.value) || utcminutes(datum.value) ? utcFormat(datum.value, '%H:%M') : "
+    "utcFormat(datum.value, '%d %b')"
+)
+"""The labels of an axis of times, in Vega's words: of 24 hours. Vega by itself writes 08:46 for 20:46."""
+
 SCALE_TEXT: Final = {
     "labelColor": INK,
     "labelFontSize": TEXT_SIZE,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from analysis.charts.activity import with_ends
+from analysis.charts.activity import activity, with_ends
+from analysis.charts.drawing.columns import columns
 from analysis.charts.drawing.render import png_image, render, specification, svg_image
 from analysis.charts.drawing.rows import unpivoted, utc, written
 from analysis.charts.mesh import MESH_CHARTS
@@ -62,6 +63,13 @@ charts = pytest.mark.parametrize("name", MESH_CHARTS)
 def texts(svg: str) -> str:
     """What is written in a picture."""
     return " ".join(part.split("<")[0] for part in svg.split(">"))
+
+
+def test_an_axis_of_times_goes_by_the_clock_of_24_hours() -> None:
+    rows = [{**ROWS["activity"][0], "at": f"2026-01-31T20:4{minute}:00"} for minute in (0, 3, 6)]
+    for chart in (activity(rows), columns(rows)):
+        words = texts(svg_image(specification(chart)))
+        assert "20:44" in words and "08:4" not in words and "UTC" in words
 
 
 @charts

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from schemas.nodes import NodeLease
 from schemas.pipelines import PipelineSummary
+from schemas.replies import StatusReply
 from services.gateway.dashboard.mesh.view import MeshView
 from services.gateway.dashboard.shell.pages import layers, named
 
@@ -49,8 +50,7 @@ class Box:
     def texts(self) -> tuple[tuple[int, str], ...]:
         """Each line, cut to what fits, with the height of its foot."""
         return tuple(
-            (self.y + (at + 1) * LINE - 4, line if len(line) <= LETTERS else f"{line[: LETTERS - 1]}\u2026")
-            for at, line in enumerate(self.lines)
+            (self.y + (at + 1) * LINE - 4, _cut(line, LETTERS)) for at, line in enumerate(self.lines)
         )
 
 
@@ -65,7 +65,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Drawing:
-    """All of it. `stems` lead from the broker to the hosts."""
+    """All of it. `broker` is what stands in its box; `stems` lead from there to the hosts."""
 
     width: int = 0
     height: int = 0
@@ -74,6 +74,7 @@ class Drawing:
     stems: tuple[str, ...] = ()
     arrows: tuple[Arrow, ...] = ()
     words: str = ""
+    broker: str = "broker"
 
 
 @dataclass
@@ -100,10 +101,24 @@ def drawing_of(view: MeshView) -> Drawing:
         f"Map of the mesh: {len(names)} hosts, {len(view.nodes)} services, {len(view.models)} models, "
         f"{len(view.pipelines)} pipelines"
     )
+    width = GAP + columns * (WIDTH + GAP)
     return Drawing(
-        GAP + columns * (WIDTH + GAP), top, tuple(drawn.hosts), tuple(drawn.boxes), tuple(drawn.stems),
-        arrows, words,
+        width, top, tuple(drawn.hosts), tuple(drawn.boxes), tuple(drawn.stems), arrows, words,
+        _cut(_broker(view.status), LETTERS * (width - GAP) // WIDTH),
     )  # fmt: skip
+
+
+def _broker(status: StatusReply | None) -> str:
+    """How much is queued, and for which models something waits, those with most of it first."""
+    if status is None:
+        return "broker"
+    waiting = sorted((-queue.waiting, name) for name, queue in status.queues.items() if queue.waiting)
+    told = ", ".join(f"{name} {-count}" for count, name in waiting)
+    return f"broker, {status.queued} in the queue" + (f"; waiting: {told}" if told else "")
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 1]}\u2026"
 
 
 def _draw_host(drawn: _Drawn, name: str, nodes: Sequence[NodeLease], x: int, top: int) -> int:

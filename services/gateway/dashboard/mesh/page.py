@@ -41,7 +41,5 @@ class MeshPage:
 
 def parts_of(view: MeshView) -> dict[str, str]:
     """The fragments of the page, by the ids of their elements."""
-    drawing = fragment(
-        "mesh/map.html.j2", map=drawing_of(view), status=view.status, gap=GAP, broker=BROKER, bar=BAR
-    )
+    drawing = fragment("mesh/map.html.j2", map=drawing_of(view), gap=GAP, broker=BROKER, bar=BAR)
     return {"map": drawing, **{part: fragment(f"mesh/{part}.html.j2", view=view) for part in PARTS}}

@@ -52,7 +52,7 @@ class OneRequest:
             missing is not None or bool(fall and fall.is_over)
         )
         self._parts = {
-            "answer": "" if result is None else result_html(result),
+            "answer": "" if result is None else result_html(result, own_page=True),
             "time": time_html(fall),
             "events": fragment("requests/events.html.j2", events=() if events is None else rows_of(events)),
             "waiting": fragment(

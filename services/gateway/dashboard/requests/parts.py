@@ -88,8 +88,9 @@ def _use(agent: str, answers: Sequence[Answer]) -> Use:
     )
 
 
-def result_html(result: Result) -> str:
-    """Text, votes, what each strategy decided, the answers round by round, the steps of a chain."""
+def result_html(result: Result, *, own_page: bool = False) -> str:
+    """Text, votes, what each strategy decided, the answers round by round, the steps of a chain; with a link
+    to the request's own page, unless it stands there."""
     return fragment(
         "requests/result.html.j2",
         result=result,
@@ -97,6 +98,7 @@ def result_html(result: Result) -> str:
         uses=uses(result),
         verdicts=verdicts(result),
         question=QUESTION,
+        own_page=own_page,
     )
 
 

@@ -14,11 +14,13 @@ import pytest
 from analysis.trace.pieces import waterfall
 from schemas.errors import InvalidRequest
 from schemas.keys import ManageKeys
+from schemas.nodes import NodeLease
 from schemas.replies import ModelQueue, StatusReply
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.access.tests.conftest import MakeKey
 from services.gateway.dashboard.ask.page import AskBody, ask_of
+from services.gateway.dashboard.mesh.map import drawing_of
 from services.gateway.dashboard.mesh.page import parts_of
 from services.gateway.dashboard.mesh.view import MeshView, look
 from services.gateway.dashboard.requests.waterfall import costs, lines
@@ -127,6 +129,11 @@ def test_a_model_that_nobody_serves_any_more_is_shown_while_something_waits_for_
     html = parts_of(MeshView(status=status))["models"]
     assert 'gone</bdi></th><td class="problem">nobody at present</td><td class="n">3</td>' in html
     assert "<script" not in html and "No model can be asked" not in html
+    hosts: dict[str, tuple[NodeLease, ...]] = {f"host-{number}": () for number in range(4)}
+    assert (
+        drawing_of(MeshView(status=status, hosts=hosts)).broker == "broker, 3 in the queue; waiting: gone 3"
+    )
+    assert drawing_of(MeshView(status=status)).broker == "broker, 3 in the queue; waiting: go\u2026"
 
 
 async def test_answers_come_side_by_side_and_the_request_has_a_page(http: httpx.AsyncClient) -> None:
