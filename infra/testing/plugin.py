@@ -41,6 +41,7 @@ DISK_MIB = 192
 READY_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 180.0
 JETSTREAM_TIMEOUT_S = 60.0
+FLUSH_TIMEOUT_S = 60
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -159,11 +160,17 @@ class SpawnService(Protocol):
 
 
 class PatientClient(Client):
-    """A client whose questions to JetStream wait for as long as a busy machine may take."""
+    """A client whose questions to JetStream wait for as long as a busy machine may take, and whose `flush`
+    returns when the broker has read everything that was sent before."""
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         """The streams, with a patience of its own unless another one is given."""
         return super().jetstream(**{"timeout": JETSTREAM_TIMEOUT_S, **options})
+
+    async def flush(self, timeout: int = FLUSH_TIMEOUT_S) -> None:
+        """The ping of nats-py's `flush` may overtake what is still in its buffer; a second cannot."""
+        await super().flush(timeout)
+        await super().flush(timeout)
 
 
 async def connect(url: str) -> Client:

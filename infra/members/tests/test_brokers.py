@@ -40,6 +40,7 @@ from schemas.errors import ConfigurationError, MeshUnreachable
 from schemas.joining import Host
 from schemas.tenants import LOCAL
 from services.chassis.settings import MeshSection
+from services.chassis.tests.mesh import settled
 from services.client.client import Choir
 from services.client.finding.broker_section import BrokerSection
 
@@ -274,7 +275,7 @@ async def test_in_a_cluster_each_process_has_a_key_of_its_own_which_every_broker
     other, own = (subjects.bucket_key(subjects.NODES_BUCKET, lease) for lease in leases)
     for subject in (other, own, "$JS.API.STREAM.DELETE.RESULTS"):
         await foreign.publish(subject, b"")
-    await foreign.flush()
+    await settled(foreign)
     refused = [one for one in (other, own, "$JS.API.STREAM.DELETE.RESULTS") if one.lower() in str(said)]
     assert refused == [other, "$JS.API.STREAM.DELETE.RESULTS"]
     await foreign.close()

@@ -24,6 +24,7 @@ from infra.host.children.processes import until
 from infra.testing.plugin import SpawnService
 from schemas import catalog, subjects
 from schemas.errors import ConfigurationError
+from services.chassis.tests.mesh import settled
 
 pytestmark = pytest.mark.long
 
@@ -67,7 +68,7 @@ class Session:
         """Wait until the broker has refused so many things, and a round trip longer for any others."""
         assert self.client is not None
         await until(lambda: len(self.refused) >= refusals, 180)
-        await self.client.flush()
+        await settled(self.client)
         assert len(self.refused) == refusals, self.refused
 
     def was_refused(self, subject: str) -> bool:
@@ -153,7 +154,7 @@ async def test_a_client_may_ask_and_nothing_else(guarded: str) -> None:
     session = Session(CLIENT)
     nc = await session.connect(guarded)
     await nc.publish(subjects.ASK, b"{}")
-    await nc.flush()
+    await settled(nc)
     assert session.refused == []
     for subject in STREAM_SUBJECTS.values():
         await nc.publish(subject, b"x")

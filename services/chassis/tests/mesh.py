@@ -125,7 +125,7 @@ async def completions(client: Client) -> list[RequestCompleted]:
 async def settled(client: Client) -> None:
     """Returns when the broker has read everything that this client has sent so far.
 
-    The ping of nats-py's `flush` may overtake a subscription that is still in its buffer; a second cannot.
+    The ping of nats-py's `flush` may overtake what is still in its buffer; a second cannot.
     """
     await client.flush()
     await client.flush()

@@ -31,6 +31,7 @@ from schemas.errors import ConfigurationError, MeshUnreachable
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents, open_broker
 from services.chassis.settings import MeshSection
+from services.chassis.tests.mesh import settled
 from services.client.client import Choir
 from services.client.finding.broker_section import BrokerSection, BrokerTlsSection
 
@@ -184,7 +185,7 @@ async def test_a_renewed_certificate_is_shown_and_no_request_is_lost(secured: Se
         await msg.respond(msg.data)
 
     await service.subscribe("echo", cb=answer)
-    await service.flush()
+    await settled(service)
     answered, going = 0, True
 
     async def ask() -> None:
