@@ -166,8 +166,10 @@ TABLE: dict[str, Benchmark] = {
 }
 
 REFUSED = {
-    "ifeval": "its checks are programs for 25 kinds of instructions, and the packages on PyPI that have them "
-    "are early versions (0.0.1, 0.1.2); checks of another make would give other figures",
+    "ifeval": "its checks are programs for 25 kinds of instructions, and mark whole texts, on which no "
+    "strategy votes; lm-evaluation-harness has them, and can ask the gateway: lm_eval "
+    "--model local-chat-completions --tasks ifeval --apply_chat_template "
+    "--model_args model=choir/auto,base_url=URL/v1/chat/completions",
 }
 """Benchmarks that people look for, and why they are not here."""
 

@@ -81,6 +81,27 @@ class CachedAsking:
             )
 
 
+def of_earlier_runs(journal: Sequence[Exchange]) -> list[Exchange]:
+    """The exchanges of a run, with `from_cache` naming only what other runs asked.
+
+    An answer that this run took from another of its own requests, as a greedy repetition does, was timed
+    under its load.
+    """
+    own = {each.request_id for each in journal}
+    return [
+        each.model_copy(
+            update={
+                "from_cache": {
+                    agent: source for agent, source in each.from_cache.items() if source not in own
+                }
+            }
+        )
+        if each.from_cache
+        else each
+        for each in journal
+    ]
+
+
 def _groups(call: Call, agents: Sequence[str]) -> list[tuple[str, ...]]:
     """Whose answers are kept together: all agents', if they were asked more than the question."""
     if asked_for(call.ask.strategies):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.usage import UsageSample, read_usage
+from analysis.evaluation.benchmarks import seen_in_training
 from analysis.evaluation.contestants.reaggregation import reaggregate
 from analysis.evaluation.effort.table import effort_rows
 from analysis.evaluation.likelihood.table import likelihood_rows
 from analysis.evaluation.likelihood.votes import one_for_each_question
+from analysis.evaluation.provenance.asking import of_earlier_runs
 from analysis.evaluation.reporting.charts import Picture
 from analysis.evaluation.reporting.charts.write import write_charts
 from analysis.evaluation.reporting.latex import significance_table, summary_table
@@ -47,7 +49,7 @@ def write_outputs(folder: RunFolder) -> None:
     if not journal:
         raise InvalidRequest(f"resume: {folder.path} holds no answers", field="resume")
     ways = {name: described["extraction"] for name, described in config.benchmarks.items()}
-    exchanges = one_for_each_question(journal, ways)
+    exchanges = one_for_each_question(of_earlier_runs(journal), ways)
     outcomes = reaggregate(exchanges, ways, config.options.strategies, config.options.seed)
     asked = read_run(exchanges, ways)
     options = config.options
@@ -58,7 +60,9 @@ def write_outputs(folder: RunFolder) -> None:
         orders=order_rows(asked, options.strategies, options.orders, options.seed),
     )
     write_table(folder.path, "raw_records", raw_records(journal, ways, config.models), parquet=True)
-    write_table(folder.path, "decisions", [outcome._asdict() for outcome in outcomes], parquet=True)
+    seen = {name: seen_in_training({name}) for name in config.benchmarks}
+    decisions = [outcome._asdict() | {"seen_in_training": seen[outcome.benchmark]} for outcome in outcomes]
+    write_table(folder.path, "decisions", decisions, parquet=True)
     repeated = {
         name: repeated_texts([e for e in exchanges if e.benchmark == name]) for name in config.benchmarks
     }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.evaluation.asking.exchange import Exchange
+from analysis.evaluation.benchmarks import seen_in_training
 from analysis.evaluation.provenance.models import ModelFile
 from analysis.evaluation.scoring.extraction import extraction
 from schemas.commands import ChatMessage, Gather
@@ -64,6 +65,7 @@ def _row(kept: Exchange, agent: str, answer: Answer | None, way: str) -> Row:
     return {
         "position": kept.position,
         "benchmark": kept.benchmark,
+        "seen_in_training": seen_in_training({kept.benchmark}),
         "question_id": kept.question_id,
         "topic": kept.topic,
         "template": kept.template,

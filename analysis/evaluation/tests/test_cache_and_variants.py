@@ -15,7 +15,7 @@ from analysis.evaluation.asking.plan import sample as sample_call
 from analysis.evaluation.benchmarks.question import closed
 from analysis.evaluation.contestants.reaggregation import reaggregate
 from analysis.evaluation.options import build_options
-from analysis.evaluation.provenance.asking import CachedAsking, Outcome
+from analysis.evaluation.provenance.asking import CachedAsking, Outcome, of_earlier_runs
 from analysis.evaluation.provenance.cache import AnswerCache
 from analysis.evaluation.provenance.models import ModelFile
 from analysis.evaluation.reporting.report import Extras, report
@@ -127,6 +127,9 @@ def test_answers_of_earlier_runs_have_no_latency_and_a_model_of_another_file_end
     outcomes = reaggregate(kept, WAYS, ["majority"], 0)
     assert {(o.cached, o.latency_s is None) for o in outcomes if o.question_id == "q0"} == {(True, True)}
     assert {o.cached for o in outcomes if o.question_id != "q0"} == {False}
+    kept[1] = kept[1].model_copy(update={"from_cache": {"one": kept[2].request_id}})
+    outcomes = reaggregate(of_earlier_runs(kept), WAYS, ["majority"], 0)
+    assert {o.question_id for o in outcomes if o.cached} == {"q0"}  # its own answers are of its own load
 
     folder = run_folder(tmp_path, ("one",), ("colours",), ("majority",))
     before = ModelFile(sha256_of_samples="a", file="one.gguf")

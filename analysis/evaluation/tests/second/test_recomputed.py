@@ -15,16 +15,30 @@ from analysis.evaluation.reporting.raw_records import raw_records
 from analysis.evaluation.reporting.summary import summary_rows
 from analysis.evaluation.scoring.comparison import significance_rows
 from analysis.evaluation.scoring.scores import OVERALL, fields
-from analysis.evaluation.tests.kept import CHOICES, exchange
+from analysis.evaluation.tests.kept import CHOICES, answer, exchange
 from analysis.evaluation.tests.second.decisions import by_posterior, decisions, questions
+from analysis.evaluation.tests.second.further import (
+    Chosen,
+    Key,
+    alone,
+    average,
+    batch,
+    debate,
+    ow_l,
+    router_online,
+    rows_of,
+)
 from analysis.evaluation.tests.second.statistics import holm
 from analysis.evaluation.tests.second.tables import Row, omnibus, significance, summary, takers
+from schemas.replies import Result
+from schemas.rounds import DEBATE
 
 SEED = 11
 WAYS = {"colours": "flexible", "sums": "numeric"}
 SKILL = {"one": (0.9, 0.3), "two": (0.5, 0.8), "three": (0.6, 0.55), "four": (0.45, 0.4)}
 """How often each agent is right on either topic."""
 STRATEGIES = ("majority", "weighted", "topic", "isp", "ow_i", "dawid_skene")
+FURTHER = ("debate", "average", "ow_l")
 IN_TABLES = ("majority", "weighted", "isp")
 TOPICS = ("paint", "flags")
 FLIPS = 9_999
@@ -32,7 +46,7 @@ FLIPS = 9_999
 
 def a_run(colours: int = 36, sums: int = 15) -> list[Exchange]:
     """Closed and open questions, asked twice; some answers cannot be read, some did not come."""
-    dice, kept = random.Random(5), []
+    dice, more_dice, kept = random.Random(5), random.Random(6), []
     for repetition in range(2):
         for n in range(colours + sums):
             closed, topic = n < colours, n % 2
@@ -52,8 +66,33 @@ def a_run(colours: int = 36, sums: int = 15) -> list[Exchange]:
             more: dict[str, Any] = {"template": f"t{n % 5}"}
             if not closed:
                 more |= {"kind": "number", "choices": (), "right": str(right)}
+            more["result"] = _asked_more(more_dice, made, right, closed)
             kept.append(made.model_copy(update=more))
     return kept
+
+
+def _asked_more(dice: random.Random, made: Exchange, right: int, closed: bool) -> Result:
+    """The result with a second round, where answers differ, and how probable each held the options."""
+    assert made.result is not None
+    answers = made.result.answers
+    second = [
+        answer(each.agent, _says(dice, right, 0.6, closed), DEBATE)
+        for each in answers
+        if dice.random() > 0.05
+    ]
+    chances = [[dice.random() for _ in CHOICES] for _ in answers]
+    told = tuple(
+        each.model_copy(
+            update={"option_probabilities": {x: c / sum(chance) for x, c in zip("ABCD", chance, strict=True)}}
+        )
+        if closed
+        else each
+        for each, chance in zip(answers, chances, strict=True)
+    )
+    differ = len({each.text for each in answers}) > 1
+    return made.result.model_copy(
+        update={"answers": told, "further_answers": tuple(second) if differ else ()}
+    )
 
 
 def _says(dice: random.Random, right: int, skill: float, closed: bool) -> str:
@@ -77,10 +116,10 @@ def test_every_decision_is_made_again_from_the_raw_records(kept: list[Exchange],
     table = {(r["contestant"], r["benchmark"], r["question_id"], r["repetition"]): r for r in decided}
     compared = 0
     for question, made, known in decisions(questions(raw_records(kept, WAYS))):
-        right = {agent: answer == question.right for agent, answer in question.said.items()}
-        for name, (answer, chance, sure) in (made | {"dawid_skene": by_posterior(question, known)}).items():
+        right = {agent: said == question.right for agent, said in question.said.items()}
+        for name, (chosen, chance, sure) in (made | {"dawid_skene": by_posterior(question, known)}).items():
             row = table[(name, *question.key)]
-            assert row["answer"] == answer, (name, question.key)
+            assert row["answer"] == chosen, (name, question.key)
             assert row["expected"] == pytest.approx(chance), (name, question.key)
             assert row["confidence"] == pytest.approx(sure), (name, question.key)
             assert (row["unread"], row["missing"]) == (
@@ -94,6 +133,34 @@ def test_every_decision_is_made_again_from_the_raw_records(kept: list[Exchange],
         drawn = table[("random_agent", *question.key)]["expected"]
         assert drawn == pytest.approx(sum(right.values()) / len(SKILL))
     assert compared == len(kept) * len(STRATEGIES)
+
+
+def test_what_asks_more_asks_one_or_learns_from_all_is_made_again_too(kept: list[Exchange]) -> None:
+    outcomes = reaggregate(kept, WAYS, (*STRATEGIES, *FURTHER), SEED)
+    table = {(o.contestant, o.benchmark, o.question_id, o.repetition): o for o in outcomes}
+    records = raw_records(kept, WAYS)
+    asked, again = questions(records), rows_of(records, "debate")
+    expected: dict[tuple[str, Key], Chosen] = alone(asked, tuple(SKILL), SEED) | batch(asked)
+    for question, _, known in decisions(asked):
+        second = again.get(question.key, {})
+        made = {"debate": debate(question, known, second), "ow_l": ow_l(question, known)}
+        if question.closed:
+            made["average"] = average(question, known)
+        expected["router_online", question.key] = router_online(question, known, tuple(SKILL))
+        for name, (drawn, chance, sure) in made.items():
+            expected[name, question.key] = (drawn, chance)
+            assert table[(name, *question.key)].confidence == pytest.approx(sure), (name, question.key)
+        row, unread = table[("debate", *question.key)], len(question.came) - len(question.said)
+        assert row.calls == len(SKILL) + len(second)
+        assert row.unread == unread + sum(each["answer"] is None for each in second.values())
+        silent = len(question.came) - len(second) if second else 0
+        assert row.missing == len(SKILL) - len(question.came) + silent
+    for (name, key), (drawn, chance) in expected.items():
+        row = table[(name, *key)]
+        assert row.answer == drawn, (name, key)
+        assert row.expected == pytest.approx(chance), (name, key)
+    closed = sum(question.closed for question in asked)
+    assert len(expected) == len(asked) * 6 + closed * 5
 
 
 def test_every_figure_of_the_tables_is_computed_again(kept: list[Exchange]) -> None:
