@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway.dashboard.mesh.advice import advised
 from services.gateway.dashboard.mesh.map import BAR, BROKER, GAP, drawing_of
 from services.gateway.dashboard.mesh.view import MeshView, look
 from services.gateway.dashboard.shell.frame import Frame
@@ -12,8 +13,8 @@ from services.gateway.dashboard.shell.pages import fragment
 from services.gateway.http.streaming import StreamedReply
 
 LOOK_EVERY_S = 1.0
-PARTS = ("state", "hosts", "models", "pipelines", "problems")
-"""The elements of the page that change, with the map."""
+PARTS = ("state", "hosts", "models", "pipelines")
+"""The elements of the page that change, with the map and what is wrong."""
 
 
 class MeshPage:
@@ -42,4 +43,9 @@ class MeshPage:
 def parts_of(view: MeshView) -> dict[str, str]:
     """The fragments of the page, by the ids of their elements."""
     drawing = fragment("mesh/map.html.j2", map=drawing_of(view), gap=GAP, broker=BROKER, bar=BAR)
-    return {"map": drawing, **{part: fragment(f"mesh/{part}.html.j2", view=view) for part in PARTS}}
+    problems = fragment("mesh/problems.html.j2", view=view, problems=advised(view))
+    return {
+        "map": drawing,
+        "problems": problems,
+        **{part: fragment(f"mesh/{part}.html.j2", view=view) for part in PARTS},
+    }

@@ -26,6 +26,14 @@ CONDITION = """
     AND accepted_at > now()::TIMESTAMP - to_seconds($within_s::DOUBLE)
 """
 
+REFUSED = """
+$state::VARCHAR IN ('', 'failed') AND $model::VARCHAR = '' AND $strategy::VARCHAR = ''
+    AND ($tenant::VARCHAR = '' OR tenant = $tenant)
+    AND ($id::VARCHAR = '' OR contains(request_id, $id))
+    AND "at" > now()::TIMESTAMP - to_seconds($within_s::DOUBLE)
+"""
+"""The same of what was refused at the door: of that nobody knows the model, nor how it was to be decided."""
+
 
 @dataclass(frozen=True)
 class Filter:

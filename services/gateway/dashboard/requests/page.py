@@ -8,7 +8,7 @@ from starlette.responses import Response
 from schemas.errors import ChoirError
 from schemas.strategies import STRATEGIES
 from services.client.client import Choir
-from services.gateway.dashboard.requests.filter import CONDITION, STATES, WITHIN, Filter
+from services.gateway.dashboard.requests.filter import CONDITION, REFUSED, STATES, WITHIN, Filter
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import fragment
 from services.gateway.dashboard.shell.rows import Rows, rows_of
@@ -26,11 +26,14 @@ ORDER BY accepted_at DESC, request_id DESC
 LIMIT {MOST}
 """
 CODES = f"""
-SELECT error_code AS code, count(*) AS requests, epoch(max(accepted_at)) AS last_s,
-    any_value(error_message) AS example
-FROM requests
-WHERE error_code IS NOT NULL AND {CONDITION}
-GROUP BY error_code ORDER BY requests DESC, code LIMIT 20
+SELECT code, what, count(*) AS requests, epoch(max(moment)) AS last_s, any_value(message) AS example
+FROM (
+    SELECT error_code AS code, 'failed' AS what, accepted_at AS moment, error_message AS message
+    FROM requests WHERE error_code IS NOT NULL AND {CONDITION}
+    UNION ALL
+    SELECT error_code, 'refused', "at", error_message FROM request_refused WHERE {REFUSED}
+)
+GROUP BY code, what ORDER BY requests DESC, code LIMIT 20
 """
 CHARTS = ("activity", "latency_by_model", "time_to_first_token", "error_budget")
 """What is drawn of the time that is shown, by the names of `analysis/charts/mesh.py`."""

@@ -9,11 +9,14 @@ import pytest
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
-from schemas.errors import ModelUnusable
+from schemas.errors import ModelUnusable, Overloaded
 from schemas.model_store import ModelCopy, ModelFile, Origin, StoredModel, StoreEntry, StoreJob, StoreReply
 from schemas.nodes import NodeLease, ServedModel
 from schemas.pipelines import PipelineSummary, StageSummary
+from schemas.replies import StatusReply
+from schemas.workers import WorkerState
 from services.chassis.tests.mesh import eventually
+from services.gateway.dashboard.mesh.advice import advised
 from services.gateway.dashboard.mesh.map import drawing_of
 from services.gateway.dashboard.mesh.page import parts_of
 from services.gateway.dashboard.mesh.view import MeshView
@@ -152,6 +155,39 @@ def node(instance: str, host: str, service: str = "agent", *models: str, **field
     return NodeLease.model_validate(
         {"service": service, "instance": instance, "host": host, **known, **fields}
     )
+
+
+def test_what_is_wrong_is_told_with_what_to_do_about_it() -> None:
+    away = ModelUnusable("nobody answers").body()
+    server = WorkerState(id="mac-7", type="ollama", url="http://mac-7:1", circuit="open")
+    external = ServedModel(name="gamma", backend="ollama", slots=0, worker=server, problem=away)
+    nodes = (
+        node("one", "attic", models=(external,)),
+        node("two", "<b>cellar", state="broken", problem=away),
+        node("s0", "attic", "shard_stage", problem=away),
+        node("router", "attic", "router", problem=Overloaded("too slow", retry_after_s=1).body()),
+    )
+    lines = {
+        "one: gamma: nobody answers": ("start that server, or correct the worker or remove it", "workers"),
+        "two: nobody answers": ("choir validate on <b>cellar says what to change there", "nodes"),
+        "s0: nobody answers": ("choir validate on attic", "pipelines"),
+        "host attic is cordoned, by x: `choir uncordon attic` lets it in again": ("", "nodes"),
+        "large has no node for stage 1; start what is missing": ("", "pipelines"),
+        "router: too slow": ("", None),
+        "host attic: its clock is 9 s ahead of the broker's": ("", None),
+    }
+    status = StatusReply(services={}, models=(), slots=0, busy=0, queued=0, results=0, problems=tuple(lines))
+    broken = PipelineSummary(
+        model="large", state="broken", epoch=1, slots=1, stages=(), predicted_ms=2.0, why="a test",
+        context_tokens=100, dtype="f32", partition="adaptive",
+        problem="large has no node for stage 1; start what is missing",
+    )  # fmt: skip
+    view = MeshView(status=status, nodes=nodes, pipelines=(broken,))
+    for problem, (advice, page) in zip(advised(view), lines.values(), strict=True):
+        assert (problem.page.name if problem.page else None) == page, problem.line
+        assert problem.advice.startswith(advice) and bool(problem.advice) == bool(advice), problem.line
+    html = parts_of(view)["problems"]
+    assert '(<a href="/dashboard/workers">Workers</a>)' in html and "<b>" not in html
 
 
 def test_the_map_has_every_host_its_services_and_the_way_through_a_pipeline() -> None:

@@ -275,11 +275,18 @@ async def test_a_request_that_failed_has_its_page_too_and_is_counted_by_its_erro
 
     async def counted() -> bool:
         page = (await http.get("/dashboard/requests?state=failed")).text
-        return request_id in page and "Errors by code" in page and '<th scope="row">cancelled' in page
+        codes = (
+            '<th scope="row">cancelled</th><td>failed',
+            '<th scope="row">context_exceeded</th><td>refused',
+        )
+        return request_id in page and "Errors by code" in page and all(code in page for code in codes)
 
     await eventually(counted)
     page = (await http.get(f"/dashboard/requests/{request_id}")).text
     assert "cancelled" in page and "The SQL behind" in page
+    for other in ("model=choir-one", "strategy=isp", "tenant=alice", "state=answered"):
+        assert "context_exceeded" not in (await http.get(f"/dashboard/requests?{other}")).text, other
+    assert "context_exceeded" in (await http.get("/dashboard/requests?tenant=local&state=failed")).text
 
 
 async def test_a_page_that_is_open_when_its_key_ends_is_told_and_shows_no_more(
