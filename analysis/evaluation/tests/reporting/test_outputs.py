@@ -330,11 +330,13 @@ def picture() -> Picture:
 
 
 def test_latencies_of_another_load_are_not_compared_and_the_picture_says_so() -> None:
-    drawn = [chart for chart in (against_latency(picture()), against_tokens(picture())) if chart is not None]
-    by_time, by_tokens = (chart.to_json() for chart in drawn)
+    charts = [chart for chart in (against_latency(picture()), against_tokens(picture())) if chart is not None]
+    by_time, by_tokens = (chart.to_json() for chart in charts)
     assert OTHER_LOAD in by_time and '"contestant": "self_consistency"' not in by_time
     assert OTHER_LOAD not in by_tokens and '"contestant": "self_consistency"' in by_tokens
     assert "Accuracy against seconds" in by_time and "Accuracy against tokens" in by_tokens
+    for drawn in (by_time, by_tokens):  # with error bars
+        assert '"field": "wilson_low"' in drawn and '"field": "wilson_high"' in drawn
     assert OTHER_LOAD in metrics(picture()).to_json()
 
 
