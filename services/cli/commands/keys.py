@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell import completion
 from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json
 
@@ -31,7 +32,12 @@ ScopeOption = Annotated[
 ]
 ModelOption = Annotated[
     list[str] | None,
-    typer.Option("--model", metavar="MODEL", help="Only this model, or ensemble. Again for more."),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Only this model, or ensemble. Again for more.",
+        autocompletion=completion.model,
+    ),
 ]
 InFlightOption = Annotated[
     int | None, typer.Option("--in-flight", help="At most so many requests at a time.")

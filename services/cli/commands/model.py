@@ -10,18 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell import completion
 from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
     from schemas.model_store import StoreReply
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model; `choir model list` has them.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The model; `choir model list` has them.", autocompletion=completion.model
+    ),
+]
 StoreOption = Annotated[
     str | None,
     typer.Option("--store", metavar="HOST", help="Which host's store; without it that of this host."),
 ]
-DemandArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model; `choir ps` has them.")]
+DemandArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The model; `choir ps` has them.", autocompletion=completion.model),
+]
 AgentOption = Annotated[
     str | None, typer.Option("--on", metavar="AGENT", help="Which agent; `choir ps` has them.")
 ]

@@ -9,6 +9,7 @@ import typer
 
 from services.cli.commands.ask import listed
 from services.cli.commands.overview import JsonFlag
+from services.cli.shell import completion
 from services.cli.views.terminal import console, print_json
 
 Dtype = Literal["f32", "f16", "q8_0"]
@@ -16,7 +17,10 @@ PartitionKind = Literal["layerwise", "tokenwise", "adaptive"]
 
 
 def shard(
-    model: Annotated[str, typer.Argument(help="A model that stage services offer.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A model that stage services offer.", autocompletion=completion.model),
+    ],
     stages: Annotated[
         int | None, typer.Option("--stages", "-n", min=1, help="How many; without it as many as pay off.")
     ] = None,

@@ -114,6 +114,27 @@ def test_bash_completes_the_models_of_the_running_mesh(
     assert completion.models("choir-one,choir-tw") == ["choir-one,choir-two"]
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "words",
+    [
+        "shard",
+        "model load",
+        "model unload",
+        "model rm",
+        "keys add --model",
+        "batch --model",
+        "eval --models",
+    ],
+)
+def test_bash_completes_models_wherever_one_is_named(words: str, live_mesh: str, tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path, CHOIR_MESH__URL=live_mesh)
+    end_s = time.monotonic() + DEADLINE_S
+    while not (models := proposed(f"choir {words} choir-on", environment)):
+        assert time.monotonic() < end_s  # a busy mesh is given up after a moment, and asked at the next key
+    assert models == ["choir-one"]
+
+
 def fish_proposes(words: str, environment: dict[str, str]) -> list[str]:
     """What a real fish proposes for the last of these words."""
     outcome = subprocess.run(
