@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.contestants.outcome import Outcome
-from analysis.evaluation.scoring.reading import NS_PER_S, Asked, Cost, cost_of
+from analysis.evaluation.scoring.reading import Asked, Cost, cost_of, model_s
 from schemas.replies import Answer, Decision
 from schemas.rounds import purpose_of
 from schemas.strategies import SPECS, Asks, asked_for
@@ -139,8 +139,7 @@ def _with_further(cost: Cost, asked: Asked, asks: frozenset[Asks]) -> Cost:
     return Cost(
         calls=cost.calls + len(further),
         tokens=cost.tokens + sum(answer.prompt_tokens + answer.generated_tokens for answer in further),
-        latency_s=cost.latency_s
-        + max((answer.timings.total_duration_ns / NS_PER_S for answer in further), default=0.0),
+        latency_s=cost.latency_s + max(map(model_s, further), default=0.0),
         unread=cost.unread + _further_unread(asked, asks),
         missing=cost.missing + _further_missing(asked, further, asks),
     )

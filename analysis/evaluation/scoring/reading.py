@@ -20,7 +20,7 @@ NS_PER_S = 1e9
 class Reply(NamedTuple):
     """One agent's answer: what was read from it (None: nothing), whether it is right, and what it cost.
 
-    `model_s` is the time its model took, without the time it waited for a slot. `why_not` says why there
+    `model_s` is the time its model took: neither waiting in the queue nor loading. `why_not` says why there
     is no text at all.
     """
 
@@ -143,8 +143,15 @@ def reply_of(agent: str, given: Answer | None, answer: str | None, main: Exchang
         answer=answer,
         right=answer == main.right,
         tokens=given.prompt_tokens + given.generated_tokens,
-        model_s=given.timings.total_duration_ns / NS_PER_S,
+        model_s=model_s(given),
     )
+
+
+def model_s(given: Answer) -> float:
+    """How long its model was at work for an answer: without the queue, and without the time in which a model
+    that had been unloaded was loaded again."""
+    timings = given.timings
+    return max(0, timings.total_duration_ns - timings.load_duration_ns) / NS_PER_S
 
 
 def _why_not(given: Answer | None, main: Exchange) -> str:

@@ -17,8 +17,8 @@ TOKENS = 10
 MODEL_S = 0.5
 
 
-def answer(agent: str, text: str, round_: int = 1, model_s: float = MODEL_S) -> Answer:
-    """An answer of TOKENS tokens."""
+def answer(agent: str, text: str, round_: int = 1, model_s: float = MODEL_S, load_s: float = 0.0) -> Answer:
+    """An answer of TOKENS tokens, before which a model was loaded for `load_s`."""
     return Answer(
         request_id="r",
         round=round_,
@@ -29,7 +29,7 @@ def answer(agent: str, text: str, round_: int = 1, model_s: float = MODEL_S) -> 
         finish_reason="stop",
         prompt_tokens=TOKENS - 2,
         generated_tokens=2,
-        timings=Timings(total_duration_ns=int(model_s * 1e9)),
+        timings=Timings(total_duration_ns=int((load_s + model_s) * 1e9), load_duration_ns=int(load_s * 1e9)),
     )
 
 

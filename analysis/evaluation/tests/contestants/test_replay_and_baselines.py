@@ -78,7 +78,7 @@ def test_a_request_that_failed_is_a_question_on_which_all_abstain() -> None:
 
 
 def test_a_debate_pays_for_both_rounds_and_others_only_for_the_first() -> None:
-    second = [answer(agent, "red", DEBATE, 0.25) for agent in EXPERT]
+    second = [answer(agent, "red", DEBATE, 0.25, load_s=8.0) for agent in EXPERT]  # loading does not count
     foretold = [answer(agent, "green", PREDICTION) for agent in EXPERT]
     (asked,) = read(exchange(0, "A", EXPERT, further=[*second, *foretold]))
     majority, debate, elicited = strategy_outcomes([asked], ["majority", "debate", "isp_elicited"])
