@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, Request
 
 from services.gateway.dashboard.tests.browser.browsing import (
     PHONE,
@@ -27,6 +27,8 @@ from services.gateway.tests.serving import serving
 pytestmark = [needs_chromium, pytest.mark.soak]
 
 DRAWN_MS = 120_000
+BUNDLE = "/dashboard/charts/vega.js"
+"""What draws charts: 900 kB, for pages that have one."""
 NOTHING = "/dashboard/nothing"
 """A page that is not there: the console says so."""
 VIEWS = (
@@ -83,9 +85,14 @@ async def test_nothing_is_in_the_way_of_anybody_on_any_view(live_mesh: str, tmp_
         for colours, width in (("light", 1280), ("dark", PHONE)):
             options: dict[str, Any] = {"color_scheme": colours, "viewport": {"width": width, "height": 900}}
             async with opened(url, problems, browser, **options) as page:
+                asked_for: list[Request] = []
+                page.on("request", asked_for.append)
                 for view in (*VIEWS, ensemble, chain, f"{chain}/json"):
+                    asked_for.clear()
                     await page.goto(view)
                     await charts_are_drawn(page)
+                    if not await page.locator("choir-chart").count():
+                        assert not any(one.url.endswith(BUNDLE) for one in asked_for), view
                     if not view.endswith("/json"):
                         assert await barriers(page) == [], (view, colours, width)
                 await page.goto(chain)
