@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,15 @@ async def asked(url: str, **body: object) -> str:
                 await asyncio.sleep(0.1)
 
 
+def noting(urls: list[str]) -> Callable[[Request], None]:
+    """Puts what a page asks for into a list."""
+
+    def note(request: Request) -> None:
+        urls.append(request.url)
+
+    return note
+
+
 async def charts_are_drawn(page: Page) -> None:
     """Every chart of the page is there, or says why not."""
     for chart in await page.locator("choir-chart").all():
@@ -85,14 +95,14 @@ async def test_nothing_is_in_the_way_of_anybody_on_any_view(live_mesh: str, tmp_
         for colours, width in (("light", 1280), ("dark", PHONE)):
             options: dict[str, Any] = {"color_scheme": colours, "viewport": {"width": width, "height": 900}}
             async with opened(url, problems, browser, **options) as page:
-                asked_for: list[Request] = []
-                page.on("request", asked_for.append)
+                asked_for: list[str] = []
+                page.on("request", noting(asked_for))
                 for view in (*VIEWS, ensemble, chain, f"{chain}/json"):
                     asked_for.clear()
                     await page.goto(view)
                     await charts_are_drawn(page)
                     if not await page.locator("choir-chart").count():
-                        assert not any(one.url.endswith(BUNDLE) for one in asked_for), view
+                        assert not any(one.endswith(BUNDLE) for one in asked_for), view
                     if not view.endswith("/json"):
                         assert await barriers(page) == [], (view, colours, width)
                 await page.goto(chain)
