@@ -393,7 +393,10 @@ async def run_host(settings: HostSettings) -> None:
     """Start this host's part of the mesh, and run it until a signal comes."""
     supervisor = Supervisor(settings)
     await supervisor.start()
-    await supervisor.run_until_stopped()
+    try:
+        await supervisor.run_until_stopped()
+    except asyncio.CancelledError:  # Ctrl-C in the moment before it was listened for
+        await supervisor.stop()
 
 
 def main() -> None:

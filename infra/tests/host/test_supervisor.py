@@ -27,7 +27,7 @@ from infra.host.children.child import ServiceCommand
 from infra.host.children.fork_server import FORKS
 from infra.host.children.processes import POLL_S, ended, until
 from infra.host.running.services import HostServices
-from infra.host.supervisor import Supervisor
+from infra.host.supervisor import Supervisor, run_host
 from infra.testing.plugin import connect
 from infra.testing.switched_off import switched_off
 from infra.tests.config_text import settings_of
@@ -372,6 +372,21 @@ async def test_a_broker_elsewhere_that_does_not_answer_is_named(
         MeshUnreachable, match=r"no broker answers at nats://127\.0\.0\.1:9: connection refused\. "
     ):
         await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
+
+
+async def test_ctrl_c_in_the_moment_before_it_is_listened_for_stops_a_host_as_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python cancels the main task then."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    settings = settings_of(tmp_path, f"{ONE_AGGREGATOR}[aggregator]\nreplicas = 0\n")
+    host = asyncio.create_task(run_host(settings))
+    assert await until(lambda: running_mesh(tmp_path / "choir") is not None, DEADLINE_S)
+    before = set(psutil.Process().children(recursive=True))
+    host.cancel()
+    await host
+    assert running_mesh(tmp_path / "choir") is None
+    assert not any("nats-server" in child.name() for child in before if child.is_running())
 
 
 @pytest.mark.parametrize(
