@@ -224,7 +224,8 @@ async def test_where_keys_are_wanted_a_browser_shows_its_key_once(
     locked: httpx.AsyncClient, make_key: MakeKey
 ) -> None:
     stranger = await locked.get("/dashboard")
-    assert stranger.status_code == 401 and "API key" in stranger.text
+    assert stranger.status_code == 401 and "choir keys add --scope observe" in stranger.text
+    assert "Authorization" not in stranger.text  # that is for programs, which get no page
     assert (await locked.post("/dashboard/login", json={"key": "choir-k-guess"})).status_code == 401
     secret = await make_key(scopes=("observe",))
     let_in = await locked.post("/dashboard/login", json={"key": secret})
