@@ -67,6 +67,7 @@ class ReliableRequest:
         self._asked_before = asked_before
         self._taken = asked_before  # a router may have accepted it
         self._new = new
+        self._fetching = False  # what was sent last has its reply in time, whatever it says
 
     @property
     def _left_s(self) -> float:
@@ -112,12 +113,17 @@ class ReliableRequest:
         raise self._given_up(trouble)
 
     def _troubled(self, error: Exception) -> ChoirError:
-        """What an attempt that came to nothing means, should it be the last."""
+        """What an attempt that came to nothing means, should it be the last.
+
+        A router is silent about a request until it has ended, and about a fetch for its `wait_s` at most.
+        """
         if isinstance(error, NoReply):
-            trouble = self._on_silence(error)
-            self._silence.lasts(self._heard_s, self._left_s, connected=self._replies.connected)
+            trouble, connected = self._on_silence(error), self._replies.connected
+            if error.nobody or self._fetching or not connected:
+                self._silence.lasts(self._heard_s, self._left_s, connected=connected)
             return trouble
         assert isinstance(error, ChoirError)
+        self._hear()
         if isinstance(error, UnknownRequest):
             if self._asked_before:
                 raise error
@@ -152,6 +158,7 @@ class ReliableRequest:
 
     def _next_request(self) -> tuple[str, Ask | Fetch, float, bool]:
         """Where to send what, how long its reply may take, and whether it is sent for the first time."""
+        self._fetching = self._taken
         if not self._taken:
             sent_before, self._sent = self._sent, True
             ask = self._shorter() if sent_before else self._ask

@@ -222,6 +222,33 @@ async def test_a_request_waits_for_a_router_as_long_as_it_said_and_tells_so_once
     assert said[0].startswith("no router answers yet; waiting until ")
 
 
+async def test_a_request_that_takes_long_is_no_router_that_does_not_answer(
+    mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its router says nothing of it until there is a result, and when asked, that there is none yet."""
+    monkeypatch.setattr(reliable_request, "REPLY_MARGIN_S", 180.0)
+    monkeypatch.setattr(silence, "NOTICE_AFTER_S", 0.0)
+
+    async def silent(router: Client, msg: Msg) -> None:
+        await router.publish(msg.reply, b"")  # as if the time were over in which there is no reply
+
+    not_yet = an_error(NotReady("no result yet"))
+    await StubRouter(connection).serve([silent], [not_yet, not_yet, not_yet, the_result])
+    async with Choir(mesh_url) as mesh:
+        assert (await mesh.ask("Hi", model="alpha", timeout_s=600)).text == "Paris"
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+async def test_a_router_that_does_not_say_either_that_there_is_no_result_is_told_of(
+    mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    await StubRouter(connection).serve([nothing], [nothing, nothing, the_result])
+    async with Choir(mesh_url) as mesh:
+        assert (await mesh.ask("Hi", model="alpha", timeout_s=600)).text == "Paris"
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("no router answers yet; waiting until ")
+
+
 async def test_a_fetch_waits_for_a_router_as_long_as_it_said(mesh_url: str, connection: Client) -> None:
     router = StubRouter(connection)
     async with Choir(mesh_url) as mesh:
