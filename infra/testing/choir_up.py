@@ -45,8 +45,10 @@ backend = "instant"
 models = [
   { name = "choir-slow", reply = "at last", delay_ms = 60000 },
   { name = "choir-short", reply = "one two three", context_tokens = 140 },
+  { name = "choir-long", reply = "LONG", delay_ms = 60000 },
 ]
-"""
+""".replace("LONG", " ".join(["word"] * 100))
+"""`choir-slow` says nothing for half a minute; of `choir-long` something can be read long before its end."""
 
 KEYS: dict[str, str] = {}
 """The key of the supervisor of each mesh that runs for tests, by its URL."""

@@ -266,8 +266,8 @@ def test_nodes_models_and_status_for_programs(cli: Cli) -> None:
     nodes = json.loads(cli("nodes", "--json").out)["nodes"]
     assert {node["service"] for node in nodes} == {"router", "aggregator", "summarizer", "metrics", "agent"}
     models = json.loads(cli("models", "--json").out)["models"]
-    assert {model["name"] for model in models} == {*QUARTET, "choir-slow", "choir-short"}
-    assert json.loads(cli("status", "--json").out)["slots"] == 24
+    assert {model["name"] for model in models} == {*QUARTET, "choir-slow", "choir-short", "choir-long"}
+    assert json.loads(cli("status", "--json").out)["slots"] == 28
 
 
 def test_what_a_foreign_broker_includes_is_printed_as_it_stands_or_in_a_document(offline_cli: Cli) -> None:

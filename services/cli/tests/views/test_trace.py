@@ -65,7 +65,8 @@ def traced(cli: Cli, request_id: str, models: frozenset[str] = frozenset()) -> T
 def test_a_single_request_is_seen_from_admission_to_reply(cli: Cli) -> None:
     trace = traced(cli, asked(cli, "--model", "choir-four"), frozenset(("choir-four",)))
     whats = [piece.what for piece in trace.pieces]
-    assert {"admit", "enqueue", "queue", "generate", "store", "completed", "replied"} <= set(whats)
+    # What waits for less than the clocks of two processes differ by is in no queue: that is not looked for
+    assert {"admit", "enqueue", "generate", "store", "completed", "replied"} <= set(whats)
     assert trace.outcome == "answered" and len(trace.hosts) == 1
     generating = next(piece for piece in trace.pieces if piece.what == "generate")
     assert generating.ended_ms is not None and generating.ended_ms - generating.started_ms >= 45  # of 50
@@ -78,8 +79,8 @@ def test_a_single_request_is_seen_from_admission_to_reply(cli: Cli) -> None:
 def test_an_ensemble_is_seen_with_every_member_and_its_decision(cli: Cli) -> None:
     three = frozenset(("choir-one", "choir-two", "choir-four"))
     trace = traced(cli, asked(cli, "--models", ",".join(sorted(three))), three)
-    queued = {piece.model for piece in trace.pieces if piece.what == "queue" and piece.model}
-    assert queued == three
+    generated = {piece.model for piece in trace.pieces if piece.what == "generate"}
+    assert generated == three
     decided = next(piece for piece in trace.pieces if piece.what == "decide")
     assert decided.detail is not None and "majority" in decided.detail
     assert sum(share.ms for share in trace.breakdown) == pytest.approx(trace.total_ms, abs=0.01)

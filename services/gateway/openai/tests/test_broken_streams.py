@@ -135,7 +135,7 @@ async def test_a_stream_that_nobody_keeps_is_cancelled_and_says_so_when_it_is_ta
     live_mesh: str,
 ) -> None:
     async with serving(live_mesh) as gateway, Choir(live_mesh) as mesh:
-        reader = Reader("/v1/chat/completions", model="choir-four", background=False)
+        reader = Reader("/v1/chat/completions", model="choir-long", background=False)
         await reader.read(gateway, 2)
         with pytest.raises(Cancelled):
             await mesh.fetch(reader.request_id, wait_s=30)
