@@ -23,7 +23,7 @@ async def test_somebody_looks_at_the_mesh_asks_and_finds_the_request_again(live_
         await page.get_by_role("rowheader", name="choir-one").wait_for()
         await page.get_by_role("link", name="Ask", exact=True).click()
         await page.get_by_role("textbox", name="Question", exact=True).fill("Capital of <b>France</b>?")
-        for model in ("choir-slow", "choir-short"):
+        for model in ("choir-slow", "choir-short", "choir-long"):
             await page.get_by_role("checkbox", name=model).uncheck()
         await page.get_by_role("checkbox", name="weighted").check()
         await page.get_by_role("button", name="Ask").click()
@@ -44,7 +44,7 @@ async def test_somebody_looks_at_the_mesh_asks_and_finds_the_request_again(live_
         assert "state=answered" in page.url
         await page.get_by_role("link", name="Ask", exact=True).click()
         await page.get_by_role("textbox", name="Question", exact=True).fill("Tell me")
-        for model in ("choir-one", "choir-three", "choir-four", "choir-slow", "choir-short"):
+        for model in ("choir-one", "choir-three", "choir-four", "choir-slow", "choir-short", "choir-long"):
             await page.get_by_role("checkbox", name=model).uncheck()
         await page.get_by_role("combobox", name=re.compile("^Then")).select_option("choir-one")
         await page.get_by_role("button", name="Ask").click()
