@@ -36,6 +36,14 @@ class RunConfig(Struct):
     replay_of: str | None = None
     models: dict[str, ModelFile] = Field(default_factory=dict)
     commit: str | None = None
+    asked_as: str = ""
+    """What the ids of its requests begin with: its own, for two runs may begin in one second under one name.
+    Empty in older runs, whose ids were made of `run_id`."""
+
+    @property
+    def ids_of(self) -> str:
+        """What sets its requests apart from every other run's."""
+        return self.asked_as or self.run_id
 
 
 class RunFolder:

@@ -27,6 +27,7 @@ from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
 from analysis.evaluation.scoring.reading import read_run
 from schemas.errors import InvalidRequest
 from schemas.replies import ModelSummary
+from services.chassis.identity import new_id
 from services.client.client import Choir
 
 QUEUED_PER_SLOT = 4
@@ -128,6 +129,7 @@ def new_folder(results: Path, options: EvalOptions) -> OpenFolder:
             machine=machine(),
             models=asked.files,
             commit=commit(),
+            asked_as=new_id(),
         )
         return RunFolder.create(results, config)
 
@@ -173,7 +175,7 @@ class _Work:
         questions = [
             call
             for item in self._items
-            for call in plan.questions(self._config.run_id, item, self._config.agents, self._options)
+            for call in plan.questions(self._config.ids_of, item, self._config.agents, self._options)
         ]
         self._check_journal(questions)
         await self._ask("questions", questions)
@@ -199,7 +201,7 @@ class _Work:
         wanted = samples_wanted(asked, best, self._options)
         return [
             plan.sample(
-                self._config.run_id, item, best[item.benchmark, item.question.id], number, self._options
+                self._config.ids_of, item, best[item.benchmark, item.question.id], number, self._options
             )
             for item in self._items
             for number in range(1, wanted.get(item.benchmark, 0) + 1)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from analysis.evaluation.asking import plan
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.progress import PlainReporter
 from analysis.evaluation.asking.protocol import open_protocol
-from analysis.evaluation.asking.session import ask_all
+from analysis.evaluation.asking.session import Members, ask_all, new_folder
 from analysis.evaluation.options import build_options
 from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
 from schemas.errors import InvalidRequest
@@ -52,6 +53,24 @@ def test_a_folder_is_named_after_its_time_and_read_as_it_was_written(folder: Run
 def test_two_runs_never_share_a_folder(folder: RunFolder) -> None:
     with pytest.raises(InvalidRequest, match="cannot be made: File exists"):
         RunFolder.create(folder.path.parent, folder.config)
+
+
+def test_two_runs_of_one_name_and_second_ask_under_ids_of_their_own(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    protocols, members = (
+        {"truthfulqa": open_protocol("truthfulqa", folder.config.options)},
+        Members({"a": 1}, {}),
+    )
+    made = [new_folder(tmp_path / where, folder.config.options)(protocols, members) for where in ("x", "y")]
+    first = next(iter(plan.items(folder.config.options, protocols)))
+    one, other = (
+        {call.request_id for call in plan.questions(run.config.ids_of, first, ("a",), run.config.options)}
+        for run in made
+    )
+    assert one and other and not one & other
+    # A run of an earlier version goes on under the ids that it had
+    assert folder.config.ids_of == folder.config.run_id
 
 
 def test_a_file_that_has_changed_since_is_an_error_that_names_the_benchmark(

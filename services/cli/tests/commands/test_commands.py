@@ -266,7 +266,7 @@ def test_nodes_models_and_status_for_programs(cli: Cli) -> None:
     nodes = json.loads(cli("nodes", "--json").out)["nodes"]
     assert {node["service"] for node in nodes} == {"router", "aggregator", "summarizer", "metrics", "agent"}
     models = json.loads(cli("models", "--json").out)["models"]
-    assert {model["name"] for model in models} == {*QUARTET, "choir-slow", "choir-short", "choir-long"}
+    assert {model["name"] for model in models} >= {*QUARTET, "choir-slow", "choir-short", "choir-long"}
     assert json.loads(cli("status", "--json").out)["slots"] == 28
 
 
