@@ -56,7 +56,7 @@ format:
     uv run ruff check --fix
     uv run ruff format
 
-# write what is generated anew: the tables of the READMEs, and schemas/asyncapi.json
+# write what is generated anew: the tables of the READMEs, and schemas/broker/asyncapi.json
 [group('develop')]
 docs:
     uv run python -m infra.docs

@@ -17,10 +17,10 @@ from pydantic_settings import SettingsConfigDict
 
 from infra.demo_models import checksums
 from infra.host.parts.pipelines import PipelineSection
-from schemas.ensembles import Ensemble
+from schemas.ensembles.named import Ensemble
 from schemas.errors import ConfigurationError
-from schemas.model_store import STORE_PREFIX
-from schemas.tenants import Tenant
+from schemas.nodes.model_store import STORE_PREFIX
+from schemas.requests.tenants import Tenant
 from services.agent.settings import AgentSection, ModelSection, WorkersSection
 from services.aggregator.settings import AggregatorSection
 from services.chassis.nats.connecting.address import without_password

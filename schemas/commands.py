@@ -14,12 +14,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
-from schemas.chat import ChatMessage as ChatMessage
-from schemas.effort import Confidence, Effort, Epsilon
+from schemas.ensembles.effort import Confidence, Effort, Epsilon
 from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, field_error, is_none
-from schemas.pipelines import Partition
-from schemas.sampling import Sampling
+from schemas.pipelines.plan import Partition
+from schemas.requests.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
+from schemas.requests.chat import ChatMessage as ChatMessage
+from schemas.requests.sampling import Sampling
 from schemas.subjects import Priority, encode_token
 
 AnswerKind = Literal["auto", "choice", "number", "text"]

@@ -20,10 +20,10 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from schemas.effort import Effort
+from schemas.ensembles.effort import Effort
 from schemas.errors import ErrorBody
 from schemas.message import Message, OwnedId
-from schemas.nodes import Gpu
+from schemas.nodes.lease import Gpu
 from schemas.replies import CacheUse, FinishReason, Timings, Topology
 from schemas.subjects import Priority
 

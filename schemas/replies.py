@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from schemas.chat import ToolCall
 from schemas.commands import AnswerKind, Command, Gather, Generate, Summarize
-from schemas.effort import AutoChoice, Cascade, Confidence
-from schemas.ensembles import Ensemble
+from schemas.ensembles.effort import AutoChoice, Cascade, Confidence
+from schemas.ensembles.named import Ensemble
+from schemas.ensembles.receipts import Digest, Receipt
+from schemas.ensembles.scores import AgentAgreement, Score, UnlabelledScore
 from schemas.errors import ChoirError, ErrorBody
 from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, is_none
-from schemas.nodes import NodeLease, OnDemand
-from schemas.pipelines import PipelineState, PipelineSummary
-from schemas.receipts import Digest, Receipt
-from schemas.scores import AgentAgreement, Score, UnlabelledScore
+from schemas.nodes.lease import NodeLease, OnDemand
+from schemas.pipelines.plan import PipelineState, PipelineSummary
+from schemas.requests.chat import ToolCall
 from schemas.subjects import bare_id, encode_token
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]

@@ -10,9 +10,9 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from analysis.evaluation import benchmarks
 from analysis.evaluation.asking.prompts import template
 from analysis.evaluation.scoring.extraction import EXTRACTIONS
+from schemas.ensembles.strategies import STRATEGIES, specs_of
 from schemas.errors import InvalidRequest, UnknownStrategy
 from schemas.message import Name, Struct, field_error
-from schemas.strategies import STRATEGIES, specs_of
 from services.chassis.plain_words import first_fault
 
 DEFAULT_STRATEGIES = ("majority", "weighted", "isp", "topic", "debate")

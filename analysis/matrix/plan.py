@@ -7,7 +7,7 @@ import hashlib
 from analysis.matrix.options import MatrixOptions
 from schemas.commands import Ask
 from schemas.message import Struct
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 
 ID_LENGTH = 24
 

@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 from analysis.queries.offline import open_parquet
 from analysis.queries.query_file import SHIPPED, QueryFile, given_values, read
 from schemas.errors import ChoirError, InvalidRequest
-from schemas.queries import RowColumn, Rows
+from schemas.requests.queries import RowColumn, Rows
 from services.cli.views.tables.rows_view import as_table
 from services.cli.views.terminal import console
 from services.client.client import Choir

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import InvalidRequest
-from schemas.queries import Scalar
+from schemas.requests.queries import Scalar
 
 QUESTION = "-- question:"
 PARAMETERS = "-- parameters:"

@@ -10,8 +10,8 @@ from analysis.report.sections import LEFT_OUT, Section, sections
 from analysis.report.span import TimeSpan
 from analysis.trace.document import PieceDocument, document
 from analysis.trace.look_up import look_up
-from schemas.queries import Rows as Reply
-from schemas.queries import Scalar
+from schemas.requests.queries import Rows as Reply
+from schemas.requests.queries import Scalar
 from services.client.client import Choir
 from services.client.missing_service import check_metrics
 

@@ -10,9 +10,10 @@ from faststream.specification.asyncapi.v3_0_0.schema import Channel as ChannelOb
 from faststream.specification.asyncapi.v3_0_0.schema import Message as MessageObject
 
 from infra.docs.readmes import duration, size
-from schemas import catalog, subjects
-from schemas.channels import ENUMS, HEADERS, PARAMETERS, REPLY_HEADERS, Channel, stream_of
-from schemas.contents import Content, Payload
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.channels import ENUMS, HEADERS, PARAMETERS, REPLY_HEADERS, Channel, stream_of
+from schemas.broker.contents import Content, Payload
 from schemas.replies import ErrorReply, TokenChunk
 
 JSON_TYPE = "application/json"

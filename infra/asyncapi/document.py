@@ -1,6 +1,6 @@
 """Writes the AsyncAPI 3.0 document of all subjects and messages, for those who generate clients from it.
 
-python -m infra.asyncapi            # write schemas/asyncapi.json
+python -m infra.asyncapi            # write schemas/broker/asyncapi.json
 python -m infra.asyncapi --check    # exit 1 if it is not what the catalog says
 
 The classes of the specification are FastStream's. They have no fields yet for the parameters of a channel,
@@ -28,12 +28,12 @@ from infra.asyncapi.channels import JSON_TYPE, channel_object, reply_name, reply
 from infra.asyncapi.operations import operations_on
 from infra.asyncapi.schemas import component_schemas
 from infra.docs.readmes import size
-from schemas import catalog
-from schemas.channels import CHANNELS
+from schemas.broker import catalog
+from schemas.broker.channels import CHANNELS
 from schemas.message import Message
 from services.chassis.settings import DEFAULT_URL
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "schemas" / "asyncapi.json"
+DOCUMENT = Path(__file__).resolve().parents[2] / "schemas" / "broker" / "asyncapi.json"
 
 ABOUT = """Every subject and message of Choir. Each operation is a client's or a service's, as its tag says.
 
@@ -87,7 +87,7 @@ def main(
         typer.echo(f"{file.name} is up to date")
     elif check:
         typer.echo(
-            f"{file.name} does not say what schemas/channels.py and the catalog say: run `just docs`",
+            f"{file.name} does not say what schemas/broker/channels.py and the catalog say: run `just docs`",
             err=True,
         )
         raise typer.Exit(1)

@@ -10,9 +10,9 @@ from faststream.specification.asyncapi.v3_0_0.schema import Operation, Reference
 from faststream.specification.asyncapi.v3_0_0.schema.operations import Action
 
 from infra.asyncapi.channels import name_of, replies_of, reply_name
-from schemas import catalog
-from schemas.catalog import CLIENT_USER, Access
-from schemas.channels import Channel, matches, stream_of
+from schemas.broker import catalog
+from schemas.broker.catalog import CLIENT_USER, Access
+from schemas.broker.channels import Channel, matches, stream_of
 
 SUPERVISED = tuple(one for one in catalog.ENDPOINTS if one.service == catalog.SUPERVISOR)
 """What supervisors answer, who are no service and have no row of permissions."""

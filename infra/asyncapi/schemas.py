@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from schemas.channels import CHANNELS, HEADERS
+from schemas.broker.channels import CHANNELS, HEADERS
+from schemas.broker.contents import Content, Payload
 from schemas.commands import Gather, Generate, Summarize
-from schemas.contents import Content, Payload
 from schemas.message import Message
 from schemas.replies import ErrorReply
 from schemas.subjects import KIND_HEADER

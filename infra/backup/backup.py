@@ -24,7 +24,8 @@ from infra.broker.broker import Broker
 from infra.host.credentials import Credentials
 from infra.host.operator_connection import connect_operator, operator_of
 from infra.settings import HostSettings
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError, InternalError
 from services.chassis.settings import MeshSection
 from services.client.finding.local_mesh import RunningMesh

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schemas import catalog
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError
 
 FILE = "manifest.json"

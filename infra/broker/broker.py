@@ -23,7 +23,7 @@ from infra.broker.server.log import NOT_RELOADED, RELOADED, ServerLog, greeting
 from infra.broker.server.store import check_disk, check_store, move_streams
 from infra.broker.tls.authority import TlsFiles
 from infra.host.children.processes import PREEXEC, pause, terminate, until, writable_folder
-from schemas import catalog
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError
 
 LOOPBACK = "127.0.0.1"

@@ -23,7 +23,7 @@ from infra.broker.server.store import LEAST_FREE_BYTES
 from infra.broker.watch.broker_problem import BrokerProblem
 from infra.broker.watch.canary import store_canary
 from infra.host.children.child import BackOff
-from schemas import catalog
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError
 from services.chassis.nats.connecting.address import why
 

@@ -35,8 +35,8 @@ from infra.broker.streams.definitions import (
     stream_config,
     version_of,
 )
-from schemas import catalog
-from schemas.catalog import ConsumerSpec
+from schemas.broker import catalog
+from schemas.broker.catalog import ConsumerSpec
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from services.chassis.nats.connecting.address import why, without_password
 from services.chassis.nats.election import ELECTION_PATIENCE_S, passes

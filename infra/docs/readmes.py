@@ -3,7 +3,7 @@
 python -m infra.docs            # rewrite what stands between the markers
 python -m infra.docs --check    # exit 1 if it is not what the code says
 
-The main README has the tables of `schemas/catalog.py`, between `<!-- subjects:begin -->` and
+The main README has the tables of `schemas/broker/catalog.py`, between `<!-- subjects:begin -->` and
 `<!-- subjects:end -->`; the README of a package has a table of its modules, between the markers of `files`;
 that of the engine has the architectures that can be cut, between those of `architectures`.
 """
@@ -18,8 +18,9 @@ import typer
 
 from infra.docs.architecture_tables import architecture_rows
 from infra.docs.file_tables import files_section
-from schemas import catalog, subjects
-from schemas.catalog import Access, BucketSpec, Endpoint, StreamSpec
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import Access, BucketSpec, Endpoint, StreamSpec
 from schemas.errors import ChoirError, ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]

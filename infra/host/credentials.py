@@ -17,10 +17,10 @@ from infra.broker.access.permissions import HOST, OPERATOR, scope_of
 from infra.host.parts.instances import Instance
 from infra.members.members import Members
 from infra.settings import HostSettings
-from schemas import catalog
-from schemas.joining import Host, HostedInstance
+from schemas.broker import catalog
+from schemas.nodes.joining import Host, HostedInstance
+from schemas.requests.tenants import LOCAL, Tenant
 from schemas.subjects import LOCAL_TENANT
-from schemas.tenants import LOCAL, Tenant
 from services.chassis.nats.connecting.address import is_loopback
 
 KEYS_FOLDER = "keys"

@@ -9,7 +9,7 @@ from functools import partial
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.tenants import Tenant
+from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import Bucket, messages
 
 

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from infra.members.members import KeptMembers, Members
 from schemas import subjects
 from schemas.errors import ChoirError
-from schemas.joining import Host, Invite
-from schemas.tenants import Tenant
+from schemas.nodes.joining import Host, Invite
+from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import Bucket, messages
 
 FILE = "members.json"

@@ -22,8 +22,8 @@ from infra.members.accounts_controller import AccountsController
 from infra.settings import HostSettings
 from schemas import subjects
 from schemas.errors import ConfigurationError
-from schemas.joining import Host
-from schemas.tenants import LOCAL, Tenant
+from schemas.nodes.joining import Host
+from schemas.requests.tenants import LOCAL, Tenant
 from services.chassis.nats.connecting.address import is_loopback
 from services.chassis.settings import MeshSection
 from services.client.finding.broker_section import BrokerSection

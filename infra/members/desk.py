@@ -19,9 +19,11 @@ from infra.members.accounts_controller import AccountsController
 from infra.members.inviting import Inviting, Whereabouts, check_new_key
 from infra.members.members import keys_in_use
 from infra.members.tenancy import limited, revoked, revoked_host
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import ChoirError, InternalError, InvalidRequest, NotPermitted
-from schemas.joining import (
+from schemas.message import Message
+from schemas.nodes.joining import (
     Enrol,
     Enrolled,
     Host,
@@ -34,9 +36,8 @@ from schemas.joining import (
     MakeInvite,
     ManageHosts,
 )
-from schemas.message import Message
 from schemas.replies import ErrorReply
-from schemas.tenants import ManageTenants, Tenant, TenantsReply
+from schemas.requests.tenants import ManageTenants, Tenant, TenantsReply
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import error_headers, is_inbox, parse
 

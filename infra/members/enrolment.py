@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from infra.settings import DEMO_CONFIG, HostSettings
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, error_from_body
-from schemas.joining import Enrol, HostedInstance
+from schemas.nodes.joining import Enrol, HostedInstance
 from schemas.replies import ErrorReply
 from services.client.finding.membership import Membership
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from infra.members.tenancy import existing
 from schemas import subjects
-from schemas.catalog import ACCESS, INVITES_KEPT_S
+from schemas.broker.catalog import ACCESS, INVITES_KEPT_S
 from schemas.errors import ConfigurationError, InvalidRequest
-from schemas.joining import WORKING_SERVICES, Host, Invite, MakeInvite
-from schemas.tenants import Tenant
+from schemas.nodes.joining import WORKING_SERVICES, Host, Invite, MakeInvite
+from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import Bucket
 from services.client.finding.invite_line import InviteLine
 from services.client.finding.inviting import line_of

@@ -18,7 +18,7 @@ from infra.host.credentials import KEYS_FOLDER
 from infra.host.secret_file import write_whole
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, error_from_body
-from schemas.joining import Join, Joined
+from schemas.nodes.joining import Join, Joined
 from schemas.replies import ErrorReply
 from services.chassis.nats.connecting.address import why
 from services.chassis.nats.connecting.attempt import Attempt

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from schemas.joining import Host, Invite
 from schemas.message import Message, Name
-from schemas.tenants import Tenant
+from schemas.nodes.joining import Host, Invite
+from schemas.requests.tenants import Tenant
 
 REFUSED_PATIENCE_S = 24 * 3600.0
 """So long after its end an invite may still be shown: whoever comes with it is told why it is refused."""

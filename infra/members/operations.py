@@ -18,8 +18,8 @@ from infra.members.inviting import Inviting, Whereabouts
 from infra.members.tenancy import limited, revoked, revoked_host
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
-from schemas.joining import Host, Invite, MakeInvite
-from schemas.tenants import Tenant, TenantLimits
+from schemas.nodes.joining import Host, Invite, MakeInvite
+from schemas.requests.tenants import Tenant, TenantLimits
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.connecting.address import is_loopback
 from services.client.finding.invite_line import InviteLine

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from schemas import subjects
 from schemas.errors import InvalidRequest
-from schemas.joining import Host
-from schemas.tenants import Tenant, TenantLimits
+from schemas.nodes.joining import Host
+from schemas.requests.tenants import Tenant, TenantLimits
 from services.chassis.nats.bucket import Bucket
 
 

@@ -35,7 +35,7 @@ from infra.testing.forked_services import forking
 from infra.testing.nursery import Forked, Nursery
 from infra.testing.renewal import make_new
 from schemas import subjects
-from schemas.nodes import NodeLease, NodeState
+from schemas.nodes.lease import NodeLease, NodeState
 
 DISK_MIB = 192
 READY_DEADLINE_S = 180.0

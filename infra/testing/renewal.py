@@ -12,7 +12,7 @@ from nats.js.api import StreamConfig
 
 from infra.broker.provision import provision
 from infra.broker.streams.definitions import bucket_config, consumer_config, stream_config, version_of
-from schemas import catalog
+from schemas.broker import catalog
 
 LIST_DEADLINE_S = 60.0
 

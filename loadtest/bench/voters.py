@@ -21,8 +21,8 @@ import uvloop
 from schemas import subjects
 from schemas.commands import Embed, Generate
 from schemas.errors import InvalidRequest
-from schemas.nodes import ServedModel
-from schemas.sampling import Sampling
+from schemas.nodes.lease import ServedModel
+from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents

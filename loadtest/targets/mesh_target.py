@@ -25,7 +25,7 @@ from loadtest.generate.request_record import LOST, OK, TIMED_OUT, RequestRecord
 from loadtest.generate.workloads import Fields
 from loadtest.targets.target import Clock
 from schemas import subjects
-from schemas.catalog import CLIENT_USER
+from schemas.broker.catalog import CLIENT_USER
 from schemas.commands import Ask
 from services.chassis.process.cancelling import ended
 from services.client.finding.mesh_url import find_mesh

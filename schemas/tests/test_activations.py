@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.activations import (
+from schemas.errors import InvalidRequest, PayloadTooLarge
+from schemas.pipelines.activations import (
     HEADER_BYTES,
     MAX_FRAME_BYTES,
     MAX_I32,
@@ -22,9 +23,8 @@ from schemas.activations import (
     read_frame,
     split_frame,
 )
-from schemas.errors import InvalidRequest, PayloadTooLarge
-from schemas.golden.__main__ import FOLDER
-from schemas.golden.frames import FRAMES
+from schemas.tests.golden.__main__ import FOLDER
+from schemas.tests.golden.frames import FRAMES
 
 CHECKSUM_AT = HEADER_BYTES - 4
 SAMPLE = FRAMES["frame_f32"]

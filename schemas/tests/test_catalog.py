@@ -7,24 +7,22 @@ from itertools import combinations
 
 import pytest
 
-from schemas import (
-    catalog,
-    commands,
-    cordons,
-    dead_letters,
-    joining,
-    keys,
-    loading,
-    model_store,
-    pipelines,
-    queries,
-    replies,
-    subjects,
-    tenants,
-    workers,
+from schemas import commands, replies, subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import (
+    ACCESS,
+    BUCKETS,
+    ENDPOINTS,
+    STREAMS,
+    SUPERVISOR,
+    Access,
+    Endpoint,
+    StreamSpec,
 )
-from schemas.catalog import ACCESS, BUCKETS, ENDPOINTS, STREAMS, SUPERVISOR, Access, Endpoint, StreamSpec
 from schemas.message import Message
+from schemas.nodes import cordons, joining, loading, model_store, workers
+from schemas.pipelines import plan as pipelines
+from schemas.requests import dead_letters, keys, queries, tenants
 
 MODELS = ("llama3.2:3b", "llama3", "org/model", "*", ">", "模型")
 REQUEST = "r1"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.chat import ChatMessage, ToolCall
 from schemas.commands import Ask, Generate, RawPrompt, Tokenize
-from schemas.golden.shared import GATHER
 from schemas.replies import Embeddings
-from schemas.sampling import Sampling
+from schemas.requests.chat import ChatMessage, ToolCall
+from schemas.requests.sampling import Sampling
+from schemas.tests.golden.shared import GATHER
 from schemas.tests.test_commands import field_of
 
 WEATHER = {"name": "weather", "parameters": {"type": "object"}}

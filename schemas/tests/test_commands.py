@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.commands import MAX_MEMBERS, MAX_PEERS, Ask, ChatMessage, Feedback, Fetch, Summarize
-from schemas.golden.shared import GATHER, SUMMARIZE
 from schemas.message import Name, Topic
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from schemas.subjects import decode_token
+from schemas.tests.golden.shared import GATHER, SUMMARIZE
 
 BAD_TEMPLATES = (
     "",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.ensembles import Ensemble
+from schemas.ensembles.named import Ensemble
 
 
 def test_one_without_strategies_decides_by_majority() -> None:

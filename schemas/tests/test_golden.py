@@ -11,14 +11,14 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.errors import ErrorBody
 from schemas.events import ANY_EVENT, Event
-from schemas.golden.__main__ import EVERYTHING, FOLDER, differences, write
-from schemas.golden.samples import SAMPLES
 from schemas.message import Message, Struct
+from schemas.tests.golden.__main__ import EVERYTHING, FOLDER, differences, write
+from schemas.tests.golden.samples import SAMPLES
 
 WITHOUT_SAMPLE: set[type[BaseModel]] = {Event}
 """Classes that are only ever sent as one of their subclasses."""
 
-README = FOLDER.parent / "README.md"
+README = FOLDER.parents[1] / "README.md"
 
 
 def subclasses(of: type[Struct]) -> Iterator[type[Struct]]:
@@ -50,7 +50,7 @@ def parts_of(value: object) -> Iterator[BaseModel]:
 def test_the_wire_format_is_that_of_the_golden_files() -> None:
     assert differences(FOLDER, EVERYTHING) == [], (
         "the wire format has changed: if that is meant, write the golden files with "
-        "`uv run python -m schemas.golden --write` and look at the difference"
+        "`uv run python -m schemas.tests.golden --write` and look at the difference"
     )
 
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.activations import MAX_FRAME_BYTES
 from schemas.errors import InvalidRequest, PayloadTooLarge
-from schemas.golden.__main__ import FOLDER
-from schemas.golden.frames import FRAMES, ITEMS
-from schemas.stage_wire import Item, Outcome, Sent, Start, Token, pack, unpack
-from schemas.stages import SequenceStart
+from schemas.pipelines.activations import MAX_FRAME_BYTES
+from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token, pack, unpack
+from schemas.pipelines.stages import SequenceStart
+from schemas.tests.golden.__main__ import FOLDER
+from schemas.tests.golden.frames import FRAMES, ITEMS
 
 MESSAGE = b"".join(item.to_bytes() for item in ITEMS.values())
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import subjects
-from schemas.channels import matches
+from schemas.broker.channels import matches
 from schemas.subjects import decode_token, encode_token
 
 REQUEST = "01JZ0CH0RA8W2M6Q4T7Y1B3N5P"

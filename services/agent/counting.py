@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from schemas import subjects
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, CountTokens, Tokenize
 from schemas.errors import UnknownModel
 from schemas.replies import TokenCount, Tokenized
+from schemas.requests.chat import Tool
 from services.chassis.nats.endpoints import Caller, Endpoints
 
 

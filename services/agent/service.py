@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ChoirError, ErrorBody
-from schemas.loading import ManageLoaded
+from schemas.nodes.loading import ManageLoaded
 from services.agent.backends import Backend, backend_opener
 from services.agent.counting import Counting
 from services.agent.demand.host import ModelsOnDemand

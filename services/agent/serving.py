@@ -8,7 +8,7 @@ import nats.errors
 
 from schemas.commands import Generate
 from schemas.errors import ErrorBody
-from schemas.nodes import ServedModel
+from schemas.nodes.lease import ServedModel
 from services.agent.backends import Backend
 from services.agent.backends.backend import BackendInfo
 from services.agent.file_hash import FileHash

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, StringConstraints, model_validator
 
 from schemas.message import Name
-from schemas.workers import Variable, WorkerType
+from schemas.nodes.workers import Variable, WorkerType
 from services.chassis.settings import Section, ServiceSettings
 
 BACKENDS: dict[str, str] = {

@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from schemas import subjects
 from schemas.commands import Gather, Generate
-from schemas.errors import ChoirError, InternalError, NoAnswers
-from schemas.events import DecisionMade, GatherCompleted, GatherPulled
-from schemas.replies import Answer, Decision, Result
-from schemas.rounds import (
+from schemas.ensembles.rounds import (
     OWN_SYNTHESIS,
     PREDICTION,
     QUESTION,
@@ -24,7 +21,10 @@ from schemas.rounds import (
     SYNTHESIS,
     WITHOUT_LOGPROBS,
 )
-from schemas.strategies import AUTO, Asks, asked_for
+from schemas.ensembles.strategies import AUTO, Asks, asked_for
+from schemas.errors import ChoirError, InternalError, NoAnswers
+from schemas.events import DecisionMade, GatherCompleted, GatherPulled
+from schemas.replies import Answer, Decision, Result
 from services.aggregator.decide import (
     Question,
     context_of,

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from schemas.commands import ChatMessage, Embed, Gather, Generate
-from schemas.replies import Answer
-from schemas.rounds import (
+from schemas.ensembles.rounds import (
     DEBATE,
     PREDICTION,
     QUESTION,
@@ -19,8 +18,9 @@ from schemas.rounds import (
     comparison_round,
     vector_round,
 )
-from schemas.sampling import Sampling
-from schemas.strategies import asked_for
+from schemas.ensembles.strategies import asked_for
+from schemas.replies import Answer
+from schemas.requests.sampling import Sampling
 from services.aggregator.reading.ballots import as_shown
 from services.aggregator.strategies.ballot import Ballot
 from services.aggregator.strategies.synthesize import texts_of

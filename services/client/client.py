@@ -49,17 +49,17 @@ from services.client.silence import Silence
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from schemas.cordons import Cordon, ManageCordons
-    from schemas.dead_letters import DeadLettersReply, ManageDeadLetters
-    from schemas.joining import Host, InviteMade, MakeInvite, ManageHosts
-    from schemas.keys import ApiKey, ManageKeys
-    from schemas.loading import LoadedAt, ManageLoaded
-    from schemas.model_store import ManageStore, StoreReply
-    from schemas.nodes import NodeLease
-    from schemas.pipelines import PipelineSummary, Shard, ShardReply
-    from schemas.queries import Rows, Scalar
-    from schemas.tenants import ManageTenants, Tenant
-    from schemas.workers import ManageWorkers, WorkerStatus
+    from schemas.nodes.cordons import Cordon, ManageCordons
+    from schemas.nodes.joining import Host, InviteMade, MakeInvite, ManageHosts
+    from schemas.nodes.lease import NodeLease
+    from schemas.nodes.loading import LoadedAt, ManageLoaded
+    from schemas.nodes.model_store import ManageStore, StoreReply
+    from schemas.nodes.workers import ManageWorkers, WorkerStatus
+    from schemas.pipelines.plan import PipelineSummary, Shard, ShardReply
+    from schemas.requests.dead_letters import DeadLettersReply, ManageDeadLetters
+    from schemas.requests.keys import ApiKey, ManageKeys
+    from schemas.requests.queries import Rows, Scalar
+    from schemas.requests.tenants import ManageTenants, Tenant
 
 CALL_PATIENCE_S = 4.0
 """How long a call that only looks, or changes what can be changed again, waits for somebody to answer it."""
@@ -331,13 +331,13 @@ class Choir:
 
     async def workers(self, request: ManageWorkers) -> tuple[WorkerStatus, ...]:
         """The external workers that a request concerns: all for a list, else the one that it changed."""
-        from schemas.workers import WorkersReply
+        from schemas.nodes.workers import WorkersReply
 
         return (await self._call(subjects.WORKER, request, WorkersReply)).workers
 
     async def keys(self, request: ManageKeys) -> tuple[ApiKey, ...]:
         """The API keys that a request concerns: all for a list, else the one that it changed."""
-        from schemas.keys import KeysReply
+        from schemas.requests.keys import KeysReply
 
         return (await self._call(subjects.KEYS, request, KeysReply)).keys
 
@@ -346,7 +346,7 @@ class Choir:
 
         Raises InvalidRequest with the names that are there, for one that is not.
         """
-        from schemas.cordons import CordonsReply
+        from schemas.nodes.cordons import CordonsReply
 
         return (await self._call(subjects.CORDON, request, CordonsReply)).cordons
 
@@ -356,7 +356,7 @@ class Choir:
         Raises UnknownModel, InvalidRequest for one that is not on demand, ModelUnusable and NoRoom with the
         memory that it takes and what there is.
         """
-        from schemas.loading import LoadedReply
+        from schemas.nodes.loading import LoadedReply
 
         return (await self._call(subjects.LOAD, request, LoadedReply, LOADING_S)).agents
 
@@ -365,19 +365,19 @@ class Choir:
 
         Raises InvalidRequest with the field that is wrong, NotPermitted unless the client may operate.
         """
-        from schemas.joining import InviteMade
+        from schemas.nodes.joining import InviteMade
 
         return await self._call(subjects.INVITE, request, InviteMade, INVITING_S)
 
     async def tenants(self, request: ManageTenants) -> tuple[Tenant, ...]:
         """Who may ask, and how much: all tenants, after the change if one is asked for."""
-        from schemas.tenants import TenantsReply
+        from schemas.requests.tenants import TenantsReply
 
         return (await self._call(subjects.TENANTS, request, TenantsReply, INVITING_S)).tenants
 
     async def hosts(self, request: ManageHosts) -> tuple[Host, ...]:
         """The hosts that have joined: all of them, after one is revoked if that is asked for."""
-        from schemas.joining import HostsReply
+        from schemas.nodes.joining import HostsReply
 
         return (await self._call(subjects.HOSTS, request, HostsReply, INVITING_S)).hosts
 
@@ -386,7 +386,7 @@ class Choir:
 
         A letter that is retried becomes a new request, `retried_as`: the result of the old one stays.
         """
-        from schemas.dead_letters import DeadLettersReply
+        from schemas.requests.dead_letters import DeadLettersReply
 
         return await self._call(subjects.DEAD_LETTERS, request, DeadLettersReply)
 
@@ -396,7 +396,7 @@ class Choir:
         Raises InvalidRequest, naming the field and the way out, for what cannot be or only slows it down.
         The stages load what they hold after the reply: `pipelines` tells when they are ready.
         """
-        from schemas.pipelines import ShardReply
+        from schemas.pipelines.plan import ShardReply
 
         return await self._call(subjects.SHARD, request, ShardReply, PLANNING_S)
 
@@ -406,7 +406,7 @@ class Choir:
 
         Raises UnknownModel, InvalidRequest with the field that is wrong, MeshUnreachable if no store answers.
         """
-        from schemas.model_store import StoreReply
+        from schemas.nodes.model_store import StoreReply
 
         return await self._call(subjects.STORE, request, StoreReply, STORE_S)
 
@@ -428,7 +428,7 @@ class Choir:
         Raises QueryRefused for a statement that would do anything but read, QueryFailed for one that
         cannot be run, DeadlineExceeded for one that takes longer than `timeout_s`.
         """
-        from schemas.queries import Rows, Sql
+        from schemas.requests.queries import Rows, Sql
 
         fields = {"statement": statement, "parameters": parameters or {}, "max_rows": max_rows}
         fields |= {"timeout_s": timeout_s, "format": "arrow" if arrow else "json"}

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import nats.errors
 from nats.aio.client import Client
 
-from schemas.catalog import CLIENT_USER, ENDPOINTS
+from schemas.broker.catalog import CLIENT_USER, ENDPOINTS
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, NotPermitted, PayloadTooLarge
 from schemas.subjects import inbox_prefix
 from services.chassis.nats.connecting.address import why, without_password

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas import catalog
+from schemas.broker import catalog
 from schemas.errors import MeshUnreachable
 from services.client.connection import HOW_TO_START
 

@@ -7,12 +7,12 @@ from typing import Any, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
-from schemas.chat import Tool, ToolChoice
 from schemas.commands import Ask, ChatMessage, Embed, RawPrompt
-from schemas.effort import Effort
+from schemas.ensembles.effort import Effort
 from schemas.errors import InvalidRequest
 from schemas.message import Message
-from schemas.sampling import Sampling, Think
+from schemas.requests.chat import Tool, ToolChoice
+from schemas.requests.sampling import Sampling, Think
 from schemas.subjects import Priority
 from services.chassis.identity import new_id
 from services.chassis.plain_words import first_fault

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from schemas.chat import ToolCall
 from schemas.replies import Answer, CacheUse, Result, Sample, TokenChunk
+from schemas.requests.chat import ToolCall
 
 
 @dataclass(frozen=True)

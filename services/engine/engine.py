@@ -18,7 +18,7 @@ from schemas.errors import (
     WorkerFailed,
 )
 from schemas.replies import Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.context import Context
 from services.engine.embedder import Embedded, Embedder
 from services.engine.inference_loop import InferenceLoop

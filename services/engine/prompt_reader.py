@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.errors import ContextExceeded, InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.grammar import SCHEMA_FIELD
 from services.engine.decode.sampler import REPEAT_LAST, TokenSampler, new_sampler
 from services.engine.model.chat.format import ChatFormat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.commands import Tokenize
 from schemas.replies import Tokenized, TokenizerInfo
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.model.chat.format import ChatFormat
 from services.engine.model.model import Model
 from services.engine.sequence.prompt import Chat

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemas import subjects
 from schemas.errors import ErrorBody
-from schemas.nodes import NodeState
-from schemas.queries import Sql
+from schemas.nodes.lease import NodeState
+from schemas.requests.queries import Sql
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Endpoints
 from services.chassis.registry.lease import Load

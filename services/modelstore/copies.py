@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from schemas import subjects
 from schemas.errors import ChoirError, InvalidRequest
-from schemas.model_store import FileCopy, ManageStore, ModelCopy, StoredModel
+from schemas.nodes.model_store import FileCopy, ManageStore, ModelCopy, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.logs import get_logger
 from services.modelstore.files.known_files import KnownFiles

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.errors import ChoirError
-from schemas.model_store import HeldModel, HeldModels, ListHeld, StoredModel
+from schemas.nodes.model_store import HeldModel, HeldModels, ListHeld, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import Caller, is_inbox, parse

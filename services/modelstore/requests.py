@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.errors import ChoirError, InternalError, InvalidRequest, MeshUnreachable, error_from_body
-from schemas.model_store import ManageStore, StoredModel, StoreEntry, StoreReply
+from schemas.nodes.model_store import ManageStore, StoredModel, StoreEntry, StoreReply
 from schemas.replies import ErrorReply
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.identity import Identity

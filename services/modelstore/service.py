@@ -6,7 +6,7 @@ import asyncio
 
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError
-from schemas.model_store import ManageStore
+from schemas.nodes.model_store import ManageStore
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity

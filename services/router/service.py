@@ -7,17 +7,18 @@ from typing import TypeVar
 
 from nats.js import JetStreamContext
 
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.commands import Ask, Cancel, Fetch, Tokenize
-from schemas.cordons import ManageCordons
-from schemas.dead_letters import ManageDeadLetters
-from schemas.ensembles import Ensemble
-from schemas.keys import ManageKeys
-from schemas.loading import ManageLoaded
+from schemas.ensembles.named import Ensemble
 from schemas.message import Message
-from schemas.nodes import NodeLease
-from schemas.pipelines import Shard
-from schemas.workers import ManageWorkers
+from schemas.nodes.cordons import ManageCordons
+from schemas.nodes.lease import NodeLease
+from schemas.nodes.loading import ManageLoaded
+from schemas.nodes.workers import ManageWorkers
+from schemas.pipelines.plan import Shard
+from schemas.requests.dead_letters import ManageDeadLetters
+from schemas.requests.keys import ManageKeys
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller, Endpoints, Handler
 from services.chassis.registry.directory import Directory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from schemas.ensembles import Ensemble
+from schemas.ensembles.named import Ensemble
 from services.chassis.settings import Section, ServiceSettings
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.pipelines import PipelinePlan
+from schemas.pipelines.plan import PipelinePlan
 
 BEAT_INTERVAL_S = 0.25
 TICK_S = 0.1

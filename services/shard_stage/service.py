@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, GenerationFailed, ModelUnusable
-from schemas.model_store import STORE_PREFIX
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan, StageOffer
-from schemas.stages import StageBeat
+from schemas.nodes.lease import NodeLease
+from schemas.nodes.model_store import STORE_PREFIX
+from schemas.pipelines.plan import PipelinePlan, StageOffer
+from schemas.pipelines.stages import StageBeat
 from services.chassis.blobs.range_source import open_kept
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger

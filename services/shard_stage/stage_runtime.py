@@ -23,9 +23,9 @@ import nats.errors
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from schemas.events import StageStepped
-from schemas.nodes import ServedModel
-from schemas.pipelines import PipelinePlan, StageHeld
-from schemas.stages import StageBeat
+from schemas.nodes.lease import ServedModel
+from schemas.pipelines.plan import PipelinePlan, StageHeld
+from schemas.pipelines.stages import StageBeat
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ConnectionEvents

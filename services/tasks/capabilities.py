@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from schemas.commands import Ask, Gather, Generate
 from schemas.errors import InvalidRequest
-from schemas.nodes import Capability
+from schemas.nodes.lease import Capability
 
 Task = Ask | Gather | Generate
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from schemas import subjects
-from schemas.chat import Tool, ToolCall, ToolChoice
 from schemas.commands import ChatMessage, Embed, Generate, RawPrompt
 from schemas.errors import ChoirError, WorkerFailed
 from schemas.replies import Answer, Embeddings, FinishReason, Result, Sample, Timings
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool, ToolCall, ToolChoice
+from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery, Retry
 from services.tasks.capabilities import check_capable

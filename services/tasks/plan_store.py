@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ChoirError
-from schemas.pipelines import PipelinePlan, StagePlan
+from schemas.pipelines.plan import PipelinePlan, StagePlan
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, Entry, WrongRevision, messages

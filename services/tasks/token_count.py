@@ -11,10 +11,10 @@ from nats.aio.client import Client
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, CountTokens
 from schemas.errors import BrokerUnavailable
 from schemas.replies import TokenCount
+from schemas.requests.chat import Tool
 from services.chassis.nats.connection import check_payload
 
 TEMPLATE_TOKENS_PER_MESSAGE = 32

@@ -8,9 +8,9 @@ from typing import Any
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.chat import ToolCall
 from schemas.commands import Generate
 from schemas.replies import TokenChunk
+from schemas.requests.chat import ToolCall
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
 from infra.testing.plugin import ServiceProcess, SpawnService
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import MeshUnreachable
 from schemas.replies import Result
 from services.client.client import Choir

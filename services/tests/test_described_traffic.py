@@ -1,4 +1,4 @@
-"""What travels in a running mesh is what `schemas/asyncapi.json` says: subjects, payloads and headers."""
+"""What travels in a running mesh is what `asyncapi.json` says: subjects, payloads and headers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from infra.demo_models.family import FOLDER
 from infra.host.children.processes import until
 from infra.members.tests.desks import start_desk
 from infra.testing.plugin import SpawnService
-from schemas import catalog, subjects
-from schemas.golden.shared import API_KEY
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.tests.golden.shared import API_KEY
 from services.chassis.tests.mesh import DEADLINE_S
 from services.modelstore.tests.stores import spawn_store
 

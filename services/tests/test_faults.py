@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
-from schemas.catalog import ACK_WAIT_S
+from schemas.broker.catalog import ACK_WAIT_S
 from schemas.replies import Result
 from services.client.client import Choir
 from services.tests.load import (

@@ -21,9 +21,9 @@ from nats.aio.msg import Msg
 from infra.members.tests.desks import start_desk
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
-from schemas.catalog import ENDPOINTS
-from schemas.golden.samples import SAMPLES
+from schemas.broker.catalog import ENDPOINTS
 from schemas.replies import ErrorReply
+from schemas.tests.golden.samples import SAMPLES
 from services.metrics.tests.mesh import spawn_metrics
 from services.modelstore.tests.stores import spawn_store
 from services.tests.load import SmallMesh

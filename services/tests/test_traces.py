@@ -24,7 +24,7 @@ from schemas.events import (
     TaskPulled,
     TaskQueued,
 )
-from schemas.nodes import NodeLease, ServedModel
+from schemas.nodes.lease import NodeLease, ServedModel
 from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.mesh import DEADLINE_S, events, eventually
 from services.client.client import Choir

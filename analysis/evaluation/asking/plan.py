@@ -18,8 +18,8 @@ from analysis.evaluation.benchmarks.question import Question
 from analysis.evaluation.likelihood.texts import Continuation
 from analysis.evaluation.options import SAMPLING_TEMPERATURE, EvalOptions
 from schemas.commands import Ask, ChatMessage, RawPrompt
-from schemas.sampling import Sampling
-from schemas.strategies import asked_for, specs_of
+from schemas.ensembles.strategies import asked_for, specs_of
+from schemas.requests.sampling import Sampling
 
 Phase = Literal["fan_out", "sample", "alone", "score"]
 """All agents answer a question in one request; one agent is sampled again; one agent goes on with a prompt as

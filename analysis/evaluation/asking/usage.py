@@ -11,7 +11,7 @@ from pathlib import Path
 
 from schemas.errors import ChoirError
 from schemas.message import Struct
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from services.chassis.process.cancelling import ended
 from services.client.client import Choir
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from analysis.evaluation.contestants.crossfit import Unit
 from analysis.evaluation.options import MAX_SELF_CONSISTENCY, EvalOptions
 from analysis.evaluation.scoring.reading import Asked
-from schemas.rounds import DEBATE
+from schemas.ensembles.rounds import DEBATE
 
 
 def samples_wanted(asked: Sequence[Asked], best: Mapping[Unit, str], options: EvalOptions) -> dict[str, int]:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.contestants.outcome import Outcome
 from analysis.evaluation.scoring.reading import Asked, Cost, cost_of, model_s
+from schemas.ensembles.rounds import purpose_of
+from schemas.ensembles.strategies import SPECS, Asks, asked_for
 from schemas.replies import Answer, Decision
-from schemas.rounds import purpose_of
-from schemas.strategies import SPECS, Asks, asked_for
 from services.aggregator.decide import Question, context_of, options_of, tallies
 from services.aggregator.effort.likely import chances_right, known_accuracies
 from services.aggregator.scores.history import History

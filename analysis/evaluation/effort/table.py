@@ -19,7 +19,7 @@ from analysis.evaluation.reporting.tables import Row
 from analysis.evaluation.scoring.reading import Asked
 from analysis.evaluation.scoring.scores import OVERALL
 from analysis.statistics.intervals import clopper_pearson
-from schemas.strategies import specs_of
+from schemas.ensembles.strategies import specs_of
 from services.aggregator.decide import context_of
 from services.aggregator.effort.rule import Rule
 from services.aggregator.scores.history import History

@@ -9,9 +9,9 @@ from analysis.evaluation.asking.exchange import Exchange, exchange
 from analysis.evaluation.asking.plan import Call, request_id
 from analysis.evaluation.likelihood.texts import Scored
 from analysis.evaluation.provenance.cache import AnswerCache, Kept, key_of
+from schemas.ensembles.strategies import asked_for
 from schemas.errors import ErrorBody
 from schemas.replies import Answer, Result
-from schemas.strategies import asked_for
 
 Outcome = tuple[Result | ErrorBody, Scored | None]
 Ask = Callable[[Call], Awaitable[Outcome]]

@@ -17,10 +17,10 @@ from pathlib import Path
 from analysis.evaluation.asking.machine import version_of
 from analysis.evaluation.asking.plan import Call
 from analysis.evaluation.likelihood.texts import Scored
+from schemas.ensembles.strategies import asked_for
 from schemas.errors import InvalidRequest
 from schemas.message import Struct
 from schemas.replies import Result
-from schemas.strategies import asked_for
 
 TABLE = "answers_1"
 """Its number rises when what is kept takes another form: older answers are then none."""

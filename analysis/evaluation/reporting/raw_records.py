@@ -12,8 +12,8 @@ from analysis.evaluation.benchmarks import seen_in_training
 from analysis.evaluation.provenance.models import ModelFile
 from analysis.evaluation.scoring.extraction import extraction
 from schemas.commands import ChatMessage, Gather
+from schemas.ensembles.rounds import purpose_of
 from schemas.replies import Answer
-from schemas.rounds import purpose_of
 from services.aggregator.tasks import debated, predicting
 
 NS_PER_S = 1e9

@@ -24,7 +24,7 @@ from analysis.evaluation.scoring.reading import Asked, Reply
 from analysis.evaluation.scoring.scores import OVERALL
 from analysis.statistics.checks import Floats
 from analysis.statistics.questions import fold
-from schemas.effort import Way
+from schemas.ensembles.effort import Way
 from services.aggregator.decide import context_of
 from services.aggregator.effort.rule import Rule
 from services.aggregator.scores.history import History

@@ -16,9 +16,9 @@ from analysis.evaluation.scoring.reading import read_run
 from analysis.evaluation.scoring.scores import field
 from analysis.evaluation.tests.kept import CHOICES, WAYS, answer, exchange
 from analysis.statistics.significance import mcnemar_of_counts
+from schemas.ensembles.rounds import DEBATE, PREDICTION
 from schemas.errors import ErrorBody
 from schemas.replies import Decision
-from schemas.rounds import DEBATE, PREDICTION
 
 SPLIT = {"a": "red", "b": "red", "c": "green", "d": "green"}
 

@@ -10,7 +10,7 @@ from typing import Any
 from analysis.queries.__main__ import chosen, run_on
 from analysis.queries.tests.day import a_day
 from schemas import subjects
-from schemas.queries import Rows
+from schemas.requests.queries import Rows
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stored_event import StoredEvent
 from services.metrics.ingest.writer import Writer

@@ -33,10 +33,11 @@ from infra.broker.access.permissions import (
     scope_of,
     service_permissions,
 )
-from schemas import catalog, subjects
-from schemas.catalog import Access
-from schemas.joining import Host
-from schemas.tenants import Tenant
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import Access
+from schemas.nodes.joining import Host
+from schemas.requests.tenants import Tenant
 
 INSIDE = "CHOIR"
 """The account of the services."""

@@ -25,8 +25,9 @@ from typing import Annotated
 
 import typer
 
-from schemas import catalog, subjects
-from schemas.catalog import Access
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import Access
 from schemas.errors import ChoirError, ConfigurationError
 
 OPERATOR = "supervisor"

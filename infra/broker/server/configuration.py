@@ -9,7 +9,7 @@ from typing import Literal
 from infra.broker.access.accounts import one_account
 from infra.broker.cluster import Cluster
 from infra.broker.tls.authority import TlsFiles
-from schemas import catalog
+from schemas.broker import catalog
 
 HEADROOM = 1.25
 MEMORY_HEADROOM_BYTES = 64 * catalog.MIB

@@ -9,7 +9,7 @@ import structlog
 
 from infra.broker.access.accounts import INSIDE
 from infra.broker.server.configuration import reserved_bytes
-from schemas import catalog
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError
 
 LEAST_FREE_BYTES = 64 * catalog.MIB

@@ -11,8 +11,9 @@ from enum import Enum
 from nats.aio.client import Client
 from nats.js import api
 
-from schemas import catalog, subjects
-from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import BucketSpec, ConsumerSpec, StreamSpec
 
 NO_LIMIT = -1
 LEAST_MARKER_S = 1.0

@@ -17,7 +17,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from infra.broker.streams.definitions import Copies, stream_config
-from schemas import catalog
+from schemas.broker import catalog
 from services.chassis.nats.election import passes
 
 LOOK_INTERVAL_S = 2.0

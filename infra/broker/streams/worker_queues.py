@@ -23,8 +23,8 @@ from infra.broker.provision import ensure_worker_model
 from infra.broker.streams.unused_queues import UnusedQueues
 from schemas import subjects
 from schemas.errors import ChoirError
-from schemas.model_store import StoredModel
-from schemas.workers import Worker
+from schemas.nodes.model_store import StoredModel
+from schemas.nodes.workers import Worker
 from services.chassis.nats.bucket import Bucket, messages
 
 RETRY_S = 2.0

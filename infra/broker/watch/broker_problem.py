@@ -10,9 +10,10 @@ from importlib.metadata import version
 
 from nats.aio.client import Client
 
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import BrokerUnavailable
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 
 LEASE_INTERVAL_S = catalog.LEASE_TTL_S / 4
 PATIENCE_S = 5.0

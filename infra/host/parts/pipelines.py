@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from schemas import subjects
 from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_from_body
 from schemas.message import Name
-from schemas.pipelines import MAX_STAGES, Partition, Shard, ShardReply, StageDtype
+from schemas.pipelines.plan import MAX_STAGES, Partition, Shard, ShardReply, StageDtype
 from schemas.replies import ErrorReply, ModelsReply
 from services.chassis.plain_words import first_fault
 from services.chassis.settings import Section

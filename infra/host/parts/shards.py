@@ -15,7 +15,7 @@ from typing import Any
 from infra.host.parts.pipelines import PipelineSection
 from infra.settings import DEMO_PREFIX, HostSettings, resolve_models
 from schemas.errors import InvalidRequest
-from schemas.pipelines import MAX_STAGES
+from schemas.pipelines.plan import MAX_STAGES
 from services.agent.settings import AgentSection, ModelSection
 from services.shard_stage.settings import StageModelSection, StageSection
 

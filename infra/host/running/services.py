@@ -12,7 +12,7 @@ from infra.host.children.processes import until
 from infra.host.healthy import ready_address
 from infra.host.parts.instances import HEALTH_PORT_VARIABLE
 from schemas.errors import ConfigurationError, InternalError
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from services.chassis.process.stopping import STOP_LIMIT_S
 from services.chassis.registry.directory import Directory
 

@@ -37,8 +37,8 @@ from infra.members.operations import operations
 from infra.settings import HostSettings, load_host_settings
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
-from schemas.joining import Host
-from schemas.tenants import LOCAL
+from schemas.nodes.joining import Host
+from schemas.requests.tenants import LOCAL
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import settled
 from services.client.client import Choir

@@ -35,12 +35,13 @@ from infra.members.inviting import Whereabouts
 from infra.members.joining import CLIENT, join, join_once, leave
 from infra.members.members import Members
 from infra.members.operations import Operations
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.commands import Ask
 from schemas.errors import ChoirError, ConfigurationError, InvalidRequest, NotPermitted
-from schemas.joining import Enrol, HostedInstance, Join, MakeInvite, ManageHosts
+from schemas.nodes.joining import Enrol, HostedInstance, Join, MakeInvite, ManageHosts
 from schemas.replies import Accepted, ErrorReply
-from schemas.tenants import ManageTenants, TenantLimits
+from schemas.requests.tenants import ManageTenants, TenantLimits
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.nats.endpoints import Caller, Endpoints

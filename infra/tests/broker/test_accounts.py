@@ -24,13 +24,14 @@ from infra.broker.provision import provision
 from infra.host.children.processes import until
 from infra.host.credentials import Credentials
 from infra.settings import HostSettings
-from schemas import catalog, subjects
-from schemas.catalog import ACCESS, ENDPOINTS, Access
-from schemas.channels import matches
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import ACCESS, ENDPOINTS, Access
+from schemas.broker.channels import matches
 from schemas.commands import Ask
 from schemas.errors import ConfigurationError
 from schemas.replies import Accepted
-from schemas.tenants import LOCAL, Tenant, TenantLimits
+from schemas.requests.tenants import LOCAL, Tenant, TenantLimits
 from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.settings import MeshSection

@@ -18,7 +18,8 @@ from infra.broker.cluster import cluster_of, own_server
 from infra.broker.local_cluster import LocalCluster, connect
 from infra.broker.provision import provision
 from infra.broker.streams.one_copy import OneCopy
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError, MeshUnreachable
 from schemas.events import RequestCancelled
 from services.chassis.identity import Identity

@@ -30,7 +30,7 @@ from infra.testing.plugin import connect, fill_disk
 from infra.testing.switched_off import switched_off
 from schemas import subjects
 from schemas.errors import ConfigurationError
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 
 DEADLINE_S = 180.0
 CONFIG = """

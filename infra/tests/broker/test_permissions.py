@@ -22,7 +22,8 @@ from infra.broker.broker import Broker
 from infra.broker.provision import provision
 from infra.host.children.processes import until
 from infra.testing.plugin import SpawnService
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError
 from services.chassis.tests.mesh import settled
 

@@ -14,7 +14,7 @@ from infra.demo_models.family import FOLDER
 from infra.testing.plugin import SpawnService
 from infra.tests.broker.test_permissions import PASSWORDS, guarded
 from schemas import subjects
-from schemas.pipelines import PipelinePlan
+from schemas.pipelines.plan import PipelinePlan
 
 __all__ = ["guarded"]  # a fixture, for this module too
 

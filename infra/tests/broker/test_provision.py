@@ -27,8 +27,9 @@ from infra.broker.streams.definitions import (
 )
 from infra.host.operator_connection import provision_patiently
 from infra.testing.plugin import connect
-from schemas import catalog, subjects
-from schemas.catalog import BucketSpec, ConsumerSpec, StreamSpec
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import BucketSpec, ConsumerSpec, StreamSpec
 from schemas.errors import ConfigurationError, MeshUnreachable
 
 

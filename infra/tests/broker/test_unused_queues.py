@@ -14,9 +14,10 @@ from infra.broker.streams import worker_queues
 from infra.broker.streams.definitions import consumer_config
 from infra.broker.streams.unused_queues import UNUSED_S, UnusedQueues
 from infra.broker.streams.worker_queues import WorkerQueues
-from schemas import catalog, subjects
-from schemas.golden.store_samples import MODEL as MODEL_OF_THE_STORE
-from schemas.workers import Worker
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.nodes.workers import Worker
+from schemas.tests.golden.store_samples import MODEL as MODEL_OF_THE_STORE
 from services.chassis.process.cancelling import ended
 from services.chassis.tests.mesh import eventually
 

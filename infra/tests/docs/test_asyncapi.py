@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from infra.asyncapi.document import document, main, render
 from infra.asyncapi.schemas import message_classes
-from schemas import catalog, subjects
-from schemas.catalog import Endpoint
-from schemas.channels import CHANNELS, PARAMETERS, address, matches, stream_of
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import Endpoint
+from schemas.broker.channels import CHANNELS, PARAMETERS, address, matches, stream_of
 from schemas.events import Event
-from schemas.golden.__main__ import FOLDER
-from schemas.golden.samples import SAMPLES
 from schemas.message import Message
+from schemas.tests.golden.__main__ import FOLDER
+from schemas.tests.golden.samples import SAMPLES
 
 APP = Typer()
 APP.command()(main)

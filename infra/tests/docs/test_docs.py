@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from infra.docs.file_tables import files_section, first_sentence
 from infra.docs.readmes import PACKAGES, ROOT, duration, main, size, subjects_section, with_section
-from schemas import catalog
+from schemas.broker import catalog
 from schemas.errors import ConfigurationError
 
 APP = Typer()

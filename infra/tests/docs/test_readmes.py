@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.docs.readmes import ROOT, readmes
-from schemas.strategies import STRATEGIES
+from schemas.ensembles.strategies import STRATEGIES
 from services.agent.backends import BACKENDS
 from services.cli.app import COMMANDS
 

@@ -6,7 +6,7 @@ from nats.aio.client import Client
 
 from infra.host.seeding import seed_tenants
 from schemas import subjects
-from schemas.tenants import Tenant, TenantLimits
+from schemas.requests.tenants import Tenant, TenantLimits
 from services.chassis.nats.bucket import Bucket, messages
 
 

@@ -14,7 +14,7 @@ from infra.host.parts.shards import ShardOption, with_shards
 from infra.settings import DEMO_CONFIG, DEMO_MODELS, HostSettings, load_host_settings
 from infra.tests.config_text import settings_of
 from schemas.errors import ConfigurationError, InvalidRequest
-from schemas.pipelines import Shard
+from schemas.pipelines.plan import Shard
 
 LLAMA = DEMO_MODELS / "choir-llama.gguf"
 HOST = socket.gethostname()

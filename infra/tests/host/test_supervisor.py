@@ -32,7 +32,7 @@ from infra.testing.plugin import connect
 from infra.testing.switched_off import switched_off
 from infra.tests.config_text import settings_of
 from schemas import subjects
-from schemas.catalog import LEASE_TTL_S
+from schemas.broker.catalog import LEASE_TTL_S
 from schemas.errors import ConfigurationError, InternalError, MeshUnreachable
 from services.aggregator.settings import AggregatorSection
 from services.chassis.registry.directory import Directory

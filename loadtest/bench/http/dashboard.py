@@ -30,7 +30,7 @@ from loadtest.bench.mesh.synthetic_tasks import TABLES, TASKS_OF_A_REQUEST, fill
 from loadtest.bench.processes import BenchMesh, bench_mesh, cpu_seconds
 from loadtest.bench.report import Report, at_most
 from schemas import subjects
-from schemas.nodes import NodeLease, ServedModel
+from schemas.nodes.lease import NodeLease, ServedModel
 from services.chassis.nats.bucket import Bucket, messages
 from services.metrics.store.database import FILE_NAME
 

@@ -26,7 +26,7 @@ from loadtest.bench.inference import llama_loop
 from loadtest.bench.inference.engine_alone import EngineNode
 from loadtest.bench.report import Report, Target, at_least, at_most, installed_versions
 from loadtest.peers.environments import CannotStart, environment
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine import Engine
 from services.engine.decode.context import cache_bytes_per_token
 from services.engine.engine import usable_cores

@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from loadtest.faults import LoadtestError
-from schemas.chat import ChatMessage
 from schemas.commands import Tokenize
-from schemas.sampling import Sampling
+from schemas.requests.chat import ChatMessage
+from schemas.requests.sampling import Sampling
 from services.engine import Engine, Finished, TokenEvent
 
 MODEL = "bench"

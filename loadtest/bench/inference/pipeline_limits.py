@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 from loadtest.bench.inference.stage_alone import Node
-from schemas.pipelines import PipelinePlan
+from schemas.pipelines.plan import PipelinePlan
 from services.shard_stage.probe.slice_cache import SliceCache, checksum
 
 STEPS = 24

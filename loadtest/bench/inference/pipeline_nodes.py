@@ -17,9 +17,9 @@ from loadtest.bench.processes import BenchMesh, bench_mesh
 from schemas import subjects
 from schemas.errors import MeshUnreachable
 from schemas.events import ANY_EVENT, StageStepped
-from schemas.pipelines import PipelinePlan, Shard
+from schemas.pipelines.plan import PipelinePlan, Shard
+from schemas.pipelines.stage_wire import Token, unpack
 from schemas.replies import Result
-from schemas.stage_wire import Token, unpack
 from services.client.client import Choir
 
 MODEL = "bench"

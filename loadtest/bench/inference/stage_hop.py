@@ -18,8 +18,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from schemas import subjects
-from schemas.activations import Dtype, Frame
-from schemas.stage_wire import Item, Sent
+from schemas.pipelines.activations import Dtype, Frame
+from schemas.pipelines.stage_wire import Item, Sent
 from services.shard_stage.pipeline.step_executor import Outgoing
 from services.shard_stage.pipeline.step_stats import StepStats
 from services.shard_stage.transport.inference_thread import InferenceThread

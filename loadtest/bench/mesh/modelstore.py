@@ -24,7 +24,7 @@ from infra.demo_models.bench_model import default_path, write_bench_model
 from loadtest.bench.processes import BenchMesh, bench_mesh, clients
 from loadtest.bench.report import Report, at_least, at_most
 from schemas.errors import ChoirError, error_from_body
-from schemas.model_store import ManageStore, StoreReply
+from schemas.nodes.model_store import ManageStore, StoreReply
 from services.chassis.blobs.transfer import FRAME_BYTES, WORKERS, read_range
 from services.client.client import Choir
 

@@ -18,8 +18,8 @@ from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.contestants.outcome import Outcome
 from analysis.evaluation.contestants.reaggregation import reaggregate
 from loadtest.bench.report import Report, at_most
+from schemas.ensembles.rounds import DEBATE, PREDICTION
 from schemas.replies import Answer, Result, Timings
-from schemas.rounds import DEBATE, PREDICTION
 
 QUESTIONS = 10_000
 MOST_S = 10.0

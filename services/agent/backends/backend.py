@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, Embed, Tokenize
 from schemas.errors import ChoirError
-from schemas.nodes import Capability
+from schemas.nodes.lease import Capability
 from schemas.replies import TokenCount, Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Sampling
 from services.agent.settings import ModelSection
 from services.tasks.generate import Generated, OnPiece, Prompt
 

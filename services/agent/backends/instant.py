@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import time
 
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, ContextExceeded, InvalidRequest
 from schemas.replies import Sample, TokenCount, Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.settings import ModelSection
 from services.tasks.generate import conversation_of

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from schemas.chat import Tool, is_forced
 from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, ContextExceeded, ModelUnusable, WorkerFailed
-from schemas.nodes import Capability
+from schemas.nodes.lease import Capability
 from schemas.replies import Embeddings, TokenCount, Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool, is_forced
+from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.intake import Intake
 from services.agent.backends.samples import several

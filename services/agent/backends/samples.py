@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from schemas.replies import Sample
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import Generated, OnPiece
 from services.tasks.token_stream import Piece
 

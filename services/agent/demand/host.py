@@ -13,9 +13,9 @@ import nats.errors
 
 from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, NotReady, UnknownModel, error_from_body
-from schemas.loading import LoadedReply, ManageLoaded
-from schemas.model_store import HeldModel, HeldModels, ListHeld
-from schemas.nodes import ServedModel
+from schemas.nodes.lease import ServedModel
+from schemas.nodes.loading import LoadedReply, ManageLoaded
+from schemas.nodes.model_store import HeldModel, HeldModels, ListHeld
 from schemas.replies import ErrorReply
 from services.agent.counting import Counting
 from services.agent.demand.model import DemandModel

@@ -13,14 +13,14 @@ from pathlib import Path
 import nats.errors
 
 from schemas import subjects
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, Embed, Generate, Tokenize
 from schemas.errors import ChoirError, InternalError, NoRoom, NotReady, WorkerFailed
-from schemas.loading import LoadedAt
-from schemas.model_store import HeldModel
-from schemas.nodes import OnDemand, ServedModel
+from schemas.nodes.lease import OnDemand, ServedModel
+from schemas.nodes.loading import LoadedAt
+from schemas.nodes.model_store import HeldModel
 from schemas.replies import TokenCount, Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Sampling
 from services.agent.backends import Backend, Generated, OnPiece, Prompt, backend_opener
 from services.agent.demand.offered import GB, Offer
 from services.agent.demand.policy import FOREVER_S, ModelUse, State

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import ChoirError, ModelUnusable
-from schemas.model_store import HeldModel
+from schemas.nodes.model_store import HeldModel
 from services.agent.backends.backend import BackendInfo
 from services.agent.settings import OnDemandSection
 from services.engine import check_model_file

@@ -18,11 +18,11 @@ from infra.broker.streams.definitions import consumer_config
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService
 from schemas import subjects
-from schemas.catalog import model_consumers
+from schemas.broker.catalog import model_consumers
 from schemas.commands import ChatMessage, CountTokens
 from schemas.events import AnyEvent, Event, RequestCompleted, TaskCompleted, TaskPulled, TaskRetried
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk, TokenCount
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.agent.file_hash import FileHash
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, ModelSection

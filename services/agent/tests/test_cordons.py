@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.cordons import Cordon
+from schemas.nodes.cordons import Cordon
 from services.agent.tests.test_agent import instant, result_of, serving
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 

@@ -15,9 +15,9 @@ from nats.aio.msg import Msg
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from schemas.replies import Result
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.agent.backends.llama_cpp import LlamaCpp, open_backend
 from services.agent.service import Agent
 from services.agent.settings import AgentSection

@@ -9,10 +9,10 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, Embed, Generate, RawPrompt, Tokenize
 from schemas.replies import ErrorReply, Result, TokenChunk, Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Sampling
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.agent.tests.workers.worker_mesh import result_of

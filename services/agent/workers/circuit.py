@@ -7,7 +7,7 @@ seconds of a clock that only goes forward.
 from __future__ import annotations
 
 from schemas.errors import ChoirError, ErrorBody
-from schemas.workers import CircuitState
+from schemas.nodes.workers import CircuitState
 from services.agent.settings import WorkersSection
 
 

@@ -11,7 +11,7 @@ import time
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.catalog import LEASE_TTL_S
+from schemas.broker.catalog import LEASE_TTL_S
 from schemas.errors import BrokerUnavailable
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 

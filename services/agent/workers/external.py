@@ -9,9 +9,9 @@ from collections.abc import Awaitable
 from schemas import subjects
 from schemas.commands import ChatMessage, Embed, Generate
 from schemas.errors import ChoirError, ErrorBody, ModelUnusable, NotReady, WorkerFailed
-from schemas.nodes import ServedModel
-from schemas.sampling import Sampling
-from schemas.workers import Worker, WorkerState
+from schemas.nodes.lease import ServedModel
+from schemas.nodes.workers import Worker, WorkerState
+from schemas.requests.sampling import Sampling
 from services.agent.backends import Generated, OnPiece, Prompt
 from services.agent.backends.servers.remote import RemoteBackend
 from services.agent.bounds import bounded_error, bounded_number, bounded_text

@@ -16,10 +16,10 @@ import nats.errors
 import nats.js.errors
 
 from schemas import subjects
-from schemas.catalog import LEASE_TTL_S
+from schemas.broker.catalog import LEASE_TTL_S
 from schemas.errors import ChoirError, NotPermitted
-from schemas.nodes import ServedModel
-from schemas.workers import Worker
+from schemas.nodes.lease import ServedModel
+from schemas.nodes.workers import Worker
 from services.agent.counting import Counting
 from services.agent.settings import WorkersSection
 from services.agent.workers.claims import Claims

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from schemas.commands import Gather
-from schemas.effort import Cascade as Told
-from schemas.effort import CascadeEnd
+from schemas.ensembles.effort import Cascade as Told
+from schemas.ensembles.effort import CascadeEnd
 from schemas.replies import Answer, Decision
 from services.aggregator.decide import confidence_of
 from services.aggregator.effort.rule import MOST_WAVES, Rule

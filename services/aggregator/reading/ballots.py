@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from schemas.commands import AnswerKind
-from schemas.replies import Answer
-from schemas.rounds import (
+from schemas.ensembles.rounds import (
     COMPARISONS_FROM,
     DEBATE,
     OWN_SYNTHESIS,
@@ -19,6 +18,7 @@ from schemas.rounds import (
     comparison_round,
     vector_round,
 )
+from schemas.replies import Answer
 from services.aggregator.reading.choice_answer import choice
 from services.aggregator.reading.normalise import canonical, normalise, read_answer
 from services.aggregator.reading.option_probabilities import option_probabilities

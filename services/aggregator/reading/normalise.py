@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from schemas.chat import ToolCall
 from schemas.commands import AnswerKind
 from schemas.replies import Answer, Decision
+from schemas.requests.chat import ToolCall
 from services.aggregator.reading.choice_answer import choice
 from services.aggregator.reading.number_answer import number
 from services.aggregator.reading.text_answer import open_answer, short_text

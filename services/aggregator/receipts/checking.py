@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import isclose
 
-from schemas.receipts import Known, Receipt
+from schemas.ensembles.receipts import Known, Receipt
 from schemas.replies import Decision, Result
 from services.aggregator.decide import Question, decide, options_of
 from services.aggregator.reading.ballots import read_ballots

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from typing import Any
 
 from schemas.commands import Gather
-from schemas.receipts import AnswerHash, Known, Receipt, digest
+from schemas.ensembles.receipts import AnswerHash, Known, Receipt, digest
+from schemas.ensembles.scores import Score
 from schemas.replies import Answer, Decision, Result
-from schemas.scores import Score
 from services.aggregator.decide import Question
 from services.aggregator.receipts.signing import Signer
 from services.aggregator.scores.history import History

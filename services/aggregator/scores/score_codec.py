@@ -9,9 +9,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from schemas.ensembles.scores import AgentAgreement, Score, UnlabelledScore
 from schemas.message import Struct
 from schemas.replies import ScoresReply
-from schemas.scores import AgentAgreement, Score, UnlabelledScore
 from services.aggregator.scores.agreement import Agreement, Pair
 from services.aggregator.scores.history import NO_HISTORY, AgentHistory, History, Unlabelled
 

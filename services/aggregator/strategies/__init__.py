@@ -1,4 +1,4 @@
-"""Strategies: pure functions from ballots to a decision, each a file, and a line in `schemas/strategies.py`.
+"""Strategies: pure functions from ballots to a decision, each a file, and a line in `SPECS` of `schemas`.
 
 The line says what the strategy has the agents asked; its file has the name of the strategy, and in it the
 function of that name. To decide kept answers again:
@@ -20,8 +20,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
+from schemas.ensembles.strategies import SPECS, STRATEGIES, Asks, StrategySpec, asked_for
 from schemas.errors import UnknownStrategy
-from schemas.strategies import SPECS, STRATEGIES, Asks, StrategySpec, asked_for
 from services.aggregator.strategies.ballot import Ballot, Ballots, Strategy, StrategyContext
 
 __all__ = [

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.commands import Gather
-from schemas.effort import AutoChoice, Way
+from schemas.ensembles.effort import AutoChoice, Way
+from schemas.ensembles.strategies import AUTO
 from schemas.replies import Decision
-from schemas.strategies import AUTO
 from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import log_odds_weights, vote_by_accuracy
 from services.aggregator.strategies.tally import tally, tie_break

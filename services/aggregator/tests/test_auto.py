@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.effort import AutoChoice
+from schemas.ensembles.effort import AutoChoice
 from schemas.errors import GenerationFailed
 from schemas.replies import FeedbackCounted, Result
 from services.aggregator.scores.history import AgentHistory

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from schemas.commands import AnswerKind
+from schemas.ensembles.rounds import DEBATE, PREDICTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from schemas.errors import ChoirError, GenerationFailed, UnknownStrategy
 from schemas.replies import Answer
-from schemas.rounds import DEBATE, PREDICTION, SAMPLES_FROM, WITHOUT_LOGPROBS
 from services.aggregator.decide import Question, decide, options_of
 from services.aggregator.reading.ballots import read_ballots
 from services.aggregator.scores.history import AgentHistory, History

@@ -8,9 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from schemas.commands import ChatMessage, Generate
-from schemas.errors import GenerationFailed
-from schemas.replies import Answer, Embeddings
-from schemas.rounds import (
+from schemas.ensembles.rounds import (
     COMPARISONS_FROM,
     OWN_SYNTHESIS,
     QUESTION,
@@ -19,6 +17,8 @@ from schemas.rounds import (
     purpose_of,
     vector_round,
 )
+from schemas.errors import GenerationFailed
+from schemas.replies import Answer, Embeddings
 from services.aggregator.reading.ballots import as_shown
 from services.aggregator.receipts.checking import faults_of
 from services.aggregator.strategies import Ballot, StrategyContext

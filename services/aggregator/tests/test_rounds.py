@@ -12,10 +12,10 @@ from nats.aio.client import Client
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Gather, Generate
+from schemas.ensembles.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
+from schemas.ensembles.strategies import SPECS
 from schemas.errors import ContextExceeded, InvalidRequest
 from schemas.replies import Decision, Result
-from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, WITHOUT_LOGPROBS
-from schemas.strategies import SPECS
 from services.aggregator.scores.store import Scores
 from services.aggregator.strategies.average import WITHOUT_PROBABILITIES
 from services.aggregator.strategies.best_single import WITHOUT_HISTORY

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.ensembles.strategies import SPECS, STRATEGIES, asked_for
 from schemas.errors import UnknownStrategy
-from schemas.strategies import SPECS, STRATEGIES, asked_for
 from services.aggregator import strategies
 from services.aggregator.decide import Question, context_of
 from services.aggregator.scores.history import History

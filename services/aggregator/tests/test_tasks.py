@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from schemas.commands import ChatMessage
-from schemas.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, purpose_of
-from schemas.sampling import Sampling
+from schemas.ensembles.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, purpose_of
+from schemas.requests.sampling import Sampling
 from services.aggregator.tasks import OPTION_LOGPROBS, debate_tasks, opening_tasks, said_next, sample_of
 from services.aggregator.tests.ensemble import answer
 from services.chassis.tests.mesh import gather

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import UnknownModel
-from schemas.model_store import FileChunks, FileCopy, StoredModel
+from schemas.nodes.model_store import FileChunks, FileCopy, StoredModel
 from services.chassis.nats.bucket import Bucket, messages
 
 READS_AT_ONCE = 16

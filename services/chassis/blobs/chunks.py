@@ -10,7 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from schemas.model_store import HASH_BYTES, MIN_CHUNK_BYTES, FileChunks
+from schemas.nodes.model_store import HASH_BYTES, MIN_CHUNK_BYTES, FileChunks
 
 AIMED_CHUNKS = 4_096
 """A file has at most so many chunks: its boundaries cost at most a few in a thousand of it."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from nats.aio.client import Client
 
 from schemas.errors import ModelUnusable, PullFailed
-from schemas.model_store import StoredModel
+from schemas.nodes.model_store import StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.blobs.chunks import ChunkTable
 from services.chassis.blobs.transfer import PATIENCE_S, Transfer

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import ChoirError, PullFailed, error_from_body
-from schemas.model_store import ReadRange
+from schemas.nodes.model_store import ReadRange
 from schemas.replies import ErrorReply
 from services.chassis.blobs.chunks import ChunkTable
 from services.chassis.logs import get_logger

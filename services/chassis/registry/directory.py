@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.catalog import LEASE_TTL_S
-from schemas.nodes import NodeLease, ServedModel
+from schemas.broker.catalog import LEASE_TTL_S
+from schemas.nodes.lease import NodeLease, ServedModel
 from services.chassis.nats.bucket import Bucket, messages
 
 SILENCE_S = LEASE_TTL_S / 2

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.catalog import LEASE_TTL_S
+from schemas.broker.catalog import LEASE_TTL_S
 from schemas.errors import ChoirError, ErrorBody
-from schemas.nodes import NodeLease, NodeState, ServedModel, TenantLoad
-from schemas.pipelines import StageOffer
+from schemas.nodes.lease import NodeLease, NodeState, ServedModel, TenantLoad
+from schemas.pipelines.plan import StageOffer
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, messages

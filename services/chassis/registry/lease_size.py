@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.errors import ErrorBody, PayloadTooLarge
-from schemas.nodes import NodeLease, ServedModel
+from schemas.nodes.lease import NodeLease, ServedModel
 
 TEXT_CHARACTERS = 160
 LEASE_BYTES = 256 * 1024

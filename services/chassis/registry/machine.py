@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import psutil
 
-from schemas.nodes import Gpu
+from schemas.nodes.lease import Gpu
 from services.chassis.logs import get_logger
 from services.chassis.process.limits import memory_available_bytes
 

@@ -14,9 +14,9 @@ from nats.aio.client import Client
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.catalog import LEASE_TTL_S
+from schemas.broker.catalog import LEASE_TTL_S
 from schemas.errors import ConfigurationError
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, messages

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.catalog import Role
+from schemas.broker.catalog import Role
 from schemas.errors import NotPermitted
-from schemas.tenants import LOCAL, Tenant
+from schemas.requests.tenants import LOCAL, Tenant
 from services.chassis.nats.bucket import Bucket, messages
 
 

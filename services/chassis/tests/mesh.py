@@ -16,7 +16,7 @@ from schemas.commands import ChatMessage, Gather, Generate
 from schemas.errors import BrokerUnavailable
 from schemas.events import ANY_EVENT, AnyEvent, RequestCompleted
 from schemas.replies import Result, Topology
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents

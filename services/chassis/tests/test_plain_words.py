@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from schemas.commands import Ask
-from schemas.workers import Worker
+from schemas.nodes.workers import Worker
 from services.chassis.plain_words import first_fault
 
 WORKER: dict[str, Any] = {"id": "a", "type": "ollama", "host": "h", "port": 1, "model": "m"}

@@ -24,7 +24,7 @@ from typing import Any, Generic
 import nats.errors
 from nats.aio.msg import Msg
 
-from schemas.catalog import ACK_WAIT_S
+from schemas.broker.catalog import ACK_WAIT_S
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.pull import PullSubscription

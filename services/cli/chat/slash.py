@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from schemas.strategies import STRATEGIES
+from schemas.ensembles.strategies import STRATEGIES
 from services.cli.chat.conversation import Conversation
 
 Reply = str

@@ -13,7 +13,7 @@ from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from schemas.dead_letters import DeadLetter, DeadLettersReply
+    from schemas.requests.dead_letters import DeadLetter, DeadLettersReply
     from services.client.client import Choir
 
 NumbersArgument = Annotated[
@@ -31,7 +31,7 @@ def list_letters(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what could not be done: when, whose it was, and why. It is kept for 7 days."""
-    from schemas.dead_letters import ManageDeadLetters
+    from schemas.requests.dead_letters import ManageDeadLetters
     from services.cli.views.tables.dead_letters_view import letters_table
     from services.client.request_builder import build
 
@@ -132,7 +132,7 @@ def _each(action: str, numbers: list[int] | None, every: bool, as_json: bool) ->
 
 
 async def _all(mesh: Choir) -> list[DeadLetter]:
-    from schemas.dead_letters import MOST_LETTERS, ManageDeadLetters
+    from schemas.requests.dead_letters import MOST_LETTERS, ManageDeadLetters
 
     letters: list[DeadLetter] = []
     after: int | None = 0
@@ -144,7 +144,7 @@ async def _all(mesh: Choir) -> list[DeadLetter]:
 
 
 async def _manage(mesh: Choir, action: str, number: int) -> DeadLettersReply:
-    from schemas.dead_letters import ManageDeadLetters
+    from schemas.requests.dead_letters import ManageDeadLetters
     from services.client.request_builder import build
 
     return await mesh.dead_letters(build(ManageDeadLetters, {"action": action, "sequence": number}))

@@ -15,7 +15,7 @@ from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from schemas.keys import ApiKey, ManageKeys
+    from schemas.requests.keys import ApiKey, ManageKeys
 
 ENDING_LENGTH = 4
 
@@ -65,7 +65,7 @@ def add(
     """Make a key. Its secret is shown once: the mesh keeps only a digest of it."""
     import secrets
 
-    from schemas.keys import USUAL_SCOPES, ApiKey, ManageKeys, digest_of, new_secret
+    from schemas.requests.keys import USUAL_SCOPES, ApiKey, ManageKeys, digest_of, new_secret
     from services.cli.views.tables.keys_view import NewKey
     from services.client.moment import span_s
     from services.client.request_builder import build
@@ -95,7 +95,7 @@ def add(
 
 def list_keys(as_json: JsonFlag = False) -> None:
     """Show all keys: what each opens, its limits, whether it is good."""
-    from schemas.keys import KeysReply, ManageKeys
+    from schemas.requests.keys import KeysReply, ManageKeys
     from services.cli.views.tables.keys_view import keys_table
 
     keys = _manage(ManageKeys())
@@ -169,7 +169,7 @@ def build_keys_app() -> typer.Typer:
 
 
 def _tell(key_id: str, action: str, as_json: bool, what: dict[str, Any] | None = None) -> None:
-    from schemas.keys import KeysReply, ManageKeys
+    from schemas.requests.keys import KeysReply, ManageKeys
     from services.cli.views.tables.keys_view import keys_table
     from services.client.request_builder import build
 

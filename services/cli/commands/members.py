@@ -15,7 +15,7 @@ from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
     from infra.members.operations import Operations
-    from schemas.tenants import Tenant, TenantLimits
+    from schemas.requests.tenants import Tenant, TenantLimits
     from services.client.client import Choir
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def _run(beside: Callable[[Operations], Awaitable[T]], elsewhere: Callable[[Choi
 
 def list_tenants(as_json: JsonFlag = False) -> None:
     """Show who may ask: role, limits, whether they are let in."""
-    from schemas.tenants import ManageTenants
+    from schemas.requests.tenants import ManageTenants
     from services.cli.views.tables.members_view import TenantsDocument, tenants_table
 
     tenants = _run(lambda mesh: mesh.all_tenants(), lambda choir: choir.tenants(ManageTenants()))
@@ -68,7 +68,7 @@ def limit(
     as_json: JsonFlag = False,
 ) -> None:
     """Say how much a tenant may take; the rest stays as it is."""
-    from schemas.tenants import ManageTenants, TenantLimits
+    from schemas.requests.tenants import ManageTenants, TenantLimits
     from services.cli.views.tables.members_view import TenantsDocument, tenants_table
     from services.client.request_builder import build
 
@@ -118,7 +118,7 @@ def rotate(
 
 def revoke(name: TenantArgument, as_json: JsonFlag = False) -> None:
     """Let a tenant in no more; its connections end within seconds. As JSON: the tenants as they are now."""
-    from schemas.tenants import ManageTenants
+    from schemas.requests.tenants import ManageTenants
     from services.client.request_builder import build
 
     request = build(ManageTenants, {"action": "revoke", "name": name})
@@ -131,7 +131,7 @@ def revoke(name: TenantArgument, as_json: JsonFlag = False) -> None:
 
 def list_hosts(as_json: JsonFlag = False) -> None:
     """Show the hosts that have joined, and what they run."""
-    from schemas.joining import ManageHosts
+    from schemas.nodes.joining import ManageHosts
     from services.cli.views.tables.members_view import HostsDocument, hosts_table
 
     hosts = _run(lambda mesh: mesh.all_hosts(), lambda choir: choir.hosts(ManageHosts()))
@@ -145,7 +145,7 @@ def list_hosts(as_json: JsonFlag = False) -> None:
 
 def revoke_host(name: HostArgument, as_json: JsonFlag = False) -> None:
     """Let a host in no more, nor any of its processes. As JSON: the hosts as they are now."""
-    from schemas.joining import ManageHosts
+    from schemas.nodes.joining import ManageHosts
     from services.client.request_builder import build
 
     request = build(ManageHosts, {"action": "revoke", "name": name})

@@ -15,7 +15,7 @@ from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
-    from schemas.model_store import StoreReply
+    from schemas.nodes.model_store import StoreReply
 
 NameArgument = Annotated[
     str,
@@ -227,7 +227,7 @@ def _here(store: str | None) -> str:
 
 
 def _manage(**fields: Any) -> StoreReply:
-    from schemas.model_store import ManageStore
+    from schemas.nodes.model_store import ManageStore
     from services.client.client import Choir
     from services.client.request_builder import build
 
@@ -241,7 +241,7 @@ def _manage(**fields: Any) -> StoreReply:
 
 
 def _order(as_json: bool, **fields: Any) -> None:
-    from schemas.loading import LoadedAt, LoadedReply, ManageLoaded
+    from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
     from services.client.client import Choir
     from services.client.request_builder import build
 
@@ -260,7 +260,7 @@ def _order(as_json: bool, **fields: Any) -> None:
 
 
 def _job(action: str, as_json: bool, detach: bool, **fields: Any) -> None:
-    from schemas.model_store import ManageStore, StoreReply
+    from schemas.nodes.model_store import ManageStore, StoreReply
     from services.cli.sessions.store_session import followed
     from services.cli.views.tables.store_view import ending_line
     from services.client.request_builder import build

@@ -13,7 +13,7 @@ from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
-    from schemas.cordons import CordonsReply, ManageCordons
+    from schemas.nodes.cordons import CordonsReply, ManageCordons
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A host; with --instance an agent or a stage service.")
@@ -95,7 +95,7 @@ def build_nodes_app() -> typer.Typer:
 
 def _change(action: str, name: str, instance: bool) -> CordonsReply:
     """All cordons after the change."""
-    from schemas.cordons import CordonsReply, ManageCordons
+    from schemas.nodes.cordons import CordonsReply, ManageCordons
     from services.client.client import Choir
     from services.client.request_builder import build
 

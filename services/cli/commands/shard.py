@@ -43,7 +43,7 @@ def shard(
     as_json: JsonFlag = False,
 ) -> None:
     """Place a model as a pipeline of stages over nodes that offer it, and wait until it can be asked."""
-    from schemas.pipelines import Shard
+    from schemas.pipelines.plan import Shard
     from services.cli.sessions.shard_session import until_ready
     from services.cli.views.tables.pipeline_tables import pipelines_table
     from services.client.client import Choir

@@ -14,7 +14,7 @@ from services.cli.views.terminal import console
 
 if TYPE_CHECKING:
     from analysis.queries.query_file import QueryFile
-    from schemas.queries import Rows, Scalar
+    from schemas.requests.queries import Rows, Scalar
 
 Format = Literal["table", "csv", "json"]
 FROM_STDIN = "-"

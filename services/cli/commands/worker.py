@@ -14,7 +14,7 @@ from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
-    from schemas.workers import ManageWorkers, Worker, WorkerStatus
+    from schemas.nodes.workers import ManageWorkers, Worker, WorkerStatus
     from services.cli.workers.trial import Trial
 
 IdArgument = Annotated[
@@ -70,7 +70,7 @@ def add(
 ) -> None:
     """Register a worker. It is tried out first; agents take it up without a restart."""
     from schemas.errors import InvalidRequest, error_from_body
-    from schemas.workers import ManageWorkers
+    from schemas.nodes.workers import ManageWorkers
     from services.cli.workers.old_format import build_worker
     from services.cli.workers.tables import added_line, trial_line
     from services.cli.workers.trial import try_worker
@@ -101,7 +101,7 @@ def add(
 
 def list_workers(as_json: JsonFlag = False) -> None:
     """Show all workers: where they are, how they do, who uses them."""
-    from schemas.workers import ManageWorkers, WorkersReply
+    from schemas.nodes.workers import ManageWorkers, WorkersReply
     from services.cli.workers.tables import workers_table
 
     workers = _manage(ManageWorkers())
@@ -122,7 +122,7 @@ def test_workers(
     Each is reached, has its model, and generates a short text, which is timed.
     """
     from schemas.errors import UnknownWorker
-    from schemas.workers import ManageWorkers
+    from schemas.nodes.workers import ManageWorkers
     from services.cli.workers.tables import trial_line
     from services.cli.workers.trial import Trials
 
@@ -173,7 +173,7 @@ def import_workers(
 ) -> None:
     """Register all workers of a workers.json. Those that cannot be are named; the others are registered."""
     from schemas.errors import ChoirError
-    from schemas.workers import ManageWorkers, WorkersReply
+    from schemas.nodes.workers import ManageWorkers, WorkersReply
     from services.cli.workers.old_format import read_workers
     from services.cli.workers.tables import added_line
     from services.client.client import Choir
@@ -233,7 +233,7 @@ def build_worker_app() -> typer.Typer:
 
 
 def _change(action: str, worker_id: str, done: str, as_json: bool) -> None:
-    from schemas.workers import ManageWorkers, WorkersReply
+    from schemas.nodes.workers import ManageWorkers, WorkersReply
     from services.client.request_builder import build
 
     (status,) = _manage(build(ManageWorkers, {"action": action, "id": worker_id}))

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from schemas.errors import DeadlineExceeded
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from services.client.client import Choir
 
 LOOK_S = 0.5

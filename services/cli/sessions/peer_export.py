@@ -10,7 +10,7 @@ from typing import Literal, TextIO
 
 from analysis.queries.query_file import SHIPPED, read
 from schemas.errors import ConfigurationError, InternalError
-from schemas.queries import Rows
+from schemas.requests.queries import Rows
 from services.cli.views.tables.rows_view import csv_lines
 from services.client.client import Choir
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from schemas.errors import DeadlineExceeded, ModelUnusable
-from schemas.pipelines import PipelinePlan, PipelineSummary
+from schemas.pipelines.plan import PipelinePlan, PipelineSummary
 from services.cli.views.tables.pipeline_tables import state_of
 from services.client.client import Choir
 

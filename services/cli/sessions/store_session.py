@@ -7,7 +7,7 @@ import asyncio
 from rich.live import Live
 
 from schemas.errors import MeshUnreachable, error_from_body
-from schemas.model_store import ManageStore, StoreJob
+from schemas.nodes.model_store import ManageStore, StoreJob
 from services.cli.views.tables.store_view import progress_line
 from services.cli.views.terminal import console
 from services.client.client import Choir

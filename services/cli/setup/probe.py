@@ -12,7 +12,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from schemas.errors import InvalidRequest
-from schemas.workers import DEFAULT_PORTS, HostName, WorkerType
+from schemas.nodes.workers import DEFAULT_PORTS, HostName, WorkerType
 
 LOOKED_FOR: tuple[WorkerType, ...] = ("ollama", "lm_studio", "exo", "llama_server")
 LIMIT_S = 2.0

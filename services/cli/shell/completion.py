@@ -21,7 +21,7 @@ def models(incomplete: str) -> list[str]:
 
 def strategies(incomplete: str) -> list[str]:
     """Strategies, where several are given: for the last of them."""
-    from schemas.strategies import STRATEGIES
+    from schemas.ensembles.strategies import STRATEGIES
 
     return last_of_list(incomplete, STRATEGIES)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from schemas.message import Struct
-from schemas.nodes import NodeLease, NodeState, ServedModel
+from schemas.nodes.lease import NodeLease, NodeState, ServedModel
+from schemas.nodes.workers import WorkerState
 from schemas.replies import ModelQueue
-from schemas.workers import WorkerState
 
 Condition = Literal["works", "cordoned", "on trial", "out"]
 

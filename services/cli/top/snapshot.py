@@ -9,8 +9,8 @@ from typing import Any
 
 from schemas.errors import ChoirError
 from schemas.message import Struct
-from schemas.nodes import NodeLease
-from schemas.queries import Rows
+from schemas.nodes.lease import NodeLease
+from schemas.requests.queries import Rows
 from services.cli.top.rows import (
     ModelRow,
     NodeRow,

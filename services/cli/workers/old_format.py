@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.errors import InvalidRequest
-from schemas.workers import DEFAULT_PORTS, WORKER_TYPES, Worker, WorkerType
+from schemas.nodes.workers import DEFAULT_PORTS, WORKER_TYPES, Worker, WorkerType
 from services.chassis.plain_words import first_fault
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from schemas.workers import Worker, WorkerStatus
+from schemas.nodes.workers import Worker, WorkerStatus
 from services.cli.views.tables.overview_tables import number, table
 from services.cli.views.terminal import counted, plain
 from services.cli.workers.trial import Trial

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from schemas.commands import ChatMessage, Embed
 from schemas.errors import ChoirError, ErrorBody, ModelUnusable
 from schemas.message import Message
-from schemas.sampling import Sampling
-from schemas.workers import Worker
+from schemas.nodes.workers import Worker
+from schemas.requests.sampling import Sampling
 from services.agent.settings import WorkersSection
 from services.chassis.settings import ServiceSettings, load_settings
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, field_validator
 
-from schemas import catalog
+from schemas.broker import catalog
 from services.chassis.nats.connecting.address import host_and_port
 from services.chassis.settings import Section
 

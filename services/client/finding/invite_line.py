@@ -13,7 +13,7 @@ import zlib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import ConfigurationError
-from schemas.joining import InviteKind
+from schemas.nodes.joining import InviteKind
 
 BEGINNING = "choir1-"
 MOST_BYTES = 64 * 1024

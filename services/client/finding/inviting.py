@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import nkeys
 
 from schemas.errors import ConfigurationError
-from schemas.joining import Invite, MakeInvite
+from schemas.nodes.joining import Invite, MakeInvite
 from services.client.finding.invite_line import InviteLine
 from services.client.request_builder import build
 

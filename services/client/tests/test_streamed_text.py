@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from schemas.chat import ToolCall
 from schemas.errors import Overloaded
 from schemas.replies import Answer, Result, Sample, TokenChunk
+from schemas.requests.chat import ToolCall
 from services.client.streamed_text import StreamedText
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from schemas.activations import Q8_0_BLOCK, Dtype, Frame
 from schemas.errors import GenerationFailed, InvalidRequest
+from schemas.pipelines.activations import Q8_0_BLOCK, Dtype, Frame
 from services.engine.decode.hidden_states import Hidden
 
 LARGEST_F16 = np.float32(65504)

@@ -11,7 +11,7 @@ from typing import Any
 from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 
 MAX_GRAMMAR_CHARACTERS = 1 << 18
 # llama.cpp's parser calls itself for every bracket: between 10,000 and 20,000 overflow an 8 MB stack.

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.grammar import constraint_field, grammar_of
 from services.engine.decode.grammar_protocol import (
     ACCEPT,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import InvalidRequest, WorkerFailed
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.grammar_protocol import (
     ACCEPT,
     ALLOWED,

@@ -10,7 +10,7 @@ import llama_cpp
 import numpy as np
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.context import Context, Logits
 from services.engine.decode.grammar import constraint_field
 from services.engine.decode.grammar_process import GrammarProcess

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.chat import ToolCall
+from schemas.requests.chat import ToolCall
 from services.engine.sequence.tool_calls import OPENERS, read_calls, with_ids
 
 THINKING_BEGINS, THINKING_ENDS = "<think>", "</think>"

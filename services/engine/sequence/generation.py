@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.chat import ToolCall
 from schemas.errors import ChoirError, DeadlineExceeded
+from schemas.requests.chat import ToolCall
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 StopDetail = Literal["end_of_generation", "stop_string", "grammar_end", "max_tokens", "context_full"]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.chat import Tool, ToolChoice
+from schemas.requests.chat import Tool, ToolChoice
 
 
 class Message(Protocol):
-    """One turn of a chat, whichever class it comes in. `schemas.chat.ChatMessage` has more than these two."""
+    """One turn of a chat, whichever class it comes in. `ChatMessage` of `schemas` has more than these two."""
 
     @property
     def role(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from schemas.errors import ChoirError
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.sampler import TokenSampler
 from services.engine.model.model import Model, Tokens
 from services.engine.sequence.answer_reader import AnswerForm, Spoken

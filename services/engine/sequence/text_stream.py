@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from schemas.chat import ToolCall
+from schemas.requests.chat import ToolCall
 from services.engine.sequence.answer_reader import AnswerForm, AnswerReader, Spoken
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")

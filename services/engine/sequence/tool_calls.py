@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.chat import MAX_TOOLS, ToolCall
+from schemas.requests.chat import MAX_TOOLS, ToolCall
 
 CALL_BEGINS, CALL_ENDS = "<tool_call>", "</tool_call>"
 MISTRAL_CALLS = "[TOOL_CALLS]"

@@ -13,7 +13,7 @@ from schemas.errors import (
     InvalidRequest,
     ModelUnusable,
 )
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine import ChatMessage, Engine, Finished, TokenEvent
 from services.engine.engine import sensible_threads, usable_cores
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import GenerationFailed, WorkerFailed
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import NO_KV_SPACE, Context, Logits
 from services.engine.decode.sampler import new_sampler

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from schemas.errors import GenerationFailed
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.context import Context
 from services.engine.decode.sampler import new_sampler
 from services.engine.model.model import Model

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.chat import ChatMessage, NamedTool, Tool
 from schemas.commands import Tokenize
 from schemas.errors import ContextExceeded, InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.chat import ChatMessage, NamedTool, Tool
+from schemas.requests.sampling import Sampling
 from services.engine import Chat, Engine, Finished, TokenEvent, TokenPrompt
 from services.engine.sequence.generation import TokenLogprob
 from services.engine.tests.bert import write_bert

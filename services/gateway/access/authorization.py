@@ -16,9 +16,9 @@ from starlette.requests import cookie_parser
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from schemas.catalog import ROLES
+from schemas.broker.catalog import ROLES
 from schemas.errors import ChoirError, NotPermitted, Overloaded, Unauthenticated
-from schemas.keys import SECRET_PREFIX
+from schemas.requests.keys import SECRET_PREFIX
 from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
 from services.gateway.access.keyring import Keyring

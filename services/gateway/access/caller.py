@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from schemas.catalog import Role
+from schemas.broker.catalog import Role
 from schemas.errors import ChoirError
-from schemas.keys import ApiKey
+from schemas.requests.keys import ApiKey
 from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.limits import KeyUse
 

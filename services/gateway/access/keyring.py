@@ -11,7 +11,7 @@ import time
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.keys import ApiKey, digest_of
+from schemas.requests.keys import ApiKey, digest_of
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.registry.tenants import Tenants
 from services.gateway.access.limits import KeyUse

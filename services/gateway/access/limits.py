@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from schemas.errors import Overloaded
-from schemas.keys import ApiKey
+from schemas.requests.keys import ApiKey
 
 MINUTE_S = 60.0
 SOON_S = 1.0

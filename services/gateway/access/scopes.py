@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.keys import KeyScope
+from schemas.requests.keys import KeyScope
 
 Need = KeyScope | Literal["nothing", "look"]
 """`look` is what somebody may who may `generate` or `observe`: pages on which one sees one's own."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from schemas.chat import ChatMessage
 from schemas.errors import InvalidRequest
+from schemas.requests.chat import ChatMessage
 from services.gateway.http.body import Body
 from services.gateway.openai.chat.messages import refused, turn_of
 

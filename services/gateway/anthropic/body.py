@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.chat import ChatMessage
 from schemas.commands import Ask
-from schemas.sampling import Think
+from schemas.requests.chat import ChatMessage
+from schemas.requests.sampling import Think
 from services.gateway.anthropic.blocks import BlockBody, MessageBody, conversation, system_turn
 from services.gateway.http.body import Body
 from services.gateway.openai.asking.ask import build

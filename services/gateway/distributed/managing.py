@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from schemas.errors import InvalidRequest
 from schemas.message import Message
-from schemas.pipelines import Shard
-from schemas.workers import ManageWorkers, Worker, WorkerStatus
+from schemas.nodes.workers import ManageWorkers, Worker, WorkerStatus
+from schemas.pipelines.plan import Shard
 from services.chassis.plain_words import first_fault
 from services.gateway.http.body import checked, read_json, takes
 from services.gateway.http.context import GatewayContext

@@ -14,7 +14,7 @@ from schemas.commands import Ask
 from schemas.errors import ChoirError, InvalidRequest, UnknownModel, UnknownRequest
 from schemas.events import RequestShared
 from schemas.replies import Result, TokenChunk
-from schemas.responses import ResponseRecord
+from schemas.requests.responses import ResponseRecord
 from schemas.subjects import owned_id
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, messages

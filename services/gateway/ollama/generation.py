@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from schemas.chat import ToolCall
 from schemas.errors import AnswersUnreadable
 from schemas.replies import Answer, Result, TokenChunk
+from schemas.requests.chat import ToolCall
 from services.gateway.ollama.messages import call_object
 from services.gateway.ollama.replies import line, now
 from services.gateway.requests.outcome import Choice, choices, pieces, usage

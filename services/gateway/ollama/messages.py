@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from schemas.chat import ToolCall
 from schemas.errors import InvalidRequest
+from schemas.requests.chat import ToolCall
 from services.gateway.http.body import Body
 
 MEDIA_TYPES = {"/9j/": "image/jpeg", "UklGR": "image/webp", "R0lGOD": "image/gif"}

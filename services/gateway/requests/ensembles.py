@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from schemas.strategies import SPECS
+from schemas.ensembles.strategies import SPECS
 
 PREFIX = "choir/"
 SET_SIGN = "@"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.chat import ToolCall
 from schemas.replies import Answer, Result, Sample
+from schemas.requests.chat import ToolCall
 
 PIECE_LENGTH = 64
 """In pieces of so many characters comes a text that was there all at once."""

@@ -21,7 +21,7 @@ from schemas import subjects
 from schemas.commands import Ask, Embed
 from schemas.errors import Cancelled
 from schemas.replies import Answer, Result
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.nats.streams import Storage
 from services.client.client import Choir
 from services.gateway.requests.identity import ID_HEADER, KEY_HEADER, id_of_key, seed_of

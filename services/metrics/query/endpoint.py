@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from nats.aio.client import Client
 
 from schemas.errors import DeadlineExceeded, Overloaded
-from schemas.queries import Rows, Sql
+from schemas.requests.queries import Rows, Sql
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ENVELOPE_BYTES
 from services.chassis.nats.endpoints import Caller

@@ -18,7 +18,7 @@ from duckdb import DuckDBPyConnection
 from pydantic_core import to_json
 
 from schemas.errors import ChoirError, DeadlineExceeded, NotReady, QueryFailed
-from schemas.queries import RowColumn, Rows, Sql
+from schemas.requests.queries import RowColumn, Rows, Sql
 from services.metrics.query.json_values import plain
 from services.metrics.query.own_rows import fill, own_database
 from services.metrics.query.sandbox import FIELD, check, failed

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.events import Event
-from schemas.golden.samples import SAMPLES
+from schemas.tests.golden.samples import SAMPLES
 from services.metrics.ingest.decoding import Decoder
 from services.metrics.ingest.stored_event import StoredEvent, microseconds
 from services.metrics.store.tables import event_tables

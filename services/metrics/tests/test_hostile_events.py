@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.events import Event
-from schemas.golden.samples import SAMPLES
+from schemas.tests.golden.samples import SAMPLES
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.metrics.ingest.decoding import Decoded, Decoder
 from services.metrics.ingest.position import Position

@@ -14,8 +14,8 @@ from infra.broker.provision import provision_at
 from infra.host.seeding import seed_tenants
 from infra.testing.plugin import connect
 from schemas.errors import QueryFailed, QueryRefused
+from schemas.requests.tenants import Tenant
 from schemas.subjects import owned_id
-from schemas.tenants import Tenant
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.service import Metrics

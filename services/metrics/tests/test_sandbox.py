@@ -20,8 +20,8 @@ from schemas.errors import (
     QueryFailed,
     QueryRefused,
 )
-from schemas.nodes import NodeLease
-from schemas.queries import Rows, Sql
+from schemas.nodes.lease import NodeLease
+from schemas.requests.queries import Rows, Sql
 from schemas.subjects import SQL, door
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir

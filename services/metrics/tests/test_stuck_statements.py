@@ -8,8 +8,8 @@ import pytest
 from nats.aio.client import Client
 
 from schemas.errors import QueryRefused
-from schemas.queries import Rows, Sql
 from schemas.replies import ErrorReply
+from schemas.requests.queries import Rows, Sql
 from schemas.subjects import LOCAL_TENANT, SQL, door
 from services.chassis.tests.mesh import open_mesh
 from services.metrics.query.stuck import FILE_NAME, SHUT_OUT_S, TOLD_S, StuckStatements

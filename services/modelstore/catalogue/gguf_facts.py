@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
-from schemas.model_store import MAX_LICENCE_CHARACTERS
+from schemas.nodes.model_store import MAX_LICENCE_CHARACTERS
 from services.engine.model.gguf.check import check_model, check_tensors
 from services.engine.model.gguf.header import FileSource, GgufFault, GgufHeader, read_header
 from services.engine.model.gguf.quantisation import quantisation_of

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.errors import InvalidRequest, ModelUnusable
-from schemas.model_store import MAX_FILES, FileName, ModelName, Origin
+from schemas.nodes.model_store import MAX_FILES, FileName, ModelName, Origin
 from services.engine.model.gguf.split_files import PART_NAME, part_name
 from services.modelstore.catalogue.gguf_facts import licence_text
 

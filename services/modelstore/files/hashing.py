@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
-from schemas.model_store import FileChunks
+from schemas.nodes.model_store import FileChunks
 from services.chassis.blobs.chunks import chunk_bytes_of, chunks_of
 
 READ_BYTES = 1 << 20

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import ModelUnusable
-from schemas.model_store import FileChunks
+from schemas.nodes.model_store import FileChunks
 from services.chassis.logs import get_logger
 
 SUFFIX = ".json"

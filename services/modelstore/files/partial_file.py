@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from schemas.errors import NoRoom, PullFailed
-from schemas.model_store import FileChunks
+from schemas.nodes.model_store import FileChunks
 from services.chassis.blobs.chunks import ChunkTable, chunk_bytes_of, chunks_of
 from services.modelstore.files.hashing import Progress
 from services.modelstore.files.known_files import sync_folder

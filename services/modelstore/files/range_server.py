@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.errors import ChoirError, InternalError, InvalidRequest, NotReady, PayloadTooLarge, PullFailed
-from schemas.model_store import ReadRange
+from schemas.nodes.model_store import ReadRange
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import Caller, is_inbox, parse
 from services.modelstore.files.known_files import KnownFile, KnownFiles

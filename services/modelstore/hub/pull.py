@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ModelUnusable
-from schemas.model_store import FetchClaim, ModelFile, Origin, StoredModel
+from schemas.nodes.model_store import FetchClaim, ModelFile, Origin, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from schemas.errors import ChoirError, InvalidRequest, PullFailed
-from schemas.model_store import ModelFile
+from schemas.nodes.model_store import ModelFile
 from services.engine.model.gguf.split_files import PART_NAME
 from services.modelstore.catalogue.sources import checked_file_name, name_from
 from services.modelstore.settings import ModelStoreSection

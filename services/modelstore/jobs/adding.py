@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from schemas.errors import InvalidRequest, ModelUnusable
-from schemas.model_store import FileChunks, ModelFile, StoredModel
+from schemas.nodes.model_store import FileChunks, ModelFile, StoredModel
 from services.chassis.logs import get_logger
 from services.chassis.nats.clock import BrokerClock
 from services.modelstore.catalogue.gguf_facts import Facts, facts_of

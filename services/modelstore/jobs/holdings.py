@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from schemas import subjects
 from schemas.errors import InvalidRequest
-from schemas.model_store import FileChunks, FileCopy, StoredModel
+from schemas.nodes.model_store import FileChunks, FileCopy, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.identity import Identity
 from services.chassis.nats.clock import BrokerClock

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from schemas.errors import ErrorBody
-from schemas.model_store import JobState, ManageStore, StoreJob
+from schemas.nodes.model_store import JobState, ManageStore, StoreJob
 
 SPEED_WINDOW_S = 5.0
 

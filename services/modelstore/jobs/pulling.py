@@ -9,7 +9,7 @@ from pathlib import Path
 from nats.aio.client import Client
 
 from schemas.errors import PullFailed
-from schemas.model_store import ModelFile
+from schemas.nodes.model_store import ModelFile
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.blobs.chunks import ChunkTable
 from services.chassis.blobs.transfer import Transfer

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from schemas.errors import BrokerUnavailable, Cancelled, ChoirError, InternalError, InvalidRequest, Overloaded
-from schemas.model_store import ManageStore, StoreJob
+from schemas.nodes.model_store import ManageStore, StoreJob
 from services.chassis.identity import Identity, new_id
 from services.chassis.logs import get_logger
 from services.modelstore.files.known_files import write_whole

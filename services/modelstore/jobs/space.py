@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from schemas.errors import NoRoom
-from schemas.model_store import StoreSpace
+from schemas.nodes.model_store import StoreSpace
 from services.chassis.identity import Identity
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.settings import ModelStoreSection

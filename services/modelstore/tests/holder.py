@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nats.aio.client import Client
 
-from schemas.model_store import MIN_CHUNK_BYTES, ManageStore
+from schemas.nodes.model_store import MIN_CHUNK_BYTES, ManageStore
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.identity import Identity
 from services.chassis.tests.mesh import open_mesh

@@ -13,7 +13,7 @@ import psutil
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas.errors import ChoirError, error_from_body
-from schemas.model_store import ManageStore, StoreJob, StoreReply
+from schemas.nodes.model_store import ManageStore, StoreJob, StoreReply
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import BrokerUnavailable
-from schemas.model_store import ManageStore
+from schemas.nodes.model_store import ManageStore
 from services.chassis.identity import Identity
 from services.modelstore.jobs.job import Job
 from services.modelstore.jobs.queue import JobQueue

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.testing.plugin import ServiceProcess, SpawnService, connect
 from schemas.errors import ChoirError
-from schemas.model_store import StoreReply
+from schemas.nodes.model_store import StoreReply
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.modelstore.tests.holder import CHUNK_BYTES, verified_chunks

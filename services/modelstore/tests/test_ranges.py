@@ -18,7 +18,7 @@ from infra.broker.broker import Broker
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.errors import InvalidRequest
-from schemas.model_store import FileCopy, ManageStore, ModelFile
+from schemas.nodes.model_store import FileCopy, ManageStore, ModelFile
 from schemas.replies import ErrorReply
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.blobs.transfer import WORKERS

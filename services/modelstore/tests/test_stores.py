@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import InvalidRequest, NoRoom, UnknownModel
-from schemas.model_store import HeldModels, ListHeld
+from schemas.nodes.model_store import HeldModels, ListHeld
 from services.client.client import Choir
 from services.modelstore.tests.stores import (
     ask,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from schemas.nodes import NodeLease
-from schemas.workers import Worker
+from schemas.nodes.lease import NodeLease
+from schemas.nodes.workers import Worker
 
 
 def why_absent(model: str, nodes: Iterable[NodeLease], registered: Iterable[Worker]) -> str | None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.chat import Tool
 from schemas.commands import Ask, ChatMessage, Generate
 from schemas.errors import (
     BrokerUnavailable,
@@ -22,8 +21,9 @@ from schemas.errors import (
     UnknownModel,
 )
 from schemas.events import RequestAccepted, RequestRefused
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from schemas.replies import Result
+from schemas.requests.chat import Tool
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from schemas import subjects
-from schemas.cache import CacheEntry
 from schemas.commands import Ask
 from schemas.errors import BrokerUnavailable, Cancelled, DeadlineExceeded, Overloaded, PayloadTooLarge
 from schemas.events import RequestShared
 from schemas.replies import CacheUse, Result
+from schemas.requests.cache import CacheEntry
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, Entry, WrongRevision, messages

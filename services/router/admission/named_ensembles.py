@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from schemas.commands import Ask
-from schemas.ensembles import Ensemble
+from schemas.ensembles.named import Ensemble
 from schemas.errors import InvalidRequest
 from services.chassis.plain_words import first_fault
 

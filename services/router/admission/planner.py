@@ -12,9 +12,9 @@ from typing import Any
 
 from schemas import subjects
 from schemas.commands import DEFAULT_SUMMARY_PROMPT, Ask, Command, Gather, Generate, Summarize
+from schemas.ensembles.strategies import AUTO, SPECS, STRATEGIES, specs_of
 from schemas.errors import InvalidRequest, UnknownModel, UnknownStrategy
 from schemas.replies import Topology
-from schemas.strategies import AUTO, SPECS, STRATEGIES, specs_of
 
 FEWEST_CHOICES = 2
 MOST_RANKED = 8

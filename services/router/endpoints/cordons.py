@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.cordons import Cordon, CordonsReply, ManageCordons
 from schemas.errors import InvalidRequest, NotReady
-from schemas.nodes import NodeLease
+from schemas.nodes.cordons import Cordon, CordonsReply, ManageCordons
+from schemas.nodes.lease import NodeLease
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.clock import BrokerClock

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.commands import Ask, Command, Gather, Generate, Summarize
-from schemas.dead_letters import DeadLetter, DeadLettersReply, LetterKind, ManageDeadLetters
 from schemas.errors import BrokerUnavailable, InvalidRequest, PoisonMessage, UnsupportedVersion
+from schemas.requests.dead_letters import DeadLetter, DeadLettersReply, LetterKind, ManageDeadLetters
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller
 from services.chassis.nats.reading import Stored

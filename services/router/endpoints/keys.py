@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import InvalidRequest
-from schemas.keys import ApiKey, KeysReply, ManageKeys
+from schemas.requests.keys import ApiKey, KeysReply, ManageKeys
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages
 from services.chassis.nats.endpoints import Caller

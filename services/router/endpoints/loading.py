@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ChoirError, InvalidRequest, UnknownModel, error_from_body
-from schemas.loading import LoadedAt, LoadedReply, ManageLoaded
-from schemas.nodes import NodeLease, OnDemand
+from schemas.nodes.lease import NodeLease, OnDemand
+from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
 from schemas.replies import ErrorReply
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import Caller

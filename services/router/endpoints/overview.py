@@ -14,7 +14,7 @@ from nats.js import JetStreamContext
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from schemas.message import Message
-from schemas.nodes import CLOCK_TOLERANCE_S, NodeLease, OnDemand, ServedModel
+from schemas.nodes.lease import CLOCK_TOLERANCE_S, NodeLease, OnDemand, ServedModel
 from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory, identity_of

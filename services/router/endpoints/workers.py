@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.errors import InvalidRequest, Overloaded, UnknownWorker
 from schemas.events import WorkerChanged
-from schemas.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
+from schemas.nodes.workers import ManageWorkers, Worker, WorkersReply, WorkerStatus
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages
 from services.chassis.nats.endpoints import Caller

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.errors import InvalidRequest
-from schemas.pipelines import PipelinePlan
+from schemas.pipelines.plan import PipelinePlan
 from services.router.placement.candidates import Offer, check_free, fastest_on
 
 

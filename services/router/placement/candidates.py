@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from schemas.errors import InvalidRequest, UnknownModel
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan, Shardable, StageOffer
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelinePlan, Shardable, StageOffer
 from services.router.placement.cost_model import Node
 
 UNMEASURED_LAYER_MS = 1.0

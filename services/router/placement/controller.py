@@ -23,8 +23,8 @@ import nats.errors
 import nats.js.errors
 
 from schemas.errors import BrokerUnavailable, InvalidRequest
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelinePlan
 from services.chassis.logs import get_logger
 from services.chassis.process.supervise import Loops
 from services.chassis.registry.directory import Directory

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from schemas.pipelines import Shardable
+from schemas.pipelines.plan import Shardable
 
 MS_PER_S = 1e3
 STAGE_OVERHEAD_BYTES = 250_000_000

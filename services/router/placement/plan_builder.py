@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from schemas.pipelines import PipelinePlan, Shard, StagePlan
+from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
 from services.router.placement.candidates import NodePool
 from services.router.placement.planner import Decision, only_slows
 

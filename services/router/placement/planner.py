@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from schemas.errors import InvalidRequest
-from schemas.pipelines import MAX_STAGES, Shard
+from schemas.pipelines.plan import MAX_STAGES, Shard
 from services.router.placement.candidates import NodePool
 from services.router.placement.cost_model import MS_PER_S, Node, Slices, Split
 from services.router.placement.search import best_split

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from schemas.errors import InvalidRequest
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan, Shard, StagePlan
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
 from services.router.placement.candidates import (
     NodePool,
     Offer,

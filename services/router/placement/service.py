@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from schemas.errors import ModelUnusable
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelineSummary
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelineSummary
 from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory, Serving
 from services.router.placement.controller import Controller

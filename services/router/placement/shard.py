@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from schemas.errors import InvalidRequest, NotReady, UnknownModel
-from schemas.pipelines import PipelinePlan, Shard, ShardReply
+from schemas.pipelines.plan import PipelinePlan, Shard, ShardReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.router.placement.assignment import assigned

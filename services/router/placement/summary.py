@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan, PipelineState, PipelineSummary, StagePlan, StageSummary
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelinePlan, PipelineState, PipelineSummary, StagePlan, StageSummary
 from services.router.placement.replan import gone_stages, standbys
 
 MS_PER_S = 1e3

@@ -25,7 +25,7 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.errors import ChoirError
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from schemas.subjects import Priority
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger

@@ -24,12 +24,13 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import Overloaded
-from schemas.nodes import NodeLease, TenantLoad
+from schemas.nodes.lease import NodeLease, TenantLoad
 from schemas.replies import Result
+from schemas.requests.tenants import Tenant
 from schemas.subjects import Priority
-from schemas.tenants import Tenant
 from services.chassis.logs import get_logger
 from services.chassis.registry.tenants import Tenants
 

@@ -14,9 +14,9 @@ from nats.aio.msg import Msg
 
 from schemas import subjects
 from schemas.commands import Gather, Generate, Summarize
-from schemas.ensembles import Ensemble
+from schemas.ensembles.named import Ensemble
 from schemas.errors import ErrorBody
-from schemas.nodes import ServedModel
+from schemas.nodes.lease import ServedModel
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity

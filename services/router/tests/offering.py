@@ -12,8 +12,8 @@ from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
 
 from schemas import subjects
-from schemas.nodes import NodeLease, ServedModel
-from schemas.pipelines import PipelinePlan, StageHeld
+from schemas.nodes.lease import NodeLease, ServedModel
+from schemas.pipelines.plan import PipelinePlan, StageHeld
 from services.chassis.identity import Identity
 from services.chassis.registry.lease import Lease, Load
 from services.router.placement.tests.offering import lease as offered

@@ -8,7 +8,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.message import Message
-from schemas.workers import ManageWorkers, Worker, WorkersReply
+from schemas.nodes.workers import ManageWorkers, Worker, WorkersReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.chassis.tests.cable import mesh_on_a_cable

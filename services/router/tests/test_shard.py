@@ -13,7 +13,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.pipelines import PipelinePlan, PipelineSummary, ShardReply
+from schemas.pipelines.plan import PipelinePlan, PipelineSummary, ShardReply
 from schemas.replies import ModelsReply, StatusReply
 from services.chassis.tests.mesh import eventually
 from services.router.placement.tests.offering import shardable, speeds, stage_memory

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.errors import ModelUnusable
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelinePlan
 from services.engine.decode.stage_context import StageContext
 
 LOG_MARGIN_S = 3.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from schemas.activations import Frame
-from schemas.stage_wire import Item, Outcome, Start, Token
-from schemas.stages import SequenceStart
+from schemas.pipelines.activations import Frame
+from schemas.pipelines.stage_wire import Item, Outcome, Start, Token
+from schemas.pipelines.stages import SequenceStart
 
 
 @dataclass

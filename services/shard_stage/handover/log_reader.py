@@ -14,7 +14,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ChoirError
-from schemas.stage_wire import Item, unpack
+from schemas.pipelines.stage_wire import Item, unpack
 from services.chassis.logs import get_logger
 from services.chassis.nats.reading import get_many
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from schemas.activations import Frame
 from schemas.errors import GenerationFailed
-from schemas.stage_wire import Item, Start
+from schemas.pipelines.activations import Frame
+from schemas.pipelines.stage_wire import Item, Start
 from services.chassis.logs import get_logger
 from services.engine.decode.activation_codec import decode_states
 from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, consume

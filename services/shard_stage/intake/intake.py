@@ -13,8 +13,8 @@ from nats.aio.msg import Msg
 from schemas import subjects
 from schemas.commands import CountTokens, Generate, Tokenize
 from schemas.errors import BrokerUnavailable, ChoirError, DeadlineExceeded, InvalidRequest
-from schemas.nodes import ServedModel
-from schemas.pipelines import PipelinePlan
+from schemas.nodes.lease import ServedModel
+from schemas.pipelines.plan import PipelinePlan
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import Caller, Endpoints

@@ -6,13 +6,13 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 
-from schemas.chat import Tool, is_forced
 from schemas.commands import ChatMessage, Generate, Tokenize
 from schemas.errors import ChoirError, InvalidRequest, NotReady, PayloadTooLarge
-from schemas.nodes import Capability
+from schemas.nodes.lease import Capability
+from schemas.pipelines.stage_wire import START_BYTES
 from schemas.replies import TokenCount, Tokenized
-from schemas.sampling import Sampling
-from schemas.stage_wire import START_BYTES
+from schemas.requests.chat import Tool, is_forced
+from schemas.requests.sampling import Sampling
 from services.chassis.work.delivery import Retry
 from services.engine import Finished, Generation, TokenEvent
 from services.engine.model.chat.format import ChatFormat

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from schemas.activations import MAX_FRAME_BYTES, Flags, Frame
 from schemas.errors import GenerationFailed
-from schemas.pipelines import PipelinePlan
-from schemas.stage_wire import Item, Outcome, Sent, Start, Token
+from schemas.pipelines.activations import MAX_FRAME_BYTES, Flags, Frame
+from schemas.pipelines.plan import PipelinePlan
+from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token
 from services.chassis.logs import get_logger
 from services.engine.model.architectures.table import ARCHITECTURES
 from services.engine.model.model import Model

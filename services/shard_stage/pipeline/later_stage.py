@@ -9,11 +9,11 @@ from itertools import groupby, islice
 import numpy as np
 from pydantic import ValidationError
 
-from schemas.activations import Flags, Frame
 from schemas.errors import ChoirError
-from schemas.pipelines import PipelinePlan
-from schemas.stage_wire import Item, Sent, Start, Token
-from schemas.stages import SequenceStart
+from schemas.pipelines.activations import Flags, Frame
+from schemas.pipelines.plan import PipelinePlan
+from schemas.pipelines.stage_wire import Item, Sent, Start, Token
+from schemas.pipelines.stages import SequenceStart
 from services.engine.decode.activation_codec import decode_states
 from services.engine.decode.hidden_states import Hidden
 from services.shard_stage.pipeline.batch_size import BatchSizeTuner

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from schemas.pipelines import Partition
+from schemas.pipelines.plan import Partition
 
 TOKENWISE_CHUNK = 64
 CHUNKS = (16, 32, 64, 128)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.stages import StageBeat
+from schemas.pipelines.stages import StageBeat
 
 RESTING_BEATS = 20
 """A message on its way arrives long before so many beats. Beats travel over the same broker and are made by

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from schemas.activations import Frame
 from schemas.commands import Generate
-from schemas.sampling import Sampling
-from schemas.stage_wire import Token
-from schemas.stages import SequenceStart
+from schemas.pipelines.activations import Frame
+from schemas.pipelines.stage_wire import Token
+from schemas.pipelines.stages import SequenceStart
+from schemas.requests.sampling import Sampling
 from services.engine import Finished, Generation, TokenLogprob
 from services.engine.decode.logprobs import Probability, with_texts
 from services.engine.decode.sampler import REPEAT_LAST, TokenSampler, needs_said

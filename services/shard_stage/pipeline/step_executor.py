@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas.activations import Dtype, Flags, Frame
 from schemas.errors import GenerationFailed, InvalidRequest, WorkerFailed
-from schemas.pipelines import PipelinePlan
-from schemas.stage_wire import Item, Outcome, Token
-from schemas.stages import SequenceStart
+from schemas.pipelines.activations import Dtype, Flags, Frame
+from schemas.pipelines.plan import PipelinePlan
+from schemas.pipelines.stage_wire import Item, Outcome, Token
+from schemas.pipelines.stages import SequenceStart
 from services.engine.decode.activation_codec import encode_states
 from services.engine.decode.hidden_states import Hidden
 from services.engine.decode.logprobs import probability

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import ModelUnusable
-from schemas.pipelines import Shardable
+from schemas.pipelines.plan import Shardable
 from services.chassis.blobs.range_source import RangeSource
 from services.chassis.logs import get_logger
 from services.engine.decode.context import cell_bytes

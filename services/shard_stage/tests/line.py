@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from schemas.commands import ChatMessage, Generate
-from schemas.pipelines import PipelinePlan, Shard, StagePlan
-from schemas.sampling import Sampling
-from schemas.stage_wire import unpack
+from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
+from schemas.pipelines.stage_wire import unpack
+from schemas.requests.sampling import Sampling
 from services.engine import Chat, Finished, Generation
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.chat.format import ChatFormat

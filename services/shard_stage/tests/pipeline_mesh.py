@@ -16,11 +16,11 @@ from nats.aio.msg import Msg
 from infra.demo_models.checksums import digest
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan, Shard, StagePlan
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
+from schemas.pipelines.stage_wire import Token, unpack
 from schemas.replies import Result
-from schemas.sampling import Sampling
-from schemas.stage_wire import Token, unpack
+from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.engine.model.cuts import even_layers

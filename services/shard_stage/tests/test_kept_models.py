@@ -12,8 +12,8 @@ from nats.aio.msg import Msg
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService
 from schemas import subjects
-from schemas.model_store import ManageStore, ReadRange, StoreJob
-from schemas.sampling import Sampling
+from schemas.nodes.model_store import ManageStore, ReadRange, StoreJob
+from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.engine.model.gguf.check import check_model_file

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService
 from schemas import subjects
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.process.runner import EXIT_FAILED
 from services.shard_stage.pipeline.rest import RESTING_BEATS
 from services.shard_stage.tests.pipeline.test_line import engine_says

@@ -15,12 +15,12 @@ from nats.aio.client import Client
 
 from infra.demo_models.bench_model import write_bench_model
 from schemas import subjects
-from schemas.nodes import ServedModel
-from schemas.pipelines import PipelinePlan
+from schemas.nodes.lease import ServedModel
+from schemas.pipelines.plan import PipelinePlan
+from schemas.pipelines.stage_wire import Start
+from schemas.pipelines.stages import SequenceStart
 from schemas.replies import Result
-from schemas.sampling import Sampling
-from schemas.stage_wire import Start
-from schemas.stages import SequenceStart
+from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.nats.connection import connection_options
 from services.chassis.settings import MeshSection

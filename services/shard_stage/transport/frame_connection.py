@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from schemas.activations import MAX_FRAME_BYTES
 from schemas.errors import BrokerUnavailable, ConfigurationError, PayloadTooLarge
+from schemas.pipelines.activations import MAX_FRAME_BYTES
 from services.chassis.logs import get_logger
 
 END = b"\r\n"

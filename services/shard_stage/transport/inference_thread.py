@@ -17,7 +17,7 @@ import uvloop
 
 from schemas import subjects
 from schemas.errors import ChoirError, GenerationFailed
-from schemas.stage_wire import Item, unpack
+from schemas.pipelines.stage_wire import Item, unpack
 from services.chassis.logs import get_logger
 from services.shard_stage.pipeline.step_executor import Outgoing
 from services.shard_stage.pipeline.step_stats import StepStats

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from schemas.activations import HEADER_BYTES, MAX_FRAME_BYTES, Dtype, Frame, split_frame
 from schemas.errors import ModelUnusable
-from schemas.stage_wire import Item, Sent, pack
+from schemas.pipelines.activations import HEADER_BYTES, MAX_FRAME_BYTES, Dtype, Frame, split_frame
+from schemas.pipelines.stage_wire import Item, Sent, pack
 from services.shard_stage.pipeline.step_executor import Outgoing
 
 MESSAGE_BYTES = 256 * 1024

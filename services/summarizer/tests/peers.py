@@ -14,9 +14,9 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.commands import ChatMessage, CountTokens, Generate, Summarize
 from schemas.errors import ChoirError
-from schemas.nodes import ServedModel
+from schemas.nodes.lease import ServedModel
 from schemas.replies import Answer, Result, Timings, TokenCount
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.registry.lease import Lease, Load

@@ -12,7 +12,7 @@ from schemas.commands import ChatMessage
 from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.events import RequestSummarised, TaskQueued
 from schemas.replies import Result
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import (
     bodies,

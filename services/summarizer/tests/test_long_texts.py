@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from schemas.commands import ChatMessage
 from schemas.errors import GenerationFailed
 from schemas.replies import Result
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import open_mesh
 from services.summarizer.tests.peers import (
     CONTEXT_TOKENS,

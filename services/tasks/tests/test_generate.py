@@ -11,7 +11,7 @@ from schemas import subjects
 from schemas.commands import Embed
 from schemas.errors import Cancelled
 from schemas.replies import Result
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually, generate, open_mesh
 from services.chassis.work.delivery import Delivery
 from services.tasks.generate import BackendWorker, Generated, OnPiece, Prompt

@@ -7,8 +7,8 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
-from schemas.golden.shared import PLAN
-from schemas.pipelines import PipelinePlan
+from schemas.pipelines.plan import PipelinePlan
+from schemas.tests.golden.shared import PLAN
 from services.chassis.identity import Identity
 from services.chassis.tests.cable import mesh_on_a_cable
 from services.chassis.tests.lost_words import LostWords

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from infra.testing.plugin import REPOSITORY
-from schemas.golden.__main__ import FOLDER as FOLDER
-from schemas.golden.samples import SAMPLES
+from schemas.tests.golden.__main__ import FOLDER as FOLDER
+from schemas.tests.golden.samples import SAMPLES
 
 METACLASS = Path(__file__).with_name("first_form.py")
 CLASS = "class Struct(BaseModel):"
@@ -62,7 +62,7 @@ def write_older(folder: Path) -> None:
     shutil.copytree(
         REPOSITORY / "schemas",
         folder / "schemas",
-        ignore=shutil.ignore_patterns("tests", "golden", "__pycache__"),
+        ignore=shutil.ignore_patterns("tests", "__pycache__"),
     )
     shutil.copy(METACLASS, folder / "schemas")
     fields = {name: sorted(kept) for name, kept in fields_of_first_form().items()}

@@ -22,12 +22,12 @@ from nats.aio.client import Client
 
 from infra.testing.plugin import REPOSITORY, SpawnService
 from schemas import subjects
-from schemas.catalog import ENDPOINTS
+from schemas.broker.catalog import ENDPOINTS
 from schemas.commands import Ask, RawPrompt
 from schemas.errors import UnsupportedVersion
-from schemas.golden.samples import SAMPLES
-from schemas.golden.shared import LEASE
 from schemas.replies import Result
+from schemas.tests.golden.samples import SAMPLES
+from schemas.tests.golden.shared import LEASE
 from services.chassis.tests.mesh import bodies, eventually, generate, queue_is_empty
 from services.client.client import Choir
 from services.tests.versions.older_schemas import FOLDER, first_samples, running_from, write_older

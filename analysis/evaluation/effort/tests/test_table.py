@@ -11,8 +11,8 @@ from analysis.evaluation.effort.table import EFFORTS, effort_rows
 from analysis.evaluation.scoring.reading import read_run
 from analysis.evaluation.tests.kept import CHOICES, TOKENS, WAYS, exchange
 from analysis.statistics.intervals import clopper_pearson
+from schemas.ensembles.strategies import SPECS
 from schemas.errors import InvalidRequest
-from schemas.strategies import SPECS
 
 FOUR = ("one", "two", "three", "four")
 

@@ -15,8 +15,8 @@ from analysis.evaluation.contestants.replay import strategy_outcomes
 from analysis.evaluation.options import build_options
 from analysis.evaluation.scoring.reading import Asked, read_run
 from analysis.evaluation.tests.kept import CHOICES, MODEL_S, TOKENS, WAYS, answer, exchange
+from schemas.ensembles.rounds import DEBATE, PREDICTION
 from schemas.errors import ErrorBody
-from schemas.rounds import DEBATE, PREDICTION
 
 EXPERT = {"expert": "red", "one": "green", "other": "green"}
 

@@ -7,7 +7,7 @@ import json
 
 from analysis.evaluation.reporting.raw_records import raw_records
 from analysis.evaluation.tests.kept import WAYS, answer, exchange
-from schemas.rounds import DEBATE, PREDICTION
+from schemas.ensembles.rounds import DEBATE, PREDICTION
 
 
 def test_a_second_answer_stands_with_the_prompt_that_it_answers() -> None:

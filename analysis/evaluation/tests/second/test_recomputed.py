@@ -30,8 +30,8 @@ from analysis.evaluation.tests.second.further import (
 )
 from analysis.evaluation.tests.second.statistics import holm
 from analysis.evaluation.tests.second.tables import Row, omnibus, significance, summary, takers
+from schemas.ensembles.rounds import DEBATE
 from schemas.replies import Result
-from schemas.rounds import DEBATE
 
 SEED = 11
 WAYS = {"colours": "flexible", "sums": "numeric"}

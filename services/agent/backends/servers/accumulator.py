@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from schemas.chat import ToolCall
 from schemas.errors import WorkerFailed
+from schemas.requests.chat import ToolCall
 from services.agent.backends.backend import OnPiece
 from services.tasks.token_stream import Piece
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.chat import ToolCall
 from schemas.errors import GenerationFailed
+from schemas.requests.chat import ToolCall
 
 ID_BYTES = 4
 MOST_CALLS = 128

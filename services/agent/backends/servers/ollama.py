@@ -19,12 +19,12 @@ import httpx
 import ollama
 from ollama import ChatResponse, ShowResponse
 
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, InvalidRequest, WorkerFailed
-from schemas.nodes import Capability
+from schemas.nodes.lease import Capability
 from schemas.replies import FinishReason, TokenCount, Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.samples import several
 from services.agent.backends.servers.accumulator import SpeedMeter, StreamAccumulator

@@ -7,10 +7,10 @@ from typing import Any
 
 from ollama import Message
 
-from schemas.chat import Tool, ToolCall, is_forced
 from schemas.commands import ChatMessage
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool, ToolCall, is_forced
+from schemas.requests.sampling import Sampling
 from services.agent.backends.servers.calls import made_call
 from services.tasks.generate import Conversation
 

@@ -24,11 +24,11 @@ from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import Choice
 
-from schemas.chat import Tool
 from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
 from schemas.replies import FinishReason, TokenCount, Tokenized
-from schemas.sampling import Sampling
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.samples import several
 from services.agent.backends.servers.accumulator import SpeedMeter, StreamAccumulator

@@ -10,9 +10,9 @@ from typing import Any, cast
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
-from schemas.chat import NamedTool, ToolCall
 from schemas.commands import ChatMessage
 from schemas.errors import GenerationFailed
+from schemas.requests.chat import NamedTool, ToolCall
 from services.agent.backends.servers.calls import MOST_CALLS, made_call
 from services.agent.backends.servers.ollama_chat import function
 from services.tasks.generate import Conversation

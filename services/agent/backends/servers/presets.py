@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling, Think
-from schemas.workers import WorkerType
+from schemas.nodes.workers import WorkerType
+from schemas.requests.sampling import Sampling, Think
 
 ANSWER = "answer"
 DEFAULT_TOP_K = 40

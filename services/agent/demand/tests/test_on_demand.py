@@ -24,13 +24,13 @@ from nats.aio.msg import Msg
 from infra.broker.streams.definitions import consumer_config
 from infra.demo_models.bench_model import write_bench_model
 from schemas import subjects
-from schemas.catalog import model_consumers
+from schemas.broker.catalog import model_consumers
 from schemas.errors import ErrorBody
-from schemas.loading import LoadedAt, LoadedReply, ManageLoaded
-from schemas.model_store import HeldModel, HeldModels
-from schemas.nodes import OnDemand, ServedModel
+from schemas.nodes.lease import OnDemand, ServedModel
+from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
+from schemas.nodes.model_store import HeldModel, HeldModels
 from schemas.replies import ErrorReply, Result
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.agent.demand import host
 from services.agent.demand import model as demanded
 from services.agent.service import Agent

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from schemas.commands import ChatMessage
 from schemas.errors import ContextExceeded, ModelUnusable
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.agent.backends import BACKENDS, Backend, backend_opener
 from services.agent.backends.instant import Instant
 from services.agent.settings import BackendName, ModelSection

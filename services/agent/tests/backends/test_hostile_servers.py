@@ -14,7 +14,7 @@ import pytest
 
 from schemas.commands import ChatMessage
 from schemas.errors import ChoirError, WorkerFailed
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.agent.backends.servers.bounded_http import MOST_BYTES, MOST_ERROR_BYTES
 from services.agent.backends.servers.ollama import Ollama
 from services.agent.backends.servers.openai import OpenAI

@@ -13,7 +13,7 @@ import pytest
 from infra.host.children.processes import PREEXEC, until
 from schemas.commands import ChatMessage, Embed
 from schemas.errors import ChoirError, ContextExceeded, InvalidRequest, ModelUnusable, WorkerFailed
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.agent.backends.servers.faults import status_fault
 from services.agent.backends.servers.ollama import Ollama, open_backend
 from services.agent.backends.servers.openai import OpenAI

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from schemas.chat import ChatMessage, Image, NamedTool, Tool, ToolCall
 from schemas.commands import Embed, RawPrompt, Tokenize
 from schemas.errors import GenerationFailed, InvalidRequest
-from schemas.sampling import Sampling
-from schemas.workers import WorkerType
+from schemas.nodes.workers import WorkerType
+from schemas.requests.chat import ChatMessage, Image, NamedTool, Tool, ToolCall
+from schemas.requests.sampling import Sampling
 from services.agent.backends.servers.ollama import Ollama
 from services.agent.backends.servers.openai import OpenAI
 from services.agent.backends.servers.presets import parameters

@@ -28,7 +28,7 @@ from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh
 
 FIRST_LOOK = """
 import asyncio, sys
-from schemas.workers import Worker
+from schemas.nodes.workers import Worker
 from schemas.errors import ChoirError
 from services.agent.settings import WorkersSection
 from services.agent.workers.external import connect, look

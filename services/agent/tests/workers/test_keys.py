@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from pydantic import ValidationError
 
 from schemas.errors import ErrorBody, ModelUnusable
-from schemas.workers import Worker
+from schemas.nodes.workers import Worker
 from services.agent.keys import with_key
 from services.agent.settings import KeySection, ModelSection
 from services.agent.tests.http_server import HttpServer, Reply, Request, http_server

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.errors import WorkerFailed
-from schemas.workers import Worker
+from schemas.nodes.workers import Worker
 from services.agent.backends.servers.bounded_http import CheckedNetwork
 from services.agent.networks import Networks, networks_of
 from services.agent.settings import KeySection, WorkersSection

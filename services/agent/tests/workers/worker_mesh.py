@@ -12,9 +12,9 @@ from typing import Any
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.nodes import ServedModel
+from schemas.nodes.lease import ServedModel
+from schemas.nodes.workers import Worker, WorkerState
 from schemas.replies import Result
-from schemas.workers import Worker, WorkerState
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, WorkersSection
 from services.agent.tests.http_server import HttpServer, Reply, Request

@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Generate
-from schemas.effort import Cascade
+from schemas.ensembles.effort import Cascade
 from schemas.errors import GenerationFailed
 from schemas.events import GatherCompleted
 from schemas.replies import Result

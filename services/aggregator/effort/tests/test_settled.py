@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from schemas.strategies import SPECS
+from schemas.ensembles.strategies import SPECS
 from services.aggregator import strategies
 from services.aggregator.effort.scoring import Standing
 from services.aggregator.effort.settled import settled

@@ -9,10 +9,10 @@ import nkeys
 import pytest
 from nats.aio.client import Client
 
+from schemas.ensembles.receipts import Known, Receipt
+from schemas.ensembles.scores import Score
 from schemas.errors import Undecided
-from schemas.receipts import Known, Receipt
 from schemas.replies import Result
-from schemas.scores import Score
 from services.aggregator.decide import Question, decide
 from services.aggregator.reading.ballots import read_ballots
 from services.aggregator.receipts.checking import faults_of, faults_of_chain, faults_of_models

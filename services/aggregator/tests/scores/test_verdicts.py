@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.effort import Cascade
+from schemas.ensembles.effort import Cascade
 from schemas.replies import Decision, Result
 from services.aggregator.scores.feedback import readings, verdicts
 from services.aggregator.scores.history import judge

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.ensembles.strategies import STRATEGIES
 from schemas.errors import UnknownStrategy
 from schemas.replies import Decision
-from schemas.strategies import STRATEGIES
 from services.aggregator import strategies
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.majority import majority

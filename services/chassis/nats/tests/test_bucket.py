@@ -12,10 +12,11 @@ from nats.js.kv import KeyValue
 
 from infra.broker.provision import provision
 from infra.broker.streams.definitions import bucket_config
-from schemas import catalog, subjects
-from schemas.catalog import BucketSpec
+from schemas import subjects
+from schemas.broker import catalog
+from schemas.broker.catalog import BucketSpec
 from schemas.errors import BrokerUnavailable, ConfigurationError, Overloaded, PayloadTooLarge
-from schemas.workers import Worker
+from schemas.nodes.workers import Worker
 from services.chassis.nats.bucket import BYTES, Bucket, Entry, WrongRevision, messages
 from services.chassis.nats.reading import Stored
 from services.chassis.tests.cable import mesh_on_a_cable

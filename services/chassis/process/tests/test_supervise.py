@@ -13,7 +13,7 @@ from nats.js.errors import KeyNotFoundError
 
 from infra.testing.plugin import REPOSITORY, SpawnService
 from schemas import subjects
-from schemas.workers import Worker
+from schemas.nodes.workers import Worker
 from services.chassis.process.supervise import Loops
 from services.chassis.process.tests.test_runner import AGENT
 from services.chassis.tests.mesh import eventually

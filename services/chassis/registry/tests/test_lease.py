@@ -17,9 +17,9 @@ from infra.broker.broker import Broker
 from infra.broker.provision import provision
 from infra.testing.plugin import connect
 from schemas import subjects
-from schemas.catalog import LEASE_TTL_S
+from schemas.broker.catalog import LEASE_TTL_S
 from schemas.errors import ErrorBody
-from schemas.nodes import NodeLease, ServedModel
+from schemas.nodes.lease import NodeLease, ServedModel
 from services.chassis.identity import Identity
 from services.chassis.registry import directory as directory_module
 from services.chassis.registry import lease as lease_module

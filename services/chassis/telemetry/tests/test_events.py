@@ -11,7 +11,7 @@ from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import Overloaded
 from schemas.events import ANY_EVENT, Event, RequestRefused, ServiceStarted, ServiceStopped
-from schemas.golden.samples import SAMPLES
+from schemas.tests.golden.samples import SAMPLES
 from services.chassis.identity import Identity
 from services.chassis.telemetry.events import EventLog, kind_of, written
 from services.chassis.tests.mesh import events, eventually, open_mesh, state

@@ -10,7 +10,7 @@ from infra.demo_models import checksums
 from infra.demo_models.family import FOLDER
 from infra.settings import HostSettings
 from schemas.errors import ModelUnusable
-from schemas.model_store import STORE_PREFIX
+from schemas.nodes.model_store import STORE_PREFIX
 from services.cli.setup.validation.finding import Finding, ok, warning, wrong
 from services.cli.views.tables.overview_tables import size
 from services.engine.model.gguf.check import check_model_file

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from infra.settings import HostSettings
 from schemas.errors import ChoirError
-from schemas.workers import ManageWorkers, Worker, WorkerStatus
+from schemas.nodes.workers import ManageWorkers, Worker, WorkerStatus
 from services.agent.backends import backend_opener
 from services.agent.settings import REMOTE, AgentSection
 from services.cli.setup.validation.finding import Finding, ok, warning, wrong

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from infra.testing.choir_up import QUARTET, choir_command, clean_environment
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelineSummary
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelineSummary
 from schemas.replies import ModelQueue, ModelSummary, StatusReply
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal

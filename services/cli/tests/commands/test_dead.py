@@ -14,7 +14,7 @@ from infra.host.children.processes import POLL_S
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.nats.streams import Storage
 from services.cli.tests.conftest import Cli
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.keys import digest_of
+from schemas.requests.keys import digest_of
 from services.cli.tests.conftest import Cli
 
 

@@ -19,8 +19,8 @@ from infra.broker.provision import provision
 from infra.host.operator_connection import connect_operator
 from infra.host.seeding import seed_tenants
 from infra.testing.plugin import SpawnService
-from schemas.catalog import ACCESS, ROLES, Role
-from schemas.tenants import LOCAL, Tenant
+from schemas.broker.catalog import ACCESS, ROLES, Role
+from schemas.requests.tenants import LOCAL, Tenant
 from services.chassis.settings import MeshSection
 from services.cli.app import COMMANDS as ALL_COMMANDS
 from services.cli.tests.conftest import Cli, Outcome

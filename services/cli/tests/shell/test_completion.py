@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from infra.testing.choir_up import QUARTET, clean_environment
 from infra.testing.plugin import SpawnService
-from schemas.strategies import STRATEGIES
+from schemas.ensembles.strategies import STRATEGIES
 from services.cli.shell.completion import last_of_list
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import Terminal, on_terminal

@@ -50,8 +50,18 @@ HEAVY = (
     *("services.engine", "services.agent", "services.aggregator", "services.metrics", "analysis"),
 )
 ONLY_OPERATORS_SAY = (
-    *("schemas.cordons", "schemas.dead_letters", "schemas.joining", "schemas.keys"),
-    *("schemas.loading", "schemas.model_store", "schemas.queries", "schemas.tenants"),
+    *(
+        "schemas.nodes.cordons",
+        "schemas.requests.dead_letters",
+        "schemas.nodes.joining",
+        "schemas.requests.keys",
+    ),
+    *(
+        "schemas.nodes.loading",
+        "schemas.nodes.model_store",
+        "schemas.requests.queries",
+        "schemas.requests.tenants",
+    ),
 )
 TOO_SLOW_FOR_HELP = (*HEAVY, "rich", "pydantic", "nats", "asyncio")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import load_host_settings
-from schemas.workers import WorkerType
+from schemas.nodes.workers import WorkerType
 from services.cli.setup import probe
 from services.cli.setup.probe import Found, Place, look_around, names_in
 from services.cli.setup.proposal import proposal

@@ -7,11 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from schemas.effort import Cascade
+from schemas.ensembles.effort import Cascade
+from schemas.ensembles.rounds import DEBATE
+from schemas.ensembles.strategies import STRATEGIES
 from schemas.errors import ErrorBody
 from schemas.replies import Answer, Decision, Result, Vote
-from schemas.rounds import DEBATE
-from schemas.strategies import STRATEGIES
 from services.cli.sessions.closed_question import closed_question, option
 from services.cli.views.answers.answer_view import ResultView, cascade_line, decision_line, rest_of
 from services.cli.views.terminal import plain

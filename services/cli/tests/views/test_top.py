@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from infra.testing.choir_up import choir_command, clean_environment
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from schemas.replies import ModelQueue
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import Terminal, on_terminal

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.effort import Cascade
+from schemas.ensembles.effort import Cascade
+from schemas.ensembles.rounds import Purpose, purpose_of
 from schemas.replies import Answer, Decision, Result
-from schemas.rounds import Purpose, purpose_of
 from services.cli.sessions.closed_question import option
 from services.cli.views.answers.chain_view import chain_line, print_chain
 from services.cli.views.tables.overview_tables import NOTHING, table

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas import subjects
-from schemas.dead_letters import DeadLetter
 from schemas.errors import ErrorBody
 from schemas.message import Struct
+from schemas.requests.dead_letters import DeadLetter
 from services.cli.views.tables.overview_tables import table
 from services.cli.views.terminal import plain
 from services.cli.workers.tables import ago

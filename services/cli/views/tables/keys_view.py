@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from schemas.keys import ApiKey
 from schemas.message import Struct
+from schemas.requests.keys import ApiKey
 from services.cli.views.tables.overview_tables import table
 from services.cli.views.terminal import plain
 from services.cli.workers.tables import ago

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from schemas.nodes import NodeLease, OnDemand, ServedModel
+from schemas.nodes.lease import NodeLease, OnDemand, ServedModel
 from services.cli.views.tables.overview_tables import NOTHING, size, table
 from services.cli.workers.tables import ago
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from schemas.joining import Host
 from schemas.message import Struct
-from schemas.tenants import Tenant
+from schemas.nodes.joining import Host
+from schemas.requests.tenants import Tenant
 from services.cli.views.terminal import plain
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.errors import ErrorBody
-from schemas.nodes import CLOCK_TOLERANCE_S, Gpu, NodeLease
+from schemas.nodes.lease import CLOCK_TOLERANCE_S, Gpu, NodeLease
 from schemas.replies import ModelSummary, StatusReply
 from services.cli.views.terminal import counted_services
 

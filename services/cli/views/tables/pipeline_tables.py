@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from schemas.pipelines import PipelineSummary, StageSummary
+from schemas.pipelines.plan import PipelineSummary, StageSummary
 from services.cli.views.tables.overview_tables import NOTHING, table
 
 STATE_STYLES = {"ready": "green", "loading": "yellow", "broken": "bold red"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from schemas.queries import Rows
+from schemas.requests.queries import Rows
 from services.cli.views.tables.overview_tables import table
 from services.cli.views.terminal import plain
 

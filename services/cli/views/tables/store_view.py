@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from schemas.model_store import ModelCopy, StoreEntry, StoreJob, StoreSpace
+from schemas.nodes.model_store import ModelCopy, StoreEntry, StoreJob, StoreSpace
 from services.cli.views.tables.overview_tables import number, table
 from services.cli.views.terminal import counted, plain
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from schemas.chat import NamedTool, Tool, is_forced
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.chat import NamedTool, Tool, is_forced
+from schemas.requests.sampling import Sampling
 from services.engine.model.chat.plain_text import Piece, PlainText
 from services.engine.model.chat.template import ChatTemplate
 from services.engine.model.model import Model

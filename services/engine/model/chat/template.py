@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError, meta
 
-from schemas.chat import Tool
 from schemas.errors import InvalidRequest, ModelUnusable
-from schemas.sampling import Think
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Think
 from services.engine.model.chat.plain_text import Piece, PlainText
 from services.engine.model.chat.sandbox import BoundedEnvironment
 from services.engine.sequence.answer_reader import THINKING_BEGINS, THINKING_ENDS

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from schemas.chat import ChatMessage, NamedTool, Tool, ToolCall, ToolChoice
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.chat import ChatMessage, NamedTool, Tool, ToolCall, ToolChoice
+from schemas.requests.sampling import Sampling
 from services.engine.decode.grammar import grammar_of
 from services.engine.model.chat.format import ChatFormat, call_schema, family_of
 from services.engine.model.chat.plain_text import PlainText

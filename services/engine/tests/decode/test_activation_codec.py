@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.activations import Dtype, Frame, read_frame
 from schemas.errors import GenerationFailed, InvalidRequest
+from schemas.pipelines.activations import Dtype, Frame, read_frame
 from services.engine.decode.activation_codec import decode_states, encode_states
 from services.engine.decode.hidden_states import Hidden
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.grammar import MAX_NESTING, grammar_of
 
 

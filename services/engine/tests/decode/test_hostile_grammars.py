@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine import Engine, Finished, TokenEvent
 from services.engine.decode.grammar_process import GrammarProcesses
 from services.engine.decode.grammar_protocol import STEP_LIMIT_S

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine import Engine
 from services.engine.decode.rows import Part, Rows
 from services.engine.decode.sampler import new_sampler

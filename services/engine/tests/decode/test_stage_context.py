@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ContextExceeded, GenerationFailed, InvalidRequest, ModelUnusable
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine import Engine
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import Context, Logits

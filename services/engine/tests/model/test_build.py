@@ -12,7 +12,7 @@ import llama_cpp
 import pytest
 
 from infra.testing.plugin import REPOSITORY
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine import Engine
 from services.engine.model.build import extra_buffers_are_safe, features
 

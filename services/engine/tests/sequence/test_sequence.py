@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.sampler import TokenSampler
 from services.engine.sequence.generation import Finished, Generation, TokenEvent
 from services.engine.sequence.sequence import Sequence

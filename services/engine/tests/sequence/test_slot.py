@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.engine.decode.sampler import new_sampler
 from services.engine.model.model import Model
 from services.engine.sequence.generation import Generation

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from schemas.keys import ApiKey, ManageKeys, digest_of, new_secret
+from schemas.requests.keys import ApiKey, ManageKeys, digest_of, new_secret
 from services.client.client import Choir
 from services.gateway.tests.serving import serving
 

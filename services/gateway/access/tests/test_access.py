@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
-from schemas.keys import KEY_SCOPES, KeyChange, ManageKeys
-from schemas.tenants import Tenant
+from schemas.requests.keys import KEY_SCOPES, KeyChange, ManageKeys
+from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir

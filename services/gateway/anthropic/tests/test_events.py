@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.chat import ToolCall
 from schemas.replies import Result, TokenChunk
+from schemas.requests.chat import ToolCall
 from services.gateway.anthropic.body import MessagesBody
 from services.gateway.anthropic.events import message_events
 from services.gateway.anthropic.message import message

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.commands import MAX_MEMBERS, MAX_PEERS, Ask
+from schemas.ensembles.strategies import AUTO, SPECS, STRATEGIES
 from schemas.errors import InvalidRequest
 from schemas.message import Name
 from schemas.replies import Result
-from schemas.strategies import AUTO, SPECS, STRATEGIES
 from services.chassis.identity import new_id
 from services.client.request_builder import AskOptions, build_ask
 from services.gateway.dashboard.requests.parts import result_html

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from services.gateway.dashboard.mesh.view import MeshView
 from services.gateway.dashboard.shell.pages import PAGES, Link, named
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelineSummary
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelineSummary
 from schemas.replies import StatusReply
 from services.gateway.dashboard.mesh.view import MeshView
 from services.gateway.dashboard.shell.pages import layers, named

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass, field
 
 from schemas.errors import ChoirError
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelineSummary
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelineSummary
 from schemas.replies import ModelSummary, StatusReply
 from services.client.client import Choir
 

@@ -14,9 +14,10 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.catalog import ROLES, Role
-from schemas.joining import HostName, InviteKind, ManageHosts
-from schemas.keys import (
+from schemas.broker.catalog import ROLES, Role
+from schemas.message import Name
+from schemas.nodes.joining import HostName, InviteKind, ManageHosts
+from schemas.requests.keys import (
     KEY_SCOPES,
     USUAL_SCOPES,
     ApiKey,
@@ -28,9 +29,8 @@ from schemas.keys import (
     digest_of,
     new_secret,
 )
-from schemas.message import Name
+from schemas.requests.tenants import ManageTenants, Tenant, TenantLimits, TenantName
 from schemas.subjects import LOCAL_TENANT
-from schemas.tenants import ManageTenants, Tenant, TenantLimits, TenantName
 from services.client.client import Choir
 from services.client.finding.inviting import invite_from_elsewhere
 from services.client.request_builder import build

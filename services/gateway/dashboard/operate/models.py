@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.commands import KeepAlive
-from schemas.loading import ManageLoaded
 from schemas.message import Name
-from schemas.model_store import MAX_COPIES, ManageStore, StoreReply, Text
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
+from schemas.nodes.loading import ManageLoaded
+from schemas.nodes.model_store import MAX_COPIES, ManageStore, StoreReply, Text
 from services.client.client import Choir
 from services.client.request_builder import build
 from services.gateway.dashboard.shell.forms import Form, told

@@ -10,9 +10,9 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.cordons import Cordon, HostLabel, ManageCordons
 from schemas.message import Name
-from schemas.nodes import NodeLease
+from schemas.nodes.cordons import Cordon, HostLabel, ManageCordons
+from schemas.nodes.lease import NodeLease
 from services.client.client import Choir
 from services.client.request_builder import build
 from services.gateway.dashboard.shell.forms import Form, told

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.nodes import NodeLease
-from schemas.pipelines import Shard
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import Shard
 from services.client.client import Choir
 from services.gateway.dashboard.shell.forms import told
 from services.gateway.dashboard.shell.frame import Frame, done

@@ -8,7 +8,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.workers import WORKER_TYPES, ManageWorkers, WorkerId
+from schemas.nodes.workers import WORKER_TYPES, ManageWorkers, WorkerId
 from services.client.client import Choir
 from services.client.request_builder import build
 from services.gateway.dashboard.shell.forms import Form, told

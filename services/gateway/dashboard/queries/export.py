@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.queries import Rows
+from schemas.requests.queries import Rows
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 
 from analysis.queries.query_file import SHIPPED, QueryFile, read
 from schemas.errors import InvalidRequest
-from schemas.queries import Rows, Scalar
+from schemas.requests.queries import Rows, Scalar
 from services.client.client import Choir
 
 PREFIX = "p."

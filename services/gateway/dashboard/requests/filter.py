@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from schemas.queries import Scalar
+from schemas.requests.queries import Scalar
 
 STATES = ("open", "answered", "failed")
 WITHIN: Mapping[str, float] = {"10 min": 600.0, "1 h": 3_600.0, "1 d": 86_400.0, "7 d": 604_800.0}

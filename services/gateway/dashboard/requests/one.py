@@ -10,8 +10,8 @@ from starlette.responses import Response
 from analysis.trace.pieces import QUERY, Waterfall, waterfall
 from schemas import subjects
 from schemas.errors import ChoirError, NotReady, UnknownRequest
-from schemas.queries import Rows
 from schemas.replies import Result
+from schemas.requests.queries import Rows
 from services.client.client import Choir
 from services.gateway.dashboard.requests.parts import result_html, time_html
 from services.gateway.dashboard.shell.frame import Frame

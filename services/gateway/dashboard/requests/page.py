@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from schemas.ensembles.strategies import STRATEGIES
 from schemas.errors import ChoirError
-from schemas.strategies import STRATEGIES
 from services.client.client import Choir
 from services.gateway.dashboard.requests.filter import CONDITION, REFUSED, STATES, WITHIN, Filter
 from services.gateway.dashboard.shell.frame import Frame

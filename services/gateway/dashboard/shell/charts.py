@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from analysis.queries.query_file import SHIPPED, read
 from schemas.errors import ChoirError
-from schemas.queries import Scalar
+from schemas.requests.queries import Scalar
 from services.gateway.dashboard.requests.filter import Filter
 from services.gateway.dashboard.shell.drawing import Drawing
 from services.gateway.dashboard.shell.frame import Frame

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas import queries
+from schemas.requests import queries
 
 Rows = Sequence[Mapping[str, Any]]
 

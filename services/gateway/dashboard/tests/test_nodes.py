@@ -10,11 +10,19 @@ from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
 from schemas.errors import ModelUnusable, Overloaded
-from schemas.model_store import ModelCopy, ModelFile, Origin, StoredModel, StoreEntry, StoreJob, StoreReply
-from schemas.nodes import NodeLease, ServedModel
-from schemas.pipelines import PipelineSummary, StageSummary
+from schemas.nodes.lease import NodeLease, ServedModel
+from schemas.nodes.model_store import (
+    ModelCopy,
+    ModelFile,
+    Origin,
+    StoredModel,
+    StoreEntry,
+    StoreJob,
+    StoreReply,
+)
+from schemas.nodes.workers import WorkerState
+from schemas.pipelines.plan import PipelineSummary, StageSummary
 from schemas.replies import StatusReply
-from schemas.workers import WorkerState
 from services.chassis.tests.mesh import eventually
 from services.gateway.dashboard.mesh.advice import advised
 from services.gateway.dashboard.mesh.map import drawing_of

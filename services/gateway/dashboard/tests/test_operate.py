@@ -15,8 +15,8 @@ from nats.aio.client import Client
 
 from infra.members.tests.desks import start_desk
 from schemas import subjects
-from schemas.joining import Host, HostedInstance
-from schemas.tenants import Tenant
+from schemas.nodes.joining import Host, HostedInstance
+from schemas.requests.tenants import Tenant
 from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.client.finding.invite_line import parse_line
 from services.gateway.access.tests.conftest import MakeKey

@@ -13,9 +13,9 @@ import pytest
 
 from analysis.trace.pieces import waterfall
 from schemas.errors import InvalidRequest
-from schemas.keys import ManageKeys
-from schemas.nodes import NodeLease
+from schemas.nodes.lease import NodeLease
 from schemas.replies import ModelQueue, StatusReply
+from schemas.requests.keys import ManageKeys
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.access.tests.conftest import MakeKey

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import InvalidRequest
-from schemas.nodes import OnDemand
+from schemas.nodes.lease import OnDemand
 from schemas.replies import ModelSummary
 from services.gateway.ollama import catalogue
 from services.gateway.ollama.bodies import LONGEST_S, GenerateBody

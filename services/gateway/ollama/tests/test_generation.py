@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from schemas.chat import ToolCall
 from schemas.errors import AnswersUnreadable, GenerationFailed
 from schemas.replies import Answer, Result, Timings, TokenChunk
+from schemas.requests.chat import ToolCall
 from services.gateway.ollama.generation import Lines, chat_shape, prompt_shape
 
 CALL = ToolCall(id="call_0", name="add", arguments={"a": 1, "b": [2]})

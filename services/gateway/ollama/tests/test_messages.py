@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from schemas.chat import ChatMessage, ToolCall
 from schemas.errors import InvalidRequest
+from schemas.requests.chat import ChatMessage, ToolCall
 from services.gateway.ollama.messages import Message, call_object, chat_messages, images
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import InvalidRequest
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.gateway.ollama.options import read_options, sampling_fields
 
 PASSED: list[str] = []

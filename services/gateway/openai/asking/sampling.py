@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.sampling import Think
+from schemas.requests.sampling import Think
 from services.gateway.http.body import Body
 from services.gateway.openai.chat.messages import refused
 from services.gateway.requests.identity import seed_of

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from schemas.errors import ChoirError, InvalidRequest
-from schemas.files import BatchFault
+from schemas.requests.files import BatchFault
 from services.gateway.http.body import Body, checked, parse_object
 from services.gateway.openai.replying.error import CODES
 

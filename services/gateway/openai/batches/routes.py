@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from schemas import subjects
 from schemas.errors import UnknownRequest
-from schemas.files import ENDED, BatchId, BatchRecord
+from schemas.requests.files import ENDED, BatchId, BatchRecord
 from services.chassis.identity import new_id
 from services.chassis.nats.bucket import Bucket, messages
 from services.gateway.access.caller import current_caller

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from schemas import subjects
 from schemas.errors import ChoirError
-from schemas.files import ENDED, BatchRecord
+from schemas.requests.files import ENDED, BatchRecord
 from services.chassis.identity import new_id
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from schemas import subjects
 from schemas.errors import ChoirError, DeadlineExceeded, PayloadTooLarge, Unauthenticated
-from schemas.files import BatchFault, BatchRecord, BatchStatus
+from schemas.requests.files import BatchFault, BatchRecord, BatchStatus
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket
 from services.chassis.process.cancelling import ended

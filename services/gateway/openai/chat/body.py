@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from schemas.commands import Ask
-from schemas.effort import Effort as AskEffort
-from schemas.sampling import MAX_SAMPLES
+from schemas.ensembles.effort import Effort as AskEffort
+from schemas.requests.sampling import MAX_SAMPLES
 from services.gateway.http.body import Body
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.sampling import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.chat import ToolCall
 from schemas.replies import Result
+from schemas.requests.chat import ToolCall
 from services.gateway.openai.chat.body import ChatBody
 from services.gateway.openai.replying.outcome import Choice, choices, json_arguments, logprobs_object, usage
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from schemas.chat import ChatMessage
 from schemas.errors import InvalidRequest
+from schemas.requests.chat import ChatMessage
 from services.chassis.plain_words import first_fault
 from services.gateway.http.body import Body
 

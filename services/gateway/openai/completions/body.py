@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.commands import Ask
-from schemas.sampling import MAX_SAMPLES
+from schemas.requests.sampling import MAX_SAMPLES
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.many import part_id
 from services.gateway.openai.asking.sampling import ResponseFormat, SamplingBody, sampling_fields, schema_of

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from schemas.errors import InvalidRequest, PayloadTooLarge
-from schemas.files import FileRecord
+from schemas.requests.files import FileRecord
 from services.gateway.http.context import GatewayContext
 from services.gateway.openai.chat.messages import refused
 from services.gateway.openai.files.listing import page

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas import subjects
 from schemas.errors import UnknownRequest
-from schemas.files import FileId, FileRecord
+from schemas.requests.files import FileId, FileRecord
 from services.chassis.identity import new_id
 from services.chassis.nats.bucket import BYTES, Bucket, messages
 from services.gateway.access.caller import current_caller

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.chat import ChatMessage
-from schemas.responses import ResponseRecord
+from schemas.requests.chat import ChatMessage
+from schemas.requests.responses import ResponseRecord
 from services.gateway.http.body import Body
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.sampling import (

@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.errors import ErrorBody
 from schemas.replies import Result
-from schemas.responses import ResponseRecord
+from schemas.requests.responses import ResponseRecord
 from services.gateway.openai.replying.outcome import choices, json_arguments
 from services.gateway.openai.responses import items
 from services.gateway.openai.responses.identity import response_id

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.errors import UnknownRequest
 from schemas.message import RequestId
-from schemas.responses import ResponseRecord
+from schemas.requests.responses import ResponseRecord
 
 PREFIX = "resp_"
 REQUEST_ID: TypeAdapter[str] = TypeAdapter(RequestId)

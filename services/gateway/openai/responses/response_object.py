@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from schemas.errors import ErrorBody
 from schemas.replies import Result
-from schemas.responses import ResponseRecord
+from schemas.requests.responses import ResponseRecord
 from services.gateway.openai.replying.outcome import choices, usage
 from services.gateway.openai.responses.identity import PREFIX, response_id
 from services.gateway.openai.responses.items import Item

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from schemas import subjects
-from schemas.chat import ChatMessage
 from schemas.errors import (
     BrokerUnavailable,
     ChoirError,
@@ -25,7 +24,8 @@ from schemas.errors import (
     UnknownRequest,
 )
 from schemas.replies import Result, TokenChunk
-from schemas.responses import ResponseRecord
+from schemas.requests.chat import ChatMessage
+from schemas.requests.responses import ResponseRecord
 from services.gateway.http.body import checked, read_json, takes
 from services.gateway.http.context import GatewayContext
 from services.gateway.http.streaming import StreamedReply

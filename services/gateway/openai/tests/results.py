@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.chat import ToolCall
 from schemas.replies import Answer, ModelSummary, Result, TokenChunk
+from schemas.requests.chat import ToolCall
 from services.gateway.requests.ensembles import Ensemble
 from services.gateway.requests.models import Target
 

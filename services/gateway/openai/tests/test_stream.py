@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from schemas.chat import ToolCall
 from schemas.errors import GenerationFailed
 from schemas.replies import Result, Sample, TokenChunk
+from schemas.requests.chat import ToolCall
 from services.gateway.http.body import checked
 from services.gateway.openai.chat.body import ChatBody
 from services.gateway.openai.chat.completion import completion

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.errors import InvalidRequest
-from schemas.nodes import NodeLease, NodeState
-from schemas.pipelines import Shard, Shardable, StageHeld, StageOffer
+from schemas.nodes.lease import NodeLease, NodeState
+from schemas.pipelines.plan import Shard, Shardable, StageHeld, StageOffer
 from services.router.placement.candidates import fleet_of, offers_of
 from services.router.placement.cost_model import STAGE_OVERHEAD_BYTES
 from services.router.placement.planner import Decision, decide

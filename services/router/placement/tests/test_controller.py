@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 from nats.aio.client import Client
 
-from schemas.nodes import NodeLease
-from schemas.pipelines import PipelinePlan, Shard
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import PipelinePlan, Shard
 from services.chassis.identity import Identity
 from services.chassis.process.supervise import Loops
 from services.chassis.registry.directory import Directory

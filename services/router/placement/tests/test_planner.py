@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import InvalidRequest, ModelUnusable, UnknownModel
-from schemas.pipelines import Shard, StageHeld
+from schemas.pipelines.plan import Shard, StageHeld
 from services.router.placement.candidates import check_same, fleet_of, offers_of, require_offered
 from services.router.placement.planner import decide, only_slows
 from services.router.placement.tests.offering import (

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from schemas.errors import InvalidRequest
-from schemas.nodes import NodeLease, ServedModel
-from schemas.pipelines import PipelinePlan, Shard, StageHeld
+from schemas.nodes.lease import NodeLease, ServedModel
+from schemas.pipelines.plan import PipelinePlan, Shard, StageHeld
 from services.router.placement.candidates import fleet_of, offers_of
 from services.router.placement.plan_builder import make_plan, predicted, same_work
 from services.router.placement.replan import gone_stages, improved, repaired, standbys

@@ -11,9 +11,9 @@ from schemas import subjects
 from schemas.commands import ChatMessage, Generate
 from schemas.errors import NotReady
 from schemas.events import AnyEvent, RequestAccepted, RequestRefused, TaskQueued
-from schemas.nodes import ServedModel
+from schemas.nodes.lease import ServedModel
+from schemas.nodes.workers import WorkerState
 from schemas.replies import Accepted, ErrorReply, TokenCount
-from schemas.workers import WorkerState
 from services.chassis.identity import Identity
 from services.chassis.registry.lease import Lease, Load
 from services.chassis.tests.mesh import events, eventually, settled

@@ -9,11 +9,11 @@ from typing import Any
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.cache import CacheEntry
 from schemas.commands import Ask
 from schemas.errors import GenerationFailed
 from schemas.events import RequestShared
 from schemas.replies import Cancelled, Result
+from schemas.requests.cache import CacheEntry
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.tests.mesh import eventually
 from services.router.admission.equal_requests import said_by

@@ -10,7 +10,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.commands import Gather
-from schemas.ensembles import Ensemble
+from schemas.ensembles.named import Ensemble
 from schemas.replies import ModelsReply
 from services.chassis.tests.mesh import settled
 from services.router.tests.front import Front, open_front

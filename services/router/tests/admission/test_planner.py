@@ -8,8 +8,8 @@ import pytest
 
 from schemas import subjects
 from schemas.commands import Ask, Gather, Generate, Summarize
+from schemas.ensembles.strategies import STRATEGIES
 from schemas.errors import ChoirError, InvalidRequest, UnknownModel, UnknownStrategy
-from schemas.strategies import STRATEGIES
 from services.router.admission.planner import Plan, plan
 
 LIVE = ("alpha", "beta", "llama3.2:3b")

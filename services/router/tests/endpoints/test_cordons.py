@@ -8,8 +8,8 @@ from typing import Any
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.cordons import CordonsReply
-from schemas.nodes import NodeLease
+from schemas.nodes.cordons import CordonsReply
+from schemas.nodes.lease import NodeLease
 from schemas.replies import NodesReply, StatusReply
 from services.chassis.tests.mesh import eventually
 from services.router.tests.front import Front, open_front

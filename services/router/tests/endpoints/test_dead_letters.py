@@ -11,8 +11,8 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.commands import ChatMessage, Command, Gather, Generate, Summarize
-from schemas.dead_letters import DeadLetter, DeadLettersReply
-from schemas.sampling import Sampling
+from schemas.requests.dead_letters import DeadLetter, DeadLettersReply
+from schemas.requests.sampling import Sampling
 from services.router.endpoints.dead_letters import retried_id
 from services.router.tests.front import Front
 

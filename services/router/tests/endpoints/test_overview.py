@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas import subjects
 from schemas.errors import ModelUnusable
-from schemas.nodes import NodeLease, ServedModel
+from schemas.nodes.lease import NodeLease, ServedModel
 from schemas.replies import ModelQueue, ModelsReply, NodesReply, StatusReply
 from services.router.endpoints.overview import glances, node_lists, problems, summarize_model
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front

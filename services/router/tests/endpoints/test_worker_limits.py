@@ -9,7 +9,7 @@ import pytest
 from schemas import subjects
 from schemas.errors import ErrorBody
 from schemas.events import WorkerChanged
-from schemas.workers import WorkersReply
+from schemas.nodes.workers import WorkersReply
 from services.chassis.tests.lost_words import LostWords
 from services.chassis.tests.mesh import events, eventually
 from services.router.tests.front import Front

@@ -9,7 +9,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
 from infra.broker.provision import provision
-from schemas import catalog, subjects
+from schemas import subjects
+from schemas.broker import catalog
 from services.router.retention import oldest
 from services.router.retention.oldest import cut_after
 from services.router.retention.stream_trimmer import StreamTrimmer, bytes_to_free

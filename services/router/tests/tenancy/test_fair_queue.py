@@ -13,7 +13,7 @@ import pytest
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.replies import Cancelled, Result
-from schemas.tenants import Tenant
+from schemas.requests.tenants import Tenant
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.chassis.work.delivery import Delivery
 from services.chassis.work.tests.test_loop import CommandHandler, working

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.nodes import TenantLoad
+from schemas.nodes.lease import TenantLoad
 from schemas.replies import Accepted, Cancelled, NodesReply, Result, StatusReply
 from services.chassis.identity import Identity
 from services.chassis.nats.streams import Storage

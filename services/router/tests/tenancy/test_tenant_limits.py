@@ -11,10 +11,10 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import NotPermitted, Overloaded
-from schemas.nodes import NodeLease, TenantLoad
+from schemas.nodes.lease import NodeLease, TenantLoad
 from schemas.replies import Answer, Result
-from schemas.tenants import Tenant
-from schemas.tenants import TenantLimits as Limits
+from schemas.requests.tenants import Tenant
+from schemas.requests.tenants import TenantLimits as Limits
 from services.chassis.context import ServiceContext
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.registry.directory import Directory

@@ -9,8 +9,8 @@ from nats.aio.client import Client
 
 from infra.demo_models.family import FOLDER
 from schemas import subjects
-from schemas.nodes import NodeLease
-from schemas.pipelines import StageHeld, StageOffer
+from schemas.nodes.lease import NodeLease
+from schemas.pipelines.plan import StageHeld, StageOffer
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.tests.mesh import open_mesh
 from services.shard_stage.failure_detector import SILENCE_S, TICK_S, FailureDetector

@@ -14,7 +14,7 @@ from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Result
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually, queue_is_empty
 from services.shard_stage.tests.pipeline.test_line import engine_says
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh

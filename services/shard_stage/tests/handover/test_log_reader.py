@@ -10,7 +10,7 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
-from schemas.stage_wire import Token
+from schemas.pipelines.stage_wire import Token
 from services.chassis.tests.mesh import eventually, state
 from services.shard_stage.handover.log_reader import BATCH_MESSAGES, read_items, read_log
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from infra.demo_models.bench_model import write_bench_model
-from schemas.activations import Dtype, Frame
-from schemas.chat import Tool
 from schemas.errors import GenerationFailed
-from schemas.sampling import Sampling
-from schemas.stage_wire import unpack
+from schemas.pipelines.activations import Dtype, Frame
+from schemas.pipelines.stage_wire import unpack
+from schemas.requests.chat import Tool
+from schemas.requests.sampling import Sampling
 from services.engine import Chat, ChatMessage, Engine, Finished
 from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.pipeline.sequence_state import SequenceState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.stages import StageBeat
+from schemas.pipelines.stages import StageBeat
 from services.shard_stage.pipeline.rest import RESTING_BEATS, Rest
 
 

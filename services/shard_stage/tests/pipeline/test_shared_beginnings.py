@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from infra.demo_models.bench_model import write_bench_model
-from schemas.activations import Frame
-from schemas.sampling import Sampling
-from schemas.stage_wire import unpack
+from schemas.pipelines.activations import Frame
+from schemas.pipelines.stage_wire import unpack
+from schemas.requests.sampling import Sampling
 from services.engine.tests.variants import demo_model
 from services.shard_stage.pipeline.first_stage import LEAST_PREFIX
 from services.shard_stage.pipeline.sequence_state import SequenceState

@@ -9,10 +9,10 @@ from nats.aio.client import Client
 
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService
-from schemas.activations import Dtype, Frame
 from schemas.errors import ModelUnusable
-from schemas.sampling import Sampling
-from schemas.stage_wire import unpack
+from schemas.pipelines.activations import Dtype, Frame
+from schemas.pipelines.stage_wire import unpack
+from schemas.requests.sampling import Sampling
 from services.engine import ChatMessage, Engine
 from services.shard_stage.tests.line import text_of
 from services.shard_stage.tests.pipeline.test_line import engine_says, line

@@ -18,7 +18,7 @@ import pytest
 from playwright.async_api import Page
 
 from infra.testing.choir_up import choir_command, clean_environment, wait_until_up
-from schemas.pipelines import PipelineSummary
+from schemas.pipelines.plan import PipelineSummary
 from services.client.client import Choir
 from services.gateway.dashboard.tests.browser.browsing import barriers, needs_chromium, opened
 from services.gateway.tests.serving import serving

@@ -18,7 +18,7 @@ from playwright.async_api import Page
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.errors import ErrorBody
-from schemas.nodes import NodeLease, ServedModel
+from schemas.nodes.lease import NodeLease, ServedModel
 from services.chassis.nats.bucket import Bucket, messages
 from services.gateway.dashboard.shell.pages import shown
 from services.gateway.dashboard.tests.browser.browsing import (

@@ -16,9 +16,9 @@ from playwright.async_api import TimeoutError as NotClicked
 from infra.members.tests.desks import start_desk
 from infra.testing.plugin import SpawnService
 from schemas import subjects
-from schemas.joining import Host
-from schemas.keys import ManageKeys
-from schemas.tenants import Tenant
+from schemas.nodes.joining import Host
+from schemas.requests.keys import ManageKeys
+from schemas.requests.tenants import Tenant
 from services.client.client import Choir
 from services.gateway.access.tests.conftest import MakeKey
 from services.gateway.dashboard.tests.browser.browsing import PATIENCE_MS, chromium, needs_chromium, opened

@@ -17,7 +17,7 @@ from openai.types import Batch
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from schemas.errors import Cancelled
-from schemas.files import BatchRecord
+from schemas.requests.files import BatchRecord
 from services.chassis.nats.bucket import Bucket, messages
 from services.client import Choir
 from services.gateway.openai.batches import runner

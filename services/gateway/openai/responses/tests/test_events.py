@@ -13,11 +13,11 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from schemas.chat import ToolCall
 from schemas.commands import Ask
 from schemas.errors import GenerationFailed
 from schemas.replies import Result
-from schemas.responses import ResponseRecord
+from schemas.requests.chat import ToolCall
+from schemas.requests.responses import ResponseRecord
 from services.gateway.openai.responses.events import ResponseEvents, TextChanged
 from services.gateway.openai.tests.results import result
 

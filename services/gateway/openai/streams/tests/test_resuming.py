@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.chat import ToolCall
 from schemas.errors import GenerationFailed, InvalidRequest
 from schemas.replies import Result, Sample, TokenChunk
+from schemas.requests.chat import ToolCall
 from services.gateway.http.body import checked
 from services.gateway.openai.chat.body import ChatBody
 from services.gateway.openai.chat.stream import chat_events

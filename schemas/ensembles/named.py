@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from schemas.ensembles.strategies import specs_of
 from schemas.message import Name, Struct, field_error
-from schemas.strategies import specs_of
 
 MAX_MEMBERS = 64
 

@@ -1,7 +1,7 @@
 """What the stages of a pipeline tell one another beside hidden states: who is alive, what is being generated.
 
 `StageBeat` travels on `choir.signal.stage.<pipeline>`; `SequenceStart` is the body of a start in
-`schemas/stage_wire.py`.
+`schemas/pipelines/stage_wire.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from schemas.commands import Generate
 from schemas.message import Message, Name, OwnedId
-from schemas.sampling import Sampling
+from schemas.requests.sampling import Sampling
 
 Cells = Annotated[int, Field(ge=0)]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from schemas.activations import Dtype, Flags, Frame
-from schemas.golden.stage_samples import STAGE_SAMPLES
-from schemas.stage_wire import Item, Outcome, Sent, Start, Token
+from schemas.pipelines.activations import Dtype, Flags, Frame
+from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token
+from schemas.tests.golden.stage_samples import STAGE_SAMPLES
 
 WIDTH = 32
 

@@ -1,7 +1,7 @@
 """Everything that travels on `choir.stage.<pipeline>.<stage>`: frames, starts, tokens, one after another.
 
 A message holds one or more items; each says by its first four bytes what it is. Frames (`CHAF`) are in
-`schemas/activations.py`. All numbers are little-endian.
+`schemas/pipelines/activations.py`. All numbers are little-endian.
 
 A start (`CHAS`), followed by `SequenceStart` as JSON:
 
@@ -55,8 +55,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import nan
 
-from schemas.activations import HEADER_BYTES, MAX_FRAME_BYTES, Frame, read_frame
 from schemas.errors import InvalidRequest, PayloadTooLarge
+from schemas.pipelines.activations import HEADER_BYTES, MAX_FRAME_BYTES, Frame, read_frame
 
 ITEM_VERSION = 1
 START_MAGIC, TOKEN_MAGIC, SENT_MAGIC = b"CHAS", b"CHAT", b"CHAC"

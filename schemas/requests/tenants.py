@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.catalog import Role
+from schemas.broker.catalog import Role
 from schemas.message import Message, Struct, field_error, is_none
 from schemas.subjects import LOCAL_TENANT
 

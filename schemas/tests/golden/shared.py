@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from schemas.chat import Image, Tool, ToolCall
 from schemas.commands import (
     ChatMessage,
     Gather,
     Summarize,
 )
-from schemas.cordons import Cordon
 from schemas.errors import ErrorBody
-from schemas.keys import ApiKey, KeyLimits
-from schemas.nodes import Gpu, NodeLease, OnDemand, ServedModel, TenantLoad
-from schemas.pipelines import (
+from schemas.nodes.cordons import Cordon
+from schemas.nodes.lease import Gpu, NodeLease, OnDemand, ServedModel, TenantLoad
+from schemas.nodes.workers import Worker, WorkerState
+from schemas.pipelines.plan import (
     PipelinePlan,
     PipelineSummary,
     Shard,
@@ -30,9 +29,10 @@ from schemas.replies import (
     Timings,
     Vote,
 )
-from schemas.sampling import Sampling
+from schemas.requests.chat import Image, Tool, ToolCall
+from schemas.requests.keys import ApiKey, KeyLimits
+from schemas.requests.sampling import Sampling
 from schemas.subjects import owned_id
-from schemas.workers import Worker, WorkerState
 
 REQUEST = "01JZ0CH0RA8W2M6Q4T7Y1B3N5P"
 TENANTS_REQUEST = owned_id("lab-7", REQUEST)

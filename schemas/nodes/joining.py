@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.catalog import Role
+from schemas.broker.catalog import Role
 from schemas.message import Message, Name, Struct, field_error, is_none
-from schemas.tenants import PublicKey, TenantName
+from schemas.requests.tenants import PublicKey, TenantName
 
 MAX_INSTANCES = 256
 MAX_MODELS = 1_000

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from schemas.chat import ChatMessage
 from schemas.commands import Ask
 from schemas.message import Message, Name
+from schemas.requests.chat import ChatMessage
 
 
 class ResponseRecord(Message):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.message import Message
-from schemas.stages import SequenceStart
+from schemas.pipelines.stages import SequenceStart
 
 
 @dataclass(frozen=True)

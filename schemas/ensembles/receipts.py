@@ -13,8 +13,8 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_core import to_json
 
+from schemas.ensembles.scores import AgentAgreement, Score, UnlabelledScore
 from schemas.message import Name, Struct, Topic, is_none
-from schemas.scores import AgentAgreement, Score, UnlabelledScore
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

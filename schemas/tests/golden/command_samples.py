@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from schemas.chat import NamedTool
 from schemas.commands import (
     Ask,
     Cancel,
@@ -16,7 +15,11 @@ from schemas.commands import (
     ReadScores,
     Tokenize,
 )
-from schemas.golden.shared import (
+from schemas.message import Message
+from schemas.requests.chat import NamedTool
+from schemas.requests.queries import Sql
+from schemas.requests.sampling import Sampling
+from schemas.tests.golden.shared import (
     ACCEPTED_AT_S,
     CONVERSATION,
     DEADLINE_AT_S,
@@ -32,9 +35,6 @@ from schemas.golden.shared import (
     TOOL_CONVERSATION,
     TOOLS,
 )
-from schemas.message import Message
-from schemas.queries import Sql
-from schemas.sampling import Sampling
 
 COMMAND_SAMPLES: dict[str, Message] = {
     "ask_one_model": Ask(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemas.commands import ChatMessage, Generate
 from schemas.message import Message
-from schemas.sampling import Sampling
-from schemas.stages import SequenceStart, StageBeat
+from schemas.pipelines.stages import SequenceStart, StageBeat
+from schemas.requests.sampling import Sampling
 
 COMMAND = Generate(
     request_id="01JD3V5R8M7Q2N4P6S8T0W1X2Y",

@@ -1,7 +1,7 @@
 """Compares the golden files with the samples, or writes them.
 
-uv run python -m schemas.golden            names the files that differ; exit 1 if there are any
-uv run python -m schemas.golden --write    makes the files what the samples say
+uv run python -m schemas.tests.golden            names the files that differ; exit 1 if there are any
+uv run python -m schemas.tests.golden --write    makes the files what the samples say
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from schemas.golden.frames import ITEMS
-from schemas.golden.samples import SAMPLES
 from schemas.message import Message
-from schemas.stage_wire import Item
+from schemas.pipelines.stage_wire import Item
+from schemas.tests.golden.frames import ITEMS
+from schemas.tests.golden.samples import SAMPLES
 
 FOLDER = Path(__file__).parent
 EVERYTHING: dict[str, Message | Item] = {**SAMPLES, **ITEMS}
@@ -57,7 +57,7 @@ def _golden_files(folder: Path) -> list[Path]:
 
 def main() -> int:
     """The command line; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m schemas.golden", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m schemas.tests.golden", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the files")
     arguments = parser.parse_args()
     differing = differences(FOLDER, EVERYTHING)

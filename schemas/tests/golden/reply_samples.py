@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from schemas.effort import AutoChoice, Cascade
-from schemas.ensembles import Ensemble
+from schemas.ensembles.effort import AutoChoice, Cascade
+from schemas.ensembles.named import Ensemble
+from schemas.ensembles.receipts import AnswerHash, Known, Receipt
+from schemas.ensembles.scores import AgentAgreement, Score, UnlabelledScore
 from schemas.errors import Undecided as UndecidedError
-from schemas.golden.shared import (
+from schemas.message import Message
+from schemas.nodes.lease import ServedModel
+from schemas.replies import (
+    Accepted,
+    Cancelled,
+    ChainStep,
+    ErrorReply,
+    FeedbackCounted,
+    ModelQueue,
+    ModelsReply,
+    ModelSummary,
+    NodesReply,
+    Result,
+    ScoresReply,
+    StatusReply,
+    TokenChunk,
+    TokenCount,
+    Tokenized,
+    TokenizerInfo,
+)
+from schemas.requests.queries import RowColumn, Rows
+from schemas.tests.golden.shared import (
     ACCEPTED_AT_S,
     ANSWER,
     ANSWER_WITH_CALLS,
@@ -28,29 +51,6 @@ from schemas.golden.shared import (
     UNDECIDED,
     UNKNOWN_MODEL,
 )
-from schemas.message import Message
-from schemas.nodes import ServedModel
-from schemas.queries import RowColumn, Rows
-from schemas.receipts import AnswerHash, Known, Receipt
-from schemas.replies import (
-    Accepted,
-    Cancelled,
-    ChainStep,
-    ErrorReply,
-    FeedbackCounted,
-    ModelQueue,
-    ModelsReply,
-    ModelSummary,
-    NodesReply,
-    Result,
-    ScoresReply,
-    StatusReply,
-    TokenChunk,
-    TokenCount,
-    Tokenized,
-    TokenizerInfo,
-)
-from schemas.scores import AgentAgreement, Score, UnlabelledScore
 
 DECIDED = Result(
     request_id=REQUEST,

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from schemas.cordons import Cordon, CordonsReply, ManageCordons
-from schemas.dead_letters import DeadLetter, DeadLettersReply, ManageDeadLetters
 from schemas.errors import ErrorBody
-from schemas.golden.shared import (
-    ACCEPTED_AT_S,
-    ANOTHER_PUBLIC_KEY,
-    API_KEY,
-    CORDON,
-    LEASE,
-    ON_DEMAND,
-    PLAN,
-    PUBLIC_KEY,
-    WORKER,
-    WORKER_STATE,
-)
-from schemas.joining import (
+from schemas.message import Message
+from schemas.nodes.cordons import Cordon, CordonsReply, ManageCordons
+from schemas.nodes.joining import (
     Enrol,
     Enrolled,
     Host,
@@ -30,14 +18,26 @@ from schemas.joining import (
     MakeInvite,
     ManageHosts,
 )
-from schemas.keys import KeyChange, KeyLimits, KeysReply, ManageKeys
-from schemas.loading import LoadedAt, LoadedReply, ManageLoaded
-from schemas.message import Message
-from schemas.pipelines import (
+from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
+from schemas.nodes.workers import ManageWorkers, WorkersReply, WorkerStatus
+from schemas.pipelines.plan import (
     ShardReply,
 )
-from schemas.tenants import ManageTenants, Tenant, TenantLimits, TenantsReply
-from schemas.workers import ManageWorkers, WorkersReply, WorkerStatus
+from schemas.requests.dead_letters import DeadLetter, DeadLettersReply, ManageDeadLetters
+from schemas.requests.keys import KeyChange, KeyLimits, KeysReply, ManageKeys
+from schemas.requests.tenants import ManageTenants, Tenant, TenantLimits, TenantsReply
+from schemas.tests.golden.shared import (
+    ACCEPTED_AT_S,
+    ANOTHER_PUBLIC_KEY,
+    API_KEY,
+    CORDON,
+    LEASE,
+    ON_DEMAND,
+    PLAN,
+    PUBLIC_KEY,
+    WORKER,
+    WORKER_STATE,
+)
 
 NODE_SAMPLES: dict[str, Message] = {
     "node_lease": LEASE,

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from schemas.commands import KeepAlive
 from schemas.message import Message, Name, Struct, field_error, is_none
-from schemas.nodes import OnDemand
+from schemas.nodes.lease import OnDemand
 
 
 class ManageLoaded(Message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from schemas.cache import CacheEntry
 from schemas.commands import (
     Ask,
     ChatMessage,
@@ -33,8 +32,11 @@ from schemas.events import (
     TaskRetried,
     WorkerChanged,
 )
-from schemas.files import BatchFault, BatchRecord, FileRecord
-from schemas.golden.shared import (
+from schemas.message import Message
+from schemas.requests.cache import CacheEntry
+from schemas.requests.files import BatchFault, BatchRecord, FileRecord
+from schemas.requests.responses import ResponseRecord
+from schemas.tests.golden.shared import (
     AGENT,
     AGGREGATOR,
     FAILED,
@@ -48,8 +50,6 @@ from schemas.golden.shared import (
     TASK,
     TIMINGS,
 )
-from schemas.message import Message
-from schemas.responses import ResponseRecord
 
 EVENT_SAMPLES: dict[str, Message] = {
     "service_started": ServiceStarted(**AGENT, pid=4711),

@@ -1,7 +1,7 @@
 """What travels where: one row for each subject, with the messages on it and their headers.
 
-`subjects.py` spells the subjects, `catalog.py` says who may use them and what is kept. `asyncapi.json`, from
-which clients in other languages are generated, is written from these three.
+`schemas/subjects.py` spells the subjects, `catalog.py` says who may use them and what is kept. Of these three
+`asyncapi.json` is written, from which clients in other languages are generated.
 """
 
 from __future__ import annotations
@@ -12,27 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from schemas import (
-    cache,
-    catalog,
-    commands,
-    cordons,
-    dead_letters,
-    files,
-    joining,
-    keys,
-    loading,
-    model_store,
-    nodes,
-    pipelines,
-    queries,
-    replies,
-    responses,
-    tenants,
-    workers,
-)
+from schemas import commands, replies
 from schemas import subjects as s
-from schemas.contents import (
+from schemas.broker import catalog
+from schemas.broker.contents import (
     ADVISORY,
     CANARY,
     COUNTED,
@@ -52,7 +35,11 @@ from schemas.contents import (
 )
 from schemas.events import AnyEvent
 from schemas.message import Message
-from schemas.stages import StageBeat
+from schemas.nodes import cordons, joining, loading, model_store, workers
+from schemas.nodes import lease as nodes
+from schemas.pipelines import plan as pipelines
+from schemas.pipelines.stages import StageBeat
+from schemas.requests import cache, dead_letters, files, keys, queries, responses, tenants
 
 EVENTS: tuple[type[Message], ...] = get_args(get_args(AnyEvent)[0])
 EVENT_KINDS: tuple[str, ...] = tuple(event.model_fields["kind"].default for event in EVENTS)

@@ -6,7 +6,7 @@ import base64
 
 from schemas.errors import ErrorBody
 from schemas.message import Message
-from schemas.model_store import (
+from schemas.nodes.model_store import (
     FetchClaim,
     FileChunks,
     FileCopy,

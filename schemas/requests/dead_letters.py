@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from schemas.commands import Waypoint
 from schemas.message import Message, Name, OwnedId, Struct, field_error
-from schemas.tenants import TenantName
+from schemas.requests.tenants import TenantName
 
 MOST_LETTERS = 1_000
 LetterKind = Literal["generate", "gather", "summarize", "unreadable"]

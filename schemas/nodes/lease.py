@@ -9,8 +9,8 @@ from pydantic import Field
 
 from schemas.errors import ErrorBody
 from schemas.message import Message, Name, Struct, is_none
-from schemas.pipelines import StageOffer
-from schemas.workers import WorkerState
+from schemas.nodes.workers import WorkerState
+from schemas.pipelines.plan import StageOffer
 
 CLOCK_TOLERANCE_S = 3.0
 """How far a host's clock may be from the broker's before people are told."""

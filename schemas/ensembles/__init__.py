@@ -1,0 +1,1 @@
+"""Ensembles: their names, strategies and rounds, and what was decided, spared and learnt."""

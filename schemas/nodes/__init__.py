@@ -1,0 +1,1 @@
+"""Hosts and service instances: who is there, what each serves and stores, and who may join."""
