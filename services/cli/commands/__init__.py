@@ -1,1 +1,1 @@
-"""One file for each command, or for a few that belong together. They are listed in `services.cli.app`."""
+"""One file for each command, or for a few that belong together. `services.cli.app` lists them all."""

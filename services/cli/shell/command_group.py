@@ -32,8 +32,9 @@ PLACE = re.compile(r"\{(\w+)\}")
 class Entry:
     """A line of the table of commands.
 
-    `where` is its function, `module:name` in `commands/`; it stands under `heading` in `choir --help`, with
-    `what` beside it. With `group` it has commands of its own: the function returns their application.
+    `where` is its function, `wing.module:name` in `commands/`; the command stands under `heading` in
+    `choir --help`, with `what` beside it. With `group` it has commands of its own: the function returns their
+    application.
     """
 
     name: str

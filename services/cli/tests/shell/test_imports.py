@@ -81,7 +81,7 @@ def test_asking_imports_nothing_that_only_other_commands_need(live_mesh: str) ->
     modules = modules_of(RUN, "ask", "Capital of France?", "--model", "choir-one", CHOIR_MESH__URL=live_mesh)
     assert "nats" in modules
     assert not modules.intersection((*HEAVY, *ONLY_OPERATORS_SAY))
-    assert "services.cli.commands.batch" not in modules
+    assert "services.cli.commands.asking.batch" not in modules
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",)])

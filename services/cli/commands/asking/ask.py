@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 from services.cli.shell import completion
 
 Kind = Literal["auto", "choice", "number", "text"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 from services.cli.shell import completion
 
 RESULTS = Path("results")

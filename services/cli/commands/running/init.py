@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 
 
 def init(

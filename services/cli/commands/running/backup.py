@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.commands.host import ConfigOption
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
+from services.cli.commands.running.host import ConfigOption
 from services.cli.views.terminal import counted
 
 if TYPE_CHECKING:

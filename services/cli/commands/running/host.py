@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 from services.cli.views.terminal import console
 
 ConfigOption = Annotated[

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from services.cli.commands.host import ConfigOption
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
+from services.cli.commands.running.host import ConfigOption
 from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import print_text
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 from services.cli.views.terminal import console, print_json
 
 

@@ -7,8 +7,8 @@ import json
 
 import typer
 
-from services.cli.commands.host import ConfigOption
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
+from services.cli.commands.running.host import ConfigOption
 from services.cli.views.terminal import console
 
 

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.ask import listed
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.asking.ask import listed
+from services.cli.commands.looking.overview import JsonFlag
 from services.cli.shell import completion
 from services.cli.views.terminal import console, print_json
 

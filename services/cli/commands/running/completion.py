@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 from services.cli.shell.command_group import COMPLETION_VARIABLE
 from services.cli.views.terminal import print_text
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.one_request import LastFlag, RequestId
+from services.cli.commands.asking.one_request import LastFlag, RequestId
 from services.cli.views.terminal import console, print_json
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 from services.cli.shell import completion
 from services.cli.shell.command_group import HelpfulCommand
 from services.cli.views.terminal import console, print_json

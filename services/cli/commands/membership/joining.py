@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from services.cli.commands.overview import JsonFlag
+from services.cli.commands.looking.overview import JsonFlag
 
 if TYPE_CHECKING:
     from services.client.finding.invite_line import InviteLine

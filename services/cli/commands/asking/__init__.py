@@ -1,0 +1,1 @@
+"""Commands that ask, and that come back to what was asked."""

@@ -1,0 +1,1 @@
+"""Commands that say who belongs to a mesh, and what they may."""
