@@ -50,8 +50,8 @@ from services.aggregator.strategies.auto import (
     way_of,
     widened,
 )
-from services.aggregator.strategies.best_single import sampled
-from services.aggregator.strategies.debate import unanimous
+from services.aggregator.strategies.rounds.best_single import sampled
+from services.aggregator.strategies.rounds.debate import unanimous
 from services.aggregator.tasks import (
     comparison_tasks,
     debate_tasks,

@@ -23,7 +23,7 @@ from schemas.replies import Answer
 from schemas.requests.sampling import Sampling
 from services.aggregator.reading.ballots import as_shown
 from services.aggregator.strategies.ballot import Ballot
-from services.aggregator.strategies.synthesize import texts_of
+from services.aggregator.strategies.texts.synthesize import texts_of
 
 OPTION_LOGPROBS = 20
 """How many alternatives to each token are asked for: with fewer an option may not be among them."""

@@ -23,7 +23,7 @@ from services.aggregator.scores.history import NO_HISTORY, History
 from services.aggregator.scores.learning import learn_label
 from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.ballot import FEWEST_OPTIONS
-from services.aggregator.strategies.topic import topic_accuracy
+from services.aggregator.strategies.votes.topic import topic_accuracy
 
 ROUTER = "router"
 ROUTER_ONLINE = "router_online"

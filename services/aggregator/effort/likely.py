@@ -31,8 +31,8 @@ from services.aggregator.effort.settled import lead, wins_tie
 from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 from services.aggregator.strategies.log_odds import never_certain
-from services.aggregator.strategies.ow_l import fit_accuracies
-from services.aggregator.strategies.topic import topic_accuracy
+from services.aggregator.strategies.votes.ow_l import fit_accuracies
+from services.aggregator.strategies.votes.topic import topic_accuracy
 
 SHARED_ACCURACIES = 9
 """How many values stand for the accuracy of members of whom nothing is known."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
-from services.aggregator.strategies.dawid_skene import chance_of
-from services.aggregator.strategies.isp import isp_weights
 from services.aggregator.strategies.log_odds import log_odds_weights, weighs_nothing
-from services.aggregator.strategies.ow_i import isp_accuracies
-from services.aggregator.strategies.ow_l import fitted_accuracies
-from services.aggregator.strategies.topic import topic_accuracies
-from services.aggregator.strategies.weighted import overall_accuracies
+from services.aggregator.strategies.votes.dawid_skene import chance_of
+from services.aggregator.strategies.votes.isp import isp_weights
+from services.aggregator.strategies.votes.ow_i import isp_accuracies
+from services.aggregator.strategies.votes.ow_l import fitted_accuracies
+from services.aggregator.strategies.votes.topic import topic_accuracies
+from services.aggregator.strategies.votes.weighted import overall_accuracies
 
 UNSEEN = "\x00"
 """Stands for an answer to an open question that nobody has given yet: no answer is read as this."""

@@ -11,8 +11,8 @@ from services.aggregator.decide import Question, context_of
 from services.aggregator.scores.agreement import agreements
 from services.aggregator.scores.history import NO_HISTORY, AgentHistory, History, Unlabelled, judge
 from services.aggregator.strategies.ballot import Ballot
-from services.aggregator.strategies.dawid_skene import answers_of, expected_counts
-from services.aggregator.strategies.isp import isp
+from services.aggregator.strategies.votes.dawid_skene import answers_of, expected_counts
+from services.aggregator.strategies.votes.isp import isp
 
 
 def learn_answers(history: History, ballots: Sequence[Ballot], question: Question) -> None:

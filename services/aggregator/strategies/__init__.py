@@ -1,7 +1,7 @@
 """Strategies: pure functions from ballots to a decision, each a file, and a line in `SPECS` of `schemas`.
 
-The line says what the strategy has the agents asked; its file has the name of the strategy, and in it the
-function of that name. To decide kept answers again:
+The line says what the strategy has the agents asked; its file, in any of the wings, has the name of the
+strategy, and in it the function of that name. To decide kept answers again:
 
     from services.aggregator.reading.ballots import read_ballots
     from services.aggregator.decide import Question, decide
@@ -18,6 +18,7 @@ function of that name. To decide kept answers again:
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import walk_packages
 from typing import cast
 
 from schemas.ensembles.strategies import SPECS, STRATEGIES, Asks, StrategySpec, asked_for
@@ -39,8 +40,12 @@ __all__ = [
 ]
 
 
+MODULES = {found.name.rpartition(".")[2]: found.name for found in walk_packages(__path__, f"{__name__}.")}
+"""The file of each strategy, by its name."""
+
+
 def _decides_as(name: str) -> Strategy:
-    return cast(Strategy, getattr(import_module(f"{__name__}.{name}"), name))
+    return cast(Strategy, getattr(import_module(MODULES[name]), name))
 
 
 TABLE: dict[str, Strategy] = {name: _decides_as(name) for name in STRATEGIES}

@@ -22,7 +22,7 @@ from schemas.replies import Decision
 from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import log_odds_weights, vote_by_accuracy
 from services.aggregator.strategies.tally import tally, tie_break
-from services.aggregator.strategies.topic import topic_accuracies
+from services.aggregator.strategies.votes.topic import topic_accuracies
 
 FEWEST_JUDGED = 10
 """Of how many answers of the best agent on the topic it must be known whether they were right: before that

@@ -17,9 +17,9 @@ from schemas.ensembles.strategies import SPECS
 from schemas.errors import ContextExceeded, InvalidRequest
 from schemas.replies import Decision, Result
 from services.aggregator.scores.store import Scores
-from services.aggregator.strategies.average import WITHOUT_PROBABILITIES
-from services.aggregator.strategies.best_single import WITHOUT_HISTORY
-from services.aggregator.strategies.debate import NO_SECOND_ROUND, UNANIMOUS
+from services.aggregator.strategies.rounds.average import WITHOUT_PROBABILITIES
+from services.aggregator.strategies.rounds.best_single import WITHOUT_HISTORY
+from services.aggregator.strategies.rounds.debate import NO_SECOND_ROUND, UNANIMOUS
 from services.aggregator.tasks import SAMPLE_TEMPERATURE
 from services.aggregator.tests.ensemble import (
     Answered,

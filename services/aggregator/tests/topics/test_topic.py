@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.majority import majority
-from services.aggregator.strategies.topic import topic, topic_accuracy
-from services.aggregator.strategies.weighted import weighted
+from services.aggregator.strategies.votes.majority import majority
+from services.aggregator.strategies.votes.topic import topic, topic_accuracy
+from services.aggregator.strategies.votes.weighted import weighted
 
 histories = st.dictionaries(
     st.sampled_from([f"agent-{i}" for i in range(5)]),

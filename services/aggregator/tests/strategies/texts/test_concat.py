@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.concat import concat
+from services.aggregator.strategies.texts.concat import concat
 
 
 def test_texts_stand_in_the_order_of_the_members_and_blank_ones_are_left_out() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.aggregator.scores.history import Confusion
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.dawid_skene import (
+from services.aggregator.strategies.votes.dawid_skene import (
     OPEN_QUESTION,
     chance_of,
     dawid_skene,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.debate import (
+from services.aggregator.strategies.rounds.debate import (
     NO_ANSWER,
     NO_SECOND_ROUND,
     ONE_ANSWER,

@@ -6,8 +6,8 @@ import pytest
 
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.average import WITHOUT_PROBABILITIES, average
-from services.aggregator.strategies.majority import majority
+from services.aggregator.strategies.rounds.average import WITHOUT_PROBABILITIES, average
+from services.aggregator.strategies.votes.majority import majority
 
 SURE = {"A": 0.9, "B": 0.1}
 UNSURE = {"A": 0.4, "B": 0.6}

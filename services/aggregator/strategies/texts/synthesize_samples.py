@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.best_single import WITHOUT_HISTORY, sampled
-from services.aggregator.strategies.majority import majority
-from services.aggregator.strategies.synthesize import written
+from services.aggregator.strategies.rounds.best_single import WITHOUT_HISTORY, sampled
+from services.aggregator.strategies.texts.synthesize import written
+from services.aggregator.strategies.votes.majority import majority
 
 
 def synthesize_samples(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:

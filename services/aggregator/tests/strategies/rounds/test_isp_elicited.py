@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.isp_elicited import (
+from services.aggregator.strategies.rounds.isp_elicited import (
     NO_SURPRISE,
     SHARES,
     UNANIMOUS,
     WITHOUT_PREDICTIONS,
     isp_elicited,
 )
-from services.aggregator.strategies.majority import majority
+from services.aggregator.strategies.votes.majority import majority
 
 CONTEXT = StrategyContext(seed="r", options=2)
 

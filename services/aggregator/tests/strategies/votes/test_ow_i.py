@@ -10,7 +10,7 @@ from services.aggregator.decide import Question, context_of
 from services.aggregator.scores.history import AgentHistory, History
 from services.aggregator.scores.learning import learn_answers
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.ow_i import ow_i
+from services.aggregator.strategies.votes.ow_i import ow_i
 
 
 def test_who_has_agreed_with_isp_more_often_weighs_more() -> None:

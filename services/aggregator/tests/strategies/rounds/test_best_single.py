@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.best_single import WITHOUT_HISTORY, best_single
-from services.aggregator.strategies.majority import majority
+from services.aggregator.strategies.rounds.best_single import WITHOUT_HISTORY, best_single
+from services.aggregator.strategies.votes.majority import majority
 
 HISTORY = {"x": AgentHistory(correct=9, asked=10), "y": AgentHistory(correct=6, asked=10)}
 CONTEXT = StrategyContext(seed="r", options=4, history=HISTORY)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from services.aggregator.scores.agreement import Agreement, agreements
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.majority import majority
-from services.aggregator.strategies.ow_l import fit_accuracies, ow_l
+from services.aggregator.strategies.votes.majority import majority
+from services.aggregator.strategies.votes.ow_l import fit_accuracies, ow_l
 from services.aggregator.tests.strategies.independent_agents import QUESTIONS, agreement_of_independent
 
 

@@ -10,8 +10,8 @@ from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.accuracy import smoothed_accuracy
 from services.aggregator.strategies.log_odds import log_odds_weight
-from services.aggregator.strategies.majority import majority
-from services.aggregator.strategies.weighted import weighted
+from services.aggregator.strategies.votes.majority import majority
+from services.aggregator.strategies.votes.weighted import weighted
 
 MANY = 10**7
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 
 from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.majority import majority
 from services.aggregator.strategies.tally import choose, votes
+from services.aggregator.strategies.votes.majority import majority
 
 NO_VECTORS = "fewer than two vectors came in time: decided as majority"
 ONE_TEXT = "there were no two different texts: decided as majority"

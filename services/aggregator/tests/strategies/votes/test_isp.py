@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from services.aggregator.scores.agreement import Agreement, Pair
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.isp import isp
-from services.aggregator.strategies.majority import majority
+from services.aggregator.strategies.votes.isp import isp
+from services.aggregator.strategies.votes.majority import majority
 from services.aggregator.tests.strategies.independent_agents import QUESTIONS, agreement_of_independent
 
 

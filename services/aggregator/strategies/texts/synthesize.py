@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, WeighedVote
-from services.aggregator.strategies.majority import majority
+from services.aggregator.strategies.votes.majority import majority
 
 NOTHING_TO_JOIN = "fewer than two different texts: there was nothing to put together"
 NOT_WRITTEN = "no text was written from the answers in time: decided as majority"

@@ -23,10 +23,10 @@ from services.aggregator.reading.ballots import as_shown
 from services.aggregator.receipts.checking import faults_of
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.strategies.ballot import Comparison
-from services.aggregator.strategies.nearest import NO_VECTORS, ONE_TEXT, cosine, nearest
-from services.aggregator.strategies.rank import NOT_COMPARED, rank
-from services.aggregator.strategies.synthesize import NOT_WRITTEN, NOTHING_TO_JOIN, synthesize
-from services.aggregator.strategies.synthesize_samples import synthesize_samples
+from services.aggregator.strategies.rounds.nearest import NO_VECTORS, ONE_TEXT, cosine, nearest
+from services.aggregator.strategies.rounds.rank import NOT_COMPARED, rank
+from services.aggregator.strategies.texts.synthesize import NOT_WRITTEN, NOTHING_TO_JOIN, synthesize
+from services.aggregator.strategies.texts.synthesize_samples import synthesize_samples
 from services.aggregator.tasks import comparison_tasks
 from services.aggregator.tests.ensemble import (
     Answered,

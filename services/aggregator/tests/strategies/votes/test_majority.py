@@ -11,7 +11,7 @@ from schemas.errors import UnknownStrategy
 from schemas.replies import Decision
 from services.aggregator import strategies
 from services.aggregator.strategies import Ballot, StrategyContext
-from services.aggregator.strategies.majority import majority
+from services.aggregator.strategies.votes.majority import majority
 
 CONTEXT = StrategyContext(seed="request-1")
 

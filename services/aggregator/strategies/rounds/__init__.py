@@ -1,0 +1,1 @@
+"""Strategies that have the agents asked more than the question: again, for probabilities, for comparisons."""

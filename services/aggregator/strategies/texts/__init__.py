@@ -1,0 +1,1 @@
+"""Strategies that make a text of the answers, and choose none."""
