@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.errors import BrokerUnavailable, ModelUnusable
+from schemas.errors import ModelUnusable
 from schemas.nodes.model_store import FetchClaim, ModelFile, Origin, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
-from services.chassis.logs import get_logger
-from services.chassis.nats.bucket import Bucket, WrongRevision, messages
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.clock import BrokerClock
 from services.modelstore.catalogue.gguf_facts import facts_of
 from services.modelstore.catalogue.sources import Found
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.files.partial_file import PartialFile
+from services.modelstore.hub.claim import Claim
 from services.modelstore.hub.download import Download
 from services.modelstore.hub.repository import HubFile, HubModel, hub_model
 from services.modelstore.jobs.adding import described
@@ -29,9 +27,6 @@ from services.modelstore.jobs.pulling import PARTS, Puller
 from services.modelstore.settings import ModelStoreSection
 
 LOOK_S = 0.5
-RENEW_S = 3.0
-
-log = get_logger("modelstore.hub")
 
 
 class HubPuller:
@@ -93,11 +88,10 @@ class HubPuller:
                 await self._puller.from_peers(job, one.file)
                 return
             async with self._puller.alone(sha256):
-                if await self._claimed(sha256):
-                    async with self._renewed(sha256):
-                        if not await self._held(sha256):  # another may have finished between the two looks
-                            await self._fetch(job, one)
-                            return
+                claim = Claim(self._claims, sha256, self._instance)
+                if await claim.take():
+                    if await self._fetched(job, one, claim):
+                        return
                     continue
             await asyncio.sleep(LOOK_S)
 
@@ -135,37 +129,23 @@ class HubPuller:
         await asyncio.to_thread(self._known.put, final, chunks, own=True)
         await self._holdings.tell(chunks)
 
-    # --- who fetches ------------------------------------------------------------------------
-
-    async def _claimed(self, sha256: str) -> bool:
-        """Whether this store is the one that fetches the file from outside, now."""
-        key = subjects.model_file_key(sha256)
-        entry = await self._claims.get(key)
-        if entry.value is not None:
-            return entry.value.instance == self._instance
+    async def _fetched(self, job: Job, one: HubFile, claim: Claim) -> bool:
+        """Fetches the file for as long as the claim is this store's, and gives that back at the end. False
+        if the file is to be looked for again: another store has it by now, or has the claim."""
+        keeping = asyncio.create_task(claim.keep(), name=f"the claim of {one.file.sha256}")
+        fetching = asyncio.create_task(self._fetch_missing(job, one), name=f"fetches {one.file.sha256}")
         try:
-            await self._claims.update(key, FetchClaim(sha256=sha256, instance=self._instance), entry.revision)
-        except WrongRevision:
-            return False
-        return True
-
-    @asynccontextmanager
-    async def _renewed(self, sha256: str) -> AsyncIterator[None]:
-        """The claim is kept meanwhile, and given back at the end."""
-        key = subjects.model_file_key(sha256)
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(RENEW_S)
-                try:
-                    await self._claims.put(key, FetchClaim(sha256=sha256, instance=self._instance))
-                except BrokerUnavailable as error:
-                    log.warning("a claim could not be renewed", sha256=sha256, why=error.message)
-
-        renewing = asyncio.create_task(renew(), name=f"the claim of {sha256}")
-        try:
-            yield
+            await asyncio.wait((keeping, fetching), return_when=asyncio.FIRST_COMPLETED)
+            has_come = await fetching if fetching.done() else await keeping
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-        await self._claims.delete(key)
+            for task in (fetching, keeping):
+                task.cancel()
+            await asyncio.gather(fetching, keeping, return_exceptions=True)
+        await claim.give_back()  # a store that is stopped goes on after its start, and keeps the claim
+        return has_come
+
+    async def _fetch_missing(self, job: Job, one: HubFile) -> bool:
+        if await self._held(one.file.sha256):  # another may have finished between the two looks
+            return False
+        await self._fetch(job, one)
+        return True

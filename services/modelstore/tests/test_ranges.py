@@ -18,7 +18,7 @@ from infra.broker.broker import Broker
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.errors import InvalidRequest
-from schemas.nodes.model_store import FileCopy, ManageStore, ModelFile
+from schemas.nodes.model_store import FetchClaim, FileCopy, ManageStore, ModelFile
 from schemas.replies import ErrorReply
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.blobs.transfer import WORKERS
@@ -26,6 +26,8 @@ from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.client.client import Choir
 from services.modelstore.copies import LOOKS_BEFORE_REPAIR, Copies
 from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.hub import claim as claiming
+from services.modelstore.hub.claim import Claim
 from services.modelstore.hub.pull import HubPuller
 from services.modelstore.hub.repository import HubFile
 from services.modelstore.jobs.holdings import Holdings
@@ -135,49 +137,91 @@ async def test_of_several_holders_one_that_lies_is_left_and_two_pulls_at_one_sto
         await holder.stop()
 
 
+class _Hub:
+    """The hub's part of the store `second`, that is to fetch a model from outside. `taken` is what would be
+    pulled from another store."""
+
+    def __init__(self, client: Client, model: Path, folder: Path) -> None:
+        mesh, catalogue = open_mesh(client, "modelstore", "second"), ModelCatalogue(client)
+        known = KnownFiles(folder / "second")
+        self.taken: list[ModelFile] = []
+        self.puller = HubPuller(
+            client, "second", ModelStoreSection(folder=folder / "second"), catalogue, known,
+            Holdings(catalogue, known, mesh.identity, mesh.clock), cast(Puller, self), mesh.clock,
+        )  # fmt: skip
+        sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+        self.file = ModelFile(name=model.name, size_bytes=model.stat().st_size, sha256=sha256)
+        self._job = Job("j-2", ManageStore(action="pull", name="hf:org/little"), "second", mesh.identity.host)
+
+    async def from_peers(self, _job: Job, file: ModelFile) -> None:
+        """Takes note."""
+        self.taken.append(file)
+
+    def alone(self, _sha256: str) -> asyncio.Lock:
+        """Nobody else is there."""
+        return asyncio.Lock()
+
+    async def pull(self) -> None:
+        """Brings the one file."""
+        await self.puller._file(self._job, HubFile(self.file, "https://hub.invalid/little.gguf"))
+
+    async def claim(self) -> FetchClaim | None:
+        """Who is to fetch the file."""
+        return (await self.puller._claims.get(subjects.model_file_key(self.file.sha256))).value
+
+
 async def test_who_may_fetch_from_a_hub_takes_what_another_has_finished_between_its_two_looks(
     connection: Client, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder, mesh = Holder(connection, "first", tmp_path), open_mesh(connection, "modelstore", "second")
-    known, catalogue = KnownFiles(tmp_path / "second"), ModelCatalogue(connection)
-    taken: list[ModelFile] = []
+    holder, hub = Holder(connection, "first", tmp_path), _Hub(connection, model, tmp_path)
+    take = Claim.take
 
-    class Peers:
-        """Takes note of what would be pulled from another store."""
-
-        async def from_peers(self, _job: Job, file: ModelFile) -> None:
-            taken.append(file)
-
-        def alone(self, _sha256: str) -> asyncio.Lock:
-            return asyncio.Lock()
-
-    hub = HubPuller(
-        connection,
-        "second",
-        ModelStoreSection(folder=tmp_path / "second"),
-        catalogue,
-        known,
-        Holdings(catalogue, known, mesh.identity, mesh.clock),
-        cast(Puller, Peers()),
-        mesh.clock,
-    )
-    claimed = hub._claimed
-
-    async def claimed_late(sha256: str) -> bool:
+    async def take_late(claim: Claim) -> bool:
         await holder.hold(model)
-        return await claimed(sha256)
+        return await take(claim)
 
     async def fetch(_job: Job, _file: HubFile) -> None:
         pytest.fail("it comes from the hub again")
 
-    monkeypatch.setattr(hub, "_claimed", claimed_late)
-    monkeypatch.setattr(hub, "_fetch", fetch)
-    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-    file = ModelFile(name=model.name, size_bytes=model.stat().st_size, sha256=sha256)
-    job = Job("j-2", ManageStore(action="pull", name="hf:org/little"), "second", mesh.identity.host)
-    await hub._file(job, HubFile(file, "https://hub.invalid/little.gguf"))
-    assert taken == [file]
-    assert (await hub._claims.get(subjects.model_file_key(sha256))).value is None
+    monkeypatch.setattr(Claim, "take", take_late)
+    monkeypatch.setattr(hub.puller, "_fetch", fetch)
+    await hub.pull()
+    assert hub.taken == [hub.file]
+    assert await hub.claim() is None
+    await holder.stop()
+
+
+async def test_who_has_lost_its_claim_leaves_the_hub_to_the_store_that_has_it(
+    connection: Client, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "RENEW_S", 0.05)
+    holder, hub = Holder(connection, "first", tmp_path), _Hub(connection, model, tmp_path)
+    fetches, key = asyncio.Event(), subjects.model_file_key(hub.file.sha256)
+    left = asyncio.Event()
+
+    async def fetch(_job: Job, _file: HubFile) -> None:
+        fetches.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    monkeypatch.setattr(hub.puller, "_fetch", fetch)
+    pulling = asyncio.create_task(hub.pull())
+    await asyncio.wait_for(fetches.wait(), JOB_DEADLINE_S)
+    # A claim that has run out, and that nobody has taken, is taken again
+    await hub.puller._claims.delete(key)
+    await eventually(hub.claim)
+    # When another store has taken it
+    other = FetchClaim(sha256=hub.file.sha256, instance="first")
+    await hub.puller._claims.put(key, other)
+    # Then the first one fetches no more, and writes nothing over the other's claim
+    await asyncio.wait_for(left.wait(), JOB_DEADLINE_S)
+    assert await hub.claim() == other
+    # And takes the file from there
+    await holder.hold(model)
+    await asyncio.wait_for(pulling, JOB_DEADLINE_S)
+    assert hub.taken == [hub.file] and await hub.claim() == other
     await holder.stop()
 
 
