@@ -19,9 +19,12 @@ from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
 from services.aggregator.strategies.log_odds import log_odds_weight
 from services.aggregator.strategies.tally import tie_break
 
-FURTHER_WAVES = 0.5
-"""So many waves after the first one are expected at most, by what is known of the members: each wave takes as
-long as its slowest member."""
+PROBABLY = 0.5
+"""The answers of each wave but the last are more probably enough than this: one that hardly ever ends a
+cascade takes time and spares little."""
+FURTHER_WAVES = 0.45
+"""With a third wave so many after the first one are expected at most, by what is known of the members: each
+takes as long as its slowest member."""
 MOST_WAVES = 3
 """The last of so many waves asks all who are left."""
 LEAST_WEIGHT = 0.1
@@ -105,8 +108,8 @@ class Rule:
         return strategies.get(name)(standing.ballots, self.context).answer
 
     def next_wave(self, standing: Standing, unasked: Sequence[str], number: int) -> tuple[str, ...]:
-        """Whom to ask next: the fewest of `unasked` whose answers are so probably enough that no more waves
-        than `FURTHER_WAVES` are to be expected after the first.
+        """Whom to ask next: the fewest of `unasked` whose answers are more probably enough than `PROBABLY`,
+        and so probably that no more waves than `FURTHER_WAVES` are to be expected after the first.
 
         `unasked` is in the order of asking; `number` counts the waves, from 1.
         """
@@ -123,11 +126,11 @@ class Rule:
         """How probable it has to be that a wave is enough. After a first that was so with p, the second has
         to be with q, where `(1 - p) + (1 - p) (1 - q)` are `FURTHER_WAVES`."""
         if number == 1:
-            return 1 - FURTHER_WAVES
+            return PROBABLY
         order = self.order()
         first = [member for member in order if member not in unasked]
         failed = 1 - self._chance_of_enough(Standing((), order, len(order)), first)
-        return 2 - FURTHER_WAVES / failed if failed else 0.0
+        return max(PROBABLY, 2 - FURTHER_WAVES / failed if failed else 0.0)
 
     def _chance_of_enough(self, standing: Standing, wave: Sequence[str]) -> float:
         """How probable it is that the answers of a wave are enough. Who errs says what the rival has, all

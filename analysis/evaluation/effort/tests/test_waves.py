@@ -10,24 +10,39 @@ from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies.ballot import Ballot, StrategyContext
 
 ACCURACIES = (0.9, 0.8, 0.75, 0.7, 0.85, 0.65, 0.8, 0.6, 0.7)
+FOUND_RIGHT = (35, 29, 25, 28, 38, 30, 31, 19, 28)
+"""So many of the answers that were judged, as one draw of them has it."""
 JUDGED, QUESTIONS, LETTERS = 40, 100, "ABCD"
 
 
-def test_members_that_often_disagree_need_half_a_wave_more_than_one_at_most_and_calls_are_saved() -> None:
+def test_members_that_often_disagree_need_less_than_half_a_wave_more_than_one_and_calls_are_saved() -> None:
+    """Also where a change is only improbable: no wave is asked whose answers are hardly ever enough."""
     for count in (5, 9):
-        dice = random.Random(3)
-        known = {f"m{n}": x for n, x in enumerate(ACCURACIES[:count])}
-        history = {name: AgentHistory(correct=round(JUDGED * x), asked=JUDGED) for name, x in known.items()}
-        waves = calls = 0
-        for number in range(QUESTIONS):
-            context = StrategyContext(seed=f"s{number}", options=len(LETTERS), history=history)
-            rule = Rule(("majority",), tuple(known), context)
-            said = {name: _ballot(dice, name, x) for name, x in known.items()}
-            cascade = replayed(rule, said)
+        exact_waves, exact_calls = _tried(count, None)
+        assert exact_waves <= 1.5, (count, exact_waves)
+        assert exact_calls < 0.85 * count, (count, exact_calls)
+        waves, calls = _tried(count, 0.05)
+        assert waves <= 1.4, (count, waves)
+        assert calls < 0.55 * count, (count, calls)
+
+
+def _tried(count: int, epsilon: float | None) -> tuple[float, float]:
+    """The waves and the calls of a question, on average."""
+    dice = random.Random(3)
+    known = {f"m{n}": x for n, x in enumerate(ACCURACIES[:count])}
+    history = {name: AgentHistory(right, JUDGED) for name, right in zip(known, FOUND_RIGHT, strict=False)}
+    waves = calls = 0
+    for number in range(QUESTIONS):
+        context = StrategyContext(
+            seed=f"s{number}", options=len(LETTERS), history=history, topic_history=history
+        )
+        rule = Rule(("majority",), tuple(known), context, epsilon)
+        said = {name: _ballot(dice, name, x) for name, x in known.items()}
+        cascade = replayed(rule, said)
+        if epsilon is None:
             assert cascade.answer == rule.decide(list(said.values()))[0].answer
-            waves, calls = waves + len(cascade.waves), calls + len(cascade.asked)
-        assert waves <= 1.5 * QUESTIONS, (count, waves)
-        assert calls < 0.85 * count * QUESTIONS, (count, calls)
+        waves, calls = waves + len(cascade.waves), calls + len(cascade.asked)
+    return waves / QUESTIONS, calls / QUESTIONS
 
 
 def _ballot(dice: random.Random, name: str, accuracy: float) -> Ballot:
