@@ -9,7 +9,7 @@ import pytest
 
 from infra.demo_models.bench_model import write_bench_model
 from infra.demo_models.family import FOLDER
-from services.agent.tests.llama_server import LlamaServer, llama_server
+from services.agent.tests.servers.llama_server import LlamaServer, llama_server
 
 CONTEXT_TOKENS = 256
 DEMO = "choir-llama"

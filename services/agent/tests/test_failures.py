@@ -28,7 +28,7 @@ from services.engine.model.chat.format import PreparedChat
 from services.engine.sequence.prompt import chat_of
 
 SHORT = Sampling(max_tokens=4)
-FAULTY = (sys.executable, "-m", "services.agent.tests.faulty_agent")
+FAULTY = (sys.executable, "-m", "services.agent.tests.servers.faulty_agent")
 
 
 def section(path: Path, **model: object) -> AgentSection:

@@ -18,7 +18,7 @@ from services.agent.settings import AgentSection
 from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, generate, open_mesh, settled
-from services.engine.tests.variants import demo_model
+from services.engine.tests.made_models.variants import demo_model
 
 SHORT = Sampling(max_tokens=4)
 CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}

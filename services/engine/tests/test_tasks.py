@@ -14,8 +14,8 @@ from schemas.requests.chat import ChatMessage, NamedTool, Tool
 from schemas.requests.sampling import Sampling
 from services.engine import Chat, Engine, Finished, TokenEvent, TokenPrompt
 from services.engine.sequence.generation import TokenLogprob
-from services.engine.tests.bert import write_bert
-from services.engine.tests.variants import demo_model
+from services.engine.tests.made_models.bert import write_bert
+from services.engine.tests.made_models.variants import demo_model
 
 CONTEXT_TOKENS = 512
 WEATHER = Tool(

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
-from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
+from services.engine.tests.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.tests.pipeline.test_line import GREEDY, QUESTIONS, engine_says
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 

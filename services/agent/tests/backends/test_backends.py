@@ -19,9 +19,9 @@ from services.agent.backends import BACKENDS, Backend, backend_opener
 from services.agent.backends.instant import Instant
 from services.agent.settings import BackendName, ModelSection
 from services.agent.tests.conftest import CONTEXT_TOKENS
-from services.agent.tests.http_server import http_server
-from services.agent.tests.llama_server import LlamaServer
-from services.agent.tests.ollama_server import ollama
+from services.agent.tests.servers.http_server import http_server
+from services.agent.tests.servers.llama_server import LlamaServer
+from services.agent.tests.servers.ollama_server import ollama
 from services.tasks.token_stream import Piece
 
 PATIENCE_S = 180.0

@@ -19,7 +19,7 @@ from services.agent.backends.servers.bounded_http import MOST_BYTES, MOST_ERROR_
 from services.agent.backends.servers.ollama import Ollama
 from services.agent.backends.servers.openai import OpenAI
 from services.agent.settings import ModelSection
-from services.agent.tests.http_server import HttpServer, Reply, Request, http_server
+from services.agent.tests.servers.http_server import HttpServer, Reply, Request, http_server
 from services.agent.workers.external import look
 
 BOMB = gzip.compress(bytes(100 * 1024**2), 1)

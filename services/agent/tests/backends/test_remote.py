@@ -20,9 +20,9 @@ from services.agent.backends.servers.openai import OpenAI
 from services.agent.backends.servers.presets import parameters
 from services.agent.settings import ModelSection
 from services.agent.tests.conftest import DEMO
-from services.agent.tests.http_server import Reply, Request, http_server
-from services.agent.tests.llama_server import LlamaServer, free_port
-from services.agent.tests.ollama_server import NDJSON, frames, line, ollama
+from services.agent.tests.servers.http_server import Reply, Request, http_server
+from services.agent.tests.servers.llama_server import LlamaServer, free_port
+from services.agent.tests.servers.ollama_server import NDJSON, frames, line, ollama
 
 HI = (ChatMessage(role="user", content="hi"),)
 KENYA = (ChatMessage(role="user", content="What is the capital of Kenya?"),)

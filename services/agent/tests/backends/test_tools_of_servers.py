@@ -18,8 +18,8 @@ from services.agent.backends.servers.openai import OpenAI
 from services.agent.backends.servers.presets import parameters
 from services.agent.backends.servers.remote import RemoteBackend
 from services.agent.settings import ModelSection
-from services.agent.tests.http_server import Reply, Request, http_server
-from services.agent.tests.ollama_server import NDJSON, line
+from services.agent.tests.servers.http_server import Reply, Request, http_server
+from services.agent.tests.servers.ollama_server import NDJSON, line
 from services.tasks.generate import Conversation
 from services.tasks.token_stream import Piece
 

@@ -12,7 +12,7 @@ from infra.testing.plugin import REPOSITORY
 from schemas.errors import BrokerUnavailable
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
-from services.agent.tests.http_server import Reply, Request, http_server
+from services.agent.tests.servers.http_server import Reply, Request, http_server
 from services.agent.tests.workers.worker_mesh import (
     MODEL,
     QUICK,

@@ -14,8 +14,8 @@ from schemas.errors import ErrorBody, ModelUnusable
 from schemas.nodes.workers import Worker
 from services.agent.keys import with_key
 from services.agent.settings import KeySection, ModelSection
-from services.agent.tests.http_server import HttpServer, Reply, Request, http_server
-from services.agent.tests.ollama_server import ollama
+from services.agent.tests.servers.http_server import HttpServer, Reply, Request, http_server
+from services.agent.tests.servers.ollama_server import ollama
 from services.agent.tests.workers.worker_mesh import QUICK, LmStudio, host, register, served, usable, worker
 from services.chassis.tests.mesh import eventually
 from services.cli.workers.trial import try_worker

@@ -15,7 +15,7 @@ from schemas.nodes.workers import Worker
 from services.agent.backends.servers.bounded_http import CheckedNetwork
 from services.agent.networks import Networks, networks_of
 from services.agent.settings import KeySection, WorkersSection
-from services.agent.tests.http_server import Reply, Request, http_server
+from services.agent.tests.servers.http_server import Reply, Request, http_server
 from services.agent.workers.external import connect
 
 PRIVATE = Networks(("10.0.0.0/8", "fd00::/8"))

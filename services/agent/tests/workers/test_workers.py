@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.events import TaskRetried
-from services.agent.tests.http_server import http_server
+from services.agent.tests.servers.http_server import http_server
 from services.agent.tests.workers.worker_mesh import (
     QUICK,
     LmStudio,

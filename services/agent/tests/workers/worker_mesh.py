@@ -17,7 +17,7 @@ from schemas.nodes.workers import Worker, WorkerState
 from schemas.replies import Result
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, WorkersSection
-from services.agent.tests.http_server import HttpServer, Reply, Request
+from services.agent.tests.servers.http_server import HttpServer, Reply, Request
 from services.chassis.context import ServiceContext
 from services.chassis.registry.lease import Lease
 from services.chassis.tests.mesh import eventually, open_mesh, settled

@@ -14,7 +14,7 @@ from rich.console import Console
 from infra.demo_models.family import FOLDER
 from schemas.errors import WorkerFailed
 from schemas.nodes.workers import Worker, WorkerState, WorkerStatus
-from services.agent.tests.llama_server import LlamaServer, free_port, llama_server
+from services.agent.tests.servers.llama_server import LlamaServer, free_port, llama_server
 from services.cli.tests.conftest import Cli
 from services.cli.workers.tables import workers_table
 

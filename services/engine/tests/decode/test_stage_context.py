@@ -23,7 +23,13 @@ from services.engine.model.cuts import even_layers
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.model import Model, Tokens, Weights
 from services.engine.model.slicing import slice_file
-from services.engine.tests.variants import DEMO_MODELS, demo_model, fixture_model, random_q8_0, write_variant
+from services.engine.tests.made_models.variants import (
+    DEMO_MODELS,
+    demo_model,
+    fixture_model,
+    random_q8_0,
+    write_variant,
+)
 
 TOKENS = 24
 SLOTS, CONTEXT_TOKENS, BATCH_TOKENS = 8, 256, 64

@@ -17,7 +17,7 @@ from schemas.errors import ModelUnusable
 from services.engine.model.gguf.check import RUNNABLE_TYPES, check_model, check_model_file
 from services.engine.model.gguf.header import GgufFault, GgufHeader
 from services.engine.tests.gguf.bytes_source import BytesSource
-from services.engine.tests.random_models import RECIPES, write_random_model
+from services.engine.tests.made_models.random_models import RECIPES, write_random_model
 
 F64, I32, UNKNOWN_TYPE = 28, 26, 77
 MAX_MEMORY_BYTES = 8 << 20

@@ -21,7 +21,7 @@ from services.engine.model.cuts import allowed_cuts, layer_count
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.model import Weights
 from services.engine.model.slicing import slice_file
-from services.engine.tests.random_models import (
+from services.engine.tests.made_models.random_models import (
     BLOCKS,
     DEEPSEEK_LITE,
     RECIPES,

@@ -24,8 +24,8 @@ from services.engine.model.gguf.header import (
 )
 from services.engine.model.slicing import SliceOrigin, slice_file, slice_origin, write_slice
 from services.engine.tests.gguf.bytes_source import BytesSource
-from services.engine.tests.random_models import RECIPES, Recipe, Shape, write_random_model
-from services.engine.tests.variants import (
+from services.engine.tests.made_models.random_models import RECIPES, Recipe, Shape, write_random_model
+from services.engine.tests.made_models.variants import (
     DEMO_MODELS,
     demo_model,
     fixture_model,

@@ -16,7 +16,7 @@ from services.chassis.nats.streams import Storage
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 from services.chassis.work.delivery import Delivery
 from services.engine.model.gguf.check import check_model_file
-from services.engine.tests.variants import demo_model
+from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.intake.intake import Intake
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
 from services.shard_stage.tests.line import plan_of

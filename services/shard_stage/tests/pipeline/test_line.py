@@ -17,7 +17,7 @@ from schemas.pipelines.stage_wire import unpack
 from schemas.requests.chat import Tool
 from schemas.requests.sampling import Sampling
 from services.engine import Chat, ChatMessage, Engine, Finished
-from services.engine.tests.variants import DEMO_MODELS, demo_model, write_variant
+from services.engine.tests.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.tests.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
 

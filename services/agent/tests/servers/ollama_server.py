@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from services.agent.tests.http_server import Reply, Request
+from services.agent.tests.servers.http_server import Reply, Request
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 MODEL = "tiny:latest"
