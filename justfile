@@ -37,7 +37,7 @@ soak-tests *OPTIONS:
 # compose.yaml, really run: two projects on two networks form one mesh (needs a container engine)
 [group('develop')]
 test-compose *OPTIONS:
-    docker build --file infra/Dockerfile --build-arg BASE=${CHOIR_BASE:-python:3.12.11-slim-bookworm} --tag choir:0.1.0 .
+    docker build --file infra/deploy/Dockerfile --build-arg BASE=${CHOIR_BASE:-python:3.12.11-slim-bookworm} --tag choir:0.1.0 .
     CHOIR_TEST_COMPOSE=1 uv run pytest infra/tests/test_compose.py -n 0 -v {{ OPTIONS }}
 
 # all that must hold besides the tests: lint, format, types, import rules, generated tables and document

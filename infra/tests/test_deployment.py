@@ -37,7 +37,7 @@ def parts_of(compose: dict[str, Any], what: str) -> list[str]:
 
 def test_every_file_that_compose_mounts_or_builds_is_there(compose: dict[str, Any]) -> None:
     assert {service["build"]["dockerfile"] for service in compose["services"].values()} == {
-        "infra/Dockerfile"
+        "infra/deploy/Dockerfile"
     }
     mounted = [volume.split(":")[0] for volume in parts_of(compose, "volumes")]
     assert [name for name in mounted if name.startswith("./") and not (REPOSITORY / name).exists()] == []
@@ -63,7 +63,7 @@ def test_what_compose_sets_is_what_choir_reads(
     said = compose["services"][service]
     for name, value in said["environment"].items():
         monkeypatch.setenv(name, re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value))
-    settings = load_host_settings(REPOSITORY / "infra" / "compose" / f"{service}.toml")
+    settings = load_host_settings(REPOSITORY / "infra" / "deploy" / "compose" / f"{service}.toml")
     assert bool(settings.agents) is (service == "agent")
     assert bool(settings.stages) is (service == "stage")
     if service == "broker":
@@ -83,10 +83,10 @@ def test_what_compose_sets_is_what_choir_reads(
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     """The program and the user are put on a host by hand, so they are not here: the rest is checked."""
     unit = tmp_path / "choir.service"
-    text = (REPOSITORY / "infra" / "systemd" / unit.name).read_text()
+    text = (REPOSITORY / "infra" / "deploy" / "systemd" / unit.name).read_text()
     unit.write_text(text.replace("/opt/choir/.venv/bin/choir", "/bin/true").replace("=choir\n", "=root\n"))
     added = tmp_path / "choir.service.d"
-    shutil.copytree(REPOSITORY / "infra" / "systemd" / added.name, added)
+    shutil.copytree(REPOSITORY / "infra" / "deploy" / "systemd" / added.name, added)
     checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")
 
@@ -140,7 +140,7 @@ def test_what_is_installed_and_built_upon_has_bounds() -> None:
         *(one for extra in project["optional-dependencies"].values() for one in extra),
     ]
     assert [one for one in needed if not re.search(r">=[\d.]+,<[\d.]+", one)] == []
-    dockerfile = (REPOSITORY / "infra" / "Dockerfile").read_text()
+    dockerfile = (REPOSITORY / "infra" / "deploy" / "Dockerfile").read_text()
     (base,) = re.findall(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
     assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-\S+", base)
     assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${BASE}"}

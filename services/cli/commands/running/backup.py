@@ -14,7 +14,7 @@ from services.cli.commands.running.host import ConfigOption
 from services.cli.views.terminal import counted
 
 if TYPE_CHECKING:
-    from infra.backup.manifest import Manifest
+    from infra.broker.backup.manifest import Manifest
 
 
 def backup(
@@ -26,7 +26,7 @@ def backup(
     The mesh goes on meanwhile. What was written is read again and tried out. Prompts and answers are in it,
     so only you may read it. Model files and choir.toml are no part of it.
     """
-    from infra.backup.backup import back_up
+    from infra.broker.backup.backup import back_up
     from infra.settings import load_host_settings
     from schemas.errors import MeshUnreachable
     from services.client.finding.local_mesh import running_mesh, state_folder
@@ -54,7 +54,7 @@ def restore(
     Nothing is overwritten. Requests whose time is over end in `deadline_exceeded` when the mesh starts.
     Into a cluster it is restored on one host, with `--beside` on the others meanwhile.
     """
-    from infra.backup.restore import restore as restore_backup
+    from infra.broker.backup.restore import restore as restore_backup
     from infra.settings import load_host_settings
     from schemas.errors import ConfigurationError
     from services.client.finding.local_mesh import state_folder
@@ -70,7 +70,7 @@ def restore(
 
 
 async def _stay_beside(config: Path | None) -> None:
-    from infra.backup.restore import beside
+    from infra.broker.backup.restore import beside
     from infra.settings import load_host_settings
     from services.client.finding.local_mesh import state_folder
 

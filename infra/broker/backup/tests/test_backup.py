@@ -19,10 +19,10 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from infra.backup import database_copy
-from infra.backup.backup import back_up
-from infra.backup.manifest import FILE, read_manifest
-from infra.backup.restore import HALF, restore
+from infra.broker.backup import database_copy
+from infra.broker.backup.backup import back_up
+from infra.broker.backup.manifest import FILE, read_manifest
+from infra.broker.backup.restore import HALF, restore
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.children.processes import until
@@ -204,7 +204,7 @@ async def test_a_full_disk_is_said_and_no_half_backup_is_left(
 CUT_OFF = """
 import asyncio, os, sys
 from pathlib import Path
-from infra.backup import {module} as subject
+from infra.broker.backup import {module} as subject
 from infra.settings import load_host_settings
 {program}
 """
@@ -299,7 +299,7 @@ def test_a_database_whose_log_is_brought_into_it_meanwhile_is_copied_again(
             database.execute("UPDATE stream_position SET sequence = 43")
             database.execute("CHECKPOINT")
 
-    monkeypatch.setattr("infra.backup.database_copy.shutil.copyfile", disturbed)
+    monkeypatch.setattr("infra.broker.backup.database_copy.shutil.copyfile", disturbed)
     copied = database_copy.copy_database(mesh.database, tmp_path)
     assert copies.count(mesh.database) == 2
     with duckdb.connect(str(copied)) as opened:

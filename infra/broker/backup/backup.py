@@ -17,9 +17,9 @@ from pathlib import Path
 from nats.aio.client import Client
 from nats.js.api import StorageType
 
-from infra.backup.database_copy import copy_database
-from infra.backup.manifest import Entry, Manifest, StreamEntry, entry_of, write_manifest
-from infra.backup.stream_copy import copy_stream, differs, make_stream, streams_of
+from infra.broker.backup.database_copy import copy_database
+from infra.broker.backup.manifest import Entry, Manifest, StreamEntry, entry_of, write_manifest
+from infra.broker.backup.stream_copy import copy_stream, differs, make_stream, streams_of
 from infra.broker.broker import Broker
 from infra.host.credentials import Credentials
 from infra.host.operator_connection import connect_operator, operator_of

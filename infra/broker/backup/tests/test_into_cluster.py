@@ -10,10 +10,10 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
-from infra.backup.backup import back_up, operator_section
-from infra.backup.into_cluster import broker_of_cluster
-from infra.backup.restore import beside, restore
-from infra.backup.tests.test_backup import Mesh
+from infra.broker.backup.backup import back_up, operator_section
+from infra.broker.backup.into_cluster import broker_of_cluster
+from infra.broker.backup.restore import beside, restore
+from infra.broker.backup.tests.test_backup import Mesh
 from infra.broker.local_cluster import free_ports
 from infra.broker.provision import provision
 from infra.host.credentials import Credentials

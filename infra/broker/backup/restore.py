@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from infra.backup.into_cluster import broker_of_cluster, restore_streams
-from infra.backup.manifest import Manifest, check_files, read_manifest, sha256_of
-from infra.backup.stream_copy import differs, make_stream
+from infra.broker.backup.into_cluster import broker_of_cluster, restore_streams
+from infra.broker.backup.manifest import Manifest, check_files, read_manifest, sha256_of
+from infra.broker.backup.stream_copy import differs, make_stream
 from infra.broker.broker import Broker
 from infra.host.operator_connection import connect_operator
 from infra.host.state import Claim

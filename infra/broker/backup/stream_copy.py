@@ -17,7 +17,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.api import StreamInfo
 
-from infra.backup.manifest import PRIVATE, StreamEntry, entry_of
+from infra.broker.backup.manifest import PRIVATE, StreamEntry, entry_of
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, ChoirError, InternalError
 

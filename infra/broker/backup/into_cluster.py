@@ -16,9 +16,9 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
-from infra.backup.manifest import Manifest, StreamEntry
-from infra.backup.stream_copy import differs, make_stream, streams_of
 from infra.broker.access.accounts import accounts
+from infra.broker.backup.manifest import Manifest, StreamEntry
+from infra.broker.backup.stream_copy import differs, make_stream, streams_of
 from infra.broker.broker import Broker
 from infra.broker.cluster import cluster_of
 from infra.broker.streams.agreement import agreed

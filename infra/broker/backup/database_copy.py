@@ -15,7 +15,7 @@ from pathlib import Path
 
 import duckdb
 
-from infra.backup.manifest import PRIVATE
+from infra.broker.backup.manifest import PRIVATE
 from schemas.errors import NotReady
 from services.metrics.store.database import FILE_NAME, WAL_SUFFIX
 
