@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import altair as alt
 
+from analysis.charts.drawing.percentiles import percentile_bars
 from analysis.charts.drawing.rows import Rows
-from analysis.charts.percentiles import percentile_bars
 
 
 def time_to_first_token(rows: Rows) -> alt.typing.ChartType:

@@ -10,12 +10,12 @@ from typing import Any
 
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.progress import Reporter
+from analysis.evaluation.asking.run_folder import CONFIG_FILE, RunFolder, run_id
 from analysis.evaluation.asking.session import ask_all, new_folder, resumed
 from analysis.evaluation.benchmarks.benchmark import SCORED
 from analysis.evaluation.options import EvalOptions, build_options
 from analysis.evaluation.provenance.cache import AnswerCache
 from analysis.evaluation.reporting.outputs import write_outputs
-from analysis.evaluation.run_folder import CONFIG_FILE, RunFolder, run_id
 from schemas.errors import InvalidRequest
 
 REPLAYABLE = ("strategies", "seed", "name", "extraction", "effort", "orders")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from analysis.charts.drawing.page import templates
 from analysis.charts.drawing.render import html_chart, javascript, png_of, specification, svg_image
 from loadtest.chaos import Mark
-from loadtest.charts import CHARTS, WITH_WARM_UP
+from loadtest.outcome.charts import CHARTS, WITH_WARM_UP
 from loadtest.outcome.measurements import Column, Measurements
 from loadtest.outcome.metrics import METRICS
 from loadtest.outcome.outputs import CONFIG

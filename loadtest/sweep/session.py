@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from loadtest.charts import saturation
 from loadtest.faults import LoadtestError
 from loadtest.generate.plan import LoadPlan
 from loadtest.outcome import tables
+from loadtest.outcome.charts import saturation
 from loadtest.outcome.live import say
 from loadtest.outcome.measurements import Measurements
 from loadtest.outcome.outputs import SUMMARY, write_config, write_results

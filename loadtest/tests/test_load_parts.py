@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from loadtest.chaos import Fault, parse_faults
-from loadtest.charts import goodput
-from loadtest.charts.histograms import bins_for, ticks
-from loadtest.charts.latency_over_time import bin_width_s, percentiles
 from loadtest.faults import LoadtestError, WrongOption
 from loadtest.generate.arrivals import ARRIVALS, Rate, arrivals
 from loadtest.generate.plan import LoadPlan
 from loadtest.generate.prompts import PROMPTS, PromptOptions, prompts
 from loadtest.generate.request_record import LOST, RequestRecord
 from loadtest.generate.workloads import AskOptions, ask_fields, parse_mix, workloads
+from loadtest.outcome.charts import goodput
+from loadtest.outcome.charts.histograms import bins_for, ticks
+from loadtest.outcome.charts.latency_over_time import bin_width_s, percentiles
 from loadtest.outcome.compare import compare
 from loadtest.outcome.measurements import Measurements, read_records, write_records
 from loadtest.outcome.metrics import METRICS, e2e, itl, milliseconds, tpot, ttft, ttft_intended

@@ -24,7 +24,7 @@ from pydantic_settings import (
 
 from schemas.errors import ConfigurationError
 from services.chassis.nats.connecting.tls import trusting
-from services.chassis.wrong_settings import faults_of
+from services.chassis.process.wrong_settings import faults_of
 
 CONFIG_VARIABLE = "CHOIR_CONFIG"
 SECRET_VARIABLES = (

@@ -13,6 +13,7 @@ from analysis.evaluation.asking.machine import machine, versions
 from analysis.evaluation.asking.mesh import members, open_mesh
 from analysis.evaluation.asking.progress import Reporter
 from analysis.evaluation.asking.protocol import Protocol, open_protocol
+from analysis.evaluation.asking.run_folder import RunConfig, RunFolder, run_id
 from analysis.evaluation.asking.runner import Runner
 from analysis.evaluation.asking.usage import watched
 from analysis.evaluation.contestants.crossfit import best_agents
@@ -23,7 +24,6 @@ from analysis.evaluation.provenance.asking import CachedAsking
 from analysis.evaluation.provenance.cache import AnswerCache
 from analysis.evaluation.provenance.commit import commit
 from analysis.evaluation.provenance.models import ModelFile, identified
-from analysis.evaluation.run_folder import RunConfig, RunFolder, run_id
 from analysis.evaluation.scoring.reading import read_run
 from schemas.errors import InvalidRequest
 from schemas.replies import ModelSummary

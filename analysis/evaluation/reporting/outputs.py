@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.evaluation.asking.journal import read_journal
+from analysis.evaluation.asking.run_folder import RunConfig, RunFolder
 from analysis.evaluation.asking.usage import UsageSample, read_usage
 from analysis.evaluation.benchmarks import seen_in_training
 from analysis.evaluation.contestants.reaggregation import reaggregate
@@ -21,7 +22,6 @@ from analysis.evaluation.reporting.report import NO_EXTRAS, Extras, Part, report
 from analysis.evaluation.reporting.samples import samples
 from analysis.evaluation.reporting.summary import summary_rows
 from analysis.evaluation.reporting.tables import Row, write_table
-from analysis.evaluation.run_folder import RunConfig, RunFolder
 from analysis.evaluation.scoring.comparison import significance_rows
 from analysis.evaluation.scoring.held_out import held_out_rows
 from analysis.evaluation.scoring.information import repeated_texts

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.charts.drawing.page import templates
+from analysis.evaluation.asking.run_folder import RunConfig
 from analysis.evaluation.benchmarks import seen_in_training
 from analysis.evaluation.contestants.outcome import Outcome
-from analysis.evaluation.run_folder import RunConfig
 from analysis.evaluation.scoring.reading import Asked, Reply
 from schemas.replies import Answer
 

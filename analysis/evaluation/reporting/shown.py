@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.reporting.charts.picture import why_absent
 from analysis.evaluation.reporting.report import MOSTLY_REPEATED
-from analysis.evaluation.run_folder import RunFolder
 
 WIDTH_WITHOUT_TERMINAL = 120
 

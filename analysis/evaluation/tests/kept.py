@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.evaluation.asking.exchange import Exchange
+from analysis.evaluation.asking.run_folder import RunConfig, RunFolder
 from analysis.evaluation.options import build_options
-from analysis.evaluation.run_folder import RunConfig, RunFolder
 from schemas.errors import ErrorBody
 from schemas.replies import Answer, Result, Timings
 

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.progress import PlainReporter
+from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.asking.session import ask_all, new_folder
 from analysis.evaluation.contestants.reaggregation import reaggregate
 from analysis.evaluation.likelihood.table import likelihood_rows
@@ -26,7 +27,6 @@ from analysis.evaluation.options import build_options
 from analysis.evaluation.provenance.cache import AnswerCache
 from analysis.evaluation.reporting.outputs import write_outputs
 from analysis.evaluation.reporting.raw_records import raw_records
-from analysis.evaluation.run_folder import RunFolder
 from analysis.evaluation.tests.benchmarks.test_published_files import ARC_HUB, HELLASWAG, MC_TASK, written
 from infra.demo_models.family import FOLDER
 from infra.testing.plugin import SpawnService

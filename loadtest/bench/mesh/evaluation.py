@@ -15,9 +15,9 @@ from typing import Any
 
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.progress import PlainReporter
+from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.asking.session import ask_all, new_folder
 from analysis.evaluation.options import EvalOptions, build_options
-from analysis.evaluation.run_folder import RunFolder
 from infra.demo_models.bench_model import write_bench_model
 from infra.host.demo_mesh import demo_mesh
 from infra.settings import DEMO_CONFIG

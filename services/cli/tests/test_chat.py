@@ -16,10 +16,10 @@ from infra.testing.choir_up import choir_command
 from schemas.commands import ChatMessage
 from schemas.errors import InvalidRequest
 from schemas.replies import Answer, Decision, Result
-from services.cli.chat.conversation import Conversation
-from services.cli.chat.loop import InterruptedLoop
-from services.cli.chat.session import ChatSession
-from services.cli.chat.slash import SLASH_COMMANDS, Quit, obey
+from services.cli.sessions.chat.conversation import Conversation
+from services.cli.sessions.chat.loop import InterruptedLoop
+from services.cli.sessions.chat.session import ChatSession
+from services.cli.sessions.chat.slash import SLASH_COMMANDS, Quit, obey
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import services
 from services.gateway.settings import DEFAULT_PORT, GatewaySettings
 
-PAGES = Path(services.__file__).parent / "gateway" / "clients"
+PAGES = Path(services.__file__).parent / "gateway" / "description" / "clients"
 SCRIPTS = Path(services.__file__).parents[1] / "loadtest" / "peers" / "stock" / "scripts"
 SCRIPT_OF = {
     "ollama": "ollama_command.py",

@@ -17,12 +17,12 @@ from nats.aio.client import Client
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.progress import PlainReporter
+from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.asking.session import ask_all, new_folder, resumed
 from analysis.evaluation.command import evaluate
 from analysis.evaluation.contestants.reaggregation import reaggregate
 from analysis.evaluation.options import build_options
 from analysis.evaluation.reporting.raw_records import raw_records
-from analysis.evaluation.run_folder import RunFolder
 from infra.host.demo_mesh import demo_mesh
 from infra.testing.plugin import REPOSITORY, ServiceProcess, SpawnService
 from schemas import subjects

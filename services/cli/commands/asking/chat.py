@@ -27,9 +27,9 @@ def chat(
     ] = "",
 ) -> None:
     """Talk with one model, or with all of them. /help lists what can be typed."""
-    from services.cli.chat.conversation import Conversation
-    from services.cli.chat.session import ChatSession
-    from services.cli.chat.slash import unknown_strategy
+    from services.cli.sessions.chat.conversation import Conversation
+    from services.cli.sessions.chat.session import ChatSession
+    from services.cli.sessions.chat.slash import unknown_strategy
 
     strategies = tuple(part.strip() for part in strategy.split(",") if part.strip())
     if model is not None and strategies:

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, MUTED
 from loadtest.chaos import Mark
-from loadtest.charts.latency_over_time import MOST_BINS
+from loadtest.outcome.charts.latency_over_time import MOST_BINS
 from loadtest.outcome.measurements import Column, Measurements
 
 STATES = ("met the objectives", "answered, but late", "failed")

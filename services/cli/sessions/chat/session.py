@@ -14,10 +14,10 @@ from rich.text import Text
 from schemas.commands import Ask
 from schemas.errors import ChoirError, MeshUnreachable, UnknownModel
 from schemas.replies import Result, TokenChunk
-from services.cli.chat.conversation import Conversation
-from services.cli.chat.loop import InterruptedLoop
-from services.cli.chat.slash import Quit, obey
 from services.cli.sessions.ask_session import CANCEL_PATIENCE_S
+from services.cli.sessions.chat.conversation import Conversation
+from services.cli.sessions.chat.loop import InterruptedLoop
+from services.cli.sessions.chat.slash import Quit, obey
 from services.cli.sessions.last_request import remember
 from services.cli.shell.outcome import error_line
 from services.cli.views.answers.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of

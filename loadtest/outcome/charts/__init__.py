@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import altair as alt
 
 from loadtest.chaos import Mark
-from loadtest.charts import goodput, histograms, latency_ecdf, latency_over_time
+from loadtest.outcome.charts import goodput, histograms, latency_ecdf, latency_over_time
 from loadtest.outcome.measurements import Column, Measurements
 
 RunChart = Callable[[Measurements, Column | None, Sequence[Mark]], alt.typing.ChartType | None]

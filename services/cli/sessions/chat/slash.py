@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from schemas.ensembles.strategies import STRATEGIES
-from services.cli.chat.conversation import Conversation
+from services.cli.sessions.chat.conversation import Conversation
 
 Reply = str
 
