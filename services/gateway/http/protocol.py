@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from services.gateway.http.lingering import LingeringTransport
 from services.gateway.settings import GatewaySection
 
 TOO_LARGE = b"431 Request Header Fields Too Large"
@@ -67,12 +68,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is awaited from now on."""
-        super().connection_made(transport)
+        self._lingering = LingeringTransport(transport, lambda: not self._in_head or self._head_bytes > 0)
+        super().connection_made(self._lingering)  # type: ignore[arg-type]  # all that is used of one
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is awaited any more."""
         self._connection.go()
+        self._lingering.lost()
         _stop(self._deadline)
         self._deadline = None
         _stop(self._write_deadline)

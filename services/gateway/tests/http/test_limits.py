@@ -11,12 +11,13 @@ import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
 from services.chassis.process.supervise import Loops
+from services.gateway.http import lingering
 from services.gateway.http.listener import Listener
 from services.gateway.settings import GatewaySection
 from services.gateway.tests.raw import DEADLINE_S, connected, exchange
 from services.gateway.tests.serving import serving
 
-HEAD, BODY = 2_048, 4_096
+HEAD, BODY, MUCH = 2_048, 4_096, 32 << 20
 START = b"POST /api/show HTTP/1.1\r\nhost: localhost\r\n"
 
 
@@ -81,6 +82,38 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_there(small: htt
     chunk = b"%x\r\n" % (BODY + 1) + b" " * (BODY + 1) + b"\r\n"
     in_chunks = await exchange(small, START + b"transfer-encoding: chunked\r\n\r\n" + chunk)
     assert in_chunks.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nx: " + b"a" * MUCH,
+        START + b"x: " + b"a" * HEAD + b"\r\ncontent-length: %d\r\n\r\n" % MUCH + bytes(MUCH),
+    ],
+    ids=["a head", "a body after its head"],
+)
+async def test_who_still_sends_is_told_in_order_why_it_was_refused(small: httpx.URL, sent: bytes) -> None:
+    """A socket that is closed while bytes wait in it resets the connection, and some systems then forget what
+    came over it and was not read yet."""
+    async with connected(small) as (reader, writer), asyncio.timeout(DEADLINE_S):
+        writer.write(sent)
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_who_sends_for_ever_is_left(live_mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lingering, "LINGER_S", 0.3)
+    async with (
+        serving(live_mesh, head_timeout_s=0.1) as url,
+        connected(httpx.URL(url)) as (reader, writer),
+        asyncio.timeout(DEADLINE_S),
+    ):
+        writer.write(b"GET / HTTP/1.1\r\nx: ")
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+        with pytest.raises(ConnectionError):
+            while True:
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.01)
 
 
 async def test_a_body_of_the_largest_size_is_read(small: httpx.URL) -> None:
