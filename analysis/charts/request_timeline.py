@@ -17,7 +17,7 @@ KIND_OF = {
     **dict.fromkeys(("enqueue", "store"), "stores"),
     **dict.fromkeys(("lost", "cancelled"), "in vain"),
 }
-"""What a piece is, by its `what` in `analysis/queries/waterfall.sql`; others are moments, and not drawn."""
+"""What a piece is, by its `what` in the query `waterfall`; others are moments, and not drawn."""
 
 WIDTH = 600
 

@@ -13,7 +13,7 @@ import typer
 from duckdb import DuckDBPyConnection
 
 from analysis.queries.offline import open_parquet
-from analysis.queries.query_file import SHIPPED, QueryFile, given_values, read
+from analysis.queries.query_file import SHIPPED, QueryFile, given_values, read, shipped
 from schemas.errors import ChoirError, InvalidRequest
 from schemas.requests.queries import RowColumn, Rows
 from services.cli.views.tables.rows_view import as_table
@@ -25,8 +25,8 @@ from services.metrics.query.json_values import plain
 def chosen(names: list[str]) -> dict[str, QueryFile]:
     """The queries of these names; without names all that can be run without parameters."""
     if names:
-        return {name: read(SHIPPED / f"{name}.sql") for name in names}
-    found = {path.stem: read(path) for path in sorted(SHIPPED.glob("*.sql"))}
+        return {name: shipped(name) for name in names}
+    found = {name: read(path) for name, path in SHIPPED.items()}
     return {
         name: query for name, query in found.items() if all(p.default is not None for p in query.parameters)
     }

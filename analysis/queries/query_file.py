@@ -22,8 +22,11 @@ from schemas.requests.queries import Scalar
 
 QUESTION = "-- question:"
 PARAMETERS = "-- parameters:"
-SHIPPED = Path(__file__).resolve().parent
-"""The queries that come with Choir: read by path, as services import nothing of the analysis."""
+FOLDER = Path(__file__).resolve().parent
+SHIPPED: dict[str, Path] = {
+    path.stem: path for path in sorted(FOLDER.glob("*/*.sql"), key=lambda path: path.stem)
+}
+"""The queries that come with Choir, by their names."""
 PARAMETER = re.compile(r"(\w+) \((\w+)(?: = ('[^']*'|[^)]*))?\)")
 
 
@@ -59,6 +62,13 @@ class QueryFile:
                 f"{missing[0]}: the query needs it: --param {missing[0]}=...", field=missing[0]
             )
         return {p.name: value_of(given.get(p.name, p.default or ""), p) for p in self.parameters}
+
+
+def shipped(name: str) -> QueryFile:
+    """The query of that name that comes with Choir. InvalidRequest if there is none."""
+    if name not in SHIPPED:
+        raise InvalidRequest(f"query: there is no {name!r}; known: {', '.join(SHIPPED)}", field="query")
+    return read(SHIPPED[name])
 
 
 def parse(text: str) -> QueryFile:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from analysis.queries.query_file import shipped
 from analysis.report.sections import LEFT_OUT, Section, sections
 from analysis.report.span import TimeSpan
 from analysis.trace.document import PieceDocument, document
@@ -15,7 +15,6 @@ from schemas.requests.queries import Scalar
 from services.client.client import Choir
 from services.client.missing_service import check_metrics
 
-QUERIES = Path(__file__).resolve().parents[1] / "queries"
 QUERY_TIMEOUT_S = 30.0
 SLOWEST_QUERY = "slowest_requests"
 
@@ -55,9 +54,9 @@ async def collect(mesh: Choir, span: TimeSpan) -> Findings:
 
 
 async def _ask(mesh: Choir, section: Section, span: TimeSpan) -> Answered:
-    statement = (QUERIES / f"{section.query}.sql").read_text(encoding="utf-8")
     parameters: dict[str, Scalar] = {**span.parameters, **section.parameters}
-    return answered(section, await mesh.sql(statement, parameters, timeout_s=QUERY_TIMEOUT_S))
+    rows = await mesh.sql(shipped(section.query).statement, parameters, timeout_s=QUERY_TIMEOUT_S)
+    return answered(section, rows)
 
 
 def answered(section: Section, reply: Reply) -> Answered:

@@ -1,13 +1,14 @@
-"""The pieces of a request's way, as `analysis/queries/waterfall.sql` gives them."""
+"""The pieces of a request's way, as `analysis/queries/requests/waterfall.sql` gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-QUERY = Path(__file__).resolve().parents[1] / "queries" / "waterfall.sql"
+from analysis.queries.query_file import SHIPPED
+
+QUERY = SHIPPED["waterfall"]
 
 LABELS = {
     "admit": "admission: check, plan, store",

@@ -14,8 +14,8 @@ from analysis.charts.drawing.render import png_image, render, specification, svg
 from analysis.charts.drawing.rows import unpivoted, utc, written
 from analysis.charts.mesh import MESH_CHARTS
 from analysis.charts.request_timeline import kind_of, request_timeline
+from analysis.queries.query_file import SHIPPED, shipped
 
-QUERIES = Path(__file__).resolve().parents[2] / "queries"
 PERCENTILES = {"p50_ms": 12.5, "p95_ms": 30.0, "p99_ms": 44.0}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "activity": [
@@ -74,7 +74,7 @@ def test_an_axis_of_times_goes_by_the_clock_of_24_hours() -> None:
 
 @charts
 def test_every_chart_has_its_query_and_rows_to_be_tried_with(name: str) -> None:
-    assert (QUERIES / f"{MESH_CHARTS[name].query}.sql").is_file()
+    assert MESH_CHARTS[name].query in SHIPPED
     assert name in ROWS
 
 
@@ -87,7 +87,7 @@ def test_a_chart_is_drawn_from_the_rows_of_its_query(name: str) -> None:
 
 @charts
 def test_the_columns_that_a_chart_draws_are_those_of_its_query(name: str) -> None:
-    statement = (QUERIES / f"{MESH_CHARTS[name].query}.sql").read_text()
+    statement = shipped(MESH_CHARTS[name].query).statement
     assert [column for column in ROWS[name][0] if column not in statement] == []
 
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from analysis.queries.__main__ import chosen, from_parquet
-from analysis.queries.query_file import SHIPPED, read
+from analysis.queries.query_file import SHIPPED, read, shipped
 from analysis.queries.tests.day import a_day
 from analysis.queries.tests.golden_results import GOLDEN, PARAMETERS, document
 from schemas.errors import ConfigurationError, InvalidRequest
@@ -85,7 +85,7 @@ async def test_the_views_for_people_have_a_row_for_everything(choir: Choir) -> N
     assert judged.rows == ((False,), (True,))
 
 
-@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.sql")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED.values(), ids=lambda path: path.stem)
 def test_every_query_says_what_it_asks_takes_and_gives(path: Path) -> None:
     text = path.read_text()
     assert read(path).question and "-- columns" in text
@@ -100,14 +100,14 @@ def test_every_view_says_what_it_asks_and_gives(path: Path) -> None:
 
 
 def test_a_parameter_that_is_wrong_is_named() -> None:
-    query = read(SHIPPED / "slowest_requests.sql")
+    query = shipped("slowest_requests")
     assert query.values({"count": "3"})["count"] == 3
     for given in ({"count": "three"}, {"nosuch": "1"}):
         with pytest.raises(InvalidRequest) as error:
             query.values(given)
         assert error.value.field in given
     with pytest.raises(InvalidRequest, match="request_id"):
-        read(SHIPPED / "waterfall.sql").values({})
+        shipped("waterfall").values({})
 
 
 def test_a_folder_without_parquet_files_is_said(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 import pytest
 
 from analysis.charts.mesh import MESH_CHARTS
-from analysis.charts.tests.test_mesh_charts import PIECE, QUERIES, ROWS
-from analysis.queries.query_file import read
+from analysis.charts.tests.test_mesh_charts import PIECE, ROWS
+from analysis.queries.query_file import shipped
 from analysis.queries.tests.golden_results import GOLDEN
 from analysis.report.collect import Answered, Findings
 from analysis.report.headings import heading
@@ -145,7 +145,7 @@ def test_values_are_shown_with_three_figures(value: object, text: str) -> None:
 
 @pytest.mark.parametrize("section", sections(HOUR), ids=lambda section: section.query)
 def test_every_section_gives_its_query_what_it_takes(section: Section) -> None:
-    query = read(QUERIES / f"{section.query}.sql")
+    query = shipped(section.query)
     assert {parameter.name for parameter in query.parameters} == {*HOUR.parameters, *section.parameters}
     assert section.chart is None or MESH_CHARTS[section.chart].query == section.query
 

@@ -213,7 +213,7 @@ async def measure_queries(mesh: BenchMesh, folder: Path) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     async with Choir(mesh.url) as choir:
         await _ready(choir)
-        for path in sorted(SHIPPED.glob("*.sql")):
+        for path in SHIPPED.values():
             query = read(path)
             given = {p.name: EXAMPLES.get(p.name, "") for p in query.parameters if p.default is None}
             taken = []

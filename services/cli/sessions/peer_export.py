@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
-from analysis.queries.query_file import SHIPPED, read
+from analysis.queries.query_file import shipped
 from schemas.errors import ConfigurationError, InternalError
 from schemas.requests.queries import Rows
 from services.cli.views.tables.rows_view import csv_lines
 from services.client.client import Choir
 
-QUERY = SHIPPED / "peer_log.sql"
+QUERY = "peer_log"
 PAGE_ROWS = 2_000
 PLACE = ("stream_epoch", "sequence")
 """The last columns: where a page ends and the next one begins. They are not written."""
@@ -51,7 +51,7 @@ def complete_file(path: Path) -> Iterator[TextIO]:
 
 async def pages(mesh: Choir, since: str, until: str) -> AsyncIterator[Rows]:
     """All rows in the order of the stream; the first page comes even if it is empty."""
-    query = read(QUERY)
+    query = shipped(QUERY)
     epoch, sequence = 0, 0
     while True:
         given = {"since": since, "until": until, "count": str(PAGE_ROWS)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from analysis.queries.query_file import shipped
 from schemas.errors import ChoirError
 from schemas.message import Struct
 from schemas.nodes.lease import NodeLease
@@ -24,7 +24,6 @@ from services.cli.top.rows import (
 from services.client.client import Choir
 from services.client.missing_service import METRICS
 
-QUERIES = Path(__file__).resolve().parents[3] / "analysis" / "queries"
 QUERY_TIMEOUT_S = 3.0
 NO_METRICS = "requests/s, tokens/s, latency, errors: no metrics service is live"
 
@@ -100,8 +99,7 @@ async def _lately(mesh: Choir, at_s: float, window_s: float) -> tuple[Rates, dic
 
 
 async def _query(mesh: Choir, name: str, parameters: dict[str, Any]) -> Rows:
-    statement = (QUERIES / f"{name}.sql").read_text(encoding="utf-8")
-    return await mesh.sql(statement, parameters, timeout_s=QUERY_TIMEOUT_S)
+    return await mesh.sql(shipped(name).statement, parameters, timeout_s=QUERY_TIMEOUT_S)
 
 
 def dicts(rows: Rows) -> list[dict[str, Any]]:

@@ -74,8 +74,7 @@ def _typed(statement: str | None) -> str:
 def _from_file(path: Path) -> QueryFile:
     from analysis.queries.query_file import SHIPPED, read
 
-    shipped = SHIPPED / f"{path.name.removesuffix('.sql')}.sql"
-    return read(shipped if not path.is_file() and shipped.is_file() else path)
+    return read(path if path.is_file() else SHIPPED.get(path.name.removesuffix(".sql"), path))
 
 
 async def _ask(query: QueryFile, given: list[str], max_rows: int, timeout_s: float) -> Rows:
@@ -105,7 +104,7 @@ def _list_queries() -> None:
     from services.cli.views.tables.overview_tables import table
 
     grid = table("query", "question", "parameters")
-    for path in sorted(SHIPPED.glob("*.sql")):
+    for name, path in SHIPPED.items():
         query = read(path)
-        grid.add_row(path.stem, query.question, ", ".join(p.name for p in query.parameters))
+        grid.add_row(name, query.question, ", ".join(p.name for p in query.parameters))
     console().print(grid)

@@ -22,7 +22,7 @@ TIMEOUT_S = 30.0
 
 def shipped() -> dict[str, QueryFile]:
     """The queries that come with Choir, by their names."""
-    return {path.stem: read(path) for path in sorted(SHIPPED.glob("*.sql"))}
+    return {name: read(path) for name, path in SHIPPED.items()}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from analysis.queries.query_file import SHIPPED, read
+from analysis.queries.query_file import shipped
 from schemas.errors import ChoirError
 from schemas.requests.queries import Scalar
 from services.gateway.dashboard.requests.filter import Filter
@@ -42,7 +42,7 @@ class Charts:
         name, wanted = request.path_params["name"], Filter.of(request.query_params)
         if name not in QUERY_OF:
             raise HTTPException(404)
-        query = read(SHIPPED / f"{QUERY_OF[name]}.sql")
+        query = shipped(QUERY_OF[name])
         since = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=wanted.within_s)
         every: dict[str, Scalar] = {
             "since": since.isoformat(),
