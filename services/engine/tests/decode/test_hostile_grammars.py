@@ -12,6 +12,7 @@ import pytest
 from schemas.errors import InvalidRequest
 from schemas.requests.sampling import Sampling
 from services.engine import Engine, Finished, TokenEvent
+from services.engine.decode import grammar_process
 from services.engine.decode.grammar_process import GrammarProcesses
 from services.engine.decode.grammar_protocol import STEP_LIMIT_S
 
@@ -22,6 +23,12 @@ UNCLOSED = 'root ::= "' + '\\"' * 30_000
 REPEATED = {"type": "string", "pattern": "{" * 200_000}
 LONG_S = 120.0
 SHORT_LIMIT_S = STEP_LIMIT_S / 8
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What limits a grammar here is its own computing, however busy the machine is."""
+    monkeypatch.setattr(grammar_process, "PATIENCE_S", LONG_S)
 
 
 @pytest.fixture(scope="module")
