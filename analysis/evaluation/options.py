@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 
 from analysis.evaluation import benchmarks
 from analysis.evaluation.asking.prompts import template
+from analysis.evaluation.benchmarks.benchmark import INSTRUCTIONS
 from analysis.evaluation.scoring.extraction import EXTRACTIONS
 from schemas.ensembles.strategies import STRATEGIES, specs_of
 from schemas.errors import InvalidRequest, UnknownStrategy
@@ -23,6 +24,11 @@ NOT_SCORED = {
     "synthesize": "it writes a text, which nobody has marked",
     "synthesize_samples": "it writes a text, which nobody has marked",
 }
+WHOLE_TEXTS = ("synthesize", "synthesize_samples", "rank", "nearest", "concat")
+"""Strategies that give a whole text, where texts are checked as such: by default the first three, which need
+no model of vectors."""
+OF_ANSWERS = ("teach", "effort", "self_consistency", "orders")
+"""What is only done with answers that are right or wrong."""
 SAMPLING_TEMPERATURE = 0.7
 """What samples of one agent are drawn with, as for self-consistency (Wang et al. 2022)."""
 
@@ -83,11 +89,20 @@ class EvalOptions(Struct):
             said.setdefault("prompts", () if prompt is None else (prompt,))
         return said
 
+    @model_validator(mode="before")
+    @classmethod
+    def _texts_as_such(cls, said: Any) -> Any:
+        """Where texts are checked as a whole the strategies are others, unless some are named."""
+        if isinstance(said, dict) and "strategies" not in said and "ifeval" in said.get("benchmarks", ()):
+            return said | {"strategies": WHOLE_TEXTS[:3]}
+        return said
+
     @field_validator("strategies")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            check_strategy(name)
+            if name not in WHOLE_TEXTS:
+                check_strategy(name)
         if len(set(names)) != len(names):
             raise field_error("strategies", "a strategy is named twice")
         return names
@@ -109,6 +124,29 @@ class EvalOptions(Struct):
         if len(set(said)) != len(said):
             raise field_error("prompts", "a prompt is named twice")
         return said
+
+    @model_validator(mode="after")
+    def _texts_apart(self) -> EvalOptions:
+        """Texts that are checked as a whole are asked for in a run of their own."""
+        checked = [name for name in self.benchmarks if benchmarks.get(name).extraction == INSTRUCTIONS]
+        if not checked:
+            for name in self.strategies:
+                check_strategy(name)
+            return self
+        if len(self.benchmarks) > 1:
+            raise field_error("benchmarks", f"{checked[0]} is asked in a run of its own: nobody votes there")
+        if voting := [name for name in self.strategies if name not in WHOLE_TEXTS]:
+            raise field_error(
+                "strategies",
+                f"{checked[0]} checks whole texts, and {', '.join(voting)} votes on answers; there are "
+                f"{', '.join(WHOLE_TEXTS)}",
+            )
+        defaults = type(self).model_fields
+        if asked := [name for name in OF_ANSWERS if getattr(self, name) != defaults[name].default]:
+            raise field_error(asked[0], f"{checked[0]} has no answers that are right or wrong: leave it out")
+        if self.chat_template is False:
+            raise field_error("chat_template", "texts are asked for in the model's template")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> EvalOptions:

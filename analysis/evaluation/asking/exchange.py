@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from analysis.evaluation.asking.plan import Call, Phase
-from analysis.evaluation.benchmarks.question import Kind
+from analysis.evaluation.benchmarks.question import Instruction, Kind
 from analysis.evaluation.likelihood.texts import Scored
 from schemas.commands import ChatMessage
 from schemas.errors import ErrorBody
@@ -25,7 +25,8 @@ class Exchange(Struct):
     `position` is the question's place in the plan, whenever it came back, `template` what it was made from.
     `wall_s` is how long the client waited, the time in queues included. `prompt_name` is the template's name,
     `order` which order of the options this is. `scored` is what came of a text that was scored. `from_cache`
-    names, by agent, the request of an earlier run whose answer was taken.
+    names, by agent, the request of an earlier run whose answer was taken. `instructions` are what a text is
+    checked by.
     """
 
     request_id: str
@@ -59,6 +60,7 @@ class Exchange(Struct):
     scored: Scored | None = None
     from_cache: dict[str, str] = Field(default_factory=dict)
     turns: tuple[ChatMessage, ...] = ()
+    instructions: tuple[Instruction, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -120,4 +122,5 @@ def exchange(
         scored=scored,
         from_cache=dict(from_cache or {}),
         turns=item.turns,
+        instructions=item.question.instructions,
     )

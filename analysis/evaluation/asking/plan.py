@@ -156,12 +156,13 @@ def fan_out(run_id: str, item: Item, agents: Sequence[str], options: EvalOptions
     """The one request from which every strategy is computed.
 
     The mesh is asked to decide with those strategies that have the agents asked more than the question; the
-    others are computed from the answers that were kept.
+    others are computed from the answers that were kept. A text it puts together with all of them.
     """
     further = tuple(
         spec.name
         for spec in specs_of(options.strategies)
-        if spec.asks and spec.name != "best_single" and not (spec.closed_only and not item.question.choices)
+        if item.question.kind == "text"
+        or (spec.asks and spec.name != "best_single" and not (spec.closed_only and not item.question.choices))
     )
     fields = {"models": tuple(agents), "strategies": further or ("majority",)}
     temperature = options.asking_temperature

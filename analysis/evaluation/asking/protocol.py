@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from analysis.evaluation import benchmarks
 from analysis.evaluation.asking.prompts import Template, template
-from analysis.evaluation.benchmarks.benchmark import SCORED, Benchmark, first_of_topic
+from analysis.evaluation.benchmarks.benchmark import INSTRUCTIONS, SCORED, Benchmark, first_of_topic
 from analysis.evaluation.benchmarks.question import LETTERS, Question
 from analysis.evaluation.benchmarks.rows import Source
 from analysis.evaluation.likelihood.texts import Continuation, continuations
 from analysis.evaluation.options import EvalOptions
 from analysis.evaluation.scoring.extraction import extraction
+from analysis.evaluation.scoring.instructions.checks import check_able
 from schemas.commands import ChatMessage
 from schemas.errors import InvalidRequest
 
@@ -102,6 +103,8 @@ def open_protocol(name: str, options: EvalOptions) -> Protocol:
     few_shot = benchmark.few_shot if options.few_shot is None else options.few_shot
     way = options.extraction or benchmark.extraction
     extraction(way, questions[0].kind)
+    if way == INSTRUCTIONS:
+        check_able(question.instructions for question in questions)
     sources = {"test": source}
     examples: tuple[Question, ...] = ()
     if few_shot:

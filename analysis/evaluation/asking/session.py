@@ -194,8 +194,9 @@ class _Work:
 
     def _samples(self) -> list[plan.Call]:
         """Self-consistency: for each question the agent that is best on the others, sampled. Where options
-        are scored there is nothing to sample."""
-        written = [kept for kept in self._journal.records.values() if kept.phase != "score"]
+        are scored, or a text is checked as a whole, nothing is sampled."""
+        records = self._journal.records.values()
+        written = [kept for kept in records if kept.phase != "score" and kept.kind != "text"]
         asked = read_run(one_for_each_question(written, self._ways), self._ways)
         best = best_agents(asked, self._options.seed)
         wanted = samples_wanted(asked, best, self._options)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from analysis import datasets
 from analysis.evaluation.benchmarks.arc import arc
-from analysis.evaluation.benchmarks.benchmark import LIKELIHOOD, PER_CHARACTER, Benchmark
+from analysis.evaluation.benchmarks.benchmark import INSTRUCTIONS, LIKELIHOOD, PER_CHARACTER, Benchmark
 from analysis.evaluation.benchmarks.gsm8k import gsm8k
 from analysis.evaluation.benchmarks.hellaswag import hellaswag
+from analysis.evaluation.benchmarks.ifeval import ifeval
 from analysis.evaluation.benchmarks.mmlu import mmlu
 from analysis.evaluation.benchmarks.mmlu_pro import mmlu_pro
 from analysis.evaluation.benchmarks.question import Question
@@ -26,6 +27,7 @@ _HUB = "https://huggingface.co/datasets"
 _OWN_FOLDER = Path(datasets.__file__).parent
 SHORT_ANSWER_TOKENS = 24
 SOLUTION_TOKENS = 320
+TEXT_TOKENS = 1280
 
 TABLE: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -105,6 +107,16 @@ TABLE: dict[str, Benchmark] = {
             max_tokens=1,
         ),
         Benchmark(
+            name="ifeval",
+            parse=ifeval,
+            test=f"{_HUB}/google/IFEval/resolve/main/ifeval_input_data.jsonl",
+            dev=None,
+            template="bare",
+            extraction=INSTRUCTIONS,
+            few_shot=0,
+            max_tokens=TEXT_TOKENS,
+        ),
+        Benchmark(
             name="truthfulqa-generation",
             parse=truthfulqa,
             test=f"{_HUB}/truthfulqa/truthful_qa/resolve/main/multiple_choice/validation-00000-of-00001.parquet",
@@ -165,14 +177,6 @@ TABLE: dict[str, Benchmark] = {
     )
 }
 
-REFUSED = {
-    "ifeval": "its checks are programs for 25 kinds of instructions, and mark whole texts, on which no "
-    "strategy votes; lm-evaluation-harness has them, and can ask the gateway: lm_eval "
-    "--model local-chat-completions --tasks ifeval --apply_chat_template "
-    "--model_args model=choir/auto,base_url=URL/v1/chat/completions",
-}
-"""Benchmarks that people look for, and why they are not here."""
-
 OWN = tuple(name for name in TABLE if name.startswith("choir-"))
 """What is asked unless told otherwise: it needs no network."""
 
@@ -186,8 +190,6 @@ def seen_in_training(names: Iterable[str]) -> str:
 
 def get(name: str) -> Benchmark:
     """The benchmark of that name; InvalidRequest, with those there are, if there is none."""
-    if name in REFUSED:
-        raise InvalidRequest(f"benchmarks: {name} is not here: {REFUSED[name]}", field="benchmarks")
     try:
         return TABLE[name]
     except KeyError:

@@ -12,6 +12,8 @@ LIKELIHOOD, PER_CHARACTER = "likelihood", "likelihood-per-character"
 SCORED = (LIKELIHOOD, PER_CHARACTER)
 """Ways in which nothing is written: the option is taken whose tokens are likeliest after the prompt, or
 likeliest by its length; `acc` and `acc_norm` of lm-evaluation-harness."""
+INSTRUCTIONS = "instructions"
+"""The way in which no answer is read: the whole text is checked by what its prompt asks of it."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,16 @@ import random
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field
 
 from schemas.errors import InvalidRequest
+from schemas.message import Struct
 
 LETTERS = string.ascii_uppercase
 
-Kind = Literal["choice", "number"]
+Kind = Literal["choice", "number", "text"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,17 @@ class Statement:
     true: bool
 
 
+class Instruction(Struct):
+    """What a prompt asks of the text: a kind that a program can check, and its settings."""
+
+    kind: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Question:
-    """`right` is the letter of an option as `choices` has them, or a plain number.
+    """`right` is the letter of an option as `choices` has them, or a plain number; of a text that is checked
+    by its `instructions` there is none.
 
     `solution` is what stands after the question where it is shown as an example. `template` is what the
     question was made from, as others were, if its file says so: such questions are no independent witnesses.
@@ -42,6 +53,7 @@ class Question:
     solution: str = ""
     template: str = ""
     statements: tuple[Statement, ...] = ()
+    instructions: tuple[Instruction, ...] = ()
 
     def shuffled(self, seed: str) -> Question:
         """The same question with its options in another order, which seed and question decide."""

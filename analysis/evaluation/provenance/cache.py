@@ -87,9 +87,9 @@ def default_path() -> Path:
 
 def key_of(call: Call, agents: Sequence[str], identities: Mapping[str, str | None]) -> str | None:
     """What the answers of these agents to a call are kept under; None if they are not: they are not greedy,
-    or nobody knows their file."""
+    nobody knows their file, or the mesh makes a text of theirs, which is no agent's answer."""
     hashes = [identities.get(agent) for agent in agents]
-    if call.ask.sampling.temperature > 0 or None in hashes:
+    if call.ask.sampling.temperature > 0 or None in hashes or call.item.question.kind == "text":
         return None
     ask = call.ask
     said: dict[str, object] = {

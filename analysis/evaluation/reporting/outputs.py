@@ -16,6 +16,7 @@ from analysis.evaluation.likelihood.votes import one_for_each_question
 from analysis.evaluation.provenance.asking import of_earlier_runs
 from analysis.evaluation.reporting.charts import Picture
 from analysis.evaluation.reporting.charts.write import write_charts
+from analysis.evaluation.reporting.instructions import checks_texts, write_checked
 from analysis.evaluation.reporting.latex import significance_table, summary_table
 from analysis.evaluation.reporting.raw_records import raw_records
 from analysis.evaluation.reporting.report import NO_EXTRAS, Extras, Part, report
@@ -48,6 +49,9 @@ def write_outputs(folder: RunFolder) -> None:
     journal = read_journal(folder.journal)
     if not journal:
         raise InvalidRequest(f"resume: {folder.path} holds no answers", field="resume")
+    if checks_texts(config):
+        write_checked(folder, journal)
+        return
     ways = {name: described["extraction"] for name, described in config.benchmarks.items()}
     exchanges = one_for_each_question(of_earlier_runs(journal), ways)
     outcomes = reaggregate(exchanges, ways, config.options.strategies, config.options.seed)

@@ -77,7 +77,7 @@ def _row(kept: Exchange, agent: str, answer: Answer | None, way: str) -> Row:
         "text": text,
         "answer": read,
         "right_answer": kept.right,
-        "correct": None if purpose in ("prediction", "score") else read == kept.right,
+        "correct": None if purpose in ("prediction", "score") or kept.kind == "text" else read == kept.right,
         "log_likelihood": None if scored is None else scored.log_likelihood,
         "greedy": None if scored is None else scored.greedy,
         "scored_tokens": None if scored is None else len(scored.logprobs),

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.reporting.charts.picture import why_absent
+from analysis.evaluation.reporting.instructions import checks_texts, show_checked
 from analysis.evaluation.reporting.report import MOSTLY_REPEATED
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -18,6 +19,11 @@ WIDTH_WITHOUT_TERMINAL = 120
 
 def show(folder: RunFolder, *, as_json: bool) -> None:
     """Prints the summary of a run whose files are written."""
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    out = Console(highlight=False, markup=False, emoji=False, width=width)
+    if checks_texts(folder.config):
+        show_checked(folder, out, as_json=as_json)
+        return
     summary = _rows(folder, "summary")
     if as_json:
         document = {
@@ -29,8 +35,6 @@ def show(folder: RunFolder, *, as_json: bool) -> None:
         }
         sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
         return
-    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    out = Console(highlight=False, markup=False, emoji=False, width=width)
     for benchmark in dict.fromkeys(row["benchmark"] for row in summary):
         out.print(_table(benchmark, [row for row in summary if row["benchmark"] == benchmark]))
     for benchmark, row in {row["benchmark"]: row for row in summary}.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from analysis.evaluation.benchmarks.benchmark import SCORED
+from analysis.evaluation.benchmarks.benchmark import INSTRUCTIONS, SCORED
 from analysis.evaluation.benchmarks.question import LETTERS, Kind
 from schemas.errors import InvalidRequest
 from services.aggregator.reading.normalise import normalise
@@ -51,8 +51,10 @@ EXTRACTIONS: dict[tuple[str, Kind], Extraction] = {
     ("flexible", "number"): flexible_number,
     ("numeric", "number"): numeric,
     **dict.fromkeys(((way, "choice") for way in SCORED), strict_choice),
+    (INSTRUCTIONS, "text"): lambda _text, _choices: None,
 }
-"""An agent whose options were scored has the likeliest one's letter for an answer."""
+"""An agent whose options were scored has the likeliest one's letter for an answer; a text that is checked as
+a whole has none."""
 
 MESH_READS: dict[Kind, Extraction] = {"choice": flexible_choice, "number": numeric}
 """How the mesh itself reads answers before it votes."""
