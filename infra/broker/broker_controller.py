@@ -103,7 +103,7 @@ class BrokerController:
                     self._restart_soon()
                 if problem is not None and free >= LEAST_FREE_BYTES and self._broken:
                     await self._restart()
-                await self._told.tell(client, problem)
+                await self._told.publish(client, problem)
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 self._say(f"whether the broker stores could not be looked at: {why(error)}")
 

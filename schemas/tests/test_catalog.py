@@ -192,8 +192,8 @@ def test_every_command_of_a_request_is_found_by_its_id() -> None:
     ],
 )
 def test_what_is_published_is_kept_where_it_belongs(subject: str, stream: str | None) -> None:
-    keepers = [spec.name for spec in STREAMS if any(inside(subject, kept) for kept in spec.subjects)]
-    assert keepers == ([] if stream is None else [stream])
+    capturing = [spec.name for spec in STREAMS if any(inside(subject, kept) for kept in spec.subjects)]
+    assert capturing == ([] if stream is None else [stream])
 
 
 @accesses

@@ -127,7 +127,7 @@ class Agent:
         """Tells that the model cannot be asked here, and lets others have its work."""
         log.critical("model has failed; this process ends", model=serving.model.name, why=failure.message)
         serving.problem, serving.loop = failure.body(), None
-        await mesh.tell()
+        await mesh.renew_lease()
         await loop.stop()
 
     async def _on_cancel(self, msg: Msg) -> None:

@@ -46,18 +46,18 @@ class ServiceContext:
         enabled = events is None or events.enabled
         self.events = EventLog(client, identity, enabled=enabled, spans=spans)
         self._renew: Callable[[], None] | None = None
-        self._tell: Callable[[], Awaitable[None]] | None = None
+        self._renew_lease: Callable[[], Awaitable[None]] | None = None
 
-    def on_change(self, renew: Callable[[], None], tell: Callable[[], Awaitable[None]]) -> None:
+    def on_change(self, renew: Callable[[], None], renew_now: Callable[[], Awaitable[None]]) -> None:
         """Says how a change reaches the lease at once; for the host, when there is a lease."""
-        self._renew, self._tell = renew, tell
+        self._renew, self._renew_lease = renew, renew_now
 
     def changed(self) -> None:
         """What the service says in its lease has changed: it is told now, not at the next renewal."""
         if self._renew is not None:
             self._renew()
 
-    async def tell(self) -> None:
+    async def renew_lease(self) -> None:
         """changed() for what must be known before the service goes on: returns when the lease is put."""
-        if self._tell is not None:
-            await self._tell()
+        if self._renew_lease is not None:
+            await self._renew_lease()

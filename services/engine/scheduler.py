@@ -112,7 +112,7 @@ class Scheduler(Generic[S]):
             if sequence.cancelled:
                 sequence.finish("cancelled")
                 continue
-            self._seat(sequence, slot, min(shared, len(sequence.prompt) - 1))
+            self._occupy(sequence, slot, min(shared, len(sequence.prompt) - 1))
             self.prompt_tokens += len(sequence.prompt)
             self.reused_tokens += sequence.fed
             sequence.admit(sequence.fed)
@@ -124,10 +124,10 @@ class Scheduler(Generic[S]):
         none."""
         choice = best_slot(self._slots, sequence.prompt)
         if choice is not None:
-            self._seat(sequence, choice[0], 0)
+            self._occupy(sequence, choice[0], 0)
         return choice is not None
 
-    def _seat(self, sequence: S, slot: Slot[S], shared: int) -> None:
+    def _occupy(self, sequence: S, slot: Slot[S], shared: int) -> None:
         keep = shared if shared >= self._least_prefix else 0
         if not self._cells.forget(slot.index, keep):
             self._cells.forget(slot.index)

@@ -115,7 +115,7 @@ class Copies:
         others = await self._others(model)
         if not last and len(others) < model.min_copies:
             for known in held.values():
-                await self._holdings.tell(known.chunks)
+                await self._holdings.announce(known.chunks)
             raise InvalidRequest(
                 f"name: {len(others)} other hosts that are there now hold {name}, and {model.min_copies} "
                 "have to: the copy stays. `choir model copies` says how many there are to be, and "

@@ -335,7 +335,7 @@ class StageRuntime:
         if now_s - self._told_s >= EVENT_INTERVAL_S:
             steps, since_s, self._told_s = self._stats.take(), self._told_s, now_s
             self._rates.append(steps.tokens / (now_s - since_s))
-            self._tell(steps)
+            self._emit_steps(steps)
             self._emit_drops(stage)
         if stage.lost and self.ready:
             self.begin_anew("something that was sent between stages is missing")
@@ -346,7 +346,7 @@ class StageRuntime:
         """However long a step takes, nothing is lost as long as some stage is at it."""
         return self._rest.lost(stage.waits_for_tokens)
 
-    def _tell(self, steps: Steps) -> None:
+    def _emit_steps(self, steps: Steps) -> None:
         if not steps.steps:
             return
         self._step_ms.append(steps.compute_ns / steps.steps / 1e6)

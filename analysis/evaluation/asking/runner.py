@@ -81,7 +81,7 @@ class Runner:
             self._journal,
             lambda call: call.request_id,
             lambda: self._concurrency,
-            after=self._told if self._teach else None,
+            after=self._give_feedback if self._teach else None,
         )
 
     async def _asked(self, call: Call) -> Exchange:
@@ -99,7 +99,7 @@ class Runner:
             return await self._scoring.result_of(call)
         return await self._mesh.result_of(call.ask), None
 
-    async def _told(self, call: Call, came: Exchange) -> None:
+    async def _give_feedback(self, call: Call, came: Exchange) -> None:
         """Tells the mesh the right answer of a question that it has decided."""
         if came.phase == "fan_out" and came.result is not None:
             await self._mesh.feedback(call.request_id, came.right)

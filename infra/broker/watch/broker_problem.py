@@ -30,7 +30,7 @@ class BrokerProblem:
         self._leased = False
         self._next_lease_s = 0.0
 
-    async def tell(self, client: Client, problem: str | None) -> None:
+    async def publish(self, client: Client, problem: str | None) -> None:
         """Says the problem of this moment, None for none, and leases it for as long as there is one.
 
         It is said when it comes and when it goes, not over and over with other figures. Raises a

@@ -40,7 +40,7 @@ class ForeignStore:
         while True:
             if self._client.is_connected:
                 try:
-                    await self._problem.tell(self._client, await self._look())
+                    await self._problem.publish(self._client, await self._look())
                 except (nats.errors.Error, OSError) as error:
                     self._say(f"whether the broker stores could not be told: {why(error)}")
             await asyncio.sleep(self._interval_s)

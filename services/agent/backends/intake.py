@@ -30,13 +30,13 @@ class Job(Generic[T]):
         try:
             result = self.work()
         except Exception as error:  # noqa: BLE001  (it is raised where it is waited for)
-            self._tell(partial(self._fail, error))
+            self._call_in_loop(partial(self._fail, error))
         else:
-            self._tell(partial(self._deliver, result))
+            self._call_in_loop(partial(self._deliver, result))
 
-    def _tell(self, tell: Callable[[], None]) -> None:
+    def _call_in_loop(self, callback: Callable[[], None]) -> None:
         if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(tell)
+            self.loop.call_soon_threadsafe(callback)
 
     def _deliver(self, result: T) -> None:
         if self.outcome.done():

@@ -18,8 +18,8 @@ from schemas.nodes.loading import LoadedReply, ManageLoaded
 from schemas.nodes.model_store import HeldModel, HeldModels, ListHeld
 from schemas.replies import ErrorReply
 from services.agent.counting import Counting
+from services.agent.demand.loadable import loadable_of
 from services.agent.demand.model import DemandModel
-from services.agent.demand.offered import offer_of
 from services.agent.demand.policy import ModelUse, steps_for
 from services.agent.serving import Serving
 from services.agent.settings import OnDemandSection
@@ -114,7 +114,7 @@ class ModelsOnDemand:
             await model.load_now(request.keep_alive_s)
         else:
             await model.unload_now()
-        await self._mesh.tell()
+        await self._mesh.renew_lease()
         told = model.loaded_at(self._mesh.identity.instance)
         await caller.send(LoadedReply(model=model.name, agents=(told,)))
 
@@ -166,13 +166,15 @@ class ModelsOnDemand:
         return HeldModels.read(reply.data).models
 
     async def _add(self, held: HeldModel) -> None:
-        offer = await asyncio.to_thread(offer_of, held, self._section, self._budget_bytes)
+        loadable = await asyncio.to_thread(loadable_of, held, self._section, self._budget_bytes)
         model = DemandModel(
-            self._mesh, held, offer, self._budget_bytes, self._section, self._threads, self._news.set
+            self._mesh, held, loadable, self._budget_bytes, self._section, self._threads, self._news.set
         )
         self._models[held.name] = model
         self._news_s = time.monotonic()
-        log.info("can load", model=held.name, memory_bytes=offer.need_bytes, budget_bytes=self._budget_bytes)
+        log.info(
+            "can load", model=held.name, memory_bytes=loadable.need_bytes, budget_bytes=self._budget_bytes
+        )
         self._mesh.changed()
 
     async def _begin(self, model: DemandModel) -> None:

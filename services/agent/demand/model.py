@@ -22,7 +22,7 @@ from schemas.replies import TokenCount, Tokenized
 from schemas.requests.chat import Tool
 from schemas.requests.sampling import Sampling
 from services.agent.backends import Backend, Generated, OnPiece, Prompt, backend_opener
-from services.agent.demand.offered import GB, Offer
+from services.agent.demand.loadable import GB, Loadable
 from services.agent.demand.policy import FOREVER_S, ModelUse, State
 from services.agent.file_hash import FileHash
 from services.agent.serving import Serving
@@ -73,14 +73,14 @@ class DemandModel:
         self,
         mesh: ServiceContext,
         held: HeldModel,
-        offer: Offer,
+        loadable: Loadable,
         budget_bytes: int,
         section: OnDemandSection,
         threads: int | None,
         changed: Callable[[], None],
     ) -> None:
         self.held = held
-        self.need_bytes = offer.need_bytes
+        self.need_bytes = loadable.need_bytes
         self.usual_keep_alive_s = self.keep_alive_s = section.keep_alive_s
         self.state: State = "unloaded"
         self.leaving = False
@@ -106,10 +106,10 @@ class DemandModel:
         worker = _Worker(mesh, self)
         consumers = [subjects.generate_consumer(priority, held.name) for priority in subjects.PRIORITIES]
         loop = WorkLoop(mesh, Generate, subjects.COMMANDS_STREAM, consumers, 1, worker, heeds_cordon=True)
-        self.serving = Serving(model, loop=loop, worker=worker, info=offer.info)
+        self.serving = Serving(model, loop=loop, worker=worker, info=loadable.info)
         self._loop = loop
-        if offer.fault is not None:
-            self._fail(offer.fault)
+        if loadable.fault is not None:
+            self._fail(loadable.fault)
 
     @property
     def name(self) -> str:
@@ -270,7 +270,9 @@ class DemandModel:
 
     def loaded_at(self, instance: str) -> LoadedAt:
         """How it is here now."""
-        return LoadedAt(instance=instance, on_demand=self._told(), busy=self.users, leaves=self.leaving)
+        return LoadedAt(
+            instance=instance, on_demand=self._state_for_lease(), busy=self.users, leaves=self.leaving
+        )
 
     # --- its engine -----------------------------------------------------------------------
 
@@ -361,7 +363,7 @@ class DemandModel:
         return told.model_copy(
             update={
                 "slots": self.serving.model.slots if problem is None else 0,
-                "on_demand": self._told(),
+                "on_demand": self._state_for_lease(),
                 "problem": problem,
             }
         )
@@ -369,7 +371,7 @@ class DemandModel:
     def _without_queue(self) -> NotReady:
         return NotReady(f"there is no queue for {self.name} yet; a host with `choir up` makes it")
 
-    def _told(self) -> OnDemand:
+    def _state_for_lease(self) -> OnDemand:
         at_s = None
         if self.state == "loaded" and not self.users and self.keep_alive_s != FOREVER_S:
             at_s = time.time() + max(0.0, self._used_at_s + self.keep_alive_s - time.monotonic())

@@ -28,7 +28,7 @@ from services.tasks.token_stream import Piece
 TRIAL = (ChatMessage(role="user", content="Say yes."),)
 TRIAL_SAMPLING = Sampling(max_tokens=1)
 SHORTEST_PAUSE_S = 0.05
-ERROR_TOLD_FOR_S = 300.0
+ERROR_SHOWN_FOR_S = 300.0
 """After so long, an error of a worker that works is not told any more."""
 
 log = get_logger("agent.workers")
@@ -281,7 +281,7 @@ class ExternalWorker:
 
     def summary(self) -> ServedModel:
         """What the lease says of it."""
-        problem, last_error = self.problem, self._told_error()
+        problem, last_error = self.problem, self._recent_error()
         info = self.backend.info
         return ServedModel(
             name=self.worker.name,
@@ -308,10 +308,10 @@ class ExternalWorker:
             problem=bounded_error(problem.body()) if problem is not None else None,
         )
 
-    def _told_error(self) -> ErrorBody | None:
+    def _recent_error(self) -> ErrorBody | None:
         """The last error, as long as it says something of how the worker does now."""
         error, at_s = self._circuit.last_error, self._last_error_at_s
-        old = at_s is not None and time.time() > at_s + ERROR_TOLD_FOR_S
+        old = at_s is not None and time.time() > at_s + ERROR_SHOWN_FOR_S
         if error is None or (old and self._circuit.state == "closed"):
             return None
         return bounded_error(error)

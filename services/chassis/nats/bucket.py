@@ -152,22 +152,22 @@ class Bucket(Generic[ValueT]):
         if key in self._heard:
             return
         if data:
-            self._tell_put(key, data)
+            self._emit_put(key, data)
         elif key in self._keys:
-            self._tell_gone(key, self._on_missing)
+            self._emit_gone(key, self._on_missing)
 
     async def _on_update(self, msg: Msg) -> None:
         key = subjects.key_of_update(msg.subject)
         if self._one_reload.locked():
             self._heard.add(key)
         if KV_OP in (msg.headers or {}):
-            self._tell_gone(key, self._on_delete)
+            self._emit_gone(key, self._on_delete)
         elif msg.data:
-            self._tell_put(key, msg.data)
+            self._emit_put(key, msg.data)
         else:
-            self._tell_gone(key, self._on_missing)  # the marker of a key that has run out
+            self._emit_gone(key, self._on_missing)  # the marker of a key that has run out
 
-    def _tell_put(self, key: str, data: bytes) -> None:
+    def _emit_put(self, key: str, data: bytes) -> None:
         self._keys.add(key)
         try:
             value = self._values.read(data)
@@ -176,7 +176,7 @@ class Bucket(Generic[ValueT]):
         else:
             self._on_put(key, value)
 
-    def _tell_gone(self, key: str, told: Callable[[str], None]) -> None:
+    def _emit_gone(self, key: str, told: Callable[[str], None]) -> None:
         self._keys.discard(key)
         told(key)
 

@@ -110,9 +110,9 @@ class ConnectionEvents:
         log.warning("reconnected to the broker")
         self._times += 1
         for callback in self._on_reconnect:
-            await self._tell(callback)
+            await self._call(callback)
 
-    async def _tell(self, callback: Callback) -> None:
+    async def _call(self, callback: Callback) -> None:
         """An error must not reach the NATS client: it would never connect again."""
         try:
             await callback()
@@ -122,14 +122,14 @@ class ConnectionEvents:
             log.warning(
                 "what happened meanwhile cannot be read yet, trying again", why=why, exc_info=unforeseen
             )
-            retry = asyncio.create_task(self._tell_later(callback, self._times), name="reconnected")
+            retry = asyncio.create_task(self._call_later(callback, self._times), name="reconnected")
             self._retries.add(retry)
             retry.add_done_callback(self._retries.discard)
 
-    async def _tell_later(self, callback: Callback, times: int) -> None:
+    async def _call_later(self, callback: Callback, times: int) -> None:
         await asyncio.sleep(RECONNECT_WAIT_S)
         if times == self._times and not self._closing:
-            await self._tell(callback)
+            await self._call(callback)
 
     async def disconnected(self) -> None:
         """For the NATS client to call."""
@@ -161,20 +161,20 @@ class ConnectionEvents:
     def _miss(self, subject: str) -> None:
         """Told once for all messages of a moment: there is one error for each."""
         if not self._missed:
-            missing = asyncio.create_task(self._tell_missed(), name="missed")
+            missing = asyncio.create_task(self._report_missed(), name="missed")
             self._retries.add(missing)
             missing.add_done_callback(self._retries.discard)
         self._missed[subject] += 1
         self.missed += 1
         self._missed_at_s = time.monotonic()
 
-    async def _tell_missed(self) -> None:
+    async def _report_missed(self) -> None:
         await asyncio.sleep(MISSED_PAUSE_S)
         missed, self._missed = self._missed, Counter()
         for subject, count in missed.items():
             log.error("messages were dropped: this process was too slow", subject=subject, count=count)
             for callback in self._on_missed.get(subject, ()):
-                await self._tell(callback)
+                await self._call(callback)
 
 
 async def _nothing(_msg: Msg) -> None:

@@ -129,7 +129,7 @@ class ServiceRunner:
         lease = Lease(client, self._identity, self._load, self._loops, mesh.clock)
         self._lease = lease
         await lease.start()  # meanwhile a loop may fail, and the lease be given back
-        mesh.on_change(lease.renew_soon, lease.tell)
+        mesh.on_change(lease.renew_soon, lease.renew)
         mesh.events.publish(ServiceStarted, pid=self._identity.pid)
         if self._settings.events.enabled:
             interval_s = self._settings.events.sample_interval_s

@@ -79,7 +79,7 @@ class Lease:
         """Tells of a change now instead of at the next renewal."""
         self._renew.set()
 
-    async def tell(self) -> None:
+    async def renew(self) -> None:
         """Renews the lease, and returns when that is done or has failed."""
         await self._attempt("renew", self._put())
 

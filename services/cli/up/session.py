@@ -55,7 +55,7 @@ class UpSession:
             await self._start()
         finally:
             self._screen.quiet()
-        await self._tell(time.monotonic() - started_s)
+        await self._show_ready(time.monotonic() - started_s)
         await self._supervisor.run_until_stopped()
         self._screen.say("stopped")
 
@@ -86,7 +86,7 @@ class UpSession:
                 self._screen.say(f"the mesh has not started; all that was said is in {self._log.path}", "red")
             raise
 
-    async def _tell(self, took_s: float) -> None:
+    async def _show_ready(self, took_s: float) -> None:
         """Says what runs."""
         supervisor = self._supervisor
         models = await self._models()

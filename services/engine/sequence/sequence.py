@@ -130,7 +130,7 @@ class Sequence:
         if logprob is not None:
             self._logprobs.append(logprob)
         spoken, stop = self._stream.feed(piece)
-        self._tell_spoken(spoken)
+        self._emit_decoded(spoken)
         return stop
 
     def note_end(self, logprob: TokenLogprob) -> None:
@@ -162,10 +162,10 @@ class Sequence:
         """Ends the generation: frees the sampler, shows what was held back, tells the outcome."""
         self.sampler.close()
         if stop_string is None:
-            self._tell_spoken(self._stream.flush())
+            self._emit_decoded(self._stream.flush())
         finished = self._outcome(reason, detail, stop_string, error)
         self.generation.resolve(finished)
-        self._tell(finished)
+        self._emit(finished)
 
     def _outcome(
         self,
@@ -196,14 +196,14 @@ class Sequence:
             prompt_logprobs=tuple(self.prompt_logprobs),
         )
 
-    def _tell_spoken(self, spoken: Spoken) -> None:
+    def _emit_decoded(self, spoken: Spoken) -> None:
         if not (spoken.text or spoken.thinking or spoken.calls):
             return
         new = tuple(self._logprobs[self._logprobs_sent :])
         self._logprobs_sent = len(self._logprobs)
-        self._tell(TokenEvent(spoken.text, self.generated, new, spoken.thinking, spoken.calls))
+        self._emit(TokenEvent(spoken.text, self.generated, new, spoken.thinking, spoken.calls))
 
-    def _tell(self, event: TokenEvent | Finished) -> None:
+    def _emit(self, event: TokenEvent | Finished) -> None:
         """Calls the listener. It is foreign code on the inference thread: should it fail, that is logged
         and ends this generation, not the others."""
         if self._on_event is None:

@@ -68,7 +68,9 @@ class Managing:
 
     async def workers(self, _request: Request) -> Response:
         """All external workers, and how they do."""
-        return _json({"workers": [_told(one) for one in await self._context.mesh.workers(ManageWorkers())]})
+        return _json(
+            {"workers": [_document(one) for one in await self._context.mesh.workers(ManageWorkers())]}
+        )
 
     @takes(NewWorker)
     async def add_worker(self, request: Request) -> Response:
@@ -76,7 +78,7 @@ class Managing:
         `problem` tell what came of it."""
         body = checked(await read_json(request, self._context.settings), NewWorker)
         status, tried = await self.register(body)
-        return _json({**_told(status), "tried": tried}, CREATED)
+        return _json({**_document(status), "tried": tried}, CREATED)
 
     async def register(self, new: NewWorker) -> tuple[WorkerStatus, bool]:
         """A worker, registered, and whether an agent has asked its server by then. Raises InvalidRequest."""
@@ -114,7 +116,7 @@ class Managing:
 
     async def _manage(self, **fields: Any) -> list[dict[str, Any]]:
         request = _valid(ManageWorkers, fields)
-        return [_told(one) for one in await self._context.mesh.workers(request)]
+        return [_document(one) for one in await self._context.mesh.workers(request)]
 
     async def pipelines(self, _request: Request) -> Response:
         """All models that run in stages over nodes."""
@@ -136,7 +138,7 @@ class Managing:
         return _json(reply.model_dump(mode="json", exclude_none=True), status)
 
 
-def _told(one: WorkerStatus) -> dict[str, Any]:
+def _document(one: WorkerStatus) -> dict[str, Any]:
     return one.model_dump(mode="json", exclude_none=True)
 
 

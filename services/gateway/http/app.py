@@ -109,7 +109,7 @@ class Application:
         finally:
             self._figures.answered(dialect.name, reply.status or GONE, time.perf_counter() - began_s)
             if reply.status >= REFUSED:
-                _tell_refused(scope, reply.status)
+                _log_refused(scope, reply.status)
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply, dialect: Dialect) -> None:
         origin = origin_of(scope)
@@ -170,7 +170,7 @@ def unexpected(error: Exception) -> ChoirError:
 _HTTP_WORDS = {404: "there is no such path", 405: "this path takes another method"}
 
 
-def _tell_refused(scope: Scope, status: int) -> None:
+def _log_refused(scope: Scope, status: int) -> None:
     """Who was refused what. A query may hold a key, and is not told."""
     address = (scope.get("client") or ("",))[0]
     path = scope["path"][:LONGEST_PATH]

@@ -20,12 +20,12 @@ from schemas.errors import BrokerUnavailable, ErrorBody, InternalError
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.process.cancelling import ended
+from services.metrics.disk_space import shortage
 from services.metrics.ingest import continuity as history
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stored_event import StoredEvent
 from services.metrics.ingest.stream_reader import StreamReader, StreamState
 from services.metrics.ingest.writer import Writer
-from services.metrics.room import shortage
 from services.metrics.settings import MetricsSection
 from services.metrics.store.database import Database, damaged, first_line, no_room
 

@@ -127,7 +127,7 @@ class HubPuller:
         final = self._puller.final(file.sha256)
         await asyncio.to_thread(part.finish, final)
         await asyncio.to_thread(self._known.put, final, chunks, own=True)
-        await self._holdings.tell(chunks)
+        await self._holdings.announce(chunks)
 
     async def _fetched(self, job: Job, one: HubFile, claim: Claim) -> bool:
         """Fetches the file for as long as the claim is this store's, and gives that back at the end. False

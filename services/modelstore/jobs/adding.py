@@ -58,7 +58,7 @@ async def _added(
     chunks = [await asyncio.to_thread(_identity, path, known, job) for path in paths]
     for path, one in zip(paths, chunks, strict=True):
         await asyncio.to_thread(known.put, path, one, own=False)
-        await holdings.tell(one)
+        await holdings.announce(one)
     return await holdings.describe(described(name, found, facts, chunks, clock.now()))
 
 

@@ -24,7 +24,7 @@ class Holdings:
         self._identity = identity
         self._clock = clock
 
-    async def tell(self, chunks: FileChunks) -> None:
+    async def announce(self, chunks: FileChunks) -> None:
         """A file is here, all of it."""
         bucket = self._catalogue.files_bucket
         await bucket.change(subjects.model_file_key(chunks.sha256), lambda there: there or chunks)
@@ -68,7 +68,7 @@ class Holdings:
         told = {key.partition(".")[0] for key in mine}
         for sha256, known in here.items():
             if sha256 not in told and self._known.get(sha256) is not None:
-                await self.tell(known.chunks)
+                await self.announce(known.chunks)
 
     async def needed(self, sha256: str, *, but: str) -> bool:
         """Whether another model than `but` has this file."""

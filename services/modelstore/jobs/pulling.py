@@ -82,7 +82,7 @@ class Puller:
             known = self._known.get(file.sha256)
             if known is not None:
                 job.found(file.size_bytes)
-                await self._holdings.tell(known.chunks)
+                await self._holdings.announce(known.chunks)
                 return
             chunks = await self._catalogue.chunks(file.sha256)
             if chunks is None or chunks.size_bytes != file.size_bytes:
@@ -108,7 +108,7 @@ class Puller:
                 self.partial.pop(file.sha256, None)
                 part.close()
             await asyncio.to_thread(self._known.put, final, chunks, own=True)
-            await self._holdings.tell(chunks)
+            await self._holdings.announce(chunks)
 
     def final(self, sha256: str) -> Path:
         """Where a file of the store's own lies."""

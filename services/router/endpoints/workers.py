@@ -118,10 +118,10 @@ class Workers:
         with _refused(worker.id):
             await self._bucket.update(subjects.worker_key(worker.id), worker, revision)
         was = known.url if isinstance(known, Worker) and known.url != worker.url else None
-        self._tell("add", worker.id, worker, tenant, instead_of=was, shares=request.share)
+        self._emit_changed("add", worker.id, worker, tenant, instead_of=was, shares=request.share)
         return worker
 
-    def _tell(
+    def _emit_changed(
         self, action: str, worker_id: str, worker: Worker | Unreadable, tenant: str, **more: Any
     ) -> None:
         """Nobody takes the prompts of a model unseen: who did what is in the log and in the database."""
@@ -162,7 +162,7 @@ class Workers:
         with _refused(worker_id):
             if action == "remove":
                 await self._bucket.delete(key, revision)
-                self._tell(action, worker_id, known, tenant)
+                self._emit_changed(action, worker_id, known, tenant)
                 return [known] if isinstance(known, Worker) else []
             if isinstance(known, Unreadable):
                 raise InvalidRequest(
@@ -171,7 +171,7 @@ class Workers:
                 )
             changed = known.model_copy(update={"cordoned": action == "cordon"})
             await self._bucket.update(key, changed, revision)
-            self._tell(action, worker_id, changed, tenant)
+            self._emit_changed(action, worker_id, changed, tenant)
             return [changed]
 
     async def _read(self, worker_id: str) -> tuple[Worker | Unreadable | None, int]:

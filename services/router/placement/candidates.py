@@ -20,7 +20,7 @@ Identity = tuple[str, str, int, str]
 
 
 @dataclass(frozen=True)
-class Offer:
+class Candidate:
     """A live instance that can load any slice of a model."""
 
     lease: NodeLease
@@ -54,11 +54,11 @@ class NodePool:
         return next((node for node in self.nodes if node.instance == instance), None)
 
 
-def offers_of(model: str, leases: Iterable[NodeLease]) -> tuple[Offer, ...]:
+def candidates_of(model: str, leases: Iterable[NodeLease]) -> tuple[Candidate, ...]:
     """Every ready instance that offers a model, in the order of the leases. One that is cordoned offers no
     more than the stage that it holds, and nothing when it is drained."""
     return tuple(
-        Offer(lease, lease.stage, offered)
+        Candidate(lease, lease.stage, offered)
         for lease in leases
         if lease.stage is not None and lease.state == "ready"
         if lease.cordon is None or (lease.cordon == "cordon" and lease.stage.held is not None)
@@ -67,12 +67,12 @@ def offers_of(model: str, leases: Iterable[NodeLease]) -> tuple[Offer, ...]:
     )
 
 
-def require_offered(model: str, leases: Sequence[NodeLease]) -> tuple[Offer, ...]:
-    """offers_of(), at least one; UnknownModel names those that are offered, and says why stage services offer
-    nothing."""
-    offers = offers_of(model, leases)
-    if offers:
-        return offers
+def require_candidates(model: str, leases: Sequence[NodeLease]) -> tuple[Candidate, ...]:
+    """candidates_of(), at least one. UnknownModel names the models that there are, and says why stages
+    offer none."""
+    candidates = candidates_of(model, leases)
+    if candidates:
+        return candidates
     known = sorted({m.name for lease in leases if lease.stage is not None for m in lease.stage.models})
     broken = [
         f". {lease.instance} offers none: {lease.problem.message}"
@@ -88,50 +88,56 @@ def require_offered(model: str, leases: Sequence[NodeLease]) -> tuple[Offer, ...
     )
 
 
-def without_taken(offers: Iterable[Offer], plans: Iterable[PipelinePlan]) -> tuple[Offer, ...]:
+def without_taken(candidates: Iterable[Candidate], plans: Iterable[PipelinePlan]) -> tuple[Candidate, ...]:
     """Those that hold no stage of another model's pipeline."""
     taken = _taken(plans)
-    return tuple(offer for offer in offers if taken.get(offer.instance, offer.model.name) == offer.model.name)
+    return tuple(
+        candidate
+        for candidate in candidates
+        if taken.get(candidate.instance, candidate.model.name) == candidate.model.name
+    )
 
 
-def candidates(offers: Sequence[Offer], stages: int | None) -> Sequence[Offer]:
+def preferred(candidates: Sequence[Candidate], stages: int | None) -> Sequence[Candidate]:
     """Those that `within_cores` keeps, or all where these are fewer than the stages that somebody wants."""
-    kept = within_cores(offers)
-    return kept if stages is None or len(kept) >= stages else offers
+    kept = within_cores(candidates)
+    return kept if stages is None or len(kept) >= stages else candidates
 
 
-def within_cores(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+def within_cores(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Of each host only the fastest instances, as many as its cores have room for and at least one.
 
     More of them would take turns, and each be slower than it has measured. The others are standbys.
     """
     threads: Counter[str] = Counter()
     kept = set()
-    for offer in sorted(offers, key=_slowness):
-        host, cores = offer.lease.host, offer.stage.cores
-        if not threads[host] or cores is None or threads[host] + offer.stage.threads <= cores:
-            threads[host] += offer.stage.threads
-            kept.add(offer.instance)
-    return tuple(offer for offer in offers if offer.instance in kept)
+    for candidate in sorted(candidates, key=_slowness):
+        host, cores = candidate.lease.host, candidate.stage.cores
+        if not threads[host] or cores is None or threads[host] + candidate.stage.threads <= cores:
+            threads[host] += candidate.stage.threads
+            kept.add(candidate.instance)
+    return tuple(candidate for candidate in candidates if candidate.instance in kept)
 
 
-def fastest_on(host: str, offers: Iterable[Offer]) -> Offer | None:
+def fastest_on(host: str, candidates: Iterable[Candidate]) -> Candidate | None:
     """The fastest of the instances on a host."""
-    return min((offer for offer in offers if offer.lease.host == host), key=_slowness, default=None)
+    return min(
+        (candidate for candidate in candidates if candidate.lease.host == host), key=_slowness, default=None
+    )
 
 
-def _slowness(offer: Offer) -> tuple[float, str]:
-    """Sort key of offers, the fastest first; unmeasured speeds come last."""
-    return offer.model.layer_ms or float("inf"), offer.instance
+def _slowness(candidate: Candidate) -> tuple[float, str]:
+    """Sort key of candidates, the fastest first; unmeasured speeds come last."""
+    return candidate.model.layer_ms or float("inf"), candidate.instance
 
 
-def check_free(offer: Offer, plans: Iterable[PipelinePlan]) -> None:
+def check_free(candidate: Candidate, plans: Iterable[PipelinePlan]) -> None:
     """Raises InvalidRequest for an instance that holds a stage of another model's pipeline."""
-    holder = _taken(plans).get(offer.instance, offer.model.name)
-    if holder != offer.model.name:
+    holder = _taken(plans).get(candidate.instance, candidate.model.name)
+    if holder != candidate.model.name:
         raise InvalidRequest(
-            f"assign: {offer.instance} holds a stage of {holder}; take another node, or end that pipeline "
-            f"with `choir shard {holder} --remove`",
+            f"assign: {candidate.instance} holds a stage of {holder}; take another node, or end that "
+            f"pipeline with `choir shard {holder} --remove`",
             field="assign",
         )
 
@@ -140,14 +146,16 @@ def _taken(plans: Iterable[PipelinePlan]) -> dict[str, str]:
     return {stage.instance: plan.model for plan in plans for stage in plan.stages}
 
 
-def check_same(offers: Sequence[Offer]) -> None:
-    """Raises InvalidRequest, naming who has what, unless all offers are of one file and one version."""
+def check_same(candidates: Sequence[Candidate]) -> None:
+    """Raises InvalidRequest, naming who has what, unless all candidates are of one file and one version."""
     groups: dict[Identity, list[str]] = {}
-    for offer in offers:
-        groups.setdefault(offer.identity, []).append(offer.instance)
+    for candidate in candidates:
+        groups.setdefault(candidate.identity, []).append(candidate.instance)
     if len(groups) == 1:
         return
-    told = "; ".join(f"{', '.join(names)}: {_told(identity, groups)}" for identity, names in groups.items())
+    told = "; ".join(
+        f"{', '.join(names)}: {_differing_parts(identity, groups)}" for identity, names in groups.items()
+    )
     raise InvalidRequest(
         f"model: the nodes do not offer the same thing under this name ({told}): give all of them the same "
         "file and the same version of Choir, or name those that go together with --assign",
@@ -155,7 +163,7 @@ def check_same(offers: Sequence[Offer]) -> None:
     )
 
 
-def _told(identity: Identity, groups: Collection[Identity]) -> str:
+def _differing_parts(identity: Identity, groups: Collection[Identity]) -> str:
     """The parts in which one of several identities differs from the others."""
     sha256, architecture, layers, version = identity
     words = (f"sha256 {sha256[:SHOWN_SHA256]}", architecture, f"{layers} layers", f"Choir {version}")
@@ -163,17 +171,17 @@ def _told(identity: Identity, groups: Collection[Identity]) -> str:
     return " ".join(word for word, shown in zip(words, differs, strict=True) if shown)
 
 
-def fleet_of(offers: Sequence[Offer]) -> NodePool:
-    """The nodes of offers that are of the same model.
+def pool_of(candidates: Sequence[Candidate]) -> NodePool:
+    """The nodes of candidates that are of the same model.
 
     A node that has not measured its speed counts as the slowest one that has; the context is the shortest
     that one of them makes room for. Instances of one host with as many threads are equally fast: the shortest
     time that one of them has measured holds, since what else runs only makes times longer.
     """
-    offers = _alike_on_hosts(offers)
-    known = [offer.model for offer in offers if offer.model.layer_ms > 0]
+    candidates = _alike_on_hosts(candidates)
+    known = [candidate.model for candidate in candidates if candidate.model.layer_ms > 0]
     slowest = max(known, key=lambda model: model.layer_ms, default=None)
-    nodes = [_node(offer) for offer in offers]
+    nodes = [_node(candidate) for candidate in candidates]
     if slowest is None:
         nodes = [replace(node, layer_ms=UNMEASURED_LAYER_MS, last_ms=0.0, hop_ms=0.0) for node in nodes]
     else:
@@ -181,17 +189,17 @@ def fleet_of(offers: Sequence[Offer]) -> NodePool:
             node if node.layer_ms else replace(node, layer_ms=slowest.layer_ms, last_ms=slowest.last_ms)
             for node in nodes
         ]
-    context_tokens = min(offer.model.context_tokens for offer in offers)
-    model = offers[0].model.model_copy(update={"context_tokens": context_tokens})
-    return NodePool(model, tuple(nodes), _host_bytes(offers), measured=slowest is not None)
+    context_tokens = min(candidate.model.context_tokens for candidate in candidates)
+    model = candidates[0].model.model_copy(update={"context_tokens": context_tokens})
+    return NodePool(model, tuple(nodes), _host_bytes(candidates), measured=slowest is not None)
 
 
-def _alike_on_hosts(offers: Sequence[Offer]) -> list[Offer]:
-    """The offers, those of one host and as many threads with the same speed."""
+def _alike_on_hosts(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, those of one host and as many threads with the same speed."""
     groups: dict[tuple[str, int], list[Shardable]] = {}
-    for offer in offers:
-        if offer.model.layer_ms > 0:
-            groups.setdefault((offer.lease.host, offer.stage.threads), []).append(offer.model)
+    for candidate in candidates:
+        if candidate.model.layer_ms > 0:
+            groups.setdefault((candidate.lease.host, candidate.stage.threads), []).append(candidate.model)
     best = {
         key: {
             "layer_ms": min(model.layer_ms for model in models),
@@ -200,35 +208,35 @@ def _alike_on_hosts(offers: Sequence[Offer]) -> list[Offer]:
         for key, models in groups.items()
     }
     return [
-        replace(offer, model=offer.model.model_copy(update=best[key]))
-        if (key := (offer.lease.host, offer.stage.threads)) in best and offer.model.layer_ms > 0
-        else offer
-        for offer in offers
+        replace(candidate, model=candidate.model.model_copy(update=best[key]))
+        if (key := (candidate.lease.host, candidate.stage.threads)) in best and candidate.model.layer_ms > 0
+        else candidate
+        for candidate in candidates
     ]
 
 
-def _node(offer: Offer) -> Node:
+def _node(candidate: Candidate) -> Node:
     return Node(
-        offer.instance,
-        offer.lease.host,
-        offer.model.layer_ms,
-        offer.model.last_ms,
-        offer.stage.hop_ms,
-        offer.stage.memory_bytes,
-        offer.stage.threads,
-        offer.stage.cores,
+        candidate.instance,
+        candidate.lease.host,
+        candidate.model.layer_ms,
+        candidate.model.last_ms,
+        candidate.stage.hop_ms,
+        candidate.stage.memory_bytes,
+        candidate.stage.threads,
+        candidate.stage.cores,
     )
 
 
-def _host_bytes(offers: Iterable[Offer]) -> dict[str, int]:
+def _host_bytes(candidates: Iterable[Candidate]) -> dict[str, int]:
     """Free memory of each host and the memory of its stages; at least the memory that one of them offers."""
-    hosts: dict[str, list[Offer]] = {}
-    for offer in offers:
-        hosts.setdefault(offer.lease.host, []).append(offer)
+    hosts: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        hosts.setdefault(candidate.lease.host, []).append(candidate)
     return {host: _one_host_bytes(group) for host, group in hosts.items()}
 
 
-def _one_host_bytes(offers: Sequence[Offer]) -> int:
-    free = min(offer.lease.host_memory_free_bytes for offer in offers)
-    held = sum(offer.lease.memory_used_bytes for offer in offers)
-    return max(free + held, *(offer.stage.memory_bytes for offer in offers))
+def _one_host_bytes(candidates: Sequence[Candidate]) -> int:
+    free = min(candidate.lease.host_memory_free_bytes for candidate in candidates)
+    held = sum(candidate.lease.memory_used_bytes for candidate in candidates)
+    return max(free + held, *(candidate.stage.memory_bytes for candidate in candidates))

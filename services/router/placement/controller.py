@@ -31,7 +31,7 @@ from services.chassis.registry.directory import Directory
 from services.router.placement.plan_builder import make_plan, same_work
 from services.router.placement.replan import (
     Remedy,
-    fitting_offers,
+    fitting_candidates,
     gone_stages,
     improved,
     leaving_stages,
@@ -150,8 +150,11 @@ class Controller:
 
     def _is_due(self, plan: PipelinePlan, leases: tuple[NodeLease, ...], watch: Watch) -> bool:
         """Whether nodes or plan have changed, have settled since, and nothing runs."""
-        offers = fitting_offers(plan, leases, self._plans.all)
-        nodes = plan.epoch, frozenset((offer.instance, offer.lease.started_at_s) for offer in offers)
+        candidates = fitting_candidates(plan, leases, self._plans.all)
+        nodes = (
+            plan.epoch,
+            frozenset((candidate.instance, candidate.lease.started_at_s) for candidate in candidates),
+        )
         now = time.monotonic()
         if watch.nodes != nodes:
             watch.nodes, watch.nodes_since_s = nodes, now
@@ -168,7 +171,7 @@ class Controller:
 
     async def _take(self, plan: PipelinePlan, remedy: Remedy) -> None:
         new = make_plan(
-            remedy.decision, plan.wanted, remedy.fleet, plan,
+            remedy.decision, plan.wanted, remedy.pool, plan,
             made_by=self._instance, at_s=time.time(), why=remedy.why,
         )  # fmt: skip
         if same_work(new, plan):

@@ -15,7 +15,7 @@ UNKNOWN_MS = 0.0
 def make_plan(
     decision: Decision,
     spec: Shard,
-    fleet: NodePool,
+    pool: NodePool,
     previous: PipelinePlan | None,
     *,
     made_by: str,
@@ -24,7 +24,7 @@ def make_plan(
 ) -> PipelinePlan:
     """The plan of the next epoch, of the same number as `previous`. Where no speed is known its predictions
     are 0."""
-    split, model = decision.split, fleet.model
+    split, model = decision.split, pool.model
     plan = PipelinePlan(
         model=model.name,
         number=previous.number if previous else secrets.randbits(NUMBER_BITS) + 1,
@@ -37,9 +37,9 @@ def make_plan(
         context_tokens=decision.context_tokens,
         dtype=spec.dtype,
         partition=spec.partition,
-        stages=_stages(decision, measured=fleet.measured),
-        predicted_ms=split.total_ms if fleet.measured else UNKNOWN_MS,
-        whole_ms=decision.whole_ms if fleet.measured else None,
+        stages=_stages(decision, measured=pool.measured),
+        predicted_ms=split.total_ms if pool.measured else UNKNOWN_MS,
+        whole_ms=decision.whole_ms if pool.measured else None,
         wanted=spec,
         made_by=made_by,
         made_at_s=at_s,

@@ -36,27 +36,27 @@ class Decision:
     context_tokens: int
 
 
-def decide(spec: Shard, fleet: NodePool, assigned: Sequence[Node] = ()) -> Decision:
-    """The best split that meets the specification, on a fleet's nodes; stage k on `assigned[k]` if given.
+def decide(spec: Shard, pool: NodePool, assigned: Sequence[Node] = ()) -> Decision:
+    """The best split that meets the specification, on a pool's nodes; stage k on `assigned[k]` if given.
 
     Raises InvalidRequest, naming the field and the way out, for a number of stages that cannot be, for too
     little memory, and for a split that only slows the model down.
     """
-    context_tokens = spec.context_tokens or fleet.model.context_tokens
-    _check_form(spec, fleet, context_tokens)
-    slices = Slices.of(fleet.model, spec.slots, context_tokens)
-    whole_ms, whole_node = _fastest_whole(slices, fleet.nodes)
+    context_tokens = spec.context_tokens or pool.model.context_tokens
+    _check_form(spec, pool, context_tokens)
+    slices = Slices.of(pool.model, spec.slots, context_tokens)
+    whole_ms, whole_node = _fastest_whole(slices, pool.nodes)
     stages = len(assigned) or spec.stages
     if stages is None:
-        split = _fastest_split(slices, fleet, spec.slots)
+        split = _fastest_split(slices, pool, spec.slots)
     else:
-        _check_stages(stages, slices, fleet)
-        choices: list[Sequence[Node]] = [(node,) for node in assigned] or [fleet.nodes] * stages
-        split = _split_within_hosts(slices, choices, fleet.host_bytes)
+        _check_stages(stages, slices, pool)
+        choices: list[Sequence[Node]] = [(node,) for node in assigned] or [pool.nodes] * stages
+        split = _split_within_hosts(slices, choices, pool.host_bytes)
     if split is None:
-        raise _too_little_memory(spec, slices, fleet, stages, context_tokens)
+        raise _too_little_memory(spec, slices, pool, stages, context_tokens)
     decision = Decision(split, whole_ms, whole_node, spec.slots, context_tokens)
-    if fleet.measured and not spec.force and only_slows(decision):
+    if pool.measured and not spec.force and only_slows(decision):
         raise _refusal(decision, assigned=bool(assigned))
     return decision
 
@@ -77,26 +77,26 @@ def _fastest_whole(slices: Slices, nodes: Sequence[Node]) -> tuple[float | None,
     return ms, node
 
 
-def _fastest_split(slices: Slices, fleet: NodePool, slots: int) -> Split | None:
+def _fastest_split(slices: Slices, pool: NodePool, slots: int) -> Split | None:
     """The fewest stages with (nearly) the most tokens per second."""
     splits: list[Split] = []
     best = 0.0
-    for stages in range(1, min(slices.blocks, len(fleet.nodes), MAX_STAGES) + 1):
-        if splits and (not fleet.measured or not _could_exceed(best, slices, fleet, stages, slots)):
+    for stages in range(1, min(slices.blocks, len(pool.nodes), MAX_STAGES) + 1):
+        if splits and (not pool.measured or not _could_exceed(best, slices, pool, stages, slots)):
             continue
-        split = _split_within_hosts(slices, [fleet.nodes] * stages, fleet.host_bytes)
+        split = _split_within_hosts(slices, [pool.nodes] * stages, pool.host_bytes)
         if split is not None:
             splits.append(split)
             best = max(best, split.tokens_per_s(slots))
     return next((split for split in splits if split.tokens_per_s(slots) >= best * (1 - LEAST_GAIN)), None)
 
 
-def _could_exceed(tokens_per_s: float, slices: Slices, fleet: NodePool, stages: int, slots: int) -> bool:
+def _could_exceed(tokens_per_s: float, slices: Slices, pool: NodePool, stages: int, slots: int) -> bool:
     """Whether any split into so many stages might: on the fastest nodes, with layers that can be divided at
     will but for one in each stage, the cheapest hops, and memory without end."""
     limit_ms = MS_PER_S / tokens_per_s
-    hop_ms = min(node.hop_ms for node in fleet.nodes) if stages > 1 else 0.0
-    fastest = sorted(node.layer_ms for node in fleet.nodes)[:stages]
+    hop_ms = min(node.hop_ms for node in pool.nodes) if stages > 1 else 0.0
+    fastest = sorted(node.layer_ms for node in pool.nodes)[:stages]
     left = float(slices.layers(0, slices.blocks) - stages)
     total_ms = sum(fastest) + stages * hop_ms
     for layer_ms in fastest:
@@ -138,23 +138,23 @@ def _needed_on(host: str, split: Split) -> int:
     return sum(split.slices.need_bytes(s.start, s.end) for s in split.placements if s.node.host == host)
 
 
-def _check_form(spec: Shard, fleet: NodePool, context_tokens: int) -> None:
-    if context_tokens > fleet.model.context_tokens:
+def _check_form(spec: Shard, pool: NodePool, context_tokens: int) -> None:
+    if context_tokens > pool.model.context_tokens:
         raise InvalidRequest(
-            f"context_tokens: {spec.model} was made for {fleet.model.context_tokens} tokens, "
+            f"context_tokens: {spec.model} was made for {pool.model.context_tokens} tokens, "
             f"not {context_tokens}",
             field="context_tokens",
         )
-    if spec.dtype == "q8_0" and fleet.model.width % 32:
+    if spec.dtype == "q8_0" and pool.model.width % 32:
         raise InvalidRequest(
-            f"dtype: q8_0 needs a width that is a multiple of 32, and {spec.model} has {fleet.model.width}: "
+            f"dtype: q8_0 needs a width that is a multiple of 32, and {spec.model} has {pool.model.width}: "
             "take f32 or f16",
             field="dtype",
         )
 
 
-def _check_stages(stages: int, slices: Slices, fleet: NodePool) -> None:
-    model = fleet.model
+def _check_stages(stages: int, slices: Slices, pool: NodePool) -> None:
+    model = pool.model
     most = min(slices.blocks, MAX_STAGES)
     if stages > most:
         cuts = ", ".join(map(str, model.cuts[:SHOWN_CUTS])) + (
@@ -165,21 +165,21 @@ def _check_stages(stages: int, slices: Slices, fleet: NodePool) -> None:
             f"(a stage may begin at layer {cuts or '0 only'})",
             field="stages",
         )
-    if stages > len(fleet.nodes):
-        names = ", ".join(sorted(node.instance for node in fleet.nodes))
+    if stages > len(pool.nodes):
+        names = ", ".join(sorted(node.instance for node in pool.nodes))
         raise InvalidRequest(
-            f"stages: {stages} stages need as many nodes, and {len(fleet.nodes)} offer {model.name} and are "
+            f"stages: {stages} stages need as many nodes, and {len(pool.nodes)} offer {model.name} and are "
             f"free ({names or 'none'}): ask for fewer, or start more with [[stages]]",
             field="stages",
         )
 
 
 def _too_little_memory(
-    spec: Shard, slices: Slices, fleet: NodePool, stages: int | None, context_tokens: int
+    spec: Shard, slices: Slices, pool: NodePool, stages: int | None, context_tokens: int
 ) -> InvalidRequest:
     largest = max(slices.need_bytes(0, slices.blocks), 0)
-    cache = slices.cell_bytes * slices.cells * fleet.model.layers
-    offered = ", ".join(f"{node.instance} {node.memory_bytes / MB:,.0f}" for node in fleet.nodes)
+    cache = slices.cell_bytes * slices.cells * pool.model.layers
+    offered = ", ".join(f"{node.instance} {node.memory_bytes / MB:,.0f}" for node in pool.nodes)
     into = f"{stages} stages" if stages else "any number of stages"
     return InvalidRequest(
         f"stages: {spec.model} does not fit into {into} on these nodes: one stage would take "

@@ -14,12 +14,12 @@ from schemas.errors import InvalidRequest
 from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
 from services.router.placement.candidates import (
+    Candidate,
     NodePool,
-    Offer,
-    candidates,
+    candidates_of,
     check_same,
-    fleet_of,
-    offers_of,
+    pool_of,
+    preferred,
     without_taken,
 )
 from services.router.placement.cost_model import Node, Slices, Split, StagePlacement
@@ -39,7 +39,7 @@ class Remedy:
     """The next plan, and the reason."""
 
     decision: Decision
-    fleet: NodePool
+    pool: NodePool
     why: str
 
 
@@ -56,12 +56,12 @@ def leaving_stages(plan: PipelinePlan, leases: Sequence[NodeLease]) -> tuple[int
     return tuple(k for k, stage in enumerate(plan.stages) if k in gone or stage.instance in drained)
 
 
-def fitting_offers(
+def fitting_candidates(
     plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]
-) -> tuple[Offer, ...]:
-    """Offers of the very file that the plan is about, which hold nothing of another model."""
-    offers = offers_of(plan.model, leases)
-    same = [o for o in offers if (o.model.sha256, o.model.layers) == (plan.sha256, plan.layers)]
+) -> tuple[Candidate, ...]:
+    """Candidates with the very file that the plan is about, which hold nothing of another model."""
+    candidates = candidates_of(plan.model, leases)
+    same = [o for o in candidates if (o.model.sha256, o.model.layers) == (plan.sha256, plan.layers)]
     return without_taken(same, plans)
 
 
@@ -70,7 +70,7 @@ def standbys(
 ) -> tuple[str, ...]:
     """Instances that could take a stage's place."""
     used = {stage.instance for stage in plan.stages}
-    return tuple(o.instance for o in fitting_offers(plan, leases, plans) if o.instance not in used)
+    return tuple(o.instance for o in fitting_candidates(plan, leases, plans) if o.instance not in used)
 
 
 def repaired(
@@ -82,24 +82,24 @@ def repaired(
     else the model is split anew, into the number of stages that was wanted or, if there are too few nodes for
     that, any. Raises InvalidRequest, with the reason, if no split is possible.
     """
-    offers = fitting_offers(plan, leases, plans)
+    candidates = fitting_candidates(plan, leases, plans)
     lost = ", ".join(plan.stages[k].instance for k in gone)
     how = "gone" if gone_stages(plan, leases) else "to be drained"
-    if not offers:
+    if not candidates:
         raise InvalidRequest(f"no live node offers {plan.model} any more ({lost} is {how})", field="stages")
-    check_same(offers)
-    fleet = fleet_of(offers)
+    check_same(candidates)
+    pool = pool_of(candidates)
     wanted = _forced(plan.wanted)
-    replaced = _replaced(plan, gone, fleet)
+    replaced = _replaced(plan, gone, pool)
     if replaced is not None:
         names = ", ".join(replaced.placements[k].node.instance for k in gone)
-        return Remedy(_decision(plan, replaced), fleet, f"{names} takes the place of {lost}, which is {how}")
-    fleet = fleet_of(candidates(offers, wanted.stages))
+        return Remedy(_decision(plan, replaced), pool, f"{names} takes the place of {lost}, which is {how}")
+    pool = pool_of(preferred(candidates, wanted.stages))
     try:
-        decision = decide(wanted, fleet)
+        decision = decide(wanted, pool)
     except InvalidRequest:
-        decision = decide(wanted.model_copy(update={"stages": None}), fleet_of(candidates(offers, None)))
-    return Remedy(decision, fleet, f"split anew, since {lost} is {how}")
+        decision = decide(wanted.model_copy(update={"stages": None}), pool_of(preferred(candidates, None)))
+    return Remedy(decision, pool, f"split anew, since {lost} is {how}")
 
 
 def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]) -> Remedy | None:
@@ -108,24 +108,24 @@ def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pi
     See `_is_better`; it is also worth it where the plan has another number of stages than was wanted. What a
     user assigned stays as it is.
     """
-    offers = fitting_offers(plan, leases, plans)
-    if plan.wanted.assign or len({offer.identity for offer in offers}) != 1:
+    candidates = fitting_candidates(plan, leases, plans)
+    if plan.wanted.assign or len({candidate.identity for candidate in candidates}) != 1:
         return None
     wanted = _forced(plan.wanted)
-    current = _replaced(plan, (), fleet_of(offers))
+    current = _replaced(plan, (), pool_of(candidates))
     if current is None:
         return None
-    fleet = fleet_of(candidates(offers, wanted.stages))
+    pool = pool_of(preferred(candidates, wanted.stages))
     try:
-        decision = decide(wanted, fleet)
+        decision = decide(wanted, pool)
     except InvalidRequest:
         return None
     if plan.wanted.stages not in (None, len(plan.stages)):
-        return Remedy(decision, fleet, f"back to {plan.wanted.stages} stages, as was wanted")
+        return Remedy(decision, pool, f"back to {plan.wanted.stages} stages, as was wanted")
     if not _is_better(decision.split, current, plan.slots):
         return None
     gain = f"{current.slowest_ms:.2f} to {decision.split.slowest_ms:.2f} ms"
-    return Remedy(decision, fleet, f"a better split of these nodes: the slowest stage goes from {gain}")
+    return Remedy(decision, pool, f"a better split of these nodes: the slowest stage goes from {gain}")
 
 
 def _is_better(new: Split, current: Split, slots: int) -> bool:
@@ -147,17 +147,17 @@ def _forced(wanted: Shard) -> Shard:
     return wanted.model_copy(update={"force": True, "assign": (), "stages": stages})
 
 
-def _replaced(plan: PipelinePlan, gone: Sequence[int], fleet: NodePool) -> Split | None:
+def _replaced(plan: PipelinePlan, gone: Sequence[int], pool: NodePool) -> Split | None:
     """The plan's own slices, with free nodes for the stages that are gone; None where there are none with
-    enough memory, or a node of the plan is not in the fleet."""
-    slices = Slices.of(fleet.model, plan.slots, plan.context_tokens)
-    free = {node.instance: node for node in fleet.nodes}
+    enough memory, or a node of the plan is not in the pool."""
+    slices = Slices.of(pool.model, plan.slots, plan.context_tokens)
+    free = {node.instance: node for node in pool.nodes}
     for stage in plan.stages:
         free.pop(stage.instance, None)
     placements = []
     for k, stage in enumerate(plan.stages):
-        placement = _placement(stage, slices, fleet)
-        node = _best_for(placement, slices, list(free.values())) if k in gone else fleet.node(stage.instance)
+        placement = _placement(stage, slices, pool)
+        node = _best_for(placement, slices, list(free.values())) if k in gone else pool.node(stage.instance)
         if node is None:
             return None
         free.pop(node.instance, None)
@@ -165,9 +165,9 @@ def _replaced(plan: PipelinePlan, gone: Sequence[int], fleet: NodePool) -> Split
     return Split(slices, tuple(placements))
 
 
-def _placement(stage: StagePlan, slices: Slices, fleet: NodePool) -> StagePlacement:
+def _placement(stage: StagePlan, slices: Slices, pool: NodePool) -> StagePlacement:
     start, end = slices.borders.index(stage.first_layer), slices.borders.index(stage.end_layer)
-    return StagePlacement(fleet.nodes[0], start, end)
+    return StagePlacement(pool.nodes[0], start, end)
 
 
 def _best_for(placement: StagePlacement, slices: Slices, nodes: Sequence[Node]) -> Node | None:

@@ -12,12 +12,12 @@ from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
 from services.router.placement.assignment import assigned
 from services.router.placement.candidates import (
+    Candidate,
     NodePool,
-    Offer,
-    candidates,
     check_same,
-    fleet_of,
-    require_offered,
+    pool_of,
+    preferred,
+    require_candidates,
     without_taken,
 )
 from services.router.placement.plan_builder import make_plan, predicted, same_work
@@ -62,12 +62,12 @@ class ShardHandler:
 
     async def _place(self, spec: Shard) -> ShardReply | None:
         previous = self._plans.of(spec.model)
-        fleet, decision = await asyncio.to_thread(
-            decided, spec, require_offered(spec.model, self._directory.nodes), self._plans.all
+        pool, decision = await asyncio.to_thread(
+            decided, spec, require_candidates(spec.model, self._directory.nodes), self._plans.all
         )
-        summary = predicted(decision, measured=fleet.measured)
+        summary = predicted(decision, measured=pool.measured)
         why, now_s = f"asked for: {summary}", time.time()
-        plan = make_plan(decision, spec, fleet, previous, made_by=self._instance, at_s=now_s, why=why)
+        plan = make_plan(decision, spec, pool, previous, made_by=self._instance, at_s=now_s, why=why)
         if spec.plan_only:
             return ShardReply(model=spec.model, plan=plan, summary=summary)
         if previous is not None and self._stands(previous, plan):
@@ -88,18 +88,20 @@ class ShardHandler:
         return planner_chose and improved(previous, leases, plans) is None
 
 
-def decided(spec: Shard, offers: Sequence[Offer], plans: Sequence[PipelinePlan]) -> tuple[NodePool, Decision]:
+def decided(
+    spec: Shard, candidates: Sequence[Candidate], plans: Sequence[PipelinePlan]
+) -> tuple[NodePool, Decision]:
     """The nodes that come into question, and the split of the model over them: pure."""
     if spec.assign:
-        chosen = assigned(spec.assign, offers, plans)
+        chosen = assigned(spec.assign, candidates, plans)
         check_same(chosen)
         identity = chosen[0].identity
-        fleet = fleet_of([offer for offer in offers if offer.identity == identity])
-        nodes = [node for offer in chosen if (node := fleet.node(offer.instance))]
-        return fleet, decide(spec, fleet, nodes)
-    check_same(offers)
-    free = without_taken(offers, plans)
-    fleet = fleet_of(candidates(free, spec.stages) or offers)
+        pool = pool_of([candidate for candidate in candidates if candidate.identity == identity])
+        nodes = [node for candidate in chosen if (node := pool.node(candidate.instance))]
+        return pool, decide(spec, pool, nodes)
+    check_same(candidates)
+    free = without_taken(candidates, plans)
+    pool = pool_of(preferred(free, spec.stages) or candidates)
     if not free:
-        fleet = NodePool(fleet.model, (), fleet.host_bytes, fleet.measured)
-    return fleet, decide(spec, fleet)
+        pool = NodePool(pool.model, (), pool.host_bytes, pool.measured)
+    return pool, decide(spec, pool)

@@ -163,11 +163,13 @@ class TenantLimits:
 
     def in_flight(self, tenant: str) -> int:
         """Requests without a result that all routers have let in of a tenant, as far as is known here."""
-        others = (self._told(lease, tenant) for lease in self._routers() if lease.instance != self._instance)
+        others = (
+            self._load_in(lease, tenant) for lease in self._routers() if lease.instance != self._instance
+        )
         return self.load_of(tenant).in_flight + sum(load.in_flight for load in others)
 
     @staticmethod
-    def _told(lease: NodeLease, tenant: str) -> TenantLoad:
+    def _load_in(lease: NodeLease, tenant: str) -> TenantLoad:
         return lease.tenants.get(tenant, TenantLoad())
 
     def _check(self, tenant: Tenant, batch: bool) -> None:
@@ -188,7 +190,7 @@ class TenantLimits:
 
     def _part(self, tenant: str, limit: int, count: Callable[[TenantLoad], int]) -> int:
         """How many this router may have: what it had when it last told, and its part of what was free."""
-        told = {lease.instance: count(self._told(lease, tenant)) for lease in self._routers()}
+        told = {lease.instance: count(self._load_in(lease, tenant)) for lease in self._routers()}
         if not told.keys() - {self._instance}:
             return limit
         own = told.setdefault(self._instance, count(self.load_of(tenant)))

@@ -155,7 +155,7 @@ class Intake(GenerateWorker):
         finally:
             keeping.cancel()
             self._generator.discard(command)
-        await self._tell(acknowledge, word)
+        await self._send_word(acknowledge, word)
 
     async def _to_an_outcome(self, command: Generate, acknowledge: str | None) -> None:
         """Returns when an outcome is stored; raises what may pass, as the broker's absence may."""
@@ -178,10 +178,10 @@ class Intake(GenerateWorker):
     async def _keep(self, acknowledge: str | None) -> None:
         """Says that an adopted task is in work, so that it is not delivered to anybody."""
         while True:
-            await self._tell(acknowledge, Msg.Ack.Progress)
+            await self._send_word(acknowledge, Msg.Ack.Progress)
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _tell(self, acknowledge: str | None, word: bytes) -> None:
+    async def _send_word(self, acknowledge: str | None, word: bytes) -> None:
         if acknowledge is None:
             return
         try:

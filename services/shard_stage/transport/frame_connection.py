@@ -186,7 +186,7 @@ class FrameLink:
         self._subscription = 0
         self._task: asyncio.Task[None] | None = None
         self._addresses: Iterator[SplitResult] = iter(())
-        self._telling: set[asyncio.Future[None]] = set()
+        self._reporting: set[asyncio.Future[None]] = set()
 
     async def open(self) -> None:
         """Returns when the broker has answered; tries without end. Raises ConfigurationError for an address
@@ -279,7 +279,7 @@ class FrameLink:
 
     async def _connect(self) -> Wire:
         loop, address = asyncio.get_running_loop(), next(self._addresses)
-        wire = Wire(self._on_message, self._tell, loop.create_future(), loop.create_future())
+        wire = Wire(self._on_message, self._report, loop.create_future(), loop.create_future())
         first = self._options.tls if self._options.tls_handshake_first else None
         await loop.create_connection(
             lambda: wire, str(address.hostname), address.port or DEFAULT_PORT, ssl=first
@@ -328,10 +328,10 @@ class FrameLink:
     def _listening(self) -> bytes:
         return f"SUB {self._subject} {self._subscription}\r\n".encode() if self._subject else b""
 
-    def _tell(self, fault: Exception) -> None:
+    def _report(self, fault: Exception) -> None:
         task = asyncio.ensure_future(self._options.error_cb(fault))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._reporting.add(task)
+        task.add_done_callback(self._reporting.discard)
 
 
 def signed(seed: Path, nonce: str) -> dict[str, object]:

@@ -131,17 +131,19 @@ def change(
         "cache": cache,
         "expires_at_s": None if expires is None else time.time() + span_s(expires, "expires"),
     }
-    _tell(key_id, "change", as_json, {name: value for name, value in said.items() if value is not None})
+    _change_and_show(
+        key_id, "change", as_json, {name: value for name, value in said.items() if value is not None}
+    )
 
 
 def revoke(key_id: IdArgument, as_json: JsonFlag = False) -> None:
     """End a key, at once and for good."""
-    _tell(key_id, "revoke", as_json)
+    _change_and_show(key_id, "revoke", as_json)
 
 
 def remove(key_id: IdArgument, as_json: JsonFlag = False) -> None:
     """Forget a key: it opens nothing any more, and is in no list."""
-    _tell(key_id, "remove", as_json)
+    _change_and_show(key_id, "remove", as_json)
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
@@ -168,7 +170,7 @@ def build_keys_app() -> typer.Typer:
     return app
 
 
-def _tell(key_id: str, action: str, as_json: bool, what: dict[str, Any] | None = None) -> None:
+def _change_and_show(key_id: str, action: str, as_json: bool, what: dict[str, Any] | None = None) -> None:
     from schemas.requests.keys import KeysReply, ManageKeys
     from services.cli.views.tables.keys_view import keys_table
     from services.client.request_builder import build

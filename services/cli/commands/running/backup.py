@@ -35,7 +35,9 @@ def backup(
     if mesh is None:
         raise MeshUnreachable("no mesh runs on this host: `choir up` first, then `choir backup` beside it")
     settings = load_host_settings(mesh.config)
-    _tell("backed up into", folder, asyncio.run(back_up(mesh, settings, state_folder(), folder)), as_json)
+    _show_done(
+        "backed up into", folder, asyncio.run(back_up(mesh, settings, state_folder(), folder)), as_json
+    )
 
 
 def restore(
@@ -66,7 +68,7 @@ def restore(
     if folder is None:
         raise ConfigurationError("say where the backup is: `choir restore DIR`")
     manifest = asyncio.run(restore_backup(load_host_settings(config), state_folder(), folder))
-    _tell("restored from", folder, manifest, as_json)
+    _show_done("restored from", folder, manifest, as_json)
 
 
 async def _stay_beside(config: Path | None) -> None:
@@ -79,7 +81,7 @@ async def _stay_beside(config: Path | None) -> None:
         await asyncio.Event().wait()
 
 
-def _tell(done: str, folder: Path, manifest: Manifest, as_json: bool) -> None:
+def _show_done(done: str, folder: Path, manifest: Manifest, as_json: bool) -> None:
     if as_json:
         typer.echo(manifest.model_dump_json(indent=2, exclude_none=True))
         return

@@ -10,7 +10,7 @@ from schemas.errors import ConfigurationError
 from services.cli.setup.validation.broker import check_broker
 from services.cli.setup.validation.finding import Finding, Findings, ok, wrong
 from services.cli.setup.validation.models import check_models
-from services.cli.setup.validation.room import check_disk, check_memory
+from services.cli.setup.validation.space import check_disk, check_memory
 from services.cli.setup.validation.workers import check_workers
 from services.cli.views.terminal import counted
 

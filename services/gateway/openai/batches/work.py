@@ -106,21 +106,21 @@ class BatchWork:
     async def release(self) -> None:
         """Leaves the batch to whoever comes: this gateway stops."""
         try:
-            await self._tell(runner=None)
+            await self._update(runner=None)
         except (Lost, ChoirError):
             log.info("a batch was not left in order", batch=self._record.id)
 
     async def _beat(self) -> BatchStatus:
         """Says again and again that the batch is worked on, and how far; ends when it is to end."""
         while True:
-            record = await self._tell(total=self._total, completed=self._completed, failed=self._failed)
+            record = await self._update(total=self._total, completed=self._completed, failed=self._failed)
             if record.status == "cancelling":
                 return "cancelled"
             if time.time() > record.expires_at_s:
                 return "expired"
             await asyncio.sleep(BEAT_S)
 
-    async def _tell(self, **fields: Any) -> BatchRecord:
+    async def _update(self, **fields: Any) -> BatchRecord:
         """Changes the record, if it is still this gateway's."""
 
         def told(now: BatchRecord | None) -> BatchRecord:
@@ -139,11 +139,11 @@ class BatchWork:
             return "cancelled"
         faults = await self._faults()
         if faults:
-            await self._tell(faults=faults)
+            await self._update(faults=faults)
             return "failed"
         if self._record.status == "validating":
             now_s = time.time()
-            await self._tell(status="in_progress", in_progress_at_s=now_s, total=self._total)
+            await self._update(status="in_progress", in_progress_at_s=now_s, total=self._total)
         done_well = set(await self._files.pieces(self._output))
         done_ill = set(await self._files.pieces(self._errors))
         self._completed, self._failed = len(done_well), len(done_ill)
@@ -235,11 +235,11 @@ class BatchWork:
     async def _finish(self, status: BatchStatus) -> None:
         """Makes files of what there is, and tells that the batch has ended."""
         if status == "expired":
-            await self._tell_unasked()
+            await self._write_unasked()
         now_s = math.floor(time.time())
         output = await self._close(self._output, "output")
         errors = await self._close(self._errors, "errors")
-        await self._tell(
+        await self._update(
             status=status,
             total=self._total,
             completed=output,
@@ -251,7 +251,7 @@ class BatchWork:
             **{f"{status}_at_s": now_s},
         )
 
-    async def _tell_unasked(self) -> None:
+    async def _write_unasked(self) -> None:
         """The lines for which there was no time have an error each."""
         done = {*await self._files.pieces(self._output), *await self._files.pieces(self._errors)}
         error = DeadlineExceeded("This request could not be executed before the completion window expired.")

@@ -7,7 +7,7 @@ from typing import Any
 from schemas.errors import InvalidRequest
 from schemas.nodes.lease import NodeLease, NodeState
 from schemas.pipelines.plan import Shard, Shardable, StageHeld, StageOffer
-from services.router.placement.candidates import fleet_of, offers_of
+from services.router.placement.candidates import candidates_of, pool_of
 from services.router.placement.cost_model import STAGE_OVERHEAD_BYTES
 from services.router.placement.planner import Decision, decide
 
@@ -51,7 +51,7 @@ def lease(
     **fields: Any,
 ) -> NodeLease:
     """A stage service, on a host of its own unless told otherwise."""
-    offer = StageOffer(
+    stage = StageOffer(
         models=(model or shardable(),),
         memory_bytes=memory_bytes,
         threads=1,
@@ -69,7 +69,7 @@ def lease(
         started_at_s=0,
         seen_at_s=0,
         host_memory_free_bytes=host_free_bytes,
-        stage=offer,
+        stage=stage,
         **fields,
     )
 
@@ -83,7 +83,7 @@ def speeds(*layer_ms: float, **fields: Any) -> list[NodeLease]:
 
 def decided(leases: list[NodeLease], **spec: Any) -> Decision:
     """What the planner makes of these nodes; eight slots unless told otherwise."""
-    return decide(Shard(model=MODEL, **spec), fleet_of(offers_of(MODEL, leases)))
+    return decide(Shard(model=MODEL, **spec), pool_of(candidates_of(MODEL, leases)))
 
 
 def layers_of(decision: Decision) -> dict[str, int]:

@@ -14,7 +14,7 @@ from schemas.pipelines.plan import PipelinePlan, Shard
 from services.chassis.identity import Identity
 from services.chassis.process.supervise import Loops
 from services.chassis.registry.directory import Directory
-from services.router.placement.candidates import offers_of
+from services.router.placement.candidates import candidates_of
 from services.router.placement.controller import Controller
 from services.router.placement.plan_builder import make_plan
 from services.router.placement.shard import decided
@@ -34,8 +34,8 @@ class Nodes:
 
 def plan_for(leases: list[NodeLease], number: int) -> PipelinePlan:
     shard = Shard(model=MODEL, stages=2)
-    fleet, decision = decided(shard, offers_of(MODEL, leases), ())
-    plan = make_plan(decision, shard, fleet, None, made_by="router", at_s=0.0, why="a test")
+    pool, decision = decided(shard, candidates_of(MODEL, leases), ())
+    plan = make_plan(decision, shard, pool, None, made_by="router", at_s=0.0, why="a test")
     return plan.model_copy(update={"number": number})
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import InvalidRequest, ModelUnusable, UnknownModel
 from schemas.pipelines.plan import Shard, StageHeld
-from services.router.placement.candidates import check_same, fleet_of, offers_of, require_offered
+from services.router.placement.candidates import candidates_of, check_same, pool_of, require_candidates
 from services.router.placement.planner import decide, only_slows
 from services.router.placement.tests.offering import (
     GB,
@@ -145,7 +145,7 @@ def test_a_node_of_unknown_speed_counts_as_the_slowest() -> None:
 def test_where_no_speed_is_known_layers_are_counted_and_nothing_is_refused() -> None:
     nodes = [lease(name, shardable(layer_ms=0.0, last_ms=0.0), hop_ms=99) for name in "abc"]
     assert set(layers_of(decided(nodes, stages=3)).values()) == {4}
-    assert not fleet_of(offers_of(MODEL, nodes)).measured
+    assert not pool_of(candidates_of(MODEL, nodes)).measured
 
 
 def test_an_impossible_number_of_stages_names_the_possible_ones() -> None:
@@ -175,7 +175,7 @@ def test_blocks_of_q8_0_need_a_width_of_whole_blocks() -> None:
 
 def test_a_model_that_nobody_offers_is_unknown_and_those_offered_are_named() -> None:
     with pytest.raises(UnknownModel, match=r"offered: large") as caught:
-        require_offered("larger", speeds(1.0))
+        require_candidates("larger", speeds(1.0))
     assert (caught.value.field, caught.value.known) == ("model", ("large",))
 
 
@@ -183,11 +183,11 @@ def test_the_reason_for_which_a_stage_service_offers_nothing_is_told_to_who_asks
     problem = ModelUnusable("new: gemma3n cannot be cut").body()
     broken = lease("attic", shardable("old"), state="broken", problem=problem)
     with pytest.raises(UnknownModel, match=r"attic offers none: new: gemma3n cannot be cut\. A host offers"):
-        require_offered("new", [broken])
+        require_candidates("new", [broken])
 
 
 def test_a_node_that_is_not_ready_offers_nothing() -> None:
-    assert offers_of(MODEL, [lease("a", state="draining"), lease("b", state="broken")]) == ()
+    assert candidates_of(MODEL, [lease("a", state="draining"), lease("b", state="broken")]) == ()
 
 
 @pytest.mark.parametrize(
@@ -200,21 +200,21 @@ def test_a_node_that_is_not_ready_offers_nothing() -> None:
     ],
 )
 def test_nodes_that_differ_in_what_they_offer_are_refused_and_named(other: object, told: str) -> None:
-    offers = offers_of(MODEL, [lease("a"), other])  # type: ignore[list-item]
+    candidates = candidates_of(MODEL, [lease("a"), other])  # type: ignore[list-item]
     with pytest.raises(InvalidRequest) as caught:
-        check_same(offers)
+        check_same(candidates)
     assert caught.value.field == "model"
     assert f"b: {told}" in caught.value.message
     assert "--assign" in caught.value.message
 
 
 def test_stages_go_to_the_nodes_that_were_named_in_that_order() -> None:
-    fleet = fleet_of(offers_of(MODEL, speeds(1.0, 2.0, 1.0)))
-    named = [node for name in "ba" if (node := fleet.node(name))]
-    decision = decide(Shard(model=MODEL, assign=("b", "a")), fleet, named)
+    pool = pool_of(candidates_of(MODEL, speeds(1.0, 2.0, 1.0)))
+    named = [node for name in "ba" if (node := pool.node(name))]
+    decision = decide(Shard(model=MODEL, assign=("b", "a")), pool, named)
     assert list(layers_of(decision)) == ["b", "a"]
     with pytest.raises(InvalidRequest) as caught:
-        slow = fleet_of(offers_of(MODEL, speeds(1.0, 20.0)))
+        slow = pool_of(candidates_of(MODEL, speeds(1.0, 20.0)))
         decide(Shard(model=MODEL, assign=("b", "a")), slow, [slow.nodes[1], slow.nodes[0]])
     assert caught.value.field == "assign"
 
@@ -239,4 +239,4 @@ def test_a_cordoned_node_offers_the_stage_that_it_holds_and_nothing_more() -> No
         lease("c", cordon="drain", held=held),
         lease("d"),
     ]
-    assert [offer.instance for offer in offers_of(MODEL, nodes)] == ["a", "d"]
+    assert [candidate.instance for candidate in candidates_of(MODEL, nodes)] == ["a", "d"]

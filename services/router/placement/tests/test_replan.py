@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import InvalidRequest
 from schemas.nodes.lease import NodeLease, ServedModel
 from schemas.pipelines.plan import PipelinePlan, Shard, StageHeld
-from services.router.placement.candidates import fleet_of, offers_of
+from services.router.placement.candidates import candidates_of, pool_of
 from services.router.placement.plan_builder import make_plan, predicted, same_work
 from services.router.placement.replan import gone_stages, improved, repaired, standbys
 from services.router.placement.shard import decided
@@ -27,8 +27,8 @@ from services.router.placement.tests.offering import (
 def planned(leases: list[NodeLease], previous: PipelinePlan | None = None, **spec: Any) -> PipelinePlan:
     """The plan that `choir.shard` would store."""
     shard = Shard(model=MODEL, **spec)
-    fleet, decision = decided(shard, offers_of(MODEL, leases), ())
-    return make_plan(decision, shard, fleet, previous, made_by="router", at_s=0.0, why="test")
+    pool, decision = decided(shard, candidates_of(MODEL, leases), ())
+    return make_plan(decision, shard, pool, previous, made_by="router", at_s=0.0, why="test")
 
 
 def where(plan: PipelinePlan) -> list[tuple[str, int, int]]:
@@ -63,8 +63,8 @@ def test_a_log_is_of_use_for_as_long_as_the_cuts_stay() -> None:
 
 
 def test_what_is_predicted_is_told_in_a_sentence() -> None:
-    fleet, decision = decided(Shard(model=MODEL, stages=2), offers_of(MODEL, speeds(1.0, 1.0)), ())
-    told = predicted(decision, measured=fleet.measured)
+    pool, decision = decided(Shard(model=MODEL, stages=2), candidates_of(MODEL, speeds(1.0, 1.0)), ())
+    told = predicted(decision, measured=pool.measured)
     assert told.startswith("2 stages: 13.20 ms a token, up to 141 tokens/s with overlap, predicted")
     assert "a alone would take 13.00 ms" in told
 
@@ -84,7 +84,7 @@ def test_another_instance_takes_the_same_layers_of_one_that_is_gone() -> None:
     assert standbys(plan, nodes, (plan,)) == tuple({"a", "b", "c"} - {s.instance for s in plan.stages})
     assert gone_stages(plan, left) == (1,)
     remedy = repaired(plan, (1,), left, (plan,))
-    new = make_plan(remedy.decision, plan.wanted, remedy.fleet, plan, made_by="r", at_s=0, why=remedy.why)
+    new = make_plan(remedy.decision, plan.wanted, remedy.pool, plan, made_by="r", at_s=0, why=remedy.why)
     assert where(new)[0] == where(plan)[0]
     assert where(new)[1][1:] == where(plan)[1][1:]
     assert new.stages[1].instance not in {s.instance for s in plan.stages}
@@ -195,10 +195,10 @@ def test_an_instance_holds_a_stage_of_one_model_only() -> None:
     held = {stage.instance for stage in plan.stages}
     free = ({"a", "b", "c"} - held).pop()
     with pytest.raises(InvalidRequest, match=f"1 offer other and are free \\({free}\\)"):
-        decided(Shard(model="other", stages=2), offers_of("other", both), (plan,))
+        decided(Shard(model="other", stages=2), candidates_of("other", both), (plan,))
     with pytest.raises(InvalidRequest, match="holds a stage of large"):
-        decided(Shard(model="other", assign=tuple(held)), offers_of("other", both), (plan,))
-    _, decision = decided(Shard(model="other"), offers_of("other", both), (plan,))
+        decided(Shard(model="other", assign=tuple(held)), candidates_of("other", both), (plan,))
+    _, decision = decided(Shard(model="other"), candidates_of("other", both), (plan,))
     assert [placement.node.instance for placement in decision.split.placements] == [free]
 
 
@@ -238,4 +238,4 @@ def test_a_pipeline_is_ready_when_every_stage_says_so_of_this_epoch() -> None:
 def test_the_context_is_the_shortest_that_a_node_makes_room_for() -> None:
     nodes = [lease("a"), lease("b", shardable(context_tokens=500))]
     assert planned(nodes, stages=2).context_tokens == 500
-    assert fleet_of(offers_of(MODEL, nodes)).model.context_tokens == 500
+    assert pool_of(candidates_of(MODEL, nodes)).model.context_tokens == 500

@@ -30,7 +30,9 @@ ENSEMBLE = Gather(request_id="many", members=("alpha", "beta"), strategies=("maj
 CHAIN = Summarize(request_id="chain", peers=("alpha", "gamma"), **COMMON)
 
 
-async def bury(front: Front, command: Command | bytes, request_id: str = "junk", why: str = "it died") -> int:
+async def dead_letter(
+    front: Front, command: Command | bytes, request_id: str = "junk", why: str = "it died"
+) -> int:
     """Puts a letter where services put them; its number."""
     data = command if isinstance(command, bytes) else command.to_bytes()
     name = request_id if isinstance(command, bytes) else command.request_id
@@ -50,8 +52,8 @@ async def letters(front: Front) -> tuple[DeadLetter, ...]:
 async def test_letters_are_listed_with_who_gave_them_up_and_why(front: Front) -> None:
     assert await letters(front) == ()
     before_s = time.time() - 60
-    numbers = [await bury(front, command) for command in (SINGLE, STEP, ENSEMBLE, CHAIN)]
-    numbers.append(await bury(front, b"\x00 nothing", why="it could not be read"))
+    numbers = [await dead_letter(front, command) for command in (SINGLE, STEP, ENSEMBLE, CHAIN)]
+    numbers.append(await dead_letter(front, b"\x00 nothing", why="it could not be read"))
     found = await letters(front)
     assert [letter.sequence for letter in found] == numbers
     assert [(letter.letter, letter.models, letter.part_of) for letter in found] == [
@@ -70,13 +72,13 @@ async def test_letters_are_listed_with_who_gave_them_up_and_why(front: Front) ->
 async def test_what_the_broker_says_of_deliveries_is_no_letter(front: Front) -> None:
     advisory = subjects.MAX_DELIVERIES_ADVISORIES.replace(">", "OTHER.consumer")
     await front.client.jetstream().publish(advisory, b"{}")
-    await bury(front, SINGLE)
+    await dead_letter(front, SINGLE)
     assert [letter.request_id for letter in await letters(front)] == ["one"]
 
 
 async def test_the_letters_of_one_tenant_are_found_among_those_of_others(front: Front) -> None:
     for request_id in ("one", "alice=one", "bob=one", "alice=two"):
-        await bury(front, SINGLE.model_copy(update={"request_id": request_id}))
+        await dead_letter(front, SINGLE.model_copy(update={"request_id": request_id}))
     first = await manage(front, tenant="alice", limit=1)
     assert [letter.request_id for letter in first.letters] == ["alice=one"]
     rest = await manage(front, tenant="alice", after_sequence=first.more_after)
@@ -85,7 +87,7 @@ async def test_the_letters_of_one_tenant_are_found_among_those_of_others(front: 
 
 
 async def test_a_long_list_is_read_page_by_page(front: Front) -> None:
-    numbers = [await bury(front, SINGLE) for _ in range(5)]
+    numbers = [await dead_letter(front, SINGLE) for _ in range(5)]
     first = await manage(front, limit=3)
     assert ([letter.sequence for letter in first.letters], first.more_after) == (numbers[:3], numbers[2])
     rest = await manage(front, limit=3, after_sequence=first.more_after)
@@ -93,10 +95,10 @@ async def test_a_long_list_is_read_page_by_page(front: Front) -> None:
 
 
 async def test_one_letter_is_shown_with_what_was_asked(front: Front) -> None:
-    number = await bury(front, SINGLE)
+    number = await dead_letter(front, SINGLE)
     (letter,) = (await manage(front, action="show", sequence=number)).letters
     assert "Which giraffe?" in (letter.content or "")
-    junk = await bury(front, b"\x00\xff nothing")
+    junk = await dead_letter(front, b"\x00\xff nothing")
     (letter,) = (await manage(front, action="show", sequence=junk)).letters
     assert letter.content == "\x00\\xff nothing"
     assert len(await letters(front)) == 2
@@ -104,7 +106,7 @@ async def test_one_letter_is_shown_with_what_was_asked(front: Front) -> None:
 
 @pytest.mark.parametrize("dead", [SINGLE, ENSEMBLE, CHAIN], ids=lambda command: type(command).__name__)
 async def test_a_letter_that_is_retried_is_a_new_request_for_the_same(front: Front, dead: Command) -> None:
-    number = await bury(front, dead)
+    number = await dead_letter(front, dead)
     reply = await manage(front, action="retry", sequence=number)
     assert reply.retried_as == f"{dead.request_id}-retry-{number}"
     again = await front.command(reply.retried_as)
@@ -116,7 +118,7 @@ async def test_a_letter_that_is_retried_is_a_new_request_for_the_same(front: Fro
 
 
 async def test_one_step_of_an_ensemble_is_asked_of_its_model_alone(front: Front) -> None:
-    number = await bury(front, STEP)
+    number = await dead_letter(front, STEP)
     reply = await manage(front, action="retry", sequence=number)
     again = await front.command(reply.retried_as or "")
     assert isinstance(again, Generate)
@@ -126,7 +128,7 @@ async def test_one_step_of_an_ensemble_is_asked_of_its_model_alone(front: Front)
 async def test_the_old_request_keeps_its_one_result_and_the_new_one_has_its_own(front: Front) -> None:
     await front.request(subjects.SUBMIT, prompt="hi", model="alpha", request_id="one")
     await front.finish("one", text="an error, let us say")
-    number = await bury(front, SINGLE)
+    number = await dead_letter(front, SINGLE)
     new = (await manage(front, action="retry", sequence=number)).retried_as or ""
     await front.finish(new, text="at last")
     texts = []
@@ -140,7 +142,7 @@ async def test_the_old_request_keeps_its_one_result_and_the_new_one_has_its_own(
 async def test_a_retry_that_was_cut_off_is_not_done_twice(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = await bury(front, SINGLE)
+    number = await dead_letter(front, SINGLE)
 
     async def cut_off(*_: object, **__: object) -> bool:
         raise nats.errors.TimeoutError
@@ -158,8 +160,8 @@ async def test_a_retry_that_was_cut_off_is_not_done_twice(
 
 
 async def test_what_cannot_be_asked_again_stays_and_says_why(front: Front) -> None:
-    junk = await bury(front, b"\x00 nothing")
-    gone = await bury(front, SINGLE.model_copy(update={"model": "gone", "agent": "gone"}))
+    junk = await dead_letter(front, b"\x00 nothing")
+    gone = await dead_letter(front, SINGLE.model_copy(update={"model": "gone", "agent": "gone"}))
     unreadable = await front.refused(subjects.DEAD_LETTERS, action="retry", sequence=junk)
     assert (unreadable.code, unreadable.field) == ("invalid_request", "sequence")
     assert f"choir dead drop {junk}" in unreadable.message
@@ -168,7 +170,7 @@ async def test_what_cannot_be_asked_again_stays_and_says_why(front: Front) -> No
 
 
 async def test_a_letter_that_is_dropped_is_gone(front: Front) -> None:
-    first, second = [await bury(front, SINGLE) for _ in range(2)]
+    first, second = [await dead_letter(front, SINGLE) for _ in range(2)]
     (dropped,) = (await manage(front, action="drop", sequence=first)).letters
     assert dropped.sequence == first
     assert [letter.sequence for letter in await letters(front)] == [second]

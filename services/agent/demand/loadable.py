@@ -17,7 +17,7 @@ GB = 1e9
 
 
 @dataclass(frozen=True)
-class Offer:
+class Loadable:
     """What the lease says of it, and the memory that it takes when it is loaded; with a `fault` it cannot
     be."""
 
@@ -26,7 +26,7 @@ class Offer:
     fault: ChoirError | None = None
 
 
-def offer_of(held: HeldModel, section: OnDemandSection, budget_bytes: int) -> Offer:
+def loadable_of(held: HeldModel, section: OnDemandSection, budget_bytes: int) -> Loadable:
     """Reads the header, and compares the need with the budget. Blocks. What a model can do is not known
     before it was loaded."""
     path = Path(held.paths[0])
@@ -34,14 +34,16 @@ def offer_of(held: HeldModel, section: OnDemandSection, budget_bytes: int) -> Of
         header = check_model_file(path)
         identity = file_identity(path)
     except ModelUnusable as error:
-        return Offer(_info(held, None, None), held.size_bytes, error)
+        return Loadable(_info(held, None, None), held.size_bytes, error)
     except OSError as error:
         unreadable = ModelUnusable(f"{path} cannot be read: {error.strerror}", field="path")
-        return Offer(_info(held, None, None), held.size_bytes, unreadable)
+        return Loadable(_info(held, None, None), held.size_bytes, unreadable)
     need_bytes = loaded_bytes(header, held.size_bytes, section.slots, section.context_tokens)
     info = _info(held, room_in(header, section.context_tokens), identity)
     fits = need_bytes <= budget_bytes
-    return Offer(info, need_bytes, None if fits else _too_large(held.name, need_bytes, budget_bytes, section))
+    return Loadable(
+        info, need_bytes, None if fits else _too_large(held.name, need_bytes, budget_bytes, section)
+    )
 
 
 def _info(held: HeldModel, context_tokens: int | None, identity: str | None) -> BackendInfo:
