@@ -1,9 +1,9 @@
 """The endpoint `choir.sql`: several statements at once, each in a thread and each within its time.
 
 DuckDB looks between two blocks of rows whether it was told to stop, so one function of one row may hold a
-thread for hours. Only the end of the process ends that: the file may have one process, which is this one, and
-everything that it has stored it finds again. Whose statement that was is noted: the lease tells of it, and a
-tenant that does not operate the mesh has to wait before it asks again.
+thread for hours. Only the end of the process ends that. A tenant's statement has a process of its own, which
+is killed. A statement of somebody who sees all rows reads the file, which may have one process: that is this
+one, and everything that it has stored it finds again. When that was is noted, and the lease tells of it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from services.chassis.nats.sharing import Places, Turns
 from services.metrics.query.sandbox import FIELD
 from services.metrics.query.statement_run import StatementRun
 from services.metrics.query.stuck import StuckStatements
+from services.metrics.query.tenant_run import TenantRun
 from services.metrics.settings import MetricsSection
 from services.metrics.store.database import Database
 
@@ -71,7 +72,7 @@ class Questions:
         self._threads = ThreadPoolExecutor(settings.queries_at_once + 1, thread_name_prefix="sql")
         self._places = Places(settings.queries_at_once * (1 + WAITING_PER_THREAD))
         self._turns = Turns(settings.queries_at_once)
-        self._running: dict[asyncio.Future[Rows], StatementRun] = {}
+        self._running: dict[asyncio.Future[Rows], StatementRun | TenantRun] = {}
 
     @property
     def busy(self) -> int:
@@ -85,8 +86,6 @@ class Questions:
 
     async def handle(self, sql: Sql, caller: Caller) -> None:
         """Answers one statement with its rows, or with the error that it raises."""
-        if not self._sees_all(caller.tenant):
-            self._stuck.check(caller.tenant)
         if not self._places.take(caller.tenant):
             raise Overloaded("too many statements wait here, try again later", retry_after_s=1.0)
         try:
@@ -109,8 +108,12 @@ class Questions:
 
     async def _answer(self, sql: Sql, tenant: str, limit_s: float, left_s: float) -> Rows:
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
-        own_of = None if self._sees_all(tenant) else tenant
-        run = StatementRun(self._database, sql, self._settings.query_rows, room, own_of)
+        sql = sql.model_copy(update={"max_rows": min(sql.max_rows, self._settings.query_rows)})
+        run: StatementRun | TenantRun
+        if self._sees_all(tenant):
+            run = StatementRun(self._database, sql, room)
+        else:
+            run = TenantRun(self._database, sql, room, tenant, left_s)
         work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
         self._running[work] = run
         work.add_done_callback(self._running.pop)
@@ -126,7 +129,9 @@ class Questions:
             raise DeadlineExceeded(f"{FIELD}: it was cut off after {limit_s:g} s", field=FIELD)
         return work.result()
 
-    async def _cut_off(self, run: StatementRun, work: asyncio.Future[Rows]) -> set[asyncio.Future[Rows]]:
+    async def _cut_off(
+        self, run: StatementRun | TenantRun, work: asyncio.Future[Rows]
+    ) -> set[asyncio.Future[Rows]]:
         """Interrupts until the statement has noticed: between two of its steps an interruption is lost."""
         end_s = asyncio.get_running_loop().time() + GRACE_S
         done: set[asyncio.Future[Rows]] = set()

@@ -7,13 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.errors import QueryRefused
 from services.chassis.logs import get_logger
-from services.metrics.query.sandbox import FIELD
 
 FILE_NAME = "ended-by-statements.json"
-SHUT_OUT_S = 600.0
-"""So long after such a statement its tenant may ask nothing, unless it operates the mesh."""
 TOLD_S = 3600.0
 """So long the lease tells of it."""
 
@@ -35,16 +31,6 @@ class StuckStatements:
             self._path.write_text(json.dumps(self._ended_at_s), encoding="utf-8")
         except OSError as error:
             log.warning("not noted", tenant=tenant, why=str(error))
-
-    def check(self, tenant: str) -> None:
-        """Raises QueryRefused for a tenant whose statement has just ended the service."""
-        left_s = self._ended_at_s.get(tenant, 0.0) + SHUT_OUT_S - self._now()
-        if left_s > 0:
-            raise QueryRefused(
-                f"{FIELD}: one of the tenant {tenant} could not be cut off, and ended the service; its "
-                f"statements are answered again in {left_s:.0f} s",
-                field=FIELD,
-            )
 
     @property
     def problem(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,19 +14,21 @@ from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.seeding import seed_tenants
 from infra.testing.plugin import connect
-from schemas.errors import QueryFailed, QueryRefused
+from schemas.errors import DeadlineExceeded, QueryFailed, QueryRefused
 from schemas.requests.tenants import Tenant
 from schemas.subjects import owned_id
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
-from services.metrics.tests.mesh import fill, task_completed
+from services.metrics.tests.mesh import fill, has, task_completed
+from services.metrics.tests.test_sandbox import ENDLESS, GREEDY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = "alices-secret"
 """In every row of alice, as her model."""
+STUCK = "SELECT jaro_similarity(repeat('ab', 1000000), repeat('ba', 1000000))"
 ROWS = {"alice": 5, "bob": 3, "local": 4}
 ANSWERED = (
     "SELECT * FROM task_completed",
@@ -146,3 +149,23 @@ async def test_ids_are_those_that_the_tenant_knows_and_views_are_of_its_rows(mes
 async def test_whoever_operates_the_mesh_sees_all(mesh: Choir, tenant: str) -> None:
     rows = await mesh.as_tenant(tenant).sql("SELECT tenant, count(*) FROM task_completed GROUP BY ALL")
     assert dict(rows.rows) == ROWS
+
+
+async def test_a_statement_that_nothing_can_cut_off_ends_with_its_own_process(mesh: Choir) -> None:
+    """Within one row DuckDB does not look whether it is to stop, for hours."""
+    bob = mesh.as_tenant("bob")
+    await bob.sql("SELECT 1", timeout_s=60)  # the process that the others are forked from is there
+    for statement in (STUCK, ENDLESS[1]):
+        with pytest.raises(DeadlineExceeded):
+            pytest.fail(f"{statement}: {await bob.sql(statement, timeout_s=1)}")
+        assert await has(bob, "task_completed", ROWS["bob"])
+    # each was killed, so nothing computes any more; and the service did not end, for this test is its process
+    await eventually(lambda: not multiprocessing.active_children())
+
+
+async def test_a_tenants_statement_that_wants_too_much_memory_fails_alone(mesh: Choir) -> None:
+    bob = mesh.as_tenant("bob")
+    for statement in (*GREEDY[:2], "SELECT length(repeat('x', 2000000000))"):
+        with pytest.raises((QueryFailed, DeadlineExceeded)):
+            pytest.fail(f"{statement}: {await bob.sql(statement, timeout_s=5)}")
+        assert await has(bob, "task_completed", ROWS["bob"])
