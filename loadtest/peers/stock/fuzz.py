@@ -22,7 +22,7 @@ from loadtest.peers.environments import CannotStart, environment, version_in
 from loadtest.peers.stock.catalogue import OLLAMA_MODULE, SCRIPTS
 from loadtest.peers.stock.mesh import INSTANT, shown_mesh
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 """So long may a reply take: the models of this mesh answer at once."""
 LIMIT_S = 280
 SEED = 7

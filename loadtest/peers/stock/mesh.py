@@ -1,8 +1,8 @@
 """The mesh that clients are shown: demo models with a gateway, and a control that kills the gateway.
 
 Beside the demo models it has `begun`, one of them that puts its first token before each text, `slow`, whose
-text takes six seconds, so that there is a middle to hang up in, and `caller`, a worker that calls the first
-tool that it is given: the demo models know no tools.
+text takes twenty seconds, so that there is a middle to hang up in however busy the machine is, and `caller`,
+a worker that calls the first tool that it is given: the demo models know no tools.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from services.client import Choir
 from services.client.finding.local_mesh import running_mesh
 
 UP_DEADLINE_S = 240.0
-BACK_DEADLINE_S = 60.0
+BACK_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 30.0
 WORDS = " ".join(f"word{number}" for number in range(120))
-SLOW_MS = 6_000
+SLOW_MS = 20_000
 CONFIG = """
 [broker]
 port = 0

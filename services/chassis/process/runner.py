@@ -29,7 +29,7 @@ from services.chassis.logs import configure_logs, get_logger
 from services.chassis.nats.connecting.address import without_password
 from services.chassis.nats.connection import ConnectionEvents, open_broker
 from services.chassis.process.cancelling import ended
-from services.chassis.process.garbage import search_as_usual
+from services.chassis.process.garbage import search_while_serving
 from services.chassis.process.supervise import Loops
 from services.chassis.registry.host_sampler import HostSampler
 from services.chassis.registry.lease import Lease, Load
@@ -215,7 +215,7 @@ def run_service(
     build: Callable[[SettingsT, Identity], Service],
 ) -> None:
     """Runs a service as a process. Exit code 2 is a fault in the settings, 1 any other."""
-    search_as_usual()
+    search_while_serving()
     try:
         settings = load_settings(settings_type)
         forget_secrets()

@@ -16,7 +16,7 @@ from starlette.requests import cookie_parser
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from schemas.broker.catalog import ROLES
+from schemas.broker.catalog import ROLES, Role
 from schemas.errors import ChoirError, NotPermitted, Overloaded, Unauthenticated
 from schemas.requests.keys import SECRET_PREFIX
 from schemas.subjects import LOCAL_TENANT
@@ -43,6 +43,7 @@ class Identities:
         self._keyring = keyring
         self._required = required
         self._failures = Failures()
+        self._locals: dict[Role, Caller] = {role: Caller(role=role) for role in ROLES}
 
     def caller(self, scope: Scope) -> Caller:
         """Who sends a request; the gateway says it of those that it makes itself."""
@@ -68,7 +69,7 @@ class Identities:
         return Caller(refused=Unauthenticated(WRONG_KEY))
 
     def _local(self) -> Caller:
-        return Caller(role=self._keyring.tenants.role_of(LOCAL_TENANT))
+        return self._locals[self._keyring.tenants.role_of(LOCAL_TENANT)]
 
 
 def secrets_in(scope: Scope) -> set[str]:

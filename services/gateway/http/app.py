@@ -84,7 +84,9 @@ class Application:
         began_s = time.perf_counter()
         if (found := SUPERFLUOUS.match(scope["path"])) is not None:
             scope["path"] = scope["path"][found.end() :]
-        dialect, reply = self._dialect_of(scope["path"]), Reply(send)
+        dialect = self._dialect_of(scope["path"])
+        holds = connection is not None and scope["method"] != "HEAD"
+        reply = Reply(send, connection.on_head if connection is not None and holds else None)
         caller = self._identities.caller(scope)
         current_caller.set(caller)
         exchange = Exchange(scope, reply, partial(self._give_up, caller))

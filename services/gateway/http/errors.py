@@ -21,6 +21,7 @@ STATUS: Mapping[ErrorCode, int] = {
     "unknown_worker": 404,
     "not_ready": 409,
     "request_id_conflict": 409,
+    "configuration": 409,
     "cancelled": 499,
     "result_evicted": 410,
     "payload_too_large": 413,

@@ -35,10 +35,11 @@ def header_of(scope: Scope, name: str) -> str | None:
 
 class Reply:
     """The `send` of one exchange. `status` is 0 until there is one; `added` are headers that the reply gets
-    besides its own."""
+    besides its own. `on_head` is told before the head is sent, unless nothing comes after it."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, on_head: Callable[[], None] | None = None) -> None:
         self._send = send
+        self._on_head = on_head
         self.status = 0
         self.complete = False
         self.added: dict[bytes, bytes] = {}
@@ -47,6 +48,8 @@ class Reply:
         """Sends a part of the reply."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self._on_head is not None:
+                self._on_head()
             if self.added:
                 message = {**message, "headers": [*message.get("headers", ()), *self.added.items()]}
         elif not message.get("more_body", False):
@@ -89,11 +92,12 @@ class Exchange:
     @property
     def wants_cached(self) -> bool:
         """Whether the client takes what is there already: it says so unless it says otherwise."""
-        return not any(
-            (name == CACHE_HEADER and value.strip().lower() == b"off")
-            or (name == b"cache-control" and (b"no-cache" in value or b"no-store" in value))
-            for name, value in self._scope["headers"]
-        )
+        for name, value in self._scope["headers"]:
+            if name == CACHE_HEADER and value.strip().lower() == b"off":
+                return False
+            if name == b"cache-control" and (b"no-cache" in value or b"no-store" in value):
+                return False
+        return True
 
     def note_cache_use(self, use: str, source: str | None = None) -> None:
         """Says in the reply's headers where its answer comes from. Of several answers that which is least

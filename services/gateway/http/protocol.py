@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from services.gateway.http.head_holder import HeadHolder
 from services.gateway.http.lingering import LingeringTransport
 from services.gateway.settings import GatewaySection
 
@@ -27,7 +28,8 @@ class Connection:
     """What requests know of the connection that they came on: whether it is gone.
 
     When it goes `on_gone` is called, which is for the request that came last, and `on_left`, for the one that
-    is being answered. `whole` says that nothing is missing of any body that has begun.
+    is being answered. `whole` says that nothing is missing of any body that has begun. `on_head` is to be
+    called before the head of a reply is sent that has a body.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,7 @@ class Connection:
         self.whole = False
         self.on_gone: Callable[[], None] = _nothing
         self.on_left: Callable[[], None] = _nothing
+        self.on_head: Callable[[], None] = _nothing
 
     def go(self) -> None:
         """It is lost, or closed in order."""
@@ -69,7 +72,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is awaited from now on."""
         self._lingering = LingeringTransport(transport, lambda: not self._in_head or self._head_bytes > 0)
-        super().connection_made(self._lingering)  # type: ignore[arg-type]  # all that is used of one
+        holder = HeadHolder(self._lingering)
+        self._connection.on_head = holder.hold
+        super().connection_made(holder)  # type: ignore[arg-type]  # all that is used of one
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

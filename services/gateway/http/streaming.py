@@ -26,6 +26,9 @@ class StreamedReply:
     An error that comes before the first frame and within `first_byte_s` is raised, so that it gets a status
     of its own; a later one is the last frame, as `on_error` makes it. `heartbeat` makes a frame that says
     nothing.
+
+    Frames are taken in the request's own task; another one begins only for a stream that is silent at first
+    or long enough to fall silent.
     """
 
     def __init__(
@@ -52,52 +55,61 @@ class StreamedReply:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the reply."""
-        self._send = send
-        self._now = asyncio.get_running_loop().time
-        first = asyncio.ensure_future(anext(self._frames, None))
-        beating: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._send, self._now = send, loop.time
+        self._begun = False
+        self._beating: asyncio.Task[None] | None = None
+        silent = loop.call_later(self._settings.first_byte_s, self._start_beating)
         try:
-            await asyncio.wait((first,), timeout=self._settings.first_byte_s)
-            if first.done():
-                first.result()  # its error becomes the reply
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            if not first.done():
-                await self._write(self._heartbeat())
-            self._written_s = self._now()
-            beating = asyncio.create_task(self._beat(), name="heartbeat")
-            await self._write_all(first)
-            await ended((beating,))
+            await self._write_all()
+            if not self._begun:
+                await self._begin()
+            await self._stop_beating()
             await send(LAST)
         except asyncio.CancelledError:
             # The gateway stops; a client who hung up hears nothing of this.
-            if beating is not None:
+            if self._begun:
                 await self._write(self._on_error(stopping()))
                 await send(LAST)
             raise
         finally:
-            tasks = (first,) if beating is None else (first, beating)
-            await ended(tasks)
+            silent.cancel()
+            await self._stop_beating()
             await self._frames.aclose()
 
-    async def _write_all(self, first: asyncio.Future[bytes | None]) -> None:
+    async def _begin(self) -> None:
+        self._begun, self._written_s = True, self._now()
+        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+
+    async def _write_all(self) -> None:
+        """All frames; an error before the beginning is raised."""
         try:
-            frame = await first
-            if frame is not None:
-                await self._write(frame)
             async for frame in self._frames:
+                if not self._begun:
+                    await self._begin()
                 await self._write(frame)
-        except ChoirError as error:
-            await self._write(self._on_error(error))
         except Exception as error:
-            log.exception("a stream failed")
-            await self._write(self._on_error(InternalError(f"{type(error).__name__} in the gateway")))
+            if not self._begun:
+                raise
+            await self._write(self._on_error(_told(error)))
 
     async def _write(self, frame: bytes) -> None:
         await self._send({"type": "http.response.body", "body": frame, "more_body": True})
         self._written_s = self._now()
 
+    def _start_beating(self) -> None:
+        self._beating = asyncio.create_task(self._beat(), name="heartbeat")
+
+    async def _stop_beating(self) -> None:
+        beating, self._beating = self._beating, None
+        if beating is not None:
+            await ended((beating,))
+
     async def _beat(self) -> None:
-        """A sign of life whenever nothing was written for a while."""
+        """A sign of life if nothing has come yet, and whenever nothing was written for a while."""
+        if not self._begun:
+            await self._begin()
+            await self._write(self._heartbeat())
         pause_s = self._settings.heartbeat_s
         while True:
             quiet_s = self._now() - self._written_s
@@ -105,3 +117,11 @@ class StreamedReply:
                 await self._write(self._heartbeat())
                 quiet_s = 0.0
             await asyncio.sleep(pause_s - quiet_s)
+
+
+def _told(error: Exception) -> ChoirError:
+    """What a client is told of an error in the midst of its stream."""
+    if isinstance(error, ChoirError):
+        return error
+    log.error("a stream failed", exc_info=error)
+    return InternalError(f"{type(error).__name__} in the gateway")

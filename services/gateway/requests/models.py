@@ -99,6 +99,13 @@ class ModelList:
         """The same, whoever the caller is."""
         return await self._find(name, None, NOBODY)
 
+    def at_hand(self, name: str) -> Target | None:
+        """The same without a wait, if it is known well enough that the caller may ask it."""
+        if not self._is_fresh(KNOWN_S):
+            return None
+        found = self._targets.get(name) or self._targets.get(without_tag(name))
+        return found if found is not None and current_caller.get().may_ask(found.plain_name) else None
+
     def identity(self, name: str | None) -> str | None:
         """What was served under a name when it was looked up last; None if nobody knows."""
         target = self._targets.get(without_tag(name or ""))
@@ -117,10 +124,15 @@ class ModelList:
         raise UnknownModel(f"model '{name}' not found", field="model", known=known)
 
     async def _refresh(self, age_s: float) -> None:
+        if self._is_fresh(age_s):
+            return
         async with self._reading:
-            if time.monotonic() - self._as_of_s > age_s:
+            if not self._is_fresh(age_s):
                 self._targets = self._targets_of(await self._mesh.offered())
                 self._as_of_s = time.monotonic()
+
+    def _is_fresh(self, age_s: float) -> bool:
+        return time.monotonic() - self._as_of_s <= age_s
 
     def _targets_of(self, offered: ModelsReply) -> dict[str, Target]:
         served = {model.name: model for model in offered.models if model.slots}

@@ -30,8 +30,8 @@ async function until (limitMs, holds) {
 export async function left (action) {
   const before = await figure('choir_gateway_given_up_total')
   await action()
-  await until(5000, async () => await figure('choir_gateway_given_up_total') > before)
-  await until(5000, async () => await figure('choir_busy') === 0)
+  await until(60000, async () => await figure('choir_gateway_given_up_total') > before)
+  await until(60000, async () => await figure('choir_busy') === 0)
 }
 
 export async function restart () { await fetch(`${mesh.control}/restart`, { method: 'POST' }) }
@@ -46,7 +46,7 @@ export async function mustFail (ask, ...said) {
 }
 
 export async function askedAgain (ask) {
-  const end = Date.now() + 60000
+  const end = Date.now() + 180000
   for (;;) { try { return await ask() } catch (error) { if (Date.now() > end) throw error; await pause(200) } }
 }
 

@@ -16,7 +16,7 @@ from services.gateway.http.context import GatewayContext
 from services.gateway.http.streaming import SSE, StreamedReply
 from services.gateway.openai.chat.body import ChatBody, chat_ask
 from services.gateway.openai.chat.completion import completion
-from services.gateway.openai.chat.ready_replies import JSON, ReadyReplies
+from services.gateway.openai.chat.ready_replies import JSON, ReadyReplies, ReadyReply
 from services.gateway.openai.chat.stream import chat_events
 from services.gateway.openai.replying import sse
 from services.gateway.openai.replying.error import error_object
@@ -32,7 +32,7 @@ class Chat:
         self._ready = ReadyReplies(context)
 
     @takes(ChatBody)
-    async def create(self, request: Request) -> Response | StreamedReply:
+    async def create(self, request: Request) -> Response | ReadyReply | StreamedReply:
         """One completion, whole or as a stream."""
         data = await read_body(request, self._context.settings)
         if (ready := await self._ready.reply(request, data)) is not None:

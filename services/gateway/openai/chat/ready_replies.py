@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from schemas.commands import Ask
 from services.chassis.identity import new_id
@@ -24,8 +24,9 @@ from services.gateway.requests.retries import COUNT_HEADER
 JSON = "application/json"
 OWN_BYTES = 500
 """What a ready reply takes beside what was asked and what was said."""
-REPEATING = (KEY_HEADER.encode(), PLACE_HEADER.encode())
+REPEATING = frozenset((KEY_HEADER.encode(), PLACE_HEADER.encode()))
 """Headers of requests that may be others again: their ids are not new."""
+COUNT, FIRST = COUNT_HEADER.encode(), b"0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,31 @@ class _Ready:
     cut: tuple[bytes, ...]
 
 
+class ReadyReply:
+    """An ASGI response of JSON, for one request: all that it says is there."""
+
+    def __init__(self, request_id: bytes, body: bytes) -> None:
+        self._request_id = request_id
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the reply."""
+        headers = [
+            (b"content-length", b"%d" % len(self._body)),
+            (b"content-type", JSON.encode()),
+            (ID_HEADER.encode(), self._request_id),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body})
+
+
 class ReadyReplies:
     """Replies to requests of single models that do not stream."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
 
-    async def reply(self, request: Request, body: bytes) -> Response | None:
+    async def reply(self, request: Request, body: bytes) -> ReadyReply | None:
         """The reply to a request, if it is ready. Raises UnknownModel as for any other request."""
         found = self._context.kept.get(_key(request, body))
         exchange = current_exchange.get()
@@ -57,13 +76,14 @@ class ReadyReplies:
         ):
             return None
         ready: _Ready = found[0]
-        await self._context.models.find(ready.model)
+        if self._context.models.at_hand(ready.model) is None:
+            await self._context.models.find(ready.model)
         if self._context.models.identity(ready.model) != ready.identity:
             return None
         request_id = new_id()
         self._context.record_shared(request_id, ready.model, ready.source)
-        text = request_id.encode().join(ready.cut)
-        return Response(text, media_type=JSON, headers={ID_HEADER: request_id})
+        written = request_id.encode()
+        return ReadyReply(written, written.join(ready.cut))
 
     def keep(self, request: Request, body: bytes, ask: Ask, reply: bytes) -> None:
         """Keeps the reply to a request, if it was answered from memory, for as long as the result is kept."""
@@ -84,7 +104,7 @@ def _key(request: Request, body: bytes) -> Hashable:
 
 
 def _is_new(request: Request) -> bool:
-    return not any(
-        name in REPEATING or (name == COUNT_HEADER.encode() and value != b"0")
-        for name, value in request.scope["headers"]
-    )
+    for name, value in request.scope["headers"]:
+        if name in REPEATING or (name == COUNT and value != FIRST):
+            return False
+    return True

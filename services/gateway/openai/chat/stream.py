@@ -31,30 +31,34 @@ async def chat_events(
     replies: AsyncIterator[TokenChunk | Result],
     had: Place | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """The frames of the stream of one completion, without those that its client has `had`."""
+    """The frames of the stream of one completion, without the events that its client has `had`. What comes
+    of one reply of the mesh is one frame: the first text need not wait until the role has been sent."""
     track = Track(request_id, had)
     chunks = ChatChunks(body, request_id, created_s, track)
     shown = Shown()
     begun = False
     async for reply in replies:
+        said = b""
         if not begun:
             begun = True
-            if track.begin(0):
-                yield chunks.role(0)
+            said = chunks.role(0) if track.begin(0) else b""
         if isinstance(reply, Result):
             for frame in chunks.end(reply, shown):
-                yield frame
+                yield said + frame
+                said = b""
             return
         if thought := track.think(shown.think(reply)):
-            yield chunks.delta(0, {"reasoning_content": thought})
+            said += chunks.delta(0, {"reasoning_content": thought})
         piece = shown.say(reply)
         text = track.say(piece)
         if piece and body.logprobs:
             tokens = track.tell(reply.logprobs)
             if text:
-                yield chunks.text_of_tokens(text, tokens)
+                said += chunks.text_of_tokens(text, tokens)
         elif text:
-            yield chunks.text(text)
+            said += chunks.text(text)
+        if said:
+            yield said
 
 
 class ChatChunks:

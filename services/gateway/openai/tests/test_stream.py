@@ -58,6 +58,17 @@ async def test_the_role_comes_first_and_the_usage_last() -> None:
     assert {(event["id"], event["created"]) for event in events} == {("chatcmpl-r", 1_700_000_000)}
 
 
+async def test_the_first_text_does_not_wait_until_the_role_has_been_sent() -> None:
+    async def coming() -> AsyncIterator[TokenChunk | Result]:
+        for reply in (chunk("He"), chunk("llo", 1), result("Hello")):
+            yield reply
+
+    first, second, *_ = [frame async for frame in chat_events(body_of(), "r", 1_700_000_000, coming())]
+
+    assert b'"role":"assistant"' in first and b'"He"' in first
+    assert b'"role"' not in second and b'"llo"' in second
+
+
 async def test_no_usage_comes_where_nobody_asked_for_it() -> None:
     events = await events_of(body_of(), result("Hello"))
 

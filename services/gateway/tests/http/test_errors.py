@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from schemas.errors import ERRORS_BY_CODE, ErrorCode, NoAnswers, Overloaded
+from schemas.errors import ERRORS_BY_CODE, ConfigurationError, ErrorCode, NoAnswers, Overloaded
 from services.gateway.http.errors import headers_of, status_of
 
 
@@ -14,6 +14,10 @@ from services.gateway.http.errors import headers_of, status_of
 def test_each_code_has_a_status_of_its_kind(code: ErrorCode) -> None:
     error = ERRORS_BY_CODE[code]("why")
     assert 400 <= status_of(error) <= 504
+
+
+def test_a_mesh_that_is_not_set_up_for_what_is_asked_is_no_fault_of_the_gateway() -> None:
+    assert status_of(ConfigurationError("the broker listens on its own host alone")) == 409
 
 
 def test_who_is_refused_for_now_is_told_when_to_come_again() -> None:
