@@ -11,11 +11,15 @@ import pytest
 
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.contestants.reaggregation import reaggregate
+from analysis.evaluation.effort.table import effort_rows
 from analysis.evaluation.reporting.raw_records import raw_records
 from analysis.evaluation.reporting.summary import summary_rows
 from analysis.evaluation.scoring.comparison import significance_rows
+from analysis.evaluation.scoring.reading import read_run
 from analysis.evaluation.scoring.scores import OVERALL, fields
 from analysis.evaluation.tests.kept import CHOICES, answer, exchange
+from analysis.evaluation.tests.second.cascades import Cascade
+from analysis.evaluation.tests.second.chosen import auto, isp_elicited, matched, sampled
 from analysis.evaluation.tests.second.decisions import by_posterior, decisions, questions
 from analysis.evaluation.tests.second.further import (
     Chosen,
@@ -30,7 +34,7 @@ from analysis.evaluation.tests.second.further import (
 )
 from analysis.evaluation.tests.second.statistics import holm
 from analysis.evaluation.tests.second.tables import Row, omnibus, significance, summary, takers
-from schemas.ensembles.rounds import DEBATE
+from schemas.ensembles.rounds import DEBATE, PREDICTION
 from schemas.replies import Result
 
 SEED = 11
@@ -39,6 +43,8 @@ SKILL = {"one": (0.9, 0.3), "two": (0.5, 0.8), "three": (0.6, 0.55), "four": (0.
 """How often each agent is right on either topic."""
 STRATEGIES = ("majority", "weighted", "topic", "isp", "ow_i", "dawid_skene")
 FURTHER = ("debate", "average", "ow_l")
+CHOOSING = ("auto", "isp_elicited", "debate", "best_single")
+SAMPLES = 9
 IN_TABLES = ("majority", "weighted", "isp")
 TOPICS = ("paint", "flags")
 FLIPS = 9_999
@@ -108,6 +114,30 @@ def kept() -> list[Exchange]:
 
 
 @pytest.fixture(scope="module")
+def asked_further(kept: list[Exchange]) -> list[Exchange]:
+    """The same run with predictions of what others say, and with samples of one agent."""
+    dice, run = random.Random(7), []
+    for each in kept:
+        assert each.result is not None
+        right, closed = "ABCD".find(each.right) if each.choices else int(each.right), bool(each.choices)
+        told = [
+            answer(agent, _says(dice, right, 0.4, closed), PREDICTION)
+            for agent in each.agents
+            if dice.random() > 0.1
+        ]
+        further = (*each.result.further_answers, *told)
+        run.append(
+            each.model_copy(update={"result": each.result.model_copy(update={"further_answers": further})})
+        )
+        for number in range(1, SAMPLES + 1):
+            said = answer("two", _says(dice, right, 0.45, closed))
+            result = each.result.model_copy(update={"answers": (said,), "further_answers": ()})
+            changed = {"phase": "sample", "sample": number, "agents": ("two",), "result": result}
+            run.append(each.model_copy(update={**changed, "request_id": f"{each.request_id}/{number}"}))
+    return run
+
+
+@pytest.fixture(scope="module")
 def decided(kept: list[Exchange]) -> list[Row]:
     return [outcome._asdict() for outcome in reaggregate(kept, WAYS, STRATEGIES, SEED)]
 
@@ -161,6 +191,74 @@ def test_what_asks_more_asks_one_or_learns_from_all_is_made_again_too(kept: list
         assert row.expected == pytest.approx(chance), (name, key)
     closed = sum(question.closed for question in asked)
     assert len(expected) == len(asked) * 6 + closed * 5
+
+
+def test_who_is_chosen_what_was_foretold_and_what_samples_say_is_made_again(
+    asked_further: list[Exchange],
+) -> None:
+    outcomes = reaggregate(asked_further, WAYS, CHOOSING, SEED)
+    table = {(o.contestant, o.benchmark, o.question_id, o.repetition): o for o in outcomes}
+    records = raw_records(asked_further, WAYS)
+    asked, again = questions(records), rows_of(records, "debate")
+    foretold, agents = rows_of(records, "prediction"), tuple(SKILL)
+    drawn: dict[Key, list[Row]] = {}
+    for row in records:
+        if row["purpose"] == "sample":
+            drawn.setdefault((row["benchmark"], row["question_id"], row["repetition"]), []).append(row)
+    counts = matched(asked, again, agents, SEED)
+    assert all(1 < count <= SAMPLES for count in counts.values())
+    alone = 0
+    for question, _, known in decisions(asked):
+        by_auto, whom = auto(question, known)
+        made = {
+            "auto": by_auto,
+            "isp_elicited": isp_elicited(question, known, foretold.get(question.key, {})),
+        }
+        for name, (chosen, chance, sure) in made.items():
+            told = table[(name, *question.key)]
+            assert told.answer == chosen, (name, question.key, told.note)
+            assert told.expected == pytest.approx(chance), (name, question.key)
+            assert told.confidence == pytest.approx(sure), (name, question.key)
+        alone += len(whom) == 1
+        assert table[("auto", *question.key)].calls == len(whom)
+        for name, count in (("best_single", len(agents)), ("self_consistency", counts[question.key[0]])):
+            told = table[(name, *question.key)]
+            assert (told.answer, told.expected) == pytest.approx(
+                sampled(name, question, drawn[question.key], count)
+            ), (name, question.key)
+            assert told.calls == count
+    assert len(asked) / 5 < alone < len(asked) / 2  # both ways were taken
+
+
+def test_what_less_effort_spares_and_changes_is_counted_again(kept: list[Exchange]) -> None:
+    closed = [each for each in kept if each.choices][:24]
+    rows = {
+        (row["strategy"], row["epsilon"]): row
+        for row in effort_rows(read_run(closed, WAYS), ("majority", "topic"))
+    }
+    records = raw_records(closed, WAYS)
+    for name, epsilon in (
+        ("majority", None),
+        ("majority", 0.05),
+        ("majority", 0.1),
+        ("topic", None),
+        ("topic", 0.05),
+    ):
+        calls = waves = right = 0
+        changed = set()
+        for question, _, known in decisions(questions(records)):
+            members = tuple(row["agent"] for row in question.rows)
+            cascade = Cascade(question, known, members, name == "topic", epsilon)
+            decided = cascade.run()
+            full = cascade.winner(question.said)
+            calls += sum(map(len, cascade.waves))
+            waves += len(cascade.waves)
+            right += decided == question.right
+            changed |= {question.key[1]} if decided != full else set()
+        row, n = rows[name, epsilon], len(closed)
+        found = (row["saved_calls"], row["waves_per_question"], row["accuracy"], row["changed"])
+        own = (1 - calls / (4 * n), waves / n, right / n, len(changed))
+        assert found == pytest.approx(own), (name, epsilon)
 
 
 def test_every_figure_of_the_tables_is_computed_again(kept: list[Exchange]) -> None:
