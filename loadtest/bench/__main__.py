@@ -31,6 +31,7 @@ BENCHES = {
     "overhead": "loadtest.bench.mesh.overhead",
     "pipeline": "loadtest.bench.inference.pipeline",
     "reaggregation": "loadtest.bench.mesh.reaggregation",
+    "speculation": "loadtest.bench.inference.speculation",
     "scaling": "loadtest.bench.mesh.scaling",
 }
 TARGET_MISSED = 1

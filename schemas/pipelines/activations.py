@@ -7,7 +7,7 @@ A frame is a header of HEADER_BYTES bytes, little-endian, and its payload:
 | 0 | 4 | magic, `CHAF` |
 | 4 | 1 | version, 1 |
 | 5 | 1 | dtype: 0 f32, 1 f16, 2 q8_0 |
-| 6 | 2 | flags: 1 the last token's successor is wanted, 2 the sequence ends here |
+| 6 | 2 | flags: 1 the last token's successor is wanted, 2 the sequence ends here, 4 see below |
 | 8 | 8 | epoch of the pipeline's plan |
 | 16 | 8 | pipeline |
 | 24 | 8 | sequence |
@@ -21,6 +21,10 @@ A frame is a header of HEADER_BYTES bytes, little-endian, and its payload:
 The payload holds `count` rows of `width` numbers: f32, f16, or q8_0, which is llama.cpp's blocks of 32
 numbers as an f16 scale and 32 signed bytes. A frame of no tokens says only that its sequence ends. The
 positions of a sequence's frames follow one another, so a frame that was lost shows in the next one.
+
+With the flag 4 the payload begins with a speculation, three numbers of four bytes: the attempt, how many
+tokens of the sequence are certain, and the guessed token (-1 for none). Only stages that say in their beats
+that they know of guesses are sent one.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from schemas.errors import InvalidRequest, PayloadTooLarge
 
@@ -45,6 +50,9 @@ MAX_WIDTH = 1 << 20
 
 _FIELDS = struct.Struct("<4sBBHQQQIIIII")
 _CHECKSUM = struct.Struct("<I")
+_SPECULATION = struct.Struct("<IIi")
+_SPECULATES = 4
+_NO_GUESS = -1
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 
 
@@ -75,6 +83,20 @@ class Flags(IntFlag):
 ALL_FLAGS = Flags.WANTS_TOKEN | Flags.ENDS_SEQUENCE
 
 
+class Speculation(NamedTuple):
+    """What a frame says of its place in a text whose next tokens are guessed.
+
+    `token` is the guess whose state the frame holds; None where its token is certain. `certain` tokens of the
+    sequence were known when stage 0 sent the frame. `attempt` counts the wrong guesses of this epoch: the
+    first frame of another attempt, which is of a certain token, takes the place of what was sent from its
+    position on.
+    """
+
+    attempt: int
+    certain: int
+    token: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """Hidden states of tokens `position` to `position + count - 1` of a sequence, on their way to `stage`.
@@ -93,6 +115,7 @@ class Frame:
     dtype: Dtype
     payload: bytes | memoryview
     flags: Flags = Flags.NONE
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         for name in ("epoch", "pipeline", "sequence"):
@@ -107,18 +130,22 @@ class Frame:
             raise InvalidRequest(f"the payload has {found} bytes, not {expected}", field="payload")
         if int(self.flags) & ~int(ALL_FLAGS):
             raise InvalidRequest(f"the flags {int(self.flags):#x} are not all known", field="flags")
+        if self.speculation is not None and self.count != 1:
+            raise InvalidRequest("a frame of a text that is guessed has one token", field="count")
         if self.count == 0 and self.flags != Flags.ENDS_SEQUENCE:
             raise InvalidRequest("a frame without tokens can only end its sequence", field="count")
 
     def to_bytes(self) -> bytes:
         """The frame on the wire; raises PayloadTooLarge where one message does not carry it."""
-        if HEADER_BYTES + len(self.payload) > MAX_FRAME_BYTES:
+        prefix, flags = _speculation_bytes(self.speculation), int(self.flags)
+        size = len(prefix) + len(self.payload)
+        if HEADER_BYTES + size > MAX_FRAME_BYTES:
             raise PayloadTooLarge(f"a frame has at most {MAX_FRAME_BYTES} bytes; split it", field="payload")
         fields = _FIELDS.pack(
             MAGIC,
             FRAME_VERSION,
             self.dtype,
-            self.flags,
+            flags | _SPECULATES if prefix else flags,
             self.epoch,
             self.pipeline,
             self.sequence,
@@ -126,10 +153,10 @@ class Frame:
             self.position,
             self.count,
             self.width,
-            len(self.payload),
+            size,
         )
-        checksum = zlib.crc32(self.payload, zlib.crc32(fields))
-        return b"".join((fields, _CHECKSUM.pack(checksum), self.payload))
+        checksum = zlib.crc32(self.payload, zlib.crc32(prefix, zlib.crc32(fields)))
+        return b"".join((fields, _CHECKSUM.pack(checksum), prefix, self.payload))
 
 
 def read_frame(wire: bytes | memoryview) -> Frame:
@@ -154,8 +181,21 @@ def read_frame(wire: bytes | memoryview) -> Frame:
         raise InvalidRequest(f"a payload of {length} bytes came as {len(payload)}", field="payload")
     if _CHECKSUM.unpack_from(view, _FIELDS.size)[0] != zlib.crc32(payload, zlib.crc32(fields)):
         raise InvalidRequest("the frame was damaged on the way: its checksum differs", field="checksum")
+    speculation = None
+    if flags & _SPECULATES:
+        speculation, payload = _read_speculation(payload)
     return Frame(
-        epoch, pipeline, stage, sequence, position, count, width, _dtype(dtype), payload, Flags(flags)
+        epoch,
+        pipeline,
+        stage,
+        sequence,
+        position,
+        count,
+        width,
+        _dtype(dtype),
+        payload,
+        Flags(flags & ~_SPECULATES),
+        speculation,
     )
 
 
@@ -182,6 +222,22 @@ def split_frame(frame: Frame, max_bytes: int = MAX_FRAME_BYTES) -> Iterator[Fram
             payload=payload[start * row_bytes : end * row_bytes],
             flags=frame.flags if end == frame.count else Flags.NONE,
         )
+
+
+def _speculation_bytes(speculation: Speculation | None) -> bytes:
+    if speculation is None:
+        return b""
+    token = _NO_GUESS if speculation.token is None else speculation.token
+    return _SPECULATION.pack(speculation.attempt, speculation.certain, token)
+
+
+def _read_speculation(payload: memoryview) -> tuple[Speculation, memoryview]:
+    """What a payload begins with, and the rest of it."""
+    if len(payload) < _SPECULATION.size:
+        raise InvalidRequest("a speculation is missing in front of the payload", field="payload")
+    attempt, certain, token = _SPECULATION.unpack_from(payload)
+    guess = None if token == _NO_GUESS else token
+    return Speculation(attempt, certain, guess), payload[_SPECULATION.size :]
 
 
 def _require_within(name: str, value: int, least: int, most: int) -> None:

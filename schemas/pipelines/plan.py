@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.message import Message, Name, Struct, field_error
+from schemas.message import Message, Name, Struct, field_error, is_none
 
 MAX_STAGES = 32
 
 StageDtype = Literal["f32", "f16", "q8_0"]
 Partition = Literal["layerwise", "tokenwise", "adaptive"]
+DraftSource = Literal["lookup"]
 PipelineState = Literal["ready", "loading", "broken"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -83,6 +84,7 @@ class Shard(Message):
 
     `stages` is their number; without it the planner takes what is fastest. `assign` names the instances (or
     hosts) of the stages in order. A split that only slows the model down is refused unless `force`.
+    With `draft` tokens are guessed ahead: `lookup` takes what followed when a text said the same before.
     `remove` ends the model's pipeline. With `plan_only` the reply says what would be done, and nothing is.
     """
 
@@ -94,6 +96,7 @@ class Shard(Message):
     partition: Partition = "adaptive"
     slots: Annotated[int, Field(ge=1, le=256)] = 8
     context_tokens: Annotated[int, Field(ge=32)] | None = None
+    draft: Annotated[DraftSource | None, Field(exclude_if=is_none)] = None
     remove: bool = False
     plan_only: Annotated[bool, Field(exclude_if=not_)] = False
 

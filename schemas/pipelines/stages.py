@@ -55,7 +55,7 @@ class StageBeat(Message):
     the stage has nothing to do, and `progress` counts what it has done and was sent: where all stages are
     idle, and no count grows, nothing is on its way any more. Stage 0 adds the `live` sequences, and when the
     oldest of them began. The `first` beat of a process in its place says that the silence before was that of
-    one which is gone.
+    one which is gone. A stage that `speculates` takes frames of guessed tokens; older ones do not say so.
     """
 
     pipeline: Annotated[int, Field(ge=1, lt=2**63)]
@@ -70,3 +70,4 @@ class StageBeat(Message):
     live: tuple[int, ...] = ()
     oldest_began_at_s: float | None = None
     first: Annotated[bool, Field(exclude_if=not_)] = False
+    speculates: Annotated[bool, Field(exclude_if=not_)] = False

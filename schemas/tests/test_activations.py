@@ -20,6 +20,7 @@ from schemas.pipelines.activations import (
     Dtype,
     Flags,
     Frame,
+    Speculation,
     read_frame,
     split_frame,
 )
@@ -28,6 +29,14 @@ from schemas.tests.golden.frames import FRAMES
 
 CHECKSUM_AT = HEADER_BYTES - 4
 SAMPLE = FRAMES["frame_f32"]
+
+NUMBERS = st.integers(0, 2**32 - 1)
+SPECULATIONS = st.none() | st.builds(
+    Speculation,
+    NUMBERS,
+    NUMBERS,
+    st.none() | st.integers(-(2**31), MAX_I32).filter(lambda token: token != -1),
+)
 
 
 @st.composite
@@ -49,6 +58,7 @@ def frames(draw: st.DrawFn) -> Frame:
         dtype=dtype,
         payload=draw(st.binary(min_size=size, max_size=size)),
         flags=draw(flags) if count else Flags.ENDS_SEQUENCE,
+        speculation=draw(SPECULATIONS) if count == 1 else None,
     )
 
 
@@ -144,7 +154,7 @@ def test_more_than_a_message_carries_is_neither_read_nor_written() -> None:
         (changed(4, "<B", 2), "version"),
         (changed(5, "<B", 3), "dtype"),
         (changed(5, "<B", 1), "payload"),
-        (changed(6, "<H", 4), "flags"),
+        (changed(6, "<H", 8), "flags"),
         (changed(36, "<I", MAX_I32 - 1), "position"),
         (changed(36, "<I", MAX_I32 + 1), "position"),
         (changed(40, "<I", 3), "payload"),

@@ -38,6 +38,7 @@ from services.shard_stage.handover.replay import Replay
 from services.shard_stage.intake.intake import Intake
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
 from services.shard_stage.pipeline.batch_size import BatchSizeTuner
+from services.shard_stage.pipeline.drafts import PROPOSERS
 from services.shard_stage.pipeline.first_stage import FirstStage
 from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, LaterStage
 from services.shard_stage.pipeline.rest import Rest
@@ -99,7 +100,7 @@ class StageRuntime:
         self._cells: dict[int, int] = {}
         self._aligned_epoch = 0
         self._aligning: asyncio.Task[None] | None = None
-        self._heard: dict[int, dict[int, int]] = {}
+        self._heard: dict[int, StageBeat] = {}
         self._open_epoch = 0
         self._renewing: asyncio.Task[bool] | None = None
         self._step_ms: deque[float] = deque(maxlen=KEPT_STEP_TIMES)
@@ -210,7 +211,13 @@ class StageRuntime:
             self._stage = LaterStage(executor, self._tuner, self._stats)
         elif isinstance(weights, Model):
             self._stage = FirstStage(
-                executor, weights, self._tuner, self._stats, self._hop_ms, carried=self._thread.carried
+                executor,
+                weights,
+                self._tuner,
+                self._stats,
+                self._hop_ms,
+                carried=self._thread.carried,
+                proposer=PROPOSERS[plan.wanted.draft] if plan.wanted.draft else None,
             )
             generator = PipelineGenerator(self._thread, self._stage, weights, plan.context_tokens, plan.model)
             source = self._source
@@ -274,7 +281,7 @@ class StageRuntime:
         if beat.epoch == self.plan.epoch:
             self._rest.heard(beat)
         if beat.epoch == self.plan.epoch and beat.ready and beat.stage:
-            self._heard.setdefault(beat.stage, dict(beat.cells))
+            self._heard.setdefault(beat.stage, beat)
             self._open_if_all_are_ready()
 
     def _open_if_all_are_ready(self) -> None:
@@ -285,16 +292,17 @@ class StageRuntime:
         if all(stage in self._heard for stage in others):
             self._open_epoch = plan.epoch
             self._rest.begin(len(plan.stages))
-            cells = [self._heard[stage] for stage in others]
-            self._thread.run_soon(partial(self._open, plan.epoch, cells))
+            beats = [self._heard[stage] for stage in others]
+            self._thread.run_soon(partial(self._open, plan.epoch, beats))
             if self._intake is not None:
                 self._intake.open_soon()
 
-    def _open(self, epoch: int, cells: list[dict[int, int]]) -> None:
+    def _open(self, epoch: int, beats: list[StageBeat]) -> None:
         """On the thread: stage 0 begins to feed, unless the epoch is over by now."""
         assert self._executor is not None
         if isinstance(self._stage, FirstStage) and self._executor.plan.epoch == epoch:
-            self._stage.open(cells)
+            speculates = all(beat.speculates for beat in beats)
+            self._stage.open([beat.cells for beat in beats], speculates=speculates)
 
     # --- what is told -------------------------------------------------------------------
 
@@ -315,6 +323,7 @@ class StageRuntime:
             live=tuple(sequence.id for sequence in live),
             oldest_began_at_s=self._oldest(live),
             first=first,
+            speculates=True,
         )
         try:
             await self._mesh.client.publish(subjects.stage_signal(plan.number), beat.to_bytes())

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from schemas import subjects
 from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_from_body
 from schemas.message import Name
-from schemas.pipelines.plan import MAX_STAGES, Partition, Shard, ShardReply, StageDtype
+from schemas.pipelines.plan import MAX_STAGES, DraftSource, Partition, Shard, ShardReply, StageDtype
 from schemas.replies import ErrorReply, ModelsReply
 from services.chassis.plain_words import first_fault
 from services.chassis.settings import Section
@@ -39,6 +39,7 @@ class PipelineSection(Section):
     partition: Partition = "adaptive"
     slots: int = Field(default=8, ge=1, le=256)
     context_tokens: int | None = Field(default=None, ge=32)
+    draft: DraftSource | None = None
 
     @model_validator(mode="after")
     def _is_possible(self) -> PipelineSection:

@@ -17,7 +17,7 @@ from loadtest.bench.processes import BenchMesh, bench_mesh
 from schemas import subjects
 from schemas.errors import MeshUnreachable
 from schemas.events import ANY_EVENT, StageStepped
-from schemas.pipelines.plan import PipelinePlan, Shard
+from schemas.pipelines.plan import DraftSource, PipelinePlan, Shard
 from schemas.pipelines.stage_wire import Token, unpack
 from schemas.replies import Result
 from services.client.client import Choir
@@ -49,8 +49,8 @@ class Nodes:
         """Where the broker is."""
         return self._mesh.url
 
-    def start(self, name: str, core: int) -> None:
-        """A stage service on one core."""
+    def start(self, name: str, core: int, service: str = SERVICE) -> None:
+        """A stage service on one core; `service` is its module."""
         offer = {
             "name": MODEL,
             "path": str(self._model),
@@ -58,12 +58,14 @@ class Nodes:
         }
         section = {"name": name, "models": [offer], "cache": str(self._cache), "threads": 1}
         env = {"CHOIR_STAGE": json.dumps(section), "CHOIR_INSTANCE": name}
-        self._mesh.spawn("loadtest.bench.inference.pinned", str(core), SERVICE, env=env)
+        self._mesh.spawn("loadtest.bench.inference.pinned", str(core), service, env=env)
         self.processes[name] = psutil.Process(self._mesh.processes[-1].pid)
 
-    async def place(self, *instances: str) -> PipelinePlan:
+    async def place(self, *instances: str, draft: DraftSource | None = None) -> PipelinePlan:
         """Has the model placed on the instances, in order, and waits until it can be asked."""
-        request = Shard(model=MODEL, stages=len(instances), assign=instances, force=True, **self._size)
+        request = Shard(
+            model=MODEL, stages=len(instances), assign=instances, force=True, draft=draft, **self._size
+        )
         async with Choir(self._mesh.url) as client:
             await self.offered(*instances)
             async with asyncio.timeout(READY_DEADLINE_S):
@@ -109,16 +111,20 @@ class Nodes:
 
 
 class Journal:
-    """When each token came, and what the stages say of their steps."""
+    """When each token came, which they were (of one stream its text), and what the stages say of their
+    steps."""
 
     def __init__(self) -> None:
         self.tokens: list[tuple[float, int]] = []
+        self.text: list[int] = []
         self.steps: list[StageStepped] = []
 
     async def on_message(self, msg: Msg) -> None:
         """Notes the tokens of a message."""
         now_s = time.perf_counter()
-        self.tokens += [(now_s, item.sequence) for item in unpack(msg.data) if isinstance(item, Token)]
+        found = [item for item in unpack(msg.data) if isinstance(item, Token)]
+        self.tokens += [(now_s, token.sequence) for token in found]
+        self.text += [token.token for token in found]
 
     async def on_event(self, msg: Msg) -> None:
         """Notes a stage's steps."""

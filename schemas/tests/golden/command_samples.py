@@ -195,5 +195,6 @@ COMMAND_SAMPLES: dict[str, Message] = {
         timeout_s=2.5,
     ),
     "shard": SHARD,
+    "shard_that_guesses_ahead": SHARD.model_copy(update={"draft": "lookup"}),
     "shard_that_is_only_planned": SHARD.model_copy(update={"plan_only": True}),
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
-from schemas.pipelines.activations import Dtype, Flags, Frame
+from schemas.pipelines.activations import Dtype, Flags, Frame, Speculation
 from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token
 from schemas.tests.golden.stage_samples import STAGE_SAMPLES
 
@@ -35,6 +36,9 @@ FRAMES: dict[str, Frame] = {
     "frame_q8_0": sample(3, 1, Dtype.Q8_0, struct.pack("<e32b", 0.25, *range(-16, 16)), Flags.WANTS_TOKEN),
     "frame_end": sample(4, 0, Dtype.F32, b"", Flags.ENDS_SEQUENCE),
 }
+
+FRAMES["frame_guess"] = replace(FRAMES["frame_f16"], position=5, speculation=Speculation(2, 4, 311))
+FRAMES["frame_certain"] = replace(FRAMES["frame_f16"], position=5, speculation=Speculation(3, 6))
 
 ITEMS: dict[str, Item] = {
     **FRAMES,

@@ -22,13 +22,15 @@ REPLAYED = 0
 class Replay:
     """Takes a log of any epochs in its order and fills the cells of the sequences in `live` (of all that have
     not ended, if it is None). Frames that were sent twice count once; after a gap the rest is left out, and
-    stage 0 feeds it again. So it does with sequences that llama.cpp cannot evaluate here."""
+    stage 0 feeds it again. So it does with sequences that llama.cpp cannot evaluate here. Guesses are held
+    back until a frame of their attempt says that they were right."""
 
     def __init__(self, executor: StepExecutor, slots: SequenceSlots, live: Collection[int] | None) -> None:
         self._executor = executor
         self._slots = slots
         self._live = live
         self._waiting_rows = 0
+        self._guesses: dict[int, list[Frame]] = {}
 
     def take(self, item: Item) -> None:
         """Takes the next item of the log."""
@@ -36,8 +38,10 @@ class Replay:
             self._begin(item.sequence)
         elif isinstance(item, Frame) and item.count == 0:
             self._slots.free(item.sequence)
-        elif isinstance(item, Frame):
-            self._put(item)
+            self._guesses.pop(item.sequence, None)
+        elif isinstance(item, Frame) and self._fits(item):
+            for frame in self._certain(item):
+                self._put(frame)
 
     def finish(self) -> None:
         """Fills in what still waits."""
@@ -49,9 +53,19 @@ class Replay:
         if self._slots.get(sequence) is None and (slot := self._slots.take(sequence, REPLAYED)):
             self._executor.context.forget(slot.index)
 
+    def _certain(self, frame: Frame) -> list[Frame]:
+        """The frames of a sequence whose tokens are certain, now that this one has come."""
+        held = self._guesses.pop(frame.sequence, [])
+        attempt, certain = _attempt(frame)
+        of_attempt = [guess for guess in held if _attempt(guess)[0] == attempt] + [frame]
+        left = [guess for guess in of_attempt if guess.position >= certain]
+        if left:
+            self._guesses[frame.sequence] = left
+        return [guess for guess in of_attempt if guess.position < certain]
+
     def _put(self, frame: Frame) -> None:
         slot = self._slots.get(frame.sequence)
-        if slot is None or not self._fits(frame):
+        if slot is None:
             return
         known = slot.expected - frame.position
         if not 0 <= known < frame.count:
@@ -81,6 +95,13 @@ class Replay:
                     self._executor.context.forget(piece.slot)
                     self._slots.free(piece.sequence)
         self._waiting_rows = 0
+
+
+def _attempt(frame: Frame) -> tuple[tuple[int, int], int]:
+    """The attempt that a frame is of, with its epoch, and how many tokens were certain when it was sent."""
+    if frame.speculation is None:
+        return (frame.epoch, 0), frame.position + frame.count
+    return (frame.epoch, frame.speculation.attempt), frame.speculation.certain
 
 
 def _pieces(slots: list[SequenceSlot]) -> list[Piece]:

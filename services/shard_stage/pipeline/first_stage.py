@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from schemas.errors import GenerationFailed
-from schemas.pipelines.activations import MAX_FRAME_BYTES, Flags, Frame
+from schemas.pipelines.activations import MAX_FRAME_BYTES, Flags, Frame, Speculation
 from schemas.pipelines.plan import PipelinePlan
 from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token
 from services.chassis.logs import get_logger
@@ -18,6 +18,7 @@ from services.engine.model.model import Model
 from services.engine.scheduler import Part, Scheduler
 from services.engine.sequence.generation import FinishReason
 from services.shard_stage.pipeline.batch_size import BatchSizeTuner, group_size
+from services.shard_stage.pipeline.drafts import Drafts, Proposer
 from services.shard_stage.pipeline.later_stage import (
     BATCH_TOKENS,
     NANOSECONDS_PER_MS,
@@ -55,8 +56,9 @@ class FirstStage:
         hop_ms: float,
         clock: Callable[[], float] = time.monotonic,
         carried: int = MAX_FRAME_BYTES,
+        proposer: Callable[[], Proposer] | None = None,
     ) -> None:
-        """`carried` is the most bytes of a message."""
+        """`carried` is the most bytes of a message. Without a `proposer` nothing is guessed ahead."""
         self._executor = executor
         self._carried = carried
         self._model = model
@@ -64,6 +66,9 @@ class FirstStage:
         self._stats = stats
         self._hop_ms = hop_ms
         self._windowed = ARCHITECTURES[executor.plan.architecture].window_period > 0
+        # Cells before a window are gone: such a stage goes back by no more than a token.
+        self._proposer = None if self._windowed or executor.is_last else proposer
+        self._speculates = False
         self._scheduler: Scheduler[SequenceState] = Scheduler(
             model,
             executor.context,
@@ -107,7 +112,8 @@ class FirstStage:
         """Whether step() has something to do."""
         if not self._open:
             return False
-        return bool(self._out) or self._scheduler.can_admit or any(sequence.due for sequence in self.live)
+        due = bool(self._out) or self._scheduler.can_admit or any(sequence.due for sequence in self.live)
+        return due or self._guess() is not None
 
     def cells(self) -> dict[int, int]:
         """How many tokens of each sequence are evaluated here."""
@@ -117,6 +123,7 @@ class FirstStage:
 
     def submit(self, sequence: SequenceState) -> None:
         """A new sequence; it begins when there is room for it."""
+        self._speculate_on(sequence)
         self._scheduler.submit(sequence)
 
     def adopt(self, sequence: SequenceState) -> None:
@@ -125,6 +132,7 @@ class FirstStage:
         if sequence.cancelled:
             sequence.finish("cancelled")
             return
+        self._speculate_on(sequence)
         if not self._scheduler.resume(sequence):
             self._scheduler.submit(sequence)
             return
@@ -156,9 +164,10 @@ class FirstStage:
         self._open = self.lost = False
         self._out.clear()
 
-    def open(self, cells_of_stages: Sequence[Mapping[int, int]]) -> None:
-        """All stages of this epoch are ready, with so many tokens of each sequence."""
-        self._open = True
+    def open(self, cells_of_stages: Sequence[Mapping[int, int]], *, speculates: bool = False) -> None:
+        """All stages of this epoch are ready, with so many tokens of each sequence; if all of them know how,
+        the pipeline `speculates`."""
+        self._open, self._speculates = True, speculates
         now_s = self._clock()
         had_a_chance, self._opened_s = now_s - self._opened_s >= FAIR_CHANCE_S, now_s
         self._scheduler.forget_ended()
@@ -212,13 +221,62 @@ class FirstStage:
     def _follow(self, sequence: SequenceState, token: Token) -> None:
         sequence.draws = token.draws
         chosen = None if token.outcome is Outcome.GRAMMAR_END else token.token
+        was_sent = chosen is not None and self._compare(sequence, chosen)
         if self._scheduler.take(sequence, chosen, logprob_of(self._model, token, sequence.sampling)):
+            sequence.fed += was_sent
             sequence.send_at = len(sequence.tokens)
         else:
             self._leave(sequence)
 
     def _sequence(self, number: int) -> SequenceState | None:
         return next((sequence for sequence in self.live if sequence.id == number), None)
+
+    # --- what is guessed ----------------------------------------------------------------
+
+    def _speculate_on(self, sequence: SequenceState) -> None:
+        if self._proposer is not None:
+            sequence.drafts = Drafts(self._proposer())
+
+    def _compare(self, sequence: SequenceState, token: int) -> bool:
+        """Whether the token that follows was guessed, and sent; what was guessed wrong is forgotten."""
+        drafts, guessed = sequence.drafts, sequence.guessed
+        was_sent = drafts is not None and drafts.check(sequence.tokens, token)
+        if guessed and not was_sent:
+            self._executor.context.forget(sequence.slot, keep=sequence.fed)
+        return was_sent
+
+    def _guess(self) -> tuple[SequenceState, int] | None:
+        """A sequence and its guessed next token, while there are stages that would have nothing to do: every
+        sequence keeps one of them busy, and so does every guess."""
+        if not self._speculates or self._proposer is None:
+            return None
+        plan = self._executor.plan
+        free = len(plan.stages) - sum(1 + sequence.guessed for sequence in self.live)
+        for sequence in self.live if free > 0 else ():
+            token = sequence.guess(sequence.guessed + free, plan.context_tokens)
+            if token is not None and not self._model.ends_generation(token):
+                return sequence, token
+        return None
+
+    def _guessed(self) -> list[Outgoing]:
+        """Evaluates a guessed token, if there is one; what is to be sent."""
+        found = self._guess()
+        if found is None:
+            return []
+        sequence, token = found
+        drafts = sequence.drafts
+        assert drafts is not None
+        position = len(sequence.tokens) + len(drafts.sent)
+        drafts.sent.append(token)
+        speculation = Speculation(drafts.attempt, len(sequence.tokens), token)
+        row = np.array([token], dtype=np.int32)
+        piece = Piece(sequence.id, sequence.slot, position, row, wants_token=True, speculation=speculation)
+        started_ns = time.perf_counter_ns()
+        made = self._executor.run([piece])
+        elapsed_ns = time.perf_counter_ns() - started_ns
+        self._tuner.note(1, elapsed_ns / NANOSECONDS_PER_MS)
+        self._stats.stepped(1, 1, elapsed_ns, [sequence.command.request_id])
+        return made
 
     # --- what is done -------------------------------------------------------------------
 
@@ -231,7 +289,7 @@ class FirstStage:
         self._out.clear()
         parts = self._scheduler.compose(self._group)
         if not parts:
-            return out
+            return out + self._guessed()
         for part in parts:
             out += self._announced(part.sequence)
         started_ns = time.perf_counter_ns()
@@ -334,7 +392,8 @@ class FirstStage:
 
 def _piece(part: Part[SequenceState]) -> Piece:
     tokens = np.array(part.tokens, dtype=np.int32)
-    return Piece(part.sequence.id, part.sequence.slot, part.position, tokens, part.wants_token)
+    sequence = part.sequence
+    return Piece(sequence.id, sequence.slot, part.position, tokens, part.wants_token, sequence.speculation)
 
 
 def _neighbours(decoding: Sequence[SequenceState], most: int) -> list[SequenceState]:

@@ -104,6 +104,7 @@ class LaterStage:
                 self._executor.context.forget(slot.index)
         slot.epoch, slot.request_id = epoch, body.request_id
         self._go_back(slot, start.position)
+        slot.begin_attempt(0)
         try:
             self._executor.begin(start.sequence, body)
         except ChoirError:
@@ -128,6 +129,8 @@ class LaterStage:
             self._end(frame)
         elif frame.width != executor.context.weights.width or frame.dtype is not executor.dtype:
             self.drops["shape"] += 1
+        elif not self._is_of_attempt(slot, frame):
+            return
         elif frame.position != slot.expected:
             self.drops["position"] += 1
             self.lost = self.lost or frame.position > slot.expected
@@ -138,7 +141,24 @@ class LaterStage:
             wants = Flags.WANTS_TOKEN in frame.flags
             states = decode_states(frame)
             slot.arrival = self._arrival
-            slot.pieces.append(Piece(slot.sequence, slot.index, frame.position, states, wants))
+            slot.pieces.append(
+                Piece(slot.sequence, slot.index, frame.position, states, wants, frame.speculation)
+            )
+
+    def _is_of_attempt(self, slot: SequenceSlot, frame: Frame) -> bool:
+        """Whether a frame counts among those of the present attempt to guess. The first of another attempt
+        begins that, where the wrong guess was; without it something is missing."""
+        attempt = 0 if frame.speculation is None else frame.speculation.attempt
+        guessed = frame.speculation is not None and frame.speculation.token is not None
+        if attempt == slot.attempt:
+            return not (guessed and slot.refused)
+        if attempt < slot.attempt or guessed or frame.position > slot.cells:
+            self.drops["attempt"] += 1
+            self.lost = self.lost or attempt > slot.attempt
+            return False
+        self._go_back(slot, frame.position)
+        slot.begin_attempt(attempt)
+        return True
 
     def _end(self, frame: Frame) -> None:
         self._slots.end(frame.sequence)
@@ -157,6 +177,9 @@ class LaterStage:
         """Evaluates what has arrived, or as much of it as one step holds; what is to be sent."""
         out = list(self._out)
         self._out.clear()
+        for slot in self._slots:
+            if slot.pieces and self._executor.contradicts(slot.pieces[0]):
+                slot.refuse()
         pieces, decoding = self._choose()
         if not pieces:
             return out
@@ -208,7 +231,7 @@ def for_stage(item: Start | Frame, stage: int) -> Start | Frame:
 def consume(slot: SequenceSlot, room: int) -> Piece:
     """Up to `room` waiting tokens of a sequence, as one piece; from now on they count as evaluated."""
     taken: list[Hidden] = []
-    wants = False
+    wants, speculation = False, None
     position = slot.cells
     while slot.pieces and room > 0 and not wants:
         piece = slot.pieces.popleft()
@@ -218,7 +241,7 @@ def consume(slot: SequenceSlot, room: int) -> Piece:
             piece = piece._replace(inputs=piece.inputs[:room], wants_token=False)
         taken.append(np.asarray(piece.inputs, dtype=np.float32))
         room -= len(piece.inputs)
-        wants = piece.wants_token
+        wants, speculation = piece.wants_token, piece.speculation
     inputs = taken[0] if len(taken) == 1 else np.concatenate(taken)
     slot.cells += len(inputs)
-    return Piece(slot.sequence, slot.index, position, inputs, wants)
+    return Piece(slot.sequence, slot.index, position, inputs, wants, speculation)

@@ -13,7 +13,8 @@ from services.shard_stage.pipeline.step_executor import Piece
 class SequenceSlot:
     """A sequence's place. `cells` tokens are evaluated; `pieces` have arrived and wait. `arrival`
     numbers the message that the last of them came in. A slot of an earlier epoch than the stage's is stale:
-    its sequence has not been heard of since."""
+    its sequence has not been heard of since. Of an `attempt` whose guesses are `refused` nothing more is
+    taken."""
 
     sequence: int
     index: int
@@ -21,6 +22,8 @@ class SequenceSlot:
     request_id: str = ""
     arrival: int = 0
     cells: int = 0
+    attempt: int = 0
+    refused: bool = False
     pieces: deque[Piece] = field(default_factory=deque)
 
     @property
@@ -32,6 +35,15 @@ class SequenceSlot:
     def decodes(self) -> bool:
         """Whether what comes next is a single token whose successor is wanted."""
         return bool(self.pieces) and self.pieces[0].wants_token and len(self.pieces[0].inputs) == 1
+
+    def begin_attempt(self, attempt: int) -> None:
+        """Other guesses follow than those before."""
+        self.attempt, self.refused = attempt, False
+
+    def refuse(self) -> None:
+        """The first piece that waits was guessed wrong, and so were those after it."""
+        self.pieces.clear()
+        self.refused = True
 
 
 class SequenceSlots:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from schemas.commands import Generate
-from schemas.pipelines.activations import Frame
+from schemas.pipelines.activations import Frame, Speculation
 from schemas.pipelines.stage_wire import Token
 from schemas.pipelines.stages import SequenceStart
 from schemas.requests.sampling import Sampling
@@ -17,12 +17,13 @@ from services.engine.model.model import Model, Tokens
 from services.engine.prompt_reader import PreparedPrompt
 from services.engine.sequence.generation import OnEvent
 from services.engine.sequence.sequence import Sequence
+from services.shard_stage.pipeline.drafts import Drafts
 
 
 class SequenceState(Sequence):
     """A text whose tokens go through a pipeline. Nothing is sent twice in an epoch, and frames wait in `held`
     until `send_at` tokens are fed. It `follows` the text that had its slot before, with whose beginning it
-    shares what is in the stages' cells."""
+    shares what is in the stages' cells. Its `drafts` are there where it is guessed ahead."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class SequenceState(Sequence):
         self.started = False
         self.follows: int | None = None
         self.held: list[Frame] = []
+        self.drafts: Drafts | None = None
 
     @property
     def ready(self) -> int:
@@ -101,6 +103,32 @@ class SequenceState(Sequence):
         self.chunk, self.started = chunk, False
         self.send_at = min(position + chunk, len(self.tokens))
         self.held.clear()
+        if self.drafts is not None:
+            self.drafts.reset()
+
+    @property
+    def guessed(self) -> int:
+        """How many guessed tokens are on their way."""
+        return 0 if self.drafts is None else len(self.drafts.sent)
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """What its next frame says of guesses, if it is of a certain token: nothing before one was wrong."""
+        if self.drafts is None or not self.drafts.attempt:
+            return None
+        return Speculation(self.drafts.attempt, len(self.tokens))
+
+    def guess(self, most: int, context_tokens: int) -> int | None:
+        """A token to send after those that were sent, while `most` guesses may be on their way: None where
+        there is no guess, or its successor would be of no use."""
+        rows_on_their_way = self.has_spoken and not self.due and not self.held
+        if self.drafts is None or not rows_on_their_way:
+            return None
+        guessed = len(self.drafts.sent)
+        is_short = self.generated + guessed + 1 >= self.sampling.max_tokens
+        if is_short or len(self.tokens) + guessed >= context_tokens:
+            return None
+        return self.drafts.next(self.tokens, most)
 
     def released(self) -> list[Frame]:
         """The frames to send now: those held back, joined to one."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schemas.errors import GenerationFailed, InvalidRequest, WorkerFailed
-from schemas.pipelines.activations import Dtype, Flags, Frame
+from schemas.pipelines.activations import Dtype, Flags, Frame, Speculation
 from schemas.pipelines.plan import PipelinePlan
 from schemas.pipelines.stage_wire import Item, Outcome, Token
 from schemas.pipelines.stages import SequenceStart
@@ -27,13 +27,20 @@ NO_TOKEN = -1
 
 
 class Piece(NamedTuple):
-    """Consecutive tokens of a sequence from `position` on; after the last one a token is wanted or not."""
+    """Consecutive tokens of a sequence from `position` on; after the last one a token is wanted or not.
+    `speculation` is there where the text is guessed ahead."""
 
     sequence: int
     slot: int
     position: int
     inputs: Tokens | Hidden
     wants_token: bool
+    speculation: Speculation | None = None
+
+    @property
+    def guess(self) -> int | None:
+        """The token, if it is guessed; None where it is certain."""
+        return None if self.speculation is None else self.speculation.token
 
 
 class Outgoing(NamedTuple):
@@ -45,11 +52,12 @@ class Outgoing(NamedTuple):
 
 @dataclass
 class Decoding:
-    """The sampler of a sequence, and what its start says of it."""
+    """The sampler of a sequence, what its start says of it, and the newest token of this epoch."""
 
     sampler: TokenSampler
     prompt_tokens: int
     alternatives: int
+    newest: int | None = None
 
 
 class StepExecutor:
@@ -114,7 +122,7 @@ class StepExecutor:
             rows = _rows(ordered)
             return self._sampled(ordered, rows) if self.is_last else self._passed_on(ordered, rows)
         except GenerationFailed:
-            return [self.failure(piece.sequence, piece.position) for piece in ordered]
+            return [found for piece in ordered for found in self._failed(piece)]
         finally:
             self._step_began_s = None
 
@@ -124,19 +132,34 @@ class StepExecutor:
             0, Token(self.plan.epoch, self.plan.number, sequence, position, NO_TOKEN, outcome=outcome)
         )
 
+    def contradicts(self, piece: Piece) -> bool:
+        """Whether this stage knows that a piece's token was guessed wrong: only a last one does."""
+        if not self.is_last or piece.guess is None:
+            return False
+        decoding = self._decoding.get(piece.sequence)
+        return decoding is None or decoding.newest != piece.guess
+
+    def _failed(self, piece: Piece, outcome: Outcome = Outcome.FAILED) -> list[Outgoing]:
+        """The failure of a piece. That of a guess is none of the text's as long as nobody knows that it is
+        right; if so, its frame is missing, and it is computed again as a certain one."""
+        if piece.guess is not None and not self.is_last:
+            return []
+        return [self.failure(piece.sequence, piece.position, outcome)]
+
     def _passed_on(self, pieces: Sequence[Piece], rows: Rows) -> list[Outgoing]:
-        states, start, out = self.context.hidden_states(rows), 0, []
+        states, start = self.context.hidden_states(rows), 0
+        out: list[Outgoing] = []
         for piece in pieces:
             end = start + len(piece.inputs)
-            out.append(self._frame(piece, states[start:end]))
+            out += self._frame(piece, states[start:end])
             start = end
         return out
 
-    def _frame(self, piece: Piece, states: Hidden) -> Outgoing:
+    def _frame(self, piece: Piece, states: Hidden) -> list[Outgoing]:
         try:
             payload = encode_states(states, self.dtype)
         except GenerationFailed:
-            return self.failure(piece.sequence, piece.position, Outcome.NOT_FINITE)
+            return self._failed(piece, Outcome.NOT_FINITE)
         frame = Frame(
             epoch=self.plan.epoch,
             pipeline=self.plan.number,
@@ -148,8 +171,9 @@ class StepExecutor:
             dtype=self.dtype,
             payload=payload,
             flags=Flags.WANTS_TOKEN if piece.wants_token else Flags.NONE,
+            speculation=piece.speculation,
         )
-        return Outgoing(self.stage + 1, frame)
+        return [Outgoing(self.stage + 1, frame)]
 
     def _sampled(self, pieces: Sequence[Piece], rows: Rows) -> list[Outgoing]:
         ends = accumulate(len(piece.inputs) for piece in pieces)
@@ -162,6 +186,7 @@ class StepExecutor:
         decoding = self._decoding.get(piece.sequence)
         if decoding is None:
             return self.failure(piece.sequence, position)
+        decoding.newest = None
         context = self.context.context
         if position == decoding.prompt_tokens and np.isnan(context.logits(row)).any():
             return self.failure(piece.sequence, position, Outcome.NOT_FINITE)
@@ -169,6 +194,7 @@ class StepExecutor:
             chosen = decoding.sampler.sample(context, row)
         except (InvalidRequest, WorkerFailed):
             return self.failure(piece.sequence, position)
+        decoding.newest = chosen
         token = Token(
             self.plan.epoch,
             self.plan.number,

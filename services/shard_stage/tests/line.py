@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
+from typing import Any
 
 from schemas.commands import ChatMessage, Generate
 from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
@@ -21,6 +23,7 @@ from services.engine.model.slicing import slice_file
 from services.engine.prompt_reader import PromptReader
 from services.shard_stage.handover.replay import Replay
 from services.shard_stage.pipeline.batch_size import BatchSizeTuner
+from services.shard_stage.pipeline.drafts import Proposer
 from services.shard_stage.pipeline.first_stage import FirstStage
 from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, LaterStage
 from services.shard_stage.pipeline.sequence_state import SequenceState
@@ -68,7 +71,15 @@ def plan_of(model: Path, stages: int, **options: object) -> PipelinePlan:
 class Line:
     """A pipeline whose messages are delivered when pump() is called, in any order of stages."""
 
-    def __init__(self, model: Path, folder: Path, stages: int, **options: object) -> None:
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        stages: int,
+        proposer: Callable[[], Proposer] | None = None,
+        **options: Any,
+    ) -> None:
+        self._proposer = proposer
         self.plan = plan_of(model, stages, **options)
         self._model_path, self._folder = model, folder
         self.contexts: list[StageContext] = []
@@ -105,7 +116,13 @@ class Line:
             context_tokens = self.plan.context_tokens
             self.prompts = PromptReader(weights, ChatFormat.of(weights), context_tokens, self.plan.model)
             self.first = FirstStage(
-                executor, weights, BatchSizeTuner(), StepStats(), HOP_MS, lambda: self.now_s
+                executor,
+                weights,
+                BatchSizeTuner(),
+                StepStats(),
+                HOP_MS,
+                lambda: self.now_s,
+                proposer=self._proposer,
             )
 
     def replay(self, stage: int) -> None:
@@ -125,9 +142,10 @@ class Line:
         for stage in self.later.values():
             stage.begin_epoch(self.plan)
 
-    def open(self) -> None:
-        """All stages have said how far they are."""
-        self.first.open([self.later[stage].cells() for stage in sorted(self.later)])
+    def open(self, *, speculates: bool = True) -> None:
+        """All stages have said how far they are, and whether all of them know of guesses."""
+        cells = [self.later[stage].cells() for stage in sorted(self.later)]
+        self.first.open(cells, speculates=speculates)
 
     def submit(self, text: str, sampling: Sampling, **options: object) -> SequenceState:
         """A sequence of a prompt in a chat, as stage 0 would make it."""
@@ -167,6 +185,44 @@ class Line:
             if until() or not (busy or any(self.wires)):
                 return turn
         return turns
+
+    def wander(self, chance: Random, moves: int = 1_000_000) -> None:
+        """Has the stages get on in any order, each at its own pace, until nothing is left or for so many
+        moves: a message is delivered, or a step is done. What one stage sends another stays in order."""
+        for _ in range(moves):
+            possible = [
+                number
+                for number in range(len(self.wires))
+                if self.wires[number] or self._stage(number).has_work
+            ]
+            if not possible:
+                return
+            number = chance.choice(possible)
+            stage, wire = self._stage(number), self.wires[number]
+            if wire and (not stage.has_work or chance.random() < 0.5):
+                for item in unpack(wire.popleft()):
+                    stage.take(item)
+            else:
+                self._send(number, stage.step())
+
+    def march(self) -> int:
+        """Has all stages do a step at the same time, again and again, as on equally fast hosts: what is
+        sent arrives before the next step. How many such turns there were until nothing was left."""
+        turns = 0
+        while any(self.wires) or any(self._stage(number).has_work for number in range(len(self.wires))):
+            turns += 1
+            arrived = [list(wire) for wire in self.wires]
+            for number, messages_in in enumerate(arrived):
+                self.wires[number].clear()
+                for item in (item for message in messages_in for item in unpack(message)):
+                    self._stage(number).take(item)
+            working = [number for number in range(len(self.wires)) if self._stage(number).has_work]
+            for number, out in [(number, self._stage(number).step()) for number in working]:
+                self._send(number, out)
+        return turns
+
+    def _stage(self, number: int) -> FirstStage | LaterStage:
+        return self.later[number] if number else self.first
 
     def _send(self, source: int, out: Sequence[Outgoing]) -> None:
         for target, message in messages(out):

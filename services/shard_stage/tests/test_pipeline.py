@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
+from schemas.pipelines.plan import Shard
 from services.engine.tests.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.tests.pipeline.test_line import GREEDY, QUESTIONS, engine_says
 from services.shard_stage.tests.pipeline_mesh import PipelineMesh
@@ -43,7 +44,7 @@ async def test_the_demo_models_in_two_and_three_stages_answer_as_the_engine(
     slices: Path,
     tmp_path: Path,
 ) -> None:
-    """Alone and eight at a time."""
+    """Alone, eight at a time, and with tokens that are looked up ahead."""
     six = write_variant(demo_model("gemma"), tmp_path / "six.gguf", layers=[0, 1, 0, 1, 2, 3])
     models = {name: six if name == SIX_LAYERS else demo_model(name) for name in stages_of}
     mesh = PipelineMesh(spawn_service, connection, mesh_url, models, slices)
@@ -58,6 +59,12 @@ async def test_the_demo_models_in_two_and_three_stages_answer_as_the_engine(
             assert alone.text == expected[0]
             assert [result.text for result in together] == expected
             await mesh.remove(*stages[:count], model=name)
+    wanted = Shard(model="llama", assign=stages[:2], draft="lookup")
+    await mesh.place(*stages[:2], model="llama", number=99, wanted=wanted)
+    said = [finished.text for finished in engine_says(models["llama"], QUESTIONS, GREEDY)]
+    for number, text in enumerate(said[:3]):
+        guessed = await mesh.ask(QUESTIONS[number], GREEDY, f"guessed-{number}", "llama")
+        assert guessed.text == text
 
 
 async def test_a_plan_for_another_file_is_refused_and_said_in_the_lease(

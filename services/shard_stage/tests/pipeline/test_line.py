@@ -51,7 +51,7 @@ def six_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def line(model: Path, folder: Path, stages: int, **options: object) -> Iterator[Line]:
+def line(model: Path, folder: Path, stages: int, **options: Any) -> Iterator[Line]:
     opened = Line(model, folder, stages, **options)
     try:
         yield opened
