@@ -66,7 +66,7 @@ def test_the_document_is_whole_and_its_schemas_are_schemas() -> None:
     told = json.loads(json.dumps(document(routes())))
 
     schemas = told["components"]["schemas"]
-    assert {"MessagesBody", "BatchBody", "CompletionBody"} <= schemas.requests.keys()
+    assert {"MessagesBody", "BatchBody", "CompletionBody"} <= schemas.keys()
     for schema in schemas.values():
         Draft202012Validator.check_schema(schema)
     for ref in re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(told)):
