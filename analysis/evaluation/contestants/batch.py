@@ -17,8 +17,7 @@ from analysis.evaluation.scoring.reading import Asked
 from services.aggregator.decide import context_of, tallies
 from services.aggregator.scores.agreement import NEVER_MET, Agreement, Pair, agreements
 from services.aggregator.scores.history import NO_HISTORY, History, Unlabelled
-from services.aggregator.strategies.ballot import Tally
-from services.aggregator.strategies.tally import leaders, tie_break
+from services.aggregator.strategies.ballot import Tally, leaders, tie_break
 from services.aggregator.strategies.votes.dawid_skene import answers_of, fit
 
 LABEL_FREE = ("isp", "ow_l", "ow_i", "dawid_skene")

@@ -19,9 +19,8 @@ from services.aggregator.decide import Question, context_of, options_of, tallies
 from services.aggregator.effort.likely import chances_right, known_accuracies
 from services.aggregator.scores.history import History
 from services.aggregator.scores.learning import learn_answers, learn_label
-from services.aggregator.strategies.ballot import Ballot, Tally
+from services.aggregator.strategies.ballot import Ballot, Tally, leaders
 from services.aggregator.strategies.rounds.debate import NO_SECOND_ROUND
-from services.aggregator.strategies.tally import leaders
 
 BEST_SINGLE = "best_single"
 CLOSED_ONLY = frozenset(spec.name for spec in SPECS if spec.closed_only)

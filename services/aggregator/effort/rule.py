@@ -15,9 +15,8 @@ from services.aggregator.effort.likely import chance_of_change, known_accuracies
 from services.aggregator.effort.scoring import Standing, fullest
 from services.aggregator.effort.settled import settled
 from services.aggregator.strategies.auto import FEWEST_JUDGED
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, tie_break
 from services.aggregator.strategies.log_odds import log_odds_weight
-from services.aggregator.strategies.tally import tie_break
 
 PROBABLY = 0.5
 """The answers of each wave but the last are more probably enough than this: one that hardly ever ends a

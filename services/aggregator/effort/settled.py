@@ -13,8 +13,7 @@ import math
 from collections.abc import Sequence
 
 from services.aggregator.effort.scoring import UNSEEN, Scoring, Standing, scorings
-from services.aggregator.strategies.ballot import StrategyContext
-from services.aggregator.strategies.tally import tie_break
+from services.aggregator.strategies.ballot import StrategyContext, tie_break
 
 SURE = 1e-6
 """A lead of more than this is no tie, whatever is lost in rounding."""

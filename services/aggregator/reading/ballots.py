@@ -22,8 +22,7 @@ from schemas.replies import Answer
 from services.aggregator.reading.choice_answer import choice
 from services.aggregator.reading.normalise import canonical, normalise, read_answer
 from services.aggregator.reading.option_probabilities import option_probabilities
-from services.aggregator.strategies.ballot import Ballot, Ballots, Comparison
-from services.aggregator.strategies.tally import tie_break
+from services.aggregator.strategies.ballot import Ballot, Ballots, Comparison, tie_break
 
 LABELLED = ("answer A", "answer B")
 """How the two answers of a comparison are called."""

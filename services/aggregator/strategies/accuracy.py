@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from services.aggregator.scores.history import AgentHistory
-from services.aggregator.strategies.ballot import StrategyContext
+from services.aggregator.strategies.ballot import StrategyContext, tie_break
 from services.aggregator.strategies.log_odds import never_certain
-from services.aggregator.strategies.tally import tie_break
 
 SMOOTHING = 4.0
 """a: how many questions answered at chance are imagined before the real ones.

@@ -19,9 +19,8 @@ from schemas.commands import Gather
 from schemas.ensembles.effort import AutoChoice, Way
 from schemas.ensembles.strategies import AUTO
 from schemas.replies import Decision
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, tally, tie_break
 from services.aggregator.strategies.log_odds import log_odds_weights, vote_by_accuracy
-from services.aggregator.strategies.tally import tally, tie_break
 from services.aggregator.strategies.votes.topic import topic_accuracies
 
 FEWEST_JUDGED = 10

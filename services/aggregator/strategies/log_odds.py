@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import tally
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, tally
 
 LEAST_ACCURACY = 0.01
 GREATEST_ACCURACY = 0.99

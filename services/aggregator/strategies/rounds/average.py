@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from services.aggregator.strategies.accuracy import smoothed_accuracy
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import choose, votes
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, choose, votes
 
 WITHOUT_PROBABILITIES = "no agent has said how probable the options are: its backend gives no logprobs"
 

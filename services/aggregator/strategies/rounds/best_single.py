@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.aggregator.strategies.accuracy import best_agent
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import tally
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, tally
 
 WITHOUT_HISTORY = "nobody knows yet which agent is best: decided as majority"
 

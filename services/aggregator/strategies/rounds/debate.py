@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import tally
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, tally
 
 UNANIMOUS = "round one was unanimous: there was no second"
 ONE_ANSWER = "one answer could be read in round one, so there was nothing to debate: there was no second"

@@ -11,8 +11,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import EQUAL_WITHIN, choose, tally, votes
+from services.aggregator.strategies.ballot import (
+    EQUAL_WITHIN,
+    Ballot,
+    StrategyContext,
+    Tally,
+    choose,
+    tally,
+    votes,
+)
 
 SHARES = "share and margin are of the votes beyond what was predicted"
 """A winner with all votes may have a small share: most of them were foretold."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import choose, votes
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, choose, votes
 from services.aggregator.strategies.votes.majority import majority
 
 NO_VECTORS = "fewer than two vectors came in time: decided as majority"

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import tally
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, tally
 
 NOT_COMPARED = "no comparison came in time that could be read: decided as majority"
 ONE_ANSWER = "there were no two answers to compare: decided as majority"

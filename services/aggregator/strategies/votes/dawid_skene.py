@@ -19,8 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from services.aggregator.scores.history import Confusion
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import choose, tally, votes
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, choose, tally, votes
 
 IMAGINED = 4.0
 """How many questions are imagined for each option before the real ones: of these an agent has answered half

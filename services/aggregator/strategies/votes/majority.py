@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally
-from services.aggregator.strategies.tally import tally
+from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, tally
 
 
 def majority(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
