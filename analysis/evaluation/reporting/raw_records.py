@@ -91,8 +91,8 @@ def _row(kept: Exchange, agent: str, answer: Answer | None, way: str) -> Row:
         "seed": kept.seed,
         "temperature": kept.temperature,
         "max_tokens": kept.max_tokens,
-        "stop": json.dumps(kept.stop),
-        "choices": json.dumps(kept.choices, ensure_ascii=False),
+        "stop": list(kept.stop),
+        "choices": list(kept.choices),
         "prompt": prompt,
         "prompt_sha256": prompt_sha256,
         "option_probabilities": _probabilities(answer),
@@ -130,10 +130,10 @@ def _conversation(messages: Sequence[ChatMessage]) -> tuple[str, str]:
     return prompt, hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()
 
 
-def _probabilities(answer: Answer | None) -> str | None:
-    """The probability of each option, as JSON; None where the answer has none."""
+def _probabilities(answer: Answer | None) -> dict[str, float] | None:
+    """The probability of each option; None where the answer has none."""
     given = None if answer is None else answer.option_probabilities
-    return None if given is None else json.dumps(dict(given))
+    return None if given is None else dict(given)
 
 
 def _measured(answer: Answer | None) -> Row:

@@ -1,4 +1,7 @@
-"""Rows as CSV, JSON and Parquet, all three with the same columns in the same order."""
+"""Rows as CSV, JSON and Parquet, all three with the same columns in the same order.
+
+A cell may be a list or an object; a CSV file has no such, and has its JSON there.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def write_table(folder: Path, name: str, rows: Sequence[Row], *, parquet: bool =
     with replacing(folder / f"{name}.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({column: _flat(value) for column, value in row.items()} for row in rows)
     complete = [{column: row.get(column) for column in columns} for row in rows]
     with replacing(folder / f"{name}.json") as path:
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in complete)
@@ -27,6 +30,10 @@ def write_table(folder: Path, name: str, rows: Sequence[Row], *, parquet: bool =
     if parquet:
         with replacing(folder / f"{name}.parquet") as path:
             _write_parquet(folder / f"{name}.json", path)
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
 
 
 def _write_parquet(source: Path, target: Path) -> None:

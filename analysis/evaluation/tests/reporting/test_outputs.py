@@ -30,7 +30,7 @@ from analysis.evaluation.reporting.shown import show
 from analysis.evaluation.reporting.summary import processors, summary_rows
 from analysis.evaluation.reporting.tables import write_table
 from analysis.evaluation.scoring.scores import Field, field
-from analysis.evaluation.tests.kept import WAYS, exchange, run_folder
+from analysis.evaluation.tests.kept import CHOICES, WAYS, exchange, run_folder
 from analysis.statistics.intervals import wilson
 
 RIGHT, WRONG = "red", "blue"
@@ -191,9 +191,14 @@ def test_csv_json_and_parquet_have_the_same_rows_and_every_answer_with_its_promp
             "SELECT count(*), count(DISTINCT prompt), sum(correct::INT) FROM read_parquet(?)",
             [str(run / "raw_records.parquet")],
         ).fetchall()
+        (choices,) = connection.execute(
+            "SELECT choices FROM read_parquet(?)", [str(run / "raw_records.parquet")]
+        ).fetchone() or pytest.fail("there are records")
     assert len(kept) == len(listed) == count == 2 * 20 * 3
     assert [row["text"] for row in kept] == [row["text"] for row in listed]
     assert (prompts, right) == (40, 2 * 2 * (8 + 5 + 2))
+    assert kept[0]["choices"] == choices == list(CHOICES) == json.loads(listed[0]["choices"])
+    assert kept[0]["stop"] == ["\n"] == json.loads(listed[0]["stop"])
     assert all(row["prompt_sha256"] and row["seed"] == 7 and row["model_s"] == 0.5 for row in kept)
 
 

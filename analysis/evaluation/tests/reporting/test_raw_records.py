@@ -30,4 +30,4 @@ def test_the_place_in_the_order_of_learning_and_option_probabilities_are_kept() 
     result = kept.result.model_copy(update={"answers": (said,)}) if kept.result else None
     (row,) = raw_records([kept.model_copy(update={"result": result})], WAYS)
     assert (row["position"], row["kind"]) == (7, "choice")
-    assert json.loads(row["option_probabilities"]) == {"A": 0.75, "B": 0.25}
+    assert row["option_probabilities"] == {"A": 0.75, "B": 0.25}

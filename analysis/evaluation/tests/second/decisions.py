@@ -8,7 +8,6 @@ with what those before it have taught.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ class Question:
         self.closed = first["kind"] == "choice"
         self.came = {row["agent"]: row["answer"] for row in self.rows if row["error"] is None}
         self.said = {agent: answer for agent, answer in self.came.items() if answer is not None}
-        options = len(json.loads(first["choices"])) if self.closed else len(self.came) + 1
+        options = len(first["choices"]) if self.closed else len(self.came) + 1
         self.options = max(2, options)
 
 

@@ -6,7 +6,6 @@ A decision is (answer, chance to be right over lots), as in `decisions.py`.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -58,7 +57,7 @@ def debate(question: Question, known: Known, second: Mapping[str, Row]) -> Decid
 def average(question: Question, known: Known) -> Decided:
     """The mean of probabilities, weighted by accuracies."""
     given = {
-        row["agent"]: json.loads(row["option_probabilities"])
+        row["agent"]: row["option_probabilities"]
         for row in question.rows
         if row["option_probabilities"] is not None
     }
