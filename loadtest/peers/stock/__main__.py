@@ -22,7 +22,7 @@ from loadtest.peers.servers import free_port, server
 from loadtest.peers.stock.catalogue import CLIENTS, SCRIPTS
 from loadtest.peers.stock.mesh import Shown, shown_mesh
 
-SCRIPT_DEADLINE_S = 900.0
+SCRIPT_DEADLINE_S = 3_600.0
 FAILED = ("failed", "cannot start")
 
 Line = dict[str, str | float]

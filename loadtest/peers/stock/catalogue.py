@@ -110,7 +110,11 @@ LANGCHAIN = "langchain_python.py"
 CLIENTS: dict[str, Client] = {
     "ollama-python": Client("ollama_python.py", _python("ollama"), "uv"),
     "ollama-js": Client("ollama_js.mjs", _node("ollama_js.mjs", "ollama"), "node and npm"),
-    "ollama": Client("ollama_command.py", _ollama, "ollama, or go to build it"),
+    "ollama": Client(
+        "ollama_command.py",
+        _ollama,
+        "ollama, or go to build it: the module of 0.17.4 lacks the headers in folders called vendor",
+    ),
     "openai-python": Client("openai_python.py", _python("openai"), "uv"),
     "anthropic": Client("anthropic_python.py", _python("anthropic"), "uv"),
     "langchain-ollama": Client(LANGCHAIN, _python("langchain-ollama", CHOIR_CLIENT="langchain-ollama"), "uv"),

@@ -50,7 +50,7 @@ def command(mesh: Mesh, model: str, *more: str) -> subprocess.Popen[str]:
 
 
 def typed(mesh: Mesh, model: str, *more: str) -> str:
-    said, _ = command(mesh, model, *more).communicate(timeout=180)
+    said, _ = command(mesh, model, *more).communicate(timeout=600)
     return said
 
 
@@ -97,7 +97,7 @@ def restart(mesh: Mesh) -> None:
     for model in dialects(mesh.slow):
         going = begun(mesh, model)
         mesh.restart()
-        said, _ = going.communicate(timeout=180)
+        said, _ = going.communicate(timeout=600)
         if WORDS[-60:] not in " ".join(said.split()):
             assert "rror" in said, said
         assert WORDS[-60:] in " ".join(typed(mesh, model, "--no-stream").split())

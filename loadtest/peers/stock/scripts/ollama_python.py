@@ -62,7 +62,7 @@ def tools(mesh: Mesh) -> None:
 def schema(mesh: Mesh) -> str:
     reply = client(mesh).chat(mesh.model, ASKED, format=CITY, options=GREEDY)
     assert json.loads(reply.message.content or "")["city"] in ("Lima", "Paris")
-    loose = client(mesh).chat(mesh.model, ASKED, format="json", options={"temperature": 0})
+    loose = client(mesh).chat(mesh.model, ASKED, format="json", options=GREEDY)
     said = loose.message.content or ""  # a small model may go on in one string until its context is full
     assert said.lstrip().startswith("{") and (loose.done_reason == "length" or json.loads(said)), said
     return reply.message.content or ""
