@@ -26,7 +26,7 @@ from services.modelstore.tests.stores import spawn_store
 pytestmark = pytest.mark.long
 
 DOCUMENT: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "schemas" / "asyncapi.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[2] / "schemas" / "broker" / "asyncapi.json").read_text(encoding="utf-8")
 )
 ADDRESSES: dict[str, re.Pattern[str]] = {
     name: re.compile(re.sub(r"\\\{\w+\\\}", "[^.]+", re.escape(channel["address"])))
