@@ -24,6 +24,7 @@ DEADLINE_S = 240.0
 COMMAND_DEADLINE_S = 180.0
 BRIDGE = "docker0"
 BOTH = {"choir-llama", "choir-qwen"}
+STAGES = {"one-stage", "two-stage"}
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get(ASKED_FOR),
@@ -139,9 +140,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, P
                 invite(one, Path(own[f"CHOIR_{kind}_INVITE"]))
         one.run("up", "-d", "broker", "agent", "stage")
         two.run("up", "-d", "--no-deps", "agent", "stage")
-        assert waited_for(lambda: _models(one) >= {"choir-llama", "choir-qwen"}), (
-            "the hosts did not find one another"
-        )
+        assert waited_for(lambda: _models(one) >= BOTH), "the hosts did not find one another"
+        assert waited_for(lambda: _stages(one) >= STAGES), "the stages did not join"
         yield one, two
     finally:
         two.remove()
@@ -160,6 +160,15 @@ def _models(host: Project) -> set[str]:
         return {model["name"] for model in host.choir("models")["models"]}
     except (AssertionError, json.JSONDecodeError):  # it is still starting
         return set()
+
+
+def _stages(host: Project) -> set[str]:
+    """The stages that can be given a part of `phi`."""
+    try:
+        nodes = host.choir("nodes")["nodes"]
+    except (AssertionError, json.JSONDecodeError):  # it is still starting
+        return set()
+    return {node["instance"] for node in nodes if node["state"] == "ready" and node.get("stage")}
 
 
 def _ensemble(host: Project) -> Any:
