@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,12 +15,10 @@ from nats.aio.msg import Msg
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService
 from schemas import subjects
-from schemas.pipelines.activations import Frame
+from schemas.pipelines.activations import Frame, Speculation
 from schemas.pipelines.plan import Shard
 from schemas.pipelines.stage_wire import unpack
-from schemas.replies import Result
 from schemas.requests.sampling import Sampling
-from services.chassis.tests.mesh import eventually
 from services.shard_stage.tests.knowing_stage import tell
 from services.shard_stage.tests.line import Line, text_of
 from services.shard_stage.tests.pipeline_mesh import MODEL, READY_DEADLINE_S, PipelineMesh
@@ -30,8 +27,9 @@ pytestmark = pytest.mark.long
 
 PROMPTS = [f"Tell me about number {number}." for number in range(3)]
 STAGES = ("stage-a", "stage-b", "stage-c")
-GREEDY = Sampling(max_tokens=120)
-RANDOM = Sampling(max_tokens=120, temperature=1.1, seed=3)
+CONTEXT_TOKENS = 512
+GREEDY = Sampling(max_tokens=300)
+RANDOM = Sampling(max_tokens=300, temperature=1.1, seed=3)
 GUESSING: dict[str, Any] = {"wanted": Shard(model=MODEL, assign=STAGES, draft="lookup")}
 KNOWING = [sys.executable, "-m", "services.shard_stage.tests.knowing_stage"]
 
@@ -50,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(model: Path, folder: Path, sampling: Sampling) -> list[tuple[list[int], str]]:
     """The tokens of each prompt and its text, and the text, as stages in one process have them without a
     guess."""
-    line = Line(model, folder, 2)
+    line = Line(model, folder, 2, context_tokens=CONTEXT_TOKENS)
     try:
         sequences = [line.submit(prompt, sampling) for prompt in PROMPTS]
         line.pump()
@@ -67,7 +65,7 @@ async def mesh(
     cache = tmp_path / "slices"
     cache.mkdir()
     tell(cache, [], 0)
-    mesh = PipelineMesh(spawn_service, connection, mesh_url, model, cache)
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, model, cache, context_tokens=CONTEXT_TOKENS)
     for name in (*STAGES, "standby"):
         mesh.start(name, command=KNOWING)
     for process in mesh.instances.values():
@@ -98,32 +96,33 @@ async def test_a_stage_is_killed_while_tokens_are_guessed_and_the_text_goes_on(
 ) -> None:
     known = undisturbed(model, tmp_path, sampling)
     tell(tmp_path / "slices", [tokens for tokens, _ in known], 0.8)
-    async with guessed_frames(mesh) as sent:
-        asking = asyncio.create_task(mesh.ask(PROMPTS[0], sampling, "load"))
-        await eventually(lambda: begun(sent, asking), READY_DEADLINE_S)
-        assert not asking.done(), asking.result()
-        mesh.instances[victim].kill()
-        result: Result = await asking
+    async with killing(mesh, victim) as sent:
+        result = await mesh.ask(PROMPTS[0], sampling, "load")
+    assert begun(sent)
     assert result.text == known[0][1]
     plan = await mesh.now()
     assert plan.stages[STAGES.index(victim)].instance == "standby" and plan.epoch > 1
 
 
-async def begun(sent: list[Frame], asking: asyncio.Task[Result]) -> bool:
-    """Whether some guesses were on their way, right ones and wrong ones; or there is an outcome."""
-    attempts = [frame.speculation.attempt for frame in sent if frame.speculation is not None]
-    return asking.done() or (len(attempts) > 12 and max(attempts) > 1)
+def begun(sent: list[Speculation]) -> bool:
+    """Whether some guesses were on their way, right ones and wrong ones."""
+    return len(sent) > 12 and max(speculation.attempt for speculation in sent) > 1
 
 
 @asynccontextmanager
-async def guessed_frames(mesh: PipelineMesh) -> AsyncIterator[list[Frame]]:
-    """The frames of guesses that the second stage is sent."""
-    found: list[Frame] = []
+async def killing(mesh: PipelineMesh, victim: str) -> AsyncIterator[list[Speculation]]:
+    """Kills a stage as soon as guesses have begun; what the second stage was sent of them."""
+    found: list[Speculation] = []
 
     async def on_message(msg: Msg) -> None:
         frames = [item for item in unpack(msg.data) if isinstance(item, Frame)]
-        found.extend(frame for frame in frames if frame.speculation is not None)
+        found.extend(frame.speculation for frame in frames if frame.speculation is not None)
+        if begun(found) and not killed:
+            killed.append(victim)
+            mesh.instances[victim].kill()
 
+    killed: list[str] = []
     subscription = await mesh.connection.subscribe(subjects.stage(1, 1), cb=on_message)
+    await mesh.connection.flush()
     yield found
     await subscription.unsubscribe()
