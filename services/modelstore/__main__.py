@@ -2,13 +2,18 @@
 
 import services.chassis.process.garbage  # noqa: F401  (before what takes long to import)
 from services.chassis.identity import Identity
+from services.chassis.process.memory import keep_freed
 from services.chassis.process.runner import run_service
 from services.modelstore.service import ModelStore
 from services.modelstore.settings import ModelStoreSettings
 
+KEPT_BYTES = 32 * 1024 * 1024
+"""What ranges that are sent and received take at a time, and some more."""
+
 
 def build(settings: ModelStoreSettings, identity: Identity) -> ModelStore:
     """The service."""
+    keep_freed(KEPT_BYTES)
     return ModelStore(settings.modelstore, identity)
 
 
