@@ -15,8 +15,8 @@ from services.chassis.registry.lease import Load
 from services.client.client import Choir
 from services.gateway.access.self_check import check_locked
 from services.gateway.http.app import build_app
+from services.gateway.http.connection.listener import Listener
 from services.gateway.http.context import GatewayContext
-from services.gateway.http.listener import Listener
 from services.gateway.openai.batches.runner import BatchRunner
 from services.gateway.settings import GatewaySettings
 

@@ -23,12 +23,12 @@ from services.gateway.anthropic import ANTHROPIC
 from services.gateway.dashboard import DASHBOARD
 from services.gateway.description.document import Description
 from services.gateway.distributed import DISTRIBUTED
+from services.gateway.http.connection.protocol import connection_of
 from services.gateway.http.context import GatewayContext
 from services.gateway.http.dialect import Dialect, dialect_of
 from services.gateway.http.errors import headers_of, status_of, stopping
 from services.gateway.http.exchange import Exchange, Reply, current_exchange
 from services.gateway.http.guard import Guard, headers_for, origin_of, preflight
-from services.gateway.http.protocol import connection_of
 from services.gateway.ollama import OLLAMA
 from services.gateway.openai import OPENAI
 

@@ -12,8 +12,8 @@ from starlette.requests import Request
 
 from schemas.errors import InvalidRequest, PayloadTooLarge
 from services.chassis.plain_words import first_fault
+from services.gateway.http.connection.protocol import connection_of
 from services.gateway.http.exchange import header_of
-from services.gateway.http.protocol import connection_of
 from services.gateway.settings import GatewaySection
 
 MAX_DEPTH = 64

@@ -30,8 +30,8 @@ from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 from services.client.client import Choir
 from services.gateway.access.caller import current_caller
+from services.gateway.http.connection.protocol import connection_of
 from services.gateway.http.exchange import header_of
-from services.gateway.http.protocol import connection_of
 from services.gateway.requests.identity import KEY_HEADER, made_id, request_id_of
 
 COUNT_HEADER = "x-stainless-retry-count"

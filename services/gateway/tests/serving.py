@@ -19,8 +19,8 @@ from services.chassis.settings import MeshSection
 from services.chassis.telemetry.events import EventLog
 from services.client.client import Choir
 from services.gateway.http.app import build_app
+from services.gateway.http.connection.listener import Listener
 from services.gateway.http.context import GatewayContext
-from services.gateway.http.listener import Listener
 from services.gateway.openai.batches.runner import BatchRunner
 from services.gateway.settings import GatewaySection
 

@@ -12,7 +12,7 @@ from services.shard_stage.failure_detector import (
     TICK_S,
     FailureDetector,
 )
-from services.shard_stage.tests.line import plan_of
+from services.shard_stage.tests.helpers.line import plan_of
 
 PLAN = plan_of(FOLDER / "choir-llama.gguf", 2)
 STEP_S = TICK_S

@@ -18,8 +18,13 @@ from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.engine.model.gguf.check import check_model_file
 from services.shard_stage.probe.capability import _bytes_of, _layer_bytes
+from services.shard_stage.tests.helpers.pipeline_mesh import (
+    CONTEXT_TOKENS,
+    MODEL,
+    READY_DEADLINE_S,
+    PipelineMesh,
+)
 from services.shard_stage.tests.pipeline.test_line import engine_says
-from services.shard_stage.tests.pipeline_mesh import CONTEXT_TOKENS, MODEL, READY_DEADLINE_S, PipelineMesh
 
 pytestmark = pytest.mark.long
 

@@ -11,8 +11,8 @@ from nats.aio.client import Client
 from infra.testing.plugin import SpawnService
 from schemas.pipelines.plan import Shard
 from services.engine.tests.made_models.variants import DEMO_MODELS, demo_model, write_variant
+from services.shard_stage.tests.helpers.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import GREEDY, QUESTIONS, engine_says
-from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 
 pytestmark = pytest.mark.long
 

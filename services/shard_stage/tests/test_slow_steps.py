@@ -16,8 +16,8 @@ from schemas import subjects
 from schemas.requests.sampling import Sampling
 from services.chassis.process.runner import EXIT_FAILED
 from services.shard_stage.pipeline.rest import RESTING_BEATS
+from services.shard_stage.tests.helpers.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import engine_says
-from services.shard_stage.tests.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 
 pytestmark = pytest.mark.long
 

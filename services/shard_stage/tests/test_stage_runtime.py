@@ -31,7 +31,7 @@ from services.shard_stage.probe.capability import ModelSource, open_source
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection
 from services.shard_stage.stage_runtime import StageRuntime
-from services.shard_stage.tests.line import SLOTS, plan_of
+from services.shard_stage.tests.helpers.line import SLOTS, plan_of
 from services.tasks.plan_store import PlanStore
 
 LONG = Sampling(max_tokens=100)

@@ -59,7 +59,13 @@ LOOPS = {
     "time": ("shard_stage", "services.shard_stage.service", "ShardStage", "_keep_time", "True"),
     "copies": ("modelstore", "services.modelstore.copies", "Copies", "keep", "True"),
     "batches": ("gateway", "services.gateway.openai.batches.runner", "BatchRunner", "run", "True"),
-    "the listening socket": ("gateway", "services.gateway.http.listener", "Listener", "_open_later", "True"),
+    "the listening socket": (
+        "gateway",
+        "services.gateway.http.connection.listener",
+        "Listener",
+        "_open_later",
+        "True",
+    ),
     "worker w1": ("agent", "services.agent.workers.external", "ExternalWorker", "_keep", "True"),
 }
 """Each with the service that it belongs to, and the method that is broken, when."""

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.errors import ConfigurationError
-from services.gateway.http.listener import tls_context
+from services.gateway.http.connection.listener import tls_context
 from services.gateway.settings import GatewaySection
 from services.gateway.tests.serving import serving
 

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message
 
 from services.gateway.access.caller import CALLER, Caller
-from services.gateway.http.protocol import CONNECTION, Connection
+from services.gateway.http.connection.protocol import CONNECTION, Connection
 
 HOST = b"localhost"
 GIVEN_UP = 499

@@ -22,9 +22,9 @@ from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket
 from services.chassis.process.cancelling import ended
 from services.gateway.access.caller import Caller, current_caller
+from services.gateway.http.connection.protocol import Connection
 from services.gateway.http.context import GatewayContext
 from services.gateway.http.exchange import work_priority
-from services.gateway.http.protocol import Connection
 from services.gateway.openai.batches.inside import Reply, post
 from services.gateway.openai.batches.line import Line, answered, read_line, unanswered
 from services.gateway.openai.files.store import FileStore

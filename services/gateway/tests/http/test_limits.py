@@ -11,8 +11,8 @@ import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
 from services.chassis.process.supervise import Loops
-from services.gateway.http import lingering
-from services.gateway.http.listener import Listener
+from services.gateway.http.connection import lingering
+from services.gateway.http.connection.listener import Listener
 from services.gateway.settings import GatewaySection
 from services.gateway.tests.raw import DEADLINE_S, connected, exchange
 from services.gateway.tests.serving import serving

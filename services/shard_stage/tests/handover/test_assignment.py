@@ -17,7 +17,7 @@ from services.shard_stage.failure_detector import SILENCE_S, TICK_S, FailureDete
 from services.shard_stage.handover.assignment import holds_place
 from services.shard_stage.service import Pipeline, ShardStage
 from services.shard_stage.settings import StageModelSection, StageSection, StageSettings
-from services.shard_stage.tests.line import plan_of
+from services.shard_stage.tests.helpers.line import plan_of
 
 PLAN = plan_of(FOLDER / "choir-llama.gguf", 2, epoch=5, since_epoch=3)
 

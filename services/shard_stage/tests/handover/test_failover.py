@@ -16,8 +16,8 @@ from schemas import subjects
 from schemas.replies import Result
 from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually, queue_is_empty
+from services.shard_stage.tests.helpers.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import engine_says
-from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 
 pytestmark = pytest.mark.long
 

@@ -19,7 +19,7 @@ from services.engine.model.gguf.check import check_model_file
 from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.intake.intake import Intake
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
-from services.shard_stage.tests.line import plan_of
+from services.shard_stage.tests.helpers.line import plan_of
 from services.tasks.generate import Generated, OnPiece
 
 pytestmark = pytest.mark.long

@@ -19,7 +19,7 @@ from schemas.requests.sampling import Sampling
 from services.engine import Chat, ChatMessage, Engine, Finished
 from services.engine.tests.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.pipeline.sequence_state import SequenceState
-from services.shard_stage.tests.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
+from services.shard_stage.tests.helpers.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
 
 QUESTIONS = [f"What is the capital of {place}?" for place in ("France", "Japan", "Peru", "Kenya")] + [
     "What is 17 plus 25?",

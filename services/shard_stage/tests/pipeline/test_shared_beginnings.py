@@ -14,7 +14,7 @@ from schemas.requests.sampling import Sampling
 from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.pipeline.first_stage import LEAST_PREFIX
 from services.shard_stage.pipeline.sequence_state import SequenceState
-from services.shard_stage.tests.line import SLOTS, Line, text_of
+from services.shard_stage.tests.helpers.line import SLOTS, Line, text_of
 from services.shard_stage.tests.pipeline.test_line import GREEDY, engine_says, line
 
 BEGINNING = "Once upon a time there was a giraffe who lived near Paris, and everybody knew her well. "

@@ -20,8 +20,8 @@ from services.engine import ChatMessage, Engine, Finished
 from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.pipeline.drafts import Lookup
 from services.shard_stage.pipeline.sequence_state import SequenceState
-from services.shard_stage.tests.knowing import Knowing
-from services.shard_stage.tests.line import CONTEXT_TOKENS, Line
+from services.shard_stage.tests.helpers.knowing import Knowing
+from services.shard_stage.tests.helpers.line import CONTEXT_TOKENS, Line
 from services.shard_stage.tests.pipeline.test_line import CONSTRAINED, QUESTIONS, line
 
 LONG = Sampling(max_tokens=40)

@@ -14,9 +14,9 @@ from schemas.pipelines.activations import Dtype, Frame
 from schemas.pipelines.stage_wire import unpack
 from schemas.requests.sampling import Sampling
 from services.engine import ChatMessage, Engine
-from services.shard_stage.tests.line import text_of
+from services.shard_stage.tests.helpers.line import text_of
+from services.shard_stage.tests.helpers.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import engine_says, line
-from services.shard_stage.tests.pipeline_mesh import PipelineMesh
 from services.shard_stage.transport.messages import MESSAGE_BYTES, check_width
 
 LAYERS = 5

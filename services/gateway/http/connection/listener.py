@@ -21,7 +21,7 @@ from services.chassis.nats.connecting.address import why
 from services.chassis.process.cancelling import ended
 from services.chassis.process.stopping import ENDPOINTS_PATIENCE_S
 from services.chassis.process.supervise import Loops
-from services.gateway.http.protocol import protocol_factory
+from services.gateway.http.connection.protocol import protocol_factory
 from services.gateway.settings import GatewaySection
 
 RETRY_S = 2.0

@@ -11,8 +11,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from services.gateway.http.head_holder import HeadHolder
-from services.gateway.http.lingering import LingeringTransport
+from services.gateway.http.connection.head_holder import HeadHolder
+from services.gateway.http.connection.lingering import LingeringTransport
 from services.gateway.settings import GatewaySection
 
 TOO_LARGE = b"431 Request Header Fields Too Large"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.gateway.http.lingering import LingeringTransport
+from services.gateway.http.connection.lingering import LingeringTransport
 
 
 class HeadHolder:
