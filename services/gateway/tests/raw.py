@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 
@@ -18,7 +18,11 @@ async def connected(url: httpx.URL) -> AsyncIterator[tuple[asyncio.StreamReader,
     try:
         yield reader, writer
     finally:
+        if writer.transport.get_write_buffer_size():
+            writer.transport.abort()  # nobody takes the rest any more
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def exchange(url: httpx.URL, sent: bytes) -> bytes:
