@@ -29,6 +29,7 @@ BODY = checked(
     },
     ChatBody,
 )
+END = b"\n\n"
 CALLS = (ToolCall(id="call_1", name="weather"), ToolCall(id="call_2", name="time"))
 
 
@@ -39,7 +40,8 @@ async def frames_of(replies: Sequence[TokenChunk | Result], had: Place | None = 
         for reply in replies:
             yield reply
 
-    return [frame async for frame in chat_events(BODY, "r", 0, coming(), had)]
+    written = b"".join([frame async for frame in chat_events(BODY, "r", 0, coming(), had)])
+    return [event + END for event in written.split(END)[:-1]]
 
 
 def place_of(frame: bytes) -> Place:
