@@ -85,11 +85,27 @@ class TokenRelay:
         self._held = None
 
     async def _send_stored(self) -> None:
+        """Sends what was stored after the caller's last sequence number, in the order of the stream. Each
+        agent's chunks have a subject of their own, which the broker looks up; for that of all agents it would
+        read the whole stream."""
+        known = await self._known()
         subject = subjects.tokens_of(self._request_id)
-        sequence = await self._known()
-        while (stored := await self._storage.next(subjects.TOKENS_STREAM, subject, sequence + 1)) is not None:
-            sequence = stored.sequence
-            await self._send(stored)
+        ends = {
+            last.subject: last.sequence
+            for last in await self._storage.last_of_each(subjects.TOKENS_STREAM, subject)
+        }
+        coming = [await self._after(agent, known, end) for agent, end in ends.items()]
+        while waiting := [stored for stored in coming if stored is not None]:
+            first = min(waiting, key=lambda stored: stored.sequence)
+            await self._send(first)
+            place = coming.index(first)
+            coming[place] = await self._after(first.subject, first.sequence, ends[first.subject])
+
+    async def _after(self, subject: str, sequence: int, end: int) -> Stored | None:
+        """An agent's next chunk after `sequence`, if it has one up to `end`."""
+        if sequence >= end:
+            return None
+        return await self._storage.next(subjects.TOKENS_STREAM, subject, sequence + 1)
 
     async def _known(self) -> int:
         """The caller's last sequence number, if it still means the chunk that the caller has.

@@ -67,7 +67,8 @@ async def get_many(
     client: Client, stream: str, query: Mapping[str, object], *, patience_s: float
 ) -> list[Stored]:
     """The messages that a direct get of several finds, oldest first. `query` says where it begins (`seq` or
-    `start_time`) and how far it goes (`batch`, `max_bytes`, `next_by_subj`).
+    `start_time`) and how far it goes (`batch`, `max_bytes`, `next_by_subj`), or of which subjects the last
+    messages are wanted (`multi_last`).
 
     Any server answers that has the stream, so the newest messages may be missing. Raises BrokerUnavailable
     where the stream cannot be read, or nothing more comes for `patience_s`.

@@ -24,7 +24,7 @@ from schemas.errors import BrokerUnavailable, Overloaded
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload, envelope_bytes
 from services.chassis.nats.election import ELECTION_PATIENCE_S, clustered, passes, stream_is_full
-from services.chassis.nats.reading import Stored, get_direct, get_of_leader
+from services.chassis.nats.reading import READ_TIMEOUT_S, Stored, get_direct, get_many, get_of_leader
 from services.chassis.telemetry.tracing import current_span
 
 REASON_CHARACTERS = 512
@@ -148,8 +148,19 @@ class Storage:
         return await self._get(stream, {"seq": sequence})
 
     async def next(self, stream: str, subject: str, sequence: int) -> Stored | None:
-        """The first message on `subject` at `sequence` or after; None if there is none."""
+        """The first message on `subject` at `sequence` or after; None if there is none.
+
+        A `subject` without wildcards is looked up. For one with wildcards a stream in memory that has many
+        subjects is read from `sequence` on, message by message.
+        """
         return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
+
+    async def last_of_each(self, stream: str, subject: str) -> list[Stored]:
+        """The last message on every subject that `subject` takes in with its wildcards, oldest first. Any
+        server that has the stream answers. Raises BrokerUnavailable."""
+        query = {"multi_last": [subject]}
+        found = await get_many(self._client, stream, query, patience_s=READ_TIMEOUT_S)
+        return sorted(found, key=lambda stored: stored.sequence)
 
     async def last_sequence(self, stream: str) -> int:
         """The sequence number of the message stored last; 0 if there never was one."""

@@ -103,12 +103,20 @@ class Front:
             if found is not None:
                 await self.client.jetstream().delete_msg(subjects.COMMANDS_STREAM, found.sequence)
 
-    async def say(self, request_id: str, index: int, text: str, done: bool = False, attempt: int = 1) -> None:
+    async def say(
+        self,
+        request_id: str,
+        index: int,
+        text: str,
+        done: bool = False,
+        attempt: int = 1,
+        agent: str = "alpha",
+    ) -> None:
         """Does what an agent does while it generates."""
         chunk = TokenChunk(
-            request_id=request_id, agent="alpha", index=index, text=text, done=done, attempt=attempt
+            request_id=request_id, agent=agent, index=index, text=text, done=done, attempt=attempt
         )
-        await self.client.publish(subjects.token(request_id, "alpha"), chunk.to_bytes())
+        await self.client.publish(subjects.token(request_id, agent), chunk.to_bytes())
 
 
 class Stream:

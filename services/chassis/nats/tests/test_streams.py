@@ -123,6 +123,16 @@ async def test_what_is_stored_is_found_by_subject_wildcard_and_number(connection
     assert following is not None and following.sequence == second.sequence
 
 
+async def test_the_last_of_each_subject_is_found_at_once(connection: Client) -> None:
+    storage = Storage(connection)
+    for request_id, payload in (("r1", b"one"), ("r2", b"two"), ("r3", b"three")):
+        queue = subjects.generate("batch", "beta", request_id)
+        await storage.enqueue(queue, payload, message_id=request_id)
+    found = await storage.last_of_each(subjects.COMMANDS_STREAM, subjects.ALL_COMMANDS)
+    assert [(stored.sequence, stored.data) for stored in found] == [(1, b"one"), (2, b"two"), (3, b"three")]
+    assert await storage.last_of_each(subjects.COMMANDS_STREAM, QUEUE) == []
+
+
 async def test_what_is_not_there_is_none(connection: Client) -> None:
     storage = Storage(connection)
     assert await storage.last(subjects.RESULTS_STREAM, RESULT) is None

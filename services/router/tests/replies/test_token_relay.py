@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from schemas.errors import Overloaded
 from schemas.message import Message
 from schemas.replies import Result, TokenChunk
 from services.chassis.nats.endpoints import Caller
+from services.chassis.nats.reading import Stored
 from services.chassis.nats.streams import Storage
 from services.router import token_relay
 from services.router.tests.front import Front, Stream
@@ -95,6 +97,30 @@ async def test_a_client_that_comes_back_after_the_end_gets_the_rest_and_the_resu
     assert (await stream.result()).request_id == "r1"
 
 
+async def test_what_several_agents_said_comes_in_the_order_of_the_stream_which_is_not_searched(
+    front: Front,
+) -> None:
+    """A search for a subject with wildcards reads every message of a stream in memory, of all requests."""
+    asked: list[dict[str, Any]] = []
+
+    async def ask(msg: Msg) -> None:
+        asked.append(json.loads(msg.data))
+
+    await front.client.subscribe(subjects.direct_get(subjects.TOKENS_STREAM), cb=ask)
+    await front.request(subjects.SUBMIT, prompt="hi", model="alpha", request_id="r1", stream=True)
+    said = [("alpha", 0), ("beta", 0), ("beta", 1), ("alpha", 1), ("beta", 2), ("alpha", 2)]
+    for agent, index in said:
+        await front.say("r1", index, f"{agent} {index}", agent=agent)
+    await front.client.flush()
+    stream = await Stream(front).open(
+        subjects.STREAM_FETCH, request_id="r1", stream=True, after_sequence=1, wait_s=30
+    )
+    resumed = [await stream.chunk() for _ in said[1:]]
+    assert [(chunk.agent, chunk.index) for chunk in resumed] == said[1:]
+    searched = [query["next_by_subj"] for query in asked if "next_by_subj" in query]
+    assert searched and not any("*" in subject or ">" in subject for subject in searched)
+
+
 async def test_the_pieces_of_a_task_that_was_begun_again_are_not_repeated(front: Front) -> None:
     stream = await Stream(front).open(
         subjects.STREAM_ASK, prompt="hi", model="alpha", request_id="r1", stream=True
@@ -173,8 +199,8 @@ async def test_text_piece_by_piece_is_refused_where_only_one_reply_passes(front:
 
 
 class EmptyStorage:
-    async def next(self, _stream: str, _subject: str, _sequence: int) -> None:
-        return None
+    async def last_of_each(self, *_: Any) -> list[Stored]:
+        return []
 
 
 class SlowCaller:
