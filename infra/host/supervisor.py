@@ -53,6 +53,7 @@ from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import LOCAL_TENANT
 from services.chassis.nats.connecting.address import is_loopback, without_password
 from services.chassis.nats.election import clustered
+from services.chassis.process.cancelling import check_cancelled
 from services.chassis.registry.directory import Directory
 from services.chassis.settings import MeshSection
 from services.client.finding.local_mesh import RunningMesh, state_folder
@@ -146,11 +147,9 @@ class Supervisor:
         try:
             self._claim = Claim(self._state)
             self._services.warm()
-            await self._start_broker()
-            await self._connect()
-            await self._start_services()
-            self._watch_services()
-            await self._place_pipelines()
+            for step in (self._start_broker, self._connect, self._start_services, self._place_pipelines):
+                await step()
+                check_cancelled()
             self._claim.publish(self._as_running())
         except BaseException:
             await self.stop()
@@ -330,9 +329,7 @@ class Supervisor:
         commands = service_commands(self.settings, self.addresses, self._state, key_of, self._trust)
         assert self._directory is not None
         await self._services.start(commands, self._directory)
-
-    def _watch_services(self) -> None:
-        assert self._client is not None and self._directory is not None
+        assert self._client is not None
         client = self._client
         watchdog = Watchdog(self.children, self._directory, lambda: client.is_connected, HUNG_AFTER_S)
         self._background.start(watchdog.keep(), "the services")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +373,29 @@ async def test_a_broker_elsewhere_that_does_not_answer_is_named(
         MeshUnreachable, match=r"no broker answers at nats://127\.0\.0\.1:9: connection refused\. "
     ):
         await Supervisor(settings_of(tmp_path, text), state=tmp_path / "state").start()
+
+
+async def test_a_start_that_is_cancelled_ends_though_a_library_forgets_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Supervisor(
+        settings_of(tmp_path, f"{ONE_AGGREGATOR}[aggregator]\nreplicas = 0\n"), state=tmp_path / "state"
+    )
+    connect, connecting = supervisor._connect, asyncio.Event()
+
+    async def forgetful() -> None:
+        connecting.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(DEADLINE_S)
+        await connect()
+
+    monkeypatch.setattr(supervisor, "_connect", forgetful)
+    starting = asyncio.create_task(supervisor.start())
+    await connecting.wait()
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert supervisor.broker is not None and not supervisor.broker.alive
 
 
 async def test_ctrl_c_in_the_moment_before_it_is_listened_for_stops_a_host_as_later(

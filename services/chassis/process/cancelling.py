@@ -25,3 +25,11 @@ async def ended(tasks: Iterable[asyncio.Future[Any]]) -> None:
         for task in done:
             if not task.cancelled():
                 task.exception()  # seen: asyncio does not complain of it
+
+
+def check_cancelled() -> None:
+    """Raises CancelledError in a task that was cancelled while a library forgot it, as above: for the points
+    where long work with much to tidy up, which cannot be told again, goes from one step to the next."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from infra.host.demo_mesh import demo_mesh
+from services.chassis.process.cancelling import check_cancelled
 from services.cli.demo.board import NEXT, board, print_turn
 from services.cli.demo.tour import Turn, tour
 from services.client.client import Choir
@@ -29,7 +30,9 @@ async def _stage(config: Path | None) -> AsyncIterator[tuple[Choir, tuple[str, .
             for problem in supervisor.problems:
                 typer.echo(f"choir: {problem}", err=True)
             async with Choir(supervisor.url) as mesh:
-                yield mesh, tuple(model.name for model in await mesh.models())
+                models = await mesh.models()
+                check_cancelled()
+                yield mesh, tuple(model.name for model in models)
 
 
 @contextmanager

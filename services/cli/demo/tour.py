@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from schemas.replies import Decision, Result, TokenChunk
+from services.chassis.process.cancelling import check_cancelled
 from services.cli.demo.questions import MAX_TOKENS, QUESTIONS, STRATEGIES, TIMEOUT_S, Question
 from services.client.client import Choir
 
@@ -63,6 +64,7 @@ async def tour(mesh: Choir, models: tuple[str, ...]) -> AsyncIterator[Turn]:
                         turn.latency_ms = (time.perf_counter() - started_s) * MS_PER_S
                         _complete(turn, reply)
                         await mesh.feedback(reply.request_id, question.right)
+                check_cancelled()
                 yield turn
 
 

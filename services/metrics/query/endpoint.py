@@ -23,7 +23,7 @@ from services.chassis.nats.connection import ENVELOPE_BYTES
 from services.chassis.nats.endpoints import Caller
 from services.chassis.nats.sharing import Places, Turns
 from services.metrics.query.sandbox import FIELD
-from services.metrics.query.statement_run import StatementRun
+from services.metrics.query.statement_run import OperatorRun, StatementRun
 from services.metrics.query.stuck import StuckStatements
 from services.metrics.query.tenant_run import TenantRun
 from services.metrics.settings import MetricsSection
@@ -72,7 +72,7 @@ class Questions:
         self._threads = ThreadPoolExecutor(settings.queries_at_once + 1, thread_name_prefix="sql")
         self._places = Places(settings.queries_at_once * (1 + WAITING_PER_THREAD))
         self._turns = Turns(settings.queries_at_once)
-        self._running: dict[asyncio.Future[Rows], StatementRun | TenantRun] = {}
+        self._running: dict[asyncio.Future[Rows], StatementRun] = {}
 
     @property
     def busy(self) -> int:
@@ -109,9 +109,9 @@ class Questions:
     async def _answer(self, sql: Sql, tenant: str, limit_s: float, left_s: float) -> Rows:
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
         sql = sql.model_copy(update={"max_rows": min(sql.max_rows, self._settings.query_rows)})
-        run: StatementRun | TenantRun
+        run: StatementRun
         if self._sees_all(tenant):
-            run = StatementRun(self._database, sql, room)
+            run = OperatorRun(self._database, sql, room)
         else:
             run = TenantRun(self._database, sql, room, tenant, left_s)
         work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
@@ -129,9 +129,7 @@ class Questions:
             raise DeadlineExceeded(f"{FIELD}: it was cut off after {limit_s:g} s", field=FIELD)
         return work.result()
 
-    async def _cut_off(
-        self, run: StatementRun | TenantRun, work: asyncio.Future[Rows]
-    ) -> set[asyncio.Future[Rows]]:
+    async def _cut_off(self, run: StatementRun, work: asyncio.Future[Rows]) -> set[asyncio.Future[Rows]]:
         """Interrupts until the statement has noticed: between two of its steps an interruption is lost."""
         end_s = asyncio.get_running_loop().time() + GRACE_S
         done: set[asyncio.Future[Rows]] = set()

@@ -1,4 +1,4 @@
-"""One statement of somebody who sees all rows, on a cursor of its own: checked, read-only, cut off in time.
+"""One statement: of somebody who sees all rows on a cursor of its own, checked, read-only, cut off in time.
 
 All of this blocks, so it runs in a thread; `interrupt` may be called from any other.
 """
@@ -6,6 +6,7 @@ All of this blocks, so it runs in a thread; `interrupt` may be called from any o
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 
 import duckdb
 
@@ -16,8 +17,8 @@ from services.metrics.query.sandbox import check
 from services.metrics.store.database import Database
 
 
-class StatementRun:
-    """One statement, for at most `max_bytes` of reply."""
+class StatementRun(ABC):
+    """One statement, for at most `max_bytes` of reply. `begun` says whether a thread is at it."""
 
     def __init__(self, database: Database, sql: Sql, max_bytes: int) -> None:
         self._database = database
@@ -38,11 +39,22 @@ class StatementRun:
         self.begun = True
         started_s = time.perf_counter()
         try:
-            with self._database.cursor() as cursor, self._cut_off.reaches(cursor):
-                check(self._sql.statement, cursor)
-                rows = read(cursor, self._sql, self._max_bytes)
+            rows = self._read()
         except duckdb.InterruptException as error:
             raise self._cut_off.error() from error
         except duckdb.Error as error:
             raise named(error) from error
         return rows.model_copy(update={"elapsed_ms": (time.perf_counter() - started_s) * 1000})
+
+    @abstractmethod
+    def _read(self) -> Rows:
+        """The same, with errors of DuckDB as they are."""
+
+
+class OperatorRun(StatementRun):
+    """A statement of somebody who sees all rows, in this process."""
+
+    def _read(self) -> Rows:
+        with self._database.cursor() as cursor, self._cut_off.reaches(cursor):
+            check(self._sql.statement, cursor)
+            return read(cursor, self._sql, self._max_bytes)

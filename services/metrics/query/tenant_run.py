@@ -8,20 +8,16 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import duckdb
-
 from schemas.errors import ErrorBody, QueryFailed, error_from_body
 from schemas.requests.queries import Rows, Sql
-from services.metrics.query.cut_off import CutOff
 from services.metrics.query.own_rows import BATCH_ROWS, own_rows
-from services.metrics.query.reading import named
 from services.metrics.query.sandbox import FIELD
+from services.metrics.query.statement_run import StatementRun
 from services.metrics.query.tenant_child import ERROR, KINDS, TenantStatement, run
 from services.metrics.store.database import SPILL_FOLDER, Database
 
@@ -55,37 +51,17 @@ class Child:
         self.connection.close()
 
 
-class TenantRun:
-    """One statement that sees one tenant's rows, for at most `max_bytes` of reply and `limit_s` of time."""
+class TenantRun(StatementRun):
+    """One statement that sees one tenant's rows, for at most `limit_s` of time."""
 
     def __init__(self, database: Database, sql: Sql, max_bytes: int, tenant: str, limit_s: float) -> None:
-        self._database = database
+        super().__init__(database, sql, max_bytes)
         self._tenant = tenant
-        self._sql = sql
-        self._max_bytes = max_bytes
         self._limit_s = limit_s
-        self._cut_off = CutOff()
-        self.begun = False
 
-    def interrupt(self) -> None:
-        """Cuts the statement off."""
-        self._cut_off.cut()
-
-    def rows(self) -> Rows:
-        """The rows of the statement.
-
-        Raises QueryRefused, QueryFailed, DeadlineExceeded, or NotReady if the database is opened again.
-        """
-        self.begun = True
-        started_s = time.perf_counter()
-        try:
-            with self._child() as child, self._cut_off.reaches(child):
-                rows = self._answer(child.connection)
-        except duckdb.InterruptException as error:
-            raise self._cut_off.error() from error
-        except duckdb.Error as error:
-            raise named(error) from error
-        return rows.model_copy(update={"elapsed_ms": (time.perf_counter() - started_s) * 1000})
+    def _read(self) -> Rows:
+        with self._child() as child, self._cut_off.reaches(child):
+            return self._answer(child.connection)
 
     @contextmanager
     def _child(self) -> Iterator[Child]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
-from services.chassis.process.cancelling import ended
+from services.chassis.process.cancelling import check_cancelled, ended
 
 
 async def test_a_task_that_misses_its_cancellation_is_told_again() -> None:
@@ -42,3 +43,21 @@ async def test_how_a_task_ended_stays_with_it() -> None:
 
 async def test_no_tasks_have_ended() -> None:
     await asyncio.wait_for(ended([]), 180)
+
+
+async def test_a_task_finds_out_that_it_was_cancelled_between_two_of_its_steps() -> None:
+    steps: list[str] = []
+
+    async def works() -> None:
+        steps.append("first")
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        check_cancelled()
+        steps.append("second")
+
+    check_cancelled()  # nobody cancelled this one
+    task = asyncio.create_task(works())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() and steps == ["first"]

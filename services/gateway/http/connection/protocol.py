@@ -11,8 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from services.gateway.http.connection.head_holder import HeadHolder
-from services.gateway.http.connection.lingering import LingeringTransport
+from services.gateway.http.connection.transport import ClientTransport
 from services.gateway.settings import GatewaySection
 
 TOO_LARGE = b"431 Request Header Fields Too Large"
@@ -71,16 +70,15 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is awaited from now on."""
-        self._lingering = LingeringTransport(transport, lambda: not self._in_head or self._head_bytes > 0)
-        holder = HeadHolder(self._lingering)
-        self._connection.on_head = holder.hold
-        super().connection_made(holder)  # type: ignore[arg-type]  # all that is used of one
+        self._client = ClientTransport(transport, lambda: not self._in_head or self._head_bytes > 0)
+        self._connection.on_head = self._client.hold
+        super().connection_made(self._client)  # type: ignore[arg-type]  # all that is used of one
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is awaited any more."""
         self._connection.go()
-        self._lingering.lost()
+        self._client.lost()
         _stop(self._deadline)
         self._deadline = None
         _stop(self._write_deadline)

@@ -11,7 +11,7 @@ import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
 from services.chassis.process.supervise import Loops
-from services.gateway.http.connection import lingering
+from services.gateway.http.connection import transport
 from services.gateway.http.connection.listener import Listener
 from services.gateway.settings import GatewaySection
 from services.gateway.tests.raw import DEADLINE_S, connected, exchange
@@ -100,8 +100,40 @@ async def test_who_still_sends_is_told_in_order_why_it_was_refused(small: httpx.
         assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
 
 
+async def test_a_reply_that_goes_on_when_its_client_is_refused_is_dropped() -> None:
+    """A second request may have too large a head while the first one's reply is being written."""
+    refused, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def talking(_scope: Scope, _receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while not refused.is_set():
+                await send({"type": "http.response.body", "body": b"on ", "more_body": True})
+                await asyncio.sleep(0.01)
+            await send({"type": "http.response.body", "body": b"and on", "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            ended.set_result("in order")
+        except BaseException as error:
+            ended.set_result(repr(error))
+            raise
+
+    listener = Listener(talking, GatewaySection(port=0, max_head_bytes=HEAD), changed=lambda: None)
+    await listener.start(Loops())
+    async with (
+        connected(httpx.URL(f"http://127.0.0.1:{listener.port}")) as (reader, writer),
+        asyncio.timeout(DEADLINE_S),
+    ):
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await reader.readuntil(b"on ")
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"a" * (HEAD + 1))
+        assert b" 431 " in await reader.read()
+        refused.set()
+        assert await ended == "in order"
+    await listener.stop()
+
+
 async def test_who_sends_for_ever_is_left(live_mesh: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lingering, "LINGER_S", 0.3)
+    monkeypatch.setattr(transport, "LINGER_S", 0.3)
     async with (
         serving(live_mesh, head_timeout_s=0.1) as url,
         connected(httpx.URL(url)) as (reader, writer),

@@ -26,6 +26,7 @@ from analysis.evaluation.benchmarks.question import Instruction
 from analysis.evaluation.options import build_options
 from analysis.evaluation.provenance.cache import AnswerCache
 from analysis.evaluation.reporting.outputs import write_outputs
+from analysis.evaluation.scoring.instructions import checks
 from analysis.evaluation.scoring.instructions.checks import Checked, check, check_able
 from analysis.evaluation.scoring.instructions.table import Marked, instruction_rows
 from analysis.evaluation.tests.benchmarks.test_published_files import written
@@ -103,8 +104,11 @@ def test_nobody_votes_on_texts_and_what_votes_is_refused(said: dict[str, Any], f
     )
 
 
-@pytest.mark.skipif(LM_EVAL, reason="lm_eval is installed, so nothing is missing")
-def test_without_lm_eval_it_is_said_what_to_type_before_anybody_is_asked(tmp_path: Path) -> None:
+def test_without_lm_eval_it_is_said_what_to_type_before_anybody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)  # what an import finds where it is not installed
+    monkeypatch.setattr(checks, "_harness", checks._harness.__wrapped__)
     file = written(tmp_path / "input_data.jsonl", *PROMPTS)
     options = build_options({"benchmarks": ("ifeval",), "data": {"ifeval": file}})
     with pytest.raises(InvalidRequest, match=r"install it with: uv pip install 'lm_eval\[ifeval\]") as caught:
