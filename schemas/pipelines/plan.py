@@ -49,10 +49,20 @@ class Shardable(Struct):
     last_ms: Milliseconds
 
 
+class StepTimes(Struct):
+    """The steps of the last seconds in which so many sequences had a token each (`rows`): the median of their
+    computing, without any waiting. `spread` is how far their middle half is apart, over the median."""
+
+    rows: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+    median_ms: Milliseconds
+    spread: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class StageHeld(Struct):
     """The stage that an instance holds, of the plan with this epoch. `step_ms` is the median of a step.
     `tokens_per_s` is what it has evaluated a second in the last seconds, tokens of prompts included; 0 at
-    rest."""
+    rest. `times` are the steps of late, by their rows; none at rest."""
 
     model: Name
     epoch: int
@@ -62,6 +72,7 @@ class StageHeld(Struct):
     ready: bool
     step_ms: Milliseconds | None = None
     tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    times: Annotated[tuple[StepTimes, ...], Field(exclude_if=not_)] = ()
 
 
 class StageOffer(Struct):
@@ -172,7 +183,9 @@ class ShardReply(Message):
 
 class StageSummary(Struct):
     """A stage of a plan as it is now: `alive` if its instance has a lease, `ready` if that says that it holds
-    the stage in the plan's epoch. `step_ms` is the median measured of what `predicted_ms` predicts."""
+    the stage in the plan's epoch. `step_ms` is the median measured of what `predicted_ms` predicts.
+    `layer_ms` is what one layer takes of a step that all stages have done lately with as many rows; None
+    where the times scatter or there is no work."""
 
     instance: Name
     host: str
@@ -182,6 +195,7 @@ class StageSummary(Struct):
     ready: bool
     predicted_ms: Milliseconds
     step_ms: Milliseconds | None = None
+    layer_ms: Annotated[Milliseconds | None, Field(exclude_if=is_none)] = None
 
 
 class PipelineSummary(Struct):

@@ -407,6 +407,7 @@ class StageRuntime:
             ready=self.ready,
             step_ms=statistics.median(self._step_ms) if self._step_ms else None,
             tokens_per_s=statistics.fmean(self._rates) if self._rates else None,
+            times=self._stats.recent.told(),
         )
 
     def served(self) -> ServedModel | None:

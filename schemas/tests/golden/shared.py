@@ -20,6 +20,7 @@ from schemas.pipelines.plan import (
     StageOffer,
     StagePlan,
     StageSummary,
+    StepTimes,
 )
 from schemas.replies import (
     Answer,
@@ -319,7 +320,9 @@ PIPELINE = PipelineSummary(
     epoch=PLAN.epoch,
     state="loading",
     stages=tuple(
-        StageSummary(**stage.model_dump(), alive=True, ready=stage.first_layer == 0, step_ms=4.25)
+        StageSummary(
+            **stage.model_dump(), alive=True, ready=stage.first_layer == 0, step_ms=4.25, layer_ms=2.125
+        )
         for stage in PLAN.stages
     ),
     standbys=("shard_stage-4",),
@@ -412,6 +415,7 @@ LEASE = NodeLease(
             ready=True,
             step_ms=7.1,
             tokens_per_s=42.5,
+            times=(StepTimes(rows=4, steps=310, median_ms=7.05, spread=0.125),),
         ),
     ),
 )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.nodes.lease import NodeLease
-from schemas.pipelines.plan import PipelinePlan, PipelineState, PipelineSummary, StagePlan, StageSummary
+from schemas.pipelines.plan import (
+    PipelinePlan,
+    PipelineState,
+    PipelineSummary,
+    StageHeld,
+    StagePlan,
+    StageSummary,
+)
+from services.router.placement.measured import held_stage, measured_speeds
 from services.router.placement.replan import gone_stages, standbys
 
 MS_PER_S = 1e3
@@ -20,9 +28,13 @@ def summarize_pipeline(
     """The plan with what its instances say; `problem` is why it cannot be mended."""
     gone = gone_stages(plan, leases)
     by_instance = {lease.instance: lease for lease in leases if lease.stage is not None}
+    speeds = measured_speeds(plan, leases)
+    layers_ms = (
+        speeds.layer_ms if speeds is not None and speeds.rows is not None else (None,) * len(plan.stages)
+    )
     stages = tuple(
-        _stage(plan, k, stage, by_instance.get(stage.instance), alive=k not in gone)
-        for k, stage in enumerate(plan.stages)
+        _stage(stage, held_stage(plan, k, leases), layer_ms, alive=k not in gone)
+        for k, (stage, layer_ms) in enumerate(zip(plan.stages, layers_ms, strict=True))
     )
     first = by_instance.get(plan.stages[0].instance)
     return PipelineSummary(
@@ -43,12 +55,7 @@ def summarize_pipeline(
     )
 
 
-def _stage(
-    plan: PipelinePlan, number: int, stage: StagePlan, lease: NodeLease | None, *, alive: bool
-) -> StageSummary:
-    held = lease.stage.held if lease is not None and lease.stage is not None else None
-    if held is not None and (held.model, held.epoch, held.stage) != (plan.model, plan.epoch, number):
-        held = None
+def _stage(stage: StagePlan, held: StageHeld | None, layer_ms: float | None, *, alive: bool) -> StageSummary:
     return StageSummary(
         instance=stage.instance,
         host=stage.host,
@@ -58,6 +65,7 @@ def _stage(
         ready=alive and held is not None and held.ready,
         predicted_ms=stage.predicted_ms,
         step_ms=held.step_ms if held is not None else None,
+        layer_ms=layer_ms,
     )
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from services.shard_stage.pipeline.recent_steps import RecentSteps
+
 MOST_REQUESTS = 64
 
 
@@ -25,11 +27,13 @@ class Steps:
 
 class StepStats:
     """Counted on the inference thread, taken from any other. `progress` grows with every message that arrives
-    and every step that is done, and is never taken."""
+    and every step that is done, and is never taken; `recent` are the times of the last steps in which every
+    sequence had one token."""
 
     def __init__(self) -> None:
         self._steps = Steps()
         self._idle_since_ns: int | None = None
+        self.recent = RecentSteps()
         self.progress = 0
 
     def arrived(self, sent_ns: int) -> None:
@@ -56,6 +60,8 @@ class StepStats:
         sums.batch_size += sequences
         sums.tokens += tokens
         sums.compute_ns += compute_ns
+        if sequences == tokens:
+            self.recent.note(sequences, compute_ns)
         if len(sums.requests) < MOST_REQUESTS:
             sums.requests.update(requests)
 

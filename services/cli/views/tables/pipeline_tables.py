@@ -45,16 +45,27 @@ def state_of(stage: StageSummary) -> str:
 
 
 def pipeline_lines(pipelines: Iterable[PipelineSummary]) -> list[Text]:
-    """What a table has no room for: epoch, standbys, one node alone, why it is so, what is wrong."""
+    """What a table has no room for: epoch, standbys, one node alone, why it is so, the cut, what is wrong."""
     lines = []
     for pipeline in pipelines:
         alone = NOTHING if pipeline.whole_ms is None else f"{milliseconds(pipeline.whole_ms)} ms"
         standbys = ", ".join(pipeline.standbys) or "none"
         told = f"epoch {pipeline.epoch}; one node alone {alone} a token; standbys: {standbys}"
         lines.append(Text.assemble((f"{pipeline.model}: ", "bold"), f"{told}; {pipeline.why}"))
+        lines.append(Text.assemble((f"{pipeline.model}: ", "bold"), cut_line(pipeline)))
         if pipeline.problem is not None:
             lines.append(Text.assemble((f"{pipeline.model}: ", "bold red"), pipeline.problem))
     return lines
+
+
+def cut_line(pipeline: PipelineSummary) -> str:
+    """How the layers are cut, and what one of them takes now, where all stages say so."""
+    told = f"layers {' + '.join(str(stage.end_layer - stage.first_layer) for stage in pipeline.stages)}"
+    if all(stage.layer_ms for stage in pipeline.stages):
+        told += (
+            f"; a layer takes {', '.join(milliseconds(stage.layer_ms) for stage in pipeline.stages)} ms now"
+        )
+    return told
 
 
 def milliseconds(value: float | None) -> str:
