@@ -19,8 +19,9 @@ from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, fi
 from schemas.pipelines.plan import Partition
 from schemas.requests.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
 from schemas.requests.chat import ChatMessage as ChatMessage
+from schemas.requests.origin import Origin, origin_of
 from schemas.requests.sampling import Sampling
-from schemas.subjects import Priority, encode_token
+from schemas.subjects import Priority, encode_token, owner_of
 
 AnswerKind = Literal["auto", "choice", "number", "text"]
 Waypoint = Literal["aggregator", "summarizer"]
@@ -289,6 +290,20 @@ class Generate(Message):
     def task_id(self) -> str:
         """`<request>.<round>.<agent>`, with the agent's name as a subject token."""
         return f"{self.request_id}.{self.round}.{encode_token(self.agent)}"
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Whose the prompt is, and how it begins; of a conversation its tools come first."""
+        if self.raw is not None:
+            text, tokens = self.raw.text, self.raw.tokens
+            return origin_of(
+                owner_of(self.request_id),
+                text.encode() if text is not None else ",".join(map(str, tokens or ())).encode(),
+            )
+        parts = (*self.tools, *self.messages)
+        return origin_of(
+            owner_of(self.request_id), b"".join(part.model_dump_json().encode() for part in parts)
+        )
 
 
 class Gather(Message):

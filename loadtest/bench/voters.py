@@ -22,6 +22,7 @@ from schemas import subjects
 from schemas.commands import Embed, Generate
 from schemas.errors import InvalidRequest
 from schemas.nodes.lease import ServedModel
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
@@ -67,7 +68,9 @@ class Voter:
         self._accuracy = accuracy
         self._delay_s = delay_s
 
-    async def generate(self, prompt: Prompt, _sampling: Sampling, _on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, _sampling: Sampling, _on_piece: OnPiece | None, _origin: Origin = NOBODY
+    ) -> Generated:
         """The letter of an option."""
         asked = conversation_of(prompt).messages[-1].content  # type: ignore[arg-type]
         if self._delay_s:

@@ -18,6 +18,7 @@ from schemas.errors import (
     WorkerFailed,
 )
 from schemas.replies import Tokenized
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.engine.decode.context import Context
 from services.engine.embedder import Embedded, Embedder
@@ -116,9 +117,16 @@ class Engine:
             model.close()
             raise
 
-    def submit(self, prompt: Prompt, sampling: Sampling, on_event: OnEvent | None = None) -> Generation:
+    def submit(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        on_event: OnEvent | None = None,
+        origin: Origin = NOBODY,
+    ) -> Generation:
         """Queues a prompt and returns at once. `on_event` is called on the inference thread with every
-        TokenEvent and, last, with Finished; it must not block.
+        TokenEvent and, last, with Finished; it must not block. What is kept of earlier texts is used again
+        where they are of the same tenant by their `origin`.
 
         Raises ContextExceeded for a prompt that does not leave room for a token, InvalidRequest for messages
         or a constraint that cannot be used, GenerationFailed when the engine is closed, WorkerFailed when its
@@ -131,7 +139,7 @@ class Engine:
             tokens = self._prompts.tokens(prepared)
             sampler = self._prompts.sampler(prepared, tokens)
         generation = Generation(self._loop.wake)
-        sequence = Sequence(tokens, prepared.sampling, sampler, generation, on_event, prepared.form)
+        sequence = Sequence(tokens, prepared.sampling, sampler, generation, on_event, prepared.form, origin)
         try:
             (self._scorer if sampling.prompt_logprobs else self._loop).submit(sequence)
         except (GenerationFailed, WorkerFailed):

@@ -106,7 +106,7 @@ class Scheduler(Generic[S]):
         its logits are what the text begins with.
         """
         admitted = []
-        while self.waiting and (choice := best_slot(self._slots, self.waiting[0].prompt)):
+        while self.waiting and (choice := self._slot_for(self.waiting[0])):
             slot, shared = choice
             sequence = self.waiting.popleft()
             if sequence.cancelled:
@@ -122,17 +122,20 @@ class Scheduler(Generic[S]):
     def resume(self, sequence: S) -> bool:
         """Gives a free slot, with nothing in it, to a sequence that was admitted elsewhere; False if there is
         none."""
-        choice = best_slot(self._slots, sequence.prompt)
+        choice = self._slot_for(sequence)
         if choice is not None:
             self._occupy(sequence, choice[0], 0)
         return choice is not None
+
+    def _slot_for(self, sequence: S) -> tuple[Slot[S], int] | None:
+        return best_slot(self._slots, sequence.prompt, sequence.origin.tenant)
 
     def _occupy(self, sequence: S, slot: Slot[S], shared: int) -> None:
         keep = shared if shared >= self._least_prefix else 0
         if not self._cells.forget(slot.index, keep):
             self._cells.forget(slot.index)
             keep = 0
-        slot.cells, slot.sequence = [], sequence
+        slot.cells, slot.sequence, slot.origin = [], sequence, sequence.origin
         sequence.slot, sequence.fed = slot.index, keep
         self._running[slot.index] = sequence
 

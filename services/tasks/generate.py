@@ -15,6 +15,7 @@ from schemas.commands import ChatMessage, Embed, Generate, RawPrompt
 from schemas.errors import ChoirError, WorkerFailed
 from schemas.replies import Answer, Embeddings, FinishReason, Result, Sample, Timings
 from schemas.requests.chat import Tool, ToolCall, ToolChoice
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery, Retry
@@ -81,8 +82,11 @@ class Generated:
 class Generator(Protocol):
     """What generates the texts of one model."""
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
-        """Generates one text. A cancelled call stops generating. Raises ContextExceeded, GenerationFailed."""
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
+        """Generates one text. Nothing that is kept of earlier ones may serve another tenant than that of
+        `origin`. A cancelled call stops generating. Raises ContextExceeded, GenerationFailed."""
 
     async def embed(self, embed: Embed) -> Generated:
         """The vectors of texts. Raises ContextExceeded, GenerationFailed."""
@@ -294,7 +298,7 @@ class BackendWorker(GenerateWorker):
             prompt = command.raw
         elif command.tools:
             prompt = Conversation(command.messages, command.tools, command.tool_choice)
-        return await self._backend.generate(prompt, command.sampling, on_piece)
+        return await self._backend.generate(prompt, command.sampling, on_piece, command.origin)
 
 
 def attempt_of(command: Generate, delivery: Delivery, now_s: float) -> int:

@@ -10,6 +10,7 @@ from schemas.errors import ChoirError
 from schemas.nodes.lease import Capability
 from schemas.replies import TokenCount, Tokenized
 from schemas.requests.chat import Tool
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.settings import ModelSection
 from services.tasks.generate import Generated, OnPiece, Prompt
@@ -49,8 +50,11 @@ class Backend(Protocol):
     def tokens_per_s(self) -> float | None:
         """Measured speed of generation over all slots; None before anything was generated."""
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
-        """Generates one text. A cancelled call stops generating, and returns when the slot is free again.
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
+        """Generates one text. Nothing that is kept of earlier ones may serve another tenant than that of
+        `origin`. A cancelled call stops generating, and returns when the slot is free again.
 
         Raises ContextExceeded, GenerationFailed; WorkerFailed where another agent may succeed.
         """

@@ -10,6 +10,7 @@ from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, ContextExceeded, InvalidRequest
 from schemas.replies import Sample, TokenCount, Tokenized
 from schemas.requests.chat import Tool
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.settings import ModelSection
@@ -46,7 +47,9 @@ class Instant:
         """Nothing is generated, so nothing is measured."""
         return None
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
         """Waits, then says its reply, word by word if somebody listens. ContextExceeded as a model would."""
         started = time.perf_counter_ns()
         count = self._count(words_of(prompt))

@@ -19,6 +19,7 @@ from schemas.errors import ChoirError, ContextExceeded, ModelUnusable, WorkerFai
 from schemas.nodes.lease import Capability
 from schemas.replies import Embeddings, TokenCount, Tokenized
 from schemas.requests.chat import Tool, is_forced
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.intake import Intake
@@ -77,13 +78,17 @@ class LlamaCpp:
         """What the engine has measured of late."""
         return self._engine.stats().decode_tokens_per_s or None
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
         """Generates in the engine's next free slots: one for each text, if there are to be several."""
         if sampling.n == 1:
-            return await self._generate(prompt, sampling, on_piece)
-        return await several(partial(self._generate, prompt), sampling, on_piece)
+            return await self._generate(prompt, origin, sampling, on_piece)
+        return await several(partial(self._generate, prompt, origin), sampling, on_piece)
 
-    async def _generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def _generate(
+        self, prompt: Prompt, origin: Origin, sampling: Sampling, on_piece: OnPiece | None
+    ) -> Generated:
         loop = asyncio.get_running_loop()
         events: Events = asyncio.Queue()
 
@@ -91,7 +96,7 @@ class LlamaCpp:
             if on_piece is not None or isinstance(event, Finished):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        submit = partial(self._engine.submit, engine_prompt(prompt), sampling, pass_on)
+        submit = partial(self._engine.submit, engine_prompt(prompt), sampling, pass_on, origin)
         plain = sampling.grammar is None and sampling.json_schema is None and not is_constrained(prompt)
         # A grammar may take a second to be refused: prompts without one do not wait for it.
         intake = self._submitting if plain else self._constraining

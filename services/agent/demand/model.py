@@ -20,6 +20,7 @@ from schemas.nodes.loading import LoadedAt
 from schemas.nodes.model_store import HeldModel
 from schemas.replies import TokenCount, Tokenized
 from schemas.requests.chat import Tool
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends import Backend, Generated, OnPiece, Prompt, backend_opener
 from services.agent.demand.loadable import GB, Loadable
@@ -200,9 +201,11 @@ class DemandModel:
             if not self.users:
                 self._changed()
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
         """One text; the model is loaded."""
-        return await self._loaded.generate(prompt, sampling, on_piece)
+        return await self._loaded.generate(prompt, sampling, on_piece, origin)
 
     async def embed(self, embed: Embed) -> Generated:
         """The vectors of texts; the model is loaded."""

@@ -18,10 +18,10 @@ FRAGILE_AGENT = """
 import os, signal
 from services.agent.backends.instant import Instant
 whole = Instant.generate
-async def generate(self, messages, sampling, on_piece):
+async def generate(self, messages, sampling, on_piece, origin):
     if messages[0].content == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
-    return await whole(self, messages, sampling, on_piece)
+    return await whole(self, messages, sampling, on_piece, origin)
 Instant.generate = generate
 import runpy
 runpy.run_module("services.agent", run_name="__main__")

@@ -11,6 +11,7 @@ from schemas.commands import ChatMessage, Embed, Generate
 from schemas.errors import ChoirError, ErrorBody, ModelUnusable, NotReady, WorkerFailed
 from schemas.nodes.lease import ServedModel
 from schemas.nodes.workers import Worker, WorkerState
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends import Generated, OnPiece, Prompt
 from services.agent.backends.servers.remote import RemoteBackend
@@ -168,7 +169,9 @@ class ExternalWorker:
 
     # --- tasks --------------------------------------------------------------------------
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
         """One task. What fails here counts against the server, and goes to another one."""
         heard = asyncio.Event()
 
@@ -177,7 +180,7 @@ class ExternalWorker:
             if on_piece is not None:
                 await on_piece(piece)
 
-        return await self._watched(self.backend.generate(prompt, sampling, hear), heard)
+        return await self._watched(self.backend.generate(prompt, sampling, hear, origin), heard)
 
     async def embed(self, embed: Embed) -> Generated:
         """The same for vectors."""

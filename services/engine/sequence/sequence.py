@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from schemas.errors import ChoirError
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.engine.decode.sampler import TokenSampler
 from services.engine.model.model import Model, Tokens
@@ -39,7 +40,8 @@ class Ending(NamedTuple):
 
 class Sequence:
     """The state of one generation. Only the inference thread touches it after submission. `tokens` are the
-    prompt's and those of the text; `fed` of them have been evaluated, or are on their way to be."""
+    prompt's and those of the text; `fed` of them have been evaluated, or are on their way to be.
+    `origin` says whose the prompt is."""
 
     def __init__(
         self,
@@ -49,8 +51,10 @@ class Sequence:
         generation: Generation,
         on_event: OnEvent | None = None,
         form: AnswerForm | None = None,
+        origin: Origin = NOBODY,
     ) -> None:
         self.prompt = prompt
+        self.origin = origin
         self.tokens: list[int] = prompt.tolist()
         self.sampling = sampling
         self.sampler = sampler

@@ -13,6 +13,7 @@ from schemas.errors import (
     InvalidRequest,
     ModelUnusable,
 )
+from schemas.requests.origin import Origin
 from schemas.requests.sampling import Sampling
 from services.engine import ChatMessage, Engine, Finished, TokenEvent
 from services.engine.engine import sensible_threads, usable_cores
@@ -104,6 +105,16 @@ def test_a_prompt_that_begins_like_the_last_one_is_not_read_again(own_engine: En
     assert first.prefix_reused_tokens == 0
     assert second.prefix_reused_tokens == own_engine.count_tokens(beginning)
     assert own_engine.stats().prefix_tokens_reused == second.prefix_reused_tokens
+
+
+def test_what_is_kept_of_a_tenant_s_text_serves_no_other_tenant(own_engine: Engine) -> None:
+    beginning = "You are a helpful assistant. " * 5
+    reused = [
+        own_engine.submit(beginning + end, SHORT, origin=Origin(tenant)).wait().prefix_reused_tokens
+        for tenant, end in (("ann", "One?"), ("bob", "Two?"), ("ann", "Three?"), ("bob", "Four?"))
+    ]
+    assert reused[:2] == [0, 0]
+    assert reused[2] == reused[3] == own_engine.count_tokens(beginning)
 
 
 def test_the_same_prompt_again_reads_its_last_token_and_says_the_same(own_engine: Engine) -> None:

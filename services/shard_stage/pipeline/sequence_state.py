@@ -37,7 +37,7 @@ class SequenceState(Sequence):
         acknowledge: str | None = None,
     ) -> None:
         """A text of which nothing has been generated yet. The last stage has a sampler of its own."""
-        super().__init__(tokens, prompt.sampling, sampler, generation, on_event, prompt.form)
+        super().__init__(tokens, prompt.sampling, sampler, generation, on_event, prompt.form, command.origin)
         self.id = number
         self.command = command
         self.acknowledge = acknowledge

@@ -11,6 +11,7 @@ from schemas import subjects
 from schemas.commands import Embed
 from schemas.errors import Cancelled
 from schemas.replies import Result
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually, generate, open_mesh
 from services.chassis.work.delivery import Delivery
@@ -26,7 +27,9 @@ class Endless:
     async def embed(self, embed: Embed) -> Generated:
         raise AssertionError
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
         self.running += 1
         try:
             await asyncio.Event().wait()

@@ -24,6 +24,7 @@ from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, Invali
 from schemas.nodes.lease import Capability
 from schemas.replies import FinishReason, TokenCount, Tokenized
 from schemas.requests.chat import Tool
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.samples import several
@@ -97,7 +98,9 @@ class Ollama:
         """Tokens per second while the server worked for us."""
         return self._speed.tokens_per_s()
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
         """Generates one text with `/api/chat`; cancelled, it closes the stream, at which Ollama stops."""
         if isinstance(prompt, RawPrompt):
             raise InvalidRequest(

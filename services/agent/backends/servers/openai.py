@@ -28,6 +28,7 @@ from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
 from schemas.replies import FinishReason, TokenCount, Tokenized
 from schemas.requests.chat import Tool
+from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.samples import several
@@ -115,7 +116,9 @@ class OpenAI:
         """Tokens per second while the server worked for us."""
         return self._speed.tokens_per_s()
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None) -> Generated:
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
+    ) -> Generated:
         """Generates one text; cancelled, it closes the stream, by which the server sees that it can stop."""
         if isinstance(prompt, RawPrompt):
             raise InvalidRequest(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from schemas.requests.origin import Origin
 from schemas.requests.sampling import Sampling
 from services.engine.decode.sampler import new_sampler
 from services.engine.model.model import Model
@@ -15,6 +16,15 @@ def test_a_prompt_goes_to_the_free_slot_that_begins_most_like_it() -> None:
     choice = best_slot(slots, np.array([1, 2, 3, 4], dtype=np.int32))
     assert choice is not None
     assert (choice[0].index, choice[1]) == (1, 3)
+
+
+def test_nothing_is_shared_with_another_tenant_s_text() -> None:
+    slots: list[Slot[Sequence]] = [
+        Slot(0, [1, 2, 3], last_used=1, origin=Origin("ann")),
+        Slot(1, last_used=2),
+    ]
+    prompt = np.array([1, 2, 3, 4], dtype=np.int32)
+    assert [best_slot(slots, prompt, tenant) for tenant in ("ann", "bob")] == [(slots[0], 3), (slots[0], 0)]
 
 
 def test_with_nothing_in_common_the_slot_that_was_free_longest_is_given_up() -> None:
