@@ -47,6 +47,21 @@ class OnDemand(Struct):
     unload_at_s: float | None = None
 
 
+class LoadingOffer(Struct):
+    """What an agent has for models on demand: `budget_bytes` of memory for all that are loaded at a time. It
+    loads what the store of this instance holds, or `models` of that where there are some."""
+
+    store: Name
+    budget_bytes: Annotated[int, Field(ge=0)]
+    models: tuple[Name, ...] = ()
+
+
+class StoreOffer(Struct):
+    """What a store has for copies: the bytes that it may still write to its disk."""
+
+    free_bytes: Annotated[int, Field(ge=0)]
+
+
 class ServedModel(Struct):
     """A model that an agent serves, itself or through an external `worker`.
 
@@ -88,6 +103,7 @@ class NodeLease(Message):
     `host_id` tells hosts of one name apart; whoever `choir up` has not started has none.
     `clock_ahead_s` is how far its host's clock is ahead of the broker's, None if that is not known.
     `seen_at_s` and `started_at_s` are of the host's own clock.
+    An agent that `loads` models on demand says from which store, and a `store` what room it has.
     A router tells what it has let in of each of its `tenants`.
     `cordon` is what somebody has ordered for the instance or its host: a router adds it. An agent that
     `rests` has heard of it, and pulls nothing new.
@@ -112,6 +128,8 @@ class NodeLease(Message):
     host_memory_free_bytes: int = 0
     gpus: tuple[Gpu, ...] = ()
     stage: StageOffer | None = None
+    loads: Annotated[LoadingOffer | None, Field(exclude_if=is_none)] = None
+    store: Annotated[StoreOffer | None, Field(exclude_if=is_none)] = None
     problem: ErrorBody | None = None
     cordon: Annotated[Literal["cordon", "drain"] | None, Field(exclude_if=is_none)] = None
     rests: Annotated[bool, Field(exclude_if=not_)] = False

@@ -211,11 +211,32 @@ class ModelCopy(Struct):
     live: bool
 
 
+class CopyPlace(Struct):
+    """A host that has no copy of a model of which there are too few, and what speaks against one there.
+
+    Without `lacks` it is a good place. One without room on its `disk` makes none: it may still write
+    `has_bytes`. One where nobody can serve the model is the last choice: no agent or stage there takes it
+    from the store (`server`), or those that do have `has_bytes` of `memory`, less than the weights take.
+    """
+
+    instance: Name
+    host: str
+    lacks: Literal["disk", "memory", "server"] | None = None
+    has_bytes: int | None = None
+
+
 class StoreEntry(Struct):
-    """A model of the store, and who has it."""
+    """A model of the store, and who has it. If there are too few copies, `places` are the hosts that could
+    make one, whoever is next before the others."""
 
     model: StoredModel
     copies: tuple[ModelCopy, ...] = ()
+    places: Annotated[tuple[CopyPlace, ...], Field(exclude_if=not_)] = ()
+
+    @property
+    def missing(self) -> int:
+        """How many copies there are too few, of those that are there now."""
+        return max(0, self.model.min_copies - sum(copy.whole and copy.live for copy in self.copies))
 
 
 class StoreSpace(Struct):

@@ -180,6 +180,7 @@ class Agent:
             busy=sum(model.busy for model in loaded),
             models=models,
             problem=self._problem() if ready else own[0].problem,
+            loads=None if self._on_demand is None else self._on_demand.offer,
             rests=self._cordon.holds,
         )
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from schemas import subjects
 from schemas.errors import ChoirError, InvalidRequest
-from schemas.nodes.model_store import FileCopy, ManageStore, ModelCopy, StoredModel
+from schemas.nodes.lease import NodeLease
+from schemas.nodes.model_store import CopyPlace, FileCopy, ManageStore, ModelCopy, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.logs import get_logger
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.jobs.holdings import Holdings
+from services.modelstore.places import places_for
 
 LOOK_INTERVAL_S = 5.0
 LOOKS_BEFORE_REPAIR = 3
@@ -22,7 +23,8 @@ log = get_logger("modelstore.copies")
 
 
 class Copies:
-    """The copies of all models, as this store sees them. `live` tells which stores have a lease."""
+    """The copies of all models, as this store sees them. `live` tells which stores have a lease, `nodes` what
+    all leases say. `room_bytes` is what this store may still write, as of the last look."""
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class Copies:
         live: Callable[[], dict[str, str]],
         pull: Callable[[str], object],
         room: Callable[[], int],
+        nodes: Callable[[], Sequence[NodeLease]],
     ) -> None:
         self._instance = instance
         self._catalogue = catalogue
@@ -41,6 +44,8 @@ class Copies:
         self._live = live
         self._pull = pull
         self._room = room
+        self._nodes = nodes
+        self.room_bytes = room()
         self._short: dict[str, int] = {}
 
     async def of(self, model: StoredModel) -> tuple[ModelCopy, ...]:
@@ -157,6 +162,7 @@ class Copies:
 
     async def repair(self) -> None:
         """Begins to pull what has had too few live copies for a while."""
+        self.room_bytes = await asyncio.to_thread(self._room)
         short = {}
         for model in await self._catalogue.models():
             copies = await self.of(model)
@@ -166,16 +172,25 @@ class Copies:
             short[model.name] = looks = self._short.get(model.name, 0) + 1
             if looks < LOOKS_BEFORE_REPAIR or any(copy.instance == self._instance for copy in whole):
                 continue
-            turn = self._turn(model, [copy.instance for copy in whole])
+            turn = self._turn(model, copies)
             # Whoever is first may have no room: the next one's turn comes with the next looks.
-            if looks - LOOKS_BEFORE_REPAIR >= turn * LOOKS_BEFORE_REPAIR and self._room() > model.size_bytes:
+            if (
+                looks - LOOKS_BEFORE_REPAIR >= turn * LOOKS_BEFORE_REPAIR
+                and self.room_bytes > model.size_bytes
+            ):
                 log.warning("makes a copy: there are too few", model=model.name, copies=len(whole))
                 self._pull(model.name)
         self._short = short
 
-    def _turn(self, model: StoredModel, holders: list[str]) -> int:
-        """Whose turn it is of the stores without a copy: the same order for all, another for each model."""
-        free = [instance for instance in self._live() if instance not in holders]
-        free.sort(key=lambda instance: hashlib.sha256(f"{model.name} {instance}".encode()).digest())
-        missing = model.min_copies - len(holders)
-        return max(0, free.index(self._instance) - missing + 1) if self._instance in free else 0
+    def places(self, model: StoredModel, copies: Iterable[ModelCopy]) -> tuple[CopyPlace, ...]:
+        """The stores that are there now and have no whole copy of a model, whoever is to make one next before
+        the others."""
+        holders = {copy.instance for copy in copies if copy.whole and copy.live}
+        free = {instance: host for instance, host in self._live().items() if instance not in holders}
+        return places_for(model, free, self._nodes())
+
+    def _turn(self, model: StoredModel, copies: Sequence[ModelCopy]) -> int:
+        """How many others are to try before this store does."""
+        order = [place.instance for place in self.places(model, copies)]
+        missing = model.min_copies - sum(copy.whole and copy.live for copy in copies)
+        return max(0, order.index(self._instance) - missing + 1) if self._instance in order else 0

@@ -117,7 +117,9 @@ class StoreRequests:
         return StoreReply(models=tuple([await self._entry(model) for model in models]))
 
     async def _entry(self, model: StoredModel) -> StoreEntry:
-        return StoreEntry(model=model, copies=await self._copies.of(model))
+        entry = StoreEntry(model=model, copies=await self._copies.of(model))
+        places = self._copies.places(model, entry.copies) if entry.missing else ()
+        return entry.model_copy(update={"places": places})
 
     # --- other stores ---------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError
+from schemas.nodes.lease import StoreOffer
 from schemas.nodes.model_store import ManageStore
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.context import ServiceContext
@@ -59,7 +60,7 @@ class ModelStore:
         catalogue = ModelCatalogue(mesh.client)
         self._holdings = Holdings(catalogue, self._known, self._identity, mesh.clock)
         await self._holdings.reconcile()
-        copies = Copies(
+        self._copies = copies = Copies(
             self._identity.instance,
             catalogue,
             self._known,
@@ -67,6 +68,7 @@ class ModelStore:
             self._live,
             self._pull_soon,
             lambda: self._space.free_bytes,
+            lambda: self._directory.nodes,
         )
         self._puller = Puller(
             mesh.client,
@@ -122,8 +124,8 @@ class ModelStore:
         await self._held.stop()
 
     def load(self) -> Load:
-        """How many jobs are not done."""
-        return Load(slots=0, busy=self._jobs.busy)
+        """How many jobs are not done, and what room there is."""
+        return Load(slots=0, busy=self._jobs.busy, store=StoreOffer(free_bytes=self._copies.room_bytes))
 
     def _live(self) -> dict[str, str]:
         stores = {one.instance: one.host for one in self._directory.nodes if one.service == SERVICE}

@@ -18,6 +18,7 @@ from schemas.nodes.joining import (
     MakeInvite,
     ManageHosts,
 )
+from schemas.nodes.lease import LoadingOffer, StoreOffer
 from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
 from schemas.nodes.workers import ManageWorkers, WorkersReply, WorkerStatus
 from schemas.pipelines.plan import (
@@ -168,6 +169,12 @@ NODE_SAMPLES: dict[str, Message] = {
     "uncordon": ManageCordons(action="uncordon", host="alpha"),
     "cordons_reply": CordonsReply(cordons=(CORDON,)),
     "cordoned_node": LEASE.model_copy(update={"cordon": "drain", "rests": True}),
+    "node_that_loads_models": LEASE.model_copy(
+        update={
+            "loads": LoadingOffer(store="attic-1a2b-modelstore", budget_bytes=8_000_000_000, models=("phi",))
+        }
+    ),
+    "node_with_a_store": LEASE.model_copy(update={"store": StoreOffer(free_bytes=1_000_000)}),
     "limit_tenant": ManageTenants(
         action="limit", name="alice", limits=TenantLimits(requests_in_flight=4, connections=2), weight=2.0
     ),

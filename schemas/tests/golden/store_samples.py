@@ -7,6 +7,7 @@ import base64
 from schemas.errors import ErrorBody
 from schemas.message import Message
 from schemas.nodes.model_store import (
+    CopyPlace,
     FetchClaim,
     FileChunks,
     FileCopy,
@@ -79,7 +80,14 @@ STORE_SAMPLES: dict[str, Message] = {
     "cancel_store_job": ManageStore(action="cancel", job="j-1"),
     "store_reply": StoreReply(
         models=(
-            StoreEntry(model=MODEL, copies=(ModelCopy(instance=STORE, host="attic", whole=True, live=True),)),
+            StoreEntry(
+                model=MODEL,
+                copies=(ModelCopy(instance=STORE, host="attic", whole=True, live=True),),
+                places=(
+                    CopyPlace(instance="cellar-store", host="cellar"),
+                    CopyPlace(instance="loft-store", host="loft", lacks="memory", has_bytes=1_000_000),
+                ),
+            ),
         ),
         jobs=(
             StoreJob(

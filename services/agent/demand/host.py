@@ -13,7 +13,7 @@ import nats.errors
 
 from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, NotReady, UnknownModel, error_from_body
-from schemas.nodes.lease import ServedModel
+from schemas.nodes.lease import LoadingOffer, ServedModel
 from schemas.nodes.loading import LoadedReply, ManageLoaded
 from schemas.nodes.model_store import HeldModel, HeldModels, ListHeld
 from schemas.replies import ErrorReply
@@ -81,6 +81,14 @@ class ModelsOnDemand:
     def servings(self) -> tuple[Serving, ...]:
         """Each with its work loop, for those who watch over them."""
         return tuple(model.serving for model in self._models.values())
+
+    @property
+    def offer(self) -> LoadingOffer | None:
+        """What the lease says of the room for models; None where nobody has said which store is meant."""
+        section = self._section
+        if section.store is None:
+            return None
+        return LoadingOffer(store=section.store, budget_bytes=self._budget_bytes, models=section.models)
 
     @property
     def problem(self) -> ErrorBody | None:

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.broker.catalog import LEASE_TTL_S
 from schemas.errors import ChoirError, ErrorBody
-from schemas.nodes.lease import NodeLease, NodeState, ServedModel, TenantLoad
+from schemas.nodes.lease import LoadingOffer, NodeLease, NodeState, ServedModel, StoreOffer, TenantLoad
 from schemas.pipelines.plan import StageOffer
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
@@ -43,6 +43,8 @@ class Load:
     models: tuple[ServedModel, ...] = ()
     problem: ErrorBody | None = None
     stage: StageOffer | None = None
+    loads: LoadingOffer | None = None
+    store: StoreOffer | None = None
     rests: bool = False
     tenants: Mapping[str, TenantLoad] = field(default_factory=dict)
 
@@ -138,6 +140,8 @@ class Lease:
             host_memory_free_bytes=sample.host_memory_free_bytes,
             gpus=sample.gpus,
             stage=load.stage,
+            loads=load.loads,
+            store=load.store,
             problem=load.problem,
             rests=load.rests,
             tenants=dict(load.tenants),

@@ -13,6 +13,7 @@ import psutil
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas.errors import ChoirError, error_from_body
+from schemas.nodes.lease import NodeLease
 from schemas.nodes.model_store import ManageStore, StoreJob, StoreReply
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
@@ -85,6 +86,14 @@ async def failure_of(choir: Choir, reply: StoreReply) -> ChoirError:
     except ChoirError as error:
         return error
     raise AssertionError("the job has not failed")
+
+
+def node(instance: str, host: str, service: str = "agent", **fields: Any) -> NodeLease:
+    """A lease that says no more than is told."""
+    known = {"pid": 1, "version": "1", "state": "ready", "started_at_s": 0.0, "seen_at_s": 0.0}
+    return NodeLease.model_validate(
+        {"service": service, "instance": instance, "host": host, **known, **fields}
+    )
 
 
 def bytes_read(pid: int) -> int:

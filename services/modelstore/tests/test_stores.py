@@ -146,3 +146,12 @@ async def test_a_store_without_room_says_both_numbers(
     error = await failure_of(choir, await ask(choir, "pull", "small", name="little"))
     assert isinstance(error, NoRoom) and error.field == "budget_bytes"
     assert f"{model.stat().st_size / 1e6:.1f} MB" in error.message and "1.5 MB" in error.message
+
+    # And nobody wonders why there are too few copies, nor who is next
+    (entry,) = (await ask(choir, "copies", "first", name="little", min_copies=3)).models
+    assert entry.missing == 2
+    assert [(place.instance, place.lacks) for place in entry.places] == [
+        ("second", "server"),
+        ("small", "disk"),
+    ]
+    assert entry.places[1].has_bytes == 1_500_000

@@ -26,7 +26,7 @@ from infra.demo_models.bench_model import write_bench_model
 from schemas import subjects
 from schemas.broker.catalog import model_consumers
 from schemas.errors import ErrorBody
-from schemas.nodes.lease import OnDemand, ServedModel
+from schemas.nodes.lease import LoadingOffer, OnDemand, ServedModel
 from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
 from schemas.nodes.model_store import HeldModel, HeldModels
 from schemas.replies import ErrorReply, Result
@@ -211,6 +211,9 @@ async def test_models_share_the_memory_and_what_cannot_fit_says_both_numbers(
     store.hold("e", torn)
     store.hold("f", size_bytes=1_000_000_000)
     agent = await started(connection, agents, memory_bytes=140_000_000)
+    # Stores hear of the room, and of what is loaded here
+    offer = LoadingOffer(store=STORE, budget_bytes=140_000_000)
+    assert agent.load().loads == offer
     await eventually(lambda: len(agent.load().models) == 5 and not any(map(waits, agent.load().models)))
     # One that never fits, and one that is no model, are said to be so, also to whoever asks nevertheless
     mesh = open_mesh(connection)

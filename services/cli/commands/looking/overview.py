@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from services.cli.views.terminal import console, print_json
 
+if TYPE_CHECKING:
+    from schemas.nodes.lease import NodeLease
+    from services.client.client import Choir
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def models(as_json: JsonFlag = False) -> None:
-    """Show all models that can be asked: agents, slots, context, speed, problems; and pipelines, with their
-    stages, nodes and milliseconds for a token."""
+    """Show all models that can be asked: agents, slots, context, speed, problems; pipelines, with their
+    stages, nodes and milliseconds for a token; and why there are too few copies of a model of the store."""
     from rich.text import Text
 
     from schemas.errors import NotPermitted
@@ -23,17 +28,18 @@ def models(as_json: JsonFlag = False) -> None:
     from services.cli.views.tables.pipeline_tables import pipeline_lines, pipelines_table
     from services.client.client import Choir
 
-    async def look() -> tuple[ModelsReply, tuple[Text, ...]]:
+    async def look() -> tuple[ModelsReply, tuple[Text, ...], tuple[str, ...]]:
         async with Choir() as mesh:
             reply = ModelsReply(models=await mesh.models(), pipelines=await mesh.pipelines())
             if as_json:
-                return reply, ()
+                return reply, (), ()
             try:
-                return reply, unusable_models(await mesh.nodes())
+                nodes = await mesh.nodes()
+                return reply, unusable_models(nodes), await _missing_copies(mesh, nodes)
             except NotPermitted:  # whoever may only ask is told what can be asked
-                return reply, ()
+                return reply, (), ()
 
-    reply, unusable = asyncio.run(look())
+    reply, unusable, missing = asyncio.run(look())
     if as_json:
         print_json(reply)
         return
@@ -46,6 +52,23 @@ def models(as_json: JsonFlag = False) -> None:
         out.print(pipelines_table(reply.pipelines))
     for line in pipeline_lines(reply.pipelines):
         out.print(line)
+    for words in missing:
+        out.print(words)
+
+
+async def _missing_copies(mesh: Choir, nodes: Iterable[NodeLease]) -> tuple[str, ...]:
+    """What is said of models of the store that too few hosts have; nothing where no store answers."""
+    from schemas.errors import MeshUnreachable
+    from schemas.nodes.model_store import ManageStore
+    from services.cli.views.tables.store_view import missing_lines
+
+    if not any(node.store is not None for node in nodes):
+        return ()
+    try:
+        kept = await mesh.store(ManageStore())
+    except MeshUnreachable:
+        return ()
+    return tuple(line for entry in kept.models for line in missing_lines(entry))
 
 
 def ps(as_json: JsonFlag = False) -> None:

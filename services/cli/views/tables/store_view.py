@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from schemas.nodes.model_store import ModelCopy, StoreEntry, StoreJob, StoreSpace
+from schemas.nodes.model_store import CopyPlace, ModelCopy, StoredModel, StoreEntry, StoreJob, StoreSpace
 from services.cli.views.tables.overview_tables import number, table
 from services.cli.views.terminal import counted, plain
 
@@ -66,10 +66,40 @@ def model_lines(entry: StoreEntry) -> Iterator[str]:
     for file in model.files:
         yield f"  {plain(file.name)}  {size_text(file.size_bytes)}  sha256 {file.sha256}"
     yield (f"copies: {copies_text(entry)}, at most {model.max_copies}; on {hosts_text(entry.copies)}")
+    yield from missing_lines(entry)
     if model.licence:
         yield f"licence: {plain(model.licence)}"
     if model.licence_text:
         yield plain(model.licence_text)
+
+
+def missing_lines(entry: StoreEntry) -> Iterator[str]:
+    """Why there are fewer copies than there ought to be, a line for each host that could make one; nothing if
+    there are enough."""
+    if not entry.missing:
+        return
+    what = "1 copy is missing" if entry.missing == 1 else f"{entry.missing} copies are missing"
+    yield f"{plain(entry.model.name)}: {what}"
+    if not any(copy.whole and copy.live for copy in entry.copies):
+        yield "  no host that is there now holds all of it"
+    for place in entry.places:
+        yield f"  {plain(place.host)} {place_text(place, entry.model)}"
+    if not entry.places:
+        yield "  there is no other host with a store"
+
+
+def place_text(place: CopyPlace, model: StoredModel) -> str:
+    """What speaks against a copy at a host."""
+    has, takes = size_text(place.has_bytes or 0), size_text(model.size_bytes)
+    match place.lacks:
+        case "disk":
+            return f"makes none: its store has room for {has}, and the model takes {takes}"
+        case "memory":
+            return f"is a last choice: agents there have {has} of memory, and the weights take {takes}"
+        case "server":
+            return "is a last choice: no agent there loads the model, and no stage offers it"
+        case None:
+            return "makes one as soon as it is its turn"
 
 
 def jobs_table(jobs: Iterable[StoreJob]) -> Table:
