@@ -79,7 +79,8 @@ class StageOffer(Struct):
     """What a stage service has for pipelines: part of its lease. Without `held` it is free, or a standby.
 
     `hop_ms` is the measured time of a frame to another service of the mesh. `cores` are those of the host,
-    which all of its stages share.
+    which all of its stages share. `memory_bytes` is of the host, or, with `gpu_bytes`, of its GPUs: these
+    have so much in all, for all stages that compute there.
     """
 
     models: tuple[Shardable, ...]
@@ -88,6 +89,7 @@ class StageOffer(Struct):
     cores: Annotated[int, Field(ge=1)] | None = None
     hop_ms: Milliseconds
     held: StageHeld | None = None
+    gpu_bytes: Annotated[Bytes | None, Field(exclude_if=is_none)] = None
 
 
 class Shard(Message):

@@ -25,6 +25,7 @@ from services.chassis.nats.endpoints import Endpoints
 from services.chassis.process.cancelling import ended
 from services.chassis.registry.lease import Load
 from services.chassis.work.loop import WorkLoop
+from services.engine.model.devices import Devices, gpu_devices
 from services.tasks.generate import BackendWorker
 
 DESCRIPTION = "Generates answers with the models that it serves"
@@ -37,8 +38,14 @@ class Agent:
     """Serves its models, and external workers. A model that cannot be loaded is said in the lease; the others
     go on."""
 
-    def __init__(self, settings: AgentSection, workers: WorkersSection | None = None) -> None:
+    def __init__(
+        self,
+        settings: AgentSection,
+        workers: WorkersSection | None = None,
+        devices: Devices = gpu_devices,
+    ) -> None:
         self._settings = settings
+        self._devices = devices
         self._workers_section = workers or WorkersSection()
         self._workers: WorkerHost | None = None
         self._on_demand: ModelsOnDemand | None = None
@@ -60,7 +67,7 @@ class Agent:
                 await self._serve(mesh, serving, serving.backend)
         if self._settings.on_demand is not None:
             self._on_demand = ModelsOnDemand(
-                mesh, self._settings.on_demand, self._settings.threads, self._counting
+                mesh, self._settings.on_demand, self._settings.threads, self._counting, self._devices
             )
             await self._on_demand.start()
             orders = subjects.load_order(mesh.identity.instance)

@@ -114,7 +114,8 @@ class OnDemandSection(Section):
     """`on_demand` of an entry of `[[agents]]`: it loads models of the store when somebody asks for them.
 
     They are those that the store of its host holds, or `models` of them. All that are loaded take at most
-    `memory_bytes`, by default half of what the machine has. One that nobody asks any more is unloaded after
+    `memory_bytes`, by default half of what the machine has; or most of what its GPUs have with `gpu_layers`
+    -1, and both with some layers there. One that nobody asks any more is unloaded after
     `keep_alive_s`, with -1 only when another one needs its room; a request may say otherwise. Who waits for a
     model that does not fit beside those that are asked all the time waits for `wait_limit_s`, and then one of
     these is given up. `slots`, `context_tokens`, `gpu_layers` and `step_limit_s` are as in `models`, for each

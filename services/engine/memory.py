@@ -21,10 +21,22 @@ def room_in(header: GgufHeader, context_tokens: int | None) -> int:
     return room_of(trained or CONTEXT_TOKENS_CAP, context_tokens)
 
 
+def layers_in(header: GgufHeader) -> int:
+    """How many layers a model has, by its file; 0 where that does not say."""
+    return header.integer(f"{header.text('general.architecture')}.block_count") or 0
+
+
 def loaded_bytes(header: GgufHeader, size_bytes: int, slots: int, context_tokens: int | None) -> int:
     """The weights of a file of `size_bytes`, the cache of `slots` sequences, and what steps compute in."""
     from services.engine.decode.context import cell_bytes  # llama.cpp, which an agent of servers never needs
 
-    layers = header.integer(f"{header.text('general.architecture')}.block_count") or 0
+    layers = layers_in(header)
     cells = slots * room_in(header, context_tokens)
     return size_bytes + layers * cell_bytes(header) * cells + WORKING_BYTES
+
+
+def gpu_part(need_bytes: int, layers: int, gpu_layers: int) -> int:
+    """What of it lies on GPUs if `gpu_layers` of its `layers` go there, -1 standing for all; the rest is in
+    the host's memory."""
+    share = gpu_layers / layers if 0 <= gpu_layers < layers else 1.0
+    return int(need_bytes * share) if gpu_layers else 0

@@ -29,6 +29,9 @@ from services.chassis.process.limits import cores, memory_available_bytes
 from services.chassis.process.runner import EXIT_FAILED
 from services.chassis.process.supervise import log_failure
 from services.chassis.registry.lease import Load
+from services.engine.model.devices import Devices, gpu_devices
+from services.engine.model.devices import free_bytes as free_on
+from services.engine.model.devices import total_bytes as total_on
 from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
 from services.shard_stage.handover.assignment import Assignment, Handover, holds_place
 from services.shard_stage.probe.capability import ModelSource, open_kept_source, open_source
@@ -67,11 +70,14 @@ class Pipeline:
 class ShardStage:
     """Holds one stage of a pipeline, or stands by for one. What it cannot use is said in its lease."""
 
-    def __init__(self, settings: StageSettings) -> None:
+    def __init__(self, settings: StageSettings, devices: Devices = gpu_devices) -> None:
         self._settings = settings
         self._section = settings.stage
         self._threads = self._section.threads or cores()
-        self._memory_bytes = self._section.memory_bytes or memory_available_bytes()
+        gpus = devices() if self._section.gpu_layers else ()
+        free_bytes = free_on(gpus) if gpus else memory_available_bytes()
+        self._memory_bytes = self._section.memory_bytes or free_bytes
+        self._gpu_bytes = total_on(gpus) if gpus else None
         self._slices = SliceCache(self._section.cache_folder)
         self._sources: dict[str, ModelSource] = {}
         self._pipelines: dict[str, Pipeline] = {}
@@ -131,12 +137,14 @@ class ShardStage:
 
     async def _opened(self, model: StageModelSection) -> ModelSource:
         """A model of this host's disk, or one that other hosts keep. Raises its typed error."""
-        name = str(model.path)
+        name, gpu_layers = str(model.path), self._section.gpu_layers
         if not name.startswith(STORE_PREFIX):
-            return await asyncio.to_thread(open_source, model, self._slices, self._threads)
+            return await asyncio.to_thread(open_source, model, self._slices, self._threads, gpu_layers)
         found, kept = await open_kept(self._mesh.client, name.removeprefix(STORE_PREFIX))
         file = found.files[0].name
-        return await asyncio.to_thread(open_kept_source, model, kept, file, self._slices, self._threads)
+        return await asyncio.to_thread(
+            open_kept_source, model, kept, file, self._slices, self._threads, gpu_layers
+        )
 
     async def _renew_own_places(self) -> None:
         """Plans of now that name this instance mean a process that is gone: the stages begin anew."""
@@ -384,6 +392,7 @@ class ShardStage:
             cores=cores(),
             hop_ms=self._hop_ms,
             held=self._runtime.held() if self._runtime is not None else None,
+            gpu_bytes=self._gpu_bytes,
         )
 
 

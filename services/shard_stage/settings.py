@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -30,7 +31,8 @@ class StageSection(Section):
     """`[[stages]]`: a process that holds one stage of a pipeline, or stands by for one.
 
     `memory_bytes` is the most that weights and cache may take, by default what is free on the host when the
-    process starts. `threads` defaults to the cores that it may use: where stages share a host, theirs
+    process starts. With `gpu_layers` -1 both lie on the GPUs that llama.cpp sees, and the default is what is
+    free there. `threads` defaults to the cores that it may use: where stages share a host, theirs
     together should be its cores. `choir up` runs `replicas` such processes, and as many more as `standbys`
     that are to take the place of one that dies; they are called NAME-1, NAME-2, ... `cache` is the folder of
     slices, by default `choir/slices` in the user's cache folder. A process in which a single step takes
@@ -41,6 +43,7 @@ class StageSection(Section):
     models: tuple[StageModelSection, ...] = Field(min_length=1)
     threads: int | None = Field(default=None, ge=1, le=256)
     memory_bytes: int | None = Field(default=None, ge=1)
+    gpu_layers: Literal[0, -1] = 0
     replicas: int = Field(default=1, ge=0, le=32)
     standbys: int = Field(default=0, ge=0, le=32)
     cache: Path | None = None

@@ -195,7 +195,7 @@ class StageRuntime:
         """On the thread: weights and cells."""
         plan, stage = self.plan, self.assignment.stage
         outer = stage in (0, len(plan.stages) - 1)
-        weights = Model(path) if outer else Weights(path)
+        weights = (Model if outer else Weights)(path, gpu_layers=self._source.gpu_layers)
         self._context = context = StageContext(
             weights,
             slots=plan.slots,

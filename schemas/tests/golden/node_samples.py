@@ -36,6 +36,7 @@ from schemas.tests.golden.shared import (
     ON_DEMAND,
     PLAN,
     PUBLIC_KEY,
+    STAGE_OFFER,
     WORKER,
     WORKER_STATE,
 )
@@ -173,6 +174,9 @@ NODE_SAMPLES: dict[str, Message] = {
         update={
             "loads": LoadingOffer(store="attic-1a2b-modelstore", budget_bytes=8_000_000_000, models=("phi",))
         }
+    ),
+    "node_with_a_stage_on_gpus": LEASE.model_copy(
+        update={"stage": STAGE_OFFER.model_copy(update={"gpu_bytes": 24_000_000_000})}
     ),
     "node_with_a_store": LEASE.model_copy(update={"store": StoreOffer(free_bytes=1_000_000)}),
     "limit_tenant": ManageTenants(

@@ -344,6 +344,25 @@ ON_DEMAND = OnDemand(
     loads=3,
     unload_at_s=1_700_000_300.5,
 )
+STAGE_OFFER = StageOffer(
+    models=(SHARDABLE,),
+    memory_bytes=8_000_000_000,
+    threads=2,
+    cores=4,
+    hop_ms=0.2,
+    held=StageHeld(
+        model="llama3.2:3b",
+        epoch=3,
+        stage=1,
+        first_layer=2,
+        end_layer=4,
+        ready=True,
+        step_ms=7.1,
+        tokens_per_s=42.5,
+        times=(StepTimes(rows=4, steps=310, median_ms=7.05, spread=0.125),),
+    ),
+)
+
 LEASE = NodeLease(
     tenants={"lab-7": TenantLoad(in_flight=3, batch=1)},
     service="agent",
@@ -400,24 +419,7 @@ LEASE = NodeLease(
         ),
     ),
     problem=ErrorBody(code="model_unusable", message="one of two models cannot be served"),
-    stage=StageOffer(
-        models=(SHARDABLE,),
-        memory_bytes=8_000_000_000,
-        threads=2,
-        cores=4,
-        hop_ms=0.2,
-        held=StageHeld(
-            model="llama3.2:3b",
-            epoch=3,
-            stage=1,
-            first_layer=2,
-            end_layer=4,
-            ready=True,
-            step_ms=7.1,
-            tokens_per_s=42.5,
-            times=(StepTimes(rows=4, steps=310, median_ms=7.05, spread=0.125),),
-        ),
-    ),
+    stage=STAGE_OFFER,
 )
 
 ROUTER = {

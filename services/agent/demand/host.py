@@ -29,6 +29,7 @@ from services.chassis.nats.endpoints import Caller
 from services.chassis.process.cancelling import ended
 from services.chassis.process.limits import memory_total_bytes
 from services.chassis.process.supervise import log_failure
+from services.engine.model.devices import Devices, gpu_devices, total_bytes
 
 LOOK_INTERVAL_S = 2.0
 FIRST_LOOK_S = 0.3
@@ -36,6 +37,8 @@ STORE_PATIENCE_S = 3.0
 TOLD_AFTER_S = 15.0
 """A store that has said nothing for so long is told in the lease."""
 SHARE_OF_MEMORY = 0.5
+SHARE_OF_GPUS = 0.9
+"""The rest is for what steps compute in, and for other programs."""
 KNOCK_INTERVAL_S = 1.0
 KNOCK_S = 0.1
 """Without room a model's queue is looked into now and then: whoever has room has taken what is there."""
@@ -47,13 +50,19 @@ class ModelsOnDemand:
     """All of them. `problem` says why there are none that could be there."""
 
     def __init__(
-        self, mesh: ServiceContext, section: OnDemandSection, threads: int | None, counting: Counting
+        self,
+        mesh: ServiceContext,
+        section: OnDemandSection,
+        threads: int | None,
+        counting: Counting,
+        devices: Devices = gpu_devices,
     ) -> None:
         self._mesh = mesh
         self._section = section
         self._threads = threads
         self._counting = counting
-        self._budget_bytes = section.memory_bytes or int(memory_total_bytes() * SHARE_OF_MEMORY)
+        self._devices = devices
+        self._budget_bytes = section.memory_bytes or _usual_budget(section.gpu_layers, devices)
         self._models: dict[str, DemandModel] = {}
         self._dropped: list[DemandModel] = []
         self._steps: set[asyncio.Task[None]] = set()
@@ -176,7 +185,14 @@ class ModelsOnDemand:
     async def _add(self, held: HeldModel) -> None:
         loadable = await asyncio.to_thread(loadable_of, held, self._section, self._budget_bytes)
         model = DemandModel(
-            self._mesh, held, loadable, self._budget_bytes, self._section, self._threads, self._news.set
+            self._mesh,
+            held,
+            loadable,
+            self._budget_bytes,
+            self._section,
+            self._threads,
+            self._news.set,
+            self._devices,
         )
         self._models[held.name] = model
         self._news_s = time.monotonic()
@@ -286,3 +302,11 @@ class ModelsOnDemand:
             return False
         busy = (*(other for other in self._models.values() if other.users), *self._dropped)
         return model.need_bytes > self._budget_bytes - sum(other.need_bytes for other in busy)
+
+
+def _usual_budget(gpu_layers: int, devices: Devices) -> int:
+    """Half of the host's memory; where layers go to GPUs most of theirs, and the host's besides unless all
+    layers go there."""
+    host_bytes = int(memory_total_bytes() * SHARE_OF_MEMORY)
+    gpu_bytes = int(total_bytes(devices()) * SHARE_OF_GPUS) if gpu_layers else 0
+    return gpu_bytes if gpu_layers < 0 and gpu_bytes else host_bytes + gpu_bytes

@@ -10,7 +10,7 @@ from schemas.nodes.model_store import HeldModel
 from services.agent.backends.backend import BackendInfo
 from services.agent.settings import OnDemandSection
 from services.engine import check_model_file
-from services.engine.memory import loaded_bytes, room_in
+from services.engine.memory import gpu_part, layers_in, loaded_bytes, room_in
 from services.engine.model.identity import file_identity
 
 GB = 1e9
@@ -18,11 +18,12 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Loadable:
-    """What the lease says of it, and the memory that it takes when it is loaded; with a `fault` it cannot
-    be."""
+    """What the lease says of it, and the memory that it takes when it is loaded, of which `gpu_bytes` are on
+    GPUs; with a `fault` it cannot be."""
 
     info: BackendInfo
     need_bytes: int
+    gpu_bytes: int = 0
     fault: ChoirError | None = None
 
 
@@ -34,16 +35,16 @@ def loadable_of(held: HeldModel, section: OnDemandSection, budget_bytes: int) ->
         header = check_model_file(path)
         identity = file_identity(path)
     except ModelUnusable as error:
-        return Loadable(_info(held, None, None), held.size_bytes, error)
+        return Loadable(_info(held, None, None), held.size_bytes, fault=error)
     except OSError as error:
         unreadable = ModelUnusable(f"{path} cannot be read: {error.strerror}", field="path")
-        return Loadable(_info(held, None, None), held.size_bytes, unreadable)
+        return Loadable(_info(held, None, None), held.size_bytes, fault=unreadable)
     need_bytes = loaded_bytes(header, held.size_bytes, section.slots, section.context_tokens)
     info = _info(held, room_in(header, section.context_tokens), identity)
+    gpu_bytes = gpu_part(need_bytes, layers_in(header), section.gpu_layers)
     fits = need_bytes <= budget_bytes
-    return Loadable(
-        info, need_bytes, None if fits else _too_large(held.name, need_bytes, budget_bytes, section)
-    )
+    fault = None if fits else _too_large(held.name, need_bytes, budget_bytes, section)
+    return Loadable(info, need_bytes, gpu_bytes, fault)
 
 
 def _info(held: HeldModel, context_tokens: int | None, identity: str | None) -> BackendInfo:

@@ -32,6 +32,7 @@ from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.process.limits import memory_available_bytes
 from services.chassis.work.loop import WorkLoop
+from services.engine.model.devices import Devices, free_bytes, gpu_devices
 from services.tasks.capabilities import check_capable
 from services.tasks.generate import BackendWorker
 
@@ -79,9 +80,12 @@ class DemandModel:
         section: OnDemandSection,
         threads: int | None,
         changed: Callable[[], None],
+        devices: Devices = gpu_devices,
     ) -> None:
         self.held = held
         self.need_bytes = loadable.need_bytes
+        self._gpu_bytes = loadable.gpu_bytes
+        self._devices = devices
         self.usual_keep_alive_s = self.keep_alive_s = section.keep_alive_s
         self.state: State = "unloaded"
         self.leaving = False
@@ -284,9 +288,7 @@ class DemandModel:
         self.state, began_s = "loading", time.monotonic()
         log.info("loads", model=self.name, memory_bytes=self.need_bytes)
         try:
-            on_processor = self.serving.model.gpu_layers == 0
-            if on_processor and (free_bytes := memory_available_bytes()) < self.need_bytes:
-                raise _no_memory(self.name, self.need_bytes, free_bytes)
+            await asyncio.to_thread(self._check_memory)
             backend = await backend_opener(BACKEND)(self.serving.model, self._threads)
             await self._hash_parts()
         except ChoirError as error:
@@ -310,6 +312,16 @@ class DemandModel:
         async with self._news:
             self._news.notify_all()
         await self._loop.resize(self.serving.model.slots)
+
+    def _check_memory(self) -> None:
+        """Blocks. Raises NoRoom, with both numbers, where less is free now than it takes, on GPUs or beside
+        them. Where llama.cpp sees none, it says itself why it loads nothing there."""
+        gpus = self._devices() if self._gpu_bytes else ()
+        on_gpus = self._gpu_bytes if gpus else 0
+        if gpus and (left_bytes := free_bytes(gpus)) < on_gpus:
+            raise _no_memory(self.name, on_gpus, left_bytes, "on GPUs")
+        if (left_bytes := memory_available_bytes()) < self.need_bytes - self._gpu_bytes:
+            raise _no_memory(self.name, self.need_bytes - self._gpu_bytes, left_bytes, "in its memory")
 
     async def _hash_parts(self) -> None:
         """Reads the parts of a split model once: the store knows each by its own hash, not all together."""
@@ -387,10 +399,10 @@ class DemandModel:
         )
 
 
-def _no_memory(name: str, need_bytes: int, free_bytes: int) -> NoRoom:
+def _no_memory(name: str, need_bytes: int, left_bytes: int, where: str) -> NoRoom:
     return NoRoom(
-        f"{name} takes {need_bytes / GB:,.2f} GB when it is loaded, and its host has "
-        f"{free_bytes / GB:,.2f} GB free now: lower memory_bytes of on_demand, so that models are unloaded "
-        "before that",
+        f"{name} takes {need_bytes / GB:,.2f} GB {where} when it is loaded, and its host has "
+        f"{left_bytes / GB:,.2f} GB free there now: lower memory_bytes of on_demand, so that models are "
+        "unloaded before that",
         field="memory_bytes",
     )

@@ -53,7 +53,8 @@ class Context:
         Raises ModelUnusable where there is no memory for it."""
         self.model = model
         self._tap = tap
-        _require_memory(model, slots * context_tokens)
+        if not model.gpu_layers:
+            _require_memory(model, slots * context_tokens)
         params = _parameters(slots, context_tokens, batch_tokens, threads)
         params.type_k, params.type_v = cache_types(model) if exact else (F16, F16)
         params.n_outputs_max = max(params.n_outputs_max, logits_rows)

@@ -48,6 +48,7 @@ class StageContext:
                 context_tokens=context_tokens,
                 batch_tokens=batch_tokens,
                 threads=threads,
+                exact=not weights.gpu_layers,
                 tap=self._tap,
             )
         except ModelUnusable:

@@ -56,6 +56,7 @@ class Weights:
     def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
         """Raises ModelUnusable with a sentence that names the file and what is wrong with it."""
         self.path = path
+        self.gpu_layers = gpu_layers
         self.header: GgufHeader = check_model_file(path)
         start_backend()
         if gpu_layers and not llama_cpp.llama_supports_gpu_offload():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from schemas.errors import InvalidRequest, UnknownModel
 from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import PipelinePlan, Shardable, StageOffer
-from services.router.placement.cost_model import Node
+from services.router.placement.cost_model import Memory, Node
 
 UNMEASURED_LAYER_MS = 1.0
 """Where no node has measured its speed, layers are counted: any number does."""
@@ -41,12 +41,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class NodePool:
-    """Nodes for the stages of one model. `host_bytes` is what the stages on a host can take together;
-    `measured` says whether any of them knows its speed."""
+    """Nodes for the stages of one model. `host_bytes` is what the stages on a host, or on its GPUs, can take
+    together; `measured` says whether any of them knows its speed."""
 
     model: Shardable
     nodes: tuple[Node, ...]
-    host_bytes: Mapping[str, int]
+    host_bytes: Mapping[Memory, int]
     measured: bool
 
     def node(self, instance: str) -> Node | None:
@@ -195,11 +195,11 @@ def pool_of(candidates: Sequence[Candidate]) -> NodePool:
 
 
 def _alike_on_hosts(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates, those of one host and as many threads with the same speed."""
-    groups: dict[tuple[str, int], list[Shardable]] = {}
+    """The candidates, those of one host and as many threads with the same speed; GPUs are another matter."""
+    groups: dict[tuple[str, int, bool], list[Shardable]] = {}
     for candidate in candidates:
         if candidate.model.layer_ms > 0:
-            groups.setdefault((candidate.lease.host, candidate.stage.threads), []).append(candidate.model)
+            groups.setdefault(_kind(candidate), []).append(candidate.model)
     best = {
         key: {
             "layer_ms": min(model.layer_ms for model in models),
@@ -209,10 +209,15 @@ def _alike_on_hosts(candidates: Sequence[Candidate]) -> list[Candidate]:
     }
     return [
         replace(candidate, model=candidate.model.model_copy(update=best[key]))
-        if (key := (candidate.lease.host, candidate.stage.threads)) in best and candidate.model.layer_ms > 0
+        if (key := _kind(candidate)) in best and candidate.model.layer_ms > 0
         else candidate
         for candidate in candidates
     ]
+
+
+def _kind(candidate: Candidate) -> tuple[str, int, bool]:
+    """What is equally fast."""
+    return candidate.lease.host, candidate.stage.threads, candidate.stage.gpu_bytes is not None
 
 
 def _node(candidate: Candidate) -> Node:
@@ -225,18 +230,22 @@ def _node(candidate: Candidate) -> Node:
         candidate.stage.memory_bytes,
         candidate.stage.threads,
         candidate.stage.cores,
+        candidate.stage.gpu_bytes is not None,
     )
 
 
-def _host_bytes(candidates: Iterable[Candidate]) -> dict[str, int]:
-    """Free memory of each host and the memory of its stages; at least the memory that one of them offers."""
-    hosts: dict[str, list[Candidate]] = {}
+def _host_bytes(candidates: Iterable[Candidate]) -> dict[Memory, int]:
+    """Free memory of each host and the memory of its stages, and all that its GPUs have; at least the memory
+    that one of them offers."""
+    hosts: dict[Memory, list[Candidate]] = {}
     for candidate in candidates:
-        hosts.setdefault(candidate.lease.host, []).append(candidate)
-    return {host: _one_host_bytes(group) for host, group in hosts.items()}
+        hosts.setdefault(_node(candidate).memory, []).append(candidate)
+    return {memory: _one_host_bytes(group) for memory, group in hosts.items()}
 
 
 def _one_host_bytes(candidates: Sequence[Candidate]) -> int:
+    if any(candidate.stage.gpu_bytes is not None for candidate in candidates):
+        return max(candidate.stage.gpu_bytes or 0 for candidate in candidates)
     free = min(candidate.lease.host_memory_free_bytes for candidate in candidates)
     held = sum(candidate.lease.memory_used_bytes for candidate in candidates)
     return max(free + held, *(candidate.stage.memory_bytes for candidate in candidates))

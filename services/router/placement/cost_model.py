@@ -14,12 +14,17 @@ STAGE_OVERHEAD_BYTES = 250_000_000
 """Memory of a stage process beside its weights and its cache: interpreter, libraries, compute buffers."""
 
 
+Memory = tuple[str, bool]
+"""The memory of a host, or with True that of its GPUs."""
+
+
 @dataclass(frozen=True)
 class Node:
     """An instance that could hold a stage.
 
     `layer_ms` is one layer for one token of one sequence, `last_ms` norm and output matrix, `hop_ms` a
     message to another service. `threads` are those it computes with, `cores` those of its host, if known.
+    `on_gpu` says that its memory is of the host's GPUs.
     """
 
     instance: str
@@ -30,6 +35,12 @@ class Node:
     memory_bytes: int
     threads: int = 1
     cores: int | None = None
+    on_gpu: bool = False
+
+    @property
+    def memory(self) -> Memory:
+        """The memory that it shares with others: its host's, or that of the host's GPUs."""
+        return self.host, self.on_gpu
 
     def step_ms(self, layers: int, *, is_last: bool) -> float:
         """The computing of one token in a slice of so many layers."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from schemas.errors import InvalidRequest
 from schemas.pipelines.plan import MAX_STAGES, Shard
 from services.router.placement.candidates import NodePool
-from services.router.placement.cost_model import MS_PER_S, Node, Slices, Split
+from services.router.placement.cost_model import MS_PER_S, Memory, Node, Slices, Split
 from services.router.placement.search import best_split
 
 LEAST_GAIN = 0.1
@@ -107,35 +107,36 @@ def _could_exceed(tokens_per_s: float, slices: Slices, pool: NodePool, stages: i
 
 
 def _split_within_hosts(
-    slices: Slices, choices: Sequence[Sequence[Node]], host_bytes: Mapping[str, int]
+    slices: Slices, choices: Sequence[Sequence[Node]], host_bytes: Mapping[Memory, int]
 ) -> Split | None:
-    """The best split in which also the stages of each host together have room there.
+    """The best split in which also the stages of each host together have room there, or on its GPUs.
 
-    Where they have not, each gets an equal part of the host's memory, and the search begins anew; this is
+    Where they have not, each gets an equal part of that memory, and the search begins anew; this is
     the one place where a split may be found that is not the best.
     """
-    shares: Counter[str] = Counter()
+    shares: Counter[Memory] = Counter()
     while True:
         limited = [[_limited(node, shares, host_bytes) for node in group] for group in choices]
         split = best_split(slices, limited)
         if split is None:
             return None
-        stages_on = Counter(placement.node.host for placement in split.placements)
-        full = [host for host in stages_on if _needed_on(host, split) > host_bytes[host]]
+        stages_on = Counter(placement.node.memory for placement in split.placements)
+        full = [memory for memory in stages_on if _needed_in(memory, split) > host_bytes[memory]]
         if not full:
             return split
-        for host in full:
-            shares[host] = max(shares[host] + 1, stages_on[host])
+        for memory in full:
+            shares[memory] = max(shares[memory] + 1, stages_on[memory])
 
 
-def _limited(node: Node, shares: Mapping[str, int], host_bytes: Mapping[str, int]) -> Node:
-    if node.host not in shares:
+def _limited(node: Node, shares: Mapping[Memory, int], host_bytes: Mapping[Memory, int]) -> Node:
+    if node.memory not in shares:
         return node
-    return replace(node, memory_bytes=min(node.memory_bytes, host_bytes[node.host] // shares[node.host]))
+    share = host_bytes[node.memory] // shares[node.memory]
+    return replace(node, memory_bytes=min(node.memory_bytes, share))
 
 
-def _needed_on(host: str, split: Split) -> int:
-    return sum(split.slices.need_bytes(s.start, s.end) for s in split.placements if s.node.host == host)
+def _needed_in(memory: Memory, split: Split) -> int:
+    return sum(split.slices.need_bytes(s.start, s.end) for s in split.placements if s.node.memory == memory)
 
 
 def _check_form(spec: Shard, pool: NodePool, context_tokens: int) -> None:

@@ -41,11 +41,12 @@ log = get_logger("shard_stage.offer")
 @dataclass(frozen=True)
 class ModelSource:
     """A model that slices are made of, and what the lease says of it. One that is `kept` elsewhere is read
-    from there; `path` is the name of its file then."""
+    from there; `path` is the name of its file then. `gpu_layers` is as in the stage's settings."""
 
     path: Path
     shardable: Shardable
     kept: RangeSource | None = None
+    gpu_layers: int = 0
 
     @property
     def content(self) -> Path | RangeSource:
@@ -58,7 +59,9 @@ class ModelSource:
         return self.path.stat().st_size if self.kept is None else self.kept.size
 
 
-def open_source(model: StageModelSection, slices: SliceCache, threads: int) -> ModelSource:
+def open_source(
+    model: StageModelSection, slices: SliceCache, threads: int, gpu_layers: int = 0
+) -> ModelSource:
     """Checks a model's file and measures its layers. Blocks; raises ModelUnusable with the reason."""
     header = check_model_file(model.path)
     sha256 = checksum(model.path, model.sha256)
@@ -66,12 +69,18 @@ def open_source(model: StageModelSection, slices: SliceCache, threads: int) -> M
     def slice_of(layers: range) -> Path:
         return slices.slice_of(model.path, sha256, layers)
 
-    layer_ms, last_ms = _measured_alone(header, slice_of, slices.folder, threads)
-    return ModelSource(model.path, shardable_of(model, sha256, header, layer_ms, last_ms))
+    layer_ms, last_ms = _measured_alone(header, slice_of, slices.folder, threads, gpu_layers)
+    shardable = shardable_of(model, sha256, header, layer_ms, last_ms)
+    return ModelSource(model.path, shardable, gpu_layers=gpu_layers)
 
 
 def open_kept_source(
-    model: StageModelSection, kept: RangeSource, file: str, slices: SliceCache, threads: int
+    model: StageModelSection,
+    kept: RangeSource,
+    file: str,
+    slices: SliceCache,
+    threads: int,
+    gpu_layers: int = 0,
 ) -> ModelSource:
     """The same for a model of the store, of which only the header is read: layers of its shapes are measured.
     Blocks; raises ModelUnusable, and PullFailed if nobody sends the header."""
@@ -91,12 +100,12 @@ def open_kept_source(
         return made[-1]
 
     try:
-        layer_ms, last_ms = _measured_alone(header, without_weights, slices.folder, threads)
+        layer_ms, last_ms = _measured_alone(header, without_weights, slices.folder, threads, gpu_layers)
     finally:
         for path in made:
             path.unlink(missing_ok=True)
     shardable = shardable_of(model, kept.sha256, header, layer_ms, last_ms)
-    return ModelSource(Path(file), shardable, kept)
+    return ModelSource(Path(file), shardable, kept, gpu_layers)
 
 
 def shardable_of(
@@ -136,34 +145,39 @@ def _bytes_of(header: GgufHeader, name: str) -> int:
 
 
 def _measured_alone(
-    header: GgufHeader, slice_of: Callable[[range], Path], folder: Path, threads: int
+    header: GgufHeader, slice_of: Callable[[range], Path], folder: Path, threads: int, gpu_layers: int
 ) -> tuple[float, float]:
     with host_lock(folder) as mine:
         if not mine:
             log.warning("others of this host measure for long, so this one measures beside them")
-        return _measured_ms(header, slice_of, threads)
+        return _measured_ms(header, slice_of, threads, gpu_layers)
 
 
-def _measured_ms(header: GgufHeader, slice_of: Callable[[range], Path], threads: int) -> tuple[float, float]:
+def _measured_ms(
+    header: GgufHeader, slice_of: Callable[[range], Path], threads: int, gpu_layers: int
+) -> tuple[float, float]:
     """Milliseconds of one layer, and of norm and output matrix, for a token: a short first and the shortest
     last slice, timed in turns. A model that cannot be cut is one slice, whose layers share its time."""
     layers = layer_count(header)
     cuts = allowed_cuts(header)
     if not cuts:
-        (whole_ms,) = _steps_ms([slice_of(range(layers))], threads)
+        (whole_ms,) = _steps_ms([slice_of(range(layers))], threads, gpu_layers)
         return whole_ms / layers, 0.0
     cut = cuts[min(len(cuts), PROBE_CUTS) - 1]
     slices = [slice_of(range(cut)), slice_of(range(cuts[-1], layers))]
-    first_ms, last_ms = _steps_ms(slices, threads)
+    first_ms, last_ms = _steps_ms(slices, threads, gpu_layers)
     layer_ms = first_ms / cut
     return layer_ms, max(0.0, last_ms - layer_ms * (layers - cuts[-1]))
 
 
-def _steps_ms(paths: Sequence[Path], threads: int) -> list[float]:
+def _steps_ms(paths: Sequence[Path], threads: int, gpu_layers: int) -> list[float]:
     """The milliseconds in which each of some slices evaluates one token of one sequence."""
     size = {"slots": 1, "context_tokens": PROBE_CONTEXT_TOKENS, "batch_tokens": 1, "threads": threads}
     with ExitStack() as open_stages:
-        stages = [open_stages.enter_context(StageContext(Weights(path), **size)) for path in paths]
+        stages = [
+            open_stages.enter_context(StageContext(Weights(path, gpu_layers=gpu_layers), **size))
+            for path in paths
+        ]
 
         def round_ms(number: int) -> list[float]:
             positions = range(number * PROBE_STEPS, (number + 1) * PROBE_STEPS)

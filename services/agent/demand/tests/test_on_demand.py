@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import llama_cpp
 import pytest
 import pytest_asyncio
 from gguf.scripts.gguf_new_metadata import copy_with_new_metadata
@@ -40,6 +41,7 @@ from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, settled
 from services.engine import check_model_file
 from services.engine.memory import loaded_bytes
+from services.engine.model.devices import Devices, GpuDevice, gpu_devices
 
 STORE = "attic-modelstore"
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -113,11 +115,17 @@ async def agents(connection: Client) -> AsyncIterator[list[Agent]]:
         await agent.stop()
 
 
-async def started(connection: Client, agents: list[Agent], models: int = 3, **on_demand: Any) -> Agent:
+async def started(
+    connection: Client,
+    agents: list[Agent],
+    models: int = 3,
+    devices: Devices = gpu_devices,
+    **on_demand: Any,
+) -> Agent:
     """An agent that loads on demand, and knows so many models that the store holds."""
     section = {"store": STORE, "slots": 2, "context_tokens": 128, **on_demand}
     described = {"name": "singer", "threads": 1, "on_demand": section}
-    agent = Agent(AgentSection.model_validate(described))
+    agent = Agent(AgentSection.model_validate(described), devices=devices)
     agents.append(agent)
     await agent.start(open_mesh(connection, "agent", "agent-1"))
     await eventually(lambda: len(agent.load().models) >= models and not any(map(waits, agent.load().models)))
@@ -203,6 +211,24 @@ async def test_a_model_is_loaded_when_it_is_asked_for_and_stays_as_long_as_it_is
     await eventually(lambda: {model.name for model in agent.load().models} == {"b", "c", "d"})
 
 
+async def test_layers_for_gpus_are_counted_against_the_memory_of_gpus(
+    connection: Client, store: Store, agents: list[Agent]
+) -> None:
+    # Given two GPUs, of which other programs have nearly all
+    gpus = [GpuDevice("CUDA0", 30_000_000, 10**9), GpuDevice("CUDA1", 20_000_000, 10**9)]
+    agent = await started(connection, agents, devices=lambda: tuple(gpus), gpu_layers=-1)
+    assert agent.load().loads == LoadingOffer(store=STORE, budget_bytes=1_800_000_000)
+    mesh = open_mesh(connection)
+    full = (await asked(mesh, "r1", "a")).error
+    assert full is not None and (full.code, full.field) == ("no_room", "memory_bytes")
+    assert "on GPUs" in full.message and "0.05 GB free there" in full.message
+    # With room, llama.cpp is asked: here it says that it was built for the processor
+    gpus[0] = GpuDevice("CUDA0", 10**9, 10**9)
+    refused = (await asked(mesh, "r2", "b")).error
+    if not llama_cpp.llama_supports_gpu_offload():
+        assert refused is not None and (refused.code, refused.field) == ("model_unusable", "gpu_layers")
+
+
 async def test_models_share_the_memory_and_what_cannot_fit_says_both_numbers(
     connection: Client, store: Store, agents: list[Agent], tmp_path: Path
 ) -> None:
@@ -245,7 +271,8 @@ async def test_a_busy_model_that_the_store_holds_no_more_counts_until_it_is_free
     # Given a model that writes a long text, in the room of one
     for name in ("d", "e"):
         store.hold(name, layers=8, width=256)
-    path, room = Path(store.held["d"].paths[0]), {"slots": 1, "context_tokens": 2048}
+    path = Path(store.held["d"].paths[0])
+    room: dict[str, Any] = {"slots": 1, "context_tokens": 2048}
     need_bytes = loaded_bytes(check_model_file(path), path.stat().st_size, *room.values())
     agent = await started(connection, agents, models=5, memory_bytes=int(1.5 * need_bytes), **room)
     mesh = open_mesh(connection)

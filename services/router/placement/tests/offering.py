@@ -48,6 +48,7 @@ def lease(
     version: str = "1",
     host_free_bytes: int = 64 * GB,
     cores: int | None = None,
+    gpu_bytes: int | None = None,
     **fields: Any,
 ) -> NodeLease:
     """A stage service, on a host of its own unless told otherwise."""
@@ -58,6 +59,7 @@ def lease(
         cores=cores,
         hop_ms=hop_ms,
         held=held,
+        gpu_bytes=gpu_bytes,
     )
     return NodeLease(
         service="shard_stage",

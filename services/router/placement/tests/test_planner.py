@@ -102,6 +102,30 @@ def test_stages_on_one_host_share_its_memory() -> None:
     assert shares["c"] >= 6
 
 
+def test_stages_on_gpus_of_one_host_share_their_memory_and_not_the_hosts() -> None:
+    # Given a host with little memory free, and stages that both offer what is free on its GPUs
+    room = stage_memory(8, first=True, last=True)
+    on_gpus = [
+        lease(name, host="here", memory_bytes=room, gpu_bytes=room, host_free_bytes=1) for name in "ab"
+    ]
+    assert layers_of(decided([on_gpus[0], lease("c")], stages=2))
+    assert "does not fit into 2 stages" in refusal(on_gpus, stages=2).message
+    # With GPUs for both they have room, beside a stage that computes with the processor
+    large = [
+        lease(name, host="here", memory_bytes=room, gpu_bytes=2 * room, host_free_bytes=1) for name in "ab"
+    ]
+    assert sum(layers_of(decided(large, stages=2)).values()) == LAYERS
+    beside = lease("c", host="here", memory_bytes=room, host_free_bytes=room)
+    assert sum(layers_of(decided([large[0], beside], stages=2)).values()) == LAYERS
+
+
+def test_a_stage_on_gpus_is_as_fast_as_it_has_measured_whoever_is_beside_it() -> None:
+    slow = lease("slow", shardable(layer_ms=10.0), host="here")
+    fast = lease("fast", shardable(layer_ms=1.0), host="here", gpu_bytes=8 * GB)
+    nodes = pool_of(candidates_of(MODEL, [slow, fast])).nodes
+    assert {node.instance: node.layer_ms for node in nodes} == {"slow": 10.0, "fast": 1.0}
+
+
 def test_a_model_that_no_node_can_hold_is_split_although_it_is_slower() -> None:
     nodes = [lease(name, memory_bytes=1 * GB, hop_ms=50) for name in "ab"]
     decision = decided(nodes, stages=2)

@@ -6,13 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
+import pytest
 from nats.aio.client import Client
 
 from infra.demo_models.family import FOLDER
 from infra.testing.plugin import SpawnService
+from schemas.errors import ModelUnusable
 from services.engine.model.cuts import layer_count
+from services.engine.model.devices import GpuDevice
 from services.engine.model.gguf.check import check_model_file
-from services.shard_stage.probe.capability import LEAST_ROUNDS, MOST_ROUNDS, settled_ms
+from services.shard_stage.probe.capability import LEAST_ROUNDS, MOST_ROUNDS, open_source, settled_ms
+from services.shard_stage.probe.slice_cache import SliceCache
+from services.shard_stage.service import ShardStage
+from services.shard_stage.settings import StageModelSection, StageSettings
 
 
 def stage_section(cache: Path, *models: str, **options: Any) -> str:
@@ -40,6 +47,25 @@ async def test_an_idle_stage_offers_its_models_with_measured_speed(
         tensors = (FOLDER / f"{model.name}.gguf").stat().st_size
         assert 0.5 * tensors < sum(model.layer_bytes) + model.first_bytes + model.last_bytes < 2 * tensors
         assert model.layer_ms > 0 and model.cell_bytes > 0 and model.first_bytes > 0
+
+
+def test_a_stage_for_gpus_offers_their_memory(tmp_path: Path) -> None:
+    def offer(gpus: tuple[GpuDevice, ...], **options: Any) -> tuple[int, int | None]:
+        section = json.loads(stage_section(tmp_path, "llama", **options))
+        stage = ShardStage(StageSettings.model_validate({"stage": section}), lambda: gpus).load().stage
+        assert stage is not None
+        return stage.memory_bytes, stage.gpu_bytes
+
+    two = (GpuDevice("CUDA0", 5 * 10**9, 8 * 10**9), GpuDevice("CUDA1", 6 * 10**9, 8 * 10**9))
+    assert offer(two, gpu_layers=-1) == (11 * 10**9, 16 * 10**9)
+    assert offer(two, gpu_layers=-1, memory_bytes=10**9) == (10**9, 16 * 10**9)
+    assert offer(two, memory_bytes=10**9) == (10**9, None)
+    # Without any it offers no model, and says why
+    model = StageModelSection(name="llama", path=FOLDER / "choir-llama.gguf")
+    if not llama_cpp.llama_supports_gpu_offload():
+        with pytest.raises(ModelUnusable, match="built here for the processor alone") as refused:
+            open_source(model, SliceCache(tmp_path), threads=1, gpu_layers=-1)
+        assert refused.value.field == "gpu_layers"
 
 
 async def test_a_stage_without_a_usable_model_says_what_is_wrong(
