@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from loadtest.peers.stock.catalogue import CLIENTS, SCRIPTS
+from loadtest.peers.stock.catalogue import CLIENTS, SCRIPTS, ollama_command
 from loadtest.peers.stock.fuzz import fuzzed
-from loadtest.peers.stock.mesh import INSTANT, shown_mesh
+from loadtest.peers.stock.mesh import INSTANT, Shown, shown_mesh
 
 HERE = ("ollama_python.py", "openai_python.py")
 """Of clients that Choir itself needs."""
@@ -34,15 +35,29 @@ def test_each_client_has_a_script_that_can_be_read() -> None:
 async def test_the_clients_that_are_installed_here_run_against_the_demo_models(tmp_path: Path) -> None:
     async with shown_mesh(tmp_path) as mesh:
         for script in HERE:
-            run = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(SCRIPTS / script), *QUICK),
-                env={**os.environ, **mesh.environment},
-                stdout=asyncio.subprocess.PIPE,
-            )
-            said, _ = await run.communicate()
-            told = [json.loads(line) for line in said.splitlines()]
-            assert [line["scenario"] for line in told] == list(QUICK)
+            told = await outcomes(mesh, script, QUICK)
             assert not [line for line in told if line["outcome"] != "ok"]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(ollama_command() is None, reason="needs `ollama`: see `just clients ollama`")
+async def test_the_ollama_command_runs_against_the_demo_models(tmp_path: Path) -> None:
+    async with shown_mesh(tmp_path) as mesh:
+        for line in await outcomes(mesh, "ollama_command.py", (*QUICK, "manage")):
+            assert line["outcome"] in ("ok", "not offered"), line
+
+
+async def outcomes(mesh: Shown, script: str, scenarios: Sequence[str]) -> list[dict[str, str]]:
+    """What a client's script tells of these scenarios, one line for each."""
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(SCRIPTS / script), *scenarios),
+        env={**os.environ, **mesh.environment, "CHOIR_OLLAMA": ollama_command() or ""},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await run.communicate()
+    told: list[dict[str, str]] = [json.loads(line) for line in said.splitlines()]
+    assert [line["scenario"] for line in told] == list(scenarios)
+    return told
 
 
 @pytest.mark.soak

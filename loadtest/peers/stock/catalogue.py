@@ -14,6 +14,8 @@ from loadtest.peers.environments import CannotStart, environment
 
 SCRIPTS = Path(__file__).parent / "scripts"
 OLLAMA_MODULE = "github.com/ollama/ollama"
+OLLAMA_VERSION = "v0.6.5"
+"""The module of each later one up to 0.17 lacks the headers that lie in folders called `vendor`."""
 INSTALL_DEADLINE_S = 1_200.0
 
 Installed = tuple[list[str], dict[str, str]]
@@ -54,15 +56,20 @@ def _node(script: str, *packages: str) -> Callable[[], Installed]:
     return install
 
 
+def ollama_command() -> str | None:
+    """Where the `ollama` command is: on the path, or built before. None if it is not here."""
+    return shutil.which("ollama") or shutil.which("ollama", path=str(cache() / "go" / "bin"))
+
+
 def _ollama() -> Installed:
-    found = shutil.which("ollama") or shutil.which("ollama", path=str(cache() / "go" / "bin"))
+    found = ollama_command()
     if found is None:
         go = shutil.which("go")
         if go is None:
             raise CannotStart("neither ollama nor go, which builds it, is on the path")
         home = cache() / "go"
         home.mkdir(parents=True, exist_ok=True)
-        _run([go, "install", f"{OLLAMA_MODULE}@latest"], home, GOBIN=str(home / "bin"))
+        _run([go, "install", f"{OLLAMA_MODULE}@{OLLAMA_VERSION}"], home, GOBIN=str(home / "bin"))
         found = str(home / "bin" / "ollama")
     told = {"CHOIR_OLLAMA": found}
     if shutil.which("go") is not None:
@@ -113,7 +120,7 @@ CLIENTS: dict[str, Client] = {
     "ollama": Client(
         "ollama_command.py",
         _ollama,
-        "ollama, or go to build it: the module of 0.17.4 lacks the headers in folders called vendor",
+        f"ollama, or go and a C++ compiler, which build {OLLAMA_VERSION}",
     ),
     "openai-python": Client("openai_python.py", _python("openai"), "uv"),
     "anthropic": Client("anthropic_python.py", _python("anthropic"), "uv"),

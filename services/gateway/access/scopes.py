@@ -19,6 +19,7 @@ NEEDS: tuple[tuple[str, Need], ...] = (
     ("/api/tags", "models"),
     ("/api/ps", "models"),
     ("/api/show", "models"),
+    ("/api/me", "models"),
     ("/api/distributed/*", "observe"),
     ("/metrics", "observe"),
     ("/dashboard", "observe"),

@@ -56,16 +56,23 @@ def is_loaded(target: Target) -> bool:
 
 
 def shown(target: Target, since_s: float) -> dict[str, Any]:
-    """A model in detail. Some clients look for one `context_length`, others for `.Tools` in the template."""
+    """A model in detail. Some clients look for one `context_length`, others for `.Tools` in the template.
+
+    The `ollama` command before 0.12 panics where one of the numbers of `model_info` is missing: those that
+    nobody tells are 0. Only a context is left out, for which other clients would take the 0.
+    """
     can = capabilities(target)
     template = SYSTEM_PART + (TOOLS_PART if "tools" in can else "") + PROMPT_PART
-    info: dict[str, Any] = {"general.architecture": FAMILY, "general.basename": target.plain_name}
-    if (count := parameters(target)) is not None:
-        info["general.parameter_count"] = count
+    info: dict[str, Any] = {
+        "general.architecture": FAMILY,
+        "general.basename": target.plain_name,
+        "general.parameter_count": parameters(target) or 0,
+        f"{FAMILY}.embedding_length": 0,
+    }
     if target.context_tokens is not None:
         info[f"{FAMILY}.context_length"] = target.context_tokens
     return {
-        "modelfile": f"FROM {target.name}\nTEMPLATE {template!r}\n",
+        "modelfile": f'FROM {target.name}\nTEMPLATE """{template}"""\n',
         "parameters": "" if target.context_tokens is None else f"num_ctx {target.context_tokens}",
         "template": template,
         "details": details(target),

@@ -96,8 +96,8 @@ class Managing:
         )
 
     async def create(self, _request: Request) -> Response:
-        """Refused, as is every upload."""
-        raise HTTPException(NOT_IMPLEMENTED, f"models are not made from here: {HOW_TO_SERVE}")
+        """Refused, as is every upload; so is the question who the user is, by which `ollama push` begins."""
+        raise HTTPException(NOT_IMPLEMENTED, f"models are not made or sent from here: {HOW_TO_SERVE}")
 
 
 def _not_pulled(name: str) -> HTTPException:

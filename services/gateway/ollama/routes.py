@@ -30,5 +30,6 @@ def routes(context: GatewayContext) -> Sequence[BaseRoute]:
         Route("/api/delete", managing.delete, methods=["DELETE"]),
         Route("/api/create", managing.create, methods=["POST"]),
         Route("/api/push", managing.create, methods=["POST"]),
+        Route("/api/me", managing.create, methods=["POST"]),
         Route("/api/blobs/{digest:path}", managing.create, methods=["POST", "GET"]),
     )

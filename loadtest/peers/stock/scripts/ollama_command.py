@@ -62,6 +62,23 @@ def stream(mesh: Mesh) -> None:
     assert " ".join(rest.decode().split()).endswith(WORDS[-40:])
 
 
+def manage(mesh: Mesh) -> str:
+    """What would change the models of a mesh is refused, and the command says why."""
+    for name in (mesh.model, mesh.slow, mesh.ensemble):
+        assert "context length" in typed(mesh, "show", name)
+    typed(mesh, "pull", mesh.model)
+    refused = {
+        "pull": typed(mesh, "pull", "nobody", ends=1),
+        "cp": typed(mesh, "cp", mesh.model, "other", ends=1),
+        "rm": typed(mesh, "rm", mesh.model, ends=1),
+        "push": typed(mesh, "push", mesh.model, ends=1),
+    }
+    for command, why in refused.items():
+        assert "choir.toml" in why, (command, why)
+    assert f"{mesh.model}:latest" in typed(mesh, "list")
+    return refused["cp"].strip()[-160:]
+
+
 def tools(_mesh: Mesh) -> None:
     raise NotOffered("the command has no tools of its own")
 
@@ -77,6 +94,8 @@ def embeddings(mesh: Mesh) -> None:
 
 
 def unknown(mesh: Mesh) -> str:
+    for command in ("show", "stop", "rm"):
+        assert "nobody" in typed(mesh, command, "nobody", ends=1)
     return typed(mesh, "run", "nobody", QUESTION, ends=1).strip()[-160:]
 
 
@@ -99,4 +118,4 @@ def restart(mesh: Mesh) -> str:
 
 said = subprocess.run([OLLAMA, "--version"], capture_output=True, text=True).stdout
 VERSION = os.environ.get("CHOIR_OLLAMA_VERSION") or said.split()[-1]
-run("ollama", VERSION, plain, stream, tools, schema, embeddings, unknown, hang_up, restart)
+run("ollama", VERSION, plain, stream, tools, schema, embeddings, unknown, hang_up, restart, manage)

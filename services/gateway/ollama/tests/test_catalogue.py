@@ -37,6 +37,7 @@ def test_a_model_is_shown_with_its_figures() -> None:
     assert shown["model_info"]["choir.context_length"] == 8_192
     assert shown["parameters"] == "num_ctx 8192"
     assert ".Tools" in shown["template"]
+    assert f'TEMPLATE """{shown["template"]}"""' in shown["modelfile"]  # a Modelfile knows no other quotes
 
 
 def test_an_ensemble_can_what_all_its_members_can_and_holds_what_the_smallest_holds() -> None:
@@ -52,6 +53,18 @@ def test_what_is_not_known_is_not_invented() -> None:
     assert not [key for key in shown["model_info"] if key.endswith("context_length")]
     assert (shown["parameters"], shown["details"]["parameter_size"]) == ("", "")
     assert shown["capabilities"] == ["completion"]
+
+
+@pytest.mark.parametrize("target", [ONE, BOTH, Target("tiny:latest", "tiny", (SMALL,))])
+def test_the_ollama_command_before_0_12_finds_the_numbers_without_which_it_panics(target: Target) -> None:
+    info = catalogue.shown(target, 0.0)["model_info"]
+    family = info["general.architecture"]
+    wanted = ("general.parameter_count", f"{family}.context_length", f"{family}.embedding_length")
+    assert [type(info[name]) for name in wanted] == [int, int, int]
+
+
+def test_parameters_that_nobody_tells_are_a_number_too() -> None:
+    assert catalogue.shown(NOBODY_KNOWS, 0.0)["model_info"]["general.parameter_count"] == 0
 
 
 def test_a_model_that_only_gives_vectors_says_so() -> None:

@@ -29,6 +29,13 @@ async def test_a_prefix_too_many_does_no_harm(http: httpx.AsyncClient, path: str
     assert (await http.post(path, json={**CHAT, "stream": False})).json()["message"]["content"] == "Paris"
 
 
+@pytest.mark.parametrize("path", ["/api/push", "/api/me"])
+async def test_the_command_says_why_it_pushes_nothing(http: httpx.AsyncClient, path: str) -> None:
+    # Since 0.32 it asks before a push who the user is.
+    reply = await http.post(path, json={"model": "choir-one"})
+    assert (reply.status_code, "choir.toml" in reply.json()["error"]) == (501, True)
+
+
 async def test_each_line_is_one_object_with_content(http: httpx.AsyncClient) -> None:
     reply = await http.post("/api/chat", json=CHAT)
     assert reply.headers["content-type"] == "application/x-ndjson"
