@@ -34,7 +34,7 @@ async def followed(request: ManageStore, detach: bool, *, quiet: bool) -> StoreJ
                     raise MeshUnreachable(f"the store {job.instance} has not answered for {PATIENCE_S:g} s")
                 job = told[0] if told else job
                 if not quiet:
-                    live.update(progress_line(job))
+                    live.update(progress_line(job, out.width))
     if job.problem is not None:
         raise error_from_body(job.problem)
     return job

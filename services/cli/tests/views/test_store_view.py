@@ -6,8 +6,16 @@ import io
 
 from rich.console import Console
 
-from schemas.nodes.model_store import CopyPlace, ModelCopy, ModelFile, Origin, StoredModel, StoreEntry
-from services.cli.views.tables.store_view import missing_lines, model_lines
+from schemas.nodes.model_store import (
+    CopyPlace,
+    ModelCopy,
+    ModelFile,
+    Origin,
+    StoredModel,
+    StoreEntry,
+    StoreJob,
+)
+from services.cli.views.tables.store_view import missing_lines, model_lines, progress_line
 
 GB = 10**9
 MODEL = StoredModel(
@@ -66,3 +74,22 @@ def test_the_text_of_a_licence_is_shown_as_it_stands() -> None:
     begins = lines.index("LLAMA 3.2 COMMUNITY LICENSE AGREEMENT")
     assert lines[begins + 1] == "" and lines[begins + 2].startswith("You may [red]not[/red]")
     assert "\x1b" not in text
+
+
+def test_how_far_a_job_is_stands_in_one_line_of_80_columns() -> None:
+    job = StoreJob(
+        id="j-1", kind="pull", model="little", instance="attic-store", host="attic", state="running",
+        done_bytes=3 * GB, total_bytes=12 * GB, bytes_per_s=112_000_000,
+    )  # fmt: skip
+    assert progress_line(job, 80) == "pull little: 3.0 GB of 12.0 GB (25 %), 112.0 MB/s, 80 s left"
+
+    def at(bytes_per_s: float, **fields: object) -> str:
+        return progress_line(job.model_copy(update={"bytes_per_s": bytes_per_s, **fields}), 80)
+
+    assert at(30_000_000).endswith(", 30.0 MB/s, 5 min left")
+    assert at(500_000).endswith(", 500.0 kB/s, 5.0 h left")
+    assert at(0) == "pull little: 3.0 GB of 12.0 GB (25 %), nothing comes now"
+    assert at(0, state="waiting") == "pull little: waits for others to end"
+    assert at(0, total_bytes=0, done_bytes=0) == "pull little: begins"
+    long = at(999_900_000, model="hf:organisation-of-many/a-very-long-name-of-a-model-GGUF:Q4_K_M")
+    assert len(long) == 80 and long.startswith("pull hf:organ") and "GGUF:Q4_K_M: 3.0 GB of" in long

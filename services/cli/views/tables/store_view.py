@@ -11,7 +11,8 @@ from services.cli.views.tables.overview_tables import number, table
 from services.cli.views.terminal import counted, plain
 
 UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-MINUTE_S = 60
+MINUTE_S, HOUR_S = 60, 3600
+LEAST_NAME = 8
 
 
 def size_text(number: float) -> str:
@@ -128,16 +129,35 @@ def speed_text(job: StoreJob) -> str:
     """`112.0 MB/s, 40 s left`."""
     if not job.bytes_per_s:
         return ""
-    left_s = job.left_s or 0.0
-    left = f"{left_s:.0f} s" if left_s < 2 * MINUTE_S else f"{left_s / MINUTE_S:.0f} min"
-    return f"{size_text(job.bytes_per_s)}/s, {left} left"
+    return f"{size_text(job.bytes_per_s)}/s, {_time_text(job.left_s or 0.0)} left"
 
 
-def progress_line(job: StoreJob) -> str:
-    """How far a job is."""
+def _time_text(seconds: float) -> str:
+    if seconds < 2 * MINUTE_S:
+        return f"{seconds:.0f} s"
+    return f"{seconds / MINUTE_S:.0f} min" if seconds < 2 * HOUR_S else f"{seconds / HOUR_S:.1f} h"
+
+
+def progress_line(job: StoreJob, width: int) -> str:
+    """How far a job is, how fast it goes and how long it takes still, in one line of a terminal; a name that
+    is too long for that is cut in its middle."""
     share = 100 * job.done_bytes / job.total_bytes if job.total_bytes else 0.0
     so_far = f"{size_text(job.done_bytes)} of {size_text(job.total_bytes)} ({share:.0f} %)"
-    return f"{job.kind} {plain(job.model)}: {so_far} {speed_text(job)}".rstrip()
+    if job.state == "waiting":
+        so_far = "waits for others to end"
+    elif not job.total_bytes:
+        so_far = "begins"
+    else:
+        so_far = f"{so_far}, {speed_text(job) or 'nothing comes now'}"
+    room = max(LEAST_NAME, width - len(f"{job.kind} : {so_far}"))
+    return f"{job.kind} {_cut(plain(job.model), room)}: {so_far}"
+
+
+def _cut(name: str, room: int) -> str:
+    if len(name) <= room:
+        return name
+    tail = (room - 1) // 2
+    return f"{name[: room - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def ending_line(job: StoreJob) -> str:
