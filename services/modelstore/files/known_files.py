@@ -96,12 +96,16 @@ class KnownFiles:
             return None
 
     def put(self, path: Path, chunks: FileChunks, *, own: bool) -> None:
-        """This file is held here. A copy of the store's own stays what counts, for nobody else changes it."""
+        """This file is held here. A copy of the store's own stays what counts, for nobody else changes it.
+        A disk that takes no note of it does not undo that: it is known until the store ends."""
         before = self.get(chunks.sha256)
         if before is not None and (before.own or before.path == path):
             return
         known = KnownFile.of(path, chunks, own=own)
-        write_whole(self._place(chunks.sha256), known.model_dump_json().encode())
+        try:
+            write_whole(self._place(chunks.sha256), known.model_dump_json().encode())
+        except OSError as error:
+            log.error("facts about a file cannot be kept", path=str(path), why=error.strerror)
         self._files[chunks.sha256] = known
 
     def forget(self, sha256: str) -> None:
@@ -116,14 +120,18 @@ class KnownFiles:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Puts a file in its place only when all of it is on the disk."""
+    """Puts a file in its place only when all of it is on the disk. Raises OSError, and leaves nothing."""
     part = path.with_name(f"{path.name}.new")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ from schemas.nodes.model_store import ManageStore, StoreJob
 from services.chassis.identity import Identity, new_id
 from services.chassis.logs import get_logger
 from services.modelstore.files.known_files import write_whole
+from services.modelstore.files.partial_file import no_room
 from services.modelstore.jobs.job import Job
 
 AT_ONCE = 2
@@ -69,7 +70,8 @@ class JobQueue:
         return tuple(job.as_told() for job in jobs)
 
     async def add(self, request: ManageStore) -> Job:
-        """Begins a job; one that asks for the same as one that runs is that one."""
+        """Begins a job; one that asks for the same as one that runs is that one. Raises NoRoom on a full
+        disk: nobody would take the job up after a kill."""
         async with self._adding:
             for job in self._jobs.values():
                 asked = (job.request.action, job.request.name, job.request.path)
@@ -78,7 +80,10 @@ class JobQueue:
             if self.busy >= MOST_JOBS:
                 raise Overloaded("the store has too many jobs, try again later", retry_after_s=60.0)
             job_id = f"j-{new_id()[-10:].lower()}"
-            await asyncio.to_thread(write_whole, self._place(job_id), request.to_bytes())
+            try:
+                await asyncio.to_thread(write_whole, self._place(job_id), request.to_bytes())
+            except OSError as error:
+                raise no_room(error, self._folder) from error
             return self._run(job_id, request)
 
     def cancel(self, job_id: str) -> Job:

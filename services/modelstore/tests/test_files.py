@@ -12,12 +12,16 @@ import pytest
 
 from infra.testing.plugin import fill_disk
 from schemas.errors import InvalidRequest, ModelUnusable, NoRoom, PullFailed
+from schemas.nodes.model_store import ManageStore
 from services.chassis.blobs.chunks import ChunkTable
+from services.chassis.identity import Identity
 from services.modelstore.catalogue.gguf_facts import facts_of
 from services.modelstore.catalogue.sources import found_at
 from services.modelstore.files.hashing import hashed
 from services.modelstore.files.known_files import KnownFile, KnownFiles
 from services.modelstore.files.partial_file import PartialFile
+from services.modelstore.jobs.job import Job
+from services.modelstore.jobs.queue import JobQueue
 from services.modelstore.tests.stores import small_model
 
 CONTENT = bytes(range(256)) * 1_000
@@ -97,6 +101,28 @@ def test_a_full_disk_is_said_and_what_has_come_counts_later(disk: Path) -> None:
     again.resume(None)
     assert 0 not in again.missing()
     again.close()
+
+
+async def test_a_full_disk_refuses_a_job_and_forgets_no_file_that_has_come(disk: Path) -> None:
+    path = disk / "come"
+    path.write_bytes(CONTENT)
+    chunks = hashed(path)
+    known = KnownFiles(disk / "known")
+    known.load()
+
+    async def work(_job: Job) -> None:
+        raise AssertionError("nobody may begin what is not written down")
+
+    jobs = JobQueue(disk / "jobs", Identity.of("modelstore", "here"), work)
+    jobs.start()
+    filler = fill_disk(disk)
+    with pytest.raises(NoRoom, match="is full"):
+        await jobs.add(ManageStore(action="pull", name="m"))
+    known.put(path, chunks, own=True)
+    held = known.get(chunks.sha256)
+    assert held is not None and held.path == path
+    assert not list((disk / "jobs").iterdir()) and not list((disk / "known").iterdir())
+    filler.unlink()
 
 
 def test_a_file_that_has_changed_is_given_to_nobody(tmp_path: Path) -> None:

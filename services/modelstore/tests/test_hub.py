@@ -10,9 +10,11 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from infra.testing.plugin import ServiceProcess, SpawnService
-from schemas.errors import InvalidRequest
+from infra.testing.plugin import ServiceProcess, SpawnService, fill_disk
+from schemas.errors import InvalidRequest, NoRoom
+from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
+from services.modelstore.tests.holder import CHUNK_BYTES, verified_chunks
 from services.modelstore.tests.hub_server import HubServer, hub_server
 from services.modelstore.tests.stores import (
     ask,
@@ -109,3 +111,28 @@ async def test_a_hub_that_lies_is_refused_and_nothing_has_a_final_name(
         refused = await failure_of(choir, await ask(choir, "pull", "first", name=name))
         assert isinstance(refused, InvalidRequest) and said in refused.message
     assert (await ask(choir, "list")).models == ()
+
+
+async def test_a_disk_that_gets_full_while_a_hub_sends_keeps_what_has_come(
+    choir: Choir,
+    connection: Client,
+    hub: HubServer,
+    spawn_service: SpawnService,
+    content: bytes,
+    disk: Path,
+) -> None:
+    store = spawn_store(spawn_service, "third", disk / "store", hub=hub.url)
+    await store.wait_ready(connection)
+    hub.stops_at = len(content) // 2
+    begun = await ask(choir, "pull", "third", name=f"hf:{REPOSITORY}:Q8_0")
+    await eventually(lambda: verified_chunks(disk / "store"))
+    filler = await asyncio.to_thread(fill_disk, disk)
+    hub.goes_on.set()
+    full = await failure_of(choir, begun)
+    assert isinstance(full, NoRoom) and full.field == "folder" and whole_files(disk / "store") == {}
+    came = verified_chunks(disk / "store")
+    filler.unlink()
+    hub.stops_at = None
+    await job_of(choir, await ask(choir, "pull", "third", name=f"hf:{REPOSITORY}:Q8_0"))
+    assert list(whole_files(disk / "store").values()) == [content]
+    assert [start for _, start in hub.asked] == [0, len(came) * CHUNK_BYTES]

@@ -15,14 +15,14 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
-from infra.testing.plugin import SpawnService, connect
+from infra.testing.plugin import SpawnService, connect, fill_disk
 from schemas import subjects
-from schemas.errors import InvalidRequest
+from schemas.errors import InvalidRequest, NoRoom
 from schemas.nodes.lease import LoadingOffer
 from schemas.nodes.model_store import FetchClaim, FileCopy, ManageStore, ModelFile
 from schemas.replies import ErrorReply
 from services.chassis.blobs.catalogue import ModelCatalogue
-from services.chassis.blobs.transfer import WORKERS
+from services.chassis.blobs.transfer import FRAME_BYTES, WORKERS
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.client.client import Choir
 from services.modelstore.copies import LOOKS_BEFORE_REPAIR, Copies
@@ -39,6 +39,7 @@ from services.modelstore.tests.holder import CHUNK_BYTES, Holder, verified_chunk
 from services.modelstore.tests.stores import (
     JOB_DEADLINE_S,
     ask,
+    failure_of,
     job_of,
     node,
     small_model,
@@ -96,6 +97,35 @@ async def test_what_was_verified_before_the_store_and_the_broker_were_killed_doe
     assert twice <= WORKERS * max(map(len, later)), "only what the dead one had asked for comes twice"
     await holder.stop()
     await client.close()
+
+
+async def test_a_disk_that_gets_full_in_the_midst_of_a_pull_is_said_and_the_pull_goes_on_from_there(
+    choir: Choir, connection: Client, spawn_service: SpawnService, model: Path, disk: Path, tmp_path: Path
+) -> None:
+    holder = Holder(connection, "first", tmp_path, most=GIVEN)
+    await holder.hold(model)
+    store = spawn_store(spawn_service, "second", disk / "store")
+    await store.wait_ready(connection)
+    # Given a pull that has come so far, when somebody else takes all that is left of the disk
+    begun = await ask(choir, "pull", "second", name="little")
+    await eventually(lambda: len(verified_chunks(disk / "store")) == GIVEN * FRAME_BYTES // CHUNK_BYTES)
+    came = verified_chunks(disk / "store")
+    filler = await asyncio.to_thread(fill_disk, disk)
+    holder.go_on.set()
+    # Then whoever has asked hears of it, and nothing stands under its final name
+    full = await failure_of(choir, begun)
+    assert isinstance(full, NoRoom) and full.field == "folder" and "goes on from there" in full.message
+    assert whole_files(disk / "store") == {}
+    assert await failure_of(choir, await ask(choir, "pull", "second", name="little")) is not None
+    assert whole_files(disk / "store") == {}
+    # And with room again the pull asks for what is missing, and for nothing else
+    filler.unlink()
+    before = len(holder.asked)
+    await job_of(choir, await ask(choir, "pull", "second", name="little"))
+    assert list(whole_files(disk / "store").values()) == [model.read_bytes()]
+    assert list((disk / "store" / "parts").iterdir()) == []
+    assert came.isdisjoint(chunk for asked in holder.asked[before:] for chunk in holder.chunks(asked))
+    await holder.stop()
 
 
 async def test_of_several_holders_one_that_lies_is_left_and_two_pulls_at_one_store_are_one(
