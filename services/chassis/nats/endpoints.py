@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import nats.micro
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 from pydantic import ValidationError
@@ -32,6 +34,7 @@ from schemas.replies import ErrorReply, Result
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import envelope_bytes
+from services.chassis.nats.direct_hearing import reply_of, stop_taking, take_directly
 from services.chassis.nats.sharing import Places, Rounds
 from services.chassis.plain_words import first_fault
 from services.chassis.process.stopping import ENDPOINTS_PATIENCE_S
@@ -205,6 +208,22 @@ def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
         raise InvalidRequest(f"{field}: {what}", field=field) from error
 
 
+FULL = Overloaded("too many requests wait here, or were refused just now: try again later", retry_after_s=1.0)
+"""To whoever has no place."""
+
+
+def _after_inbox(error: ChoirError) -> bytes:
+    """An error reply as it is published, but for where."""
+    reply = ErrorReply(error=error.body())
+    headers = {subjects.KIND_HEADER: reply.kind} | error_headers(error)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head, body = f"NATS/1.0\r\n{lines}\r\n".encode(), reply.to_bytes()
+    return b"%d %d\r\n%s%s\r\n" % (len(head), len(head) + len(body), head, body)
+
+
+REFUSAL = _after_inbox(FULL)
+
+
 def _as_many_as_there_is_room_for(_tenant: str) -> None:
     """No limit of a tenant's own."""
 
@@ -238,6 +257,9 @@ class Endpoints:
         self._quick = Places(QUICK_LIMIT)
         self._rounds, self._quick_rounds = Rounds(BEGUN_AT_ONCE), Rounds(BEGUN_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._heard: list[Subscription] = []
+        self._unread: list[bytes] = []
+        """Refusals that are still to be sent."""
         self._service: Service | None = None
 
     async def start(self) -> None:
@@ -252,6 +274,8 @@ class Endpoints:
 
     async def stop(self, patience_s: float = ENDPOINTS_PATIENCE_S) -> None:
         """Takes no more requests and gives those that are open a little time."""
+        for heard in self._heard:
+            stop_taking(self._client, heard)
         if self._service is not None:
             await self._service.stop()
         if self._tasks:
@@ -288,8 +312,7 @@ class Endpoints:
             caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new)
             places, rounds = (self._quick, self._quick_rounds) if quick else (self._waiting, self._rounds)
             if not places.take(tenant, None if quick else self._most(tenant)):
-                full = Overloaded("too many clients wait here, try again later", retry_after_s=1.0)
-                await caller.send_error(full)
+                await caller.send_error(FULL)
                 await caller.end()
                 return
             task = asyncio.create_task(self._serve(request, request_type, handler, caller, rounds))
@@ -303,6 +326,31 @@ class Endpoints:
 
         name = subjects.endpoint_name(subject)
         await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=take))
+        if not quick:
+            heard = self._service._endpoints[-1]._subscription
+            take_directly(self._client, heard, partial(self._refuse_unread, streams))
+            self._heard.append(heard)
+
+    def _refuse_unread(self, streams: bool, words: list[bytes], _read: bytes, _begin: int, _end: int) -> bool:
+        """Refuses a request of a tenant that has no place, from its subject alone. So thousands at once are
+        answered in less time than nats-py needs to make messages of them, and keep nobody else waiting."""
+        inbox, tenant = reply_of(words), subjects.tenant_at(words[1].decode())
+        if not self._waiting.are_taken(tenant, self._most(tenant)) or not is_inbox(inbox):
+            return False
+        if not self._unread:
+            sending = asyncio.create_task(self._send_refusals(), name="refusals")
+            self._tasks.add(sending)
+            sending.add_done_callback(self._tasks.discard)
+        self._unread.append(b"HPUB %s %s" % (inbox.encode(), REFUSAL))
+        if streams:
+            self._unread.append(b"PUB %s 0\r\n\r\n" % inbox.encode())
+        return True
+
+    async def _send_refusals(self) -> None:
+        """Those of all requests that were read at once."""
+        refusals, self._unread = b"".join(self._unread), []
+        await self._client._send_command(refusals)
+        await self._client._flush_pending()
 
     async def _serve(
         self,

@@ -30,11 +30,15 @@ class Places:
 
     def take(self, tenant: str, most: int | None = None) -> bool:
         """Whether the tenant, which may have at most `most`, has one more place now, until `leave`."""
-        mine, free = self._of[tenant], self._limit - self.taken
-        if mine >= GREED * free or (mine and free == 1) or (most is not None and mine >= most):
+        if self.are_taken(tenant, most):
             return False
-        self._of[tenant] = mine + 1
+        self._of[tenant] += 1
         return True
+
+    def are_taken(self, tenant: str, most: int | None = None) -> bool:
+        """Whether there is no further place for the tenant, which may have at most `most`."""
+        mine, free = self._of[tenant], self._limit - self.taken
+        return mine >= GREED * free or bool(mine and free == 1) or (most is not None and mine >= most)
 
     def leave(self, tenant: str) -> None:
         """A place of the tenant is free again."""

@@ -42,6 +42,10 @@ TEXT_KEPT_S = next(spec.max_age_s or 0.0 for spec in catalog.STREAMS if spec.nam
 """So long the text of a request can be had again."""
 OPEN_BESIDES = 64
 """Requests of a tenant that may be looked at, only to be refused, beside those that it may have in flight."""
+LOOKED_AT_A_SECOND = 64
+"""So many requests of a tenant over its limit are looked at; what it asks for further within a second of the
+first of them is refused unread."""
+LOOK_S = 1.0
 QUEUE_LENGTH = next(spec.max_messages for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
 
 log = get_logger("router.limits")
@@ -72,6 +76,8 @@ class TenantLimits:
         self._in_flight: dict[str, _Taken] = {}
         self._counts: Counter[tuple[str, bool]] = Counter()
         self._spent: dict[str, deque[tuple[float, int]]] = {}
+        self._refused: dict[str, tuple[int, float]] = {}
+        """Of each tenant that was refused: how often, until when that counts."""
         self._had: OrderedDict[str, tuple[float, int]] = OrderedDict()
         """Of requests that came to nothing: when a client last had text, how many tokens. Oldest first."""
 
@@ -86,17 +92,33 @@ class TenantLimits:
         self._tenants.check(name)
         tenant = self._tenants.find(name)
         if tenant is not None:
-            self._check(tenant, batch)
+            try:
+                self._check(tenant, batch)
+            except Overloaded:
+                self._note_refusal(name)
+                raise
         self._in_flight[request_id] = _Taken(name, batch, self._now() + timeout_s + OVERDUE_S)
         self._counts[name, batch] += 1
         return True
 
     def most_open(self, tenant: str) -> int | None:
         """How many requests of a tenant a router looks at or waits for at once; None without a limit. Each
-        that is in flight may be asked and fetched. Who sends thousands in one go costs others no time so."""
+        that is in flight may be asked and fetched. None of one that goes on asking though it was refused. Who
+        sends thousands in one go costs others no time so."""
+        refusals, until_s = self._refused.get(tenant, (0, 0.0))
+        if refusals >= LOOKED_AT_A_SECOND and self._now() < until_s:
+            return 0
         known = self._tenants.find(tenant)
         limit = None if known is None else known.limits.requests_in_flight
         return None if limit is None else 2 * limit + OPEN_BESIDES
+
+    def _note_refusal(self, tenant: str) -> None:
+        refusals, until_s = self._refused.get(tenant, (0, 0.0))
+        if self._now() >= until_s:
+            refusals, until_s = 0, self._now() + LOOK_S
+        self._refused[tenant] = refusals + 1, until_s
+        if refusals + 1 == LOOKED_AT_A_SECOND:
+            log.warning("a tenant over its limit goes on asking: refused unread for a moment", tenant=tenant)
 
     def take_up(self, queued: Iterable[str], longest_s: float) -> None:
         """Counts what a router that is gone had let in: the commands on these subjects. Results that are

@@ -18,7 +18,7 @@ from schemas.message import Message
 from schemas.replies import Accepted, ErrorReply, Result
 from services.chassis.identity import Identity
 from services.chassis.nats.endpoints import HTTP_LIKE, Caller, Endpoints, parse
-from services.chassis.tests.mesh import eventually
+from services.chassis.tests.mesh import DEADLINE_S, eventually
 
 Handle = Callable[[Ask, Caller], Awaitable[None]]
 
@@ -329,6 +329,43 @@ async def test_replies_end_with_an_empty_one_after_an_error_too(connection: Clie
         refusal, end = await replies_until_the_end(connection, body)
     assert error_of(refusal)
     assert (end.data, end.headers) == (b"", None)
+
+
+async def test_who_may_have_nothing_open_is_refused_unread_and_others_are_served(connection: Client) -> None:
+    async def accept_or_fail(ask: Ask, caller: Caller) -> None:
+        assert caller.tenant != "alice"
+        await accept(ask, caller)
+
+    endpoints = Endpoints(
+        connection,
+        Identity("router", "router-1"),
+        "for a test",
+        most=lambda tenant: 0 if tenant == "alice" else None,
+    )
+    await endpoints.start()
+    await endpoints.add(subjects.doors(subjects.ASK), Ask, accept_or_fail)
+    await endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, accept_or_fail, streams=True)
+    # Given many requests of one tenant, of every form, and one of another among them
+    ask, stream = subjects.door("alice", subjects.ASK), subjects.door("alice", subjects.STREAM_ASK)
+    requests = [
+        connection.request(ask, body, timeout=DEADLINE_S, headers=headers)
+        for body in (b'{"prompt": "hi"}', b"no json", b"", b"x" * 200_000)
+        for headers in (None, {subjects.NEW_HEADER: "1"})
+    ]
+    other = connection.request(subjects.door("bob", subjects.ASK), b'{"prompt": "hi"}', timeout=DEADLINE_S)
+    inbox = connection.new_inbox()
+    streamed = await connection.subscribe(inbox)
+    await connection.publish(stream, b'{"prompt": "hi"}', reply=inbox)
+    await connection.publish(ask, b'{"prompt": "hi"}')  # nobody waits for this one's reply
+    *refused, served = await asyncio.gather(*requests, other)
+    refused.append(await streamed.next_msg(DEADLINE_S))
+    end = await streamed.next_msg(DEADLINE_S)
+    await endpoints.stop(patience_s=0.1)
+    # Then each has its one typed reply, and a stream its end
+    errors = [error_of(reply).error for reply in refused]
+    assert {(error.code, error.retry_after_s) for error in errors} == {("overloaded", 1.0)}
+    assert (end.data, end.headers) == (b"", None)
+    assert Accepted.model_validate_json(served.data)
 
 
 async def test_the_handler_knows_whose_door_a_request_came_through(connection: Client) -> None:

@@ -12,17 +12,17 @@ from nats.aio.client import Client
 from schemas import subjects
 from schemas.errors import NotPermitted, Overloaded
 from schemas.nodes.lease import NodeLease, TenantLoad
-from schemas.replies import Answer, Result
+from schemas.replies import Answer, ErrorReply, Result
 from schemas.requests.tenants import Tenant
 from schemas.requests.tenants import TenantLimits as Limits
 from services.chassis.context import ServiceContext
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.tenants import Tenants
-from services.chassis.tests.mesh import eventually
+from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.router.tenancy import limits as module
 from services.router.tenancy.fair_queue import FairQueue
-from services.router.tenancy.limits import OPEN_BESIDES, TenantLimits
+from services.router.tenancy.limits import LOOK_S, LOOKED_AT_A_SECOND, OPEN_BESIDES, TenantLimits
 from services.router.tests.front import Front, Stream, open_front
 
 ALICE = "alice"
@@ -43,7 +43,7 @@ async def submitted(front: Front, tenant: str, request_id: str, priority: str = 
     reply = await front.request(subjects.door(tenant, subjects.SUBMIT), **fields)
     if subjects.ERROR_CODE_HEADER not in (reply.headers or {}):
         return None
-    error = await front.refused(subjects.door(tenant, subjects.SUBMIT), **fields)
+    error = ErrorReply.model_validate_json(reply.data).error
     assert error.retry_after_s is not None and error.retry_after_s >= 1
     return error.code
 
@@ -91,6 +91,37 @@ async def test_a_tenant_that_waits_for_more_than_it_may_have_in_flight_is_refuse
     assert await submitted(front, "bob", "r1") is None
     await front.finish("alice=r1")
     assert {(await one.result()).text for one in waiting} == {"the giraffe"}
+
+
+async def test_thousands_over_the_limit_have_one_reply_each_and_another_tenant_its_place(
+    front: Front,
+) -> None:
+    await limited(front, requests_in_flight=1)
+    assert await submitted(front, ALICE, "r1") is None
+
+    async def told() -> bool:
+        return await submitted(front, ALICE, "r2") == "overloaded"
+
+    await eventually(told)
+    # When a tenant sends thousands over its limit, as fast as can be, another one has its place
+    many, inbox = 3_000, front.client.new_inbox()
+    replies = await front.client.subscribe(f"{inbox}.*")
+    for number in range(many):
+        body = b'{"prompt": "hi", "model": "alpha"}'
+        await front.client.publish(subjects.door(ALICE, subjects.SUBMIT), body, reply=f"{inbox}.{number}")
+    assert await submitted(front, "bob", "r1") is None
+    # Then each is refused once, in a typed reply
+    came = [await replies.next_msg(DEADLINE_S) for _ in range(many)]
+    assert len({reply.subject for reply in came}) == many
+    assert {ErrorReply.model_validate_json(reply.data).error.code for reply in came} == {"overloaded"}
+    # And a moment later it is served as ever
+    await front.finish("alice=r1")
+
+    async def let_in() -> bool:
+        return await submitted(front, ALICE, "r2") is None
+
+    await eventually(let_in)
+    assert replies.pending_msgs == 0
 
 
 async def test_what_is_refused_for_another_reason_counts_for_nothing(front: Front) -> None:
@@ -242,6 +273,26 @@ async def test_routers_never_pass_a_limit_together_and_use_it_whole(connection: 
             routers.tell()
     assert most == limit
     assert sum(load.in_flight for one in routers.all for load in one.loads.values()) == len(open_ids)
+
+
+async def test_who_is_refused_often_is_looked_at_no_more_until_a_second_is_over(connection: Client) -> None:
+    await change(connection, Tenant(name=ALICE, limits=Limits(requests_in_flight=1)))
+    now, tenants = 1000.0, Tenants(connection)
+    await tenants.start()
+    limits = TenantLimits(tenants, "router-1", tuple, lambda: now)
+    limits.take("alice=r1", "interactive", 60)
+    for number in range(LOOKED_AT_A_SECOND):
+        assert limits.most_open(ALICE) == 2 + OPEN_BESIDES
+        with pytest.raises(Overloaded):
+            limits.take(f"alice=further{number}", "interactive", 60)
+        now += LOOK_S / 2 / LOOKED_AT_A_SECOND
+    assert limits.most_open(ALICE) == 0
+    assert limits.most_open("bob") is None
+    now += LOOK_S / 2
+    assert limits.most_open(ALICE) == 2 + OPEN_BESIDES
+    with pytest.raises(Overloaded):
+        limits.take("alice=more", "interactive", 60)
+    assert limits.most_open(ALICE) == 2 + OPEN_BESIDES
 
 
 async def test_a_request_whose_result_was_never_heard_of_is_forgotten(connection: Client) -> None:
