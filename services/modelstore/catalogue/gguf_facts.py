@@ -54,12 +54,12 @@ def facts_of(paths: Sequence[Path]) -> Facts:
         )
     architecture = header.text("general.architecture") or ""
     return Facts(
-        architecture=_short(architecture) or "",
+        architecture=short_text(architecture) or "",
         layers=header.integer(f"{architecture}.block_count"),
         parameters=sum(tensor.elements for one in headers for tensor in one.tensors),
         context_tokens=header.integer(f"{architecture}.context_length"),
         quantisation=quantisation_of(header),
-        licence=_short(header.text("general.license") or header.text("general.license.name")),
+        licence=short_text(header.text("general.license") or header.text("general.license.name")),
         licence_text=licence_text(header.text("general.license.text")),
     )
 
@@ -82,7 +82,8 @@ def licence_text(text: str | None) -> str | None:
     return plain[:MAX_LICENCE_CHARACTERS] or None
 
 
-def _short(text: str | None) -> str | None:
+def short_text(text: str | None) -> str | None:
+    """A text without what would command a terminal, and not long."""
     if text is None:
         return None
     plain = "".join(char for char in text if char.isprintable())

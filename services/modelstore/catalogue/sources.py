@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from services.modelstore.catalogue.gguf_facts import licence_text
 DIGEST = re.compile(r"sha256[:-](?P<hex>[0-9a-f]{64})")
 GGUF = ".gguf"
 MODEL_LAYER = "application/vnd.ollama.image.model"
+LICENCE_NAME = re.compile(r"(LICEN[CS]E|COPYING)(\.(txt|md))?", re.IGNORECASE)
 LICENCE_LAYER = "application/vnd.ollama.image.license"
 USUAL_REGISTRY = ("registry.ollama.ai", "library")
 HUB_FOLDER = "models--"
@@ -89,6 +90,11 @@ def found_at(path: Path) -> tuple[Found, ...]:
             field="path",
         )
     return tuple(found[:MAX_FOUND])
+
+
+def licence_file(names: Iterable[str]) -> str | None:
+    """Which of the files of a repository is its licence; None if none is."""
+    return next((name for name in sorted(names) if LICENCE_NAME.fullmatch(name)), None)
 
 
 def name_from(text: str) -> str:
@@ -160,12 +166,17 @@ def _in_ollama(folder: Path) -> Iterator[Found]:
         shown = f"{model}:{tag}" if usual else f"{'-'.join((*registry[1:], model))}:{tag}"
         files = [(f"{name_from(model)}-{name_from(tag)}{GGUF}", _blob(folder, weights[0], path))]
         texts = [
-            licence.read_text(encoding="utf-8", errors="replace")[:MAX_MANIFEST_BYTES]
+            _beginning(licence)
             for layer in layers
             if layer.get("mediaType") == LICENCE_LAYER and (licence := _blob(folder, layer, path)).is_file()
         ]
         origin = Origin(kind="ollama", place=name_from("/".join((*registry, model, tag))))
         yield Found(name_from(shown), tuple(files), origin, licence_text("\n\n".join(texts)))
+
+
+def _beginning(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(MAX_MANIFEST_BYTES)
 
 
 def _layers(path: Path) -> list[dict[str, Any]]:
@@ -206,9 +217,11 @@ def _hub_folders(path: Path) -> list[Path]:
 def _in_hub_cache(folder: Path) -> Iterator[Found]:
     repository = folder.name.removeprefix(HUB_FOLDER).replace("--", "/")
     for snapshot in sorted((folder / "snapshots").iterdir()):
+        licence = licence_file(one.name for one in snapshot.iterdir() if one.is_file())
+        text = licence_text(_beginning(snapshot / licence)) if licence is not None else None
         by_model: dict[str, list[Found]] = defaultdict(list)
         for one in _in_files(sorted(_gguf_below(snapshot))):
             by_model[one.name].append(one)
         for name, models in by_model.items():
             place = Origin(kind="hugging_face", place=repository, revision=snapshot.name)
-            yield Found(name, models[0].files, place)
+            yield Found(name, models[0].files, place, text)

@@ -84,7 +84,7 @@ class Download:
     def _some(self, chunk: int) -> None:
         """From this chunk on until the hub ends, or all is there."""
         start = chunk * self._part.chunk_bytes
-        with self._opened(start) as response:
+        with opened(self._settings, self._file.url, start, self._part.size_bytes - 1) as response:
             skip = self._check(response, start)
             buffer = bytearray()
             for piece in response.iter_raw():
@@ -139,37 +139,40 @@ class Download:
             )
         return 0
 
-    @contextmanager
-    def _opened(self, start: int) -> Iterator[httpx.Response]:
-        """The answer of whoever has the bytes, after redirects that may be followed."""
-        from huggingface_hub.utils import build_hf_headers, get_session
 
-        session, url = get_session(), self._file.url
-        home = urlsplit(self._settings.hub)
-        for _ in range(MOST_REDIRECTS + 1):
-            at_home = urlsplit(url)[:2] == home[:2]
-            token = token_of(self._settings) if at_home else None
-            headers = build_hf_headers(token=token or False, library_name="choir")
-            headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{self._part.size_bytes - 1}"}
-            with session.stream(
-                "GET", url, headers=headers, follow_redirects=False, timeout=READ_PATIENCE_S
-            ) as response:
-                if response.status_code not in REDIRECTS:
-                    yield response
-                    return
-                url = self._next(url, response.headers.get("location", ""))
-        raise PullFailed(f"the hub leads from one place to the next, {MOST_REDIRECTS} times", field="name")
+@contextmanager
+def opened(settings: ModelStoreSection, url: str, first: int, last: int) -> Iterator[httpx.Response]:
+    """The answer of whoever has these bytes of what lies at a hub, after redirects that may be followed.
+    Raises PullFailed for one that may not, and httpx.TransportError."""
+    from huggingface_hub.utils import build_hf_headers, get_session
 
-    def _next(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
-        parts, home = urlsplit(target), urlsplit(self._settings.hub)
-        same = parts[:2] == home[:2]
-        secure = home.scheme == "https" and parts.scheme == "https"
-        listed = parts.scheme in ("http", "https") and parts.hostname in self._settings.redirects
-        if not location or not (same or secure or listed):
-            raise PullFailed(
-                f"the hub leads to {parts.scheme}://{parts.netloc}, where nothing is fetched from: add the "
-                "host to redirects in section [modelstore] if that is right",
-                field="modelstore.redirects",
-            )
-        return target
+    session = get_session()
+    home = urlsplit(settings.hub)
+    for _ in range(MOST_REDIRECTS + 1):
+        at_home = urlsplit(url)[:2] == home[:2]
+        token = token_of(settings) if at_home else None
+        headers = build_hf_headers(token=token or False, library_name="choir")
+        headers |= {"Accept-Encoding": "identity", "Range": f"bytes={first}-{last}"}
+        with session.stream(
+            "GET", url, headers=headers, follow_redirects=False, timeout=READ_PATIENCE_S
+        ) as response:
+            if response.status_code not in REDIRECTS:
+                yield response
+                return
+            url = _next(settings, url, response.headers.get("location", ""))
+    raise PullFailed(f"the hub leads from one place to the next, {MOST_REDIRECTS} times", field="name")
+
+
+def _next(settings: ModelStoreSection, url: str, location: str) -> str:
+    target = urljoin(url, location)
+    parts, home = urlsplit(target), urlsplit(settings.hub)
+    same = parts[:2] == home[:2]
+    secure = home.scheme == "https" and parts.scheme == "https"
+    listed = parts.scheme in ("http", "https") and parts.hostname in settings.redirects
+    if not location or not (same or secure or listed):
+        raise PullFailed(
+            f"the hub leads to {parts.scheme}://{parts.netloc}, where nothing is fetched from: add the "
+            "host to redirects in section [modelstore] if that is right",
+            field="modelstore.redirects",
+        )
+    return target

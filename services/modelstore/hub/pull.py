@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 from nats.aio.client import Client
 
@@ -19,6 +20,7 @@ from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.files.partial_file import PartialFile
 from services.modelstore.hub.claim import Claim
 from services.modelstore.hub.download import Download
+from services.modelstore.hub.licence import fetched_licence
 from services.modelstore.hub.repository import HubFile, HubModel, hub_model
 from services.modelstore.jobs.adding import described
 from services.modelstore.jobs.holdings import Holdings
@@ -76,7 +78,11 @@ class HubPuller:
             raise
         files = tuple((one.file.name, known.path) for one, known in zip(model.files, whole, strict=True))
         origin = Origin(kind="hugging_face", place=model.repository, revision=model.revision)
-        found = Found(model.name, files, origin)
+        text = None
+        if facts.licence_text is None and model.licence_url is not None:
+            text = await asyncio.to_thread(fetched_licence, self._settings, model.licence_url)
+        found = Found(model.name, files, origin, text)
+        facts = replace(facts, licence=facts.licence or model.licence)
         chunks = [known.chunks for known in whole]
         return await self._holdings.describe(described(model.name, found, facts, chunks, self._clock.now()))
 

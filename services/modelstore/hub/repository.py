@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from schemas.errors import ChoirError, InvalidRequest, PullFailed
 from schemas.nodes.model_store import ModelFile
 from services.engine.model.gguf.split_files import PART_NAME
-from services.modelstore.catalogue.sources import checked_file_name, name_from
+from services.modelstore.catalogue.gguf_facts import short_text
+from services.modelstore.catalogue.sources import checked_file_name, licence_file, name_from
 from services.modelstore.settings import ModelStoreSection
 
 ASKED = re.compile(
@@ -32,12 +33,15 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model in a repository at one revision."""
+    """A model in a repository at one revision. `licence` is what its card calls it, and its text lies at
+    `licence_url`."""
 
     name: str
     repository: str
     revision: str
     files: tuple[HubFile, ...]
+    licence: str | None = None
+    licence_url: str | None = None
 
 
 def token_of(settings: ModelStoreSection) -> str | None:
@@ -69,6 +73,9 @@ def hub_model(settings: ModelStoreSection, asked: str) -> HubModel:
     os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     from huggingface_hub import HfApi, hf_hub_url
 
+    def url_of(path: str) -> str:
+        return str(hf_hub_url(repository, path, revision=revision, endpoint=settings.hub.rstrip("/")))
+
     api = HfApi(endpoint=settings.hub.rstrip("/"), token=token_of(settings) or False, library_name="choir")
     try:
         info = api.model_info(repository, files_metadata=True, timeout=METADATA_PATIENCE_S)
@@ -87,15 +94,17 @@ def hub_model(settings: ModelStoreSection, asked: str) -> HubModel:
             file = ModelFile(
                 name=checked_file_name(PurePosixPath(path).name), size_bytes=said.size, sha256=sha256
             )
-            url = hf_hub_url(repository, path, revision=revision, endpoint=settings.hub.rstrip("/"))
-            files.append(HubFile(file, url))
+            files.append(HubFile(file, url_of(path)))
+        text = licence_file(siblings)
     except ChoirError:
         raise
     except Exception as error:
         raise PullFailed(
             f"the hub {settings.hub} says nothing of use about {repository}: {_why(error)}", field="name"
         ) from error
-    return HubModel(name, repository, revision, tuple(files))
+    named = info.card_data.get("license") if info.card_data is not None else None
+    licence = short_text(named) if isinstance(named, str) else None
+    return HubModel(name, repository, revision, tuple(files), licence, text and url_of(text))
 
 
 def _why(error: Exception) -> str:

@@ -57,7 +57,14 @@ class HubServer(ThreadingHTTPServer):
             }
             for name, content in self.files.items()
         ]
-        return {"id": self.repository, "sha": REVISION, "siblings": siblings, "tags": [], "private": False}
+        return {
+            "id": self.repository,
+            "sha": REVISION,
+            "siblings": siblings,
+            "tags": [],
+            "private": False,
+            "cardData": {"license": "apache-2.0"},
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):

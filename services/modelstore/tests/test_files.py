@@ -8,7 +8,9 @@ import os
 import struct
 from pathlib import Path
 
+import gguf
 import pytest
+from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
 
 from infra.testing.plugin import fill_disk
 from schemas.errors import InvalidRequest, ModelUnusable, NoRoom, PullFailed
@@ -26,6 +28,7 @@ from services.modelstore.tests.stores import small_model
 
 CONTENT = bytes(range(256)) * 1_000
 CHUNK = 65_536
+LICENCE = "Apache License\n\n\tCopyright [yyyy] [name of copyright owner]\n"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,18 @@ def test_a_hostile_file_is_refused_with_what_is_wrong(model: Path, tmp_path: Pat
         assert refused.value.field == "path"
     with pytest.raises(ModelUnusable, match=r"split\.no and split\.count are None"):
         facts_of([model, model])
+
+
+def test_a_file_says_its_licence_with_its_text(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "licenced.gguf"
+    text = gguf.GGUFValueType.STRING
+    facts = {"general.license": "apache-2.0", "general.license.text": LICENCE}
+    writer = gguf.GGUFWriter(path, "llama")
+    added = {key: MetadataDetails(text, value) for key, value in facts.items()}
+    copy_with_new_metadata(gguf.GGUFReader(model), writer, added, [])
+    found = facts_of([path])
+    assert (found.licence, found.licence_text) == ("apache-2.0", LICENCE)
+    assert (facts_of([model]).licence, facts_of([model]).licence_text) == (None, None)
 
 
 def test_a_file_goes_on_after_a_kill_and_believes_the_hashes_alone(tmp_path: Path) -> None:
@@ -176,8 +191,16 @@ def test_models_are_found_where_people_have_them(model: Path, tmp_path: Path) ->
     (ollama / "blobs").mkdir()
     (ollama / "blobs" / f"sha256-{digest}").write_bytes(content)
     layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"}
-    manifest.write_text(json.dumps({"layers": [layer]}))
+    licences = [f"LICENCE {number}\n\x1b[31m".encode() for number in (1, 2)]
+    layers = [layer]
+    for text in licences:
+        name = hashlib.sha256(text).hexdigest()
+        (ollama / "blobs" / f"sha256-{name}").write_bytes(text)
+        kind = "application/vnd.ollama.image.license"
+        layers.append({"mediaType": kind, "digest": f"sha256:{name}"})
+    manifest.write_text(json.dumps({"layers": layers}))
     (found,) = found_at(ollama)
+    assert found.licence_text == "LICENCE 1\n[31m\n\nLICENCE 2\n[31m"
     assert (found.name, found.origin.kind) == ("llama3.2:3b", "ollama")
     assert found.files[0][1] == ollama / "blobs" / f"sha256-{digest}"
     manifest.write_text(json.dumps({"layers": [{**layer, "digest": "sha256:../../etc/passwd"}]}))
@@ -187,7 +210,9 @@ def test_models_are_found_where_people_have_them(model: Path, tmp_path: Path) ->
     snapshot = tmp_path / "hub" / "models--org--little" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot / "little-Q8_0.gguf").symlink_to(model)
+    (snapshot / "LICENSE.txt").write_text("Apache License")
     (found,) = found_at(tmp_path / "hub")
+    assert found.licence_text == "Apache License"
     assert (found.name, found.origin.place, found.origin.revision) == ("little-Q8_0", "org/little", "0123")
     # A split model, whole and with a part that is missing
     folder = tmp_path / "split"

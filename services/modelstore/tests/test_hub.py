@@ -28,6 +28,7 @@ from services.modelstore.tests.stores import (
 pytestmark = pytest.mark.long
 
 REPOSITORY = "org/little-GGUF"
+LICENCE = "Apache License\n\nCopyright [yyyy] [name of copyright owner]\n"
 TOKEN = "hf_secret_of_the_operator"
 
 
@@ -41,7 +42,12 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def hub(content: bytes) -> Iterator[HubServer]:
     """A hub with one model in two quantisations, and a page."""
-    files = {"little-Q8_0.gguf": content, "little-Q4_K_M.gguf": content[:200_000], "README.md": b"#"}
+    files = {
+        "little-Q8_0.gguf": content,
+        "little-Q4_K_M.gguf": content[:200_000],
+        "README.md": b"#",
+        "LICENSE": LICENCE.encode(),
+    }
     with hub_server(REPOSITORY, files) as server:
         yield server
 
@@ -83,6 +89,8 @@ async def test_of_two_hosts_that_pull_one_fetches_each_byte_and_the_other_takes_
     assert sum(end - start for _, start, end in hub.served) < len(content) + 2 * 65_536
     (entry,) = (await ask(choir, "show", name="little-Q8_0")).models
     assert (entry.model.origin.kind, entry.model.origin.place) == ("hugging_face", REPOSITORY)
+    # With the licence that lies beside it there, which is kept for good
+    assert (entry.model.licence, entry.model.licence_text) == ("apache-2.0", LICENCE)
     assert hub.tokens == {f"Bearer {TOKEN}"}
     assert not any(TOKEN in store.log() for store in stores)
 
@@ -135,4 +143,5 @@ async def test_a_disk_that_gets_full_while_a_hub_sends_keeps_what_has_come(
     hub.stops_at = None
     await job_of(choir, await ask(choir, "pull", "third", name=f"hf:{REPOSITORY}:Q8_0"))
     assert list(whole_files(disk / "store").values()) == [content]
-    assert [start for _, start in hub.asked] == [0, len(came) * CHUNK_BYTES]
+    asked = [start for name, start in hub.asked if name == "little-Q8_0.gguf"]
+    assert asked == [0, len(came) * CHUNK_BYTES]
