@@ -79,6 +79,7 @@ class Answer(Message):
     those of all. `prompt_logprobs` has an entry for each token of the prompt, like those of `logprobs`; the
     first has no `logprob`. `embeddings` are there instead of a text where vectors were asked for.
     `stop_string` is the one of the request's that ended the text, if one did and that is known.
+    `prompt_tokens_reused` of the prompt's tokens were in the cache of the model already.
 
     `option_probabilities` is how probable the agent held each option of a closed question, by its letter,
     as the aggregator read it from `logprobs`. `model_sha256` is that of the model's file, of a split one of
@@ -93,6 +94,7 @@ class Answer(Message):
     text: str = ""
     finish_reason: FinishReason
     prompt_tokens: int = 0
+    prompt_tokens_reused: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
     generated_tokens: int = 0
     timings: Timings = Timings()
     logprobs: tuple[dict[str, Any], ...] = ()

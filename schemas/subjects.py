@@ -404,6 +404,7 @@ ALL_BLOBS = "choir.blob.*"
 ALL_STORE_ORDERS = "choir.signal.store.*"
 ALL_HELD_MODELS = "choir.signal.held.*"
 ALL_LOAD_ORDERS = "choir.signal.load.*"
+ALL_PREFIX_SIGNALS = "choir.signal.prefix.*"
 
 
 def blob(instance: str) -> str:
@@ -424,6 +425,11 @@ def held_models(instance: str) -> str:
 def load_order(instance: str) -> str:
     """Has the agent of this instance load or unload a model on demand."""
     return f"choir.signal.load.{encode_token(instance)}"
+
+
+def prefix_signal(instance: str) -> str:
+    """Where an agent hears of tasks whose beginnings it keeps, and what became of those that it offered."""
+    return f"choir.signal.prefix.{encode_token(instance)}"
 
 
 # --- consumers --------------------------------------------------------------------------
@@ -773,6 +779,8 @@ STORED_AT_HEADER = "Nats-Time-Stamp"
 REASON_HEADER = "Choir-Reason"
 KIND_HEADER = "Choir-Kind"
 NEW_HEADER = "Choir-New"
+HANDED_HEADER = "Choir-Handed"
+"""On a command that one agent hands to another: where its delivery is acknowledged."""
 """Of a request whose id was made for it: nobody has asked under it before, so nobody needs to look."""
 TRACE_HEADER = "traceparent"
 """W3C trace context, as OpenTelemetry's own propagators write it."""

@@ -327,11 +327,16 @@ ACCESS: tuple[Access, ...] = (
         "agent",
         publishes=(
             s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_TOKENS, s.ALL_DEAD, s.ALL_EVENTS, s.ALL_HELD_MODELS,
+            s.ALL_PREFIX_SIGNALS,
         ),
-        subscribes=(s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS, s.ALL_LOAD_ORDERS),
+        subscribes=(
+            s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS, s.ALL_LOAD_ORDERS, s.ALL_PREFIX_SIGNALS,
+        ),
         pulls=(s.COMMANDS_STREAM,),
         reads=(s.ANSWERS_STREAM, s.RESULTS_STREAM),
-        buckets_read=(s.WORKERS_BUCKET, s.WORKER_CLAIMS_BUCKET, s.ATTEMPTS_BUCKET, s.CORDONS_BUCKET),
+        buckets_read=(
+            s.NODES_BUCKET, s.WORKERS_BUCKET, s.WORKER_CLAIMS_BUCKET, s.ATTEMPTS_BUCKET, s.CORDONS_BUCKET,
+        ),
         buckets_written=(s.NODES_BUCKET, s.WORKER_CLAIMS_BUCKET, s.ATTEMPTS_BUCKET),
     ),
     Access(

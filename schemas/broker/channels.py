@@ -35,7 +35,7 @@ from schemas.broker.contents import (
 )
 from schemas.events import AnyEvent
 from schemas.message import Message
-from schemas.nodes import cordons, joining, loading, model_store, workers
+from schemas.nodes import cordons, joining, loading, model_store, prefixes, workers
 from schemas.nodes import lease as nodes
 from schemas.pipelines import plan as pipelines
 from schemas.pipelines.stages import StageBeat
@@ -52,6 +52,7 @@ REPLY_HEADERS: dict[Payload, tuple[str, ...]] = {
     replies.ErrorReply: OUTCOME_HEADERS,
     replies.Result: OUTCOME_HEADERS,
     replies.TokenChunk: (s.KIND_HEADER,),
+    commands.Generate: (s.HANDED_HEADER, s.SUBJECT_HEADER, s.TRACE_HEADER),
     queries.Rows: (s.KIND_HEADER,),
 }
 """The headers of those replies that have any."""
@@ -63,6 +64,7 @@ HEADERS: dict[str, str] = {
     s.KIND_HEADER: "which of several replies this is: the `kind` in its payload",
     s.ERROR_HEADER: "the error's message on one line; it is there only with an error",
     s.ERROR_CODE_HEADER: "the error's code as HTTP has it, such as 404; it is there only with an error",
+    s.HANDED_HEADER: "where the delivery of a command that was handed over is acknowledged",
     s.REASON_HEADER: "why the message is here",
     s.SEQUENCE_HEADER: "the sequence number in the stream, from the broker",
     s.SUBJECT_HEADER: "the subject under which it is stored, from the broker",
@@ -292,6 +294,12 @@ SIGNALS: tuple[Channel, ...] = (
     Channel(
         "load-order", address(s.load_order), (loading.ManageLoaded,),
         "a router has an agent load or unload a model on demand", replies=(loading.LoadedReply,),
+    ),
+    Channel(
+        "prefix-signal", address(s.prefix_signal),
+        (prefixes.OfferTask, prefixes.DeclineTask, prefixes.ClaimTask),
+        "an agent offers a task to another one that keeps its beginning; that one claims it, or declines",
+        replies=(commands.Generate, EMPTY),
     ),
     Channel("agent-ping", s.AGENT_PING, (EMPTY,), "every agent answers with who it is", replies=(PONG,)),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from schemas.errors import ErrorBody
 from schemas.message import Message, Name, Struct, is_none
 from schemas.nodes.workers import WorkerState
 from schemas.pipelines.plan import StageOffer
+from schemas.requests.origin import MOST_TOLD
 
 CLOCK_TOLERANCE_S = 3.0
 """How far a host's clock may be from the broker's before people are told."""
@@ -69,7 +70,8 @@ class ServedModel(Struct):
     ("Q8_0"). `capabilities` are its `Capability`s as far as they are known; none are, if it is empty. With a
     `problem` it cannot be asked at present. `identity` is the same for the same weights, wherever they lie,
     and another for others; None where nobody knows. Without `on_demand` it is loaded as long as its agent
-    lives.
+    lives. `prefixes` are blocks of prompts whose caches its agent keeps, as `Origin` has them: agents tell
+    them one another, and a router nobody.
     """
 
     name: Name
@@ -88,6 +90,7 @@ class ServedModel(Struct):
     problem: ErrorBody | None = None
     identity: Annotated[str | None, Field(exclude_if=is_none)] = None
     on_demand: Annotated[OnDemand | None, Field(exclude_if=is_none)] = None
+    prefixes: Annotated[tuple[str, ...], Field(max_length=MOST_TOLD, exclude_if=not_)] = ()
 
 
 class TenantLoad(Struct):

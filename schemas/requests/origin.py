@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 BLOCK_BYTES = 256
@@ -13,6 +13,9 @@ LEAST_BYTES = 1_024
 MOST_BLOCKS = 1_024
 HASH_BYTES = 6
 TENANT_LENGTH_BYTES = 4
+MOST_TOLD = 512
+"""Blocks of a model in a lease: some 6 kB."""
+MOST_TOLD_OF_ONE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,15 @@ def shared_blocks(blocks: Sequence[str], held: Collection[str]) -> int:
         if blocks[count - 1] in held:
             return count
     return 0
+
+
+def told_blocks(kept: Iterable[Origin]) -> tuple[str, ...]:
+    """The blocks that a lease tells of prompts whose cells are kept, those that come first above all. Of a
+    long prompt every so many: any one that is known tells of all before it."""
+    told: dict[str, None] = {}
+    for origin in kept:
+        step = -(-len(origin.blocks) // MOST_TOLD_OF_ONE) or 1
+        told.update(dict.fromkeys((*origin.blocks[step - 1 :: step], *origin.blocks[-1:])))
+        if len(told) >= MOST_TOLD:
+            break
+    return tuple(told)[:MOST_TOLD]

@@ -39,6 +39,7 @@ SIGNALS = (
     subjects.ALL_STORE_ORDERS,
     subjects.ALL_HELD_MODELS,
     subjects.ALL_LOAD_ORDERS,
+    subjects.ALL_PREFIX_SIGNALS,
 )
 CONSUMERS = catalog.consumers(MODELS)
 STREAM_NAMES = {stream.name for stream in STREAMS}

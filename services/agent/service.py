@@ -10,12 +10,15 @@ from nats.aio.msg import Msg
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ChoirError, ErrorBody
+from schemas.nodes.lease import ServedModel
 from schemas.nodes.loading import ManageLoaded
 from services.agent.backends import Backend, backend_opener
 from services.agent.counting import Counting
 from services.agent.demand.host import ModelsOnDemand
 from services.agent.file_hash import FileHash
 from services.agent.keys import with_key
+from services.agent.prefixes.handing_over import HandingOver
+from services.agent.prefixes.worker import PrefixWorker
 from services.agent.serving import Serving
 from services.agent.settings import AgentSection, WorkersSection
 from services.agent.workers.host import WorkerHost
@@ -49,6 +52,7 @@ class Agent:
         self._workers_section = workers or WorkersSection()
         self._workers: WorkerHost | None = None
         self._on_demand: ModelsOnDemand | None = None
+        self._handing_over: HandingOver | None = None
         self._serving = [Serving(model) for model in settings.models]
         self._watcher: asyncio.Task[None] | None = None
 
@@ -62,6 +66,9 @@ class Agent:
         self._cordon.follow(mesh.changed)
         await asyncio.gather(*(self._load(serving) for serving in self._serving))
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)
+        if self._settings.hands_over:
+            self._handing_over = HandingOver(mesh, self._settings.prefix_wait)
+            await self._handing_over.start()
         for serving in self._serving:
             if serving.backend is not None:
                 await self._serve(mesh, serving, serving.backend)
@@ -96,12 +103,7 @@ class Agent:
 
     async def _serve(self, mesh: ServiceContext, serving: Serving, backend: Backend) -> None:
         name = serving.model.name
-        serving.worker = BackendWorker(
-            mesh,
-            backend,
-            capabilities=lambda: backend.info.capabilities,
-            model_sha256=lambda: serving.model_sha256,
-        )
+        serving.worker = self._worker(mesh, serving, backend)
         serving.loop = WorkLoop(
             mesh,
             Generate,
@@ -111,9 +113,21 @@ class Agent:
             serving.worker,
             heeds_cordon=True,
         )
+        if self._handing_over is not None:
+            self._handing_over.add(name, lambda idle: backend.kept(idle=idle), serving.loop)
         await self._counting.add(name, backend)
         mesh.connection.on_disconnect(serving.loop.mark_unfresh)
         await serving.loop.start()
+
+    def _worker(self, mesh: ServiceContext, serving: Serving, backend: Backend) -> BackendWorker:
+        if self._handing_over is not None:
+            return PrefixWorker(mesh, backend, self._handing_over, lambda: serving.model_sha256)
+        return BackendWorker(
+            mesh,
+            backend,
+            capabilities=lambda: backend.info.capabilities,
+            model_sha256=lambda: serving.model_sha256,
+        )
 
     async def _watch(self, mesh: ServiceContext) -> None:
         """Raises the failure of a model that has failed for good, which ends the process: whoever keeps it
@@ -165,6 +179,8 @@ class Agent:
         if self._watcher is not None:
             await ended([self._watcher])
         await self._endpoints.stop()
+        if self._handing_over is not None:
+            await self._handing_over.stop()
         if self._on_demand is not None:
             await self._on_demand.stop()
         loops = [serving.loop.stop() for serving in self._serving if serving.loop is not None]
@@ -175,7 +191,7 @@ class Agent:
 
     def load(self) -> Load:
         """Broken only if it has models of its own, and not a single one can be served."""
-        own = tuple(serving.summary(self._settings.backend) for serving in self._serving)
+        own = tuple(self._summary(serving) for serving in self._serving)
         demanded = () if self._on_demand is None else self._on_demand.summaries()
         models = (*own, *demanded, *(self._workers.summaries() if self._workers is not None else ()))
         usable = [model for model in models if model.problem is None]
@@ -190,6 +206,12 @@ class Agent:
             loads=None if self._on_demand is None else self._on_demand.offer,
             rests=self._cordon.holds,
         )
+
+    def _summary(self, serving: Serving) -> ServedModel:
+        summary = serving.summary(self._settings.backend)
+        if self._handing_over is None or serving.loop is None:
+            return summary
+        return summary.model_copy(update={"prefixes": self._handing_over.told(serving.model.name)})
 
     def _problem(self) -> ErrorBody | None:
         return None if self._on_demand is None else self._on_demand.problem

@@ -29,6 +29,8 @@ def _is_backend(name: str) -> str:
 
 BackendName = Annotated[str, AfterValidator(_is_backend)]
 STEP_LIMIT_S = 120.0
+KEEPING: tuple[BackendName, ...] = ("llama_cpp",)
+"""Backends of which it is known what their caches keep."""
 REMOTE: tuple[BackendName, ...] = ("ollama", "openai")
 
 RESERVED_PREFIX = "CHOIR_"
@@ -136,7 +138,11 @@ class OnDemandSection(Section):
 class AgentSection(Section):
     """`[[agents]]`: a process that serves models through one backend, and takes its part of the external
     workers (see `[workers]`). One without models of its own serves only those, and what it loads on
-    demand."""
+    demand.
+
+    A task waits for an agent that keeps more of its beginning in its cache (`llama_cpp`, and models that are
+    loaded all the time), for the part `prefix_wait` of the time that computing this beginning takes here;
+    with 0 no task waits, and nobody is told what is kept here."""
 
     name: Name
     backend: BackendName = "llama_cpp"
@@ -144,12 +150,18 @@ class AgentSection(Section):
     on_demand: OnDemandSection | None = None
     threads: int | None = Field(default=None, ge=1, le=256)
     replicas: int = Field(default=1, ge=0, le=64)
+    prefix_wait: float = Field(default=0.5, ge=0, le=10)
 
     @property
     def known_models(self) -> tuple[str, ...]:
         """The names of all models that it may serve, as far as the file has them."""
         loaded = () if self.on_demand is None else self.on_demand.models
         return (*(model.name for model in self.models), *loaded)
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether its tasks may go to agents that keep their beginnings."""
+        return self.backend in KEEPING and self.prefix_wait > 0
 
     @property
     def loads_any(self) -> bool:

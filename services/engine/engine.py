@@ -185,6 +185,11 @@ class Engine:
         """What the engine is doing, and its totals."""
         return self._loop.stats()
 
+    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
+        """The origins of the prompts whose cells are there, the latest first; with `idle` without those of
+        texts in work."""
+        return self._loop.kept(idle=idle)
+
     @property
     def failure(self) -> WorkerFailed | None:
         """The defect that has ended the inference thread, after which nothing is generated; None without

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 import numpy as np
 
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
+from schemas.requests.origin import Origin
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import DECODED, NO_KV_SPACE, Context, Logits
 from services.engine.decode.logprobs import token_logprob
@@ -100,6 +101,10 @@ class InferenceLoop:
             prefix_tokens_reused=scheduler.reused_tokens,
             generated_tokens=self._generated_tokens,
         )
+
+    def kept(self, *, idle: bool) -> tuple[Origin, ...]:
+        """As the scheduler's."""
+        return self._scheduler.kept(idle=idle)
 
     def step_s(self) -> float:
         """For how long the loop has been at its present step, in seconds; 0 while it waits for work."""

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from schemas.errors import ChoirError
+from schemas.requests.origin import Origin
 from services.engine.model.model import Model
 from services.engine.sequence.generation import FinishReason, TokenLogprob
 from services.engine.sequence.sequence import Sequence
@@ -92,6 +93,12 @@ class Scheduler(Generic[S]):
     def cells_used(self) -> int:
         """How many cells hold a token, those of texts that have ended included."""
         return sum(len(slot.cells) for slot in self._slots) + sum(s.fed for s in self.running)
+
+    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
+        """The origins of the prompts whose cells are there, the latest first; with `idle` of those in free
+        slots. Any thread may ask; the answer may be a step old."""
+        slots = sorted(self._slots, key=lambda slot: (slot.is_free, -slot.last_used))
+        return tuple(slot.origin for slot in slots if (slot.cells if slot.is_free else not idle))
 
     # --- coming and going ---------------------------------------------------------------
 

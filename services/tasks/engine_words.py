@@ -23,6 +23,7 @@ def generated(finished: Finished) -> Generated:
         text=finished.text,
         finish_reason=finished.finish_reason,
         prompt_tokens=finished.prompt_tokens,
+        prompt_tokens_reused=finished.prefix_reused_tokens,
         generated_tokens=finished.generated_tokens,
         queue_ns=finished.queue_ns,
         prompt_eval_ns=finished.prompt_eval_ns,

@@ -18,7 +18,7 @@ from schemas.requests.chat import Tool, ToolCall, ToolChoice
 from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
-from services.chassis.work.delivery import Delivery, Retry
+from services.chassis.work.delivery import Delivery, HandedOver, Retry
 from services.tasks.capabilities import check_capable
 from services.tasks.storing import emit_again, store_result
 from services.tasks.task_events import (
@@ -64,6 +64,7 @@ class Generated:
     text: str
     finish_reason: FinishReason
     prompt_tokens: int = 0
+    prompt_tokens_reused: int = 0
     generated_tokens: int = 0
     queue_ns: int = 0
     load_ns: int = 0
@@ -126,6 +127,10 @@ class GenerateWorker(ABC):
     async def generate(self, command: Generate, on_piece: OnPiece | None) -> Generated:
         """Generates the text of a command. A cancelled call stops generating."""
 
+    async def is_elsewhere(self, command: Generate, delivery: Delivery) -> bool:
+        """Whether another instance has the task now: asked before it is begun."""
+        return False
+
     def cancel(self, request_id: str) -> None:
         """Nobody waits for this request any more."""
         self._cancelled.append(request_id)
@@ -147,6 +152,10 @@ class GenerateWorker(ABC):
         if command.request_id in self._cancelled:
             return
         if not delivery.fresh and await self._is_done(command):
+            return
+        if await self.is_elsewhere(command, delivery):
+            raise HandedOver
+        if command.request_id in self._cancelled:
             return
         taken = emit_pulled(self._mesh.events, command, delivery)
         try:
@@ -212,6 +221,7 @@ class GenerateWorker(ABC):
             text=generated.text,
             finish_reason=generated.finish_reason,
             prompt_tokens=generated.prompt_tokens,
+            prompt_tokens_reused=generated.prompt_tokens_reused,
             generated_tokens=generated.generated_tokens,
             timings=Timings(
                 total_duration_ns=time.perf_counter_ns() - started_ns,

@@ -156,9 +156,13 @@ def subscribes(access: Access, scope: Scope = ANY) -> list[str]:
 
 
 def _heard(subject: str, scope: Scope) -> tuple[str, ...]:
-    """Of what is asked of any model that of its own models, of orders to agents its own."""
-    if subject == subjects.ALL_LOAD_ORDERS and scope.instance is not None:
-        return (subjects.load_order(scope.instance),)
+    """Of what is asked of any model that of its own models, of what is sent to one agent its own."""
+    to_one = {
+        subjects.ALL_LOAD_ORDERS: subjects.load_order,
+        subjects.ALL_PREFIX_SIGNALS: subjects.prefix_signal,
+    }.get(subject)
+    if to_one is not None and scope.instance is not None:
+        return (to_one(scope.instance),)
     spell = {
         subjects.ALL_COUNTS: subjects.count_tokens,
         subjects.ALL_TOKENIZERS: subjects.tokenizer,

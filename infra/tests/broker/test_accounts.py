@@ -169,6 +169,7 @@ SIGNALS = [
     subjects.cancel_signal("r1"),
     subjects.stage_signal(1),
     subjects.load_order(ONE),
+    subjects.prefix_signal(ONE),
     *(spell(model) for spell in (subjects.count_tokens, subjects.tokenizer) for model in MODELS),
     *(spell(ONE) for spell in (subjects.blob, subjects.store_order, subjects.held_models)),
 ]
@@ -269,6 +270,7 @@ HEARD = [
     *(spell(model) for spell in (subjects.count_tokens, subjects.tokenizer) for model in MODELS),
     subjects.ALL_BLOBS, subjects.ALL_STORE_ORDERS, subjects.ALL_HELD_MODELS,
     subjects.ALL_LOAD_ORDERS, subjects.load_order(ONE), subjects.load_order("another"),
+    subjects.ALL_PREFIX_SIGNALS, subjects.prefix_signal(ONE), subjects.prefix_signal("another"),
     *(subjects.bucket_updates(bucket.name) for bucket in catalog.BUCKETS),
     *(subjects.bucket_keys(bucket.name) for bucket in catalog.BUCKETS),
     *(f"{subjects.inbox_prefix(access.service)}.{ONE}.>" for access in ACCESS),
@@ -294,8 +296,12 @@ def may_hear(access: Access) -> set[str]:
         if bucket.republished and bucket.name in access.buckets_read
     }
     own = {f"{subjects.service_inbox(access.service, ONE)}.>", "$SRV.>"}
-    orders = {subjects.load_order(ONE)} if subjects.ALL_LOAD_ORDERS in access.subscribes else set()
-    anybodys = {one for one in HEARD if one in access.subscribes} - {subjects.ALL_LOAD_ORDERS}
+    to_one = {
+        subjects.ALL_LOAD_ORDERS: subjects.load_order(ONE),
+        subjects.ALL_PREFIX_SIGNALS: subjects.prefix_signal(ONE),
+    }
+    orders = {own_one for all_of, own_one in to_one.items() if all_of in access.subscribes}
+    anybodys = {one for one in HEARD if one in access.subscribes} - set(to_one)
     return anybodys | orders | models | updates | own
 
 

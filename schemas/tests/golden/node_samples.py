@@ -20,6 +20,7 @@ from schemas.nodes.joining import (
 )
 from schemas.nodes.lease import LoadingOffer, StoreOffer
 from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
+from schemas.nodes.prefixes import ClaimTask, DeclineTask, OfferTask
 from schemas.nodes.workers import ManageWorkers, WorkersReply, WorkerStatus
 from schemas.pipelines.plan import (
     ShardReply,
@@ -102,6 +103,11 @@ NODE_SAMPLES: dict[str, Message] = {
         ca="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
     ),
     "load_model": ManageLoaded(action="load", model="qwen3:4b", instance="agent-2", keep_alive_s=3600.0),
+    "offer_task": OfferTask(
+        offer="2Yx1bqk", instance="agent-2", model="qwen3:4b", block="9mJkq0Zt", wait_s=0.25, patient=False
+    ),
+    "decline_task": DeclineTask(offer="2Yx1bqk"),
+    "claim_task": ClaimTask(offer="2Yx1bqk"),
     "unload_model": ManageLoaded(action="unload", model="qwen3:4b"),
     "loaded_reply": LoadedReply(
         model="qwen3:4b", agents=(LoadedAt(instance="agent-2", on_demand=ON_DEMAND, busy=1, leaves=True),)

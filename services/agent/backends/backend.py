@@ -50,6 +50,10 @@ class Backend(Protocol):
     def tokens_per_s(self) -> float | None:
         """Measured speed of generation over all slots; None before anything was generated."""
 
+    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
+        """The origins of the prompts whose caches are kept here, the latest first; with `idle` of those that
+        could be used at once. None where nothing is known of caches."""
+
     async def generate(
         self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
     ) -> Generated:

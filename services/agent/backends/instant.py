@@ -47,6 +47,10 @@ class Instant:
         """Nothing is generated, so nothing is measured."""
         return None
 
+    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
+        """Nothing is evaluated, so nothing is kept."""
+        return ()
+
     async def generate(
         self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
     ) -> Generated:

@@ -78,6 +78,10 @@ class LlamaCpp:
         """What the engine has measured of late."""
         return self._engine.stats().decode_tokens_per_s or None
 
+    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
+        """What the engine keeps."""
+        return self._engine.kept(idle=idle)
+
     async def generate(
         self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
     ) -> Generated:

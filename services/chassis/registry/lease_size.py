@@ -50,7 +50,12 @@ def _plain(model: ServedModel) -> ServedModel:
     if worker is not None:
         worker = worker.model_copy(update={"last_error": cut_error(worker.last_error)})
     return model.model_copy(
-        update={"description": None, "worker": worker, "problem": cut_error(model.problem)}
+        update={
+            "description": None,
+            "worker": worker,
+            "problem": cut_error(model.problem),
+            "prefixes": (),
+        }
     )
 
 

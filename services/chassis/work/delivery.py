@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 from nats.aio.msg import Msg
 
+from schemas import subjects
 from schemas.commands import Command
 from schemas.errors import ChoirError
 
@@ -43,6 +44,10 @@ class Retry(Exception):
         self.delay_s = delay_s
 
 
+class HandedOver(Exception):
+    """Raised by a handler that has given its delivery to another instance, which acknowledges the command."""
+
+
 @dataclass(frozen=True)
 class Delivery:
     """One delivered message, and what its acknowledgement subject tells.
@@ -53,7 +58,7 @@ class Delivery:
     the broker's clock; `waiting` is how many more it has for this consumer. A worker calls `work_done` when
     only the storing of the outcome is left: the slot is free for the next command from then on.
     `refused` are the deliveries before this one in which nobody has tried; a `suspect` may be the reason why
-    processes have died that worked on it.
+    processes have died that worked on it. One that was `handed` over was pulled by another instance.
     """
 
     msg: Msg
@@ -65,6 +70,7 @@ class Delivery:
     work_done: Callable[[], None] = _nothing
     refused: int = 0
     suspect: bool = False
+    handed: bool = False
     now: Callable[[], float] = time.time
 
     @classmethod
@@ -85,8 +91,9 @@ class Delivery:
         first = SHORT_FORM_COUNT if len(tokens) == SHORT_FORM else LONG_FORM_COUNT
         count, sequence, _, stored_ns, waiting = map(int, tokens[first : first + 5])
         stored_at_s = stored_ns / 1e9
-        fresh = count == 1 and sequence > floor
-        return cls(msg, count, sequence, fresh, stored_at_s, waiting, work_done, now=now)
+        handed = subjects.HANDED_HEADER in (msg.headers or {})
+        fresh = count == 1 and sequence > floor and not handed
+        return cls(msg, count, sequence, fresh, stored_at_s, waiting, work_done, handed=handed, now=now)
 
     def queue_duration_ns(self) -> int:
         """How long ago the broker stored it, by its own clock; 0 where that is not known."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Generic
 
@@ -42,6 +42,10 @@ FIRST_IN_A_ROW = 16
 behind have one slot in seventeen."""
 
 log = get_logger("chassis.work_loop")
+
+
+def _nothing() -> None:
+    """Where nobody waits for free slots."""
 
 
 class WorkLoop(Generic[CommandT]):
@@ -89,6 +93,8 @@ class WorkLoop(Generic[CommandT]):
         self._idle.set()
         self._behind: asyncio.TimerHandle | None = None
         self._steps: set[asyncio.Task[None]] = set()
+        self.on_free: Callable[[], None] = _nothing
+        """Called when a slot has fallen free, before the queue is asked for more."""
 
     @property
     def busy(self) -> int:
@@ -99,6 +105,27 @@ class WorkLoop(Generic[CommandT]):
     def free(self) -> int:
         """How many more could be taken."""
         return max(0, self.slots - self.busy)
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether it takes what there is a free slot for."""
+        return self._takes_work
+
+    def adopt(self, msg: Msg) -> None:
+        """Works on a command that another instance has pulled and handed over, as on one of its own. If all
+        slots are full by now it has the next one."""
+        self._spawn(self._adopt(msg))
+
+    async def _adopt(self, msg: Msg) -> None:
+        if not self._takes_work:
+            await self._hand_back(msg)
+            return
+        if self.free == 0:
+            self._held.append(msg)
+        else:
+            self._take(msg)
+        await msg.in_progress()
+        await self._refill()
 
     async def start(self) -> None:
         """Begins to pull."""
@@ -306,8 +333,7 @@ class WorkLoop(Generic[CommandT]):
             self._storing.add(task)
             if self._held and self._open:
                 self._take(self._held.popleft())
-            if self._open:
-                self._spawn(self._refill())
+            self._ask_for_more()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._active.pop(task, None)
@@ -318,5 +344,10 @@ class WorkLoop(Generic[CommandT]):
             self._idle.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a command was left for redelivery", error=repr(error))
+        self._ask_for_more()
+
+    def _ask_for_more(self) -> None:
         if self._open:
+            if self.free:
+                self.on_free()
             self._spawn(self._refill())

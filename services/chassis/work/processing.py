@@ -26,7 +26,7 @@ from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.telemetry.tracing import Work, enter
 from services.chassis.work.attempts import ALONE_AFTER, Past, note, out_of_time, past
-from services.chassis.work.delivery import CommandHandler, CommandT, Delivery, Retry
+from services.chassis.work.delivery import CommandHandler, CommandT, Delivery, HandedOver, Retry
 from services.chassis.work.newer import NewerCommand, newer_command
 
 MAX_ATTEMPTS = 8
@@ -98,6 +98,8 @@ class Processing(Generic[CommandT]):
                 return
         try:
             await self._within_deadline(command, delivery)
+        except HandedOver:
+            return  # whoever has it now acknowledges it
         except Retry as retry:
             if delivery.attempt < MAX_ATTEMPTS:
                 await self._send_back(command, delivery, retry)
@@ -156,7 +158,7 @@ class Processing(Generic[CommandT]):
             raise Retry(error) from error
         except ChoirError as error:
             await self._on_failure(command, error)
-        except (Retry, asyncio.CancelledError):
+        except (Retry, HandedOver, asyncio.CancelledError):
             raise
         except Exception as error:
             log.exception("a handler failed", request_id=command.request_id)

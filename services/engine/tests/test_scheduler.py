@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from schemas.errors import GenerationFailed
+from schemas.requests.origin import Origin
 from schemas.requests.sampling import Sampling
 from services.engine.decode.context import Context
 from services.engine.decode.sampler import new_sampler
@@ -72,6 +73,23 @@ def test_prompts_share_what_is_left_of_a_step(scheduler: Texts, model: Model) ->
     lengths = [len(prompt.prompt) for prompt in prompts]
     assert step(scheduler) == [(0, 1), (1, BESIDE)]
     assert step(scheduler) == [(0, 1), (1, lengths[0] - BESIDE), (2, 2 * BESIDE - lengths[0])]
+
+
+def test_what_is_kept_is_told_the_latest_first_and_apart_from_what_is_in_work(
+    scheduler: Texts, model: Model
+) -> None:
+    origins = [Origin("t", (name,)) for name in ("first", "second", "failed", "in work")]
+    for origin in origins:
+        sequence = submitted(scheduler, model, origin.blocks[0] * 20)
+        sequence.origin = origin
+        step(scheduler)
+        if origin.blocks == ("failed",):
+            scheduler.finish(sequence, "error", GenerationFailed("no more"))
+        elif origin.blocks != ("in work",):
+            scheduler.finish(sequence, "stop")
+    first, second, _, in_work = origins
+    assert scheduler.kept() == (in_work, second, first)
+    assert scheduler.kept(idle=True) == (second, first)
 
 
 def test_a_short_beginning_or_cells_after_an_error_are_not_shared(scheduler: Texts, model: Model) -> None:

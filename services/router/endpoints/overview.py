@@ -58,7 +58,7 @@ class Overview:
     async def nodes(self, _request: Message, caller: Caller) -> None:
         """Sends all live leases; without their details, or not all of them, where there are too many. Whoever
         operates nothing is not told what other tenants have in work."""
-        nodes = self._directory.nodes
+        nodes = tuple(map(without_prefixes, self._directory.nodes))
         if not self._tenants.sees_all(caller.tenant):
             nodes = tuple(own_part(node, caller.tenant) for node in nodes)
         await caller.send_what_fits(node_lists(nodes))
@@ -114,6 +114,14 @@ class Overview:
 def _works(node: NodeLease) -> bool:
     """Whether its slots are for generations, and are to be had."""
     return node.service in GENERATORS and not (node.service == "agent" and node.cordon)
+
+
+def without_prefixes(node: NodeLease) -> NodeLease:
+    """A lease without what agents tell one another of the prompts that they keep: it is nobody else's."""
+    if not any(model.prefixes for model in node.models):
+        return node
+    models = tuple(model.model_copy(update={"prefixes": ()}) for model in node.models)
+    return node.model_copy(update={"models": models})
 
 
 def own_part(node: NodeLease, tenant: str) -> NodeLease:

@@ -29,6 +29,8 @@ from services.router.settings import RouterSection
 MODELS = ("alpha", "beta", "gamma")
 CAPABILITIES = {"gamma": ("completion",)}
 CONTEXT_TOKENS = 200
+PREFIX = "9mJkq0Zt"
+"""What an agent tells others of a prompt that it keeps."""
 
 
 class Front:
@@ -163,6 +165,7 @@ async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator
                 context_tokens=CONTEXT_TOKENS,
                 capabilities=CAPABILITIES.get(name, ()),
                 identity=weights[-1],
+                prefixes=(PREFIX,),
             )
             for name in MODELS
         )

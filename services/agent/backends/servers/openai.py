@@ -116,6 +116,10 @@ class OpenAI:
         """Tokens per second while the server worked for us."""
         return self._speed.tokens_per_s()
 
+    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
+        """What the server keeps is not known."""
+        return ()
+
     async def generate(
         self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
     ) -> Generated:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from schemas import subjects
 from schemas.errors import ModelUnusable
 from schemas.nodes.lease import NodeLease, ServedModel
 from schemas.replies import ModelQueue, ModelsReply, NodesReply, StatusReply
 from services.router.endpoints.overview import glances, node_lists, problems, summarize_model
-from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front
+from services.router.tests.front import CONTEXT_TOKENS, MODELS, PREFIX, Front
 
 
 def lease(instance: str, *models: ServedModel, broken: bool = False) -> NodeLease:
@@ -57,6 +59,12 @@ def test_every_complaint_of_a_lease_is_a_line() -> None:
 async def test_nodes_are_all_that_are_alive(front: Front) -> None:
     reply = NodesReply.model_validate_json((await front.request(subjects.NODES)).data)
     assert [(node.service, node.instance) for node in reply.nodes] == [("agent", "agent-1")]
+
+
+@pytest.mark.parametrize("subject", [subjects.NODES, subjects.MODELS, subjects.STATUS])
+async def test_nobody_is_told_what_agents_tell_one_another_of_prompts(front: Front, subject: str) -> None:
+    reply = (await front.request(subject)).data
+    assert b"alpha" in reply and PREFIX.encode() not in reply
 
 
 async def test_models_are_all_that_can_be_asked(front: Front) -> None:
