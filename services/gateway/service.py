@@ -53,6 +53,7 @@ class Gateway:
         app = build_app(context)
         if self._settings.gateway.keys_needed:
             await check_locked(app)
+        self._models = mesh.loops.start(context.models.keep_fresh(), "the list of models")
         self._batches = mesh.loops.start(BatchRunner(context).run(app), "batches")
         self._listener = Listener(app, self._settings.gateway, mesh.changed)
         await self._listener.start(mesh.loops)
@@ -62,7 +63,7 @@ class Gateway:
         await self._endpoints.stop()
         if self._listener is not None:
             await self._listener.stop()
-            await ended((self._batches,))
+            await ended((self._batches, self._models))
         await self._stack.aclose()
 
     def load(self) -> Load:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.errors import UnknownModel
+from schemas.errors import ChoirError, UnknownModel
 from schemas.replies import ModelsReply, ModelSummary
 from services.client.client import Choir
 from services.gateway.access.caller import NOBODY, Caller, current_caller
@@ -20,6 +21,10 @@ FRESH_S = 1.0
 """How old a list may be that is shown."""
 KNOWN_S = 10.0
 """How old it may be for a name that stands in it: the router looks again."""
+AHEAD_S = 5.0
+"""At this age a list in use is read anew, so that no request waits for that."""
+IN_USE_S = 120.0
+"""So long after the last request nothing is read ahead any more."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,14 @@ def absent(name: str) -> Target | None:
 
 
 class ModelList:
-    """The models of the mesh, as they were a moment ago."""
+    """The models of the mesh, as they were a moment ago (in seconds of `now`)."""
 
-    def __init__(self, mesh: Choir, sets: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, mesh: Choir, sets: Mapping[str, Sequence[str]], now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._mesh = mesh
+        self._now = now
+        self._used_s = float("-inf")
         self._ensembles = tuple(ensembles(sets))
         self._targets: dict[str, Target] = {}
         self._as_of_s = float("-inf")
@@ -101,6 +110,7 @@ class ModelList:
 
     def at_hand(self, name: str) -> Target | None:
         """The same without a wait, if it is known well enough that the caller may ask it."""
+        self._used_s = self._now()
         if not self._is_fresh(KNOWN_S):
             return None
         found = self._targets.get(name) or self._targets.get(without_tag(name))
@@ -113,6 +123,7 @@ class ModelList:
 
     async def _find(self, name: str, missing: Callable[[str], Exception] | None, caller: Caller) -> Target:
         plain = without_tag(name)
+        self._used_s = self._now()
         for age_s in (KNOWN_S, FRESH_S):
             await self._refresh(age_s)
             found = self._targets.get(name) or self._targets.get(plain)
@@ -123,16 +134,34 @@ class ModelList:
         known = tuple(name for name, target in self._targets.items() if caller.may_ask(target.plain_name))
         raise UnknownModel(f"model '{name}' not found", field="model", known=known)
 
+    async def keep_fresh(self) -> None:
+        """Reads the list anew before it is too old, as long as somebody asks for models. Does not end by
+        itself."""
+        while True:
+            await asyncio.sleep(AHEAD_S / 2)
+            await self.read_ahead()
+
+    async def read_ahead(self) -> None:
+        """Reads a list in use that will be too old soon. While the mesh does not answer the list stays as it
+        is: whoever asks then is told why."""
+        if self._is_fresh(AHEAD_S) or self._now() - self._used_s > IN_USE_S:
+            return
+        with contextlib.suppress(ChoirError):
+            await self._read()
+
     async def _refresh(self, age_s: float) -> None:
         if self._is_fresh(age_s):
             return
         async with self._reading:
             if not self._is_fresh(age_s):
-                self._targets = self._targets_of(await self._mesh.offered())
-                self._as_of_s = time.monotonic()
+                await self._read()
+
+    async def _read(self) -> None:
+        self._targets = self._targets_of(await self._mesh.offered())
+        self._as_of_s = self._now()
 
     def _is_fresh(self, age_s: float) -> bool:
-        return time.monotonic() - self._as_of_s <= age_s
+        return self._now() - self._as_of_s <= age_s
 
     def _targets_of(self, offered: ModelsReply) -> dict[str, Target]:
         served = {model.name: model for model in offered.models if model.slots}

@@ -34,7 +34,7 @@ def environment(mesh: Mesh) -> dict[str, str]:
 def begun(mesh: Mesh) -> subprocess.Popen[bytes]:
     """The command in the middle of a long text."""
     run_ = subprocess.Popen(
-        [OLLAMA, "run", mesh.slow, QUESTION],
+        [OLLAMA, "run", "--nowordwrap", mesh.slow, QUESTION],
         env=environment(mesh),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -111,7 +111,7 @@ def restart(mesh: Mesh) -> str:
     mesh.restart()
     said, told = run_.communicate(timeout=60)
     assert not " ".join(said.decode().split()).endswith(WORDS[-40:])
-    text = mesh.asked_again(lambda: typed(mesh, "run", mesh.slow, QUESTION))
+    text = mesh.asked_again(lambda: typed(mesh, "run", "--nowordwrap", mesh.slow, QUESTION))
     assert " ".join(text.split()) == WORDS
     return f"exit {run_.returncode}: {told.decode().strip()[-80:]}"
 
