@@ -327,6 +327,27 @@ class StageStepped(Event):
     requests: tuple[OwnedId, ...] = ()
 
 
+class CutMoved(Event):
+    """The cut of a running pipeline was moved, as its stages had measured: from this epoch on they have other
+    layers.
+
+    `layers_before` and `layers` count those of each stage. The slowest stage took `slowest_ms` of a step with
+    `rows` rows (of a row, where that is None), and is to take `predicted_ms`; `gain` is what is expected in
+    tokens per second, 0.1 for a tenth. There is no other move for `rest_s` seconds.
+    """
+
+    kind: Literal["cut_moved"] = "cut_moved"
+    pipeline: str
+    epoch: int
+    layers_before: tuple[int, ...]
+    layers: tuple[int, ...]
+    rows: int | None = None
+    slowest_ms: float
+    predicted_ms: float
+    gain: float
+    rest_s: float
+
+
 class FeedbackReceived(Event):
     """A client has said what was right: which agents were, and which strategies' decisions."""
 
@@ -382,6 +403,7 @@ AnyEvent = Annotated[
     | GatherCompleted
     | DecisionMade
     | StageStepped
+    | CutMoved
     | FeedbackReceived
     | MessageDied
     | WorkerChanged,

@@ -62,7 +62,8 @@ class StepTimes(Struct):
 class StageHeld(Struct):
     """The stage that an instance holds, of the plan with this epoch. `step_ms` is the median of a step.
     `tokens_per_s` is what it has evaluated a second in the last seconds, tokens of prompts included; 0 at
-    rest. `times` are the steps of late, by their rows; none at rest."""
+    rest. `times` are the steps of late, by their rows; none at rest. `prepared` is the slice that it has at
+    hand for the plan's next cut: the first layer, and the one after the last."""
 
     model: Name
     epoch: int
@@ -73,6 +74,7 @@ class StageHeld(Struct):
     step_ms: Milliseconds | None = None
     tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     times: Annotated[tuple[StepTimes, ...], Field(exclude_if=not_)] = ()
+    prepared: Annotated[tuple[int, int] | None, Field(exclude_if=is_none)] = None
 
 
 class StageOffer(Struct):
@@ -134,13 +136,38 @@ class StagePlan(Struct):
     predicted_ms: Milliseconds
 
 
+class CutMove(Struct):
+    """A cut of a running pipeline that is moved, because of what its stages have measured.
+
+    `ends` are the last layers of the stages, plus one, and `ends_before` those that they had. The slowest
+    stage took `slowest_ms` of a step with `rows` rows (of a row, where that is None), and is to take
+    `predicted_ms`; `gain` is what is expected in tokens per second, 0.1 for a tenth. The next move is not
+    before `rest_s` after `at_s`, in seconds since the epoch. `moves` counts from when the model was placed.
+    """
+
+    at_s: float
+    ends_before: Annotated[tuple[int, ...], Field(max_length=MAX_STAGES)]
+    ends: Annotated[tuple[int, ...], Field(max_length=MAX_STAGES)]
+    rows: Annotated[int, Field(ge=1)] | None = None
+    slowest_ms: Milliseconds
+    predicted_ms: Milliseconds
+    gain: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rest_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    moves: Annotated[int, Field(ge=1)] = 1
+
+    def slice_of(self, stage: int) -> tuple[int, int]:
+        """The first layer of a stage, and the one after its last."""
+        return (self.ends[stage - 1] if stage else 0), self.ends[stage]
+
+
 class PipelinePlan(Message):
     """Who holds which layers of a model. `number` names the pipeline in frames; it stays over epochs.
 
     `predicted_ms` is the time of a token of a single stream, hops included; `whole_ms` is what the fastest
     node that could hold the whole model would take, None if there is none. `wanted` is what was asked for,
     for whoever plans anew. `since_epoch` is the first epoch with these layers, this file and this dtype (this
-    epoch, where it is None): what stages were sent before it means something else now.
+    epoch, where it is None): what stages were sent before it means something else now. `moved` is the last
+    move of the cut, and `moving` the next one: the stages load for it what they lack, while they go on.
     """
 
     model: Name
@@ -162,6 +189,13 @@ class PipelinePlan(Message):
     made_by: Name
     made_at_s: float
     why: str
+    moved: Annotated[CutMove | None, Field(exclude_if=is_none)] = None
+    moving: Annotated[CutMove | None, Field(exclude_if=is_none)] = None
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The last layers of the stages, plus one."""
+        return tuple(stage.end_layer for stage in self.stages)
 
     @model_validator(mode="after")
     def _contiguous(self) -> PipelinePlan:
@@ -206,7 +240,7 @@ class PipelineSummary(Struct):
     It is `ready` if all stages are, `broken` if an instance is gone, else `loading`. `predicted_ms` and
     `whole_ms` are the plan's; `measured_ms` is the time of a token as stage 0 measures it: over all sequences
     that it generates at once, so it falls as they overlap. `standbys` could take a stage's place. `problem`
-    says why a pipeline without enough nodes stays so.
+    says why a pipeline without enough nodes stays so. `moved` and `moving` are the plan's.
     """
 
     model: Name
@@ -223,3 +257,5 @@ class PipelineSummary(Struct):
     measured_ms: Milliseconds | None = None
     why: str
     problem: str | None = None
+    moved: Annotated[CutMove | None, Field(exclude_if=is_none)] = None
+    moving: Annotated[CutMove | None, Field(exclude_if=is_none)] = None

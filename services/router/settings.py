@@ -17,6 +17,10 @@ class RouterSection(Section):
     its standbys for `pipeline_grace_s`; one that could run better on the nodes of now is planned anew
     after `pipeline_settle_s` without further changes, but not before the present plan is `pipeline_rest_s`
     old: a stage that was taken over is an interruption enough.
+
+    With `pipeline_rebalance` the cut of a running pipeline follows what its stages measure: it is moved when
+    three windows of `pipeline_rebalance_window_s` in a row promise a tenth more tokens per second, and not
+    within `pipeline_rebalance_rest_s` of the last move; that time doubles after moves that were in vain.
     """
 
     replicas: int = Field(default=1, ge=0, le=16)
@@ -28,6 +32,9 @@ class RouterSection(Section):
     pipeline_grace_s: float = Field(default=3.0, ge=0)
     pipeline_settle_s: float = Field(default=5.0, ge=0)
     pipeline_rest_s: float = Field(default=60.0, ge=0)
+    pipeline_rebalance: bool = True
+    pipeline_rebalance_window_s: float = Field(default=4.0, gt=0)
+    pipeline_rebalance_rest_s: float = Field(default=20.0, ge=0)
 
 
 class RouterSettings(ServiceSettings):

@@ -34,6 +34,7 @@ from services.engine.model.devices import free_bytes as free_on
 from services.engine.model.devices import total_bytes as total_on
 from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, FailureDetector
 from services.shard_stage.handover.assignment import Assignment, Handover, holds_place
+from services.shard_stage.handover.next_slice import NextSlice
 from services.shard_stage.probe.capability import ModelSource, open_kept_source, open_source
 from services.shard_stage.probe.latency_probe import measured_hop_ms
 from services.shard_stage.probe.slice_cache import SliceCache
@@ -85,6 +86,7 @@ class ShardStage:
         self._failure: ErrorBody | None = None
         self._hop_ms = 0.0
         self._runtime: StageRuntime | None = None
+        self._leaving: StageRuntime | None = None
         self._refused: tuple[str, int] | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -95,6 +97,7 @@ class ShardStage:
     async def start(self, mesh: ServiceContext) -> None:
         """Measures what it has to offer, and takes the place that a plan has for it."""
         self._mesh = mesh
+        self._next = NextSlice(self._slices, self._threads, self._memory_bytes, mesh.changed)
         # The inference thread asks for the interpreter at every tensor: by default it may wait 5 ms for it.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         for model in self._section.models:
@@ -124,6 +127,7 @@ class ShardStage:
             await self._runtime.stop(drain=True)
         for task in self._tasks:
             task.cancel()
+        await self._next.close()
 
     async def _open(self, model: StageModelSection) -> None:
         try:
@@ -206,13 +210,24 @@ class ShardStage:
                 log.warning("steps down", model=runtime.plan.model, stage=runtime.assignment.stage)
                 self._runtime = None
                 self._mesh.changed()
-                await runtime.stop()
+                await self._leave(runtime, wanted)
             if wanted is not None and self._runtime is not None:
                 self._runtime.follow(wanted)
             elif wanted is not None:
                 await self._take_place(wanted)
             elif self._runtime is None:
                 await self._prepare()
+            self._next.follow(wanted, self._sources.get(wanted.plan.model) if wanted is not None else None)
+
+    async def _leave(self, runtime: StageRuntime, wanted: Assignment | None) -> None:
+        """Ends a stage. Who only gets other layers of the same pipeline beats meanwhile: nobody is to take
+        its place."""
+        if wanted is not None and wanted.plan.number == runtime.plan.number:
+            self._leaving = runtime
+        try:
+            await runtime.stop()
+        finally:
+            self._leaving = None
 
     async def _take_place(self, wanted: Assignment) -> None:
         source = self._sources[wanted.plan.model]
@@ -228,6 +243,7 @@ class ShardStage:
                 self._settings.mesh, self._mesh.identity, events
             ),
             on_failure=self._on_failure,
+            loaded=self._next.take(wanted),
         )
         try:
             _check_source(source, wanted.plan)
@@ -314,6 +330,9 @@ class ShardStage:
         while True:
             now_s = time.monotonic()
             runtime = self._runtime
+            if self._leaving is not None and now_s >= beat_at_s:
+                beat_at_s = now_s + BEAT_INTERVAL_S
+                await self._leaving.beat()
             if runtime is not None:
                 if runtime.step_lasts_s > self._section.step_limit_s:
                     await self._end_stuck(runtime)
@@ -334,12 +353,8 @@ class ShardStage:
 
     def _could_hold(self, plan: PipelinePlan, stage: int) -> bool:
         source = self._sources[plan.model].shardable
-        spec = plan.stages[stage]
-        layers = range(spec.first_layer, spec.end_layer)
-        weights = sum(source.layer_bytes[layer] for layer in layers if layer < source.layers)
-        cells = source.cell_bytes * len(layers) * plan.slots * plan.context_tokens
-        ends = source.first_bytes * (stage == 0) + source.last_bytes * (stage == len(plan.stages) - 1)
-        return source.sha256 == plan.sha256 and weights + cells + ends <= self._memory_bytes
+        need_bytes = Assignment(plan, stage).need_bytes(source)
+        return source.sha256 == plan.sha256 and need_bytes <= self._memory_bytes
 
     # --- what is heard ------------------------------------------------------------------
 
@@ -391,7 +406,7 @@ class ShardStage:
             threads=self._threads,
             cores=cores(),
             hop_ms=self._hop_ms,
-            held=self._runtime.held() if self._runtime is not None else None,
+            held=self._runtime.held(self._next.ready) if self._runtime is not None else None,
             gpu_bytes=self._gpu_bytes,
         )
 

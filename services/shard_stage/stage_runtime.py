@@ -30,9 +30,10 @@ from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ConnectionEvents
 from services.engine.decode.stage_context import StageContext
-from services.engine.model.model import Model, Weights
+from services.engine.model.model import Model
 from services.shard_stage.handover.assignment import Assignment, Handover
 from services.shard_stage.handover.journal import Journal
+from services.shard_stage.handover.loading import load_slice
 from services.shard_stage.handover.log_reader import client_for_reading, read_items
 from services.shard_stage.handover.replay import Replay
 from services.shard_stage.intake.intake import Intake
@@ -40,7 +41,7 @@ from services.shard_stage.intake.pipeline_generator import PipelineGenerator
 from services.shard_stage.pipeline.batch_size import BatchSizeTuner
 from services.shard_stage.pipeline.drafts import PROPOSERS
 from services.shard_stage.pipeline.first_stage import FirstStage
-from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, LaterStage
+from services.shard_stage.pipeline.later_stage import LaterStage
 from services.shard_stage.pipeline.rest import Rest
 from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.pipeline.step_executor import StepExecutor
@@ -74,8 +75,10 @@ class StageRuntime:
         hop_ms: float,
         connection_options: Callable[[ConnectionEvents], Mapping[str, Any]],
         on_failure: Callable[[BaseException], None],
+        loaded: StageContext | None = None,
     ) -> None:
-        """`on_failure` is called on this loop when the thread has ended by a fault."""
+        """`on_failure` is called on this loop when the thread has ended by a fault. `loaded` is the slice of
+        this place, where that was loaded before; whoever made it hands it over."""
 
         def failed(error: BaseException) -> None:
             self._loop.call_soon_threadsafe(on_failure, error)
@@ -95,7 +98,7 @@ class StageRuntime:
         self._options = connection_options(events)
         self._thread = InferenceThread(self._options, self._stats, failed)
         self._stage: FirstStage | LaterStage | None = None
-        self._context: StageContext | None = None
+        self._context = loaded
         self._intake: Intake | None = None
         self._cells: dict[int, int] = {}
         self._aligned_epoch = 0
@@ -137,10 +140,14 @@ class StageRuntime:
 
         Raises ModelUnusable where the slice cannot be loaded.
         """
-        layers = self.assignment.layers
-        path = await asyncio.to_thread(
-            self._slices.slice_of, self._source.content, self._source.shardable.sha256, layers
-        )
+        path = None
+        if self._context is None:
+            path = await asyncio.to_thread(
+                self._slices.slice_of,
+                self._source.content,
+                self._source.shardable.sha256,
+                self.assignment.layers,
+            )
         self._thread.start()
         await self._thread.run(self._thread.connect)
         await self._thread.call(partial(self._load, path))
@@ -191,18 +198,13 @@ class StageRuntime:
         self._thread.join()
         self._free()
 
-    def _load(self, path: Path) -> None:
-        """On the thread: weights and cells."""
+    def _load(self, path: Path | None) -> None:
+        """On the thread: weights and cells from a slice's file, unless they were loaded before."""
         plan, stage = self.plan, self.assignment.stage
-        outer = stage in (0, len(plan.stages) - 1)
-        weights = (Model if outer else Weights)(path, gpu_layers=self._source.gpu_layers)
-        self._context = context = StageContext(
-            weights,
-            slots=plan.slots,
-            context_tokens=plan.context_tokens,
-            batch_tokens=BATCH_TOKENS,
-            threads=self._threads,
-        )
+        if path is not None:
+            self._context = load_slice(path, self.assignment, self._threads, self._source.gpu_layers)
+        assert self._context is not None
+        context, weights = self._context, self._context.weights
         self.assignment.check(context)
         executor = StepExecutor(context, plan, stage)
         if len(plan.stages) > 1:
@@ -251,8 +253,10 @@ class StageRuntime:
         async for item in read_items(self._mesh.client, subject, inheritance.log_from_s):
             journal.take(item)
         sequences = self._intake.adopt(journal.left[-self.plan.slots :])
+        # With a new cut no stage has cells of them: all is computed again together, and not here before.
+        held = self.plan.since_epoch is not None
         for sequence in sequences:
-            await self._thread.call(partial(stage.adopt, sequence))
+            await self._thread.call(partial(stage.adopt, sequence, fill=held))
 
     # --- agreeing on where all are ------------------------------------------------------
 
@@ -396,8 +400,8 @@ class StageRuntime:
 
     # --- the lease ----------------------------------------------------------------------
 
-    def held(self) -> StageHeld:
-        """The entry of this place in the lease."""
+    def held(self, prepared: range | None = None) -> StageHeld:
+        """The entry of this place in the lease, with the slice that the instance has at hand for the next."""
         return StageHeld(
             model=self.plan.model,
             epoch=self.plan.epoch,
@@ -408,6 +412,7 @@ class StageRuntime:
             step_ms=statistics.median(self._step_ms) if self._step_ms else None,
             tokens_per_s=statistics.fmean(self._rates) if self._rates else None,
             times=self._stats.recent.told(),
+            prepared=(prepared.start, prepared.stop) if prepared is not None else None,
         )
 
     def served(self) -> ServedModel | None:

@@ -99,7 +99,10 @@ class PlanStore:
         me = {"instance": self._identity.instance, "host": self._identity.host}
         stages[stage] = stages[stage].model_copy(update=me)
         why = f"stage {stage} was taken over from {gone}, which fell silent"
-        return await self._go_on(plan, tuple(stages), why)
+        without_move = plan.model_copy(
+            update={"moving": None}
+        )  # that was for what the other one had measured
+        return await self._go_on(without_move, tuple(stages), why)
 
     async def begin_anew(self, plan: PipelinePlan, why: str) -> bool:
         """The same plan with the next epoch, if it is still this one: all stages agree on where they are."""

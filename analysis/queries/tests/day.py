@@ -6,6 +6,7 @@ from typing import Any
 
 from schemas.errors import ErrorBody
 from schemas.events import (
+    CutMoved,
     DecisionMade,
     Event,
     FeedbackReceived,
@@ -247,6 +248,21 @@ def a_day() -> list[Event]:
                 steps=1,
                 requests=("single-0",),
             )
+    day.tell(
+        CutMoved,
+        8_010,
+        "router",
+        "router-1",
+        pipeline="llama",
+        epoch=2,
+        layers_before=(1, 3),
+        layers=(2, 2),
+        rows=2,
+        slowest_ms=9.0,
+        predicted_ms=6.0,
+        gain=0.5,
+        rest_s=20.0,
+    )
     for number, (effort, saved) in enumerate((("exact", 1), ("exact", 0), ("bounded", 2), (None, 0))):
         day.tell(
             GatherCompleted,

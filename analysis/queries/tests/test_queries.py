@@ -69,6 +69,7 @@ async def test_the_views_for_people_have_a_row_for_everything(choir: Choir) -> N
         "tasks": 15,
         "decisions": 6,
         "stages": 8,
+        "cut_moves": 1,
         "nodes": 2,
         "errors": 5,
         "events": len(a_day()),

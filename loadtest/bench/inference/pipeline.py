@@ -8,6 +8,8 @@
   stage alone, in-process, on its core, at the micro-batch that it got: for one stream the sum of both stages'
   steps, for several the slower stage. Nodes that share a machine share its memory: what both stages reach at
   the same time, in-process, is told beside it;
+- balance: all layers but one begin on one node, under load: seconds until they are shared, and tokens per
+  second before and after: two minutes;
 - prefill, memory, recovery: a long prompt, what a stage takes, a stage that is killed;
 - peers: the unsplit engine on one core, and on both.
 """
@@ -27,6 +29,7 @@ from typing import Any
 
 from infra.demo_models.bench_model import write_bench_model
 from loadtest.bench.inference.engine_alone import EngineNode
+from loadtest.bench.inference.pipeline_balance import WATCHED_S, balanced
 from loadtest.bench.inference.pipeline_limits import Limits
 from loadtest.bench.inference.pipeline_nodes import Nodes, memory_mb, nodes
 from loadtest.bench.inference.stage_hop import hops_us
@@ -36,7 +39,7 @@ from services.engine.decode.context import cell_bytes
 from services.engine.model.gguf.check import check_model_file, tensor_nbytes
 
 PARTS_VARIABLE = "CHOIR_BENCH_PARTS"
-PARTS = ("hop", "decode", "limit", "prefill", "memory", "recovery", "peers")
+PARTS = ("hop", "balance", "decode", "limit", "prefill", "memory", "recovery", "peers")
 SEQUENCES = (1, 2, 4, 8, 16, 32)
 DECODE_SEQUENCES = (1, 4, 16)
 CORES = (0, 1)
@@ -55,6 +58,7 @@ LEAST_PREFILL_RATIO = 1.5
 MOST_HOP_RATIO = 1.5
 MOST_EXTRA_MB = 250.0
 MOST_RECOVERY_S = 2.0
+MOST_BALANCED_S = 60.0
 SETTLE_S = 1.2
 RECOVERY_TOKENS = 60
 
@@ -89,10 +93,12 @@ async def _measure(model: Path, folder: Path, chosen: list[str], measured: Measu
     size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS}
     if "peers" in chosen:
         await asyncio.to_thread(_peers, model, measured)
+    if "balance" in chosen:
+        await _balance(model, folder, size, measured)
     async with nodes(folder, model, size) as pair:
         if "hop" in chosen:
             await _hop(pair, measured)
-        if set(chosen) <= {"hop", "peers"}:
+        if set(chosen) <= {"hop", "balance", "peers"}:
             return
         for name, core in zip(("node-0", "node-1"), CORES, strict=True):
             pair.start(name, core)
@@ -100,7 +106,7 @@ async def _measure(model: Path, folder: Path, chosen: list[str], measured: Measu
         measured.raw["layers"] = {s.instance: f"{s.first_layer}-{s.end_layer - 1}" for s in plan.stages}
         if "decode" in chosen:
             await _decode(pair, plan, model, measured)
-        if set(chosen) <= {"hop", "peers", "decode"}:
+        if set(chosen) <= {"hop", "balance", "peers", "decode"}:
             return
         limits = Limits(model, folder, plan, CORES, size)
         try:
@@ -121,6 +127,18 @@ async def _hop(pair: Nodes, measured: Measured) -> None:
     found = await asyncio.to_thread(hops_us, url, CORES)
     measured.raw["hop_us"] = found
     measured.targets.append(at_most("hop_over_bare", found["stage"] / found["bare"], MOST_HOP_RATIO))
+
+
+async def _balance(model: Path, folder: Path, size: dict[str, int], measured: Measured) -> None:
+    found = await balanced(folder / "balance", model, size, CORES)
+    measured.raw["balance"] = found
+    never = found["balanced_after_s"] is None
+    took_s = WATCHED_S if never else found["balanced_after_s"]
+    gain = 0.0 if never else found["tokens_per_s_after"] / found["tokens_per_s_before"]
+    measured.targets += [
+        at_most("balanced_after_s", took_s, MOST_BALANCED_S),
+        at_least("balanced_over_unbalanced", gain, 1.0),
+    ]
 
 
 async def _decode(pair: Nodes, plan: PipelinePlan, model: Path, measured: Measured) -> None:

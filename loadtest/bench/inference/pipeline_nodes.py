@@ -156,10 +156,14 @@ class Journal:
 
 
 @asynccontextmanager
-async def nodes(folder: Path, model: Path, size: dict[str, int]) -> AsyncIterator[Nodes]:
-    """A broker, a router, and as many stage services as are started."""
+async def nodes(
+    folder: Path, model: Path, size: dict[str, int], *, moves_cuts: bool = False
+) -> AsyncIterator[Nodes]:
+    """A broker, a router, and as many stage services as are started. The cut stays where the plan has it,
+    unless the router `moves_cuts`."""
     async with bench_mesh(folder / "broker", [MODEL]) as mesh:
-        mesh.spawn("services.router", env={"CHOIR_INSTANCE": "router-1"})
+        env = {"CHOIR_INSTANCE": "router-1", "CHOIR_ROUTER__PIPELINE_REBALANCE": str(moves_cuts).lower()}
+        mesh.spawn("services.router", env=env)
         yield Nodes(mesh, model, folder / "slices", size)
 
 

@@ -8,6 +8,7 @@ from schemas.commands import (
 )
 from schemas.errors import ErrorBody
 from schemas.events import (
+    CutMoved,
     DecisionMade,
     FeedbackReceived,
     GatherCompleted,
@@ -195,6 +196,18 @@ EVENT_SAMPLES: dict[str, Message] = {
         waiting_ns=2_000_000,
         steps=1,
         requests=(REQUEST,),
+    ),
+    "cut_moved": CutMoved(
+        **ROUTER,
+        pipeline="llama3.2:3b",
+        epoch=4,
+        layers_before=(1, 3),
+        layers=(2, 2),
+        rows=4,
+        slowest_ms=10.5,
+        predicted_ms=7.0,
+        gain=0.5,
+        rest_s=20.0,
     ),
     "feedback_received": FeedbackReceived(
         **AGGREGATOR,

@@ -12,6 +12,7 @@ from schemas.nodes.cordons import Cordon
 from schemas.nodes.lease import Gpu, NodeLease, OnDemand, ServedModel, TenantLoad
 from schemas.nodes.workers import Worker, WorkerState
 from schemas.pipelines.plan import (
+    CutMove,
     PipelinePlan,
     PipelineSummary,
     Shard,
@@ -314,6 +315,26 @@ PLAN = PipelinePlan(
     made_by="shard_stage-2",
     made_at_s=ACCEPTED_AT_S,
     why="shard_stage-2 takes the place of shard_stage-3, which fell silent",
+    moved=CutMove(
+        at_s=ACCEPTED_AT_S,
+        ends_before=(1, 4),
+        ends=(2, 4),
+        rows=4,
+        slowest_ms=10.5,
+        predicted_ms=7.0,
+        gain=0.5,
+        rest_s=20.0,
+    ),
+    moving=CutMove(
+        at_s=ACCEPTED_AT_S,
+        ends_before=(2, 4),
+        ends=(3, 4),
+        slowest_ms=9.5,
+        predicted_ms=7.5,
+        gain=0.25,
+        rest_s=40.0,
+        moves=2,
+    ),
 )
 PIPELINE = PipelineSummary(
     model=PLAN.model,
@@ -335,6 +356,8 @@ PIPELINE = PipelineSummary(
     measured_ms=11.5,
     why=PLAN.why,
     problem="the pipeline of llama3.2:3b has no node for stage 1",
+    moved=PLAN.moved,
+    moving=PLAN.moving,
 )
 CORDON = Cordon(instance="agent-1", drain=True, at_s=ACCEPTED_AT_S, by="alice")
 ON_DEMAND = OnDemand(
@@ -359,6 +382,7 @@ STAGE_OFFER = StageOffer(
         ready=True,
         step_ms=7.1,
         tokens_per_s=42.5,
+        prepared=(3, 4),
         times=(StepTimes(rows=4, steps=310, median_ms=7.05, spread=0.125),),
     ),
 )

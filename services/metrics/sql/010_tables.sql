@@ -484,6 +484,32 @@ CREATE TABLE stage_stepped (
     "requests" VARCHAR[]
 );
 
+CREATE TABLE cut_moved (
+    "stream_epoch" INTEGER,
+    "sequence" BIGINT,
+    "stored_at" TIMESTAMP,
+    "event_id" VARCHAR,
+    "at" TIMESTAMP,
+    "service" VARCHAR,
+    "instance" VARCHAR,
+    "host" VARCHAR,
+    "request_id" VARCHAR,
+    "task_id" VARCHAR,
+    "trace_id" VARCHAR,
+    "span_id" VARCHAR,
+    "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
+    "pipeline" VARCHAR,
+    "epoch" BIGINT,
+    "layers_before" BIGINT[],
+    "layers" BIGINT[],
+    "rows" BIGINT,
+    "slowest_ms" DOUBLE,
+    "predicted_ms" DOUBLE,
+    "gain" DOUBLE,
+    "rest_s" DOUBLE
+);
+
 CREATE TABLE feedback_received (
     "stream_epoch" INTEGER,
     "sequence" BIGINT,
@@ -610,6 +636,7 @@ UNION ALL SELECT 'gather_pulled' AS kind, "stream_epoch", "sequence", "stored_at
 UNION ALL SELECT 'gather_completed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "gather_completed"
 UNION ALL SELECT 'decision_made' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "decision_made"
 UNION ALL SELECT 'stage_stepped' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "stage_stepped"
+UNION ALL SELECT 'cut_moved' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "cut_moved"
 UNION ALL SELECT 'feedback_received' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "feedback_received"
 UNION ALL SELECT 'message_died' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "message_died"
 UNION ALL SELECT 'worker_changed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "worker_changed";

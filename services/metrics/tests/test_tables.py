@@ -82,6 +82,7 @@ def test_every_kind_and_every_view_can_be_described(tmp_path: Path) -> None:
         "tasks",
         "decisions",
         "stages",
+        "cut_moves",
         "nodes",
         "errors",
         "events",

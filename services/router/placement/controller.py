@@ -10,6 +10,7 @@ Several routers may do so: a plan is changed by compare-and-set, so one of them 
   have not changed for `settle_s`, nor the plan for `rest_s`, and another plan is worth the interruption
   (`replan.improved`), that is taken, but never while sequences run: those would be worked on again, and a
   better split is not urgent.
+- *The stages take other times than was thought*, while they run: that is the rebalancer's, if there is one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from services.chassis.logs import get_logger
 from services.chassis.process.supervise import Loops
 from services.chassis.registry.directory import Directory
 from services.router.placement.plan_builder import make_plan, same_work
+from services.router.placement.rebalancer import Rebalancer
 from services.router.placement.replan import (
     Remedy,
     fitting_candidates,
@@ -74,7 +76,9 @@ class Controller:
         grace_s: float,
         settle_s: float,
         rest_s: float,
+        rebalancer: Rebalancer | None = None,
     ) -> None:
+        self._rebalancer = rebalancer
         self._directory = directory
         self._plans = plans
         self._instance = instance
@@ -110,6 +114,8 @@ class Controller:
         self._watches = {model: watch for model, watch in self._watches.items() if model in models}
         self.problems = {model: why for model, why in self.problems.items() if model in models}
         self.stuck = {model: why for model, why in self.stuck.items() if model in models}
+        if self._rebalancer is not None:
+            self._rebalancer.keep(models)
         for plan in plans:
             await self._look_at(plan, self._directory.nodes)
 
@@ -126,6 +132,8 @@ class Controller:
         self.stuck.pop(plan.model, None)
         if self._is_due(plan, leases, watch):
             await self._improve(plan, leases)
+        elif self._rebalancer is not None:
+            await self._rebalancer.look(plan, leases)
 
     async def _mend(
         self, plan: PipelinePlan, leaving: tuple[int, ...], leases: tuple[NodeLease, ...], watch: Watch

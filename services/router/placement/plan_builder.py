@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
+from schemas.pipelines.plan import CutMove, PipelinePlan, Shard, StagePlan
 from services.router.placement.candidates import NodePool
 from services.router.placement.planner import Decision, only_slows
 
@@ -21,9 +21,11 @@ def make_plan(
     made_by: str,
     at_s: float,
     why: str,
+    moved: CutMove | None = None,
 ) -> PipelinePlan:
     """The plan of the next epoch, of the same number as `previous`. Where no speed is known its predictions
-    are 0."""
+    are 0. `moved` is the move of the cut that it makes; if it makes none, and has the same cuts, the last one
+    is remembered."""
     split, model = decision.split, pool.model
     plan = PipelinePlan(
         model=model.name,
@@ -45,7 +47,9 @@ def make_plan(
         made_at_s=at_s,
         why=why,
     )
-    return plan.model_copy(update={"since_epoch": _since_epoch(plan, previous)})
+    if moved is None and previous is not None and _meaning(plan) == _meaning(previous):
+        moved = previous.moved
+    return plan.model_copy(update={"since_epoch": _since_epoch(plan, previous), "moved": moved})
 
 
 def _since_epoch(plan: PipelinePlan, previous: PipelinePlan | None) -> int | None:

@@ -52,7 +52,7 @@ def decide(spec: Shard, pool: NodePool, assigned: Sequence[Node] = ()) -> Decisi
     else:
         _check_stages(stages, slices, pool)
         choices: list[Sequence[Node]] = [(node,) for node in assigned] or [pool.nodes] * stages
-        split = _split_within_hosts(slices, choices, pool.host_bytes)
+        split = split_within_hosts(slices, choices, pool.host_bytes)
     if split is None:
         raise _too_little_memory(spec, slices, pool, stages, context_tokens)
     decision = Decision(split, whole_ms, whole_node, spec.slots, context_tokens)
@@ -84,7 +84,7 @@ def _fastest_split(slices: Slices, pool: NodePool, slots: int) -> Split | None:
     for stages in range(1, min(slices.blocks, len(pool.nodes), MAX_STAGES) + 1):
         if splits and (not pool.measured or not _could_exceed(best, slices, pool, stages, slots)):
             continue
-        split = _split_within_hosts(slices, [pool.nodes] * stages, pool.host_bytes)
+        split = split_within_hosts(slices, [pool.nodes] * stages, pool.host_bytes)
         if split is not None:
             splits.append(split)
             best = max(best, split.tokens_per_s(slots))
@@ -106,7 +106,7 @@ def _could_exceed(tokens_per_s: float, slices: Slices, pool: NodePool, stages: i
     return left <= 0 and total_ms / slots < limit_ms
 
 
-def _split_within_hosts(
+def split_within_hosts(
     slices: Slices, choices: Sequence[Sequence[Node]], host_bytes: Mapping[Memory, int]
 ) -> Split | None:
     """The best split in which also the stages of each host together have room there, or on its GPUs.

@@ -90,7 +90,7 @@ def repaired(
     check_same(candidates)
     pool = pool_of(candidates)
     wanted = _forced(plan.wanted)
-    replaced = _replaced(plan, gone, pool)
+    replaced = current_split(plan, gone, pool)
     if replaced is not None:
         names = ", ".join(replaced.placements[k].node.instance for k in gone)
         return Remedy(_decision(plan, replaced), pool, f"{names} takes the place of {lost}, which is {how}")
@@ -112,7 +112,7 @@ def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pi
     if plan.wanted.assign or len({candidate.identity for candidate in candidates}) != 1:
         return None
     wanted = _forced(plan.wanted)
-    current = _replaced(plan, (), pool_of(candidates))
+    current = current_split(plan, (), pool_of(candidates))
     if current is None:
         return None
     pool = pool_of(preferred(candidates, wanted.stages))
@@ -120,6 +120,8 @@ def improved(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pi
         decision = decide(wanted, pool)
     except InvalidRequest:
         return None
+    if plan.moved is not None and _instances(decision.split) == {stage.instance for stage in plan.stages}:
+        return None  # what these nodes have measured at work counts for more than what they did at the start
     if plan.wanted.stages not in (None, len(plan.stages)):
         return Remedy(decision, pool, f"back to {plan.wanted.stages} stages, as was wanted")
     if not _is_better(decision.split, current, plan.slots):
@@ -147,7 +149,7 @@ def _forced(wanted: Shard) -> Shard:
     return wanted.model_copy(update={"force": True, "assign": (), "stages": stages})
 
 
-def _replaced(plan: PipelinePlan, gone: Sequence[int], pool: NodePool) -> Split | None:
+def current_split(plan: PipelinePlan, gone: Sequence[int], pool: NodePool) -> Split | None:
     """The plan's own slices, with free nodes for the stages that are gone; None where there are none with
     enough memory, or a node of the plan is not in the pool."""
     slices = Slices.of(pool.model, plan.slots, plan.context_tokens)
@@ -163,6 +165,10 @@ def _replaced(plan: PipelinePlan, gone: Sequence[int], pool: NodePool) -> Split 
         free.pop(node.instance, None)
         placements.append(replace(placement, node=node))
     return Split(slices, tuple(placements))
+
+
+def _instances(split: Split) -> set[str]:
+    return {placement.node.instance for placement in split.placements}
 
 
 def _placement(stage: StagePlan, slices: Slices, pool: NodePool) -> StagePlacement:

@@ -10,6 +10,7 @@ from schemas.pipelines.plan import PipelineSummary
 from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory, Serving
 from services.router.placement.controller import Controller
+from services.router.placement.rebalancer import Rebalancer
 from services.router.placement.shard import ShardHandler
 from services.router.placement.summary import summarize_pipeline
 from services.router.settings import RouterSection
@@ -23,6 +24,13 @@ class Placement:
         self._directory = directory
         self._plans = PlanStore(mesh.client, mesh.identity)
         instance = mesh.identity.instance
+        rebalancer = Rebalancer(
+            self._plans,
+            mesh.events,
+            instance,
+            window_s=settings.pipeline_rebalance_window_s,
+            rest_s=settings.pipeline_rebalance_rest_s,
+        )
         self._controller = Controller(
             directory,
             self._plans,
@@ -32,6 +40,7 @@ class Placement:
             grace_s=settings.pipeline_grace_s,
             settle_s=settings.pipeline_settle_s,
             rest_s=settings.pipeline_rest_s,
+            rebalancer=rebalancer if settings.pipeline_rebalance else None,
         )
         self.shard = ShardHandler(directory, self._plans, instance).handle
 

@@ -78,12 +78,16 @@ class ShardHandler:
 
     def _stands(self, previous: PipelinePlan, plan: PipelinePlan) -> bool:
         """Whether the same was specified before, and what was planned then is still as good: speeds are never
-        measured twice alike, and that is no reason to move layers."""
+        measured twice alike, and that is no reason to move layers. Nor is what was measured at the start,
+        where the cut was moved since by what the stages measured at work."""
         if previous.wanted != plan.wanted or previous.sha256 != plan.sha256:
             return False
         if same_work(previous, plan):
             return True
         leases, plans = self._directory.nodes, self._plans.all
+        same_nodes = [s.instance for s in previous.stages] == [s.instance for s in plan.stages]
+        if previous.moved is not None and same_nodes and not gone_stages(previous, leases):
+            return True
         planner_chose = not plan.wanted.assign and not gone_stages(previous, leases)
         return planner_chose and improved(previous, leases, plans) is None
 

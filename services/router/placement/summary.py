@@ -52,6 +52,8 @@ def summarize_pipeline(
         measured_ms=_measured_ms(plan.model, first),
         why=plan.why,
         problem=problem,
+        moved=plan.moved,
+        moving=plan.moving,
     )
 
 

@@ -13,7 +13,7 @@ from nats.js.errors import KeyNotFoundError
 
 from schemas import subjects
 from schemas.nodes.lease import NodeLease, ServedModel
-from schemas.pipelines.plan import PipelinePlan, StageHeld
+from schemas.pipelines.plan import PipelinePlan, StageHeld, StepTimes
 from services.chassis.identity import Identity
 from services.chassis.registry.lease import Lease, Load
 from services.router.placement.tests.offering import lease as offered
@@ -42,12 +42,19 @@ class Offering:
         """An instance gives its lease back."""
         await self._leases.pop(instance).stop()
 
-    async def load_plan(self, plan: PipelinePlan, busy: int = 0) -> None:
-        """All instances of a plan say that they hold their stage; the first, that the model can be asked."""
+    async def load_plan(
+        self, plan: PipelinePlan, busy: int = 0, layer_ms: float = 0.0, *, prepared: bool = False
+    ) -> None:
+        """All instances of a plan say that they hold their stage; the first, that the model can be asked. At
+        work their layers take `layer_ms`; `prepared` are they for the next cut, if there is to be one."""
         for number, stage in enumerate(plan.stages):
+            step_ms = layer_ms * (stage.end_layer - stage.first_layer)
+            times = (StepTimes(rows=1, steps=100, median_ms=step_ms, spread=0.1),) if layer_ms else ()
+            following = plan.moving.slice_of(number) if plan.moving is not None and prepared else None
             held = StageHeld(
                 model=plan.model, epoch=plan.epoch, stage=number,
                 first_layer=stage.first_layer, end_layer=stage.end_layer, ready=True, step_ms=1.5,
+                times=times, prepared=following,
             )  # fmt: skip
             load = self._loads[stage.instance]
             assert load.stage is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from schemas.errors import ModelUnusable
 from schemas.nodes.lease import NodeLease
-from schemas.pipelines.plan import PipelinePlan
+from schemas.pipelines.plan import PipelinePlan, Shardable
 from services.engine.decode.stage_context import StageContext
 
 LOG_MARGIN_S = 3.0
@@ -26,12 +26,31 @@ class Assignment:
         spec = self.plan.stages[self.stage]
         return range(spec.first_layer, spec.end_layer)
 
+    @property
+    def next(self) -> Assignment | None:
+        """The same stage after the move of the cut for which the plan has it make ready; None without one."""
+        if self.plan.moving is None:
+            return None
+        stages = list(self.plan.stages)
+        first, end = self.plan.moving.slice_of(self.stage)
+        stages[self.stage] = stages[self.stage].model_copy(update={"first_layer": first, "end_layer": end})
+        return Assignment(self.plan.model_copy(update={"stages": tuple(stages)}), self.stage)
+
     def same_place(self, other: Assignment) -> bool:
         """Whether what was loaded for the one serves the other."""
         fixed = ("model", "number", "sha256", "slots", "context_tokens", "dtype")
         same = all(getattr(self.plan, name) == getattr(other.plan, name) for name in fixed)
         last = len(self.plan.stages) == len(other.plan.stages)
         return same and last and self.stage == other.stage and self.layers == other.layers
+
+    def need_bytes(self, model: Shardable) -> int:
+        """The memory of the place: weights and cells."""
+        layers, plan = self.layers, self.plan
+        weights = sum(model.layer_bytes[layer] for layer in layers if layer < model.layers)
+        cells = model.cell_bytes * len(layers) * plan.slots * plan.context_tokens
+        ends = model.first_bytes * (self.stage == 0)
+        ends += model.last_bytes * (self.stage == len(plan.stages) - 1)
+        return weights + cells + ends
 
     def check(self, context: StageContext) -> None:
         """Raises ModelUnusable for a slice that is not the one that the plan asks for."""

@@ -126,9 +126,10 @@ class FirstStage:
         self._speculate_on(sequence)
         self._scheduler.submit(sequence)
 
-    def adopt(self, sequence: SequenceState) -> None:
-        """A sequence of a stage 0 that is gone: its tokens are evaluated here, as far as they are known. One
-        that cannot be evaluated ends alone; one that nobody waits for any more has ended."""
+    def adopt(self, sequence: SequenceState, *, fill: bool = True) -> None:
+        """A sequence of a stage 0 that is gone: its tokens are evaluated here, as far as they are known, if
+        `fill`; without, all stages evaluate them later. One that cannot be evaluated ends alone; one that
+        nobody waits for any more has ended."""
         if sequence.cancelled:
             sequence.finish("cancelled")
             return
@@ -138,7 +139,7 @@ class FirstStage:
             return
         sequence.send_at = len(sequence.tokens)
         try:
-            while sequence.due > 1:
+            while fill and sequence.due > 1:
                 count = min(sequence.due - 1, BATCH_TOKENS)
                 tokens = np.array(sequence.tokens[sequence.fed : sequence.fed + count], dtype=np.int32)
                 self._executor.fill(

@@ -60,6 +60,8 @@ async def test_a_stage_takes_the_place_of_another_in_the_next_epoch(
     assert await plans.take_over(PLAN, 1)
     now = await stored(connection)
     assert (now.epoch, now.stages[1].instance) == (PLAN.epoch + 1, "standby")
+    # And a move of the cut that was under way is called off, for it was not measured with this instance
+    assert PLAN.moving is not None and (now.moving, now.moved) == (None, PLAN.moved)
 
 
 async def test_of_two_who_take_over_one_does(plans: PlanStore, connection: Client) -> None:

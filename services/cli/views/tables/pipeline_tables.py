@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import pairwise
 
 from rich.table import Table
 from rich.text import Text
@@ -59,13 +61,27 @@ def pipeline_lines(pipelines: Iterable[PipelineSummary]) -> list[Text]:
 
 
 def cut_line(pipeline: PipelineSummary) -> str:
-    """How the layers are cut, and what one of them takes now, where all stages say so."""
-    told = f"layers {' + '.join(str(stage.end_layer - stage.first_layer) for stage in pipeline.stages)}"
+    """How the layers are cut, what one of them takes now, where all stages say so, and whether and where to
+    the cut was moved while the pipeline ran."""
+    told = f"layers {layers_of([stage.end_layer for stage in pipeline.stages])}"
     if all(stage.layer_ms for stage in pipeline.stages):
+        layers_ms = ", ".join(milliseconds(stage.layer_ms) for stage in pipeline.stages)
+        told += f"; a layer takes {layers_ms} ms now"
+    moved, moving = pipeline.moved, pipeline.moving
+    if moved is not None:
+        at = datetime.fromtimestamp(moved.at_s).astimezone().strftime("%H:%M:%S")
+        times = "once" if moved.moves == 1 else f"{moved.moves} times"
         told += (
-            f"; a layer takes {', '.join(milliseconds(stage.layer_ms) for stage in pipeline.stages)} ms now"
+            f"; moved {times}, last at {at} from {layers_of(moved.ends_before)}, for {moved.gain:.0%} more"
         )
+    if moving is not None:
+        told += f"; the stages make ready for {layers_of(moving.ends)}"
     return told
+
+
+def layers_of(ends: Sequence[int]) -> str:
+    """How many layers each stage has whose layers end there, such as `12 + 12`."""
+    return " + ".join(str(end - start) for start, end in pairwise((0, *ends)))
 
 
 def milliseconds(value: float | None) -> str:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,10 @@ class PipelineMesh:
         cache: Path,
         number: int = 1,
         context_tokens: int = CONTEXT_TOKENS,
+        router: Mapping[str, object] | None = None,
     ) -> None:
-        """`models` by their names; a single one is MODEL."""
+        """`models` by their names; a single one is MODEL. `router` are settings of the router, which moves no
+        cuts unless told to."""
         self._context_tokens = context_tokens
         self._spawn = spawn
         self.connection = connection
@@ -56,7 +59,9 @@ class PipelineMesh:
         self._cache = cache
         self._number = number
         self.instances: dict[str, ServiceProcess] = {}
-        self.router = spawn("router", "router-1", url=url)
+        settings = {"pipeline_rebalance": False, **(router or {})}
+        env = {f"CHOIR_ROUTER__{name.upper()}": json.dumps(value) for name, value in settings.items()}
+        self.router = spawn("router", "router-1", url=url, env=env)
 
     def start(
         self, name: str, url: str | None = None, command: Sequence[str] | None = None, **options: Any
@@ -76,13 +81,17 @@ class PipelineMesh:
         for process in [self.start(name) for name in names]:
             await process.wait_ready(self.connection, READY_DEADLINE_S)
 
-    def plan(self, instances: Sequence[str], model: str = MODEL, **options: Any) -> PipelinePlan:
-        """A plan with slices as even as can be. Its nodes are assigned: the router leaves it as it is when a
-        node joins, whatever was measured of their speed."""
+    def plan(
+        self, instances: Sequence[str], model: str = MODEL, ends: Sequence[int] = (), **options: Any
+    ) -> PipelinePlan:
+        """A plan with slices as even as can be, or that end at `ends`. Its nodes are assigned: the router
+        leaves it as it is when a node joins, whatever was measured of their speed."""
         path = self._models[model]
         header = check_model_file(path)
         architecture = header.text("general.architecture") or ""
         layers = even_layers(header, len(instances))
+        if ends:
+            layers = tuple(range(start, end) for start, end in pairwise((0, *ends)))
         stages = [
             StagePlan(instance=name, host="here", first_layer=r.start, end_layer=r.stop, predicted_ms=1)
             for name, r in zip(instances, layers, strict=True)

@@ -1,0 +1,116 @@
+"""How long a pipeline takes that was cut badly until it is cut well, under load, and what that is worth."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtest.bench.inference.pipeline_nodes import MODEL, Journal, Nodes, nodes
+from schemas import subjects
+from schemas.events import ANY_EVENT, CutMoved
+from schemas.pipelines.plan import PipelinePlan
+from services.client.client import Choir
+
+STREAMS = 8
+TOKENS = 96
+WATCHED_S = 90.0
+CALM_S = 30.0
+"""A cut that has not moved for so long is taken for balanced."""
+POLL_S = 0.1
+
+
+async def balanced(folder: Path, model: Path, size: dict[str, int], cores: Sequence[int]) -> dict[str, Any]:
+    """All layers but one begin on the second of two nodes, while eight streams speak all the time.
+
+    Seconds are those since the first stream began; a move counts when its stages are ready. `after` is the
+    rate of the last CALM_S seconds.
+    """
+    async with nodes(folder, model, size, moves_cuts=True) as pair:
+        for name, core in zip(("node-0", "node-1"), cores, strict=True):
+            pair.start(name, core)
+        placed = await pair.place("node-0", "node-1")
+        plan = await _cut_badly(pair, placed)
+        moves: list[tuple[float, CutMoved]] = []
+
+        async def on_event(msg: Any) -> None:
+            event = ANY_EVENT.validate_json(msg.data)
+            if isinstance(event, CutMoved):
+                await _is_ready(pair, event.epoch)
+                moves.append((time.perf_counter(), event))
+
+        await pair.connection.subscribe(subjects.event("router", "cut_moved"), cb=on_event)
+        async with pair.journal(plan) as journal:
+            began_s, going = time.perf_counter(), True
+
+            async def stream(number: int) -> None:
+                asked = 0
+                while going:
+                    asked += 1
+                    await pair.ask([f"Stream {number} asks for the {asked}. time:"], TOKENS)
+
+            streams = [asyncio.create_task(stream(number)) for number in range(STREAMS)]
+            while not _is_over(began_s, [at_s for at_s, _ in moves]):  # noqa: ASYNC110  (a time passes)
+                await asyncio.sleep(POLL_S)
+            ended_s, going = time.perf_counter(), False
+            await asyncio.gather(*streams)
+        return _told(journal, moves, began_s, ended_s)
+
+
+def _is_over(began_s: float, moves_s: Sequence[float]) -> bool:
+    now_s = time.perf_counter()
+    calm = bool(moves_s) and now_s - moves_s[-1] >= CALM_S
+    return calm or now_s - began_s >= WATCHED_S + CALM_S
+
+
+def _told(
+    journal: Journal, moves: Sequence[tuple[float, CutMoved]], began_s: float, ended_s: float
+) -> dict[str, Any]:
+    first_s = moves[0][0] if moves else ended_s
+    return {
+        "streams": STREAMS,
+        "moves": [
+            {
+                "ready_after_s": at_s - began_s,
+                "layers_before": "+".join(map(str, event.layers_before)),
+                "layers": "+".join(map(str, event.layers)),
+                "expected_gain": event.gain,
+            }
+            for at_s, event in moves
+        ],
+        "balanced_after_s": moves[-1][0] - began_s if moves else None,
+        "tokens_per_s_before": _rate(journal, began_s, first_s),
+        "tokens_per_s_after": _rate(journal, ended_s - CALM_S, ended_s) if moves else None,
+    }
+
+
+def _rate(journal: Journal, start_s: float, end_s: float) -> float:
+    return sum(start_s <= at_s < end_s for at_s, _ in journal.tokens) / (end_s - start_s)
+
+
+async def _cut_badly(pair: Nodes, plan: PipelinePlan) -> PipelinePlan:
+    """The same plan in its next epoch, with one layer in the first stage; returns when it can be asked."""
+    ends = (1, plan.layers)
+    stages = tuple(
+        stage.model_copy(update={"first_layer": first, "end_layer": end})
+        for stage, first, end in zip(plan.stages, (0, 1), ends, strict=True)
+    )
+    bad = plan.model_copy(
+        update={"epoch": plan.epoch + 1, "stages": stages, "made_at_s": time.time(), "why": "a bad cut"}
+    )
+    bucket = await pair.connection.jetstream().key_value(subjects.PIPELINES_BUCKET)
+    await bucket.put(subjects.pipeline_key(MODEL), bad.to_bytes())
+    await _is_ready(pair, bad.epoch)
+    return bad
+
+
+async def _is_ready(pair: Nodes, epoch: int) -> None:
+    """Waits until all stages are ready in this epoch or a later one."""
+    async with Choir(pair.url) as client, asyncio.timeout(WATCHED_S):
+        while True:
+            pipelines = await client.pipelines()
+            if any(p.model == MODEL and p.state == "ready" and p.epoch >= epoch for p in pipelines):
+                return
+            await asyncio.sleep(POLL_S)
