@@ -27,7 +27,7 @@ BENCHES = {
     "generator": "loadtest.bench.mesh.generator",
     "accounts": "loadtest.bench.mesh.accounts",
     "cluster": "loadtest.bench.mesh.cluster",
-    "modelstore": "loadtest.bench.mesh.modelstore",
+    "modelstore": "loadtest.bench.store.modelstore",
     "neighbour": "loadtest.bench.mesh.neighbour",
     "overhead": "loadtest.bench.mesh.overhead",
     "pipeline": "loadtest.bench.inference.pipeline",

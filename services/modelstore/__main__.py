@@ -1,5 +1,7 @@
 """`python -m services.modelstore`"""
 
+import os
+
 import services.chassis.process.garbage  # noqa: F401  (before what takes long to import)
 from services.chassis.identity import Identity
 from services.chassis.process.memory import keep_freed
@@ -14,6 +16,8 @@ KEPT_BYTES = 32 * 1024 * 1024
 def build(settings: ModelStoreSettings, identity: Identity) -> ModelStore:
     """The service."""
     keep_freed(KEPT_BYTES)
+    if hasattr(os, "nice"):
+        os.nice(settings.modelstore.niceness)
     return ModelStore(settings.modelstore, identity)
 
 

@@ -25,7 +25,7 @@ from services.modelstore.jobs.space import Space
 
 SERVICE = "modelstore"
 HUB_PREFIX = "hf:"
-ORDER_PATIENCE_S = 5.0
+ORDER_PATIENCE_S = 10.0
 
 log = get_logger("modelstore.requests")
 

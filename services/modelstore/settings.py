@@ -24,6 +24,9 @@ class ModelStoreSection(Section):
     `hub` is where `choir pull hf:...` fetches from, a mirror perhaps, with `token`, or the first line of
     `token_file`, where that is needed. The token goes to that host alone. A hub at `https` may lead on to
     any other host at `https`; to a host without, only to those in `redirects`.
+
+    Whoever computes answers has the processor before the store, which gives way by this `niceness`: what is
+    copied takes longer then. With 0 all are alike.
     """
 
     enabled: bool = True
@@ -35,6 +38,7 @@ class ModelStoreSection(Section):
     token: SecretStr | None = None
     token_file: Path | None = None
     redirects: tuple[str, ...] = ()
+    niceness: int = Field(default=10, ge=0, le=19)
 
     @field_validator("token")
     @classmethod

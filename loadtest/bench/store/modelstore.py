@@ -1,7 +1,9 @@
 """A model of 380 MB to a host that has nothing: from one store to another, beside a bare copy over TCP.
 
 Both ways end with a file that is on the disk. The bare copy reads, sends, receives and writes, and checks
-nothing. Afterwards ten clients pull from the store at once, for its memory.
+nothing. Afterwards ten clients pull from the store at once, for its memory; and a pull runs beside asks.
+
+`CHOIR_BENCH_PARTS` chooses parts, all of them by default: speed (with memory), beside.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import uvloop
 
 from infra.demo_models.bench_model import default_path, write_bench_model
 from loadtest.bench.processes import BenchMesh, bench_mesh, clients
-from loadtest.bench.report import Report, at_least, at_most
+from loadtest.bench.report import Report, Target, at_least, at_most
+from loadtest.bench.store.beside import Pull, asks_beside
 from schemas.errors import ChoirError, error_from_body
 from schemas.nodes.model_store import ManageStore, StoreReply
 from services.chassis.blobs.transfer import FRAME_BYTES, WORKERS, read_range
@@ -35,22 +38,55 @@ DEADLINE_S = 120.0
 LOOK_S = 0.02
 MB = 1_000_000
 NAME = "bench"
+PARTS_VARIABLE = "CHOIR_BENCH_PARTS"
+PARTS = ("speed", "beside")
+MOST_SLOWER = 2.0
 
 
 def run() -> Report:
     """Measures."""
+    chosen = os.environ.get(PARTS_VARIABLE, ",".join(PARTS)).split(",")
+    raw: dict[str, Any] = {}
+    targets: list[Target] = []
     with tempfile.TemporaryDirectory() as folder:
-        raw = uvloop.run(measured(Path(folder)))
-    share = raw["MB/s"]["store"] / raw["MB/s"]["bare"]
+        if "speed" in chosen:
+            raw |= uvloop.run(measured(Path(folder) / "speed"))
+            share = raw["MB/s"]["store"] / raw["MB/s"]["bare"]
+            targets += [
+                at_least("store / bare TCP", share, 0.6),
+                at_most("memory of a store at 10 pulls, MB", raw["store MB"]["most"], 150.0),
+            ]
+        if "beside" in chosen:
+            found = uvloop.run(asks_beside(Path(folder) / "beside", prepared))
+            raw |= found
+            targets += [
+                at_most(f"ask {which} of {model} beside a pull / in quiet", ratio, MOST_SLOWER)
+                for which in ("p50", "p95")
+                for model, ratio in found[f"{which} beside / quiet"].items()
+            ]
     return Report(
         bench="modelstore",
         raw=raw,
-        targets=(
-            at_least("store / bare TCP", share, 0.6),
-            at_most("memory of a store at 10 pulls, MB", raw["store MB"]["most"], 150.0),
-        ),
+        targets=tuple(targets),
         notes=("store: checked by SHA-256, chunk by chunk; bare: not checked; both with fsync at the end",),
     )
+
+
+async def prepared(mesh: BenchMesh, choir: Choir, folder: Path) -> Pull:
+    """Two stores, of which the first has the model. One pull takes it to the second, which drops it then."""
+    for name in ("full", "empty"):
+        spawn_store(mesh, name, folder / name)
+    model = str(write_bench_model(default_path()))
+    await job(choir, ManageStore(action="add", store="full", path=model, name=NAME))
+
+    async def pull() -> float:
+        began_s = time.perf_counter()
+        await job(choir, ManageStore(action="pull", store="empty", name=NAME))
+        took_s = time.perf_counter() - began_s
+        await choir.store(ManageStore(action="remove", store="empty", name=NAME))
+        return took_s
+
+    return pull
 
 
 async def measured(folder: Path) -> dict[str, Any]:
@@ -58,17 +94,12 @@ async def measured(folder: Path) -> dict[str, Any]:
     model = write_bench_model(default_path())
     size = model.stat().st_size
     async with bench_mesh(folder / "broker", ()) as mesh:
-        for name in ("full", "empty"):
-            spawn_store(mesh, name, folder / name)
         async with Choir(mesh.url) as choir:
-            await job(choir, ManageStore(action="add", store="full", path=str(model), name=NAME))
+            pull = await prepared(mesh, choir, folder)
             stored, bare = [], []
             for _ in range(ROUNDS):
                 bare.append(await asyncio.to_thread(bare_copy_s, model, folder / "copy"))
-                began_s = time.perf_counter()
-                await job(choir, ManageStore(action="pull", store="empty", name=NAME))
-                stored.append(time.perf_counter() - began_s)
-                await choir.store(ManageStore(action="remove", store="empty", name=NAME))
+                stored.append(await pull())
             entry = (await choir.store(ManageStore(action="show", name=NAME))).models[0]
         memory = await memory_mb(mesh, entry.model.files[0].sha256, size)
     speeds = {"store": size / MB / statistics.median(stored), "bare": size / MB / statistics.median(bare)}
