@@ -31,6 +31,7 @@ BENCHES = {
     "neighbour": "loadtest.bench.mesh.neighbour",
     "overhead": "loadtest.bench.mesh.overhead",
     "pipeline": "loadtest.bench.inference.pipeline",
+    "prefixes": "loadtest.bench.mesh.prefixes",
     "reaggregation": "loadtest.bench.mesh.reaggregation",
     "speculation": "loadtest.bench.inference.speculation",
     "scaling": "loadtest.bench.mesh.scaling",
