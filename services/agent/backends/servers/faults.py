@@ -13,9 +13,11 @@ import httpx
 from pydantic import ValidationError
 
 from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, WorkerFailed
+from services.agent.backends.servers.echoes import without_echo
 from services.agent.bounds import plain
 
 LONGEST_EXCERPT = 160
+LOOKED_AT = 2 * LONGEST_EXCERPT
 CONTEXT_WORDS = re.compile(
     r"context[ _](length|window|size)|exceeds? the (available )?context|too many tokens", re.I
 )
@@ -24,8 +26,9 @@ STREAM_TYPES = ("text/event-stream", "application/x-ndjson", "application/json")
 
 
 def excerpt(text: str) -> str:
-    """What a server said, in one line that fits an error message and commands no terminal."""
-    line = plain(" ".join(text.split()))
+    """What a server said, in one line that fits an error message, commands no terminal, and repeats nothing
+    of what the server was asked."""
+    line = without_echo(plain(" ".join(text[:LOOKED_AT].split())))
     return line if len(line) <= LONGEST_EXCERPT else line[: LONGEST_EXCERPT - 3] + "..."
 
 

@@ -15,6 +15,7 @@ from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, ModelUn
 from schemas.replies import Embeddings
 from services.agent.backends.backend import Backend, Generated
 from services.agent.backends.servers.bounded_http import room_for
+from services.agent.backends.servers.echoes import note_sent
 from services.agent.backends.servers.faults import check_content
 from services.agent.bounds import MOST_KNOWN, bounded_text
 from services.agent.keys import origin
@@ -98,9 +99,11 @@ Hook = Callable[[Any], Awaitable[None]]
 
 
 def hooks(server: ServerSection) -> dict[str, list[Hook]]:
-    """httpx hooks: a key leaves for its own server only; a page for people is no answer."""
+    """httpx hooks: a key leaves for its own server only; a page for people is no answer; and what was sent is
+    known when the server repeats it."""
 
     async def only_its_key(request: httpx.Request) -> None:
+        note_sent(request)
         mine = server.key is not None and origin(str(request.url)) == origin(server.url)
         for header in (*ACCOUNT_HEADERS, *(() if mine else ("authorization",))):
             request.headers.pop(header, None)
