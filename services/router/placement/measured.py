@@ -6,56 +6,77 @@ their own ways. So stages are compared by steps of as many rows, if there are en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import PipelinePlan, Shardable, StageHeld, StepTimes
 
-LEAST_STEPS = 6
+LEAST_STEPS = 5
 """A median of fewer says nothing."""
-MOST_SPREAD = 0.6
-"""Times whose middle half is further apart are those of a host that does now this, now that."""
+MOST_ERROR = 0.3
+"""A median that is known no better, as a share of itself, scatters: its host does now this, now that."""
+MEDIAN_ERROR = 0.93
+"""The standard error of a median is this much of the interquartile range over the root of the number of
+values, where these are of a normal distribution: 1.2533 standard deviations, of which the range has 1.349."""
 
 
 @dataclass(frozen=True)
 class StageSteps:
-    """The steady steps of one stage: milliseconds by rows, the most frequent number of rows first.
+    """The steps of one stage by their rows, those that scatter left out; the most frequent rows first.
 
     `layers` are those that it holds, and for a last stage as many more as norm and output matrix are worth.
     """
 
     layers: float
-    steps_ms: Mapping[int, tuple[float, int]]
+    times: Mapping[int, StepTimes]
 
     @classmethod
     def of(cls, layers: float, times: Sequence[StepTimes]) -> StageSteps:
         """Those of a lease without the ones that are too few, or scatter."""
-        steady = [t for t in times if t.steps >= LEAST_STEPS and t.spread <= MOST_SPREAD and t.median_ms > 0]
+        steady = [t for t in times if t.steps >= LEAST_STEPS and t.median_ms > 0]
+        steady = [t for t in steady if error_of(t) <= MOST_ERROR]
         steady.sort(key=lambda t: (-t.steps, t.rows))
-        return cls(layers, {t.rows: (t.median_ms, t.steps) for t in steady})
+        return cls(layers, {t.rows: t for t in steady})
+
+    def layer_ms(self, rows: int) -> float:
+        """What a layer takes of a step of so many rows."""
+        return self.times[rows].median_ms / self.layers
+
+
+def error_of(times: StepTimes) -> float:
+    """How well a median is known: its standard error as a share of itself."""
+    return float(MEDIAN_ERROR * times.spread / math.sqrt(times.steps))
 
 
 @dataclass(frozen=True)
 class Speeds:
     """What one layer takes in each stage's step of `rows` rows. Without `rows` the stages have no number of
-    rows in common: these are milliseconds for a row, each stage's at the number that it has most often."""
+    rows in common: these are milliseconds for a row, each stage's at the number that it has most often.
+    `error` is that of the median which is known worst."""
 
     layer_ms: tuple[float, ...]
     rows: int | None
+    error: float
 
 
 def speeds_of(stages: Sequence[StageSteps]) -> Speeds | None:
     """The speeds of all stages; None where one has no steady steps."""
-    if not all(stage.steps_ms for stage in stages):
+    if not all(stage.times for stage in stages):
         return None
-    shared = set.intersection(*(set(stage.steps_ms) for stage in stages))
+    shared = set.intersection(*(set(stage.times) for stage in stages))
     if not shared:
-        own = [next(iter(stage.steps_ms.items())) for stage in stages]
-        per_row = [ms / rows for rows, (ms, _) in own]
-        return Speeds(tuple(ms / stage.layers for ms, stage in zip(per_row, stages, strict=True)), None)
-    rows = max(shared, key=lambda rows: (min(stage.steps_ms[rows][1] for stage in stages), -rows))
-    return Speeds(tuple(stage.steps_ms[rows][0] / stage.layers for stage in stages), rows)
+        own = [next(iter(stage.times)) for stage in stages]
+        layer_ms = tuple(stage.layer_ms(rows) / rows for stage, rows in zip(stages, own, strict=True))
+        return Speeds(layer_ms, None, _worst_error(stages, own))
+    rows = max(shared, key=lambda rows: (min(stage.times[rows].steps for stage in stages), -rows))
+    layer_ms = tuple(stage.layer_ms(rows) for stage in stages)
+    return Speeds(layer_ms, rows, _worst_error(stages, [rows] * len(stages)))
+
+
+def _worst_error(stages: Sequence[StageSteps], rows: Sequence[int]) -> float:
+    return max(error_of(stage.times[count]) for stage, count in zip(stages, rows, strict=True))
 
 
 def last_layers(model: Shardable) -> float:

@@ -25,6 +25,8 @@ from services.router.placement.replan import current_split, fitting_candidates
 LEAST_GAIN = 0.1
 LEAST_GAIN_UNLIKE = 0.5
 """Where stages have no number of rows in common, unlike steps are compared: much has to be at stake."""
+ERRORS = 3.0
+"""A gain is believed that is so many times what the medians may be wrong by."""
 AGREEING = 3
 """So many windows in a row have to want the layers in the same direction."""
 BROUGHT = 0.5
@@ -55,8 +57,8 @@ class Window:
 def weighed(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]) -> Window | None:
     """What the steps of late say of a plan's cut; None where they say nothing: no work, not all stages at
     it, times that scatter."""
-    speeds = measured_speeds(plan, leases)
-    if speeds is None or len(plan.stages) == 1:
+    speeds, streams = measured_speeds(plan, leases), _streams(plan, leases)
+    if speeds is None or not streams or len(plan.stages) == 1:
         return None
     pool = pool_of(fitting_candidates(plan, leases, plans))
     last = offered(plan, len(plan.stages) - 1, leases)
@@ -64,8 +66,8 @@ def weighed(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pip
     if last is None or any(node is None for node in known):
         return None
     worth = last_layers(last)
-    nodes = [
-        replace(node, layer_ms=ms, last_ms=ms * worth)
+    nodes = [  # without cores: that stages of a host compete for them is in what they have measured
+        replace(node, layer_ms=ms, last_ms=ms * worth, cores=None)
         for node, ms in zip(known, speeds.layer_ms, strict=True)
         if node is not None
     ]
@@ -77,10 +79,11 @@ def weighed(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pip
     now = Cut(plan.ends, current.slowest_ms)
     if best is None:
         return Window(now, speeds.rows)
-    steps = max(1, _streams(plan, leases) // (speeds.rows or 1))
+    steps = max(1, streams // (speeds.rows or 1))
     gain = best.tokens_per_s(steps) / (current.tokens_per_s(steps) or 1.0) - 1
     cut = Cut(ends_of(best), best.slowest_ms)
     least = LEAST_GAIN if speeds.rows is not None else LEAST_GAIN_UNLIKE
+    least = max(least, ERRORS * speeds.error)
     is_worth_it = gain >= least and cut.ends != plan.ends
     return Window(now, speeds.rows, cut if is_worth_it else None, max(0.0, gain))
 
@@ -96,7 +99,7 @@ def _streams(plan: PipelinePlan, leases: Sequence[NodeLease]) -> int:
     """How many sequences are in work, as the first stage says."""
     first = plan.stages[0].instance
     served = (model for lease in leases if lease.instance == first for model in lease.models)
-    return max((model.busy for model in served if model.name == plan.model), default=1)
+    return max((model.busy for model in served if model.name == plan.model), default=0)
 
 
 def ends_of(split: Split) -> tuple[int, ...]:

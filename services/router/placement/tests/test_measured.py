@@ -6,7 +6,7 @@ import pytest
 
 from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import PipelinePlan, StageHeld, StepTimes
-from services.router.placement.measured import LEAST_STEPS, MOST_SPREAD, measured_speeds
+from services.router.placement.measured import LEAST_STEPS, MEDIAN_ERROR, MOST_ERROR, measured_speeds
 from services.router.placement.summary import summarize_pipeline
 from services.router.placement.tests.offering import LAYERS, MODEL, lease, shardable
 from services.router.placement.tests.test_replan import planned
@@ -68,13 +68,29 @@ def test_where_no_number_of_rows_is_shared_a_row_is_what_counts_and_that_is_said
 
 @pytest.mark.parametrize(
     "unsteady",
-    [(), (times(steps=LEAST_STEPS - 1),), (times(spread=MOST_SPREAD * 1.1),), (times(ms=0.0),)],
+    [
+        (),
+        (times(steps=LEAST_STEPS - 1),),
+        (times(steps=9, spread=3.1 * MOST_ERROR / MEDIAN_ERROR),),
+        (times(ms=0.0),),
+    ],
     ids=["no steps", "too few", "scattered", "no time at all"],
 )
 def test_a_stage_without_steady_steps_is_compared_with_none(unsteady: tuple[StepTimes, ...]) -> None:
     plan = plan_of_two()
     assert measured_speeds(plan, working(plan, (times(),), (times(),))) is not None
     assert measured_speeds(plan, working(plan, (times(),), unsteady)) is None
+
+
+def test_many_steps_say_more_than_a_few() -> None:
+    """A median of steps that are far apart is known well when there are a hundred of them."""
+    plan = plan_of_two()
+    errors = []
+    for steps in (9, 100):
+        speeds = measured_speeds(plan, working(plan, (times(),), (times(steps=steps, spread=0.6),)))
+        assert speeds is not None
+        errors.append(speeds.error)
+    assert errors == pytest.approx([MEDIAN_ERROR * 0.2, MEDIAN_ERROR * 0.06])
 
 
 def test_what_was_measured_in_another_epoch_or_by_half_of_the_stages_is_none_of_this() -> None:

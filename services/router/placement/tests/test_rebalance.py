@@ -8,7 +8,7 @@ import pytest
 
 from schemas.nodes.lease import NodeLease, ServedModel
 from schemas.pipelines.plan import CutMove, PipelinePlan, Shard, StageHeld, StepTimes
-from services.router.placement.measured import MOST_SPREAD
+from services.router.placement.measured import MEDIAN_ERROR, MOST_ERROR
 from services.router.placement.rebalance import (
     AGREEING,
     CALM_RESTS,
@@ -23,6 +23,7 @@ from services.router.placement.tests.offering import LAYERS, MODEL, lease, shard
 from services.router.placement.tests.test_replan import planned
 
 REST_S = 20.0
+STEPS = 100
 HOUR_S = 3600.0
 WORTH = 1.0
 """Layers that norm and output matrix are worth, as the nodes have measured."""
@@ -59,7 +60,7 @@ def at_work(
             first_layer=stage.first_layer,
             end_layer=stage.end_layer,
             ready=True,
-            times=(StepTimes(rows=rows, steps=100, median_ms=step_ms, spread=spread),),
+            times=(StepTimes(rows=rows, steps=STEPS, median_ms=step_ms, spread=spread),),
         )
         served = ServedModel(name=MODEL, backend="pipeline", slots=8, busy=streams)
         models = (served,) if number == 0 else ()
@@ -113,6 +114,11 @@ def test_nobody_gets_more_layers_than_it_has_memory_for() -> None:
     assert better(plan, 1.0, 9.0, node=room) == (8, LAYERS)
 
 
+def test_stages_that_share_a_host_are_cut_by_what_they_measure_side_by_side() -> None:
+    """Each pinned to a core of its own, they say that their host has one."""
+    assert better(plan_with(1, LAYERS), 1.0, 1.0, node={"host": "here", "cores": 1}) is not None
+
+
 def test_a_single_stream_gains_nothing_from_equal_shares() -> None:
     """Its token passes through all layers, wherever they are; slow ones cost it time."""
     plan = plan_with(1, LAYERS)
@@ -125,8 +131,21 @@ def test_a_single_stream_gains_nothing_from_equal_shares() -> None:
 
 def test_times_that_scatter_say_nothing() -> None:
     plan = plan_with(1, LAYERS)
-    assert weighed(plan, at_work(plan, 1.0, 1.0, spread=2 * MOST_SPREAD), [plan]) is None
+    root = STEPS**0.5
+    assert (
+        weighed(plan, at_work(plan, 1.0, 1.0, spread=1.1 * MOST_ERROR * root / MEDIAN_ERROR), [plan]) is None
+    )
+    assert weighed(plan, at_work(plan, 1.0, 1.0, streams=0), [plan]) is None
     assert weighed(plan_with(LAYERS), at_work(plan_with(LAYERS), 1.0), [plan]) is None
+
+
+def test_times_that_scatter_a_little_are_believed_where_much_is_at_stake() -> None:
+    """A sixth more tokens per second are nothing where the medians may be wrong by a tenth."""
+    spread = 0.1 * STEPS**0.5 / MEDIAN_ERROR
+    some, much = plan_with(5, LAYERS), plan_with(1, LAYERS)
+    assert said(some, 1.0, 1.0).gain == pytest.approx(8.1 / 7.1 - 1)
+    assert better(some, 1.0, 1.0) is not None and better(some, 1.0, 1.0, spread=spread) is None
+    assert better(much, 1.0, 1.0, spread=spread) is not None
 
 
 def test_unlike_steps_are_believed_only_where_much_is_at_stake() -> None:
@@ -134,7 +153,7 @@ def test_unlike_steps_are_believed_only_where_much_is_at_stake() -> None:
         leases = at_work(plan, 1.0, 1.0)
         stage = leases[1].stage
         assert stage is not None and stage.held is not None
-        times = (StepTimes(rows=2, steps=100, median_ms=2 * stage.held.times[0].median_ms, spread=0.1),)
+        times = (StepTimes(rows=2, steps=STEPS, median_ms=2 * stage.held.times[0].median_ms, spread=0.1),)
         other = stage.model_copy(update={"held": stage.held.model_copy(update={"times": times})})
         return weighed(plan, [leases[0], leases[1].model_copy(update={"stage": other})], [plan])
 

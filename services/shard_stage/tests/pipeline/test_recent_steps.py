@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from services.shard_stage.pipeline.recent_steps import KEPT_STEPS, RECENT_S, TOLD_ROWS, RecentSteps
+from services.shard_stage.pipeline.recent_steps import (
+    FEW_STEPS,
+    KEPT_STEPS,
+    LONGER_S,
+    RECENT_S,
+    TOLD_ROWS,
+    RecentSteps,
+)
 from services.shard_stage.pipeline.step_stats import StepStats
 
 MS = 1_000_000
@@ -34,14 +41,31 @@ def test_the_median_and_the_spread_of_each_number_of_rows_are_told() -> None:
 def test_only_the_last_seconds_count_and_a_stage_at_rest_says_nothing() -> None:
     clock = Clock()
     steps = RecentSteps(clock)
-    steps.note(1, 10 * MS)
-    clock.now_s = RECENT_S - 1
-    steps.note(1, 30 * MS)
+    for _ in range(2 * FEW_STEPS):
+        steps.note(1, 10 * MS)
     clock.now_s = RECENT_S + 1
+    for _ in range(FEW_STEPS):
+        steps.note(1, 30 * MS)
     (told,) = steps.told()
-    assert (told.steps, told.median_ms, told.spread) == (1, 30, 0)
-    clock.now_s = 2 * RECENT_S + 1
+    assert (told.steps, told.median_ms, told.spread) == (FEW_STEPS, 30, 0)
+    clock.now_s = 2 * RECENT_S + 2
     assert steps.told() == ()
+
+
+def test_of_slow_steps_as_many_count_as_say_something() -> None:
+    clock = Clock()
+    steps = RecentSteps(clock)
+    for second in range(100):
+        clock.now_s = float(3 * second)
+        steps.note(4, 3000 * MS)
+    (told,) = steps.told()
+    assert (told.rows, told.steps) == (4, FEW_STEPS)
+    # But not however old they are
+    for _ in range(100):
+        clock.now_s += 6.0
+        steps.note(4, 6000 * MS)
+    (told,) = steps.told()
+    assert told.steps == LONGER_S / 6 + 1
 
 
 def test_a_lease_has_room_for_what_is_told_however_many_steps_there_are() -> None:
