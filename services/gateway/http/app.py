@@ -82,7 +82,8 @@ class Application:
         if scope["type"] != "http" or (connection is not None and connection.gone):
             return
         began_s = time.perf_counter()
-        if (found := SUPERFLUOUS.match(scope["path"])) is not None:
+        known = (scope["method"], scope["path"]) in self._endpoints
+        if not known and (found := SUPERFLUOUS.match(scope["path"])) is not None:
             scope["path"] = scope["path"][found.end() :]
         dialect = self._dialect_of(scope["path"])
         holds = connection is not None and scope["method"] != "HEAD"

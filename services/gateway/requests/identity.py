@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from functools import lru_cache
 
 from starlette.requests import Request
@@ -16,6 +17,8 @@ KEY_HEADER = "idempotency-key"
 ID_HEADER = "choir-request-id"
 LONGEST_KEY = 255
 HASH_LENGTH = 40
+NO_ID = 0x9E3779B9
+"""The seed of no id at all: not 0, which clients choose themselves."""
 
 
 def request_id_of(request: Request) -> str:
@@ -50,8 +53,11 @@ def is_new(request_id: str | None) -> bool:
 
 @lru_cache(maxsize=256)
 def seed_of(request_id: str) -> int:
-    """The seed of a request that names none: asked again under its id, it is the same request."""
-    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:4], "big")
+    """The seed of a request that names none: asked again under its id, it is the same request.
+
+    It need be no secret, and a digest of OpenSSL's takes 50 us of a request that comes after a pause.
+    """
+    return zlib.crc32(request_id.encode(), NO_ID)
 
 
 def id_of_key(key: str, path: str, who: str) -> str:

@@ -279,6 +279,8 @@ def test_only_what_is_the_same_each_time_may_be_shared() -> None:
     drawn = Ask(**made, sampling=Sampling(temperature=1.0, seed=seed_of("r1")))
     greedy = Ask(**made, sampling=Sampling(temperature=0.0, seed=seed_of("r1")))
     assert same_each_time(ASK) == ASK
+    chosen = Ask(**made, sampling=Sampling(temperature=1.0, seed=0))
+    assert same_each_time(chosen) == chosen  # the seed that clients choose most is none that was made
     assert same_each_time(drawn) is None
     assert same_each_time(greedy) == Ask(**made, sampling=Sampling(seed=0))
     assert same_each_time(Ask(request_id="r1", model="m", embed=Embed(inputs=("x",)))) is None

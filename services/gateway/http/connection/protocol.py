@@ -89,11 +89,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Parses what has come, unless the head has grown too large."""
         if self.transport.is_closing():
             return
-        if self._in_head and self._deadline is None:
-            self._await_head()
         self._within_body = not self._in_head
         super().data_received(data)
         if self._in_head and not self._within_body:
+            if self._deadline is None:
+                self._await_head()
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(TOO_LARGE)
