@@ -52,6 +52,7 @@ class InferenceLoop:
             context_tokens=context_tokens,
             batch_tokens=batch_tokens,
             prompt_tokens_beside=PROMPT_TOKENS_BESIDE_DECODING,
+            copy=context.copy if context.copies else None,
         )
         self._held_up: dict[Sequence, GrammarSampler] = {}
         self._batch = Batch(batch_tokens)

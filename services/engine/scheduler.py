@@ -18,11 +18,14 @@ from schemas.requests.origin import Origin
 from services.engine.model.model import Model
 from services.engine.sequence.generation import FinishReason, TokenLogprob
 from services.engine.sequence.sequence import Sequence
-from services.engine.sequence.slot import Slot, best_slot
+from services.engine.sequence.slot import LEAST_SHARE, Slot, best_donor, best_slot, place_of_a_copy
 
 S = TypeVar("S", bound=Sequence)
 
 slot_of = attrgetter("slot")
+
+LEAST_COPIED = 64
+"""Fewer tokens are evaluated sooner than the cells of a slot are copied."""
 
 
 class Cells(Protocol):
@@ -58,16 +61,19 @@ class Scheduler(Generic[S]):
         batch_tokens: int,
         prompt_tokens_beside: int,
         least_prefix: int = 1,
+        copy: Callable[[int, int], None] | None = None,
     ) -> None:
         """A step has at most `batch_tokens`, and beside sequences that decode `prompt_tokens_beside` of
         prompts: a long piece of one would make them wait. A prompt that begins like what is in its slot has
-        fewer tokens than `least_prefix` evaluated again."""
+        fewer tokens than `least_prefix` evaluated again. `copy(source, target)` copies the cells of a slot,
+        where that is possible."""
         self._model = model
         self._cells = cells
         self._context_tokens = context_tokens
         self._batch_tokens = batch_tokens
         self._prompt_tokens_beside = prompt_tokens_beside
         self._least_prefix = least_prefix
+        self._copy = copy
         self._slots: list[Slot[S]] = [Slot(index) for index in range(slots)]
         self._running: dict[int, S] = {}
         self._freed = 0
@@ -114,11 +120,11 @@ class Scheduler(Generic[S]):
         """
         admitted = []
         while self.waiting and (choice := self._slot_for(self.waiting[0])):
-            slot, shared = choice
             sequence = self.waiting.popleft()
             if sequence.cancelled:
                 sequence.finish("cancelled")
                 continue
+            slot, shared = choice if self._copy is None else self._copied(sequence, *choice, self._copy)
             self._occupy(sequence, slot, min(shared, len(sequence.prompt) - 1))
             self.prompt_tokens += len(sequence.prompt)
             self.reused_tokens += sequence.fed
@@ -133,6 +139,21 @@ class Scheduler(Generic[S]):
         if choice is not None:
             self._occupy(sequence, choice[0], 0)
         return choice is not None
+
+    def _copied(
+        self, sequence: S, slot: Slot[S], shared: int, copy: Callable[[int, int], None]
+    ) -> tuple[Slot[S], int]:
+        """The slot for a sequence: where it would take the place of a text that could be gone on with, or one
+        in work has more of its beginning, a copy in another slot."""
+        source, common = slot, shared if shared * LEAST_SHARE >= len(sequence.prompt) else 0
+        donor = best_donor(self._slots, sequence.prompt, sequence.origin.tenant)
+        if donor is not None and donor[1] > common:
+            source, common = donor
+        place = place_of_a_copy(self._slots, source, common) if common >= LEAST_COPIED else None
+        if place is None:
+            return slot, shared
+        copy(source.index, place.index)
+        return place, common
 
     def _slot_for(self, sequence: S) -> tuple[Slot[S], int] | None:
         return best_slot(self._slots, sequence.prompt, sequence.origin.tenant)

@@ -88,6 +88,20 @@ class Context:
         cannot be cut there; dropping all of a slot never fails."""
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, keep or -1, -1))
 
+    @property
+    def copies(self) -> bool:
+        """Whether the cells of one slot can be copied to another. Not where the model's kind remembers more
+        or less than its tokens' keys and values."""
+        model = self.model.handle
+        state = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
+        return not state and llama_cpp.llama_model_n_swa(model) == 0
+
+    def copy(self, source: int, target: int) -> None:
+        """Makes a slot's cells those of another slot; what it had is forgotten. The cells themselves are
+        copied in the next decode()."""
+        self.forget(target)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
 
 def cache_types(model: Weights) -> tuple[int, int]:
     """Types of keys and values that make attention exact; equal ones where the architecture has no others."""

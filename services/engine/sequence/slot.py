@@ -13,7 +13,8 @@ from services.engine.sequence.sequence import Sequence
 
 # One part in so many of a prompt has to be in a slot already for that to decide.
 LEAST_SHARE = 4
-
+# Fewer tokens of a text that has ended are evaluated again sooner than its cells are copied.
+LEAST_TAIL = 32
 
 S = TypeVar("S", bound=Sequence)
 
@@ -55,8 +56,40 @@ def best_slot(slots: list[Slot[S]], prompt: Tokens, tenant: str = "") -> tuple[S
 
 def _worth(slot: Slot[S], shared: int, slots: list[Slot[S]], prompt_tokens: int) -> tuple[int, bool, int]:
     worthwhile = shared if shared * LEAST_SHARE >= prompt_tokens else 0
+    return worthwhile, _has_busy_neighbour(slot, slots), -slot.last_used
+
+
+def _has_busy_neighbour(slot: Slot[S], slots: list[Slot[S]]) -> bool:
     neighbours = slots[max(0, slot.index - 1) : slot.index + 2]
-    return worthwhile, any(not neighbour.is_free for neighbour in neighbours), -slot.last_used
+    return any(not neighbour.is_free for neighbour in neighbours)
+
+
+def place_of_a_copy(slots: list[Slot[S]], source: Slot[S], shared: int) -> Slot[S] | None:
+    """The free slot to which the cells of `source` are copied for a prompt that shares so many of its tokens,
+    so that both texts can be gone on with; None where nothing is lost without that, or more with it.
+
+    A slot that was used later than the source is worth more than the rest of the source's text.
+    """
+    if source.is_free and len(source.cells) - shared < LEAST_TAIL:
+        return None
+    places = [
+        slot
+        for slot in slots
+        if slot.is_free and slot is not source and (not source.is_free or slot.last_used < source.last_used)
+    ]
+    return max(places, key=lambda slot: (_has_busy_neighbour(slot, slots), -slot.last_used), default=None)
+
+
+def best_donor(slots: list[Slot[S]], prompt: Tokens, tenant: str) -> tuple[Slot[S], int] | None:
+    """The slot in work whose text begins most like `prompt`, and how many tokens it shares of those that are
+    evaluated; None if that is not worth it."""
+    donors = [
+        (slot, common_prefix(slot.sequence.tokens[: slot.sequence.kept], prompt))
+        for slot in slots
+        if slot.sequence is not None and slot.origin.tenant == tenant
+    ]
+    best = max(donors, key=lambda choice: choice[1], default=None)
+    return best if best is not None and best[1] * LEAST_SHARE >= len(prompt) else None
 
 
 def common_prefix(cells: list[int], prompt: Tokens) -> int:

@@ -107,6 +107,46 @@ def test_a_prompt_that_begins_like_the_last_one_is_not_read_again(own_engine: En
     assert own_engine.stats().prefix_tokens_reused == second.prefix_reused_tokens
 
 
+def said(engine: Engine, prompt: str, tenant: str = "ann", tokens: int = 8) -> Finished:
+    return engine.submit(prompt, Sampling(max_tokens=tokens, temperature=0), origin=Origin(tenant)).wait()
+
+
+def test_two_conversations_that_begin_alike_are_both_gone_on_with(own_engine: Engine) -> None:
+    """A copy of what they share is made where otherwise one would lose its end, and both say what they would
+    have said alone."""
+    beginning = "You are a helpful assistant, and you know the animals. " * 3
+    turns = [beginning + animal * 8 for animal in ("The tall giraffe. ", "The small mouse. ")]
+    alone = [
+        said(own_engine, turn + end, f"alone {turn}{end}").text for end in ("", "Why?") for turn in turns
+    ]
+    first = [said(own_engine, turn) for turn in turns]
+    again = [said(own_engine, turn + "Why?") for turn in turns]
+    assert [one.text for one in (*first, *again)] == alone
+    assert first[1].prefix_reused_tokens >= own_engine.count_tokens(beginning) - 1
+    for turn, one in zip(turns, again, strict=True):
+        assert one.prefix_reused_tokens >= own_engine.count_tokens(turn) - 1
+
+
+def test_what_is_in_work_serves_others_that_begin_alike(own_engine: Engine) -> None:
+    beginning = "You are a helpful assistant, and you know the animals. " * 3
+    alone = said(own_engine, beginning + "And the mouse?", "alone").text
+    begun = threading.Event()
+    long = own_engine.submit(
+        beginning + "The giraffe?",
+        Sampling(max_tokens=100, temperature=0),
+        lambda event: begun.set() if isinstance(event, TokenEvent) else None,
+        Origin("ann"),
+    )
+    assert begun.wait(180)
+    other = said(own_engine, beginning + "And the mouse?")
+    stranger = said(own_engine, beginning + "And the mouse?", "bob")
+    long.cancel()
+    long.wait()
+    assert other.prefix_reused_tokens >= own_engine.count_tokens(beginning) - 1
+    assert stranger.prefix_reused_tokens == 0
+    assert other.text == stranger.text == alone
+
+
 def test_what_is_kept_of_a_tenant_s_text_serves_no_other_tenant(own_engine: Engine) -> None:
     beginning = "You are a helpful assistant. " * 5
     reused = [

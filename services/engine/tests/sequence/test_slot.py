@@ -8,7 +8,7 @@ from services.engine.decode.sampler import new_sampler
 from services.engine.model.model import Model
 from services.engine.sequence.generation import Generation
 from services.engine.sequence.sequence import Sequence
-from services.engine.sequence.slot import Slot, best_slot, common_prefix
+from services.engine.sequence.slot import Slot, best_slot, common_prefix, place_of_a_copy
 
 
 def test_a_prompt_goes_to_the_free_slot_that_begins_most_like_it() -> None:
@@ -47,6 +47,19 @@ def test_with_nothing_to_share_a_neighbour_of_slots_in_use_is_taken(model: Model
     choice = best_slot(slots, np.array([1], dtype=np.int32))
     sequence.sampler.close()
     assert choice is not None and choice[0].index == 2
+
+
+def test_a_copy_goes_to_a_free_slot_that_is_worth_less_than_the_end_of_the_text() -> None:
+    text = list(range(100))
+    slots: list[Slot[Sequence]] = [
+        Slot(0, text, last_used=5),
+        Slot(1, [1], last_used=9),
+        Slot(2, [2], last_used=3),
+    ]
+    assert place_of_a_copy(slots, slots[0], shared=50) is slots[2]
+    assert place_of_a_copy(slots, slots[0], shared=90) is None
+    assert place_of_a_copy(slots[:2], slots[0], shared=50) is None
+    assert place_of_a_copy(slots, slots[2], shared=0) is None
 
 
 def test_without_a_free_slot_there_is_none_to_give() -> None:
