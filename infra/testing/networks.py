@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from schemas.errors import ConfigurationError
 
 NEEDED = "needs a user who may make network namespaces (iproute2)"
+LOSS_NEEDED = f"{NEEDED}, and nft (nftables)"
 
 
 def allowed() -> bool:
@@ -46,6 +48,25 @@ class Network:
     def set_link(self, up: bool) -> None:
         """Pulls the cable out, or puts it in again."""
         run("ip", "-n", self.switch, "link", "set", self.link, "up" if up else "down")
+
+    def set_loss(self, percent: int) -> None:
+        """So many packets of a hundred are lost from now on, those to the host and those from it; 0 for none.
+
+        `tc netem` would do the same; not every kernel has it.
+        """
+        for name, link in ((self.name, "eth0"), (self.switch, self.link)):
+            within = ("ip", "netns", "exec", name, "nft")
+            table = f"loss_{self.link}"
+            quietly(*within, "delete", "table", "netdev", table)
+            if percent:
+                hook = f'type filter hook ingress device "{link}" priority 0;'
+                rule = f"numgen random mod 100 < {percent} drop"
+                run(*within, f"table netdev {table} {{ chain loss {{ {hook} {rule}; }}; }}")
+
+
+def can_lose() -> bool:
+    """Whether packets can be lost here."""
+    return shutil.which("nft") is not None
 
 
 class Networks:

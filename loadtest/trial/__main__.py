@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from infra.testing.networks import can_lose
 from loadtest.chaos import Fault
 from loadtest.faults import LoadtestError, WrongOption, complain
 from loadtest.generate.arrivals import Rate
@@ -36,6 +37,7 @@ from loadtest.trial.strikes import Strikes
 
 WHOLE, BROKEN = 0, 1
 
+LOSSY = "lossy-link"
 KINDS: dict[str, tuple[str, str, float]] = {
     "kill-agent": ("kill", "agent", 0.0),
     "kill-router": ("kill", "router", 0.0),
@@ -47,6 +49,7 @@ KINDS: dict[str, tuple[str, str, float]] = {
     "elect-leader": ("elect", "broker", 0.0),
     "partition-host": ("partition", "host", 5.0),
     "flap-link": ("flap", "host", 3.0),
+    LOSSY: ("lose", "host", 10.0),
     "fill-broker": ("fill", "broker", 5.0),
     "fill-metrics": ("fill", "metrics", 5.0),
     "slow-consumer": ("stall", "client", 4.0),
@@ -141,15 +144,22 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def _possible() -> list[str]:
+    """All kinds that this machine has the tools for."""
+    return [kind for kind in KINDS if kind != LOSSY or can_lose()]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     options = parser().parse_args(arguments)
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1_000_000)
     try:
-        kinds = [name.strip() for name in options.kinds.split(",") if name.strip()] or list(KINDS)
+        kinds = [name.strip() for name in options.kinds.split(",") if name.strip()] or _possible()
         if unknown := [name for name in kinds if name not in KINDS]:
             raise WrongOption(f"--kinds {unknown[0]}: there are {', '.join(KINDS)}")
+        if LOSSY in kinds and not can_lose():
+            raise WrongOption(f"--kinds {LOSSY}: needs nft (nftables), which is not on PATH")
         with tempfile.TemporaryDirectory() as folder:
             if options.keep is not None:
                 if options.keep.exists():

@@ -167,6 +167,10 @@ class Host:
         """Pulls its cable out, or puts it in again."""
         self.network.set_link(up)
 
+    def set_loss(self, percent: int) -> None:
+        """So many packets of a hundred are lost on its cable, in both directions."""
+        self.network.set_loss(percent)
+
 
 class Hosts:
     """So many hosts, started by `with`; `environment` is what a client of them has to have."""

@@ -27,6 +27,7 @@ from loadtest.trial.starving import Starved, starve
 from services.client.finding.mesh_url import find_mesh
 
 FLAPS = 6
+LOST_PERCENT = 30
 
 
 class Strikes:
@@ -49,6 +50,7 @@ class Strikes:
             "restart": self._restart,
             "partition": self._partition,
             "flap": self._flap,
+            "lose": self._lose,
             "fill": self._fill,
             "stall": self._stall,
             "starve": self._starve,
@@ -90,6 +92,17 @@ class Strikes:
             finally:
                 host.set_link(True)
         return f"the link of {host.name} went {FLAPS} times within {fault.pause_s:g} s"
+
+    async def _lose(self, fault: Fault) -> str:
+        """A bad cable: TCP sends again and again, ever more seldom, and connections stay."""
+        async with self._one_cable:
+            host = self._host()
+            host.set_loss(LOST_PERCENT)
+            try:
+                await asyncio.sleep(fault.pause_s)
+            finally:
+                host.set_loss(0)
+        return f"{LOST_PERCENT} % of the packets to and from {host.name} were lost for {fault.pause_s:g} s"
 
     async def _fill(self, fault: Fault) -> str:
         if fault.service == "metrics":
