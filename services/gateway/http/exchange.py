@@ -17,6 +17,8 @@ from schemas.subjects import Priority
 
 CACHE_HEADER = b"choir-cache"
 CACHED_FROM_HEADER = b"choir-cached-from"
+OWN_HEADERS = frozenset((CACHE_HEADER, CACHED_FROM_HEADER))
+"""What the gateway itself adds to a reply: nothing in it was said by a client."""
 CACHE_USES = ("off", "miss", "shared", "hit")
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
@@ -55,6 +57,17 @@ class Reply:
         elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)
+
+    def at_once(self, answer: Callable[[bytes], bool], head: bytes, body: bytes) -> bool:
+        """Sends a reply of status 200, whose `head` lacks what is added and the empty line, by `answer`;
+        False if that did not, and the usual way is to be gone."""
+        if not self.added.keys() <= OWN_HEADERS:
+            return False
+        added = b"".join(b"%s: %s\r\n" % header for header in self.added.items())
+        if not answer(b"%s%s\r\n%s" % (head, added, body)):
+            return False
+        self.status, self.complete = 200, True
+        return True
 
 
 class Exchange:

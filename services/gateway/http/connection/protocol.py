@@ -28,7 +28,8 @@ class Connection:
 
     When it goes `on_gone` is called, which is for the request that came last, and `on_left`, for the one that
     is being answered. `whole` says that nothing is missing of any body that has begun. `on_head` is to be
-    called before the head of a reply is sent that has a body.
+    called before the head of a reply is sent that has a body. `answer` sends a reply that is there as a
+    whole, as its bytes, to the request of a scope; False where it has to go the usual way.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,7 @@ class Connection:
         self.on_gone: Callable[[], None] = _nothing
         self.on_left: Callable[[], None] = _nothing
         self.on_head: Callable[[], None] = _nothing
+        self.answer: Callable[[Scope, bytes], bool] = _not_here
 
     def go(self) -> None:
         """It is lost, or closed in order."""
@@ -55,12 +57,18 @@ def _nothing() -> None:
     """Nobody wants to know."""
 
 
+def _not_here(_scope: Scope, _reply: bytes) -> bool:
+    """Nobody can."""
+    return False
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. It ends with a head that is too large or slow, and with a reader who takes nothing."""
 
     def __init__(self, limits: GatewaySection, config: Config, state: ServerState) -> None:
         self._connection = Connection()
         super().__init__(config, state, {CONNECTION: self._connection})
+        self._connection.answer = self._answer
         self._limits = limits
         self._in_head = True
         self._within_body = False  # of what came last, a part belongs to a body
@@ -134,6 +142,21 @@ class LimitedProtocol(HttpToolsProtocol):
         _stop(self._write_deadline)
         self._write_deadline = None
         super().resume_writing()
+
+    def _answer(self, scope: Scope, reply: bytes) -> bool:
+        """Sends all of a reply at once. Not to one of several requests that came together, to a slow reader,
+        nor where the connection ends with it: uvicorn knows what is to be done then."""
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.response_started or not cycle.keep_alive:
+            return False
+        if cycle.disconnected or self.flow.write_paused:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        self.transport.write(reply)
+        cycle.on_response()
+        return True
 
     def _await_head(self) -> None:
         self._deadline = self.loop.call_later(self._limits.head_timeout_s, self._refuse, TOO_SLOW)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from services.gateway.tests.raw import exchange
+from services.gateway.tests.raw import DEADLINE_S, connected, exchange
 from services.gateway.tests.serving import serving
 
 ASKED = b" / HTTP/1.1\r\nhost: localhost\r\n"
+END = b"\r\n\r\n"
+WITHOUT_ID = re.compile(rb"(?<=choir-request-id: )\w+|(?<=chatcmpl-)\w+")
 
 
 @pytest_asyncio.fixture
@@ -35,3 +40,36 @@ async def test_a_head_without_a_body_is_sent_at_once(gateway: httpx.URL) -> None
 async def test_a_reply_of_an_empty_body_is_sent_at_once(gateway: httpx.URL) -> None:
     asked = b"OPTIONS / HTTP/1.1\r\nhost: localhost\r\norigin: http://localhost\r\n\r\n"
     assert (await exchange(gateway, asked)).startswith(b"HTTP/1.1 204 ")
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n", b"origin: http://localhost\r\n"])
+async def test_a_reply_that_is_ready_is_on_the_wire_as_any_other(gateway: httpx.URL, more: bytes) -> None:
+    # Given a request that was answered from memory, so that the reply to an equal one is ready
+    asked = chat(more)
+    replies = [await exchange(gateway, asked) for _ in range(4)]
+    assert [b"choir-cache: hit" in reply for reply in replies] == [False, True, True, True]
+
+    # Then that one is the same but for its id, and so is each where several come at once
+    written, *ready = [told(reply) for reply in replies[1:]]
+    assert ready == [written, written]
+    async with connected(gateway) as (reader, writer):
+        writer.write(asked * 3)
+        async with asyncio.timeout(DEADLINE_S):
+            for _ in range(1 if b"close" in more else 3):
+                head = await reader.readuntil(END)
+                body = await reader.readexactly(len(replies[1].partition(END)[2]))
+                assert told(head + body) == written
+
+
+def told(reply: bytes) -> tuple[list[bytes], bytes]:
+    """The lines of a reply's head, in no order, and its body."""
+    head, _, body = WITHOUT_ID.sub(b"ID", reply).partition(END)
+    return sorted(head.split(b"\r\n")), body
+
+
+def chat(more: bytes) -> bytes:
+    """A chat completion whose answer is the same each time; the question is another one for each `more`."""
+    said = {"model": "choir-one", "messages": [{"role": "user", "content": more.decode() or "?"}]}
+    body = json.dumps({**said, "temperature": 0}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    return head + more + b"content-length: %d\r\n\r\n%s" % (len(body), body)
