@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ TOKENS = 96
 WATCHED_S = 90.0
 CALM_S = 30.0
 """A cut that has not moved for so long is taken for balanced."""
+AROUND_S = 5.0
 POLL_S = 0.1
 
 
@@ -26,7 +28,7 @@ async def balanced(folder: Path, model: Path, size: dict[str, int], cores: Seque
     """All layers but one begin on the second of two nodes, while eight streams speak all the time.
 
     Seconds are those since the first stream began; a move counts when its stages are ready. `after` is the
-    rate of the last CALM_S seconds.
+    rate of the last CALM_S seconds, and the silence of a move the longest time without a token around it.
     """
     async with nodes(folder, model, size, moves_cuts=True) as pair:
         for name, core in zip(("node-0", "node-1"), cores, strict=True):
@@ -77,6 +79,7 @@ def _told(
                 "layers_before": "+".join(map(str, event.layers_before)),
                 "layers": "+".join(map(str, event.layers)),
                 "expected_gain": event.gain,
+                "silence_s": _silence_s(journal, at_s),
             }
             for at_s, event in moves
         ],
@@ -84,6 +87,12 @@ def _told(
         "tokens_per_s_before": _rate(journal, began_s, first_s),
         "tokens_per_s_after": _rate(journal, ended_s - CALM_S, ended_s) if moves else None,
     }
+
+
+def _silence_s(journal: Journal, at_s: float) -> float:
+    """The longest time between two tokens of any streams in the ten seconds around a moment."""
+    times = [t for t, _ in journal.tokens if abs(t - at_s) <= AROUND_S]
+    return max((later - earlier for earlier, later in pairwise(times)), default=2 * AROUND_S)
 
 
 def _rate(journal: Journal, start_s: float, end_s: float) -> float:

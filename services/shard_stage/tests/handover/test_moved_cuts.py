@@ -23,11 +23,12 @@ from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.events import ANY_EVENT, CutMoved
 from schemas.pipelines.plan import CutMove, PipelinePlan, PipelineSummary
+from schemas.replies import TokenChunk
 from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually
 from services.cli.views.tables.pipeline_tables import pipeline_lines
 from services.client.client import Choir
-from services.shard_stage.tests.helpers.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
+from services.shard_stage.tests.helpers.pipeline_mesh import MODEL, READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.helpers.slow_stage import slow
 from services.shard_stage.tests.pipeline.test_line import engine_says
 
@@ -86,17 +87,18 @@ class Moves:
 
 @asynccontextmanager
 async def load(mesh: PipelineMesh, undisturbed: list[str]) -> AsyncIterator[None]:
-    """Several streams at once, one after the other in each, while the context is open; and that every one of
-    their texts is the undisturbed one."""
+    """Several streams at once, one text after the other in each, while the context is open; and that every
+    one of these is the undisturbed one. In the first stream that is read as it comes."""
     going = True
+    ask = [read_along, *[asked] * (len(PROMPTS) - 1)]
 
     async def stream(number: int) -> int:
-        asked = 0
+        count = 0
         while going:
-            result = await mesh.ask(PROMPTS[number], LONG, f"stream-{number}-{asked}")
-            assert result.error is None and result.text == undisturbed[number]
-            asked += 1
-        return asked
+            text = await ask[number](mesh, PROMPTS[number], f"stream-{number}-{count}")
+            assert text == undisturbed[number]
+            count += 1
+        return count
 
     streams = asyncio.gather(*(stream(number) for number in range(len(PROMPTS))))
     try:
@@ -105,6 +107,25 @@ async def load(mesh: PipelineMesh, undisturbed: list[str]) -> AsyncIterator[None
         going = False
         counts = await asyncio.wait_for(streams, READY_DEADLINE_S)
     assert all(counts)
+
+
+async def asked(mesh: PipelineMesh, prompt: str, request_id: str) -> str | None:
+    """The text of a request."""
+    return (await mesh.ask(prompt, LONG, request_id)).text
+
+
+async def read_along(mesh: PipelineMesh, prompt: str, request_id: str) -> str | None:
+    """The text of a request, which has to be what was streamed."""
+    streamed, result = "", None
+    async with Choir(mesh.url) as client:
+        options = LONG.model_dump()
+        async for reply in client.ask_stream(prompt, model=MODEL, request_id=request_id, **options):
+            if isinstance(reply, TokenChunk):
+                streamed += reply.text
+            else:
+                result = reply
+    assert result is not None and streamed == result.text
+    return result.text
 
 
 async def pipeline_mesh(
