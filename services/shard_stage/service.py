@@ -257,6 +257,9 @@ class ShardStage:
                 "holds a stage", model=wanted.plan.model, stage=wanted.stage, layers=f"{first} to {last}"
             )
             self._failure = None
+            if wanted.plan.moved is not None:
+                used = [range(stage.first_layer, stage.end_layer) for stage in wanted.plan.stages]
+                await asyncio.to_thread(self._slices.forget_unused, wanted.plan.sha256, used)
         self._changed.set()
 
     async def _prepare(self) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
@@ -23,6 +28,11 @@ def checksum(path: Path, expected: str | None) -> str:
         reason = f"its SHA-256 is {found}, it should be {expected}"
         raise ModelUnusable(f"{path} is damaged or another file: {reason}", field="path")
     return found
+
+
+UNUSED_S = 3600.0
+"""A slice that nobody has asked for in so long, and no plan names, was left behind by moves of the cut."""
+SLICE = re.compile(r"([0-9a-f]{64})-(\d+)-(\d+)\.gguf")
 
 
 class ZeroWeights:
@@ -57,7 +67,20 @@ class SliceCache:
         path = self._folder / f"{sha256}-{layers.start}-{layers.stop}.gguf"
         if not path.is_file():
             self._write(model, sha256, layers, path)
+        with suppress(OSError):
+            os.utime(path)
         return path
+
+    def forget_unused(self, sha256: str, used: Collection[range]) -> None:
+        """Removes the slices of a model that are not among these, and were last asked for long ago. Whoever
+        has one loaded keeps it."""
+        named = ((path, SLICE.fullmatch(path.name)) for path in self._folder.glob(f"{sha256}-*.gguf"))
+        for path, found in named:
+            if found is None or range(int(found[2]), int(found[3])) in used:
+                continue
+            with suppress(OSError):  # another instance of this host was quicker
+                if time.time() - path.stat().st_mtime > UNUSED_S:
+                    path.unlink()
 
     def without_weights(self, model: ByteSource, sha256: str, layers: range, data_offset: int) -> Path:
         """A slice as large and as slow as that with these layers, whose weights are all zero."""
