@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import resource
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,6 +28,8 @@ BOMB = gzip.compress(bytes(100 * 1024**2), 1)
 HI = (ChatMessage(role="user", content="hi"),)
 MEGABYTE = 1024**2
 MOST_GROWTH = 64 * MEGABYTE
+MOST_TIMES_JSON = 12
+"""A look goes over what was read a few times; an object for each model took sixty times as long."""
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
 KINDS = ("openai", "ollama")
@@ -97,6 +101,33 @@ async def test_a_list_without_end_is_cut_off(kind: str) -> None:
 
     error = await failure(kind, answer)
     assert isinstance(error, WorkerFailed) and str(MOST_BYTES) in error.message
+
+
+async def test_a_long_list_is_read_in_little_more_time_than_its_json_takes() -> None:
+    listed = [{"id": f"model-{number}", "object": "model"} for number in range(20_000)]
+    page = json.dumps({"object": "list", "data": [*listed, {"id": "tiny"}, {"id": 7}, "nothing"]}).encode()
+    assert len(page) < MOST_BYTES
+
+    async def answer(request: Request, reply: Reply) -> None:
+        await reply.whole(page)
+
+    def begin_s() -> float:
+        gc.collect()
+        return time.process_time()
+
+    json_s, look_s = [], []
+    async with http_server(answer) as server:
+        backend = backend_of("openai", server)
+        assert len(await backend.models()) == len(listed) + 1
+        for _ in range(5):
+            began_s = begin_s()
+            json.loads(page)
+            json_s.append(time.process_time() - began_s)
+            began_s = begin_s()
+            await backend.check()
+            look_s.append(time.process_time() - began_s)
+        await backend.close()
+    assert min(look_s) < MOST_TIMES_JSON * min(json_s)
 
 
 @pytest.mark.parametrize("kind", KINDS)
