@@ -10,6 +10,8 @@
   the same time, in-process, is told beside it;
 - balance: all layers but one begin on one node, under load: seconds until they are shared, and tokens per
   second before and after: two minutes;
+- busy: layers and tokens per second before, while and after another process spins on a node's core: five
+  minutes;
 - prefill, memory, recovery: a long prompt, what a stage takes, a stage that is killed;
 - peers: the unsplit engine on one core, and on both.
 """
@@ -29,7 +31,7 @@ from typing import Any
 
 from infra.demo_models.bench_model import write_bench_model
 from loadtest.bench.inference.engine_alone import EngineNode
-from loadtest.bench.inference.pipeline_balance import WATCHED_S, balanced
+from loadtest.bench.inference.pipeline_balance import WATCHED_S, balanced, beside_a_spinner
 from loadtest.bench.inference.pipeline_limits import Limits
 from loadtest.bench.inference.pipeline_nodes import Nodes, memory_mb, nodes
 from loadtest.bench.inference.stage_hop import hops_us
@@ -39,7 +41,7 @@ from services.engine.decode.context import cell_bytes
 from services.engine.model.gguf.check import check_model_file, tensor_nbytes
 
 PARTS_VARIABLE = "CHOIR_BENCH_PARTS"
-PARTS = ("hop", "balance", "decode", "limit", "prefill", "memory", "recovery", "peers")
+PARTS = ("hop", "balance", "busy", "decode", "limit", "prefill", "memory", "recovery", "peers")
 SEQUENCES = (1, 2, 4, 8, 16, 32)
 DECODE_SEQUENCES = (1, 4, 16)
 CORES = (0, 1)
@@ -95,10 +97,12 @@ async def _measure(model: Path, folder: Path, chosen: list[str], measured: Measu
         await asyncio.to_thread(_peers, model, measured)
     if "balance" in chosen:
         await _balance(model, folder, size, measured)
+    if "busy" in chosen:
+        measured.raw["busy"] = await beside_a_spinner(folder / "busy", model, size, CORES)
     async with nodes(folder, model, size) as pair:
         if "hop" in chosen:
             await _hop(pair, measured)
-        if set(chosen) <= {"hop", "balance", "peers"}:
+        if set(chosen) <= {"hop", "balance", "busy", "peers"}:
             return
         for name, core in zip(("node-0", "node-1"), CORES, strict=True):
             pair.start(name, core)
@@ -106,7 +110,7 @@ async def _measure(model: Path, folder: Path, chosen: list[str], measured: Measu
         measured.raw["layers"] = {s.instance: f"{s.first_layer}-{s.end_layer - 1}" for s in plan.stages}
         if "decode" in chosen:
             await _decode(pair, plan, model, measured)
-        if set(chosen) <= {"hop", "balance", "peers", "decode"}:
+        if set(chosen) <= {"hop", "balance", "busy", "peers", "decode"}:
             return
         limits = Limits(model, folder, plan, CORES, size)
         try:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import psutil
+from nats.aio.msg import Msg
 
 from loadtest.bench.inference.pipeline_nodes import MODEL, Journal, Nodes, nodes
 from schemas import subjects
@@ -24,28 +29,56 @@ AROUND_S = 5.0
 POLL_S = 0.1
 
 
-async def balanced(folder: Path, model: Path, size: dict[str, int], cores: Sequence[int]) -> dict[str, Any]:
-    """All layers but one begin on the second of two nodes, while eight streams speak all the time.
+class Load:
+    """A pipeline of two nodes under eight streams: its tokens, and the moves of its cut with the moments when
+    their stages were ready."""
 
-    Seconds are those since the first stream began; a move counts when its stages are ready. `after` is the
-    rate of the last CALM_S seconds, and the silence of a move the longest time without a token around it.
-    """
+    def __init__(self, pair: Nodes, journal: Journal) -> None:
+        self._pair = pair
+        self.journal = journal
+        self.moves: list[tuple[float, CutMoved]] = []
+        self.began_s = time.perf_counter()
+
+    async def on_event(self, msg: Msg) -> None:
+        """Notes a move."""
+        event = ANY_EVENT.validate_json(msg.data)
+        if isinstance(event, CutMoved):
+            await _is_ready(self._pair, event.epoch)
+            self.moves.append((time.perf_counter(), event))
+
+    async def until_calm(self) -> list[tuple[float, CutMoved]]:
+        """Waits until the cut has not moved for CALM_S after a move, or not at all for WATCHED_S, but no
+        longer than twice that; the moves."""
+        since_s, known = time.perf_counter(), len(self.moves)
+        while not _is_over(since_s, [at_s for at_s, _ in self.moves[known:]]):  # noqa: ASYNC110  (a time passes)
+            await asyncio.sleep(POLL_S)
+        return self.moves[known:]
+
+    async def layers(self) -> str:
+        """How many layers the nodes have now."""
+        async with Choir(self._pair.url) as client:
+            (pipeline,) = await client.pipelines()
+        return "+".join(str(stage.end_layer - stage.first_layer) for stage in pipeline.stages)
+
+    def recent_tokens_per_s(self) -> float:
+        """The rate of the last CALM_S."""
+        now_s = time.perf_counter()
+        return _rate(self.journal, now_s - CALM_S, now_s)
+
+
+@asynccontextmanager
+async def _under_load(
+    folder: Path, model: Path, size: dict[str, int], cores: Sequence[int], *, badly_cut: bool
+) -> AsyncIterator[Load]:
     async with nodes(folder, model, size, moves_cuts=True) as pair:
         for name, core in zip(("node-0", "node-1"), cores, strict=True):
             pair.start(name, core)
-        placed = await pair.place("node-0", "node-1")
-        plan = await _cut_badly(pair, placed)
-        moves: list[tuple[float, CutMoved]] = []
-
-        async def on_event(msg: Any) -> None:
-            event = ANY_EVENT.validate_json(msg.data)
-            if isinstance(event, CutMoved):
-                await _is_ready(pair, event.epoch)
-                moves.append((time.perf_counter(), event))
-
-        await pair.connection.subscribe(subjects.event("router", "cut_moved"), cb=on_event)
+        plan = await pair.place("node-0", "node-1")
+        if badly_cut:
+            plan = await _cut_badly(pair, plan)
         async with pair.journal(plan) as journal:
-            began_s, going = time.perf_counter(), True
+            load, going = Load(pair, journal), True
+            await pair.connection.subscribe(subjects.event("router", "cut_moved"), cb=load.on_event)
 
             async def stream(number: int) -> None:
                 asked = 0
@@ -54,17 +87,59 @@ async def balanced(folder: Path, model: Path, size: dict[str, int], cores: Seque
                     await pair.ask([f"Stream {number} asks for the {asked}. time:"], TOKENS)
 
             streams = [asyncio.create_task(stream(number)) for number in range(STREAMS)]
-            while not _is_over(began_s, [at_s for at_s, _ in moves]):  # noqa: ASYNC110  (a time passes)
-                await asyncio.sleep(POLL_S)
-            ended_s, going = time.perf_counter(), False
-            await asyncio.gather(*streams)
-        return _told(journal, moves, began_s, ended_s)
+            try:
+                yield load
+            finally:
+                going = False
+                await asyncio.gather(*streams)
+
+
+async def balanced(folder: Path, model: Path, size: dict[str, int], cores: Sequence[int]) -> dict[str, Any]:
+    """All layers but one begin on the second of two nodes, while eight streams speak all the time.
+
+    Seconds are those since the first stream began; a move counts when its stages are ready. `after` is the
+    rate of the last CALM_S seconds, and the silence of a move the longest time without a token around it.
+    """
+    async with _under_load(folder, model, size, cores, badly_cut=True) as load:
+        moves = await load.until_calm()
+        return _told(load.journal, moves, load.began_s, time.perf_counter())
+
+
+async def beside_a_spinner(
+    folder: Path, model: Path, size: dict[str, int], cores: Sequence[int]
+) -> dict[str, Any]:
+    """A pipeline under load before, while and after another process spins on the core of its second node:
+    layers and tokens per second of the last CALM_S of each time, and seconds until the last move in it."""
+    found: dict[str, Any] = {}
+    async with _under_load(folder, model, size, cores, badly_cut=False) as load:
+        for phase in ("alone", "beside", "alone_again"):
+            spins = phase == "beside"
+            spinner = _spinner(cores[1]) if spins else None
+            since_s = time.perf_counter()
+            try:
+                moves = await load.until_calm()
+                found[phase] = {
+                    "layers": await load.layers(),
+                    "tokens_per_s": load.recent_tokens_per_s(),
+                    "moved_after_s": [at_s - since_s for at_s, _ in moves],
+                }
+            finally:
+                if spinner is not None:
+                    spinner.kill()
+                    spinner.wait()
+    return found
+
+
+def _spinner(core: int) -> psutil.Popen:
+    process = psutil.Popen([sys.executable, "-c", "while True: pass"])
+    process.cpu_affinity([core])
+    return process
 
 
 def _is_over(began_s: float, moves_s: Sequence[float]) -> bool:
     now_s = time.perf_counter()
     calm = bool(moves_s) and now_s - moves_s[-1] >= CALM_S
-    return calm or now_s - began_s >= WATCHED_S + CALM_S
+    return calm or (not moves_s and now_s - began_s >= WATCHED_S) or now_s - began_s >= 2 * WATCHED_S
 
 
 def _told(
