@@ -86,7 +86,9 @@ class StreamedText:
         where it differs."""
         if chunk.sequence is not None:
             self.sequence = chunk.sequence
-        agent = self._agents.setdefault(chunk.agent, _Agent())
+        agent = self._agents.get(chunk.agent)
+        if agent is None:
+            agent = self._agents[chunk.agent] = _Agent()
         if chunk.attempt > agent.attempt:
             agent.begin_anew(chunk.attempt)
         if chunk.attempt < agent.attempt or chunk.index < agent.next_index:
@@ -96,7 +98,9 @@ class StreamedText:
         if agent.broken:
             return None
         agent.next_index += 1
-        text = agent.texts.setdefault(chunk.sample, _Text())
+        text = agent.texts.get(chunk.sample)
+        if text is None:
+            text = agent.texts[chunk.sample] = _Text()
         if text.said is text.shown:  # nothing is repeated: what is new is the chunk
             text.said = text.shown = text.said + chunk
             return chunk
