@@ -139,10 +139,12 @@ async def job(choir: Choir, request: ManageStore) -> None:
 def bare_copy_s(source: Path, target: Path) -> float:
     """Seconds of a copy through a socket, from a process that reads to this one."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(DEADLINE_S)
     port = listener.getsockname()[1]
     sender = multiprocessing.get_context("spawn").Process(target=_send, args=(source, port))
     sender.start()
     connection, _ = listener.accept()
+    connection.settimeout(DEADLINE_S)
     began_s = time.perf_counter()
     with connection, target.open("wb", buffering=0) as file:
         buffer = bytearray(FRAME_BYTES)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import nats
+import nats.aio.client
 import nats.errors
 import pytest
 from nats.aio.client import Client
@@ -25,6 +27,7 @@ from services.chassis.nats.connection import (
     ConnectionEvents,
     check_payload,
     connection_options,
+    read_at_once,
 )
 from services.chassis.settings import MeshSection
 from services.chassis.tests.cable import mesh_on_a_cable
@@ -39,6 +42,22 @@ def test_options_say_who_it_is_and_give_it_an_inbox_of_its_own() -> None:
     assert options["name"] == "router-1"
     assert options["inbox_prefix"] == b"_INBOX_router.router-1"
     assert options["max_reconnect_attempts"] == -1
+
+
+async def test_a_connection_reads_as_much_at_once_as_it_was_told_before(
+    mesh_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats.aio.client, "DEFAULT_BUFFER_SIZE", nats.aio.client.DEFAULT_BUFFER_SIZE)
+    read_at_once(1 << 20)
+    client = await connect(mesh_url)
+    # The transport is told to pause only beyond that, and a message of this size comes whole
+    transport: Any = client._transport
+    assert transport._io_reader._limit == 1 << 20
+    content = bytes(range(256)) * 2_048
+    heard = await client.subscribe("large")
+    await client.publish("large", content)
+    assert (await heard.next_msg(timeout=DEADLINE_S)).data == content
+    await client.close()
 
 
 async def test_a_message_that_the_broker_would_not_carry_is_refused_by_name(connection: Client) -> None:
