@@ -14,8 +14,8 @@ from schemas.nodes.workers import Worker, WorkerState
 from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends import Generated, OnPiece, Prompt
+from services.agent.backends.servers.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.backends.servers.remote import RemoteBackend
-from services.agent.bounds import bounded_error, bounded_number, bounded_text
 from services.agent.keys import with_key
 from services.agent.networks import networks_of
 from services.agent.settings import ModelSection, ServerSection, WorkersSection

@@ -13,8 +13,8 @@ import httpx
 from pydantic import ValidationError
 
 from schemas.errors import ChoirError, ContextExceeded, GenerationFailed, WorkerFailed
+from services.agent.backends.servers.bounds import plain
 from services.agent.backends.servers.echoes import without_echo
-from services.agent.bounds import plain
 
 LONGEST_EXCERPT = 160
 LOOKED_AT = 2 * LONGEST_EXCERPT

@@ -35,6 +35,7 @@ from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Pro
 from services.agent.backends.samples import several
 from services.agent.backends.servers.accumulator import SpeedMeter, StreamAccumulator
 from services.agent.backends.servers.bounded_http import room_for, transport
+from services.agent.backends.servers.bounds import bounded_count
 from services.agent.backends.servers.faults import (
     broken_off,
     check_json,
@@ -58,7 +59,6 @@ from services.agent.backends.servers.remote import (
     server_of,
     vectors,
 )
-from services.agent.bounds import bounded_count
 from services.agent.networks import Networks
 from services.agent.settings import ModelSection
 from services.tasks.generate import Conversation, conversation_of

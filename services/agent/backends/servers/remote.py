@@ -15,9 +15,9 @@ from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, ModelUn
 from schemas.replies import Embeddings
 from services.agent.backends.backend import Backend, Generated
 from services.agent.backends.servers.bounded_http import room_for
+from services.agent.backends.servers.bounds import MOST_KNOWN, bounded_text
 from services.agent.backends.servers.echoes import note_sent
 from services.agent.backends.servers.faults import check_content
-from services.agent.bounds import MOST_KNOWN, bounded_text
 from services.agent.keys import origin
 from services.agent.settings import ModelSection, ServerSection
 
