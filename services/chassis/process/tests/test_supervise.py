@@ -59,6 +59,7 @@ LOOPS = {
     "time": ("shard_stage", "services.shard_stage.service", "ShardStage", "_keep_time", "True"),
     "copies": ("modelstore", "services.modelstore.copies", "Copies", "keep", "True"),
     "batches": ("gateway", "services.gateway.openai.batches.runner", "BatchRunner", "run", "True"),
+    "the list of models": ("gateway", "services.gateway.requests.models", "ModelList", "keep_fresh", "True"),
     "the listening socket": (
         "gateway",
         "services.gateway.http.connection.listener",
