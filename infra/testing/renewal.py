@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import StreamConfig
+from nats.js.api import StorageType, StreamConfig
 
 from infra.broker.provision import provision
 from infra.broker.streams.definitions import bucket_config, consumer_config, stream_config, version_of
 from schemas.broker import catalog
 
 LIST_DEADLINE_S = 60.0
+PLACEHOLDER = "placeholder"
 
 Found = dict[str, Any]
 """A stream or a consumer, as the broker tells of it."""
@@ -29,14 +31,29 @@ async def make_new(nc: Client, models: Iterable[str]) -> None:
     models, js, streams = tuple(models), nc.jetstream(timeout=LIST_DEADLINE_S), await _streams(nc)
     known = _as_created.setdefault((nc.connected_url.netloc, models), {})
     used = [name for name, stream in streams.items() if not await _is_new(nc, stream, known.get(name))]
-    for name in used:
-        await js.delete_stream(name)
-    if known:
-        await _create(js, {*used, *(known.keys() - streams.keys())}, models)
-        return
-    await provision(nc, models)
+    async with _folder_that_stays(js, [stream for name, stream in streams.items() if name not in used]):
+        for name in used:
+            await js.delete_stream(name)
+        if known:
+            await _create(js, {*used, *(known.keys() - streams.keys())}, models)
+            return
+        await provision(nc, models)
     for name, stream in (await _streams(nc)).items():
         known[name] = (stream["config"], await _consumers(nc, stream))
+
+
+@asynccontextmanager
+async def _folder_that_stays(js: JetStreamContext, left: Iterable[Found]) -> AsyncIterator[None]:
+    """Keeps a stream on the disk meanwhile, if none is `left` there: nats-server removes the folder of all
+    streams with the last one, even while it makes the next one in it, and then cannot make that."""
+    if any(stream["config"]["storage"] == StorageType.FILE for stream in left):
+        yield
+        return
+    await js.add_stream(name=PLACEHOLDER, subjects=[PLACEHOLDER], storage=StorageType.FILE)
+    try:
+        yield
+    finally:
+        await js.delete_stream(PLACEHOLDER)
 
 
 async def _create(js: JetStreamContext, names: Collection[str], models: Iterable[str]) -> None:
