@@ -167,9 +167,22 @@ def test_ctrl_c_whenever_it_comes_leaves_a_loop_that_runs() -> None:
             return "went on"
 
         assert loop.run(goes_on()) == "went on"
-        # And one while nothing runs
-        with pytest.raises(KeyboardInterrupt):
+
+        # And one while a line is read
+        def interrupted() -> str:
             signal.raise_signal(signal.SIGINT)
+            return "a line"
+
+        with pytest.raises(KeyboardInterrupt):
+            loop.read(interrupted)
+        # And one while nothing runs and nothing is read: it is meant for what comes next
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            loop.read(lambda: "a line")
+        assert loop.read(lambda: "a line") == "a line"
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(asyncio.sleep(0))
         # Then the loop runs as before
         assert loop.run(asyncio.sleep(0, "still here")) == "still here"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -75,7 +75,7 @@ class ChatSession:
     def _turn(self, mesh: Choir, loop: InterruptedLoop) -> None:
         """One line, and what comes of it. On a terminal Ctrl-C does not end the chat, whenever it comes."""
         try:
-            if line := self._read().strip():
+            if line := loop.read(self._read).strip():
                 self._take(line, mesh, loop)
         except KeyboardInterrupt:
             if not self._interactive:
