@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 
 from infra.demo_models.bench_model import write_bench_model
@@ -21,6 +20,7 @@ from loadtest.bench.report import Report, show
 from loadtest.peers import fan_out, gateways, hops, tokens
 from loadtest.peers.clients import Latency, Load
 from loadtest.peers.environments import CannotStart
+from schemas.errors import ChoirError
 
 Raw = dict[str, Any]
 MODELS: tuple[tuple[str, Callable[[], Path], int, int], ...] = (
@@ -45,16 +45,16 @@ async def hop(folder: Path) -> Raw:
 async def gateways_at_64(folder: Path) -> Raw:
     """d) The share of an instant server's rate that is left behind a gateway."""
     async with hops.instant_backend() as backend:
-        upstream = (await gateways.rate(backend)).requests_per_s
-        ours = (await gateways.of_choir(folder / "gateways")).requests_per_s
+        upstream = await gateways.rate(backend)
+        ours = await gateways.of_choir(folder / "gateways")
         raw: Raw = {"direct": {"requests_per_s": upstream}}
         raw["choir"] = {"requests_per_s": ours, "share_of_direct": ours / upstream}
         try:
-            theirs = (await gateways.of_litellm(backend)).requests_per_s
+            theirs = await gateways.of_litellm(backend)
         except CannotStart as error:
             return {**raw, "litellm proxy": f"could not be started: {error}"}
-        except httpx.HTTPError as error:
-            return {**raw, "litellm proxy": f"did not answer all: {type(error).__name__}"}
+        except ChoirError as error:
+            return {**raw, "litellm proxy": f"did not answer all: {error}"}
     raw["litellm proxy"] = {
         "version": hops.litellm_version(),
         "requests_per_s": theirs,
