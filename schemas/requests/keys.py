@@ -65,6 +65,26 @@ class ApiKey(Message):
         """Whether it opens anything now (Unix time)."""
         return not self.revoked and (self.expires_at_s is None or now_s < self.expires_at_s)
 
+    def exceeded_by(self, other: ApiKey) -> str | None:
+        """The first field in which another key may do more than this one; None if there is none."""
+        if not set(other.scopes) <= set(self.scopes):
+            return "scopes"
+        if self.models and not (other.models and set(other.models) <= set(self.models)):
+            return "models"
+        if _is_more(other.expires_at_s, self.expires_at_s):
+            return "expires_at_s"
+        of_others, own = other.limits, self.limits
+        if _is_more(of_others.requests_in_flight, own.requests_in_flight):
+            return "limits.requests_in_flight"
+        if _is_more(of_others.tokens_per_minute, own.tokens_per_minute):
+            return "limits.tokens_per_minute"
+        return None
+
+
+def _is_more(one: float | None, other: float | None) -> bool:
+    """Of two limits, where None is no limit."""
+    return other is not None and (one is None or one > other)
+
 
 class KeyChange(Struct):
     """What is to be different: what is None stays as it is."""

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.broker.catalog import ROLES, Role
+from schemas.errors import NotPermitted
 from schemas.message import Name
 from schemas.nodes.joining import HostName, InviteKind, ManageHosts
 from schemas.requests.keys import (
@@ -34,6 +35,7 @@ from schemas.subjects import LOCAL_TENANT
 from services.client.client import Choir
 from services.client.finding.inviting import invite_from_elsewhere
 from services.client.request_builder import build
+from services.gateway.access.caller import current_caller
 from services.gateway.dashboard.shell.forms import Form, told
 from services.gateway.dashboard.shell.frame import Frame, done
 from services.gateway.dashboard.shell.pages import fragment
@@ -121,7 +123,10 @@ class AdminPage:
 
     @takes(NewKey)
     async def add_key(self, request: Request) -> Response:
-        """Makes a key. Its secret is in this reply and nowhere else: the mesh keeps a digest of it."""
+        """Makes a key. Its secret is in this reply and nowhere else: the mesh keeps a digest of it.
+
+        Raises NotPermitted if it could do more than the key that asks for it.
+        """
         body = await self._frame.said(request, NewKey)
         key_id, now_s = f"k-{secrets.token_hex(4)}", time.time()
         secret = new_secret(key_id)
@@ -136,6 +141,9 @@ class AdminPage:
                 "expires_at_s": None if body.days is None else now_s + body.days * DAY_S,
             },
         )
+        own = current_caller.get().key
+        if own is not None and (field := own.exceeded_by(key)) is not None:
+            raise NotPermitted(f"{field}: a key makes none that may do more than itself", field=field)
         await self._frame.context.mesh.keys(ManageKeys(action="add", key=key))
         html = fragment("operate/secret.html.j2", secret=secret, key=key)
         return done("made; its secret is shown this once", html=html, put={"keys": await self._keys()})

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ async def test_every_action_is_refused_to_who_may_only_look_and_to_other_pages(
 
 
 async def test_a_key_is_shown_once_used_and_revoked(locked: httpx.AsyncClient, make_key: MakeKey) -> None:
-    operates = {"cookie": f"choir_key={await make_key(scopes=('observe', 'operate'))}"}
+    operates = {"cookie": f"choir_key={await make_key(scopes=('models', 'observe', 'operate'))}"}
     body = {"label": "<b>mine</b>", "scopes": ["models"], "limits": {"requests_in_flight": 2}, "days": 1}
     made = (await locked.post("/dashboard/actions/keys/add", json=body, headers=operates)).json()
     found = re.search(r"choir-k-[0-9a-f]{8}-[A-Za-z0-9_-]{43}", made["html"])
@@ -85,6 +86,35 @@ async def test_a_key_is_shown_once_used_and_revoked(locked: httpx.AsyncClient, m
         "/dashboard/actions/keys/end", json={"id": key_id, "action": "remove"}, headers=operates
     )
     assert key_id not in forgotten.json()["put"]["keys"]
+
+
+async def test_a_key_makes_none_that_may_do_more_than_itself(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    limits: dict[str, Any] = {"requests_in_flight": 2, "tokens_per_minute": 100}
+    own = await make_key(
+        scopes=("generate", "operate"), models=("choir-one",), limits=limits, expires_at_s=time.time() + 3600
+    )
+    operates = {"cookie": f"choir_key={own}"}
+    within = {"scopes": ["generate"], "models": ["choir-one"], "limits": limits, "days": 0.01}
+    assert (await add_key(locked, operates, within)).status_code == 200
+    for field, value, named in (
+        ("scopes", ["generate", "observe"], "scopes"),
+        ("models", [], "models"),
+        ("models", ["choir-one", "choir-two"], "models"),
+        ("days", None, "expires_at_s"),
+        ("days", 1, "expires_at_s"),
+        ("limits", {"tokens_per_minute": 100}, "limits.requests_in_flight"),
+        ("limits", limits | {"tokens_per_minute": 101}, "limits.tokens_per_minute"),
+    ):
+        refused = await add_key(locked, operates, within | {field: value})
+        assert refused.status_code == 403, (field, refused.text)
+        assert named in refused.text
+
+
+async def add_key(http: httpx.AsyncClient, headers: dict[str, str], body: dict[str, Any]) -> httpx.Response:
+    """What is said to the wish for a key."""
+    return await http.post("/dashboard/actions/keys/add", json=body, headers=headers)
 
 
 async def shown(http: httpx.AsyncClient, words: str, absent: str) -> bool:
