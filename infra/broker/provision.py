@@ -39,6 +39,7 @@ from schemas.broker import catalog
 from schemas.broker.catalog import ConsumerSpec
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from services.chassis.nats.connecting.address import why, without_password
+from services.chassis.nats.connecting.ending import end_in_time
 from services.chassis.nats.election import ELECTION_PATIENCE_S, passes
 
 PAGE = 256
@@ -246,6 +247,7 @@ def _said(changes: Differences) -> str:
 
 async def provision_at(url: str, models: Iterable[str]) -> tuple[str, ...]:
     """Connect, provision, disconnect: what was left alone. MeshUnreachable if nobody answers at `url`."""
+    end_in_time()
     try:
         nc = await nats.connect(
             url, max_reconnect_attempts=1, reconnect_time_wait=0.2, connect_timeout=ANSWER_PATIENCE_S

@@ -20,6 +20,7 @@ from schemas.subjects import inbox_prefix
 from services.chassis.nats.connecting.address import why, without_password
 from services.chassis.nats.connecting.attempt import NOT_LET_IN, Attempt
 from services.chassis.nats.connecting.deafness import reconnect_when_deaf
+from services.chassis.nats.connecting.ending import end_in_time
 from services.chassis.nats.connection import PING_INTERVAL_S, UNANSWERED_PINGS
 from services.chassis.nats.election import ELECTION_PATIENCE_S, passes
 from services.chassis.settings import MeshSection
@@ -50,6 +51,7 @@ async def connect_operator(
     the prefix of replies, by default the operator's; `on_end` is called if the broker ends the connection
     for good.
     """
+    end_in_time()
     refusals = 0
     client, credentials, attempt = Client(), mesh.credentials, Attempt(mesh)
 

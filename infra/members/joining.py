@@ -22,6 +22,7 @@ from schemas.nodes.joining import Join, Joined
 from schemas.replies import ErrorReply
 from services.chassis.nats.connecting.address import why
 from services.chassis.nats.connecting.attempt import Attempt
+from services.chassis.nats.connecting.ending import end_in_time
 from services.chassis.nats.connecting.tls import trusting
 from services.chassis.settings import MeshSection
 from services.client.finding.invite_line import InviteLine, parse_line
@@ -195,6 +196,7 @@ def _context(line: InviteLine) -> ssl.SSLContext:
 
 
 async def _ask_at(url: str, line: InviteLine, context: ssl.SSLContext, public_key: str) -> Joined:
+    end_in_time()
     began_s = time.monotonic()
     while True:
         client, attempt = Client(), Attempt(MeshSection(url=url, ca="the invite" if line.ca else None))

@@ -27,6 +27,7 @@ from loadtest.targets.target import Clock
 from schemas import subjects
 from schemas.broker.catalog import CLIENT_USER
 from schemas.commands import Ask
+from services.chassis.nats.connecting.ending import end_in_time
 from services.chassis.process.cancelling import ended
 from services.client.finding.mesh_url import find_mesh
 from services.client.reliable_request import SHORTEST_S
@@ -62,6 +63,7 @@ class MeshTarget:
 
     async def open(self, clock: Clock) -> None:
         """Connects; a connection that is lost later is made again, and what was open is pursued."""
+        end_in_time()
         mesh = find_mesh(self._url)
         self._clock = clock
         try:

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from loadtest.chaos import Chaos, Fault, Verb
 from loadtest.trial.hosts import MODELS
 from schemas import subjects
+from services.chassis.nats.connecting.ending import end_in_time
 from services.client.finding.mesh_url import find_mesh
 
 CAPTURE_S = 1.0
@@ -110,6 +111,7 @@ async def inside(url: str) -> Client:
     async def failed(_error: Exception) -> None:
         """A broker that is gone is what is tested."""
 
+    end_in_time()
     mesh = find_mesh(url)
     return await nats.connect(
         mesh.servers,

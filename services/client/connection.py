@@ -16,6 +16,7 @@ from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, NotP
 from schemas.subjects import inbox_prefix
 from services.chassis.nats.connecting.address import why, without_password
 from services.chassis.nats.connecting.attempt import Attempt
+from services.chassis.nats.connecting.ending import end_in_time
 from services.chassis.settings import MeshSection
 
 CONNECT_PATIENCE_S = 2.0
@@ -48,6 +49,7 @@ async def open_connection(
     """
     for url in mesh.servers:
         check_url(url)
+    end_in_time()
     client = Client()
     attempt = Attempt(mesh)
 

@@ -21,6 +21,7 @@ from schemas.errors import ChoirError, ErrorBody, Overloaded, PayloadTooLarge
 from schemas.subjects import service_inbox
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
+from services.chassis.nats.connecting.ending import end_in_time
 from services.chassis.settings import MeshSection
 
 RECONNECT_WAIT_S = 1
@@ -184,6 +185,7 @@ async def _nothing(_msg: Msg) -> None:
 
 def connection_options(mesh: MeshSection, identity: Identity, events: ConnectionEvents) -> dict[str, Any]:
     """Options for `nats.connect` and for FastStream's broker, which passes them on."""
+    end_in_time()
     options: dict[str, Any] = {
         "servers": mesh.servers,
         "dont_randomize": True,

@@ -1,0 +1,61 @@
+"""Ends a connection to the broker in bounded time, whatever the other side does.
+
+nats-py (2.16) waits for the end of a connection without a deadline, when it is closed and before it is made
+anew. Two ends never came: that of a connection that was closed in the midst of its TLS handshake (asyncio
+tells of the end only whom the handshake was made for), and that of one to a broker that stands still while
+more waits to be sent than the system takes: such a service did not connect again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from urllib.parse import ParseResult
+
+import nats.aio.client
+from nats.aio.transport import TcpTransport
+
+END_PATIENCE_S = 2.0
+"""For what is still to be sent, and for the word of TLS that nothing more comes."""
+
+
+class EndingTransport(TcpTransport):
+    """The transport of nats-py, whose end comes within END_PATIENCE_S."""
+
+    _over = False
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Connects to a server. OSError or TimeoutError if it cannot be reached."""
+        self._over = False
+        await super().connect(uri, buffer_size, connect_timeout)
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        """From now on speaks TLS; the connection is over if that fails. OSError or TimeoutError then."""
+        try:
+            await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        except BaseException:
+            self._abort()
+            raise
+
+    async def wait_closed(self) -> None:
+        """Returns when the connection has ended; what could not be sent by then is dropped."""
+        if self._over:
+            return
+        try:
+            async with asyncio.timeout(END_PATIENCE_S):
+                await super().wait_closed()  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            self._abort()
+
+    def _abort(self) -> None:
+        self._over = True
+        for writer in (self._io_writer, self._bare_io_writer):
+            if writer is not None:
+                writer.transport.abort()
+
+
+def end_in_time() -> None:
+    """Connections that this process makes from now on end within END_PATIENCE_S."""
+    setattr(nats.aio.client, "TcpTransport", EndingTransport)  # noqa: B010  # what its clients connect by
