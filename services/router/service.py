@@ -26,7 +26,7 @@ from services.chassis.registry.lease import Load
 from services.chassis.registry.tenants import Tenants
 from services.router.admission.controller import AdmissionController
 from services.router.admission.equal_requests import EqualRequests
-from services.router.admission.named_ensembles import NamedEnsembles
+from services.router.admission.planner import NamedEnsembles
 from services.router.endpoints.cordons import Cordons
 from services.router.endpoints.dead_letters import DeadLetters
 from services.router.endpoints.handlers import Handlers

@@ -18,7 +18,7 @@ from services.chassis.telemetry.tracing import enter
 from services.chassis.work.attempts import out_of_time
 from services.router.admission.controller import AdmissionController, check_same
 from services.router.admission.equal_requests import EqualRequests
-from services.router.admission.named_ensembles import NamedEnsembles
+from services.router.admission.planner import NamedEnsembles
 from services.router.pending_results import PendingResults
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.retention.evicted import why_unknown

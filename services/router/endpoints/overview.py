@@ -20,7 +20,7 @@ from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory, identity_of
 from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_details
 from services.chassis.registry.tenants import Tenants
-from services.router.admission.named_ensembles import NamedEnsembles
+from services.router.admission.planner import NamedEnsembles
 from services.router.endpoints.cordons import Cordons, cordon_problems
 from services.router.endpoints.queues import Queues
 from services.router.placement.service import Placement
