@@ -17,8 +17,7 @@ from services.agent.counting import Counting
 from services.agent.demand.host import ModelsOnDemand
 from services.agent.file_hash import FileHash
 from services.agent.keys import with_key
-from services.agent.prefixes.handing_over import HandingOver
-from services.agent.prefixes.worker import PrefixWorker
+from services.agent.prefixes.handing_over import HandingOver, PrefixWorker
 from services.agent.serving import Serving
 from services.agent.settings import AgentSection, WorkersSection
 from services.agent.workers.host import WorkerHost

@@ -34,6 +34,7 @@ from schemas.commands import Generate
 from schemas.message import Message
 from schemas.nodes.prefixes import PREFIX_SIGNAL, ClaimTask, DeclineTask, OfferTask
 from schemas.requests.origin import Origin, shared_blocks, told_blocks
+from services.agent.backends import Backend
 from services.agent.prefixes.choice import PrefillSpeed, best_holder, wait_s
 from services.agent.prefixes.peers import Peers
 from services.chassis.context import ServiceContext
@@ -41,7 +42,7 @@ from services.chassis.logs import get_logger
 from services.chassis.process.supervise import log_failure
 from services.chassis.work.delivery import Delivery
 from services.chassis.work.loop import WorkLoop
-from services.tasks.generate import Generated
+from services.tasks.generate import BackendWorker, Generated, OnPiece
 
 CLAIM_TIMEOUT_S = ACK_WAIT_S - 2
 """What comes later may be in the hands of somebody else by then."""
@@ -284,6 +285,32 @@ class HandingOver:
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
         task.add_done_callback(log_failure)
+
+
+class PrefixWorker(BackendWorker):
+    """Serves the model of a backend, and lets an agent have a task that keeps more of its beginning."""
+
+    def __init__(
+        self,
+        mesh: ServiceContext,
+        backend: Backend,
+        handing_over: HandingOver,
+        model_sha256: Callable[[], str | None],
+    ) -> None:
+        super().__init__(
+            mesh, backend, capabilities=lambda: backend.info.capabilities, model_sha256=model_sha256
+        )
+        self._handing_over = handing_over
+
+    async def is_elsewhere(self, command: Generate, delivery: Delivery) -> bool:
+        """Whether another agent has the task now."""
+        return await self._handing_over.is_elsewhere(command, delivery)
+
+    async def generate(self, command: Generate, on_piece: OnPiece | None) -> Generated:
+        """As any backend; what the prompt took is measured."""
+        generated = await super().generate(command, on_piece)
+        self._handing_over.note(command, generated)
+        return generated
 
 
 def _blocks(kept: Iterable[Origin]) -> set[str]:
