@@ -36,8 +36,7 @@ from services.aggregator.decide import (
     with_confidence,
 )
 from services.aggregator.effort.cascade import Cascade
-from services.aggregator.reading.ballots import read_ballots
-from services.aggregator.reading.normalise import decided_calls
+from services.aggregator.reading.ballots import decided_calls, read_ballots
 from services.aggregator.receipts.giving import Receipts
 from services.aggregator.scores.store import Scores
 from services.aggregator.strategies import Ballots, StrategyContext

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from analysis.evaluation.benchmarks.benchmark import INSTRUCTIONS, SCORED
 from analysis.evaluation.benchmarks.question import LETTERS, Kind
 from schemas.errors import InvalidRequest
-from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.ballots import normalise
 from services.aggregator.reading.number_answer import last_number, strict_number
 from services.aggregator.reading.plain_text import spoken
 

@@ -27,7 +27,7 @@ from infra.training.score import (
     tally,
     wilson,
 )
-from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.ballots import normalise
 
 pytestmark = pytest.mark.long
 

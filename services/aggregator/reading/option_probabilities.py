@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from schemas.replies import Answer
-from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.choice_answer import choice
 
 MARKS = " \t\r\n.:;,()[]{}*_\"'`"
 
@@ -23,7 +23,7 @@ def option_probabilities(answer: Answer, choices: Sequence[str]) -> dict[str, fl
 
     Alternatives that were not reported count as impossible, so ask for more of them than there are options.
     """
-    chosen = normalise(answer.text, "choice", choices) if choices and answer.logprobs else None
+    chosen = choice(answer.text, choices) if choices and answer.logprobs else None
     if chosen is None:
         return {}
     letters = string.ascii_uppercase[: len(choices)]

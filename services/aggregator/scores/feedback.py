@@ -7,7 +7,7 @@ from schemas.commands import Feedback
 from schemas.errors import InvalidRequest, UnknownRequest
 from schemas.events import FeedbackReceived
 from schemas.replies import FeedbackCounted, Result
-from services.aggregator.reading.normalise import normalise, read_answer
+from services.aggregator.reading.ballots import normalise, read_answer
 from services.aggregator.scores.history import judge
 from services.aggregator.scores.ledger import FeedbackLedger
 from services.aggregator.scores.score_codec import FeedbackLesson

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.commands import AnswerKind
-from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.ballots import normalise
 
 JUDGED = Path(__file__).with_name("judged_answers.txt")
 

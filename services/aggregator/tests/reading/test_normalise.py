@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.commands import AnswerKind
-from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.ballots import normalise
 from services.aggregator.reading.number_answer import last_number, strict_number
 from services.aggregator.reading.text_answer import without_any_punctuation, without_punctuation
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from services.aggregator.reading.normalise import normalise
+from services.aggregator.reading.ballots import normalise
 from services.aggregator.tests.reading.test_judged_answers import ALL, Judged
 
 CITIES = [case for case in ALL if case.options == ("Paris", "London", "Rome", "Berlin")]
