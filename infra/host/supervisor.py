@@ -52,7 +52,7 @@ from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.subjects import LOCAL_TENANT
 from services.chassis.nats.connecting.address import is_loopback, without_password
-from services.chassis.nats.election import clustered
+from services.chassis.nats.connection import clustered
 from services.chassis.process.cancelling import check_cancelled
 from services.chassis.registry.directory import Directory
 from services.chassis.settings import MeshSection

@@ -234,6 +234,11 @@ def _security(options: dict[str, Any]) -> NatsSecurity:
     return NatsSecurity(ssl_context=context, use_ssl=use_ssl, tls_handshake_first=first)
 
 
+def clustered(client: Client) -> bool:
+    """Whether the broker that a client is connected to is one of several."""
+    return bool(client._server_info.get("cluster"))
+
+
 def envelope_bytes(headers: Mapping[str, str] | None) -> int:
     """What headers take of what a broker carries in one message."""
     if not headers:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 
 STREAM_FULL = 10077
 """The broker's code for a message that a stream did not take: because it is full, or could not be written."""
@@ -26,11 +25,6 @@ NO_WORD = (
     nats.errors.OutboundBufferLimitError,
     nats.js.errors.NoStreamResponseError,
 )
-
-
-def clustered(client: Client) -> bool:
-    """Whether the broker that a client is connected to is one of several."""
-    return bool(client._server_info.get("cluster"))
 
 
 def stream_is_full(error: BaseException) -> bool:

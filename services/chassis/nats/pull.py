@@ -19,7 +19,7 @@ from nats.aio.subscription import Subscription
 
 from schemas import subjects
 from services.chassis.logs import get_logger
-from services.chassis.nats.election import clustered
+from services.chassis.nats.connection import clustered
 
 EXPIRES_S = 30.0
 PENDING_HEADER = "Nats-Pending-Messages"

@@ -22,8 +22,8 @@ from tenacity import (
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded
 from services.chassis.logs import get_logger
-from services.chassis.nats.connection import check_payload, envelope_bytes
-from services.chassis.nats.election import ELECTION_PATIENCE_S, clustered, passes, stream_is_full
+from services.chassis.nats.connection import check_payload, clustered, envelope_bytes
+from services.chassis.nats.election import ELECTION_PATIENCE_S, passes, stream_is_full
 from services.chassis.nats.reading import READ_TIMEOUT_S, Stored, get_direct, get_many, get_of_leader
 from services.chassis.telemetry.tracing import current_span
 

@@ -24,7 +24,7 @@ from schemas.errors import BrokerUnavailable, ErrorBody
 from schemas.events import Event
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
-from services.chassis.nats.election import clustered
+from services.chassis.nats.connection import clustered
 from services.chassis.telemetry.acknowledged import Acknowledged, Unsent
 from services.chassis.telemetry.tracing import Span, Work, current_span
 

@@ -19,7 +19,7 @@ from nats.js import JetStreamContext
 
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
-from services.chassis.nats.election import clustered
+from services.chassis.nats.connection import clustered
 from services.chassis.nats.pull import PullSubscription
 from services.chassis.nats.reading import get_many
 from services.chassis.nats.streams import Storage
