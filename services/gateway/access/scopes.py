@@ -7,7 +7,7 @@ from typing import Literal
 from schemas.requests.keys import KeyScope
 
 Need = KeyScope | Literal["nothing", "look"]
-"""`look` is what somebody may who may `generate` or `observe`: pages on which one sees one's own."""
+"""`look` is what somebody may who may `generate` or `observe`: where one sees what one has asked oneself."""
 
 NEEDS: tuple[tuple[str, Need], ...] = (
     ("/", "nothing"),
@@ -20,6 +20,8 @@ NEEDS: tuple[tuple[str, Need], ...] = (
     ("/api/ps", "models"),
     ("/api/show", "models"),
     ("/api/me", "models"),
+    ("/api/distributed/requests", "look"),
+    ("/api/distributed/requests/*", "look"),
     ("/api/distributed/*", "observe"),
     ("/metrics", "observe"),
     ("/dashboard", "observe"),

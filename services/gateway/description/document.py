@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway.http.body import TAKES
+from services.gateway.http.body import ASKS, TAKES
 
 PATH = "/openapi.json"
 OPENAPI = "3.1.0"
@@ -92,10 +92,15 @@ def _operation(
         },
     }
     names = PARAMETER.findall(route.path)
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+    ]
+    asked: type[BaseModel] | None = getattr(route.endpoint, ASKS, None)
+    if asked is not None:
+        told = asked.model_json_schema()["properties"]
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in told.items()]
+    if parameters:
+        operation["parameters"] = parameters
     body = body_of(route)
     if body is not None:
         operation["requestBody"] = {"content": {"application/json": {"schema": refs[body]}}}

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, ValidationError
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,6 +15,7 @@ from schemas.message import Message
 from schemas.nodes.workers import ManageWorkers, Worker, WorkerStatus
 from schemas.pipelines.plan import Shard
 from services.chassis.plain_words import first_fault
+from services.gateway.distributed.replies import json_reply
 from services.gateway.http.body import checked, read_json, takes
 from services.gateway.http.context import GatewayContext
 
@@ -68,7 +68,7 @@ class Managing:
 
     async def workers(self, _request: Request) -> Response:
         """All external workers, and how they do."""
-        return _json(
+        return json_reply(
             {"workers": [_document(one) for one in await self._context.mesh.workers(ManageWorkers())]}
         )
 
@@ -78,7 +78,7 @@ class Managing:
         `problem` tell what came of it."""
         body = checked(await read_json(request, self._context.settings), NewWorker)
         status, tried = await self.register(body)
-        return _json({**_document(status), "tried": tried}, CREATED)
+        return json_reply({**_document(status), "tried": tried}, CREATED)
 
     async def register(self, new: NewWorker) -> tuple[WorkerStatus, bool]:
         """A worker, registered, and whether an agent has asked its server by then. Raises InvalidRequest."""
@@ -104,15 +104,15 @@ class Managing:
 
     async def remove_worker(self, request: Request) -> Response:
         """Takes a worker away; what it works on it finishes."""
-        return _json({"workers": await self._manage(action="remove", id=request.path_params["id"])})
+        return json_reply({"workers": await self._manage(action="remove", id=request.path_params["id"])})
 
     async def cordon(self, request: Request) -> Response:
         """Gives a worker nothing new."""
-        return _json({"workers": await self._manage(action="cordon", id=request.path_params["id"])})
+        return json_reply({"workers": await self._manage(action="cordon", id=request.path_params["id"])})
 
     async def uncordon(self, request: Request) -> Response:
         """Gives a worker work again."""
-        return _json({"workers": await self._manage(action="uncordon", id=request.path_params["id"])})
+        return json_reply({"workers": await self._manage(action="uncordon", id=request.path_params["id"])})
 
     async def _manage(self, **fields: Any) -> list[dict[str, Any]]:
         request = _valid(ManageWorkers, fields)
@@ -121,7 +121,7 @@ class Managing:
     async def pipelines(self, _request: Request) -> Response:
         """All models that run in stages over nodes."""
         found = await self._context.mesh.pipelines()
-        return _json({"pipelines": [one.model_dump(mode="json", exclude_none=True) for one in found]})
+        return json_reply({"pipelines": [one.model_dump(mode="json", exclude_none=True) for one in found]})
 
     @takes(NewPipeline)
     async def add_pipeline(self, request: Request) -> Response:
@@ -135,7 +135,7 @@ class Managing:
 
     async def _shard(self, request: Shard, status: int = 200) -> Response:
         reply = await self._context.mesh.shard(request)
-        return _json(reply.model_dump(mode="json", exclude_none=True), status)
+        return json_reply(reply.model_dump(mode="json", exclude_none=True), status)
 
 
 def _document(one: WorkerStatus) -> dict[str, Any]:
@@ -149,7 +149,3 @@ def _valid(model: type[MessageT], fields: dict[str, Any]) -> MessageT:
     except ValidationError as error:
         field, what = first_fault(error)
         raise InvalidRequest(f"{field}: {what}", field=field) from error
-
-
-def _json(fields: dict[str, Any], status: int = 200) -> Response:
-    return Response(to_json(fields), status, media_type="application/json")

@@ -45,6 +45,27 @@ def takes(model: type[BaseModel]) -> Callable[[EndpointT], EndpointT]:
     return said
 
 
+ASKS = "asks_query"
+"""Where an endpoint says what its address may ask."""
+
+
+def asks(model: type[BaseModel]) -> Callable[[EndpointT], EndpointT]:
+    """Says, for the description of the interface, against what an endpoint checks the query of an address."""
+
+    def said(endpoint: EndpointT) -> EndpointT:
+        setattr(endpoint, ASKS, model)
+        return endpoint
+
+    return said
+
+
+class Query(BaseModel):
+    """What an address may ask behind its `?`. A name that nobody declared is an error: what was meant to
+    narrow a list, and does not, shows too much."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
 async def read_body(request: Request, limits: GatewaySection) -> bytes:
     """All bytes of a body. PayloadTooLarge as soon as there are too many, InvalidRequest if they come too
     slowly."""
@@ -118,3 +139,8 @@ def checked(fields: dict[str, Any], model: type[BodyT]) -> BodyT:
     except ValidationError as error:
         field, what = first_fault(error, whole="body")
         raise InvalidRequest(f"{field}: {what}", field=field) from error
+
+
+def asked(request: Request, model: type[BodyT]) -> BodyT:
+    """What an address asks behind its `?`. InvalidRequest names the first that is wrong."""
+    return checked(dict(request.query_params), model)

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from services.chassis.tests.mesh import eventually
 from services.gateway.access.tests.conftest import MakeKey, bearer
 
 ASK = {"model": "choir-one", "input": "Capital?"}
@@ -43,3 +44,54 @@ async def test_responses_files_batches_and_requests_of_others_are_unknown(
     assert (await locked.post("/v1/batches", headers=other, json=request)).status_code in (400, 404)
     assert (await locked.get("/v1/files", headers=other)).json()["data"] == []
     assert (await locked.get("/v1/batches", headers=other)).json()["data"] == []
+
+
+async def test_a_list_of_requests_has_the_own_ones_alone_but_for_operators(
+    locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    path = "/api/distributed/requests"
+    keys = {
+        "physics": bearer(await make_key(tenant="physics")),
+        "chemistry": bearer(await make_key(tenant="chemistry")),
+        "local": bearer(await make_key()),
+        "operator": bearer(await make_key(scopes=("observe",))),
+    }
+    ids = {}
+    for tenant in ("physics", "chemistry", "local"):
+        chat = {"model": "choir-one", "messages": [{"role": "user", "content": tenant}]}
+        reply = await locked.post("/v1/chat/completions", headers=keys[tenant], json=chat)
+        ids[tenant] = reply.headers["choir-request-id"]
+    owned = {"physics": f"physics={ids['physics']}", "chemistry": f"chemistry={ids['chemistry']}"}
+    owned["local"] = ids["local"]
+
+    async def listed(who: str, **query: str) -> list[tuple[str, str]]:
+        reply = await locked.get(path, headers=keys[who], params=query)
+        assert reply.status_code == 200, reply.text
+        return [(row["tenant"], row["request_id"]) for row in reply.json()["requests"]]
+
+    async def all_told() -> bool:
+        return set(owned.items()) <= set(await listed("operator", limit="50"))
+
+    await eventually(all_told)
+    for tenant in ("physics", "chemistry", "local"):
+        seen = await listed(tenant, limit="1000")
+        assert (tenant, ids[tenant]) in seen and {whose for whose, _ in seen} == {tenant}
+        assert await listed(tenant, tenant="another") == []
+        assert (tenant, ids[tenant]) in await listed(tenant, tenant=tenant)
+        assert await listed("operator", tenant=tenant, id=ids[tenant]) == [(tenant, owned[tenant])]
+
+        # And the way of each is told to its owner under the id that the list gives, and to operators
+        own = (await locked.get(f"{path}/{ids[tenant]}", headers=keys[tenant])).json()
+        assert own["waterfall"]["pieces"] and own["text"] == "Paris"
+        other = {"physics": "chemistry", "chemistry": "local", "local": "physics"}[tenant]
+        for said in {ids[tenant], owned[tenant]}:
+            foreign = await locked.get(f"{path}/{said}", headers=keys[other])
+            assert (foreign.status_code, foreign.json()["error"]["code"]) == (404, "unknown_request")
+            assert "waterfall" not in foreign.json() and tenant not in foreign.text.replace(said, "")
+    looked = (await locked.get(f"{path}/{owned['physics']}", headers=keys["operator"])).json()
+    assert looked["tenant"] == "physics" and looked["waterfall"]["pieces"] and "text" not in looked
+    # And a page of the dashboard has the times of a tenant's own request, and of no other's
+    page = (await locked.get(f"/dashboard/requests/{ids['physics']}", headers=keys["physics"])).text
+    assert "generating" in page or "in the agent" in page
+    for said in (owned["physics"], ids["physics"]):
+        assert (await locked.get(f"/dashboard/requests/{said}", headers=keys["local"])).status_code == 404

@@ -14,7 +14,7 @@ from services.gateway.dashboard.queries.question import Question, shipped
 from services.gateway.dashboard.shell.drawing import Drawing
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY
-from services.gateway.dashboard.shell.rows import rows_of
+from services.gateway.history.rows import rows_of
 
 MOST_SHOWN = 200
 NO_ROWS = "there are no rows"

@@ -7,8 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from analysis.trace.pieces import QUERY, Waterfall, waterfall
-from schemas import subjects
+from analysis.trace.pieces import Waterfall
 from schemas.errors import ChoirError, NotReady, UnknownRequest
 from schemas.replies import Result
 from schemas.requests.queries import Rows
@@ -16,9 +15,11 @@ from services.client.client import Choir
 from services.gateway.dashboard.requests.parts import result_html, time_html
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY, fragment
-from services.gateway.dashboard.shell.rows import rows_of
+from services.gateway.history.found_results import result_under
+from services.gateway.history.owning import NamedRequest, named
+from services.gateway.history.rows import rows_of
+from services.gateway.history.way import PIECES, way_of
 from services.gateway.http.streaming import StreamedReply
-from services.gateway.requests.found_results import result_under
 
 MOST_EVENTS = 500
 LOOK_EVERY_S = 1.0
@@ -26,16 +27,14 @@ EVENTS = """
 SELECT epoch("at") AS at_s, kind, service, instance, host
 FROM events WHERE request_id = $id::VARCHAR ORDER BY "at", event_id
 """
-PIECES = QUERY.read_text(encoding="utf-8")
 
 
 class OneRequest:
     """What is known of a request at one moment; it is `over` when nothing more is to come."""
 
-    def __init__(self, owner: str, request_id: str, own: bool) -> None:
-        self.owner = owner
-        self.request_id = request_id
-        self._own = own
+    def __init__(self, request: NamedRequest) -> None:
+        self.request = request
+        self.request_id = request.id
         self.over = False
         self._parts: dict[str, str] = {}
 
@@ -48,7 +47,7 @@ class OneRequest:
         )
         if isinstance(failure, UnknownRequest) and not (events and events.rows):
             raise failure
-        self.over = (result is not None or failure is not None or not self._own) and (
+        self.over = (result is not None or failure is not None or not self.request.own) and (
             missing is not None or bool(fall and fall.is_over)
         )
         self._parts = {
@@ -61,17 +60,17 @@ class OneRequest:
                 result=result,
                 failure=failure,
                 missing=missing,
-                own=self._own,
+                own=self.request.own,
             ),
         }
         return self._parts
 
     async def _result(self, mesh: Choir) -> tuple[Result | None, ChoirError | None]:
         """The result, if there is one, or why there will be none."""
-        if not self._own:
+        if not self.request.own:
             return None, None
         try:
-            return await result_under(mesh, self.owner, self.request_id), None
+            return await result_under(mesh, self.request), None
         except NotReady:
             return None, None
         except ChoirError as error:
@@ -79,16 +78,14 @@ class OneRequest:
 
     async def _history(self, mesh: Choir) -> tuple[Waterfall | None, Rows | None, str | None]:
         """Where the time went and what happened, or why that cannot be told."""
-        stored = subjects.owned_id(self.owner, self.request_id)
         try:
-            pieces, events = await asyncio.gather(
-                mesh.sql(PIECES, {"request_id": stored}),
-                mesh.sql(EVENTS, {"id": stored}, max_rows=MOST_EVENTS),
+            fall, events = await asyncio.gather(
+                way_of(mesh, self.request),
+                mesh.sql(EVENTS, {"id": self.request.row_id}, max_rows=MOST_EVENTS),
             )
         except ChoirError as error:
             return None, None, error.message
-        columns = [column.name for column in pieces.columns]
-        return waterfall(self.request_id, columns, pieces.rows), events, None
+        return fall, events, None
 
 
 class RequestPage:
@@ -119,23 +116,14 @@ class RequestPage:
         async def look() -> dict[str, str]:
             return await one.look(mesh)
 
-        return self._frame.live(("request", one.owner, one.request_id), look, LOOK_EVERY_S)
+        return self._frame.live(("request", one.request), look, LOOK_EVERY_S)
 
     async def as_json(self, request: Request) -> Response:
         """The result as the mesh has it. Raises NotReady while there is none."""
         one = self._named(request)
-        result = await result_under(self._frame.context.mesh, one.owner, one.request_id)
+        result = await result_under(self._frame.context.mesh, one.request)
         return Response(result.to_bytes(), 200, SECURITY, "application/json")
 
     def _named(self, request: Request) -> OneRequest:
-        """The request that the path names: an operator's list has owner and id in one.
-
-        Raises UnknownRequest.
-        """
-        said, tenant = request.path_params["request_id"], self._frame.context.tenant
-        bare = subjects.bare_id(said)
-        try:
-            owner = tenant if bare == said else subjects.owner_of(said)
-        except ValueError as error:
-            raise UnknownRequest(f"request_id: {said!r} is none", field="request_id") from error
-        return OneRequest(owner, bare, owner == tenant)
+        """The request that the path names. Raises UnknownRequest."""
+        return OneRequest(named(self._frame.context, request.path_params["request_id"]))

@@ -8,23 +8,15 @@ from starlette.responses import Response
 from schemas.ensembles.strategies import STRATEGIES
 from schemas.errors import ChoirError
 from services.client.client import Choir
-from services.gateway.dashboard.requests.filter import CONDITION, REFUSED, STATES, WITHIN, Filter
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import fragment
-from services.gateway.dashboard.shell.rows import Rows, rows_of
+from services.gateway.history.filter import CONDITION, REFUSED, STATES, WITHIN, Filter
+from services.gateway.history.latest import STATEMENT, latest
+from services.gateway.history.rows import Rows, rows_of
 from services.gateway.http.streaming import StreamedReply
 
 MOST = 100
 LOOK_EVERY_S = 2.0
-STATEMENT = f"""
-SELECT
-    request_id, epoch(accepted_at) AS accepted_at_s, status, topology, models, strategies, total_ms,
-    prompt_tokens, generated_tokens, error_code
-FROM requests
-WHERE {CONDITION}
-ORDER BY accepted_at DESC, request_id DESC
-LIMIT {MOST}
-"""
 CODES = f"""
 SELECT code, what, count(*) AS requests, epoch(max(moment)) AS last_s, any_value(message) AS example
 FROM (
@@ -77,7 +69,7 @@ class RequestsPage:
         problem = None
         mesh = mesh or self._frame.context.mesh
         try:
-            rows = rows_of(await mesh.sql(STATEMENT, wanted.parameters, max_rows=MOST))
+            rows = await latest(mesh, wanted.parameters, MOST)
             codes = rows_of(await mesh.sql(CODES, wanted.parameters))
         except ChoirError as error:
             problem = error.message

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from analysis.queries.query_file import shipped
 from schemas.errors import ChoirError
 from schemas.requests.queries import Scalar
-from services.gateway.dashboard.requests.filter import Filter
 from services.gateway.dashboard.shell.drawing import Drawing
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY
-from services.gateway.dashboard.shell.rows import rows_of
+from services.gateway.history.filter import Filter
+from services.gateway.history.rows import rows_of
 
 QUERY_OF = {
     "activity": "activity",

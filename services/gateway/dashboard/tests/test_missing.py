@@ -80,6 +80,13 @@ async def test_without_metrics_a_router_or_a_broker_every_page_says_so_and_has_t
         request = (await http.get(link)).text
         assert "Paris" in request and "times and events of this request are missing" in request
         assert "metrics" in (await http.get("/dashboard/charts/activity")).json()["words"]
+        for path in ("/api/distributed/requests", "/api/distributed/metrics"):
+            reply = await http.get(path)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "mesh_unreachable")
+            assert "give choir.toml a section [metrics]" in reply.json()["error"]["message"]
+        told = (await http.get(f"/api/distributed/requests/{link.rpartition('/')[2]}")).json()
+        assert told["text"] == "Paris" and told["waterfall"] is None
+        assert told["waterfall_error"]["code"] == "mesh_unreachable"
         assert MODEL in seen["/dashboard"] and MODEL in seen["/dashboard/ask"]
 
         for lost in (router.kill, own_broker.kill):

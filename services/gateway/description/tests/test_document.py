@@ -14,8 +14,10 @@ from starlette.routing import Route
 from services.gateway.dashboard.operate.pipelines import PipelinesPage
 from services.gateway.description.document import PARAMETER, body_of, document
 from services.gateway.http.app import DIALECTS
+from services.gateway.http.body import ASKS
 
 CHECKED = re.compile(r"(?:checked\(.*|frame\.said\(request), (\w+)\)\n")
+ASKED = re.compile(r"asked\(request, (\w+)\)\n")
 WITHOUT_BODY = frozenset(("GET", "HEAD"))
 
 
@@ -60,6 +62,30 @@ def test_a_body_is_described_by_the_model_that_checks_it() -> None:
                 undescribed.append((route.path, checks, body))
 
     assert undescribed == []
+
+
+def test_what_an_address_may_ask_is_described_by_the_model_that_checks_it() -> None:
+    undescribed, described = [], []
+    for of in routes().values():
+        for route in of:
+            asks = ASKED.findall(inspect.getsource(route.endpoint))
+            model = getattr(route.endpoint, ASKS, None)
+            if asks != ([] if model is None else [model.__name__]):
+                undescribed.append((route.path, asks, model))
+            described += asks
+    told = document(routes())["paths"]["/api/distributed/requests"]["get"]["parameters"]
+
+    assert (undescribed, sorted(described)) == ([], ["FiguresQuery", "RequestsQuery"])
+    assert {one["name"] for one in told} == {
+        "limit",
+        "state",
+        "model",
+        "strategy",
+        "tenant",
+        "id",
+        "within_s",
+    }
+    assert next(one for one in told if one["name"] == "limit")["schema"]["maximum"] == 1_000
 
 
 def test_the_document_is_whole_and_its_schemas_are_schemas() -> None:

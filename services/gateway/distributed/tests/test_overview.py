@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from infra.testing.choir_up import QUARTET
 from schemas.replies import ModelQueue, StatusReply
+from services.chassis.tests.mesh import eventually
+from services.client.client import Choir
+from services.gateway.distributed.looking_back import FIGURES
 from services.gateway.http.figures import MOST_NAMES, OTHERS, Figures, exposition
 from services.gateway.tests.serving import serving
+
+REQUESTS = "/api/distributed/requests"
 
 
 @pytest_asyncio.fixture
@@ -41,6 +47,106 @@ async def test_a_request_is_told_with_its_answers_and_votes(http: httpx.AsyncCli
     assert told["text"] == asked.json()["response"]
     assert {answer["agent"] for answer in told["answers"]} == set(QUARTET)
     assert len(told["decisions"][0]["votes"]) == 4
+
+
+async def test_a_request_is_told_with_the_time_of_each_hop(http: httpx.AsyncClient) -> None:
+    body = {"model": "choir/majority@four", "prompt": "Capital of Spain?", "stream": False}
+    asked = await http.post("/api/generate", json=body)
+    path = f"/api/distributed/requests/{asked.headers['choir-request-id']}"
+    told = {}
+
+    async def is_whole() -> bool:  # events are told a moment later
+        told.update((await http.get(path)).json())
+        return bool(told["waterfall"]) and told["waterfall"]["outcome"] == "answered"
+
+    await eventually(is_whole)
+    fall = told["waterfall"]
+    assert "waterfall_error" not in told and len(told["answers"]) == 4
+    services = {piece["service"] for piece in fall["pieces"]}
+    assert services >= {"router", "agent", "aggregator"}
+    assert {piece["model"] for piece in fall["pieces"] if piece["what"] == "generate"} <= set(QUARTET)
+    assert all(piece["started_ms"] >= 0 for piece in fall["pieces"])
+    assert sum(share["ms"] for share in fall["breakdown"]) == pytest.approx(fall["total_ms"], abs=0.01)
+
+
+async def test_a_request_that_failed_has_its_way_beside_its_error(
+    http: httpx.AsyncClient, live_mesh: str
+) -> None:
+    async with Choir(live_mesh) as mesh:
+        request_id = await mesh.submit("When?", model="choir-slow")
+        path = f"/api/distributed/requests/{request_id}"
+
+        async def has_way() -> bool:
+            reply = await http.get(path)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (409, "not_ready")
+            return bool(reply.json().get("waterfall"))
+
+        await eventually(has_way)
+        await mesh.cancel(request_id)
+
+    async def is_over() -> bool:
+        reply = await http.get(path)
+        assert reply.status_code == 499 and reply.json()["error"]["code"] == "cancelled"
+        return bool(reply.json()["waterfall"]["outcome"].startswith("failed"))
+
+    await eventually(is_over)
+
+
+async def test_requests_are_listed_the_newest_first_as_far_as_is_asked(http: httpx.AsyncClient) -> None:
+    ids = []
+    for model in ("choir-one", "choir-two", "choir-one", "nobody"):
+        reply = await http.post("/api/generate", json={"model": model, "prompt": "x", "stream": False})
+        ids.append(reply.headers.get("choir-request-id"))
+    first, second, third, refused = ids
+    assert refused is None
+
+    async def listed(**query: object) -> list[dict[str, object]]:
+        reply = await http.get(REQUESTS, params=query)  # type: ignore[arg-type]
+        assert reply.status_code == 200, reply.text
+        return list(reply.json()["requests"])
+
+    async def are_told() -> bool:
+        rows = await listed(state="answered", limit=3)
+        return [row["request_id"] for row in rows] == [third, second, first]
+
+    await eventually(are_told)
+    row = (await listed(limit=1))[0]
+    assert (row["request_id"], row["tenant"], row["status"]) == (third, "local", "answered")
+    assert (row["models"], row["topology"], row["error_code"]) == (["choir-one"], "single", None)
+    assert row["total_ms"] is not None and row["generated_tokens"] is not None
+    assert [one["request_id"] for one in await listed(model="choir-one", limit=2)] == [third, first]
+    assert [one["request_id"] for one in await listed(id=second)] == [second]
+    assert await listed(id=second, state="failed") == []
+    assert await listed(id=second, tenant="physics") == []
+    assert await listed(id=second, strategy="majority") == []
+    assert await listed(id=second, within_s=0.000001) == []
+    for query, field in (
+        ({"limit": 0}, "limit"),
+        ({"limit": 10**9}, "limit"),
+        ({"state": "lost"}, "state"),
+        ({"within_s": "nan"}, "within_s"),
+        ({"modell": "x"}, "modell"),
+    ):
+        reply = await http.get(REQUESTS, params=query)
+        assert (reply.status_code, reply.json()["error"]["field"]) == (400, field), query
+
+
+async def test_figures_are_told_of_the_time_that_is_asked_for(http: httpx.AsyncClient) -> None:
+    await http.post("/api/generate", json={"model": "choir-one", "prompt": "x", "stream": False})
+
+    async def told() -> bool:
+        figures = (await http.get("/api/distributed/metrics")).json()
+        by_model = {row["model"] for row in figures["latency_by_model"]}
+        return "choir-one" in by_model and figures["total"]["requests"] >= 1
+
+    await eventually(told)
+    figures = (await http.get("/api/distributed/metrics", params={"within_s": 3600})).json()
+    assert {"since_s", "total", *FIGURES} == figures.keys()
+    assert {"single"} <= {row["topology"] for row in figures["request_latency"]}
+    none = (await http.get("/api/distributed/metrics", params={"within_s": 0.000001})).json()
+    assert (none["total"]["requests"], none["latency_by_model"]) == (0, [])
+    wrong = await http.get("/api/distributed/metrics", params={"within_s": "-1"})
+    assert (wrong.status_code, wrong.json()["error"]["field"]) == (400, "within_s")
 
 
 async def test_what_there_is_not_is_an_error_with_its_code(http: httpx.AsyncClient) -> None:
