@@ -39,7 +39,8 @@ from schemas.nodes.joining import (
 from schemas.replies import ErrorReply
 from schemas.requests.tenants import ManageTenants, Tenant, TenantsReply
 from services.chassis.logs import get_logger
-from services.chassis.nats.endpoints import error_headers, is_inbox, parse
+from services.chassis.nats.endpoints import is_inbox, parse
+from services.chassis.nats.error_replies import error_headers
 
 QUEUE = "supervisors"
 """Of several supervisors with a broker one takes each request."""

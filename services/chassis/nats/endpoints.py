@@ -21,11 +21,9 @@ from pydantic import ValidationError
 from schemas import subjects
 from schemas.errors import (
     ChoirError,
-    ErrorCode,
     InternalError,
     InvalidRequest,
     NotReady,
-    Overloaded,
     PayloadTooLarge,
     error_from_body,
 )
@@ -35,36 +33,12 @@ from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import envelope_bytes
 from services.chassis.nats.direct_hearing import reply_of, stop_taking, take_directly
+from services.chassis.nats.error_replies import FULL, REFUSAL, error_headers
 from services.chassis.nats.sharing import Places, Rounds
 from services.chassis.plain_words import first_fault
 from services.chassis.process.stopping import ENDPOINTS_PATIENCE_S
 from services.chassis.telemetry.events import EventLog
 from services.chassis.telemetry.tracing import Tracing, Work, current_span, enter
-
-HTTP_LIKE: dict[ErrorCode, str] = {
-    "invalid_request": "400",
-    "unknown_strategy": "400",
-    "query_failed": "400",
-    "query_refused": "403",
-    "context_exceeded": "400",
-    "unknown_model": "404",
-    "unknown_request": "404",
-    "unknown_worker": "404",
-    "unauthenticated": "401",
-    "not_permitted": "403",
-    "not_ready": "409",
-    "request_id_conflict": "409",
-    "cancelled": "410",
-    "result_evicted": "410",
-    "payload_too_large": "413",
-    "overloaded": "429",
-    "broker_unavailable": "503",
-    "pull_failed": "502",
-    "no_room": "507",
-    "unsupported_version": "501",
-    "deadline_exceeded": "504",
-}
-"""The `Nats-Service-Error-Code` of each error; 500 for the others."""
 
 QUICK_LIMIT = 1_024
 BEGUN_AT_ONCE = 16
@@ -191,14 +165,6 @@ def trace_headers() -> dict[str, str]:
     return {} if span is None else span.headers
 
 
-def error_headers(error: ChoirError) -> dict[str, str]:
-    """The two headers by which any client of the services API knows an error."""
-    return {
-        subjects.ERROR_HEADER: " ".join(error.message.split()).encode("ascii", "replace").decode()[:512],
-        subjects.ERROR_CODE_HEADER: HTTP_LIKE.get(error.code, "500"),
-    }
-
-
 def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
     """Reads a request; InvalidRequest names the first field that is wrong. No bytes mean no fields."""
     try:
@@ -206,22 +172,6 @@ def parse(data: bytes, request_type: type[RequestT]) -> RequestT:
     except ValidationError as error:
         field, what = first_fault(error, whole="body")
         raise InvalidRequest(f"{field}: {what}", field=field) from error
-
-
-FULL = Overloaded("too many requests wait here, or were refused just now: try again later", retry_after_s=1.0)
-"""To whoever has no place."""
-
-
-def _after_inbox(error: ChoirError) -> bytes:
-    """An error reply as it is published, but for where."""
-    reply = ErrorReply(error=error.body())
-    headers = {subjects.KIND_HEADER: reply.kind} | error_headers(error)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head, body = f"NATS/1.0\r\n{lines}\r\n".encode(), reply.to_bytes()
-    return b"%d %d\r\n%s%s\r\n" % (len(head), len(head) + len(body), head, body)
-
-
-REFUSAL = _after_inbox(FULL)
 
 
 def _as_many_as_there_is_room_for(_tenant: str) -> None:

@@ -10,7 +10,7 @@ from schemas import subjects
 from schemas.commands import Gather, Generate
 from schemas.errors import InvalidRequest
 from schemas.replies import ErrorReply, Tokenized
-from services.chassis.nats.endpoints import error_headers
+from services.chassis.nats.error_replies import error_headers
 from services.chassis.tests.mesh import settled
 from services.router.tests.front import CONTEXT_TOKENS, Front
 

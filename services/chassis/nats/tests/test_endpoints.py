@@ -17,7 +17,8 @@ from schemas.errors import InvalidRequest, Overloaded, UnknownModel
 from schemas.message import Message
 from schemas.replies import Accepted, ErrorReply, Result
 from services.chassis.identity import Identity
-from services.chassis.nats.endpoints import HTTP_LIKE, Caller, Endpoints, parse
+from services.chassis.nats.endpoints import Caller, Endpoints, parse
+from services.chassis.nats.error_replies import HTTP_LIKE
 from services.chassis.tests.mesh import DEADLINE_S, eventually
 
 Handle = Callable[[Ask, Caller], Awaitable[None]]
