@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
 
 from nats.js import JetStreamContext
 
@@ -20,7 +19,7 @@ from schemas.pipelines.plan import Shard
 from schemas.requests.dead_letters import ManageDeadLetters
 from schemas.requests.keys import ManageKeys
 from services.chassis.context import ServiceContext
-from services.chassis.nats.endpoints import Caller, Endpoints, Handler
+from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
 from services.chassis.registry.tenants import Tenants
@@ -45,9 +44,6 @@ from services.router.tenancy.limits import TenantLimits
 
 SERVICE = "router"
 DESCRIPTION = "Takes requests, plans them, and hands back their results"
-
-
-RequestT = TypeVar("RequestT", bound=Message)
 
 
 class Router:
@@ -118,56 +114,37 @@ class Router:
             DESCRIPTION,
             self._settings.max_waiting,
             most=self._limits.most_open,
+            let_in=self._tenants.check,
             events=mesh.events,
             tracing=mesh.tracing,
         )
         await self._endpoints.start()
-        known = self._of_whom_is_let_in
-        await self._endpoints.add(subjects.doors(subjects.ASK), Ask, known(handlers.ask))
-        await self._endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, known(handlers.ask), streams=True)
-        await self._endpoints.add(subjects.doors(subjects.SUBMIT), Ask, known(handlers.submit))
-        await self._endpoints.add(subjects.doors(subjects.FETCH), Fetch, known(handlers.fetch))
-        await self._endpoints.add(
-            subjects.doors(subjects.STREAM_FETCH), Fetch, known(handlers.fetch), streams=True
-        )
-        await self._endpoints.add(subjects.doors(subjects.CANCEL), Cancel, known(handlers.cancel), quick=True)
-        await self._endpoints.add(subjects.doors(subjects.NODES), Message, known(overview.nodes), quick=True)
-        await self._endpoints.add(
-            subjects.doors(subjects.MODELS), Message, known(overview.models), quick=True
-        )
-        await self._endpoints.add(
-            subjects.doors(subjects.STATUS), Message, known(overview.status), quick=True
-        )
-        await self._endpoints.add(subjects.doors(subjects.SHARD), Shard, known(self._placement.shard))
+        await self._endpoints.add(subjects.doors(subjects.ASK), Ask, handlers.ask)
+        await self._endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, handlers.ask, streams=True)
+        await self._endpoints.add(subjects.doors(subjects.SUBMIT), Ask, handlers.submit)
+        await self._endpoints.add(subjects.doors(subjects.FETCH), Fetch, handlers.fetch)
+        await self._endpoints.add(subjects.doors(subjects.STREAM_FETCH), Fetch, handlers.fetch, streams=True)
+        await self._endpoints.add(subjects.doors(subjects.CANCEL), Cancel, handlers.cancel, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.NODES), Message, overview.nodes, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.MODELS), Message, overview.models, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.STATUS), Message, overview.status, quick=True)
+        await self._endpoints.add(subjects.doors(subjects.SHARD), Shard, self._placement.shard)
         tokenizing = Tokenizing(mesh.client, self._directory)
-        await self._endpoints.add(subjects.doors(subjects.TOKENIZE), Tokenize, known(tokenizing.tokenize))
+        await self._endpoints.add(subjects.doors(subjects.TOKENIZE), Tokenize, tokenizing.tokenize)
         await self._endpoints.add(
-            subjects.doors(subjects.WORKER), ManageWorkers, known(self._workers.manage), quick=True
+            subjects.doors(subjects.WORKER), ManageWorkers, self._workers.manage, quick=True
         )
+        await self._endpoints.add(subjects.doors(subjects.KEYS), ManageKeys, self._keys.manage, quick=True)
         await self._endpoints.add(
-            subjects.doors(subjects.KEYS), ManageKeys, known(self._keys.manage), quick=True
-        )
-        await self._endpoints.add(
-            subjects.doors(subjects.CORDON), ManageCordons, known(self._manage_cordons), quick=True
+            subjects.doors(subjects.CORDON), ManageCordons, self._manage_cordons, quick=True
         )
         loading = Loading(mesh.client, self._directory)
-        await self._endpoints.add(subjects.doors(subjects.LOAD), ManageLoaded, known(loading.manage))
+        await self._endpoints.add(subjects.doors(subjects.LOAD), ManageLoaded, loading.manage)
         dead = DeadLetters(mesh, admission)
-        await self._endpoints.add(
-            subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, known(dead.manage)
-        )
+        await self._endpoints.add(subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, dead.manage)
 
     async def _manage_cordons(self, request: ManageCordons, caller: Caller) -> None:
         await self._cordons.manage(request, self._directory.nodes, caller)
-
-    def _of_whom_is_let_in(self, handle: Handler[RequestT]) -> Handler[RequestT]:
-        """The same for all but tenants that were revoked, whose connections last a moment longer."""
-
-        async def checked(request: RequestT, caller: Caller) -> None:
-            self._tenants.check(caller.tenant)
-            await handle(request, caller)
-
-        return checked
 
     async def _resume(self) -> None:
         self._sweeper.resume()

@@ -183,7 +183,7 @@ class Endpoints:
 
     With `events` and `tracing` of the mesh a request's trace is followed by what its handler does. `most`
     says how many requests of a tenant may be open at once, those that are quick apart: one more is refused
-    before anything of it is read.
+    before anything of it is read. `let_in` raises for a tenant whose requests are not answered.
     """
 
     def __init__(
@@ -194,6 +194,7 @@ class Endpoints:
         limit: int = 8_192,
         *,
         most: Callable[[str], int | None] = _as_many_as_there_is_room_for,
+        let_in: Callable[[str], None] = lambda _tenant: None,
         events: EventLog | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -202,7 +203,7 @@ class Endpoints:
         self._description = description
         self._events = events
         self._tracing = tracing or Tracing()
-        self._most = most
+        self._most, self._let_in = most, let_in
         self._waiting = Places(limit)
         self._quick = Places(QUICK_LIMIT)
         self._rounds, self._quick_rounds = Rounds(BEGUN_AT_ONCE), Rounds(BEGUN_AT_ONCE)
@@ -334,6 +335,7 @@ class Endpoints:
             await rounds.turn(caller.tenant)
             request = parse(data, request_type)
             request_id = getattr(request, "request_id", None)
+            self._let_in(caller.tenant)
             await handler(request, caller)
         except ChoirError as error:
             await caller.send_error(error, request_id)
