@@ -64,7 +64,7 @@ class Router:
         self._limits = TenantLimits(self._tenants, mesh.identity.instance, self._routers)
         self._fair_queue = FairQueue(mesh, self._tenants, self._limits, self._directory, self._routers)
         self._fair_queue.start()
-        pending = PendingResults(mesh.storage, self._on_result)
+        pending = PendingResults(mesh.storage, self._fair_queue.on_result)
         await pending.start()
         self._sweeper = Sweeper(mesh, self._settings.sweep_interval_s)
         await self._sweeper.start()
@@ -153,10 +153,6 @@ class Router:
         await self._keys.resume()
         await self._cordons.resume()
         await self._tenants.resume()
-
-    def _on_result(self, request_id: str, data: bytes) -> None:
-        self._limits.on_result(request_id, data)
-        self._fair_queue.wake()
 
     def _routers(self) -> list[NodeLease]:
         """The leases of all live routers."""

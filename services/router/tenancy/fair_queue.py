@@ -80,8 +80,9 @@ class FairQueue:
         if self._task is not None:
             self._task.cancel()
 
-    def wake(self) -> None:
-        """Something has ended: there may be room."""
+    def on_result(self, request_id: str, data: bytes) -> None:
+        """A request has ended with this result: its tenant may have more in work, a queue may have room."""
+        self._limits.on_result(request_id, data)
         if self.may_hold:
             self._news.set()
 
