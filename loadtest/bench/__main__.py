@@ -28,6 +28,7 @@ BENCHES = {
     "accounts": "loadtest.bench.mesh.accounts",
     "cluster": "loadtest.bench.mesh.cluster",
     "modelstore": "loadtest.bench.store.modelstore",
+    "hostile": "loadtest.bench.mesh.hostile",
     "neighbour": "loadtest.bench.mesh.neighbour",
     "overhead": "loadtest.bench.mesh.overhead",
     "pipeline": "loadtest.bench.inference.pipeline",
