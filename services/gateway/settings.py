@@ -26,7 +26,8 @@ class GatewaySection(Section):
     and arrives within `body_timeout_s`, a head at most `max_head_bytes` within `head_timeout_s`; a reader who
     takes nothing for `write_timeout_s` is left. A file that is uploaded has at most `max_file_bytes`. What
     clients wanted that try again by themselves goes on for `retry_grace_s` when they have gone. At most
-    `max_connections` are open at a time.
+    `max_connections` are open at a time, and `max_connections_per_address` of one address (of IPv6: of one
+    network /64); those of `trusted_proxies` are not counted.
 
     With `cache` requests whose answer is the same each time may be answered by an equal one's result; for
     that this gateway keeps results in `cache_bytes` of its memory, each for `cache_keep_s`.
@@ -57,6 +58,7 @@ class GatewaySection(Section):
     write_timeout_s: float = Field(default=60.0, gt=0.0)
     retry_grace_s: float = Field(default=0.8, ge=0.0, le=60.0)
     max_connections: int = Field(default=1_024, ge=1)
+    max_connections_per_address: int = Field(default=512, ge=1)
     cache: bool = True
     cache_bytes: int = Field(default=64 * MIB, ge=0)
     cache_keep_s: float = Field(default=300.0, ge=0.0, le=3_600.0)

@@ -72,8 +72,9 @@ class Listener:
         create = protocol_factory(self._settings, self._config, self._state)
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                create, host, port, backlog=BACKLOG, reuse_address=True, ssl=self._tls
-            )
+                create, host, port, backlog=BACKLOG, reuse_address=True, ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._settings.head_timeout_s,
+            )  # fmt: skip
         except OSError as error:
             self.problem = (
                 f"the gateway cannot listen at {host}:{port}: {why(error)}; end what listens there, or set "

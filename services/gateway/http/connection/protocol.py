@@ -11,11 +11,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from services.gateway.http.connection.addresses import Addresses
 from services.gateway.http.connection.transport import ClientTransport
 from services.gateway.settings import GatewaySection
 
 TOO_LARGE = b"431 Request Header Fields Too Large"
 TOO_SLOW = b"408 Request Timeout"
+TOO_MANY = b"429 Too Many Requests"
+MANY_OPEN = b"this address has too many connections open: close some, or raise max_connections_per_address"
 REFUSAL = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 
 
@@ -63,10 +66,16 @@ def _not_here(_scope: Scope, _reply: bytes) -> bool:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. It ends with a head that is too large or slow, and with a reader who takes nothing."""
+    """One connection. It ends with a head that is too large or slow, and with a reader who takes nothing; it
+    does not begin where its address has too many open."""
 
-    def __init__(self, limits: GatewaySection, config: Config, state: ServerState) -> None:
+    def __init__(
+        self, limits: GatewaySection, addresses: Addresses, config: Config, state: ServerState
+    ) -> None:
         self._connection = Connection()
+        self._addresses = addresses
+        self._whose = ""
+        self._is_refused = False
         super().__init__(config, state, {CONNECTION: self._connection})
         self._connection.answer = self._answer
         self._limits = limits
@@ -78,13 +87,27 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is awaited from now on."""
-        self._client = ClientTransport(transport, lambda: not self._in_head or self._head_bytes > 0)
+        self._client = ClientTransport(
+            transport, lambda: self._is_refused or not self._in_head or self._head_bytes > 0
+        )
         self._connection.on_head = self._client.hold
         super().connection_made(self._client)  # type: ignore[arg-type]  # all that is used of one
-        self._await_head()
+        verdict, self._whose = self._addresses.enter(self.client[0] if self.client else "")
+        if verdict == "taken":
+            self._await_head()
+            return
+        # Its client may not have written a word yet: what it writes now is read and dropped, so that it reads
+        # this. It is none of the connections that requests come on.
+        self._is_refused = True
+        self.connections.discard(self)
+        if verdict == "told":
+            self._refuse(TOO_MANY, MANY_OPEN)
+        else:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is awaited any more."""
+        self._addresses.leave(self._whose)
         self._connection.go()
         self._client.lost()
         _stop(self._deadline)
@@ -161,13 +184,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._deadline = self.loop.call_later(self._limits.head_timeout_s, self._refuse, TOO_SLOW)
 
-    def _refuse(self, status: bytes) -> None:
+    def _refuse(self, status: bytes, words: bytes | None = None) -> None:
         """Says why, in no dialect, for the path may not be known, and closes the connection."""
         _stop(self._deadline)
         self._deadline = None
         if self.transport.is_closing():
             return
-        body = b'{"error":"%s"}' % status[4:].lower()
+        body = b'{"error":"%s"}' % (words or status[4:].lower())
         self.transport.write(REFUSAL % (status, len(body)) + body)
         self.transport.close()
 
@@ -181,8 +204,9 @@ def protocol_factory(
     limits: GatewaySection, config: Config, state: ServerState
 ) -> Callable[[], asyncio.Protocol]:
     """Makes the protocol of each new connection."""
+    addresses = Addresses(limits.max_connections_per_address, limits.trusted_proxies)
 
     def create(*_: Any) -> asyncio.Protocol:
-        return LimitedProtocol(limits, config, state)
+        return LimitedProtocol(limits, addresses, config, state)
 
     return create

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 
 import httpx
 import pytest
@@ -11,13 +12,17 @@ import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
 from services.chassis.process.supervise import Loops
+from services.chassis.tests.mesh import eventually
 from services.gateway.http.connection import transport
+from services.gateway.http.connection.addresses import Addresses
 from services.gateway.http.connection.listener import Listener
+from services.gateway.http.connection.protocol import MANY_OPEN
 from services.gateway.settings import GatewaySection
 from services.gateway.tests.raw import DEADLINE_S, connected, exchange
 from services.gateway.tests.serving import serving
 
 HEAD, BODY, MUCH = 2_048, 4_096, 32 << 20
+WHOLE = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 START = b"POST /api/show HTTP/1.1\r\nhost: localhost\r\n"
 
 
@@ -179,3 +184,66 @@ async def test_a_reader_who_takes_nothing_is_left() -> None:
             await ended.wait()
         assert listener.connections == 0
     await listener.stop()
+
+
+async def test_an_address_has_so_many_connections_open_and_others_notice_nothing(live_mesh: str) -> None:
+    async with serving(live_mesh, max_connections_per_address=3) as url, AsyncExitStack() as stack:
+        gateway = httpx.URL(url)
+
+        # Given an address that opens as many as it may, says nothing or half a head, and opens more
+        for sent in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"):
+            _, writer = await stack.enter_async_context(connected(gateway))
+            writer.write(sent)
+        refused = [await exchange(gateway, WHOLE) for _ in range(2)]
+
+        # Then it is told why, and another address is answered
+        for reply in refused:
+            assert reply.startswith(b"HTTP/1.1 429 ") and b"connection: close" in reply
+            assert reply.endswith(MANY_OPEN + b'"}')
+        assert await from_other_address(gateway, WHOLE) == b"HTTP/1.1 200 OK"
+
+        # And when one of its own has gone it is answered again
+        writer.close()
+
+        async def answered() -> bool:
+            return (await exchange(gateway, WHOLE)).startswith(b"HTTP/1.1 200 ")
+
+        await eventually(answered)
+
+
+async def test_who_is_refused_and_stays_is_not_told_for_ever(live_mesh: str) -> None:
+    async with serving(live_mesh, max_connections_per_address=2) as url, AsyncExitStack() as stack:
+        gateway = httpx.URL(url)
+        for _ in range(4):  # two that are taken, two that are told and go on reading
+            await stack.enter_async_context(connected(gateway))
+        reader, _ = await stack.enter_async_context(connected(gateway))
+        async with asyncio.timeout(DEADLINE_S):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        assert await from_other_address(gateway, WHOLE) == b"HTTP/1.1 200 OK"
+
+
+async def from_other_address(url: httpx.URL, sent: bytes) -> bytes:
+    """The first line of what is answered to another address of this host."""
+    reader, writer = await asyncio.open_connection(url.host, url.port, local_addr=("127.0.0.2", 0))
+    async with asyncio.timeout(DEADLINE_S):
+        writer.write(sent)
+        line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return line.strip()
+
+
+async def test_connections_of_a_trusted_proxy_are_not_counted(live_mesh: str) -> None:
+    settings = {"max_connections_per_address": 1, "trusted_proxies": ("127.0.0.0/8",)}
+    async with serving(live_mesh, **settings) as url, connected(httpx.URL(url)):
+        assert (await exchange(httpx.URL(url), WHOLE)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_host_of_ipv6_is_counted_by_its_network() -> None:
+    addresses = Addresses(2)
+    told = [
+        addresses.enter(one)[0] for one in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1")
+    ]
+    assert told == ["taken", "taken", "told", "taken"]
+    assert [addresses.enter(one)[0] for one in ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1")][-1] == "told"
