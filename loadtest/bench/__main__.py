@@ -36,6 +36,7 @@ BENCHES = {
     "reaggregation": "loadtest.bench.mesh.reaggregation",
     "speculation": "loadtest.bench.inference.speculation",
     "scaling": "loadtest.bench.mesh.scaling",
+    "way": "loadtest.bench.way",
 }
 TARGET_MISSED = 1
 NOT_DONE = 3
