@@ -29,8 +29,8 @@ from schemas.pipelines.plan import PipelinePlan
 from services.chassis.logs import get_logger
 from services.chassis.process.supervise import Loops
 from services.chassis.registry.directory import Directory
+from services.router.placement.cuts.rebalancer import Rebalancer
 from services.router.placement.plan_builder import make_plan, same_work
-from services.router.placement.rebalancer import Rebalancer
 from services.router.placement.replan import (
     Remedy,
     fitting_candidates,

@@ -10,7 +10,7 @@ from schemas.pipelines.plan import PipelineSummary
 from services.chassis.context import ServiceContext
 from services.chassis.registry.directory import Directory, Serving
 from services.router.placement.controller import Controller
-from services.router.placement.rebalancer import Rebalancer
+from services.router.placement.cuts.rebalancer import Rebalancer
 from services.router.placement.shard import ShardHandler
 from services.router.placement.summary import summarize_pipeline
 from services.router.settings import RouterSection

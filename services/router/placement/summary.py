@@ -13,7 +13,7 @@ from schemas.pipelines.plan import (
     StagePlan,
     StageSummary,
 )
-from services.router.placement.measured import held_stage, measured_speeds
+from services.router.placement.cuts.measured import held_stage, measured_speeds
 from services.router.placement.replan import gone_stages, standbys
 
 MS_PER_S = 1e3

@@ -73,6 +73,6 @@ async def test_a_move_for_which_the_stages_do_not_get_ready_is_called_off(
     front: Front, two: Offering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = await announced(front, two)
-    monkeypatch.setattr("services.router.placement.rebalancer.PREPARING_S", 0.0)
+    monkeypatch.setattr("services.router.placement.cuts.rebalancer.PREPARING_S", 0.0)
     off = await plan_changed(front, plan.epoch)
     assert (off.moving, off.moved, off.ends) == (None, None, plan.ends)

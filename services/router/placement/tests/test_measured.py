@@ -6,7 +6,7 @@ import pytest
 
 from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import PipelinePlan, StageHeld, StepTimes
-from services.router.placement.measured import LEAST_STEPS, MEDIAN_ERROR, MOST_ERROR, measured_speeds
+from services.router.placement.cuts.measured import LEAST_STEPS, MEDIAN_ERROR, MOST_ERROR, measured_speeds
 from services.router.placement.summary import summarize_pipeline
 from services.router.placement.tests.offering import LAYERS, MODEL, lease, shardable
 from services.router.placement.tests.test_replan import planned

@@ -8,8 +8,8 @@ import pytest
 
 from schemas.nodes.lease import NodeLease, ServedModel
 from schemas.pipelines.plan import CutMove, PipelinePlan, Shard, StageHeld, StepTimes
-from services.router.placement.measured import MEDIAN_ERROR, MOST_ERROR
-from services.router.placement.rebalance import (
+from services.router.placement.cuts.measured import MEDIAN_ERROR, MOST_ERROR
+from services.router.placement.cuts.rebalance import (
     AGREEING,
     CALM_RESTS,
     MOST_REST_S,

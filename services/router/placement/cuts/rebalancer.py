@@ -19,10 +19,10 @@ from schemas.pipelines.plan import CutMove, PipelinePlan
 from services.chassis.logs import get_logger
 from services.chassis.telemetry.events import EventLog
 from services.router.placement.candidates import pool_of
-from services.router.placement.measured import held_stage
+from services.router.placement.cuts.measured import held_stage
+from services.router.placement.cuts.rebalance import Trend, next_move, weighed
 from services.router.placement.plan_builder import make_plan
 from services.router.placement.planner import Decision
-from services.router.placement.rebalance import Trend, next_move, weighed
 from services.router.placement.replan import current_split, fitting_candidates
 from services.tasks.plan_store import PlanStore
 

@@ -18,7 +18,7 @@ from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import CutMove, PipelinePlan
 from services.router.placement.candidates import NodePool, pool_of
 from services.router.placement.cost_model import Node, Split
-from services.router.placement.measured import last_layers, measured_speeds, offered
+from services.router.placement.cuts.measured import last_layers, measured_speeds, offered
 from services.router.placement.planner import split_within_hosts
 from services.router.placement.replan import current_split, fitting_candidates
 
