@@ -1,0 +1,1 @@
+"""Benchmarks of tenants: what their accounts cost, and what one costs its neighbour."""
