@@ -49,12 +49,14 @@ class Network:
         """Pulls the cable out, or puts it in again."""
         run("ip", "-n", self.switch, "link", "set", self.link, "up" if up else "down")
 
-    def set_loss(self, percent: int) -> None:
-        """So many packets of a hundred are lost from now on, those to the host and those from it; 0 for none.
+    def set_loss(self, to_percent: int, from_percent: int) -> None:
+        """So many packets of a hundred are lost from now on, of those to the host and of those from it; 0 for
+        none.
 
         `tc netem` would do the same; not every kernel has it.
         """
-        for name, link in ((self.name, "eth0"), (self.switch, self.link)):
+        ways = ((self.name, "eth0", to_percent), (self.switch, self.link, from_percent))
+        for name, link, percent in ways:
             within = ("ip", "netns", "exec", name, "nft")
             table = f"loss_{self.link}"
             quietly(*within, "delete", "table", "netdev", table)

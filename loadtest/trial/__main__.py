@@ -37,7 +37,8 @@ from loadtest.trial.strikes import Strikes
 
 WHOLE, BROKEN = 0, 1
 
-LOSSY = "lossy-link"
+LOSSY, DEAF, MUTE = "lossy-link", "deaf-host", "mute-host"
+LOSING = (LOSSY, DEAF, MUTE)
 KINDS: dict[str, tuple[str, str, float]] = {
     "kill-agent": ("kill", "agent", 0.0),
     "kill-router": ("kill", "router", 0.0),
@@ -50,6 +51,8 @@ KINDS: dict[str, tuple[str, str, float]] = {
     "partition-host": ("partition", "host", 5.0),
     "flap-link": ("flap", "host", 3.0),
     LOSSY: ("lose", "host", 10.0),
+    DEAF: ("deafen", "host", 5.0),
+    MUTE: ("mute", "host", 5.0),
     "fill-broker": ("fill", "broker", 5.0),
     "fill-metrics": ("fill", "metrics", 5.0),
     "slow-consumer": ("stall", "client", 4.0),
@@ -146,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _possible() -> list[str]:
     """All kinds that this machine has the tools for."""
-    return [kind for kind in KINDS if kind != LOSSY or can_lose()]
+    return [kind for kind in KINDS if kind not in LOSING or can_lose()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,8 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kinds = [name.strip() for name in options.kinds.split(",") if name.strip()] or _possible()
         if unknown := [name for name in kinds if name not in KINDS]:
             raise WrongOption(f"--kinds {unknown[0]}: there are {', '.join(KINDS)}")
-        if LOSSY in kinds and not can_lose():
-            raise WrongOption(f"--kinds {LOSSY}: needs nft (nftables), which is not on PATH")
+        if (losing := sorted({*LOSING} & {*kinds})) and not can_lose():
+            raise WrongOption(f"--kinds {losing[0]}: needs nft (nftables), which is not on PATH")
         with tempfile.TemporaryDirectory() as folder:
             if options.keep is not None:
                 if options.keep.exists():

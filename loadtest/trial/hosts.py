@@ -167,9 +167,9 @@ class Host:
         """Pulls its cable out, or puts it in again."""
         self.network.set_link(up)
 
-    def set_loss(self, percent: int) -> None:
-        """So many packets of a hundred are lost on its cable, in both directions."""
-        self.network.set_loss(percent)
+    def set_loss(self, to_percent: int, from_percent: int) -> None:
+        """So many packets of a hundred are lost on its cable, of those to it and of those from it."""
+        self.network.set_loss(to_percent, from_percent)
 
 
 class Hosts:

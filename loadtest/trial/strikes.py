@@ -27,7 +27,7 @@ from loadtest.trial.starving import Starved, starve
 from services.client.finding.mesh_url import find_mesh
 
 FLAPS = 6
-LOST_PERCENT = 30
+LOST_PERCENT, ALL_PERCENT = 30, 100
 
 
 class Strikes:
@@ -51,6 +51,8 @@ class Strikes:
             "partition": self._partition,
             "flap": self._flap,
             "lose": self._lose,
+            "deafen": self._deafen,
+            "mute": self._mute,
             "fill": self._fill,
             "stall": self._stall,
             "starve": self._starve,
@@ -95,14 +97,27 @@ class Strikes:
 
     async def _lose(self, fault: Fault) -> str:
         """A bad cable: TCP sends again and again, ever more seldom, and connections stay."""
+        return await self._lost(fault, LOST_PERCENT, LOST_PERCENT)
+
+    async def _deafen(self, fault: Fault) -> str:
+        """What a host says arrives, and it hears nothing."""
+        return await self._lost(fault, ALL_PERCENT, 0)
+
+    async def _mute(self, fault: Fault) -> str:
+        """A host hears all, and nothing that it says arrives."""
+        return await self._lost(fault, 0, ALL_PERCENT)
+
+    async def _lost(self, fault: Fault, to_percent: int, from_percent: int) -> str:
+        """One at a time: of three hosts two have to hear one another."""
         async with self._one_cable:
             host = self._host()
-            host.set_loss(LOST_PERCENT)
+            host.set_loss(to_percent, from_percent)
             try:
                 await asyncio.sleep(fault.pause_s)
             finally:
-                host.set_loss(0)
-        return f"{LOST_PERCENT} % of the packets to and from {host.name} were lost for {fault.pause_s:g} s"
+                host.set_loss(0, 0)
+        lost = f"{to_percent} % of the packets to {host.name} and {from_percent} % of those from it"
+        return f"{lost} were lost for {fault.pause_s:g} s"
 
     async def _fill(self, fault: Fault) -> str:
         if fault.service == "metrics":
