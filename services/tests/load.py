@@ -94,7 +94,21 @@ async def assert_each_has_one_result(connection: Client, results: list[Result]) 
     async def nothing_queued() -> bool:
         return (await js.stream_info(subjects.COMMANDS_STREAM)).state.messages == 0
 
-    assert await eventually(nothing_queued, SETTLE_S), "commands are left in the queue"
+    assert await eventually(nothing_queued, SETTLE_S), await _left_over(connection)
+
+
+async def _left_over(connection: Client) -> str:
+    """What is in the queue, and what its consumers are waiting for."""
+    js = connection.jetstream()
+    stream = subjects.COMMANDS_STREAM
+    left = (await js.stream_info(stream, subjects_filter=">")).state
+    consumers = [
+        f"{info.name}: delivered {info.delivered}, acknowledged {info.ack_floor}, "
+        f"open {info.num_ack_pending}, "
+        f"redelivered {info.num_redelivered}, to come {info.num_pending}, asked {info.num_waiting}"
+        for info in await js.consumers_info(stream)
+    ]
+    return f"commands are left in the queue: {left}\n" + "\n".join(consumers)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], deadline_s: float) -> bool:
