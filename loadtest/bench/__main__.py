@@ -23,6 +23,7 @@ BENCHES = {
     "evaluation": "loadtest.bench.mesh.evaluation",
     "gateway": "loadtest.bench.http.gateway",
     "gateway-memory": "loadtest.bench.http.gateway_memory",
+    "hang-up": "loadtest.bench.http.hang_up",
     "ingest": "loadtest.bench.mesh.ingest",
     "generator": "loadtest.bench.mesh.generator",
     "accounts": "loadtest.bench.mesh.tenants.accounts",

@@ -17,7 +17,7 @@ import numpy as np
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
 from schemas.requests.origin import Origin
 from services.engine.decode.batch import Batch
-from services.engine.decode.context import DECODED, NO_KV_SPACE, Context, Logits
+from services.engine.decode.context import DECODED, INTERRUPTED, NO_KV_SPACE, Context, Logits
 from services.engine.decode.logprobs import token_logprob
 from services.engine.decode.sampler import GrammarSampler
 from services.engine.model.info import EngineStats
@@ -58,6 +58,7 @@ class InferenceLoop:
         self._batch = Batch(batch_tokens)
         self._submitted: deque[Sequence] = deque()
         self._changed = threading.Condition()
+        self._reading: tuple[Sequence, ...] = ()
         self._stopping = False
         self._speed: deque[tuple[int, int]] = deque(maxlen=SPEED_WINDOW_STEPS)
         self._step_began_s: float | None = None
@@ -76,8 +77,11 @@ class InferenceLoop:
             self._changed.notify()
 
     def wake(self) -> None:
-        """Makes the loop look for cancelled sequences."""
+        """Makes the loop look for cancelled sequences. A step that reads the prompt of one ends now: alone
+        that may take seconds."""
         with self._changed:
+            if any(sequence.cancelled for sequence in self._reading):
+                self._context.interrupt()
             self._changed.notify()
 
     def stop(self) -> None:
@@ -165,7 +169,10 @@ class InferenceLoop:
             self._wait_for_answers()
             return
         rows = self._fill_batch(parts)
-        status = self._context.decode(self._batch)
+        status = self._decode(parts)
+        if status == INTERRUPTED:
+            self._undo(parts)
+            return
         if status != DECODED:
             self._fail(parts, status)
             return
@@ -178,6 +185,22 @@ class InferenceLoop:
         self._generated_tokens += len(followed)
         if parts[-1].decodes:  # prompts come last
             self._speed.append((len(parts), time.perf_counter_ns() - started_ns))
+
+    def _decode(self, parts: list[Part[Sequence]]) -> int:
+        """Evaluates the batch, unless nobody wants a prompt any more that it has a piece of."""
+        with self._changed:
+            self._reading = tuple(part.sequence for part in parts if not part.decodes)
+            self._context.interrupt(any(sequence.cancelled for sequence in self._reading))
+        status = self._context.decode(self._batch)
+        with self._changed:
+            self._reading = ()
+        return status
+
+    def _undo(self, parts: list[Part[Sequence]]) -> None:
+        """A step was interrupted: what it has of each sequence is evaluated again, in another one."""
+        for part in parts:
+            self._context.forget(part.sequence.slot, part.position)
+            part.sequence.fed = part.position
 
     def _fill_batch(self, parts: list[Part[Sequence]]) -> list[int]:
         """The row of each part's last token. Neighbouring slots stand together: llama.cpp evaluates runs of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,10 +21,18 @@ READY_DEADLINE_S = 60.0
 class HttpConnection:
     """A connection that is kept. Failures are errors: a benchmark that loses something has no figures."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        port: int,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._reader = reader
         self._writer = writer
-        self._host = f"{HOST}:{port}"
+        self._head = f"host: {HOST}:{port}\r\ncontent-type: application/json\r\n" + "".join(
+            f"{name}: {value}\r\n" for name, value in headers
+        )
 
     async def post(self, path: str, body: bytes) -> bytes:
         """The body of the reply."""
@@ -32,7 +40,7 @@ class HttpConnection:
 
     async def stream(self, path: str, body: bytes) -> AsyncIterator[bytes]:
         """The parts of the reply's body, as the server sent them."""
-        head = f"POST {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\n{self._head}"
         self._writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
@@ -52,11 +60,13 @@ class HttpConnection:
 
 
 @asynccontextmanager
-async def http_connection(port: int) -> AsyncIterator[HttpConnection]:
-    """Open while the context is."""
+async def http_connection(
+    port: int, headers: Sequence[tuple[str, str]] = ()
+) -> AsyncIterator[HttpConnection]:
+    """Open while the context is; each request says these headers."""
     reader, writer = await asyncio.open_connection(HOST, port, limit=LINE_LIMIT)
     try:
-        yield HttpConnection(reader, writer, port)
+        yield HttpConnection(reader, writer, port, headers)
     finally:
         writer.close()
         await writer.wait_closed()

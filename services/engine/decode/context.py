@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import Any
 
@@ -19,6 +20,7 @@ Logits = npt.NDArray[np.float32]
 
 DECODED = 0
 NO_KV_SPACE = 1
+INTERRUPTED = 2
 
 # ggml types of cached keys and values. With two different types llama.cpp's attention treats every token
 # alike; with equal ones it has three algorithms, picks by the shape of the batch, and their sums differ in
@@ -29,6 +31,12 @@ BF16 = 30
 Q8_0_BLOCK = 32
 CACHE_TYPE_BYTES = {F16: 2.0, Q8_0: 34 / Q8_0_BLOCK, BF16: 2.0}
 GIGABYTE = 1e9
+
+_IS_NO_EMPTY_TEXT = llama_cpp.ggml_abort_callback(
+    ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value or 0
+)
+"""What llama.cpp asks before each operation, whether it is to go on no more: C's strlen, which is 1 for one
+character. A function in Python would wait for the interpreter a thousand times a step."""
 
 
 class Context:
@@ -67,6 +75,9 @@ class Context:
             size = f"{slots} sequences of {context_tokens} tokens"
             raise ModelUnusable(f"llama.cpp cannot make room for {size} of the model {model.path}")
         self._memory = llama_cpp.llama_get_memory(self.handle)
+        self._interruption = ctypes.create_string_buffer(2)
+        if self.copies:
+            llama_cpp.llama_set_abort_callback(self.handle, _IS_NO_EMPTY_TEXT, self._interruption)
 
     def close(self) -> None:
         """Frees the context; nothing else may be called afterwards."""
@@ -75,8 +86,13 @@ class Context:
             self.handle = None
 
     def decode(self, batch: Batch) -> int:
-        """Evaluates a batch; llama_decode's status: 0 done, 1 no KV space, else a failure."""
+        """Evaluates a batch; llama_decode's status: 0 done, 1 no KV space, 2 interrupted, else a failure."""
         return int(llama_cpp.llama_decode(self.handle, batch.filled()))
+
+    def interrupt(self, wanted: bool = True) -> None:
+        """Has decode() end as interrupted before its next operation, from any thread, until it is not
+        `wanted`; what cells have of that batch is to be forgotten. On the CPU, for models of plain memory."""
+        self._interruption[0] = b"x" if wanted else b"\0"
 
     def logits(self, row: int) -> Logits:
         """The logits of a row of the last batch, shape (vocabulary,), valid until the next decode()."""

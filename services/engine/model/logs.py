@@ -12,6 +12,8 @@ logger = logging.getLogger("llama.cpp")
 # ggml_log_level: debug, info, warn, error. Its info is a hundred lines for every model: debugging here.
 LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 CONTINUED = 5
+INTERRUPTED = (" with error 1", " compute status: 1", " failed to decode, ret = 2")
+"""How lines end that tell of a step that was interrupted, which nobody needs to know."""
 
 
 class LlamaLog:
@@ -46,6 +48,9 @@ class LlamaLog:
                 self._pass_on(line.rstrip())
 
     def _pass_on(self, line: str) -> None:
+        if line.endswith(INTERRUPTED) or "removing memory module entries" in line:
+            logger.debug("%s", line)
+            return
         if self._level == logging.ERROR:
             self._first_error = self._first_error or line
         logger.log(self._level, "%s", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from services.engine.decode.batch import Batch
 from services.engine.decode.context import NO_KV_SPACE, Context, Logits
 from services.engine.decode.sampler import new_sampler
 from services.engine.inference_loop import PROMPT_TOKENS_BESIDE_DECODING, InferenceLoop
+from services.engine.model.logs import LLAMA_LOG
 from services.engine.model.model import Model
 from services.engine.sequence.generation import Finished, Generation, OnEvent, TokenEvent
 from services.engine.sequence.sequence import Sequence
@@ -33,11 +35,14 @@ class Bench:
         )
         self.batch_sizes: list[int] = []
         self.statuses: list[int] = []
+        self.meanwhile: list[Callable[[], None]] = []
         self._decode: Callable[[Batch], int] = self.context.decode
         self.context.decode = self.decode  # type: ignore[method-assign]
 
     def decode(self, batch: Batch) -> int:
         self.batch_sizes.append(batch.size)
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
         status = self.statuses.pop(0) if self.statuses else 0
         return status or self._decode(batch)
 
@@ -105,6 +110,42 @@ def test_without_room_the_prompts_fail_and_who_speaks_goes_on(bench: Bench) -> N
     assert isinstance(newcomer.wait().error, GenerationFailed)
     assert "no room in the KV cache" in str(newcomer.wait().error)
     assert speaker.wait().finish_reason == "length"
+
+
+def test_nobody_waits_for_a_prompt_to_be_read_that_was_given_up(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    LLAMA_LOG.install()
+    speaker, alone = bench.submit("hello", max_tokens=8), bench.submit("hello", max_tokens=8)
+    bench.step(12)
+    bench.submit("x" * 600).cancel()  # so that the next two have new slots
+    again = bench.submit("hello", max_tokens=8)
+    bench.step(3)
+    long = bench.submit("y" * 900)
+    bench.step()
+    read = bench.loop.stats().kv_cells_used
+    bench.meanwhile = [long.cancel]
+
+    bench.step()
+
+    assert bench.loop.stats().kv_cells_used == read, "the step was not interrupted"
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+    bench.step()
+    assert long.wait(0).finish_reason == "cancelled"
+    bench.step(12)
+    assert again.wait(0).text == alone.wait(0).text == speaker.wait(0).text
+
+
+def test_a_prompt_that_is_begun_after_an_interrupted_one_is_read_to_its_end(bench: Bench) -> None:
+    expected = bench.submit("z" * 600)
+    bench.step(10)
+    long = bench.submit("y" * 900)
+    other = bench.submit("z" * 600 + "and")
+    bench.step()
+    bench.meanwhile = [long.cancel]
+    bench.step(10)
+    assert long.wait(0).finish_reason == "cancelled"
+    assert other.wait(0).finish_reason == expected.wait(0).finish_reason == "length"
 
 
 def test_a_fatal_failure_ends_its_batch_and_the_next_is_as_good_as_new(bench: Bench) -> None:

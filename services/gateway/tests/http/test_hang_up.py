@@ -1,23 +1,87 @@
-"""Who hangs up wants the answer no more: the mesh works on it no longer."""
+"""Who hangs up wants the answer no more: the mesh works on it no longer, as the agent says itself."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
 
+from infra.testing.choir_up import connect_inside
+from schemas import subjects
 from schemas.errors import Cancelled
+from schemas.events import ANY_EVENT, Event, TaskCancelled, TaskCompleted, TaskPulled
 from services.client.client import Choir
-from services.gateway.requests.identity import ID_HEADER, id_of_key
-from services.gateway.tests.serving import accepted, serving
+from services.gateway.requests.identity import ID_HEADER
+from services.gateway.tests.serving import serving
 
-SLOW = {"model": "choir-slow", "prompt": "When?"}
-SLOW_CHAT = {"model": "choir-slow", "messages": [{"role": "user", "content": "When?"}]}
-PATHS = [("/api/generate", SLOW), ("/v1/chat/completions", SLOW_CHAT)]
+LONG_TEXT_S = 60.0
+"""So long `choir-long` speaks, as many words as it has tokens."""
+LONG_TEXT_TOKENS = 100
+SLOW_MACHINE_S = 30.0
+"""So much later a machine with much else to do may stop: half of the text is not said then. What it takes on
+one that has nothing else to do is measured by `loadtest.bench hang-up`."""
 WAIT_S = 180.0
+MESSAGES = [{"role": "user", "content": "When?"}]
+CHAT = {"messages": MESSAGES, "max_tokens": LONG_TEXT_TOKENS}
+AS_OPENAI_ASKS = {"x-stainless-retry-count": "0"}
+WAYS: list[Any] = [
+    pytest.param("/api/generate", {"prompt": "When?"}, {}, id="ollama generate"),
+    pytest.param("/api/chat", {"messages": MESSAGES}, {}, id="ollama chat"),
+    pytest.param("/v1/chat/completions", CHAT, {}, id="openai chat"),
+    pytest.param("/v1/chat/completions", CHAT, AS_OPENAI_ASKS, id="openai's own client"),
+    pytest.param("/v1/completions", {"prompt": "When?", "max_tokens": 100}, {}, id="openai completion"),
+    pytest.param("/v1/messages", CHAT, {}, id="anthropic"),
+]
+
+
+class Agents:
+    """What the agents of a mesh tell from now on."""
+
+    def __init__(self, connection: Client, told: Subscription) -> None:
+        self._connection = connection
+        self._told = told.messages
+
+    async def begin(self) -> TaskPulled:
+        """Returns when one of them has begun with the long text."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                event = await self._next()
+                if isinstance(event, TaskPulled) and event.model == "choir-long":
+                    return event
+
+    async def stop(self, begun: TaskPulled) -> TaskCancelled:
+        """Returns when it goes on no more with what it has begun; it must not come to the end of the text."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                event = await self._next()
+                if isinstance(event, TaskCancelled | TaskCompleted) and event.task_id == begun.task_id:
+                    assert isinstance(event, TaskCancelled), event
+                    return event
+
+    async def _next(self) -> Event:
+        return ANY_EVENT.validate_json((await anext(self._told)).data)
+
+    async def pieces(self, begun: TaskPulled) -> int:
+        """How many pieces of a text there are."""
+        subject = subjects.tokens_of(str(begun.request_id))
+        info = JetStreamContext(self._connection).stream_info
+        return sum(((await info(subjects.TOKENS_STREAM, subject)).state.subjects or {}).values())
+
+
+@pytest_asyncio.fixture
+async def agents(live_mesh: str) -> AsyncIterator[Agents]:
+    """The agents of the mesh."""
+    connection = await connect_inside(live_mesh)
+    yield Agents(connection, await connection.subscribe(subjects.events_of("agent")))
+    await connection.close()
 
 
 @pytest_asyncio.fixture
@@ -35,30 +99,54 @@ async def http(live_mesh: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize(("path", "body"), PATHS)
-async def test_a_stream_that_is_left_is_cancelled(
-    http: httpx.AsyncClient, mesh: Choir, path: str, body: dict[str, object]
+@pytest.mark.parametrize(("path", "asked", "headers"), WAYS)
+async def test_the_agent_stops_in_the_midst_of_a_stream_that_is_left(
+    http: httpx.AsyncClient, mesh: Choir, agents: Agents, path: str, asked: dict[str, Any], headers: Any
 ) -> None:
-    async with http.stream("POST", path, json={**body, "stream": True}) as reply:
+    body = {"model": "choir-long", "stream": True, **asked}
+    async with http.stream("POST", path, json=body, headers=headers) as reply:
+        begun = await agents.begin()
+        assert [line async for line in _first(reply.aiter_lines(), 3) if line], (
+            "the stream says that it lives"
+        )
         request_id = reply.headers[ID_HEADER]
-        signs = [line async for line in _first(reply.aiter_lines(), 3) if line]
-        assert signs, "the stream says that it lives"
+    left_s = time.time()
+    stopped = await agents.stop(begun)
+
+    assert stopped.at_s - left_s < SLOW_MACHINE_S
+    assert await agents.pieces(begun) <= 1 + (stopped.at_s - begun.at_s) / LONG_TEXT_S * LONG_TEXT_TOKENS
     with pytest.raises(Cancelled):
         await mesh.fetch(request_id, wait_s=WAIT_S)
 
 
-@pytest.mark.parametrize(("path", "body"), PATHS)
-async def test_a_reply_that_nobody_waits_for_is_cancelled(
-    http: httpx.AsyncClient, mesh: Choir, path: str, body: dict[str, object]
+@pytest.mark.parametrize(("path", "asked", "headers"), WAYS)
+async def test_the_agent_stops_with_a_reply_that_nobody_waits_for(
+    http: httpx.AsyncClient, agents: Agents, path: str, asked: dict[str, Any], headers: Any
 ) -> None:
-    key = f"left-{path.rpartition('/')[2]}"
-    headers = {"idempotency-key": key}
-    waiting = asyncio.create_task(http.post(path, json={**body, "stream": False}, headers=headers))
-    request_id = id_of_key(key, path, "")
-    await accepted(mesh, request_id)
+    body = {"model": "choir-long", "stream": False, **asked}
+    waiting = asyncio.create_task(http.post(path, json=body, headers=headers))
+    begun = await agents.begin()
     waiting.cancel()
-    with pytest.raises(Cancelled):
-        await mesh.fetch(request_id, wait_s=WAIT_S)
+    left_s = time.time()
+    stopped = await agents.stop(begun)
+
+    assert stopped.at_s - left_s < SLOW_MACHINE_S
+    assert stopped.total_duration_ns < LONG_TEXT_S * 1e9
+
+
+async def test_what_was_asked_for_the_background_goes_on_without_its_client(
+    http: httpx.AsyncClient, mesh: Choir, agents: Agents
+) -> None:
+    body = {"model": "choir-long", "stream": True, "background": True, **CHAT}
+    async with http.stream("POST", "/v1/chat/completions", json=body) as reply:
+        begun = await agents.begin()
+        request_id = reply.headers[ID_HEADER]
+    had = await agents.pieces(begun)
+    async with asyncio.timeout(WAIT_S):
+        while await agents.pieces(begun) < had + 3:  # noqa: ASYNC110  (the broker is asked)
+            await asyncio.sleep(0.1)
+    assert await mesh.cancel(request_id), "somebody had cancelled it"
+    await agents.stop(begun)
 
 
 async def _first(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:
