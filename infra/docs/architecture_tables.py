@@ -1,16 +1,32 @@
-"""The table of the engine's README: the architectures that can be cut into stages, and where."""
+"""The tables of the engine's README: the architectures that can be cut, and the shapes that are tested."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from services.engine.model.architectures.table import ARCHITECTURES, Architecture
+from services.engine.tests.made_models.published_shapes import PUBLISHED
 
 
 def architecture_rows() -> Iterator[tuple[str, str, str]]:
     """For each architecture its name, where its slices may begin, and what there is to know."""
     for name, entry in ARCHITECTURES.items():
         yield f"`{name}`", _where(entry), "; ".join(_notes(entry))
+
+
+def shape_rows() -> Iterator[tuple[str, ...]]:
+    """For each published model whose shape is tested: its architecture, its sizes, and what is otherwise."""
+    for one in PUBLISHED:
+        yield (
+            one.model,
+            f"`{one.architecture}`",
+            f"{one.recipe.shape.width:,}",
+            one.heads,
+            one.network,
+            f"{one.window:,}" if one.window else "",
+            str(one.recipe.layers),
+            one.but,
+        )
 
 
 def _where(entry: Architecture) -> str:

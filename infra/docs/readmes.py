@@ -5,7 +5,8 @@ python -m infra.docs --check    # exit 1 if it is not what the code says
 
 The main README has the tables of `schemas/broker/catalog.py`, between `<!-- subjects:begin -->` and
 `<!-- subjects:end -->`; the README of a package has a table of its modules, between the markers of `files`;
-that of the engine has the architectures that can be cut, between those of `architectures`.
+that of the engine has the architectures that can be cut, between those of `architectures`, and the
+shapes that were tried, between those of `shapes`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from infra.docs.architecture_tables import architecture_rows
+from infra.docs.architecture_tables import architecture_rows, shape_rows
 from infra.docs.file_tables import files_section
 from schemas import subjects
 from schemas.broker import catalog
@@ -25,7 +26,7 @@ from schemas.errors import ChoirError, ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schemas", "services", "infra", "loadtest", "analysis")
-SUBJECTS, FILES, ARCHITECTURES = "subjects", "files", "architectures"
+SUBJECTS, FILES, ARCHITECTURES, SHAPES = "subjects", "files", "architectures", "shapes"
 ARCHITECTURES_BEGIN = f"<!-- {ARCHITECTURES}:begin -->"
 GIB = 1024 * catalog.MIB
 MINUTE_S = 60.0
@@ -139,6 +140,12 @@ def architectures_section() -> str:
     return table(("architecture", "slices begin", "to know"), architecture_rows())
 
 
+def shapes_section() -> str:
+    """The shapes of published models in which cuts are tested."""
+    heads = ("model", "architecture", "width", "heads", "network", "window", "layers", "otherwise")
+    return table(heads, shape_rows())
+
+
 def readmes(root: Path = ROOT) -> list[Path]:
     """The main README, and that of each package."""
     return [root / "README.md", *sorted(path for top in PACKAGES for path in (root / top).rglob("README.md"))]
@@ -149,7 +156,9 @@ def renewed(readme: Path, root: Path = ROOT) -> str:
     folder = readme.parent
     marker, section = (SUBJECTS, subjects_section()) if folder == root else (FILES, files_section(folder))
     text = with_section(readme.read_text(), marker, section)
-    return with_section(text, ARCHITECTURES, architectures_section()) if ARCHITECTURES_BEGIN in text else text
+    if ARCHITECTURES_BEGIN not in text:
+        return text
+    return with_section(with_section(text, ARCHITECTURES, architectures_section()), SHAPES, shapes_section())
 
 
 def with_section(text: str, marker: str, section: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import prod, sqrt
+from math import log2, prod, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ SHARED_EXPERTS = "ffn_gate_shexp ffn_up_shexp ffn_down_shexp"
 NEXTN = "nextn.eh_proj=2w,w nextn.enorm=w nextn.hnorm=w"
 MLA = (
     "attn_norm attn_q_a=w,r attn_q_a_norm=r attn_q_b=r,c attn_kv_a_mqa=w,a attn_kv_a_norm=l attn_k_b=h,l,n "
-    "attn_v_b=l,h,n attn_output ffn_norm"
+    "attn_v_b=l,y,n attn_output=z,w ffn_norm"
 )
 # How many numbers and bytes a block has, and the scale that makes random ones about as large as one.
 BLOCKS = {
     GGMLQuantizationType.Q8_0: (BLOCK, 34, sqrt(3) / 127),
+    GGMLQuantizationType.MXFP4: (BLOCK, 17, 1 / 3),
     GGMLQuantizationType.IQ1_S: (256, 50, 1 / 8),
     GGMLQuantizationType.IQ2_XXS: (256, 66, 1 / 40),
     GGMLQuantizationType.IQ2_XS: (256, 74, 1 / 40),
@@ -38,20 +39,23 @@ BLOCKS = {
     GGMLQuantizationType.IQ3_XXS: (256, 98, 1 / 80),
 }
 # Dimensions in GGUF's order. w: width, q, k: queries and keys of all heads, h: of one, n: heads, f: of the
-# network, x: of an expert, e: experts, v: vocabulary; r, l: low ranks, c: MLA's queries, a: its joint keys.
+# network, x: of an expert, s: of shared ones, e: experts, v: vocabulary. Of MLA r, l: low ranks, c: queries,
+# a: joint keys, b: keys and values of all heads, y: a head's values, z: those of all heads.
 SHAPES = {
     "attn_q": "w,q", "attn_k": "w,k", "attn_v": "w,k", "attn_output": "q,w", "attn_qkv": "w,qkk",
     "attn_q_norm": "h", "attn_k_norm": "h", "attn_sinks": "n",
     "ffn_gate": "w,f", "ffn_up": "w,f", "ffn_down": "f,w",
     "ffn_gate_inp": "w,e", "ffn_gate_exps": "w,x,e", "ffn_up_exps": "w,x,e", "ffn_down_exps": "x,w,e",
-    "ffn_gate_shexp": "w,x", "ffn_up_shexp": "w,x", "ffn_down_shexp": "x,w", "ffn_gate_inp_shexp": "w",
-    "output": "w,v", "token_embd": "w,v", "rope_factors_long": "h/2", "rope_factors_short": "h/2",
+    "ffn_gate_shexp": "w,s", "ffn_up_shexp": "w,s", "ffn_down_shexp": "s,w", "ffn_gate_inp_shexp": "w",
+    "output": "w,v", "token_embd": "w,v",
+    "rope_factors_long": "h/2", "rope_factors_short": "h/2", "rope_freqs": "h/2",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a model is."""
+    """How large a model is. `shared` 0: shared experts are as wide as one `expert`. The last four are of MLA,
+    where `head` is the part of a head's keys that has no positions."""
 
     width: int = 64
     heads: int = 2
@@ -61,6 +65,11 @@ class Shape:
     expert: int = 32
     experts: int = 4
     vocabulary: int = 96
+    shared: int = 0
+    query_rank: int = BLOCK
+    key_rank: int = 2 * BLOCK
+    positions: int = BLOCK
+    values: int = BLOCK
 
     def size(self, symbol: str) -> int:
         """The number that a symbol of SHAPES stands for."""
@@ -68,8 +77,10 @@ class Shape:
         return {
             "w": self.width, "2w": 2 * self.width, "q": queries, "k": keys, "qkk": queries + 2 * keys,
             "h": self.head, "h/2": self.head // 2, "n": self.heads, "f": self.network, "2f": 2 * self.network,
-            "x": self.expert, "e": self.experts, "v": self.vocabulary,
-            "r": BLOCK, "l": 2 * BLOCK, "c": 2 * queries, "a": 2 * BLOCK + self.head,
+            "x": self.expert, "s": self.shared or self.expert, "e": self.experts, "v": self.vocabulary,
+            "r": self.query_rank, "l": self.key_rank, "c": self.heads * (self.head + self.positions),
+            "a": self.key_rank + self.positions, "b": self.heads * (self.head + self.values),
+            "y": self.values, "z": self.heads * self.values,
         }[symbol]  # fmt: skip
 
 
@@ -77,7 +88,8 @@ class Shape:
 class Recipe:
     """An architecture: the tensors of a layer (name, with "=" its dimensions, with "+" a bias too) and those
     beside the layers, and keys. The first `dense` layers have the tensors of `dense_layer`, and with `every`
-    all but the last of so many. After the `layers` there are `nextn` that predict further tokens."""
+    all but the last of so many. After the `layers` there are `nextn` that predict further tokens. Experts are
+    of a type of their own if it is named."""
 
     layer: str = LLAMA
     ends: str = ""
@@ -88,6 +100,7 @@ class Recipe:
     dense_layer: str = ""
     nextn: int = 0
     shape: Shape = Shape()
+    experts_as: GGMLQuantizationType | None = None
 
     def tensors(self) -> Iterator[tuple[str, str]]:
         """Every tensor's name, and the symbols of its dimensions."""
@@ -214,7 +227,7 @@ RECIPES: Mapping[str, Recipe] = {
     "stablelm": Recipe(f"attn_norm+ {QKV} ffn_norm+ {GATED}", "output_norm+ output"),
     "starcoder2": Recipe(f"attn_norm+ {biased(QKV)} ffn_norm+ {biased(PLAIN)}", "output_norm+"),
 }  # fmt: skip
-_LITE = "attn_norm attn_q=w,c attn_kv_a_mqa=w,a attn_kv_a_norm=l attn_kv_b=l,c attn_output ffn_norm"
+_LITE = "attn_norm attn_q=w,c attn_kv_a_mqa=w,a attn_kv_a_norm=l attn_kv_b=l,b attn_output=z,w ffn_norm"
 DEEPSEEK_LITE = Recipe(
     f"{_LITE} {_DEEPSEEK_MOE}",
     keys={
@@ -251,8 +264,9 @@ def write_random_model(
     for name, symbols in recipe.tensors():
         dimensions = [recipe.shape.size(symbol) for symbol in symbols.split(",")]
         is_matrix = len(dimensions) > 1 and not name.endswith((".bias", "ffn_gate_inp.weight"))
-        if is_matrix and matrices in BLOCKS and dimensions[0] % BLOCKS[matrices][0] == 0:
-            writer.add_tensor(name, _blocks(dimensions, matrices, random), raw_dtype=matrices)
+        kind = recipe.experts_as if recipe.experts_as and "_exps" in name else matrices
+        if is_matrix and kind in BLOCKS and dimensions[0] % BLOCKS[kind][0] == 0:
+            writer.add_tensor(name, _blocks(dimensions, kind, random), raw_dtype=kind)
         else:
             writer.add_tensor(name, _weights(name, dimensions, random))
     writer.write_header_to_file()
@@ -296,15 +310,18 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
 def _weights(name: str, dimensions: list[int], random: np.random.Generator) -> Array:
     """Random numbers that keep a token's hidden state at about the same size from layer to layer."""
     numbers = random.standard_normal(prod(dimensions), dtype=np.float32).reshape(dimensions[::-1])
-    if re.search(r"norm[^.]*\.weight|rope_factors", name):
+    if re.search(r"norm[^.]*\.weight|rope_f", name):
         return 1 + numbers / 8
     return numbers / 8 if len(dimensions) == 1 else numbers / np.float32(sqrt(dimensions[0]))
 
 
 def _blocks(dimensions: list[int], kind: GGMLQuantizationType, random: np.random.Generator) -> Array:
-    """The same as blocks of a type: a scale in half precision, and random bytes."""
+    """The same as blocks of a type: a scale, in half precision but for MXFP4, and random bytes."""
     columns, *rows = dimensions
     length, nbytes, factor = BLOCKS[kind]
     blocks = random.integers(0, 256, (*rows[::-1], columns // length, nbytes), dtype=np.uint8)
-    blocks[..., :2] = np.array([factor / sqrt(columns)], dtype="<f2").view(np.uint8)
+    if kind is GGMLQuantizationType.MXFP4:
+        blocks[..., 0] = 127 + round(log2(factor / sqrt(columns)))  # the exponent of a power of two
+    else:
+        blocks[..., :2] = np.array([factor / sqrt(columns)], dtype="<f2").view(np.uint8)
     return blocks.reshape(*rows[::-1], -1)

@@ -14,13 +14,14 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from services.engine.decode.context import Logits
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import Integers, Part, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.architectures.table import ARCHITECTURES
 from services.engine.model.cuts import allowed_cuts, layer_count
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.model import Weights
 from services.engine.model.slicing import slice_file
+from services.engine.tests.made_models.published_shapes import PUBLISHED, Published
 from services.engine.tests.made_models.random_models import (
     BLOCKS,
     DEEPSEEK_LITE,
@@ -31,17 +32,29 @@ from services.engine.tests.made_models.random_models import (
 )
 
 STEPS = 3
-SIZE = {"slots": 3, "context_tokens": 64, "batch_tokens": 32}
+SLOTS, PROMPT_TOKENS, BATCH_TOKENS, CONTEXT_TOKENS = 3, 20, 32, 64
 QUANTISATIONS = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ3_S", "IQ4_NL", "IQ4_XS")
 WIDE = replace(RECIPES["qwen3"], shape=Shape(256, 8, 32, 2, 256), layers=3)
-PROMPTS = {0: np.arange(20, dtype=np.int32), 2: np.arange(5, 14, dtype=np.int32) * 3 % 96}
 
 
-def logits_of(files: Sequence[Path]) -> Logits:
+def prompts_over(window: int) -> dict[int, Integers]:
+    """Two prompts by their slots, the first of them longer than a sliding window of so many tokens."""
+    return {
+        0: np.arange(window + PROMPT_TOKENS, dtype=np.int32) % 89,
+        2: np.arange(5, 14, dtype=np.int32) * 3 % 96,
+    }
+
+
+def logits_of(files: Sequence[Path], window: int = 0) -> Logits:
     """Logits of two sequences that share their steps: after their prompts, and after each further token."""
+    size = {
+        "slots": SLOTS,
+        "context_tokens": window + CONTEXT_TOKENS,
+        "batch_tokens": window + BATCH_TOKENS,
+    }
     with ExitStack() as opened:
-        stages = [opened.enter_context(StageContext(Weights(file), **SIZE)) for file in files]
-        parts = [Part(slot, 0, prompt) for slot, prompt in PROMPTS.items()]
+        stages = [opened.enter_context(StageContext(Weights(file), **size)) for file in files]
+        parts = [Part(slot, 0, prompt) for slot, prompt in prompts_over(window).items()]
         found = []
         for _ in range(STEPS):
             rows = Rows.of(parts)
@@ -56,11 +69,12 @@ def logits_of(files: Sequence[Path]) -> Logits:
         return np.array(found)
 
 
-def differences(model: Path, folder: Path) -> dict[str, float]:
-    """By how much the logits of two and of three slices differ from the whole's at most."""
+def differences(model: Path, folder: Path, window: int = 0) -> dict[str, float]:
+    """By how much the logits of two and of three slices differ from the whole's at most, one of the prompts
+    being longer than a `window` of so many tokens."""
     header = check_model_file(model)
     count, cuts = layer_count(header), allowed_cuts(header)
-    whole = logits_of([model])
+    whole = logits_of([model], window)
     assert np.isfinite(whole).all() and whole.std() > 0.01, f"{model.stem}: these logits say nothing"
     assert len({row.tobytes() for step in whole for row in step}) == 2 * STEPS
     found = {}
@@ -69,7 +83,7 @@ def differences(model: Path, folder: Path) -> dict[str, float]:
         for start, end in pairwise(ends):
             files.append(folder / f"{model.stem}-{start}-{end}.gguf")
             slice_file(model, range(start, end), files[-1])
-        found[str(ends)] = float(np.abs(logits_of(files) - whole).max())
+        found[str(ends)] = float(np.abs(logits_of(files, window) - whole).max())
     return found
 
 
@@ -118,26 +132,26 @@ def test_every_quantisation_that_llama_cpp_makes_is_cut_as_exactly(tmp_path: Pat
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(
-    ("architecture", "shape", "layers", "quantisation"),
-    [
-        ("qwen3moe", Shape(2048, 32, 128, 4, 6144, 768, 8, 512), 3, "Q4_K_M"),
-        ("gemma2", Shape(2304, 8, 256, 4, 4608, vocabulary=512), 5, "Q6_K"),
-        ("llama", Shape(4096, 32, 128, 8, 5632, vocabulary=512), 3, None),
-    ],
-)
-def test_slices_of_models_as_wide_as_real_ones_are_as_exact(
-    architecture: str, shape: Shape, layers: int, quantisation: str | None, tmp_path: Path
-) -> None:
-    recipe = RECIPES[architecture]
-    keys = {**recipe.keys}
-    if "expert_count" in keys:
-        keys |= {"expert_count": shape.experts, "expert_feed_forward_length": shape.expert}
-    model = tmp_path / f"{architecture}.gguf"
-    write_random_model(model, architecture, replace(recipe, shape=shape, layers=layers, keys=keys))
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.model)
+def test_slices_in_the_shapes_of_published_models_are_as_exact(published: Published, tmp_path: Path) -> None:
+    model = write_random_model(tmp_path / "model.gguf", published.architecture, published.recipe)
+    assert set(differences(model, tmp_path, published.window).values()) == {0.0}
+
+
+def test_slices_in_the_shape_of_a_small_published_model_are_as_exact(tmp_path: Path) -> None:
+    (published,) = (one for one in PUBLISHED if one.model == "Qwen3 0.6B")
+    model = write_random_model(tmp_path / "model.gguf", published.architecture, published.recipe)
     assert set(differences(model, tmp_path).values()) == {0.0}
-    if quantisation is not None:
-        assert set(differences(quantised(model, quantisation), tmp_path).values()) == {0.0}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("name", "quantisation"), [("Qwen3 30B A3B", "Q4_K_M"), ("Gemma 2 2B", "Q6_K")])
+def test_published_shapes_are_as_exact_when_llama_cpp_has_quantised_them(
+    name: str, quantisation: str, tmp_path: Path
+) -> None:
+    (published,) = (one for one in PUBLISHED if one.model == name)
+    model = write_random_model(tmp_path / "model.gguf", published.architecture, published.recipe)
+    assert set(differences(quantised(model, quantisation), tmp_path, published.window).values()) == {0.0}
 
 
 def quantised(model: Path, name: str) -> Path:
