@@ -23,7 +23,7 @@ from schemas.requests.sampling import Sampling
 from services.engine.decode.context import Context
 from services.engine.embedder import Embedded, Embedder
 from services.engine.inference_loop import InferenceLoop
-from services.engine.memory import room_of
+from services.engine.memory import BATCH_TOKENS, room_of
 from services.engine.model.chat.format import ChatFormat
 from services.engine.model.info import EngineStats, ModelInfo, describe
 from services.engine.model.model import Model
@@ -79,7 +79,7 @@ class Engine:
         *,
         slots: int = 4,
         context_tokens: int | None = None,
-        batch_tokens: int = 512,
+        batch_tokens: int = BATCH_TOKENS,
         threads: int | None = None,
         gpu_layers: int = 0,
     ) -> Engine:

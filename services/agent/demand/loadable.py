@@ -10,7 +10,7 @@ from schemas.nodes.model_store import HeldModel
 from services.agent.backends.backend import BackendInfo
 from services.agent.settings import OnDemandSection
 from services.engine import check_model_file
-from services.engine.memory import gpu_part, layers_in, loaded_bytes, room_in
+from services.engine.memory import MemoryNeed, gpu_part, layers_in, memory_need, room_in
 from services.engine.model.identity import file_identity
 
 GB = 1e9
@@ -39,12 +39,14 @@ def loadable_of(held: HeldModel, section: OnDemandSection, budget_bytes: int) ->
     except OSError as error:
         unreadable = ModelUnusable(f"{path} cannot be read: {error.strerror}", field="path")
         return Loadable(_info(held, None, None), held.size_bytes, fault=unreadable)
-    need_bytes = loaded_bytes(header, held.size_bytes, section.slots, section.context_tokens)
-    info = _info(held, room_in(header, section.context_tokens), identity)
-    gpu_bytes = gpu_part(need_bytes, layers_in(header), section.gpu_layers)
-    fits = need_bytes <= budget_bytes
-    fault = None if fits else _too_large(held.name, need_bytes, budget_bytes, section)
-    return Loadable(info, need_bytes, gpu_bytes, fault)
+    need = memory_need(
+        header, held.size_bytes, section.slots, section.context_tokens, exact=section.gpu_layers == 0
+    )
+    room = room_in(header, section.context_tokens)
+    gpu_bytes = gpu_part(need.total_bytes, layers_in(header), section.gpu_layers)
+    fits = need.total_bytes <= budget_bytes
+    fault = None if fits else _too_large(held.name, need, budget_bytes, section.slots, room)
+    return Loadable(_info(held, room, identity), need.total_bytes, gpu_bytes, fault)
 
 
 def _info(held: HeldModel, context_tokens: int | None, identity: str | None) -> BackendInfo:
@@ -58,10 +60,13 @@ def _info(held: HeldModel, context_tokens: int | None, identity: str | None) -> 
     )
 
 
-def _too_large(name: str, need_bytes: int, budget_bytes: int, section: OnDemandSection) -> ModelUnusable:
+def _too_large(name: str, need: MemoryNeed, budget_bytes: int, slots: int, room: int) -> ModelUnusable:
     return ModelUnusable(
-        f"{name} takes {need_bytes / GB:,.2f} GB when it is loaded with {section.slots} slots, and this "
-        f"agent may use {budget_bytes / GB:,.2f} GB for models on demand: raise memory_bytes of on_demand in "
-        "its entry of [[agents]], or lower slots or context_tokens",
+        f"{name} takes {need.total_bytes / GB:,.2f} GB when it is loaded, and this agent may use "
+        f"{budget_bytes / GB:,.2f} GB for models on demand: raise memory_bytes of on_demand in its entry of "
+        "[[agents]], or lower slots or context_tokens. Of that the weights are "
+        f"{need.weights_bytes / GB:,.2f} GB, the cache of {slots} slots of {room:,} tokens "
+        f"{need.cache_bytes / GB:,.2f} GB, and "
+        f"{need.working_bytes / GB:,.2f} GB are to compute in",
         field="memory_bytes",
     )

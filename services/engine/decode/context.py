@@ -13,7 +13,7 @@ import numpy.typing as npt
 from schemas.errors import ModelUnusable
 from services.engine.decode.batch import Batch
 from services.engine.decode.hidden_states import HiddenTap
-from services.engine.model.gguf.header import GgufHeader
+from services.engine.model.cells import cache_types_of, layers_cell_bytes
 from services.engine.model.model import Weights
 
 Logits = npt.NDArray[np.float32]
@@ -22,14 +22,6 @@ DECODED = 0
 NO_KV_SPACE = 1
 INTERRUPTED = 2
 
-# ggml types of cached keys and values. With two different types llama.cpp's attention treats every token
-# alike; with equal ones it has three algorithms, picks by the shape of the batch, and their sums differ in
-# the last bits. See "Choices" in README.md.
-F16 = 1
-Q8_0 = 8
-BF16 = 30
-Q8_0_BLOCK = 32
-CACHE_TYPE_BYTES = {F16: 2.0, Q8_0: 34 / Q8_0_BLOCK, BF16: 2.0}
 GIGABYTE = 1e9
 
 _IS_NO_EMPTY_TEXT = llama_cpp.ggml_abort_callback(
@@ -64,7 +56,7 @@ class Context:
         if not model.gpu_layers:
             _require_memory(model, slots * context_tokens)
         params = _parameters(slots, context_tokens, batch_tokens, threads)
-        params.type_k, params.type_v = cache_types(model) if exact else (F16, F16)
+        params.type_k, params.type_v = cache_types_of(model.header, exact=exact)
         params.n_outputs_max = max(params.n_outputs_max, logits_rows)
         if tap:
             params.cb_eval = tap.callback
@@ -119,32 +111,9 @@ class Context:
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
 
-def cache_types(model: Weights) -> tuple[int, int]:
-    """Types of keys and values that make attention exact; equal ones where the architecture has no others."""
-    return cache_types_of(model.header)
-
-
-def cache_types_of(header: GgufHeader) -> tuple[int, int]:
-    """cache_types() of a model that is not loaded."""
-    architecture = header.text("general.architecture")
-    if header.integer(f"{architecture}.attention.kv_lora_rank") is not None:
-        return F16, F16
-    return (F16, BF16) if head_size_of(header) % Q8_0_BLOCK else (Q8_0, F16)
-
-
-def cell_bytes(header: GgufHeader) -> int:
-    """What keys and values of one token take in one layer, in an exact cache."""
-    architecture = header.text("general.architecture")
-    heads = header.integer(f"{architecture}.attention.head_count") or 1
-    key_value_heads = header.integer(f"{architecture}.attention.head_count_kv") or heads
-    numbers = head_size_of(header) * key_value_heads
-    return round(numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types_of(header))))
-
-
-def cache_bytes_per_token(model: Weights) -> float:
+def cache_bytes_per_token(model: Weights) -> int:
     """What one token takes in the cache of an exact context."""
-    numbers = head_size_of(model.header) * int(llama_cpp.llama_model_n_head_kv(model.handle)) * model.layers
-    return numbers * sum(map(CACHE_TYPE_BYTES.__getitem__, cache_types(model)))
+    return sum(layers_cell_bytes(model.header))
 
 
 def _require_memory(model: Weights, cells: int) -> None:
@@ -155,15 +124,6 @@ def _require_memory(model: Weights, cells: int) -> None:
     if needed > memory:
         sizes = f"{needed / GIGABYTE:.0f} GB for {cells} tokens, the machine has {memory / GIGABYTE:.0f} GB"
         raise ModelUnusable(f"the cache of the model {model.path} needs {sizes}")
-
-
-def head_size_of(header: GgufHeader) -> int:
-    """The length of a key; 1 where heads differ in size from layer to layer."""
-    architecture = header.text("general.architecture")
-    stated = header.integer(f"{architecture}.attention.key_length")
-    width = header.integer(f"{architecture}.embedding_length")
-    heads = header.integer(f"{architecture}.attention.head_count")
-    return stated or (width // heads if width and heads else 1)
 
 
 def _parameters(slots: int, context_tokens: int, batch_tokens: int, threads: int) -> Any:

@@ -14,10 +14,10 @@ from schemas.errors import ModelUnusable
 from schemas.pipelines.plan import Shardable
 from services.chassis.blobs.range_source import RangeSource
 from services.chassis.logs import get_logger
-from services.engine.decode.context import cell_bytes
 from services.engine.decode.rows import Part, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.architectures.table import OUTPUT
+from services.engine.model.cells import cell_bytes
 from services.engine.model.cuts import allowed_cuts, layer_count
 from services.engine.model.gguf.check import check_model, check_model_file, tensor_nbytes
 from services.engine.model.gguf.header import GgufFault, GgufHeader

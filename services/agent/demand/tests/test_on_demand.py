@@ -40,7 +40,7 @@ from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, settled
 from services.engine import check_model_file
-from services.engine.memory import loaded_bytes
+from services.engine.memory import memory_need
 from services.engine.model.devices import Devices, GpuDevice, gpu_devices
 
 STORE = "attic-modelstore"
@@ -215,13 +215,13 @@ async def test_layers_for_gpus_are_counted_against_the_memory_of_gpus(
     connection: Client, store: Store, agents: list[Agent]
 ) -> None:
     # Given two GPUs, of which other programs have nearly all
-    gpus = [GpuDevice("CUDA0", 30_000_000, 10**9), GpuDevice("CUDA1", 20_000_000, 10**9)]
+    gpus = [GpuDevice("CUDA0", 12_000_000, 10**9), GpuDevice("CUDA1", 8_000_000, 10**9)]
     agent = await started(connection, agents, devices=lambda: tuple(gpus), gpu_layers=-1)
     assert agent.load().loads == LoadingOffer(store=STORE, budget_bytes=1_800_000_000)
     mesh = open_mesh(connection)
     full = (await asked(mesh, "r1", "a")).error
     assert full is not None and (full.code, full.field) == ("no_room", "memory_bytes")
-    assert "on GPUs" in full.message and "0.05 GB free there" in full.message
+    assert "on GPUs" in full.message and "0.02 GB free there" in full.message
     # With room, llama.cpp is asked: here it says that it was built for the processor
     gpus[0] = GpuDevice("CUDA0", 10**9, 10**9)
     refused = (await asked(mesh, "r2", "b")).error
@@ -236,9 +236,9 @@ async def test_models_share_the_memory_and_what_cannot_fit_says_both_numbers(
     torn.write_bytes((store.folder / "a.gguf").read_bytes()[:5_000])
     store.hold("e", torn)
     store.hold("f", size_bytes=1_000_000_000)
-    agent = await started(connection, agents, memory_bytes=140_000_000)
+    agent = await started(connection, agents, memory_bytes=60_000_000)
     # Stores hear of the room, and of what is loaded here
-    offer = LoadingOffer(store=STORE, budget_bytes=140_000_000)
+    offer = LoadingOffer(store=STORE, budget_bytes=60_000_000)
     assert agent.load().loads == offer
     await eventually(lambda: len(agent.load().models) == 5 and not any(map(waits, agent.load().models)))
     # One that never fits, and one that is no model, are said to be so, also to whoever asks nevertheless
@@ -246,7 +246,9 @@ async def test_models_share_the_memory_and_what_cannot_fit_says_both_numbers(
     large, damaged = of(agent, "f").problem, of(agent, "e").problem
     assert large is not None and damaged is not None
     numbers = [float(number) for number in re.findall(r"([\d.]+) GB", large.message)]
-    assert numbers[0] > numbers[1] == 0.14 and large.field == "memory_bytes"
+    assert numbers[0] > numbers[1] == 0.06 and large.field == "memory_bytes"
+    # Weights alone would be nearer to the budget: the cache of the slots and the rest are counted too
+    assert sum(numbers[2:]) == pytest.approx(numbers[0], abs=0.02) and min(numbers[2], numbers[4]) > 0
     assert "e" in store.held and damaged.code == "model_unusable"
     refused = await asked(mesh, "large", "f")
     assert refused.error is not None and refused.error.message == large.message
@@ -273,7 +275,7 @@ async def test_a_busy_model_that_the_store_holds_no_more_counts_until_it_is_free
         store.hold(name, layers=8, width=256)
     path = Path(store.held["d"].paths[0])
     room: dict[str, Any] = {"slots": 1, "context_tokens": 2048}
-    need_bytes = loaded_bytes(check_model_file(path), path.stat().st_size, *room.values())
+    need_bytes = memory_need(check_model_file(path), path.stat().st_size, *room.values()).total_bytes
     agent = await started(connection, agents, models=5, memory_bytes=int(1.5 * need_bytes), **room)
     mesh = open_mesh(connection)
     await enqueue(mesh, generate("long", "d", sampling=Sampling(max_tokens=1_500)))
@@ -298,7 +300,7 @@ async def test_six_models_in_the_room_of_two_take_turns_under_a_mixed_load(
     for name in NAMES:
         store.hold(name, layers=8, width=256)
     agent = await started(
-        connection, agents, models=len(NAMES), memory_bytes=2 * 80_000_000, wait_limit_s=LIMIT_S
+        connection, agents, models=len(NAMES), memory_bytes=2 * 42_000_000, wait_limit_s=LIMIT_S
     )
     mesh, chance = open_mesh(connection), random.Random(11)
     end_s, waits_s = time.monotonic() + LOAD_FOR_S, list[float]()
@@ -339,7 +341,7 @@ async def test_an_operator_loads_and_unloads_models_and_is_told_what_cannot_be(
     connection: Client, store: Store, agents: list[Agent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.hold("f", size_bytes=1_000_000_000)
-    agent = await started(connection, agents, models=4, memory_bytes=100_000_000)
+    agent = await started(connection, agents, models=4, memory_bytes=40_000_000)
     # A model is there before anybody has asked for it, and stays as long as the order says
     loaded = await ordered(connection, action="load", model="a", keep_alive_s=-1.0)
     assert isinstance(loaded, LoadedAt) and loaded.words == "loaded at agent-1"
@@ -356,7 +358,7 @@ async def test_an_operator_loads_and_unloads_models_and_is_told_what_cannot_be(
     # What never fits says both numbers, and so does what has no room beside what is in work
     large = await ordered(connection, action="load", model="f")
     assert isinstance(large, ErrorBody) and large.code == "model_unusable"
-    assert len(re.findall(r"[\d.]+ GB", large.message)) == 2
+    assert re.search(r"takes [\d.]+ GB .* may use [\d.]+ GB", large.message)
     monkeypatch.setattr(demanded, "ORDER_PATIENCE_S", 0.2)
     assert agent._on_demand is not None
     async with agent._on_demand._models["b"].used():

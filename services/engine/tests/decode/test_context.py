@@ -8,15 +8,8 @@ import pytest
 from schemas.errors import ModelUnusable
 from services.engine.decode import context as context_module
 from services.engine.decode.batch import Batch
-from services.engine.decode.context import (
-    BF16,
-    F16,
-    Q8_0,
-    Context,
-    Logits,
-    cache_bytes_per_token,
-    cache_types,
-)
+from services.engine.decode.context import Context, Logits, cache_bytes_per_token
+from services.engine.model.cells import BF16, F16, Q8_0, cache_types_of
 from services.engine.model.model import Model, Tokens
 
 CONTEXT_TOKENS = 512
@@ -45,7 +38,7 @@ def last_logits(model: Model, *, chunk: int, slot: int, neighbours: tuple[int, .
 def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_read(
     model: Model, monkeypatch: pytest.MonkeyPatch, types: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(context_module, "cache_types", lambda model: types)
+    monkeypatch.setattr(context_module, "cache_types_of", lambda header, *, exact: types)
     alone = last_logits(model, chunk=1, slot=0, neighbours=(), threads=1)
     for chunk, slot, neighbours, threads in [
         (CONTEXT_TOKENS, 0, (), 1),
@@ -59,7 +52,7 @@ def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_read(
 
 
 def test_keys_are_kept_in_blocks_where_heads_are_made_of_whole_blocks(model: Model) -> None:
-    assert cache_types(model) == (Q8_0, F16)
+    assert cache_types_of(model.header) == (Q8_0, F16)
 
 
 def test_a_cache_that_no_memory_can_hold_is_an_error_not_the_end(model: Model) -> None:
