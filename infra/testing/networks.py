@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from schemas.errors import ConfigurationError
 
 NEEDED = "needs a user who may make network namespaces (iproute2)"
+ALL_PERCENT = 100
 LOSS_NEEDED = f"{NEEDED}, and nft (nftables)"
 
 
@@ -62,8 +63,8 @@ class Network:
             quietly(*within, "delete", "table", "netdev", table)
             if percent:
                 hook = f'type filter hook ingress device "{link}" priority 0;'
-                rule = f"numgen random mod 100 < {percent} drop"
-                run(*within, f"table netdev {table} {{ chain loss {{ {hook} {rule}; }}; }}")
+                some = "" if percent == ALL_PERCENT else f"numgen random mod {ALL_PERCENT} < {percent} "
+                run(*within, f"table netdev {table} {{ chain loss {{ {hook} {some}drop; }}; }}")
 
 
 def can_lose() -> bool:

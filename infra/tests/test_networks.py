@@ -10,7 +10,7 @@ import pytest
 from infra.testing.networks import LOSS_NEEDED, Network, Networks, allowed, can_lose
 
 SENT, AT_ONCE = 1_000, 20
-LOSSES_PERCENT = ((30, 30), (50, 0), (0, 50))
+LOSSES_PERCENT = ((30, 30), (50, 0), (0, 50), (100, 0), (0, 100))
 PATIENCE_S, SILENCE_S = 180.0, 1.0
 ECHO = """
 import socket

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from infra.testing.networks import ALL_PERCENT
 from loadtest.chaos import Fault, Verb
 from loadtest.trial.hosts import MODELS, Host, Hosts
 from loadtest.trial.messages import MessageStrikes, for_chaos
@@ -27,7 +28,7 @@ from loadtest.trial.starving import Starved, starve
 from services.client.finding.mesh_url import find_mesh
 
 FLAPS = 6
-LOST_PERCENT, ALL_PERCENT = 30, 100
+LOST_PERCENT = 30
 
 
 class Strikes:
