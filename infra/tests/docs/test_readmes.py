@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.docs.readmes import ROOT, readmes
+from infra.docs.readmes import PACKAGES, ROOT, readmes
 from schemas.ensembles.strategies import STRATEGIES
 from services.agent.backends import BACKENDS
 from services.cli.app import COMMANDS
@@ -151,3 +151,26 @@ def test_a_function_that_is_not_there_is_noticed() -> None:
     assert can_be_imported(f"{name}.plan") and can_be_imported(name)
     assert not can_be_imported(f"{name}.plans") and not can_be_imported("services.rooter")
     assert not is_in("plans", module) and not is_in("Plan.asked_last", module)
+
+
+MOST_SIBLINGS = 12
+LARGER = {"services", "loadtest/peers/stock/scripts"}
+"""Named in CONTRIBUTING.md."""
+
+
+def siblings(folder: Path) -> list[str]:
+    """The modules and wings in a folder, but for its tests and what every package has."""
+    modules = [path for path in folder.glob("*.py") if path.stem not in ("__init__", "__main__")]
+    wings = [path for path in folder.iterdir() if path.name != "tests" and any(path.glob("*.py"))]
+    return sorted(path.name for path in (*modules, *wings))
+
+
+def test_a_folder_has_at_most_twelve_siblings() -> None:
+    folders = {
+        path.parent for top in PACKAGES for path in (ROOT / top).rglob("*.py") if "golden" not in path.parts
+    }
+    assert len(folders) > MOST_SIBLINGS
+    crowded = {str(folder.relative_to(ROOT)): siblings(folder) for folder in folders}
+    assert [
+        name for name, found in crowded.items() if len(found) > MOST_SIBLINGS and name not in LARGER
+    ] == []
