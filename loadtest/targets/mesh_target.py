@@ -62,7 +62,7 @@ class MeshTarget:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, clock: Clock) -> None:
-        """Connects; a connection that is lost later is made again, and what was open is pursued."""
+        """Connects; a connection that is lost later is made again, and what was open is asked again."""
         end_in_time()
         mesh = find_mesh(self._url)
         self._clock = clock
@@ -83,7 +83,7 @@ class MeshTarget:
             raise NoMesh(f"no broker answers at {self._url}: {error or 'it took too long'}") from error
         self._prefix = self._client.new_inbox()
         await self._client.subscribe(f"{self._prefix}.*", cb=self._on_reply, pending_bytes_limit=0)
-        self._in_background(self._pursue())
+        self._in_background(self._ask_again())
 
     async def send(self, record: RequestRecord, fields: Fields) -> None:
         """Publishes an `Ask`; tokens and result come to an inbox of its own."""
@@ -188,7 +188,7 @@ class MeshTarget:
         """What was on its way is lost: nobody need wait for it."""
         self._heard_s = dict.fromkeys(self._heard_s, -math.inf)
 
-    async def _pursue(self) -> None:
+    async def _ask_again(self) -> None:
         """Fetches the results of what nobody has said anything of for long: their routers may have died."""
         while not self._settling:
             await asyncio.sleep(LOOK_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""The mesh as a target: a request is pursued as long as its client would wait."""
+"""The mesh as a target: a request is asked again as long as its client would wait."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Verdict:
 
     `lost` were taken and have no result, `doubled` have more than one, `different` were answered to their
     clients in more than one way, `left_over` are commands that nobody works on any more, `missing` are
-    results without an event, `unburied` are messages that nobody can read and that are not in DEAD.
+    results without an event, `not_in_dead` are messages that nobody can read and that are not in DEAD.
     `refused` are requests that were turned away at the door with an error that says so, by its code: those
     are whole.
     """
@@ -43,7 +43,7 @@ class Verdict:
     different: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    unburied: list[str] = field(default_factory=list)
+    not_in_dead: list[str] = field(default_factory=list)
     sent: int = 0
     answered: int = 0
     failed: dict[str, int] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Verdict:
     def whole(self) -> bool:
         """Whether nothing was lost, and nothing came twice."""
         return not (
-            self.lost or self.doubled or self.different or self.left_over or self.missing or self.unburied
+            self.lost or self.doubled or self.different or self.left_over or self.missing or self.not_in_dead
         )
 
     def figures(self) -> dict[str, object]:
@@ -84,7 +84,7 @@ async def check(
     }
     completed = await _completed(js, run)
     dead = await _subjects_of(js, subjects.DEAD_STREAM, subjects.ALL_DEAD)
-    buried = {name.rpartition(".")[2] for name in dead}
+    in_dead = {name.rpartition(".")[2] for name in dead}
     of_run = [one for one in ids.values() if one in stored]
     unknown = [one for one, error in errors.items() if one not in stored]
     waits = measured.done_s - measured.sent_s
@@ -95,7 +95,7 @@ async def check(
         different=[ids[int(number)] for number in measured.number[measured.results > 1]],
         left_over=left_over,
         missing=[one for one in of_run if not completed[one]],
-        unburied=[one for one in poisoned if one not in buried],
+        not_in_dead=[one for one in poisoned if one not in in_dead],
         sent=len(ids),
         answered=int(measured.good.sum()),
         failed=dict(Counter(errors[one] for one in of_run if errors[one])),

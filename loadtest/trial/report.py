@@ -13,7 +13,7 @@ COUNTS = {
     "different": "two different replies to one client",
     "left_over": "commands that nobody works on",
     "missing": "results without an event",
-    "unburied": "unreadable, and not in DEAD",
+    "not_in_dead": "unreadable, and not in DEAD",
 }
 """What a whole run has none of, and what that means."""
 SHOWN = 5

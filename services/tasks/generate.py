@@ -178,7 +178,7 @@ class GenerateWorker(ABC):
             accepted_at_s=command.accepted_at_s,
             completed_at_s=self._mesh.clock.now(),
         )
-        await self._conclude(command, answer, result, taken)
+        await self._store_outcome(command, answer, result, taken)
 
     async def _is_done(self, command: Generate) -> bool:
         """Whether the request has its result (also: a cancellation), or this task its answer.
@@ -259,7 +259,7 @@ class GenerateWorker(ABC):
     async def _generated(self, command: Generate, tokens: TokenStream | None) -> Generated:
         return await self.generate(command, tokens.send if tokens is not None else None)
 
-    async def _conclude(
+    async def _store_outcome(
         self, command: Generate, answer: Answer, result: Result, taken: Taken | None = None
     ) -> None:
         """Stores a task's outcome: an answer if somebody takes it up, else the request's result.
@@ -278,7 +278,7 @@ class GenerateWorker(ABC):
     async def on_failure(self, command: Generate, error: ChoirError) -> None:
         """Stores an error as the task's outcome."""
         answer = Answer.failed(command, error, self._name)
-        await self._conclude(command, answer, Result.failed(command, error, self._mesh.clock.now()))
+        await self._store_outcome(command, answer, Result.failed(command, error, self._mesh.clock.now()))
 
     async def on_unreadable(self, request_id: str, error: ChoirError) -> None:
         """Stores an error as the result of a request whose command cannot be read."""

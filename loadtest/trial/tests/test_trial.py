@@ -77,7 +77,7 @@ async def test_what_is_wrong_is_named(
     assert verdict.missing == ["run-3"]
     assert verdict.different == ["run-4"]
     assert verdict.left_over == [left]
-    assert verdict.unburied == ["run-poison-1"]
+    assert verdict.not_in_dead == ["run-poison-1"]
 
 
 @pytest.mark.soak

@@ -1,4 +1,4 @@
-"""Services of different versions in one mesh: what a newer one says is read, what it asks is not buried.
+"""Services of different versions in one mesh: what a newer one says is read, what it asks stays out of DEAD.
 
 Services of another version run from a copy of `schemas`, beside those of this one. The newer version is a
 copy in which every message has a field more. The older one is generated from the golden files

@@ -198,7 +198,7 @@ async def test_an_outcome_waits_for_the_broker_to_come_back(own_broker: Broker) 
 
 
 @pytest.mark.parametrize("spare_bytes", [400, 100, 0])
-async def test_the_largest_command_can_be_buried_too_with_as_much_of_its_reason_as_fits(
+async def test_the_largest_command_can_be_kept_in_dead_too_with_as_much_of_its_reason_as_fits(
     connection: Client, spare_bytes: int
 ) -> None:
     """A broker closes the connection of whoever sends it more than it carries, headers included."""
