@@ -66,6 +66,7 @@ DEAD_LETTERS = "choir.dead_letters"
 KEYS = "choir.keys"
 CORDON = "choir.cordon"
 LOAD = "choir.load"
+ENSEMBLES = "choir.ensembles"
 STORE = "choir.store"
 INVITE = "choir.invite"
 TENANTS = "choir.tenants"
@@ -475,6 +476,7 @@ RESPONSES_BUCKET = "choir_responses"
 RETRIES_BUCKET = "choir_retries"
 KEYS_BUCKET = "choir_keys"
 CORDONS_BUCKET = "choir_cordons"
+ENSEMBLES_BUCKET = "choir_ensembles"
 TENANTS_BUCKET = "choir_tenants"
 FILES_BUCKET = "choir_files"
 FILE_PIECES_BUCKET = "choir_file_pieces"
@@ -587,6 +589,11 @@ def host_cordon_key(host: str) -> str:
 def instance_cordon_key(instance: str) -> str:
     """The key of the cordon around an instance, of whichever service."""
     return f"instance.{encode_token(instance)}"
+
+
+def ensemble_key(ensemble: str) -> str:
+    """The key of an ensemble with a name."""
+    return encode_token(ensemble)
 
 
 def tenant_key(tenant: str) -> str:

@@ -50,11 +50,13 @@ from infra.members.operations import join_addresses
 from infra.settings import HostSettings, load_host_settings
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
+from schemas.nodes.joining import Enrol
 from schemas.subjects import LOCAL_TENANT
 from services.chassis.nats.connecting.address import is_loopback, without_password
 from services.chassis.nats.connection import clustered
 from services.chassis.process.cancelling import check_cancelled
 from services.chassis.registry.directory import Directory
+from services.chassis.registry.ensembles import Ensembles
 from services.chassis.settings import MeshSection
 from services.client.finding.local_mesh import RunningMesh, state_folder
 from services.client.finding.membership import Membership, joined
@@ -240,6 +242,8 @@ class Supervisor:
             await self._provisioning.first()
         await seed_tenants(self._client, self.settings.tenants)
         await self._let_members_in(self._client)
+        declared = Ensembles(self._client).declare(member_name(self._state), self.settings.ensembles)
+        self.problems.extend(await declared)
         self._directory = Directory(self._client)
         await self._directory.start()
         let = None if self._accounts is None else self._accounts.let_workers
@@ -301,7 +305,8 @@ class Supervisor:
         inbox = subjects.host_inbox(member.name)
         self._client = await connect_operator(self.url, self.operator, nothing, inbox=inbox, on_refused=ended)
         instances = self._credentials.enrolled(planned(self.settings, self._state))
-        await enrol(self._client, member.name, instances, self.settings.models, self._say)
+        said = Enrol(instances=instances, models=self.settings.models, ensembles=self.settings.ensembles)
+        self.problems.extend(await enrol(self._client, member.name, said, self._say))
         self._directory = Directory(self._client)
         await self._directory.start()
 

@@ -41,6 +41,7 @@ from schemas.requests.tenants import ManageTenants, Tenant, TenantsReply
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import is_inbox, parse
 from services.chassis.nats.error_replies import error_headers
+from services.chassis.registry.ensembles import Ensembles
 
 QUEUE = "supervisors"
 """Of several supervisors with a broker one takes each request."""
@@ -164,6 +165,7 @@ class Desk:
         if name is not None:
             controller.members.hosts[name] = await revoked_host(controller.hosts, name)
             await controller.settle()
+            await Ensembles(self._client).declare(name, ())
             log.warning("revoked a host", host=name, by=operator)
         return HostsReply(hosts=tuple(one for _, one in sorted(controller.members.hosts.items())))
 
@@ -249,7 +251,8 @@ class Desk:
             await self._serve(request.models)
         controller.members.hosts[name] = host
         await controller.settle()
-        return Enrolled(instances=len(host.instances))
+        problems = await Ensembles(self._client).declare(name, request.ensembles)
+        return Enrolled(instances=len(host.instances), problems=problems)
 
     async def _look_up(self, name: str) -> None:
         """A host that has just joined at the desk of another broker may not have been heard of here yet."""

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from infra.settings import DEMO_CONFIG, HostSettings
 from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable, error_from_body
-from schemas.nodes.joining import Enrol, HostedInstance
+from schemas.nodes.joining import Enrol, Enrolled, HostedInstance
 from schemas.replies import ErrorReply
 from services.client.finding.membership import Membership
 
@@ -60,24 +60,30 @@ def settings_of_member(settings: HostSettings, member: Membership) -> HostSettin
     return settings.model_copy(update=changes)
 
 
-async def enrol(
-    client: Client,
-    host: str,
-    instances: tuple[HostedInstance, ...],
-    models: tuple[str, ...],
-    say: Callable[[str], None],
-) -> None:
+async def enrol(client: Client, host: str, said: Enrol, say: Callable[[str], None]) -> tuple[str, ...]:
     """Tells the mesh which processes this host runs, and returns when they are let in, and there are queues
-    for the `models` that they serve.
+    for the models that they serve: a line for each of its ensembles that does not count.
 
     Raises its typed error, or MeshUnreachable if no supervisor of a broker answers in time.
     """
-    error = await _enrol(client, host, Enrol(instances=instances, models=models), say)
-    if error is not None and (error.field or "").endswith("takes_workers"):
-        earlier = Enrol(instances=tuple(map(_in_earlier_words, instances)), models=models)
-        error = await _enrol(client, host, earlier, say)
-    if error is not None:
-        raise _with_way_out(error)
+    while True:
+        reply = await _enrol(client, host, said, say)
+        if isinstance(reply, Enrolled):
+            return reply.problems
+        earlier = in_words_without(reply.field or "", said)
+        if earlier is None:
+            raise _with_way_out(reply)
+        said = earlier
+
+
+def in_words_without(field: str, said: Enrol) -> Enrol | None:
+    """The same for a broker's host of an earlier Choir, which does not know a field; None if that is not why
+    it refuses."""
+    if field.endswith("takes_workers"):
+        return said.model_copy(update={"instances": tuple(map(_in_earlier_words, said.instances))})
+    if field == "ensembles" and said.ensembles:
+        return said.model_copy(update={"ensembles": ()})
+    return None
 
 
 def _in_earlier_words(instance: HostedInstance) -> HostedInstance:
@@ -87,7 +93,7 @@ def _in_earlier_words(instance: HostedInstance) -> HostedInstance:
     return instance.model_copy(update={"models": None, "takes_workers": False})
 
 
-async def _enrol(client: Client, host: str, said: Enrol, say: Callable[[str], None]) -> ChoirError | None:
+async def _enrol(client: Client, host: str, said: Enrol, say: Callable[[str], None]) -> Enrolled | ChoirError:
     """Says it until somebody answers; why it is refused, if it is."""
     request, end_s, told = said.to_bytes(), time.monotonic() + PATIENCE_S, False
     while True:
@@ -107,7 +113,7 @@ async def _enrol(client: Client, host: str, said: Enrol, say: Callable[[str], No
             await asyncio.sleep(ASK_AGAIN_S)
     if reply.headers and subjects.ERROR_CODE_HEADER in reply.headers:
         return error_from_body(ErrorReply.read(reply.data).error)
-    return None
+    return Enrolled.read(reply.data)
 
 
 def _with_way_out(error: ChoirError) -> ChoirError:

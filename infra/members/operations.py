@@ -22,6 +22,7 @@ from schemas.nodes.joining import Host, Invite, MakeInvite
 from schemas.requests.tenants import Tenant, TenantLimits
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.connecting.address import is_loopback
+from services.chassis.registry.ensembles import Ensembles
 from services.client.finding.invite_line import InviteLine
 from services.client.finding.inviting import new_seed
 from services.client.finding.local_mesh import RunningMesh, running_mesh
@@ -81,8 +82,11 @@ class Operations:
         return await revoked(self.tenants, name)
 
     async def revoke_host(self, name: str) -> Host:
-        """A host that is let in no more, nor any of its processes; their connections end."""
-        return await revoked_host(self.hosts, name)
+        """A host that is let in no more, nor any of its processes; their connections end. What its choir.toml
+        said of ensembles counts no more."""
+        host = await revoked_host(self.hosts, name)
+        await Ensembles(self._client).declare(name, ())
+        return host
 
 
 def runs_broker(state: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 12
+VERSION = 13
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -241,6 +241,12 @@ BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(
         s.CORDONS_BUCKET, "hosts and instances that get nothing new", max_bytes=8 * MIB, republished=True
     ),
+    BucketSpec(
+        s.ENSEMBLES_BUCKET,
+        "ensembles with a name, and whose word each is",
+        max_bytes=8 * MIB,
+        republished=True,
+    ),
     BucketSpec(s.FILES_BUCKET, "files that clients have uploaded, and those of batches", ttl_s=7 * DAY_S),
     BucketSpec(
         s.FILE_PIECES_BUCKET, "what is in these files, piece by piece", ttl_s=7 * DAY_S, max_bytes=512 * MIB
@@ -306,7 +312,7 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
             s.doors(s.STATUS), s.doors(s.SHARD), s.doors(s.WORKER), s.doors(s.TOKENIZE),
             s.doors(s.DEAD_LETTERS), s.doors(s.KEYS), s.doors(s.CORDON), s.doors(s.LOAD),
-            s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
+            s.doors(s.ENSEMBLES), s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
         consumers=(s.DEAD_LETTER_CONSUMER,),
@@ -316,11 +322,11 @@ ACCESS: tuple[Access, ...] = (
         counts=(s.COMMANDS_STREAM,),
         buckets_read=(
             s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.ATTEMPTS_BUCKET, s.KEYS_BUCKET,
-            s.TENANTS_BUCKET, s.CACHE_BUCKET, s.CORDONS_BUCKET,
+            s.TENANTS_BUCKET, s.CACHE_BUCKET, s.CORDONS_BUCKET, s.ENSEMBLES_BUCKET,
         ),
         buckets_written=(
             s.NODES_BUCKET, s.PIPELINES_BUCKET, s.WORKERS_BUCKET, s.KEYS_BUCKET, s.CACHE_BUCKET,
-            s.CORDONS_BUCKET,
+            s.CORDONS_BUCKET, s.ENSEMBLES_BUCKET,
         ),
     ),
     Access(
@@ -476,6 +482,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         s.LOAD, "router", "ManageLoaded", "LoadedReply", "load or unload a model on demand", role="operate"
+    ),
+    Endpoint(
+        s.ENSEMBLES, "router", "ManageEnsembles", "EnsemblesReply", "list or change named ensembles",
+        role="operate",
     ),
     Endpoint(s.STORE, "modelstore", "ManageStore", "StoreReply", "models that are kept", role="operate"),
     Endpoint(s.FEEDBACK, "aggregator", "Feedback", "FeedbackCounted", "say what was right: weights learn"),

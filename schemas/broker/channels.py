@@ -33,6 +33,7 @@ from schemas.broker.contents import (
     STAGE_ITEMS,
     Payload,
 )
+from schemas.ensembles import kept
 from schemas.events import AnyEvent
 from schemas.message import Message
 from schemas.nodes import cordons, joining, loading, model_store, prefixes, workers
@@ -95,6 +96,7 @@ PARAMETERS: dict[str, str] = {
     "delivery": "which delivery of the command, from 1",
     "stream": "the stream's name",
     "consumer": "the consumer's name",
+    "ensemble": f"the ensemble's name {TOKEN_RULE}",
     "key": "any key",
     "host": f"the name of a host that has joined {TOKEN_RULE}",
     "invite": "the public key that an invite stands for",
@@ -158,8 +160,8 @@ def _endpoint(endpoint: catalog.Endpoint) -> Channel:
     contract: dict[str, type[Message]] = {
         name: value
         for part in (
-            commands, cordons, dead_letters, joining, keys, loading, model_store, pipelines, queries, replies,
-            tenants, workers,
+            commands, cordons, dead_letters, joining, kept, keys, loading, model_store, pipelines, queries,
+            replies, tenants, workers,
         )
         for name, value in vars(part).items()
     }  # fmt: skip
@@ -327,6 +329,9 @@ STORED_VALUES: tuple[Channel, ...] = (
         address(s.instance_cordon_key),
         "an instance that rests",
         cordons.Cordon,
+    ),
+    *_values(
+        s.ENSEMBLES_BUCKET, "ensemble", address(s.ensemble_key), "an ensemble's name", kept.NamedEnsemble
     ),
     *_values(s.FILES_BUCKET, "file", address(s.file_key), "what is told of a file", files.FileRecord),
     *_values(s.FILE_PIECES_BUCKET, "file-piece", address(s.file_piece_key), "a piece of a file", FILE_PIECE),

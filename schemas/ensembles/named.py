@@ -10,6 +10,8 @@ from schemas.ensembles.strategies import specs_of
 from schemas.message import Name, Struct, field_error
 
 MAX_MEMBERS = 64
+MAX_ENSEMBLES = 200
+"""The list of all models has room for so many."""
 
 
 class Ensemble(Struct):

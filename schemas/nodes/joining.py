@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.broker.catalog import Role
+from schemas.ensembles.named import MAX_ENSEMBLES, Ensemble
 from schemas.message import Message, Name, Struct, field_error, is_none
 from schemas.requests.tenants import PublicKey, TenantName
 
@@ -142,13 +143,15 @@ class Joined(Message):
 
 class Enrol(Message):
     """A host tells of all of its processes: those of which it does not tell are let in no more. `models` are
-    those that they serve, for which there have to be queues."""
+    those that they serve, for which there have to be queues; `ensembles` those of its choir.toml."""
 
     instances: Annotated[tuple[HostedInstance, ...], Field(max_length=MAX_INSTANCES)]
     models: Annotated[tuple[Name, ...], Field(max_length=MAX_MODELS)] = ()
+    ensembles: Annotated[tuple[Ensemble, ...], Field(max_length=MAX_ENSEMBLES, exclude_if=not_)] = ()
 
 
 class Enrolled(Message):
-    """They are let in now."""
+    """They are let in now. `problems` says which of the host's ensembles do not count, and why."""
 
     instances: int
+    problems: Annotated[tuple[str, ...], Field(exclude_if=not_)] = ()

@@ -19,6 +19,7 @@ from schemas.broker.catalog import (
     Endpoint,
     StreamSpec,
 )
+from schemas.ensembles import kept
 from schemas.message import Message
 from schemas.nodes import cordons, joining, loading, model_store, workers
 from schemas.pipelines import plan as pipelines
@@ -233,8 +234,8 @@ def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endp
 @endpoints
 def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint) -> None:
     parts = (
-        commands, cordons, dead_letters, joining, keys, loading, model_store, pipelines, queries, replies,
-        tenants, workers,
+        commands, cordons, dead_letters, joining, kept, keys, loading, model_store, pipelines, queries,
+        replies, tenants, workers,
     )  # fmt: skip
     contract = {name: value for part in parts for name, value in vars(part).items()}
     assert endpoint.takes == "-" or issubclass(contract[endpoint.takes], Message)
@@ -298,6 +299,7 @@ FINGERPRINTS = {
     10: "3ffb132ff98083e1",
     11: "7f72ae82f1ede8a0",
     12: "74a529905f1ecf2f",
+    13: "91a58ab3759c6828",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 

@@ -62,6 +62,11 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry("shard", "running.shard:shard", RUNNING, "Run a model as a pipeline of stages over several nodes."),
     Entry("validate", "running.validate:validate", RUNNING, "Would a mesh run here? What to do if not."),
+    Entry(
+        "ensembles", "membership.ensembles:build_ensembles_app", RUNNING,
+        "Ensembles with a name of their own: list, add, remove.",
+        group=True,
+    ),
     Entry("completion", "running.completion:completion", RUNNING, "What a shell needs to complete commands."),
     Entry(
         "worker", "running.worker:build_worker_app", RUNNING,

@@ -49,6 +49,7 @@ from services.client.silence import Silence
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from schemas.ensembles.kept import ManageEnsembles, NamedEnsemble
     from schemas.nodes.cordons import Cordon, ManageCordons
     from schemas.nodes.joining import Host, InviteMade, MakeInvite, ManageHosts
     from schemas.nodes.lease import NodeLease
@@ -349,6 +350,16 @@ class Choir:
         from schemas.nodes.cordons import CordonsReply
 
         return (await self._call(subjects.CORDON, request, CordonsReply)).cordons
+
+    async def ensembles(self, request: ManageEnsembles) -> tuple[NamedEnsemble, ...]:
+        """The ensembles with a name that a request concerns: all for a list, else the one that was added, or
+        is gone now.
+
+        Raises InvalidRequest if a choir.toml says otherwise of the name, and for one that is not there.
+        """
+        from schemas.ensembles.kept import EnsemblesReply
+
+        return (await self._call(subjects.ENSEMBLES, request, EnsemblesReply)).ensembles
 
     async def load(self, request: ManageLoaded) -> tuple[LoadedAt, ...]:
         """Has a model on demand loaded or unloaded: the agents that were asked, and how they have it now.

@@ -9,6 +9,7 @@ from nats.js import JetStreamContext
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.commands import Ask, Cancel, Fetch, Tokenize
+from schemas.ensembles.kept import ManageEnsembles
 from schemas.ensembles.named import Ensemble
 from schemas.message import Message
 from schemas.nodes.cordons import ManageCordons
@@ -21,6 +22,7 @@ from schemas.requests.keys import ManageKeys
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.registry.directory import Directory
+from services.chassis.registry.ensembles import Ensembles
 from services.chassis.registry.lease import Load
 from services.chassis.registry.tenants import Tenants
 from services.router.admission.controller import AdmissionController
@@ -28,6 +30,7 @@ from services.router.admission.equal_requests import EqualRequests
 from services.router.admission.planner import NamedEnsembles
 from services.router.endpoints.cordons import Cordons
 from services.router.endpoints.dead_letters import DeadLetters
+from services.router.endpoints.ensembles import EnsemblesEndpoint
 from services.router.endpoints.handlers import Handlers
 from services.router.endpoints.keys import Keys
 from services.router.endpoints.loading import Loading
@@ -47,11 +50,14 @@ DESCRIPTION = "Takes requests, plans them, and hands back their results"
 
 
 class Router:
-    """Answers clients. It holds no state that another router could not rebuild from the streams."""
+    """Answers clients. It holds no state that another router could not rebuild from the streams.
+
+    `ensembles` are those of its choir.toml, which count as long as the mesh has no place for them.
+    """
 
     def __init__(self, settings: RouterSection, ensembles: Iterable[Ensemble] = ()) -> None:
         self._settings = settings
-        self._ensembles = NamedEnsembles(ensembles)
+        self._own_ensembles = tuple(ensembles)
 
     async def start(self, mesh: ServiceContext) -> None:
         """Answers requests from now on."""
@@ -74,6 +80,9 @@ class Router:
         await self._workers.start()
         self._keys = Keys(mesh.client)
         await self._keys.start()
+        self.ensembles = Ensembles(mesh.client, self._own_ensembles)
+        await self.ensembles.start()
+        mesh.loops.start(self.ensembles.keep_looking(), "ensembles")
         mesh.connection.on_reconnect(self._resume)
         for bucket, reload in (
             (subjects.NODES_BUCKET, self._directory.reload),
@@ -82,6 +91,7 @@ class Router:
             (subjects.KEYS_BUCKET, self._keys.resume),
             (subjects.CORDONS_BUCKET, self._cordons.resume),
             (subjects.TENANTS_BUCKET, self._tenants.resume),
+            (subjects.ENSEMBLES_BUCKET, self.ensembles.resume),
         ):
             mesh.connection.on_missed(subjects.bucket_updates(bucket), reload)
         admission = AdmissionController(
@@ -95,13 +105,14 @@ class Router:
             self._settings.default_strategy,
         )
         equal = EqualRequests(mesh, pending, self._directory.serving, self._settings.cache_keep_s)
-        handlers = Handlers(mesh, admission, pending, self._ensembles, equal, self._limits)
+        ensembles = NamedEnsembles(self.ensembles.find)
+        handlers = Handlers(mesh, admission, pending, ensembles, equal, self._limits)
         js = JetStreamContext(mesh.client, timeout=2.0)
         self._limits.take_up(await _queued(js), catalog.HOUR_S)
         overview = Overview(
             self._directory,
             self._placement,
-            self._ensembles,
+            self.ensembles,
             js,
             self._tenants,
             self._limits,
@@ -138,6 +149,12 @@ class Router:
         await self._endpoints.add(
             subjects.doors(subjects.CORDON), ManageCordons, self._manage_cordons, quick=True
         )
+        await self._endpoints.add(
+            subjects.doors(subjects.ENSEMBLES),
+            ManageEnsembles,
+            EnsemblesEndpoint(self.ensembles).manage,
+            quick=True,
+        )
         loading = Loading(mesh.client, self._directory)
         await self._endpoints.add(subjects.doors(subjects.LOAD), ManageLoaded, loading.manage)
         dead = DeadLetters(mesh, admission)
@@ -153,6 +170,7 @@ class Router:
         await self._keys.resume()
         await self._cordons.resume()
         await self._tenants.resume()
+        await self.ensembles.resume()
 
     def _routers(self) -> list[NodeLease]:
         """The leases of all live routers."""

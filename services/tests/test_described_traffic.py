@@ -73,6 +73,7 @@ REQUESTS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (subjects.KEYS, {"action": "add", "key": json.loads(API_KEY.to_bytes())}, "KeysReply"),
     (subjects.CORDON, {"action": "cordon", "instance": "nobody"}, "ErrorReply"),
     (subjects.CORDON, {}, "CordonsReply"),
+    (subjects.ENSEMBLES, {"action": "add", "ensemble": {"name": "council"}}, "EnsemblesReply"),
     (subjects.LOAD, {"action": "load", "model": "alpha"}, "ErrorReply"),
     (subjects.STORE, {"action": "list"}, "StoreReply"),
     (subjects.TOKENIZE, {"model": "alpha", "text": "Paris"}, "ErrorReply"),

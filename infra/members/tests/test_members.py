@@ -30,7 +30,7 @@ from infra.members import joining
 from infra.members.accounts_controller import AccountsController
 from infra.members.brokers import publish_own_host
 from infra.members.desk import Desk
-from infra.members.enrolment import enrol
+from infra.members.enrolment import enrol, in_words_without
 from infra.members.inviting import Whereabouts
 from infra.members.joining import CLIENT, join, join_once, leave
 from infra.members.members import Members
@@ -38,6 +38,7 @@ from infra.members.operations import Operations
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.commands import Ask
+from schemas.ensembles.named import Ensemble
 from schemas.errors import ChoirError, ConfigurationError, InvalidRequest, NotPermitted
 from schemas.nodes.joining import Enrol, HostedInstance, Join, MakeInvite, ManageHosts
 from schemas.replies import Accepted, ErrorReply
@@ -45,8 +46,10 @@ from schemas.requests.tenants import ManageTenants, TenantLimits
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.nats.endpoints import Caller, Endpoints
+from services.chassis.registry.ensembles import Ensembles
 from services.chassis.settings import MeshSection
 from services.chassis.tests.cable import Cable
+from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.client.finding.invite_line import BEGINNING, InviteLine, parse_line
 from services.client.finding.inviting import invite_from_elsewhere, new_seed
@@ -93,7 +96,7 @@ class Mesh:
         member = await self.joined(await self.operations.invite(kind="host", name=name, ttl_s=HOUR_S))
         client = await self.host_client(member)
         if instances:
-            await enrol(client, name, instances, ("llama",), print)
+            await enrol(client, name, Enrol(instances=instances, models=("llama",)), print)
         return member, client
 
     async def host_client(
@@ -320,7 +323,7 @@ async def test_nobody_comes_with_the_key_of_an_invite(mesh: Mesh) -> None:
     member, host = await mesh.host("borrower")
     own = HostedInstance(service="agent", name="borrower-agent", public_key=invite)
     with pytest.raises(ConfigurationError, match="known already"):
-        await enrol(host, member.name, (own,), (), print)
+        await enrol(host, member.name, Enrol(instances=(own,)), print)
     await host.close()
     await mesh.person("after-the-key-of-an-invite")
 
@@ -573,8 +576,50 @@ async def test_a_host_takes_nothing_that_is_another_s(mesh: Mesh, wrong: dict[st
         models=(),
     )
     with pytest.raises(ConfigurationError, match=said):
-        await enrol(host, name, (wanted,), (), print)
+        await enrol(host, name, Enrol(instances=(wanted,)), print)
     await host.close()
+
+
+async def test_the_ensembles_of_a_host_s_choir_toml_are_the_mesh_s_until_it_says_so_no_more(
+    mesh: Mesh,
+) -> None:
+    kept = Ensembles(mesh.inside)
+    await kept.start()
+    council, other = Ensemble(name="council", members=("llama",)), Ensemble(name="council", quorum=1)
+    member, host = await mesh.host("with-council")
+    assert await enrol(host, member.name, Enrol(instances=(), ensembles=(council,)), print) == ()
+    await eventually(lambda: kept.all == (council,))
+
+    # Another host that says otherwise is told so, and who was first
+    second, another = await mesh.host("against-it")
+    (told,) = await enrol(another, second.name, Enrol(instances=(), ensembles=(other,)), print)
+    assert "the choir.toml of against-it says otherwise than with-council" in told
+    assert kept.all == (council,)
+
+    # The first is let in no more: the second one's word counts
+    await mesh.operations.revoke_host(member.name)
+    await eventually(lambda: kept.all == (other,))
+    await enrol(another, second.name, Enrol(instances=()), print)
+    await eventually(lambda: kept.find("council") is None)
+    await host.close()
+    await another.close()
+
+
+async def test_a_broker_s_host_of_an_earlier_choir_is_told_what_it_understands() -> None:
+    said = Enrol(
+        instances=(
+            HostedInstance(
+                service="agent", name="a", public_key="U" + "A" * 55, models=("llama",), takes_workers=True
+            ),
+        ),
+        ensembles=(Ensemble(name="council"),),
+    )
+    without = in_words_without("ensembles", said)
+    assert without is not None and without.ensembles == ()
+    assert in_words_without("ensembles", without) is None
+    earlier = in_words_without("instances.0.takes_workers", without)
+    assert earlier is not None and not earlier.instances[0].takes_workers
+    assert in_words_without("instances.name", said) is None
 
 
 async def test_a_host_that_was_revoked_hears_so_while_its_connection_lasts(mesh: Mesh) -> None:

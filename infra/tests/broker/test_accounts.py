@@ -342,6 +342,7 @@ async def test_each_role_may_do_more_than_the_one_before() -> None:
     assert operate - observe == {
         subjects.WORKER, subjects.SHARD, subjects.SCORES, subjects.DEAD_LETTERS, subjects.KEYS,
         subjects.STORE, subjects.INVITE, subjects.CORDON, subjects.TENANTS, subjects.HOSTS, subjects.LOAD,
+        subjects.ENSEMBLES,
     }  # fmt: skip
 
 

@@ -54,6 +54,11 @@ models = [{ name = "blue", reply = "blue" }]
 name = "bob"
 backend = "instant"
 models = [{ name = "red", reply = "red" }]
+
+[[ensembles]]
+name = "council"
+members = ["blue", "red"]
+quorum = 1
 """ + switched_off("summarizer", "metrics")
 
 ONE_AGGREGATOR = "[broker]\nport = 0\n" + switched_off("router", "summarizer", "metrics")
@@ -126,6 +131,7 @@ async def test_the_mesh_answers_as_soon_as_start_returns(mesh: Mesh) -> None:
     assert (await mesh.ask(prompt="Which colour?", model="blue"))["text"] == "blue"
     assert any("ready at nats://127.0.0.1:" in line for line in mesh.said)
     assert mesh.supervisor.problems == []
+    assert (await mesh.ask(prompt="Which colour?", model="council"))["topology"] == "ensemble"
 
 
 async def test_workers_are_ready_before_the_router_is_started(mesh: Mesh) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from schemas.ensembles.kept import EnsemblesReply, EnsembleWord, ManageEnsembles, NamedEnsemble
+from schemas.ensembles.named import Ensemble
 from schemas.errors import ErrorBody
 from schemas.message import Message
 from schemas.nodes.cordons import Cordon, CordonsReply, ManageCordons
@@ -40,6 +42,16 @@ from schemas.tests.golden.shared import (
     STAGE_OFFER,
     WORKER,
     WORKER_STATE,
+)
+
+COUNCIL = Ensemble(
+    name="council", members=("choir-qwen", "choir-phi"), strategies=("weighted", "majority"), quorum=2
+)
+NAMED_ENSEMBLE = NamedEnsemble(
+    words=(
+        EnsembleWord(ensemble=COUNCIL, hosts=("attic-1f0c", "cellar-0a1b"), operators=True),
+        EnsembleWord(ensemble=Ensemble(name="council"), hosts=("lab-7",)),
+    )
 )
 
 NODE_SAMPLES: dict[str, Message] = {
@@ -124,6 +136,13 @@ NODE_SAMPLES: dict[str, Message] = {
         models=("llama3.2:3b",),
     ),
     "enrolled": Enrolled(instances=1),
+    "enrol_with_ensembles": Enrol(instances=(), ensembles=(COUNCIL,)),
+    "enrolled_with_problems": Enrolled(instances=0, problems=("ensemble council: two hosts disagree",)),
+    "named_ensemble": NAMED_ENSEMBLE,
+    "list_ensembles": ManageEnsembles(),
+    "add_ensemble": ManageEnsembles(action="add", ensemble=COUNCIL),
+    "remove_ensemble": ManageEnsembles(action="remove", name="council"),
+    "ensembles_reply": EnsemblesReply(ensembles=(NAMED_ENSEMBLE,), left_out=1),
     "tenant": Tenant(
         name="lab-7",
         role="observe",

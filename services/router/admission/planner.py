@@ -5,7 +5,7 @@ Pure: takes values, gives a plan or a typed error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from schemas.errors import InvalidRequest, UnknownModel, UnknownStrategy
 from schemas.replies import Topology
 from services.chassis.plain_words import first_fault
 
-BUILT_IN = tuple(Ensemble(name=name, strategies=("auto",)) for name in ("choir/auto", "auto"))
+BUILT_IN = {name: Ensemble(name=name, strategies=("auto",)) for name in ("choir/auto", "auto")}
 """All models, of which the strategy `auto` asks whom it needs."""
 FEWEST_CHOICES = 2
 MOST_RANKED = 8
@@ -28,23 +28,18 @@ MOST_RANKED = 8
 
 
 class NamedEnsembles:
-    """The ensembles of choir.toml, and those that are built in. The name of one hides a model's."""
+    """The ensembles that the mesh keeps, which `find` knows by name, and those that are built in. The name of
+    one hides a model's."""
 
-    def __init__(self, ensembles: Iterable[Ensemble]) -> None:
-        self._named = {ensemble.name: ensemble for ensemble in ensembles}
-        self._by_name = {ensemble.name: ensemble for ensemble in BUILT_IN} | self._named
-
-    @property
-    def all(self) -> tuple[Ensemble, ...]:
-        """Those of choir.toml, in the order in which they were named."""
-        return tuple(self._named.values())
+    def __init__(self, find: Callable[[str], Ensemble | None]) -> None:
+        self._find = find
 
     def resolve(self, ask: Ask) -> Ask:
         """The request to the members, if it names an ensemble; any other as it is.
 
         InvalidRequest names what one model does and no ensemble.
         """
-        ensemble = self._by_name.get(ask.model or "")
+        ensemble = None if ask.model is None else self._find(ask.model) or BUILT_IN.get(ask.model)
         if ensemble is None:
             return ask
         said = ask.model_dump(exclude={"model"}, exclude_unset=True)

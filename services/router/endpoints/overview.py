@@ -18,9 +18,9 @@ from schemas.nodes.lease import CLOCK_TOLERANCE_S, NodeLease, OnDemand, ServedMo
 from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory, identity_of
+from services.chassis.registry.ensembles import Ensembles
 from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_details
 from services.chassis.registry.tenants import Tenants
-from services.router.admission.planner import NamedEnsembles
 from services.router.endpoints.cordons import Cordons, cordon_problems
 from services.router.endpoints.queues import Queues
 from services.router.placement.service import Placement
@@ -39,7 +39,7 @@ class Overview:
         self,
         directory: Directory,
         placement: Placement,
-        ensembles: NamedEnsembles,
+        ensembles: Ensembles,
         js: JetStreamContext,
         tenants: Tenants,
         limits: TenantLimits,
@@ -89,7 +89,12 @@ class Overview:
             busy=sum(node.busy for node in nodes if _works(node)),
             queued=queued,
             results=results,
-            problems=(*problems(nodes), *cordon_problems(self._cordons.known), *self._placement.problems),
+            problems=(
+                *problems(nodes),
+                *cordon_problems(self._cordons.known),
+                *self._placement.problems,
+                *self._ensembles.disputes,
+            ),
             pipelines={pipeline.model: pipeline.state for pipeline in self._placement.summaries()},
             queues=queues,
         )

@@ -20,6 +20,7 @@ from schemas.nodes.lease import ServedModel
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
+from services.chassis.registry.ensembles import Ensembles
 from services.chassis.registry.lease import Lease, Load
 from services.chassis.tests.mesh import DEADLINE_S, eventually, open_mesh, settled
 from services.router.queued import queued_command
@@ -36,8 +37,11 @@ PREFIX = "9mJkq0Zt"
 class Front:
     """What a test has in hand: the router's mesh, and a client's connection."""
 
-    def __init__(self, mesh: ServiceContext, client: Client, lease: Lease, weights: list[str]) -> None:
+    def __init__(
+        self, mesh: ServiceContext, client: Client, lease: Lease, weights: list[str], router: Router
+    ) -> None:
         self.mesh = mesh
+        self.router = router
         self.client = client
         self._lease = lease
         self._weights = weights
@@ -150,9 +154,10 @@ class Stream:
 async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator[Front]:
     """A router on a connection of its own, and leases of three models that nobody works for.
 
-    `ensembles` among its settings are those with a name.
+    Among its settings `ensembles` are those that a host's choir.toml says, and `instance` is its name.
     """
     ensembles: tuple[Ensemble, ...] = settings.pop("ensembles", ())
+    instance: str = settings.pop("instance", "router-1")
     connection = await nats.connect(url)
     weights = ["first weights"]
 
@@ -173,12 +178,13 @@ async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator
 
     lease = Lease(connection, Identity("agent", "agent-1"), load)
     await lease.start()
-    mesh = open_mesh(connection, "router", "router-1")
-    router = Router(RouterSection(**settings), ensembles)
+    mesh = open_mesh(connection, "router", instance)
+    router = Router(RouterSection(**settings))
+    await Ensembles(connection).declare("the-host", ensembles)
     await router.start(mesh)
     await settled(connection)
     try:
-        yield Front(mesh, client, lease, weights)
+        yield Front(mesh, client, lease, weights, router)
     finally:
         await router.stop()
         await lease.stop()

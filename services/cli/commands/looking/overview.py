@@ -19,18 +19,20 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 
 def models(as_json: JsonFlag = False) -> None:
     """Show all models that can be asked: agents, slots, context, speed, problems; pipelines, with their
-    stages, nodes and milliseconds for a token; and why there are too few copies of a model of the store."""
+    stages, nodes and milliseconds for a token; ensembles with a name; and why there are too few copies of a
+    model of the store."""
     from rich.text import Text
 
     from schemas.errors import NotPermitted
     from schemas.replies import ModelsReply
+    from services.cli.views.tables.ensembles_table import ensembles_table
     from services.cli.views.tables.overview_tables import models_table, unusable_models
     from services.cli.views.tables.pipeline_tables import pipeline_lines, pipelines_table
     from services.client.client import Choir
 
     async def look() -> tuple[ModelsReply, tuple[Text, ...], tuple[str, ...]]:
         async with Choir() as mesh:
-            reply = ModelsReply(models=await mesh.models(), pipelines=await mesh.pipelines())
+            reply = await mesh.offered()
             if as_json:
                 return reply, (), ()
             try:
@@ -52,6 +54,9 @@ def models(as_json: JsonFlag = False) -> None:
         out.print(pipelines_table(reply.pipelines))
     for line in pipeline_lines(reply.pipelines):
         out.print(line)
+    if reply.ensembles:
+        out.print()
+        out.print(ensembles_table(reply.ensembles))
     for words in missing:
         out.print(words)
 

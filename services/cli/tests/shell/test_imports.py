@@ -51,6 +51,7 @@ HEAVY = (
 )
 ONLY_OPERATORS_SAY = (
     *(
+        "schemas.ensembles.kept",
         "schemas.nodes.cordons",
         "schemas.requests.dead_letters",
         "schemas.nodes.joining",
