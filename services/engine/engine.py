@@ -140,6 +140,7 @@ class Engine:
             sampler = self._prompts.sampler(prepared, tokens)
         generation = Generation(self._loop.wake)
         sequence = Sequence(tokens, prepared.sampling, sampler, generation, on_event, prepared.form, origin)
+        sequence.begins_added = isinstance(prompt, str) and self._model.adds_to(prompt)
         try:
             (self._scorer if sampling.prompt_logprobs else self._loop).submit(sequence)
         except (GenerationFailed, WorkerFailed):

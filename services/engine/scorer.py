@@ -116,7 +116,9 @@ class Scorer:
         that is given up."""
         alternatives = sequence.sampling.logprobs
         first = int(sequence.prompt[0])
-        sequence.prompt_logprobs.append(FirstToken(first, self._model.text_of([first])))
+        sequence.prompt_logprobs.append(
+            FirstToken(first, self._model.text_of([first]), sequence.begins_added)
+        )
         batch = Batch(self._rows)
         for start in range(0, len(sequence.prompt), self._rows):
             if not self._goes_on(sequence):

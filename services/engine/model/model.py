@@ -168,7 +168,7 @@ class Model(Weights):
             raw = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InvalidRequest("the prompt holds a lone surrogate", field="prompt") from error
-        add_special = bos and not (self.bos_text and text.startswith(self.bos_text))
+        add_special = bos and not self._begins(text)
         tokens: Tokens = np.empty(len(raw) + 2, dtype=np.int32)
         pointer = tokens.ctypes.data_as(llama_cpp.llama_token_p)
         count = llama_cpp.llama_tokenize(
@@ -177,6 +177,13 @@ class Model(Weights):
         if count < 0:
             raise InvalidRequest("the prompt cannot be tokenized", field="prompt")
         return tokens[:count].copy()
+
+    def adds_to(self, text: str) -> bool:
+        """Whether tokenize() has a token before those of a text that is not in it."""
+        return self._add_bos and not self._begins(text)
+
+    def _begins(self, text: str) -> bool:
+        return bool(self.bos_text) and text.startswith(self.bos_text)
 
     def tokenize_pieces(self, pieces: Sequence[Piece]) -> Tokens:
         """The tokens of a prompt, in whose plain pieces the names of control tokens are text."""

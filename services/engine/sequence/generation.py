@@ -36,10 +36,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """The first token of a prompt: nothing comes before it, so it has no probability."""
+    """The first token of a prompt: nothing comes before it, so it has no probability. One that is `added` is
+    not in the text that was given: the model has it before each."""
 
     token_id: int
     text: str
+    added: bool = False
 
 
 @dataclass(frozen=True, slots=True)

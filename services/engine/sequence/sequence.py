@@ -41,7 +41,8 @@ class Ending(NamedTuple):
 class Sequence:
     """The state of one generation. Only the inference thread touches it after submission. `tokens` are the
     prompt's and those of the text; `fed` of them have been evaluated, or are on their way to be.
-    `origin` says whose the prompt is."""
+    `origin` says whose the prompt is, `begins_added` that its first token is not in the text that was
+    given."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Sequence:
         self.fed = 0
         self._on_event = on_event
         self._stream = TextStream(sampling.stop, form)
+        self.begins_added = False
         self.prompt_logprobs: list[FirstToken | TokenLogprob] = []
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_sent = 0

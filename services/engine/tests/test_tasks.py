@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 
+from infra.demo_models.bench_model import write_bench_model
 from schemas.commands import Tokenize
 from schemas.errors import ContextExceeded, InvalidRequest
 from schemas.requests.chat import ChatMessage, NamedTool, Tool
 from schemas.requests.sampling import Sampling
 from services.engine import Chat, Engine, Finished, TokenEvent, TokenPrompt
-from services.engine.sequence.generation import TokenLogprob
+from services.engine.sequence.generation import FirstToken, TokenLogprob
 from services.engine.tests.made_models.bert import write_bert
 from services.engine.tests.made_models.variants import demo_model
 
@@ -90,6 +92,23 @@ def test_a_text_is_scored_as_it_was_generated(speaker: Engine) -> None:
     assert not isinstance(scored.prompt_logprobs[0], TokenLogprob)
     assert scored.prompt_logprobs[len(tokens) :] == generated.logprobs
     assert len(scored.logprobs) == scored.generated_tokens == 1
+
+
+def test_a_token_that_nobody_wrote_is_told_apart(tmp_path: Path) -> None:
+    path = write_bench_model(tmp_path / "begun.gguf", layers=2, width=64)
+    field = GGUFReader(path, "r+").fields["tokenizer.ggml.add_bos_token"]
+    field.parts[field.data[0]][0] = True
+    scoring = Sampling(max_tokens=1, logprobs=1, prompt_logprobs=True)
+    with Engine.load(path, slots=1, context_tokens=128, threads=1) as begun:
+        bare = begun.tokenize(Tokenize(model="begun", text="the one")).tokens or ()
+        told = begun.generate("the one", scoring).prompt_logprobs
+        written = begun.generate("<|endoftext|>the one", scoring).prompt_logprobs
+        by_ids = begun.generate(TokenPrompt([one.token_id for one in told]), scoring).prompt_logprobs
+
+    assert [one.token_id for one in told[1:]] == list(bare)
+    for first, added in ((told[0], True), (written[0], False), (by_ids[0], False)):
+        assert isinstance(first, FirstToken) and first.added is added
+    assert told[1:] == written[1:] == by_ids[1:]
 
 
 def test_a_token_that_ends_the_text_is_scored_too(llama: Engine) -> None:

@@ -17,6 +17,8 @@ os.environ.setdefault("OPENAI_API_KEY", "any")
 
 import lm_eval
 from harness import Mesh, get, must_fail, run
+from lm_eval.api.model import LM
+from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 
 CAPITALS = {
@@ -56,7 +58,7 @@ metadata: {{ version: 1 }}
 """
 
 
-def evaluated(model: str, arguments: dict[str, Any], task: str = "capitals") -> dict[str, Any]:
+def evaluated(model: str | LM, arguments: dict[str, Any], task: str = "capitals") -> dict[str, Any]:
     """What lm-eval finds: its results and, for each question, what was said or how likely each choice is."""
     cities = list(CAPITALS.values())
     choices = [city + GOES_ON for city in cities]
@@ -71,7 +73,7 @@ def evaluated(model: str, arguments: dict[str, Any], task: str = "capitals") -> 
             (Path(folder) / f"{name}.yaml").write_text(text.format(data=data))
         return lm_eval.simple_evaluate(
             model=model,
-            model_args=arguments,
+            model_args=arguments or None,
             tasks=[task],
             task_manager=TaskManager(include_path=folder, include_defaults=False),
             bootstrap_iters=0,
@@ -119,6 +121,31 @@ def scored(mesh: Mesh) -> str:
     return f"acc {accuracy[0]:.3f} both, {len(off)} scores at most {max(off):.1e} apart"
 
 
+def scored_alike(mesh: Mesh) -> str:
+    """`local-completions` finds the same before the gateway as before llama.cpp's own server for OpenAI's
+    clients, and as lm-eval's backend for llama.cpp.
+
+    That server takes texts alone, and tells no tokens: how many a question has is asked of the gateway.
+    """
+    arguments = ours(mesh, "begun", tokenized_requests=False)
+    theirs = get_model("local-completions").create_from_arg_obj(arguments)
+    theirs.base_url = f"{mesh.reference}/v1/completions"
+    found = {
+        "gateway": evaluated("local-completions", arguments),
+        "llama.cpp": evaluated(theirs, {}),
+        "gguf": evaluated("gguf", {"base_url": mesh.reference}),
+    }
+    first, off = scores(found["gateway"]), 0.0
+    for name in ("llama.cpp", "gguf"):
+        others = scores(found[name])
+        off = max(off, *(abs(a[0] - b[0]) for a, b in zip(first, others, strict=True)))
+        assert off < 2e-2, (name, off, first[:6], others[:6])
+    assert [one[1] for one in first] == [one[1] for one in scores(found["llama.cpp"])]
+    accuracy = {name: one["results"]["capitals"]["acc,none"] for name, one in found.items()}
+    assert len(set(accuracy.values())) == 1, accuracy
+    return f"acc {accuracy['gateway']:.3f} thrice, {len(first)} scores at most {off:.1e} apart"
+
+
 def unknown(mesh: Mesh) -> str:
     return must_fail(lambda: evaluated("local-completions", ours(mesh, "nobody")), "nobody")
 
@@ -151,4 +178,4 @@ def restart(mesh: Mesh) -> str:
     return "the same scores"
 
 
-run("lm-eval", version("lm-eval"), plain, unknown, restart, scored)
+run("lm-eval", version("lm-eval"), plain, unknown, restart, scored, scored_alike)

@@ -35,13 +35,23 @@ def choice_of(body: CompletionBody, result: Result, choice: Choice, echo: str) -
     """One text, without its place among the others."""
     silent = body.max_tokens == 0
     generated = () if silent else choice.logprobs
-    scored = result.answers[0].prompt_logprobs if body.scores else ()
-    tokens = (*scored, *generated)
+    tokens = (*(_scored(result.answers[0].prompt_logprobs) if body.scores else ()), *generated)
     return {
         "text": echo + ("" if silent else choice.text),
         "logprobs": None if body.alternatives is None else parallel(tokens, body.alternatives),
         "finish_reason": "length" if silent else choice.finish_reason,
     }
+
+
+def _scored(tokens: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The tokens of the prompt that was given, the first of which has no probability. One that the model has
+    before each text is not told, as llama.cpp's own server does: whoever counts the tokens of the text would
+    add up one too many."""
+    if not tokens or not tokens[0].get("added"):
+        return tokens
+    return tuple(
+        {**token, "logprob": None} if number == 0 else token for number, token in enumerate(tokens[1:])
+    )
 
 
 def sum_of_usage(results: Sequence[Result]) -> dict[str, int]:

@@ -115,6 +115,18 @@ def test_the_arrays_have_all_tokens_of_the_prompt_and_one_more() -> None:
     assert greedy == [True, False, True]
 
 
+def test_a_token_that_the_model_has_before_each_text_is_none_of_the_prompts() -> None:
+    added = {**token("<s>", None), "added": True}
+    prompt = (added, token("On", -2.5, On=-2.5), token("ce", -0.1, ce=-0.1))
+    told = result("", prompt_logprobs=prompt, logprobs=(token(" a", -0.7, a=-0.7),))
+
+    [choice] = text_completion(body_of(**SCORING), "r", [told], ["Once"])["choices"]
+
+    assert choice["logprobs"]["tokens"] == ["On", "ce", " a"]
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.1, -0.7]
+    assert choice["logprobs"]["text_offset"] == [0, 2, 4]
+
+
 def test_two_tokens_of_one_text_do_not_make_a_wrong_one_greedy() -> None:
     told = result("", logprobs=(token("\ufffd", -4.0, **{"\ufffd": -0.2}),))
 
