@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.ensembles.effort import Confidence, Effort, Epsilon
-from schemas.message import Message, Name, OwnedId, RequestId, Struct, Topic, field_error, is_none
+from schemas.message import Act, Message, Name, OwnedId, RequestId, Struct, Topic, field_error, is_none
 from schemas.pipelines.plan import Partition
 from schemas.requests.chat import MAX_TOOLS, Tool, ToolChoice, check_tools
 from schemas.requests.chat import ChatMessage as ChatMessage
@@ -477,6 +477,10 @@ class ReadScores(Message):
     """A client wants to know what the mesh has learnt of its agents; with `reset` it is forgotten then."""
 
     reset: bool = False
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return Act("reset", None) if self.reset else None
 
 
 class CountTokens(Message):

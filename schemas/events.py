@@ -382,6 +382,22 @@ class WorkerChanged(Event):
     shares: bool = False
 
 
+class MeshChanged(Event):
+    """Somebody who operates the mesh has changed something of it, or has tried: the tenant of the event.
+
+    It was asked at `endpoint` (`choir.keys`) for an `action` (`revoke`) with a `target`: the id or the name
+    of a key, a model, a host, a worker, a tenant. `key` is the id of the API key that a gateway was shown, as
+    that gateway says; None for who asked over NATS, or needed no key. `error` is why nothing was changed.
+    """
+
+    kind: Literal["mesh_changed"] = "mesh_changed"
+    endpoint: str
+    action: str
+    target: str | None = None
+    key: str | None = None
+    error: ErrorBody | None = None
+
+
 AnyEvent = Annotated[
     ServiceStarted
     | ServiceStopped
@@ -406,7 +422,8 @@ AnyEvent = Annotated[
     | CutMoved
     | FeedbackReceived
     | MessageDied
-    | WorkerChanged,
+    | WorkerChanged
+    | MeshChanged,
     Field(discriminator="kind"),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -69,10 +69,22 @@ class Struct(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
+class Act(NamedTuple):
+    """What an operator's request changes: the `action` that is asked for, and by its name or id the `target`;
+    None where there is but one."""
+
+    action: str
+    target: str | None
+
+
 class Message(Struct):
     """What is sent as one JSON document."""
 
     schema_version: Literal[1] = Field(default=1)
+
+    def act(self) -> Act | None:
+        """What of the mesh itself this request changes; None for one that only looks, or asks for work."""
+        return None
 
     @classmethod
     def read(cls, data: bytes | str) -> Self:

@@ -52,12 +52,14 @@ from schemas import subjects
 from schemas.errors import ChoirError, ConfigurationError, MeshUnreachable
 from schemas.nodes.joining import Enrol
 from schemas.subjects import LOCAL_TENANT
+from services.chassis.identity import Identity
 from services.chassis.nats.connecting.address import is_loopback, without_password
 from services.chassis.nats.connection import clustered
 from services.chassis.process.cancelling import check_cancelled
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.ensembles import Ensembles
 from services.chassis.settings import MeshSection
+from services.chassis.telemetry.events import EventLog
 from services.client.finding.local_mesh import RunningMesh, state_folder
 from services.client.finding.membership import Membership, joined
 
@@ -92,6 +94,7 @@ class Supervisor:
         self._cluster: Cluster | None = None
         self._broker_controller: BrokerController | None = None
         self._client: Client | None = None
+        self._events: EventLog | None = None
         self._directory: Directory | None = None
         self._services = HostServices(self._forward)
         self._background = Background(self._say)
@@ -186,6 +189,8 @@ class Supervisor:
         await self._background.stop()
         await self._services.stop()
         if self._client is not None:
+            if self._events is not None:
+                await self._events.close()
             await self._client.close()
         if self.broker is not None:
             await self.broker.stop()
@@ -288,7 +293,8 @@ class Supervisor:
             return Whereabouts.of(self._joined_at(), self._trust.get("ca"), self._servers())
 
         names = [instance.name for instance in instances]
-        await Desk(client, self._accounts, names, serve, where).start()
+        self._events = EventLog(client, Identity.of("supervisor", self._instance))
+        await Desk(client, self._accounts, names, serve, where, self._events).start()
         self._background.start(self._accounts.keep(), "who may come in")
 
     async def _connect_as_member(self, member: Membership) -> None:

@@ -42,6 +42,8 @@ from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import is_inbox, parse
 from services.chassis.nats.error_replies import error_headers
 from services.chassis.registry.ensembles import Ensembles
+from services.chassis.telemetry.audit import emit_act
+from services.chassis.telemetry.events import EventLog
 
 QUEUE = "supervisors"
 """Of several supervisors with a broker one takes each request."""
@@ -55,7 +57,7 @@ class Desk:
     """Answers on `choir.join.*`, `choir.host.*.enrol` and at tenants' doors `invite`, `tenants`, `hosts`.
 
     `reserved` are names of instances of this host, `serve` makes the queues of models, `where` says where
-    others reach the broker (it raises ConfigurationError if they do not).
+    others reach the broker (it raises ConfigurationError if they do not). `events` are told who changes what.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Desk:
         reserved: Iterable[str],
         serve: Callable[[tuple[str, ...]], Awaitable[None]],
         where: Callable[[], Whereabouts],
+        events: EventLog | None = None,
     ) -> None:
         self._client = client
+        self._events = events
         self._controller = controller
         self._reserved = frozenset(reserved)
         self._serve = serve
@@ -116,17 +120,27 @@ class Desk:
                 "dropped a request whose reply is to go elsewhere", reply=msg.reply, asked=msg.subject
             )
             return
-        headers = None
+        headers, request = None, None
         try:
             async with self._one:
-                reply = await handle(parse(msg.data, kind))
+                request = parse(msg.data, kind)
+                reply = await handle(request)
+                self._tell(msg, request)
         except ChoirError as error:
             reply, headers = _refusal(error)
+            self._tell(msg, request, error)
         except Exception as error:
             log.exception("the desk failed")
             failure = InternalError(f"{type(error).__name__} at the desk of the mesh")
             reply, headers = _refusal(failure)
         await self._client.publish(msg.reply, reply.to_bytes(), headers=headers)
+
+    def _tell(self, msg: Msg, request: Message | None, error: ChoirError | None = None) -> None:
+        if self._events is None or request is None:
+            return
+        endpoint, tenant = subjects.asked_on(msg.subject), subjects.tenant_at(msg.subject)
+        key = (msg.headers or {}).get(subjects.KEY_HEADER)
+        emit_act(self._events, request, endpoint=endpoint, tenant=tenant, key=key, error=error)
 
     # --- inviting -----------------------------------------------------------------------
 

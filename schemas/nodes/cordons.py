@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import StringConstraints, model_validator
 
-from schemas.message import Message, Name, field_error
+from schemas.message import Act, Message, Name, field_error
 from schemas.subjects import LOCAL_TENANT
 
 HostLabel = Annotated[
@@ -65,6 +65,10 @@ class ManageCordons(Message):
         elif self.host is not None or self.instance is not None:
             raise field_error("host", "a list names nobody")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return None if self.action == "list" else Act(self.action, self.host or self.instance)
 
 
 class CordonsReply(Message):

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from schemas.broker.catalog import Role
 from schemas.ensembles.named import MAX_ENSEMBLES, Ensemble
-from schemas.message import Message, Name, Struct, field_error, is_none
+from schemas.message import Act, Message, Name, Struct, field_error, is_none
 from schemas.requests.tenants import PublicKey, TenantName
 
 MAX_INSTANCES = 256
@@ -94,6 +94,10 @@ class MakeInvite(Message):
     rotates: Annotated[bool, Field(exclude_if=not_)] = False
     overlap_s: Annotated[float, Field(ge=0, exclude_if=not_)] = 0.0
 
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return Act(f"invite {self.kind}", self.name)
+
 
 class InviteMade(Message):
     """The invite is there. With `addresses`, and `ca`, the certificate of the mesh's authority (PEM; null
@@ -115,6 +119,10 @@ class ManageHosts(Message):
         if (self.action == "list") != (self.name is None):
             raise field_error("name", "revoke, and nothing else, needs the name of a host")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return None if self.action == "list" else Act(self.action, self.name)
 
 
 class HostsReply(Message):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.commands import KeepAlive
-from schemas.message import Message, Name, Struct, field_error, is_none
+from schemas.message import Act, Message, Name, Struct, field_error, is_none
 from schemas.nodes.lease import OnDemand
 
 
@@ -29,6 +29,10 @@ class ManageLoaded(Message):
         if self.action == "unload" and self.keep_alive_s is not None:
             raise field_error("keep_alive_s", "what is unloaded does not stay: leave keep_alive_s out")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return Act(self.action, self.model)
 
 
 class LoadedAt(Struct):

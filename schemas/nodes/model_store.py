@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.errors import ErrorBody
-from schemas.message import Message, Name, Struct, field_error
+from schemas.message import Act, Message, Name, Struct, field_error
 
 HASH_BYTES = 32
 MAX_FILES = 512
@@ -278,6 +278,11 @@ class ManageStore(Message):
         if self.action == "cancel" and self.job is None:
             raise field_error("job", "cancel needs the id of a job")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        looks = self.action in ("list", "show", "jobs")
+        return None if looks else Act(self.action, self.name or self.path or self.job)
 
 
 class StoreReply(Message):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.errors import ErrorBody
-from schemas.message import Message, Name, Struct, field_error
+from schemas.message import Act, Message, Name, Struct, field_error
 
 WorkerType = Literal["ollama", "lm_studio", "exo", "llama_server", "llama_cpp_python", "vllm", "openai"]
 WORKER_TYPES: tuple[WorkerType, ...] = (
@@ -118,6 +118,11 @@ class ManageWorkers(Message):
         if (self.action in ("cordon", "uncordon", "remove")) != (self.id is not None):
             raise field_error("id", "cordon, uncordon and remove, and nothing else, need an id")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        target = self.id if self.worker is None else self.worker.id
+        return None if self.action == "list" else Act(self.action, target)
 
 
 class WorkerStatus(Struct):

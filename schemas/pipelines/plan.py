@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.message import Message, Name, Struct, field_error, is_none
+from schemas.message import Act, Message, Name, Struct, field_error, is_none
 
 MAX_STAGES = 32
 
@@ -124,6 +124,10 @@ class Shard(Message):
         if len(set(self.assign)) != len(self.assign):
             raise field_error("assign", "a node is named twice")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return None if self.plan_only else Act("remove" if self.remove else "place", self.model)
 
 
 class StagePlan(Struct):

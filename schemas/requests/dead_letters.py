@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.commands import Waypoint
-from schemas.message import Message, Name, OwnedId, Struct, field_error
+from schemas.message import Act, Message, Name, OwnedId, Struct, field_error
 from schemas.requests.tenants import TenantName
 
 MOST_LETTERS = 1_000
@@ -37,6 +37,10 @@ class ManageDeadLetters(Message):
         if (self.action == "list") != (self.sequence is None):
             raise field_error("sequence", "show, retry and drop, and nothing else, need a letter's number")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return Act(self.action, str(self.sequence)) if self.action in ("retry", "drop") else None
 
 
 class DeadLetter(Struct):

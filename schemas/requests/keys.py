@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.message import Message, Name, Struct, field_error
+from schemas.message import Act, Message, Name, Struct, field_error
 from schemas.subjects import LOCAL_TENANT
 
 KeyScope = Literal["models", "generate", "embed", "observe", "operate"]
@@ -118,6 +118,11 @@ class ManageKeys(Message):
         if (self.action == "change") != (self.change is not None):
             raise field_error("change", "change, and nothing else, says what is to be different")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        target = self.id if self.key is None else self.key.id
+        return None if self.action == "list" else Act(self.action, target)
 
 
 class KeysReply(Message):

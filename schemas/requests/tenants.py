@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 from pydantic_core import PydanticCustomError
 
 from schemas.broker.catalog import Role
-from schemas.message import Message, Struct, field_error, is_none
+from schemas.message import Act, Message, Struct, field_error, is_none
 from schemas.subjects import LOCAL_TENANT
 
 MAX_KEYS = 16
@@ -98,6 +98,10 @@ class ManageTenants(Message):
         if (self.action == "limit") != (self.limits is not None):
             raise field_error("limits", "limit, and nothing else, needs limits")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        return None if self.action == "list" else Act(self.action, self.name)
 
 
 class TenantsReply(Message):

@@ -61,7 +61,9 @@ class Aggregator:
         mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), self._scores.reload)
         mesh.connection.on_disconnect(self._loop.mark_unfresh)
         mesh.connection.on_reconnect(self._resume)
-        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
+        self._endpoints = Endpoints(
+            mesh.client, mesh.identity, DESCRIPTION, events=mesh.events, tracing=mesh.tracing
+        )
         await self._endpoints.start()
         await self._endpoints.add(
             subjects.doors(subjects.FEEDBACK), Feedback, FeedbackHandler(mesh, self._ledger).handle

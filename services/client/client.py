@@ -113,6 +113,7 @@ class Choir:
         self._section = section
         self._name = name
         self._tenant = tenant
+        self._key: str | None = None
         self._inbox = inbox
         self._replies = ReplyMultiplexer()
         self._silence = Silence()
@@ -133,10 +134,11 @@ class Choir:
         self._open = False
         await self._stack.aclose()
 
-    def as_tenant(self, tenant: str) -> Choir:
-        """The same open mesh, asked in the name of a tenant; only for clients that are inside the mesh."""
+    def as_tenant(self, tenant: str, key: str | None = None) -> Choir:
+        """The same open mesh, in the name of a tenant, and by an API key with the id `key`; only for clients
+        that are inside the mesh."""
         other = copy.copy(self)
-        other._tenant = tenant
+        other._tenant, other._key = tenant, key
         return other
 
     async def ask(self, prompt: str | None = None, **options: Unpack[AskOptions]) -> Result:
@@ -486,7 +488,8 @@ class Choir:
         self, subject: str, payload: bytes, reply_type: type[ReplyT], wait_s: float
     ) -> ReplyT:
         reply_s = wait_s + REPLY_MARGIN_S if self._replies.connected else REPLY_MARGIN_S
-        return read(await self._replies.call(subject, payload, reply_s, tenant=self._tenant), reply_type)
+        coming = self._replies.call(subject, payload, reply_s, tenant=self._tenant, key=self._key)
+        return read(await coming, reply_type)
 
     def _unreachable(self, subject: str, error: Exception) -> ChoirError:
         if isinstance(error, ChoirError):

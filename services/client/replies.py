@@ -205,12 +205,13 @@ class ReplyMultiplexer:
         tenant: str | None = None,
         *,
         new: bool = False,
+        key: str | None = None,
     ) -> Reply:
         """The one reply to a request. Raises what `request` raises, and what waiting for a reply does."""
         reply = OneReply(*self._addresses(subject, payload, tenant))
         self._open[reply.inbox] = reply
         try:
-            await self._publish(reply, payload, span, new)
+            await self._publish(reply, payload, span, new, key)
             return await reply.come(timeout_s)
         finally:
             del self._open[reply.inbox]
@@ -224,11 +225,18 @@ class ReplyMultiplexer:
         return where, f"{self._prefix}.{next(self._numbers)}"
 
     async def _publish(
-        self, waiting: ReplyQueue | OneReply, payload: bytes, span: Span | None, new: bool
+        self,
+        waiting: ReplyQueue | OneReply,
+        payload: bytes,
+        span: Span | None,
+        new: bool,
+        key: str | None = None,
     ) -> None:
         headers = (span or Span.here()).headers
         if new:
             headers[subjects.NEW_HEADER] = "1"
+        if key is not None:
+            headers[subjects.KEY_HEADER] = key
         try:
             await self._client.publish(waiting.subject, payload, reply=waiting.inbox, headers=headers)
         except nats.errors.Error as error:

@@ -107,7 +107,9 @@ class ModelStore:
             self._held.look_again,
         )
         await requests.start()
-        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
+        self._endpoints = Endpoints(
+            mesh.client, mesh.identity, DESCRIPTION, events=mesh.events, tracing=mesh.tracing
+        )
         await self._endpoints.start()
         await self._endpoints.add(subjects.doors(subjects.STORE), ManageStore, requests.handle)
         mesh.connection.on_reconnect(self._reconnected)

@@ -13,6 +13,7 @@ from schemas.events import (
     FeedbackReceived,
     GatherCompleted,
     GatherPulled,
+    MeshChanged,
     MessageDied,
     NodeSampled,
     RequestAccepted,
@@ -231,6 +232,15 @@ EVENT_SAMPLES: dict[str, Message] = {
         url="http://mac-01.local:1234",
         instead_of="http://mac-02.local:1234",
         shares=True,
+    ),
+    "mesh_changed": MeshChanged(
+        **ROUTER,
+        tenant="alice",
+        endpoint="choir.keys",
+        action="revoke",
+        target="k-1a2b3c4d",
+        key="k-5e6f7a8b",
+        error=ErrorBody(code="invalid_request", message="id: there is no key 'k-1a2b3c4d'", field="id"),
     ),
     "file_record": FileRecord(
         id="file-01JCQ5ZX3T9V7W6Y5N4M3K2H0A",

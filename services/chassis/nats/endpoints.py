@@ -37,6 +37,7 @@ from services.chassis.nats.error_replies import FULL, REFUSAL, error_headers
 from services.chassis.nats.sharing import Places, Rounds
 from services.chassis.plain_words import first_fault
 from services.chassis.process.stopping import ENDPOINTS_PATIENCE_S
+from services.chassis.telemetry.audit import audited
 from services.chassis.telemetry.events import EventLog
 from services.chassis.telemetry.tracing import Tracing, Work, current_span, enter
 
@@ -61,7 +62,7 @@ class Caller:
 
     `tenant` is whose door the request came through. A caller that `streams` takes several messages, any other
     one. Nothing is sent to a caller that gave no reply subject. `new` is a caller that says that nobody has
-    asked under its request's id before.
+    asked under its request's id before; `key` is the id of the API key that a gateway says it was shown.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Caller:
         tenant: str = subjects.LOCAL_TENANT,
         streams: bool = False,
         new: bool = False,
+        key: str | None = None,
     ) -> None:
         self._client = client
         self.inbox = inbox
         self.tenant = tenant
         self.streams = streams
         self.new = new
+        self.key = key
 
     def owned(self, request_id: str) -> str:
         """The id inside the mesh of a request that this caller names: one of its tenant's own."""
@@ -251,6 +254,8 @@ class Endpoints:
         """
         if self._service is None:
             raise RuntimeError("start() comes before add()")
+        if self._events is not None:
+            handler = audited(handler, request_type, subject, self._events)
 
         async def take(request: Request) -> None:
             inbox, tenant = request._msg.reply, subjects.tenant_at(request.subject)
@@ -259,8 +264,9 @@ class Endpoints:
                     "dropped a request whose replies are to go to no inbox", reply=inbox, tenant=tenant
                 )
                 return
-            new = subjects.NEW_HEADER in (request.headers or ())
-            caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new)
+            said = request.headers or {}
+            new, key = subjects.NEW_HEADER in said, said.get(subjects.KEY_HEADER)
+            caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new, key=key)
             places, rounds = (self._quick, self._quick_rounds) if quick else (self._waiting, self._rounds)
             if not places.take(tenant, None if quick else self._most(tenant)):
                 await caller.send_error(FULL)

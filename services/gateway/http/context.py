@@ -66,7 +66,7 @@ class GatewayContext:
     def mesh(self) -> Choir:
         """The mesh, asked in the name of whose request is being answered."""
         caller = current_caller.get()
-        return self._mesh if caller.key is None else self._mesh.as_tenant(caller.tenant)
+        return self._mesh if caller.key is None else self._mesh.as_tenant(caller.tenant, caller.key.id)
 
     @property
     def tenant(self) -> str:

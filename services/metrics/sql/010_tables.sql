@@ -577,6 +577,33 @@ CREATE TABLE worker_changed (
     "shares" BOOLEAN
 );
 
+CREATE TABLE mesh_changed (
+    "stream_epoch" INTEGER,
+    "sequence" BIGINT,
+    "stored_at" TIMESTAMP,
+    "event_id" VARCHAR,
+    "at" TIMESTAMP,
+    "service" VARCHAR,
+    "instance" VARCHAR,
+    "host" VARCHAR,
+    "request_id" VARCHAR,
+    "task_id" VARCHAR,
+    "trace_id" VARCHAR,
+    "span_id" VARCHAR,
+    "parent_span_id" VARCHAR,
+    "tenant" VARCHAR,
+    "endpoint" VARCHAR,
+    "action" VARCHAR,
+    "target" VARCHAR,
+    "key" VARCHAR,
+    "error_code" VARCHAR,
+    "error_message" VARCHAR,
+    "error_field" VARCHAR,
+    "error_retry_after_s" DOUBLE,
+    "error_request_id" VARCHAR,
+    "error_known" VARCHAR[]
+);
+
 CREATE TABLE unread_events (
     "stream_epoch" INTEGER,
     "sequence" BIGINT,
@@ -639,4 +666,5 @@ UNION ALL SELECT 'stage_stepped' AS kind, "stream_epoch", "sequence", "stored_at
 UNION ALL SELECT 'cut_moved' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "cut_moved"
 UNION ALL SELECT 'feedback_received' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "feedback_received"
 UNION ALL SELECT 'message_died' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "message_died"
-UNION ALL SELECT 'worker_changed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "worker_changed";
+UNION ALL SELECT 'worker_changed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "worker_changed"
+UNION ALL SELECT 'mesh_changed' AS kind, "stream_epoch", "sequence", "stored_at", "event_id", "at", "service", "instance", "host", "request_id", "task_id", "trace_id", "span_id", "parent_span_id", "tenant" FROM "mesh_changed";

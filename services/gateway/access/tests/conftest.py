@@ -12,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from schemas.errors import ChoirError
 from schemas.requests.keys import ApiKey, ManageKeys, digest_of, new_secret
 from services.client.client import Choir
 from services.gateway.tests.serving import serving
@@ -63,3 +64,10 @@ async def until_status(http: httpx.AsyncClient, secret: str, wanted: Callable[[i
 def bearer(secret: str) -> dict[str, str]:
     """The header in which most clients send a key."""
     return {"authorization": f"Bearer {secret}"}
+
+
+async def refused_with(code: str, asked: Awaitable[object]) -> None:
+    """Asks, and asserts with which code that is refused."""
+    with pytest.raises(ChoirError) as refusal:
+        await asked
+    assert refusal.value.code == code
