@@ -39,7 +39,8 @@ class GatewaySection(Section):
 
     `keys_required` has everybody show an API key (`choir keys add`). It is so wherever other hosts reach the
     gateway; and there `tls_certificate` and `tls_key` (files in PEM) have it speak https, or `behind_proxy`
-    says that something else does. Of `trusted_proxies` it believes which address a request came from.
+    says that something else does. Of `trusted_proxies` it believes which address a request came from. A
+    browser shows its key again for what operates the mesh when it did so more than `login_fresh_s` ago.
     """
 
     enabled: bool = True
@@ -70,6 +71,7 @@ class GatewaySection(Section):
     tls_key: Path | None = None
     behind_proxy: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    login_fresh_s: float = Field(default=900.0, gt=0.0)
 
     @property
     def address(self) -> str | None:

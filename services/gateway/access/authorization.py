@@ -1,9 +1,10 @@
 """Who asks is found out for each request, and checked at the route that will run.
 
 A secret comes in one of three headers; a browser that looks at the dashboard has it in a cookie, which counts
-there alone. Without one whoever reaches the gateway is the tenant `local`, unless keys are required. A secret
-that looks like one of ours, and is none, is always refused; what a client sends that has to send something
-(`ollama`, `sk-none`) counts for nothing. A key opens no more than its tenant may do.
+there alone, and for what operates the mesh only a while after the key was shown. Without a secret whoever
+reaches the gateway is the tenant `local`, unless keys are required. A secret that looks like one of ours, and
+is none, is always refused; what a client sends that has to send something (`ollama`, `sk-none`) counts for
+nothing. A key opens no more than its tenant may do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from schemas.errors import ChoirError, NotPermitted, Overloaded, Unauthenticated
 from schemas.requests.keys import SECRET_PREFIX
 from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
+from services.gateway.access.fresh_login import LOGIN_COOKIE, is_fresh
 from services.gateway.access.keyring import Keyring
 from services.gateway.access.scopes import Need, need_of
 
@@ -33,14 +35,16 @@ MOST_ADDRESSES = 10_000
 
 NO_KEY = "this gateway wants an API key: send it as `Authorization: Bearer KEY`"
 WRONG_KEY = "the API key is not valid"
+STALE = "this changes the mesh, or shows who may: show the API key again, the login is not fresh"
 TWO_KEYS = "the request has several API keys: send one"
 
 
 class Identities:
     """Finds out who asks. It refuses nothing itself."""
 
-    def __init__(self, keyring: Keyring, required: bool) -> None:
+    def __init__(self, keyring: Keyring, required: bool, login_fresh_s: float) -> None:
         self._keyring = keyring
+        self._login_fresh_s = login_fresh_s
         self._required = required
         self._failures = Failures()
         self._locals: dict[Role, Caller] = {role: Caller(role=role) for role in ROLES}
@@ -55,11 +59,12 @@ class Identities:
             return Caller(refused=Unauthenticated(NO_KEY)) if self._required else self._local()
         if len(shown) > 1:
             return Caller(refused=Unauthenticated(TWO_KEYS))
-        secret = shown.pop()
+        secret, login = shown.popitem()
         key = self._keyring.find(secret)
         if key is not None:
             role = self._keyring.tenants.role_of(key.tenant)
-            return Caller(key.tenant, key, self._keyring.use_of(key), role)
+            stale = login is not None and not is_fresh(login, secret, self._login_fresh_s)
+            return Caller(key.tenant, key, self._keyring.use_of(key), role, stale=stale)
         if not self._required and not secret.startswith(SECRET_PREFIX):
             return self._local()
         address = (scope.get("client") or ("",))[0]
@@ -72,18 +77,20 @@ class Identities:
         return self._locals[self._keyring.tenants.role_of(LOCAL_TENANT)]
 
 
-def secrets_in(scope: Scope) -> set[str]:
-    """What a request shows as API keys, from whichever header."""
-    shown: set[str] = set()
+def secrets_in(scope: Scope) -> dict[str, str | None]:
+    """What a request shows as API keys, from whichever header: each with None, or, where only a cookie has
+    it, with what the browser keeps of its login."""
+    shown: dict[str, str | None] = {}
     with_cookie = scope["path"].startswith(COOKIE_PATH)
     for name, value in scope["headers"]:
         if name in KEY_HEADERS:
-            shown.add(value.decode("latin-1").strip())
+            shown[value.decode("latin-1").strip()] = None
         elif name == b"authorization" and value[: len(BEARER)].lower() == BEARER:
-            shown.add(value[len(BEARER) :].decode("latin-1").strip())
+            shown[value[len(BEARER) :].decode("latin-1").strip()] = None
         elif with_cookie and name == b"cookie":
-            shown.add(cookie_parser(value.decode("latin-1")).get(COOKIE, ""))
-    shown.discard("")
+            cookies = cookie_parser(value.decode("latin-1"))
+            shown.setdefault(cookies.get(COOKIE, ""), cookies.get(LOGIN_COOKIE, ""))
+    shown.pop("", None)
     return shown
 
 
@@ -118,13 +125,15 @@ def permitted(path: str, method: str) -> AbstractContextManager[None]:
         return NOTHING
     if (refusal := _refusal(need, caller)) is not None:
         raise refusal
+    if need == "operate" and caller.stale:
+        raise Unauthenticated(STALE)
     if caller.key is None or caller.use is None:
         return NOTHING
     return caller.use.request(caller.key)
 
 
 def allowed(path: str, method: str) -> bool:
-    """Whether the current caller may do that at a route's path, limits aside."""
+    """Whether the current caller may do that at a route's path, once it has logged in, and limits aside."""
     need = need_of(path, method)
     return need == "nothing" or _refusal(need, current_caller.get()) is None
 

@@ -16,7 +16,8 @@ from services.gateway.access.limits import KeyUse
 class Caller:
     """A `tenant`, and the `key` that was shown, with its `use`. Without a key: whoever is on this host.
 
-    `role` is the tenant's. `refused` is why nobody knows who asks.
+    `role` is the tenant's. `refused` is why nobody knows who asks. `stale` is a browser whose cookie has the
+    key, and that showed it too long ago for what operates the mesh.
     """
 
     tenant: str = LOCAL_TENANT
@@ -24,6 +25,7 @@ class Caller:
     use: KeyUse | None = None
     role: Role = "operate"
     refused: ChoirError | None = None
+    stale: bool = False
 
     def may_ask(self, model: str) -> bool:
         """Whether the key opens a model, or an ensemble."""

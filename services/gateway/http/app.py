@@ -68,7 +68,9 @@ class Application:
         self._figures = context.figures
         self._give_up = context.give_up
         self._guard = Guard(context.settings)
-        self._identities = Identities(context.keyring, context.settings.keys_needed)
+        self._identities = Identities(
+            context.keyring, context.settings.keys_needed, context.settings.login_fresh_s
+        )
         self._dialect_of = lru_cache(PATHS_KEPT)(partial(dialect_of, dialects=dialects))
         of = {dialect.name: list(dialect.routes(context)) for dialect in dialects}
         of.setdefault(DISTRIBUTED.name, []).append(Description(of).route())

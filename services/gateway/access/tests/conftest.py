@@ -15,6 +15,7 @@ import pytest_asyncio
 from schemas.errors import ChoirError
 from schemas.requests.keys import ApiKey, ManageKeys, digest_of, new_secret
 from services.client.client import Choir
+from services.gateway.access.fresh_login import login_of
 from services.gateway.tests.serving import serving
 
 HEARD_WITHIN_S = 180.0
@@ -64,6 +65,11 @@ async def until_status(http: httpx.AsyncClient, secret: str, wanted: Callable[[i
 def bearer(secret: str) -> dict[str, str]:
     """The header in which most clients send a key."""
     return {"authorization": f"Bearer {secret}"}
+
+
+def logged_in(secret: str, at_s: float | None = None) -> dict[str, str]:
+    """What a browser sends that has shown a key, now or at that Unix time."""
+    return {"cookie": f"choir_key={secret}; choir_login={login_of(secret, at_s)}"}
 
 
 async def refused_with(code: str, asked: Awaitable[object]) -> None:

@@ -19,7 +19,8 @@ ACTS = """
 SELECT endpoint, action, target, tenant, key, error_code, service FROM mesh_changed
 WHERE "at" > make_timestamp(($since_s * 1e6)::BIGINT) ORDER BY "at"
 """
-NEW = {"label": "from the test", "scopes": ["models"], "days": 1}
+LABEL = "from the test"
+NEW = {"label": LABEL, "scopes": ["models"], "days": 1}
 WORKER = {"id": "audited-1", "type": "lm_studio", "host": "127.0.0.1", "port": 9, "model": "beta"}
 
 
@@ -34,7 +35,7 @@ async def test_each_change_of_the_mesh_is_an_event_with_who_made_it(
     assert made.status_code == 200, made.text
     async with Choir(live_mesh) as mesh:
         known = {key.label: key.id for key in await mesh.keys(ManageKeys())}
-        new = known[NEW["label"]]
+        new = known[LABEL]
         for action in ("revoke", "remove"):
             body = {"id": new, "action": action}
             ended = await locked.post("/dashboard/actions/keys/end", headers=operator, json=body)

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from schemas.errors import Unauthenticated
 from services.gateway.access.authorization import COOKIE, COOKIE_PATH
+from services.gateway.access.fresh_login import LOGIN_COOKIE, login_of
 from services.gateway.dashboard.shell.pages import SECURITY
 from services.gateway.http.body import read_json
 from services.gateway.http.context import GatewayContext
@@ -22,18 +23,19 @@ class Login:
         self._context = context
 
     async def login(self, request: Request) -> Response:
-        """Sets the cookie. Raises Unauthenticated for a key that is not valid."""
+        """Sets the cookie, and one that says when. Raises Unauthenticated for a key that is not valid."""
         secret = (await read_json(request, self._context.settings)).get("key")
         if not isinstance(secret, str) or self._context.keyring.find(secret.strip()) is None:
             raise Unauthenticated("the API key is not valid")
-        response = Response(status_code=204, headers=SECURITY)
-        response.set_cookie(
-            COOKIE,
-            secret.strip(),
-            max_age=KEPT_S,
-            path=COOKIE_PATH,
-            secure=request.scope["scheme"] == "https",
-            httponly=True,
-            samesite="strict",
-        )
+        response, secret = Response(status_code=204, headers=SECURITY), secret.strip()
+        for name, value in ((COOKIE, secret), (LOGIN_COOKIE, login_of(secret))):
+            response.set_cookie(
+                name,
+                value,
+                max_age=KEPT_S,
+                path=COOKIE_PATH,
+                secure=request.scope["scheme"] == "https",
+                httponly=True,
+                samesite="strict",
+            )
         return response

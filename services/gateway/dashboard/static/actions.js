@@ -55,6 +55,15 @@ function askBack(button) {
   }, ASKED);
 }
 
+// A login that is too old for this: on another page, so that what is said in the form stays.
+function loginElsewhere() {
+  const link = document.createElement("a");
+  link.href = "/dashboard/admin";
+  link.target = "_blank";
+  link.textContent = "show the key, and come back";
+  return link;
+}
+
 async function send(form, button) {
   const present = standsAt(form);
   let state = stateOf(form);
@@ -75,7 +84,9 @@ async function send(form, button) {
     });
     if (!reply.ok) {
       const page = new DOMParser().parseFromString(await reply.text(), "text/html");
-      throw new Error(page.querySelector("main h1 + p")?.textContent ?? `status ${reply.status}`);
+      const error = new Error(page.querySelector("main h1 + p")?.textContent ?? `status ${reply.status}`);
+      error.again = reply.status === 401;
+      throw error;
     }
     const told = await reply.json();
     if (told.html) {
@@ -94,6 +105,7 @@ async function send(form, button) {
     state = stateOf(present());
     state.className = "state problem";
     state.textContent = error.message;
+    if (error.again) state.append(": ", loginElsewhere());
   } finally {
     buttons.forEach((each) => { each.disabled = false; });
   }

@@ -17,10 +17,12 @@ from nats.aio.client import Client
 from infra.members.tests.desks import start_desk
 from schemas import subjects
 from schemas.nodes.joining import Host, HostedInstance
+from schemas.requests.keys import KEY_SCOPES
 from schemas.requests.tenants import Tenant
 from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.client.finding.invite_line import parse_line
-from services.gateway.access.tests.conftest import MakeKey
+from services.gateway.access.fresh_login import login_of
+from services.gateway.access.tests.conftest import MakeKey, bearer, logged_in
 from services.gateway.distributed import managing
 from services.gateway.tests.serving import serving
 
@@ -42,13 +44,56 @@ ACTIONS: dict[str, dict[str, Any]] = {
 """Every action, with a body that the mesh refuses, so that it changes nothing."""
 
 
+async def test_what_operates_the_mesh_needs_a_login_that_is_fresh(
+    live_mesh: str, locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    secret, other = await make_key(scopes=KEY_SCOPES), await make_key(scopes=KEY_SCOPES)
+    now_s = time.time()
+    stale = {
+        "long ago": logged_in(secret, now_s - 901),
+        "to come": logged_in(secret, now_s + 3_600),
+        "another key's": {"cookie": f"choir_key={secret}; choir_login={login_of(other)}"},
+        "not signed": {"cookie": f"choir_key={secret}; choir_login={int(now_s)}."},
+        "no number": {"cookie": f"choir_key={secret}; choir_login=\u0662.x"},
+        "none": {"cookie": f"choir_key={secret}"},
+    }
+    pages = ("/dashboard/admin", "/dashboard/live/admin", "/dashboard/models", "/dashboard/workers")
+    for words, said in stale.items():
+        sent = {name.encode(): value.encode() for name, value in said.items()}
+        for path, body in ACTIONS.items():
+            reply = await locked.post(path, json=body, headers=sent)
+            assert reply.status_code == 401 and "login is not fresh" in reply.text, (words, path)
+        for path in pages:
+            reply = await locked.get(path, headers=sent)
+            assert reply.status_code == 401 and 'class="login"' in reply.text, (words, path)
+        # And what only looks goes on, with the way to the pages where one logs in again
+        mesh = await locked.get("/dashboard/nodes", headers=sent)
+        assert mesh.status_code == 200 and 'href="/dashboard/admin"' in mesh.text, words
+        assert "/dashboard/actions/nodes" in mesh.text, words
+
+    # When the key is shown again
+    login = await locked.post("/dashboard/login", json={"key": secret})
+    cookies = {one.partition(";")[0] for one in login.headers.get_list("set-cookie")}
+    assert all(f"; {word}" in login.headers["set-cookie"].lower() for word in ("httponly", "samesite=strict"))
+    locked.cookies.clear()
+    fresh = {"cookie": "; ".join(sorted(cookies))}
+    # Then it opens them, and a program that shows its key with each request needs no login
+    for headers in (fresh, bearer(secret), logged_in(secret, now_s - 60)):
+        assert (await locked.get("/dashboard/admin", headers=headers)).status_code == 200
+        action = "/dashboard/actions/keys/end"
+        assert (await locked.post(action, json=ACTIONS[action], headers=headers)).status_code == 400
+    # And where no keys are needed there is nobody to log in
+    async with serving(live_mesh) as url, httpx.AsyncClient(base_url=url) as open_to_all:
+        assert (await open_to_all.get("/dashboard/admin")).status_code == 200
+
+
 async def test_every_action_is_refused_to_who_may_only_look_and_to_other_pages(
     locked: httpx.AsyncClient, make_key: MakeKey
 ) -> None:
     described = (await locked.get("/openapi.json", headers={"x-api-key": await make_key()})).json()["paths"]
     assert set(ACTIONS) == {path for path in described if path.startswith("/dashboard/actions")}
-    looks = {"cookie": f"choir_key={await make_key(scopes=('observe', 'generate'))}"}
-    operates = {"cookie": f"choir_key={await make_key(scopes=('observe', 'operate'))}"}
+    looks = logged_in(await make_key(scopes=("observe", "generate")))
+    operates = logged_in(await make_key(scopes=("observe", "operate")))
     own = {"origin": str(locked.base_url).rstrip("/")}
     for path, body in ACTIONS.items():
         assert (await locked.post(path, json=body)).status_code == 401, path
@@ -71,7 +116,7 @@ async def test_every_action_is_refused_to_who_may_only_look_and_to_other_pages(
 
 
 async def test_a_key_is_shown_once_used_and_revoked(locked: httpx.AsyncClient, make_key: MakeKey) -> None:
-    operates = {"cookie": f"choir_key={await make_key(scopes=('models', 'observe', 'operate'))}"}
+    operates = logged_in(await make_key(scopes=("models", "observe", "operate")))
     body = {"label": "<b>mine</b>", "scopes": ["models"], "limits": {"requests_in_flight": 2}, "days": 1}
     made = (await locked.post("/dashboard/actions/keys/add", json=body, headers=operates)).json()
     found = re.search(r"choir-k-[0-9a-f]{8}-[A-Za-z0-9_-]{43}", made["html"])
@@ -95,7 +140,7 @@ async def test_a_key_makes_none_that_may_do_more_than_itself(
     own = await make_key(
         scopes=("generate", "operate"), models=("choir-one",), limits=limits, expires_at_s=time.time() + 3600
     )
-    operates = {"cookie": f"choir_key={own}"}
+    operates = logged_in(own)
     within = {"scopes": ["generate"], "models": ["choir-one"], "limits": limits, "days": 0.01}
     assert (await add_key(locked, operates, within)).status_code == 200
     for field, value, named in (
