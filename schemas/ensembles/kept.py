@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.ensembles.named import Ensemble
-from schemas.message import Message, Name, Struct, field_error
+from schemas.message import Act, Message, Name, Struct, field_error
 from schemas.requests.tenants import TenantName
 
 
@@ -62,6 +62,11 @@ class ManageEnsembles(Message):
         if (self.action == "remove") != (self.name is not None):
             raise field_error("name", "remove, and nothing else, needs a name")
         return self
+
+    def act(self) -> Act | None:
+        """As the base class says."""
+        target = self.name if self.ensemble is None else self.ensemble.name
+        return None if self.action == "list" else Act(self.action, target)
 
 
 class EnsemblesReply(Message):

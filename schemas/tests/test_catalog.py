@@ -239,6 +239,8 @@ def test_an_endpoint_takes_and_gives_messages_of_the_contract(endpoint: Endpoint
     )  # fmt: skip
     contract = {name: value for part in parts for name, value in vars(part).items()}
     assert endpoint.takes == "-" or issubclass(contract[endpoint.takes], Message)
+    # What operators ask for may change the mesh: the message says what, so that it can be told who did it
+    assert endpoint.role != "operate" or contract[endpoint.takes].act is not Message.act
     assert issubclass(contract[endpoint.gives], Message)
 
 
