@@ -3,7 +3,8 @@
 nats-py (2.16) waits for the end of a connection without a deadline, when it is closed and before it is made
 anew. Two ends never came: that of a connection that was closed in the midst of its TLS handshake (asyncio
 tells of the end only whom the handshake was made for), and that of one to a broker that stands still while
-more waits to be sent than the system takes: such a service did not connect again.
+more waits to be sent than the system takes: such a service did not connect again. And who waited after
+another one whose waiting was cancelled was cancelled as well.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ class EndingTransport(TcpTransport):
     """The transport of nats-py, whose end comes within END_PATIENCE_S."""
 
     _over = False
+    _end: asyncio.Task[None] | None = None
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """Connects to a server. OSError or TimeoutError if it cannot be reached."""
-        self._over = False
+        self._over, self._end = False, None
         await super().connect(uri, buffer_size, connect_timeout)
 
     async def connect_tls(
@@ -43,10 +45,13 @@ class EndingTransport(TcpTransport):
         """Returns when the connection has ended; what could not be sent by then is dropped."""
         if self._over:
             return
-        try:
-            async with asyncio.timeout(END_PATIENCE_S):
-                await super().wait_closed()  # type: ignore[no-untyped-call]
-        except TimeoutError:
+        if self._end is None:
+            self._end = asyncio.create_task(super().wait_closed(), name="end")  # type: ignore[no-untyped-call]
+            self._end.add_done_callback(_look)
+        await asyncio.wait({self._end}, timeout=END_PATIENCE_S)
+        if self._end.done():
+            self._end.result()
+        else:
             self._abort()
 
     def _abort(self) -> None:
@@ -54,6 +59,12 @@ class EndingTransport(TcpTransport):
         for writer in (self._io_writer, self._bare_io_writer):
             if writer is not None:
                 writer.transport.abort()
+
+
+def _look(end: asyncio.Task[None]) -> None:
+    """An error of a connection that nobody waits for any more is no news."""
+    if not end.cancelled():
+        end.exception()
 
 
 def end_in_time() -> None:

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlparse
 
 import nats
 import nats.aio.client
@@ -21,6 +22,7 @@ from services.chassis.identity import Identity
 from services.chassis.nats import connection as connection_module
 from services.chassis.nats.connecting.ending import EndingTransport
 from services.chassis.nats.connection import ConnectionEvents, connection_options, open_broker
+from services.chassis.process.cancelling import ended
 from services.chassis.settings import MeshSection
 from services.chassis.tests.mesh import DEADLINE_S, eventually
 
@@ -90,6 +92,31 @@ async def test_who_has_much_to_send_to_a_broker_that_stands_still_goes_to_anothe
         own_broker.resume()
         events.closing()
         await client.close()
+
+
+async def test_who_waits_for_an_end_after_another_one_gave_up_is_told_of_the_end() -> None:
+    # Given a connection that is closing, and never done: more is to be sent than is taken
+    held: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _reader, writer: held.append(writer), "127.0.0.1", 0, limit=1)
+    transport = EndingTransport()  # type: ignore[no-untyped-call]
+    try:
+        url = urlparse(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await transport.connect(url, 1 << 16, int(DEADLINE_S))
+        transport.write(bytes(32 << 20))  # type: ignore[no-untyped-call]
+        transport.close()  # type: ignore[no-untyped-call]
+        first = asyncio.create_task(transport.wait_closed())
+        await asyncio.sleep(0)
+        await ended({first})
+        # When another one waits for its end
+        await asyncio.wait_for(transport.wait_closed(), DEADLINE_S)
+        # Then nothing is kept of it
+        assert (
+            transport._io_writer is not None and transport._io_writer.transport.get_write_buffer_size() == 0
+        )
+    finally:
+        for writer in held:
+            writer.transport.abort()
+        server.close()
 
 
 async def _operate(mesh: MeshSection) -> None:
