@@ -88,10 +88,31 @@ def doors(subject: str) -> str:
     return f"choir.door.*.{subject.removeprefix('choir.')}"
 
 
+def keyed_door(tenant: str, subject: str) -> str:
+    """Where the services hear what a gateway asks for a tenant with the API key of whoever asked the gateway.
+
+    The key comes along (`API_KEY_HEADER`), and the service looks whether it opens that.
+    """
+    return f"choir.keyed.{encode_token(tenant)}.{subject.removeprefix('choir.')}"
+
+
+def keyed_doors(subject: str) -> str:
+    """Where the services hear what gateways ask with anybody's API key."""
+    return f"choir.keyed.*.{subject.removeprefix('choir.')}"
+
+
+def is_keyed(subject: str) -> bool:
+    """Whether an API key has to come along with what is asked there."""
+    return subject.startswith("choir.keyed.")
+
+
 def tenant_at(subject: str) -> str:
-    """Whose door a request came through: the broker's word. LOCAL_TENANT for a `subject` that is no door."""
+    """Whose door a request came through: the broker's word. LOCAL_TENANT for a `subject` that is no door.
+
+    At a keyed door it is the gateway's word, until the key has been looked at.
+    """
     match subject.split("."):
-        case ["choir", "door", tenant, _, *_]:
+        case ["choir", "door" | "keyed", tenant, _, *_]:
             return decode_token(tenant)
         case _:
             return LOCAL_TENANT
@@ -100,7 +121,7 @@ def tenant_at(subject: str) -> str:
 def asked_on(subject: str) -> str:
     """What a client has asked on, of a request that came through a door; else the `subject` itself."""
     match subject.split("."):
-        case ["choir", "door", _, *endpoint] if endpoint:
+        case ["choir", "door" | "keyed", _, *endpoint] if endpoint:
             return ".".join(("choir", *endpoint))
         case _:
             return subject
@@ -718,7 +739,8 @@ def bucket_stream(bucket: str) -> str:
 
 def endpoint_name(subject: str) -> str:
     """The name of an endpoint in the services API: its subject without dots and the mesh's prefix."""
-    return asked_on(subject).removeprefix("choir.").replace(".", "-").replace("=", "_").replace("*", "any")
+    name = asked_on(subject).removeprefix("choir.").replace(".", "-").replace("=", "_").replace("*", "any")
+    return f"{name}-keyed" if is_keyed(subject) else name
 
 
 def inbox_prefix(user: str) -> str:
@@ -789,6 +811,8 @@ NEW_HEADER = "Choir-New"
 """Of a request whose id was made for it: nobody has asked under it before, so nobody needs to look."""
 KEY_HEADER = "Choir-Key"
 """The id of the API key that a gateway was shown, on a request that it makes for its client."""
+API_KEY_HEADER = "Choir-Api-Key"
+"""The secret of an API key, with what is asked at a keyed door."""
 HANDED_HEADER = "Choir-Handed"
 """On a command that one agent hands to another: where its delivery is acknowledged."""
 TRACE_HEADER = "traceparent"

@@ -66,6 +66,7 @@ class Credentials:
                 public_key=self._services.public_key(f"{instance.service}-{instance.name}"),
                 models=instance.models,
                 takes_workers=instance.takes_workers,
+                keyless=instance.keyless,
             )
             for instance in instances
         )
@@ -100,7 +101,13 @@ class Credentials:
         services = [
             ServiceUser(
                 ACCESS[instance.service],
-                scope_of(instance.name, instance.models, instance.takes_workers, worker_models),
+                scope_of(
+                    instance.name,
+                    instance.models,
+                    instance.takes_workers,
+                    worker_models,
+                    keyless=instance.keyless,
+                ),
                 self._services.public_key(f"{instance.service}-{instance.name}"),
             )
             for instance in instances

@@ -42,6 +42,7 @@ from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import is_inbox, parse
 from services.chassis.nats.error_replies import error_headers
 from services.chassis.registry.ensembles import Ensembles
+from services.chassis.registry.shown_keys import ShownKeys
 from services.chassis.telemetry.audit import emit_act
 from services.chassis.telemetry.events import EventLog
 
@@ -54,7 +55,8 @@ log = get_logger("members.desk")
 
 
 class Desk:
-    """Answers on `choir.join.*`, `choir.host.*.enrol` and at tenants' doors `invite`, `tenants`, `hosts`.
+    """Answers on `choir.join.*`, `choir.host.*.enrol`, and at tenants' doors and keyed ones `invite`,
+    `tenants`, `hosts`.
 
     `reserved` are names of instances of this host, `serve` makes the queues of models, `where` says where
     others reach the broker (it raises ConfigurationError if they do not). `events` are told who changes what.
@@ -76,14 +78,16 @@ class Desk:
         self._serve = serve
         self._where = where
         self._one = asyncio.Lock()
+        self._shown = ShownKeys(client)
 
     async def start(self) -> None:
         """From now on it answers."""
         await self._client.subscribe(subjects.ALL_JOINS, QUEUE, cb=self._on_join)
         await self._client.subscribe(subjects.ALL_ENROLS, QUEUE, cb=self._on_enrol)
-        await self._client.subscribe(subjects.doors(subjects.INVITE), QUEUE, cb=self._on_invite)
-        await self._client.subscribe(subjects.doors(subjects.TENANTS), QUEUE, cb=self._on_tenants)
-        await self._client.subscribe(subjects.doors(subjects.HOSTS), QUEUE, cb=self._on_hosts)
+        for spell in (subjects.doors, subjects.keyed_doors):
+            await self._client.subscribe(spell(subjects.INVITE), QUEUE, cb=self._on_invite)
+            await self._client.subscribe(spell(subjects.TENANTS), QUEUE, cb=self._on_tenants)
+            await self._client.subscribe(spell(subjects.HOSTS), QUEUE, cb=self._on_hosts)
 
     async def _on_join(self, msg: Msg) -> None:
         invite = subjects.invite_of(msg.subject)
@@ -122,8 +126,9 @@ class Desk:
             return
         headers, request = None, None
         try:
+            request = parse(msg.data, kind)
+            await self._check_key(msg)
             async with self._one:
-                request = parse(msg.data, kind)
                 reply = await handle(request)
                 self._tell(msg, request)
         except ChoirError as error:
@@ -141,6 +146,13 @@ class Desk:
         endpoint, tenant = subjects.asked_on(msg.subject), subjects.tenant_at(msg.subject)
         key = (msg.headers or {}).get(subjects.KEY_HEADER)
         emit_act(self._events, request, endpoint=endpoint, tenant=tenant, key=key, error=error)
+
+    async def _check_key(self, msg: Msg) -> None:
+        """What a gateway asks is done if the API key that comes along opens it."""
+        if subjects.is_keyed(msg.subject):
+            secret = (msg.headers or {}).get(subjects.API_KEY_HEADER)
+            tenant, asked = subjects.tenant_at(msg.subject), subjects.asked_on(msg.subject)
+            await self._shown.check(secret, tenant, asked)
 
     # --- inviting -----------------------------------------------------------------------
 

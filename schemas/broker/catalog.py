@@ -312,6 +312,8 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
             s.doors(s.STATUS), s.doors(s.SHARD), s.doors(s.WORKER), s.doors(s.TOKENIZE),
             s.doors(s.DEAD_LETTERS), s.doors(s.KEYS), s.doors(s.CORDON), s.doors(s.LOAD),
+            s.keyed_doors(s.NODES), s.keyed_doors(s.STATUS), s.keyed_doors(s.WORKER),
+            s.keyed_doors(s.SHARD), s.keyed_doors(s.KEYS), s.keyed_doors(s.CORDON), s.keyed_doors(s.LOAD),
             s.doors(s.ENSEMBLES), s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
@@ -386,8 +388,11 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "modelstore",
         publishes=(s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_EVENTS),
-        subscribes=(s.doors(s.STORE), s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_HELD_MODELS),
+        subscribes=(
+            s.doors(s.STORE), s.keyed_doors(s.STORE), s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_HELD_MODELS,
+        ),
         buckets_read=(
+            s.KEYS_BUCKET, s.TENANTS_BUCKET,
             s.NODES_BUCKET, s.STORED_MODELS_BUCKET, s.MODEL_FILES_BUCKET, s.MODEL_COPIES_BUCKET,
             s.MODEL_FETCHES_BUCKET,
         ),
@@ -399,20 +404,21 @@ ACCESS: tuple[Access, ...] = (
     Access(
         "metrics",
         publishes=(s.ALL_EVENTS,),
-        subscribes=(s.doors(s.SQL),),
+        subscribes=(s.doors(s.SQL), s.keyed_doors(s.SQL)),
         pulls=(s.EVENTS_STREAM,),
         consumers=(s.EVENTS_CONSUMER,),
         reads=(s.EVENTS_STREAM,),
-        buckets_read=(s.TENANTS_BUCKET,),
+        buckets_read=(s.TENANTS_BUCKET, s.KEYS_BUCKET),
     ),
     Access(
         "gateway",
         publishes=(
             s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
-            s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.NODES), s.doors(s.MODELS),
-            s.doors(s.STATUS), s.doors(s.SQL), s.doors(s.TOKENIZE), s.doors(s.WORKER), s.doors(s.SHARD),
-            s.doors(s.FEEDBACK), s.doors(s.KEYS), s.doors(s.CORDON), s.doors(s.STORE), s.doors(s.INVITE),
-            s.doors(s.TENANTS), s.doors(s.HOSTS), s.doors(s.LOAD), s.ALL_EVENTS,
+            s.doors(s.STREAM_FETCH), s.doors(s.CANCEL), s.doors(s.MODELS), s.doors(s.TOKENIZE),
+            s.doors(s.FEEDBACK), s.keyed_doors(s.NODES), s.keyed_doors(s.STATUS), s.keyed_doors(s.SQL),
+            s.keyed_doors(s.WORKER), s.keyed_doors(s.SHARD), s.keyed_doors(s.KEYS),
+            s.keyed_doors(s.CORDON), s.keyed_doors(s.LOAD), s.keyed_doors(s.STORE),
+            s.keyed_doors(s.INVITE), s.keyed_doors(s.TENANTS), s.keyed_doors(s.HOSTS), s.ALL_EVENTS,
         ),
         subscribes=(),
         buckets_read=(
@@ -456,6 +462,11 @@ class Endpoint:
         """Where its service listens: at every tenant's door."""
         return s.doors(self.subject)
 
+    @property
+    def keyed_doors(self) -> str | None:
+        """Where it listens besides, for gateways that come with an API key; None where they do not come."""
+        return s.keyed_doors(self.subject) if self.subject in KEYED else None
+
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(s.ASK, "router", "Ask", "Result", "ask and wait for the result"),
@@ -498,6 +509,21 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(s.HOSTS, SUPERVISOR, "ManageHosts", "HostsReply", "hosts that have joined", role="operate"),
 )  # fmt: skip
+
+
+KEYED: dict[str, tuple[str, ...]] = {
+    s.NODES: ("observe",),
+    **{subject: ("observe", "generate") for subject in (s.STATUS, s.SQL)},
+    **{
+        subject: ("operate",)
+        for subject in (
+            s.WORKER, s.SHARD, s.KEYS, s.CORDON, s.LOAD, s.STORE, s.INVITE, s.TENANTS, s.HOSTS,
+        )
+    },
+}  # fmt: skip
+"""What a gateway asks only with the API key of whoever asked it, and the scopes of which the key has to have
+one. Of the event database a key without `observe` sees the rows of its tenant; `status` says whether
+there is one."""
 
 
 def endpoints_of(role: Role) -> tuple[Endpoint, ...]:

@@ -62,6 +62,7 @@ HEADERS: dict[str, str] = {
     s.MESSAGE_ID_HEADER: "what the broker knows a second copy by",
     s.TRACE_HEADER: "W3C trace context",
     s.NEW_HEADER: "the request's id was made for it: nobody has asked under it before",
+    s.API_KEY_HEADER: "the secret of an API key, which has to open what is asked",
     s.KIND_HEADER: "which of several replies this is: the `kind` in its payload",
     s.ERROR_HEADER: "the error's message on one line; it is there only with an error",
     s.ERROR_CODE_HEADER: "the error's code as HTTP has it, such as 404; it is there only with an error",
@@ -182,6 +183,18 @@ def _door(asked: Channel) -> Channel:
     door = s.door("tenant", asked.address).replace(".tenant.", ".{tenant}.", 1)
     return replace(
         asked, name=f"{asked.name}-door", address=door, why=f"{asked.why}, as the services hear it"
+    )
+
+
+def _keyed(asked: Channel) -> Channel:
+    """Where a gateway asks the same, with the API key of whoever asked it."""
+    door = s.keyed_door("tenant", asked.address).replace(".tenant.", ".{tenant}.", 1)
+    return replace(
+        asked,
+        name=f"{asked.name}-keyed",
+        address=door,
+        why=f"{asked.why}, from a gateway with an API key",
+        headers=(*asked.headers, s.API_KEY_HEADER),
     )
 
 
@@ -386,6 +399,7 @@ ASKED: tuple[Channel, ...] = tuple(map(_endpoint, catalog.ENDPOINTS))
 CHANNELS: tuple[Channel, ...] = (
     *ASKED,
     *map(_door, ASKED),
+    *(_keyed(asked) for asked in ASKED if asked.address in catalog.KEYED),
     *STREAMED,
     *_republished(STREAMED),
     *SIGNALS,

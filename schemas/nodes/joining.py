@@ -52,7 +52,8 @@ class HostedInstance(Struct):
     """A process of a host that has joined: its service, its name, and the key by which it connects.
 
     `models` are those that it serves, and whose work it takes. One that `takes_workers` takes that of
-    registered workers' models too. Null is what an earlier Choir says of such a one.
+    registered workers' models too; null is what an earlier Choir says of such a one. A `keyless` one is a
+    gateway that wants no keys.
     """
 
     service: Name
@@ -60,6 +61,7 @@ class HostedInstance(Struct):
     public_key: PublicKey
     models: tuple[Name, ...] | None = None
     takes_workers: Annotated[bool, Field(exclude_if=not_)] = False
+    keyless: Annotated[bool, Field(exclude_if=not_)] = False
 
 
 class Host(Message):

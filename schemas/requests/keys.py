@@ -7,6 +7,7 @@ random bits cannot be guessed from their digest, so no slow function is needed.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from operator import not_
 from typing import Annotated, Literal
@@ -24,6 +25,7 @@ USUAL_SCOPES: tuple[KeyScope, ...] = ("models", "generate", "embed")
 
 SECRET_PREFIX = "choir-"
 SECRET_BYTES = 32
+_SECRET = re.compile(r"choir-([a-z0-9][a-z0-9-]{0,31})-[A-Za-z0-9_-]{43}\Z")
 
 KeyId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -135,6 +137,12 @@ class KeysReply(Message):
 def new_secret(key_id: str) -> str:
     """A secret for a key: `choir-<id>-<43 characters>`, of 256 random bits."""
     return f"{SECRET_PREFIX}{key_id}-{secrets.token_urlsafe(SECRET_BYTES)}"
+
+
+def id_in(secret: str) -> str | None:
+    """Which key a secret says that it is of; None for what is no secret of ours."""
+    found = _SECRET.match(secret)
+    return None if found is None else found[1]
 
 
 def digest_of(secret: str) -> str:

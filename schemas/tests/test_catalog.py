@@ -198,13 +198,42 @@ def test_what_is_published_is_kept_where_it_belongs(subject: str, stream: str | 
     assert capturing == ([] if stream is None else [stream])
 
 
+BY_GATEWAYS = {one.subject for one in catalog.endpoints_of("ask")} | set(catalog.KEYED)
+"""What gateways ask: dead letters and scores have no page."""
+
+
+def test_a_gateway_asks_by_itself_what_every_tenant_may_and_the_rest_with_a_key() -> None:
+    gateway = next(access for access in ACCESS if access.service == "gateway")
+    alone = {subjects.asked_on(one) for one in gateway.publishes if one.startswith("choir.door.")}
+    keyed = {subjects.asked_on(one) for one in gateway.publishes if subjects.is_keyed(one)}
+    assert alone == {one.subject for one in catalog.endpoints_of("ask")}
+    assert keyed == set(catalog.KEYED) == BY_GATEWAYS - alone
+    assert set(gateway.publishes) - {subjects.ALL_EVENTS} == {
+        *map(subjects.doors, alone), *map(subjects.keyed_doors, keyed),
+    }  # fmt: skip
+    # And whoever is asked so can read the keys, and whose they are
+    for access in ACCESS:
+        if any(map(subjects.is_keyed, access.subscribes)):
+            assert {subjects.KEYS_BUCKET, subjects.TENANTS_BUCKET} <= set(access.buckets_read)
+    assert (gateway.pulls, gateway.reads, gateway.deletes, gateway.purges, gateway.subscribes) == ((),) * 5
+
+
 @accesses
 def test_a_service_may_touch_only_what_exists(access: Access) -> None:
     kept = [subject for stream in STREAMS for subject in stream.subjects]
     republished = [stream.republish_to for stream in STREAMS if stream.republish_to]
-    served = [endpoint.doors for endpoint in ENDPOINTS if endpoint.service == access.service]
-
-    asked = [endpoint.doors for endpoint in ENDPOINTS] if access.service == "gateway" else []
+    served = [
+        door
+        for endpoint in ENDPOINTS
+        if endpoint.service == access.service
+        for door in (endpoint.doors, endpoint.keyed_doors)
+        if door is not None
+    ]
+    # What not every tenant may ask a gateway asks with a key alone.
+    asked = [
+        endpoint.keyed_doors or endpoint.doors for endpoint in ENDPOINTS if endpoint.subject in BY_GATEWAYS
+    ]
+    asked = asked if access.service == "gateway" else []
     for subject in access.publishes:
         assert any(inside(subject, known) for known in (*kept, *SIGNALS, *asked)), subject
     for subject in access.subscribes:
@@ -227,6 +256,7 @@ def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endp
     heard = {access.service: access.subscribes for access in ACCESS}
     if endpoint.service != SUPERVISOR:  # who may do everything inside
         assert endpoint.doors in heard[endpoint.service]
+        assert endpoint.keyed_doors is None or endpoint.keyed_doors in heard[endpoint.service]
     assert not any(endpoint.doors in heard[other] for other in heard if other != endpoint.service)
     assert endpoint.why
 

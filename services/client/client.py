@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from schemas import subjects
+from schemas.broker import catalog
 from schemas.commands import Ask, Cancel, Feedback, Fetch, ReadScores, Tokenize
 from schemas.errors import BrokerUnavailable, ChoirError, MeshUnreachable, NotReady
 from schemas.message import Message
@@ -114,6 +115,7 @@ class Choir:
         self._name = name
         self._tenant = tenant
         self._key: str | None = None
+        self._secret: str | None = None
         self._inbox = inbox
         self._replies = ReplyMultiplexer()
         self._silence = Silence()
@@ -134,11 +136,12 @@ class Choir:
         self._open = False
         await self._stack.aclose()
 
-    def as_tenant(self, tenant: str, key: str | None = None) -> Choir:
+    def as_tenant(self, tenant: str, key: str | None = None, secret: str | None = None) -> Choir:
         """The same open mesh, in the name of a tenant, and by an API key with the id `key`; only for clients
-        that are inside the mesh."""
+        that are inside the mesh. The `secret` of the key goes along with what those may not ask by
+        themselves."""
         other = copy.copy(self)
-        other._tenant, other._key = tenant, key
+        other._tenant, other._key, other._secret = tenant, key, secret
         return other
 
     async def ask(self, prompt: str | None = None, **options: Unpack[AskOptions]) -> Result:
@@ -488,8 +491,11 @@ class Choir:
         self, subject: str, payload: bytes, reply_type: type[ReplyT], wait_s: float
     ) -> ReplyT:
         reply_s = wait_s + REPLY_MARGIN_S if self._replies.connected else REPLY_MARGIN_S
-        coming = self._replies.call(subject, payload, reply_s, tenant=self._tenant, key=self._key)
-        return read(await coming, reply_type)
+        secret = self._secret if subject in catalog.KEYED else None
+        reply = await self._replies.call(
+            subject, payload, reply_s, tenant=self._tenant, key=self._key, secret=secret
+        )
+        return read(reply, reply_type)
 
     def _unreachable(self, subject: str, error: Exception) -> ChoirError:
         if isinstance(error, ChoirError):

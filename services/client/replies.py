@@ -206,22 +206,27 @@ class ReplyMultiplexer:
         *,
         new: bool = False,
         key: str | None = None,
+        secret: str | None = None,
     ) -> Reply:
-        """The one reply to a request. Raises what `request` raises, and what waiting for a reply does."""
-        reply = OneReply(*self._addresses(subject, payload, tenant))
+        """The one reply to a request. With the `secret` of an API key it goes to the tenant's keyed door, and
+        the key along with it. Raises what `request` raises, and what waiting for a reply does."""
+        reply = OneReply(*self._addresses(subject, payload, tenant, keyed=secret is not None))
         self._open[reply.inbox] = reply
         try:
-            await self._publish(reply, payload, span, new, key)
+            await self._publish(reply, payload, span, new, key, secret)
             return await reply.come(timeout_s)
         finally:
             del self._open[reply.inbox]
 
-    def _addresses(self, subject: str, payload: bytes, tenant: str | None) -> tuple[str, str]:
+    def _addresses(
+        self, subject: str, payload: bytes, tenant: str | None, *, keyed: bool = False
+    ) -> tuple[str, str]:
         """Where a request goes, and where its replies come."""
         if self._refusal is not None:
             raise self._refusal
         check_payload(self._client, payload)
-        where = subject if tenant is None else subjects.door(tenant, subject)
+        at = subjects.keyed_door if keyed else subjects.door
+        where = subject if tenant is None else at(tenant, subject)
         return where, f"{self._prefix}.{next(self._numbers)}"
 
     async def _publish(
@@ -231,12 +236,15 @@ class ReplyMultiplexer:
         span: Span | None,
         new: bool,
         key: str | None = None,
+        secret: str | None = None,
     ) -> None:
         headers = (span or Span.here()).headers
         if new:
             headers[subjects.NEW_HEADER] = "1"
         if key is not None:
             headers[subjects.KEY_HEADER] = key
+        if secret is not None:
+            headers[subjects.API_KEY_HEADER] = secret
         try:
             await self._client.publish(waiting.subject, payload, reply=waiting.inbox, headers=headers)
         except nats.errors.Error as error:

@@ -110,14 +110,21 @@ def accounts(
 def _users_of(
     host: Host, listeners: Iterable[str], worker_models: Iterable[str] | None
 ) -> Iterable[dict[str, Any]]:
-    """A host that has joined: its supervisor, and its processes, as if they ran here. The supervisor of one
-    with a broker has nothing to do at another."""
+    """A host that has joined: its supervisor, and its processes, as if they ran here; but that its gateway
+    wants no keys is its own word, and opens nothing here. The supervisor of one with a broker has nothing to
+    do at another."""
     if not host.broker:
         yield {"nkey": host.public_key, "permissions": host_permissions(host.name)}
     access_of = {access.service: access for access in catalog.ACCESS}
     for instance in host.instances:
         if instance.service in access_of and instance.service in host.services:
-            scope = scope_of(instance.name, instance.models, instance.takes_workers, worker_models)
+            scope = scope_of(
+                instance.name,
+                instance.models,
+                instance.takes_workers,
+                worker_models,
+                keyless=host.broker and instance.keyless,
+            )
             rights = service_permissions(access_of[instance.service], scope, listeners)
             yield {"nkey": instance.public_key, "permissions": rights}
 

@@ -51,11 +51,13 @@ User = dict[str, object]
 class Scope:
     """Whose rights: those of one instance, or of all of a service without `instance`.
 
-    `models` are those whose work it takes; None where nobody can say so beforehand.
+    `models` are those whose work it takes; None where nobody can say so beforehand. A gateway that is
+    `keyless` serves whoever is on its host, as the tenant `local`, also what else takes an API key.
     """
 
     instance: str | None = None
     models: tuple[str, ...] | None = None
+    keyless: bool = False
 
 
 ANY = Scope()
@@ -66,11 +68,14 @@ def scope_of(
     models: tuple[str, ...] | None,
     takes_workers: bool,
     worker_models: Iterable[str] | None,
+    *,
+    keyless: bool = False,
 ) -> Scope:
-    """The rights of an instance that serves `models`. If it takes workers, those for `worker_models` besides,
-    the models that workers are registered for; where these are not known (None), for all."""
+    """The rights of an instance that serves `models`, or of a `keyless` gateway. If it takes workers, those
+    for `worker_models` besides, the models that workers are registered for; where these are not known (None),
+    for all."""
     if models is None or not takes_workers:
-        return Scope(instance, models)
+        return Scope(instance, models, keyless)
     if worker_models is None:
         return Scope(instance)
     return Scope(instance, tuple(dict.fromkeys((*models, *worker_models))))
@@ -89,6 +94,7 @@ def publishes(access: Access, scope: Scope = ANY) -> list[str]:
     }
     return [
         *(own.get(subject, subject) for subject in access.publishes),
+        *_without_keys(access, scope),
         *_pulling(access, scope),
         *(subjects.stream_info(stream) for stream in access.pulls),
         *(subject for stream in access.reads for subject in _reading(stream)),
@@ -101,6 +107,17 @@ def publishes(access: Access, scope: Scope = ANY) -> list[str]:
             for subject in _reading(subjects.bucket_stream(bucket))
         ),
         *(_written(bucket, access.service, scope) for bucket in access.buckets_written),
+    ]
+
+
+def _without_keys(access: Access, scope: Scope) -> list[str]:
+    """Where nobody on the host needs a key: the doors of `local` in place of the keyed ones."""
+    if not scope.keyless:
+        return []
+    return [
+        subjects.door(subjects.LOCAL_TENANT, subject)
+        for subject in catalog.KEYED
+        if subjects.keyed_doors(subject) in access.publishes
     ]
 
 
@@ -182,15 +199,19 @@ def _reading(stream: str) -> tuple[str, ...]:
     )
 
 
-def replies(clients: Iterable[str] = ()) -> list[str]:
-    """Where replies may go: inboxes of services, of the operator and these clients, and other accounts."""
-    everybody = (OPERATOR, HOST, *(access.service for access in catalog.ACCESS), *clients)
+def replies(clients: Iterable[str] = (), *, services: bool = True) -> list[str]:
+    """Where replies may go: inboxes of the operator and these clients, and other accounts; of `services`
+    where a service is asked by others."""
+    others = tuple(access.service for access in catalog.ACCESS) if services else ()
+    everybody = (OPERATOR, HOST, *others, *clients)
     return [*(f"{subjects.inbox_prefix(user)}.>" for user in everybody), INBOXES, ACROSS_ACCOUNTS]
 
 
 def service_permissions(access: Access, scope: Scope = ANY, clients: Iterable[str] = ()) -> dict[str, object]:
     """The rights of a service. It may answer whoever asks it in an inbox, and nowhere else."""
-    publish: dict[str, object] = {"allow": [*publishes(access, scope), *replies(clients)]}
+    publish: dict[str, object] = {
+        "allow": [*publishes(access, scope), *replies(clients, services=bool(access.subscribes))]
+    }
     if deny := refused(access, scope):
         publish["deny"] = deny
     return {"publish": publish, "subscribe": subscribes(access, scope)}
@@ -231,8 +252,11 @@ def client_user(name: str, password: str) -> User:
     }
 
 
-def authorization(passwords: Mapping[str, str], clients: Sequence[str] = (CLIENT,)) -> str:
-    """The `authorization` block. ConfigurationError names users without password or of one name."""
+def authorization(
+    passwords: Mapping[str, str], clients: Sequence[str] = (CLIENT,), *, keyless: bool = False
+) -> str:
+    """The `authorization` block; gateways are `keyless` or not. ConfigurationError names users without
+    password or of one name."""
     everyone = users(clients)
     twice = sorted({user for user in everyone if everyone.count(user) > 1})
     if twice:
@@ -246,7 +270,7 @@ def authorization(passwords: Mapping[str, str], clients: Sequence[str] = (CLIENT
         {
             "user": access.service,
             "password": passwords[access.service],
-            "permissions": service_permissions(access, clients=clients),
+            "permissions": service_permissions(access, Scope(keyless=keyless), clients),
         }
         for access in catalog.ACCESS
     ]
@@ -263,12 +287,15 @@ def main(
     client: Annotated[
         list[str] | None, typer.Option(help="a user who asks; one for each person or application; repeatable")
     ] = None,
+    keyless_gateway: Annotated[
+        bool, typer.Option(help="gateways want no keys: whoever is on their hosts may operate the mesh")
+    ] = False,
 ) -> None:
     """Print the block, with the passwords that the environment holds."""
     clients = client or [CLIENT]
     passwords = {user: os.environ.get(PASSWORD_VARIABLE + user.upper(), "") for user in users(clients)}
     try:
-        typer.echo(authorization(passwords, clients))
+        typer.echo(authorization(passwords, clients, keyless=keyless_gateway))
     except ChoirError as error:
         typer.echo(error.message, err=True)
         raise typer.Exit(2) from error

@@ -29,7 +29,7 @@ class Instance:
     """One process of this host: its service and name, and what it alone is told in its environment.
 
     `models` are those whose work it takes; an agent that `takes_workers` takes that of registered workers'
-    models too, and of those that are loaded on demand.
+    models too, and of those that are loaded on demand. A `keyless` gateway serves whoever is on this host.
     """
 
     service: str
@@ -37,6 +37,7 @@ class Instance:
     own: Mapping[str, str]
     models: tuple[str, ...] = ()
     takes_workers: bool = False
+    keyless: bool = False
 
 
 def service_commands(
@@ -118,7 +119,8 @@ def planned(settings: HostSettings, state: Path) -> tuple[Instance, ...]:
         folder = settings.models_folder(state)
         add("modelstore", store_instance(host), {"CHOIR_MODELSTORE__FOLDER": str(folder)})
     if settings.gateway.enabled:
-        add("gateway", f"{host}-gateway", {})
+        keyless = not settings.gateway.keys_needed
+        instances.append(Instance("gateway", f"{host}-gateway", {}, keyless=keyless))
     agents, stages = with_threads(settings.agents, settings.stages, cores())
     for agent in agents:
         agent = with_store(agent, store_instance(host))

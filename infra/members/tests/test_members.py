@@ -42,8 +42,10 @@ from schemas.ensembles.named import Ensemble
 from schemas.errors import ChoirError, ConfigurationError, InvalidRequest, NotPermitted
 from schemas.nodes.joining import Enrol, HostedInstance, Join, MakeInvite, ManageHosts
 from schemas.replies import Accepted, ErrorReply
+from schemas.requests.keys import ApiKey, digest_of, new_secret
 from schemas.requests.tenants import ManageTenants, TenantLimits
 from services.chassis.identity import Identity
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.registry.ensembles import Ensembles
@@ -807,3 +809,37 @@ async def test_nobody_who_stays_is_cut_when_others_come_and_go(mesh: Mesh) -> No
     # Then nothing was lost, and no connection was made anew
     assert (mesh.inside.stats["reconnects"], client.stats["reconnects"]) == (0, 0)
     await client.close()
+
+
+async def test_a_gateway_lets_nobody_in_without_the_key_of_an_operator(mesh: Mesh) -> None:
+    # Given an operator's key, and one that opens all and whose tenant may only ask
+    bucket = Bucket(mesh.inside, subjects.KEYS_BUCKET, messages(ApiKey))
+    secrets = {}
+    for key_id, tenant in (("for-operators", "local"), ("for-ann", "ann-who-asks")):
+        secrets[tenant] = secret = new_secret(key_id)
+        key = ApiKey(
+            id=key_id, tenant=tenant, scopes=("operate",), digest=digest_of(secret), ending=secret[-4:],
+            created_at_s=time.time(),
+        )  # fmt: skip
+        await bucket.put(subjects.api_key(key_id), key)
+    asked = {
+        subjects.INVITE: MakeInvite(kind="host", name="let-in", public_key=new_seed()[1], ttl_s=HOUR_S),
+        subjects.TENANTS: ManageTenants(),
+        subjects.HOSTS: ManageHosts(),
+    }
+
+    async def code(tenant: str, subject: str, secret: str) -> str | None:
+        headers = {subjects.API_KEY_HEADER: secret}
+        where = subjects.keyed_door(tenant, subject)
+        reply = await mesh.inside.request(
+            where, asked[subject].to_bytes(), timeout=DEADLINE_S, headers=headers
+        )
+        return ErrorReply.read(reply.data).error.code if b'"error"' in reply.data else None
+
+    # When a gateway asks, then it is done with the operator's key alone
+    for subject in asked:
+        assert await code("local", subject, "") == "unauthenticated"
+        assert await code("local", subject, secrets["ann-who-asks"]) == "unauthenticated"
+        assert await code("ann-who-asks", subject, secrets["ann-who-asks"]) == "not_permitted"
+        assert await code("ann-who-asks", subject, secrets["local"]) == "unauthenticated"
+        assert await code("local", subject, secrets["local"]) is None

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from infra.broker.access.accounts import Insider, ServiceUser, accounts
 from infra.broker.access.guard import check_guarded
 from infra.broker.access.keys import KeyRing
-from infra.broker.access.permissions import OPERATOR, Scope
+from infra.broker.access.permissions import OPERATOR, Scope, publishes
 from infra.broker.broker import Broker
 from infra.broker.provision import provision
 from infra.host.children.processes import until
@@ -30,6 +30,7 @@ from schemas.broker.catalog import ACCESS, ENDPOINTS, Access
 from schemas.broker.channels import matches
 from schemas.commands import Ask
 from schemas.errors import ConfigurationError
+from schemas.nodes.joining import Host, HostedInstance
 from schemas.replies import Accepted
 from schemas.requests.tenants import LOCAL, Tenant, TenantLimits
 from services.chassis.identity import Identity
@@ -210,12 +211,14 @@ OPERATORS = [
 ASKED = [
     subject
     for endpoint in ENDPOINTS
-    for subject in (endpoint.subject, subjects.door("alice", endpoint.subject))
+    for subject in (
+        endpoint.subject,
+        subjects.door("alice", endpoint.subject),
+        subjects.keyed_door("alice", endpoint.subject),
+    )
 ]
-INBOXES = [
-    *(f"{subjects.inbox_prefix(access.service)}.{ONE}.x" for access in ACCESS),
-    "_INBOX_supervisor.x", "_INBOX.x", "_R_.x.y",
-]  # fmt: skip
+PEOPLES = ["_INBOX_supervisor.x", "_INBOX.x", "_R_.x.y"]
+INBOXES = [*(f"{subjects.inbox_prefix(access.service)}.{ONE}.x" for access in ACCESS), *PEOPLES]
 READING = (".DIRECT.GET.", ".STREAM.INFO.", ".MSG.GET.")
 """How a stream is read: from any of its copies, or from the one that leads."""
 PUBLISHED = [
@@ -242,6 +245,10 @@ def may_publish(access: Access) -> set[str]:
         for endpoint in ENDPOINTS
         if endpoint.doors in access.publishes
         for one in (endpoint.subject, subjects.door("alice", endpoint.subject))
+    } | {
+        subjects.keyed_door("alice", endpoint.subject)
+        for endpoint in ENDPOINTS
+        if endpoint.keyed_doors in access.publishes
     }
     keys = {one for one in KEYS if one.split(".")[1] in access.buckets_written}
     consumers = access.consumers or tuple(
@@ -258,11 +265,13 @@ def may_publish(access: Access) -> set[str]:
         or (stream in access.purges and ".PURGE." in one)
         or (stream in access.counts and ".CONSUMER.LIST." in one)
     }
-    return (own - {""}) | named | doors | keys | work | reading | set(INBOXES)
+    inboxes = set(INBOXES if access.subscribes else PEOPLES)
+    return (own - {""}) | named | doors | keys | work | reading | inboxes
 
 
 HEARD = [
     *(endpoint.doors for endpoint in ENDPOINTS),
+    *(subjects.keyed_doors(endpoint.subject) for endpoint in ENDPOINTS),
     *(endpoint.subject for endpoint in ENDPOINTS),
     subjects.ALL_STORED_ANSWERS, subjects.ALL_STORED_RESULTS, subjects.ALL_STORED_TOKENS,
     subjects.ALL_ANSWERS, subjects.ALL_RESULTS, subjects.ALL_TOKENS, subjects.ALL_COMMANDS,
@@ -323,6 +332,32 @@ async def test_a_tenant_may_ask_what_its_role_says_and_nothing_else(guarded: Gua
     assert await user.may_publish(PUBLISHED) == asks | services_api
     assert await user.may_hear(HEARD) == {"_INBOX.>"}
     await user.client.close()
+
+
+async def test_a_gateway_that_wants_no_keys_does_more_as_local_alone_and_never_on_the_word_of_a_host() -> (
+    None
+):
+    gateway = next(access for access in ACCESS if access.service == "gateway")
+    more = {*publishes(gateway, Scope(ONE, (), keyless=True))} - {*publishes(gateway, Scope(ONE, ()))}
+    assert more == {subjects.door(subjects.LOCAL_TENANT, subject) for subject in catalog.KEYED}
+    for access in ACCESS:
+        if access is not gateway:
+            assert publishes(access, Scope(ONE, (), keyless=True)) == publishes(access, Scope(ONE, ()))
+    # Given hosts whose gateways say that they want no keys
+    process = HostedInstance(service="gateway", name=ONE, public_key="U" + "A" * 55, models=(), keyless=True)
+    for broker in (False, True):
+        host = Host(
+            name="joined",
+            public_key="U" + "B" * 55,
+            services=("gateway",),
+            instances=(process,),
+            created_at_s=0.0,
+            broker=broker,
+        )
+        block = accounts("U" + "C" * 55, (), (), hosts=(host,))
+        # Then it counts of one that runs a broker of the cluster, and of no other
+        door = f'"{subjects.door(subjects.LOCAL_TENANT, subjects.WORKER)}"'
+        assert block.count(door) == 1 + broker  # once where the broker leads `local` itself
 
 
 async def test_every_subject_of_the_catalog_is_among_those_that_are_tried() -> None:

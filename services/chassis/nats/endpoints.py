@@ -19,6 +19,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 from pydantic import ValidationError
 
 from schemas import subjects
+from schemas.broker import catalog
 from schemas.errors import (
     ChoirError,
     InternalError,
@@ -29,6 +30,7 @@ from schemas.errors import (
 )
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
+from schemas.requests.keys import ApiKey
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import envelope_bytes
@@ -37,6 +39,7 @@ from services.chassis.nats.error_replies import FULL, REFUSAL, error_headers
 from services.chassis.nats.sharing import Places, Rounds
 from services.chassis.plain_words import first_fault
 from services.chassis.process.stopping import ENDPOINTS_PATIENCE_S
+from services.chassis.registry.shown_keys import ShownKeys
 from services.chassis.telemetry.audit import audited
 from services.chassis.telemetry.events import EventLog
 from services.chassis.telemetry.tracing import Tracing, Work, current_span, enter
@@ -63,7 +66,11 @@ class Caller:
     `tenant` is whose door the request came through. A caller that `streams` takes several messages, any other
     one. Nothing is sent to a caller that gave no reply subject. `new` is a caller that says that nobody has
     asked under its request's id before; `key` is the id of the API key that a gateway says it was shown.
+    `secret` is that key's, where it has to come along, and `shown` the key once it was found to be good.
     """
+
+    secret: str | None = None
+    shown: ApiKey | None = None
 
     def __init__(
         self,
@@ -207,6 +214,7 @@ class Endpoints:
         self._events = events
         self._tracing = tracing or Tracing()
         self._most, self._let_in = most, let_in
+        self._shown = ShownKeys(client)
         self._waiting = Places(limit)
         self._quick = Places(QUICK_LIMIT)
         self._rounds, self._quick_rounds = Rounds(BEGUN_AT_ONCE), Rounds(BEGUN_AT_ONCE)
@@ -246,14 +254,32 @@ class Endpoints:
         quick: bool = False,
         streams: bool = False,
     ) -> None:
-        """Answers requests on `subject`. One instance of the service takes each.
+        """Answers requests on `subject`, and at the keyed door of what gateways ask with an API key. One
+        instance of the service takes each.
 
         `quick` ones wait for nothing, and have room of their own: who would cancel something, or see what
         goes on, is answered when clients that wait have taken all places. With `streams` a handler may send
         several messages; an empty one follows the last, whatever happens.
         """
+        await self._listen(subject, request_type, handler, quick=quick, streams=streams)
+        asked = subjects.asked_on(subject)
+        if asked in catalog.KEYED and subject == subjects.doors(asked):
+            keyed = subjects.keyed_doors(asked)
+            await self._listen(keyed, request_type, handler, quick=quick, streams=streams)
+
+    async def _listen(
+        self,
+        subject: str,
+        request_type: type[RequestT],
+        handler: Handler[RequestT],
+        *,
+        quick: bool,
+        streams: bool,
+    ) -> None:
         if self._service is None:
             raise RuntimeError("start() comes before add()")
+        if subjects.is_keyed(subject):
+            handler = partial(self._opened, subjects.asked_on(subject), handler)
         if self._events is not None:
             handler = audited(handler, request_type, subject, self._events)
 
@@ -267,6 +293,7 @@ class Endpoints:
             said = request.headers or {}
             new, key = subjects.NEW_HEADER in said, said.get(subjects.KEY_HEADER)
             caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new, key=key)
+            caller.secret = said.get(subjects.API_KEY_HEADER)
             places, rounds = (self._quick, self._quick_rounds) if quick else (self._waiting, self._rounds)
             if not places.take(tenant, None if quick else self._most(tenant)):
                 await caller.send_error(FULL)
@@ -327,6 +354,14 @@ class Endpoints:
                 subject = subjects.asked_on(request.subject)
                 self._events.ended(Work(span, "server", subject, subject, started_s, time.time()))
             await caller.end()
+
+    async def _opened(
+        self, asked: str, handler: Handler[RequestT], request: RequestT, caller: Caller
+    ) -> None:
+        """What came with an API key is done if the key opens it."""
+        caller.shown = await self._shown.check(caller.secret, caller.tenant, asked)
+        caller.key = caller.shown.id
+        await handler(request, caller)
 
     async def _answer(
         self,

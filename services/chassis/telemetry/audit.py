@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from schemas.errors import ChoirError
 from schemas.events import MeshChanged
 from schemas.message import Message
-from schemas.subjects import endpoint_name
+from schemas.subjects import asked_on
 from services.chassis.logs import get_logger
 from services.chassis.telemetry.events import EventLog
 
@@ -32,7 +32,7 @@ def audited(
     each that does, or that was refused."""
     if kind.act is Message.act:
         return handler
-    endpoint = f"choir.{endpoint_name(subject)}"
+    endpoint = asked_on(subject)
 
     async def told(request: RequestT, caller: Caller) -> None:
         try:

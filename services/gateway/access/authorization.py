@@ -64,7 +64,7 @@ class Identities:
         if key is not None:
             role = self._keyring.tenants.role_of(key.tenant)
             stale = login is not None and not is_fresh(login, secret, self._login_fresh_s)
-            return Caller(key.tenant, key, self._keyring.use_of(key), role, stale=stale)
+            return Caller(key.tenant, key, self._keyring.use_of(key), role, stale=stale, secret=secret)
         if not self._required and not secret.startswith(SECRET_PREFIX):
             return self._local()
         address = (scope.get("client") or ("",))[0]

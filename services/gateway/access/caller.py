@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.broker.catalog import Role
 from schemas.errors import ChoirError
@@ -17,7 +17,8 @@ class Caller:
     """A `tenant`, and the `key` that was shown, with its `use`. Without a key: whoever is on this host.
 
     `role` is the tenant's. `refused` is why nobody knows who asks. `stale` is a browser whose cookie has the
-    key, and that showed it too long ago for what operates the mesh.
+    key, and that showed it too long ago for what operates the mesh. The key's `secret` goes on to whoever
+    does what the gateway may not do by itself.
     """
 
     tenant: str = LOCAL_TENANT
@@ -26,6 +27,7 @@ class Caller:
     role: Role = "operate"
     refused: ChoirError | None = None
     stale: bool = False
+    secret: str | None = field(default=None, repr=False)
 
     def may_ask(self, model: str) -> bool:
         """Whether the key opens a model, or an ensemble."""

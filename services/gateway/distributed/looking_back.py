@@ -96,16 +96,15 @@ class LookingBack:
     def _tenant_of_rows(self, wanted: str | None) -> str | None:
         """The tenant whose requests are listed, empty for all that the caller is given; None for another
         tenant's, which it does not see."""
-        own, tenants = self._context.tenant, self._context.keyring.tenants
         if sees_all(self._context):
             return wanted or ""
-        if wanted not in (None, own):
+        if wanted not in (None, self._context.tenant):
             return None
-        return own if tenants.sees_all(own) else ""  # the others are given no rows but their own
+        return ""  # the others are given no rows but their own
 
     def _with_tenant(self, row: dict[str, Any]) -> dict[str, Any]:
         """With whose request it is. Its id is what `requests/{id}` takes."""
-        whole = self._context.keyring.tenants.sees_all(self._context.tenant)
+        whole = sees_all(self._context)
         owner = subjects.owner_of(row["request_id"]) if whole else self._context.tenant
         return {**row, "tenant": owner}
 

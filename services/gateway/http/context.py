@@ -66,7 +66,9 @@ class GatewayContext:
     def mesh(self) -> Choir:
         """The mesh, asked in the name of whose request is being answered."""
         caller = current_caller.get()
-        return self._mesh if caller.key is None else self._mesh.as_tenant(caller.tenant, caller.key.id)
+        if caller.key is None:
+            return self._mesh
+        return self._mesh.as_tenant(caller.tenant, caller.key.id, caller.secret)
 
     @property
     def tenant(self) -> str:

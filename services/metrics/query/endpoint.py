@@ -89,28 +89,29 @@ class Questions:
         if not self._places.take(caller.tenant):
             raise Overloaded("too many statements wait here, try again later", retry_after_s=1.0)
         try:
-            rows = await self._in_turn(sql, caller.tenant)
+            rows = await self._in_turn(sql, caller)
         finally:
             self._places.leave(caller.tenant)
         await caller.send(rows, kind=rows.kind)
 
-    async def _in_turn(self, sql: Sql, tenant: str) -> Rows:
+    async def _in_turn(self, sql: Sql, caller: Caller) -> Rows:
         """One thread more than a tenant may have: whoever fills all of its own keeps nobody else from it."""
         limit_s, loop = min(sql.timeout_s, self._settings.query_timeout_s), asyncio.get_running_loop()
         end_s = loop.time() + limit_s
         async with AsyncExitStack() as turn:
             try:
                 async with asyncio.timeout(limit_s):
-                    await turn.enter_async_context(self._turns.of(tenant))
+                    await turn.enter_async_context(self._turns.of(caller.tenant))
             except TimeoutError as error:
                 raise _no_turn(limit_s) from error
-            return await self._answer(sql, tenant, limit_s, end_s - loop.time())
+            return await self._answer(sql, caller, limit_s, end_s - loop.time())
 
-    async def _answer(self, sql: Sql, tenant: str, limit_s: float, left_s: float) -> Rows:
+    async def _answer(self, sql: Sql, caller: Caller, limit_s: float, left_s: float) -> Rows:
+        tenant, key = caller.tenant, caller.shown
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
         sql = sql.model_copy(update={"max_rows": min(sql.max_rows, self._settings.query_rows)})
         run: StatementRun
-        if self._sees_all(tenant):
+        if self._sees_all(tenant) and (key is None or "observe" in key.scopes):
             run = OperatorRun(self._database, sql, room)
         else:
             run = TenantRun(self._database, sql, room, tenant, left_s)

@@ -14,9 +14,12 @@ from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.seeding import seed_tenants
 from infra.testing.plugin import connect
+from schemas import subjects
 from schemas.errors import DeadlineExceeded, QueryFailed, QueryRefused
+from schemas.requests.keys import ApiKey, KeyScope, digest_of, new_secret
 from schemas.requests.tenants import Tenant
 from schemas.subjects import owned_id
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.service import Metrics
@@ -149,6 +152,27 @@ async def test_ids_are_those_that_the_tenant_knows_and_views_are_of_its_rows(mes
 async def test_whoever_operates_the_mesh_sees_all(mesh: Choir, tenant: str) -> None:
     rows = await mesh.as_tenant(tenant).sql("SELECT tenant, count(*) FROM task_completed GROUP BY ALL")
     assert dict(rows.rows) == ROWS
+
+
+@pytest.mark.parametrize("tenant", ["local", "carol"])
+async def test_a_key_that_observes_nothing_shows_a_gateway_the_rows_of_its_tenant(
+    mesh: Choir, tenant: str
+) -> None:
+    bucket = Bucket(mesh._replies._client, subjects.KEYS_BUCKET, messages(ApiKey))
+    seen = {}
+    scopes: tuple[KeyScope, ...] = ("generate", "observe")
+    for scope in scopes:
+        key_id = f"{tenant}-{scope}"
+        secret = new_secret(key_id)
+        key = ApiKey(
+            id=key_id, tenant=tenant, scopes=(scope,), digest=digest_of(secret), ending=secret[-4:],
+            created_at_s=0.0,
+        )  # fmt: skip
+        await bucket.put(subjects.api_key(key_id), key)
+        statement = "SELECT tenant, count(*) FROM task_completed GROUP BY ALL"
+        seen[scope] = dict((await mesh.as_tenant(tenant, secret=secret).sql(statement)).rows)
+    own = {tenant: ROWS[tenant]} if tenant in ROWS else {}
+    assert seen == {"generate": own, "observe": ROWS}
 
 
 async def test_a_statement_that_nothing_can_cut_off_ends_with_its_own_process(mesh: Choir) -> None:

@@ -37,8 +37,9 @@ class Frame:
 
     def live(self, what: Hashable, look: Look, every_s: float) -> StreamedReply:
         """The fragments that `look` makes, whenever they have changed: looked at once for all watchers of
-        one tenant who see the same."""
-        key = (self.context.tenant, current_caller.get().role, what)
+        one tenant, by one key if they have any, who see the same."""
+        caller = current_caller.get()
+        key = (caller.tenant, caller.role, None if caller.key is None else caller.key.id, what)
         return StreamedReply(
             changes(self._watches.events(key, look, every_s), self._check_still),
             self.context.settings,
