@@ -42,6 +42,7 @@ LOOPS = {
     "place": ("shard_stage", "services.shard_stage.service", "ShardStage", "_keep_place", "True"),
     "ingest": ("metrics", "services.metrics.ingest.loop", "Ingest", "_step", "True"),
     "clock": ("router", "services.chassis.nats.clock", "BrokerClock", "_keep", "True"),
+    "ensembles": ("router", "services.chassis.registry.ensembles", "Ensembles", "keep_looking", "True"),
     "fair queue": ("router", "services.router.tenancy.fair_queue", "FairQueue", "_keep", "True"),
     "placement": ("router", "services.router.placement.controller", "Controller", "_look_for_ever", "True"),
     "feedback": (
