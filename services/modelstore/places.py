@@ -1,8 +1,8 @@
 """Where a further copy of a model is best: by the disk, the memory and what runs there.
 
 Pure: takes leases, and says in which order hosts are to make one. All stores compute the same order from the
-same leases. A host is able if an agent loads models from its store and has memory for the weights, or if a
-stage of it offers this very file: a stage holds as many layers as it has room for.
+same leases. A host is able if an agent loads models from its store and has memory for this one, or if a stage
+of it offers this very file: a stage holds as many layers as it has room for.
 """
 
 from __future__ import annotations
@@ -39,9 +39,21 @@ def _place(model: StoredModel, instance: str, host: str, leases: Iterable[NodeLe
     ]
     if not budgets:
         return place.model_copy(update={"lacks": "server"})
-    if max(budgets) < model.size_bytes:
+    if max(budgets) < _taken_bytes(model, leases):
         return place.model_copy(update={"lacks": "memory", "has_bytes": max(budgets)})
     return place
+
+
+def _taken_bytes(model: StoredModel, leases: Iterable[NodeLease]) -> int:
+    """What it takes when it is loaded: with its cache, the least of what agents say that have it on demand
+    now; the weights alone where none has it."""
+    told = (
+        served.on_demand.memory_bytes
+        for lease in leases
+        for served in lease.models
+        if served.name == model.name and served.on_demand is not None
+    )
+    return max(model.size_bytes, min(told, default=0))
 
 
 def _same_host(one: NodeLease, other: NodeLease) -> bool:

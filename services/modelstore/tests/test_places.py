@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.nodes.lease import LoadingOffer, StoreOffer
+from schemas.nodes.lease import LoadingOffer, OnDemand, ServedModel, StoreOffer
 from schemas.nodes.model_store import ModelFile, Origin, StoredModel
 from schemas.pipelines.plan import StageOffer
 from services.modelstore.places import places_for
@@ -58,6 +58,25 @@ def test_a_host_without_memory_or_without_anybody_who_could_serve_the_model_is_t
     }  # fmt: skip
     hosts = [place.host for place in places]
     assert set(hosts[:2]) == {"cellar", "dock"} and set(hosts[2:4]) == {"attic", "barn"}, hosts
+
+
+def test_what_agents_say_that_a_model_takes_counts_with_its_cache_and_not_the_weights_alone() -> None:
+    def serving(memory_bytes: int) -> Any:
+        state = OnDemand(state="unloaded", memory_bytes=memory_bytes, budget_bytes=20 * GB)
+        served = ServedModel(name="large", backend="llama_cpp", slots=1, on_demand=state)
+        return node("holder-agent", "holder", models=(served,))
+
+    alone = [store("attic"), agent("attic", 9 * GB), store("barn"), agent("barn", 11 * GB)]
+    stores = {"attic-store": "attic", "barn-store": "barn"}
+    assert {place.lacks for place in places_for(MODEL, stores, alone)} == {None}
+    # The weights are 8 GB, and with their cache they take 10
+    places = places_for(MODEL, stores, [*alone, serving(12 * GB), serving(10 * GB)])
+    assert [(place.host, place.lacks, place.has_bytes) for place in places] == [
+        ("barn", None, None),
+        ("attic", "memory", 9 * GB),
+    ]
+    # An agent that counts less than the weights is not believed
+    assert [place.lacks for place in places_for(MODEL, stores, [*alone, serving(1)])] == [None, None]
 
 
 def test_every_store_finds_the_same_order_and_each_model_has_another_one() -> None:
