@@ -46,6 +46,10 @@ class Network:
         """What a command begins with that is to run there."""
         return ("ip", "netns", "exec", self.name)
 
+    def received_bytes(self) -> int:
+        """What has come in over the cable."""
+        return int(run(*self.inside, "cat", "/sys/class/net/eth0/statistics/rx_bytes"))
+
     def set_link(self, up: bool) -> None:
         """Pulls the cable out, or puts it in again."""
         run("ip", "-n", self.switch, "link", "set", self.link, "up" if up else "down")
@@ -73,12 +77,12 @@ def can_lose() -> bool:
 
 
 class Networks:
-    """So many networks, which `build` makes and `remove` takes away."""
+    """So many networks, which `build` makes and `remove` takes away. At `gate` they reach this machine."""
 
     def __init__(self, count: int) -> None:
         run_id, subnet = secrets.token_hex(2), secrets.randbelow(200) + 20
         self._switch = f"ch{run_id}"
-        self._gate = f"10.213.{subnet}.254"
+        self.gate = f"10.213.{subnet}.254"
         self.all: Sequence[Network] = [
             Network(f"10.213.{subnet}.{number}", f"ch{run_id}n{number}", self._switch, f"ch{run_id}l{number}")
             for number in range(1, count + 1)
@@ -116,7 +120,7 @@ class Networks:
         run(*within, "link", "set", "bridge", "up")
         run("ip", "link", "add", gate, "type", "veth", "peer", "name", "gate", "netns", self._switch)
         run(*within, "link", "set", "gate", "master", "bridge", "up")
-        run("ip", "address", "add", f"{self._gate}/24", "dev", gate)
+        run("ip", "address", "add", f"{self.gate}/24", "dev", gate)
         run("ip", "link", "set", gate, "up")
 
     def _connect(self, network: Network) -> None:
@@ -130,8 +134,8 @@ class Networks:
         run(*within, "link", "set", "lo", "up")
 
 
-def run(*command: str) -> None:
-    """Runs a command; ConfigurationError with its words if it fails."""
+def run(*command: str) -> str:
+    """What a command says; ConfigurationError with its words if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -139,6 +143,7 @@ def run(*command: str) -> None:
     if done.returncode:
         said = done.stderr.strip() or done.returncode
         raise ConfigurationError(f"{' '.join(command)}: {said} (this takes root's rights)")
+    return done.stdout
 
 
 def quietly(*command: str) -> None:

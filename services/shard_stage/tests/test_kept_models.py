@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.broker.broker import Broker
+from infra.broker.provision import provision_at
 from infra.demo_models.bench_model import write_bench_model
-from infra.testing.plugin import SpawnService
+from infra.testing.networks import NEEDED, Networks, allowed
+from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.nodes.model_store import ManageStore, ReadRange, StoreJob
 from schemas.requests.sampling import Sampling
@@ -40,6 +44,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bench_model(tmp_path_factory.mktemp("model") / "kept.gguf", layers=LAYERS, width=512, seed=3)
 
 
+async def add(choir: Choir, model: Path) -> None:
+    """The one store has the model, as "kept"."""
+    (job,) = (await choir.store(ManageStore(action="add", path=str(model), name="kept"))).jobs
+
+    async def added() -> StoreJob | None:
+        told = (await choir.store(ManageStore(action="jobs", job=job.id))).jobs
+        return next((one for one in told if one.state == "done"), None)
+
+    await eventually(added)
+
+
 async def test_each_stage_fetches_its_own_layers_and_says_what_the_whole_model_says(
     model: Path, connection: Client, mesh_url: str, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
@@ -49,13 +64,7 @@ async def test_each_stage_fetches_its_own_layers_and_says_what_the_whole_model_s
     mesh = PipelineMesh(spawn_service, connection, mesh_url, model, tmp_path)
     await store.wait_ready(connection)
     async with Choir(mesh_url) as choir:
-        (job,) = (await choir.store(ManageStore(action="add", path=str(model), name="kept"))).jobs
-
-        async def added() -> StoreJob | None:
-            told = (await choir.store(ManageStore(action="jobs", job=job.id))).jobs
-            return next((one for one in told if one.state == "done"), None)
-
-        await eventually(added)
+        await add(choir, model)
     asked: Counter[str] = Counter()
 
     async def count(msg: Msg) -> None:
@@ -87,5 +96,48 @@ async def test_each_stage_fetches_its_own_layers_and_says_what_the_whole_model_s
     # And together they are the model
     async with Choir(mesh_url) as choir:
         result = await choir.ask(PROMPT, model=MODEL, max_tokens=12)
+    (whole,) = engine_says(model, [PROMPT], Sampling(max_tokens=12))
+    assert result.text == whole.text
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not allowed(), reason=NEEDED)
+async def test_a_host_in_a_network_of_its_own_takes_its_layers_over_its_cable_and_answers(
+    model: Path, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    networks = Networks(2)
+    broker = Broker(tmp_path / "broker", host="0.0.0.0", prepare=lambda url: provision_at(url, [MODEL]))
+    with networks.built() as (first, second):
+        async with broker:
+            # Given a host that has the model in its store, and another one with nothing
+            url, connection = f"nats://{networks.gate}:{broker.port}", await connect(broker.url)
+            folder = {"CHOIR_MODELSTORE__FOLDER": str(tmp_path / "attic")}
+            store = spawn_service(
+                "modelstore", "attic", url=url, env=folder,
+                command=[*first.inside, sys.executable, "-m", "services.modelstore"],
+            )  # fmt: skip
+            await store.wait_ready(connection, READY_DEADLINE_S)
+            mesh = PipelineMesh(spawn_service, connection, broker.url, model, tmp_path)
+            async with Choir(broker.url) as choir:
+                await add(choir, model)
+            before = second.received_bytes()
+            kept = {"name": MODEL, "path": "store:kept", "context_tokens": CONTEXT_TOKENS}
+            for name, network in (("one", first), ("two", second)):
+                command = [*network.inside, sys.executable, "-m", "services.shard_stage"]
+                mesh.start(name, url=url, command=command, models=[kept], cache=str(tmp_path / name))
+            for process in mesh.instances.values():
+                await process.wait_ready(connection, READY_DEADLINE_S)
+            # When it is given the second half of the layers
+            await mesh.place("one", "two")
+            # Then these have come over its cable, and with all that a stage hears hardly more
+            header = check_model_file(model)
+            own = header.data_offset + sum(_layer_bytes(header, LAYERS)[LAYERS // 2 :])
+            own += _bytes_of(header, "output.weight") or _bytes_of(header, "token_embd.weight")
+            came = second.received_bytes() - before
+            assert own <= came <= ALLOWED * own, came / own
+            (result,) = await mesh.ask_all([PROMPT], Sampling(max_tokens=12), "networks")
+            for process in (*mesh.instances.values(), store):
+                await process.stop()
+            await connection.close()
     (whole,) = engine_says(model, [PROMPT], Sampling(max_tokens=12))
     assert result.text == whole.text
