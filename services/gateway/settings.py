@@ -37,6 +37,9 @@ class GatewaySection(Section):
     `sets` are named sets of models, for ensembles such as `choir/majority@small`. `task_model` answers what
     chat front ends ask for themselves, titles and tags, in the place of an ensemble.
 
+    The log has a line for each request that is refused, and with `access_log` for each that is answered: who
+    asked at which path, what came of it, and how long that took.
+
     `keys_required` has everybody show an API key (`choir keys add`). It is so wherever other hosts reach the
     gateway; and there `tls_certificate` and `tls_key` (files in PEM) have it speak https, or `behind_proxy`
     says that something else does. Of `trusted_proxies` it believes which address a request came from. A
@@ -71,6 +74,7 @@ class GatewaySection(Section):
     tls_key: Path | None = None
     behind_proxy: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    access_log: bool = False
     login_fresh_s: float = Field(default=900.0, gt=0.0)
 
     @property

@@ -153,6 +153,10 @@ def _refusal(need: Need, caller: Caller) -> ChoirError | None:
     return None
 
 
+ROUTE = "choir.route"
+"""Where a request's scope has the path of its route, with its parameters in braces."""
+
+
 class Authorized:
     """A route's application, run for those who may."""
 
@@ -162,6 +166,7 @@ class Authorized:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
+        scope[ROUTE] = self._path
         with permitted(self._path, scope["method"]):
             await self._app(scope, receive, send)
 

@@ -23,6 +23,7 @@ from services.gateway.anthropic import ANTHROPIC
 from services.gateway.dashboard import DASHBOARD
 from services.gateway.description.document import Description
 from services.gateway.distributed import DISTRIBUTED
+from services.gateway.http.access_log import GONE, AccessLog
 from services.gateway.http.connection.protocol import connection_of
 from services.gateway.http.context import GatewayContext
 from services.gateway.http.dialect import Dialect, dialect_of
@@ -38,10 +39,6 @@ DIALECTS: tuple[Dialect, ...] = (OLLAMA, OPENAI, ANTHROPIC, DISTRIBUTED, DASHBOA
 SUPERFLUOUS = re.compile(r"^(?:/ollama|/openai|/api|/v1)+(?=/(?:api|v1)(?:/|$))")
 """What people write before a path because they took the address for one that ends elsewhere."""
 
-REFUSED = 400
-GONE = 499
-"""The status of a request whose client did not wait for one."""
-LONGEST_PATH = 200
 PATHS_KEPT = 256
 """Of so many paths it is remembered whose dialect they are."""
 
@@ -67,6 +64,7 @@ class Application:
     def __init__(self, context: GatewayContext, dialects: Sequence[Dialect]) -> None:
         self._figures = context.figures
         self._give_up = context.give_up
+        self._access_log = AccessLog(context.settings.access_log)
         self._guard = Guard(context.settings)
         self._identities = Identities(
             context.keyring, context.settings.keys_needed, context.settings.login_fresh_s
@@ -87,6 +85,7 @@ class Application:
         known = (scope["method"], scope["path"]) in self._endpoints
         if not known and (found := SUPERFLUOUS.match(scope["path"])) is not None:
             scope["path"] = scope["path"][found.end() :]
+            known = (scope["method"], scope["path"]) in self._endpoints
         dialect = self._dialect_of(scope["path"])
         holds = connection is not None and scope["method"] != "HEAD"
         reply = Reply(send, connection.on_head if connection is not None and holds else None)
@@ -113,8 +112,7 @@ class Application:
             await reply_to(error, dialect)(scope, receive, reply)
         finally:
             self._figures.answered(dialect.name, reply.status or GONE, time.perf_counter() - began_s)
-            if reply.status >= REFUSED:
-                _log_refused(scope, reply.status)
+            self._access_log.ended(scope, caller, reply, scope["path"] if known else None, began_s)
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply, dialect: Dialect) -> None:
         origin = origin_of(scope)
@@ -173,12 +171,3 @@ def unexpected(error: Exception) -> ChoirError:
 
 
 _HTTP_WORDS = {404: "there is no such path", 405: "this path takes another method"}
-
-
-def _log_refused(scope: Scope, status: int) -> None:
-    """Who was refused what. A query may hold a key, and is not told."""
-    address = (scope.get("client") or ("",))[0]
-    path = scope["path"][:LONGEST_PATH]
-    key = current_caller.get().key
-    key_id = None if key is None else key.id
-    log.info("refused", status=status, method=scope["method"], path=path, address=address, key=key_id)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from starlette.types import Message, Scope, Send
 
 from schemas.subjects import Priority
 
+ID_HEADER = b"choir-request-id"
 CACHE_HEADER = b"choir-cache"
 CACHED_FROM_HEADER = b"choir-cached-from"
 OWN_HEADERS = frozenset((CACHE_HEADER, CACHED_FROM_HEADER))
@@ -45,11 +46,21 @@ class Reply:
         self.status = 0
         self.complete = False
         self.added: dict[bytes, bytes] = {}
+        self._headers: Iterable[tuple[bytes, bytes]] = ()
+        self._head = b""
+
+    @property
+    def request_id(self) -> str | None:
+        """The id that the mesh knows the request by, as the reply says it."""
+        found = next((value for name, value in self._headers if name == ID_HEADER), b"")
+        if not found and ID_HEADER in self._head:
+            found = self._head.partition(ID_HEADER + b": ")[2].partition(b"\r\n")[0]
+        return found.decode("latin-1") or None
 
     async def __call__(self, message: Message) -> None:
         """Sends a part of the reply."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self._headers = message["status"], message.get("headers", ())
             if self._on_head is not None:
                 self._on_head()
             if self.added:
@@ -66,7 +77,7 @@ class Reply:
         added = b"".join(b"%s: %s\r\n" % header for header in self.added.items())
         if not answer(b"%s%s\r\n%s" % (head, added, body)):
             return False
-        self.status, self.complete = 200, True
+        self.status, self.complete, self._head = 200, True, head
         return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import httpx
@@ -11,6 +12,50 @@ from nats.js.errors import KeyNotFoundError
 
 from infra.testing.plugin import SpawnService
 from schemas import subjects
+
+
+async def test_with_an_access_log_each_request_has_one_line_and_nobody_writes_another(
+    connection: Client, spawn_service: SpawnService
+) -> None:
+    secret = "choir-k-1-secretsecretsecretsecretsecretsecret"
+    env = {
+        "CHOIR_GATEWAY__PORT": str(free_port()),
+        "CHOIR_GATEWAY__ACCESS_LOG": "true",
+        "CHOIR_LOGGING__FORMAT": "json",
+    }
+    gateway = spawn_service("gateway", "gateway-1", env=env)
+    await gateway.wait_ready(connection)
+    chat = {"model": "nobody", "messages": "a secret question"}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{env['CHOIR_GATEWAY__PORT']}") as http:
+        await http.get("/?token=secret")
+        await http.get("/v1/v1/models", headers={"authorization": f"Bearer {secret}"})
+        await http.get(f"/dashboard/static/{secret}")
+        await http.get(f"/nothing/{secret}/x%0A%7B%22event%22%3A%22forged%22%7D%1B%5B31m")
+        await http.request("OPTIONS", "/" + "x" * 5_000)
+        await http.post("/v1/chat/completions", json=chat)
+    assert await gateway.stop() == 0
+
+    log = [json.loads(line) for line in gateway.log().splitlines()]
+    lines = [line for line in log if line["event"] in ("answered", "refused")]
+    told = [(line["event"], line["method"], line["route"], line["status"], line["tenant"]) for line in lines]
+    assert told == [
+        ("answered", "GET", "/", 200, "local"),
+        ("refused", "GET", "/v1/models", 401, None),
+        ("refused", "GET", "/dashboard/static/{name}", 404, "local"),
+        ("refused", "GET", '/nothing/(not told)/x\\x0a{"event":"forged"}\\x1b[31m', 404, "local"),
+        ("refused", "OPTIONS", "/(not told)", 404, "local"),
+        ("refused", "POST", "/v1/chat/completions", 400, "local"),
+    ]
+    assert all(line["ms"] >= 0 and line["address"] == "127.0.0.1" for line in lines)
+    assert "secret" not in gateway.log() and "forged" not in {line["event"] for line in log}
+
+
+def free_port() -> int:
+    """A port that nobody has a moment ago."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
 
 
 async def test_a_taken_port_is_told_and_used_as_soon_as_it_is_free(
