@@ -1,6 +1,7 @@
 """Ends commands past their deadline, and those that the broker has given up.
 
-An accepted request gets a result even if no agent of its model ever comes back.
+An accepted request gets a result even if no agent of its model ever comes back. And what a broker still holds
+after it was killed, though its consumer counts it as acknowledged, does not stay for ever.
 """
 
 from __future__ import annotations

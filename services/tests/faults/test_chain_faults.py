@@ -24,7 +24,7 @@ MODELS = ("alpha", "beta")
 CHAINS = 40
 SPREAD_S = 2.0
 PATIENCE_S = 180.0
-SETTLE_S = 30.0
+SETTLE_S = 180.0
 ACK_WAIT_S = 6.0
 """Half of what the catalog says, and still longer than the pause between two signs of life (4 s)."""
 
