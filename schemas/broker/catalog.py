@@ -314,6 +314,7 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.DEAD_LETTERS), s.doors(s.KEYS), s.doors(s.CORDON), s.doors(s.LOAD),
             s.keyed_doors(s.NODES), s.keyed_doors(s.STATUS), s.keyed_doors(s.WORKER),
             s.keyed_doors(s.SHARD), s.keyed_doors(s.KEYS), s.keyed_doors(s.CORDON), s.keyed_doors(s.LOAD),
+            s.keyed_doors(s.ENSEMBLES),
             s.doors(s.ENSEMBLES), s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
@@ -418,6 +419,7 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.FEEDBACK), s.keyed_doors(s.NODES), s.keyed_doors(s.STATUS), s.keyed_doors(s.SQL),
             s.keyed_doors(s.WORKER), s.keyed_doors(s.SHARD), s.keyed_doors(s.KEYS),
             s.keyed_doors(s.CORDON), s.keyed_doors(s.LOAD), s.keyed_doors(s.STORE),
+            s.keyed_doors(s.ENSEMBLES),
             s.keyed_doors(s.INVITE), s.keyed_doors(s.TENANTS), s.keyed_doors(s.HOSTS), s.ALL_EVENTS,
         ),
         subscribes=(),
@@ -518,6 +520,7 @@ KEYED: dict[str, tuple[str, ...]] = {
         subject: ("operate",)
         for subject in (
             s.WORKER, s.SHARD, s.KEYS, s.CORDON, s.LOAD, s.STORE, s.INVITE, s.TENANTS, s.HOSTS,
+            s.ENSEMBLES,
         )
     },
 }  # fmt: skip

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.errors import ErrorBody
-from schemas.message import Act, Message, Name, Struct, field_error
+from schemas.message import Act, Message, Name, Struct, field_error, is_none
 
 HASH_BYTES = 32
 MAX_FILES = 512
@@ -181,7 +181,7 @@ class StoreJob(Struct):
     """What a store does that takes long: it adds files (`add`), or fetches them (`pull`).
 
     `done_bytes` of `total_bytes` are verified, at `bytes_per_s` lately. `problem` says why it waits or has
-    failed.
+    failed. A pull tells the `sha256` of the model's first file once it is known.
     """
 
     id: Name
@@ -195,6 +195,7 @@ class StoreJob(Struct):
     bytes_per_s: Annotated[float, Field(ge=0)] = 0.0
     models: tuple[str, ...] = ()
     problem: ErrorBody | None = None
+    sha256: Annotated[Sha256 | None, Field(exclude_if=is_none)] = None
 
     @property
     def left_s(self) -> float | None:

@@ -107,4 +107,16 @@ STORE_SAMPLES: dict[str, Message] = {
         spaces=(StoreSpace(instance=STORE, host="attic", used_bytes=170_000, free_bytes=1_000_000),),
         left_out=1,
     ),
+    "store_reply_of_a_pull": StoreReply(
+        jobs=(
+            StoreJob(
+                id="j-2",
+                kind="pull",
+                model="hf:org/little-GGUF",
+                instance=STORE,
+                host="attic",
+                sha256="0f" * 32,
+            ),
+        ),
+    ),
 }

@@ -15,8 +15,8 @@ from services.gateway.http.body import checked, read_json, takes
 from services.gateway.http.context import GatewayContext
 from services.gateway.http.streaming import NDJSON, StreamedReply
 from services.gateway.ollama.bodies import ChatBody, GenerateBody, GenerationBody, chat_ask, generate_ask
-from services.gateway.ollama.catalogue import is_loaded
 from services.gateway.ollama.generation import Lines, Shape, chat_shape, prompt_shape
+from services.gateway.ollama.models.catalogue import is_loaded
 from services.gateway.ollama.replies import error_line, json_reply, line, now
 from services.gateway.requests.identity import ID_HEADER, request_id_of
 from services.gateway.requests.models import Target

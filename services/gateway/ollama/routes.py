@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 from services.gateway.http.context import GatewayContext
 from services.gateway.ollama.embedding import Embedding
 from services.gateway.ollama.generating import Generating
-from services.gateway.ollama.managing import Managing
+from services.gateway.ollama.models.managing import Managing
 
 
 def routes(context: GatewayContext) -> Sequence[BaseRoute]:

@@ -60,6 +60,7 @@ class HubPuller:
         model = await asyncio.to_thread(hub_model, self._settings, job.request.name or "")
         await self._puller.allowed(model.name)
         files = [one.file for one in model.files]
+        job.sha256 = files[0].sha256
         job.expect(sum(file.size_bytes for file in files))
         self._puller.check_room(files, model.name)
         for one in model.files:

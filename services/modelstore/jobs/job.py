@@ -20,6 +20,7 @@ class Job:
         self.total_bytes = 0
         self.state: JobState = "waiting"
         self.models: tuple[str, ...] = ()
+        self.sha256: str | None = None
         self.problem: ErrorBody | None = None
         self._instance = instance
         self._host = host
@@ -72,4 +73,5 @@ class Job:
             bytes_per_s=0.0 if self.over else self.bytes_per_s,
             models=self.models,
             problem=self.problem,
+            sha256=self.sha256,
         )

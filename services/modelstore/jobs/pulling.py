@@ -55,6 +55,7 @@ class Puller:
         PullFailed."""
         model = await self._catalogue.model(job.request.name or "")
         await self.allowed(model.name)
+        job.sha256 = model.files[0].sha256
         job.expect(model.size_bytes)
         self.check_room(model.files, model.name)
         for file in model.files:

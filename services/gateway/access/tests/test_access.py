@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
+from schemas.ensembles.kept import ManageEnsembles
 from schemas.requests.keys import KEY_SCOPES, KeyChange, ManageKeys
 from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import Bucket, messages
@@ -55,6 +56,28 @@ def test_it_is_said_of_every_path_what_it_needs() -> None:
             path.endswith("*") and route.path.startswith(path[:-1]) for path in named
         )
         assert known or route.path in FOR_OPERATORS, f"{route.path}: say in NEEDS what opens it"
+
+
+async def test_only_operators_pull_copy_or_delete_models(
+    locked: httpx.AsyncClient, make_key: MakeKey, live_mesh: str
+) -> None:
+    asks = (
+        ("POST", "/api/pull", {"model": "hf.co/org/repo"}),
+        ("DELETE", "/api/delete", {"model": "choir-one"}),
+        ("POST", "/api/copy", {"source": "choir-one", "destination": "mine"}),
+    )
+    usual, operator = await make_key(), await make_key(scopes=("models", "operate"))
+    for method, path, body in asks:
+        refused = await locked.request(method, path, json=body, headers=bearer(usual))
+        assert refused.status_code == 403 and "operate" in refused.json()["error"], path
+        impossible = await locked.request(method, path, json=body, headers=bearer(operator))
+        assert impossible.status_code == 501, impossible.text
+    copy = {"source": "choir/majority", "destination": "of-an-operator"}
+    done = await locked.post("/api/copy", json=copy, headers=bearer(operator))
+    assert done.status_code == 200, done.text
+    async with Choir(live_mesh) as mesh:
+        (gone,) = await mesh.ensembles(ManageEnsembles(action="remove", name="of-an-operator"))
+    assert gone.ensemble.strategies == ("majority",)
 
 
 async def test_without_a_key_no_path_is_served_but_those_that_tell_nothing(locked: httpx.AsyncClient) -> None:

@@ -9,8 +9,8 @@ import pytest
 from schemas.errors import InvalidRequest
 from schemas.nodes.lease import OnDemand
 from schemas.replies import ModelSummary
-from services.gateway.ollama import catalogue
 from services.gateway.ollama.bodies import LONGEST_S, GenerateBody
+from services.gateway.ollama.models import catalogue
 from services.gateway.requests.ensembles import Ensemble
 from services.gateway.requests.models import Target
 
