@@ -30,7 +30,7 @@ from starlette.routing import Route
 
 from infra.host.children.processes import PREEXEC, last_lines
 from infra.settings import DEMO_MODELS
-from infra.testing.choir_up import choir_command, clean_environment
+from infra.testing.choir_up import choir_command, clean_environment, typed
 from loadtest.peers.environments import CannotStart
 from loadtest.peers.servers import free_port
 from schemas.errors import ChoirError
@@ -84,11 +84,12 @@ models = [{{ name = "quick", reply = "Paris" }}, {{ name = "other", reply = "Par
 @dataclass
 class Shown:
     """What a client's script has to know: the gateway's address, and the control's. `begun` is the file of
-    the model of that name."""
+    the model of that name, `limited_key` a key that may have next to nothing a minute."""
 
     address: str
     control: str
     begun: Path
+    limited_key: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -98,6 +99,7 @@ class Shown:
             "CHOIR_CONTROL": self.control,
             "CHOIR_MODEL": "choir-qwen",
             "CHOIR_ENSEMBLE": "choir/majority@pair",
+            "CHOIR_LIMITED_KEY": self.limited_key,
         }
 
 
@@ -125,12 +127,22 @@ async def shown_mesh(folder: Path, config: str = CONFIG) -> AsyncIterator[Shown]
     task = asyncio.create_task(serving.serve())
     try:
         await _until_there(up, address, wanted, folder / "up.log")
-        yield Shown(address, f"http://127.0.0.1:{control}", begun)
+        key = await asyncio.to_thread(limited_key, folder)
+        yield Shown(address, f"http://127.0.0.1:{control}", begun, key)
     finally:
         up.terminate()
         await asyncio.to_thread(up.wait, STOP_DEADLINE_S)
         serving.should_exit = True
         await task
+
+
+def limited_key(folder: Path) -> str:
+    """A new key of the mesh, that may use a token a minute."""
+    scopes = ("--scope", "models", "--scope", "generate")
+    made = typed(folder, "keys", "add", *scopes, "--tokens-per-minute", "1", "--json")
+    if made.returncode:
+        raise CannotStart(f"no key was made: {made.stderr[-300:]}")
+    return str(json.loads(made.stdout)["secret"])
 
 
 def begun_model(folder: Path) -> Path:

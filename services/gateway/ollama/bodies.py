@@ -83,6 +83,11 @@ class GenerationBody(LoadingBody):
         return self.stream is not False
 
     @property
+    def wanted_thoughts(self) -> bool | str | None:
+        """`think`, or what some clients leave of it among the options."""
+        return (self.options or {}).get("think") if self.think is None else self.think
+
+    @property
     def unloads(self) -> bool:
         """Whether the model is wanted no longer."""
         return self.keep_alive_s == 0

@@ -54,7 +54,7 @@ class Generating:
             return _loaded(body, shape)
         ask = await self._context.spared(make_ask(self._context, body, target, request_id), target)
         alternatives = (body.top_logprobs or 0) if body.logprobs else None
-        with_members = target.ensemble is not None and bool(body.think)
+        with_members = target.ensemble is not None and bool(body.wanted_thoughts)
         lines = Lines(body.named, shape, logprobs=alternatives, with_members=with_members)
         headers = {ID_HEADER: request_id}
         if not body.streams:

@@ -10,8 +10,10 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from harness import QUESTION, WORDS, Mesh, run
+from harness import QUESTION, TOO_LONG, WORDS, Mesh, run
 
+LONGEST_ARGUMENT = 100_000
+"""The system takes no longer ones."""
 AIDER = str(Path(sys.executable).parent / "aider")
 QUIET = [
     "--no-git",
@@ -103,6 +105,19 @@ def restart(mesh: Mesh) -> None:
         assert WORDS[-60:] in " ".join(typed(mesh, model, "--no-stream").split())
 
 
+def oversize(mesh: Mesh) -> str:
+    for model in dialects(mesh.model):
+        said = " ".join(typed(mesh, model, "--no-stream", "--message", TOO_LONG[:LONGEST_ARGUMENT]).split())
+        assert "context" in said and "tokens" in said, said[-600:]
+    return said[-160:]
+
+
+MISSING = {
+    "tools": "aider changes files by what models write, and declares no tools",
+    "schema": "aider asks for no forms",
+    "limited": "aider waits and asks again by itself",
+    "embeddings": "aider asks for no vectors",
+}
 run(
     "aider",
     version("aider-chat"),
@@ -111,5 +126,6 @@ run(
     unknown,
     hang_up,
     restart,
-    missing="aider asks for texts only",
+    oversize,
+    missing=MISSING,
 )

@@ -6,7 +6,7 @@ import json
 from importlib.metadata import version
 
 import anthropic
-from harness import ASKED, CITY, WORDS, Mesh, cut, must_fail, run
+from harness import ASKED, CITY, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run, waits
 
 TOLD = {"max_tokens": 48, "messages": ASKED, "extra_body": {"temperature": 0}}
 WEATHER = {"name": "weather", "description": "Tells the weather.", "input_schema": CITY}
@@ -83,4 +83,22 @@ def restart(mesh: Mesh) -> str:
     return seen
 
 
-run("anthropic", version("anthropic"), plain, stream, tools, schema, unknown, hang_up, restart)
+def oversize(mesh: Mesh) -> str:
+    long = [{"role": "user", "content": TOO_LONG}]
+    return must_fail(
+        lambda: client(mesh).messages.create(model=mesh.model, max_tokens=8, messages=long),
+        "BadRequestError",
+        "tokens",
+        "context",
+    )
+
+
+def limited(mesh: Mesh) -> str:
+    one = anthropic.Anthropic(base_url=mesh.address, api_key=mesh.limited_key, max_retries=0)
+    refused = must_be_limited(lambda: one.messages.create(model=mesh.model, **TOLD), "RateLimitError")
+    assert isinstance(refused, anthropic.RateLimitError)
+    return waits(refused.response.headers)
+
+
+TALK = (plain, stream, tools, schema, unknown, hang_up, restart, oversize, limited)
+run("anthropic", version("anthropic"), *TALK, missing="Anthropic's interface has no vectors")

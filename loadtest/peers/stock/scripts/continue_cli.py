@@ -10,14 +10,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import QUESTION, WORDS, Mesh, run
+from harness import QUESTION, TOO_LONG, WORDS, Mesh, run
 
 MODULES = Path(os.environ["CHOIR_NODE_MODULES"])
+LONGEST_ARGUMENT = 100_000
+"""The system takes no longer ones."""
 CN = str(MODULES / ".bin" / "cn")
 VERSION = json.loads((MODULES / "@continuedev" / "cli" / "package.json").read_text())["version"]
 
 
-def command(mesh: Mesh, provider: str, model: str) -> subprocess.Popen[str]:
+def command(mesh: Mesh, provider: str, model: str, question: str = QUESTION) -> subprocess.Popen[str]:
     base = mesh.address if provider == "ollama" else f"{mesh.address}/v1"
     one = {
         "name": model,
@@ -32,7 +34,7 @@ def command(mesh: Mesh, provider: str, model: str) -> subprocess.Popen[str]:
     path = Path(home) / "config.yaml"
     path.write_text(json.dumps(config))
     return subprocess.Popen(
-        [CN, "--config", str(path), "--exclude", "*", "-p", QUESTION],
+        [CN, "--config", str(path), "--exclude", "*", "-p", question],
         env={**os.environ, "HOME": home, "CONTINUE_GLOBAL_DIR": home, "CONTINUE_TELEMETRY_ENABLED": "0"},
         cwd=home,
         stdin=subprocess.DEVNULL,
@@ -43,8 +45,8 @@ def command(mesh: Mesh, provider: str, model: str) -> subprocess.Popen[str]:
     )
 
 
-def said(mesh: Mesh, provider: str, model: str) -> str:
-    going = command(mesh, provider, model)
+def said(mesh: Mesh, provider: str, model: str, **told: str) -> str:
+    going = command(mesh, provider, model, **told)
     try:
         text, _ = going.communicate(timeout=120)
     finally:
@@ -103,6 +105,19 @@ def restart(mesh: Mesh) -> str:
     return f"exit {going.returncode}: {' '.join(text.split())[-100:]}"
 
 
+def oversize(mesh: Mesh) -> str:
+    text = said(mesh, "openai", mesh.model, question=TOO_LONG[:LONGEST_ARGUMENT])
+    assert "context" in text, text[-600:]
+    return text[-160:]
+
+
+MISSING = {
+    "plain": "its command line streams each text",
+    "tools": "its command line has tools of its own, which run on the host: none is given to models here",
+    "schema": "its command line asks for no forms",
+    "limited": "its command line waits and asks again by itself, until it is let in: nothing is told",
+    "embeddings": "its command line asks for no vectors",
+}
 run(
     "continue",
     VERSION,
@@ -110,5 +125,6 @@ run(
     unknown,
     hang_up,
     restart,
-    missing="its command line streams each text, with tools of its own, which the models here do not know",
+    oversize,
+    missing=MISSING,
 )

@@ -1,16 +1,17 @@
 // What the scripts of clients in JavaScript share; as harness.py has it.
-export const SCENARIOS = ['plain', 'stream', 'tools', 'schema', 'embeddings', 'unknown', 'hang-up', 'restart']
+export const SCENARIOS = ['plain', 'stream', 'tools', 'schema', 'embeddings', 'unknown', 'hang-up', 'restart', 'oversize', 'limited']
 export const QUESTION = 'What is the capital of France?'
 export const ASKED = [{ role: 'user', content: QUESTION }]
 export const CITY = {
   type: 'object', properties: { city: { type: 'string', enum: ['Lima', 'Paris'] } }, required: ['city'],
   additionalProperties: false,
 }
+export const TOO_LONG = 'and so on '.repeat(20000)
 export const WORDS = Array.from({ length: 120 }, (_, number) => `word${number}`).join(' ')
 const env = process.env
 export const mesh = {
   address: env.CHOIR_ADDRESS ?? 'http://127.0.0.1:11435', control: env.CHOIR_CONTROL, model: env.CHOIR_MODEL ?? 'choir-qwen',
-  ensemble: env.CHOIR_ENSEMBLE ?? 'choir/majority', caller: env.CHOIR_CALLER ?? 'caller', slow: env.CHOIR_SLOW ?? 'slow',
+  ensemble: env.CHOIR_ENSEMBLE ?? 'choir/majority', caller: env.CHOIR_CALLER ?? 'caller', slow: env.CHOIR_SLOW ?? 'slow', limitedKey: env.CHOIR_LIMITED_KEY ?? '',
 }
 
 export const pause = ms => new Promise(done => setTimeout(done, ms))

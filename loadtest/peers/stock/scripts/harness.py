@@ -15,7 +15,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SCENARIOS = ("plain", "stream", "tools", "schema", "embeddings", "unknown", "hang-up", "restart")
+SCENARIOS = (
+    "plain",
+    "stream",
+    "tools",
+    "schema",
+    "embeddings",
+    "unknown",
+    "hang-up",
+    "restart",
+    "oversize",
+    "limited",
+)
 QUESTION = "What is the capital of France?"
 ASKED = [{"role": "user", "content": QUESTION}]
 CITY = {
@@ -26,6 +37,10 @@ CITY = {
 }
 WORDS = " ".join(f"word{number}" for number in range(120))
 """What `SLOW` says, over twenty seconds."""
+TOO_LONG = "and so on " * 20_000
+"""More than any model here takes."""
+MOST_UNTIL_LIMITED = 6
+LIMITED = "within a minute"
 CANCEL_DEADLINE_S = 60.0
 BACK_DEADLINE_S = 180.0
 
@@ -45,6 +60,8 @@ class Mesh:
     ensemble = os.environ.get("CHOIR_ENSEMBLE", "choir/majority")
     caller = os.environ.get("CHOIR_CALLER", "caller")
     slow = os.environ.get("CHOIR_SLOW", "slow")
+    limited_key = os.environ.get("CHOIR_LIMITED_KEY", "")
+    """A key that may use one token a minute."""
 
     def figure(self, name: str) -> float:
         """A figure of `/metrics`."""
@@ -101,6 +118,25 @@ def must_fail(ask: Callable[[], object], *said: str) -> str:
     raise AssertionError("it was not refused")
 
 
+def must_be_limited(ask: Callable[[], object], *said: str) -> Exception:
+    """The error of who asks with the key of next to no tokens, which says all of this, or why by default."""
+    for _ in range(MOST_UNTIL_LIMITED):
+        try:
+            ask()
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            assert all(word in text for word in said or (LIMITED,)), text
+            return error
+    raise AssertionError("it was never told to wait")
+
+
+def waits(headers: object) -> str:
+    """What a refusal says of when to ask again."""
+    seconds = int(headers["retry-after"])  # type: ignore[index]
+    assert 1 <= seconds <= 60, seconds
+    return f"retry-after: {seconds}"
+
+
 def cut(pieces: Iterator[object], mesh: Mesh) -> str:
     """A stream whose gateway is killed after its third piece: it must not end as if it were whole."""
     for _ in range(3):
@@ -117,11 +153,12 @@ def run(
     client: str,
     version: str,
     *scenarios: Callable[[Mesh], object],
-    missing: str = "the client has nothing for it",
+    missing: str | dict[str, str] = "the client has nothing for it",
 ) -> None:
     """Runs the scenarios that were asked for, all of them unless the command line names some.
 
-    A scenario has its function's name; those of `SCENARIOS` that are not given are told as `missing`.
+    A scenario has its function's name; those of `SCENARIOS` that are not given are told as `missing`, with
+    one reason for all or each its own.
     """
     offered = {scenario.__name__.replace("_", "-"): scenario for scenario in scenarios}
     for name in sys.argv[1:] or [*SCENARIOS, *(name for name in offered if name not in SCENARIOS)]:
@@ -129,7 +166,7 @@ def run(
         outcome, detail = "ok", ""
         try:
             if name not in offered:
-                raise NotOffered(missing)
+                raise NotOffered(missing if isinstance(missing, str) else missing[name])
             found = offered[name](Mesh())
             detail = "" if found is None else str(found)
         except NotOffered as error:

@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 from typing import Any, Literal
 
-from harness import QUESTION, WORDS, Mesh, cut, must_fail, run
+from harness import LIMITED, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -30,17 +30,19 @@ def weather(city: Literal["Lima", "Paris"]) -> str:
     return f"sunny in {city}"
 
 
-def chat(mesh: Mesh, model: str | None = None) -> Any:
+def chat(mesh: Mesh, model: str | None = None, key: str = "any") -> Any:
     if CLIENT == "langchain-ollama":
+        headers = {} if key == "any" else {"authorization": f"Bearer {key}"}
         return ChatOllama(
+            client_kwargs={"headers": headers},
             base_url=mesh.address,
             model=model or mesh.model,
             temperature=0,
             num_predict=400,
-            validate_model_on_init=True,
+            validate_model_on_init=key == "any",
         )
     return ChatOpenAI(
-        base_url=f"{mesh.address}/v1", api_key="any", model=model or mesh.model, temperature=0, max_retries=0
+        base_url=f"{mesh.address}/v1", api_key=key, model=model or mesh.model, temperature=0, max_retries=0
     )
 
 
@@ -111,4 +113,14 @@ def restart(mesh: Mesh) -> str:
     return seen
 
 
-run(CLIENT, version(CLIENT), plain, stream, tools, schema, embeddings, unknown, hang_up, restart)
+def oversize(mesh: Mesh) -> str:
+    return must_fail(lambda: chat(mesh).invoke(TOO_LONG), "tokens", "context", "400")
+
+
+def limited(mesh: Mesh) -> str:
+    one = chat(mesh, key=mesh.limited_key)
+    return str(must_be_limited(lambda: one.invoke(QUESTION), "429", LIMITED))[:160]
+
+
+TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)
+run(CLIENT, version(CLIENT), *TALK)

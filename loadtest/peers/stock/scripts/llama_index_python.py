@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, Literal
 
-from harness import QUESTION, WORDS, Mesh, cut, must_fail, run
+from harness import LIMITED, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.ollama import OllamaEmbedding
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
@@ -25,9 +25,9 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
-def both(mesh: Mesh, model: str | None = None) -> list[Any]:
+def both(mesh: Mesh, model: str | None = None, key: str = "any") -> list[Any]:
     name = model or mesh.model
-    told = {"api_base": f"{mesh.address}/v1", "api_key": "any", "max_retries": 0, "timeout": 60}
+    told = {"api_base": f"{mesh.address}/v1", "api_key": key, "max_retries": 0, "timeout": 60}
     return [
         Ollama(model=name, base_url=mesh.address, temperature=0, context_window=-1, request_timeout=60),
         OpenAILike(model=name, temperature=0, is_chat_model=True, is_function_calling_model=True, **told),
@@ -61,9 +61,10 @@ def schema(mesh: Mesh) -> str:
     from llama_index.core.llms import ChatMessage
 
     one, other = both(mesh)
-    found = one.as_structured_llm(City).chat([ChatMessage(role="user", content=QUESTION)]).raw
-    assert found.city in ("Lima", "Paris")
     other.should_use_structured_outputs = True
+    for asked in (one, other):
+        found = asked.as_structured_llm(City).chat([ChatMessage(role="user", content=QUESTION)]).raw
+        assert found.city in ("Lima", "Paris"), asked
     return found.city
 
 
@@ -101,4 +102,20 @@ def restart(mesh: Mesh) -> str:
 
 
 VERSION = version("llama-index-core")
-run("llama-index", VERSION, plain, stream, tools, schema, embeddings, unknown, hang_up, restart)
+
+
+def oversize(mesh: Mesh) -> str:
+    for one in both(mesh):
+        if isinstance(one, Ollama):
+            one.context_window = 4096
+        said = must_fail(lambda one=one: one.complete(TOO_LONG), "tokens", "context", "400")
+    return said
+
+
+def limited(mesh: Mesh) -> str:
+    _, one = both(mesh, key=mesh.limited_key)
+    return str(must_be_limited(lambda: one.complete(QUESTION), "429", LIMITED))[:160]
+
+
+TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)
+run("llama-index", VERSION, *TALK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import tempfile
 import threading
@@ -16,7 +17,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OPENAI_API_KEY", "any")
 
 import lm_eval
-from harness import Mesh, get, must_fail, run
+from harness import Mesh, get, must_be_limited, must_fail, run
 from lm_eval.api.model import LM
 from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
@@ -178,4 +179,50 @@ def restart(mesh: Mesh) -> str:
     return "the same scores"
 
 
-run("lm-eval", version("lm-eval"), plain, unknown, restart, scored, scored_alike)
+def said_slowly(mesh: Mesh) -> dict[str, Any]:
+    return evaluated(
+        "local-completions",
+        ours(mesh, "slow", tokenizer_backend="none", tokenized_requests=False, eos_string="."),
+        "said",
+    )
+
+
+def hang_up(mesh: Mesh) -> None:
+    """The harness is killed while a text is generated for it."""
+    with mesh.left():
+        going = multiprocessing.get_context("fork").Process(target=said_slowly, args=(mesh,))
+        going.start()
+        end_s = time.monotonic() + DEADLINE_S
+        while mesh.figure("choir_busy") == 0:
+            assert time.monotonic() < end_s and going.is_alive(), "it asked nothing"
+            time.sleep(0.05)
+        going.kill()
+        going.join()
+
+
+def limited(mesh: Mesh) -> str:
+    told = {"header": {"Authorization": f"Bearer {mesh.limited_key}"}, "max_retries": 1}
+    return str(must_be_limited(lambda: evaluated("local-completions", ours(mesh, **told), "said"), "429"))[
+        :160
+    ]
+
+
+MISSING = {
+    "stream": "the harness streams nothing",
+    "tools": "the harness calls no tools",
+    "schema": "the harness asks for no forms",
+    "embeddings": "the harness asks for no vectors",
+    "oversize": "the harness cuts prompts to max_length by itself",
+}
+run(
+    "lm-eval",
+    version("lm-eval"),
+    plain,
+    unknown,
+    hang_up,
+    limited,
+    restart,
+    scored,
+    scored_alike,
+    missing=MISSING,
+)

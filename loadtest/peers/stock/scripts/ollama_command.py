@@ -8,8 +8,10 @@ import signal
 import subprocess
 import time
 
-from harness import QUESTION, WORDS, Mesh, NotOffered, run
+from harness import QUESTION, TOO_LONG, WORDS, Mesh, NotOffered, run
 
+LONGEST_ARGUMENT = 100_000
+"""The system takes no longer ones."""
 OLLAMA = os.environ.get("CHOIR_OLLAMA", "ollama")
 
 
@@ -116,6 +118,17 @@ def restart(mesh: Mesh) -> str:
     return f"exit {run_.returncode}: {told.decode().strip()[-80:]}"
 
 
+def oversize(mesh: Mesh) -> str:
+    said = typed(mesh, "run", mesh.model, TOO_LONG[:LONGEST_ARGUMENT], ends=1)
+    assert "tokens" in said and "context" in said, said
+    return said.strip()[-160:]
+
+
+def limited(_mesh: Mesh) -> None:
+    raise NotOffered("the command sends no key")
+
+
 said = subprocess.run([OLLAMA, "--version"], capture_output=True, text=True).stdout
 VERSION = os.environ.get("CHOIR_OLLAMA_VERSION") or said.split()[-1]
-run("ollama", VERSION, plain, stream, tools, schema, embeddings, unknown, hang_up, restart, manage)
+TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)
+run("ollama", VERSION, *TALK, manage)

@@ -1,6 +1,6 @@
 // ollama-js.
 import { createRequire } from 'node:module'
-import { ASKED, CITY, QUESTION, WORDS, askedAgain, check, cut, left, mesh, mustFail, pause, run } from './harness.mjs'
+import { ASKED, CITY, QUESTION, TOO_LONG, WORDS, askedAgain, check, cut, left, mesh, mustFail, pause, run } from './harness.mjs'
 
 const require = createRequire(process.env.CHOIR_NODE_MODULES + '/')
 const { Ollama } = require('ollama')
@@ -56,6 +56,12 @@ await run('ollama-js', version, {
     check(embeddings.length === 2 && embeddings[0].length === embeddings[1].length, embeddings.length)
   },
   unknown: () => mustFail(() => client().chat({ model: 'nobody', messages: ASKED }), 'nobody', '404'),
+  oversize: () => mustFail(() => client().generate({ model: mesh.model, prompt: TOO_LONG }), 'tokens', 'context', '400'),
+  async limited () {
+    const one = new Ollama({ host: mesh.address, headers: { authorization: `Bearer ${mesh.limitedKey}` } })
+    const several = async () => { for (let n = 0; n < 6; n++) await one.chat({ model: mesh.model, messages: ASKED, options }) }
+    return await mustFail(several, 'within a minute', '429')
+  },
   'hang-up': () => left(async () => {
     const pieces = await client().chat({ model: mesh.slow, messages: ASKED, stream: true })
     setTimeout(() => pieces.abort(), 500)

@@ -6,7 +6,19 @@ import json
 from importlib.metadata import version
 
 import ollama
-from harness import ASKED, CITY, QUESTION, WORDS, Mesh, cut, must_fail, run
+from harness import (
+    ASKED,
+    CITY,
+    LIMITED,
+    QUESTION,
+    TOO_LONG,
+    WORDS,
+    Mesh,
+    cut,
+    must_be_limited,
+    must_fail,
+    run,
+)
 
 GREEDY = {"temperature": 0, "num_predict": 48}
 
@@ -94,4 +106,17 @@ def restart(mesh: Mesh) -> str:
     return seen
 
 
-run("ollama-python", version("ollama"), plain, stream, tools, schema, embeddings, unknown, hang_up, restart)
+def oversize(mesh: Mesh) -> str:
+    long = [{"role": "user", "content": TOO_LONG}]
+    must_fail(lambda: list(client(mesh).chat(mesh.model, long, stream=True)), "tokens", "context", "400")
+    return must_fail(lambda: client(mesh).generate(mesh.model, TOO_LONG), "tokens", "context", "400")
+
+
+def limited(mesh: Mesh) -> str:
+    headers = {"authorization": f"Bearer {mesh.limited_key}"}
+    one = ollama.Client(host=mesh.address, headers=headers)
+    return str(must_be_limited(lambda: one.chat(mesh.model, ASKED, options=GREEDY), "429", LIMITED))
+
+
+TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)
+run("ollama-python", version("ollama"), *TALK)

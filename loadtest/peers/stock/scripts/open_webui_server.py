@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness import ASKED, CITY, WORDS, Mesh, cut, must_fail, run
+from harness import ASKED, CITY, TOO_LONG, WORDS, Mesh, cut, must_fail, run
 
 READY_DEADLINE_S = 240.0
 
@@ -185,9 +185,19 @@ def restart(mesh: Mesh) -> str:
     return ", ".join(seen)
 
 
+def oversize(mesh: Mesh) -> str:
+    long = [{"role": "user", "content": TOO_LONG}]
+    for model in (f"{mesh.model}:latest", mesh.model):
+        body = {"model": model, "messages": long, "stream": False}
+        said = must_fail(lambda body=body: ui.ask(CHAT, body), "tokens", "context")
+    return said
+
+
 CLIENT = "open-webui"
+TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize)
+ONE_KEY = "Open WebUI has one key for all who use it: `limited` would hold up the other scenarios"
 try:
     ui.start()
-    run(CLIENT, version(CLIENT), plain, stream, tools, schema, embeddings, unknown, hang_up, restart)
+    run(CLIENT, version(CLIENT), *TALK, missing=ONE_KEY)
 finally:
     ui.stop()

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Literal
 
 import openai
-from harness import ASKED, CITY, QUESTION, WORDS, Mesh, cut, must_fail, run
+from harness import ASKED, CITY, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run, waits
 from pydantic import BaseModel
 
 GREEDY = {"temperature": 0, "max_tokens": 48}
@@ -183,5 +183,23 @@ def batches(mesh: Mesh) -> None:
     one.files.delete(sent.id)
 
 
-CHAT = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart)
+def oversize(mesh: Mesh) -> str:
+    long = [{"role": "user", "content": TOO_LONG}]
+    one = client(mesh)
+    told = ("BadRequestError", "tokens", "context")
+    must_fail(lambda: list(one.chat.completions.create(model=mesh.model, messages=long, stream=True)), *told)
+    must_fail(lambda: one.responses.create(model=mesh.model, input=TOO_LONG), *told)
+    return must_fail(lambda: one.chat.completions.create(model=mesh.model, messages=long), *told)
+
+
+def limited(mesh: Mesh) -> str:
+    one = openai.OpenAI(base_url=f"{mesh.address}/v1", api_key=mesh.limited_key, max_retries=0)
+    refused = must_be_limited(
+        lambda: one.chat.completions.create(model=mesh.model, messages=ASKED, **GREEDY), "RateLimitError"
+    )
+    assert isinstance(refused, openai.RateLimitError)
+    return waits(refused.response.headers)
+
+
+CHAT = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)
 run("openai-python", version("openai"), *CHAT, responses, batches)

@@ -24,7 +24,7 @@ from schemas.errors import ChoirError
 from services.client import Choir
 from services.gateway.openai.tests.test_broken_streams import Broken, Reader
 
-STREAMS = int(os.environ.get("CHOIR_TEST_BROKEN_STREAMS", "40"))
+STREAMS = int(os.environ.get("CHOIR_TEST_BROKEN_STREAMS", "200"))
 AT_ONCE = 20
 TEXT = " ".join(f"word{number}" for number in range(60))
 CONFIG = """
@@ -46,7 +46,7 @@ models = [{{ name = "long", reply = "{text}", delay_ms = 5000, slots = 16 }}]
 VICTIMS = ("gateway", "gateway", "agent", "broker")
 PAUSES_S = (6.0, 12.0)
 """Longer than what was killed takes to be there again."""
-PATIENCE_S = 500.0
+PATIENCE_S = 1_500.0
 
 
 @pytest.fixture
