@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -94,3 +95,35 @@ async def test_a_page_cannot_ask_by_a_form(guarded: httpx.AsyncClient) -> None:
         assert reply.status_code == 415
     plain = await guarded.post("/api/generate", content=b'{"model": "choir-one"}')
     assert plain.status_code == 200
+
+
+async def test_no_field_of_a_body_says_where_the_server_connects_or_what_it_renders(
+    guarded: httpx.AsyncClient,
+) -> None:
+    came: list[object] = []
+    elsewhere = await asyncio.start_server(lambda *one: came.append(one), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/v1"
+    steering = {
+        **dict.fromkeys(("api_base", "base_url", "api_url", "endpoint", "proxy"), url),
+        "model_list": [{"model_name": "choir-one", "litellm_params": {"api_base": url}}],
+        "user_config": {"model_list": [{"api_base": url}]},
+        "extra_headers": {"x-forwarded-host": url},
+        "extra_body": {"api_base": url},
+        "chat_template": "{{ cycler.__init__.__globals__.os.system('false') }}",
+        "chat_template_kwargs": {"chat_template": "{% for a in range(10**9) %}{% endfor %}"},
+        "template": "{{ range 1000000000 }}",
+    }
+    said = [{"role": "user", "content": "Capital?"}]
+    chat = {"model": "choir-one", "messages": said, "max_tokens": 5, "stream": False}
+    async with elsewhere:
+        for path, body in (
+            ("/v1/chat/completions", chat),
+            ("/v1/completions", {"model": "choir-one", "prompt": "Capital?"}),
+            ("/v1/responses", {"model": "choir-one", "input": "Capital?"}),
+            ("/v1/messages", chat),
+            ("/api/chat", chat),
+            ("/api/generate", ASK),
+        ):
+            reply = await guarded.post(path, json={**steering, **body})
+            assert reply.status_code == 200 and "Paris" in reply.text, (path, reply.text)
+    assert came == []

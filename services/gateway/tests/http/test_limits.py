@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
@@ -157,6 +158,14 @@ async def test_a_body_of_the_largest_size_is_read(small: httpx.URL) -> None:
     body = b'{"model": "choir-one"}'.ljust(BODY)
     reply = await exchange(small, START + b"content-length: %d\r\n\r\n" % BODY + body)
     assert reply.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_body_that_was_compressed_is_not_unpacked(small: httpx.URL) -> None:
+    """A few bytes could be gigabytes."""
+    body = gzip.compress(b'{"model": "choir-one"}'.ljust(64 * BODY))
+    head = START + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(body)
+    reply = await exchange(small, head + body)
+    assert reply.startswith(b"HTTP/1.1 400 ") and b"no JSON" in reply
 
 
 async def test_a_request_that_is_no_http_is_a_400(small: httpx.URL) -> None:
