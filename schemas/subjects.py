@@ -496,6 +496,7 @@ ATTEMPTS_BUCKET = "choir_attempts"
 RESPONSES_BUCKET = "choir_responses"
 RETRIES_BUCKET = "choir_retries"
 KEYS_BUCKET = "choir_keys"
+KEY_USES_BUCKET = "choir_key_uses"
 CORDONS_BUCKET = "choir_cordons"
 ENSEMBLES_BUCKET = "choir_ensembles"
 TENANTS_BUCKET = "choir_tenants"
@@ -670,6 +671,11 @@ def cache_key(tenant: str, said: str) -> str:
 def response_key(request_id: str) -> str:
     """The key of what is kept of a request beside its result."""
     return request_id
+
+
+def key_use(key_id: str) -> str:
+    """The key of what an API key has used."""
+    return encode_token(key_id)
 
 
 def retry_key(said: str, request_id: str) -> str:

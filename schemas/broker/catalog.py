@@ -12,7 +12,7 @@ from typing import Literal
 
 from schemas import subjects as s
 
-VERSION = 13
+VERSION = 14
 """Higher by one with each change of what a broker is to have. Streams, consumers and buckets carry it: an
 older host leaves alone what a newer one has made."""
 
@@ -237,6 +237,13 @@ BUCKETS: tuple[BucketSpec, ...] = (
         s.RESPONSES_BUCKET, "what was asked, for clients that come back", ttl_s=DAY_S, max_bytes=256 * MIB
     ),
     BucketSpec(s.RETRIES_BUCKET, "what HTTP clients may send again", storage="memory", ttl_s=900.0),
+    BucketSpec(
+        s.KEY_USES_BUCKET,
+        "tokens that API keys used within a minute",
+        storage="memory",
+        ttl_s=120.0,
+        max_bytes=8 * MIB,
+    ),
     BucketSpec(s.KEYS_BUCKET, "API keys: the digests of their secrets, and what they open", republished=True),
     BucketSpec(
         s.CORDONS_BUCKET, "hosts and instances that get nothing new", max_bytes=8 * MIB, republished=True
@@ -424,11 +431,13 @@ ACCESS: tuple[Access, ...] = (
         ),
         subscribes=(),
         buckets_read=(
-            s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEYS_BUCKET, s.TENANTS_BUCKET, s.FILES_BUCKET,
+            s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEYS_BUCKET, s.KEY_USES_BUCKET, s.TENANTS_BUCKET,
+            s.FILES_BUCKET,
             s.FILE_PIECES_BUCKET, s.BATCHES_BUCKET,
         ),
         buckets_written=(
-            s.NODES_BUCKET, s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.FILES_BUCKET, s.FILE_PIECES_BUCKET,
+            s.NODES_BUCKET, s.RESPONSES_BUCKET, s.RETRIES_BUCKET, s.KEY_USES_BUCKET, s.FILES_BUCKET,
+            s.FILE_PIECES_BUCKET,
             s.BATCHES_BUCKET,
         ),
     ),

@@ -63,6 +63,9 @@ ADVISORY = Content(
 )
 PONG = Content("Pong", "the services API's io.nats.micro.v1.ping_response", schema={"type": "object"})
 HOLDER = Content("Holder", "the name of the agent's instance", "text/plain", {"type": "string"})
+KEY_USE = Content(
+    "KeyUse", "tokens by the second, as `1700000000:12 1700000001:7`", "text/plain", {"type": "string"}
+)
 RETRIED = Content(
     "Retried", "a number, and a minus if the connection is gone", "text/plain", {"type": "string"}
 )

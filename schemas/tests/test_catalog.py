@@ -332,6 +332,7 @@ FINGERPRINTS = {
     11: "7f72ae82f1ede8a0",
     12: "74a529905f1ecf2f",
     13: "91a58ab3759c6828",
+    14: "d0d0a5f0ecbaa72f",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 

@@ -181,6 +181,7 @@ async def test_a_gateway_s_user_writes_nothing_of_others(tmp_path: Path) -> None
         stolen = await session.connect(broker.url)
         own = {
             subjects.NODES_BUCKET, subjects.RESPONSES_BUCKET, subjects.RETRIES_BUCKET, subjects.FILES_BUCKET,
+            subjects.KEY_USES_BUCKET,
             subjects.FILE_PIECES_BUCKET, subjects.BATCHES_BUCKET,
         }  # fmt: skip
         forbidden = [

@@ -24,6 +24,7 @@ from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
 from services.gateway.access.fresh_login import LOGIN_COOKIE, is_fresh
 from services.gateway.access.keyring import Keyring
+from services.gateway.access.limits import KeyBudget
 from services.gateway.access.scopes import Need, need_of
 
 BEARER = b"bearer "
@@ -115,8 +116,9 @@ class Failures:
 NOTHING = nullcontext()
 
 
-def permitted(path: str, method: str) -> AbstractContextManager[None]:
-    """What the request of the current caller is served within, at a route's path.
+def permitted(path: str, method: str) -> AbstractContextManager[KeyBudget | None]:
+    """What the request of the current caller is served within, at a route's path; it gives the tokens a
+    minute of its key, which are to be checked, if they are limited.
 
     Raises Unauthenticated, NotPermitted and Overloaded, for the dialect to tell.
     """
@@ -167,7 +169,9 @@ class Authorized:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         scope[ROUTE] = self._path
-        with permitted(self._path, scope["method"]):
+        with permitted(self._path, scope["method"]) as budget:
+            if budget is not None:
+                await budget.check()
             await self._app(scope, receive, send)
 
 

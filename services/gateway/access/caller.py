@@ -9,7 +9,7 @@ from schemas.broker.catalog import Role
 from schemas.errors import ChoirError
 from schemas.requests.keys import ApiKey
 from schemas.subjects import LOCAL_TENANT
-from services.gateway.access.limits import KeyUse
+from services.gateway.access.limits import KeyBudget, KeyUse
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Caller:
     refused: ChoirError | None = None
     stale: bool = False
     secret: str | None = field(default=None, repr=False)
+
+    @property
+    def budget(self) -> KeyBudget | None:
+        """The tokens a minute of its key, if they are limited."""
+        return None if self.key is None or self.use is None else self.use.budget(self.key)
 
     def may_ask(self, model: str) -> bool:
         """Whether the key opens a model, or an ensemble."""

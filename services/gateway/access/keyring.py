@@ -14,6 +14,7 @@ from schemas import subjects
 from schemas.requests.keys import ApiKey, digest_of
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.registry.tenants import Tenants
+from services.gateway.access.budget import Budgets
 from services.gateway.access.limits import KeyUse
 
 
@@ -27,6 +28,7 @@ class Keyring:
         self._of_digest: dict[str, ApiKey] = {}
         self._digests: dict[str, str] = {}
         self._uses: dict[str, KeyUse] = {}
+        self._budgets = Budgets(client)
         self.tenants = Tenants(client)
         self._bucket = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey), self._on_put, self._on_delete)
 
@@ -49,6 +51,7 @@ class Keyring:
         key_id = subjects.id_of_api_key(key)
         self._forget(key_id)
         self._uses.pop(key_id, None)
+        self._budgets.forget(key_id)
 
     def _forget(self, key_id: str) -> None:
         if (digest := self._digests.pop(key_id, None)) is not None:
@@ -71,4 +74,4 @@ class Keyring:
 
     def use_of(self, key: ApiKey) -> KeyUse:
         """What a key uses here; that of before when its limits have changed."""
-        return self._uses.setdefault(key.id, KeyUse())
+        return self._uses.setdefault(key.id, KeyUse(self._budgets))

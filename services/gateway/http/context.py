@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 
 from nats.aio.client import Client
@@ -149,13 +149,14 @@ class GatewayContext:
         exchange, request_id = None if background else current_exchange.get(), ask.request_id
         if exchange is not None and request_id is not None:
             exchange.in_work.add(request_id)
-        use, passed = current_caller.get().use, 0
+        budget, passed = current_caller.get().budget, 0
         try:
             async with aclosing(coming) as replies:
                 async for reply in replies:
                     if isinstance(reply, Result):
                         passed = passed if reply.error is not None else 0
                         self._keep(ask, reply)
+                        await _charge(reply)
                         if exchange is not None:
                             exchange.in_work.discard(reply.request_id)
                     else:
@@ -164,8 +165,9 @@ class GatewayContext:
                             _note_cache_use(reply.cache or "miss")
                     yield reply
         finally:
-            if use is not None and passed:
-                use.charge(passed)  # text without a whole result: whoever hangs up before its end has had it
+            if budget is not None and passed:
+                # Text without a whole result: whoever hangs up before its end has had it.
+                self._go_on(budget.charge(passed), f"count {request_id}")
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)
 
@@ -187,6 +189,7 @@ class GatewayContext:
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)
         self._keep(ask, result)
+        await _charge(result)
         return result
 
     def _shared(self, ask: Ask, *, share: bool) -> tuple[Ask, Result | None]:
@@ -233,8 +236,6 @@ class GatewayContext:
 
     def _keep(self, ask: Ask, result: Result) -> None:
         """What there is to do with a result that the mesh has given."""
-        if result.cached_from is None:
-            _charge(result)
         if ask.cache:
             use = result.cache or "off"
             _note_cache_use(use, result.cached_from)
@@ -255,7 +256,11 @@ class GatewayContext:
     def give_up(self, caller: Caller, request_id: str) -> None:
         """Has a caller's request cancelled that nobody waits for any more; returns at once."""
         self.figures.given_up += 1
-        task = asyncio.create_task(self._cancel(caller, request_id), name=f"cancel {request_id}")
+        self._go_on(self._cancel(caller, request_id), f"cancel {request_id}")
+
+    def _go_on(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Has something done for which no client waits; the gateway ends after that."""
+        task = asyncio.create_task(work, name=name)
         self._giving_up.add(task)
         task.add_done_callback(self._giving_up.discard)
 
@@ -290,11 +295,12 @@ def _of_its_class(ask: Ask) -> Ask:
     return ask if priority == ask.priority else ask.model_copy(update={"priority": priority})
 
 
-def _charge(result: Result) -> None:
-    """The key that asked has used what the result took."""
-    if (use := current_caller.get().use) is not None:
+async def _charge(result: Result) -> None:
+    """The key that asked has used what the result took, unless an equal one's was at hand."""
+    budget = current_caller.get().budget
+    if budget is not None and result.cached_from is None:
         took = usage(result)
-        use.charge(took.prompt_tokens + took.generated_tokens)
+        await budget.charge(took.prompt_tokens + took.generated_tokens)
 
 
 def _note_cache_use(use: str, source: str | None = None) -> None:

@@ -12,9 +12,9 @@ from starlette.routing import Route
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from schemas.ensembles.kept import ManageEnsembles
-from schemas.requests.keys import KEY_SCOPES, KeyChange, ManageKeys
+from schemas.requests.keys import KEY_SCOPES, KeyChange, ManageKeys, id_in
 from schemas.requests.tenants import Tenant
-from services.chassis.nats.bucket import Bucket, messages
+from services.chassis.nats.bucket import BYTES, Bucket, messages
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.access.scopes import NEEDS, need_of
@@ -192,6 +192,59 @@ async def test_a_key_at_its_limit_is_told_when_to_come_back_and_others_notice_no
     assert (await locked.post("/v1/chat/completions", headers=other, json=CHAT)).status_code == 200
     background = {"model": "choir-one", "input": "Capital?", "background": True}
     assert (await locked.post("/v1/responses", headers=other, json=background)).status_code == 200
+
+
+async def test_gateways_count_the_tokens_of_a_key_together(
+    live_mesh: str, locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    # Given three gateways, a key for 100 tokens a minute, and how many tokens a request takes
+    one = (await locked.post("/v1/chat/completions", headers=bearer(await make_key()), json=CHAT)).json()
+    each, most = one["usage"]["total_tokens"], 100
+    first = (
+        time.time_ns() % 2**30
+    )  # none of them has been asked, or its answer would be at hand and cost nothing
+    asked = [CHAT | {"seed": first + number} for number in range(3 * most)]
+    key = bearer(await make_key(limits={"tokens_per_minute": most}))
+    async with (
+        serving(live_mesh, keys_required=True) as second,
+        serving(live_mesh, keys_required=True) as third,
+        httpx.AsyncClient(base_url=second, timeout=180) as other,
+        httpx.AsyncClient(base_url=third, timeout=180) as another,
+    ):
+        gateways = (locked, other, another)
+        began_s, used = time.monotonic(), 0
+        # When it asks them in turn, then it gets its limit, and less than one request more
+        for number, question in enumerate(asked):
+            reply = await gateways[number % 3].post("/v1/chat/completions", headers=key, json=question)
+            if reply.status_code != 200:
+                break
+            used += reply.json()["usage"]["total_tokens"]
+        assert (reply.status_code, reply.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        waited_s = time.monotonic() - began_s
+        assert most <= used < most + each or waited_s > 50
+        for gateway in gateways:
+            over = await gateway.get("/v1/models", headers=key)
+            assert over.status_code == 429 or waited_s > 50
+            assert 0 < int(over.headers.get("retry-after", "1")) <= 60
+        # And of those who ask all three at once no one's tokens are lost
+        crowd = bearer(await make_key(limits={"tokens_per_minute": 1_000_000}))
+        replies = await asyncio.gather(
+            *(
+                gateways[number % 3].post("/v1/chat/completions", headers=crowd, json=asked[-1 - number])
+                for number in range(30)
+            )
+        )
+        assert {each.status_code for each in replies} == {200}
+        connection = await connect_inside(live_mesh)
+        try:
+            bucket = Bucket(connection, subjects.KEY_USES_BUCKET, BYTES)
+            secret = crowd["authorization"].removeprefix("Bearer ")
+            counted = (await bucket.get(subjects.key_use(id_in(secret) or ""))).value or b""
+        finally:
+            await connection.close()
+        total = sum(int(part.split(b":")[1]) for part in counted.split())
+        sent = sum(each.json()["usage"]["total_tokens"] for each in replies)
+        assert total == sent or time.monotonic() - began_s > 50
 
 
 async def test_text_that_a_client_hung_up_on_before_its_end_counts(
