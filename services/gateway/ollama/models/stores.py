@@ -102,7 +102,7 @@ class Stores:
         same = [job for job in jobs if job.kind == "pull" and job.model == name and job.state not in OVER]
         if same:
             return same[0]
-        store = (await self.live())[0]
+        store = next(iter(await self.live()), None)  # if it has just gone any other one takes the pull
         request = build(ManageStore, {"action": "pull", "name": name, "store": store})
         return (await self._mesh().store(request)).jobs[0]
 

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
 from schemas.nodes.model_store import ManageStore, StoreEntry
+from schemas.requests.keys import ApiKey, ManageKeys, digest_of, new_secret
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.ollama.models.stores import hub_name
@@ -130,6 +131,27 @@ async def test_a_copy_is_given_up_if_another_one_is_left_and_the_last_one_with_a
     with pytest.raises(ollama.ResponseError) as gone:
         await client.delete(name)
     assert gone.value.status_code == 404
+
+
+async def test_a_key_that_opens_nothing_but_to_operate_is_enough(mesh: Stores) -> None:
+    choir, client = mesh
+    secret = new_secret("k-operates")
+    key = ApiKey(
+        id="k-operates", digest=digest_of(secret), ending=secret[-4:], created_at_s=0, scopes=("operate",)
+    )
+    await choir.keys(ManageKeys(action="add", key=key))
+    operator = ollama.AsyncClient(
+        host=str(client._client.base_url), headers={"Authorization": f"Bearer {secret}"}
+    )
+
+    async def pulled() -> bool:
+        try:
+            return (await operator.pull(LITTLE)).status == "success"
+        except ollama.ResponseError as error:
+            assert error.status_code == 401  # the gateway has not heard of the key yet
+            return False
+
+    await eventually(pulled)
 
 
 async def test_what_cannot_be_pulled_is_an_error_with_the_reason(mesh: Stores, hub: HubServer) -> None:
