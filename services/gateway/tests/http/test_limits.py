@@ -160,6 +160,14 @@ async def test_a_body_of_the_largest_size_is_read(small: httpx.URL) -> None:
     assert reply.startswith(b"HTTP/1.1 200 ")
 
 
+async def test_a_body_that_is_nested_too_deep_is_refused(small: httpx.URL) -> None:
+    for depth, status in ((63, 200), (64, 400), (1_000, 400)):
+        body = b'{"model": "choir-one", "x": ' + b"[" * depth + b"]" * depth + b"}"
+        reply = await exchange(small, START + b"content-length: %d\r\n\r\n" % len(body) + body)
+        assert reply.startswith(b"HTTP/1.1 %d " % status), (depth, reply)
+        assert (status == 200) != (b"nested" in reply or b"no JSON" in reply), (depth, reply)
+
+
 async def test_a_body_that_was_compressed_is_not_unpacked(small: httpx.URL) -> None:
     """A few bytes could be gigabytes."""
     body = gzip.compress(b'{"model": "choir-one"}'.ljust(64 * BODY))
