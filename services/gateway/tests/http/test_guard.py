@@ -127,3 +127,41 @@ async def test_no_field_of_a_body_says_where_the_server_connects_or_what_it_rend
             reply = await guarded.post(path, json={**steering, **body})
             assert reply.status_code == 200 and "Paris" in reply.text, (path, reply.text)
     assert came == []
+
+
+POST = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+SMUGGLED = b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        POST + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length: 4\r\nContent-Length: 40\r\n\r\nabcd" + SMUGGLED,
+        POST + b"Content-Length: +4\r\n\r\nabcd" + SMUGGLED,
+        POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    ],
+)
+async def test_where_a_body_ends_is_read_in_one_way(guarded: httpx.AsyncClient, sent: bytes) -> None:
+    reply = await exchange(guarded.base_url, sent)
+    assert reply.startswith(b"HTTP/1.1 4"), reply
+    assert reply.count(b"HTTP/1.1 ") == 1 and b'"models"' not in reply
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET http://rebound.example/api/version HTTP/1.1\r\nHost: rebound.example\r\n\r\n", b"403"),
+        (b"GET /api/version HTTP/1.0\r\n\r\n", b"400"),
+        (
+            b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nRange: bytes=" + b"0-1," * 900 + b"2-\r\n\r\n",
+            b"200",
+        ),
+    ],
+)
+async def test_odd_heads_are_answered_once_and_go_round_nothing(
+    guarded: httpx.AsyncClient, sent: bytes, status: bytes
+) -> None:
+    reply = await exchange(guarded.base_url, sent)
+    assert reply.split(b" ", 2)[1] == status, reply
+    assert reply.count(b"HTTP/1.1 ") == 1
