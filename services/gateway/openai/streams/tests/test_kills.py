@@ -120,6 +120,7 @@ async def read_to_the_end(reader: Reader, gateway: str, room: asyncio.Semaphore)
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(PATIENCE_S + 300)
 async def test_streams_go_on_whatever_is_killed(mesh: tuple[str, str], fault_seed: int) -> None:
     url, gateway = mesh
     killed: Counter[str] = Counter()
