@@ -17,9 +17,10 @@ from infra.members.tests.desks import start_desk
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.nodes.joining import Host
-from schemas.requests.keys import ManageKeys
+from schemas.requests.keys import KEY_SCOPES, ManageKeys
 from schemas.requests.tenants import Tenant
 from services.client.client import Choir
+from services.gateway.access.fresh_login import login_of
 from services.gateway.access.tests.conftest import MakeKey
 from services.gateway.dashboard.tests.browser.browsing import PATIENCE_MS, chromium, needs_chromium, opened
 from services.gateway.dashboard.tests.browser.test_views import charts_are_drawn
@@ -239,3 +240,33 @@ async def test_a_way_through_admin(
         shown = await page.content()
         assert secret not in shown and "choir1-" not in shown
     assert problems == []
+
+
+async def test_a_login_that_is_too_old_is_made_anew_beside_the_page(
+    live_mesh: str, make_key: MakeKey, locked: httpx.AsyncClient
+) -> None:
+    secret = await make_key(scopes=KEY_SCOPES)
+    url = str(locked.base_url)
+    old = {"choir_key": secret, "choir_login": login_of(secret, 0.0)}
+    async with opened(url, []) as page:
+        # Given a page that somebody opened long ago
+        host, path = locked.base_url.host, "/dashboard"
+        for name, value in old.items():
+            await page.context.add_cookies([{"name": name, "value": value, "domain": host, "path": path}])
+        await page.goto("/dashboard/nodes")
+        row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="sleeper", exact=True))
+        await row.get_by_role("button", name="Cordon sleeper").click()
+
+        # When it is told to show the key again, and does so on another page
+        await page.get_by_text("the login is not fresh").wait_for()
+        async with page.context.expect_page() as coming:
+            await page.get_by_role("link", name="show the key, and come back").click()
+        login = await coming.value
+        await login.get_by_label("API key").fill(secret)
+        await login.get_by_role("button", name="Enter").click()
+        await login.get_by_role("heading", name="Admin").first.wait_for()
+
+        # Then the first one goes on
+        await row.get_by_role("button", name="Cordon sleeper").click()
+        await row.get_by_role("button", name="Let in again sleeper").click()
+        await row.get_by_role("button", name="Cordon sleeper").wait_for()
