@@ -25,7 +25,7 @@ from services.gateway.access.caller import CALLER, Caller, current_caller
 from services.gateway.access.fresh_login import LOGIN_COOKIE, is_fresh
 from services.gateway.access.keyring import Keyring
 from services.gateway.access.limits import KeyBudget
-from services.gateway.access.scopes import Need, need_of
+from services.gateway.access.scopes import Need, need_of, takes_tokens
 
 BEARER = b"bearer "
 COOKIE, COOKIE_PATH = "choir_key", "/dashboard"
@@ -118,7 +118,7 @@ NOTHING = nullcontext()
 
 def permitted(path: str, method: str) -> AbstractContextManager[KeyBudget | None]:
     """What the request of the current caller is served within, at a route's path; it gives the tokens a
-    minute of its key, which are to be checked, if they are limited.
+    minute of its key, which are to be checked, if they are limited and the request takes any.
 
     Raises Unauthenticated, NotPermitted and Overloaded, for the dialect to tell.
     """
@@ -131,7 +131,7 @@ def permitted(path: str, method: str) -> AbstractContextManager[KeyBudget | None
         raise Unauthenticated(STALE)
     if caller.key is None or caller.use is None:
         return NOTHING
-    return caller.use.request(caller.key)
+    return caller.use.request(caller.key, takes_tokens=takes_tokens(path, method))
 
 
 def allowed(path: str, method: str) -> bool:

@@ -40,9 +40,10 @@ class KeyUse:
         return None if key.limits.tokens_per_minute is None else KeyBudget(self._budgets, key)
 
     @contextmanager
-    def request(self, key: ApiKey) -> Iterator[KeyBudget | None]:
+    def request(self, key: ApiKey, *, takes_tokens: bool) -> Iterator[KeyBudget | None]:
         """One request from its beginning to its end; it is served if there is nothing more to check, or once
-        that was checked. Raises Overloaded if the key has as many in work as it may."""
+        that was checked: of one that takes tokens. Raises Overloaded if the key has as many in work as it
+        may."""
         most = key.limits.requests_in_flight
         if most is not None and self._in_flight >= most:
             raise Overloaded(
@@ -51,6 +52,6 @@ class KeyUse:
             )
         self._in_flight += 1
         try:
-            yield self.budget(key)
+            yield self.budget(key) if takes_tokens else None
         finally:
             self._in_flight -= 1

@@ -1,4 +1,5 @@
-"""What a path needs, by the path of the route that will run; what is not named here is for operators."""
+"""What a path needs, by the path of the route that will run; what is not named here is for operators. And
+whether it takes tokens of the key that asks."""
 
 from __future__ import annotations
 
@@ -73,3 +74,26 @@ def need_of(path: str, method: str) -> Need:
     else:
         need = next((said for prefix, said in _BELOW if path.startswith(prefix)), "operate")
     return "operate" if need == "observe" and method not in READING else need
+
+
+WITHOUT_TOKENS = (
+    "/v1/responses/",
+    "/v1/messages/",
+    "/v1/files",
+    "/v1/batches",
+    "/tokenize",
+    "/detokenize",
+    "/models/{model:path}/tokenize",
+    "/models/{model:path}/detokenize",
+    "/dashboard/ask/feedback",
+)
+"""How the paths of routes begin that a key opens by `generate`, and by which a model writes nothing. What the
+lines of a batch take is looked at with each line."""
+
+
+def takes_tokens(path: str, method: str) -> bool:
+    """Whether a request at a route's path has a model read or write something, so that a key which has used
+    its tokens is refused there. What reads lists, counts tokens or cancels goes on to be answered."""
+    if method in READING or need_of(path, method) not in ("generate", "embed"):
+        return False
+    return not path.startswith(WITHOUT_TOKENS)

@@ -17,7 +17,7 @@ from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import BYTES, Bucket, messages
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
-from services.gateway.access.scopes import NEEDS, need_of
+from services.gateway.access.scopes import NEEDS, need_of, takes_tokens
 from services.gateway.access.tests.conftest import HEARD_WITHIN_S, MakeKey, bearer, until_status
 from services.gateway.http.app import DIALECTS
 from services.gateway.tests.serving import serving
@@ -192,6 +192,35 @@ async def test_a_key_at_its_limit_is_told_when_to_come_back_and_others_notice_no
     assert (await locked.post("/v1/chat/completions", headers=other, json=CHAT)).status_code == 200
     background = {"model": "choir-one", "input": "Capital?", "background": True}
     assert (await locked.post("/v1/responses", headers=other, json=background)).status_code == 200
+    # What takes no tokens goes on: clients look for their model first, and count tokens to have fewer
+    for path in ("/api/tags", "/api/ps", "/v1/models", "/v1/models/choir-one", "/v1/files", "/v1/batches"):
+        assert (await locked.get(path, headers=limited)).status_code == 200, path
+    for path in ("/api/show", "/v1/messages/count_tokens"):
+        assert (await locked.post(path, headers=limited, json=CHAT)).status_code != 429, path
+    for path in ("/api/generate", "/v1/responses", "/v1/messages"):
+        assert (await locked.post(path, headers=limited, json=CHAT)).status_code == 429, path
+
+
+def test_what_takes_tokens_is_what_a_model_reads_or_writes() -> None:
+    taking = {
+        route.path
+        for route in _routes()
+        for method in route.methods or ()
+        if takes_tokens(route.path, method)
+    }
+    assert taking == {
+        "/api/chat",
+        "/api/generate",
+        "/api/embed",
+        "/api/embeddings",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/models/{model:path}/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/dashboard/ask/answers",
+    }
 
 
 async def test_gateways_count_the_tokens_of_a_key_together(
@@ -223,7 +252,7 @@ async def test_gateways_count_the_tokens_of_a_key_together(
         waited_s = time.monotonic() - began_s
         assert most <= used < most + each or waited_s > 50
         for gateway in gateways:
-            over = await gateway.get("/v1/models", headers=key)
+            over = await gateway.post("/v1/chat/completions", headers=key, json=asked[-1])
             assert over.status_code == 429 or waited_s > 50
             assert 0 < int(over.headers.get("retry-after", "1")) <= 60
         # And of those who ask all three at once no one's tokens are lost
@@ -258,7 +287,8 @@ async def test_text_that_a_client_hung_up_on_before_its_end_counts(
                 break
 
     async def is_over() -> bool:
-        return (await locked.get("/v1/models", headers=limited)).status_code == 429
+        of_nothing = await locked.post("/v1/chat/completions", headers=limited, json={})
+        return of_nothing.status_code == 429
 
     await eventually(is_over)
 
