@@ -59,6 +59,7 @@ class InferenceLoop:
         self._submitted: deque[Sequence] = deque()
         self._changed = threading.Condition()
         self._reading: tuple[Sequence, ...] = ()
+        self._was_interrupted = False
         self._stopping = False
         self._speed: deque[tuple[int, int]] = deque(maxlen=SPEED_WINDOW_STEPS)
         self._step_began_s: float | None = None
@@ -78,7 +79,8 @@ class InferenceLoop:
 
     def wake(self) -> None:
         """Makes the loop look for cancelled sequences. A step that reads the prompt of one ends now: alone
-        that may take seconds."""
+        that may take seconds. The step after such a one is done to its end, so that those who hang up all the
+        time keep nobody else waiting."""
         with self._changed:
             if any(sequence.cancelled for sequence in self._reading):
                 self._context.interrupt()
@@ -188,12 +190,13 @@ class InferenceLoop:
 
     def _decode(self, parts: list[Part[Sequence]]) -> int:
         """Evaluates the batch, unless nobody wants a prompt any more that it has a piece of."""
+        prompts = tuple(part.sequence for part in parts if not part.decodes)
         with self._changed:
-            self._reading = tuple(part.sequence for part in parts if not part.decodes)
+            self._reading = () if self._was_interrupted else prompts
             self._context.interrupt(any(sequence.cancelled for sequence in self._reading))
         status = self._context.decode(self._batch)
         with self._changed:
-            self._reading = ()
+            self._reading, self._was_interrupted = (), status == INTERRUPTED
         return status
 
     def _undo(self, parts: list[Part[Sequence]]) -> None:

@@ -136,6 +136,16 @@ def test_nobody_waits_for_a_prompt_to_be_read_that_was_given_up(
     assert again.wait(0).text == alone.wait(0).text == speaker.wait(0).text
 
 
+def test_clients_that_hang_up_all_the_time_keep_nobody_from_speaking(bench: Bench) -> None:
+    speaker = bench.submit("hello", max_tokens=8)
+    bench.step()
+    for number in range(20):
+        given_up = bench.submit(f"{number} " + "y" * 900)
+        bench.meanwhile = [given_up.cancel]
+        bench.step()
+    assert speaker.finished
+
+
 def test_a_prompt_that_is_begun_after_an_interrupted_one_is_read_to_its_end(bench: Bench) -> None:
     expected = bench.submit("z" * 600)
     bench.step(10)
