@@ -2,7 +2,9 @@
 
 All gateways add to one entry for each key, in the bucket `choir_key_uses`, and each only to what it has read:
 who was slower reads again. What was used is counted before its reply ends, so whoever asks again, at any
-gateway, finds it counted; a key gets its limit and at most what was in work when it was reached.
+gateway, finds it counted; a key gets its limit and at most what was in work when it was reached. Where the
+mesh cannot say what was used (a broker whose host has an older Choir has no place for it) each gateway counts
+for itself.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import time
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.errors import ChoirError, Overloaded
+from schemas.errors import BrokerUnavailable, ChoirError, Overloaded
 from schemas.requests.keys import ApiKey
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
@@ -26,45 +28,79 @@ Used = dict[int, int]
 
 
 class Budgets:
-    """What the keys of a mesh have used."""
+    """What the keys of a mesh have used. Of each key it keeps what was used at this gateway, and how much of
+    that is still to be stored."""
 
     def __init__(self, client: Client) -> None:
         self._bucket = Bucket(client, subjects.KEY_USES_BUCKET, BYTES)
+        self._own: dict[str, Used] = {}
         self._adding: dict[str, asyncio.Lock] = {}
         self._pending: dict[str, int] = {}
+        self._storing: set[asyncio.Task[None]] = set()
+        self._alone_until_s = 0.0
 
     async def check(self, key: ApiKey) -> None:
-        """Raises Overloaded for a key that has used what it may, and says when there is room again;
-        BrokerUnavailable while nobody can say."""
+        """Raises Overloaded for a key that has used what it may, and says when there is room again."""
         most = key.limits.tokens_per_minute
         if most is None:
             return
         now_s = time.time()
-        used = _within(_read((await self._bucket.get(subjects.key_use(key.id))).value), now_s)
-        taken = sum(used.values()) + self._pending.get(key.id, 0)
+        used = await self._used(key.id, now_s)
+        taken = sum(used.values())
         if taken >= most:
             raise Overloaded(
                 f"this key used {taken} tokens within a minute, and may use {most}",
                 retry_after_s=_room_after_s(used, taken, most, now_s),
             )
 
+    async def _used(self, key_id: str, now_s: float) -> Used:
+        """What all gateways have counted, with what this one is about to; or this one alone."""
+        if time.monotonic() >= self._alone_until_s:
+            try:
+                entry = await self._bucket.get(subjects.key_use(key_id))
+            except BrokerUnavailable as error:
+                self._go_alone(error)
+            else:
+                return _with(_within(_read(entry.value), now_s), self._pending.get(key_id, 0), now_s)
+        return _within(self._own.get(key_id, {}), now_s)
+
     async def charge(self, key: ApiKey, tokens: int) -> None:
-        """So many tokens were used; returns when every gateway knows. What cannot be stored is logged, and
-        not counted: the answer is there."""
+        """So many tokens were used; returns when every gateway knows, and is done also for who waits for that
+        no more. What cannot be stored is logged, and counted here alone: the answer is there."""
+        now_s = time.time()
+        self._own[key.id] = _with(_within(self._own.get(key.id, {}), now_s), tokens, now_s)
         self._pending[key.id] = self._pending.get(key.id, 0) + tokens
-        try:
-            async with self._adding.setdefault(key.id, asyncio.Lock()):
-                await self._add(subjects.key_use(key.id), tokens)
-        except ChoirError as error:
-            log.warning("tokens of a key were not counted", key=key.id, tokens=tokens, code=error.code)
-        finally:
-            self._pending[key.id] -= tokens
+        storing = asyncio.create_task(self._store(key.id), name=f"tokens of {key.id}")
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        await asyncio.shield(storing)
+
+    async def _store(self, key_id: str) -> None:
+        """Stores all that is pending of a key: what ends at once is one word."""
+        async with self._adding.setdefault(key_id, asyncio.Lock()):
+            tokens = self._pending.get(key_id, 0)
+            if not tokens:
+                return
+            try:
+                if time.monotonic() >= self._alone_until_s:
+                    await self._add(subjects.key_use(key_id), tokens)
+            except BrokerUnavailable as error:
+                self._go_alone(error)
+            except ChoirError as error:
+                log.warning("tokens of a key were not counted", key=key_id, tokens=tokens, code=error.code)
+            finally:
+                if key_id in self._pending:
+                    self._pending[key_id] -= tokens
+
+    def _go_alone(self, error: BrokerUnavailable) -> None:
+        """For a minute nobody waits for what the mesh cannot say."""
+        self._alone_until_s = time.monotonic() + MINUTE_S
+        log.warning("the tokens of keys are counted by this gateway alone", why=error.message)
 
     async def _add(self, place: str, tokens: int) -> None:
         while True:  # each time that another gateway was faster, it has counted something
             entry, now_s = await self._bucket.get(place), time.time()
-            used = _within(_read(entry.value), now_s)
-            used[int(now_s)] = used.get(int(now_s), 0) + tokens
+            used = _with(_within(_read(entry.value), now_s), tokens, now_s)
             try:
                 await self._bucket.update(place, _written(used), entry.revision)
             except WrongRevision:
@@ -73,13 +109,18 @@ class Budgets:
 
     def forget(self, key_id: str) -> None:
         """A key is there no more."""
-        self._adding.pop(key_id, None)
-        self._pending.pop(key_id, None)
+        for of_key in (self._own, self._adding, self._pending):
+            of_key.pop(key_id, None)
 
 
 def _within(used: Used, now_s: float) -> Used:
     """What is not a minute old, to the second."""
     return {second: tokens for second, tokens in used.items() if second + MINUTE_S > int(now_s)}
+
+
+def _with(used: Used, tokens: int, now_s: float) -> Used:
+    """The same, and so many tokens now."""
+    return {**used, int(now_s): used.get(int(now_s), 0) + tokens} if tokens else used
 
 
 def _room_after_s(used: Used, taken: int, most: int, now_s: float) -> float:
