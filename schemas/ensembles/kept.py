@@ -10,6 +10,8 @@ from schemas.ensembles.named import Ensemble
 from schemas.message import Act, Message, Name, Struct, field_error
 from schemas.requests.tenants import TenantName
 
+OPERATORS_SAID = "`choir ensembles add`"
+
 
 class EnsembleWord(Struct):
     """What is said of one name: by the choir.toml of `hosts`, and by operators if `operators` is true."""
@@ -35,15 +37,16 @@ class NamedEnsemble(Message):
         """Who says otherwise, and what is to be done; None where all say the same."""
         if len(self.words) == 1:
             return None
-        name, others = (
-            self.ensemble.name,
-            " and of ".join(host for word in self.words[1:] for host in word.hosts),
-        )
+        name, others = self.ensemble.name, self.words[1:]
+        hosts = " and of ".join(host for word in others for host in word.hosts)
+        said = [f"the choir.toml of {hosts}"] if hosts else []
+        said += [OPERATORS_SAID for word in others if word.operators]
         first = self.words[0]
-        counts = f"{first.hosts[0]}, which" if first.hosts else "`choir ensembles add`, which"
+        counts = first.hosts[0] if first.hosts else OPERATORS_SAID
+        otherwise = f"{' and '.join(said)} says otherwise than {counts}"
         return (
-            f"ensemble {name}: the choir.toml of {others} says otherwise than {counts} was first and counts: "
-            f"make them the same; or `choir ensembles rm {name}`, and `choir up` where the right one is"
+            f"ensemble {name}: {otherwise}, which was first and counts: make them the same; "
+            f"or `choir ensembles rm {name}`, and `choir up` where the right one is"
         )
 
 

@@ -38,7 +38,7 @@ class Ensembles:
     def __init__(self, client: Client, meanwhile: Iterable[Ensemble] = ()) -> None:
         self._meanwhile = tuple(meanwhile)
         self._known: dict[str, NamedEnsemble] = {}
-        self._was_read = False
+        self._was_read = self._was_missed = False
         self._bucket = Bucket(
             client,
             subjects.ENSEMBLES_BUCKET,
@@ -68,9 +68,12 @@ class Ensembles:
     async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
         try:
             await read()
-        except nats.errors.Error as error:
+        except (nats.errors.Error, BrokerUnavailable) as error:
             if self._was_read:
                 raise
+            if self._was_missed:
+                return
+            self._was_missed = True
             log.warning(
                 "the mesh keeps no ensembles yet, so those of this choir.toml count here: `choir up` of this "
                 "version on the broker's host makes a place for them",
@@ -115,7 +118,12 @@ class Ensembles:
         Returns a line for each that does not count, or cannot be kept. Raises BrokerUnavailable.
         """
         said = {subjects.ensemble_key(one.name): one for one in ensembles}
-        await self._bucket.reload()
+        try:
+            await self._bucket.reload()
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(
+                "the ensembles of the mesh could not be read", retry_after_s=RETRY_AFTER_S
+            ) from error
         problems = []
         for key in (*(key for key in self._known if key not in said), *said):
             try:

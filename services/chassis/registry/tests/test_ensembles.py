@@ -108,7 +108,8 @@ async def test_operators_change_their_own_and_no_choir_toml(connection: Client) 
     with pytest.raises(InvalidRequest, match="there is no ensemble 'council'; there are: none"):
         await operators.remove("council")
     assert await host.declare("attic", (ONE,)) == ()
-    with pytest.raises(InvalidRequest, match="says otherwise than attic") as refused:
+    otherwise = "`choir ensembles add` says otherwise than attic"
+    with pytest.raises(InvalidRequest, match=f"council: {otherwise}") as refused:
         await operators.add(TWO)
     assert refused.value.field == "ensemble.name"
     await operators.remove("council")
