@@ -124,35 +124,36 @@ class Desk:
                 "dropped a request whose reply is to go elsewhere", reply=msg.reply, asked=msg.subject
             )
             return
-        headers, request = None, None
+        headers, request, key = None, None, (msg.headers or {}).get(subjects.KEY_HEADER)
         try:
             request = parse(msg.data, kind)
-            await self._check_key(msg)
+            if subjects.is_keyed(msg.subject):
+                key = await self._shown_key(msg)
             async with self._one:
                 reply = await handle(request)
-                self._tell(msg, request)
+                self._tell(msg, request, key)
         except ChoirError as error:
             reply, headers = _refusal(error)
-            self._tell(msg, request, error)
+            self._tell(msg, request, key, error)
         except Exception as error:
             log.exception("the desk failed")
             failure = InternalError(f"{type(error).__name__} at the desk of the mesh")
             reply, headers = _refusal(failure)
         await self._client.publish(msg.reply, reply.to_bytes(), headers=headers)
 
-    def _tell(self, msg: Msg, request: Message | None, error: ChoirError | None = None) -> None:
+    def _tell(
+        self, msg: Msg, request: Message | None, key: str | None, error: ChoirError | None = None
+    ) -> None:
         if self._events is None or request is None:
             return
         endpoint, tenant = subjects.asked_on(msg.subject), subjects.tenant_at(msg.subject)
-        key = (msg.headers or {}).get(subjects.KEY_HEADER)
         emit_act(self._events, request, endpoint=endpoint, tenant=tenant, key=key, error=error)
 
-    async def _check_key(self, msg: Msg) -> None:
-        """What a gateway asks is done if the API key that comes along opens it."""
-        if subjects.is_keyed(msg.subject):
-            secret = (msg.headers or {}).get(subjects.API_KEY_HEADER)
-            tenant, asked = subjects.tenant_at(msg.subject), subjects.asked_on(msg.subject)
-            await self._shown.check(secret, tenant, asked)
+    async def _shown_key(self, msg: Msg) -> str:
+        """The id of the API key that comes with what a gateway asks. Raises if it does not open that."""
+        secret = (msg.headers or {}).get(subjects.API_KEY_HEADER)
+        tenant, asked = subjects.tenant_at(msg.subject), subjects.asked_on(msg.subject)
+        return (await self._shown.check(secret, tenant, asked)).id
 
     # --- inviting -----------------------------------------------------------------------
 

@@ -81,6 +81,8 @@ def in_words_without(field: str, said: Enrol) -> Enrol | None:
     it refuses."""
     if field.endswith("takes_workers"):
         return said.model_copy(update={"instances": tuple(map(_in_earlier_words, said.instances))})
+    if field.endswith("keyless"):
+        return said.model_copy(update={"instances": tuple(map(_with_keys, said.instances))})
     if field == "ensembles" and said.ensembles:
         return said.model_copy(update={"ensembles": ()})
     return None
@@ -91,6 +93,11 @@ def _in_earlier_words(instance: HostedInstance) -> HostedInstance:
     if not instance.takes_workers:
         return instance
     return instance.model_copy(update={"models": None, "takes_workers": False})
+
+
+def _with_keys(instance: HostedInstance) -> HostedInstance:
+    """For one that has gateways ask everything by themselves."""
+    return instance.model_copy(update={"keyless": False})
 
 
 async def _enrol(client: Client, host: str, said: Enrol, say: Callable[[str], None]) -> Enrolled | ChoirError:

@@ -40,6 +40,7 @@ from schemas.broker import catalog
 from schemas.commands import Ask
 from schemas.ensembles.named import Ensemble
 from schemas.errors import ChoirError, ConfigurationError, InvalidRequest, NotPermitted
+from schemas.events import MeshChanged
 from schemas.nodes.joining import Enrol, HostedInstance, Join, MakeInvite, ManageHosts
 from schemas.replies import Accepted, ErrorReply
 from schemas.requests.keys import ApiKey, digest_of, new_secret
@@ -50,6 +51,7 @@ from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.registry.ensembles import Ensembles
 from services.chassis.settings import MeshSection
+from services.chassis.telemetry.events import EventLog
 from services.chassis.tests.cable import Cable
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
@@ -150,7 +152,8 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
         def where() -> Whereabouts:
             return Whereabouts.of(running.addresses, running.ca)
 
-        await Desk(inside, controller, ["here"], serve, where).start()
+        events = EventLog(inside, Identity("supervisor", "here"))
+        await Desk(inside, controller, ["here"], serve, where, events).start()
         router = await _router(inside)
         keeping = asyncio.create_task(controller.keep())
         yield Mesh(
@@ -159,6 +162,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await router.stop()
+        await events.close()
         await inside.close()
 
 
@@ -613,6 +617,7 @@ async def test_a_broker_s_host_of_an_earlier_choir_is_told_what_it_understands()
             HostedInstance(
                 service="agent", name="a", public_key="U" + "A" * 55, models=("llama",), takes_workers=True
             ),
+            HostedInstance(service="gateway", name="g", public_key="U" + "B" * 55, keyless=True),
         ),
         ensembles=(Ensemble(name="council"),),
     )
@@ -621,6 +626,8 @@ async def test_a_broker_s_host_of_an_earlier_choir_is_told_what_it_understands()
     assert in_words_without("ensembles", without) is None
     earlier = in_words_without("instances.0.takes_workers", without)
     assert earlier is not None and not earlier.instances[0].takes_workers
+    keyed = in_words_without("instances.1.keyless", earlier)
+    assert keyed is not None and not keyed.instances[1].keyless
     assert in_words_without("instances.name", said) is None
 
 
@@ -829,13 +836,14 @@ async def test_a_gateway_lets_nobody_in_without_the_key_of_an_operator(mesh: Mes
     }
 
     async def code(tenant: str, subject: str, secret: str) -> str | None:
-        headers = {subjects.API_KEY_HEADER: secret}
+        headers = {subjects.API_KEY_HEADER: secret, subjects.KEY_HEADER: "somebody-else"}
         where = subjects.keyed_door(tenant, subject)
         reply = await mesh.inside.request(
             where, asked[subject].to_bytes(), timeout=DEADLINE_S, headers=headers
         )
         return ErrorReply.read(reply.data).error.code if b'"error"' in reply.data else None
 
+    told = await mesh.inside.subscribe(subjects.event("supervisor", "mesh_changed"))
     # When a gateway asks, then it is done with the operator's key alone
     for subject in asked:
         assert await code("local", subject, "") == "unauthenticated"
@@ -843,3 +851,10 @@ async def test_a_gateway_lets_nobody_in_without_the_key_of_an_operator(mesh: Mes
         assert await code("ann-who-asks", subject, secrets["ann-who-asks"]) == "not_permitted"
         assert await code("ann-who-asks", subject, secrets["local"]) == "unauthenticated"
         assert await code("local", subject, secrets["local"]) is None
+    # And it is told by whose key it was done, whatever the gateway says of that
+    acts = set()
+    while (subjects.INVITE, "for-operators", False) not in acts:
+        act = MeshChanged.read((await told.next_msg(timeout=DEADLINE_S)).data)
+        acts.add((act.endpoint, act.key, act.error is not None))
+    assert (subjects.INVITE, "somebody-else", False) not in acts
+    await told.unsubscribe()
