@@ -312,7 +312,7 @@ ACCESS: tuple[Access, ...] = (
         "router",
         publishes=(
             s.ALL_COMMANDS, s.ALL_ANSWERS, s.ALL_RESULTS, s.ALL_CANCELS, s.ALL_COUNTS, s.ALL_TOKENIZERS,
-            s.ALL_DEAD, s.ALL_EVENTS, s.ALL_LOAD_ORDERS,
+            s.ALL_DEAD, s.ALL_EVENTS, s.ALL_LOAD_ORDERS, s.doors(s.STORE),
         ),
         subscribes=(
             s.doors(s.ASK), s.doors(s.STREAM_ASK), s.doors(s.SUBMIT), s.doors(s.FETCH),
@@ -321,7 +321,7 @@ ACCESS: tuple[Access, ...] = (
             s.doors(s.DEAD_LETTERS), s.doors(s.KEYS), s.doors(s.CORDON), s.doors(s.LOAD),
             s.keyed_doors(s.NODES), s.keyed_doors(s.STATUS), s.keyed_doors(s.WORKER),
             s.keyed_doors(s.SHARD), s.keyed_doors(s.KEYS), s.keyed_doors(s.CORDON), s.keyed_doors(s.LOAD),
-            s.keyed_doors(s.ENSEMBLES),
+            s.keyed_doors(s.ENSEMBLES), s.keyed_doors(s.STORE),
             s.doors(s.ENSEMBLES), s.ALL_STORED_RESULTS, s.ALL_STORED_TOKENS,
         ),
         pulls=(s.DEAD_STREAM,),
@@ -397,10 +397,9 @@ ACCESS: tuple[Access, ...] = (
         "modelstore",
         publishes=(s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_EVENTS),
         subscribes=(
-            s.doors(s.STORE), s.keyed_doors(s.STORE), s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_HELD_MODELS,
+            s.doors(s.STORE), s.ALL_BLOBS, s.ALL_STORE_ORDERS, s.ALL_HELD_MODELS,
         ),
         buckets_read=(
-            s.KEYS_BUCKET, s.TENANTS_BUCKET,
             s.NODES_BUCKET, s.STORED_MODELS_BUCKET, s.MODEL_FILES_BUCKET, s.MODEL_COPIES_BUCKET,
             s.MODEL_FETCHES_BUCKET,
         ),
@@ -475,8 +474,13 @@ class Endpoint:
 
     @property
     def keyed_doors(self) -> str | None:
-        """Where it listens besides, for gateways that come with an API key; None where they do not come."""
+        """Where gateways come with an API key; None where they do not come."""
         return s.keyed_doors(self.subject) if self.subject in KEYED else None
+
+    @property
+    def keyed_service(self) -> str:
+        """Who listens there."""
+        return "router" if self.subject in RELAYED else self.service
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -536,6 +540,10 @@ KEYED: dict[str, tuple[str, ...]] = {
 """What a gateway asks only with the API key of whoever asked it, and the scopes of which the key has to have
 one. Of the event database a key without `observe` sees the rows of its tenant; `status` says whether
 there is one."""
+
+RELAYED = frozenset((s.STORE,))
+"""Of those whom a router hears with the key, and asks without: any host that joins may keep models, and no
+such host is shown what opens the mesh."""
 
 
 def endpoints_of(role: Role) -> tuple[Endpoint, ...]:

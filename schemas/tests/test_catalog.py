@@ -215,6 +215,10 @@ def test_a_gateway_asks_by_itself_what_every_tenant_may_and_the_rest_with_a_key(
     for access in ACCESS:
         if any(map(subjects.is_keyed, access.subscribes)):
             assert {subjects.KEYS_BUCKET, subjects.TENANTS_BUCKET} <= set(access.buckets_read)
+        # And no host that joins to work is shown a key
+        assert access.service not in joining.WORKING_SERVICES or not any(
+            map(subjects.is_keyed, access.subscribes)
+        )
     assert (gateway.pulls, gateway.reads, gateway.deletes, gateway.purges, gateway.subscribes) == ((),) * 5
 
 
@@ -225,15 +229,18 @@ def test_a_service_may_touch_only_what_exists(access: Access) -> None:
     served = [
         door
         for endpoint in ENDPOINTS
-        if endpoint.service == access.service
-        for door in (endpoint.doors, endpoint.keyed_doors)
-        if door is not None
+        for service, door in (
+            (endpoint.service, endpoint.doors),
+            (endpoint.keyed_service, endpoint.keyed_doors),
+        )
+        if service == access.service and door is not None
     ]
     # What not every tenant may ask a gateway asks with a key alone.
     asked = [
         endpoint.keyed_doors or endpoint.doors for endpoint in ENDPOINTS if endpoint.subject in BY_GATEWAYS
     ]
-    asked = asked if access.service == "gateway" else []
+    relayed = [subjects.doors(subject) for subject in catalog.RELAYED]
+    asked = {"gateway": asked, "router": relayed}.get(access.service, [])
     for subject in access.publishes:
         assert any(inside(subject, known) for known in (*kept, *SIGNALS, *asked)), subject
     for subject in access.subscribes:
@@ -256,7 +263,7 @@ def test_an_endpoint_is_served_by_a_service_that_may_listen_there(endpoint: Endp
     heard = {access.service: access.subscribes for access in ACCESS}
     if endpoint.service != SUPERVISOR:  # who may do everything inside
         assert endpoint.doors in heard[endpoint.service]
-        assert endpoint.keyed_doors is None or endpoint.keyed_doors in heard[endpoint.service]
+        assert endpoint.keyed_doors is None or endpoint.keyed_doors in heard[endpoint.keyed_service]
     assert not any(endpoint.doors in heard[other] for other in heard if other != endpoint.service)
     assert endpoint.why
 

@@ -15,6 +15,7 @@ from schemas.message import Message
 from schemas.nodes.cordons import ManageCordons
 from schemas.nodes.lease import NodeLease
 from schemas.nodes.loading import ManageLoaded
+from schemas.nodes.model_store import ManageStore
 from schemas.nodes.workers import ManageWorkers
 from schemas.pipelines.plan import Shard
 from schemas.requests.dead_letters import ManageDeadLetters
@@ -36,6 +37,7 @@ from services.router.endpoints.keys import Keys
 from services.router.endpoints.loading import Loading
 from services.router.endpoints.overview import Overview
 from services.router.endpoints.queues import Queues
+from services.router.endpoints.store_relay import StoreRelay
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
 from services.router.pending_results import PendingResults
@@ -157,6 +159,8 @@ class Router:
         )
         loading = Loading(mesh.client, self._directory)
         await self._endpoints.add(subjects.doors(subjects.LOAD), ManageLoaded, loading.manage)
+        relay = StoreRelay(mesh.client)
+        await self._endpoints.add(subjects.keyed_doors(subjects.STORE), ManageStore, relay.relay)
         dead = DeadLetters(mesh, admission)
         await self._endpoints.add(subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, dead.manage)
 

@@ -23,6 +23,7 @@ from schemas import subjects
 from schemas.broker import catalog
 from schemas.errors import ChoirError, NotPermitted, Unauthenticated
 from schemas.nodes.cordons import ManageCordons
+from schemas.nodes.model_store import ManageStore
 from schemas.nodes.workers import ManageWorkers
 from schemas.pipelines.plan import Shard
 from schemas.requests.keys import ApiKey, KeyChange, KeyScope, ManageKeys, digest_of, new_secret
@@ -41,6 +42,7 @@ ACTS: dict[str, Act] = {
     "workers": lambda mesh: mesh.workers(ManageWorkers()),
     "keys": lambda mesh: mesh.keys(ManageKeys()),
     "cordons": lambda mesh: mesh.cordons(ManageCordons()),
+    "stores": lambda mesh: mesh.store(ManageStore(action="jobs")),
     "pipelines": lambda mesh: mesh.shard(Shard(model="nobody-has-it", remove=True)),
 }
 OBSERVING = {"nodes", "status", "sql"}
@@ -105,6 +107,7 @@ async def test_a_gateway_can_do_no_more_than_those_can_who_show_it_their_keys(
             port = taken.getsockname()[1]
         told = {
             "router": {},
+            "modelstore": {"CHOIR_MODELSTORE__FOLDER": str(tmp_path / "models")},
             "metrics": {"CHOIR_METRICS__FOLDER": str(tmp_path / "metrics")},
             "gateway": {"CHOIR_GATEWAY__KEYS_REQUIRED": "true", "CHOIR_GATEWAY__PORT": str(port)},
         }
@@ -118,6 +121,7 @@ async def test_a_gateway_can_do_no_more_than_those_can_who_show_it_their_keys(
             for service, env in told.items()
         ]
         await asyncio.gather(*(service.wait_ready(operator, 180) for service in services))
+        at_stores = await operator.subscribe(subjects.doors(subjects.STORE))
         section = MeshSection(url=broker.url, user="gateway", password=PASSWORDS["gateway"])
         inbox = subjects.service_inbox("gateway", "stolen")
         async with Choir(section=section, tenant="local", inbox=inbox) as stolen:
@@ -142,6 +146,10 @@ async def test_a_gateway_can_do_no_more_than_those_can_who_show_it_their_keys(
                 "ended": set(), "ann": OWN, "olga": set(ACTS), "gone": set(),
                 "made up": set(), "nothing": set(), "its digest": set(), "another's": set(),
             }  # fmt: skip
+            # And stores, which any host that joins may run, are told whose key it is, and never shown one
+            asked = [(await at_stores.next_msg(timeout=180)).headers or {} for _ in ("operate", "olga")]
+            assert [one[subjects.KEY_HEADER] for one in asked] == ["operate", "olga"]
+            assert not any(subjects.API_KEY_HEADER in one for one in asked)
             # And no key makes, or becomes, one that may do more
             by_key = stolen.as_tenant("local", secret=keys.secrets["operate"])
             more = ApiKey(

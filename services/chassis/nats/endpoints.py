@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import nats.micro
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
@@ -134,6 +135,10 @@ class Caller:
             reply = ErrorReply(error=reply.error.model_copy(update=cut))
         headers = {subjects.KIND_HEADER: reply.kind} | trace_headers() | error_headers(error)
         await self._publish(reply.to_bytes(), headers)
+
+    async def pass_on(self, reply: Msg) -> None:
+        """Sends what another service has answered. PayloadTooLarge if the broker does not carry it."""
+        await self._publish(reply.data, reply.headers)
 
     async def end(self) -> None:
         """Says to a caller that streams that nothing more comes; the broker forgets where its replies go."""
@@ -263,7 +268,7 @@ class Endpoints:
         """
         await self._listen(subject, request_type, handler, quick=quick, streams=streams)
         asked = subjects.asked_on(subject)
-        if asked in catalog.KEYED and subject == subjects.doors(asked):
+        if asked in catalog.KEYED.keys() - catalog.RELAYED and subject == subjects.doors(asked):
             keyed = subjects.keyed_doors(asked)
             await self._listen(keyed, request_type, handler, quick=quick, streams=streams)
 
@@ -281,7 +286,8 @@ class Endpoints:
         if subjects.is_keyed(subject):
             handler = partial(self._opened, subjects.asked_on(subject), handler)
         if self._events is not None:
-            handler = audited(handler, request_type, subject, self._events)
+            relays = subjects.is_keyed(subject) and subjects.asked_on(subject) in catalog.RELAYED
+            handler = audited(handler, request_type, subject, self._events, relays=relays)
 
         async def take(request: Request) -> None:
             inbox, tenant = request._msg.reply, subjects.tenant_at(request.subject)

@@ -27,9 +27,12 @@ def audited(
     kind: type[RequestT],
     subject: str,
     events: EventLog,
+    *,
+    relays: bool = False,
 ) -> Callable[[RequestT, Caller], Awaitable[None]]:
     """The same handler of the endpoint `subject`; where requests of this kind may change the mesh it tells of
-    each that does, or that was refused."""
+    each that does, or that was refused. One that `relays` tells of refusals: the rest is told by who does it.
+    """
     if kind.act is Message.act:
         return handler
     endpoint = asked_on(subject)
@@ -40,7 +43,8 @@ def audited(
         except ChoirError as error:
             emit_act(events, request, endpoint=endpoint, tenant=caller.tenant, key=caller.key, error=error)
             raise
-        emit_act(events, request, endpoint=endpoint, tenant=caller.tenant, key=caller.key)
+        if not relays:
+            emit_act(events, request, endpoint=endpoint, tenant=caller.tenant, key=caller.key)
 
     return told
 
