@@ -247,8 +247,8 @@ class Supervisor:
             await self._provisioning.first()
         await seed_tenants(self._client, self.settings.tenants)
         await self._let_members_in(self._client)
-        declared = Ensembles(self._client).declare(member_name(self._state), self.settings.ensembles)
-        self.problems.extend(await declared)
+        own = member_name(self._state), self.settings.ensembles
+        self.problems.extend(await Ensembles(self._client).declare_if_possible(*own))
         self._directory = Directory(self._client)
         await self._directory.start()
         let = None if self._accounts is None else self._accounts.let_workers

@@ -278,7 +278,7 @@ class Desk:
             await self._serve(request.models)
         controller.members.hosts[name] = host
         await controller.settle()
-        problems = await Ensembles(self._client).declare(name, request.ensembles)
+        problems = await Ensembles(self._client).declare_if_possible(name, request.ensembles)
         return Enrolled(instances=len(host.instances), problems=problems)
 
     async def _look_up(self, name: str) -> None:

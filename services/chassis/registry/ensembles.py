@@ -135,6 +135,13 @@ class Ensembles:
                 problems.append(entry.dispute)
         return tuple(problems)
 
+    async def declare_if_possible(self, host: str, ensembles: Iterable[Ensemble]) -> tuple[str, ...]:
+        """The same, with a line in place of an error: a host comes up without its ensembles, too."""
+        try:
+            return await self.declare(host, ensembles)
+        except BrokerUnavailable as error:
+            return (f"{error.message}: those of {host} are as they were; `choir up` there tells them again",)
+
     async def add(self, ensemble: Ensemble) -> NamedEnsemble:
         """An ensemble of the operators' own, or another one in its place.
 

@@ -11,7 +11,7 @@ from infra.broker.provision import provision
 from schemas import subjects
 from schemas.ensembles.kept import EnsembleWord, NamedEnsemble
 from schemas.ensembles.named import MAX_ENSEMBLES, Ensemble
-from schemas.errors import InvalidRequest
+from schemas.errors import BrokerUnavailable, InvalidRequest
 from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.registry.ensembles import Ensembles, with_word
 from services.chassis.tests.mesh import eventually
@@ -156,6 +156,15 @@ async def test_as_long_as_the_mesh_has_no_place_for_them_those_of_this_host_coun
     assert copy.find("council") is None
     await Ensembles(connection).declare("attic", (TWO,))
     await eventually(lambda: copy.all == (TWO,))
+
+
+async def test_a_host_comes_up_though_nobody_can_keep_its_ensembles_at_present(connection: Client) -> None:
+    await connection.jetstream().delete_stream(subjects.bucket_stream(subjects.ENSEMBLES_BUCKET))
+    (told,) = await Ensembles(connection).declare_if_possible("attic", (ONE,))
+    assert "could not be read" in told and "`choir up` there" in told
+    # Whoever takes back what a host said is told that it was not done
+    with pytest.raises(BrokerUnavailable, match="could not be read"):
+        await Ensembles(connection).declare("attic", ())
 
 
 def test_a_word_of_nobody_is_none() -> None:
