@@ -22,7 +22,7 @@ from schemas.errors import ChoirError, NotPermitted, Overloaded, Unauthenticated
 from schemas.requests.keys import SECRET_PREFIX
 from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
-from services.gateway.access.fresh_login import LOGIN_COOKIE, is_fresh
+from services.gateway.access.fresh_login import LOGIN_COOKIE, fresh_until_s
 from services.gateway.access.keyring import Keyring
 from services.gateway.access.limits import KeyBudget
 from services.gateway.access.scopes import Need, need_of, takes_tokens
@@ -64,8 +64,10 @@ class Identities:
         key = self._keyring.find(secret)
         if key is not None:
             role = self._keyring.tenants.role_of(key.tenant)
-            stale = login is not None and not is_fresh(login, secret, self._login_fresh_s)
-            return Caller(key.tenant, key, self._keyring.use_of(key), role, stale=stale, secret=secret)
+            until_s = None if login is None else fresh_until_s(login, secret, self._login_fresh_s)
+            return Caller(
+                key.tenant, key, self._keyring.use_of(key), role, fresh_until_s=until_s, secret=secret
+            )
         if not self._required and not secret.startswith(SECRET_PREFIX):
             return self._local()
         address = (scope.get("client") or ("",))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -16,9 +17,9 @@ from services.gateway.access.limits import KeyBudget, KeyUse
 class Caller:
     """A `tenant`, and the `key` that was shown, with its `use`. Without a key: whoever is on this host.
 
-    `role` is the tenant's. `refused` is why nobody knows who asks. `stale` is a browser whose cookie has the
-    key, and that showed it too long ago for what operates the mesh. The key's `secret` goes on to whoever
-    does what the gateway may not do by itself.
+    `role` is the tenant's. `refused` is why nobody knows who asks. A browser whose cookie has the key
+    operates the mesh until `fresh_until_s` (Unix time), a while after it showed the key; then it is `stale`.
+    The key's `secret` goes on to whoever does what the gateway may not do by itself.
     """
 
     tenant: str = LOCAL_TENANT
@@ -26,8 +27,13 @@ class Caller:
     use: KeyUse | None = None
     role: Role = "operate"
     refused: ChoirError | None = None
-    stale: bool = False
+    fresh_until_s: float | None = None
     secret: str | None = field(default=None, repr=False)
+
+    @property
+    def stale(self) -> bool:
+        """Whether it showed its key too long ago for what operates the mesh."""
+        return self.fresh_until_s is not None and time.time() > self.fresh_until_s
 
     @property
     def budget(self) -> KeyBudget | None:

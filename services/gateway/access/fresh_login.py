@@ -19,14 +19,15 @@ def login_of(secret: str, at_s: float | None = None) -> str:
     return f"{moment}.{_signed(secret, moment)}"
 
 
-def is_fresh(login: str | None, secret: str, within_s: float) -> bool:
-    """Whether a browser that keeps `login` has shown this secret so few seconds ago."""
-    moment, _, signature = (login or "").partition(".")
+def fresh_until_s(login: str, secret: str, within_s: float) -> float:
+    """Until when (Unix time) a browser counts as one that has shown this secret so few seconds ago; 0 if what
+    it keeps as `login` says nothing of the kind."""
+    moment, _, signature = login.partition(".")
     if not (moment.isascii() and moment.isdigit()):
-        return False
+        return 0.0
     if not hmac.compare_digest(signature.encode(), _signed(secret, moment).encode()):
-        return False
-    return 0 <= time.time() - int(moment) <= within_s
+        return 0.0
+    return int(moment) + within_s if int(moment) <= time.time() else 0.0
 
 
 def _signed(secret: str, moment: str) -> str:

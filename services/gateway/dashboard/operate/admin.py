@@ -119,7 +119,7 @@ class AdminPage:
             keys, hosts = await asyncio.gather(self._keys(), _hosts(mesh))
             return {"keys": keys, "hosts": hosts, "tenants": self._tenants()}
 
-        return self._frame.live("admin", look, LOOK_EVERY_S)
+        return self._frame.live("admin", look, LOOK_EVERY_S, for_operators=True)
 
     @takes(NewKey)
     async def add_key(self, request: Request) -> Response:

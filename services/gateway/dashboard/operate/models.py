@@ -80,7 +80,7 @@ class ModelsPage:
         async def look() -> dict[str, str]:
             return await _parts(mesh)
 
-        return self._frame.live("models", look, LOOK_EVERY_S)
+        return self._frame.live("models", look, LOOK_EVERY_S, for_operators=True)
 
     @takes(StoreChange)
     async def change(self, request: Request) -> Response:

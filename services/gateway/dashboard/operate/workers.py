@@ -54,7 +54,7 @@ class WorkersPage:
         async def look() -> dict[str, str]:
             return await _parts(mesh)
 
-        return self._frame.live("workers", look, LOOK_EVERY_S)
+        return self._frame.live("workers", look, LOOK_EVERY_S, for_operators=True)
 
     @takes(NewWorker)
     async def add(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.errors import NotPermitted, Unauthenticated
-from services.gateway.access.authorization import WRONG_KEY, allowed
+from services.gateway.access.authorization import STALE, WRONG_KEY, allowed
 from services.gateway.access.caller import current_caller
 from services.gateway.dashboard.shell.live import changes, failed, heartbeat
 from services.gateway.dashboard.shell.pages import PAGES, SECURITY, page
@@ -35,24 +36,30 @@ class Frame:
         links = [one for one in PAGES if allowed(one.path, "GET")]
         return page(template, active=active, live=live, pages=links, operates=self.operates, **fields)
 
-    def live(self, what: Hashable, look: Look, every_s: float) -> StreamedReply:
+    def live(
+        self, what: Hashable, look: Look, every_s: float, *, for_operators: bool = False
+    ) -> StreamedReply:
         """The fragments that `look` makes, whenever they have changed: looked at once for all watchers of
-        one tenant, by one key if they have any, who see the same."""
+        one tenant, by one key if they have any, who see the same. What is `for_operators` ends with a login
+        that is not fresh any more."""
         caller = current_caller.get()
         key = (caller.tenant, caller.role, None if caller.key is None else caller.key.id, what)
         return StreamedReply(
-            changes(self._watches.events(key, look, every_s), self._check_still),
+            changes(self._watches.events(key, look, every_s), partial(self._check_still, for_operators)),
             self.context.settings,
             media_type=SSE,
             heartbeat=heartbeat,
             on_error=failed,
         )
 
-    def _check_still(self) -> None:
-        """Raises Unauthenticated when the key with which a stream was opened is good no more."""
-        key = current_caller.get().key
-        if key is not None and self.context.keyring.with_id(key.id) is None:
+    def _check_still(self, for_operators: bool) -> None:
+        """Raises Unauthenticated when the key with which a stream was opened is good no more, or the login
+        too old."""
+        caller = current_caller.get()
+        if caller.key is not None and self.context.keyring.with_id(caller.key.id) is None:
             raise Unauthenticated(WRONG_KEY)
+        if for_operators and caller.stale:
+            raise Unauthenticated(STALE)
 
     @property
     def operates(self) -> bool:

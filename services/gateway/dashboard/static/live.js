@@ -103,7 +103,7 @@ async function again() {
       const link = document.createElement("a");
       link.href = location.pathname + location.search;
       link.textContent = "Show another one";
-      notice.replaceChildren("Your API key has ended; what stands here will not change any more. ", link);
+      notice.replaceChildren("Your API key or your login has ended; what stands here will not change any more. ", link);
       return;
     }
   } catch {

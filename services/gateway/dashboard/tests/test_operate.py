@@ -87,6 +87,24 @@ async def test_what_operates_the_mesh_needs_a_login_that_is_fresh(
         assert (await open_to_all.get("/dashboard/admin")).status_code == 200
 
 
+async def test_a_page_of_operators_that_is_left_open_shows_no_more_when_its_login_is_old(
+    live_mesh: str, make_key: MakeKey
+) -> None:
+    secret = await make_key(scopes=KEY_SCOPES)
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        serving(live_mesh, keys_required=True, login_fresh_s=3.0) as url,
+        httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as http,
+    ):
+        status, told = 401, ""
+        while status == 401:  # a machine that stood still meanwhile has made the login old
+            headers = logged_in(secret)
+            async with http.stream("GET", "/dashboard/live/workers", headers=headers) as live:
+                status, told = live.status_code, (await live.aread()).decode()
+    assert status == 200 and "event: fragment" in told
+    assert told.rstrip().splitlines()[-2] == "event: failed" and "login is not fresh" in told
+
+
 async def test_every_action_is_refused_to_who_may_only_look_and_to_other_pages(
     locked: httpx.AsyncClient, make_key: MakeKey
 ) -> None:

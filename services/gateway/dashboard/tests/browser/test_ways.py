@@ -191,7 +191,7 @@ async def test_a_page_whose_key_ends_says_so_keeps_what_it_shows_and_takes_anoth
         model = page.get_by_role("rowheader", name="choir-one")
         await model.wait_for()
         await mesh.keys(ManageKeys(action="revoke", id=secrets[0].removeprefix("choir-")[:-44]))
-        await page.get_by_text("Your API key has ended").wait_for()
+        await page.get_by_text("Your API key or your login has ended").wait_for()
         assert await model.count() == 1
         await page.get_by_role("link", name="Show another one").click()
         await enter(page, secrets[1])
