@@ -18,6 +18,8 @@ from services.gateway.settings import GatewaySection
 TOO_LARGE = b"431 Request Header Fields Too Large"
 TOO_SLOW = b"408 Request Timeout"
 TOO_MANY = b"429 Too Many Requests"
+FIELD_MARKS = 3
+"""Bytes of a field of a head that belong to neither its name nor its value, at the least."""
 MANY_OPEN = b"this address has too many connections open: close some, or raise max_connections_per_address"
 REFUSAL = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 
@@ -66,8 +68,9 @@ def _not_here(_scope: Scope, _reply: bytes) -> bool:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. It ends with a head that is too large or slow, and with a reader who takes nothing; it
-    does not begin where its address has too many open."""
+    """One connection. It ends with a head that is too large or slow, with fields behind a body that are, with
+    the rest of a body that does not come after its reply, and with a reader who takes nothing; it does not
+    begin where its address has too many open."""
 
     def __init__(
         self, limits: GatewaySection, addresses: Addresses, config: Config, state: ServerState
@@ -82,6 +85,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._within_body = False  # of what came last, a part belongs to a body
         self._head_bytes = 0
+        self._framing_bytes = 0  # since the last byte of a body: what its chunks say, and fields behind it
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
 
@@ -121,6 +125,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._within_body = not self._in_head
+        self._framing_bytes += len(data)
         super().data_received(data)
         if self._in_head and not self._within_body:
             if self._deadline is None:
@@ -128,14 +133,24 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.max_head_bytes:
                 self._refuse(TOO_LARGE)
+        elif not self._in_head:
+            if self._framing_bytes > self._limits.max_head_bytes:
+                self._refuse(TOO_LARGE)
+            elif self._deadline is None:
+                self._await_body()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a field of a head. One behind a body says nothing: what a request may do has been decided."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hands the request to the application, unless its head is too large."""
-        self._in_head, self._within_body, self._head_bytes = False, True, 0
+        self._in_head, self._within_body, self._head_bytes, self._framing_bytes = False, True, 0, 0
         self._connection.whole = False
         _stop(self._deadline)
         self._deadline = None
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + sum(len(name) + len(value) + FIELD_MARKS for name, value in self.headers)
         if size > self._limits.max_head_bytes:
             self._refuse(TOO_LARGE)
             return
@@ -143,6 +158,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Takes a part of the body of a request that was not refused."""
+        self._framing_bytes = 0
         if not self.transport.is_closing() and self.cycle is not None:
             super().on_body(body)
 
@@ -150,6 +166,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """What comes next is another head."""
         self._in_head = True
         self._connection.whole = True
+        _stop(self._deadline)
+        self._deadline = None
         if not self.transport.is_closing() and self.cycle is not None:
             super().on_message_complete()
 
@@ -183,6 +201,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         self._deadline = self.loop.call_later(self._limits.head_timeout_s, self._refuse, TOO_SLOW)
+
+    def _await_body(self) -> None:
+        self._deadline = self.loop.call_later(self._limits.body_timeout_s, self._leave_body)
+
+    def _leave_body(self) -> None:
+        """Closes the connection if its request was answered: until then whoever reads the body waits for the
+        rest, and says what is to be said."""
+        if self.cycle is None or self.cycle.response_complete:
+            self._deadline = None
+            self.transport.close()
+        else:
+            self._await_body()
 
     def _refuse(self, status: bytes, words: bytes | None = None) -> None:
         """Says why, in no dialect, for the path may not be known, and closes the connection."""

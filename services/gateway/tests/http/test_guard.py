@@ -24,6 +24,13 @@ async def guarded(live_mesh: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.mark.parametrize(
+    "host", ["rebound.example.", "localhost.rebound.example", "localhost.", "127.0.0.1."]
+)
+async def test_a_dot_behind_a_name_makes_it_no_name_of_ours(guarded: httpx.AsyncClient, host: str) -> None:
+    assert (await guarded.get("/api/tags", headers={"host": host})).status_code == 403
+
+
 @pytest.mark.parametrize("path", EVERY_PATH)
 async def test_a_name_that_was_bound_anew_is_refused_on_every_path(
     guarded: httpx.AsyncClient, path: str

@@ -48,8 +48,9 @@ async def impatient(live_mesh: str) -> AsyncIterator[httpx.URL]:
         b"GET /" + b"a" * HEAD + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * (HEAD + 1),
         b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * HEAD,
+        b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"x:\r\n" * (HEAD // 3) + b"\r\n",
     ],
-    ids=["a long field", "a long path", "a field without end", "fields without end"],
+    ids=["a long field", "a long path", "a field without end", "fields without end", "many small fields"],
 )
 async def test_a_head_that_is_too_large_is_refused(small: httpx.URL, head: bytes) -> None:
     assert (await exchange(small, head)).startswith(b"HTTP/1.1 431 ")
@@ -80,6 +81,61 @@ async def test_a_body_that_does_not_come_is_not_waited_for(live_mesh: str) -> No
         reply = await exchange(httpx.URL(url), START + b"content-length: 100\r\n\r\n{")
     assert reply.startswith(b"HTTP/1.1 400 ")
     assert b"was not there within 0.3 s" in reply
+
+
+CHUNKED = START + b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def test_a_body_may_come_byte_by_byte(small: httpx.URL) -> None:
+    body = b'{"model": "choir-one"}'
+    head = START + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    for sent in (head + body, CHUNKED + b"".join(b"1\r\n%c\r\n" % one for one in body) + b"0\r\n\r\n"):
+        async with connected(small) as (reader, writer), asyncio.timeout(DEADLINE_S):
+            for place in range(len(sent)):
+                writer.write(sent[place : place + 1])
+                await asyncio.sleep(0)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("field", [b"x: y\r\n", b"a"], ids=["fields without end", "a field without end"])
+async def test_fields_behind_a_body_have_the_limit_of_a_head(small: httpx.URL, field: bytes) -> None:
+    async with connected(small) as (reader, writer), asyncio.timeout(DEADLINE_S):
+        writer.write(CHUNKED + b"2\r\n{}\r\n0\r\nx: ")
+        reading = asyncio.ensure_future(reader.read())
+        while not reading.done():
+            writer.write(field * 100)
+            await asyncio.wait((reading,), timeout=0.01)
+        assert reading.result().startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_field_behind_a_body_says_nothing() -> None:
+    async def telling(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        names = b",".join(name for name, _ in scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"names", names)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    listener = Listener(telling, GatewaySection(port=0), changed=lambda: None)
+    await listener.start(Loops())
+    sent = CHUNKED + b"2\r\n{}\r\n0\r\nx-api-key: k\r\n\r\n"
+    reply = await exchange(httpx.URL(f"http://127.0.0.1:{listener.port}"), sent)
+    assert b"names: host,content-type,transfer-encoding\r\n" in reply
+    await listener.stop()
+
+
+async def test_a_body_that_goes_on_after_its_reply_has_a_deadline(live_mesh: str) -> None:
+    async with (
+        serving(live_mesh, body_timeout_s=0.3) as url,
+        connected(httpx.URL(url)) as (reader, writer),
+        asyncio.timeout(DEADLINE_S),
+    ):
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
+        reading = asyncio.ensure_future(reader.read())
+        while not reading.done():
+            writer.write(b"1\r\na\r\n")
+            await asyncio.wait((reading,), timeout=0.05)
+        assert reading.result().endswith(b"Ollama is running")
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_there(small: httpx.URL) -> None:
