@@ -57,8 +57,8 @@ async def mesh(
             return len([node for node in await choir.nodes() if node.service == "modelstore"]) == 2
 
         await eventually(both)
-        client = ollama.AsyncClient(host=url)
-        yield choir, client
+        async with ollama.AsyncClient(host=url) as client:
+            yield choir, client
 
 
 async def kept(choir: Choir) -> list[StoreEntry]:
@@ -140,18 +140,18 @@ async def test_a_key_that_opens_nothing_but_to_operate_is_enough(mesh: Stores) -
         id="k-operates", digest=digest_of(secret), ending=secret[-4:], created_at_s=0, scopes=("operate",)
     )
     await choir.keys(ManageKeys(action="add", key=key))
-    operator = ollama.AsyncClient(
-        host=str(client._client.base_url), headers={"Authorization": f"Bearer {secret}"}
-    )
+    url, shown = str(client._client.base_url), {"Authorization": f"Bearer {secret}"}
+    async with ollama.AsyncClient(host=url, headers=shown) as operator:
 
-    async def pulled() -> bool:
-        try:
-            return (await operator.pull(LITTLE)).status == "success"
-        except ollama.ResponseError as error:
-            assert error.status_code == 401  # the gateway has not heard of the key yet
-            return False
+        async def pulled() -> bool:
+            try:
+                pulled: ollama.ProgressResponse = await operator.pull(LITTLE)
+                return pulled.status == "success"
+            except ollama.ResponseError as error:
+                assert error.status_code == 401  # the gateway has not heard of the key yet
+                return False
 
-    await eventually(pulled)
+        await eventually(pulled)
 
 
 async def test_what_cannot_be_pulled_is_an_error_with_the_reason(mesh: Stores, hub: HubServer) -> None:
