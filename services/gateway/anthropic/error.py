@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from schemas.errors import ChoirError
-from services.gateway.http.errors import status_of
+from services.gateway.http.errors import status_of, words_of
 
 SERVER_FAULT = 500
 TYPES: Mapping[int, str] = {
@@ -31,7 +31,8 @@ def error_object(error: ChoirError, status: int | None = None) -> dict[str, Any]
 
 def _message(error: ChoirError) -> str:
     """Its clients shorten a conversation when they read that the prompt is too long."""
-    return f"prompt is too long: {error.message}" if error.code == "context_exceeded" else error.message
+    words = words_of(error)
+    return f"prompt is too long: {words}" if error.code == "context_exceeded" else words
 
 
 def error_response(status: int, error: ChoirError) -> Response:

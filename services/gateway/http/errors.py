@@ -1,11 +1,13 @@
-"""What HTTP clients are told of an error: its status and its headers. The body is the dialect's."""
+"""What HTTP clients are told of an error: status, headers and words. The body is the dialect's."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
-from schemas.errors import ChoirError, ErrorCode, MeshUnreachable
+from schemas.errors import ChoirError, ErrorBody, ErrorCode, MeshUnreachable
+from services.gateway.access.caller import current_caller
 
 STATUS: Mapping[ErrorCode, int] = {
     "invalid_request": 400,
@@ -51,6 +53,15 @@ ACCEPTED_AND_FAILED: frozenset[ErrorCode] = frozenset(
 )
 """Errors of work that was done: what is asked again at once would most likely fail again."""
 
+ADDRESS = re.compile(r"https?://[^\s,;]+")
+OF_SERVERS: Mapping[ErrorCode, str] = {
+    "worker_failed": "a server of this model failed; `choir trace` has the reason, for those who observe",
+    "generation_failed": "the server of this model could not answer this request",
+    "no_answers": "no member answered; `choir trace` has the reasons, for those who observe",
+    "context_exceeded": "the prompt does not fit into the context of the server of this model",
+}
+"""What is said where an error tells what an external server has said."""
+
 SHOULD_RETRY_HEADER = "x-should-retry"
 
 
@@ -73,3 +84,15 @@ def headers_of(error: ChoirError) -> dict[str, str]:
     if error.code in ACCEPTED_AND_FAILED:
         headers[SHOULD_RETRY_HEADER] = "false"
     return headers
+
+
+def words_of(error: ChoirError | ErrorBody) -> str:
+    """What the current caller is told of an error. Where a server of workers is, and what it has said, is for
+    those who may observe the mesh."""
+    key = current_caller.get().key
+    if key is None or "observe" in key.scopes or not ADDRESS.search(error.message):
+        return error.message
+    if (told := OF_SERVERS.get(error.code)) is not None:
+        return told
+    of_sampling = (error.field or "").startswith("sampling")
+    return ADDRESS.sub("the server of this model", error.message) if of_sampling else error.message

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from schemas.errors import ChoirError
+from services.gateway.http.errors import words_of
 
 JSON = "application/json; charset=utf-8"
 
@@ -28,12 +29,12 @@ def json_reply(
 
 def error_reply(status: int, error: ChoirError) -> Response:
     """A text under `error`: some of Ollama's clients read nothing else."""
-    return json_reply({"error": error.message}, status)
+    return json_reply({"error": words_of(error)}, status)
 
 
 def error_line(error: ChoirError) -> bytes:
     """The last line of a stream that has failed."""
-    return line({"error": error.message})
+    return line({"error": words_of(error)})
 
 
 def now() -> str:

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from schemas.errors import ChoirError, InvalidRequest
 from schemas.requests.files import BatchFault
 from services.gateway.http.body import Body, checked, parse_object
+from services.gateway.http.errors import words_of
 from services.gateway.openai.replying.error import CODES
 
 ID_LENGTH = 24
@@ -49,7 +50,7 @@ def answered(batch_id: str, custom_id: str, request_id: str, status: int, body: 
 
 def unanswered(batch_id: str, custom_id: str, error: ChoirError) -> bytes:
     """A line of the output for a request without a reply."""
-    told = {"code": CODES.get(error.code, error.code), "message": error.message}
+    told = {"code": CODES.get(error.code, error.code), "message": words_of(error)}
     return _line(batch_id, custom_id, None, told)
 
 

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from schemas.errors import ChoirError, ErrorCode, Undecided
-from services.gateway.http.errors import status_of
+from services.gateway.http.errors import status_of, words_of
 
 SERVER_FAULT = 500
 CODES: Mapping[ErrorCode, str] = {
@@ -32,7 +32,7 @@ def error_object(error: ChoirError, status: int | None = None) -> dict[str, Any]
     status = status_of(error) if status is None else status
     kind = TYPES.get(status, "invalid_request_error" if status < SERVER_FAULT else "server_error")
     code = CODES.get(error.code, error.code)
-    body: dict[str, Any] = {"message": error.message, "type": kind, "param": error.field, "code": code}
+    body: dict[str, Any] = {"message": words_of(error), "type": kind, "param": error.field, "code": code}
     if isinstance(error, Undecided) and error.result is not None:
         body["answers"] = [{"model": each.model, "content": each.text} for each in error.result.answers]
     return {"error": body}

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from schemas.errors import ErrorBody
 from schemas.replies import Result
 from schemas.requests.responses import ResponseRecord
+from services.gateway.http.errors import words_of
 from services.gateway.openai.replying.outcome import choices, usage
 from services.gateway.openai.responses.identity import PREFIX, response_id
 from services.gateway.openai.responses.items import Item
@@ -39,7 +40,7 @@ def failed(record: ResponseRecord, error: ErrorBody, at_s: float) -> dict[str, A
     if error.code == "cancelled":
         return _object(record, "cancelled", [])
     response = _object(record, "failed", [])
-    response["error"] = {"code": "server_error", "message": error.message}
+    response["error"] = {"code": "server_error", "message": words_of(error)}
     response["completed_at"] = at_s
     return response
 
