@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -35,6 +36,13 @@ STEPS = 3
 SLOTS, PROMPT_TOKENS, BATCH_TOKENS, CONTEXT_TOKENS = 3, 20, 32, 64
 QUANTISATIONS = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ3_S", "IQ4_NL", "IQ4_XS")
 WIDE = replace(RECIPES["qwen3"], shape=Shape(256, 8, 32, 2, 256), layers=3)
+
+
+@pytest.fixture(autouse=True)
+def _room_on_disk(tmp_path: Path) -> Iterator[None]:
+    """Models of true widths take gigabytes each, and pytest keeps its folders until the end of the run."""
+    yield
+    shutil.rmtree(tmp_path)
 
 
 def prompts_over(window: int) -> dict[int, Integers]:
