@@ -39,7 +39,7 @@ def test_the_floors_that_every_way_passes_are_counted_apart() -> None:
         },
         "agent": {
             "services/engine/engine.py": ["Engine.submit"],
-            "services/chassis/work/loop.py": ["WorkLoop.free"],
+            "services/chassis/nats/pull.py": ["PullSubscription.pull"],
         },
     }
     assert counted(called) == {
@@ -48,5 +48,5 @@ def test_the_floors_that_every_way_passes_are_counted_apart() -> None:
         "schemas": {"schemas/subjects.py": "router 1, aggregator 1"},
         "telemetry": {"services/chassis/telemetry/events.py": "aggregator 1"},
         "engine": {"services/engine/engine.py": "agent 1"},
-        "services/chassis": {"services/chassis/work/loop.py": "agent 1"},
+        "services/chassis": {"services/chassis/nats/pull.py": "agent 1"},
     }
