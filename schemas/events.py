@@ -333,7 +333,8 @@ class CutMoved(Event):
 
     `layers_before` and `layers` count those of each stage. The slowest stage took `slowest_ms` of a step with
     `rows` rows (of a row, where that is None), and is to take `predicted_ms`; `gain` is what is expected in
-    tokens per second, 0.1 for a tenth. There is no other move for `rest_s` seconds.
+    tokens per second, 0.1 for a tenth. There is no other move for `rest_s` seconds. The move was taken to
+    cost `lost_s`, with `live_tokens` of texts in work that are read again, and to spare `gained_s`.
     """
 
     kind: Literal["cut_moved"] = "cut_moved"
@@ -346,6 +347,9 @@ class CutMoved(Event):
     predicted_ms: float
     gain: float
     rest_s: float
+    live_tokens: int | None = None
+    lost_s: float | None = None
+    gained_s: float | None = None
 
 
 class FeedbackReceived(Event):

@@ -22,6 +22,7 @@ DraftSource = Literal["lookup"]
 PipelineState = Literal["ready", "loading", "broken"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 
 
@@ -63,7 +64,9 @@ class StageHeld(Struct):
     """The stage that an instance holds, of the plan with this epoch. `step_ms` is the median of a step.
     `tokens_per_s` is what it has evaluated a second in the last seconds, tokens of prompts included; 0 at
     rest. `times` are the steps of late, by their rows; none at rest. `prepared` is the slice that it has at
-    hand for the plan's next cut: the first layer, and the one after the last."""
+    hand for the plan's next cut: the first layer, and the one after the last. `prompt_token_ms` is what a
+    token of a prompt takes here, None before the first steps; `live_tokens` are those of all texts in work,
+    as the first stage knows: the others say 0."""
 
     model: Name
     epoch: int
@@ -75,6 +78,8 @@ class StageHeld(Struct):
     tokens_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     times: Annotated[tuple[StepTimes, ...], Field(exclude_if=not_)] = ()
     prepared: Annotated[tuple[int, int] | None, Field(exclude_if=is_none)] = None
+    prompt_token_ms: Annotated[Milliseconds | None, Field(exclude_if=is_none)] = None
+    live_tokens: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
 
 
 class StageOffer(Struct):
@@ -147,6 +152,8 @@ class CutMove(Struct):
     stage took `slowest_ms` of a step with `rows` rows (of a row, where that is None), and is to take
     `predicted_ms`; `gain` is what is expected in tokens per second, 0.1 for a tenth. The next move is not
     before `rest_s` after `at_s`, in seconds since the epoch. `moves` counts from when the model was placed.
+    `lost_s` is what the move was taken to cost, the reading again of `live_tokens` of texts in work included,
+    and `gained_s` what it was to spare; None where nobody has weighed them.
     """
 
     at_s: float
@@ -158,6 +165,9 @@ class CutMove(Struct):
     gain: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     rest_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     moves: Annotated[int, Field(ge=1)] = 1
+    live_tokens: Annotated[int | None, Field(ge=0, exclude_if=is_none)] = None
+    lost_s: Annotated[Seconds | None, Field(exclude_if=is_none)] = None
+    gained_s: Annotated[Seconds | None, Field(exclude_if=is_none)] = None
 
     def slice_of(self, stage: int) -> tuple[int, int]:
         """The first layer of a stage, and the one after its last."""

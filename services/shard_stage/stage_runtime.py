@@ -413,6 +413,8 @@ class StageRuntime:
             tokens_per_s=statistics.fmean(self._rates) if self._rates else None,
             times=self._stats.recent.told(),
             prepared=(prepared.start, prepared.stop) if prepared is not None else None,
+            prompt_token_ms=self._tuner.prompt_token_ms if self._tuner.measured else None,
+            live_tokens=self._stage.live_tokens if isinstance(self._stage, FirstStage) else 0,
         )
 
     def served(self) -> ServedModel | None:

@@ -262,6 +262,9 @@ def a_day() -> list[Event]:
         predicted_ms=6.0,
         gain=0.5,
         rest_s=20.0,
+        live_tokens=512,
+        lost_s=5.5,
+        gained_s=100.0,
     )
     for number, (effort, saved) in enumerate((("exact", 1), ("exact", 0), ("bounded", 2), (None, 0))):
         day.tell(

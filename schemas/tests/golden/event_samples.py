@@ -209,6 +209,9 @@ EVENT_SAMPLES: dict[str, Message] = {
         predicted_ms=7.0,
         gain=0.5,
         rest_s=20.0,
+        live_tokens=512,
+        lost_s=5.5,
+        gained_s=100.0,
     ),
     "feedback_received": FeedbackReceived(
         **AGGREGATOR,

@@ -324,6 +324,9 @@ PLAN = PipelinePlan(
         predicted_ms=7.0,
         gain=0.5,
         rest_s=20.0,
+        live_tokens=512,
+        lost_s=5.5,
+        gained_s=100.0,
     ),
     moving=CutMove(
         at_s=ACCEPTED_AT_S,
@@ -383,6 +386,8 @@ STAGE_OFFER = StageOffer(
         step_ms=7.1,
         tokens_per_s=42.5,
         prepared=(3, 4),
+        prompt_token_ms=3.5,
+        live_tokens=512,
         times=(StepTimes(rows=4, steps=310, median_ms=7.05, spread=0.125),),
     ),
 )

@@ -507,7 +507,10 @@ CREATE TABLE cut_moved (
     "slowest_ms" DOUBLE,
     "predicted_ms" DOUBLE,
     "gain" DOUBLE,
-    "rest_s" DOUBLE
+    "rest_s" DOUBLE,
+    "live_tokens" BIGINT,
+    "lost_s" DOUBLE,
+    "gained_s" DOUBLE
 );
 
 CREATE TABLE feedback_received (

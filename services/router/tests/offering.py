@@ -55,6 +55,8 @@ class Offering:
                 model=plan.model, epoch=plan.epoch, stage=number,
                 first_layer=stage.first_layer, end_layer=stage.end_layer, ready=True, step_ms=1.5,
                 times=times, prepared=following,
+                prompt_token_ms=0.5 * (stage.end_layer - stage.first_layer),
+                live_tokens=0 if number else 1_000,
             )  # fmt: skip
             load = self._loads[stage.instance]
             assert load.stage is not None

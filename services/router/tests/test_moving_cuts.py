@@ -65,6 +65,10 @@ async def test_a_cut_is_moved_when_all_stages_are_ready_for_it_and_that_is_told(
     assert moved.moved is not None and (moved.moved.ends_before, moved.moved.moves) == ((8, LAYERS), 1)
     event = ANY_EVENT.validate_json((await told.next_msg(180)).data)
     assert isinstance(event, CutMoved) and event.layers == (6, 6) and event.epoch == 3
+    # And what the move was to cost is told: the interruption, and texts that are read again
+    assert event.live_tokens == 1_000
+    assert event.lost_s == pytest.approx(3.0 + 1_000 * 0.5 * 6 / 1e3)
+    assert event.gained_s is not None and event.gained_s > 6.0
     # And the same wish again, which was planned by what was measured at the start, moves nothing back
     assert await planned(front, assign=["a", "b"], force=True) == moved
 

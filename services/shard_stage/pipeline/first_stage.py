@@ -93,6 +93,12 @@ class FirstStage:
         return self._scheduler.running
 
     @property
+    def live_tokens(self) -> int:
+        """How many tokens a new cut would have evaluated again: all that is evaluated of the sequences that
+        have begun. Any thread may ask."""
+        return sum(sequence.fed for sequence in self.live)
+
+    @property
     def shares_steps(self) -> bool:
         """Whether there is more than one sequence."""
         return len(self.live) + len(self._scheduler.waiting) > 1

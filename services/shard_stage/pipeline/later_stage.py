@@ -206,6 +206,8 @@ class LaterStage:
         rows = sum(len(piece.inputs) for piece in pieces)
         if decoding == len(pieces):
             self._tuner.note(decoding, elapsed_ns / NANOSECONDS_PER_MS)
+        elif not decoding:
+            self._tuner.note_prompt(rows, elapsed_ns / NANOSECONDS_PER_MS)
         requests = [slot.request_id for piece in pieces if (slot := self._slots.get(piece.sequence))]
         self._stats.stepped(len(pieces), rows, elapsed_ns, requests)
 

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from infra.demo_models.bench_model import write_bench_model
 from schemas import subjects
 from schemas.nodes.lease import ServedModel
-from schemas.pipelines.plan import PipelinePlan
+from schemas.pipelines.plan import PipelinePlan, StageHeld
 from schemas.pipelines.stage_wire import Start
 from schemas.pipelines.stages import SequenceStart
 from schemas.replies import Result
@@ -163,18 +163,23 @@ async def test_never_more_slots_are_busy_than_there_are(
     for number in range(3 * SLOTS):
         await enqueue(mesh, generate(f"r{number}", sampling=LONG))
     told: list[int] = []
+    live: list[StageHeld] = []
     async with post_at(mesh, mesh_url, source) as runtime:
 
         async def done() -> bool:
             model = runtime.served()
             if model is not None:
                 told.append(model.busy)
+                live.append(runtime.held())
             assert runtime._intake is not None
             assert runtime._intake.in_work <= SLOTS
             return await queue_is_empty(mesh.client)
 
         await eventually(done)
+        assert runtime.held().live_tokens == 0
     assert max(told) <= SLOTS
+    # And the lease says of how many tokens texts in work are, and what one takes to be read
+    assert any(held.live_tokens and held.prompt_token_ms for held in live)
 
 
 def left_sequence(number: int) -> SequenceStart:

@@ -74,6 +74,8 @@ def cut_line(pipeline: PipelineSummary) -> str:
         told += (
             f"; moved {times}, last at {at} from {layers_of(moved.ends_before)}, for {moved.gain:.0%} more"
         )
+        if moved.lost_s is not None and moved.live_tokens is not None:
+            told += f" and about {moved.lost_s:.1f} s without, {moved.live_tokens} tokens read again"
     if moving is not None:
         told += f"; the stages make ready for {layers_of(moving.ends)}"
     return told

@@ -1,7 +1,8 @@
 """When the cut of a running pipeline is moved, and where to: pure.
 
 A move is proposed where the stages' own step times say that the same nodes, in the same order, would have at
-least LEAST_GAIN more tokens a second with other layers each, and windows of measurement in a row agree.
+least LEAST_GAIN more tokens a second with other layers each, and windows of measurement in a row agree; and
+where that spares more time than reading the texts in work again costs (`stakes`).
 
 Hysteresis: after a move there is none for a while. This rest doubles when a move did not bring at least
 BROUGHT of what it promised, and when the next one goes the other way; it is short again after a calm time. A
@@ -19,6 +20,7 @@ from schemas.pipelines.plan import CutMove, PipelinePlan
 from services.router.placement.candidates import NodePool, pool_of
 from services.router.placement.cost_model import Node, Split
 from services.router.placement.cuts.measured import last_layers, measured_speeds, offered
+from services.router.placement.cuts.stakes import Stakes, stakes_of
 from services.router.placement.planner import split_within_hosts
 from services.router.placement.replan import current_split, fitting_candidates
 
@@ -46,12 +48,14 @@ class Cut:
 @dataclass(frozen=True)
 class Window:
     """What one window of measurement says. `better` is a cut that is worth a move, None if there is none;
-    `rows` are those of the steps that were compared, None where the stages had no number in common."""
+    `rows` are those of the steps that were compared, None where the stages had no number in common. `stakes`
+    are those of the best cut, also of one that is not worth a move."""
 
     now: Cut
     rows: int | None
     better: Cut | None = None
     gain: float = 0.0
+    stakes: Stakes | None = None
 
 
 def weighed(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[PipelinePlan]) -> Window | None:
@@ -84,8 +88,10 @@ def weighed(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pip
     cut = Cut(ends_of(best), best.slowest_ms)
     least = LEAST_GAIN if speeds.rows is not None else LEAST_GAIN_UNLIKE
     least = max(least, ERRORS * speeds.error)
-    is_worth_it = gain >= least and cut.ends != plan.ends
-    return Window(now, speeds.rows, cut if is_worth_it else None, max(0.0, gain))
+    gained = max(0.0, gain)
+    stakes = stakes_of(plan, leases, cut.ends, gained)
+    is_worth_it = gain >= least and cut.ends != plan.ends and stakes.pay
+    return Window(now, speeds.rows, cut if is_worth_it else None, gained, stakes)
 
 
 def _best(current: Split | None, pool: NodePool, nodes: Sequence[Node]) -> Split | None:
@@ -174,6 +180,9 @@ def next_move(
         gain=window.gain,
         rest_s=rest,
         moves=1 if moved is None else moved.moves + 1,
+        live_tokens=window.stakes.live_tokens if window.stakes is not None else None,
+        lost_s=window.stakes.lost_s if window.stakes is not None else None,
+        gained_s=window.stakes.gained_s if window.stakes is not None else None,
     )
 
 

@@ -21,6 +21,7 @@ from services.chassis.telemetry.events import EventLog
 from services.router.placement.candidates import pool_of
 from services.router.placement.cuts.measured import held_stage
 from services.router.placement.cuts.rebalance import Trend, next_move, weighed
+from services.router.placement.cuts.stakes import HORIZON_S
 from services.router.placement.plan_builder import make_plan
 from services.router.placement.planner import Decision
 from services.router.placement.replan import current_split, fitting_candidates
@@ -29,6 +30,7 @@ from services.tasks.plan_store import PlanStore
 PREPARING_S = 300.0
 """A slice of a large model may have to come from another host."""
 CALLED_OFF_REST_S = 300.0
+S_PER_MIN = 60
 
 log = get_logger("router.rebalancer")
 
@@ -111,7 +113,7 @@ class Rebalancer:
         made = move.model_copy(update={"at_s": time.time()})
         why = (
             f"layers {_told(move.ends)} instead of {_told(move.ends_before)}, as the stages have measured: "
-            f"{move.gain:.0%} more tokens a second expected"
+            f"{move.gain:.0%} more tokens a second expected{_stakes_of(move)}"
         )
         decision = Decision(split, plan.whole_ms, None, plan.slots, plan.context_tokens)
         new = make_plan(
@@ -131,6 +133,9 @@ class Rebalancer:
             predicted_ms=move.predicted_ms,
             gain=move.gain,
             rest_s=move.rest_s,
+            live_tokens=move.live_tokens,
+            lost_s=move.lost_s,
+            gained_s=move.gained_s,
         )
 
     async def _write(self, plan: PipelinePlan, moving: CutMove | None, why: str) -> None:
@@ -154,6 +159,14 @@ def _is_prepared(plan: PipelinePlan, move: CutMove, number: int, leases: Sequenc
     if held is None or not held.ready:
         return False
     return held.prepared == wanted or (stage.first_layer, stage.end_layer) == wanted
+
+
+def _stakes_of(move: CutMove) -> str:
+    """What a move costs and spares, in words; nothing of one that an older router has begun."""
+    if move.lost_s is None or move.gained_s is None:
+        return ""
+    minutes = HORIZON_S / S_PER_MIN
+    return f", for {move.lost_s:.1f} s without: {move.gained_s:.0f} s are spared in {minutes:.0f} min"
 
 
 def _sizes(ends: Sequence[int]) -> tuple[int, ...]:

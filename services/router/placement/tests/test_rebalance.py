@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from services.router.placement.cuts.rebalance import (
     next_move,
     weighed,
 )
-from services.router.placement.replan import improved
+from services.router.placement.cuts.stakes import HORIZON_S
+from services.router.placement.replan import INTERRUPTION_MS, improved
 from services.router.placement.tests.offering import LAYERS, MODEL, lease, shardable, stage_memory
 from services.router.placement.tests.test_replan import planned
 
@@ -47,8 +49,11 @@ def at_work(
     streams: int = 8,
     spread: float = 0.1,
     node: Any = None,
+    live_tokens: int = 0,
+    prompt_ms: float | None = None,
 ) -> list[NodeLease]:
-    """The stages' leases, at so many milliseconds a layer; `node` are options of theirs."""
+    """The stages' leases, at so many milliseconds a layer; `node` are options of theirs. Texts in work have
+    `live_tokens`, of prompts a layer takes `prompt_ms` a token."""
     leases = []
     for number, stage in enumerate(plan.stages):
         layers = stage.end_layer - stage.first_layer + (WORTH if number == len(plan.stages) - 1 else 0)
@@ -61,6 +66,8 @@ def at_work(
             end_layer=stage.end_layer,
             ready=True,
             times=(StepTimes(rows=rows, steps=STEPS, median_ms=step_ms, spread=spread),),
+            prompt_token_ms=None if prompt_ms is None else prompt_ms * (stage.end_layer - stage.first_layer),
+            live_tokens=live_tokens if number == 0 else 0,
         )
         served = ServedModel(name=MODEL, backend="pipeline", slots=8, busy=streams)
         models = (served,) if number == 0 else ()
@@ -160,6 +167,41 @@ def test_unlike_steps_are_believed_only_where_much_is_at_stake() -> None:
     little, much = unlike(plan_with(4, LAYERS)), unlike(plan_with(1, LAYERS))
     assert little is not None and little.better is None and little.gain > 0.1
     assert much is not None and much.better is not None and much.rows is None
+
+
+# --- what a move costs ------------------------------------------------------------------
+
+
+def test_a_move_costs_the_reading_of_all_texts_in_work_and_spares_time_for_five_minutes() -> None:
+    plan = plan_with(1, LAYERS)
+    window = said(plan, 1.0, 1.0, live_tokens=2_000, prompt_ms=0.5)
+    assert window.stakes is not None and window.better is not None
+    # The stage with most layers of the new cut sets the pace of reading
+    most = max(end - first for first, end in pairwise((0, *window.better.ends)))
+    assert window.stakes.live_tokens == 2_000
+    assert window.stakes.lost_s == pytest.approx((INTERRUPTION_MS + 2_000 * 0.5 * most) / 1e3)
+    assert window.stakes.gained_s == pytest.approx(HORIZON_S * (1 - 7.1 / 12.1))
+
+
+def test_texts_that_take_longer_to_read_again_than_a_better_cut_spares_keep_the_cut() -> None:
+    plan, long = plan_with(4, LAYERS), 40_000
+    assert better(plan, 1.0, 1.0, live_tokens=1_000, prompt_ms=0.5) is not None
+    assert better(plan, 1.0, 1.0, live_tokens=long, prompt_ms=0.5) is None
+    window = said(plan, 1.0, 1.0, live_tokens=long, prompt_ms=0.5)
+    assert window.gain > 0.1 and window.stakes is not None and not window.stakes.pay
+    # As many are worth a move where more is at stake
+    assert better(plan_with(1, LAYERS), 1.0, 4.0, live_tokens=long, prompt_ms=0.2) is not None
+    # And those of a stage that has not told what prompts take cost the interruption alone
+    assert better(plan, 1.0, 1.0, live_tokens=long) is not None
+
+
+def test_what_was_weighed_is_told_with_the_move() -> None:
+    plan, trend = plan_with(1, LAYERS), Trend()
+    window = said(plan, 1.0, 1.0, live_tokens=2_000, prompt_ms=0.5)
+    move = next_move(plan, window, trend, 0.0, REST_S)
+    assert move is not None and window.stakes is not None
+    assert (move.live_tokens, move.lost_s) == (2_000, window.stakes.lost_s)
+    assert move.gained_s == window.stakes.gained_s > window.stakes.lost_s
 
 
 # --- when it is moved -------------------------------------------------------------------

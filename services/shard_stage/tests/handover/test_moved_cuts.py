@@ -213,6 +213,8 @@ async def test_an_unbalanced_start_is_balanced_under_load(
 
     assert moves.events[0].layers_before == (1, LAYERS - 1)
     assert plan.moved is not None and plan.moved.gain >= LEAST_GAIN
+    assert plan.moved.live_tokens and plan.moved.lost_s and plan.moved.gained_s
+    assert plan.moved.gained_s > plan.moved.lost_s
 
 
 @pytest.mark.soak
