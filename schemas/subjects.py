@@ -683,6 +683,10 @@ def retry_key(said: str, request_id: str) -> str:
     return f"{said}.{request_id}"
 
 
+KEYED_RETRY = "keyed"
+"""Stands in such a key where a hash would, for a request with an idempotency key: its hash is the value."""
+
+
 def retry_keys(said: str) -> str:
     """The pattern of the keys of all requests that say the same."""
     return f"{said}.*"

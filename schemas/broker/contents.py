@@ -67,7 +67,10 @@ KEY_USE = Content(
     "KeyUse", "tokens by the second, as `1700000000:12 1700000001:7`", "text/plain", {"type": "string"}
 )
 RETRIED = Content(
-    "Retried", "a number, and a minus if the connection is gone", "text/plain", {"type": "string"}
+    "Retried",
+    "a number, and a minus if the connection is gone; at `keyed` a hash of what was asked",
+    "text/plain",
+    {"type": "string"},
 )
 ENDING = Content(
     "Ending",

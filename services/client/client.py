@@ -42,7 +42,7 @@ from services.client.bulk.bounded import spread
 from services.client.connection import HOW_TO_START, open_connection
 from services.client.finding.mesh_url import find_mesh
 from services.client.missing_service import nobody_answers
-from services.client.reliable_request import PAUSE_S, REPLY_MARGIN_S, SLICE_S, ReliableRequest
+from services.client.reliable_request import PAUSE_S, REPLY_MARGIN_S, SLICE_S, ReliableRequest, Repeats
 from services.client.replies import NoReply, ReplyMultiplexer, read
 from services.client.request_builder import AskOptions, build, build_ask
 from services.client.silence import Silence
@@ -152,10 +152,11 @@ class Choir:
         """
         return await self.result_of(build_ask(prompt, options), new=options.get("request_id") is None)
 
-    async def result_of(self, ask: Ask, *, new: bool = False) -> Result:
-        """The same for a request that is complete, and `new` if nobody has asked under its id before."""
+    async def result_of(self, ask: Ask, *, new: bool = False, repeats: Repeats | None = None) -> Result:
+        """The same for a request that is complete, and `new` if nobody has asked under its id before. Where
+        its id stands for another request `repeats` says whether that one's result will do."""
         self._check_open()
-        request = ReliableRequest(self._replies, ask, self._silence, self._tenant, new=new)
+        request = ReliableRequest(self._replies, ask, self._silence, self._tenant, new=new, repeats=repeats)
         if not ask.stream:
             return await request.result()
         async for reply in request.replies():
@@ -215,11 +216,15 @@ class Choir:
         """
         return self.follow(build_ask(prompt, options, stream=True), new=options.get("request_id") is None)
 
-    def follow(self, ask: Ask, *, new: bool = False) -> AsyncGenerator[TokenChunk | Result, None]:
-        """The replies to a request that is complete: chunks if it streams, then the result. `new` says that
-        nobody has asked under its id before."""
+    def follow(
+        self, ask: Ask, *, new: bool = False, repeats: Repeats | None = None
+    ) -> AsyncGenerator[TokenChunk | Result, None]:
+        """The replies to a request that is complete: chunks if it streams, then the result. `new` and
+        `repeats` are as `result_of` has them."""
         self._check_open()
-        return ReliableRequest(self._replies, ask, self._silence, self._tenant, new=new).replies()
+        return ReliableRequest(
+            self._replies, ask, self._silence, self._tenant, new=new, repeats=repeats
+        ).replies()
 
     def resume(self, ask: Ask) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request that was asked before, from its first chunk on; it is not asked again.

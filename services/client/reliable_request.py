@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from schemas import subjects
@@ -21,6 +21,7 @@ from schemas.errors import (
     DeadlineExceeded,
     MeshUnreachable,
     NotReady,
+    RequestIdConflict,
     UnknownRequest,
 )
 from schemas.replies import Result, TokenChunk
@@ -38,12 +39,17 @@ SLICE_S = 5.0
 """How long silence is borne before the client asks for the result again."""
 REPLY_MARGIN_S = 1.5
 PAUSE_S = 0.2
-TROUBLE = (NoReply, NotReady, BrokerUnavailable, UnknownRequest)
+TROUBLE = (NoReply, NotReady, BrokerUnavailable, UnknownRequest, RequestIdConflict)
 """What an attempt may end with that is followed by another one."""
+
+Repeats = Callable[[], Awaitable[bool]]
+"""Says of a request whose id stands for another one whether that is this one all the same, and somebody of
+another version has made it out of the same words."""
 
 
 class ReliableRequest:
-    """One request, on its way. `new` if its id was made for it, and nobody has asked under it."""
+    """One request, on its way. `new` if its id was made for it, and nobody has asked under it. A request that
+    `repeats` another one, as that says, gets the result of that one."""
 
     def __init__(
         self,
@@ -54,7 +60,9 @@ class ReliableRequest:
         *,
         asked_before: bool = False,
         new: bool = False,
+        repeats: Repeats | None = None,
     ) -> None:
+        self._repeats = repeats
         self._replies = replies
         self._tenant = tenant
         self._ask = ask
@@ -90,7 +98,7 @@ class ReliableRequest:
                         if isinstance(reply, Result):
                             return
             except TROUBLE as error:
-                trouble = self._troubled(error)
+                trouble = await self._troubled(error)
             await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
         raise self._given_up(trouble)
 
@@ -108,11 +116,11 @@ class ReliableRequest:
                 self._hear()
                 return read(reply, Result)
             except TROUBLE as error:
-                trouble = self._troubled(error)
+                trouble = await self._troubled(error)
             await asyncio.sleep(attempt_s + PAUSE_S - time.monotonic())
         raise self._given_up(trouble)
 
-    def _troubled(self, error: Exception) -> ChoirError:
+    async def _troubled(self, error: Exception) -> ChoirError:
         """What an attempt that came to nothing means, should it be the last.
 
         A router is silent about a request until it has ended, and about a fetch for its `wait_s` at most.
@@ -124,7 +132,11 @@ class ReliableRequest:
             return trouble
         assert isinstance(error, ChoirError)
         self._hear()
-        if isinstance(error, UnknownRequest):
+        if isinstance(error, RequestIdConflict):
+            if self._taken or self._repeats is None or not await self._repeats():
+                raise error
+            self._taken = self._asked_before = True
+        elif isinstance(error, UnknownRequest):
             if self._asked_before:
                 raise error
             self._taken = False

@@ -115,17 +115,22 @@ class GatewayContext:
         if known is not None:
             return _only(known)
         new = is_new(ask.request_id)
-        coming = self._replies(ask, new) if ask.cache else self.mesh.follow(ask, new=new)
+        coming = (
+            self._replies(ask, new)
+            if ask.cache
+            else self.mesh.follow(ask, new=new, repeats=self.retries.repeats)
+        )
         return self._watched(coming, ask, background)
 
     async def _replies(self, ask: Ask, new: bool) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request that takes an equal one's result, if the router knows of such."""
         try:
-            async with aclosing(self.mesh.follow(ask, new=new)) as replies:
+            async with aclosing(self.mesh.follow(ask, new=new, repeats=self.retries.repeats)) as replies:
                 async for reply in replies:
                     yield reply
         except InvalidRequest as error:
-            async with aclosing(self.mesh.follow(without_cache(ask, error))) as replies:
+            again = self.mesh.follow(without_cache(ask, error), repeats=self.retries.repeats)
+            async with aclosing(again) as replies:
                 async for reply in replies:
                     yield reply
 
@@ -182,9 +187,9 @@ class GatewayContext:
             exchange.in_work.add(request_id)
         try:
             try:
-                result = await self.mesh.result_of(ask, new=is_new(request_id))
+                result = await self.mesh.result_of(ask, new=is_new(request_id), repeats=self.retries.repeats)
             except InvalidRequest as error:
-                result = await self.mesh.result_of(without_cache(ask, error))
+                result = await self.mesh.result_of(without_cache(ask, error), repeats=self.retries.repeats)
         finally:
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)

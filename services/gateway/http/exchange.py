@@ -84,8 +84,9 @@ class Reply:
 class Exchange:
     """What the mesh does for one HTTP request: `in_work` has the ids of requests whose result is not there
     yet. `give_up` is told these when the client has gone. `made` has the ids that were made for this
-    exchange, until the mesh is asked under them. `known` is of a request that was answered from memory:
-    whose result it got, and until when that is kept. `began_ns` is when it came, by `perf_counter_ns`."""
+    exchange, until the mesh is asked under them. `said` is the id of a request that may have been sent
+    before, and a hash of what it says. `known` is of a request that was answered from memory: whose result it
+    got, and until when that is kept. `began_ns` is when it came, by `perf_counter_ns`."""
 
     def __init__(self, scope: Scope, reply: Reply, give_up: Callable[[str], None]) -> None:
         handler = asyncio.current_task()
@@ -97,6 +98,7 @@ class Exchange:
         self._give_up = give_up
         self.in_work: set[str] = set()
         self.made: set[str] = set()
+        self.said: tuple[str, str] | None = None
         self.known: tuple[str, float] | None = None
         self.left = False
 

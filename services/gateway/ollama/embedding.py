@@ -17,7 +17,7 @@ from services.gateway.http.body import checked, read_json, takes
 from services.gateway.http.context import GatewayContext
 from services.gateway.ollama.bodies import LoadingBody
 from services.gateway.ollama.replies import json_reply
-from services.gateway.requests.identity import ID_HEADER, request_id_of
+from services.gateway.requests.identity import ID_HEADER
 from services.gateway.requests.models import Target
 
 
@@ -44,13 +44,14 @@ class Embedding:
     @takes(EmbedBody)
     async def embed(self, request: Request) -> Response:
         """A vector of length 1 for each text."""
-        body = checked(await read_json(request, self._context.settings), EmbedBody)
+        fields = await read_json(request, self._context.settings)
+        body = checked(fields, EmbedBody)
         texts = [body.input] if isinstance(body.input, str) else body.input or []
         target = await self._context.models.find(body.named)
         if not [text for text in texts if text]:
             return json_reply({"model": body.named, "embeddings": []})
         wanted = {"inputs": texts, "dimensions": body.dimensions, "truncate": body.truncate is not False}
-        result = await self._ask(request, target, body, wanted)
+        result = await self._ask(request, fields, target, body, wanted)
         answer = _answer(result)
         vectors = [unit(vector) for vector in _vectors(answer)]
         said = {"model": body.named, "embeddings": vectors, **_counts(result, answer)}
@@ -59,22 +60,28 @@ class Embedding:
     @takes(EmbeddingsBody)
     async def embeddings(self, request: Request) -> Response:
         """One vector, as the model gives it."""
-        body = checked(await read_json(request, self._context.settings), EmbeddingsBody)
+        fields = await read_json(request, self._context.settings)
+        body = checked(fields, EmbeddingsBody)
         target = await self._context.models.find(body.named)
         if not body.prompt:
             return json_reply({"embedding": []})
-        result = await self._ask(request, target, body, {"inputs": [body.prompt], "truncate": True})
+        result = await self._ask(request, fields, target, body, {"inputs": [body.prompt], "truncate": True})
         vector = _vectors(_answer(result))[0]
         return json_reply({"embedding": vector}, headers={ID_HEADER: result.request_id})
 
     async def _ask(
-        self, request: Request, target: Target, body: LoadingBody, embed: dict[str, Any]
+        self,
+        request: Request,
+        given: dict[str, Any],
+        target: Target,
+        body: LoadingBody,
+        embed: dict[str, Any],
     ) -> Result:
         if target.ensemble is not None:
             raise InvalidRequest("model: an ensemble has no vectors, name one model", field="model")
         fields = {
             "embed": embed,
-            "request_id": request_id_of(request),
+            "request_id": await self._context.retries.id_of(request, given),
             "timeout_s": self._context.settings.timeout_s,
             "keep_alive_s": body.keep_alive_s,
         }

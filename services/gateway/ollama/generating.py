@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +18,7 @@ from services.gateway.ollama.bodies import ChatBody, GenerateBody, GenerationBod
 from services.gateway.ollama.generation import Lines, Shape, chat_shape, prompt_shape
 from services.gateway.ollama.models.catalogue import is_loaded
 from services.gateway.ollama.replies import error_line, json_reply, line, now
-from services.gateway.requests.identity import ID_HEADER, request_id_of
+from services.gateway.requests.identity import ID_HEADER
 from services.gateway.requests.models import Target
 
 BodyT = TypeVar("BodyT", bound=GenerationBody)
@@ -34,21 +34,29 @@ class Generating:
     @takes(ChatBody)
     async def chat(self, request: Request) -> Response | StreamedReply:
         """The next turn of a conversation."""
-        body = checked(await read_json(request, self._context.settings), ChatBody)
-        return await self._reply(request, body, not body.messages, chat_shape, chat_ask)
+        fields = await read_json(request, self._context.settings)
+        body = checked(fields, ChatBody)
+        return await self._reply(request, fields, body, not body.messages, chat_shape, chat_ask)
 
     @takes(GenerateBody)
     async def generate(self, request: Request) -> Response | StreamedReply:
         """A text that goes on."""
-        body = checked(await read_json(request, self._context.settings), GenerateBody)
+        fields = await read_json(request, self._context.settings)
+        body = checked(fields, GenerateBody)
         nothing = not body.prompt and not body.images
-        return await self._reply(request, body, nothing, prompt_shape, generate_ask)
+        return await self._reply(request, fields, body, nothing, prompt_shape, generate_ask)
 
     async def _reply(
-        self, request: Request, body: BodyT, nothing_asked: bool, shape: Shape, make_ask: MakeAsk[BodyT]
+        self,
+        request: Request,
+        fields: dict[str, Any],
+        body: BodyT,
+        nothing_asked: bool,
+        shape: Shape,
+        make_ask: MakeAsk[BodyT],
     ) -> Response | StreamedReply:
         target = await self._context.models.find(body.named)
-        request_id = request_id_of(request)
+        request_id = await self._context.retries.id_of(request, fields)
         if nothing_asked:
             await self._load(body, target, request_id)
             return _loaded(body, shape)

@@ -6,6 +6,11 @@ one again: it gets its id, and so its result. Two equal requests that both come 
 
 What came for the first time is also noted in the bucket `choir_retries`, without waiting for the broker: so a
 retry is recognised by any gateway, also after the one that had the request was killed.
+
+There, too, is noted what the first request under an idempotency key says. A gateway of another version may
+make another request of the mesh out of the same words (a seed, a default, the members of a set): where the
+router finds that the id stands for another request, the words decide whether the client gets the result of
+that one. The hash of the words, the ids and the keys of the bucket are the same in all versions.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
 from services.client.client import Choir
 from services.gateway.access.caller import current_caller
 from services.gateway.http.connection.protocol import connection_of
-from services.gateway.http.exchange import header_of
+from services.gateway.http.exchange import current_exchange, header_of
 from services.gateway.requests.identity import KEY_HEADER, made_id, request_id_of
 
 COUNT_HEADER = "x-stainless-retry-count"
@@ -75,11 +80,38 @@ class Retries:
     async def id_of(self, request: Request, body: dict[str, Any]) -> str:
         """The id of a request: of its key, of the request that it repeats, or a new one."""
         count = header_of(request.scope, COUNT_HEADER) or ""
-        if header_of(request.scope, KEY_HEADER) is not None or not (count.isascii() and count.isdigit()):
+        if header_of(request.scope, KEY_HEADER) is not None:
+            request_id, said = request_id_of(request), _hash(request, body)
+            await self._note_first(request_id, said)
+        elif count.isascii() and count.isdigit():
+            said = _hash(request, body)
+            sent = await self._earlier(said, int(count))
+            self._watch(request, sent)
+            request_id = sent.request_id
+        else:
             return request_id_of(request)
-        sent = await self._earlier(_hash(request, body), int(count))
-        self._watch(request, sent)
-        return sent.request_id
+        if (exchange := current_exchange.get()) is not None:
+            exchange.said = request_id, said
+        return request_id
+
+    async def _note_first(self, request_id: str, said: str) -> None:
+        """Notes what a request with an idempotency key says, unless one has come under its id before. Does
+        not wait for the broker."""
+        key = subjects.retry_key(subjects.KEYED_RETRY, request_id)
+        subject = subjects.bucket_key(subjects.RETRIES_BUCKET, key)
+        headers = {subjects.EXPECTED_SEQUENCE_HEADER: "0"}
+        await self._client.publish(subject, said.encode(), headers=headers)
+
+    async def repeats(self) -> bool:
+        """Whether the request that is being answered says what the first one under its id did."""
+        exchange = current_exchange.get()
+        if exchange is None or exchange.said is None:
+            return False
+        request_id, said = exchange.said
+        noted = (await self._noted.get(subjects.retry_key(subjects.KEYED_RETRY, request_id))).value
+        if noted is not None:
+            return noted == said.encode()
+        return (await self._noted.get(subjects.retry_key(said, request_id))).value is not None
 
     async def _earlier(self, said: str, count: int) -> _Sent:
         """The request that this one repeats, or this one as a new one."""
@@ -138,17 +170,21 @@ class Retries:
         return [sent for sent in reversed(self._alike.get(said, ())) if sent.count == count - 1]
 
     async def _lost_elsewhere(self, said: str, count: int) -> list[_Sent]:
-        """What other gateways have noted: first what they say is lost, the newest first."""
+        """What other gateways have noted, also of what came here before: first what they say is lost, the
+        newest first."""
         found: list[tuple[bool, str, _Sent]] = []
         for key in await self._noted.keys(subjects.retry_keys(said)):
             request_id = subjects.request_of_retry(key)
             entry = await self._noted.get(key)
-            if entry.value is None or request_id in self._sent:
+            if entry.value is None:
                 continue
             noted, gone = _read(entry.value)
-            if noted == count - 1:
-                sent = _Sent(request_id, said, noted, time.monotonic(), revision=entry.revision)
-                found.append((gone, request_id, sent))
+            own = self._sent.get(request_id)
+            if noted != count - 1 or (own is not None and own.count >= noted):
+                continue
+            sent = own or _Sent(request_id, said, noted, time.monotonic())
+            sent.count, sent.revision = noted, entry.revision
+            found.append((gone, request_id, sent))
         return [sent for _, _, sent in sorted(found, key=lambda one: one[:2], reverse=True)]
 
     async def _join(self, sent: _Sent, count: int) -> bool:
@@ -228,10 +264,11 @@ def _read(noted: bytes) -> tuple[int, bool]:
 def _hash(request: Request, body: dict[str, Any]) -> str:
     """What is the same of a request and its retry."""
     key = current_caller.get().key
-    said = [
-        request.scope["path"],
-        header_of(request.scope, "authorization"),
-        None if key is None else key.id,
-        body,
-    ]
+    authorization = header_of(request.scope, "authorization")
+    return said_in(request.scope["path"], authorization, None if key is None else key.id, body)
+
+
+def said_in(path: str, authorization: str | None, key_id: str | None, body: dict[str, Any]) -> str:
+    """A hash of what a request says, whatever the order of its fields."""
+    said = [path, authorization, key_id, body]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:HASH_LENGTH]

@@ -20,6 +20,7 @@ from schemas.errors import (
     InvalidRequest,
     MeshUnreachable,
     NotReady,
+    RequestIdConflict,
     ResultEvicted,
     UnknownRequest,
 )
@@ -44,6 +45,7 @@ NOT_OF_THE_RESULT = (
     InternalError,
     MeshUnreachable,
     NotReady,
+    RequestIdConflict,
     ResultEvicted,
     UnknownRequest,
 )
@@ -80,12 +82,20 @@ class Responses:
         if body.kept:
             await self._context.records.put(self._key(request_id), record)
         if body.background:
-            await self._context.mesh.submit_ask(record.ask)
+            await self._submit(record)
         if body.stream:
             return self._stream(record, self._frames(record))
         if body.background:
             return _json(unfinished(record, "queued"), record)
         return _json(finished(record, await self._context.result_of(record.ask, share=False)), record)
+
+    async def _submit(self, record: ResponseRecord) -> None:
+        """Has the work done in the background; a request that repeats another one has it done already."""
+        try:
+            await self._context.mesh.submit_ask(record.ask)
+        except RequestIdConflict:
+            if not await self._context.retries.repeats():
+                raise
 
     async def retrieve(self, request: Request) -> Response | StreamedReply:
         """A response as it is now, or its stream after the event `starting_after`."""
