@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from infra.testing.networks import LOSS_NEEDED, Network, Networks, allowed, can_lose
+from infra.testing.networks import LOSS_NEEDED, Network, Networks, allowed, can_lose, run
 
 SENT, AT_ONCE = 1_000, 20
 LOSSES_PERCENT = ((30, 30), (50, 0), (0, 50), (100, 0), (0, 100))
@@ -53,10 +53,20 @@ def came_back(here: Network, there: Network, patience_s: float = PATIENCE_S) -> 
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def introduce(one: Network, other: Network) -> None:
+    """Has one know the other's hardware address for good: who has to ask for it over a bad cable keeps, and
+    may drop, all that is sent meanwhile."""
+    address = run(*other.inside, "cat", "/sys/class/net/eth0/address").strip()
+    known = ("lladdr", address, "dev", "eth0", "nud", "permanent")
+    run("ip", "-n", one.name, "neigh", "replace", other.address, *known)
+
+
 def test_packets_of_a_bad_cable_are_lost_in_the_directions_that_were_said() -> None:
     if not allowed() or not can_lose():
         pytest.skip(LOSS_NEEDED)
     with Networks(2).built() as (here, there):
+        introduce(here, there)
+        introduce(there, here)
         echo = subprocess.Popen(
             [*there.inside, sys.executable, "-c", ECHO], stdout=subprocess.PIPE, text=True
         )

@@ -20,12 +20,26 @@ LAST_LINES = 12
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_forks = 0
+"""The process that forks, as a child finds it."""
+
+
+def _about_to_fork() -> None:
+    global _forks
+    _forks = os.getpid()
+
+
+os.register_at_fork(before=_about_to_fork)
 
 
 def _die_with_parent() -> None:
-    """Run in the child before exec: the kernel ends it when the thread that started it ends (prctl(2))."""
+    """Run in the child before exec: the kernel ends it when the thread that started it ends (prctl(2)). It
+    ends at once if its parent is gone already, of which the kernel would not tell it."""
     if _LIBC is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not a handler that exec is about to take away
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != _forks:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 PREEXEC: Callable[[], None] | None = _die_with_parent if _LIBC is not None else None
