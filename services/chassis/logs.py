@@ -10,8 +10,8 @@ import structlog
 from services.chassis.identity import Identity
 from services.chassis.settings import LoggingSection
 
-QUIET_LIBRARIES = ("nats", "httpx", "httpcore", "openai")
-"""Below a warning they say what they send: addresses, and at worst prompts."""
+QUIET_LIBRARIES = ("nats", "httpx", "httpcore", "openai", "gguf")
+"""Below a warning they say what they send or write: addresses, files, and at worst prompts."""
 
 _TEXT_FIELDS = ("prompt", "text", "messages", "answer")
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}

@@ -23,27 +23,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
-from services.engine.model.architectures.metadata import U32_TYPE, changed_entries
+from services.engine.model.architectures.metadata import changed_entries
 from services.engine.model.architectures.table import OUTPUT, OUTPUT_BIAS
 from services.engine.model.cuts import architecture_of, check_layers, layer_count
 from services.engine.model.gguf.check import check_model, tensor_nbytes
-from services.engine.model.gguf.header import (
-    STRING_TYPE,
-    ByteSource,
-    GgufFault,
-    GgufHeader,
-    MetadataArray,
-    TensorInfo,
-)
+from services.engine.model.gguf.header import ByteSource, GgufFault, GgufHeader, MetadataArray, TensorInfo
 from services.engine.model.gguf.split_files import model_source, sha256_of
-from services.engine.model.gguf.writer import (
-    Entry,
-    TensorCopy,
-    array_entry,
-    read_exactly,
-    scalar_entry,
-    write_gguf,
-)
+from services.engine.model.gguf.tables import ValueType
+from services.engine.model.gguf.writer import Entry, TensorCopy, write_gguf
 
 SLICE_PREFIX = "choir.slice."
 LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(.+)")
@@ -148,24 +135,23 @@ def slice_origin(header: GgufHeader) -> SliceOrigin | None:
 
 def _entries(header: GgufHeader, source: ByteSource, origin: SliceOrigin) -> Iterator[Entry]:
     layers = range(origin.first_layer, origin.end_layer)
-    changed = {} if origin.is_whole else changed_entries(header, source, layers)
+    changed = {} if origin.is_whole else changed_entries(header, layers)
     vocabulary_size = f"{header.text('general.architecture')}.vocab_size"
     for key, value in header.metadata.items():
         if key in changed or (origin.is_middle and key.startswith(("tokenizer.", vocabulary_size))):
             continue
-        if isinstance(value, MetadataArray):
-            items = read_exactly(source, value.offset, value.nbytes)
-            yield array_entry(key, value.item_type, value.count, items)
-        else:
-            yield scalar_entry(key, header.value_types[key], value)
+        if not isinstance(value, MetadataArray):
+            yield Entry(key, header.value_types[key], value)
+        elif value.count:  # the gguf package writes no empty array
+            yield Entry(key, ValueType.ARRAY, value.read(source), value.item_type)
     yield from changed.values()
     if origin.is_middle:
-        yield scalar_entry(vocabulary_size, U32_TYPE, 1)
-        yield scalar_entry("tokenizer.ggml.model", STRING_TYPE, "none")
-    yield scalar_entry(f"{SLICE_PREFIX}source_sha256", STRING_TYPE, origin.source_sha256)
-    yield scalar_entry(f"{SLICE_PREFIX}first_layer", U32_TYPE, origin.first_layer)
-    yield scalar_entry(f"{SLICE_PREFIX}end_layer", U32_TYPE, origin.end_layer)
-    yield scalar_entry(f"{SLICE_PREFIX}source_layers", U32_TYPE, origin.source_layers)
+        yield Entry(vocabulary_size, ValueType.UINT32, 1)
+        yield Entry("tokenizer.ggml.model", ValueType.STRING, "none")
+    yield Entry(f"{SLICE_PREFIX}source_sha256", ValueType.STRING, origin.source_sha256)
+    yield Entry(f"{SLICE_PREFIX}first_layer", ValueType.UINT32, origin.first_layer)
+    yield Entry(f"{SLICE_PREFIX}end_layer", ValueType.UINT32, origin.end_layer)
+    yield Entry(f"{SLICE_PREFIX}source_layers", ValueType.UINT32, origin.source_layers)
 
 
 def _tensors(header: GgufHeader, origin: SliceOrigin) -> Iterator[TensorCopy]:

@@ -8,17 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from services.engine.model.architectures.table import ARCHITECTURES, WINDOW_PATTERN, trunk_layers, windows_of
-from services.engine.model.gguf.header import (
-    BOOL_TYPE,
-    SCALARS,
-    ByteSource,
-    GgufFault,
-    GgufHeader,
-    MetadataArray,
-)
-from services.engine.model.gguf.writer import Entry, array_entry, read_exactly, scalar_entry
+from services.engine.model.gguf.header import GgufFault, GgufHeader, MetadataArray
+from services.engine.model.gguf.tables import ValueType
+from services.engine.model.gguf.writer import Entry
 
-U32_TYPE, F32_TYPE = 4, 6
 # What llama.cpp reads as one number for all layers or an array of one for each.
 PER_LAYER_KEYS = (
     "attention.head_count",
@@ -40,7 +33,7 @@ GLM_LITE_LAYERS, GLM_VOCABULARY = (47, 48), 154_880
 Number = int | float
 
 
-def changed_entries(header: GgufHeader, source: ByteSource, layers: range) -> dict[str, Entry]:
+def changed_entries(header: GgufHeader, layers: range) -> dict[str, Entry]:
     """The entries that a slice with these layers has in the place of the model's, or beside them, by their
     keys. Raises GgufFault for an array that is not understood."""
     name = header.text("general.architecture") or ""
@@ -53,14 +46,14 @@ def changed_entries(header: GgufHeader, source: ByteSource, layers: range) -> di
     for key in (f"{name}.{plain}" for plain in PER_LAYER_KEYS):
         array = header.array(key)
         if array is not None:
-            entries[key] = _layers_of(key, array, source, header, layers)
+            entries[key] = _layers_of(key, array, header, layers)
     heads = header.array(f"{name}.attention.head_count")
     if heads is not None:
         entries |= _head_sizes(header, heads)
     windows = windows_of(header)
     if windows:
         key = f"{name}.{WINDOW_PATTERN}"
-        entries[key] = array_entry(key, BOOL_TYPE, len(layers), bytes(windows[layers.start : layers.stop]))
+        entries[key] = Entry(key, ValueType.ARRAY, windows[layers.start : layers.stop], ValueType.BOOL)
     return entries
 
 
@@ -115,19 +108,15 @@ def _vocabulary(header: GgufHeader) -> int:
 
 
 def _number(key: str, number: Number) -> Entry:
-    return scalar_entry(key, U32_TYPE if isinstance(number, int) else F32_TYPE, number)
+    return Entry(key, ValueType.UINT32 if isinstance(number, int) else ValueType.FLOAT32, number)
 
 
-def _layers_of(
-    key: str, array: MetadataArray, source: ByteSource, header: GgufHeader, layers: range
-) -> Entry:
+def _layers_of(key: str, array: MetadataArray, header: GgufHeader, layers: range) -> Entry:
     count = trunk_layers(header)
     all_layers = header.integer(f"{header.text('general.architecture')}.block_count")
-    if array.item_type not in SCALARS or array.count not in (count, all_layers):
+    if array.count != len(array.numbers) or array.count not in (count, all_layers):
         raise GgufFault(f"{key} is not an array of a number for each of {count} layers")
-    size = SCALARS[array.item_type].size
-    items = read_exactly(source, array.offset + layers.start * size, len(layers) * size)
-    return array_entry(key, array.item_type, len(layers), items)
+    return Entry(key, ValueType.ARRAY, array.numbers[layers.start : layers.stop], array.item_type)
 
 
 def _head_sizes(header: GgufHeader, heads: MetadataArray) -> dict[str, Entry]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from schemas.errors import ModelUnusable
 from services.engine.model.gguf.header import (
     INTEGER_TYPES,
-    STRING_TYPE,
     ByteSource,
     GgufFault,
     GgufHeader,
@@ -20,43 +19,25 @@ from services.engine.model.gguf.header import (
     read_header,
 )
 from services.engine.model.gguf.split_files import JoinedSource, joined_header, model_source, part_headers
+from services.engine.model.gguf.tables import BLOCK_SIZES, TensorType, ValueType
 
-# ggml type id: (name, numbers in a block, bytes of a block), from ggml's type table.
-RUNNABLE_TYPES: dict[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
+RUNNABLE = {
+    *(TensorType.F32, TensorType.F16, TensorType.BF16, TensorType.Q8_0, TensorType.MXFP4),
+    *(TensorType.Q4_0, TensorType.Q4_1, TensorType.Q5_0, TensorType.Q5_1, TensorType.TQ1_0, TensorType.TQ2_0),
+    *(TensorType.Q2_K, TensorType.Q3_K, TensorType.Q4_K, TensorType.Q5_K, TensorType.Q6_K),
+    *(TensorType.IQ1_S, TensorType.IQ1_M, TensorType.IQ2_XXS, TensorType.IQ2_XS, TensorType.IQ2_S),
+    *(TensorType.IQ3_XXS, TensorType.IQ3_S, TensorType.IQ4_NL, TensorType.IQ4_XS),
 }
-REFUSED_TYPES = {
-    9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64"
-}  # fmt: skip
+RUNNABLE_TYPES: dict[int, tuple[str, int, int]] = {
+    kind.value: (kind.name, *BLOCK_SIZES[kind]) for kind in TensorType if kind in RUNNABLE
+}
+"""By a tensor's type: its name, how many numbers are in a block, and its bytes."""
+REFUSED_TYPES = {kind.value: kind.name for kind in TensorType if kind not in RUNNABLE}
 # llama.cpp's own limit; it aborts beyond.
 MAX_LAYERS = 512
 POSITIVE_INTEGERS = {"block_count": MAX_LAYERS, "embedding_length": 1 << 20, "context_length": 1 << 31}
-FLOAT32_TYPE = 6
 MAX_VOCABULARY = 1 << 22
+TOKEN_TYPE_TYPES = frozenset({ValueType.UINT32, ValueType.INT32})
 
 
 def check_model_file(path: Path) -> GgufHeader:
@@ -135,15 +116,17 @@ def _check_vocabulary(header: GgufHeader, source: ByteSource) -> None:
     tokens = header.array("tokenizer.ggml.tokens")
     if tokens is None:
         return
-    if tokens.item_type != STRING_TYPE or not 0 < tokens.count <= MAX_VOCABULARY:
+    if tokens.item_type != ValueType.STRING or not 0 < tokens.count <= MAX_VOCABULARY:
         raise GgufFault("tokenizer.ggml.tokens is not a list of strings of a sensible length")
-    _check_parallel(header, "tokenizer.ggml.scores", tokens.count, frozenset({FLOAT32_TYPE}))
-    _check_parallel(header, "tokenizer.ggml.token_type", tokens.count, frozenset({4, 5}))
-    _check_parallel(header, "tokenizer.ggml.merges", None, frozenset({STRING_TYPE}))
+    _check_parallel(header, "tokenizer.ggml.scores", tokens.count, frozenset({ValueType.FLOAT32}))
+    _check_parallel(
+        header, "tokenizer.ggml.token_type", tokens.count, frozenset({ValueType.UINT32, ValueType.INT32})
+    )
+    _check_parallel(header, "tokenizer.ggml.merges", None, frozenset({ValueType.STRING}))
     for key in header.metadata:
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
             _check_token_id(header, key, tokens.count)
-    named = [token for token in tokens.raw_strings(source) if token]
+    named = [token for token in tokens.read(source) if token]
     if len(set(named)) < len(named):
         raise GgufFault("a token of its vocabulary is there twice")
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
-DEFAULT_ALIGNMENT = 32
+from services.engine.model.gguf.tables import DEFAULT_ALIGNMENT, MAGIC, VERSION, ValueType
+
+VERSIONS = (2, VERSION)
 MAX_ENTRIES = 1 << 16
 MAX_ARRAY_ITEMS = 1 << 24
 MAX_SHORT_ARRAY = 512
@@ -31,25 +31,22 @@ MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 1 << 48
 WINDOW_BYTES = 1 << 16
 
-STRING_TYPE = 8
-ARRAY_TYPE = 9
-BOOL_TYPE = 7
 SCALARS: dict[int, struct.Struct] = {
-    0: struct.Struct("<B"),
-    1: struct.Struct("<b"),
-    2: struct.Struct("<H"),
-    3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
-    5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
-    BOOL_TYPE: struct.Struct("<?"),
-    10: struct.Struct("<Q"),
-    11: struct.Struct("<q"),
-    12: struct.Struct("<d"),
+    ValueType.UINT8: struct.Struct("<B"),
+    ValueType.INT8: struct.Struct("<b"),
+    ValueType.UINT16: struct.Struct("<H"),
+    ValueType.INT16: struct.Struct("<h"),
+    ValueType.UINT32: struct.Struct("<I"),
+    ValueType.INT32: struct.Struct("<i"),
+    ValueType.FLOAT32: struct.Struct("<f"),
+    ValueType.BOOL: struct.Struct("<?"),
+    ValueType.UINT64: struct.Struct("<Q"),
+    ValueType.INT64: struct.Struct("<q"),
+    ValueType.FLOAT64: struct.Struct("<d"),
 }
-INTEGER_TYPES = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
-_U32 = SCALARS[4]
-_U64 = SCALARS[10]
+INTEGER_TYPES = frozenset(kind for kind in ValueType if "INT" in kind.name)
+_U32 = SCALARS[ValueType.UINT32]
+_U64 = SCALARS[ValueType.UINT64]
 
 Scalar = int | float | bool | str
 
@@ -101,18 +98,13 @@ class MetadataArray:
     longest_bytes: int
     numbers: tuple[Scalar, ...] = ()
 
-    def read(self, source: ByteSource) -> tuple[Scalar, ...]:
-        """The items themselves, from the source that the header was read from."""
-        cursor = _Cursor(source, self.offset)
-        if self.item_type == STRING_TYPE:
-            return tuple(cursor.text(MAX_STRING_BYTES, "an array's string") for _ in range(self.count))
-        return tuple(cursor.scalar(self.item_type) for _ in range(self.count))
-
-    def raw_strings(self, source: ByteSource) -> Iterator[bytes]:
-        """The items of an array of strings, as their bytes."""
-        cursor = _Cursor(source, self.offset)
-        for _ in range(self.count):
-            yield cursor.take(cursor.u64("a string's length"), "an array's string")
+    def read(self, source: ByteSource) -> Sequence[Scalar] | Sequence[bytes]:
+        """The items themselves, texts as their bytes, from the source that the header was read from."""
+        cursor, what = _Cursor(source, self.offset), "the items of an array"
+        if self.item_type == ValueType.STRING:
+            return [cursor.take(cursor.u64(what), what) for _ in range(self.count)]
+        numbers = memoryview(cursor.take(self.nbytes, what))
+        return numbers.cast(SCALARS[self.item_type].format.lstrip("<"))  # type: ignore[call-overload, no-any-return]
 
 
 MetadataValue = Scalar | MetadataArray
@@ -199,9 +191,9 @@ def _read_metadata(cursor: _Cursor, count: int) -> tuple[dict[str, MetadataValue
 
 
 def _read_value(cursor: _Cursor, type_id: int, key: str) -> MetadataValue:
-    if type_id == STRING_TYPE:
+    if type_id == ValueType.STRING:
         return cursor.text(MAX_STRING_BYTES, f"the value of {key}")
-    if type_id == ARRAY_TYPE:
+    if type_id == ValueType.ARRAY:
         return _read_array(cursor, key)
     if type_id not in SCALARS:
         raise GgufFault(f"{key} has the unknown value type {type_id}")
@@ -214,7 +206,7 @@ def _read_array(cursor: _Cursor, key: str) -> MetadataArray:
     start = cursor.position
     longest = 0
     numbers: tuple[Scalar, ...] = ()
-    if item_type == STRING_TYPE:
+    if item_type == ValueType.STRING:
         longest = cursor.skip_strings(count, key)
     elif item_type in SCALARS and count <= MAX_SHORT_ARRAY:
         numbers = tuple(cursor.scalar(item_type) for _ in range(count))

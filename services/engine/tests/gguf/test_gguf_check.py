@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import random
 import struct
 import tracemalloc
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama_cpp import _ggml
 
 from infra.demo_models.bench_model import write_bench_model
 from schemas.errors import ModelUnusable
@@ -54,10 +56,14 @@ def test_a_good_model_passes_and_its_header_is_returned(model_path: Path) -> Non
     assert isinstance(header, GgufHeader)
 
 
-def test_block_sizes_agree_with_the_format_s_own_library() -> None:
+def test_block_sizes_are_those_of_llama_cpp() -> None:
+    library = _ggml.libggml
+    library.ggml_type_size.restype = ctypes.c_size_t
+    library.ggml_blck_size.restype = ctypes.c_int64
+    library.ggml_type_name.restype = ctypes.c_char_p
     for type_id, (name, block, block_bytes) in RUNNABLE_TYPES.items():
-        kind = gguf.GGMLQuantizationType(type_id)
-        assert (kind.name, gguf.GGML_QUANT_SIZES[kind]) == (name, (block, block_bytes))
+        assert library.ggml_type_name(type_id).decode().upper() == name
+        assert (library.ggml_blck_size(type_id), library.ggml_type_size(type_id)) == (block, block_bytes)
 
 
 @pytest.mark.parametrize("type_id", [F64, I32, UNKNOWN_TYPE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,19 @@ def test_what_the_metadata_says_of_every_layer_is_sliced_too(tmp_path: Path) -> 
     assert metadata["llama.attention.head_count_kv"] == [4, 5]
     assert metadata["llama.feed_forward_length"] == [384, 384]
     assert metadata["llama.block_count"] == 2
+
+
+def test_an_empty_list_is_left_out(tmp_path: Path) -> None:
+    """The entry is as long as tensors are aligned, so nothing else moves."""
+    content = demo_model("llama").read_bytes()
+    tensors, entries = struct.unpack_from("<QQ", content, 8)
+    empty = struct.pack("<Q8sIIQ", 8, b"odd.list", gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING, 0)
+    model = tmp_path / "m.gguf"
+    model.write_bytes(content[:8] + struct.pack("<QQ", tensors, entries + 1) + empty + content[24:])
+    assert "odd.list" in check_model_file(model).metadata
+    slices = [metadata_of(sliced(one, range(0, 2), tmp_path)) for one in (model, demo_model("llama"))]
+    assert [one.pop("choir.slice.source_sha256") for one in slices]
+    assert slices[0] == slices[1]
 
 
 def test_an_array_that_is_not_one_number_for_each_layer_is_refused(tmp_path: Path) -> None:
