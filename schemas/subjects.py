@@ -678,6 +678,11 @@ def key_use(key_id: str) -> str:
     return encode_token(key_id)
 
 
+def key_places(key_id: str) -> str:
+    """The key of what an API key has in work at which gateway."""
+    return f"{encode_token(key_id)}.places"
+
+
 def retry_key(said: str, request_id: str) -> str:
     """The key of a request that may be sent again; `said` is a hash of what it says."""
     return f"{said}.{request_id}"

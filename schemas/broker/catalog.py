@@ -239,7 +239,7 @@ BUCKETS: tuple[BucketSpec, ...] = (
     BucketSpec(s.RETRIES_BUCKET, "what HTTP clients may send again", storage="memory", ttl_s=900.0),
     BucketSpec(
         s.KEY_USES_BUCKET,
-        "tokens that API keys used within a minute",
+        "tokens that API keys used within a minute, and requests that they have in work",
         storage="memory",
         ttl_s=120.0,
         max_bytes=8 * MIB,

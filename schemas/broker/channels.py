@@ -25,6 +25,7 @@ from schemas.broker.contents import (
     FILE_PIECE,
     FILE_RANGE,
     HOLDER,
+    KEY_PLACES,
     KEY_USE,
     LEARNT,
     LESSON,
@@ -333,6 +334,7 @@ STORED_VALUES: tuple[Channel, ...] = (
         s.RESPONSES_BUCKET, "response", address(s.response_key), "what was asked", responses.ResponseRecord
     ),
     *_values(s.KEY_USES_BUCKET, "key-use", address(s.key_use), "what an API key used", KEY_USE),
+    *_values(s.KEY_USES_BUCKET, "key-places", address(s.key_places), "where it has requests", KEY_PLACES),
     *_values(s.RETRIES_BUCKET, "retry", address(s.retry_key), "how often it was sent again", RETRIED),
     *_values(s.KEYS_BUCKET, "api-key", address(s.api_key), "a key that opens the gateway", keys.ApiKey),
     *_values(

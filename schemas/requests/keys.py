@@ -33,8 +33,8 @@ Label = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\
 
 
 class KeyLimits(Struct):
-    """At most so many requests at a time at each gateway, and tokens a minute at all together; None: no limit
-    of its own.
+    """At most so many requests at a time, and tokens a minute, at all gateways together; None: no limit of
+    its own.
 
     The limits of the tenant hold besides.
     """

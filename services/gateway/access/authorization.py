@@ -24,7 +24,7 @@ from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
 from services.gateway.access.fresh_login import LOGIN_COOKIE, fresh_until_s
 from services.gateway.access.keyring import Keyring
-from services.gateway.access.limits import KeyBudget
+from services.gateway.access.limits import KeyEntry
 from services.gateway.access.scopes import Need, need_of, takes_tokens
 
 BEARER = b"bearer "
@@ -118,11 +118,11 @@ class Failures:
 NOTHING = nullcontext()
 
 
-def permitted(path: str, method: str) -> AbstractContextManager[KeyBudget | None]:
-    """What the request of the current caller is served within, at a route's path; it gives the tokens a
-    minute of its key, which are to be checked, if they are limited and the request takes any.
+def permitted(path: str, method: str) -> AbstractContextManager[KeyEntry | None]:
+    """What the request of the current caller is served within, at a route's path; it gives what is still
+    to be checked, if its key has limits.
 
-    Raises Unauthenticated, NotPermitted and Overloaded, for the dialect to tell.
+    Raises Unauthenticated and NotPermitted, for the dialect to tell.
     """
     need, caller = need_of(path, method), current_caller.get()
     if need == "nothing":
@@ -171,9 +171,9 @@ class Authorized:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         scope[ROUTE] = self._path
-        with permitted(self._path, scope["method"]) as budget:
-            if budget is not None:
-                await budget.check()
+        with permitted(self._path, scope["method"]) as entry:
+            if entry is not None:
+                await entry.check()
             await self._app(scope, receive, send)
 
 

@@ -16,6 +16,7 @@ from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.registry.tenants import Tenants
 from services.gateway.access.budget import Budgets
 from services.gateway.access.limits import KeyUse
+from services.gateway.access.places import Places
 
 
 class Keyring:
@@ -29,6 +30,7 @@ class Keyring:
         self._digests: dict[str, str] = {}
         self._uses: dict[str, KeyUse] = {}
         self._budgets = Budgets(client)
+        self._places = Places(client)
         self.tenants = Tenants(client)
         self._bucket = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey), self._on_put, self._on_delete)
 
@@ -36,6 +38,10 @@ class Keyring:
         """Returns when all keys and all tenants are known."""
         await self.tenants.start()
         await self._bucket.watch()
+
+    async def settle(self) -> None:
+        """The gateway ends: what keys hold here is free."""
+        await self._places.settle()
 
     async def resume(self) -> None:
         """After a reconnection, or when updates were missed."""
@@ -52,6 +58,7 @@ class Keyring:
         self._forget(key_id)
         self._uses.pop(key_id, None)
         self._budgets.forget(key_id)
+        self._places.forget(key_id)
 
     def _forget(self, key_id: str) -> None:
         if (digest := self._digests.pop(key_id, None)) is not None:
@@ -74,4 +81,4 @@ class Keyring:
 
     def use_of(self, key: ApiKey) -> KeyUse:
         """What a key uses here; that of before when its limits have changed."""
-        return self._uses.setdefault(key.id, KeyUse(self._budgets))
+        return self._uses.setdefault(key.id, KeyUse(self._budgets, self._places))

@@ -130,9 +130,9 @@ class Application:
             scope["app"] = self  # so that the router raises what it does not find
             await self._router(scope, receive, reply)
             return
-        with permitted(scope["path"], scope["method"]) as budget:
-            if budget is not None:
-                await budget.check()
+        with permitted(scope["path"], scope["method"]) as entry:
+            if entry is not None:
+                await entry.check()
             response = await endpoint(Request(scope, receive, reply))
             await response(scope, receive, reply)
 

@@ -288,6 +288,7 @@ class GatewayContext:
             await end()
         if self._giving_up:
             await asyncio.wait(tuple(self._giving_up))
+        await self.keyring.settle()
 
     def log_unreachable(self, error: ChoirError) -> None:
         """The mesh does not answer, and the client is told something all the same."""

@@ -313,6 +313,32 @@ async def test_a_key_has_no_more_requests_in_work_than_it_may(
     assert (await locked.post("/v1/chat/completions", headers=headers, json=CHAT)).status_code == 200
 
 
+async def test_gateways_count_together_what_a_key_has_in_work(
+    live_mesh: str, locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    headers = bearer(await make_key(limits={"requests_in_flight": 2}))
+    long = {**CHAT, "model": "choir-slow", "stream": True}
+    async with (
+        serving(live_mesh, keys_required=True, first_byte_s=0.01) as second,
+        serving(live_mesh, keys_required=True, first_byte_s=0.01) as third,
+        httpx.AsyncClient(base_url=second, timeout=180, headers=headers) as other,
+        httpx.AsyncClient(base_url=third, timeout=180, headers=headers) as another,
+    ):
+        async with other.stream("POST", "/v1/chat/completions", json=long) as one:
+            assert one.status_code == 200
+            async with another.stream("POST", "/v1/chat/completions", json=long) as two:
+                assert two.status_code == 200
+                over = await locked.post("/v1/chat/completions", headers=headers, json=CHAT)
+                assert (over.status_code, over.headers["retry-after"]) == (429, "1")
+                assert "at a time: 2" in over.json()["error"]["message"]
+
+        async def is_served() -> bool:
+            reply = await locked.post("/v1/chat/completions", headers=headers, json=CHAT)
+            return reply.status_code == 200
+
+        await eventually(is_served)
+
+
 async def test_who_guesses_keys_is_made_to_wait_and_a_valid_key_is_not(
     locked: httpx.AsyncClient, make_key: MakeKey
 ) -> None:
