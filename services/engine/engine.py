@@ -20,9 +20,9 @@ from schemas.errors import (
 from schemas.replies import Tokenized
 from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
+from services.engine.batching.inference_loop import InferenceLoop
 from services.engine.decode.context import Context
 from services.engine.embedder import Embedded, Embedder
-from services.engine.inference_loop import InferenceLoop
 from services.engine.memory import BATCH_TOKENS, room_of
 from services.engine.model.chat.format import ChatFormat
 from services.engine.model.info import EngineStats, ModelInfo, describe

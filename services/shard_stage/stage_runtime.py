@@ -29,6 +29,7 @@ from schemas.pipelines.stages import StageBeat
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ConnectionEvents
+from services.engine.batching.batch_size import BatchSizeTuner
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.model import Model
 from services.shard_stage.handover.assignment import Assignment, Handover
@@ -38,7 +39,6 @@ from services.shard_stage.handover.log_reader import client_for_reading, read_it
 from services.shard_stage.handover.replay import Replay
 from services.shard_stage.intake.intake import Intake
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
-from services.shard_stage.pipeline.batch_size import BatchSizeTuner
 from services.shard_stage.pipeline.drafts import PROPOSERS
 from services.shard_stage.pipeline.first_stage import FirstStage
 from services.shard_stage.pipeline.later_stage import LaterStage

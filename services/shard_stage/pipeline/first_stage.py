@@ -13,11 +13,11 @@ from schemas.pipelines.activations import MAX_FRAME_BYTES, Flags, Frame, Specula
 from schemas.pipelines.plan import PipelinePlan
 from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token
 from services.chassis.logs import get_logger
+from services.engine.batching.batch_size import BatchSizeTuner, group_size
+from services.engine.batching.scheduler import Part, Scheduler
 from services.engine.model.architectures.table import ARCHITECTURES
 from services.engine.model.model import Model
-from services.engine.scheduler import Part, Scheduler
 from services.engine.sequence.generation import FinishReason
-from services.shard_stage.pipeline.batch_size import BatchSizeTuner, group_size
 from services.shard_stage.pipeline.drafts import Drafts, Proposer
 from services.shard_stage.pipeline.later_stage import (
     BATCH_TOKENS,

@@ -14,9 +14,9 @@ from schemas.pipelines.activations import Flags, Frame
 from schemas.pipelines.plan import PipelinePlan
 from schemas.pipelines.stage_wire import Item, Sent, Start, Token
 from schemas.pipelines.stages import SequenceStart
+from services.engine.batching.batch_size import BatchSizeTuner
 from services.engine.decode.activation_codec import decode_states
 from services.engine.decode.hidden_states import Hidden
-from services.shard_stage.pipeline.batch_size import BatchSizeTuner
 from services.shard_stage.pipeline.sequence_slots import SequenceSlot, SequenceSlots
 from services.shard_stage.pipeline.step_executor import Outgoing, Piece, StepExecutor
 from services.shard_stage.pipeline.step_stats import StepStats

@@ -14,6 +14,7 @@ from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
 from schemas.pipelines.stage_wire import unpack
 from schemas.requests.sampling import Sampling
 from services.engine import Chat, Finished, Generation
+from services.engine.batching.batch_size import BatchSizeTuner
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.chat.format import ChatFormat
 from services.engine.model.cuts import even_layers
@@ -22,7 +23,6 @@ from services.engine.model.model import Model, Weights
 from services.engine.model.slicing import slice_file
 from services.engine.prompt_reader import PromptReader
 from services.shard_stage.handover.replay import Replay
-from services.shard_stage.pipeline.batch_size import BatchSizeTuner
 from services.shard_stage.pipeline.drafts import Proposer
 from services.shard_stage.pipeline.first_stage import FirstStage
 from services.shard_stage.pipeline.later_stage import BATCH_TOKENS, LaterStage

@@ -11,10 +11,10 @@ import pytest
 
 from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.requests.sampling import Sampling
+from services.engine.batching.inference_loop import PROMPT_TOKENS_BESIDE_DECODING, InferenceLoop
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import NO_KV_SPACE, Context, Logits
 from services.engine.decode.sampler import new_sampler
-from services.engine.inference_loop import PROMPT_TOKENS_BESIDE_DECODING, InferenceLoop
 from services.engine.model.logs import LLAMA_LOG
 from services.engine.model.model import Model
 from services.engine.sequence.generation import Finished, Generation, OnEvent, TokenEvent

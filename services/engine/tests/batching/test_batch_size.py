@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.shard_stage.pipeline.batch_size import TRIES, BatchSizeTuner, group_size
+from services.engine.batching.batch_size import TRIES, BatchSizeTuner, group_size
 
 
 def measured(**step_ms: float) -> BatchSizeTuner:

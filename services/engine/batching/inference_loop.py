@@ -16,13 +16,13 @@ import numpy as np
 
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
 from schemas.requests.origin import Origin
+from services.engine.batching.scheduler import Part, Scheduler
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import DECODED, INTERRUPTED, NO_KV_SPACE, Context, Logits
 from services.engine.decode.logprobs import token_logprob
 from services.engine.decode.sampler import GrammarSampler
 from services.engine.model.info import EngineStats
 from services.engine.model.model import Model
-from services.engine.scheduler import Part, Scheduler
 from services.engine.sequence.sequence import Sequence
 
 PROMPT_TOKENS_BESIDE_DECODING = 128

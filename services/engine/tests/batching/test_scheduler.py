@@ -9,10 +9,10 @@ import pytest
 from schemas.errors import GenerationFailed
 from schemas.requests.origin import Origin
 from schemas.requests.sampling import Sampling
+from services.engine.batching.scheduler import Scheduler
 from services.engine.decode.context import Context
 from services.engine.decode.sampler import new_sampler
 from services.engine.model.model import Model
-from services.engine.scheduler import Scheduler
 from services.engine.sequence.generation import Generation
 from services.engine.sequence.sequence import Sequence
 
