@@ -1,7 +1,8 @@
 """The loop of the engine's inference thread: steps of a whole model, one after another.
 
-Every step evaluates one batch: the newest token of each sequence that decodes, and pieces of the prompts
-that are still being read. A sequence that ends leaves its slot to the next in the queue at once.
+Every step evaluates one batch: the newest token of as many sequences that decode as give most tokens a
+second, by the measured times of steps, and pieces of the prompts that are still being read. A sequence that
+ends leaves its slot to the next in the queue at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import wait
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
 from schemas.requests.origin import Origin
+from services.engine.batching.batch_size import BatchSizeTuner, neighbours
 from services.engine.batching.scheduler import Part, Scheduler
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import DECODED, INTERRUPTED, NO_KV_SPACE, Context, Logits
@@ -31,6 +34,7 @@ GRAMMAR_PATIENCE_S = 0.005
 it."""
 HELD_UP_WAIT_S = 0.01
 SPEED_WINDOW_STEPS = 64
+NANOSECONDS_PER_MS = 1e6
 LONGEST_REASON = 200
 
 
@@ -39,8 +43,16 @@ class InferenceLoop:
     thread, everything else is the inference thread's."""
 
     def __init__(
-        self, model: Model, context: Context, *, slots: int, context_tokens: int, batch_tokens: int
+        self,
+        model: Model,
+        context: Context,
+        *,
+        slots: int,
+        context_tokens: int,
+        batch_tokens: int,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
+        """`clock_ns` times steps: how many texts share one is decided by that."""
         self._model = model
         self._context = context
         self._slots = slots
@@ -54,6 +66,8 @@ class InferenceLoop:
             prompt_tokens_beside=PROMPT_TOKENS_BESIDE_DECODING,
             copy=context.copy if context.copies else None,
         )
+        self._sizes = BatchSizeTuner()
+        self._clock_ns = clock_ns
         self._held_up: dict[Sequence, GrammarSampler] = {}
         self._batch = Batch(batch_tokens)
         self._submitted: deque[Sequence] = deque()
@@ -164,9 +178,9 @@ class InferenceLoop:
     # --- a step -------------------------------------------------------------------------
 
     def _step(self) -> None:
-        started_ns = time.perf_counter_ns()
+        started_ns = self._clock_ns()
         self._take_answers()
-        parts = self._scheduler.compose()
+        parts = self._scheduler.compose(self._sharing)
         if not parts:
             self._wait_for_answers()
             return
@@ -181,12 +195,22 @@ class InferenceLoop:
         followed = [(part, row) for part, row in zip(parts, rows, strict=True) if part.wants_token]
         for part, row in followed:
             self._continue(part, row)
+        if parts[-1].decodes:  # prompts come last
+            self._sizes.note(len(parts), (self._clock_ns() - started_ns) / NANOSECONDS_PER_MS)
         self._take_answers(GRAMMAR_PATIENCE_S)
         for sampler in self._held_up.values():
             sampler.keep()
         self._generated_tokens += len(followed)
-        if parts[-1].decodes:  # prompts come last
-            self._speed.append((len(parts), time.perf_counter_ns() - started_ns))
+        if parts[-1].decodes:
+            self._speed.append((len(parts), self._clock_ns() - started_ns))
+
+    def _sharing(self, decoding: list[Sequence]) -> list[Sequence]:
+        """Those of the texts that decode that share the next step: as many as give most tokens a second. A
+        step that reads a prompt takes long anyway, so that all of them are in it."""
+        if any(sequence.due and not sequence.decodes for sequence in self._scheduler.running):
+            return decoding
+        size = self._sizes.best(len(decoding))
+        return decoding if size == len(decoding) else neighbours(decoding, size)
 
     def _decode(self, parts: list[Part[Sequence]]) -> int:
         """Evaluates the batch, unless nobody wants a prompt any more that it has a piece of."""

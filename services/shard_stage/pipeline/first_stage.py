@@ -13,7 +13,7 @@ from schemas.pipelines.activations import MAX_FRAME_BYTES, Flags, Frame, Specula
 from schemas.pipelines.plan import PipelinePlan
 from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token
 from services.chassis.logs import get_logger
-from services.engine.batching.batch_size import BatchSizeTuner, group_size
+from services.engine.batching.batch_size import BatchSizeTuner, group_size, neighbours
 from services.engine.batching.scheduler import Part, Scheduler
 from services.engine.model.architectures.table import ARCHITECTURES
 from services.engine.model.model import Model
@@ -310,7 +310,7 @@ class FirstStage:
         """Those of the sequences that decode that are sent on together."""
         active = sum(sequence.fed >= len(sequence.prompt) for sequence in self.live)
         size = group_size(self._tuner, max(active, len(decoding)), len(self._executor.plan.stages))
-        return _neighbours(decoding, size)
+        return neighbours(decoding, size)
 
     def _announced(self, sequence: SequenceState) -> list[Outgoing]:
         """A sequence's start, before its first frame in an epoch: for the next stage and for the journal."""
@@ -401,19 +401,3 @@ def _piece(part: Part[SequenceState]) -> Piece:
     tokens = np.array(part.tokens, dtype=np.int32)
     sequence = part.sequence
     return Piece(sequence.id, sequence.slot, part.position, tokens, part.wants_token, sequence.speculation)
-
-
-def _neighbours(decoding: Sequence[SequenceState], most: int) -> list[SequenceState]:
-    """The sequence that has waited longest, and up to `most` - 1 more in the slots beside it: llama.cpp reads
-    the weights once for each run of neighbouring slots."""
-    by_slot = {sequence.slot: sequence for sequence in decoding}
-    run = [decoding[0]]
-    low = high = decoding[0].slot
-    while len(run) < most and (high + 1 in by_slot or low - 1 in by_slot):
-        if high + 1 in by_slot:
-            high += 1
-            run.append(by_slot[high])
-        else:
-            low -= 1
-            run.append(by_slot[low])
-    return run

@@ -27,6 +27,11 @@ def test_the_best_number_has_the_highest_rate() -> None:
     assert [SLOW_PAIRS.best(most) for most in (1, 2, 4, 8)] == [1, 1, 4, 8]
 
 
+def test_of_numbers_that_are_nearly_as_good_the_largest_is_taken() -> None:
+    assert measured(of_1=10.0, of_2=20.5).best(2) == 2
+    assert measured(of_1=10.0, of_2=22.0).best(2) == 1
+
+
 def test_a_group_leaves_the_other_stages_something_to_do() -> None:
     assert [group_size(SLOW_PAIRS, active, stages=2) for active in (1, 2, 4, 8, 16)] == [1, 1, 1, 4, 8]
     assert group_size(SLOW_PAIRS, 1, stages=5) == 1

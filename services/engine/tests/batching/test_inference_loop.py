@@ -30,8 +30,15 @@ class Bench:
     def __init__(self, model: Model, slots: int) -> None:
         self.model = model
         self.context = Context(model, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256, threads=1)
+        self.now_ms = 0.0
+        self.step_ms: dict[int, float] = {}
         self.loop = InferenceLoop(
-            model, self.context, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256
+            model,
+            self.context,
+            slots=slots,
+            context_tokens=CONTEXT_TOKENS,
+            batch_tokens=256,
+            clock_ns=lambda: round(self.now_ms * 1e6),
         )
         self.batch_sizes: list[int] = []
         self.statuses: list[int] = []
@@ -41,6 +48,7 @@ class Bench:
 
     def decode(self, batch: Batch) -> int:
         self.batch_sizes.append(batch.size)
+        self.now_ms += self.step_ms.get(batch.size, batch.size)
         if self.meanwhile:
             self.meanwhile.pop(0)()
         status = self.statuses.pop(0) if self.statuses else 0
@@ -90,7 +98,7 @@ def test_more_prompts_than_slots_wait_in_order(bench: Bench) -> None:
     order: list[int] = []
 
     def listener(index: int) -> OnEvent:
-        return lambda event: order.append(index) if isinstance(event, Finished) else None
+        return lambda event: order.append(index) if index not in order else None
 
     for index in range(6):
         bench.submit(f"prompt {index}", on_event=listener(index))
@@ -98,6 +106,44 @@ def test_more_prompts_than_slots_wait_in_order(bench: Bench) -> None:
     assert (bench.loop.stats().active, bench.loop.stats().waiting) == (3, 3)
     bench.step(12)
     assert order == [0, 1, 2, 3, 4, 5]
+
+
+SLOW_PAIRS = {1: 18.2, 2: 51.6, 3: 59.4}
+"""Milliseconds of a step with so many rows, as seen on a CPU with weights of Q8_0."""
+FAST_PAIRS = {1: 18.2, 2: 22.0, 3: 25.0}
+
+
+def test_texts_take_turns_where_steps_of_one_are_faster_than_one_of_all(bench: Bench) -> None:
+    undisturbed = [bench.submit(f"text {number}", max_tokens=60) for number in range(2)]
+    bench.step_ms = FAST_PAIRS
+    bench.step(80)
+    # Where two rows take little longer than one, they share nearly all steps
+    assert bench.batch_sizes[-20:].count(2) > 15
+    # When they take nearly three times as long, that is learnt, and both texts go on in turns
+    bench.step_ms = SLOW_PAIRS
+    speakers = [bench.submit(f"text {number}", max_tokens=200) for number in range(2)]
+    bench.step(120)
+    spoken = bench.loop.stats().generated_tokens
+    bench.step(20)
+    assert bench.batch_sizes[-20:] == [1] * 20
+    assert bench.loop.stats().generated_tokens == spoken + 20
+    assert bench.loop.stats().decode_tokens_per_s == pytest.approx(1e3 / SLOW_PAIRS[1], rel=0.05)
+    bench.step(300)
+    # And no text notices
+    for before, now in zip(undisturbed, speakers, strict=True):
+        assert now.wait(0).text.startswith(before.wait(0).text)
+
+
+def test_beside_a_prompt_all_texts_go_on(bench: Bench) -> None:
+    """Such a step takes long anyway: nobody is left out of it."""
+    bench.step_ms = SLOW_PAIRS
+    for number in range(2):
+        bench.submit(f"text {number}", max_tokens=200)
+    bench.step(60)
+    assert bench.batch_sizes[-10:] == [1] * 10
+    bench.submit("x" * 300)
+    bench.step(2)
+    assert bench.batch_sizes[-2:] == [2 + PROMPT_TOKENS_BESIDE_DECODING] * 2
 
 
 def test_without_room_the_prompts_fail_and_who_speaks_goes_on(bench: Bench) -> None:
