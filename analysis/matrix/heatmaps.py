@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import altair as alt
-import vl_convert as vlc
 
-from analysis.charts.drawing.render import PNG_SCALE, specification, svg_image
+from analysis.charts.drawing.render import specification, write_images
 from analysis.charts.drawing.theme import INK, SEQUENTIAL, TEXT_SIZE
 from analysis.matrix.averages import PairAverage, figure
 
@@ -85,8 +84,6 @@ def write_heatmaps(pairs: Sequence[PairAverage], folder: Path) -> tuple[Path, ..
     """Writes each chart as `<name>.png` and `<name>.svg`, and returns the paths of the first."""
     written = []
     for name, measure in HEATMAPS.items():
-        drawing = svg_image(specification(heatmap(pairs, measure)))
-        (folder / f"{name}.svg").write_text(drawing, encoding="utf-8")
+        write_images(specification(heatmap(pairs, measure)), folder / name)
         written.append(folder / f"{name}.png")
-        written[-1].write_bytes(vlc.svg_to_png(drawing, scale=PNG_SCALE))
     return tuple(written)

@@ -10,7 +10,7 @@ import altair as alt
 from markupsafe import Markup
 
 from analysis.charts.drawing.page import templates
-from analysis.charts.drawing.render import html_chart, javascript, png_of, specification, svg_image
+from analysis.charts.drawing.render import html_chart, javascript, specification, write_images
 from loadtest.chaos import Mark
 from loadtest.outcome.charts import CHARTS, WITH_WARM_UP
 from loadtest.outcome.measurements import Column, Measurements
@@ -47,9 +47,7 @@ def write_page(
     specs = {name: specification(chart) for name, chart in charts.items()}
     (folder / "charts").mkdir(exist_ok=True)
     for name, spec in specs.items():
-        drawing = svg_image(spec)
-        (folder / "charts" / f"{name}.svg").write_text(drawing, encoding="utf-8")
-        (folder / "charts" / f"{name}.png").write_bytes(png_of(drawing))
+        write_images(spec, folder / "charts" / name)
     template = templates(TEMPLATES).get_template("report.html")
     page = template.render(
         title=title,

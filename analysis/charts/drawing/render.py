@@ -31,11 +31,17 @@ def render(chart: alt.typing.ChartType, path: Path) -> tuple[Path, Path, Path]:
     spec = specification(chart)
     png, svg, page = (path.with_suffix(ending) for ending in (".png", ".svg", ".html"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawing = svg_image(spec)
-    svg.write_text(drawing, encoding="utf-8")
-    png.write_bytes(png_of(drawing))
+    write_images(spec, path)
     page.write_text(html_page(path.stem, [spec]), encoding="utf-8")
     return png, svg, page
+
+
+def write_images(spec: Specification, path: Path) -> str:
+    """Writes `path` with the endings .svg and .png, in a folder that is there, and returns the SVG document."""
+    drawing = svg_image(spec)
+    path.with_suffix(".svg").write_text(drawing, encoding="utf-8")
+    path.with_suffix(".png").write_bytes(png_of(drawing))
+    return drawing
 
 
 def specification(chart: alt.typing.ChartType) -> Specification:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.charts.drawing.render import png_image, png_of, specification, svg_image
+from analysis.charts.drawing.render import png_image, specification, write_images
 from analysis.evaluation.reporting.charts import CHARTS, Picture
 from analysis.evaluation.reporting.charts.metrics import metrics
 
@@ -34,11 +34,8 @@ def write_charts(folder: Path, pictures: Sequence[Picture]) -> list[Drawn]:
         for name, chart_of in CHARTS.items():
             if (chart := chart_of(picture)) is None:
                 continue
-            spec = specification(chart)
             path = folder / FOLDER / f"{picture.field.benchmark}-{name}"
-            svg = svg_image(spec)
-            path.with_suffix(".svg").write_text(svg, encoding="utf-8")
-            path.with_suffix(".png").write_bytes(png_of(svg))
+            svg = write_images(specification(chart), path)
             drawn.append(Drawn(picture.field.benchmark, name, svg))
     (folder / METRICS_FILE).write_bytes(png_image(specification(metrics(pictures[-1]))))
     return drawn
