@@ -37,7 +37,7 @@ def render(chart: alt.typing.ChartType, path: Path) -> tuple[Path, Path, Path]:
 
 
 def write_images(spec: Specification, path: Path) -> str:
-    """Writes `path` with the endings .svg and .png, in a folder that is there, and returns the SVG document."""
+    """Writes `path` with the endings .svg and .png, in a folder that is there; returns the SVG document."""
     drawing = svg_image(spec)
     path.with_suffix(".svg").write_text(drawing, encoding="utf-8")
     path.with_suffix(".png").write_bytes(png_of(drawing))

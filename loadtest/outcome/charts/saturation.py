@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from analysis.charts.drawing.theme import EMPHASIS, PLAIN
+from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, PLAIN
 from loadtest.sweep.search import Step
 
 
@@ -23,7 +23,7 @@ def chart(steps: Sequence[Step], knee: Step | None) -> alt.typing.ChartType | No
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("rate:Q", title="answered requests per second", scale=alt.Scale(zero=True)),
         y=alt.Y("ms:Q", title="latency from the intended start (ms)", scale=alt.Scale(type="log")),
-        color=alt.Color("share:N", title=None, scale=alt.Scale(range=[PLAIN, "#009E73"])),
+        color=alt.Color("share:N", title=None, scale=alt.Scale(range=[PLAIN, CATEGORIES[2]])),
         shape=alt.Shape("share:N", title=None, legend=None),
         order=alt.Order("rate:Q"),
     )
