@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Delivery, HandedOver, Retry
 from services.tasks.capabilities import check_capable
+from services.tasks.in_work import RequestsInWork
 from services.tasks.storing import emit_again, store_result
 from services.tasks.task_events import (
     Taken,
@@ -30,8 +30,6 @@ from services.tasks.task_events import (
 )
 from services.tasks.token_stream import Piece as Piece
 from services.tasks.token_stream import TokenStream
-
-REMEMBERED_CANCELLATIONS = 1_024
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,7 @@ class GenerateWorker(ABC):
         self._name = name or mesh.identity.instance
         self._capabilities = capabilities
         self._model_sha256 = model_sha256
-        self._generating: dict[str, set[asyncio.Task[Generated]]] = {}
-        self._cancelled: deque[str] = deque(maxlen=REMEMBERED_CANCELLATIONS)
+        self._requests: RequestsInWork[Generated] = RequestsInWork(mesh)
 
     @abstractmethod
     async def generate(self, command: Generate, on_piece: OnPiece | None) -> Generated:
@@ -133,29 +130,24 @@ class GenerateWorker(ABC):
 
     def cancel(self, request_id: str) -> None:
         """Nobody waits for this request any more."""
-        self._cancelled.append(request_id)
-        for task in self._generating.get(request_id, ()):
-            task.cancel()
+        self._requests.cancel(request_id)
 
     async def look_for_cancelled(self) -> None:
         """In case a cancellation was missed: who has a result already waits for no other."""
-        for request_id in list(self._generating):
-            subject = subjects.result(request_id)
-            if await self._storage.last(subjects.RESULTS_STREAM, subject) is not None:
-                self.cancel(request_id)
+        await self._requests.look_for_cancelled()
 
     async def handle(self, command: Generate, delivery: Delivery) -> None:
         """Generates the answer of a task, unless its outcome is stored already.
 
         What fails at one external server goes back to the queue: another one may do it.
         """
-        if command.request_id in self._cancelled:
+        if self._requests.was_cancelled(command.request_id):
             return
         if not delivery.fresh and await self._is_done(command):
             return
         if await self.is_elsewhere(command, delivery):
             raise HandedOver
-        if command.request_id in self._cancelled:
+        if self._requests.was_cancelled(command.request_id):
             return
         taken = emit_pulled(self._mesh.events, command, delivery)
         try:
@@ -207,7 +199,8 @@ class GenerateWorker(ABC):
         check_capable(command, self._capabilities(), command.model)
         started_ns = time.perf_counter_ns()
         tokens = TokenStream(self._mesh.client, command, attempt) if command.stream else None
-        generated = await self._generate(command, tokens)
+        sent = tokens.send if tokens is not None else None
+        generated = await self._requests.run(command.request_id, self.generate(command, sent))
         if generated is None:
             return None
         if tokens is not None:
@@ -241,23 +234,6 @@ class GenerateWorker(ABC):
             model_sha256=self._model_sha256(),
             chunks=tokens.chunks if tokens is not None else 0,
         )
-
-    async def _generate(self, command: Generate, tokens: TokenStream | None) -> Generated | None:
-        """Generates in a task of its own, which a cancellation of the request ends."""
-        task = asyncio.create_task(self._generated(command, tokens))
-        siblings = self._generating.setdefault(command.request_id, set())
-        siblings.add(task)
-        try:
-            done, _ = await asyncio.wait([task])
-        finally:
-            task.cancel()
-            siblings.discard(task)
-            if not siblings:
-                self._generating.pop(command.request_id, None)
-        return None if task.cancelled() else done.pop().result()
-
-    async def _generated(self, command: Generate, tokens: TokenStream | None) -> Generated:
-        return await self.generate(command, tokens.send if tokens is not None else None)
 
     async def _store_outcome(
         self, command: Generate, answer: Answer, result: Result, taken: Taken | None = None
