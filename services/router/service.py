@@ -159,7 +159,7 @@ class Router:
         )
         loading = Loading(mesh.client, self._directory)
         await self._endpoints.add(subjects.doors(subjects.LOAD), ManageLoaded, loading.manage)
-        relay = StoreRelay(mesh.client)
+        relay = StoreRelay(mesh.client, lambda: self._directory.nodes)
         await self._endpoints.add(subjects.keyed_doors(subjects.STORE), ManageStore, relay.relay)
         dead = DeadLetters(mesh, admission)
         await self._endpoints.add(subjects.doors(subjects.DEAD_LETTERS), ManageDeadLetters, dead.manage)

@@ -66,7 +66,7 @@ async def test_only_operators_pull_copy_or_delete_models(
         ("DELETE", "/api/delete", {"model": "choir-one"}),
         ("POST", "/api/copy", {"source": "choir-one", "destination": "mine"}),
     )
-    usual, operator = await make_key(), await make_key(scopes=("models", "observe", "operate"))
+    usual, operator = await make_key(), await make_key(scopes=("models", "operate"))
     for method, path, body in asks:
         refused = await locked.request(method, path, json=body, headers=bearer(usual))
         assert refused.status_code == 403 and "operate" in refused.json()["error"], path
