@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
-from schemas.events import TaskPulled
+from schemas.events import TaskCompleted, TaskPulled
 from schemas.nodes.prefixes import PREFIX_SIGNAL, ClaimTask, DeclineTask, OfferTask
 from schemas.replies import Result
 from schemas.requests.sampling import Sampling
@@ -43,9 +45,12 @@ SECOND = (
     ChatMessage(role="assistant", content="The giraffe, by far."),
     ChatMessage(role="user", content="And the smallest?"),
 )
+THIRD = (*SECOND, ChatMessage(role="user", content="Are you sure?"))
 SHORT = Sampling(max_tokens=2, temperature=0)
 ENDLESS = Sampling(max_tokens=1_000, temperature=0)
 HOLDER, OTHER, NOBODY = "agent-1", "agent-2", "agent-3"
+MORE_THAN_ITS_PLACES = 8
+"""More tasks than a holder of two slots can have asked the broker for."""
 PATIENT_S = 150.0
 """Longer than any machine stands still: who waits so long has waited for a word."""
 SLOW_BLOCK_S, QUICK_BLOCK_S = 1_000.0, 0.05
@@ -78,10 +83,8 @@ class Mesh:
     @asynccontextmanager
     async def working(self, instance: str, slots: int = 2, **section: Any) -> AsyncIterator[Agent]:
         """An agent that works for as long as the context is open."""
-        model = {"name": self.model, "path": str(self._model_path), "slots": slots, "context_tokens": 4096}
-        whole = {"name": instance, "backend": "llama_cpp", "models": [model], "threads": 1, **section}
         mesh = open_mesh(self.client, "agent", instance)
-        agent = Agent(AgentSection.model_validate(whole))
+        agent = Agent(AgentSection.model_validate(self.section(instance, slots, **section)))
         lease = Lease(mesh.client, mesh.identity, agent.load)
         mesh.on_change(lease.renew_soon, lease.renew)
         await agent.start(mesh)
@@ -92,6 +95,11 @@ class Mesh:
         finally:
             await lease.stop()
             await agent.stop()
+
+    def section(self, instance: str, slots: int = 2, **section: Any) -> dict[str, Any]:
+        """The settings of an agent."""
+        model = {"name": self.model, "path": str(self._model_path), "slots": slots, "context_tokens": 4096}
+        return {"name": instance, "backend": "llama_cpp", "models": [model], "threads": 1, **section}
 
     async def knows(self, agent: Agent, *instances: str, block_s: float = SLOW_BLOCK_S) -> HandingOver:
         """Returns when an agent has heard what others keep. It takes itself for so slow."""
@@ -223,6 +231,38 @@ async def test_a_task_that_was_claimed_by_one_that_dies_is_done_by_another(mesh:
     assert await mesh.answered("r1", SECOND) == OTHER
     assert Generate.model_validate_json(given[0].data).request_id == "r1"
     assert len(mesh.said(OfferTask)) == 1
+
+
+@pytest.mark.soak
+async def test_a_holder_that_stands_still_costs_the_short_wait_and_doubles_nothing_when_it_wakes(
+    mesh: Mesh, mesh_url: str, spawn_service: SpawnService
+) -> None:
+    """Its lease lives on for a while, and so do its places at the broker: what is given there comes again."""
+    mesh.model = "epsilon"
+    await impatient_model(mesh.client, mesh.model)
+    section = mesh.section(HOLDER)
+    holder = spawn_service("agent", HOLDER, url=mesh_url, agent=section)
+    await holder.wait_ready(mesh.client)
+    assert await mesh.answered("first", FIRST) == HOLDER
+    other = await mesh.agent(OTHER)
+    await mesh.knows(other, HOLDER, block_s=QUICK_BLOCK_S)
+    # When the process stands still that keeps the conversation
+    holder.pause()
+    asked = [f"r{number}" for number in range(MORE_THAN_ITS_PLACES)]
+    for request_id in asked:
+        await mesh.ask(request_id, SECOND)
+    # Then another one does all of it
+    assert {answerer(await mesh.result(request_id)) for request_id in asked} == {OTHER}
+    offers = {offer.offer for offer in mesh.said(OfferTask)}
+    assert offers
+    # And when it wakes, and claims what it was offered, nothing is done a second time
+    holder.resume()
+    await eventually(lambda: {claim.offer for claim in mesh.said(ClaimTask)} >= offers)
+    await eventually(lambda: queue_is_empty(mesh.client))
+    assert await mesh.answered("after", THIRD) in {HOLDER, OTHER}
+    await holder.stop()  # it says all that it has to say
+    done = [one for one in await events(mesh.client) if isinstance(one, TaskCompleted)]
+    assert Counter(one.request_id for one in done) == Counter([*asked, "first", "after"])
 
 
 async def test_an_offer_is_given_once(mesh: Mesh) -> None:

@@ -28,6 +28,7 @@ from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually
 from services.cli.views.tables.pipeline_tables import pipeline_lines
 from services.client.client import Choir
+from services.shard_stage.pipeline.first_stage import LEAST_PREFIX
 from services.shard_stage.tests.helpers.pipeline_mesh import MODEL, READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.helpers.slow_stage import slow
 from services.shard_stage.tests.pipeline.test_line import engine_says
@@ -36,6 +37,9 @@ pytestmark = pytest.mark.long
 
 PROMPTS = [f"Tell me about number {number}." for number in range(4)]
 LONG = Sampling(max_tokens=120)
+SHORT = Sampling(max_tokens=8)
+TURNS = ["The giraffe is tall. " * 6, "The giraffe is tall. " * 6 + "And the hen?"]
+"""Of a conversation: the second begins like the first."""
 SLOW_STAGE = [sys.executable, "-m", "services.shard_stage.tests.helpers.slow_stage"]
 LAYERS = 24
 LAYER_MS = 0.4
@@ -179,6 +183,11 @@ async def test_a_cut_is_moved_while_texts_are_generated_and_they_stay_what_they_
     moves = await told_moves(connection)
     await mesh.start_all("one", "two")
     await mesh.place("one", "two", ends=(1, LAYERS))
+    # Given a conversation, whose second turn finds its first in the slots of the stages
+    expected = [finished.text for finished in engine_says(model, TURNS, SHORT)]
+    turns = [await mesh.ask(turn, SHORT, f"before-{number}") for number, turn in enumerate(TURNS)]
+    assert [turn.text for turn in turns] == expected
+    assert turns[1].answers[0].prompt_tokens_reused >= LEAST_PREFIX
     # When the cut moves while texts are generated
     async with load(mesh, undisturbed):
         await mesh.decoding(len(PROMPTS))
@@ -192,6 +201,11 @@ async def test_a_cut_is_moved_while_texts_are_generated_and_they_stay_what_they_
     assert [stage.end_layer for stage in pipeline.stages] == [12, LAYERS]
     assert pipeline.moved is not None and pipeline.moved.moves == 1
     assert "moved once" in pipeline_lines([pipeline])[1].plain
+    # And of the conversation one turn is read whole, as stages have other layers; the next finds it again
+    again = [await mesh.ask(turn, SHORT, f"after-{number}") for number, turn in enumerate(reversed(TURNS))]
+    assert [turn.text for turn in again] == expected[::-1]
+    assert again[0].answers[0].prompt_tokens_reused == 0
+    assert again[1].answers[0].prompt_tokens_reused >= LEAST_PREFIX
 
 
 @pytest.mark.soak
