@@ -397,7 +397,8 @@ class ModelSummary(Struct):
     """A model of the mesh and who serves it. File, size and quantisation are those of the first agent that
     has a file of it, `capabilities` what each of its agents can do. `identity` changes when what is served
     under the name does, as far as agents know that. `on_demand` is there if all of its agents load it when it
-    is asked for, and says how the one has it that has most of it."""
+    is asked for, and says how the one has it that has most of it. `repository` is that of the hub that it
+    comes from."""
 
     name: Name
     agents: tuple[str, ...]
@@ -413,6 +414,7 @@ class ModelSummary(Struct):
     capabilities: tuple[str, ...] = ()
     identity: Annotated[str | None, Field(exclude_if=is_none)] = None
     on_demand: Annotated[OnDemand | None, Field(exclude_if=is_none)] = None
+    repository: Annotated[str | None, Field(exclude_if=is_none)] = None
 
 
 class NodesReply(Message):

@@ -18,7 +18,7 @@ from loadtest.peers.stock.mesh import INSTANT, Shown, shown_mesh
 
 HERE = ("ollama_python.py", "openai_python.py")
 """Of clients that Choir itself needs."""
-QUICK = ("plain", "stream", "tools", "embeddings", "unknown", "hang-up")
+QUICK = ("plain", "stream", "tools", "embeddings", "unknown", "hang-up", "limited")
 
 
 def test_each_client_has_a_script_that_can_be_read() -> None:

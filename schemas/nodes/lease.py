@@ -70,8 +70,8 @@ class ServedModel(Struct):
     ("Q8_0"). `capabilities` are its `Capability`s as far as they are known; none are, if it is empty. With a
     `problem` it cannot be asked at present. `identity` is the same for the same weights, wherever they lie,
     and another for others; None where nobody knows. Without `on_demand` it is loaded as long as its agent
-    lives. `prefixes` are blocks of prompts whose caches its agent keeps, as `Origin` has them: agents tell
-    them one another, and a router nobody.
+    lives. `repository` is that of the hub that it comes from. `prefixes` are blocks of prompts whose caches
+    its agent keeps, as `Origin` has them: agents tell them one another, and a router nobody.
     """
 
     name: Name
@@ -90,6 +90,7 @@ class ServedModel(Struct):
     problem: ErrorBody | None = None
     identity: Annotated[str | None, Field(exclude_if=is_none)] = None
     on_demand: Annotated[OnDemand | None, Field(exclude_if=is_none)] = None
+    repository: Annotated[str | None, Field(exclude_if=is_none)] = None
     prefixes: Annotated[tuple[str, ...], Field(max_length=MOST_TOLD, exclude_if=not_)] = ()
 
 

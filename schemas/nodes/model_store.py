@@ -156,7 +156,8 @@ class ListHeld(Message):
 
 class HeldModel(Struct):
     """A model that a host holds: its files lie at `paths` of that host, the parts of a split one in their
-    order. The first one's content has the `sha256`, and it is called `file`."""
+    order. The first one's content has the `sha256`, and it is called `file`. `repository` is that of the hub
+    that it comes from."""
 
     name: ModelName
     file: FileName
@@ -165,6 +166,7 @@ class HeldModel(Struct):
     size_bytes: Annotated[int, Field(ge=1)]
     parameters: int | None = None
     quantisation: Text | None = None
+    repository: Annotated[Text | None, Field(exclude_if=is_none)] = None
 
 
 class HeldModels(Message):

@@ -76,6 +76,7 @@ class HeldModelsEndpoint:
             size_bytes=model.size_bytes,
             parameters=model.parameters,
             quantisation=model.quantisation,
+            repository=model.origin.place if model.origin.kind == "hugging_face" else None,
         )
 
 

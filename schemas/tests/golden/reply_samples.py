@@ -299,14 +299,29 @@ REPLY_SAMPLES: dict[str, Message] = {
         ),
     ),
     "models_reply_on_demand": ModelsReply(
-        models=(ModelSummary(name="qwen3:4b", agents=("agent-2",), slots=2, busy=0, on_demand=ON_DEMAND),),
+        models=(
+            ModelSummary(
+                name="qwen3:4b",
+                agents=("agent-2",),
+                slots=2,
+                busy=0,
+                on_demand=ON_DEMAND,
+                repository="Qwen/Qwen3-4B-GGUF",
+            ),
+        ),
     ),
     "nodes_reply_on_demand": NodesReply(
         nodes=(
             LEASE.model_copy(
                 update={
                     "models": (
-                        ServedModel(name="qwen3:4b", backend="llama_cpp", slots=2, on_demand=ON_DEMAND),
+                        ServedModel(
+                            name="qwen3:4b",
+                            backend="llama_cpp",
+                            slots=2,
+                            on_demand=ON_DEMAND,
+                            repository="Qwen/Qwen3-4B-GGUF",
+                        ),
                     )
                 }
             ),

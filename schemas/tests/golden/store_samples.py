@@ -68,6 +68,7 @@ STORE_SAMPLES: dict[str, Message] = {
                 size_bytes=170_000,
                 parameters=3_212_749_888,
                 quantisation="Q4_K_M",
+                repository="meta-llama/Llama-3.2-3B-GGUF",
             ),
         ),
         left_out=1,

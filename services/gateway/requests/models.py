@@ -16,6 +16,7 @@ from schemas.replies import ModelsReply, ModelSummary
 from services.client.client import Choir
 from services.gateway.access.caller import NOBODY, Caller, current_caller
 from services.gateway.requests.ensembles import Ensemble, ensembles, with_tag, without_tag
+from services.gateway.requests.hub_names import hub_name, is_meant
 
 FRESH_S = 1.0
 """How old a list may be that is shown."""
@@ -23,6 +24,9 @@ KNOWN_S = 10.0
 """How old it may be for a name that stands in it: the router looks again."""
 AHEAD_S = 5.0
 """At this age a list in use is read anew, so that no request waits for that."""
+SETTLED_S = 10.0
+"""So long who changes the list waits for it: a router hears of a change a moment later."""
+LOOK_S = 0.05
 IN_USE_S = 120.0
 """So long after the last request nothing is read ahead any more."""
 
@@ -126,13 +130,36 @@ class ModelList:
         self._used_s = self._now()
         for age_s in (KNOWN_S, FRESH_S):
             await self._refresh(age_s)
-            found = self._targets.get(name) or self._targets.get(plain)
+            found = self._targets.get(name) or self._targets.get(plain) or self._of_hub(plain)
             if found is not None and caller.may_ask(found.plain_name):
                 return found
         if missing is not None:
             raise missing(name)
         known = tuple(name for name, target in self._targets.items() if caller.may_ask(target.plain_name))
         raise UnknownModel(f"model '{name}' not found", field="model", known=known)
+
+    def _of_hub(self, name: str) -> Target | None:
+        """The one model that came from a hub under a name."""
+        hub = hub_name(name)
+        if hub is None:
+            return None
+        members = ((target, target.members[0]) for target in self._targets.values() if not target.ensemble)
+        found = [target for target, one in members if is_meant(hub, one.repository, one.file)]
+        return found[0] if len(found) == 1 else None
+
+    async def settle(self, name: str, *, there: bool) -> None:
+        """Reads the list until a name is in it, or is not, so that who has changed that finds it so; not for
+        longer than `SETTLED_S`. Raises MeshUnreachable."""
+        end_s = self._now() + SETTLED_S
+        while True:
+            await self._read()
+            if (name in self._targets) == there or self._now() > end_s:
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def expire(self) -> None:
+        """There are other models than before: whoever asks next is told of them."""
+        self._as_of_s = float("-inf")
 
     async def keep_fresh(self) -> None:
         """Reads the list anew before it is too old, as long as somebody asks for models. Does not end by

@@ -182,6 +182,7 @@ def summarize_model(name: str, served: list[tuple[NodeLease, ServedModel]]) -> M
         ),
         identity=identity_of(served),
         on_demand=most_loaded(models),
+        repository=next((model.repository for model in models if model.repository is not None), None),
     )
 
 

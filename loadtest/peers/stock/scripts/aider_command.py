@@ -10,7 +10,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from harness import QUESTION, TOO_LONG, WORDS, Mesh, run
+from harness import TOO_LONG, WORDS, Mesh, run, unheard
 
 LONGEST_ARGUMENT = 100_000
 """The system takes no longer ones."""
@@ -33,7 +33,7 @@ QUIET = [
 def command(mesh: Mesh, model: str, *more: str) -> subprocess.Popen[str]:
     folder = tempfile.mkdtemp()
     return subprocess.Popen(
-        [AIDER, *QUIET, "--model", model, "--weak-model", model, "--message", QUESTION, *more],
+        [AIDER, *QUIET, "--model", model, "--weak-model", model, "--message", unheard(), *more],
         env={
             **os.environ,
             "HOME": folder,

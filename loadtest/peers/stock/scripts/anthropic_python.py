@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from typing import Any
 
 import anthropic
-from harness import ASKED, CITY, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run, waits
+from harness import ASKED, CITY, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run, unheard, waits
 
 TOLD = {"max_tokens": 48, "messages": ASKED, "extra_body": {"temperature": 0}}
 WEATHER = {"name": "weather", "description": "Tells the weather.", "input_schema": CITY}
@@ -68,17 +69,22 @@ def unknown(mesh: Mesh) -> str:
     return must_fail(lambda: client(mesh).messages.create(model="nobody", **TOLD), "NotFoundError", "nobody")
 
 
+def slowly(mesh: Mesh, **told: bool) -> Any:
+    """What has a middle: nobody has asked it before."""
+    asked = [{"role": "user", "content": unheard()}]
+    return client(mesh).messages.create(model=mesh.slow, max_tokens=400, messages=asked, **told)
+
+
 def hang_up(mesh: Mesh) -> None:
     with mesh.left():
-        events = client(mesh).messages.create(model=mesh.slow, stream=True, **{**TOLD, "max_tokens": 400})
+        events = slowly(mesh, stream=True)
         next(iter(events))
         events.close()
 
 
 def restart(mesh: Mesh) -> str:
-    told = {**TOLD, "max_tokens": 400}
-    seen = cut(iter(client(mesh).messages.create(model=mesh.slow, stream=True, **told)), mesh)
-    text = mesh.asked_again(lambda: client(mesh).messages.create(model=mesh.slow, **told).content[0].text)
+    seen = cut(iter(slowly(mesh, stream=True)), mesh)
+    text = mesh.asked_again(lambda: slowly(mesh).content[0].text)
     assert text == WORDS, text
     return seen
 
@@ -95,7 +101,12 @@ def oversize(mesh: Mesh) -> str:
 
 def limited(mesh: Mesh) -> str:
     one = anthropic.Anthropic(base_url=mesh.address, api_key=mesh.limited_key, max_retries=0)
-    refused = must_be_limited(lambda: one.messages.create(model=mesh.model, **TOLD), "RateLimitError")
+
+    def ask() -> object:
+        asked = [{"role": "user", "content": unheard()}]
+        return one.messages.create(model=mesh.model, max_tokens=48, messages=asked)
+
+    refused = must_be_limited(ask, "RateLimitError")
     assert isinstance(refused, anthropic.RateLimitError)
     return waits(refused.response.headers)
 

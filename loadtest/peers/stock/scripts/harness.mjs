@@ -1,6 +1,8 @@
 // What the scripts of clients in JavaScript share; as harness.py has it.
 export const SCENARIOS = ['plain', 'stream', 'tools', 'schema', 'embeddings', 'unknown', 'hang-up', 'restart', 'oversize', 'limited']
 export const QUESTION = 'What is the capital of France?'
+// Nobody has asked it: an answer from the cache takes no tokens of a key.
+export const unheard = () => `${QUESTION} (${Math.random()})`
 export const ASKED = [{ role: 'user', content: QUESTION }]
 export const CITY = {
   type: 'object', properties: { city: { type: 'string', enum: ['Lima', 'Paris'] } }, required: ['city'],

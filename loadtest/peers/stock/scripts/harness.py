@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -118,8 +119,15 @@ def must_fail(ask: Callable[[], object], *said: str) -> str:
     raise AssertionError("it was not refused")
 
 
+def unheard() -> str:
+    """A question that nobody has asked: an answer from the cache comes at once, and takes no tokens of a
+    key."""
+    return f"{QUESTION} ({uuid.uuid4().hex[:8]})"
+
+
 def must_be_limited(ask: Callable[[], object], *said: str) -> Exception:
-    """The error of who asks with the key of next to no tokens, which says all of this, or why by default."""
+    """The error of who asks `unheard` questions with the key of next to no tokens, which says all of this, or
+    why by default."""
     for _ in range(MOST_UNTIL_LIMITED):
         try:
             ask()

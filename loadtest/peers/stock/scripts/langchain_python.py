@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 from typing import Any, Literal
 
-from harness import LIMITED, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run
+from harness import LIMITED, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run, unheard
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -101,14 +101,14 @@ def unknown(mesh: Mesh) -> str:
 
 def hang_up(mesh: Mesh) -> None:
     with mesh.left():
-        pieces = chat(mesh, mesh.slow).stream(QUESTION)
+        pieces = chat(mesh, mesh.slow).stream(unheard())
         next(pieces)
         pieces.close()
 
 
 def restart(mesh: Mesh) -> str:
-    seen = cut(chat(mesh, mesh.slow).stream(QUESTION), mesh)
-    text = mesh.asked_again(lambda: chat(mesh, mesh.slow).invoke(QUESTION).content)
+    seen = cut(chat(mesh, mesh.slow).stream(unheard()), mesh)
+    text = mesh.asked_again(lambda: chat(mesh, mesh.slow).invoke(unheard()).content)
     assert text == WORDS, text
     return seen
 
@@ -119,7 +119,7 @@ def oversize(mesh: Mesh) -> str:
 
 def limited(mesh: Mesh) -> str:
     one = chat(mesh, key=mesh.limited_key)
-    return str(must_be_limited(lambda: one.invoke(QUESTION), "429", LIMITED))[:160]
+    return str(must_be_limited(lambda: one.invoke(unheard()), "429", LIMITED))[:160]
 
 
 TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)

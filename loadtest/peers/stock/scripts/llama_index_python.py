@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, Literal
 
-from harness import LIMITED, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run
+from harness import LIMITED, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run, unheard
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.ollama import OllamaEmbedding
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
@@ -85,7 +85,7 @@ def unknown(mesh: Mesh) -> str:
 def hang_up(mesh: Mesh) -> None:
     for one in both(mesh, mesh.slow):
         with mesh.left(type(one).__name__):
-            parts = one.stream_complete(QUESTION)
+            parts = one.stream_complete(unheard())
             next(parts)
             parts.close()
             if isinstance(one, OpenAILike):  # its stream is held on to: only with its client it is closed
@@ -95,8 +95,8 @@ def hang_up(mesh: Mesh) -> None:
 def restart(mesh: Mesh) -> str:
     seen = []
     for one in both(mesh, mesh.slow):
-        seen.append(cut(one.stream_complete(QUESTION), mesh))
-        text = mesh.asked_again(lambda one=one: one.complete(QUESTION).text)
+        seen.append(cut(one.stream_complete(unheard()), mesh))
+        text = mesh.asked_again(lambda one=one: one.complete(unheard()).text)
         assert text == WORDS, text
     return ", ".join(seen)
 
@@ -114,7 +114,7 @@ def oversize(mesh: Mesh) -> str:
 
 def limited(mesh: Mesh) -> str:
     _, one = both(mesh, key=mesh.limited_key)
-    return str(must_be_limited(lambda: one.complete(QUESTION), "429", LIMITED))[:160]
+    return str(must_be_limited(lambda: one.complete(unheard()), "429", LIMITED))[:160]
 
 
 TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)

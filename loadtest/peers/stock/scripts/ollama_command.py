@@ -15,7 +15,7 @@ LONGEST_ARGUMENT = 100_000
 OLLAMA = os.environ.get("CHOIR_OLLAMA", "ollama")
 
 
-def typed(mesh: Mesh, *arguments: str, ends: int = 0, limit_s: float = 60) -> str:
+def typed(mesh: Mesh, *arguments: str, ends: int = 0, limit_s: float = 180) -> str:
     """What the command says."""
     done = subprocess.run(
         [OLLAMA, *arguments],
@@ -60,15 +60,21 @@ def stream(mesh: Mesh) -> None:
     run_ = begun(mesh)
     time.sleep(0.5)
     assert run_.poll() is None, "the text came all at once"
-    rest, _ = run_.communicate(timeout=60)
+    rest, _ = run_.communicate(timeout=180)
     assert " ".join(rest.decode().split()).endswith(WORDS[-40:])
 
 
 def manage(mesh: Mesh) -> str:
-    """What would change the models of a mesh is refused, and the command says why."""
+    """An ensemble gets a name and loses it; what would change the models of a mesh is refused, and the
+    command says why."""
     for name in (mesh.model, mesh.slow, mesh.ensemble):
         assert "context length" in typed(mesh, "show", name)
     typed(mesh, "pull", mesh.model)
+    typed(mesh, "cp", mesh.ensemble, "council")
+    assert "council:latest" in typed(mesh, "list")
+    assert typed(mesh, "run", "council", QUESTION).strip()
+    typed(mesh, "rm", "council")
+    assert "not found" in typed(mesh, "show", "council", ends=1)
     refused = {
         "pull": typed(mesh, "pull", "nobody", ends=1),
         "cp": typed(mesh, "cp", mesh.model, "other", ends=1),
@@ -105,13 +111,13 @@ def hang_up(mesh: Mesh) -> None:
     with mesh.left():
         run_ = begun(mesh)
         run_.send_signal(signal.SIGINT)
-        run_.communicate(timeout=30)
+        run_.communicate(timeout=180)
 
 
 def restart(mesh: Mesh) -> str:
     run_ = begun(mesh)
     mesh.restart()
-    said, told = run_.communicate(timeout=60)
+    said, told = run_.communicate(timeout=180)
     assert not " ".join(said.decode().split()).endswith(WORDS[-40:])
     text = mesh.asked_again(lambda: typed(mesh, "run", "--nowordwrap", mesh.slow, QUESTION))
     assert " ".join(text.split()) == WORDS

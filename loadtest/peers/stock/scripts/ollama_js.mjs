@@ -1,6 +1,6 @@
 // ollama-js.
 import { createRequire } from 'node:module'
-import { ASKED, CITY, QUESTION, TOO_LONG, WORDS, askedAgain, check, cut, left, mesh, mustFail, pause, run } from './harness.mjs'
+import { ASKED, CITY, QUESTION, TOO_LONG, WORDS, askedAgain, check, cut, left, mesh, mustFail, pause, run, unheard } from './harness.mjs'
 
 const require = createRequire(process.env.CHOIR_NODE_MODULES + '/')
 const { Ollama } = require('ollama')
@@ -59,7 +59,7 @@ await run('ollama-js', version, {
   oversize: () => mustFail(() => client().generate({ model: mesh.model, prompt: TOO_LONG }), 'tokens', 'context', '400'),
   async limited () {
     const one = new Ollama({ host: mesh.address, headers: { authorization: `Bearer ${mesh.limitedKey}` } })
-    const several = async () => { for (let n = 0; n < 6; n++) await one.chat({ model: mesh.model, messages: ASKED, options }) }
+    const several = async () => { for (let n = 0; n < 6; n++) await one.generate({ model: mesh.model, prompt: unheard(), options }) }
     return await mustFail(several, 'within a minute', '429')
   },
   'hang-up': () => left(async () => {

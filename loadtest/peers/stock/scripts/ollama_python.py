@@ -18,6 +18,7 @@ from harness import (
     must_be_limited,
     must_fail,
     run,
+    unheard,
 )
 
 GREEDY = {"temperature": 0, "num_predict": 48}
@@ -115,7 +116,7 @@ def oversize(mesh: Mesh) -> str:
 def limited(mesh: Mesh) -> str:
     headers = {"authorization": f"Bearer {mesh.limited_key}"}
     one = ollama.Client(host=mesh.address, headers=headers)
-    return str(must_be_limited(lambda: one.chat(mesh.model, ASKED, options=GREEDY), "429", LIMITED))
+    return str(must_be_limited(lambda: one.generate(mesh.model, unheard(), options=GREEDY), "429", LIMITED))
 
 
 TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)

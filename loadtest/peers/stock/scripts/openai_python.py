@@ -9,7 +9,20 @@ from importlib.metadata import version
 from typing import Literal
 
 import openai
-from harness import ASKED, CITY, QUESTION, TOO_LONG, WORDS, Mesh, cut, must_be_limited, must_fail, run, waits
+from harness import (
+    ASKED,
+    CITY,
+    QUESTION,
+    TOO_LONG,
+    WORDS,
+    Mesh,
+    cut,
+    must_be_limited,
+    must_fail,
+    run,
+    unheard,
+    waits,
+)
 from pydantic import BaseModel
 
 GREEDY = {"temperature": 0, "max_tokens": 48}
@@ -194,9 +207,12 @@ def oversize(mesh: Mesh) -> str:
 
 def limited(mesh: Mesh) -> str:
     one = openai.OpenAI(base_url=f"{mesh.address}/v1", api_key=mesh.limited_key, max_retries=0)
-    refused = must_be_limited(
-        lambda: one.chat.completions.create(model=mesh.model, messages=ASKED, **GREEDY), "RateLimitError"
-    )
+
+    def ask() -> object:
+        asked = [{"role": "user", "content": unheard()}]
+        return one.chat.completions.create(model=mesh.model, messages=asked, **GREEDY)
+
+    refused = must_be_limited(ask, "RateLimitError")
     assert isinstance(refused, openai.RateLimitError)
     return waits(refused.response.headers)
 

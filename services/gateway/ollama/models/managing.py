@@ -18,9 +18,10 @@ from services.gateway.http.context import GatewayContext
 from services.gateway.http.streaming import NDJSON, StreamedReply
 from services.gateway.ollama.bodies import NamedBody
 from services.gateway.ollama.models import catalogue
-from services.gateway.ollama.models.stores import Progress, Stores, hub_name
+from services.gateway.ollama.models.stores import Progress, Stores
 from services.gateway.ollama.replies import error_line, json_reply, line
 from services.gateway.requests.ensembles import without_tag
+from services.gateway.requests.hub_names import hub_name
 from services.gateway.requests.models import Target
 
 VERSION = "0.13.3"
@@ -131,13 +132,16 @@ class Managing:
         async with aclosing(self._stores.pull(wanted)) as told:
             async for each in told:
                 yield line(each)
+        self._context.models.expire()
+        yield line(SUCCESS)
 
     @takes(CopyBody)
     async def copy(self, request: Request) -> Response:
         """An ensemble gets a further name, which the mesh keeps; a model has the name that its agents give
         it."""
         body = checked(await read_json(request, self._context.settings), CopyBody)
-        target = await self._context.models.find(body.source or body.named)
+        models = self._context.models
+        target = await models.find(body.source or body.named)
         if not body.destination:
             raise InvalidRequest("destination: it is missing", field="destination")
         if target.ensemble is None:
@@ -152,6 +156,7 @@ class Managing:
             raise InvalidRequest(f"destination: there is a model {name} already", field="destination")
         copied = {**await self._ensemble(target), "name": name}
         await self._context.mesh.ensembles(build(ManageEnsembles, {"action": "add", "ensemble": copied}))
+        await models.settle(name, there=True)
         return Response()
 
     async def _ensemble(self, target: Target) -> dict[str, Any]:
@@ -167,11 +172,11 @@ class Managing:
     async def delete(self, request: Request) -> Response:
         """A store gives its copy of a model up, if others are left; or operators' ensemble is forgotten."""
         body = checked(await read_json(request, self._context.settings), DeleteBody)
-        entry = await self._stores.find(body.named)
+        entry, models = await self._stores.find(body.named), self._context.models
         if entry is not None:
             await self._stores.remove(entry, everywhere=bool(body.everywhere))
             return Response()
-        target = await self._context.models.find(body.named)
+        target = await models.find(body.named)
         if target.ensemble is None or not target.ensemble.named:
             raise HTTPException(
                 NOT_IMPLEMENTED,
@@ -182,6 +187,7 @@ class Managing:
                 "(see [[ensembles]] of choir.toml for those that have a name of their own)",
             )
         await self._forget(target.plain_name)
+        await models.settle(target.plain_name, there=False)
         return Response()
 
     async def _forget(self, name: str) -> None:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from schemas.errors import InvalidRequest, MeshUnreachable, NotPermitted, UnknownModel, error_from_body
-from schemas.nodes.model_store import ManageStore, StoredModel, StoreEntry, StoreJob
+from schemas.errors import (
+    InvalidRequest,
+    MeshUnreachable,
+    NotPermitted,
+    NotReady,
+    UnknownModel,
+    error_from_body,
+)
+from schemas.nodes.lease import NodeLease
+from schemas.nodes.model_store import ManageStore, StoreEntry, StoreJob
 from services.client.client import Choir
 from services.client.request_builder import build
 from services.gateway.requests.ensembles import without_tag
+from services.gateway.requests.hub_names import hub_name, is_meant
 
 STORE_SERVICE = "modelstore"
-HUB = re.compile(r"(?:hf:|(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/)(?P<rest>[^/\s]+/[^/\s]+)")
-"""How a model of a hub is named: as `choir pull` has it, and as Ollama's clients do."""
 LOOK_S = 0.5
 PATIENCE_S = 120.0
 """A store that is being started anew takes up what it had begun."""
+TAKEN_UP_S = 30.0
+"""So long a pull waits for agents that load models of the store: who pulls a model asks it next."""
 OVER = ("done", "failed")
 
 Progress = dict[str, Any]
-
-
-def hub_name(name: str) -> str | None:
-    """What a store calls a model of a hub that Ollama's clients name so; None for a model of another kind."""
-    found = HUB.fullmatch(without_tag(name))
-    return None if found is None else f"hf:{found['rest']}"
 
 
 class Stores:
@@ -47,7 +50,7 @@ class Stores:
         hub = hub_name(name)
         if hub is not None:
             kept = (await self._mesh().store(ManageStore())).models
-            found = [entry for entry in kept if _is_from(entry.model, hub)]
+            found = [entry for entry in kept if _is_from(entry, hub)]
             return found[0] if len(found) == 1 else None
         try:
             request = build(ManageStore, {"action": "show", "name": without_tag(name)})
@@ -74,7 +77,8 @@ class Stores:
         return [(space.host, space.instance) for space in spaces]
 
     async def pull(self, name: str) -> AsyncGenerator[Progress, None]:
-        """How far a pull is, until it is done. Whoever asks for one that is under way joins that one.
+        """How far a pull is, until it is done, and agents that load models of its store tell of what came.
+        Whoever asks for one that is under way joins that one.
 
         Who reads no further ends nothing: the store goes on. Raises the error with which it ends.
         """
@@ -94,8 +98,21 @@ class Stores:
             if silent_s > PATIENCE_S:
                 raise MeshUnreachable(f"the store {job.instance} has not answered for {PATIENCE_S:g} s")
             job = told[0] if told else job
-        for status in ("verifying sha256 digest", "writing manifest", "success"):
+        for status in ("verifying sha256 digest", "writing manifest"):
             yield {"status": status}
+        end_s = time.monotonic() + TAKEN_UP_S
+        while not await self._taken_up(job) and time.monotonic() < end_s:
+            yield {"status": "waiting for an agent that loads it"}
+            await asyncio.sleep(LOOK_S)
+
+    async def _taken_up(self, job: StoreJob) -> bool:
+        """Whether each agent that loads models of a store tells of what a pull has brought there. True where
+        there is none, and for who may not know."""
+        try:
+            nodes = await self._mesh().nodes()
+        except NotPermitted:
+            return True
+        return all(_tells_of(node, name) for node in nodes for name in job.models if _loads(node, job, name))
 
     async def _begun(self, name: str) -> StoreJob:
         jobs = (await self._mesh().store(ManageStore(action="jobs"))).jobs
@@ -133,10 +150,21 @@ def _first_of(live: Sequence[str], holders: Sequence[str], name: str) -> str:
     return found
 
 
-def _is_from(model: StoredModel, hub: str) -> bool:
-    repository, _, quantisation = hub.removeprefix("hf:").partition(":")
-    of_it = model.origin.kind == "hugging_face" and model.origin.place == repository
-    return of_it and quantisation.lower() in model.files[0].name.lower()
+def _is_from(entry: StoreEntry, hub: str) -> bool:
+    origin = entry.model.origin
+    return origin.kind == "hugging_face" and is_meant(hub, origin.place, entry.model.files[0].name)
+
+
+def _loads(node: NodeLease, job: StoreJob, name: str) -> bool:
+    """Whether an agent loads that model of the store that has pulled it."""
+    offer = node.loads
+    return offer is not None and offer.store == job.instance and (not offer.models or name in offer.models)
+
+
+def _tells_of(node: NodeLease, name: str) -> bool:
+    """Whether an agent can be asked a model, or says why not."""
+    told = [model for model in node.models if model.name == name]
+    return any(model.problem is None or model.problem.code != NotReady.code for model in told)
 
 
 def _progress(job: StoreJob, sha256: str) -> Progress:

@@ -17,7 +17,7 @@ from schemas.nodes.model_store import ManageStore, StoreEntry
 from schemas.requests.keys import ApiKey, ManageKeys, digest_of, new_secret
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
-from services.gateway.ollama.models.stores import hub_name
+from services.gateway.requests.hub_names import hub_name
 from services.gateway.tests.serving import serving
 from services.modelstore.tests.hub_server import HubServer, hub_server
 from services.modelstore.tests.stores import small_model, spawn_store
@@ -26,8 +26,20 @@ pytestmark = pytest.mark.long
 
 REPOSITORY = "org/little-GGUF"
 LITTLE = f"hf.co/{REPOSITORY}:Q8_0"
+KEPT = "little-Q8_0"
+AGENT = {
+    "name": "attic",
+    "threads": 1,
+    "on_demand": {"store": "first", "slots": 1, "context_tokens": 128, "memory_bytes": 400_000_000},
+}
 READY_DEADLINE_S = 180.0
 Stores = tuple[Choir, ollama.AsyncClient]
+
+
+@pytest.fixture(scope="module")
+def mesh_models() -> tuple[str, ...]:
+    """The model that is pulled has its queue."""
+    return (KEPT,)
 
 
 @pytest.fixture
@@ -66,11 +78,12 @@ async def kept(choir: Choir) -> list[StoreEntry]:
     return list((await choir.store(ManageStore())).models)
 
 
-async def test_a_pull_tells_how_far_it_is_and_goes_on_when_its_client_hangs_up(
-    mesh: Stores, hub: HubServer
+async def test_a_pull_tells_how_far_it_is_goes_on_when_its_client_hangs_up_and_what_came_is_asked_at_once(
+    mesh: Stores, hub: HubServer, spawn_service: SpawnService, connection: Client
 ) -> None:
-    # Given a hub that stops in the middle
+    # Given a hub that stops in the middle, and an agent that loads what a store has
     choir, client = mesh
+    await spawn_service("agent", "attic", agent=AGENT).wait_ready(connection)
     hub.stops_at = len(hub.files["little-Q8_0.gguf"]) // 2
     first: Any = await client.pull(LITTLE, stream=True)
     told = [await anext(first)]
@@ -97,6 +110,15 @@ async def test_a_pull_tells_how_far_it_is_and_goes_on_when_its_client_hangs_up(
     assert [start for name, start in hub.asked if name.endswith(".gguf")] == [0]
     (entry,) = await kept(choir)
     assert entry.model.origin.place == REPOSITORY
+
+    # And it is asked at once, as `ollama run` does, by its name of the hub and by that of the mesh
+    for name in (LITTLE, KEPT):
+        said = await client.generate(name, "Hello", options={"num_predict": 2})
+        assert said.done and said.model == name
+        await client.generate(name, keep_alive=0)
+        assert (await client.show(name)).modelinfo
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        await client.show(f"hf.co/{REPOSITORY}:Q4_0")
     assert (await client.pull(LITTLE)).status == "success"
 
 
