@@ -81,6 +81,7 @@ class Agent:
         self._workers = WorkerHost(mesh, self._workers_section, self._counting)
         await self._workers.start()
         mesh.connection.on_reconnect(self._resume)
+        mesh.connection.on_reconnect(self._look_for_cancelled)
         mesh.connection.on_missed(subjects.ALL_CANCELS, self._look_for_cancelled)
         self._watcher = mesh.loops.start(self._watch(mesh), "watch over models")
 

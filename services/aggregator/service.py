@@ -57,6 +57,7 @@ class Aggregator:
             self._settings.slots,
             self._handler,
         )
+        mesh.connection.on_reconnect(self._handler.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.ALL_CANCELS, self._handler.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.SCORES_BUCKET), self._scores.reload)
         mesh.connection.on_disconnect(self._loop.mark_unfresh)

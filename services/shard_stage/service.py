@@ -110,6 +110,8 @@ class ShardStage:
         mesh.connection.on_disconnect(self._disconnected)
         mesh.connection.on_reconnect(self._reconnected)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.PIPELINES_BUCKET), self._book.reload)
+        mesh.connection.on_reconnect(self._look_for_cancelled)
+        mesh.connection.on_missed(subjects.ALL_CANCELS, self._look_for_cancelled)
         await self._book.start()
         await self._renew_own_places()
         await self._learn_who_works()
@@ -386,6 +388,11 @@ class ShardStage:
     async def _on_cancel(self, msg: Msg) -> None:
         if self._runtime is not None:
             self._runtime.cancel(msg.subject.rsplit(".", 1)[-1])
+
+    async def _look_for_cancelled(self) -> None:
+        """Cancellations were missed."""
+        if self._runtime is not None:
+            await self._runtime.look_for_cancelled()
 
     # --- the lease ----------------------------------------------------------------------
 

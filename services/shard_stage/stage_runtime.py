@@ -428,6 +428,11 @@ class StageRuntime:
         if self._intake is not None:
             self._intake.cancel(request_id)
 
+    async def look_for_cancelled(self) -> None:
+        """In case a cancellation was missed."""
+        if self._intake is not None:
+            await self._intake.look_for_cancelled()
+
     def mark_unfresh(self) -> None:
         """The service's connection is lost."""
         if self._intake is not None:

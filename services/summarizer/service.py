@@ -37,6 +37,7 @@ class Summarizer:
             self._settings.slots,
             self._worker,
         )
+        mesh.connection.on_reconnect(self._worker.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.ALL_CANCELS, self._worker.in_work.look_for_cancelled)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.NODES_BUCKET), directory.reload)
         mesh.connection.on_disconnect(self._loop.mark_unfresh)
