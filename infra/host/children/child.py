@@ -139,7 +139,8 @@ class Child:
             wait_s = self.back_off.after(loop.time() - started_s)
             self.forward(self.name, f"{self._ending()}; starts again in {wait_s:g} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
 
     def _ending(self) -> str:
         code = self.last_exit or 0
