@@ -54,10 +54,10 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except _choir_error() as error:
-        _complain(error.body(), as_json)
+        complain(error.body(), as_json)
         return EXIT_CODES.get(error.code, FAILED)
     except UsageError as error:
-        _complain(_body_of_usage_error(error), as_json)
+        complain(_body_of_usage_error(error), as_json)
         return WRONG_USAGE
     except BrokenPipeError:
         # Whoever read our output has gone; what is still buffered must not fail again at exit.
@@ -66,7 +66,7 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        _complain(_body_of_file_error(error), as_json)
+        complain(_body_of_file_error(error), as_json)
         return FAILED
     except (KeyboardInterrupt, typer.Abort, _cancelled()):
         return INTERRUPTED
@@ -100,7 +100,8 @@ def _body_of_file_error(error: OSError) -> ErrorBody:
     return ErrorBody(code="internal", message=f"{error.filename}: {(error.strerror or 'failed').lower()}")
 
 
-def _complain(body: ErrorBody, as_json: bool) -> None:
+def complain(body: ErrorBody, as_json: bool) -> None:
+    """Prints an error: as a document on standard output, or in a line of words on standard error."""
     if as_json:
         document = {"error": body.model_dump(mode="json", exclude_none=True)}
         typer.echo(json.dumps(document, ensure_ascii=False))

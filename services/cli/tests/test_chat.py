@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -90,6 +91,25 @@ def test_through_a_pipe_every_line_is_a_question(live_mesh: str) -> None:
     assert "there is no strategy 'dice'; there are: majority, weighted" in outcome.stdout
     # And who was talked to is talked to still.
     assert outcome.stdout.count("Lyon") == 2
+
+
+def test_for_programs_what_comes_of_each_line_is_a_document(live_mesh: str) -> None:
+    lines = "Capital of France?\n/model choir-three\n/model\nAnd of Italy?\n" + "x" * 2_000_000 + "\n"
+    outcome = subprocess.run(
+        choir_command("chat", "--model", "choir-one", "--json"),
+        input=lines,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CHOIR_MESH__URL": live_mesh},
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    first, changed, listed, second, refused = (json.loads(line) for line in outcome.stdout.splitlines())
+    assert (first["kind"], first["text"], first["answers"][0]["model"]) == ("result", "Paris", "choir-one")
+    assert changed == {"command": "/model choir-three", "reply": "you talk to choir-three"}
+    assert "choir-two" in listed["reply"]
+    assert (second["text"], second["answers"][0]["model"]) == ("Lyon", "choir-three")
+    assert refused["error"]["code"] == "payload_too_large"
 
 
 def test_a_line_whose_answers_nobody_can_read_says_who_said_what(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,6 +17,9 @@ from services.cli.views.terminal import counted_services, plain
 LINES_AROUND = 7
 """Heading, rates, slots, panes, the table's head, and two more for what is missing and how to quit."""
 METER_WIDTH = 20
+BARS = "▁▂▃▄▅▆▇█"
+LEAST_BARS = 8
+"""For fewer there is no place: they show nothing."""
 WIDE = 100
 """From here on there is room for a host, a GPU and the distance to the broker."""
 
@@ -23,11 +27,19 @@ WIDE = 100
 FIRST_LOOK = Look()
 
 
-def screen(snapshot: Snapshot, width: int, height: int, hint: str = "", look: Look = FIRST_LOOK) -> Group:
-    """The whole picture, at most `height` lines of at most `width`, with one pane."""
+def screen(
+    snapshot: Snapshot,
+    width: int,
+    height: int,
+    hint: str = "",
+    look: Look = FIRST_LOOK,
+    trail: Sequence[float] = (),
+) -> Group:
+    """The whole picture, at most `height` lines of at most `width`, with one pane. `trail`: requests/s as
+    they were at the latest looks."""
     notes = [*snapshot.missing, *snapshot.problems]
     room = max(1, height - LINES_AROUND - min(len(notes), 3))
-    head = [_heading(snapshot), _rates(snapshot.rates), _slots(snapshot), _tabs(snapshot, look)]
+    head = [_heading(snapshot), _rates(snapshot.rates), _slots(snapshot), _tabs(snapshot, look, trail, width)]
     for line in head:
         line.truncate(width, overflow="ellipsis")
     lines: list[RenderableType] = [*head]
@@ -78,13 +90,24 @@ def _slots(snapshot: Snapshot) -> Text:
     )  # fmt: skip
 
 
-def _tabs(snapshot: Snapshot, look: Look) -> Text:
-    """All panes with how much is in each; the one that is shown stands out."""
+def _tabs(snapshot: Snapshot, look: Look, trail: Sequence[float], width: int) -> Text:
+    """All panes with how much is in each; the one that is shown stands out. Beside them how the rate of
+    requests has gone, for as many looks as there is room for."""
     tabs = Text()
     for number, pane in enumerate(PANES):
         style = "reverse bold" if number == look.pane else "dim"
         tabs.append(f" {pane.name} {pane.count(snapshot)} ", style)
+    label = "   requests/s "
+    room = width - tabs.cell_len - len(label)
+    if trail and room >= LEAST_BARS:
+        tabs.append(label, "dim").append(sparkline(trail[-room:]), "green")
     return tabs
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar for each value, the highest as high as a line; nothing at all has the lowest."""
+    top = max(values, default=0.0)
+    return "".join(BARS[round(value / top * (len(BARS) - 1)) if top > 0 else 0] for value in values)
 
 
 def _pane(snapshot: Snapshot, look: Look, width: int, room: int) -> Table:

@@ -25,6 +25,9 @@ def chat(
             autocompletion=completion.strategies,
         ),
     ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="What comes of each line as a JSON document on a line.")
+    ] = False,
 ) -> None:
     """Talk with one model, or with all of them. /help lists what can be typed."""
     from services.cli.sessions.chat.conversation import Conversation
@@ -36,4 +39,4 @@ def chat(
         raise typer.BadParameter("--model asks one model, --strategy all of them: not both")
     if (unknown := unknown_strategy(strategies)) is not None:
         raise typer.BadParameter(unknown)
-    ChatSession(Conversation(model, strategies), console()).run()
+    ChatSession(Conversation(model, strategies), console(), as_json=as_json).run()

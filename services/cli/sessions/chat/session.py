@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 from contextlib import AsyncExitStack, aclosing
 
@@ -14,12 +15,12 @@ from rich.text import Text
 from schemas.commands import Ask
 from schemas.errors import ChoirError, MeshUnreachable, UnknownModel
 from schemas.replies import Result, TokenChunk
-from services.cli.sessions.ask_session import CANCEL_PATIENCE_S
+from services.cli.sessions.ask_session import CANCEL_PATIENCE_S, print_result
 from services.cli.sessions.chat.conversation import Conversation
 from services.cli.sessions.chat.loop import InterruptedLoop
 from services.cli.sessions.chat.slash import Quit, obey
 from services.cli.sessions.last_request import remember
-from services.cli.shell.outcome import error_line
+from services.cli.shell.outcome import complain
 from services.cli.views.answers.answer_view import NO_ANSWER, decision_line, footer, id_line, rest_of
 from services.cli.views.answers.live_answers import LiveAnswers
 from services.cli.views.answers.unreadable import unreadable
@@ -31,12 +32,16 @@ GREETING = "you talk to {partner}; /help lists the commands, Ctrl-C stops an ans
 
 
 class ChatSession:
-    """Reads lines and shows answers. The mesh is spoken to only while an answer is awaited."""
+    """Reads lines and shows answers. The mesh is spoken to only while an answer is awaited.
 
-    def __init__(self, conversation: Conversation, out: Console) -> None:
+    `as_json`: what comes of each line is a JSON document on a line, for a program.
+    """
+
+    def __init__(self, conversation: Conversation, out: Console, *, as_json: bool = False) -> None:
         self._conversation = conversation
         self._out = out
-        self._interactive = out.is_terminal and sys.stdin.isatty()
+        self._as_json = as_json
+        self._interactive = out.is_terminal and sys.stdin.isatty() and not as_json
 
     def run(self) -> None:
         """Until the input ends."""
@@ -98,7 +103,7 @@ class ChatSession:
         try:
             if line.startswith("/"):
                 models = tuple(model.name for model in loop.run(mesh.models()))
-                self._out.print(Text(obey(line, self._conversation, models), "dim"), soft_wrap=True)
+                self._tell(line, obey(line, self._conversation, models))
                 return
             ask = self._conversation.next_ask(line)
             remember(ask.request_id or "")
@@ -106,11 +111,18 @@ class ChatSession:
         except MeshUnreachable:
             raise
         except ChoirError as error:
-            typer.echo(error_line(error.body()), err=True)
+            complain(error.body(), self._as_json)
+
+    def _tell(self, command: str, reply: str) -> None:
+        """What a slash command has done."""
+        if self._as_json:
+            typer.echo(json.dumps({"command": command, "reply": reply}, ensure_ascii=False))
+        else:
+            self._out.print(Text(reply, "dim"), soft_wrap=True)
 
     async def _answer(self, mesh: Choir, ask: Ask) -> str | None:
         """Shows an answer while it is generated. Ctrl-C stops it: then there is none."""
-        shown = LiveAnswers(self._out, quiet=False, single=ask.model is not None)
+        shown = LiveAnswers(self._out, quiet=self._as_json, single=ask.model is not None)
         try:
             with shown:
                 async with aclosing(mesh.follow(ask)) as replies:
@@ -140,9 +152,12 @@ class ChatSession:
 
     def finish(self, result: Result, already_shown: str) -> None:
         """Shows what is left of an answer, who gave it, and why there is none if there is none."""
+        if self._as_json:
+            print_result(result, one_line=True)
+            return
         self._out.print(Text(plain(rest_of(result.text or NO_ANSWER, already_shown))), soft_wrap=True)
         if (fault := unreadable(result)) is not None:
-            typer.echo(error_line(fault.body()), err=True)
+            complain(fault.body(), as_json=False)
         if not self._out.is_terminal:
             return
         if result.decisions:

@@ -116,3 +116,21 @@ def test_every_line_of_help_fits_80_columns(
         # No name is cut off, and no value is called by its type in Python.
         assert "…" not in page and "..." not in re.sub(r"[\]A-Z]\.{3}", "", page), page
         assert not any(f"<{kind}" in page for kind in ("bool", "str", "int", "float", "path", "list")), page
+
+
+def test_every_command_has_a_form_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    from services.cli.app import build_app
+    from services.cli.shell.outcome import run
+
+    def page(*command: str) -> str:
+        assert run(build_app(), [*command, "--help"]) == 0
+        return capsys.readouterr().out
+
+    without = []
+    for entry in COMMANDS:
+        text = page(entry.name)
+        _, _, listed = text.partition("\nCommands:\n")
+        parts = re.findall(r"^  (\w+) ", listed, re.MULTILINE)
+        pages = {f"{entry.name} {part}": page(entry.name, part) for part in parts} or {entry.name: text}
+        without += [name for name, text in pages.items() if "--json" not in text]
+    assert without == []

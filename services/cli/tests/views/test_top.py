@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,9 @@ def a_snapshot(nodes: int = 4, **more: object) -> Snapshot:
     return Snapshot.model_validate({**fields, **more})
 
 
-def drawn(snapshot: Snapshot, width: int, height: int) -> list[str]:
+def drawn(snapshot: Snapshot, width: int, height: int, trail: Sequence[float] = ()) -> list[str]:
     out = Console(file=io.StringIO(), width=width, height=height, highlight=False, markup=False)
-    out.print(screen(snapshot, width, height, "q quits"))
+    out.print(screen(snapshot, width, height, "q quits", trail=trail))
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue().splitlines()
 
@@ -69,6 +70,14 @@ def test_the_figures_stand_where_one_looks_for_them() -> None:
     assert "4/16" in lines[2] and "queued 7" in lines[2] and lines[2].count("█") == 5
     agent = next(line for line in lines if line.startswith("agent-"))
     assert [cell for cell in ("1/4", "100 %", "3.0 GiB", "87 %", "0.2 ms") if cell not in agent] == []
+
+
+def test_beside_the_panes_stands_how_requests_have_gone() -> None:
+    trail = (9.0, 0.0, 2.0, 3.5, 7.0)
+    assert drawn(a_snapshot(), 80, 24, trail)[3].endswith("requests/s █▁▃▄▆")
+    assert drawn(a_snapshot(), 80, 24, [0.0] * 100)[3].endswith("requests/s " + "▁" * 23)
+    for width, went in ((56, trail), (80, ())):
+        assert "requests/s" not in drawn(a_snapshot(), width, 24, went)[3]
 
 
 def test_agents_come_first() -> None:
@@ -148,6 +157,7 @@ def frames(terminal: Terminal) -> int:
 def test_it_draws_in_place_until_somebody_quits(env: dict[str, str], key: str) -> None:
     with on_terminal(choir_command("top", "--interval", "0.2"), env, columns=80) as terminal:
         terminal.wait_for("q quits")
+        terminal.wait_for("requests/s ")
         deadline_s = time.monotonic() + 180
         while frames(terminal) < 3 and time.monotonic() < deadline_s:
             terminal._read()
