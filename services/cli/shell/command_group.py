@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
@@ -139,6 +139,26 @@ class LazyGroup(TyperGroup):
         if self.start:
             formatter.write_paragraph()
             formatter.write_text(self.start)
+
+
+def command_group(
+    commands: Iterable[tuple[str, Callable[..., None]]],
+    what: str | None = None,
+    alone: Callable[..., None] | None = None,
+) -> typer.Typer:
+    """A command that has `commands` of its own. Without one of them it runs `alone`, or shows its help page,
+    which begins with `what`."""
+
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    show_help.__doc__ = what
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(invoke_without_command=True)(alone or show_help)
+    for name, function in commands:
+        app.command(name, cls=HelpfulCommand)(function)
+    return app
 
 
 def write_parameters(command: Any, ctx: Any, formatter: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli.commands.looking.overview import JsonFlag
-from services.cli.shell.command_group import HelpfulCommand
+from services.cli.shell.command_group import command_group
 from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
@@ -86,11 +86,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 
 def build_nodes_app() -> typer.Typer:
     """`choir nodes` with its commands."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.callback(invoke_without_command=True)(nodes)
-    for name, function in COMMANDS:
-        app.command(name, cls=HelpfulCommand)(function)
-    return app
+    return command_group(COMMANDS, alone=nodes)
 
 
 def _change(action: str, name: str, instance: bool) -> CordonsReply:

@@ -11,7 +11,7 @@ import typer
 
 from services.cli.commands.looking.overview import JsonFlag
 from services.cli.shell import completion
-from services.cli.shell.command_group import HelpfulCommand
+from services.cli.shell.command_group import command_group
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -155,19 +155,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
-def help_alone(context: typer.Context) -> None:
-    """API keys, which people and programs show to the gateway."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def build_keys_app() -> typer.Typer:
     """`choir keys` with its commands."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.callback(invoke_without_command=True)(help_alone)
-    for name, function in COMMANDS:
-        app.command(name, cls=HelpfulCommand)(function)
-    return app
+    return command_group(COMMANDS, "API keys, which people and programs show to the gateway.")
 
 
 def _change_and_show(key_id: str, action: str, as_json: bool, what: dict[str, Any] | None = None) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from services.cli.commands.looking.overview import JsonFlag
 from services.cli.commands.membership.joining import TtlOption, make_line, show_line
-from services.cli.shell.command_group import HelpfulCommand
+from services.cli.shell.command_group import command_group
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -156,31 +156,13 @@ def revoke_host(name: HostArgument, as_json: JsonFlag = False) -> None:
         typer.echo(f"the host {name} is let in no more")
 
 
-def tenants_help(context: typer.Context) -> None:
-    """Who may ask, and how much: tenants, their limits and keys."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-def hosts_help(context: typer.Context) -> None:
-    """The hosts that have joined the mesh."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def build_tenants_app() -> typer.Typer:
     """`choir tenants` with its commands."""
-    return _app(tenants_help, list=list_tenants, limit=limit, rotate=rotate, revoke=revoke)
+    commands = (("list", list_tenants), ("limit", limit), ("rotate", rotate), ("revoke", revoke))
+    return command_group(commands, "Who may ask, and how much: tenants, their limits and keys.")
 
 
 def build_hosts_app() -> typer.Typer:
     """`choir hosts` with its commands."""
-    return _app(hosts_help, list=list_hosts, revoke=revoke_host)
-
-
-def _app(alone: Callable[[typer.Context], None], **commands: Callable[..., None]) -> typer.Typer:
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.callback(invoke_without_command=True)(alone)
-    for name, function in commands.items():
-        app.command(name, cls=HelpfulCommand)(function)
-    return app
+    commands = (("list", list_hosts), ("revoke", revoke_host))
+    return command_group(commands, "The hosts that have joined the mesh.")

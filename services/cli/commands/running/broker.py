@@ -6,7 +6,7 @@ import typer
 
 from services.cli.commands.looking.overview import JsonFlag
 from services.cli.commands.running.host import ConfigOption
-from services.cli.shell.command_group import HelpfulCommand
+from services.cli.shell.command_group import command_group
 from services.cli.views.terminal import print_text
 
 
@@ -26,13 +26,4 @@ def config(config: ConfigOption = None, as_json: JsonFlag = False) -> None:
 
 def build_broker_app() -> typer.Typer:
     """`choir broker` with its commands."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.callback(invoke_without_command=True)(help_alone)
-    app.command("config", cls=HelpfulCommand)(config)
-    return app
-
-
-def help_alone(context: typer.Context) -> None:
-    """A NATS that runs already."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+    return command_group((("config", config),), "A NATS that runs already.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from services.cli.commands.looking.overview import JsonFlag
-from services.cli.shell.command_group import HelpfulCommand
+from services.cli.shell.command_group import command_group
 from services.cli.views.terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -86,19 +86,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
-def help_alone(context: typer.Context) -> None:
-    """What could not be done: dead letters, and what to do with them."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def build_dead_app() -> typer.Typer:
     """`choir dead` with its commands."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.callback(invoke_without_command=True)(help_alone)
-    for name, function in COMMANDS:
-        app.command(name, cls=HelpfulCommand)(function)
-    return app
+    return command_group(COMMANDS, "What could not be done: dead letters, and what to do with them.")
 
 
 def _each(action: str, numbers: list[int] | None, every: bool, as_json: bool) -> None:

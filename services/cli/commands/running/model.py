@@ -11,7 +11,7 @@ import typer
 
 from services.cli.commands.looking.overview import JsonFlag
 from services.cli.shell import completion
-from services.cli.shell.command_group import HelpfulCommand
+from services.cli.shell.command_group import command_group
 from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
@@ -194,19 +194,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
-def help_alone(context: typer.Context) -> None:
-    """The models that the mesh keeps."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def build_model_app() -> typer.Typer:
     """`choir model` with its commands."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.callback(invoke_without_command=True)(help_alone)
-    for name, function in COMMANDS:
-        app.command(name, cls=HelpfulCommand)(function)
-    return app
+    return command_group(COMMANDS, "The models that the mesh keeps.")
 
 
 def _here(store: str | None) -> str:

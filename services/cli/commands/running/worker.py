@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli.commands.looking.overview import JsonFlag
-from services.cli.shell.command_group import HelpfulCommand
+from services.cli.shell.command_group import command_group
 from services.cli.views.terminal import console, print_json, print_outcome
 
 if TYPE_CHECKING:
@@ -217,19 +217,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
-def help_alone(context: typer.Context) -> None:
-    """External workers: Ollama, LM Studio, Exo and other servers."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 def build_worker_app() -> typer.Typer:
     """`choir worker` with its commands."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.callback(invoke_without_command=True)(help_alone)
-    for name, function in COMMANDS:
-        app.command(name, cls=HelpfulCommand)(function)
-    return app
+    return command_group(COMMANDS, "External workers: Ollama, LM Studio, Exo and other servers.")
 
 
 def _change(action: str, worker_id: str, done: str, as_json: bool) -> None:
