@@ -10,7 +10,7 @@ a conversation whose older messages were dropped nothing can be seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, cast
@@ -28,12 +28,11 @@ from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.samples import several
-from services.agent.backends.servers.accumulator import SpeedMeter, StreamAccumulator
-from services.agent.backends.servers.bounded_http import room_for, transport
+from services.agent.backends.servers.accumulator import StreamAccumulator
+from services.agent.backends.servers.bounded_http import transport
 from services.agent.backends.servers.bounds import bounded_count, bounded_text
 from services.agent.backends.servers.faults import (
     broken_off,
-    check_json,
     excerpt,
     status_fault,
     transport_fault,
@@ -42,6 +41,7 @@ from services.agent.backends.servers.ollama_chat import calls_of, check_possible
 from services.agent.backends.servers.remote import (
     UNKNOWN_CONTEXT_TOKENS,
     RemoteBackend,
+    ServedModel,
     api_key,
     check_listed,
     checked,
@@ -50,7 +50,6 @@ from services.agent.backends.servers.remote import (
     logprob,
     no_tokens,
     room_for_vectors,
-    server_of,
     vectors,
 )
 from services.agent.networks import Networks
@@ -65,13 +64,12 @@ CAPABILITIES: tuple[Capability, ...] = ("completion", "tools", "thinking", "embe
 FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-class Ollama:
+class Ollama(ServedModel):
     """One model of one server."""
 
     def __init__(self, model: ModelSection, networks: Networks | None = None) -> None:
         """`networks`: where the server may be; None where the operator has written it down."""
-        self._server = server_of(model)
-        self._model = self._server.model or model.name
+        super().__init__(model)
         timeout, connections = limits(self._server, model.slots)
         key = api_key(self._server)
         self._client = ollama.AsyncClient(
@@ -83,24 +81,6 @@ class Ollama:
             trust_env=False,
             headers={"Authorization": f"Bearer {key}"} if key else None,
         )
-        self._speed = SpeedMeter()
-        self.info = BackendInfo(context_tokens=model.context_tokens, description="ollama")
-
-    def failure(self) -> ChoirError | None:
-        """A server that fails may come back."""
-        return None
-
-    def step_s(self) -> float:
-        """Its steps are its own."""
-        return 0.0
-
-    def tokens_per_s(self) -> float | None:
-        """Tokens per second while the server worked for us."""
-        return self._speed.tokens_per_s()
-
-    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
-        """What the server keeps is not known."""
-        return ()
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
@@ -119,18 +99,21 @@ class Ollama:
     async def _generate(
         self, conversation: Conversation, sampling: Sampling, on_piece: OnPiece | None
     ) -> Generated:
-        reply = self._client.chat(
-            model=self._model,
-            messages=turns(conversation.messages),
-            tools=described(conversation),
-            think=sampling.think,
-            stream=True,
-            format=sampling.json_schema,
-            options=self._options(sampling),
-            logprobs=True if sampling.logprobs else None,
-            top_logprobs=sampling.logprobs or None,
-        )
-        return await self._measured(reply, sampling, on_piece)
+        async def receive(accumulated: StreamAccumulator) -> Generated:
+            frames = await self._client.chat(
+                model=self._model,
+                messages=turns(conversation.messages),
+                tools=described(conversation),
+                think=sampling.think,
+                stream=True,
+                format=sampling.json_schema,
+                options=self._options(sampling),
+                logprobs=True if sampling.logprobs else None,
+                top_logprobs=sampling.logprobs or None,
+            )
+            return await self._receive(frames, accumulated)
+
+        return await self._measured(receive, sampling, on_piece, "does not say them, a newer Ollama does")
 
     def _options(self, sampling: Sampling) -> dict[str, Any]:
         """Every option by name: what is left out would be the server's or the model file's own choice."""
@@ -149,27 +132,6 @@ class Ollama:
         if self.info.context_tokens is not None:
             options["num_ctx"] = self.info.context_tokens
         return options
-
-    async def _measured(
-        self, reply: Awaitable[AsyncIterator[ChatResponse]], sampling: Sampling, on_piece: OnPiece | None
-    ) -> Generated:
-        self._speed.begin()
-        generated = None
-        try:
-            async with self._faults():
-                with room_for(sampling.max_tokens):
-                    accumulated = StreamAccumulator(self._server.url, sampling.max_tokens, on_piece)
-                    generated = await self._receive(await reply, accumulated)
-        finally:
-            self._speed.end(generated.generated_tokens if generated else 0)
-        form_wanted = sampling.json_schema is not None and not generated.tool_calls
-        check_json(self._server.url, generated.text, generated.finish_reason, form_wanted)
-        if sampling.logprobs and generated.generated_tokens and not generated.logprobs:
-            raise GenerationFailed(
-                f"sampling.logprobs: {self._server.url} does not say them, a newer Ollama does",
-                field="sampling.logprobs",
-            )
-        return generated
 
     async def _receive(
         self, frames: AsyncIterator[ChatResponse], accumulated: StreamAccumulator

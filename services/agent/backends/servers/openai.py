@@ -33,12 +33,11 @@ from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import BackendInfo, Generated, OnPiece, Prompt
 from services.agent.backends.samples import several
-from services.agent.backends.servers.accumulator import SpeedMeter, StreamAccumulator
-from services.agent.backends.servers.bounded_http import room_for, transport
+from services.agent.backends.servers.accumulator import StreamAccumulator
+from services.agent.backends.servers.bounded_http import transport
 from services.agent.backends.servers.bounds import bounded_count
 from services.agent.backends.servers.faults import (
     broken_off,
-    check_json,
     garbage,
     status_fault,
     transport_fault,
@@ -48,6 +47,7 @@ from services.agent.backends.servers.presets import PRESETS, parameters
 from services.agent.backends.servers.remote import (
     UNKNOWN_CONTEXT_TOKENS,
     RemoteBackend,
+    ServedModel,
     api_key,
     check_listed,
     checked,
@@ -56,7 +56,6 @@ from services.agent.backends.servers.remote import (
     logprob,
     no_tokens,
     room_for_vectors,
-    server_of,
     vectors,
 )
 from services.agent.networks import Networks
@@ -75,13 +74,12 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 }
 
 
-class OpenAI:
+class OpenAI(ServedModel):
     """One model of one server."""
 
     def __init__(self, model: ModelSection, networks: Networks | None = None) -> None:
         """`networks`: where the server may be; None where the operator has written it down."""
-        self._server = server_of(model)
-        self._model = self._server.model or model.name
+        super().__init__(model)
         timeout, connections = limits(self._server, model.slots)
         self._http = httpx.AsyncClient(
             timeout=timeout,
@@ -102,24 +100,6 @@ class OpenAI:
         # Parts of the client are imported when they are first named: here, and not while a server is timed.
         self._models, self._embeddings = self._client.models, self._client.embeddings
         self._completions = self._client.chat.completions
-        self._speed = SpeedMeter()
-        self.info = BackendInfo(context_tokens=model.context_tokens, description=self._server.type)
-
-    def failure(self) -> ChoirError | None:
-        """A server that fails may come back."""
-        return None
-
-    def step_s(self) -> float:
-        """Its steps are its own."""
-        return 0.0
-
-    def tokens_per_s(self) -> float | None:
-        """Tokens per second while the server worked for us."""
-        return self._speed.tokens_per_s()
-
-    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
-        """What the server keeps is not known."""
-        return ()
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, on_piece: OnPiece | None, origin: Origin = NOBODY
@@ -139,25 +119,9 @@ class OpenAI:
         self, conversation: Conversation, sampling: Sampling, on_piece: OnPiece | None
     ) -> Generated:
         fields = parameters(self._server.type, sampling) | tool_fields(conversation)
-        messages = conversation.messages
-        self._speed.begin()
-        generated = None
-        try:
-            async with self._faults():
-                with room_for(sampling.max_tokens):
-                    generated = await self._stream(messages, fields, self._accumulator(sampling, on_piece))
-        finally:
-            self._speed.end(generated.generated_tokens if generated else 0)
-        form_wanted = sampling.json_schema is not None and not generated.tool_calls
-        check_json(self._server.url, generated.text, generated.finish_reason, form_wanted)
-        if sampling.logprobs and generated.generated_tokens and not generated.logprobs:
-            raise GenerationFailed(
-                f"sampling.logprobs: {self._server.url} does not say them", field="sampling.logprobs"
-            )
-        return generated
-
-    def _accumulator(self, sampling: Sampling, on_piece: OnPiece | None) -> StreamAccumulator:
-        return StreamAccumulator(self._server.url, sampling.max_tokens, on_piece)
+        return await self._measured(
+            partial(self._stream, conversation.messages, fields), sampling, on_piece, "does not say them"
+        )
 
     async def _stream(
         self, messages: tuple[ChatMessage, ...], fields: Mapping[str, Any], accumulated: StreamAccumulator

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from math import isfinite
 from typing import Any, Protocol
 
@@ -13,11 +14,14 @@ import httpx
 from schemas.commands import Embed
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, ModelUnusable
 from schemas.replies import Embeddings
-from services.agent.backends.backend import Backend, Generated
+from schemas.requests.origin import Origin
+from schemas.requests.sampling import Sampling
+from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece
+from services.agent.backends.servers.accumulator import SpeedMeter, StreamAccumulator
 from services.agent.backends.servers.bounded_http import room_for
 from services.agent.backends.servers.bounds import MOST_KNOWN, bounded_text
 from services.agent.backends.servers.echoes import note_sent
-from services.agent.backends.servers.faults import check_content
+from services.agent.backends.servers.faults import check_content, check_json
 from services.agent.keys import origin
 from services.agent.settings import ModelSection, ServerSection
 
@@ -42,6 +46,62 @@ class RemoteBackend(Backend, Protocol):
 
     async def check(self) -> None:
         """Raises WorkerFailed if the server does not answer, ModelUnusable if the model is not there."""
+
+
+class ServedModel(ABC):
+    """One model of one server, in the ways that are the same for all servers."""
+
+    def __init__(self, model: ModelSection) -> None:
+        self._server = server_of(model)
+        self._model = self._server.model or model.name
+        self._speed = SpeedMeter()
+        self.info = BackendInfo(context_tokens=model.context_tokens, description=self._server.type)
+
+    @abstractmethod
+    def _faults(self) -> AbstractAsyncContextManager[None]:
+        """Whatever the client or the server does wrong within it leaves as one of our errors."""
+
+    def failure(self) -> ChoirError | None:
+        """A server that fails may come back."""
+        return None
+
+    def step_s(self) -> float:
+        """Its steps are its own."""
+        return 0.0
+
+    def tokens_per_s(self) -> float | None:
+        """Tokens per second while the server worked for us."""
+        return self._speed.tokens_per_s()
+
+    def kept(self, *, idle: bool = False) -> tuple[Origin, ...]:
+        """What the server keeps is not known."""
+        return ()
+
+    async def _measured(
+        self,
+        receive: Callable[[StreamAccumulator], Awaitable[Generated]],
+        sampling: Sampling,
+        on_piece: OnPiece | None,
+        no_logprobs: str,
+    ) -> Generated:
+        """What `receive` makes of the stream. Raises GenerationFailed where that is not the JSON that was
+        asked for, or has no log probabilities (`no_logprobs` ends that sentence)."""
+        self._speed.begin()
+        generated = None
+        try:
+            async with self._faults():
+                with room_for(sampling.max_tokens):
+                    accumulated = StreamAccumulator(self._server.url, sampling.max_tokens, on_piece)
+                    generated = await receive(accumulated)
+        finally:
+            self._speed.end(generated.generated_tokens if generated else 0)
+        form_wanted = sampling.json_schema is not None and not generated.tool_calls
+        check_json(self._server.url, generated.text, generated.finish_reason, form_wanted)
+        if sampling.logprobs and generated.generated_tokens and not generated.logprobs:
+            raise GenerationFailed(
+                f"sampling.logprobs: {self._server.url} {no_logprobs}", field="sampling.logprobs"
+            )
+        return generated
 
 
 def room_for_vectors(embed: Embed) -> AbstractContextManager[None]:
