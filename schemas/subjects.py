@@ -330,8 +330,8 @@ def result(request_id: str) -> str:
     return f"choir.result.{request_id}"
 
 
-def request_of_result(subject: str) -> str:
-    """The request id in a (stored) result's subject."""
+def request_of(subject: str) -> str:
+    """The request id at the end of a subject: of a command, a cancellation, a (stored) result."""
     return subject.rsplit(".", 1)[-1]
 
 

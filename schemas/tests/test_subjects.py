@@ -194,8 +194,8 @@ def test_the_model_is_found_in_the_name_of_its_queue_and_in_the_subject_of_a_com
 
 
 def test_the_request_is_found_in_a_result_s_subject() -> None:
-    assert subjects.request_of_result(subjects.result(REQUEST)) == REQUEST
-    assert subjects.request_of_result(subjects.ALL_STORED_RESULTS.replace(">", REQUEST)) == REQUEST
+    assert subjects.request_of(subjects.result(REQUEST)) == REQUEST
+    assert subjects.request_of(subjects.ALL_STORED_RESULTS.replace(">", REQUEST)) == REQUEST
 
 
 def test_what_is_heard_when_it_is_stored_is_found_in_the_stream() -> None:

@@ -152,7 +152,7 @@ class Agent:
         await loop.stop()
 
     async def _on_cancel(self, msg: Msg) -> None:
-        request_id = msg.subject.rsplit(".", 1)[-1]
+        request_id = subjects.request_of(msg.subject)
         for serving in self._all:
             if serving.worker is not None:
                 serving.worker.cancel(request_id)

@@ -75,7 +75,7 @@ class Aggregator:
         await self._loop.start()
 
     async def _on_cancel(self, msg: Msg) -> None:
-        self._handler.in_work.cancel(msg.subject.rsplit(".", 1)[-1])
+        self._handler.in_work.cancel(subjects.request_of(msg.subject))
 
     async def _resume(self) -> None:
         await self._loop.resume()

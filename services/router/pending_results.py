@@ -35,7 +35,7 @@ class PendingResults:
         await self._storage.client.subscribe(subjects.ALL_STORED_RESULTS, cb=self._on_result)
 
     async def _on_result(self, msg: Msg) -> None:
-        request_id = subjects.request_of_result(msg.subject)
+        request_id = subjects.request_of(msg.subject)
         self._tell(request_id, msg.data)
         for waiter in self._waiters.get(request_id, ()):
             waiter.take(subjects.stored_subject(msg.subject), msg.data)

@@ -387,7 +387,7 @@ class ShardStage:
 
     async def _on_cancel(self, msg: Msg) -> None:
         if self._runtime is not None:
-            self._runtime.cancel(msg.subject.rsplit(".", 1)[-1])
+            self._runtime.cancel(subjects.request_of(msg.subject))
 
     async def _look_for_cancelled(self) -> None:
         """Cancellations were missed."""

@@ -47,7 +47,7 @@ class Summarizer:
         await self._loop.start()
 
     async def _on_cancel(self, msg: Msg) -> None:
-        self._worker.in_work.cancel(msg.subject.rsplit(".", 1)[-1])
+        self._worker.in_work.cancel(subjects.request_of(msg.subject))
 
     async def stop(self) -> None:
         """Finishes what is in work."""

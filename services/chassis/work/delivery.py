@@ -107,7 +107,7 @@ class Delivery:
     @property
     def request_id(self) -> str:
         """The last token of every command's subject."""
-        return self.msg.subject.rsplit(".", 1)[-1]
+        return subjects.request_of(self.msg.subject)
 
 
 class CommandHandler(Protocol[CommandT_contra]):

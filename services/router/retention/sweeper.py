@@ -129,7 +129,7 @@ class Sweeper:
         deadline_at_s = deadline_of(stored.data)
         now_s = self._mesh.clock.now()
         if deadline_at_s is not None and now_s > deadline_at_s + GRACE_S:
-            request_id = stored.subject.rsplit(".", 1)[-1]
+            request_id = subjects.request_of(stored.subject)
             log.warning("command ended", request_id=request_id, code=error.code)
             await store_result(self._mesh, Result.unreadable(request_id, error, now_s))
             await self._delete(stored)
@@ -146,7 +146,7 @@ class Sweeper:
 
     async def _dead_letter(self, stored: Stored) -> None:
         error = PoisonMessage("delivered too often and never finished")
-        request_id = stored.subject.rsplit(".", 1)[-1]
+        request_id = subjects.request_of(stored.subject)
         await self._storage.dead_letter("router", request_id, stored.data, error.message)
         self._mesh.events.publish(MessageDied, request_id=request_id, error=error.body(request_id))
         try:

@@ -49,7 +49,7 @@ async def small_results(client: Client, monkeypatch: pytest.MonkeyPatch) -> JetS
 async def kept(js: JetStreamContext) -> list[str]:
     """The requests whose results are stored."""
     info = await js.stream_info(subjects.RESULTS_STREAM, subjects_filter=subjects.ALL_RESULTS)
-    return [subjects.request_of_result(subject) for subject in info.state.subjects or {}]
+    return [subjects.request_of(subject) for subject in info.state.subjects or {}]
 
 
 async def test_large_recent_results_do_not_drive_out_all_small_old_ones(
