@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from schemas.errors import ChoirError
+from services.gateway.http.errors import words_of
 
 JSON = "application/json"
 
@@ -21,8 +22,9 @@ def json_reply(
 
 
 def error_body(error: ChoirError) -> dict[str, Any]:
-    """The error as the mesh has it: its code, its message, the field."""
-    return {"error": error.body().model_dump(exclude_none=True)}
+    """The error as the mesh has it, in the words for the current caller: its code, its message, the field."""
+    body = error.body().model_copy(update={"message": words_of(error)})
+    return {"error": body.model_dump(exclude_none=True)}
 
 
 def error_reply(status: int, error: ChoirError) -> Response:

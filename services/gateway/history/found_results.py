@@ -10,17 +10,25 @@ from schemas.replies import Result
 from schemas.subjects import bare_id
 from services.client.client import Choir
 from services.gateway.history.owning import NamedRequest
+from services.gateway.history.told import told_error, told_result
 
 SHARED_FROM = "SELECT cached_from FROM request_shared WHERE request_id = $id::VARCHAR LIMIT 1"
 
 
 async def result_under(mesh: Choir, request: NamedRequest) -> Result:
-    """The result of a request of the caller's own; its error is raised. Raises what `Choir.fetch` does, and
-    UnknownRequest for another tenant's."""
+    """The result of a request of the caller's own, as that one is told it; its error is raised. Raises what
+    `Choir.fetch` does, and UnknownRequest for another tenant's."""
     if not request.own:
         raise UnknownRequest(
             f"request_id: {request.id!r} is a request of {request.owner}, who alone sees its result"
         )
+    try:
+        return told_result(await _found(mesh, request))
+    except ChoirError as error:
+        raise told_error(error) from error
+
+
+async def _found(mesh: Choir, request: NamedRequest) -> Result:
     try:
         return await mesh.fetch(request.id)
     except UnknownRequest:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from analysis.trace.pieces import QUERY, Waterfall, waterfall
 from services.client.client import Choir
 from services.gateway.history.owning import NamedRequest
+from services.gateway.history.told import told_way
 
 PIECES = QUERY.read_text(encoding="utf-8")
 """The statement that the waterfall is made of, with the parameter `request_id`."""
 
 
 async def way_of(mesh: Choir, request: NamedRequest) -> Waterfall | None:
-    """What each service did for a request, and when; None as long as no event tells of it.
+    """What each service did for a request, and when, as the caller is told it; None as long as no event tells
+    of it.
 
     Raises MeshUnreachable where there is no metrics service.
     """
     pieces = await mesh.sql(PIECES, {"request_id": request.row_id})
-    return waterfall(request.id, [column.name for column in pieces.columns], pieces.rows)
+    return told_way(waterfall(request.id, [column.name for column in pieces.columns], pieces.rows))

@@ -86,11 +86,21 @@ def headers_of(error: ChoirError) -> dict[str, str]:
     return headers
 
 
+def sees_servers() -> bool:
+    """Whether the current caller is told where a server of workers is, and what it has said."""
+    key = current_caller.get().key
+    return key is None or "observe" in key.scopes
+
+
+def line_of(text: str) -> str:
+    """What the current caller is told of a line of a request's history, which may be that of an error."""
+    return text if sees_servers() or not ADDRESS.search(text) else OF_SERVERS["worker_failed"]
+
+
 def words_of(error: ChoirError | ErrorBody) -> str:
     """What the current caller is told of an error. Where a server of workers is, and what it has said, is for
     those who may observe the mesh."""
-    key = current_caller.get().key
-    if key is None or "observe" in key.scopes or not ADDRESS.search(error.message):
+    if sees_servers() or not ADDRESS.search(error.message):
         return error.message
     if (told := OF_SERVERS.get(error.code)) is not None:
         return told

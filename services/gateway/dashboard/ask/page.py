@@ -21,6 +21,7 @@ from services.gateway.dashboard.requests.parts import result_html
 from services.gateway.dashboard.shell.forms import Form, told
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.live import event, failed, heartbeat
+from services.gateway.history.told import told_result
 from services.gateway.http.body import takes
 from services.gateway.http.streaming import SSE, StreamedReply
 
@@ -89,7 +90,7 @@ class AskPage:
         async with aclosing(self._context.follow(ask, share=False)) as replies:
             async for reply in replies:
                 if isinstance(reply, Result):
-                    yield event("result", {"html": result_html(reply)})
+                    yield event("result", {"html": result_html(told_result(reply))})
                 else:
                     piece = {"agent": reply.agent, "text": reply.text, "again": bool(reply.restarted)}
                     yield event("piece", piece)

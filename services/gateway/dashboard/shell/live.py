@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from pydantic_core import to_json
 
 from schemas.errors import ChoirError
+from services.gateway.http.errors import words_of
 
 
 def event(name: str, fields: Mapping[str, object]) -> bytes:
@@ -21,7 +22,7 @@ def heartbeat() -> bytes:
 
 def failed(error: ChoirError) -> bytes:
     """The last event of a page that cannot be kept true."""
-    return event("failed", {"message": error.message})
+    return event("failed", {"message": words_of(error)})
 
 
 async def changes(

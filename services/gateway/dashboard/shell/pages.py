@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from schemas.errors import ChoirError
 from services.gateway.access.authorization import NO_KEY
+from services.gateway.http.errors import words_of
 
 THOUSAND = 1_000
 FEW = 10
@@ -162,7 +163,7 @@ def page(template: str, code: int = 200, **fields: Any) -> Response:
 
 def error_page(status: int, error: ChoirError) -> Response:
     """What a browser is told of a failure; without a key, or with one that is not valid, a form for it."""
-    said = None if error.message == NO_KEY else error.message  # that one tells programs how to send a key
+    said = None if error.message == NO_KEY else words_of(error)  # that one tells programs how to send a key
     return page(
         "error.html.j2", status, status=status, error=error, said=said, pages=PAGES, active="", live=None
     )
