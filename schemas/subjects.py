@@ -688,8 +688,9 @@ def retry_key(said: str, request_id: str) -> str:
     return f"{said}.{request_id}"
 
 
-KEYED_RETRY = "keyed"
-"""Stands in such a key where a hash would, for a request with an idempotency key: its hash is the value."""
+def keyed_retry_key(request_id: str) -> str:
+    """The key of a request with an idempotency key: the hash of what it says is the value."""
+    return retry_key("keyed", request_id)
 
 
 def retry_keys(said: str) -> str:

@@ -340,6 +340,7 @@ FINGERPRINTS = {
     12: "74a529905f1ecf2f",
     13: "91a58ab3759c6828",
     14: "d0d0a5f0ecbaa72f",
+    15: "1400227acc6eeddd",
 }
 """What a broker is to have, by `catalog.VERSION`. After a change: a new version, with its own fingerprint."""
 

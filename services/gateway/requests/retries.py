@@ -97,7 +97,7 @@ class Retries:
     async def _note_first(self, request_id: str, said: str) -> None:
         """Notes what a request with an idempotency key says, unless one has come under its id before. Does
         not wait for the broker."""
-        key = subjects.retry_key(subjects.KEYED_RETRY, request_id)
+        key = subjects.keyed_retry_key(request_id)
         subject = subjects.bucket_key(subjects.RETRIES_BUCKET, key)
         headers = {subjects.EXPECTED_SEQUENCE_HEADER: "0"}
         await self._client.publish(subject, said.encode(), headers=headers)
@@ -108,7 +108,7 @@ class Retries:
         if exchange is None or exchange.said is None:
             return False
         request_id, said = exchange.said
-        noted = (await self._noted.get(subjects.retry_key(subjects.KEYED_RETRY, request_id))).value
+        noted = (await self._noted.get(subjects.keyed_retry_key(request_id))).value
         if noted is not None:
             return noted == said.encode()
         return (await self._noted.get(subjects.retry_key(said, request_id))).value is not None
