@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import llama_cpp
 
-from services.engine.model.gguf.quantisation import quantisation_of
 from services.engine.model.model import Model
 
 DESCRIPTION_BYTES = 256
@@ -33,12 +30,6 @@ class ModelInfo:
     layers: int
     vocab_size: int
     has_chat_template: bool
-
-    @cached_property
-    def sha256(self) -> str:
-        """The checksum of the file in hexadecimal; reads the whole file when first asked for."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,7 @@ def describe(model: Model, context_tokens: int) -> ModelInfo:
         description=_description(model),
         parameters=model.parameters,
         size_bytes=model.path.stat().st_size,
-        quantisation=quantisation_of(header),
+        quantisation=header.quantisation,
         context_tokens=context_tokens,
         trained_context_tokens=model.trained_context_tokens,
         layers=model.layers,

@@ -10,7 +10,6 @@ from schemas.errors import ModelUnusable
 from schemas.nodes.model_store import MAX_LICENCE_CHARACTERS
 from services.engine.model.gguf.check import check_model, check_tensors
 from services.engine.model.gguf.header import FileSource, GgufFault, GgufHeader, read_header
-from services.engine.model.gguf.quantisation import quantisation_of
 
 MAX_TEXT = 200
 
@@ -58,7 +57,7 @@ def facts_of(paths: Sequence[Path]) -> Facts:
         layers=header.integer(f"{architecture}.block_count"),
         parameters=sum(tensor.elements for one in headers for tensor in one.tensors),
         context_tokens=header.integer(f"{architecture}.context_length"),
-        quantisation=quantisation_of(header),
+        quantisation=header.quantisation,
         licence=short_text(header.text("general.license") or header.text("general.license.name")),
         licence_text=licence_text(header.text("general.license.text")),
     )

@@ -22,7 +22,6 @@ from services.chassis.process.stopping import DRAIN_PATIENCE_S
 from services.chassis.work.delivery import RETRY_DELAY_S, Delivery, Retry
 from services.chassis.work.loop import HEARTBEAT_S, WorkLoop
 from services.engine.model.gguf.header import GgufHeader
-from services.engine.model.gguf.quantisation import quantisation_of
 from services.shard_stage.handover.journal import UnfinishedSequence
 from services.shard_stage.intake.pipeline_generator import Displaced, PipelineGenerator
 from services.shard_stage.pipeline.sequence_state import SequenceState
@@ -55,7 +54,7 @@ class Intake(GenerateWorker):
         super().__init__(mesh, capabilities=lambda: generator.capabilities, model_sha256=lambda: plan.sha256)
         self._model = model
         self._size_bytes = size_bytes or model.stat().st_size
-        self._quantisation = quantisation_of(header)
+        self._quantisation = header.quantisation
         self._plan = plan
         self._generator = generator
         self._acknowledge: dict[str, str | None] = {}

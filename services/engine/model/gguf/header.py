@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from services.engine.model.gguf.tables import DEFAULT_ALIGNMENT, MAGIC, VERSION, ValueType
+from services.engine.model.gguf.tables import DEFAULT_ALIGNMENT, FILE_TYPES, MAGIC, VERSION, ValueType
 
 VERSIONS = (2, VERSION)
 MAX_ENTRIES = 1 << 16
@@ -146,6 +146,12 @@ class GgufHeader:
         """The integer under `key`, or None where there is none."""
         value = self.metadata.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @property
+    def quantisation(self) -> str | None:
+        """How most weights are stored ("Q4_K_M"); None where the file says nothing, or an unknown number."""
+        number = self.integer("general.file_type")
+        return None if number is None else FILE_TYPES.get(number)
 
     def array(self, key: str) -> MetadataArray | None:
         """The array under `key`, or None where there is none."""

@@ -29,4 +29,9 @@ ValueType = _found.GGUFValueType
 TensorType = _found.GGMLQuantizationType
 BLOCK_SIZES: dict[int, tuple[int, int]] = _found.GGML_QUANT_SIZES
 """Numbers in a block and its bytes, by the type of a tensor."""
-FileType = _found.LlamaFileType
+FILE_TYPES: dict[int, str] = {
+    kind.value: kind.name.removeprefix("ALL_").removeprefix("MOSTLY_")
+    for kind in _found.LlamaFileType
+    if kind is not _found.LlamaFileType.GUESSED
+}
+"""Names of quantisations, by the `general.file_type` of a file: "Q4_K_M"."""

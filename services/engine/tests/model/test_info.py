@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from services.engine import Engine
@@ -10,7 +9,6 @@ def test_a_model_is_described(engine: Engine, model_path: Path) -> None:
     info = engine.info
     assert (info.name, info.architecture, info.layers) == ("choir-bench", "llama", 2)
     assert info.size_bytes == model_path.stat().st_size
-    assert info.sha256 == hashlib.sha256(model_path.read_bytes()).hexdigest()
     assert info.parameters > 100_000
     assert info.has_chat_template
     assert "Q8_0" in info.description

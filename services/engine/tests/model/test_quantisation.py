@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.engine.model.gguf.check import check_model_file
-from services.engine.model.gguf.quantisation import FILE_TYPES, quantisation_of
+from services.engine.model.gguf.tables import FILE_TYPES
 
 
 @pytest.mark.parametrize(
@@ -19,11 +19,11 @@ def test_a_file_type_has_the_name_that_people_know(number: int, name: str) -> No
 
 
 def test_a_file_says_how_its_weights_are_stored(model_path: Path) -> None:
-    assert quantisation_of(check_model_file(model_path)) == "Q8_0"
+    assert check_model_file(model_path).quantisation == "Q8_0"
 
 
 def test_of_a_file_type_that_nobody_knows_nothing_is_said(model_path: Path) -> None:
     header = check_model_file(model_path)
     unheard_of = replace(header, metadata={**header.metadata, "general.file_type": 4711})
     silent = replace(header, metadata={})
-    assert [quantisation_of(odd) for odd in (unheard_of, silent)] == [None, None]
+    assert [odd.quantisation for odd in (unheard_of, silent)] == [None, None]
