@@ -8,6 +8,8 @@ A bench is a module with `run() -> Report`, named in the table of `loadtest/benc
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Literal
 
@@ -46,6 +48,18 @@ def at_least(name: str, value: float, target: float) -> Target:
 def at_most(name: str, value: float, target: float) -> Target:
     """A figure that may not be larger."""
     return Target(name=name, value=value, comparison="<=", target=target)
+
+
+def rounds_within(budget_s: float, most: int, clock: Callable[[], float] = time.monotonic) -> Iterator[int]:
+    """The numbers of rounds from 0 on, at least one: another one is begun as long as the longest so far would
+    still end within `budget_s`, and up to `most`. A bench says how many there were."""
+    began_s, longest_s = clock(), 0.0
+    for number in range(most):
+        round_began_s = clock()
+        if number and round_began_s - began_s + longest_s > budget_s:
+            return
+        yield number
+        longest_s = max(longest_s, clock() - round_began_s)
 
 
 class Machine(BaseModel):

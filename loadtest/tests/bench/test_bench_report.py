@@ -12,7 +12,7 @@ from rich.console import Console
 
 from loadtest.bench import __main__ as bench
 from loadtest.bench.mesh import cluster
-from loadtest.bench.report import Report, at_least, at_most, show
+from loadtest.bench.report import Report, at_least, at_most, rounds_within, show
 
 
 def report(*, value: float) -> Report:
@@ -94,3 +94,12 @@ def test_a_bench_of_the_cluster_that_takes_too_long_says_where_it_was(
     assert bench.main(["cluster", "--json"]) == bench.NOT_DONE
     told = capsys.readouterr()
     assert told.out == "" and "while it was at: rates; done were: start" in told.err
+
+
+def test_rounds_are_begun_as_long_as_the_longest_would_end_in_time() -> None:
+    """Rounds of 10, 40 and 20 s end after 70 s: another one of 40 would not end within 100."""
+    moments = iter((0.0, 0.0, 10.0, 10.0, 50.0, 50.0, 70.0, 70.0))
+    assert list(rounds_within(100.0, most=5, clock=lambda: next(moments))) == [0, 1, 2]
+    # However long it takes, there is one; and there are no more than are wanted
+    assert list(rounds_within(-1.0, most=5)) == [0]
+    assert list(rounds_within(1e9, most=2)) == [0, 1]
