@@ -107,6 +107,11 @@ chaos *OPTIONS:
 soak *OPTIONS:
     uv run python -m loadtest.trial.soak {{ OPTIONS }}
 
+# a tenant that asks for everything at once, reads nothing and vanishes; another one works meanwhile
+[group('measure')]
+greedy *OPTIONS:
+    uv run python -m loadtest.trial.greedy {{ OPTIONS }}
+
 # measure, and compare with the targets: `just bench overhead`, `just bench engine --json`
 [group('measure')]
 bench NAME *OPTIONS:

@@ -40,6 +40,7 @@ from services.router.endpoints.queues import Queues
 from services.router.endpoints.store_relay import StoreRelay
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
+from services.router.making_room import MakingRoom
 from services.router.pending_results import PendingResults
 from services.router.placement.service import Placement
 from services.router.retention.sweeper import Sweeper
@@ -108,7 +109,8 @@ class Router:
         )
         equal = EqualRequests(mesh, pending, self._directory.serving, self._settings.cache_keep_s)
         ensembles = NamedEnsembles(self.ensembles.find)
-        handlers = Handlers(mesh, admission, pending, ensembles, equal, self._limits)
+        making_room = MakingRoom(least_wait_s=self._settings.undisturbed_s)
+        handlers = Handlers(mesh, admission, pending, ensembles, equal, self._limits, making_room)
         js = JetStreamContext(mesh.client, timeout=2.0)
         self._limits.take_up(await _queued(js), catalog.HOUR_S)
         overview = Overview(
@@ -127,6 +129,7 @@ class Router:
             DESCRIPTION,
             self._settings.max_waiting,
             most=self._limits.most_open,
+            on_full=making_room.on_refused,
             let_in=self._tenants.check,
             events=mesh.events,
             tracing=mesh.tracing,

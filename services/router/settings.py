@@ -10,8 +10,9 @@ from services.chassis.settings import Section, ServiceSettings
 
 class RouterSection(Section):
     """`replicas` on this host; `max_waiting` clients may wait at one router (beside those who cancel
-    something or look what goes on); sweeps look for expired work. For `cache_keep_s` the result of a request
-    answers equal ones that allow it; 0 switches that off.
+    something or look what goes on); who has waited for `undisturbed_s` makes room when its tenant is refused
+    a place. Sweeps look for expired work. For `cache_keep_s` the result of a request answers equal ones that
+    allow it; 0 switches that off.
 
     Pipelines are looked at every `pipeline_look_interval_s`. One whose plan names a dead instance is left to
     its standbys for `pipeline_grace_s`; one that could run better on the nodes of now is planned anew
@@ -25,6 +26,7 @@ class RouterSection(Section):
 
     replicas: int = Field(default=1, ge=0, le=16)
     max_waiting: int = Field(default=4_096, ge=1)
+    undisturbed_s: float = Field(default=5.0, ge=0)
     sweep_interval_s: float = Field(default=2.0, gt=0)
     default_strategy: str = "majority"
     cache_keep_s: float = Field(default=3_600.0, ge=0, le=3_600)

@@ -198,7 +198,8 @@ class Endpoints:
 
     With `events` and `tracing` of the mesh a request's trace is followed by what its handler does. `most`
     says how many requests of a tenant may be open at once, those that are quick apart: one more is refused
-    before anything of it is read. `let_in` raises for a tenant whose requests are not answered.
+    before anything of it is read, and `on_full` is told of whom. `let_in` raises for a tenant whose requests
+    are not answered.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class Endpoints:
         limit: int = 8_192,
         *,
         most: Callable[[str], int | None] = _as_many_as_there_is_room_for,
+        on_full: Callable[[str], None] = lambda _tenant: None,
         let_in: Callable[[str], None] = lambda _tenant: None,
         events: EventLog | None = None,
         tracing: Tracing | None = None,
@@ -218,7 +220,7 @@ class Endpoints:
         self._description = description
         self._events = events
         self._tracing = tracing or Tracing()
-        self._most, self._let_in = most, let_in
+        self._most, self._let_in, self._on_full = most, let_in, on_full
         self._shown = ShownKeys(client)
         self._waiting = Places(limit)
         self._quick = Places(QUICK_LIMIT)
@@ -302,6 +304,7 @@ class Endpoints:
             caller.secret = said.get(subjects.API_KEY_HEADER)
             places, rounds = (self._quick, self._quick_rounds) if quick else (self._waiting, self._rounds)
             if not places.take(tenant, None if quick else self._most(tenant)):
+                self._on_full(tenant)
                 await caller.send_error(FULL)
                 await caller.end()
                 return
@@ -316,17 +319,20 @@ class Endpoints:
 
         name = subjects.endpoint_name(subject)
         await self._service.add_endpoint(EndpointConfig(name=name, subject=subject, handler=take))
-        if not quick:
-            heard = self._service._endpoints[-1]._subscription
-            take_directly(self._client, heard, partial(self._refuse_unread, streams))
-            self._heard.append(heard)
+        heard = self._service._endpoints[-1]._subscription
+        take_directly(self._client, heard, partial(self._refuse_unread, quick, streams))
+        self._heard.append(heard)
 
-    def _refuse_unread(self, streams: bool, words: list[bytes], _read: bytes, _begin: int, _end: int) -> bool:
+    def _refuse_unread(
+        self, quick: bool, streams: bool, words: list[bytes], _read: bytes, _begin: int, _end: int
+    ) -> bool:
         """Refuses a request of a tenant that has no place, from its subject alone. So thousands at once are
         answered in less time than nats-py needs to make messages of them, and keep nobody else waiting."""
         inbox, tenant = reply_of(words), subjects.tenant_at(words[1].decode())
-        if not self._waiting.are_taken(tenant, self._most(tenant)) or not is_inbox(inbox):
+        full = self._quick.are_taken(tenant) if quick else self._waiting.are_taken(tenant, self._most(tenant))
+        if not full or not is_inbox(inbox):
             return False
+        self._on_full(tenant)
         if not self._unread:
             sending = asyncio.create_task(self._send_refusals(), name="refusals")
             self._tasks.add(sending)

@@ -11,9 +11,13 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from schemas.errors import Overloaded
+
 GREED = 7
 """A tenant may have so many times the places that are free: one alone seven eighths of all, two of them seven
 fifteenths each. The last place is for one who has none."""
+
+RETRY_AFTER_S = 1.0
 
 
 class Places:
@@ -56,17 +60,34 @@ class Turns:
         self._here: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def of(self, tenant: str) -> AsyncIterator[None]:
-        """One turn of a tenant, from when it has come."""
+    async def of(self, tenant: str, patience_s: float | None = None) -> AsyncIterator[None]:
+        """One turn of a tenant, from when it has come. Overloaded if it does not come within `patience_s`."""
         turns = self._of.setdefault(tenant, asyncio.Semaphore(self._most))
         self._here[tenant] += 1
         try:
-            async with turns:
+            await _taken(turns, patience_s)
+            try:
                 yield
+            finally:
+                turns.release()
         finally:
             self._here[tenant] -= 1
             if not self._here[tenant]:
                 del self._here[tenant], self._of[tenant]
+
+
+async def _taken(turns: asyncio.Semaphore, patience_s: float | None) -> None:
+    if patience_s is None or not turns.locked():
+        await turns.acquire()
+        return
+    try:
+        async with asyncio.timeout(patience_s):
+            await turns.acquire()
+    except TimeoutError as error:
+        raise Overloaded(
+            f"so much was asked at once that this had no turn within {patience_s:g} s: ask less at a time",
+            retry_after_s=RETRY_AFTER_S,
+        ) from error
 
 
 class Rounds:

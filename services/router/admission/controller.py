@@ -27,6 +27,7 @@ from schemas.requests.chat import Tool
 from services.chassis.context import ServiceContext
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import check_payload
+from services.chassis.nats.sharing import Turns
 from services.chassis.registry.directory import Directory, Serving
 from services.router.admission.absence import why_absent
 from services.router.admission.planner import Plan, plan, weighs_costs
@@ -42,6 +43,10 @@ from services.tasks.task_events import emit_queued
 from services.tasks.token_count import certainly_fits, count_tokens
 
 COUNT_TIMEOUT_S = 0.6
+AT_ONCE = 32
+"""So many requests of one tenant are being let in at a time; further ones wait for their turn. The broker,
+which stores one after another, has no more of one tenant before those of others."""
+TURN_PATIENCE_S = 30.0
 
 log = get_logger("router.context")
 
@@ -77,12 +82,14 @@ class AdmissionController:
         self._workers = workers
         self._contexts = ContextCheck(mesh.client)
         self._default_strategy = default_strategy
+        self._turns = Turns(AT_ONCE)
 
     async def admit(self, ask: Ask, request_id: str, *, new: bool = False) -> Admission:
         """Stores the request's command. Raises a typed error if it is refused. The id of a `new` request was
         made for it: there is no result of an earlier one to look for."""
         try:
-            return await self._admit(ask, request_id, new)
+            async with self._turns.of(subjects.owner_of(request_id), TURN_PATIENCE_S):
+                return await self._admit(ask, request_id, new)
         except ChoirError as error:
             body = error.body(request_id)
             self._mesh.events.publish(RequestRefused, request_id=request_id, error=body)
@@ -129,6 +136,7 @@ class AdmissionController:
         await self._contexts.check(ask, chosen.asked_first, serving, field)
         asked_ns = time.perf_counter_ns()
         try:
+            self._limits.weigh(request_id, len(payload))
             place = self._fair_queue.place(chosen.subject, request_id, ask.priority)
             receipt = await self._mesh.storage.enqueue(place, payload, message_id=request_id)
         except BrokerUnavailable as error:

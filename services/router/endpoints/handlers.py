@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from schemas import subjects
@@ -14,11 +15,18 @@ from schemas.replies import Accepted, Cancelled, Result
 from services.chassis.context import ServiceContext
 from services.chassis.identity import new_id
 from services.chassis.nats.endpoints import Caller
+from services.chassis.nats.sharing import Turns
 from services.chassis.telemetry.tracing import enter
 from services.chassis.work.attempts import out_of_time
-from services.router.admission.controller import AdmissionController, check_same
+from services.router.admission.controller import (
+    AT_ONCE,
+    TURN_PATIENCE_S,
+    AdmissionController,
+    check_same,
+)
 from services.router.admission.equal_requests import EqualRequests
 from services.router.admission.planner import NamedEnsembles
+from services.router.making_room import MakingRoom
 from services.router.pending_results import PendingResults
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.retention.evicted import why_unknown
@@ -41,6 +49,7 @@ class Handlers:
         ensembles: NamedEnsembles,
         equal: EqualRequests,
         limits: TenantLimits,
+        making_room: MakingRoom,
     ) -> None:
         self._mesh = mesh
         self._storage = mesh.storage
@@ -49,6 +58,8 @@ class Handlers:
         self._ensembles = ensembles
         self._equal = equal
         self._limits = limits
+        self._making_room = making_room
+        self._turns = Turns(AT_ONCE)
 
     async def ask(self, ask: Ask, caller: Caller) -> None:
         """Stores the request, waits for its result, and sends it; before it the tokens, if asked for."""
@@ -110,10 +121,16 @@ class Handlers:
             if admission.result is not None:
                 await self._join_trace(request_id)
                 return admission.result
-            result = await self._pending.wait(request_id, waiter, ask.timeout_s + OVERTIME_S)
+            with self._waits(ask, request_id):
+                result = await self._pending.wait(request_id, waiter, ask.timeout_s + OVERTIME_S)
             if result is not None and not admission.fresh:
                 await self._join_trace(request_id)
         return result or await self._end(ask, request_id)
+
+    def _waits(self, ask: Ask, request_id: str) -> AbstractContextManager[None]:
+        """Who waits for equal ones too keeps its place: they would ask for the same anew."""
+        tenant = subjects.owner_of(request_id)
+        return nullcontext() if ask.cache else self._making_room.waits(tenant, request_id)
 
     async def _end(self, ask: Ask, request_id: str) -> Result:
         """Nobody has ended the request in time: the router does, unless a result comes first.
@@ -150,11 +167,11 @@ class Handlers:
             after = fetch.after_sequence
             async with TokenRelay.open(self._storage, request_id, caller, after, told_as=own_id) as relay:
                 await relay.replay()
-                result = await self._wait_for(request_id, fetch.wait_s)
+                result = await self._wait_for(request_id, fetch.wait_s, caller)
                 await relay.finish(result)
                 self._charge(request_id, result, relay)
         else:
-            result = await self._wait_for(request_id, fetch.wait_s)
+            result = await self._wait_for(request_id, fetch.wait_s, caller)
         if request_id != own_id:
             if result.error is not None:
                 raise _not_ready(own_id)
@@ -164,13 +181,15 @@ class Handlers:
         await caller.send_result(result)
         self._emit_replied(result, started, "fetch")
 
-    async def _wait_for(self, request_id: str, wait_s: float) -> Result:
+    async def _wait_for(self, request_id: str, wait_s: float, caller: Caller) -> Result:
         with self._pending.register(request_id) as waiter:
-            result = await self._pending.stored(request_id)
-            if result is None:
-                if await queued_command(self._storage, request_id) is None:
+            async with self._turns.of(caller.tenant, TURN_PATIENCE_S):
+                result = await self._pending.stored(request_id)
+                if result is None and await queued_command(self._storage, request_id) is None:
                     return await self._stored_or_unknown(request_id)
-                result = await self._pending.wait(request_id, waiter, wait_s)
+            if result is None:
+                with self._making_room.waits(caller.tenant, request_id):
+                    result = await self._pending.wait(request_id, waiter, wait_s)
         if result is None:
             raise _not_ready(request_id)
         return result
@@ -188,19 +207,24 @@ class Handlers:
         if self._equal.leave(request_id):
             await caller.send(Cancelled(request_id=cancel.request_id, cancelled=True))
             return
-        cancelled = False
-        queued = await queued_message(self._storage, request_id)
-        if queued is None:
-            await self._stored_or_unknown(request_id)
-        else:
-            enter(self._mesh.tracing.follow(queued.traceparent))
-            error = CancelledError("cancelled by the client")
-            result = Result.failed(parse_command(queued.data), error, self._mesh.clock.now())
-            cancelled = await store_result(self._mesh, result)
-            await self._mesh.client.publish(subjects.cancel_signal(request_id))
+        async with self._turns.of(caller.tenant, TURN_PATIENCE_S):
+            cancelled = await self._cancel(request_id)
         if cancelled:
             self._mesh.events.publish(RequestCancelled, request_id=request_id)
         await caller.send(Cancelled(request_id=cancel.request_id, cancelled=cancelled))
+
+    async def _cancel(self, request_id: str) -> bool:
+        """Whether 'cancelled' is the request's result now."""
+        queued = await queued_message(self._storage, request_id)
+        if queued is None:
+            await self._stored_or_unknown(request_id)
+            return False
+        enter(self._mesh.tracing.follow(queued.traceparent))
+        error = CancelledError("cancelled by the client")
+        result = Result.failed(parse_command(queued.data), error, self._mesh.clock.now())
+        cancelled = await store_result(self._mesh, result)
+        await self._mesh.client.publish(subjects.cancel_signal(request_id))
+        return cancelled
 
 
 def _check_streams(stream: bool, caller: Caller, where: str) -> None:

@@ -5,6 +5,7 @@ Pure but for the length of the queues.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -53,7 +54,7 @@ class Overview:
         self._directory = directory
         self._placement = placement
         self._ensembles = ensembles
-        self._js = js
+        self._stream_counts = StreamCounts(js)
 
     async def nodes(self, _request: Message, caller: Caller) -> None:
         """Sends all live leases; without their details, or not all of them, where there are too many. Whoever
@@ -105,14 +106,40 @@ class Overview:
         BrokerUnavailable."""
         if not self._tenants.sees_all(tenant):
             return self._limits.in_flight(tenant), 0
+        return await self._stream_counts.now()
+
+
+class StreamCounts:
+    """How many commands and results the streams have. Whoever asks while the broker is asked waits for the
+    next look, with all others who do: so it does not matter how many ask."""
+
+    def __init__(self, js: JetStreamContext) -> None:
+        self._js = js
+        self._turn = asyncio.Lock()
+        self._begun = self._seen_by = 0
+        """How many looks have begun, and which of them saw what is known."""
+        self._seen: tuple[int, int] | BrokerUnavailable = (0, 0)
+
+    async def now(self) -> tuple[int, int]:
+        """What a look sees that begins after this was asked. Raises BrokerUnavailable."""
+        asked_at = self._begun
+        async with self._turn:
+            if self._seen_by <= asked_at:
+                self._begun += 1
+                self._seen = await self._look()
+                self._seen_by = self._begun
+            seen = self._seen
+        if isinstance(seen, BrokerUnavailable):
+            raise BrokerUnavailable(seen.message, retry_after_s=RETRY_AFTER_S)
+        return seen
+
+    async def _look(self) -> tuple[int, int] | BrokerUnavailable:
         try:
             commands = await self._js.stream_info(subjects.COMMANDS_STREAM)
             results = await self._js.stream_info(subjects.RESULTS_STREAM)
         except nats.errors.Error as error:
             why = str(error) or type(error).__name__
-            raise BrokerUnavailable(
-                f"the broker does not say how much is queued: {why}", retry_after_s=RETRY_AFTER_S
-            ) from error
+            return BrokerUnavailable(f"the broker does not say how much is queued: {why}")
         return commands.state.messages, results.state.messages
 
 

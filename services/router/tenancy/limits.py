@@ -32,6 +32,7 @@ from schemas.replies import Result
 from schemas.requests.tenants import Tenant
 from schemas.subjects import Priority
 from services.chassis.logs import get_logger
+from services.chassis.nats.sharing import GREED
 from services.chassis.registry.tenants import Tenants
 
 WINDOW_S = 60.0
@@ -46,7 +47,10 @@ LOOKED_AT_A_SECOND = 64
 """So many requests of a tenant over its limit are looked at; what it asks for further within a second of the
 first of them is refused unread."""
 LOOK_S = 1.0
-QUEUE_LENGTH = next(spec.max_messages for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
+_QUEUE = next(spec for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
+QUEUE_LENGTH, QUEUE_BYTES = _QUEUE.max_messages, _QUEUE.max_bytes
+LITTLE = QUEUE_LENGTH // 32
+"""Of a router that has let in less than this the queue is not full."""
 
 log = get_logger("router.limits")
 
@@ -75,6 +79,9 @@ class TenantLimits:
         self._routers = routers
         self._in_flight: dict[str, _Taken] = {}
         self._counts: Counter[tuple[str, bool]] = Counter()
+        self._sizes: dict[str, int] = {}
+        self._bytes: Counter[str] = Counter()
+        """Of the commands in flight that this router has let in: of each, and of each tenant."""
         self._spent: dict[str, deque[tuple[float, int]]] = {}
         self._refused: dict[str, tuple[int, float]] = {}
         """Of each tenant that was refused: how often, until when that counts."""
@@ -91,15 +98,31 @@ class TenantLimits:
         name, batch = subjects.owner_of(request_id), priority == "batch"
         self._tenants.check(name)
         tenant = self._tenants.find(name)
-        if tenant is not None:
-            try:
+        try:
+            self._check_room(name)
+            if tenant is not None:
                 self._check(tenant, batch)
-            except Overloaded:
-                self._note_refusal(name)
-                raise
+        except Overloaded:
+            self._note_refusal(name)
+            raise
         self._in_flight[request_id] = _Taken(name, batch, self._now() + timeout_s + OVERDUE_S)
         self._counts[name, batch] += 1
         return True
+
+    def weigh(self, request_id: str, size: int) -> None:
+        """Counts the bytes of a request's command. Overloaded if its tenant's would fill the queue.
+
+        What other routers let in is not known: each has its part of the queue.
+        """
+        if request_id in self._sizes:
+            return
+        tenant = subjects.owner_of(request_id)
+        most = QUEUE_BYTES // max(1, len(self._routers()))
+        if self._bytes[tenant] + size > GREED * max(0, most - self._bytes.total() - size):
+            raise Overloaded(_FULL.format(tenant=tenant), retry_after_s=RETRY_AFTER_S)
+        if request_id in self._in_flight:
+            self._sizes[request_id] = size
+            self._bytes[tenant] += size
 
     def most_open(self, tenant: str) -> int | None:
         """How many requests of a tenant a router looks at or waits for at once; None without a limit. Each
@@ -137,6 +160,9 @@ class TenantLimits:
         """The request has ended, or was not let in after all."""
         taken = self._in_flight.pop(request_id, None)
         if taken is not None:
+            self._bytes[taken.tenant] -= self._sizes.pop(request_id, 0)
+            if not self._bytes[taken.tenant]:
+                del self._bytes[taken.tenant]
             self._counts[taken.tenant, taken.batch] -= 1
             if not self._counts[taken.tenant, taken.batch]:
                 del self._counts[taken.tenant, taken.batch]
@@ -194,6 +220,17 @@ class TenantLimits:
     def _load_in(lease: NodeLease, tenant: str) -> TenantLoad:
         return lease.tenants.get(tenant, TenantLoad())
 
+    def _check_room(self, tenant: str) -> None:
+        """No tenant fills the queue, whatever it may have: it may have so many times what is free in it, and
+        there is always something free for another one."""
+        if len(self._in_flight) < LITTLE:
+            return
+        others = (lease for lease in self._routers() if lease.instance != self._instance)
+        all_of_others = sum(load.in_flight for lease in others for load in lease.tenants.values())
+        free = QUEUE_LENGTH - len(self._in_flight) - all_of_others
+        if self.in_flight(tenant) >= GREED * free:
+            raise Overloaded(_FULL.format(tenant=tenant), retry_after_s=RETRY_AFTER_S)
+
     def _check(self, tenant: Tenant, batch: bool) -> None:
         limits = tenant.limits
         if limits.tokens_per_minute is not None:
@@ -233,6 +270,9 @@ class TenantLimits:
             over -= tokens
             if over < 0:
                 raise _over(tenant, f"{limit} tokens a minute", max(RETRY_AFTER_S, at_s + WINDOW_S - now_s))
+
+
+_FULL = "the tenant {tenant} has all of the queue that one may have: the rest of it is for others"
 
 
 def _over(tenant: str, what: str, retry_after_s: float = RETRY_AFTER_S) -> Overloaded:

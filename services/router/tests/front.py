@@ -143,6 +143,10 @@ class Stream:
         assert (reply.headers or {})[subjects.KIND_HEADER] == "token", reply.data
         return TokenChunk.model_validate_json(reply.data)
 
+    async def error(self) -> ErrorBody:
+        """The next reply, which is an error."""
+        return ErrorReply.model_validate_json((await self._replies.next_msg(DEADLINE_S)).data).error
+
     async def result(self) -> Result:
         """The next reply, which is the result."""
         reply = await self._replies.next_msg(DEADLINE_S)
@@ -179,7 +183,8 @@ async def open_front(client: Client, url: str, **settings: Any) -> AsyncIterator
     lease = Lease(connection, Identity("agent", "agent-1"), load)
     await lease.start()
     mesh = open_mesh(connection, "router", instance)
-    router = Router(RouterSection(**settings))
+    undisturbed = {"undisturbed_s": DEADLINE_S}  # a test that takes long all the same has what it waits for
+    router = Router(RouterSection(**undisturbed | settings))
     await Ensembles(connection).declare("the-host", ensembles)
     await router.start(mesh)
     await settled(connection)

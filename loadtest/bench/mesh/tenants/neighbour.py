@@ -25,7 +25,7 @@ from infra.broker.access.keys import KeyRing
 from infra.host.supervisor import Supervisor
 from infra.settings import HostSettings, load_host_settings
 from infra.testing.switched_off import switched_off
-from loadtest.bench.flood import Outcome
+from loadtest.bench.flood import Order, Outcome
 from loadtest.bench.mesh.overhead import SINGLE, TIMEOUT_S, WARM_UP, Call, ask, latencies_ms
 from loadtest.bench.report import Report, at_most
 from schemas import subjects
@@ -66,13 +66,14 @@ def settings_in(folder: Path, key: str) -> HostSettings:
 async def flood(url: str) -> AsyncIterator[asyncio.Task[bytes]]:
     """A flood that has just begun, whose outcome is there when all is answered."""
     address = urlsplit(url)
-    arguments = (address.hostname or "", str(address.port), subjects.ASK, str(REQUESTS), str(OVER_S))
+    arguments = (address.hostname or "", str(address.port))
+    order = Order(subject=subjects.ASK, body=SINGLE.decode(), count=REQUESTS, over_s=OVER_S)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "loadtest.bench.flood", *arguments,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(SINGLE)
+    process.stdin.write(order.model_dump_json().encode())
     process.stdin.close()
     await process.stdout.readline()
     yield asyncio.create_task(process.stdout.readline())

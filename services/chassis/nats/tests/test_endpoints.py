@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -17,6 +18,7 @@ from schemas.errors import InvalidRequest, Overloaded, UnknownModel
 from schemas.message import Message
 from schemas.replies import Accepted, ErrorReply, Result
 from services.chassis.identity import Identity
+from services.chassis.nats import endpoints as module
 from services.chassis.nats.endpoints import Caller, Endpoints, parse
 from services.chassis.nats.error_replies import HTTP_LIKE
 from services.chassis.tests.mesh import DEADLINE_S, eventually
@@ -367,6 +369,49 @@ async def test_who_may_have_nothing_open_is_refused_unread_and_others_are_served
     assert {(error.code, error.retry_after_s) for error in errors} == {("overloaded", 1.0)}
     assert (end.data, end.headers) == (b"", None)
     assert Accepted.model_validate_json(served.data)
+
+
+async def test_who_looks_too_often_at_once_is_refused_unread_and_others_are_served(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUICK_LIMIT", 8)
+    release, read, waiting = asyncio.Event(), 0, 0
+
+    async def look(ask: Ask, caller: Caller) -> None:
+        nonlocal waiting
+        waiting += 1
+        await release.wait()
+        await accept(ask, caller)
+
+    endpoints = Endpoints(connection, Identity("router", "router-1"), "for a test")
+    await endpoints.start()
+    await endpoints.add(subjects.doors(subjects.ASK), Ask, look, quick=True)
+    alice, bob = subjects.door("alice", subjects.ASK), subjects.door("bob", subjects.ASK)
+    body = b'{"prompt": "hi"}'
+    # Given a tenant that has all the places that one may have
+    first = [asyncio.create_task(connection.request(alice, body, timeout=DEADLINE_S)) for _ in range(7)]
+    await eventually(lambda: waiting == 7)
+
+    create = Msg.__init__
+
+    def counted(self: Msg, *arguments: Any, **named: Any) -> None:
+        nonlocal read
+        create(self, *arguments, **named)
+        read += self.subject == alice
+
+    monkeypatch.setattr(Msg, "__init__", counted)
+    # When it asks much more, then each is told so, and nothing of them is read
+    refused = await asyncio.gather(*(connection.request(alice, body, timeout=DEADLINE_S) for _ in range(500)))
+    assert {error_of(reply).error.code for reply in refused} == {"overloaded"}
+    assert read == 0
+    # And another tenant has its place
+    other = asyncio.create_task(connection.request(bob, body, timeout=DEADLINE_S))
+    await eventually(lambda: waiting == 8)
+    release.set()
+    assert all(
+        Accepted.model_validate_json(reply.data) for reply in [*await asyncio.gather(*first), await other]
+    )
+    await endpoints.stop(patience_s=0.1)
 
 
 async def test_the_handler_knows_whose_door_a_request_came_through(connection: Client) -> None:

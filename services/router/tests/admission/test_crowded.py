@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
+import nats
 from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.commands import Tokenize
 from schemas.errors import ErrorBody
 from schemas.replies import Result, Tokenized
-from schemas.subjects import FETCH, TOKENIZE, door
-from services.chassis.tests.mesh import DEADLINE_S
+from schemas.subjects import ASK, FETCH, STREAM_ASK, TOKENIZE, door
+from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.router.endpoints.tokenizing import AT_ONCE
+from services.router.queued import queued_command
 from services.router.tests.front import Stream, open_front
 
 TOKENIZED = Tokenized(model="alpha", tokens=(1, 2), context_tokens=8).to_bytes()
@@ -72,6 +75,48 @@ async def test_a_tenant_who_waits_everywhere_leaves_room_for_another(
         assert (await asking.result()).text == "the giraffe"
         answered = [await one.result() for one in fetching[:8]]
         assert {result.text for result in answered} == {"the giraffe"}
+
+
+async def test_places_of_clients_who_have_vanished_are_free_again(connection: Client, mesh_url: str) -> None:
+    async with open_front(connection, mesh_url, max_waiting=16, undisturbed_s=0.0) as front:
+        # Given many who wait, and then vanish, and one of the same tenant who stays
+        staying = Stream(front)
+        await staying.open(
+            door("alice", STREAM_ASK), prompt="hi", model="alpha", request_id="r0", stream=True
+        )
+        await front.command("alice=r0")
+        vanishing = await nats.connect(mesh_url)
+        for number in range(1, 20):
+            asked = {"prompt": "hi", "model": "alpha", "request_id": f"r{number}"}
+            subject, more = (STREAM_ASK, {"stream": True}) if number % 2 else (ASK, {})
+            await vanishing.publish(
+                door("alice", subject), json.dumps(asked | more).encode(), reply="_INBOX.gone"
+            )
+        await vanishing.close()
+        await front.command("alice=r1")
+
+        # When the tenant comes again, then it is let in after a moment, though nothing has ended
+        async def let_in() -> Stream | None:
+            stream = await Stream(front).open(
+                door("alice", ASK), prompt="hi", model="alpha", request_id="later"
+            )
+            return stream if await queued_command(front.mesh.storage, "alice=later") else None
+
+        await eventually(let_in)
+        # And who stayed is told to come again, and has its result then, as those who went would have
+        told = await staying.error()
+        assert (told.code, told.request_id, told.retry_after_s) == ("not_ready", "r0", 1.0)
+        for request_id in ("r0", "r1", "later"):
+            await front.finish(f"alice={request_id}")
+
+            async def fetched(request_id: str = request_id) -> bool:
+                reply = await front.request(door("alice", FETCH), request_id=request_id)
+                return b"the giraffe" in reply.data  # or there is no place yet
+
+            await eventually(fetched)
+        for number in range(1, 20):  # so that nobody waits when the router stops
+            if await queued_command(front.mesh.storage, f"alice=r{number}"):
+                await front.finish(f"alice=r{number}")
 
 
 async def test_a_tenant_who_has_ever_more_tokenized_keeps_nobody_else_waiting(

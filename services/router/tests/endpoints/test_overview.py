@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
+from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
 
 from schemas import subjects
 from schemas.errors import ModelUnusable
@@ -82,6 +87,25 @@ async def test_status_is_the_mesh_at_a_glance(front: Front) -> None:
     assert (status.queued, status.results) == (2, 1)
     assert (status.slots, status.busy) == (6, 1)
     assert (status.models, status.services, status.problems) == (MODELS, {"agent": 1}, ())
+
+
+async def test_the_broker_is_asked_little_however_many_look_at_once(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    look = JetStreamContext.stream_info
+
+    async def counted(self: JetStreamContext, name: str, **options: Any) -> StreamInfo:
+        asked.append(name)
+        return await look(self, name, **options)
+
+    monkeypatch.setattr(JetStreamContext, "stream_info", counted)
+    replies = await asyncio.gather(*(front.request(subjects.STATUS) for _ in range(200)))
+    assert all(StatusReply.model_validate_json(reply.data).models for reply in replies)
+    assert asked.count(subjects.RESULTS_STREAM) < 100
+    # And whoever looks sees what there was before
+    await front.request(subjects.SUBMIT, prompt="hi", model="alpha")
+    assert StatusReply.model_validate_json((await front.request(subjects.STATUS)).data).queued == 1
 
 
 async def test_an_overview_takes_no_fields(front: Front) -> None:

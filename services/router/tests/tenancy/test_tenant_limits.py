@@ -295,6 +295,40 @@ async def test_who_is_refused_often_is_looked_at_no_more_until_a_second_is_over(
     assert limits.most_open(ALICE) == 2 + OPEN_BESIDES
 
 
+async def test_a_tenant_without_a_limit_leaves_room_in_the_queue_for_others(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUEUE_LENGTH", 80)
+    monkeypatch.setattr(module, "LITTLE", 0)
+    tenants = Tenants(connection)
+    limits = TenantLimits(tenants, "router-1", tuple)
+    for number in range(70):
+        limits.take(f"alice=r{number}", "interactive", 60)
+    with pytest.raises(Overloaded, match="the rest of it is for others"):
+        limits.take("alice=more", "interactive", 60)
+    assert limits.take("bob=r1", "interactive", 60)
+    limits.on_result("alice=r1", b"")
+    assert limits.take("alice=more", "interactive", 60)
+
+
+async def test_a_tenant_fills_the_queue_with_no_long_requests_either(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUEUE_BYTES", 8_000)
+    limits = TenantLimits(Tenants(connection), "router-1", tuple)
+    for number in range(8):
+        limits.take(f"alice=r{number}", "interactive", 60)
+    for number in range(7):
+        limits.weigh(f"alice=r{number}", 1_000)
+    with pytest.raises(Overloaded, match="the rest of it is for others"):
+        limits.weigh("alice=r7", 1_000)
+    limits.weigh("alice=r6", 1_000)  # the same request is the same request
+    limits.take("bob=r1", "interactive", 60)
+    limits.weigh("bob=r1", 500)
+    limits.on_result("alice=r1", b"")
+    limits.weigh("alice=r7", 400)
+
+
 async def test_a_request_whose_result_was_never_heard_of_is_forgotten(connection: Client) -> None:
     now, tenants = 1000.0, Tenants(connection)
     counted = TenantLimits(tenants, "router-1", tuple, lambda: now)
