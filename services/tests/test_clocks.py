@@ -38,12 +38,14 @@ def ahead(tmp_path: Path) -> Ahead:
 async def test_hosts_whose_clocks_are_hours_apart_work_together(
     connection: Client, mesh_url: str, spawn_service: SpawnService, ahead: Ahead
 ) -> None:
-    # Given a router a minute behind the broker, an agent an hour ahead, and an aggregator as much behind
+    # Given a router a minute behind the broker, an agent and a summarizer an hour ahead, and an aggregator as
+    # much behind
     agent = {"name": "singer", "backend": "instant", "models": [{"name": "alpha", "reply": "the giraffe"}]}
     services = [
         spawn_service("router", env=ahead(-61)),
         spawn_service("agent", agent=agent, env=ahead(AN_HOUR)),
         spawn_service("aggregator", env=ahead(-AN_HOUR)),
+        spawn_service("summarizer", env=ahead(AN_HOUR)),
     ]
     for service in services:
         await service.wait_ready(connection, READY_S)
@@ -51,10 +53,11 @@ async def test_hosts_whose_clocks_are_hours_apart_work_together(
     async with Choir(mesh_url) as mesh:
         single = await mesh.ask("Tallest animal?", model="alpha", timeout_s=180)
         ensemble = await mesh.ask("Tallest animal?", models=["alpha"], timeout_s=180)
+        chained = await mesh.ask("Tallest animal?", model="alpha", summarize_with=["alpha"], timeout_s=180)
         problems = (await mesh.status()).problems
         nodes = {node.service: node.clock_ahead_s or 0.0 for node in await mesh.nodes()}
     # Then they answer, and it is said whose clock is wrong
-    assert (single.text, ensemble.text) == ("the giraffe", "the giraffe")
+    assert [result.text for result in (single, ensemble, chained)] == ["the giraffe"] * 3
     assert 0 <= single.completed_at_s - single.accepted_at_s < 180
     assert nodes["agent"] == pytest.approx(AN_HOUR, abs=60)
     assert nodes["aggregator"] == pytest.approx(-AN_HOUR, abs=60)
