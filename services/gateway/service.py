@@ -44,7 +44,7 @@ class Gateway:
             inbox=service_inbox(self._identity.service, self._identity.instance),
         )
         asked = await self._stack.enter_async_context(choir)
-        context = GatewayContext(asked, self._settings.gateway, mesh.client, mesh.events)
+        context = GatewayContext(asked, self._settings.gateway, mesh.client, mesh.events, mesh.clock.now)
         self._stack.push_async_callback(context.settle)
         await context.keyring.start()
         mesh.connection.on_reconnect(context.keyring.resume)

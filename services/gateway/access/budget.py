@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from nats.aio.client import Client
 
@@ -29,9 +30,10 @@ Used = dict[int, int]
 
 class Budgets:
     """What the keys of a mesh have used. Of each key it keeps what was used at this gateway, and how much of
-    that is still to be stored."""
+    that is still to be stored. `now` is the time that it is for all gateways."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._bucket = Bucket(client, subjects.KEY_USES_BUCKET, BYTES)
         self._own: dict[str, Used] = {}
         self._adding: dict[str, asyncio.Lock] = {}
@@ -44,7 +46,7 @@ class Budgets:
         most = key.limits.tokens_per_minute
         if most is None:
             return
-        now_s = time.time()
+        now_s = self._now()
         used = await self._used(key.id, now_s)
         taken = sum(used.values())
         if taken >= most:
@@ -67,7 +69,7 @@ class Budgets:
     async def charge(self, key: ApiKey, tokens: int) -> None:
         """So many tokens were used; returns when every gateway knows, and is done also for who waits for that
         no more. What cannot be stored is logged, and counted here alone: the answer is there."""
-        now_s = time.time()
+        now_s = self._now()
         self._own[key.id] = _with(_within(self._own.get(key.id, {}), now_s), tokens, now_s)
         self._pending[key.id] = self._pending.get(key.id, 0) + tokens
         storing = asyncio.create_task(self._store(key.id), name=f"tokens of {key.id}")
@@ -99,7 +101,7 @@ class Budgets:
 
     async def _add(self, place: str, tokens: int) -> None:
         while True:  # each time that another gateway was faster, it has counted something
-            entry, now_s = await self._bucket.get(place), time.time()
+            entry, now_s = await self._bucket.get(place), self._now()
             used = _with(_within(_read(entry.value), now_s), tokens, now_s)
             try:
                 await self._bucket.update(place, _written(used), entry.revision)

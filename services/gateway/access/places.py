@@ -44,9 +44,12 @@ Held = dict[str, tuple[int, int]]
 
 
 class Places:
-    """What all keys hold at one gateway."""
+    """What all keys hold at one gateway. `now` is the time that it is for all gateways."""
 
-    def __init__(self, client: Client, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self, client: Client, lease_s: float = LEASE_S, now: Callable[[], float] = time.time
+    ) -> None:
+        self.now = now
         self._bucket = Bucket(client, subjects.KEY_USES_BUCKET, BYTES)
         self.gateway = secrets.token_hex(6)
         self.lease_s = lease_s
@@ -176,7 +179,7 @@ class KeyPlaces:
         """What other gateways hold, and the revision of that."""
         if self._entry is None:
             self._entry = await self._bucket.get(self._place)
-        held, now_s = read_held(self._entry.value), time.time()
+        held, now_s = read_held(self._entry.value), self._shared.now()
         others = {name: one for name, one in held.items() if name != self._shared.gateway and one[1] > now_s}
         return others, self._entry.revision
 
@@ -185,7 +188,9 @@ class KeyPlaces:
         then nothing is sure."""
         lease_s, self._entry, self._told = self._shared.lease_s, None, None
         until_s = time.monotonic() + lease_s
-        held = {**others, self._shared.gateway: (count, int(time.time() + lease_s))} if count else others
+        held = (
+            {**others, self._shared.gateway: (count, int(self._shared.now() + lease_s))} if count else others
+        )
         written = written_held(held)
         try:
             revision = await self._bucket.update(self._place, written, revision)

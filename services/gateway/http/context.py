@@ -42,14 +42,21 @@ class GatewayContext:
 
     `records` are what is kept of answers that clients come back to, by request id. `client` is the connection
     to the mesh's buckets, `kept` what may answer equal requests. `batch_waits` is set when a batch has begun,
-    for who works on them.
+    for who works on them. `now` is the time by which gateways count together what keys use.
     """
 
-    def __init__(self, mesh: Choir, settings: GatewaySection, client: Client, events: EventLog) -> None:
+    def __init__(
+        self,
+        mesh: Choir,
+        settings: GatewaySection,
+        client: Client,
+        events: EventLog,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._mesh = mesh
         self._events = events
         self.settings = settings
-        self.keyring = Keyring(client)
+        self.keyring = Keyring(client, now)
         self.models = ModelList(mesh, settings.sets)
         self.figures = Figures()
         self.retries = Retries(lambda: self.mesh, client, settings.retry_grace_s)
