@@ -69,7 +69,10 @@ class ApiKey(Message):
         return not self.revoked and (self.expires_at_s is None or now_s < self.expires_at_s)
 
     def exceeded_by(self, other: ApiKey) -> str | None:
-        """The first field in which another key may do more than this one; None if there is none."""
+        """The first field in which another key may do more than this one; None if there is none. One of
+        another tenant does more, but than one of `local`, whose the mesh is."""
+        if not makes_keys_for(self.tenant, other.tenant):
+            return "tenant"
         if not set(other.scopes) <= set(self.scopes):
             return "scopes"
         if self.models and not (other.models and set(other.models) <= set(self.models)):
@@ -82,6 +85,12 @@ class ApiKey(Message):
         if _is_more(of_others.tokens_per_minute, own.tokens_per_minute):
             return "limits.tokens_per_minute"
         return None
+
+
+def makes_keys_for(tenant: str, other: str) -> bool:
+    """Whether a tenant that operates may have a key of another made or changed: whoever has a key of a tenant
+    reads what that tenant was answered. So only `local` may, whose the mesh is, and each for itself."""
+    return tenant in (other, LOCAL_TENANT)
 
 
 def _is_more(one: float | None, other: float | None) -> bool:

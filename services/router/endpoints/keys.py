@@ -12,7 +12,8 @@ from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.errors import InvalidRequest, NotPermitted
-from schemas.requests.keys import ApiKey, KeysReply, ManageKeys
+from schemas.requests.keys import ApiKey, KeysReply, ManageKeys, makes_keys_for
+from schemas.subjects import LOCAL_TENANT
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import Bucket, WrongRevision, messages
 from services.chassis.nats.endpoints import Caller
@@ -49,10 +50,10 @@ class Keys:
     async def manage(self, request: ManageKeys, caller: Caller) -> None:
         """Does what is asked, and sends the keys that it concerns: all of them for a list."""
         if request.key is not None:
-            _check_no_more(request.key, caller.shown)
+            _check_no_more(request.key, caller)
             concerned: tuple[ApiKey, ...] = (await self._add(request.key),)
         elif request.id is not None:
-            concerned = (await self._change(request.id, request, caller.shown),)
+            concerned = (await self._change(request.id, request, caller),)
         else:
             concerned = tuple(sorted(self._known.values(), key=lambda key: key.id))
         await caller.send_what_fits(_lists(concerned))
@@ -67,7 +68,7 @@ class Keys:
         log.warning("key made", key=key.id, tenant=key.tenant, scopes=key.scopes)
         return key
 
-    async def _change(self, key_id: str, request: ManageKeys, by: ApiKey | None) -> ApiKey:
+    async def _change(self, key_id: str, request: ManageKeys, caller: Caller) -> ApiKey:
         place = subjects.api_key(key_id)
         entry = await self._bucket.get(place)
         key = entry.value
@@ -81,16 +82,23 @@ class Keys:
             if request.change is not None:
                 said = request.change.model_dump(exclude_none=True)
                 changed = ApiKey.model_validate({**key.model_dump(), **said})
-                _check_no_more(changed, by)
+                _check_no_more(changed, caller)
             else:
                 changed = key.model_copy(update={"revoked": True})
             await self._bucket.update(place, changed, entry.revision)
         return changed
 
 
-def _check_no_more(made: ApiKey, by: ApiKey | None) -> None:
-    """Raises NotPermitted for a key that may do more than the one with which a gateway has it made."""
-    field = None if by is None else by.exceeded_by(made)
+def _check_no_more(made: ApiKey, caller: Caller) -> None:
+    """Raises NotPermitted for a key that may do more than the one with which a gateway has it made, and for
+    one of another tenant than the caller's, unless that is the mesh's own."""
+    if not makes_keys_for(caller.tenant, made.tenant):
+        raise NotPermitted(
+            f"key.tenant: {caller.tenant} has its own keys made and changed (`--tenant {caller.tenant}`); "
+            f"those of {made.tenant} {LOCAL_TENANT} has, where the broker runs, or by a key of its own",
+            field="key.tenant",
+        )
+    field = None if caller.shown is None else caller.shown.exceeded_by(made)
     if field is not None:
         raise NotPermitted(
             f"key.{field}: a key makes none that may do more than itself", field=f"key.{field}"
