@@ -172,4 +172,7 @@ def unexpected(error: Exception) -> ChoirError:
     return InternalError(f"{type(error).__name__} in the gateway")
 
 
-_HTTP_WORDS = {404: "there is no such path", 405: "this path takes another method"}
+_HTTP_WORDS = {
+    404: "there is no such path: /openapi.json lists them all, and those of OpenAI begin with /v1",
+    405: "this path takes another method",
+}

@@ -42,7 +42,7 @@ TOO_LONG = "and so on " * 20_000
 """More than any model here takes."""
 MOST_UNTIL_LIMITED = 6
 LIMITED = "within a minute"
-CANCEL_DEADLINE_S = 60.0
+CANCEL_DEADLINE_S = 180.0
 BACK_DEADLINE_S = 180.0
 
 
@@ -70,6 +70,10 @@ class Mesh:
             if line.split(" ")[0] == name:
                 return float(line.split(" ")[1])
         raise LookupError(name)
+
+    def rests(self) -> None:
+        """Waits until nothing is in work: leases tell of what has ended a moment later."""
+        self._until("a client", lambda: self.figure("choir_busy") == 0)
 
     @contextmanager
     def left(self, who: str = "the client") -> Iterator[None]:

@@ -191,6 +191,7 @@ def said_slowly(mesh: Mesh) -> dict[str, Any]:
 
 def hang_up(mesh: Mesh) -> None:
     """The harness is killed while a text is generated for it."""
+    mesh.rests()
     with mesh.left():
         going = multiprocessing.get_context("fork").Process(target=said_slowly, args=(mesh,))
         going.start()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-from harness import QUESTION, TOO_LONG, WORDS, Mesh, NotOffered, run
+from harness import CITY, QUESTION, TOO_LONG, WORDS, Mesh, NotOffered, run
 
 LONGEST_ARGUMENT = 100_000
 """The system takes no longer ones."""
@@ -92,8 +92,8 @@ def tools(_mesh: Mesh) -> None:
 
 
 def schema(mesh: Mesh) -> str:
-    text = typed(mesh, "run", mesh.model, "Say a city as JSON.", "--format", "json")
-    json.loads(text)
+    text = typed(mesh, "run", mesh.model, "Say a city as JSON.", "--format", json.dumps(CITY))
+    assert json.loads(text)["city"] in ("Lima", "Paris"), text
     return text.strip()[:80]
 
 

@@ -121,7 +121,10 @@ class Managing:
             await self._context.models.find(name)
             return None
         if await self._stores.find(name) is None:
-            raise HTTPException(NOT_IMPLEMENTED, f"model '{name}' is not in this mesh: {HOW_TO_PULL}")
+            raise HTTPException(
+                NOT_IMPLEMENTED,
+                f"model '{name}' is not in this mesh (`ollama list` says what is): {HOW_TO_PULL}",
+            )
         return without_tag(name)
 
     async def _lines(self, name: str, wanted: str | None) -> AsyncGenerator[bytes, None]:

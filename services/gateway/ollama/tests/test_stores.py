@@ -179,7 +179,7 @@ async def test_a_key_that_opens_nothing_but_to_operate_is_enough(mesh: Stores) -
 async def test_what_cannot_be_pulled_is_an_error_with_the_reason(mesh: Stores, hub: HubServer) -> None:
     _, client = mesh
     # neither served, nor kept, nor of a hub
-    with pytest.raises(ollama.ResponseError, match=r"hf\.co/ORGANISATION") as unknown:
+    with pytest.raises(ollama.ResponseError, match=r"`ollama list`.*hf\.co/ORGANISATION") as unknown:
         await client.pull("llama3.2")
     assert unknown.value.status_code == 501
     # the hub has no such quantisation: said in the stream, and with a status where there is none

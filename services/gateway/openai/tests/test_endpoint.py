@@ -133,6 +133,7 @@ async def test_a_wrong_path_and_a_wrong_method_have_the_same_shape(client: Async
 
     assert [reply.status_code for reply in replies] == [404, 405, 404]
     assert all(isinstance(reply.json()["error"]["message"], str) for reply in replies)
+    assert "begin with /v1" in replies[0].json()["error"]["message"]
     assert doubled.json()["object"] == "list"
 
 
