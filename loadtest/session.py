@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from loadtest.chaos import Chaos, Fault, Mark, Verb
 from loadtest.faults import NoMesh
 from loadtest.generate.generator_pool import GeneratorPool
 from loadtest.generate.plan import LoadPlan
+from loadtest.generate.progress import Snapshot
 from loadtest.outcome.live import LiveView, say, shown
 from loadtest.outcome.measurements import Column, Measurements
 from loadtest.outcome.objectives import Objective, meets
@@ -76,7 +77,10 @@ class Outcome:
 
 
 class Session:
-    """Runs plans against one mesh. Ctrl-C ends the run under way and keeps what it has measured."""
+    """Runs plans against one mesh. Ctrl-C ends the run under way and keeps what it has measured.
+
+    `on_progress` is told now and then how far the generators are.
+    """
 
     def __init__(
         self,
@@ -86,7 +90,9 @@ class Session:
         *,
         quiet: bool,
         verbs: Mapping[str, Verb] | None = None,
+        on_progress: Callable[[Sequence[Snapshot]], None] = lambda _snapshots: None,
     ) -> None:
+        self._on_progress = on_progress
         self._verbs = verbs
         self._url = url
         self._folder = folder
@@ -103,8 +109,13 @@ class Session:
             chaos = Chaos(self._url, faults, plan.seed, lambda mark: view.mark(mark.text), self._verbs)
             striking: list[asyncio.Task[None]] = []
             try:
+
+                def take(snapshots: Sequence[Snapshot]) -> None:
+                    view.take(snapshots)
+                    self._on_progress(snapshots)
+
                 measured = await pool.run(
-                    view.take, lambda: striking.append(asyncio.create_task(chaos.run(pool.clock)))
+                    take, lambda: striking.append(asyncio.create_task(chaos.run(pool.clock)))
                 )
             finally:
                 await ended(striking)

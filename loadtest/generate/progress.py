@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TypedDict
 
 from loadtest.generate.generator import Generator
@@ -12,12 +13,14 @@ MOST_LATENCIES = 400
 
 
 class Snapshot(TypedDict):
-    """Counts since the start; `e2e_ms`, `ttft_ms` and `lag_ms` of what ended since the last one."""
+    """Counts since the start, of errors by their codes too; `e2e_ms`, `ttft_ms` and `lag_ms` of what ended
+    since the last one."""
 
     at_s: float
     sent: int
     ended: int
     failed: int
+    errors: dict[str, int]
     in_flight: int
     tokens: int
     e2e_ms: list[float]
@@ -32,7 +35,8 @@ class Progress:
         self._generator = generator
         self._seen = 0
         self._pending: list[int] = []
-        self._ended = self._failed = self._tokens = 0
+        self._ended = self._tokens = 0
+        self._errors: Counter[str] = Counter()
 
     def next(self) -> Snapshot:
         """What is new."""
@@ -44,14 +48,15 @@ class Progress:
         self._pending = [i for i in looked_at if records[i].open]
         done = [records[i] for i in looked_at if not records[i].open]
         self._ended += len(done)
-        self._failed += sum(record.error != OK for record in done)
+        self._errors.update(record.error for record in done if record.error != OK)
         self._tokens += sum(record.tokens for record in done)
         good = [record for record in done if record.error == OK][:MOST_LATENCIES]
         return {
             "at_s": self._generator.clock(),
             "sent": len(records),
             "ended": self._ended,
-            "failed": self._failed,
+            "failed": self._errors.total(),
+            "errors": dict(self._errors),
             "in_flight": len(self._generator.in_flight),
             "tokens": self._tokens,
             "e2e_ms": [(record.done_s - record.sent_s) * 1000 for record in good],

@@ -1,4 +1,8 @@
-"""The memory of processes over a run: samples, a line through them, and whether it is flat."""
+"""The memory of processes over a run: samples, a line through them, and whether it is flat.
+
+The slope of the line is the median of those of all pairs of samples (Theil and Sen): a few samples that stand
+out, as while a file is written or garbage waits, do not turn it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 MIB = 1024 * 1024
@@ -23,7 +28,11 @@ LEAST_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Growth:
-    """What became of one process: `bytes_per_s` is the slope of a line through its later samples."""
+    """What became of one process: `bytes_per_s` is the slope of a line through its later samples.
+
+    It is flat if `grown_mib`, by which it has grown along that line beside what it is to keep of each
+    request, is at most `limit_mib`.
+    """
 
     name: str
     pid: int
@@ -32,6 +41,8 @@ class Growth:
     highest_mib: float
     bytes_per_s: float
     bytes_per_request: float
+    grown_mib: float
+    limit_mib: float
     flat: bool
 
 
@@ -64,7 +75,7 @@ def growth(
         return None
     times = np.array([sample.at_s for sample in later])
     sizes = np.array([sample.size for sample in later], dtype=float)
-    slope = float(np.polyfit(times - times[0], sizes, 1)[0])
+    slope = _median_slope(times, sizes)
     grown = (slope - kept_bytes * rate) * float(times[-1] - times[0])
     limit = max(settles_bytes, LEAST_SHARE * float(sizes.mean()))
     return Growth(
@@ -75,8 +86,21 @@ def growth(
         round(max(sample.size for sample in samples) / MIB, 1),
         round(slope, 1),
         round(slope / rate, 1) if rate else 0.0,
+        round(grown / MIB, 1),
+        round(limit / MIB, 1),
         grown <= limit,
     )
+
+
+def _median_slope(times: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> float:
+    earlier, later = np.triu_indices(len(times), 1)
+    apart = times[later] - times[earlier]
+    return float(np.median((sizes[later] - sizes[earlier])[apart > 0] / apart[apart > 0]))
+
+
+def _settled(samples: Sequence[Sample]) -> Sample:
+    begin_s = samples[0].at_s + (samples[-1].at_s - samples[0].at_s) * SETTLING
+    return next(sample for sample in samples if sample.at_s >= begin_s)
 
 
 class MemoryWatch:
@@ -86,7 +110,23 @@ class MemoryWatch:
         self._found = found
         self._interval_s = interval_s
         self.names: dict[int, str] = {}
+        self._first: set[int] | None = None
+        self._last: set[int] = set()
         self.samples: dict[int, list[Sample]] = defaultdict(list)
+
+    @property
+    def ended(self) -> list[str]:
+        """The processes that were not there from the first sample to the last, by their names."""
+        others = self.names.keys() - ((self._first or set()) & self._last)
+        return sorted(self.names[pid] for pid in others)
+
+    def now(self) -> list[tuple[str, float, float]]:
+        """Of each process that is there: its name, its MiB, and how many more than after it had settled."""
+        return [
+            (self.names[pid], taken[-1].size / MIB, (taken[-1].size - _settled(taken).size) / MIB)
+            for pid, taken in sorted(self.samples.items(), key=lambda one: self.names[one[0]])
+            if pid in self._last
+        ]
 
     async def keep(self) -> None:
         """Samples for ever."""
@@ -96,7 +136,10 @@ class MemoryWatch:
 
     def look(self) -> None:
         """One sample of each process."""
-        for pid, name in self._found().items():
+        found = self._found()
+        self._last = set(found)
+        self._first = self._last if self._first is None else self._first
+        for pid, name in found.items():
             with contextlib.suppress(psutil.Error):
                 size = psutil.Process(pid).memory_full_info().uss
                 self.names[pid] = name

@@ -1,8 +1,10 @@
 """`python -m loadtest.trial.soak`: holds 70 % of what a mesh can do, for an hour, and looks at every
 process's memory.
 
-It measures what the mesh can do first, with as many users as there are slots. Exit codes: 0 nothing failed
-and all memory is flat, 1 something was not, 2 wrong usage, 3 no mesh.
+It measures what the mesh can do first, with as many users as there are slots. While it holds the load a line
+on standard error says now and then what was answered, what failed, and how large each process is: so a run
+that is cut off has told what it saw. Ctrl-C ends it early, and it reports. Exit codes: 0 nothing failed, no
+process ended and all memory is flat, 1 something was not, 2 wrong usage, 3 no mesh.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from infra.host.demo_mesh import demo_mesh
 from loadtest.faults import LoadtestError, WrongOption, complain
 from loadtest.generate.arrivals import Rate
 from loadtest.generate.plan import LoadPlan
+from loadtest.generate.progress import Snapshot
 from loadtest.generate.workloads import AskOptions
 from loadtest.session import Session, slots_at
 from loadtest.trial.memory import MIB, Growth, MemoryWatch, growth
@@ -64,6 +68,36 @@ OWN_LIMITS = {
     "services.metrics": (0, METRICS_SETTLES_BYTES),
 }
 SAMPLES = 200
+LINES, LEAST_LINE_S = 60, 10.0
+
+
+class ProgressLines:
+    """A line now and then, of a run of `total_s` seconds: what the generators say, and the memory of all."""
+
+    def __init__(self, watch: MemoryWatch, total_s: float, write: Callable[[str], object]) -> None:
+        self._watch = watch
+        self._total_s = total_s
+        self._every_s = max(LEAST_LINE_S, total_s / LINES)
+        self._next_s = self._every_s
+        self._write = write
+
+    def take(self, snapshots: Sequence[Snapshot]) -> None:
+        """The latest of every generator."""
+        at_s = max((shot["at_s"] for shot in snapshots), default=0.0)
+        if at_s < self._next_s:
+            return
+        self._next_s = at_s + self._every_s
+        errors: Counter[str] = Counter()
+        for shot in snapshots:
+            errors.update(shot["errors"])
+        answered = sum(shot["ended"] for shot in snapshots) - errors.total()
+        failed = ", ".join(f"{count:,} {code}" for code, count in sorted(errors.items())) or "none"
+        sizes = ", ".join(f"{name} {mib:.1f} ({more:+.1f})" for name, mib, more in self._watch.now())
+        ended = "; ended: " + ", ".join(self._watch.ended) if self._watch.ended else ""
+        self._write(
+            f"{at_s:,.0f} of {self._total_s:,.0f} s: {answered:,} answered, errors: {failed}; MiB (and how "
+            f"many more than when settled): {sizes}{ended}\n"
+        )
 
 
 def mesh_processes() -> dict[int, str]:
@@ -89,6 +123,8 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     console = Console(stderr=True)
     async with demo_mesh(options.config or config) as supervisor:
         models = MODELS if options.config is None else supervisor.settings.models
+        watch = MemoryWatch(mesh_processes, max(0.5, options.duration / SAMPLES))
+        lines = ProgressLines(watch, options.duration, sys.stderr.write)
         session = Session(supervisor.url, folder, (), quiet=True)
         plan = LoadPlan(
             run=f"soak-{int(time.time())}",
@@ -102,13 +138,13 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         console.print(
             f"{most:,.0f} requests/s at most; {rate:,.0f} for {options.duration:,.0f} s", highlight=False
         )
-        watch = MemoryWatch(mesh_processes, max(0.5, options.duration / SAMPLES))
         watching = asyncio.create_task(watch.keep())
         try:
             held = replace(
                 plan, run=f"{plan.run}-held", concurrency=None, rate=Rate(rate), duration_s=options.duration
             )
-            outcome = await session.run(held)
+            held_session = Session(supervisor.url, folder, (), quiet=True, on_progress=lines.take)
+            outcome = await held_session.run(held)
         finally:
             await ended([watching])
     summary = outcome.summary
@@ -129,18 +165,22 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "doubled": summary.doubled,
         "latency_ms": {name: distribution.model_dump() for name, distribution in summary.metrics.items()},
         "processes": [asdict(one) for one in processes],
-        "restarted": len(watch.names) - len(processes),
+        "ended": watch.ended,
+        "interrupted": outcome.interrupted,
         "load_1m": round(psutil.getloadavg()[0], 2),
-        "flat": all(one.flat for one in processes) and len(watch.names) == len(processes),
+        "flat": all(one.flat for one in processes) and not watch.ended,
         "whole": summary.answered == summary.requests,
     }
 
 
 def table(processes: Sequence[Growth]) -> Table:
     """What became of each process."""
-    shown = Table("process", "MiB first", "last", "highest", "bytes/s", "bytes/request", "flat")
+    shown = Table(
+        "process", "MiB first", "last", "highest", "bytes/s", "bytes/request", "MiB grown", "may grow", "flat"
+    )
     for one in processes:
-        figures = (one.first_mib, one.last_mib, one.highest_mib, one.bytes_per_s, one.bytes_per_request)
+        sizes = (one.first_mib, one.last_mib, one.highest_mib)
+        figures = (*sizes, one.bytes_per_s, one.bytes_per_request, one.grown_mib, one.limit_mib)
         shown.add_row(
             one.name, *(f"{figure:,.1f}" for figure in figures), "yes" if one.flat else "[red]no[/]"
         )

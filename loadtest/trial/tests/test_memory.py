@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+from typing import Any, cast
 
 import pytest
 
-from loadtest.trial.memory import MIB, Growth, Sample, growth
+from loadtest.generate.progress import Snapshot
+from loadtest.trial.memory import MIB, Growth, MemoryWatch, Sample, growth
+from loadtest.trial.soak import ProgressLines
 
 RATE = 100.0
 
@@ -42,6 +46,54 @@ def test_what_a_process_is_to_keep_is_no_leak() -> None:
 def test_caches_that_fill_at_the_beginning_are_no_leak() -> None:
     settled = [Sample(one.at_s, one.size + min(40, int(one.at_s)) * MIB) for one in samples(0.0)]
     assert found(settled).flat
+
+
+def test_a_few_samples_that_stand_out_are_no_leak() -> None:
+    taken = samples(0.0)
+    assert found([*taken[:-6], *(Sample(one.at_s, one.size + 100 * MIB) for one in taken[-6:])]).flat
+
+
+def test_what_a_process_has_grown_and_may_grow_is_told() -> None:
+    grown = found(samples(512 * RATE), kept_bytes=112)
+    assert grown.grown_mib == pytest.approx(400 * RATE * 0.75 * 595 / MIB, rel=0.05)
+    assert grown.limit_mib == pytest.approx(8, rel=0.3)
+
+
+def test_a_process_that_is_started_again_in_the_middle_is_named() -> None:
+    own = os.getpid()
+    there = {own: "services.router"}
+    watch = MemoryWatch(lambda: there, 1.0)
+    watch.look()
+    assert watch.ended == []
+    there = {os.getppid(): "services.router"}
+    for _ in range(20):
+        watch.look()
+    assert watch.ended == ["services.router"] * 2
+    ((name, size_mib, more_mib),) = watch.now()
+    assert name == "services.router"
+    assert size_mib > 0
+    assert abs(more_mib) < size_mib
+
+
+def test_a_soak_says_on_its_way_what_it_has_seen() -> None:
+    written: list[str] = []
+    watch = MemoryWatch(lambda: {os.getpid(): "services.router"}, 1.0)
+    watch.look()
+    lines = ProgressLines(watch, 60.0, written.append)
+    counts: dict[str, Any] = {
+        "sent": 9,
+        "in_flight": 0,
+        "tokens": 0,
+        "e2e_ms": [],
+        "ttft_ms": [],
+        "lag_ms": [],
+    }
+    for at_s in (1.0, 10.5, 12.0, 25.0):
+        shot = counts | {"at_s": at_s, "ended": 9, "failed": 3, "errors": {"overloaded": 2, "internal": 1}}
+        lines.take([cast(Snapshot, shot)])
+    assert len(written) == 2
+    assert written[0].startswith("10 of 60 s: 6 answered, errors: 1 internal, 2 overloaded; MiB")
+    assert "services.router" in written[0]
 
 
 def test_a_process_that_was_there_for_a_moment_says_nothing() -> None:
