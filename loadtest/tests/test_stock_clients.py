@@ -44,7 +44,7 @@ async def test_the_clients_that_are_installed_here_run_against_the_demo_models(t
 @pytest.mark.skipif(ollama_command() is None, reason="needs `ollama`: see `just clients ollama`")
 async def test_the_ollama_command_runs_against_the_demo_models(tmp_path: Path) -> None:
     async with shown_mesh(tmp_path) as mesh:
-        for line in await outcomes(mesh, "ollama_command.py", (*QUICK, "manage")):
+        for line in await outcomes(mesh, "ollama_command.py", (*QUICK, "manage", "hub")):
             assert line["outcome"] in ("ok", "not offered"), line
 
 

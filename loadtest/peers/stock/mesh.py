@@ -2,7 +2,8 @@
 
 Beside the demo models it has `begun`, one of them that puts its first token before each text, `slow`, whose
 text takes twenty seconds, so that there is a middle to hang up in however busy the machine is, and `caller`,
-a worker that calls the first tool that it is given: the demo models know no tools.
+a worker that calls the first tool that it is given: the demo models know no tools. Its store fetches from a
+hub that has one of them, `LITTLE`, which an agent loads when it is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +37,11 @@ from loadtest.peers.servers import free_port
 from schemas.errors import ChoirError
 from services.client import Choir
 from services.client.finding.local_mesh import running_mesh
+from services.modelstore.tests.hub_server import hub_server
 
 UP_DEADLINE_S = 240.0
 BACK_DEADLINE_S = 180.0
-STOP_DEADLINE_S = 30.0
+STOP_DEADLINE_S = 180.0
 WORDS = " ".join(f"word{number}" for number in range(120))
 SLOW_MS = 20_000
 CONFIG = """
@@ -48,6 +50,10 @@ port = 0
 [gateway]
 port = {gateway}
 sets = {{ pair = ["choir-qwen", "choir-llama"] }}
+[modelstore]
+enabled = true
+hub = "{hub}"
+min_free_bytes = 0
 [workers]
 networks = ["127.0.0.0/8"]
 [[agents]]
@@ -58,6 +64,9 @@ models = [
   {{ name = "begun", path = "{begun}", slots = 1 }},
 ]
 [[agents]]
+name = "attic"
+on_demand = {{ memory_bytes = 500_000_000, slots = 1 }}
+[[agents]]
 name = "slow"
 backend = "instant"
 models = [{{ name = "slow", reply = "{words}", delay_ms = {slow_ms}, context_tokens = 32768 }}]
@@ -66,6 +75,8 @@ name = "caller"
 backend = "openai"
 models = [{{ name = "caller", server = {{ type = "openai", url = "http://127.0.0.1:{control}" }} }}]
 """
+REPOSITORY = "choir/little-GGUF"
+LITTLE = f"hf.co/{REPOSITORY}:Q8_0"
 DEMO = frozenset(("choir-qwen", "choir-llama", "begun", "slow", "caller"))
 INSTANT = """
 [broker]
@@ -100,6 +111,7 @@ class Shown:
             "CHOIR_MODEL": "choir-qwen",
             "CHOIR_ENSEMBLE": "choir/majority@pair",
             "CHOIR_LIMITED_KEY": self.limited_key,
+            "CHOIR_HUB_MODEL": LITTLE,
         }
 
 
@@ -108,16 +120,21 @@ async def shown_mesh(folder: Path, config: str = CONFIG) -> AsyncIterator[Shown]
     """A mesh that runs with its state in `folder` until the context ends. CannotStart if it does not come
     up."""
     wanted = DEMO if config is CONFIG else frozenset(("quick", "other"))
+    stores = "true" if config is CONFIG else "false"
     gateway, control = free_port(), free_port()
     path, begun = folder / "choir.toml", begun_model(folder)
+    hubs = ExitStack()
+    hub = hubs.enter_context(hub_server(REPOSITORY, {"little-Q8_0.gguf": little_model()}))
     path.write_text(
-        config.format(gateway=gateway, control=control, words=WORDS, slow_ms=SLOW_MS, begun=begun)
+        config.format(
+            gateway=gateway, control=control, words=WORDS, slow_ms=SLOW_MS, begun=begun, hub=hub.url
+        )
     )
     address = f"http://127.0.0.1:{gateway}"
     with (folder / "up.log").open("wb") as output:
         up = subprocess.Popen(  # noqa: ASYNC220  (it lives as long as the context)
             choir_command("up", "--config", str(path)),
-            env=clean_environment(folder, CHOIR_GATEWAY__ENABLED="true"),
+            env=clean_environment(folder, CHOIR_GATEWAY__ENABLED="true", CHOIR_MODELSTORE__ENABLED=stores),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -134,6 +151,12 @@ async def shown_mesh(folder: Path, config: str = CONFIG) -> AsyncIterator[Shown]
         await asyncio.to_thread(up.wait, STOP_DEADLINE_S)
         serving.should_exit = True
         await task
+        hubs.close()
+
+
+def little_model() -> bytes:
+    """What the hub has."""
+    return (DEMO_MODELS / "choir-phi.gguf").read_bytes()
 
 
 def limited_key(folder: Path) -> str:

@@ -379,6 +379,7 @@ class DemandModel:
             update={
                 "slots": self.serving.model.slots if problem is None else 0,
                 "on_demand": self._state_for_lease(),
+                "file": self.held.file,
                 "repository": self.held.repository,
                 "problem": problem,
             }

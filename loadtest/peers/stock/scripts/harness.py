@@ -61,6 +61,8 @@ class Mesh:
     ensemble = os.environ.get("CHOIR_ENSEMBLE", "choir/majority")
     caller = os.environ.get("CHOIR_CALLER", "caller")
     slow = os.environ.get("CHOIR_SLOW", "slow")
+    hub_model = os.environ.get("CHOIR_HUB_MODEL", "")
+    """A model of the hub that the mesh fetches from."""
     limited_key = os.environ.get("CHOIR_LIMITED_KEY", "")
     """A key that may use one token a minute."""
 

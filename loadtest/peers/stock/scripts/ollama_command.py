@@ -87,6 +87,18 @@ def manage(mesh: Mesh) -> str:
     return refused["cp"].strip()[-160:]
 
 
+def hub(mesh: Mesh) -> str:
+    """A model of a hub is pulled by `run`, asked by its name there, unloaded, and its last copy stays."""
+    said = typed(mesh, "run", mesh.hub_model, QUESTION)
+    assert said.strip()
+    typed(mesh, "pull", mesh.hub_model)
+    assert "context length" in typed(mesh, "show", mesh.hub_model)
+    assert "little-Q8_0" in typed(mesh, "list")
+    typed(mesh, "stop", mesh.hub_model)
+    typed(mesh, "pull", f"{mesh.hub_model.partition(':')[0]}:Q2_K", ends=1)
+    return f"{said.strip()}; {typed(mesh, 'rm', mesh.hub_model, ends=1).strip()[-160:]}"
+
+
 def tools(_mesh: Mesh) -> None:
     raise NotOffered("the command has no tools of its own")
 
@@ -137,4 +149,4 @@ def limited(_mesh: Mesh) -> None:
 said = subprocess.run([OLLAMA, "--version"], capture_output=True, text=True).stdout
 VERSION = os.environ.get("CHOIR_OLLAMA_VERSION") or said.split()[-1]
 TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, limited)
-run("ollama", VERSION, *TALK, manage)
+run("ollama", VERSION, *TALK, manage, hub)

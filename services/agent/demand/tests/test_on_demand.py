@@ -72,7 +72,8 @@ class Store:
         path = path or write_bench_model(self.folder / f"{name}.gguf", layers=layers, width=width, seed=seed)
         self.held[name] = HeldModel(
             name=name,
-            file=path.name,
+            file=f"{name}-Q8_0.gguf",
+            repository="org/letters-GGUF",
             paths=(str(path),),
             sha256=f"{seed:064x}",
             size_bytes=size_bytes or path.stat().st_size,
@@ -200,6 +201,8 @@ async def test_a_model_is_loaded_when_it_is_asked_for_and_stays_as_long_as_it_is
     assert (told.state, told.loads) == ("loaded", 1)
     assert told.unload_at_s is not None and "completion" in of(agent, "a").capabilities
     assert agent.load().slots == 2
+    # It is called as in the hub, however the store calls its file
+    assert (of(agent, "a").file, of(agent, "a").repository) == ("a-Q8_0.gguf", "org/letters-GGUF")
     # One that is to go at once goes, and is loaded again when somebody asks
     assert load_ns(await asked(mesh, "r3", "a", keep_alive_s=0.0)) == 0
     await eventually(lambda: demand(agent, "a").state == "unloaded")
