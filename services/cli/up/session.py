@@ -93,7 +93,7 @@ class UpSession:
         url = without_password(supervisor.url)
         section, member = self._settings.gateway, supervisor.member
         here = section.enabled and (member is None or "gateway" in member.services)
-        self._screen.ready(url, took_s, models, section.address if here else None)
+        self._screen.ready(url, took_s, models, section.address if here and self._gateway_listens() else None)
         if self._as_json:
             document = UpDocument(
                 url=url,
@@ -105,6 +105,12 @@ class UpSession:
                 started_after_s=round(took_s, 3),
             )
             print_json(document)
+
+    def _gateway_listens(self) -> bool:
+        """Whether nothing is told of the gateway of this host; of a port that is taken it would be."""
+        children = self._supervisor.children
+        named = {child.name for child in children if child.command.service == "gateway"}
+        return not any(problem.partition(":")[0] in named for problem in self._supervisor.problems)
 
     async def _models(self) -> tuple[str, ...]:
         """The models that can be asked; where no router says so, those that were asked for here."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -56,8 +57,12 @@ def config(tmp_path: Path) -> Path:
 
 def test_a_person_is_told_what_runs_what_is_wrong_and_what_to_type(config: Path, tmp_path: Path) -> None:
     log = tmp_path / "choir" / "up.log"
-    with on_terminal(choir_command("up", "--config", str(config)), clean_environment(tmp_path), 100) as t:
-        # Given a mesh that has started
+    with ExitStack() as held:
+        taken = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        gateway = {"CHOIR_GATEWAY__ENABLED": "true", "CHOIR_GATEWAY__PORT": str(taken)}
+        up = choir_command("up", "--config", str(config))
+        t = held.enter_context(on_terminal(up, clean_environment(tmp_path, **gateway), 100))
+        # Given a mesh that has started, beside somebody who has the gateway's port
         t.wait_for("stops the mesh", 120)
         shown = t.text
         # A sign of life turned meanwhile
@@ -65,7 +70,10 @@ def test_a_person_is_told_what_runs_what_is_wrong_and_what_to_type(config: Path,
         # Then the screen names configuration, log, models and the next command, and what is wrong
         for part in (str(config), str(log), "models  choir-one\n", "choir-gone cannot be asked", "choir ask"):
             assert part in shown.replace("\n", " ") or part in shown
-        # But not what only a log has
+        assert f"cannot listen at 127.0.0.1:{taken}" in shown.replace("\n", " ")
+        # But no address at which nobody answers
+        assert "for clients of" not in shown and "curl" not in shown
+        # And not what only a log has
         for noise in ("instance=", "service=", "[info"):
             assert noise not in shown
         assert "ready" in log.read_text() and "instance=" in log.read_text()
