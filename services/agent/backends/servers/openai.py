@@ -8,6 +8,7 @@ failed task.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -98,6 +99,7 @@ class OpenAI(ServedModel):
             http_client=self._http,
         )
         # Parts of the client are imported when they are first named: here, and not while a server is timed.
+        self._seen = b""
         self._models, self._embeddings = self._client.models, self._client.embeddings
         self._completions = self._client.chat.completions
 
@@ -232,8 +234,15 @@ class OpenAI(ServedModel):
     async def models(self) -> tuple[str, ...]:
         """What `/v1/models` lists. The client's objects of thousands of models would take half a second, in
         which nobody else is served."""
+        return await self._named(await self._page())
+
+    async def _page(self) -> bytes:
         async with self._faults():
-            page = json.loads((await self._models.with_raw_response.list()).content)
+            return (await self._models.with_raw_response.list()).content
+
+    async def _named(self, content: bytes) -> tuple[str, ...]:
+        async with self._faults():
+            page = json.loads(content)
         entries = page.get("data") if isinstance(page, dict) else None
         if not isinstance(entries, list):
             raise garbage(self._server.url, f"no list of models at {API_PATH}/models")
@@ -252,7 +261,11 @@ class OpenAI(ServedModel):
 
     async def check(self) -> None:
         """Raises WorkerFailed if the server does not answer, ModelUnusable if the model is not there."""
-        check_listed(self._model, await self.models(), self._server.url)
+        page = await self._page()
+        seen = hashlib.blake2b(page).digest()
+        if seen != self._seen:  # a list that has the model is read once, however often the server shows it
+            check_listed(self._model, await self._named(page), self._server.url)
+            self._seen = seen
 
     async def embed(self, embed: Embed) -> Generated:
         """One vector for each text. A text that is too long is the server's to refuse: it knows its model."""
