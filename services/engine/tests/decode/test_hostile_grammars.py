@@ -21,6 +21,22 @@ EXPLODES = f'root ::= {"a " * 400}\na ::= "N"? [a-z ]?'
 UNCLOSED = 'root ::= "' + '\\"' * 30_000
 """Looking for the ends of its literals takes half a minute, if each quotation mark may be a beginning."""
 REPEATED = {"type": "string", "pattern": "{" * 200_000}
+MOST_TOKENS = 8
+HOSTILE = {
+    "2,000 optional parts": Sampling(grammar=f'root ::= {"a " * 2_000}\na ::= "N"?', max_tokens=MOST_TOKENS),
+    "stars in stars": Sampling(grammar=f'root ::= {"(" * 60}"a"{")*" * 60}', max_tokens=MOST_TOKENS),
+    "a chain of rules of 62 kB": Sampling(
+        grammar="root ::= r0\n" + "".join(f"r{n} ::= r{n + 1}\n" for n in range(4_000)) + 'r4000 ::= "a"',
+        max_tokens=MOST_TOKENS,
+    ),
+    "a pattern of repetitions": Sampling(
+        json_schema={"type": "string", "pattern": "^((a{1,99}){1,99}){1,99}$"}, max_tokens=MOST_TOKENS
+    ),
+    "100,000 values": Sampling(
+        json_schema={"enum": [f"v{n}" for n in range(100_000)]}, max_tokens=MOST_TOKENS
+    ),
+}
+"""What has burnt other servers, or would: each ends, in an answer or in an error that names the field."""
 LONG_S = 120.0
 SHORT_LIMIT_S = STEP_LIMIT_S / 8
 
@@ -90,6 +106,20 @@ def test_a_constraint_that_takes_long_to_check_is_an_invalid_request(
     with pytest.raises(InvalidRequest) as caught:
         engine.submit("Well?", sampling)
     assert caught.value.field in ("sampling.grammar", "sampling.json_schema")
+
+
+@pytest.mark.parametrize("sampling", HOSTILE.values(), ids=HOSTILE)
+def test_whatever_is_asked_for_ends_and_the_next_one_is_answered(
+    engine: Engine, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._model.grammars, "_limit_s", SHORT_LIMIT_S)
+    try:
+        generated = engine.generate("Well?", sampling).generated_tokens
+    except InvalidRequest as error:
+        assert error.field in ("sampling.grammar", "sampling.json_schema")
+    else:
+        assert generated <= MOST_TOKENS
+    assert engine.generate("What?", Sampling(max_tokens=4)).generated_tokens
 
 
 def test_a_grammar_goes_on_after_the_process_that_makes_them_has_died(engine: Engine) -> None:
