@@ -6,10 +6,10 @@ import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
+from analysis.charts.heatmaps import write_heatmaps
 from analysis.evaluation.asking.progress import Reporter
 from analysis.matrix.averages import MatrixReport, pair_averages
 from analysis.matrix.folder import CSV_FILE, MatrixFolder
-from analysis.matrix.heatmaps import write_heatmaps
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.plan import cells
 from analysis.matrix.record import row

@@ -9,7 +9,7 @@ from typing import Any
 from analysis.charts.drawing.page import framed
 from analysis.charts.drawing.render import html_chart, javascript, specification
 from analysis.charts.mesh import MESH_CHARTS
-from analysis.charts.request_timeline import request_timeline
+from analysis.charts.mesh.request_timeline import request_timeline
 from analysis.report.collect import Answered, Findings
 from analysis.report.headings import heading
 

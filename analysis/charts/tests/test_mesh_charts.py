@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from analysis.charts.activity import activity, with_ends
 from analysis.charts.drawing.columns import columns
 from analysis.charts.drawing.render import png_image, render, specification, svg_image
 from analysis.charts.drawing.rows import unpivoted, utc, written
 from analysis.charts.mesh import MESH_CHARTS
-from analysis.charts.request_timeline import kind_of, request_timeline
+from analysis.charts.mesh.activity import activity, with_ends
+from analysis.charts.mesh.request_timeline import kind_of, request_timeline
 from analysis.queries.query_file import SHIPPED, shipped
 
 PERCENTILES = {"p50_ms": 12.5, "p95_ms": 30.0, "p99_ms": 44.0}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from analysis.charts.evaluation import Picture
+from analysis.charts.evaluation.write import write_charts
 from analysis.evaluation.asking.journal import read_journal
 from analysis.evaluation.asking.run_folder import RunConfig, RunFolder
 from analysis.evaluation.asking.usage import UsageSample, read_usage
@@ -14,8 +16,6 @@ from analysis.evaluation.effort.table import effort_rows
 from analysis.evaluation.likelihood.table import likelihood_rows
 from analysis.evaluation.likelihood.votes import one_for_each_question
 from analysis.evaluation.provenance.asking import of_earlier_runs
-from analysis.evaluation.reporting.charts import Picture
-from analysis.evaluation.reporting.charts.write import write_charts
 from analysis.evaluation.reporting.instructions import checks_texts, write_checked
 from analysis.evaluation.reporting.latex import significance_table, summary_table
 from analysis.evaluation.reporting.raw_records import raw_records

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.charts.drawing.page import templates
+from analysis.charts.evaluation.write import Drawn
 from analysis.evaluation import benchmarks
 from analysis.evaluation.asking.run_folder import RunConfig
 from analysis.evaluation.contestants.crossfit import FOLDS
 from analysis.evaluation.contestants.replay import CLOSED_ONLY
-from analysis.evaluation.reporting.charts.write import Drawn
 from analysis.evaluation.scoring.scores import OVERALL
 
 Row = dict[str, Any]

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from analysis.charts.evaluation.picture import why_absent
 from analysis.evaluation.asking.run_folder import RunFolder
-from analysis.evaluation.reporting.charts.picture import why_absent
 from analysis.evaluation.reporting.instructions import checks_texts, show_checked
 from analysis.evaluation.reporting.report import MOSTLY_REPEATED
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from analysis.charts.drawing.render import specification, svg_image
+from analysis.charts.heatmaps import HEATMAPS, heatmap
 from analysis.matrix.averages import PairAverage, figure, pair_averages
 from analysis.matrix.folder import CSV_FILE, RESULTS_FILE, MatrixFolder
-from analysis.matrix.heatmaps import HEATMAPS, heatmap
 from analysis.matrix.options import MatrixOptions, read_prompts
 from analysis.matrix.plan import Cell, ask, cells, request_id
 from analysis.matrix.record import COLUMNS, Record, row

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.charts.drawing.render import specification, svg_image
+from analysis.charts.evaluation.cost import against_latency, against_tokens, overlapping, spread
+from analysis.charts.evaluation.metrics import metrics
+from analysis.charts.evaluation.picture import OTHER_LOAD, Picture
 from analysis.evaluation.asking.journal import EvalJournal
 from analysis.evaluation.asking.usage import UsageSample
 from analysis.evaluation.contestants.reaggregation import reaggregate
-from analysis.evaluation.reporting.charts.cost import against_latency, against_tokens, overlapping, spread
-from analysis.evaluation.reporting.charts.metrics import metrics
-from analysis.evaluation.reporting.charts.picture import OTHER_LOAD, Picture
 from analysis.evaluation.reporting.latex import escape, p_value, summary_table
 from analysis.evaluation.reporting.outputs import write_outputs
 from analysis.evaluation.reporting.shown import show

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.charts.evaluation import CHARTS
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.asking.journal import EvalJournal
-from analysis.evaluation.reporting.charts import CHARTS
 from analysis.evaluation.reporting.outputs import write_outputs
 from analysis.evaluation.reporting.shown import show
 from analysis.evaluation.tests.kept import CHOICES, exchange, run_folder

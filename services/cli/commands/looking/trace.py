@@ -44,7 +44,7 @@ def trace(
     if png is not None:
         # The command line draws with the same charts as the report.
         from analysis.charts.drawing.render import png_image, specification
-        from analysis.charts.request_timeline import request_timeline
+        from analysis.charts.mesh.request_timeline import request_timeline
 
         shown = document(fall)
         chart = request_timeline([piece.model_dump() for piece in shown.pieces], f"request {fall.request_id}")

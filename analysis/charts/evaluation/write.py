@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.charts.drawing.render import png_image, specification, write_images
-from analysis.evaluation.reporting.charts import CHARTS, Picture
-from analysis.evaluation.reporting.charts.metrics import metrics
+from analysis.charts.evaluation import CHARTS, Picture
+from analysis.charts.evaluation.metrics import metrics
 
 FOLDER = "charts"
 METRICS_FILE = "metrics.png"

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from analysis.charts.drawing.theme import MUTED
-from analysis.evaluation.reporting.charts.picture import Picture
+from analysis.charts.evaluation.picture import Picture
 from analysis.evaluation.scoring.scores import Contestant
 from analysis.evaluation.scoring.selective import sure_and_right
 from analysis.statistics.calibration import reliability, selective_scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from analysis.charts.drawing.theme import MUTED
-from analysis.evaluation.reporting.charts.picture import COLOUR, SHAPE, Picture
+from analysis.charts.evaluation.picture import COLOUR, SHAPE, Picture
 
 ROW_HEIGHT = 26
 

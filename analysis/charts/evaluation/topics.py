@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import altair as alt
 
-from analysis.evaluation.reporting.charts.cells import shares_in_cells
-from analysis.evaluation.reporting.charts.picture import Picture
+from analysis.charts.evaluation.cells import shares_in_cells
+from analysis.charts.evaluation.picture import Picture
 from analysis.evaluation.scoring.scores import Contestant
 
 CELL_WIDTH = 78

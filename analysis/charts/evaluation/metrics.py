@@ -7,8 +7,8 @@ from typing import Any
 import altair as alt
 
 from analysis.charts.drawing.theme import CATEGORIES
-from analysis.evaluation.reporting.charts.cost import NO_CHOICE
-from analysis.evaluation.reporting.charts.picture import GROUPS, Picture, why_absent
+from analysis.charts.evaluation.cost import NO_CHOICE
+from analysis.charts.evaluation.picture import GROUPS, Picture, why_absent
 
 PANEL_WIDTH, ROW_HEIGHT, FONT = 104, 13, 10
 """Two panels and the names of contestants make 3.5 inches at 100 pixels an inch: 7 points in print."""

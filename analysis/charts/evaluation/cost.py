@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import altair as alt
 
 from analysis.charts.drawing.theme import INK, MUTED, TEXT_SIZE
+from analysis.charts.evaluation.picture import COLOUR, SHAPE, Picture, why_absent
 from analysis.evaluation.contestants.baselines import ORACLE, RANDOM, RANDOM_AGENT
 from analysis.evaluation.contestants.routers import TOPIC_BEST
-from analysis.evaluation.reporting.charts.picture import COLOUR, SHAPE, Picture, why_absent
 
 NO_CHOICE = (ORACLE, RANDOM, RANDOM_AGENT, TOPIC_BEST)
 """Baselines that nobody could run instead."""

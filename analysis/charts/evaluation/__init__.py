@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import altair as alt
 
-from analysis.evaluation.reporting.charts.accuracy import accuracy
-from analysis.evaluation.reporting.charts.agreement import agreement
-from analysis.evaluation.reporting.charts.cost import against_latency, against_tokens
-from analysis.evaluation.reporting.charts.metrics import metrics
-from analysis.evaluation.reporting.charts.picture import Picture
-from analysis.evaluation.reporting.charts.selective import reliability_diagram, risk_coverage
-from analysis.evaluation.reporting.charts.topics import topics
+from analysis.charts.evaluation.accuracy import accuracy
+from analysis.charts.evaluation.agreement import agreement
+from analysis.charts.evaluation.cost import against_latency, against_tokens
+from analysis.charts.evaluation.metrics import metrics
+from analysis.charts.evaluation.picture import Picture
+from analysis.charts.evaluation.selective import reliability_diagram, risk_coverage
+from analysis.charts.evaluation.topics import topics
 
 __all__ = ["CHARTS", "Chart", "Picture"]
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from analysis.charts.activity import activity
-from analysis.charts.agreement import agreement
 from analysis.charts.drawing.rows import Rows
-from analysis.charts.error_budget import error_budget
-from analysis.charts.latency_by_model import latency_by_model
-from analysis.charts.queue_against_load import queue_against_load
-from analysis.charts.stage_bubbles import stage_bubbles
-from analysis.charts.time_to_first_token import time_to_first_token
-from analysis.charts.tokens_by_node import tokens_by_node
+from analysis.charts.mesh.activity import activity
+from analysis.charts.mesh.agreement import agreement
+from analysis.charts.mesh.error_budget import error_budget
+from analysis.charts.mesh.latency_by_model import latency_by_model
+from analysis.charts.mesh.queue_against_load import queue_against_load
+from analysis.charts.mesh.stage_bubbles import stage_bubbles
+from analysis.charts.mesh.time_to_first_token import time_to_first_token
+from analysis.charts.mesh.tokens_by_node import tokens_by_node
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 
-from analysis.evaluation.reporting.charts.cells import shares_in_cells
-from analysis.evaluation.reporting.charts.picture import Picture
+from analysis.charts.evaluation.cells import shares_in_cells
+from analysis.charts.evaluation.picture import Picture
 from analysis.evaluation.scoring.scores import agreement_rates
 
 CELL = 74
