@@ -14,7 +14,7 @@ from rich.console import Console
 from loadtest.faults import LoadtestError
 from loadtest.generate.plan import LoadPlan
 from loadtest.outcome import tables
-from loadtest.outcome.charts import saturation
+from loadtest.outcome.charts import of_sweep
 from loadtest.outcome.live import say
 from loadtest.outcome.measurements import Measurements
 from loadtest.outcome.outputs import SUMMARY, write_config, write_results
@@ -78,7 +78,7 @@ def _written(
     }
     (folder / SUMMARY).write_text(json.dumps(document, indent=2) + "\n")
     say("drawing the chart ...", quiet=quiet)
-    chart = saturation.chart(steps, found)
+    chart = of_sweep(steps, found)
     write_page(folder, "Saturation sweep", summaries, {"saturation": chart} if chart is not None else {})
     if not quiet:
         Console(highlight=False, width=120).print(tables.of_sweep(steps, found))

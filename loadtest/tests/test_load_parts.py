@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.charts.load.histogram import bins_for, ticks
+from analysis.charts.load.latency_over_time import bin_width_s, percentiles
 from loadtest.chaos import Fault, parse_faults
 from loadtest.faults import LoadtestError, WrongOption
 from loadtest.generate.arrivals import ARRIVALS, Rate, arrivals
@@ -18,9 +20,7 @@ from loadtest.generate.plan import LoadPlan
 from loadtest.generate.prompts import PROMPTS, PromptOptions, prompts
 from loadtest.generate.request_record import LOST, RequestRecord
 from loadtest.generate.workloads import AskOptions, ask_fields, parse_mix, workloads
-from loadtest.outcome.charts import goodput
-from loadtest.outcome.charts.histograms import bins_for, ticks
-from loadtest.outcome.charts.latency_over_time import bin_width_s, percentiles
+from loadtest.outcome.charts import per_second
 from loadtest.outcome.compare import compare
 from loadtest.outcome.measurements import Measurements, read_records, write_records
 from loadtest.outcome.metrics import METRICS, e2e, itl, milliseconds, tpot, ttft, ttft_intended
@@ -420,7 +420,7 @@ def test_a_histogram_has_bins_for_its_values_and_names_on_its_whole_axis() -> No
 
 def test_where_no_objective_was_given_none_was_met(columns: Columns) -> None:
     m = columns(record(0, 0.0, 5.0), record(1, 0.1, 5.0, error="overloaded"))
-    without, judged = goodput.chart(m, None, ()), goodput.chart(m, m.good, ())
+    without, judged = per_second(m, None, ()), per_second(m, m.good, ())
     assert without is not None and judged is not None
     assert "objectives" not in without.to_json() and "answered" in without.to_json()
     assert "met the objectives" in judged.to_json()

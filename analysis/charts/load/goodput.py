@@ -5,32 +5,32 @@ Where no objective was given, they were answered or failed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
+import numpy.typing as npt
 
 from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, MUTED
-from loadtest.chaos import Mark
-from loadtest.outcome.charts.latency_over_time import MOST_BINS
-from loadtest.outcome.measurements import Column, Measurements
+from analysis.charts.load.latency_over_time import MOST_BINS
+
+Column = npt.NDArray[Any]
 
 STATES = ("met the objectives", "answered, but late", "failed")
 WITHOUT_OBJECTIVES = ("answered", "failed")
 COLOURS = {**dict.fromkeys((STATES[0], "answered"), CATEGORIES[0]), STATES[1]: MUTED, "failed": EMPHASIS}
 
 
-def chart(m: Measurements, met: Column | None, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
-    """Stacked, by the second in which a request was meant to start; `met` is None without objectives."""
-    if not len(m):
-        return None
-    width_s = max(1.0, float(np.ceil(m.intended_s.max() / MOST_BINS)))
-    bins = np.floor(m.intended_s / width_s)
+def goodput(starts_s: Column, answered: Column, met: Column | None) -> alt.Chart:
+    """Stacked, by the second in which a request was meant to start: whether it was `answered`, and `met` the
+    objectives, None without any."""
+    width_s = max(1.0, float(np.ceil(starts_s.max() / MOST_BINS)))
+    bins = np.floor(starts_s / width_s)
     names = WITHOUT_OBJECTIVES if met is None else STATES
     states = (
-        np.where(m.good, *names)
+        np.where(answered, *names)
         if met is None
-        else np.where(met, STATES[0], np.where(m.good, STATES[1], STATES[2]))
+        else np.where(met, STATES[0], np.where(answered, STATES[1], STATES[2]))
     )
     rows = [
         {

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import altair as alt
 import numpy as np
+import numpy.typing as npt
 
-from loadtest.chaos import Mark
-from loadtest.outcome.measurements import Column, Measurements
-
+Column = npt.NDArray[Any]
 POINTS = 400
 
 
-def chart(m: Measurements, _met: Column | None, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
+def latency_ecdf(latencies_ms: Mapping[str, Column]) -> alt.Chart:
     """One line for each workload; time on a logarithmic scale."""
-    good = m.where(m.good)
-    if not len(good):
-        return None
     rows = [
         {"workload": workload, "ms": float(value), "share": float(share)}
-        for workload in sorted(set(good.workload))
-        for share, value in _quantiles(good.where(good.workload == workload))
+        for workload, latencies in latencies_ms.items()
+        for share, value in _quantiles(latencies)
     ]
     drawn: alt.Chart = (
         alt.Chart(alt.InlineData(values=rows))
@@ -39,7 +36,7 @@ def chart(m: Measurements, _met: Column | None, _marks: Sequence[Mark]) -> alt.t
     return drawn
 
 
-def _quantiles(m: Measurements) -> list[tuple[float, float]]:
-    latencies = np.sort((m.done_s - m.intended_s) * 1000)
+def _quantiles(latencies_ms: Column) -> list[tuple[float, float]]:
+    latencies = np.sort(latencies_ms)
     places = np.unique(np.linspace(0, len(latencies) - 1, POINTS).astype(int))
     return [((place + 1) / len(latencies), latencies[place]) for place in places]

@@ -1,31 +1,21 @@
-"""How time to first token and inter-token latency are distributed."""
+"""How latencies are distributed: bins of equal ratios, as they differ by orders of magnitude."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import altair as alt
 import numpy as np
+import numpy.typing as npt
 
 from analysis.charts.drawing.theme import EMPHASIS
-from loadtest.chaos import Mark
-from loadtest.outcome.measurements import Column, Measurements
-from loadtest.outcome.metrics import itl, milliseconds, ttft
 
+Column = npt.NDArray[Any]
 FEWEST_BINS, MOST_BINS = 6, 50
 STEPS = (1, 2, 5)
 MOST_DECADES = 3
 """Over more than these only the tens are named."""
-
-
-def ttft_chart(m: Measurements, _met: Column | None, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
-    """Time to first token."""
-    return _histogram(ttft(m.where(m.good)), "Time to first token", "from send to the first token (ms)")
-
-
-def itl_chart(m: Measurements, _met: Column | None, _marks: Sequence[Mark]) -> alt.typing.ChartType | None:
-    """Inter-token latency."""
-    return _histogram(itl(m.where(m.good)), "Inter-token latency", "gap between two chunks of an answer (ms)")
 
 
 def bins_for(count: int) -> int:
@@ -43,8 +33,10 @@ def ticks(low: float, high: float) -> list[float]:
     return [tick for tick in all_ticks if max(below) <= tick <= min(above)]
 
 
-def _histogram(values: Column, title: str, axis: str) -> alt.typing.ChartType | None:
-    """Bins of equal ratios, as latencies differ by orders of magnitude; median and 99th percentile marked."""
+def histogram(
+    values: Column, title: str, axis: str, said: Callable[[float], str]
+) -> alt.typing.ChartType | None:
+    """Median and 99th percentile are marked, and `said` as texts; None where all values are one."""
     values = values[values > 0]
     if len(values) < 2 or values.min() == values.max():
         return None
@@ -67,14 +59,14 @@ def _histogram(values: Column, title: str, axis: str) -> alt.typing.ChartType | 
     y = alt.Y("count:Q", title="count", scale=alt.Scale(domainMax=float(counts.max()) * 1.25))
     columns = alt.Chart(bars).mark_bar(stroke="white").encode(x=x, x2="to:Q", y=y)
     median, high = (float(value) for value in np.percentile(values, (50, 99)))
-    rules = (*_rule("p50", median, row=0), *_rule("p99", high, row=1))
-    subtitle = f"{len(values):,} values, the largest {milliseconds(float(values.max()))} ms"
+    rules = (*_rule(f"p50 {said(median)}", median, row=0), *_rule(f"p99 {said(high)}", high, row=1))
+    subtitle = f"{len(values):,} values, the largest {said(float(values.max()))} ms"
     return alt.layer(columns, *rules).properties(title=alt.TitleParams(title, subtitle=subtitle), width=640)
 
 
 def _rule(name: str, ms: float, row: int) -> tuple[alt.Chart, alt.Chart]:
     """A line at a value, with its name beside it, in a row of its own."""
-    data = alt.InlineData(values=[{"ms": ms, "name": f"{name} {milliseconds(ms)}"}])
+    data = alt.InlineData(values=[{"ms": ms, "name": name}])
     base = alt.Chart(data).encode(x="ms:Q")
     text = base.mark_text(align="right", dx=-5, dy=8 + 18 * row, color=EMPHASIS)
     return base.mark_rule(color=EMPHASIS), text.encode(y=alt.value(0), text="name:N")

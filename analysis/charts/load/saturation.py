@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
+from analysis.charts.drawing.rows import Rows, inline
 from analysis.charts.drawing.theme import CATEGORIES, EMPHASIS, PLAIN
-from loadtest.sweep.search import Step
 
 
-def chart(steps: Sequence[Step], knee: Step | None) -> alt.typing.ChartType | None:
-    """p50 and p95 of e2e from the intended start at the throughput that was reached; open-loop steps only."""
-    rows = [
-        {"rate": step.summary.rate, "share": share, "ms": getattr(latency, share), "step": step.name}
-        for step in steps
-        if step.offered is not None and (latency := step.summary.metrics.get("e2e_intended")) is not None
-        for share in ("p50", "p95")
-    ]
-    if not rows:
-        return None
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
+def saturation(rows: Rows, knee_rate: float | None) -> alt.typing.ChartType:
+    """A row has the `rate` that a step reached, the `share` of a percentile (p50, p95) and its `ms`."""
+    base = alt.Chart(inline(rows)).encode(
         x=alt.X("rate:Q", title="answered requests per second", scale=alt.Scale(zero=True)),
         y=alt.Y("ms:Q", title="latency from the intended start (ms)", scale=alt.Scale(type="log")),
         color=alt.Color("share:N", title=None, scale=alt.Scale(range=[PLAIN, CATEGORIES[2]])),
@@ -28,10 +18,8 @@ def chart(steps: Sequence[Step], knee: Step | None) -> alt.typing.ChartType | No
         order=alt.Order("rate:Q"),
     )
     layers: list[alt.Chart] = [base.mark_line(), base.mark_point()]
-    if knee is not None:
-        data = alt.InlineData(
-            values=[{"rate": knee.summary.rate, "name": f"knee: {knee.summary.rate:,.1f}/s"}]
-        )
+    if knee_rate is not None:
+        data = alt.InlineData(values=[{"rate": knee_rate, "name": f"knee: {knee_rate:,.1f}/s"}])
         layers.append(alt.Chart(data).mark_rule(color=EMPHASIS, strokeDash=[4, 3]).encode(x="rate:Q"))
         layers.append(
             alt.Chart(data)

@@ -7,13 +7,17 @@ of 20 values the 99th is the largest one. Where requests are few each of them is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
+import numpy.typing as npt
 
 from analysis.charts.drawing.theme import EMPHASIS, MUTED
-from loadtest.chaos import Mark
-from loadtest.outcome.measurements import Column, Measurements
+
+Column = npt.NDArray[Any]
+Mark = tuple[float, str]
+"""When something was done to the mesh, in seconds, and what."""
 
 MOST_BINS = 120
 FEWEST_VALUES = 20
@@ -22,18 +26,16 @@ SHARES = (50, 95, 99)
 MOST_POINTS = 1_500
 
 
-def chart(m: Measurements, _met: Column | None, marks: Sequence[Mark]) -> alt.typing.ChartType | None:
-    """Percentiles of e2e from the intended start, of the requests that were meant to start in each bin."""
-    good = m.where(m.good)
-    if not len(good):
-        return None
-    width_s = bin_width_s(good.intended_s, float(m.intended_s.max()))
-    bins = np.floor(good.intended_s / width_s)
-    latencies = (good.done_s - good.intended_s) * 1000
+def latency_over_time(
+    starts_s: Column, latencies_ms: Column, last_s: float, marks: Sequence[Mark]
+) -> alt.typing.ChartType:
+    """Percentiles of the latencies of requests that were meant to start in each bin, until `last_s`."""
+    width_s = bin_width_s(starts_s, last_s)
+    bins = np.floor(starts_s / width_s)
     rows = [
         {"second": float((number + 0.5) * width_s), "share": f"p{share}", "ms": float(value)}
         for number in np.unique(bins)
-        for share, value in percentiles(latencies[bins == number])
+        for share, value in percentiles(latencies_ms[bins == number])
     ]
     x = alt.X("second:Q", title="start of the request (s)")
     y = alt.Y("ms:Q", title="latency from the intended start (ms)", scale=alt.Scale(type="log", nice=False))
@@ -48,8 +50,8 @@ def chart(m: Measurements, _met: Column | None, marks: Sequence[Mark]) -> alt.ty
         )
     )
     layers: list[alt.Chart] = [lines]
-    if len(good) <= MOST_POINTS:
-        layers.insert(0, _points(good.intended_s, latencies).encode(x=x, y=y))
+    if len(starts_s) <= MOST_POINTS:
+        layers.insert(0, _points(starts_s, latencies_ms).encode(x=x, y=y))
     subtitle = f"percentiles of the requests of {width_s:g} s each" + (
         "; a point is a request" if len(layers) > 1 else ""
     )
@@ -77,7 +79,7 @@ def _points(starts_s: Column, latencies_ms: Column) -> alt.Chart:
 
 
 def _marks(marks: Sequence[Mark]) -> tuple[alt.Chart, alt.Chart]:
-    data = alt.InlineData(values=[{"second": mark.at_s, "text": mark.text} for mark in marks])
+    data = alt.InlineData(values=[{"second": at_s, "text": text} for at_s, text in marks])
     x = alt.X("second:Q")
     rules = alt.Chart(data).mark_rule(color=EMPHASIS, strokeDash=[4, 3]).encode(x=x)
     labels = (
