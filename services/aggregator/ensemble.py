@@ -271,9 +271,10 @@ class Ensemble:
 
     async def _ask_of_texts(self) -> None:
         """Has one answer written from all, or all compared."""
+        if not self._asks & FROM_TEXTS:
+            return
         ballots = self._read_ballots()
-        fewest = min(FEWEST_DEBATERS, len(self._gather.members))
-        if not self._asks & FROM_TEXTS or len(ballots.first) < fewest:
+        if len(ballots.first) < min(FEWEST_DEBATERS, len(self._gather.members)):
             return
         self._made_of = True
         tasks: list[Generate] = []

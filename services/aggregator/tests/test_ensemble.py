@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ContextExceeded, GenerationFailed, WorkerFailed
 from schemas.events import DecisionMade
+from schemas.replies import Answer
+from services.aggregator import ensemble
+from services.aggregator.reading.ballots import read_ballots
+from services.aggregator.strategies.ballot import Ballots
 from services.aggregator.tests.ensemble import (
     Said,
     aggregating,
@@ -53,6 +59,23 @@ async def test_four_members_are_asked_and_their_answers_decide(connection: Clien
     for name, member in asked.items():
         (command,) = member.asked
         assert (command.agent, command.model, command.routing_slip) == (name, name, ("aggregator",))
+
+
+async def test_answers_are_read_once_where_nothing_is_asked_of_their_texts(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read them takes longer the longer they are, and that is on the way of every ensemble."""
+    looks: list[int] = []
+
+    def counted(answers: tuple[Answer, ...], *options: Any) -> Ballots:
+        looks.append(len(answers))
+        return read_ballots(answers, *options)
+
+    monkeypatch.setattr(ensemble, "read_ballots", counted)
+    async with aggregating(connection) as mesh, members(connection, dict.fromkeys(FOUR, "Paris")):
+        await enqueue(mesh, gather("r1", FOUR, strategies=BOTH))
+        assert len((await result_of(mesh, "r1")).decisions) == len(BOTH)
+    assert looks == [len(FOUR)]
 
 
 async def test_two_strategies_decide_from_one_fan_out(connection: Client) -> None:
