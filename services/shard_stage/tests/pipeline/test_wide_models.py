@@ -45,7 +45,10 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     }
 
 
-@pytest.mark.parametrize(("width", "stages"), [(2048, 2), (2048, 3), (2048, 4), (4096, 3), (4096, 5)])
+@pytest.mark.parametrize(
+    ("width", "stages"),
+    [(2048, 2), (2048, 3), (2048, 4), (2048, 5), (4096, 2), (4096, 3), (4096, 4), (4096, 5)],
+)
 def test_prompts_longer_than_a_message_are_answered_as_by_the_engine(
     wide: dict[int, Path], width: int, stages: int, tmp_path: Path
 ) -> None:
