@@ -527,8 +527,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 
 KEYED: dict[str, tuple[str, ...]] = {
-    s.NODES: ("observe",),
-    **{subject: ("observe", "generate") for subject in (s.STATUS, s.SQL)},
+    **{subject: ("observe",) for subject in (s.NODES, s.STATUS)},
+    s.SQL: ("observe", "generate"),
     **{
         subject: ("operate",)
         for subject in (
@@ -538,8 +538,7 @@ KEYED: dict[str, tuple[str, ...]] = {
     },
 }  # fmt: skip
 """What a gateway asks only with the API key of whoever asked it, and the scopes of which the key has to have
-one. Of the event database a key without `observe` sees the rows of its tenant; `status` says whether
-there is one."""
+one. Of the event database a key without `observe` sees the rows of its tenant."""
 
 RELAYED = frozenset((s.STORE,))
 """Of those whom a router hears with the key, and asks without: any host that joins may keep models, and no

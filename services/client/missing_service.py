@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.broker import catalog
-from schemas.errors import MeshUnreachable
+from schemas.errors import MeshUnreachable, NotPermitted
 from services.client.connection import HOW_TO_START
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ def nobody_answers(subject: str) -> str:
 
 
 async def check_metrics(mesh: Choir) -> None:
-    """Raises MeshUnreachable unless a metrics service is live: what looks back needs one."""
-    if METRICS not in (await mesh.status()).services:
+    """Raises MeshUnreachable unless a metrics service is live: what looks back needs one. Whoever may not see
+    what is live, and looks back at its own requests, is told so where it asks for them."""
+    try:
+        live = (await mesh.status()).services
+    except NotPermitted:
+        return
+    if METRICS not in live:
         raise MeshUnreachable(NO_METRICS)

@@ -46,7 +46,7 @@ ACTS: dict[str, Act] = {
     "pipelines": lambda mesh: mesh.shard(Shard(model="nobody-has-it", remove=True)),
 }
 OBSERVING = {"nodes", "status", "sql"}
-OWN = {"status", "sql"}
+OWN = {"sql"}
 """With what a tenant looks at its own requests; whose rows it is given the event database says."""
 EVERYTHING: tuple[KeyScope, ...] = ("models", "generate", "embed", "observe", "operate")
 
@@ -168,6 +168,9 @@ async def test_a_gateway_can_do_no_more_than_those_can_who_show_it_their_keys(
             for name, path, status in (
                 ("observe", "/status", 200),
                 ("operate", "/status", 403),
+                ("ask", "/status", 403),
+                ("ask", "/requests", 200),
+                ("ann", "/requests", 200),
                 ("operate", "/workers", 403),
                 ("olga", "/workers", 200),
                 ("olga", "/nodes", 200),
