@@ -9,7 +9,7 @@ from pathlib import Path
 from services.agent.settings import ModelSection
 from services.chassis.logs import get_logger
 from services.engine.model.gguf.header import GgufFault
-from services.engine.model.gguf.split_files import part_paths, sha256_of
+from services.engine.model.gguf.split_files import sha256_of, size_of
 
 AT_ONCE_BYTES = 64 * 1024**2
 """A file of up to so many bytes is read before the model is asked; a larger one while it answers already."""
@@ -30,12 +30,11 @@ class FileHash:
         if path is None:
             return
         try:
-            parts = await asyncio.to_thread(part_paths, path)
-            size_bytes = sum(part.stat().st_size for part in parts)
+            size_bytes = await asyncio.to_thread(size_of, path)
         except (OSError, GgufFault) as error:
             self._unreadable(error)
             return
-        if self._model.sha256 is not None and len(parts) == 1:  # it was checked when the model was loaded
+        if self._model.sha256 is not None:  # it was checked when the model was loaded
             self.sha256 = self._model.sha256
         elif size_bytes <= AT_ONCE_BYTES:
             await asyncio.to_thread(self._read, path)

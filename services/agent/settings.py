@@ -92,7 +92,8 @@ class ServerSection(Section):
 class ModelSection(Section):
     """One model of an agent.
 
-    `path` is a GGUF file (`llama_cpp`), refused if it has not the checksum `sha256`, where one is given.
+    `path` is a GGUF file (`llama_cpp`), or the first part of a split one, refused if it has not the checksum
+    `sha256`, where one is given; that of a split one is of all parts, one after another.
     `server` is where it is served (`ollama`, `openai`).
     `reply` and `delay_ms` are what the `instant` backend says and after how long. `context_tokens` is per
     sequence and defaults to what the model was made for. A step of its inference (`llama_cpp`: one token of

@@ -17,7 +17,7 @@ class StageModelSection(Section):
 
     `path` is the whole model's GGUF file, or `store:NAME` for a model of the store, of which the stage
     fetches the header and its own layers from any host that has them. It is refused if it has not the
-    checksum `sha256`, where one is given.
+    checksum `sha256`, where one is given; that of a split one is of all parts, one after another.
     `context_tokens` is the most of a sequence that this instance makes room for.
     """
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from loadtest.bench.inference.stage_alone import Node
 from schemas.pipelines.plan import PipelinePlan
-from services.shard_stage.probe.slice_cache import SliceCache, checksum
+from services.engine.model.identity import checksum
+from services.shard_stage.probe.slice_cache import SliceCache
 
 STEPS = 24
 NEGLIGIBLE = 0.05
@@ -21,7 +22,7 @@ class Limits:
         self, model: Path, folder: Path, plan: PipelinePlan, cores: tuple[int, ...], size: dict[str, int]
     ) -> None:
         """Stage k runs on `cores[k]`; `size` has the slots and the context of a stage."""
-        cache, sha256 = SliceCache(folder / "slices"), checksum(model, None)
+        cache, sha256 = SliceCache(folder / "slices"), checksum(model)
         self._slices = [
             cache.slice_of(model, sha256, range(stage.first_layer, stage.end_layer)) for stage in plan.stages
         ]

@@ -8,10 +8,8 @@ backend says that it has failed, and what was in work goes to others.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from schemas.commands import ChatMessage, Embed, RawPrompt, Tokenize
@@ -28,7 +26,7 @@ from services.agent.settings import STEP_LIMIT_S, ModelSection
 from services.chassis.logs import get_logger
 from services.engine import Chat, Embedded, Engine, Finished, Generation, TokenEvent, TokenPrompt
 from services.engine import Prompt as EnginePrompt
-from services.engine.model.identity import file_identity
+from services.engine.model.identity import checksum, file_identity
 from services.tasks.engine_words import generated, piece_of
 from services.tasks.generate import Conversation, conversation_of
 
@@ -217,7 +215,7 @@ async def open_backend(model: ModelSection, threads: int | None) -> Backend:
     if model.path is None:
         raise ModelUnusable(f"model {model.name} has no path", field="path")
     if model.sha256 is not None:
-        await asyncio.to_thread(check_sum, model.path, model.sha256)
+        await asyncio.to_thread(checksum, model.path, model.sha256)
     load = partial(
         Engine.load,
         model.path,
@@ -228,16 +226,3 @@ async def open_backend(model: ModelSection, threads: int | None) -> Backend:
     )
     engine = await asyncio.to_thread(load)
     return LlamaCpp(engine, model.step_limit_s, await asyncio.to_thread(file_identity, model.path))
-
-
-def check_sum(path: Path, sha256: str) -> None:
-    """Raises ModelUnusable, naming the file, unless it is the one that is meant."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelUnusable(f"{path}: {error.strerror}", field="path") from error
-    if found != sha256:
-        raise ModelUnusable(
-            f"{path} is damaged or another file: its SHA-256 is {found}, it should be {sha256}", field="path"
-        )

@@ -36,9 +36,6 @@ def loadable_of(held: HeldModel, section: OnDemandSection, budget_bytes: int) ->
         identity = file_identity(path)
     except ModelUnusable as error:
         return Loadable(_info(held, None, None), held.size_bytes, fault=error)
-    except OSError as error:
-        unreadable = ModelUnusable(f"{path} cannot be read: {error.strerror}", field="path")
-        return Loadable(_info(held, None, None), held.size_bytes, fault=unreadable)
     need = memory_need(
         header, held.size_bytes, section.slots, section.context_tokens, exact=section.gpu_layers == 0
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import llama_cpp
 
+from services.engine.model.gguf.split_files import size_of
 from services.engine.model.model import Model
 
 DESCRIPTION_BYTES = 256
@@ -15,8 +16,8 @@ DESCRIPTION_BYTES = 256
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A loaded model. `size_bytes` is the file's; `quantisation` is how most of its weights are stored
-    ("Q8_0"), if the file says so; `context_tokens` is the room of one sequence."""
+    """A loaded model. `size_bytes` is that of its file, or of all its parts; `quantisation` is how most of its
+    weights are stored ("Q8_0"), if the file says so; `context_tokens` is the room of one sequence."""
 
     path: Path
     name: str
@@ -59,7 +60,7 @@ def describe(model: Model, context_tokens: int) -> ModelInfo:
         architecture=header.text("general.architecture") or "",
         description=_description(model),
         parameters=model.parameters,
-        size_bytes=model.path.stat().st_size,
+        size_bytes=size_of(model.path),
         quantisation=header.quantisation,
         context_tokens=context_tokens,
         trained_context_tokens=model.trained_context_tokens,

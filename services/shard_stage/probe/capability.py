@@ -21,10 +21,12 @@ from services.engine.model.cells import cell_bytes
 from services.engine.model.cuts import allowed_cuts, layer_count
 from services.engine.model.gguf.check import check_model, check_model_file, tensor_nbytes
 from services.engine.model.gguf.header import GgufFault, GgufHeader
+from services.engine.model.gguf.split_files import size_of
+from services.engine.model.identity import checksum
 from services.engine.model.model import Weights
 from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR
 from services.shard_stage.probe.host_lock import host_lock
-from services.shard_stage.probe.slice_cache import SliceCache, checksum
+from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection
 
 PROBE_STEPS = 4
@@ -55,8 +57,8 @@ class ModelSource:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the whole file."""
-        return self.path.stat().st_size if self.kept is None else self.kept.size
+        """The size of the whole model."""
+        return size_of(self.path) if self.kept is None else self.kept.size
 
 
 def open_source(

@@ -10,25 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
-from services.engine.model.gguf.header import ByteSource, GgufFault
-from services.engine.model.gguf.split_files import model_source, sha256_of
+from services.engine.model.gguf.header import ByteSource
+from services.engine.model.gguf.split_files import model_source
 from services.engine.model.slicing import write_slice
-
-
-def checksum(path: Path, expected: str | None) -> str:
-    """The SHA-256 of a model's file in hexadecimal, of a split one that of all parts; ModelUnusable, naming
-    it, where it is not `expected`."""
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise ModelUnusable(f"{path}: {error.strerror}", field="path") from error
-    except GgufFault as fault:
-        raise ModelUnusable(f"{path}: {fault}", field="path") from fault
-    if expected is not None and found != expected:
-        reason = f"its SHA-256 is {found}, it should be {expected}"
-        raise ModelUnusable(f"{path} is damaged or another file: {reason}", field="path")
-    return found
-
 
 UNUSED_S = 3600.0
 """A slice that nobody has asked for in so long, and no plan names, was left behind by moves of the cut."""

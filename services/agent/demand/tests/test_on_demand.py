@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gguf
 import llama_cpp
 import pytest
 import pytest_asyncio
-from gguf.scripts.gguf_new_metadata import copy_with_new_metadata
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -42,6 +40,7 @@ from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh
 from services.engine import check_model_file
 from services.engine.memory import memory_need
 from services.engine.model.devices import Devices, GpuDevice, gpu_devices
+from services.engine.tests.made_models.variants import split_model
 
 STORE = "attic-modelstore"
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -166,7 +165,7 @@ def load_ns(result: Result) -> int:
 async def test_answers_of_a_split_model_say_the_hash_of_all_its_parts(
     connection: Client, store: Store, agents: list[Agent]
 ) -> None:
-    parts = _split(Path(store.held["a"].paths[0]), store.folder / "split.gguf")
+    parts = split_model(Path(store.held["a"].paths[0]), store.folder / "split.gguf")
     assert len(parts) > 1
     paths, size_bytes = tuple(map(str, parts)), sum(part.stat().st_size for part in parts)
     held = {"file": parts[0].name, "paths": paths, "size_bytes": size_bytes}
@@ -176,13 +175,6 @@ async def test_answers_of_a_split_model_say_the_hash_of_all_its_parts(
     assert result.error is None, result.error
     together = hashlib.sha256(b"".join(part.read_bytes() for part in parts))
     assert result.answers[0].model_sha256 == together.hexdigest()
-
-
-def _split(model: Path, path: Path) -> list[Path]:
-    """The same model in parts of eight tensors."""
-    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=8)
-    copy_with_new_metadata(gguf.GGUFReader(model), writer, {}, [])
-    return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
 
 
 async def test_a_model_is_loaded_when_it_is_asked_for_and_stays_as_long_as_it_is_told(

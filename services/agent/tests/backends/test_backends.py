@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ from services.agent.tests.conftest import CONTEXT_TOKENS
 from services.agent.tests.servers.http_server import http_server
 from services.agent.tests.servers.llama_server import LlamaServer
 from services.agent.tests.servers.ollama_server import ollama
+from services.engine.tests.made_models.variants import split_model
 from services.tasks.token_stream import Piece
 
 PATIENCE_S = 180.0
@@ -251,4 +253,21 @@ async def test_a_model_without_a_file_is_named() -> None:
 async def test_a_file_that_is_not_the_one_that_is_meant_is_refused_by_name(model_path: Path) -> None:
     model = ModelSection(name="tiny", path=model_path, sha256="0" * 64)
     with pytest.raises(ModelUnusable, match=r"tiny\.gguf is damaged or another file"):
+        await backend_opener("llama_cpp")(model, 1)
+
+
+async def test_a_split_model_is_told_by_all_its_parts(model_path: Path, tmp_path: Path) -> None:
+    first, *others = split_model(model_path, tmp_path / "split.gguf")
+    together = b"".join(part.read_bytes() for part in (first, *others))
+    model = ModelSection(name="tiny", path=first, slots=1, sha256=hashlib.sha256(together).hexdigest())
+    loaded = await backend_opener("llama_cpp")(model, 1)
+    try:
+        assert loaded.info.size_bytes == len(together)
+    finally:
+        await loaded.close()
+    # When a weight in the last part is another one
+    content = bytearray(others[-1].read_bytes())
+    content[-1] ^= 1
+    others[-1].write_bytes(content)
+    with pytest.raises(ModelUnusable, match=r"split-00001-of-\d+\.gguf is damaged or another file"):
         await backend_opener("llama_cpp")(model, 1)

@@ -14,6 +14,7 @@ from schemas.nodes.model_store import STORE_PREFIX
 from services.cli.setup.validation.finding import Finding, ok, warning, wrong
 from services.cli.views.tables.overview_tables import size
 from services.engine.model.gguf.check import check_model_file
+from services.engine.model.gguf.split_files import size_of
 
 LLAMA_CPP = "llama_cpp"
 STAGE = "shard_stage"
@@ -51,7 +52,7 @@ def _model(name: str, path: Path | None, backend: str) -> Finding:
             checksums.verify(path)
     except ModelUnusable as error:
         return wrong(what, error.message, _advice(path))
-    return ok(what, f"{header.text('general.architecture')}, {size(path.stat().st_size)}")
+    return ok(what, f"{header.text('general.architecture')}, {size(size_of(path))}")
 
 
 def _advice(path: Path) -> str:

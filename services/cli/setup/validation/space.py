@@ -18,7 +18,7 @@ from services.client.finding.local_mesh import state_folder
 from services.engine.memory import gpu_part, layers_in, memory_need
 from services.engine.model.devices import Devices, GpuDevice, free_bytes, gpu_devices, total_bytes
 from services.engine.model.gguf.check import check_model_file
-from services.engine.model.gguf.split_files import part_paths
+from services.engine.model.gguf.split_files import size_of
 
 ALL_LAYERS = -1
 
@@ -69,7 +69,7 @@ def _needs(agent: AgentSection) -> Iterator[tuple[int, int]]:
             continue
         try:
             header = check_model_file(model.path)
-            size_bytes = sum(part.stat().st_size for part in part_paths(model.path))
+            size_bytes = size_of(model.path)
         except (ModelUnusable, OSError):
             continue
         exact = model.gpu_layers == 0

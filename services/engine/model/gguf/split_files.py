@@ -69,6 +69,11 @@ def model_source(path: Path) -> Iterator[ByteSource]:
         yield parts[0] if len(parts) == 1 else JoinedSource(parts)
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a model, of all its parts together. Raises OSError and GgufFault."""
+    return sum(part.stat().st_size for part in part_paths(path))
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a model's bytes in hexadecimal, all parts one after another. Raises OSError and
     GgufFault."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from gguf.scripts.gguf_new_metadata import copy_with_new_metadata
 
 from infra.demo_models.family import FOLDER
 from infra.training.export_fixture import FIXTURES
@@ -68,6 +69,14 @@ def write_variant(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def split_model(model: Path, path: Path) -> list[Path]:
+    """The same model in parts of eight tensors beside `path`, in their order."""
+    architecture = gguf.GGUFReader(model).fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=8)
+    copy_with_new_metadata(gguf.GGUFReader(model), writer, {}, [])
+    return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
 
 
 def random_q8_0(rows: int, columns: int) -> np.ndarray[Any, Any]:
