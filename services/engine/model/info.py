@@ -16,8 +16,8 @@ DESCRIPTION_BYTES = 256
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A loaded model. `size_bytes` is that of its file, or of all its parts; `quantisation` is how most of its
-    weights are stored ("Q8_0"), if the file says so; `context_tokens` is the room of one sequence."""
+    """A loaded model. `size_bytes` is that of its file, or of all its parts; `quantisation` is how most of
+    its weights are stored ("Q8_0"), if the file says so; `context_tokens` is the room of one sequence."""
 
     path: Path
     name: str
