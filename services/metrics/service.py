@@ -39,7 +39,7 @@ class Metrics:
         await self._ingest.start()
         self._housekeeping = Housekeeping(database, self._ingest, self._settings, mesh.loops)
         self._housekeeping.start()
-        tenants = Tenants(mesh.client)
+        tenants = Tenants(mesh.client, mesh.clock.now)
         await tenants.start()
         mesh.connection.on_reconnect(tenants.resume)
         mesh.connection.on_missed(subjects.bucket_updates(subjects.TENANTS_BUCKET), tenants.resume)
@@ -49,7 +49,7 @@ class Metrics:
             return tenants.sees_all(tenant)
 
         self._questions = Questions(mesh.client, database, self._settings, sees_all)
-        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION)
+        self._endpoints = Endpoints(mesh.client, mesh.identity, DESCRIPTION, now=mesh.clock.now)
         await self._endpoints.start()
         await self._endpoints.add(subjects.doors(subjects.SQL), Sql, self._questions.handle)
 

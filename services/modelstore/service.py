@@ -108,7 +108,12 @@ class ModelStore:
         )
         await requests.start()
         self._endpoints = Endpoints(
-            mesh.client, mesh.identity, DESCRIPTION, events=mesh.events, tracing=mesh.tracing
+            mesh.client,
+            mesh.identity,
+            DESCRIPTION,
+            events=mesh.events,
+            tracing=mesh.tracing,
+            now=mesh.clock.now,
         )
         await self._endpoints.start()
         await self._endpoints.add(subjects.doors(subjects.STORE), ManageStore, requests.handle)

@@ -68,7 +68,7 @@ class Router:
         await self._cordons.start()
         self._directory = Directory(mesh.client, self._cordons.marked)
         await self._directory.start()
-        self._tenants = Tenants(mesh.client)
+        self._tenants = Tenants(mesh.client, mesh.clock.now)
         await self._tenants.start()
         self._limits = TenantLimits(self._tenants, mesh.identity.instance, self._routers)
         self._fair_queue = FairQueue(mesh, self._tenants, self._limits, self._directory, self._routers)
@@ -133,6 +133,7 @@ class Router:
             let_in=self._tenants.check,
             events=mesh.events,
             tracing=mesh.tracing,
+            now=mesh.clock.now,
         )
         await self._endpoints.start()
         await self._endpoints.add(subjects.doors(subjects.ASK), Ask, handlers.ask)

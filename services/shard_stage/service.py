@@ -103,7 +103,7 @@ class ShardStage:
         for model in self._section.models:
             await self._open(model)
         self._hop_ms = await measured_hop_ms(mesh.client)
-        self._book = PlanStore(mesh.client, mesh.identity, self._on_plan)
+        self._book = PlanStore(mesh.client, mesh.identity, self._on_plan, mesh.clock.now)
         await mesh.cordon.start(mesh.connection)
         await mesh.client.subscribe(subjects.ALL_STAGE_SIGNALS, cb=self._on_beat)
         await mesh.client.subscribe(subjects.ALL_CANCELS, cb=self._on_cancel)

@@ -22,14 +22,16 @@ log = get_logger("tasks.plans")
 
 class PlanStore:
     """The plan of every model's pipeline. `on_plan(model, plan)` is called for every change, with None
-    when a plan is gone."""
+    when a plan is gone. Plans are written by `now`, the time by which the services of a mesh agree."""
 
     def __init__(
         self,
         client: Client,
         identity: Identity,
         on_plan: Callable[[str, PipelinePlan | None], None] = lambda _model, _plan: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self.now = now
         self._identity = identity
         self._on_plan = on_plan
         self._known: dict[str, PipelinePlan] = {}
@@ -114,7 +116,7 @@ class PlanStore:
             "epoch": plan.epoch + 1,
             "since_epoch": plan.since_epoch or plan.epoch,
             "made_by": self._identity.instance,
-            "made_at_s": time.time(),
+            "made_at_s": self.now(),
             "why": why,
         }
         try:

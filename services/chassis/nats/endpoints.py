@@ -199,7 +199,7 @@ class Endpoints:
     With `events` and `tracing` of the mesh a request's trace is followed by what its handler does. `most`
     says how many requests of a tenant may be open at once, those that are quick apart: one more is refused
     before anything of it is read, and `on_full` is told of whom. `let_in` raises for a tenant whose requests
-    are not answered.
+    are not answered. By `now` an API key that comes along is good no longer.
     """
 
     def __init__(
@@ -214,6 +214,7 @@ class Endpoints:
         let_in: Callable[[str], None] = lambda _tenant: None,
         events: EventLog | None = None,
         tracing: Tracing | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._identity = identity
@@ -221,7 +222,7 @@ class Endpoints:
         self._events = events
         self._tracing = tracing or Tracing()
         self._most, self._let_in, self._on_full = most, let_in, on_full
-        self._shown = ShownKeys(client)
+        self._shown = ShownKeys(client, now)
         self._waiting = Places(limit)
         self._quick = Places(QUICK_LIMIT)
         self._rounds, self._quick_rounds = Rounds(BEGUN_AT_ONCE), Rounds(BEGUN_AT_ONCE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Callable
 
 from nats.aio.client import Client
 from pydantic import ValidationError
@@ -23,9 +24,13 @@ NO_KEY = "an API key has to come along with that, and this one is not valid"
 
 
 class ShownKeys:
-    """Reads keys and tenants from their buckets, each time: what is revoked opens nothing from then on."""
+    """Reads keys and tenants from their buckets, each time: what is revoked opens nothing from then on.
 
-    def __init__(self, client: Client) -> None:
+    What runs out does so by `now`, the time by which the services of a mesh agree.
+    """
+
+    def __init__(self, client: Client, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._keys = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey))
         self._tenants = Bucket(client, subjects.TENANTS_BUCKET, messages(Tenant))
 
@@ -41,7 +46,7 @@ class ShownKeys:
             found = (await self._tenants.get(subjects.tenant_key(tenant))).value
         except (BrokerUnavailable, ValidationError) as error:
             raise NotReady("the keys of the mesh cannot be read at present; ask again") from error
-        now_s = time.time()
+        now_s = self._now()
         found = found or (LOCAL if tenant == subjects.LOCAL_TENANT else None)
         if key is None or key.tenant != tenant or not key.usable(now_s):
             raise Unauthenticated(NO_KEY)

@@ -15,11 +15,11 @@ from services.chassis.nats.bucket import Bucket, messages
 
 
 class Tenants:
-    """Everybody who has a record. `on_change` is called after each change."""
+    """Everybody who has a record, let in or not by `now`, the time by which the services of a mesh agree."""
 
-    def __init__(self, client: Client, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, client: Client, now: Callable[[], float] = time.time) -> None:
         self._known: dict[str, Tenant] = {}
-        self._on_change = on_change
+        self._now = now
         self._bucket = Bucket(
             client, subjects.TENANTS_BUCKET, messages(Tenant), self._on_put, self._on_delete
         )
@@ -35,7 +35,7 @@ class Tenants:
     @property
     def known(self) -> tuple[Tenant, ...]:
         """Everybody who is let in now, in the order of their names, `local` as well if it has a record."""
-        now_s = time.time()
+        now_s = self._now()
         return tuple(one for _, one in sorted(self._known.items()) if one.is_valid(now_s))
 
     def find(self, name: str) -> Tenant | None:
@@ -55,13 +55,11 @@ class Tenants:
         """Raises NotPermitted if a tenant is let in no more. The broker ends its connections too, a moment
         later."""
         found = self._known.get(name)
-        if found is not None and not found.is_valid(time.time()):
+        if found is not None and not found.is_valid(self._now()):
             raise NotPermitted(f"the tenant {name} is let in no more: ask who operates the mesh")
 
     def _on_put(self, _key: str, tenant: Tenant) -> None:
         self._known[tenant.name] = tenant
-        self._on_change()
 
     def _on_delete(self, key: str) -> None:
         self._known.pop(subjects.tenant_of_key(key), None)
-        self._on_change()

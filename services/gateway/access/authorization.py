@@ -22,7 +22,7 @@ from schemas.errors import ChoirError, NotPermitted, Overloaded, Unauthenticated
 from schemas.requests.keys import SECRET_PREFIX
 from schemas.subjects import LOCAL_TENANT
 from services.gateway.access.caller import CALLER, Caller, current_caller
-from services.gateway.access.fresh_login import LOGIN_COOKIE, fresh_until_s
+from services.gateway.access.fresh_login import LOGIN_COOKIE, fresh_for_s
 from services.gateway.access.keyring import Keyring
 from services.gateway.access.limits import KeyEntry
 from services.gateway.access.scopes import Need, need_of, takes_tokens
@@ -64,7 +64,7 @@ class Identities:
         key = self._keyring.find(secret)
         if key is not None:
             role = self._keyring.tenants.role_of(key.tenant)
-            until_s = None if login is None else fresh_until_s(login, secret, self._login_fresh_s)
+            until_s = None if login is None else self._fresh_until_s(login, secret)
             return Caller(
                 key.tenant, key, self._keyring.use_of(key), role, fresh_until_s=until_s, secret=secret
             )
@@ -75,6 +75,9 @@ class Identities:
         if wait_s is not None:
             return Caller(refused=Overloaded("too many keys that are not valid", retry_after_s=wait_s))
         return Caller(refused=Unauthenticated(WRONG_KEY))
+
+    def _fresh_until_s(self, login: str, secret: str) -> float:
+        return time.monotonic() + fresh_for_s(login, secret, self._login_fresh_s, self._keyring.now())
 
     def _local(self) -> Caller:
         return self._locals[self._keyring.tenants.role_of(LOCAL_TENANT)]

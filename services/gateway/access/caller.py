@@ -18,8 +18,8 @@ class Caller:
     """A `tenant`, and the `key` that was shown, with its `use`. Without a key: whoever is on this host.
 
     `role` is the tenant's. `refused` is why nobody knows who asks. A browser whose cookie has the key
-    operates the mesh until `fresh_until_s` (Unix time), a while after it showed the key; then it is `stale`.
-    The key's `secret` goes on to whoever does what the gateway may not do by itself.
+    operates the mesh until `fresh_until_s` (monotonic time), a while after it showed the key; then it is
+    `stale`. The key's `secret` goes on to whoever does what the gateway may not do by itself.
     """
 
     tenant: str = LOCAL_TENANT
@@ -33,7 +33,7 @@ class Caller:
     @property
     def stale(self) -> bool:
         """Whether it showed its key too long ago for what operates the mesh."""
-        return self.fresh_until_s is not None and time.time() > self.fresh_until_s
+        return self.fresh_until_s is not None and time.monotonic() >= self.fresh_until_s
 
     @property
     def budget(self) -> KeyBudget | None:

@@ -28,13 +28,13 @@ class Keyring:
     """
 
     def __init__(self, client: Client, now: Callable[[], float] = time.time) -> None:
-        self._now = now
+        self.now = now
         self._of_digest: dict[str, ApiKey] = {}
         self._digests: dict[str, str] = {}
         self._uses: dict[str, KeyUse] = {}
         self._budgets = Budgets(client, now)
         self._places = Places(client, now=now)
-        self.tenants = Tenants(client)
+        self.tenants = Tenants(client, now)
         self._bucket = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey), self._on_put, self._on_delete)
 
     async def start(self) -> None:
@@ -69,7 +69,7 @@ class Keyring:
 
     def find(self, secret: str) -> ApiKey | None:
         """The key with this secret, if it is good, and if its tenant is let in."""
-        digest, now_s = digest_of(secret), self._now()
+        digest, now_s = digest_of(secret), self.now()
         key = self._of_digest.get(digest)
         if key is None or not hmac.compare_digest(key.digest, digest) or not key.usable(now_s):
             return None
@@ -80,7 +80,7 @@ class Keyring:
         """The key with this id, if it is good."""
         digest = self._digests.get(key_id)
         key = None if digest is None else self._of_digest.get(digest)
-        return key if key is not None and key.usable(self._now()) else None
+        return key if key is not None and key.usable(self.now()) else None
 
     def use_of(self, key: ApiKey) -> KeyUse:
         """What a key uses here; that of before when its limits have changed."""

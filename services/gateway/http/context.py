@@ -42,7 +42,8 @@ class GatewayContext:
 
     `records` are what is kept of answers that clients come back to, by request id. `client` is the connection
     to the mesh's buckets, `kept` what may answer equal requests. `batch_waits` is set when a batch has begun,
-    for who works on them. `now` is the time by which gateways count together what keys use.
+    for who works on them. `now` is the time for all gateways, whatever their hosts' clocks say:
+    by that they count together what keys use, and end what ends.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class GatewayContext:
         self._mesh = mesh
         self._events = events
         self.settings = settings
+        self.now = now
         self.keyring = Keyring(client, now)
         self.models = ModelList(mesh, settings.sets)
         self.figures = Figures()

@@ -23,7 +23,7 @@ from services.gateway.openai.tokens import PATHS, Tokens
 def _routes(context: GatewayContext) -> Sequence[BaseRoute]:
     chat, completions, models = Chat(context), Completions(context), Models(context)
     embeddings, tokens = Embeddings(context), Tokens(context)
-    files = FileStore(context.client)
+    files = FileStore(context.client, context.now)
     return (
         Route("/v1/models", models.all),
         Route("/v1/models/{model:path}", models.one),

@@ -13,6 +13,7 @@ from infra.testing.choir_up import KEYS, connect_inside
 from schemas.errors import NotReady, UnknownRequest
 from schemas.subjects import LOCAL_TENANT, service_inbox
 from services.chassis.identity import Identity
+from services.chassis.nats.clock import BrokerClock
 from services.chassis.process.cancelling import ended
 from services.chassis.process.supervise import Loops
 from services.chassis.settings import MeshSection
@@ -41,7 +42,9 @@ async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
     section = GatewaySection(**{"port": 0, **settings})
     async with inside(mesh_url) as (mesh, connection):
         events = events_of(connection)
-        context = GatewayContext(mesh, section, connection, events)
+        clock = BrokerClock(connection)
+        await clock.measure()
+        context = GatewayContext(mesh, section, connection, events, clock.now)
         await context.keyring.start()
         app = build_app(context)
         batches = Loops().start(BatchRunner(context).run(app), "batches")

@@ -180,7 +180,7 @@ class Controller:
     async def _take(self, plan: PipelinePlan, remedy: Remedy) -> None:
         new = make_plan(
             remedy.decision, plan.wanted, remedy.pool, plan,
-            made_by=self._instance, at_s=time.time(), why=remedy.why,
+            made_by=self._instance, at_s=self._plans.now(), why=remedy.why,
         )  # fmt: skip
         if same_work(new, plan):
             return

@@ -22,7 +22,7 @@ class Placement:
 
     def __init__(self, mesh: ServiceContext, directory: Directory, settings: RouterSection) -> None:
         self._directory = directory
-        self._plans = PlanStore(mesh.client, mesh.identity)
+        self._plans = PlanStore(mesh.client, mesh.identity, now=mesh.clock.now)
         instance = mesh.identity.instance
         rebalancer = Rebalancer(
             self._plans,

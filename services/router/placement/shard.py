@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 from schemas.errors import InvalidRequest, NotReady, UnknownModel
@@ -66,7 +65,7 @@ class ShardHandler:
             decided, spec, require_candidates(spec.model, self._directory.nodes), self._plans.all
         )
         summary = predicted(decision, measured=pool.measured)
-        why, now_s = f"asked for: {summary}", time.time()
+        why, now_s = f"asked for: {summary}", self._plans.now()
         plan = make_plan(decision, spec, pool, previous, made_by=self._instance, at_s=now_s, why=why)
         if spec.plan_only:
             return ShardReply(model=spec.model, plan=plan, summary=summary)

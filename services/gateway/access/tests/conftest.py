@@ -69,7 +69,9 @@ def bearer(secret: str) -> dict[str, str]:
 
 def logged_in(secret: str, at_s: float | None = None) -> dict[str, str]:
     """What a browser sends that has shown a key, now or at that Unix time."""
-    return {"cookie": f"choir_key={secret}; choir_login={login_of(secret, at_s)}"}
+    return {
+        "cookie": f"choir_key={secret}; choir_login={login_of(secret, time.time() if at_s is None else at_s)}"
+    }
 
 
 async def refused_with(code: str, asked: Awaitable[object]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
@@ -128,7 +127,7 @@ class AdminPage:
         Raises NotPermitted if it could do more than the key that asks for it.
         """
         body = await self._frame.said(request, NewKey)
-        key_id, now_s = f"k-{secrets.token_hex(4)}", time.time()
+        key_id, now_s = f"k-{secrets.token_hex(4)}", self._frame.context.now()
         secret = new_secret(key_id)
         key = build(
             ApiKey,
@@ -171,7 +170,7 @@ class AdminPage:
         limits = {"limits": body.limits.model_dump(), "weight": body.weight} if body.action == "limit" else {}
         change = build(ManageTenants, {"action": body.action, "name": body.name, **limits})
         all_of_them = await self._frame.context.mesh.tenants(change)
-        now_s = time.time()
+        now_s = self._frame.context.now()
         html = _tenants_html([tenant for tenant in all_of_them if tenant.is_valid(now_s)])
         return done(TOLD[body.action].format(body.name), put={"tenants": html})
 

@@ -28,7 +28,8 @@ class Login:
         if not isinstance(secret, str) or self._context.keyring.find(secret.strip()) is None:
             raise Unauthenticated("the API key is not valid")
         response, secret = Response(status_code=204, headers=SECURITY), secret.strip()
-        for name, value in ((COOKIE, secret), (LOGIN_COOKIE, login_of(secret))):
+        shown = login_of(secret, self._context.now())
+        for name, value in ((COOKIE, secret), (LOGIN_COOKIE, shown)):
             response.set_cookie(
                 name,
                 value,

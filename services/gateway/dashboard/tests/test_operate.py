@@ -52,7 +52,7 @@ async def test_what_operates_the_mesh_needs_a_login_that_is_fresh(
     stale = {
         "long ago": logged_in(secret, now_s - 901),
         "to come": logged_in(secret, now_s + 3_600),
-        "another key's": {"cookie": f"choir_key={secret}; choir_login={login_of(other)}"},
+        "another key's": {"cookie": f"choir_key={secret}; choir_login={login_of(other, now_s)}"},
         "not signed": {"cookie": f"choir_key={secret}; choir_login={int(now_s)}."},
         "no number": {"cookie": f"choir_key={secret}; choir_login=\u0662.x"},
         "none": {"cookie": f"choir_key={secret}"},

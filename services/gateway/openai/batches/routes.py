@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -68,7 +67,7 @@ class Batches:
             raise refused("input_file_id", "there is no such file") from error
         if file.purpose != "batch":
             raise refused("input_file_id", "that file has another purpose than batch")
-        now_s, caller = time.time(), current_caller.get()
+        now_s, caller = self._context.now(), current_caller.get()
         record = BatchRecord(
             id=PREFIX + new_id(),
             tenant=caller.tenant,
@@ -105,7 +104,7 @@ class Batches:
             now = now or record
             if now.status in ENDED or now.status == "cancelling":
                 return now
-            return now.model_copy(update={"status": "cancelling", "cancelling_at_s": time.time()})
+            return now.model_copy(update={"status": "cancelling", "cancelling_at_s": self._context.now()})
 
         record = await self._records.change(subjects.file_key(record.id), cancelling)
         self._context.batch_waits.set()

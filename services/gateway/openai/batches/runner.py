@@ -35,7 +35,7 @@ class BatchRunner:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
-        self._files = FileStore(context.client)
+        self._files = FileStore(context.client, context.now)
         self._records = Bucket(context.client, subjects.BATCHES_BUCKET, messages(BatchRecord))
         self._name = f"gateway-{new_id()[-12:].lower()}"
         self._running: dict[str, asyncio.Task[None]] = {}

@@ -63,6 +63,7 @@ class BatchWork:
         self._records = records
         self._record = record
         self._runner = record.runner
+        self._now = context.now
         base = record.id.removeprefix("batch_")
         self._output, self._errors = f"file-{base}-output", f"file-{base}-errors"
         self._total = record.total
@@ -116,7 +117,7 @@ class BatchWork:
             record = await self._update(total=self._total, completed=self._completed, failed=self._failed)
             if record.status == "cancelling":
                 return "cancelled"
-            if time.time() > record.expires_at_s:
+            if self._now() > record.expires_at_s:
                 return "expired"
             await asyncio.sleep(BEAT_S)
 
@@ -142,7 +143,7 @@ class BatchWork:
             await self._update(faults=faults)
             return "failed"
         if self._record.status == "validating":
-            now_s = time.time()
+            now_s = self._now()
             await self._update(status="in_progress", in_progress_at_s=now_s, total=self._total)
         done_well = set(await self._files.pieces(self._output))
         done_ill = set(await self._files.pieces(self._errors))
@@ -197,12 +198,12 @@ class BatchWork:
 
     async def _one(self, number: int, line: Line) -> None:
         """Asks a line until there is an answer, and keeps that."""
-        record, began_s, pause_s = self._record, time.time(), PAUSE_S
+        record, began_s, pause_s = self._record, time.monotonic(), PAUSE_S
         while True:
             reply = await self._reply(line)
             if self._stopped:
                 return
-            if reply.status not in NOT_TAKEN or time.time() > record.expires_at_s:
+            if reply.status not in NOT_TAKEN or self._now() > record.expires_at_s:
                 break
             log.info("asked again", batch=record.id, line=number, status=reply.status)
             after = reply.headers.get("retry-after", "")
@@ -220,7 +221,9 @@ class BatchWork:
             self._completed += 1
         else:
             self._failed += 1
-        log.debug("a line is done", batch=record.id, line=number, seconds=round(time.time() - began_s, 3))
+        log.debug(
+            "a line is done", batch=record.id, line=number, seconds=round(time.monotonic() - began_s, 3)
+        )
 
     async def _reply(self, line: Line) -> Reply:
         record, connection = self._record, Connection()
@@ -236,7 +239,7 @@ class BatchWork:
         """Makes files of what there is, and tells that the batch has ended."""
         if status == "expired":
             await self._write_unasked()
-        now_s = math.floor(time.time())
+        now_s = math.floor(self._now())
         output = await self._close(self._output, "output")
         errors = await self._close(self._errors, "errors")
         await self._update(

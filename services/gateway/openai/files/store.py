@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 from nats.aio.client import Client
 from pydantic import TypeAdapter, ValidationError
@@ -22,12 +21,13 @@ FILE_ID: TypeAdapter[str] = TypeAdapter(FileId)
 
 
 class FileStore:
-    """All files of the mesh; each is seen by the tenant whose it is.
+    """All files of the mesh; each is seen by the tenant whose it is. `now` is the time for all gateways.
 
     Raises BrokerUnavailable, and Overloaded if there is no more room.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, now: Callable[[], float]) -> None:
+        self._now = now
         self._records = Bucket(client, subjects.FILES_BUCKET, messages(FileRecord), full=FULL)
         self._pieces = Bucket(client, subjects.FILE_PIECES_BUCKET, BYTES, full=FULL)
 
@@ -62,7 +62,7 @@ class FileStore:
             filename=filename,
             purpose=purpose,
             size_bytes=size,
-            created_at_s=int(time.time()),
+            created_at_s=int(self._now()),
         )
         await self._records.put(subjects.file_key(file_id), record)
         return record

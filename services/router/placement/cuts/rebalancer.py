@@ -86,7 +86,7 @@ class Rebalancer:
         window = course.trend.take(plan, weighed(plan, leases, self._plans.all))
         if window is None or now_s < self._not_before_s.get(plan.model, now_s):
             return
-        move = next_move(plan, window, course.trend, time.time(), self._rest_s)
+        move = next_move(plan, window, course.trend, self._plans.now(), self._rest_s)
         if move is not None:
             why = f"the stages make ready for layers {_told(move.ends)} instead of {_told(move.ends_before)}"
             await self._write(plan, move, why)
@@ -95,7 +95,7 @@ class Rebalancer:
         """Makes the move if all stages are ready for it, calls it off if that takes too long."""
         if all(_is_prepared(plan, move, number, leases) for number in range(len(plan.stages))):
             await self._move(plan, move, leases)
-        elif time.time() - move.at_s > PREPARING_S:
+        elif self._plans.now() - move.at_s > PREPARING_S:
             self._not_before_s[plan.model] = time.monotonic() + CALLED_OFF_REST_S
             await self._write(plan, None, "a move of the cut was called off: not all stages got ready for it")
 
@@ -110,7 +110,7 @@ class Rebalancer:
         split = current_split(plan.model_copy(update={"stages": tuple(stages)}), (), pool)
         if split is None:
             return
-        made = move.model_copy(update={"at_s": time.time()})
+        made = move.model_copy(update={"at_s": self._plans.now()})
         why = (
             f"layers {_told(move.ends)} instead of {_told(move.ends_before)}, as the stages have measured: "
             f"{move.gain:.0%} more tokens a second expected{_stakes_of(move)}"
@@ -145,7 +145,7 @@ class Rebalancer:
             "since_epoch": plan.since_epoch or plan.epoch,
             "moving": moving,
             "made_by": self._instance,
-            "made_at_s": time.time(),
+            "made_at_s": self._plans.now(),
             "why": why,
         }
         if await self._plans.write(plan.model_copy(update=update)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from services.gateway.tests.serving import accepted, serving
 
 CHAT = "/v1/chat/completions"
 DEADLINE_S = 180.0
+WRONG_BY_S = 30 * 3_600.0
 
 
 def line(number: int, model: str = "choir-one", url: str = CHAT, **body: Any) -> dict[str, Any]:
@@ -151,6 +153,41 @@ async def test_a_batch_of_a_gateway_that_is_silent_is_taken_over(
     # Then another one works on it, when it has been silent for a while
     batch = await until(client, begun.model_copy(update={"id": f"{begun.id}-killed"}), over)
     assert (batch.status, batch.request_counts and batch.request_counts.completed) == ("completed", 1)
+    await connection.close()
+
+
+@pytest.mark.parametrize("ahead_s", [WRONG_BY_S, -WRONG_BY_S])
+async def test_a_batch_ends_by_the_time_of_all_gateways(
+    live_mesh: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
+    connection = await connect_inside(live_mesh)
+    records = Bucket(connection, subjects.BATCHES_BUCKET, messages(BatchRecord))
+    async with (
+        serving(live_mesh) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        # Given a gateway on a host whose clock is wrong by more than a batch has, when it has a new one
+        begun = await begin(client, line(1))
+        record = (await records.get(begun.id)).value
+        assert record is not None
+        batch = await until(client, begun, over)
+        # Then that has its day
+        assert batch.status == "completed"
+        now_s, times = real(), (batch.created_at, batch.in_progress_at, batch.completed_at)
+        assert times == pytest.approx((now_s,) * 3, abs=DEADLINE_S)
+        assert batch.expires_at == pytest.approx(now_s + 24 * 3_600, abs=DEADLINE_S)
+        # And one of another gateway ends when its time is over, and not before
+        model = "choir-one" if ahead_s > 0 else "choir-slow"
+        content = json.dumps(line(1, model)).encode()
+        file = await client.files.create(file=("lines.jsonl", content), purpose="batch")
+        fields = {"input_file_id": file.id, "expires_at_s": real() + ahead_s / 2}
+        other = record.model_copy(update={"id": f"{begun.id}-other", **fields})
+        await records.put(other.id, other)
+        batch = await until(client, begun.model_copy(update={"id": other.id}), over)
+        assert batch.status == ("completed" if ahead_s > 0 else "expired")
+        assert file.created_at == pytest.approx(real(), abs=DEADLINE_S)
     await connection.close()
 
 
