@@ -390,8 +390,9 @@ class MeshChanged(Event):
     """Somebody who operates the mesh has changed something of it, or has tried: the tenant of the event.
 
     It was asked at `endpoint` (`choir.keys`) for an `action` (`revoke`) with a `target`: the id or the name
-    of a key, a model, a host, a worker, a tenant. `key` is the id of the API key that a gateway was shown, as
-    that gateway says; None for who asked over NATS, or needed no key. `error` is why nothing was changed.
+    of a key, a model, a host, a worker, a tenant. `key` is the id of the API key whose secret was shown to a
+    gateway and is right, though it may open too little; None where none was, as for who asks over NATS or
+    needs no key. `error` is why nothing was changed.
     """
 
     kind: Literal["mesh_changed"] = "mesh_changed"

@@ -37,6 +37,7 @@ from schemas.nodes.joining import (
     ManageHosts,
 )
 from schemas.replies import ErrorReply
+from schemas.requests.keys import ApiKey
 from schemas.requests.tenants import ManageTenants, Tenant, TenantsReply
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import is_inbox, parse
@@ -124,11 +125,13 @@ class Desk:
                 "dropped a request whose reply is to go elsewhere", reply=msg.reply, asked=msg.subject
             )
             return
-        headers, request, key = None, None, (msg.headers or {}).get(subjects.KEY_HEADER)
+        headers, request, key = None, None, None
         try:
             request = parse(msg.data, kind)
             if subjects.is_keyed(msg.subject):
-                key = await self._shown_key(msg)
+                tenant, asked = subjects.tenant_at(msg.subject), subjects.asked_on(msg.subject)
+                key = await self._shown.key_of((msg.headers or {}).get(subjects.API_KEY_HEADER))
+                await self._shown.check(key, tenant, asked)
             async with self._one:
                 reply = await handle(request)
                 self._tell(msg, request, key)
@@ -142,18 +145,13 @@ class Desk:
         await self._client.publish(msg.reply, reply.to_bytes(), headers=headers)
 
     def _tell(
-        self, msg: Msg, request: Message | None, key: str | None, error: ChoirError | None = None
+        self, msg: Msg, request: Message | None, key: ApiKey | None, error: ChoirError | None = None
     ) -> None:
         if self._events is None or request is None:
             return
         endpoint, tenant = subjects.asked_on(msg.subject), subjects.tenant_at(msg.subject)
-        emit_act(self._events, request, endpoint=endpoint, tenant=tenant, key=key, error=error)
-
-    async def _shown_key(self, msg: Msg) -> str:
-        """The id of the API key that comes with what a gateway asks. Raises if it does not open that."""
-        secret = (msg.headers or {}).get(subjects.API_KEY_HEADER)
-        tenant, asked = subjects.tenant_at(msg.subject), subjects.asked_on(msg.subject)
-        return (await self._shown.check(secret, tenant, asked)).id
+        key_id = None if key is None else key.id
+        emit_act(self._events, request, endpoint=endpoint, tenant=tenant, key=key_id, error=error)
 
     # --- inviting -----------------------------------------------------------------------
 

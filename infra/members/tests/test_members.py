@@ -42,6 +42,7 @@ from schemas.ensembles.named import Ensemble
 from schemas.errors import ChoirError, ConfigurationError, InvalidRequest, NotPermitted
 from schemas.events import MeshChanged
 from schemas.nodes.joining import Enrol, HostedInstance, Join, MakeInvite, ManageHosts
+from schemas.nodes.model_store import ManageStore, StoreReply
 from schemas.replies import Accepted, ErrorReply
 from schemas.requests.keys import ApiKey, digest_of, new_secret
 from schemas.requests.tenants import ManageTenants, TenantLimits
@@ -851,10 +852,42 @@ async def test_a_gateway_lets_nobody_in_without_the_key_of_an_operator(mesh: Mes
         assert await code("ann-who-asks", subject, secrets["ann-who-asks"]) == "not_permitted"
         assert await code("ann-who-asks", subject, secrets["local"]) == "unauthenticated"
         assert await code("local", subject, secrets["local"]) is None
-    # And it is told by whose key it was done, whatever the gateway says of that
-    acts = set()
-    while (subjects.INVITE, "for-operators", False) not in acts:
+    # And it is told by whose key it was done or refused, whatever the gateway says of that
+    acts: list[tuple[str | None, bool]] = []
+    while ("for-operators", False) not in acts:
         act = MeshChanged.read((await told.next_msg(timeout=DEADLINE_S)).data)
-        acts.add((act.endpoint, act.key, act.error is not None))
-    assert (subjects.INVITE, "somebody-else", False) not in acts
+        if act.endpoint == subjects.INVITE:
+            acts.append((act.key, act.error is not None))
+    assert acts == [
+        (None, True), ("for-ann", True), ("for-ann", True), ("for-operators", True), ("for-operators", False),
+    ]  # fmt: skip
     await told.unsubscribe()
+
+
+async def test_a_tenant_names_no_key_as_whose_it_acts(mesh: Mesh) -> None:
+    # Given a store, which takes a router's word for whose key it has looked at
+    events = EventLog(mesh.inside, Identity("modelstore", "store-1"))
+    store = Endpoints(mesh.inside, Identity("modelstore", "store-1"), "for a test", events=events)
+    removes = ManageStore(action="remove", name="m").to_bytes()
+    headers = {subjects.KEY_HEADER: "somebody-else"}
+
+    async def answer(_request: ManageStore, caller: Caller) -> None:
+        await caller.send(StoreReply())
+
+    await store.start()
+    await store.add(subjects.doors(subjects.STORE), ManageStore, answer)
+    told = await mesh.inside.subscribe(subjects.event("modelstore", "mesh_changed"))
+    # When an operator asks over NATS and says so too, and a router does
+    line = await mesh.operations.invite(kind="person", name="pat", role="operate", ttl_s=HOUR_S)
+    client = await _connected(mesh, Refusals(), "_INBOX", nkeys_seed=(await mesh.joined(line)).nkey)
+    relayed = subjects.door("local", subjects.STORE)
+    try:
+        for asks, where in ((client, subjects.STORE), (mesh.inside, relayed)):
+            await asks.request(where, removes, timeout=DEADLINE_S, headers=headers)
+        acts = [MeshChanged.read((await told.next_msg(timeout=DEADLINE_S)).data) for _ in range(2)]
+    finally:
+        await client.close()
+        await store.stop(patience_s=0.1)
+        await events.close()
+    # Then the router alone is believed
+    assert [(act.tenant, act.key) for act in acts] == [("pat", None), ("local", "somebody-else")]

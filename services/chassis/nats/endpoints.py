@@ -66,8 +66,9 @@ class Caller:
 
     `tenant` is whose door the request came through. A caller that `streams` takes several messages, any other
     one. Nothing is sent to a caller that gave no reply subject. `new` is a caller that says that nobody has
-    asked under its request's id before; `key` is the id of the API key that a gateway says it was shown.
-    `secret` is that key's, where it has to come along, and `shown` the key once it was found to be good.
+    asked under its request's id before. `secret` is that of an API key, where one has to come along, `shown`
+    the key once it was found to be good. `key` is the id of a key whose secret was looked at, here or by the
+    router that asks: never what a caller says alone.
     """
 
     secret: str | None = None
@@ -286,11 +287,12 @@ class Endpoints:
     ) -> None:
         if self._service is None:
             raise RuntimeError("start() comes before add()")
-        if subjects.is_keyed(subject):
-            handler = partial(self._opened, subjects.asked_on(subject), handler)
+        asked, keyed = subjects.asked_on(subject), subjects.is_keyed(subject)
+        by_relay = asked in catalog.RELAYED
+        if keyed:
+            handler = partial(self._opened, asked, handler)
         if self._events is not None:
-            relays = subjects.is_keyed(subject) and subjects.asked_on(subject) in catalog.RELAYED
-            handler = audited(handler, request_type, subject, self._events, relays=relays)
+            handler = audited(handler, request_type, subject, self._events, relays=keyed and by_relay)
 
         async def take(request: Request) -> None:
             inbox, tenant = request._msg.reply, subjects.tenant_at(request.subject)
@@ -300,7 +302,9 @@ class Endpoints:
                 )
                 return
             said = request.headers or {}
-            new, key = subjects.NEW_HEADER in said, said.get(subjects.KEY_HEADER)
+            new, key = subjects.NEW_HEADER in said, None
+            if by_relay and not keyed and not inbox.startswith(ACROSS_ACCOUNTS):
+                key = said.get(subjects.KEY_HEADER)  # no tenant's word, but that of a router
             caller = Caller(self._client, inbox, tenant=tenant, streams=streams, new=new, key=key)
             caller.secret = said.get(subjects.API_KEY_HEADER)
             places, rounds = (self._quick, self._quick_rounds) if quick else (self._waiting, self._rounds)
@@ -372,8 +376,9 @@ class Endpoints:
         self, asked: str, handler: Handler[RequestT], request: RequestT, caller: Caller
     ) -> None:
         """What came with an API key is done if the key opens it."""
-        caller.shown = await self._shown.check(caller.secret, caller.tenant, asked)
-        caller.key = caller.shown.id
+        key = await self._shown.key_of(caller.secret)
+        caller.key = None if key is None else key.id
+        caller.shown = await self._shown.check(key, caller.tenant, asked)
         await handler(request, caller)
 
     async def _answer(

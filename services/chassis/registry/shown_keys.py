@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from nats.aio.client import Client
 from pydantic import ValidationError
@@ -34,18 +35,29 @@ class ShownKeys:
         self._keys = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey))
         self._tenants = Bucket(client, subjects.TENANTS_BUCKET, messages(Tenant))
 
-    async def check(self, secret: str | None, tenant: str, subject: str) -> ApiKey:
-        """The key of a `secret` that opens the endpoint `subject` for a tenant.
+    async def key_of(self, secret: str | None) -> ApiKey | None:
+        """The key whose secret this is, whether or not it is good; None for what is no secret of any.
+
+        Raises NotReady while the keys cannot be read.
+        """
+        key_id = id_in(secret or "")
+        if secret is None or key_id is None:
+            return None
+        with _readable():
+            key = (await self._keys.get(subjects.api_key(key_id))).value
+        if key is None or not hmac.compare_digest(key.digest, digest_of(secret)):
+            return None
+        return key
+
+    async def check(self, key: ApiKey | None, tenant: str, subject: str) -> ApiKey:
+        """The same key, if it opens the endpoint `subject` for a tenant.
 
         Raises Unauthenticated for one that is none of the tenant's, NotPermitted for one that does not open
-        that, or whose tenant may not do it; NotReady while the keys cannot be read.
+        that, or whose tenant may not do it; NotReady while the tenants cannot be read.
         """
         scopes = catalog.KEYED[subject]
-        try:
-            key = await self._of(secret or "")
+        with _readable():
             found = (await self._tenants.get(subjects.tenant_key(tenant))).value
-        except (BrokerUnavailable, ValidationError) as error:
-            raise NotReady("the keys of the mesh cannot be read at present; ask again") from error
         now_s = self._now()
         found = found or (LOCAL if tenant == subjects.LOCAL_TENANT else None)
         if key is None or key.tenant != tenant or not key.usable(now_s):
@@ -61,14 +73,14 @@ class ShownKeys:
             raise NotPermitted(f"the tenant {tenant} may not do that: it needs the role {needs!r}")
         return key
 
-    async def _of(self, secret: str) -> ApiKey | None:
-        key_id = id_in(secret)
-        if key_id is None:
-            return None
-        key = (await self._keys.get(subjects.api_key(key_id))).value
-        if key is None or not hmac.compare_digest(key.digest, digest_of(secret)):
-            return None
-        return key
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Says to whoever shows a key that nobody can look at it now."""
+    try:
+        yield
+    except (BrokerUnavailable, ValidationError) as error:
+        raise NotReady("the keys of the mesh cannot be read at present; ask again") from error
 
 
 def _scope_of(role: catalog.Role) -> str:

@@ -59,7 +59,7 @@ def emit_act(
     error: ChoirError | None = None,
 ) -> None:
     """Tells of a request that changes the mesh, once it is done, or was refused by an `error`; of one that
-    changes nothing it tells nothing. `key` is the API key that a gateway says it was shown."""
+    changes nothing it tells nothing. `key` is the id of an API key whose secret was shown."""
     act = request.act()
     if act is None:
         return
