@@ -28,6 +28,8 @@ RENEW_INTERVAL_S = LEASE_TTL_S / 4
 AGAIN_AFTER_S = RENEW_INTERVAL_S / 8
 """After a renewal that failed: it has taken as long as the broker was given for its answer."""
 
+FULL = "there is no room for more leases: run fewer instances, or fewer models in each"
+
 log = get_logger("chassis.lease")
 
 
@@ -61,7 +63,7 @@ class Lease:
         clock: BrokerClock | None = None,
     ) -> None:
         self._client = client
-        self._bucket = Bucket(client, subjects.NODES_BUCKET, messages(NodeLease))
+        self._bucket = Bucket(client, subjects.NODES_BUCKET, messages(NodeLease), full=FULL)
         self._identity = identity
         self._load = load
         self._loops = loops or Loops()

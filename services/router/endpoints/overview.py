@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import nats.errors
 from nats.js import JetStreamContext
@@ -20,6 +21,7 @@ from schemas.replies import ModelsReply, ModelSummary, NodesReply, StatusReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory, identity_of
 from services.chassis.registry.ensembles import Ensembles
+from services.chassis.registry.lease import FULL
 from services.chassis.registry.lease_size import TEXT_CHARACTERS, without_details
 from services.chassis.registry.tenants import Tenants
 from services.router.endpoints.cordons import Cordons, cordon_problems
@@ -28,6 +30,8 @@ from services.router.placement.service import Placement
 from services.router.tenancy.limits import TenantLimits
 
 RETRY_AFTER_S = 1.0
+FULL_FROM = 0.95
+"""From this share of its bytes on the bucket of leases counts as full: the next lease may be a large one."""
 LOADED_FIRST = ("loaded", "loading", "unloading", "unloaded")
 GENERATORS = ("agent", "shard_stage")
 """Services that have slots for generations, in leases that the status adds up."""
@@ -78,7 +82,7 @@ class Overview:
     async def status(self, _request: Message, caller: Caller) -> None:
         """Sends the mesh at a glance. Whoever operates nothing is told of its own requests alone: how many
         are in flight, and of no results or queues."""
-        queued, results = await self._counts(caller.tenant)
+        counts = await self._counts(caller.tenant)
         served = self._directory.serving()
         sees_all = self._tenants.sees_all(caller.tenant)
         queues = await self._queues.of_models(served) if sees_all else {}
@@ -88,9 +92,10 @@ class Overview:
             models=tuple(served),
             slots=sum(node.slots for node in nodes if _works(node)),
             busy=sum(node.busy for node in nodes if _works(node)),
-            queued=queued,
-            results=results,
+            queued=counts.queued,
+            results=counts.results,
             problems=(
+                *((f"{FULL}; who starts now is not seen",) if counts.leases_full else ()),
                 *problems(nodes),
                 *cordon_problems(self._cordons.known),
                 *self._placement.problems,
@@ -101,16 +106,23 @@ class Overview:
         )
         await caller.send_what_fits(glances(status))
 
-    async def _counts(self, tenant: str) -> tuple[int, int]:
-        """How many requests are queued and how many results kept, as far as a tenant may know. Raises
-        BrokerUnavailable."""
+    async def _counts(self, tenant: str) -> Counts:
+        """What the streams hold, as far as a tenant may know. Raises BrokerUnavailable."""
         if not self._tenants.sees_all(tenant):
-            return self._limits.in_flight(tenant), 0
+            return Counts(self._limits.in_flight(tenant))
         return await self._stream_counts.now()
 
 
+class Counts(NamedTuple):
+    """How many requests are queued, how many results kept, and whether there is no room for more leases."""
+
+    queued: int = 0
+    results: int = 0
+    leases_full: bool = False
+
+
 class StreamCounts:
-    """How many commands and results the streams have. Whoever asks while the broker is asked waits for the
+    """What the streams hold. Whoever asks while the broker is asked waits for the
     next look, with all others who do: so it does not matter how many ask."""
 
     def __init__(self, js: JetStreamContext) -> None:
@@ -118,9 +130,9 @@ class StreamCounts:
         self._turn = asyncio.Lock()
         self._begun = self._seen_by = 0
         """How many looks have begun, and which of them saw what is known."""
-        self._seen: tuple[int, int] | BrokerUnavailable = (0, 0)
+        self._seen: Counts | BrokerUnavailable = Counts()
 
-    async def now(self) -> tuple[int, int]:
+    async def now(self) -> Counts:
         """What a look sees that begins after this was asked. Raises BrokerUnavailable."""
         asked_at = self._begun
         async with self._turn:
@@ -133,14 +145,17 @@ class StreamCounts:
             raise BrokerUnavailable(seen.message, retry_after_s=RETRY_AFTER_S)
         return seen
 
-    async def _look(self) -> tuple[int, int] | BrokerUnavailable:
+    async def _look(self) -> Counts | BrokerUnavailable:
         try:
             commands = await self._js.stream_info(subjects.COMMANDS_STREAM)
             results = await self._js.stream_info(subjects.RESULTS_STREAM)
+            leases = await self._js.stream_info(subjects.bucket_stream(subjects.NODES_BUCKET))
         except nats.errors.Error as error:
             why = str(error) or type(error).__name__
             return BrokerUnavailable(f"the broker does not say how much is queued: {why}")
-        return commands.state.messages, results.state.messages
+        most_bytes = leases.config.max_bytes or 0
+        leases_full = 0 < most_bytes * FULL_FROM <= leases.state.bytes
+        return Counts(commands.state.messages, results.state.messages, leases_full)
 
 
 def _works(node: NodeLease) -> bool:

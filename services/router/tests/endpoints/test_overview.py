@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -10,11 +11,18 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 
 from schemas import subjects
-from schemas.errors import ModelUnusable
+from schemas.errors import ModelUnusable, Overloaded
 from schemas.nodes.lease import NodeLease, ServedModel
 from schemas.replies import ModelQueue, ModelsReply, NodesReply, StatusReply
+from services.chassis.identity import Identity
+from services.chassis.nats.bucket import Bucket, messages
+from services.chassis.registry.lease import Lease, Load
+from services.chassis.tests.mesh import eventually
 from services.router.endpoints.overview import glances, node_lists, problems, summarize_model
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, PREFIX, Front
+
+LITTLE_ROOM = 16
+WEIGHTS = "other weights"
 
 
 def lease(instance: str, *models: ServedModel, broken: bool = False) -> NodeLease:
@@ -148,3 +156,46 @@ async def test_a_broker_that_does_not_say_how_much_is_queued_is_named_to_who_may
     assert (error.code, error.retry_after_s) == ("broker_unavailable", 1.0)
     own = await front.request(subjects.door("alice", subjects.STATUS))
     assert StatusReply.model_validate_json(own.data).queued == 0
+
+
+async def test_leases_that_fill_their_bucket_stay_and_status_tells_why_nobody_else_comes(
+    front: Front,
+) -> None:
+    js = front.client.jetstream()
+
+    async def told() -> bool:
+        reply = await front.request(subjects.STATUS)
+        lines = StatusReply.model_validate_json(reply.data).problems
+        return any("no room for more leases" in line for line in lines)
+
+    async def instances() -> set[str]:
+        reply = await front.request(subjects.NODES)
+        return {node.instance for node in NodesReply.model_validate_json(reply.data).nodes}
+
+    # Given a mesh whose leases fill their bucket
+    there = await instances()
+    assert there and not await told()
+    info = await js.stream_info(subjects.bucket_stream(subjects.NODES_BUCKET))
+    most_bytes = info.config.max_bytes
+    await js.update_stream(info.config, max_bytes=info.state.bytes + LITTLE_ROOM)
+    # When another instance starts, then that is refused, and said
+    late = Lease(front.client, Identity("agent", "late"), lambda: Load(models=(served(1, None),)))
+    with pytest.raises(Overloaded, match="no room for more leases: run fewer instances"):
+        await late.start()
+    assert await told()
+    # And who is there stays there: a lease that is renewed needs no more room than it had
+    leases = Bucket(front.client, subjects.NODES_BUCKET, messages(NodeLease))
+    before = (await leases.get(subjects.node_key("agent", "agent-1"))).revision
+    await front.exchange(WEIGHTS)
+    assert (await leases.get(subjects.node_key("agent", "agent-1"))).revision > before
+    assert await instances() == there
+    # And when there is room it comes, and nothing is said
+    await js.update_stream(info.config, max_bytes=most_bytes)
+    await late.start()
+    await eventually(lambda: _is_in(instances, "late"))
+    assert not await told()
+    await late.stop()
+
+
+async def _is_in(instances: Callable[[], Awaitable[set[str]]], name: str) -> bool:
+    return name in await instances()
