@@ -30,7 +30,8 @@ class Shardable(Struct):
     """A model of which a stage service can load any slice.
 
     `cuts` are the layers at which a slice may begin, 0 not among them. `layer_bytes` has one entry for each
-    layer; `first_bytes` are the first slice's embeddings, `last_bytes` the last one's output matrix.
+    layer: the memory that its weights take on this node; `first_bytes` are the first slice's embeddings,
+    `last_bytes` the last one's output matrix.
     `cell_bytes` is what the keys and values of one token take in one layer. `layer_ms` and `last_ms` are
     measured on this node: one layer, and norm and output matrix, for one token of one sequence.
     """

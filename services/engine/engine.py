@@ -23,9 +23,9 @@ from schemas.requests.sampling import Sampling
 from services.engine.batching.inference_loop import InferenceLoop
 from services.engine.decode.context import Context
 from services.engine.embedder import Embedded, Embedder
-from services.engine.memory import BATCH_TOKENS, room_of
 from services.engine.model.chat.format import ChatFormat
 from services.engine.model.info import EngineStats, ModelInfo, describe
+from services.engine.model.memory.need import BATCH_TOKENS, room_of
 from services.engine.model.model import Model
 from services.engine.model.slicing import SLICE_PREFIX
 from services.engine.prompt_reader import PromptReader

@@ -37,8 +37,8 @@ from loadtest.bench.inference.pipeline_nodes import Nodes, memory_mb, nodes
 from loadtest.bench.inference.stage_hop import hops_us
 from loadtest.bench.report import Report, Target, at_least, at_most
 from schemas.pipelines.plan import PipelinePlan
-from services.engine.model.cells import cell_bytes
 from services.engine.model.gguf.check import check_model_file, tensor_nbytes
+from services.engine.model.memory.cells import cell_bytes
 
 PARTS_VARIABLE = "CHOIR_BENCH_PARTS"
 PARTS = ("hop", "balance", "busy", "decode", "limit", "prefill", "memory", "recovery", "peers")

@@ -10,8 +10,8 @@ from schemas.nodes.model_store import HeldModel
 from services.agent.backends.backend import BackendInfo
 from services.agent.settings import OnDemandSection
 from services.engine import check_model_file
-from services.engine.memory import MemoryNeed, gpu_part, layers_in, memory_need, room_in
 from services.engine.model.identity import file_identity
+from services.engine.model.memory.need import MemoryNeed, gpu_part, layers_in, memory_need, room_in
 
 GB = 1e9
 
@@ -58,11 +58,13 @@ def _info(held: HeldModel, context_tokens: int | None, identity: str | None) -> 
 
 
 def _too_large(name: str, need: MemoryNeed, budget_bytes: int, slots: int, room: int) -> ModelUnusable:
+    more_gb = need.copies_bytes / GB
+    copies = f"what is there in this processor's own form too {more_gb:,.2f} GB, " if more_gb else ""
     return ModelUnusable(
         f"{name} takes {need.total_bytes / GB:,.2f} GB when it is loaded, and this agent may use "
         f"{budget_bytes / GB:,.2f} GB for models on demand: raise memory_bytes of on_demand in its entry of "
         "[[agents]], or lower slots or context_tokens. Of that the weights are "
-        f"{need.weights_bytes / GB:,.2f} GB, the cache of {slots} slots of {room:,} tokens "
+        f"{need.weights_bytes / GB:,.2f} GB, {copies}the cache of {slots} slots of {room:,} tokens "
         f"{need.cache_bytes / GB:,.2f} GB, and "
         f"{need.working_bytes / GB:,.2f} GB are to compute in",
         field="memory_bytes",

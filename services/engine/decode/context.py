@@ -13,7 +13,7 @@ import numpy.typing as npt
 from schemas.errors import ModelUnusable
 from services.engine.decode.batch import Batch
 from services.engine.decode.hidden_states import HiddenTap
-from services.engine.model.cells import cache_types_of, layers_cell_bytes
+from services.engine.model.memory.cells import cache_types_of, layers_cell_bytes
 from services.engine.model.model import Weights
 
 Logits = npt.NDArray[np.float32]

@@ -21,6 +21,7 @@ from services.engine.model.chat.plain_text import Piece
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.gguf.header import GgufHeader
 from services.engine.model.logs import LLAMA_LOG
+from services.engine.model.memory.repacking import Repacking
 from services.engine.sequence.answer_reader import THINKING_BEGINS, THINKING_ENDS
 from services.engine.sequence.tool_calls import ARGUMENTS_BEGIN, OPENERS
 
@@ -68,6 +69,8 @@ class Weights:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = extra_buffers_are_safe()
+        if not Repacking(self.header).mapped:
+            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         LLAMA_LOG.forget_errors()
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:

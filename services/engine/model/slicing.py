@@ -199,7 +199,7 @@ def _of_an_end(
         stands_in = tensor.name == OUTPUT and OUTPUT not in needed
         return _copy(header, tensor, EMBEDDINGS if stands_in else tensor.name)
     if tensor.name in needed or (is_input and OUTPUT in needed):
-        return _hole(tensor)
+        return hole_for(tensor)
     return _copy(header, tensor, tensor.name) if is_input and not untied else None
 
 
@@ -216,7 +216,7 @@ def _first_row(header: GgufHeader, tensor: TensorInfo) -> TensorCopy:
     return TensorCopy(tensor.name, (*row, 1), tensor.type_id, position, nbytes)
 
 
-def _hole(tensor: TensorInfo) -> TensorCopy:
+def hole_for(tensor: TensorInfo) -> TensorCopy:
     """Zeros in the shape of a tensor that llama.cpp insists on and never computes with, in a type of few
     bytes that it leaves where they are instead of making copies of its own."""
     type_id = tensor.type_id

@@ -17,14 +17,15 @@ from services.chassis.logs import get_logger
 from services.engine.decode.rows import Part, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.architectures.table import OUTPUT
-from services.engine.model.cells import cell_bytes
-from services.engine.model.cuts import allowed_cuts, layer_count
+from services.engine.model.cuts import allowed_cuts, architecture_of, layer_count
 from services.engine.model.gguf.check import check_model, check_model_file, tensor_nbytes
-from services.engine.model.gguf.header import GgufFault, GgufHeader
+from services.engine.model.gguf.header import GgufFault, GgufHeader, TensorInfo
 from services.engine.model.gguf.split_files import size_of
 from services.engine.model.identity import checksum
+from services.engine.model.memory.cells import cell_bytes
+from services.engine.model.memory.repacking import Repacking
 from services.engine.model.model import Weights
-from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR
+from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR, hole_for
 from services.shard_stage.probe.host_lock import host_lock
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection
@@ -116,6 +117,8 @@ def shardable_of(
     """The entry of a model in the lease."""
     layers = layer_count(header)
     architecture = header.text("general.architecture") or ""
+    repacking = Repacking(header)
+    first_bytes, last_bytes = _end_bytes(header, repacking)
     return Shardable(
         name=model.name,
         sha256=sha256,
@@ -124,26 +127,46 @@ def shardable_of(
         cuts=allowed_cuts(header),
         width=header.integer(f"{architecture}.embedding_length") or 1,
         context_tokens=min(model.context_tokens, header.integer(f"{architecture}.context_length") or 32),
-        layer_bytes=_layer_bytes(header, layers),
-        first_bytes=_bytes_of(header, EMBEDDINGS),
-        last_bytes=_bytes_of(header, OUTPUT) or _bytes_of(header, EMBEDDINGS),
+        layer_bytes=_layer_bytes(header, layers, repacking.taken_bytes),
+        first_bytes=first_bytes,
+        last_bytes=last_bytes,
         cell_bytes=cell_bytes(header),
         layer_ms=layer_ms,
         last_ms=last_ms,
     )
 
 
-def _layer_bytes(header: GgufHeader, layers: int) -> tuple[int, ...]:
+def _layer_bytes(
+    header: GgufHeader, layers: int, bytes_of: Callable[[TensorInfo], int] = tensor_nbytes
+) -> tuple[int, ...]:
     sizes = [0] * layers
     for tensor in header.tensors:
         in_layer = LAYER_TENSOR.fullmatch(tensor.name)
         if in_layer and int(in_layer[1]) < layers:
-            sizes[int(in_layer[1])] += tensor_nbytes(tensor)
+            sizes[int(in_layer[1])] += bytes_of(tensor)
     return tuple(sizes)
 
 
-def _bytes_of(header: GgufHeader, name: str) -> int:
-    return sum(tensor_nbytes(tensor) for tensor in header.tensors if tensor.name == name)
+def _end_bytes(header: GgufHeader, repacking: Repacking) -> tuple[int, int]:
+    """What the embeddings take in the first slice, and the output matrix in the last one: each stands for the
+    other there too, or beside a hole where llama.cpp insists on both."""
+    if OUTPUT not in architecture_of(header).needs_output:
+        at_an_end = repacking.taken_at_an_end_bytes
+        first_bytes = _bytes_of(header, EMBEDDINGS, at_an_end)
+        return first_bytes, _bytes_of(header, OUTPUT, at_an_end) or first_bytes
+
+    def hole_bytes(tensor: TensorInfo) -> int:
+        return hole_for(tensor).nbytes
+
+    first_bytes, last_bytes = (
+        _bytes_of(header, own, repacking.taken_bytes) + _bytes_of(header, other, hole_bytes)
+        for own, other in ((EMBEDDINGS, OUTPUT), (OUTPUT, EMBEDDINGS))
+    )
+    return first_bytes, last_bytes
+
+
+def _bytes_of(header: GgufHeader, name: str, bytes_of: Callable[[TensorInfo], int] = tensor_nbytes) -> int:
+    return sum(bytes_of(tensor) for tensor in header.tensors if tensor.name == name)
 
 
 def _measured_alone(

@@ -38,8 +38,8 @@ from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.context import ServiceContext
 from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, settled
 from services.engine import check_model_file
-from services.engine.memory import memory_need
 from services.engine.model.devices import Devices, GpuDevice, gpu_devices
+from services.engine.model.memory.need import memory_need
 from services.engine.tests.made_models.variants import split_model
 
 STORE = "attic-modelstore"

@@ -15,10 +15,10 @@ from services.chassis.process.limits import memory_available_bytes, memory_total
 from services.cli.setup.validation.finding import Finding, ok, warning, wrong
 from services.cli.views.tables.overview_tables import size
 from services.client.finding.local_mesh import state_folder
-from services.engine.memory import gpu_part, layers_in, memory_need
 from services.engine.model.devices import Devices, GpuDevice, free_bytes, gpu_devices, total_bytes
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.gguf.split_files import size_of
+from services.engine.model.memory.need import gpu_part, layers_in, memory_need
 
 ALL_LAYERS = -1
 

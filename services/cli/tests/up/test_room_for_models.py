@@ -13,9 +13,9 @@ from services.agent.settings import AgentSection
 from services.cli.setup.validation.finding import Finding
 from services.cli.setup.validation.space import check_memory
 from services.cli.views.tables.overview_tables import size
-from services.engine.memory import memory_need
 from services.engine.model.devices import GpuDevice
 from services.engine.model.gguf.check import check_model_file
+from services.engine.model.memory.need import memory_need
 from services.modelstore.settings import ModelStoreSection
 
 SLOTS, MB = 2, 10**6

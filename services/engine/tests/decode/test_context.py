@@ -9,7 +9,7 @@ from schemas.errors import ModelUnusable
 from services.engine.decode import context as context_module
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import Context, Logits, cache_bytes_per_token
-from services.engine.model.cells import BF16, F16, Q8_0, cache_types_of
+from services.engine.model.memory.cells import BF16, F16, Q8_0, cache_types_of
 from services.engine.model.model import Model, Tokens
 
 CONTEXT_TOKENS = 512

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import llama_cpp
 import numpy as np
 from gguf.scripts.gguf_new_metadata import copy_with_new_metadata
 
@@ -77,6 +78,17 @@ def split_model(model: Path, path: Path) -> list[Path]:
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=8)
     copy_with_new_metadata(gguf.GGUFReader(model), writer, {}, [])
     return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
+
+
+def quantised(model: Path, name: str) -> Path:
+    """A model as llama.cpp quantises it."""
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}")
+    params.allow_requantize = True
+    params.nthread = 1
+    path = model.with_name(f"{model.stem}-{name}.gguf")
+    assert llama_cpp.llama_model_quantize(str(model).encode(), str(path).encode(), params) == 0
+    return path
 
 
 def random_q8_0(rows: int, columns: int) -> np.ndarray[Any, Any]:

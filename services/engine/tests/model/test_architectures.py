@@ -9,7 +9,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
@@ -31,6 +30,7 @@ from services.engine.tests.made_models.random_models import (
     Shape,
     write_random_model,
 )
+from services.engine.tests.made_models.variants import quantised
 
 STEPS = 3
 SLOTS, PROMPT_TOKENS, BATCH_TOKENS, CONTEXT_TOKENS = 3, 20, 32, 64
@@ -160,14 +160,3 @@ def test_published_shapes_are_as_exact_when_llama_cpp_has_quantised_them(
     (published,) = (one for one in PUBLISHED if one.model == name)
     model = write_random_model(tmp_path / "model.gguf", published.architecture, published.recipe)
     assert set(differences(quantised(model, quantisation), tmp_path, published.window).values()) == {0.0}
-
-
-def quantised(model: Path, name: str) -> Path:
-    """A model as llama.cpp quantises it."""
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}")
-    params.allow_requantize = True
-    params.nthread = 1
-    path = model.with_name(f"{model.stem}-{name}.gguf")
-    assert llama_cpp.llama_model_quantize(str(model).encode(), str(path).encode(), params) == 0
-    return path

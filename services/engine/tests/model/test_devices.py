@@ -8,9 +8,9 @@ from typing import Any
 import llama_cpp
 import pytest
 
-from services.engine.memory import gpu_part
 from services.engine.model import devices
 from services.engine.model.devices import GpuDevice, free_bytes, gpu_devices, total_bytes
+from services.engine.model.memory.need import gpu_part
 
 PROCESSOR, GPU, INTEGRATED, ACCELERATOR = range(4)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import pytest
+from gguf import GGMLQuantizationType
 from nats.aio.client import Client
 
 from infra.demo_models.family import FOLDER
@@ -16,7 +20,17 @@ from schemas.errors import ModelUnusable
 from services.engine.model.cuts import layer_count
 from services.engine.model.devices import GpuDevice
 from services.engine.model.gguf.check import check_model_file
-from services.shard_stage.probe.capability import LEAST_ROUNDS, MOST_ROUNDS, open_source, settled_ms
+from services.engine.model.model import Weights
+from services.engine.model.slicing import slice_file
+from services.engine.tests.made_models.random_models import RECIPES, Shape, write_random_model
+from services.engine.tests.made_models.variants import quantised
+from services.shard_stage.probe.capability import (
+    LEAST_ROUNDS,
+    MOST_ROUNDS,
+    open_source,
+    settled_ms,
+    shardable_of,
+)
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.service import ShardStage
 from services.shard_stage.settings import StageModelSection, StageSettings
@@ -66,6 +80,30 @@ def test_a_stage_for_gpus_offers_their_memory(tmp_path: Path) -> None:
         with pytest.raises(ModelUnusable, match="built here for the processor alone") as refused:
             open_source(model, SliceCache(tmp_path), threads=1, gpu_layers=-1)
         assert refused.value.field == "gpu_layers"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt-oss"])
+def test_slices_take_what_was_said_of_their_layers_and_ends(
+    architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given weights that most processors keep in a form of their own; of qwen3 the embeddings are the output
+    matrix as well, and gpt-oss insists on both."""
+    shape = Shape(256, 4, 64, 4, 512, vocabulary=512)
+    recipe = replace(RECIPES[architecture], shape=shape, layers=4)
+    full = tmp_path / "full.gguf"
+    write_random_model(full, architecture, recipe, matrices=GGMLQuantizationType.F32)
+    model = quantised(full, "Q4_0")
+    section = StageModelSection(name="model", path=model)
+    said = shardable_of(section, "a" * 64, check_model_file(model), 1.0, 1.0)
+    for first, end_bytes in ((0, said.first_bytes), (2, said.last_bytes)):
+        caplog.clear()
+        slice_file(model, range(first, first + 2), tmp_path / "slice.gguf")
+        with caplog.at_level(logging.DEBUG, logger="llama.cpp"):
+            Weights(tmp_path / "slice.gguf").close()
+        told = re.findall(r"model buffer size = *([\d.]+) MiB", caplog.text)
+        assert sum(said.layer_bytes[first : first + 2]) + end_bytes == pytest.approx(
+            2**20 * sum(map(float, told)), rel=0.05, abs=20_000
+        ), first
 
 
 async def test_a_stage_without_a_usable_model_says_what_is_wrong(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.engine.model.cells import head_size_of, layers_cell_bytes
 from services.engine.model.gguf.header import GgufHeader
+from services.engine.model.memory.cells import head_size_of, layers_cell_bytes
+from services.engine.model.memory.repacking import Repacking
 
 CONTEXT_TOKENS_CAP = 4096
 """The room of a sequence where nobody says another one."""
@@ -22,17 +23,18 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """What a model takes: its weights, the cells of its sequences, and what steps compute in, its vocabulary
-    with that."""
+    """What a model takes: its weights as its file has them, copies of these in a form of the processor's own,
+    the cells of its sequences, and what steps compute in, its vocabulary with that."""
 
     weights_bytes: int
+    copies_bytes: int
     cache_bytes: int
     working_bytes: int
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.weights_bytes + self.cache_bytes + self.working_bytes
+        return self.weights_bytes + self.copies_bytes + self.cache_bytes + self.working_bytes
 
 
 def room_of(trained_context_tokens: int, context_tokens: int | None) -> int:
@@ -63,6 +65,7 @@ def memory_need(
     working = LEAST_WORKING_BYTES + vocabulary * (TOKEN_BYTES + slots * FLOAT_BYTES)
     return MemoryNeed(
         weights_bytes=size_bytes,
+        copies_bytes=Repacking(header).copies_bytes,
         cache_bytes=cells * sum(layers_cell_bytes(header, exact=exact)),
         working_bytes=working + batch_tokens * FLOAT_BYTES * _numbers_of_a_row(header),
     )
