@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
@@ -12,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from schemas import subjects
 from schemas.errors import (
     BrokerUnavailable,
     ChoirError,
@@ -35,7 +33,8 @@ from services.gateway.openai.replying import sse
 from services.gateway.openai.replying.outcome import choices
 from services.gateway.openai.responses.body import ResponseBody, record_of
 from services.gateway.openai.responses.events import Event, ResponseEvents, TextChanged
-from services.gateway.openai.responses.identity import request_of, response_id, unknown
+from services.gateway.openai.responses.identity import response_id
+from services.gateway.openai.responses.records import Keeping, Records
 from services.gateway.openai.responses.response_object import failed, finished, unfinished
 from services.gateway.requests.identity import ID_HEADER
 from services.gateway.requests.shown import Shown, begun_again
@@ -57,6 +56,7 @@ class Responses:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
+        self._records = Records(context)
 
     def routes(self) -> tuple[Route, ...]:
         """Where it is served."""
@@ -79,15 +79,19 @@ class Responses:
         said = await self._said(body.previous_response_id)
         request_id = await self._context.retries.id_of(request, given)
         record = record_of(body, given, said, target, request_id, self._context.settings.timeout_s)
-        if body.kept:
-            await self._context.records.put(self._key(request_id), record)
+        keeping = await self._records.keep(record) if body.kept else Keeping(self._context, record)
         if body.background:
-            await self._submit(record)
+            async with keeping.asking():
+                await self._submit(record)
+                await keeping.taken()
         if body.stream:
-            return self._stream(record, self._frames(record))
+            return self._stream(record, self._new_frames(record, keeping))
         if body.background:
-            return _json(unfinished(record, "queued"), record)
-        return _json(finished(record, await self._context.result_of(record.ask, share=False)), record)
+            return _json(unfinished(keeping.told, "queued"), record)
+        async with keeping.asking():
+            result = await self._context.result_of(record.ask, share=False)
+            await keeping.taken()
+        return _json(finished(keeping.told, result), record)
 
     async def _submit(self, record: ResponseRecord) -> None:
         """Has the work done in the background; a request that repeats another one has it done already."""
@@ -99,7 +103,7 @@ class Responses:
 
     async def retrieve(self, request: Request) -> Response | StreamedReply:
         """A response as it is now, or its stream after the event `starting_after`."""
-        record = await self._record(request.path_params["id"])
+        record = await self._records.get(request.path_params["id"])
         if request.query_params.get("stream", "false").lower() != "true":
             return _json(await self._as_it_is(record), record)
         after = request.query_params.get("starting_after", "-1")
@@ -109,39 +113,30 @@ class Responses:
             raise InvalidRequest(
                 "starting_after: it must be a whole number", field="starting_after"
             ) from error
-        return self._stream(record, self._frames(record, number, again=True))
+        coming = _events(record, self._context.mesh.resume(record.ask), early=True)
+        return self._stream(record, _frames(coming, number))
 
     async def cancel(self, request: Request) -> Response:
         """Gives a response up, unless it is complete."""
-        record = await self._record(request.path_params["id"])
+        record = await self._records.get(request.path_params["id"])
         with suppress(UnknownRequest, ResultEvicted):
             await self._context.mesh.cancel(_request_id(record))
         return _json(await self._as_it_is(record), record)
 
     async def delete(self, request: Request) -> Response:
         """Forgets a response, and gives it up if it is not complete."""
-        record = await self._record(request.path_params["id"])
+        record = await self._records.get(request.path_params["id"])
         with suppress(UnknownRequest, ResultEvicted):
             await self._context.mesh.cancel(_request_id(record))
-        await self._context.records.delete(self._key(_request_id(record)))
+        await self._records.delete(record)
         return _json({"id": response_id(record), "object": "response", "deleted": True}, record)
-
-    def _key(self, request_id: str) -> str:
-        """Where the record of a request of whoever asks lies: another tenant's is not there."""
-        return subjects.response_key(subjects.owned_id(self._context.tenant, request_id))
-
-    async def _record(self, given: str) -> ResponseRecord:
-        record = (await self._context.records.get(self._key(request_of(given)))).value
-        if record is None:
-            raise unknown(given)
-        return record
 
     async def _said(self, previous: str | None) -> tuple[ChatMessage, ...]:
         """What was said until now, with the answer of the response before."""
         if previous is None:
             return ()
         try:
-            record = await self._record(previous)
+            record = await self._records.get(previous)
             result = await self._context.mesh.fetch(_request_id(record))
         except (UnknownRequest, ResultEvicted) as error:
             error.field = "previous_response_id"
@@ -164,16 +159,21 @@ class Responses:
     def _stream(self, record: ResponseRecord, frames: AsyncGenerator[bytes, None]) -> StreamedReply:
         return event_stream(self._context, frames, {ID_HEADER: _request_id(record)})
 
-    async def _frames(
-        self, record: ResponseRecord, after: int = -1, *, again: bool = False
-    ) -> AsyncGenerator[bytes, None]:
-        """The events whose number is greater than `after`."""
-        resumed = again or record.background
-        follow = self._context.mesh.resume if resumed else partial(self._context.follow, share=False)
-        async with aclosing(_events(record, follow(record.ask), early=resumed)) as coming:
-            async for event in coming:
-                if event["sequence_number"] > after:
-                    yield sse.named_event(event["type"], event)
+    def _new_frames(self, record: ResponseRecord, keeping: Keeping) -> AsyncGenerator[bytes, None]:
+        """All events of a response that is asked for now, or goes on in the background."""
+        if record.background:
+            replies = self._context.mesh.resume(record.ask)
+        else:
+            replies = keeping.follow(self._context.follow(record.ask, share=False))
+        return _frames(_events(keeping.told, replies, early=record.background))
+
+
+async def _frames(events: AsyncGenerator[Event, None], after: int = -1) -> AsyncGenerator[bytes, None]:
+    """The events whose number is greater than `after`."""
+    async with aclosing(events) as coming:
+        async for event in coming:
+            if event["sequence_number"] > after:
+                yield sse.named_event(event["type"], event)
 
 
 async def _events(

@@ -150,3 +150,51 @@ async def test_what_cannot_be_is_named(client: AsyncOpenAI, body: dict[str, Any]
         await client.responses.create(model="choir-four", **body)
 
     assert (refused.value.param or "").startswith(param)
+
+
+async def test_a_request_that_is_refused_leaves_the_first_response_under_its_key_as_it_is(
+    client: AsyncOpenAI,
+) -> None:
+    key = {"idempotency-key": "the first one stays"}
+    given: dict[str, Any] = {"model": "choir-one", "input": QUESTION, "metadata": {"number": "1"}}
+    ways: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}]
+    first = await client.responses.create(**given, extra_headers=key)
+
+    # Another request under its key is refused, and nobody finds a trace of it
+    other = {**given, "input": "And of Kenya?", "metadata": {"number": "2"}}
+    for way in (*ways, {"background": True, "stream": True}):
+        with pytest.raises(openai.ConflictError):
+            await client.responses.create(**other, **way, extra_headers=key)
+        assert await client.responses.retrieve(first.id) == first
+
+    # The same one is that one again, with what was said then
+    assert await client.responses.create(**given, extra_headers=key) == first
+    said = await client.responses.create(**{**given, "metadata": {"number": "3"}}, extra_headers=key)
+    assert said == first == await client.responses.retrieve(first.id)
+
+
+async def test_a_refused_request_is_not_kept(client: AsyncOpenAI) -> None:
+    key = {"idempotency-key": "the first one is not kept"}
+    made = await client.responses.create(model="choir-one", input=QUESTION, store=False, extra_headers=key)
+
+    for stream in (False, True):
+        with pytest.raises(openai.ConflictError):
+            await client.responses.create(model="choir-one", input="?", stream=stream, extra_headers=key)
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(made.id)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_after_a_refusal_what_is_asked_under_its_key_is_kept(client: AsyncOpenAI, stream: bool) -> None:
+    key = {"idempotency-key": f"refused at first, {stream}"}
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(model="choir-short", input="word " * 200, extra_headers=key)
+
+    made: Any = await client.responses.create(
+        model="choir-short", input="word", metadata={"number": "2"}, stream=stream, extra_headers=key
+    )
+    if stream:
+        made = [event async for event in made][-1].response
+    assert made.metadata == {"number": "2"} and await client.responses.retrieve(made.id) == made
+    follows = await client.responses.create(model="choir-short", input="word", previous_response_id=made.id)
+    assert follows.usage is not None and follows.usage.input_tokens == 1 + 3 + 1
