@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 from nats.aio.client import Client
 
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage
+from schemas.nodes.lease import NodeLease
 from services.agent.tests.workers.worker_mesh import result_of
+from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.tests.mesh import bodies, enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.chassis.work.tests.test_loop import impatient_model
 
@@ -61,3 +64,32 @@ async def test_a_command_that_kills_its_agents_is_kept_from_the_others(
     assert await bodies(connection, subjects.DEAD_STREAM) == [deadly.to_bytes()]
     for number in range(20):
         assert (await result_of(connection, f"r{number}")).error is None
+
+
+async def test_a_command_that_was_alone_with_two_agents_which_somebody_killed_is_answered(
+    connection: Client, spawn_service: SpawnService
+) -> None:
+    """Whoever is killed from outside ends as one whom the command kills. With one slot each command is alone:
+    after two such deaths an innocent one would be buried."""
+    await impatient_model(connection, "epsilon")
+    mesh = open_mesh(connection)
+    await enqueue(mesh, generate("innocent", "epsilon", timeout_s=600))
+    model = {"name": "epsilon", "slots": 1, "reply": "at last"}
+    for name, delay_ms in (("one", 600_000), ("two", 600_000), ("three", 0)):
+        section = {"name": name, "backend": "instant", "models": [{**model, "delay_ms": delay_ms}]}
+        agent = spawn_service("agent", name, agent=section)
+        if delay_ms:
+            await eventually(partial(is_at_work, connection, name), deadline_s=180)
+            agent.kill()
+    await eventually(lambda: queue_is_empty(connection), deadline_s=180)
+    result = await result_of(connection, "innocent")
+    assert (result.text, result.error) == ("at last", None)
+    assert await bodies(connection, subjects.DEAD_STREAM) == []
+
+
+async def is_at_work(client: Client, name: str) -> bool:
+    """Whether an agent says in its lease that it has a command in work."""
+    lease = await Bucket(client, subjects.NODES_BUCKET, messages(NodeLease)).get(
+        subjects.node_key("agent", name)
+    )
+    return lease.value is not None and lease.value.busy == 1

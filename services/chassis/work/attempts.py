@@ -7,6 +7,8 @@ command in hand.
 
 A command that was in the hands of two such processes may be the reason. So it is worked on `alone`: nothing
 else is in work in its process meanwhile. If that one dies too the command is the reason: no more is tried.
+Two deaths prove nothing, also where it was alone by chance: a process that somebody kills ends alike, and one
+with a single slot has every command alone.
 
 Whoever ends a command because its time is over finds there why it was not done.
 """
