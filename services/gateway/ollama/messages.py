@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ class ToolBody(Body):
 
 def chat_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The turns for an `Ask`; one of the system that says nothing is left out."""
-    numbers = iter(range(len(messages) * 1_000))
+    numbers = itertools.count()
     waiting: list[tuple[str, str]] = []
     turns: list[dict[str, Any]] = []
     for message in messages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from schemas.errors import InvalidRequest
 from schemas.requests.chat import ChatMessage, ToolCall
@@ -34,6 +35,11 @@ def test_the_answer_of_a_tool_finds_its_call() -> None:
     assert add.id != sub.id
     assert [(turn.tool_call_id, turn.name) for turn in said[2:4]] == [(sub.id, "sub"), (add.id, "add")]
     assert said[5].tool_call_id == said[4].tool_calls[0].id not in (add.id, sub.id)
+
+
+def test_a_turn_with_more_calls_than_the_mesh_takes_is_refused_in_words() -> None:
+    with pytest.raises(ValidationError, match="tool_calls"):
+        turns(calling(*("add",) * 1_001))
 
 
 def test_an_id_that_is_given_is_kept() -> None:
