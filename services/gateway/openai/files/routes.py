@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from pydantic_core import to_json
@@ -11,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from schemas.errors import InvalidRequest, PayloadTooLarge
+from schemas.errors import ChoirError, InvalidRequest, PayloadTooLarge
 from schemas.requests.files import FileRecord
 from services.gateway.http.context import GatewayContext
 from services.gateway.openai.chat.messages import refused
@@ -58,25 +59,31 @@ class Files:
         return _json(file_object(record))
 
     async def _store_upload(self, body: AsyncIterator[bytes], boundary: bytes) -> FileRecord:
-        """The purpose may come before the file or after it, so a file is told of when all is there."""
+        """The purpose may come before the file or after it, so a file is told of when all is there; if that
+        does not come nothing of it is kept."""
         parts = parts_of(body, boundary)
         fields: dict[str, str] = {}
         stored: FileRecord | None = None
-        part = await anext(parts, None)
-        while isinstance(part, Part):
-            came = _Content(parts)
-            if part.name == "file" and stored is None:
-                stored = await self._store.add(came, _name(part), "")
-            else:
-                fields[part.name] = await came.text(part.name)
-            part = came.next
-        if stored is None:
-            raise refused("file", "it is missing")
-        purpose = fields.get("purpose", "")
-        if purpose not in PURPOSES:
-            await self._store.delete(stored.id)
-            raise refused("purpose", f"it must be {' or '.join(PURPOSES)}")
-        return await self._store.put_record(stored.id, stored.filename, purpose, stored.size_bytes)
+        try:
+            part = await anext(parts, None)
+            while isinstance(part, Part):
+                came = _Content(parts)
+                if part.name == "file" and stored is None:
+                    stored = await self._store.add(came, _name(part), "")
+                else:
+                    fields[part.name] = await came.text(part.name)
+                part = came.next
+            if stored is None:
+                raise refused("file", "it is missing")
+            purpose = fields.get("purpose", "")
+            if purpose not in PURPOSES:
+                raise refused("purpose", f"it must be {' or '.join(PURPOSES)}")
+            return await self._store.put_record(stored.id, stored.filename, purpose, stored.size_bytes)
+        except BaseException:
+            if stored is not None:
+                with suppress(ChoirError):  # the first error is the one to tell
+                    await self._store.delete(stored.id)
+            raise
 
     async def all(self, request: Request) -> Response:
         """All files, the newest first, or those with a purpose."""

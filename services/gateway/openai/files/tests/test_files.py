@@ -12,6 +12,8 @@ from openai import AsyncOpenAI
 
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
+from schemas.requests.files import FileRecord
+from services.chassis.nats.bucket import Bucket, messages
 from services.gateway.openai.files.store import PIECE_BYTES
 from services.gateway.tests.serving import serving
 
@@ -60,6 +62,26 @@ async def test_a_file_that_is_too_large_leaves_nothing(live_mesh: str) -> None:
             await client.files.create(file=("a.jsonl", CONTENT), purpose="batch")
         assert large.value.status_code == 413
         assert [file.id async for file in client.files.list()] == before
+
+
+async def test_an_upload_that_fails_behind_its_file_leaves_nothing(gateway: str, live_mesh: str) -> None:
+    purpose = b'\r\n--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    connection = await connect_inside(live_mesh)
+    records = Bucket(connection, subjects.FILES_BUCKET, messages(FileRecord))
+
+    async def kept() -> set[str]:
+        return {key for key in await records.keys("*") if (await records.get(key)).value is not None}
+
+    before = await kept()
+    async with httpx.AsyncClient(base_url=gateway, timeout=60) as http:
+        for rest in (purpose + b"a" * 2_000 + b"\r\n--x--\r\n", purpose, purpose + b"none\r\n--x--\r\n"):
+            reply = await http.post("/v1/files", content=HEAD + CONTENT + rest, headers=headers)
+            assert reply.status_code == 400, reply.text
+            assert await kept() <= before, rest[-20:]
+    pieces = await connection.jetstream().stream_info(subjects.bucket_stream(subjects.FILE_PIECES_BUCKET))
+    await connection.close()
+    assert pieces.state.bytes < PIECE_BYTES
 
 
 HEAD = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
