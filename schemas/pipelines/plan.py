@@ -26,6 +26,15 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 
 
+class StepCost(Struct):
+    """What a step in which `rows` sequences have a token each takes, in steps of a single sequence: `alone`,
+    and `beside` others that compute on the other cores of the host, as the stages of a pipeline do."""
+
+    rows: Annotated[int, Field(ge=1)]
+    alone: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    beside: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
 class Shardable(Struct):
     """A model of which a stage service can load any slice.
 
@@ -33,7 +42,8 @@ class Shardable(Struct):
     layer: the memory that its weights take on this node; `first_bytes` are the first slice's embeddings,
     `last_bytes` the last one's output matrix.
     `cell_bytes` is what the keys and values of one token take in one layer. `layer_ms` and `last_ms` are
-    measured on this node: one layer, and norm and output matrix, for one token of one sequence.
+    measured on this node: one layer, and norm and output matrix, for one token of one sequence. `step_costs`,
+    by ascending rows, say what more sequences in a step cost here; none where that was not measured.
     """
 
     name: Name
@@ -49,6 +59,7 @@ class Shardable(Struct):
     cell_bytes: Bytes
     layer_ms: Milliseconds
     last_ms: Milliseconds
+    step_costs: Annotated[tuple[StepCost, ...], Field(exclude_if=not_)] = ()
 
 
 class StepTimes(Struct):

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from pydantic import Field, ValidationError, model_validator
 
 from schemas import subjects
-from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_from_body
+from schemas.errors import ChoirError, InternalError, InvalidRequest, MeshUnreachable, error_from_body
 from schemas.message import Name
 from schemas.pipelines.plan import MAX_STAGES, DraftSource, Partition, Shard, ShardReply, StageDtype
 from schemas.replies import ErrorReply, ModelsReply
@@ -105,7 +105,8 @@ async def _models(client: Client) -> ModelsReply:
 async def place_when_possible(client: Client, spec: Shard, say: Callable[[str], None]) -> None:
     """Asks until the pipeline is placed: nodes may still be starting, here or on other hosts.
 
-    Says why it is not, each reason once, and what was placed in the end.
+    A number of stages that only slows the model down is not insisted on unless it is forced: then there are
+    as many as pay off, one if none do. Says why it is not placed, each reason once, and what was in the end.
     """
     said: str | None = None
     while True:
@@ -115,7 +116,21 @@ async def place_when_possible(client: Client, spec: Shard, say: Callable[[str], 
             if error.message != said:
                 say(f"the pipeline of {spec.model} waits: {error.message}")
             said = error.message
-            await asyncio.sleep(ASK_AGAIN_S)
+            if isinstance(error, InvalidRequest) and await _only_slows(client, spec):
+                spec = spec.model_copy(update={"stages": None})
+            else:
+                await asyncio.sleep(ASK_AGAIN_S)
         else:
             say(f"the pipeline of {spec.model}: {reply.summary}")
             return
+
+
+async def _only_slows(client: Client, spec: Shard) -> bool:
+    """Whether a refused number of stages could be had by force: then speed is all that speaks against it."""
+    if spec.stages is None or spec.assign or spec.force:
+        return False
+    try:
+        await place(client, spec.model_copy(update={"force": True, "plan_only": True}))
+    except ChoirError:
+        return False
+    return True

@@ -21,6 +21,7 @@ from schemas.pipelines.plan import (
     StageOffer,
     StagePlan,
     StageSummary,
+    StepCost,
     StepTimes,
 )
 from schemas.replies import (
@@ -281,6 +282,7 @@ SHARDABLE = Shardable(
     cell_bytes=4_096,
     layer_ms=1.5,
     last_ms=4.0,
+    step_costs=(StepCost(rows=1, alone=1.0, beside=1.25), StepCost(rows=2, alone=2.5, beside=3.0)),
 )
 SHARD = Shard(
     model="llama3.2:3b",

@@ -204,6 +204,7 @@ def _alike_on_hosts(candidates: Sequence[Candidate]) -> list[Candidate]:
         key: {
             "layer_ms": min(model.layer_ms for model in models),
             "last_ms": min(model.last_ms for model in models),
+            "step_costs": min(models, key=lambda model: model.layer_ms).step_costs,
         }
         for key, models in groups.items()
     }
@@ -231,6 +232,7 @@ def _node(candidate: Candidate) -> Node:
         candidate.stage.threads,
         candidate.stage.cores,
         candidate.stage.gpu_bytes is not None,
+        candidate.model.step_costs,
     )
 
 

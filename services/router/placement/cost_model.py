@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
-from schemas.pipelines.plan import Shardable
+from schemas.pipelines.plan import Shardable, StepCost
 
 MS_PER_S = 1e3
 STAGE_OVERHEAD_BYTES = 250_000_000
@@ -24,7 +25,7 @@ class Node:
 
     `layer_ms` is one layer for one token of one sequence, `last_ms` norm and output matrix, `hop_ms` a
     message to another service. `threads` are those it computes with, `cores` those of its host, if known.
-    `on_gpu` says that its memory is of the host's GPUs.
+    `on_gpu` says that its memory is of the host's GPUs. `costs` are what more rows cost, by ascending rows.
     """
 
     instance: str
@@ -36,6 +37,7 @@ class Node:
     threads: int = 1
     cores: int | None = None
     on_gpu: bool = False
+    costs: tuple[StepCost, ...] = ()
 
     @property
     def memory(self) -> Memory:
@@ -45,6 +47,20 @@ class Node:
     def step_ms(self, layers: int, *, is_last: bool) -> float:
         """The computing of one token in a slice of so many layers."""
         return layers * self.layer_ms + (self.last_ms if is_last else 0.0)
+
+    def cost(self, rows: int, *, beside: bool) -> float:
+        """A step of so many rows, in steps of one row alone; `beside` other stages that compute on its host.
+
+        Between two numbers of rows that were measured, and beyond the last one, it is on a line. Where
+        nothing was measured, rows in a step gain nothing, and others take nothing.
+        """
+        points = [(cost.rows, cost.beside if beside else cost.alone) for cost in self.costs]
+        if len(points) < 2:
+            return rows * (points[0][1] if points else 1.0)
+        (low, less), (high, more) = next(
+            (pair for pair in pairwise(points) if pair[1][0] >= rows), (points[-2], points[-1])
+        )
+        return less + (more - less) * (rows - low) / (high - low)
 
 
 @dataclass(frozen=True)
@@ -142,15 +158,32 @@ class Split:
         """A token of a single stream."""
         return sum(self.occupied_ms)
 
-    def tokens_per_s(self, slots: int) -> float:
-        """Throughput of `slots` overlapping streams together, each frame with one token; 0 if unknown.
+    def tokens_per_s(self, streams: int) -> float:
+        """Throughput of so many overlapping streams together, 0 if unknown; in steps of as many rows as suit
+        best, and leave every stage something to do, as stage 0 has it.
 
         The slowest stage limits it; or the streams do, where they are too few to keep all stages busy; or a
-        host whose stages have more threads than it has cores. What larger batches gain comes on top.
+        host whose stages have more threads than it has cores.
         """
         if self.slowest_ms == 0:
             return 0.0
-        return MS_PER_S / max(self.slowest_ms, self.total_ms / slots, self._busiest_host_ms)
+        measured = all(placement.node.costs for placement in self.placements)
+        most = max(1, streams // len(self.placements)) if measured else 1
+        return max(self._tokens_per_s(streams, rows) for rows in {*powers_of_two(most), most})
+
+    def _tokens_per_s(self, streams: int, rows: int) -> float:
+        """The same in steps of so many rows. Stages of one host slow each other down where there is more than
+        one group of rows, since only then do they compute at the same time."""
+        groups = streams / rows
+        stages_on = Counter(placement.node.memory for placement in self.placements)
+        costs = [
+            placement.node.cost(rows, beside=groups > 1 and stages_on[placement.node.memory] > 1)
+            for placement in self.placements
+        ]
+        steps_ms = [step_ms * cost for step_ms, cost in zip(self.steps_ms, costs, strict=True)]
+        stages_ms = occupied(steps_ms, [placement.node for placement in self.placements])
+        host_ms = self._busiest_host_ms * max(costs)
+        return MS_PER_S * streams / max(groups * max(stages_ms), sum(stages_ms), groups * host_ms)
 
     @cached_property
     def _busiest_host_ms(self) -> float:
@@ -163,6 +196,11 @@ class Split:
                 core_ms[node.host] = core_ms.get(node.host, 0.0) + step_ms * min(node.threads, node.cores)
                 cores[node.host] = node.cores
         return max((core_ms[host] / count for host, count in cores.items()), default=0.0)
+
+
+def powers_of_two(most: int) -> tuple[int, ...]:
+    """1, 2, 4 and so on, up to `most`."""
+    return tuple(1 << power for power in range(most.bit_length()))
 
 
 def occupied(steps_ms: Sequence[float], nodes: Sequence[Node]) -> tuple[float, ...]:

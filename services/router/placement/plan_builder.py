@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 
 from schemas.pipelines.plan import CutMove, PipelinePlan, Shard, StagePlan
 from services.router.placement.candidates import NodePool
+from services.router.placement.cost_model import Split, powers_of_two
 from services.router.placement.planner import Decision, only_slows
 
 NUMBER_BITS = 62
@@ -90,15 +92,36 @@ def _work(plan: PipelinePlan) -> tuple[object, ...]:
 
 def predicted(decision: Decision, *, measured: bool) -> str:
     """The expected speed, in a sentence."""
-    split = decision.split
-    count = len(split.placements)
-    stages = "1 stage" if count == 1 else f"{count} stages"
+    split, whole = decision.split, decision.whole
+    stages = _stages_told(split)
     if not measured:
         return f"{stages}; no node has measured its speed, so nothing is predicted"
     rate = split.tokens_per_s(decision.slots)
     told = f"{stages}: {split.total_ms:.2f} ms a token, up to {rate:.0f} tokens/s with overlap, predicted"
-    if decision.whole_ms is None or decision.whole_node is None:
+    if whole is None:
         return f"{told}; no single node can hold it"
-    alone = f"{decision.whole_node.instance} alone would take {decision.whole_ms:.2f} ms"
-    slower = ": this only slows it down" if only_slows(decision) else ""
-    return f"{told}; {alone}{slower}"
+    alone = f"{whole.placements[0].node.instance} alone"
+    if len(split.placements) > 1:
+        slower = ": this only slows it down" if only_slows(decision) else ""
+        return f"{told}; {alone} would take {whole.total_ms:.2f} ms{slower}; {_rates(decision, split, alone)}"
+    if decision.passed_over is None:
+        return f"{told}; {alone} takes {whole.total_ms:.2f} ms"
+    return f"{told}; not split, as that gains too little: {_rates(decision, decision.passed_over, alone)}"
+
+
+def _stages_told(split: Split) -> str:
+    count = len(split.placements)
+    return "1 stage" if count == 1 else f"{count} stages"
+
+
+def _rates(decision: Decision, split: Split, alone: str) -> str:
+    """The tokens per second of a split and of one node, for 1, 2, 4 ... streams up to the slots."""
+    assert decision.whole is not None
+    streams = powers_of_two(decision.slots)
+
+    def listed(numbers: Iterable[float]) -> str:
+        return " / ".join(f"{number:.0f}" for number in numbers)
+
+    of_split = listed(map(split.tokens_per_s, streams))
+    of_whole = listed(map(decision.whole.tokens_per_s, streams))
+    return f"tokens/s at {listed(streams)} streams: {_stages_told(split)} {of_split}, {alone} {of_whole}"

@@ -4,7 +4,9 @@ Pure: takes what nodes offer and what is asked for, gives a split.
 
 A split *only slows the model down* if the fastest node that could hold the whole model is at least as fast
 for a single stream, and reaches at least as many tokens per second, as all stages together. It is refused
-where somebody asked for that number of stages, and not chosen where nobody did; `force` has it anyway.
+where somebody asked for that number of stages; `force` has it anyway. Where nobody asked for a number, there
+is no split that gains less than LEAST_GAIN at all slots, or that is slower than that one node at any number
+of streams from two on.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from dataclasses import dataclass, replace
 from schemas.errors import InvalidRequest
 from schemas.pipelines.plan import MAX_STAGES, Shard
 from services.router.placement.candidates import NodePool
-from services.router.placement.cost_model import MS_PER_S, Memory, Node, Slices, Split
+from services.router.placement.cost_model import (
+    MS_PER_S,
+    Memory,
+    Node,
+    Slices,
+    Split,
+    StagePlacement,
+    powers_of_two,
+)
 from services.router.placement.search import best_split
 
 LEAST_GAIN = 0.1
@@ -27,13 +37,23 @@ SHOWN_CUTS = 12
 
 @dataclass(frozen=True)
 class Decision:
-    """A split, and what one node with the whole model would take for a token, None if there is none."""
+    """A split, and what one node with the whole model would take for a token, None if there is none.
+    `passed_over` is the best split into more stages, which was weighed and is not worth them."""
 
     split: Split
     whole_ms: float | None
     whole_node: Node | None
     slots: int
     context_tokens: int
+    passed_over: Split | None = None
+
+    @property
+    def whole(self) -> Split | None:
+        """The whole model on that one node."""
+        if self.whole_node is None:
+            return None
+        slices = self.split.slices
+        return Split(slices, (StagePlacement(self.whole_node, 0, slices.blocks),))
 
 
 def decide(spec: Shard, pool: NodePool, assigned: Sequence[Node] = ()) -> Decision:
@@ -46,16 +66,16 @@ def decide(spec: Shard, pool: NodePool, assigned: Sequence[Node] = ()) -> Decisi
     _check_form(spec, pool, context_tokens)
     slices = Slices.of(pool.model, spec.slots, context_tokens)
     whole_ms, whole_node = _fastest_whole(slices, pool.nodes)
-    stages = len(assigned) or spec.stages
+    stages, passed_over = len(assigned) or spec.stages, None
     if stages is None:
-        split = _fastest_split(slices, pool, spec.slots)
+        split, passed_over = _fastest_split(slices, pool, spec.slots)
     else:
         _check_stages(stages, slices, pool)
         choices: list[Sequence[Node]] = [(node,) for node in assigned] or [pool.nodes] * stages
         split = split_within_hosts(slices, choices, pool.host_bytes)
     if split is None:
         raise _too_little_memory(spec, slices, pool, stages, context_tokens)
-    decision = Decision(split, whole_ms, whole_node, spec.slots, context_tokens)
+    decision = Decision(split, whole_ms, whole_node, spec.slots, context_tokens, passed_over)
     if pool.measured and not spec.force and only_slows(decision):
         raise _refusal(decision, assigned=bool(assigned))
     return decision
@@ -63,10 +83,10 @@ def decide(spec: Shard, pool: NodePool, assigned: Sequence[Node] = ()) -> Decisi
 
 def only_slows(decision: Decision) -> bool:
     """Whether one node with the whole model is better, for one stream and for many."""
-    split, whole_ms = decision.split, decision.whole_ms
-    if len(split.placements) == 1 or whole_ms is None or split.slowest_ms == 0:
+    split, whole, slots = decision.split, decision.whole, decision.slots
+    if len(split.placements) == 1 or whole is None or split.slowest_ms == 0:
         return False
-    return split.total_ms >= whole_ms and split.tokens_per_s(decision.slots) <= MS_PER_S / whole_ms
+    return split.total_ms >= whole.total_ms and split.tokens_per_s(slots) <= whole.tokens_per_s(slots)
 
 
 def _fastest_whole(slices: Slices, nodes: Sequence[Node]) -> tuple[float | None, Node | None]:
@@ -77,26 +97,47 @@ def _fastest_whole(slices: Slices, nodes: Sequence[Node]) -> tuple[float | None,
     return ms, node
 
 
-def _fastest_split(slices: Slices, pool: NodePool, slots: int) -> Split | None:
-    """The fewest stages with (nearly) the most tokens per second."""
+def _fastest_split(slices: Slices, pool: NodePool, slots: int) -> tuple[Split | None, Split | None]:
+    """The fewest stages with (nearly) the most tokens per second, and the best split into more stages that
+    was weighed; None for what there is not."""
     splits: list[Split] = []
     best = 0.0
     for stages in range(1, min(slices.blocks, len(pool.nodes), MAX_STAGES) + 1):
-        if splits and (not pool.measured or not _could_exceed(best, slices, pool, stages, slots)):
+        is_told = stages == 2 and pool.measured  # also where it cannot be the best: who asks hears of it
+        if (
+            splits
+            and not is_told
+            and not (pool.measured and _could_exceed(best, slices, pool, stages, slots))
+        ):
             continue
         split = split_within_hosts(slices, [pool.nodes] * stages, pool.host_bytes)
         if split is not None:
             splits.append(split)
             best = max(best, split.tokens_per_s(slots))
-    return next((split for split in splits if split.tokens_per_s(slots) >= best * (1 - LEAST_GAIN)), None)
+    if splits and len(splits[0].placements) == 1:
+        worth = [split for split in splits if not _is_ever_slower(split, splits[0], slots)]
+    else:
+        worth = splits
+    best = max((split.tokens_per_s(slots) for split in worth), default=0.0)
+    chosen = next((split for split in worth if split.tokens_per_s(slots) >= best * (1 - LEAST_GAIN)), None)
+    more = splits[splits.index(chosen) + 1 :] if chosen is not None else []
+    return chosen, max(more, key=lambda split: split.tokens_per_s(slots), default=None)
+
+
+def _is_ever_slower(split: Split, whole: Split, slots: int) -> bool:
+    """Whether a split has fewer tokens per second than one node at any number of streams from two on. A
+    single stream is slower in every split, by its hops."""
+    streams = powers_of_two(slots)[1:]
+    return any(split.tokens_per_s(count) < whole.tokens_per_s(count) for count in streams)
 
 
 def _could_exceed(tokens_per_s: float, slices: Slices, pool: NodePool, stages: int, slots: int) -> bool:
     """Whether any split into so many stages might: on the fastest nodes, with layers that can be divided at
-    will but for one in each stage, the cheapest hops, and memory without end."""
+    will but for one in each stage, the cheapest hops, steps of the cheapest rows, and memory without end."""
     limit_ms = MS_PER_S / tokens_per_s
-    hop_ms = min(node.hop_ms for node in pool.nodes) if stages > 1 else 0.0
-    fastest = sorted(node.layer_ms for node in pool.nodes)[:stages]
+    most = slots if any(node.costs for node in pool.nodes) else 1
+    hop_ms = min(node.hop_ms for node in pool.nodes) / most if stages > 1 else 0.0
+    fastest = sorted(node.layer_ms * _cheapest_row(node, most) for node in pool.nodes)[:stages]
     left = float(slices.layers(0, slices.blocks) - stages)
     total_ms = sum(fastest) + stages * hop_ms
     for layer_ms in fastest:
@@ -104,6 +145,11 @@ def _could_exceed(tokens_per_s: float, slices: Slices, pool: NodePool, stages: i
         left -= more
         total_ms += more * layer_ms
     return left <= 0 and total_ms / slots < limit_ms
+
+
+def _cheapest_row(node: Node, most: int) -> float:
+    """What a row takes at least, in steps of up to `most` rows, over a step of its own."""
+    return min(node.cost(rows, beside=False) / rows for rows in (*powers_of_two(most), most))
 
 
 def split_within_hosts(
@@ -193,11 +239,12 @@ def _too_little_memory(
 
 def _refusal(decision: Decision, *, assigned: bool) -> InvalidRequest:
     split, field = decision.split, "assign" if assigned else "stages"
-    assert decision.whole_ms is not None and decision.whole_node is not None
+    assert decision.whole is not None and decision.whole_node is not None
     return InvalidRequest(
         f"{field}: {len(split.placements)} stages would only slow it down: "
         f"{split.total_ms:.2f} ms a token and {split.tokens_per_s(decision.slots):.0f} tokens/s at most, "
         f"where {decision.whole_node.instance} alone takes {decision.whole_ms:.2f} ms and reaches "
-        f"{MS_PER_S / decision.whole_ms:.0f}: ask for fewer stages, or for this all the same with --force",
+        f"{decision.whole.tokens_per_s(decision.slots):.0f}: ask for fewer stages, or for this all the same "
+        "with --force",
         field=field,
     )

@@ -12,11 +12,12 @@ from typing import Any
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.host.parts.pipelines import place_when_possible
 from schemas import subjects
-from schemas.pipelines.plan import PipelinePlan, PipelineSummary, ShardReply
+from schemas.pipelines.plan import PipelinePlan, PipelineSummary, Shard, ShardReply
 from schemas.replies import ModelsReply, StatusReply
 from services.chassis.tests.mesh import eventually
-from services.router.placement.tests.offering import shardable, speeds, stage_memory
+from services.router.placement.tests.offering import shardable, speeds, stage_memory, two_cores
 from services.router.tests.front import Front, open_front
 from services.router.tests.offering import (
     Offering,
@@ -212,6 +213,31 @@ async def test_a_split_that_only_slows_down_takes_force(front: Front) -> None:
         assert "would only slow it down" in error.message and "--force" in error.message
         assert (await shard(front)).summary.startswith("1 stage:")
         assert len((await planned(front, stages=2, force=True)).stages) == 2
+
+
+async def test_where_a_split_gains_too_little_the_model_stays_whole_and_says_why(front: Front) -> None:
+    # Given two cores of one host that slow each other down, as they say in their leases
+    async with open_offering(front.client, *two_cores(slower=1.8)):
+        await nodes_are(front, "a", "b")
+        # When nobody says how many stages there are to be
+        reply = await shard(front, slots=8)
+        # Then there is one, and everybody can read why
+        assert reply.plan is not None and len(reply.plan.stages) == 1
+        assert (
+            "not split, as that gains too little: tokens/s at 1 / 2 / 4 / 8 streams: 2 sta" in reply.summary
+        )
+        summary = await pipeline(front)
+        assert summary is not None and reply.summary in summary.why
+        # So it is where a choir.toml has two of them, without force
+        said: list[str] = []
+        await place_when_possible(front.client, Shard(model=MODEL, stages=2), said.append)
+        assert "would only slow it down" in said[0] and "1 stage: " in said[1] and "(as before)" in said[1]
+        # And who wants two all the same has to force them, and is told what that costs
+        error = await front.refused(subjects.SHARD, model=MODEL, stages=2, slots=8)
+        assert "would only slow it down" in error.message
+        forced = await shard(front, stages=2, slots=8, force=True)
+        assert forced.plan is not None and len(forced.plan.stages) == 2
+        assert "this only slows it down; tokens/s at 1 / 2 / 4 / 8 streams: 2 stages 43 / " in forced.summary
 
 
 async def test_a_dead_node_that_nobody_replaced_is_replaced_by_the_router(

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from schemas.errors import ModelUnusable
-from schemas.pipelines.plan import Shardable
+from schemas.pipelines.plan import Shardable, StepCost
 from services.chassis.blobs.range_source import RangeSource
 from services.chassis.logs import get_logger
 from services.engine.decode.rows import Part, Rows
@@ -28,6 +29,7 @@ from services.engine.model.model import Weights
 from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR, hole_for
 from services.shard_stage.probe.host_lock import host_lock
 from services.shard_stage.probe.slice_cache import SliceCache
+from services.shard_stage.probe.step_costs import step_costs
 from services.shard_stage.settings import StageModelSection
 
 PROBE_STEPS = 4
@@ -37,8 +39,18 @@ AGREEING_ROUNDS, AGREE = 2, 1.05
 PROBE_CUTS = 4
 PROBE_CONTEXT_TOKENS = 64  # at least PROBE_STEPS * MOST_ROUNDS
 NANOSECONDS_PER_MS = 1e6
+MS_PER_S = 1e3
 
 log = get_logger("shard_stage.offer")
+
+
+class Speed(NamedTuple):
+    """Milliseconds of one layer, and of norm and output matrix, for a token of one sequence; and what more of
+    them in a step cost, where a model can be cut and is on the processor."""
+
+    layer_ms: float
+    last_ms: float
+    step_costs: tuple[StepCost, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,8 @@ def open_source(
     def slice_of(layers: range) -> Path:
         return slices.slice_of(model.path, sha256, layers)
 
-    layer_ms, last_ms = _measured_alone(header, slice_of, slices.folder, threads, gpu_layers)
-    shardable = shardable_of(model, sha256, header, layer_ms, last_ms)
+    speed = _measured_alone(header, slice_of, slices.folder, threads, gpu_layers)
+    shardable = shardable_of(model, sha256, header, speed)
     return ModelSource(model.path, shardable, gpu_layers=gpu_layers)
 
 
@@ -103,17 +115,15 @@ def open_kept_source(
         return made[-1]
 
     try:
-        layer_ms, last_ms = _measured_alone(header, without_weights, slices.folder, threads, gpu_layers)
+        speed = _measured_alone(header, without_weights, slices.folder, threads, gpu_layers)
     finally:
         for path in made:
             path.unlink(missing_ok=True)
-    shardable = shardable_of(model, kept.sha256, header, layer_ms, last_ms)
+    shardable = shardable_of(model, kept.sha256, header, speed)
     return ModelSource(Path(file), shardable, kept, gpu_layers)
 
 
-def shardable_of(
-    model: StageModelSection, sha256: str, header: GgufHeader, layer_ms: float, last_ms: float
-) -> Shardable:
+def shardable_of(model: StageModelSection, sha256: str, header: GgufHeader, speed: Speed) -> Shardable:
     """The entry of a model in the lease."""
     layers = layer_count(header)
     architecture = header.text("general.architecture") or ""
@@ -131,8 +141,9 @@ def shardable_of(
         first_bytes=first_bytes,
         last_bytes=last_bytes,
         cell_bytes=cell_bytes(header),
-        layer_ms=layer_ms,
-        last_ms=last_ms,
+        layer_ms=speed.layer_ms,
+        last_ms=speed.last_ms,
+        step_costs=speed.step_costs,
     )
 
 
@@ -171,28 +182,29 @@ def _bytes_of(header: GgufHeader, name: str, bytes_of: Callable[[TensorInfo], in
 
 def _measured_alone(
     header: GgufHeader, slice_of: Callable[[range], Path], folder: Path, threads: int, gpu_layers: int
-) -> tuple[float, float]:
+) -> Speed:
     with host_lock(folder) as mine:
         if not mine:
             log.warning("others of this host measure for long, so this one measures beside them")
-        return _measured_ms(header, slice_of, threads, gpu_layers)
+        return _measured(header, slice_of, threads, gpu_layers)
 
 
-def _measured_ms(
-    header: GgufHeader, slice_of: Callable[[range], Path], threads: int, gpu_layers: int
-) -> tuple[float, float]:
-    """Milliseconds of one layer, and of norm and output matrix, for a token: a short first and the shortest
-    last slice, timed in turns. A model that cannot be cut is one slice, whose layers share its time."""
+def _measured(header: GgufHeader, slice_of: Callable[[range], Path], threads: int, gpu_layers: int) -> Speed:
+    """The speed by a short first and the shortest last slice, timed in turns. A model that cannot be cut is
+    one slice, whose layers share its time."""
     layers = layer_count(header)
     cuts = allowed_cuts(header)
     if not cuts:
         (whole_ms,) = _steps_ms([slice_of(range(layers))], threads, gpu_layers)
-        return whole_ms / layers, 0.0
+        return Speed(whole_ms / layers, 0.0)
     cut = cuts[min(len(cuts), PROBE_CUTS) - 1]
-    slices = [slice_of(range(cut)), slice_of(range(cuts[-1], layers))]
-    first_ms, last_ms = _steps_ms(slices, threads, gpu_layers)
+    first, last = slice_of(range(cut)), slice_of(range(cuts[-1], layers))
+    first_ms, last_ms = _steps_ms([first, last], threads, gpu_layers)
     layer_ms = first_ms / cut
-    return layer_ms, max(0.0, last_ms - layer_ms * (layers - cuts[-1]))
+    last_ms = max(0.0, last_ms - layer_ms * (layers - cuts[-1]))
+    return Speed(
+        layer_ms, last_ms, () if gpu_layers else step_costs(first, last, threads, first_ms / MS_PER_S)
+    )
 
 
 def _steps_ms(paths: Sequence[Path], threads: int, gpu_layers: int) -> list[float]:

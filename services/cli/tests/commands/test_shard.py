@@ -152,6 +152,13 @@ def test_shard_waits_until_another_split_can_be_asked(shard_cli: Cli) -> None:
     assert [stage["instance"] for stage in pipeline(shard_cli)["stages"]] == list(reversed(nodes))
     answers = [shard_cli("ask", PROMPTS[0], "--model", model).out for model in (MODEL, WHOLE)]
     assert answers[0] == answers[1]
+    # Without a number the planner has as many as pay off, and says what it weighed
+    outcome = shard_cli("shard", MODEL, "--slots", "4")
+    count, told = len(pipeline(shard_cli)["stages"]), " ".join(outcome.out.split())
+    assert told.startswith("1 stage: " if count == 1 else f"{count} stages: ") and outcome.code == 0
+    assert "tokens/s at 1 / 2 / 4 streams: " in told
+    assert ("not split, as that gains too little" in told) == (count == 1)
+    assert shard_cli("ask", PROMPTS[0], "--model", MODEL).out == answers[1]
     # And as one document, for two again
     document = json.loads(shard_cli("shard", MODEL, "--stages", "2", "--force", "--json").out)
     assert len(document["plan"]["stages"]) == 2

@@ -70,8 +70,8 @@ def weighed(plan: PipelinePlan, leases: Sequence[NodeLease], plans: Sequence[Pip
     if last is None or any(node is None for node in known):
         return None
     worth = last_layers(last)
-    nodes = [  # without cores: that stages of a host compete for them is in what they have measured
-        replace(node, layer_ms=ms, last_ms=ms * worth, cores=None)
+    nodes = [  # without cores and costs: that stages of a host compete, and rows, are in what was measured
+        replace(node, layer_ms=ms, last_ms=ms * worth, cores=None, costs=())
         for node, ms in zip(known, speeds.layer_ms, strict=True)
         if node is not None
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from schemas.errors import InvalidRequest
 from schemas.nodes.lease import NodeLease, NodeState
-from schemas.pipelines.plan import Shard, Shardable, StageHeld, StageOffer
+from schemas.pipelines.plan import Shard, Shardable, StageHeld, StageOffer, StepCost
 from services.router.placement.candidates import candidates_of, pool_of
 from services.router.placement.cost_model import STAGE_OVERHEAD_BYTES
 from services.router.placement.planner import Decision, decide
@@ -80,6 +80,26 @@ def speeds(*layer_ms: float, **fields: Any) -> list[NodeLease]:
     """Nodes a, b, c, ... with these speeds."""
     return [
         lease(name, shardable(layer_ms=ms), **fields) for name, ms in zip("abcdefgh", layer_ms, strict=False)
+    ]
+
+
+ONE_NODE = {1: 44.0, 2: 29.0, 4: 50.0, 8: 78.0, 16: 96.0, 32: 108.0}
+"""Tokens per second of a core with a whole model of 24 layers, by the sequences in a step: once measured."""
+
+
+def two_cores(*, slower: float, hosts: tuple[str, str] = ("here", "here")) -> list[NodeLease]:
+    """Two nodes that have measured ONE_NODE of the 24 layers; steps take so many times longer while the other
+    core of their host computes as well."""
+    layers = 24
+    costs = [(rows, max(1.0, rows / rate * ONE_NODE[1])) for rows, rate in ONE_NODE.items() if rows <= 16]
+    model = shardable(
+        layers=layers,
+        layer_ms=1e3 / ONE_NODE[1] / (layers + 1),
+        step_costs=tuple(StepCost(rows=rows, alone=cost, beside=slower * cost) for rows, cost in costs),
+    )
+    return [
+        lease(name, model, host=host, cores=2, hop_ms=0.4, memory_bytes=64 * GB)
+        for name, host in zip("ab", hosts, strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ from schemas.pipelines.plan import CutMove, PipelinePlan
 from services.engine.model.gguf.check import check_model_file
 from services.shard_stage.handover.assignment import Assignment
 from services.shard_stage.handover.next_slice import NextSlice
-from services.shard_stage.probe.capability import ModelSource, shardable_of
+from services.shard_stage.probe.capability import ModelSource, Speed, shardable_of
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection
 from services.shard_stage.tests.helpers.line import plan_of
@@ -26,7 +26,7 @@ PLENTY = 1 << 40
 def source() -> ModelSource:
     """The model of a plan of the tests, with no speed measured."""
     section = StageModelSection(name="alpha", path=MODEL)
-    return ModelSource(MODEL, shardable_of(section, PLAN.sha256, check_model_file(MODEL), 1.0, 1.0))
+    return ModelSource(MODEL, shardable_of(section, PLAN.sha256, check_model_file(MODEL), Speed(1.0, 1.0)))
 
 
 def moving(plan: PipelinePlan, *ends: int) -> PipelinePlan:

@@ -27,11 +27,13 @@ from services.engine.tests.made_models.variants import quantised
 from services.shard_stage.probe.capability import (
     LEAST_ROUNDS,
     MOST_ROUNDS,
+    Speed,
     open_source,
     settled_ms,
     shardable_of,
 )
 from services.shard_stage.probe.slice_cache import SliceCache
+from services.shard_stage.probe.step_costs import ROWS, costs_of
 from services.shard_stage.service import ShardStage
 from services.shard_stage.settings import StageModelSection, StageSettings
 
@@ -61,6 +63,9 @@ async def test_an_idle_stage_offers_its_models_with_measured_speed(
         tensors = (FOLDER / f"{model.name}.gguf").stat().st_size
         assert 0.5 * tensors < sum(model.layer_bytes) + model.first_bytes + model.last_bytes < 2 * tensors
         assert model.layer_ms > 0 and model.cell_bytes > 0 and model.first_bytes > 0
+        assert [cost.rows for cost in model.step_costs] == list(ROWS[: len(model.step_costs)])
+        assert model.step_costs[0].alone == 1.0
+        assert all(cost.beside >= cost.alone for cost in model.step_costs)
 
 
 def test_a_stage_for_gpus_offers_their_memory(tmp_path: Path) -> None:
@@ -94,7 +99,7 @@ def test_slices_take_what_was_said_of_their_layers_and_ends(
     write_random_model(full, architecture, recipe, matrices=GGMLQuantizationType.F32)
     model = quantised(full, "Q4_0")
     section = StageModelSection(name="model", path=model)
-    said = shardable_of(section, "a" * 64, check_model_file(model), 1.0, 1.0)
+    said = shardable_of(section, "a" * 64, check_model_file(model), Speed(1.0, 1.0))
     for first, end_bytes in ((0, said.first_bytes), (2, said.last_bytes)):
         caplog.clear()
         slice_file(model, range(first, first + 2), tmp_path / "slice.gguf")
@@ -118,6 +123,12 @@ async def test_a_stage_without_a_usable_model_says_what_is_wrong(
 
     assert lease.problem is not None and lease.problem.code == "model_unusable"
     assert "choir-broken.gguf" in lease.problem.message
+
+
+def test_more_rows_and_company_never_cost_less_whatever_disturbed_a_step() -> None:
+    costs = costs_of([14.0, 9.0, 20.0, 15.0], [12.0, 8.0, 18.0, 40.0], 10.0)
+    assert [(cost.rows, cost.alone) for cost in costs] == [(1, 1.0), (2, 1.0), (4, 2.0), (8, 2.0)]
+    assert [cost.beside for cost in costs] == [1.2, 1.2, 2.0, 4.0]
 
 
 def test_the_speed_of_layers_is_that_of_rounds_that_agree_and_not_of_disturbed_ones() -> None:
