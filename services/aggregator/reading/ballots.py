@@ -156,10 +156,12 @@ def _ballot(
     answer: Answer, kind: AnswerKind, choices: Sequence[str], predicted: Mapping[str, str | None]
 ) -> Ballot:
     probabilities = answer.option_probabilities
+    if probabilities is None:  # an open question has no options
+        probabilities = option_probabilities(answer, choices) if choices else {}
     return Ballot(
         agent=answer.agent,
         text=canonical(answer.tool_calls) if answer.tool_calls else answer.text,
         answer=read_answer(answer, kind, choices),
-        probabilities=option_probabilities(answer, choices) if probabilities is None else probabilities,
+        probabilities=probabilities,
         predicted=predicted.get(answer.agent),
     )

@@ -23,7 +23,7 @@ def option_probabilities(answer: Answer, choices: Sequence[str]) -> dict[str, fl
 
     Alternatives that were not reported count as impossible, so ask for more of them than there are options.
     """
-    chosen = choice(answer.text, choices) if choices and answer.logprobs else None
+    chosen = choice(answer.text, choices) if answer.logprobs else None
     if chosen is None:
         return {}
     letters = string.ascii_uppercase[: len(choices)]
