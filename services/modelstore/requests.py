@@ -127,7 +127,7 @@ class StoreRequests:
     def live(self) -> dict[str, str]:
         """The stores that have a lease, with the name of their host."""
         return {
-            **{lease.instance: lease.host for lease in self._directory.nodes if lease.service == SERVICE},
+            **{lease.instance: lease.host for lease in self._directory.of(SERVICE)},
             self._identity.instance: self._identity.host,
         }
 

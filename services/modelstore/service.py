@@ -135,7 +135,7 @@ class ModelStore:
         return Load(slots=0, busy=self._jobs.busy, store=StoreOffer(free_bytes=self._copies.room_bytes))
 
     def _live(self) -> dict[str, str]:
-        stores = {one.instance: one.host for one in self._directory.nodes if one.service == SERVICE}
+        stores = {one.instance: one.host for one in self._directory.of(SERVICE)}
         return {**stores, self._identity.instance: self._identity.host}
 
     async def _work(self, job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from nats.js import JetStreamContext
 
@@ -13,7 +14,6 @@ from schemas.ensembles.kept import ManageEnsembles
 from schemas.ensembles.named import Ensemble
 from schemas.message import Message
 from schemas.nodes.cordons import ManageCordons
-from schemas.nodes.lease import NodeLease
 from schemas.nodes.loading import ManageLoaded
 from schemas.nodes.model_store import ManageStore
 from schemas.nodes.workers import ManageWorkers
@@ -40,8 +40,7 @@ from services.router.endpoints.queues import Queues
 from services.router.endpoints.store_relay import StoreRelay
 from services.router.endpoints.tokenizing import Tokenizing
 from services.router.endpoints.workers import Workers
-from services.router.making_room import MakingRoom
-from services.router.pending_results import PendingResults
+from services.router.pending_results import MakingRoom, PendingResults
 from services.router.placement.service import Placement
 from services.router.retention.sweeper import Sweeper
 from services.router.settings import RouterSection
@@ -70,8 +69,9 @@ class Router:
         await self._directory.start()
         self._tenants = Tenants(mesh.client, mesh.clock.now)
         await self._tenants.start()
-        self._limits = TenantLimits(self._tenants, mesh.identity.instance, self._routers)
-        self._fair_queue = FairQueue(mesh, self._tenants, self._limits, self._directory, self._routers)
+        routers = partial(self._directory.of, SERVICE)
+        self._limits = TenantLimits(self._tenants, mesh.identity.instance, routers)
+        self._fair_queue = FairQueue(mesh, self._tenants, self._limits, self._directory, routers)
         self._fair_queue.start()
         pending = PendingResults(mesh.storage, self._fair_queue.on_result)
         await pending.start()
@@ -179,10 +179,6 @@ class Router:
         await self._cordons.resume()
         await self._tenants.resume()
         await self.ensembles.resume()
-
-    def _routers(self) -> list[NodeLease]:
-        """The leases of all live routers."""
-        return [node for node in self._directory.nodes if node.service == SERVICE]
 
     async def stop(self) -> None:
         """Takes nothing more; clients that still wait are told to ask again under the same id."""

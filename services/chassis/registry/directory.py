@@ -81,12 +81,19 @@ class Directory:
     @property
     def nodes(self) -> tuple[NodeLease, ...]:
         """All live instances, in the order of service and instance."""
+        return self._live(lambda _lease: True)
+
+    def of(self, service: str) -> tuple[NodeLease, ...]:
+        """The live instances of one service, in their order."""
+        return self._live(lambda lease: lease.service == service)
+
+    def _live(self, is_meant: Callable[[NodeLease], bool]) -> tuple[NodeLease, ...]:
         horizon = min(time.monotonic(), self._heard + SILENCE_S) - LEASE_TTL_S
         gone = [key for key, (seen, _) in self._leases.items() if seen <= horizon]
         self._bucket.forget(gone)
         for key in gone:
             del self._leases[key]
-        leases = (self._mark(lease) for _, lease in self._leases.values())
+        leases = (self._mark(lease) for _, lease in self._leases.values() if is_meant(lease))
         return tuple(sorted(leases, key=lambda lease: (lease.service, lease.instance)))
 
     def serving(self) -> Serving:

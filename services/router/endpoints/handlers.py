@@ -26,8 +26,7 @@ from services.router.admission.controller import (
 )
 from services.router.admission.equal_requests import EqualRequests
 from services.router.admission.planner import NamedEnsembles
-from services.router.making_room import MakingRoom
-from services.router.pending_results import PendingResults
+from services.router.pending_results import MakingRoom, PendingResults
 from services.router.queued import parse_command, queued_command, queued_message
 from services.router.retention.evicted import why_unknown
 from services.router.tenancy.limits import TenantLimits

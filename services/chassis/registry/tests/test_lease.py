@@ -133,12 +133,15 @@ async def test_who_comes_late_knows_the_leases_that_are_there_already(
     leases = [
         Lease(connection, Identity("agent", f"agent-{i}"), lambda: Load(models=(ALPHA,))) for i in (2, 1)
     ]
+    leases.append(Lease(connection, Identity("router", "router-1"), Load))
     for lease in leases:
         await lease.start()
     late = await connect(mesh_url)
     directory = Directory(late)
     await directory.start()
-    assert instances(directory) == ["agent-1", "agent-2"]
+    assert instances(directory) == ["agent-1", "agent-2", "router-1"]
+    assert [node.instance for node in directory.of("agent")] == ["agent-1", "agent-2"]
+    assert [node.instance for node in directory.of("router")] == ["router-1"]
     assert [node.instance for node, _ in directory.serving()["alpha"]] == ["agent-1", "agent-2"]
     for lease in leases:
         await lease.stop()
