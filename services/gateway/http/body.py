@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from math import isinf
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +20,8 @@ from services.gateway.settings import GatewaySection
 
 MAX_DEPTH = 64
 """How deep a body may be nested."""
+MAYBE_TOO_LARGE = re.compile(rb"[0-9](?:[eE][+]?[0-9]{3}|[0-9]{308})")
+"""What is there wherever a number is too large for a computer's."""
 
 
 class Body(BaseModel):
@@ -111,18 +115,37 @@ async def read_json(request: Request, limits: GatewaySection) -> dict[str, Any]:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """A JSON object. InvalidRequest for anything else, and for one that is nested too deep."""
+    """A JSON object. InvalidRequest for anything else, and for one that could not be written down again."""
+    try:
+        return json_object(data)
+    except ValueError as error:
+        raise InvalidRequest(f"the body {error}") from error
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """A JSON object; nothing at all is one without fields. ValueError says what else the data is: `is no
+    JSON`."""
     if not data.strip():
         return {}
     try:
         value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidRequest("the body is no JSON") from error
+        raise ValueError("is no JSON") from error
     if not isinstance(value, dict):
-        raise InvalidRequest("the body must be a JSON object")
+        raise ValueError("must be a JSON object")
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
-        raise InvalidRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+    if MAYBE_TOO_LARGE.search(data) is not None and _has_too_large(value):
+        raise ValueError("has a number that is too large")
     return value
+
+
+def _has_too_large(value: object) -> bool:
+    """Whether there is a number that JSON can say, and nobody can write down again."""
+    if isinstance(value, float):
+        return isinf(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_has_too_large, inner))
 
 
 def _deeper_than(value: object, levels: int) -> bool:

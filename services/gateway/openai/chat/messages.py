@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from schemas.errors import InvalidRequest
 from schemas.requests.chat import ChatMessage
 from services.chassis.plain_words import first_fault
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, json_object
 
 TEXTS = ("text", "input_text", "output_text", "refusal")
 IMAGES = ("image_url", "input_image")
@@ -117,12 +116,9 @@ def _call(call: ToolCallPart, index: int, place: str) -> dict[str, Any]:
 def arguments_of(text: str, place: str) -> dict[str, Any]:
     """The arguments of a call, from JSON."""
     try:
-        arguments = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise refused(place, "it is no JSON") from error
-    if not isinstance(arguments, dict):
-        raise refused(place, "it must be a JSON object")
-    return arguments
+        return json_object(text.encode())
+    except ValueError as error:
+        raise refused(place, f"it {error}") from error
 
 
 def content_of(content: str | list[ContentPart] | None, place: str) -> str | list[dict[str, Any]]:

@@ -32,6 +32,25 @@ def test_what_is_not_said_is_as_openai_has_it() -> None:
     assert sampling.max_tokens == 32_768
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ('{"a":' + "[" * 100 + "]" * 100 + "}", "nested deeper than 64 levels"),
+        ('{"a":' + "[" * 300 + "]" * 300 + "}", "is no JSON"),
+        ('{"a":"\\ud800"}', "is no JSON"),
+        ('{"a":NaN}', "is no JSON"),
+        ('{"a":[1e999]}', "a number that is too large"),
+        ("[]", "must be a JSON object"),
+    ],
+    ids=["deep", "deeper", "surrogate", "no number", "too large", "list"],
+)
+def test_arguments_that_nobody_can_write_down_are_refused_in_words(arguments: str, why: str) -> None:
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+    with pytest.raises(InvalidRequest, match=why) as refused:
+        ask_of(messages=[HELLO, call]).to_bytes()
+    assert refused.value.field == "messages.1.tool_calls.0.function.arguments"
+
+
 def test_a_request_without_a_seed_has_one_of_its_id() -> None:
     assert ask_of("r1").sampling.seed == ask_of("r1").sampling.seed
     assert ask_of("r1").sampling.seed != ask_of("r2").sampling.seed

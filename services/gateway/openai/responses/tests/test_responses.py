@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -198,3 +199,10 @@ async def test_after_a_refusal_what_is_asked_under_its_key_is_kept(client: Async
     assert made.metadata == {"number": "2"} and await client.responses.retrieve(made.id) == made
     follows = await client.responses.create(model="choir-short", input="word", previous_response_id=made.id)
     assert follows.usage is not None and follows.usage.input_tokens == 1 + 3 + 1
+
+
+async def test_numbers_that_json_does_not_have_are_refused(client: AsyncOpenAI) -> None:
+    body = b'{"model": "choir-one", "input": "x", "text": {"format": {"type": "text", "of": [-1E+999]}}}'
+    async with httpx.AsyncClient(base_url=str(client.base_url), timeout=60) as http:
+        reply = await http.post("responses", content=body, headers={"content-type": "application/json"})
+    assert (reply.status_code, b"Infinity" in reply.content) == (400, False), reply.text
