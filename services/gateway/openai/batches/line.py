@@ -15,6 +15,8 @@ from services.gateway.http.errors import words_of
 from services.gateway.openai.replying.error import CODES
 
 ID_LENGTH = 24
+LINE_ROOM = 8_192
+"""What a line may have beside its body."""
 
 
 class Line(Body):
@@ -26,9 +28,12 @@ class Line(Body):
     body: dict[str, Any]
 
 
-def read_line(data: bytes, number: int, endpoint: str) -> Line | BatchFault:
-    """A line of the input, counted from 1, or what is wrong with it."""
+def read_line(data: bytes, number: int, endpoint: str, longest: int) -> Line | BatchFault:
+    """A line of the input, counted from 1, or what is wrong with it: also where it has more than `longest`
+    bytes."""
     try:
+        if len(data) > longest:
+            raise InvalidRequest(f"the line has more than {longest} bytes: max_body_bytes of [gateway]")
         line = checked(parse_object(data), Line)
     except InvalidRequest as error:
         return BatchFault(code="invalid_json_line", message=error.message, line=number, param=error.field)

@@ -26,7 +26,7 @@ from services.gateway.http.connection.protocol import Connection
 from services.gateway.http.context import GatewayContext
 from services.gateway.http.exchange import work_priority
 from services.gateway.openai.batches.inside import Reply, post
-from services.gateway.openai.batches.line import Line, answered, read_line, unanswered
+from services.gateway.openai.batches.line import LINE_ROOM, Line, answered, read_line, unanswered
 from services.gateway.openai.files.store import FileStore
 
 BEAT_S = 2.0
@@ -169,10 +169,10 @@ class BatchWork:
         return max(1, min(MOST_AT_ONCE, 2 * slots))
 
     async def _lines(self) -> AsyncIterator[tuple[int, Line | BatchFault]]:
-        number = 0
-        async for data in self._files.lines(self._record.input_file_id):
+        number, longest = 0, self._context.settings.max_body_bytes + LINE_ROOM
+        async for data in self._files.lines(self._record.input_file_id, longest):
             number += 1
-            yield number, read_line(data, number, self._record.endpoint)
+            yield number, read_line(data, number, self._record.endpoint, longest)
 
     async def _faults(self) -> tuple[BatchFault, ...]:
         """What is wrong with the input, the first of it; counts the lines."""

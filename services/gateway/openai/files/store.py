@@ -108,14 +108,17 @@ class FileStore:
             entry = await self._pieces.get(subjects.file_piece_key(file_id, number))
             yield entry.value or b""
 
-    async def lines(self, file_id: str) -> AsyncIterator[bytes]:
-        """The lines of a file that are not blank."""
+    async def lines(self, file_id: str, longest: int) -> AsyncIterator[bytes]:
+        """The lines of a file that are not blank; of one with more than `longest` bytes one byte more than
+        these, and no more of it is in memory than that and a piece."""
         rest = b""
         async for piece in self.content(file_id):
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
+            *ends, last = piece.split(b"\n")
+            for end in ends:
+                line, rest = (rest + end)[: longest + 1], b""
                 if line.strip():
                     yield line
+            rest = (rest + last)[: longest + 1]
         if rest.strip():
             yield rest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -22,6 +22,8 @@ from schemas.requests.files import BatchRecord
 from services.chassis.nats.bucket import Bucket, messages
 from services.client import Choir
 from services.gateway.openai.batches import runner
+from services.gateway.openai.batches.line import LINE_ROOM
+from services.gateway.openai.files.store import PIECE_BYTES, FileStore
 from services.gateway.openai.tests.test_retries import results_in
 from services.gateway.requests.identity import id_of_key
 from services.gateway.tests.serving import accepted, serving
@@ -188,6 +190,29 @@ async def test_a_batch_ends_by_the_time_of_all_gateways(
         batch = await until(client, begun.model_copy(update={"id": other.id}), over)
         assert batch.status == ("completed" if ahead_s > 0 else "expired")
         assert file.created_at == pytest.approx(real(), abs=DEADLINE_S)
+    await connection.close()
+
+
+async def test_a_line_that_is_too_long_is_told_and_not_held_in_memory(live_mesh: str) -> None:
+    async with (
+        serving(live_mesh, max_body_bytes=2_048) as url,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        batch = await until(client, await begin(client, line(1), line(2, user="x" * 2 * LINE_ROOM)), over)
+    assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
+    assert [(fault.line, fault.code) for fault in batch.errors.data] == [(2, "invalid_json_line")]
+    assert "max_body_bytes" in (batch.errors.data[0].message or "")
+
+    connection = await connect_inside(live_mesh)
+    store = FileStore(connection, time.time)
+
+    async def content() -> AsyncIterator[bytes]:
+        for piece in (b"\n \n1", b"2" * 3 * PIECE_BYTES, b"3\n4", b"5", b"\n\n6"):
+            yield piece
+
+    file = await store.add(content(), "lines.jsonl", "batch")
+    assert [each async for each in store.lines(file.id, 4)] == [b"12222", b"45", b"6"]
+    await store.delete(file.id)
     await connection.close()
 
 
