@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import aclosing
 
 from nats.aio.client import Client
@@ -271,6 +271,13 @@ class GatewayContext:
         """Has a caller's request cancelled that nobody waits for any more; returns at once."""
         self.figures.given_up += 1
         self._go_on(self._cancel(caller, request_id), f"cancel {request_id}")
+
+    def abandon(self, request_ids: Iterable[str | None]) -> None:
+        """Has those of these requests cancelled that are in work for the current exchange: no reply tells of
+        them any more. Returns at once."""
+        exchange, caller = current_exchange.get(), current_caller.get()
+        for request_id in () if exchange is None else exchange.in_work.intersection(request_ids):
+            self._go_on(self._cancel(caller, request_id), f"cancel {request_id}")
 
     def _go_on(self, work: Coroutine[None, None, None], name: str) -> None:
         """Has something done for which no client waits; the gateway ends after that."""

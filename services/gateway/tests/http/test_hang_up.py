@@ -19,8 +19,8 @@ from schemas import subjects
 from schemas.errors import Cancelled
 from schemas.events import ANY_EVENT, Event, TaskCancelled, TaskCompleted, TaskPulled
 from services.client.client import Choir
-from services.gateway.requests.identity import ID_HEADER
-from services.gateway.tests.serving import serving
+from services.gateway.requests.identity import ID_HEADER, KEY_HEADER, id_of_key
+from services.gateway.tests.serving import accepted, serving
 
 LONG_TEXT_S = 60.0
 """So long `choir-long` speaks, as many words as it has tokens."""
@@ -132,6 +132,24 @@ async def test_the_agent_stops_with_a_reply_that_nobody_waits_for(
 
     assert stopped.at_s - left_s < SLOW_MACHINE_S
     assert stopped.total_duration_ns < LONG_TEXT_S * 1e9
+
+
+async def test_of_several_prompts_none_goes_on_when_one_cannot_be(
+    http: httpx.AsyncClient, mesh: Choir
+) -> None:
+    # Given a long text in work
+    path, key = "/v1/completions", {KEY_HEADER: "several prompts"}
+    request_id = id_of_key(key[KEY_HEADER], path, "")
+    body = {"model": "choir-long", "prompt": "When?", "max_tokens": LONG_TEXT_TOKENS}
+    alone = asyncio.create_task(http.post(path, json=body, headers=key))
+    await accepted(mesh, request_id)
+    # When the same is wanted with another one, for which there is no room
+    both = await http.post(path, json={**body, "prompt": ["When?", "word " * 9_000]}, headers=key)
+    assert both.status_code == 400, both.text
+    # Then nobody is to have it any more
+    with pytest.raises(Cancelled):
+        await mesh.fetch(request_id, wait_s=WAIT_S)
+    await alone
 
 
 async def test_what_was_asked_for_the_background_goes_on_without_its_client(
