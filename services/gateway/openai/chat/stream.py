@@ -47,16 +47,12 @@ async def chat_events(
                 yield said + frame
                 said = b""
             return
-        if thought := track.think(shown.think(reply)):
-            said += chunks.delta(0, {"reasoning_content": thought})
-        piece = shown.say(reply)
-        text = track.say(piece)
-        if piece and body.logprobs:
-            tokens = track.tell(reply.logprobs)
-            if text:
-                said += chunks.text_of_tokens(text, tokens)
-        elif text:
-            said += chunks.text(text)
+        thinks, piece = shown.think(reply), shown.say(reply)
+        tokens = track.tell(reply.logprobs) if body.logprobs and (thinks or piece) else ()
+        if thought := track.think(thinks):
+            said += chunks.delta(0, {"reasoning_content": thought}, said=() if piece else tokens)
+        if text := track.say(piece):
+            said += chunks.text_of_tokens(text, tokens) if body.logprobs else chunks.text(text)
         if said:
             yield said
 

@@ -131,6 +131,22 @@ async def test_probabilities_come_with_their_text_and_once() -> None:
     assert [other["token"] for other in token["top_logprobs"]] == ["Hi", "Ho"]
 
 
+async def test_probabilities_of_what_was_thought_come_once_too() -> None:
+    tokens = tuple({**SAID, "text": text, "top": []} for text in ("H", "m", "Hi", ""))
+    whole = result("Hi", thinking="Hm", logprobs=tokens)
+    thinks = (
+        chunk("", 0, thinking="H", logprobs=tokens[:1]),
+        chunk("", 1, thinking="m", logprobs=tokens[1:2]),
+    )
+
+    events = await events_of(body_of(logprobs=True), *thinks, chunk("Hi", 2, logprobs=tokens[2:3]), whole)
+
+    told = [event["choices"][0]["logprobs"] for event in events]
+    assert [[token["token"] for token in said["content"]] if said else [] for said in told] == [
+        [], ["H"], ["m"], ["Hi"], [""],
+    ]  # fmt: skip
+
+
 async def test_each_of_several_texts_is_a_choice() -> None:
     further = Sample(text="Hey", finish_reason="length", generated_tokens=1)
     both = result("Hello", samples=(further,))
