@@ -169,8 +169,14 @@ class PatientClient(Client):
 
     async def flush(self, timeout: int = FLUSH_TIMEOUT_S) -> None:
         """The ping of nats-py's `flush` may overtake what is still in its buffer; a second cannot."""
-        await super().flush(timeout)
-        await super().flush(timeout)
+        for _ in range(2):
+            await super().flush(timeout)
+
+
+async def all_read(client: Client) -> None:
+    """Returns when the broker has read everything that any client of nats-py has sent."""
+    for _ in range(2):
+        await client.flush(FLUSH_TIMEOUT_S)
 
 
 async def connect(url: str) -> Client:

@@ -35,6 +35,7 @@ from infra.members.inviting import Whereabouts
 from infra.members.joining import CLIENT, join, join_once, leave
 from infra.members.members import Members
 from infra.members.operations import Operations
+from infra.testing.plugin import all_read
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.commands import Ask
@@ -176,7 +177,7 @@ async def _router(client: Client) -> Endpoints:
     endpoints = Endpoints(client, Identity("router", "one"), "for a test")
     await endpoints.start()
     await endpoints.add(subjects.doors(subjects.SUBMIT), Ask, answer)
-    await client.flush()
+    await all_read(client)
     return endpoints
 
 
@@ -412,13 +413,13 @@ async def test_an_invite_opens_joining_and_nothing_else(mesh: Mesh) -> None:
         seen.append(msg.subject)
 
     spy = await mesh.inside.subscribe(">", cb=see)
-    await mesh.inside.flush()
+    await all_read(mesh.inside)
     target = subjects.bucket_key(subjects.TENANTS_BUCKET, "narrow")
     body = Join(public_key=new_seed()[1]).to_bytes()
     await client.publish(subjects.join(invite), body, reply=target)
     reply = await client.request(subjects.join(invite), b"{}", timeout=DEADLINE_S)
     assert ErrorReply.read(reply.data).error.code == "invalid_request"
-    await mesh.inside.flush()
+    await all_read(mesh.inside)
     assert target not in seen
     await spy.unsubscribe()
     await client.close()

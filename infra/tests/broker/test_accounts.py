@@ -24,6 +24,7 @@ from infra.broker.provision import provision
 from infra.host.children.processes import until
 from infra.host.credentials import Credentials
 from infra.settings import HostSettings
+from infra.testing.plugin import all_read
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.broker.catalog import ACCESS, ENDPOINTS, Access
@@ -395,7 +396,7 @@ async def doorkeeper(guarded: Guarded) -> AsyncIterator[list[str]]:
     await endpoints.start()
     await endpoints.add(subjects.doors(subjects.ASK), Ask, answer)
     await endpoints.add(subjects.doors(subjects.STREAM_ASK), Ask, answer, streams=True)
-    await router.flush()
+    await all_read(router)
     yield asked
     await endpoints.stop()
     await router.close()
@@ -412,7 +413,7 @@ async def test_who_asks_is_the_broker_s_word(guarded: Guarded, doorkeeper: list[
     # And nobody comes through another's door
     for other in ROLES:
         await user.client.publish(subjects.door(other, subjects.ASK), BODY)
-    await user.client.flush()
+    await all_read(user.client)
     assert set(doorkeeper) == {f"{tenant}:r1"}
     await user.client.close()
 
@@ -437,7 +438,7 @@ async def test_a_reply_subject_points_at_nothing_inside(guarded: Guarded, doorke
         seen.append(msg.subject)
 
     await inside.subscribe(">", cb=see)
-    await inside.flush()
+    await all_read(inside)
     # When a tenant has its replies sent there
     user = await guarded.tenant("carol")
     targets = [*KEPT, *KEYS, *(subject for _, subject in READ)]
@@ -445,7 +446,7 @@ async def test_a_reply_subject_points_at_nothing_inside(guarded: Guarded, doorke
         await user.client.publish(subjects.ASK, BODY, reply=target)
         await user.client.publish("$SRV.PING", b"", reply=target)
     await user.client.request(subjects.ASK, BODY, timeout=60)
-    await inside.flush()
+    await all_read(inside)
     # Then nothing comes there
     assert [subject for subject in seen if subject in targets] == []
     assert not {subject for subject in seen if subject.startswith(("$KV.", "$JS.API.", "choir.result."))}
@@ -456,7 +457,7 @@ async def test_a_reply_subject_points_at_nothing_inside(guarded: Guarded, doorke
 async def test_a_tenant_hears_nothing_that_is_for_another(guarded: Guarded, doorkeeper: list[str]) -> None:
     alice, bob = await guarded.tenant("alice"), await guarded.tenant("bob")
     overheard = await bob.client.subscribe("_INBOX.>")
-    await bob.client.flush()
+    await all_read(bob.client)
     await alice.client.request(subjects.ASK, BODY, timeout=60)
     with pytest.raises(nats.errors.TimeoutError):
         await overheard.next_msg(0.2)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from infra.testing.plugin import connect
 from services.chassis.nats.direct_hearing import (
     DirectParser,
     headers_bytes,
@@ -27,7 +27,7 @@ LARGE = b"x" * 200_000
 async def test_all_of_a_subscription_is_heard_in_order_and_others_are_not(
     connection: Client, mesh_url: str
 ) -> None:
-    client = await nats.connect(mesh_url)
+    client = await connect(mesh_url)
     heard: list[tuple[str, bytes, bytes]] = []
     others: list[bytes] = []
 
