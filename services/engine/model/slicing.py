@@ -24,7 +24,7 @@ from pathlib import Path
 
 from schemas.errors import ModelUnusable
 from services.engine.model.architectures.metadata import changed_entries
-from services.engine.model.architectures.table import OUTPUT, OUTPUT_BIAS
+from services.engine.model.architectures.table import EMBEDDINGS, LAYER_TENSOR, OUTPUT, OUTPUT_BIAS
 from services.engine.model.cuts import architecture_of, check_layers, layer_count
 from services.engine.model.gguf.check import check_model, tensor_nbytes
 from services.engine.model.gguf.header import ByteSource, GgufFault, GgufHeader, MetadataArray, TensorInfo
@@ -33,8 +33,6 @@ from services.engine.model.gguf.tables import ValueType
 from services.engine.model.gguf.writer import Entry, TensorCopy, write_gguf
 
 SLICE_PREFIX = "choir.slice."
-LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(.+)")
-EMBEDDINGS = "token_embd.weight"
 END_TENSORS = frozenset({EMBEDDINGS, OUTPUT, OUTPUT_BIAS})
 # IQ1_S, Q4_1 and F16, each with the length of its blocks.
 HOLE_TYPES = ((19, 256), (3, 32), (1, 1))

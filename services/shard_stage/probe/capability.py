@@ -17,7 +17,7 @@ from services.chassis.blobs.range_source import RangeSource
 from services.chassis.logs import get_logger
 from services.engine.decode.rows import Part, Rows
 from services.engine.decode.stage_context import StageContext
-from services.engine.model.architectures.table import OUTPUT
+from services.engine.model.architectures.table import EMBEDDINGS, LAYER_TENSOR, OUTPUT
 from services.engine.model.cuts import allowed_cuts, architecture_of, layer_count
 from services.engine.model.gguf.check import check_model, check_model_file, tensor_nbytes
 from services.engine.model.gguf.header import GgufFault, GgufHeader, TensorInfo
@@ -26,7 +26,7 @@ from services.engine.model.identity import checksum
 from services.engine.model.memory.cells import cell_bytes
 from services.engine.model.memory.repacking import Repacking
 from services.engine.model.model import Weights
-from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR, hole_for
+from services.engine.model.slicing import hole_for
 from services.shard_stage.probe.host_lock import host_lock
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.probe.step_costs import step_costs

@@ -6,11 +6,14 @@ architecture loads its keys and tensors, and what its graph does between two lay
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.engine.model.gguf.header import GgufHeader
 
+LAYER_TENSOR = re.compile(r"blk\.(\d+)\.(.+)")
+EMBEDDINGS = "token_embd.weight"
 OUTPUT, OUTPUT_BIAS = "output.weight", "output.bias"
 WINDOW_PATTERN = "attention.sliding_window_pattern"
 EMBEDDED, SCALED = "embd", "inp_scaled"

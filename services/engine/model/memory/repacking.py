@@ -10,14 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import llama_cpp
-
-from services.engine.model.architectures.table import OUTPUT, trunk_layers
-from services.engine.model.build import extra_buffers_are_safe, features
+from services.engine.model.architectures.table import EMBEDDINGS, LAYER_TENSOR, OUTPUT, trunk_layers
 from services.engine.model.gguf.check import tensor_nbytes
 from services.engine.model.gguf.header import GgufHeader, TensorInfo
 from services.engine.model.gguf.tables import TensorType
-from services.engine.model.slicing import EMBEDDINGS, LAYER_TENSOR
 
 FORMS = (
     ({"AVX2"}, 8, (TensorType.Q4_0, TensorType.Q4_K, TensorType.IQ4_NL, TensorType.MXFP4)),
@@ -76,6 +72,10 @@ class Repacking:
 def rows_together() -> dict[int, int]:
     """By the types that are rewritten on this processor: how many rows together, of which a matrix has to
     have a multiple."""
+    import llama_cpp  # an agent starts without it
+
+    from services.engine.model.build import extra_buffers_are_safe, features
+
     has = features()
     if "REPACK" not in has or not extra_buffers_are_safe() or llama_cpp.llama_supports_gpu_offload():
         return {}
