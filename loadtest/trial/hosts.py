@@ -150,8 +150,11 @@ class Host:
         """The process of its broker; None while there is none."""
         if self.process is None or self.process.poll() is not None:
             return None
+        children: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(self.process.pid).children(recursive=True):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.Error):  # some last for a moment only
                 if "nats-server" in child.name():
                     return child.pid
         return None
