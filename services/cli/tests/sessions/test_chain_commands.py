@@ -139,7 +139,7 @@ def test_a_matrix_measures_every_pair_and_prints_a_table(cli: Cli, tmp_path: Pat
         ("choir-one", "choir-three", "2"),
         ("choir-two", "choir-three", "2"),
     ]
-    assert all(row["success"] == "True" and float(row["total_time_s"]) > 0 for row in rows)
+    assert [row for row in rows if row["success"] != "True" or float(row["total_time_s"]) <= 0] == []
     assert all(int(row["network_latency_ns"]) > 0 for row in rows)
     lines = outcome.out.splitlines()
     assert lines[0].split()[:4] == ["generator", "summarizer", "cells", "failed"]
