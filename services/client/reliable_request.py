@@ -152,7 +152,8 @@ class ReliableRequest:
         """Sends the request, or asks for its result once it has been sent, and passes on what comes."""
         subject, request, wait_s, new = self._next_request()
         payload = request.to_bytes()
-        async with self._replies.request(subject, payload, self._span, self._tenant, new=new) as queue:
+        queue = await self._replies.open(subject, payload, self._span, self._tenant, new=new)
+        try:
             while True:
                 reply = await queue.next(wait_s + REPLY_MARGIN_S)
                 self._hear()
@@ -167,6 +168,8 @@ class ReliableRequest:
                 if self._streamed.missing():
                     self._taken = True
                     return
+        finally:
+            self._replies.close(queue)
 
     def _next_request(self) -> tuple[str, Ask | Fetch, float, bool]:
         """Where to send what, how long its reply may take, and whether it is sent for the first time."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import count
 from typing import NamedTuple, TypeVar
 
@@ -23,6 +21,7 @@ from schemas.message import Message
 from schemas.replies import ErrorReply, Result
 from services.chassis.nats.connecting.address import why
 from services.chassis.nats.direct_hearing import hear_directly
+from services.chassis.nats.direct_sending import send_directly
 from services.chassis.telemetry.tracing import Span
 from services.client.connection import check_payload
 
@@ -169,8 +168,7 @@ class ReplyMultiplexer:
         """Whether the broker is there at this moment."""
         return self._client.is_connected
 
-    @asynccontextmanager
-    async def request(
+    async def open(
         self,
         subject: str,
         payload: bytes,
@@ -178,8 +176,8 @@ class ReplyMultiplexer:
         tenant: str | None = None,
         *,
         new: bool = False,
-    ) -> AsyncIterator[ReplyQueue]:
-        """Sends a request; its replies come to an inbox of its own for as long as the context is open.
+    ) -> ReplyQueue:
+        """Sends a request; its replies come to an inbox of its own, until `close`.
 
         With a `tenant` it goes to that one's door, where only who is inside the mesh may knock.
         It is traced as `span`, by default as work asked for by what is being done here. `new` says that
@@ -192,9 +190,14 @@ class ReplyMultiplexer:
         self._open[queue.inbox] = queue
         try:
             await self._publish(queue, payload, span, new)
-            yield queue
-        finally:
-            del self._open[queue.inbox]
+        except BaseException:
+            self.close(queue)
+            raise
+        return queue
+
+    def close(self, queue: ReplyQueue) -> None:
+        """Nobody waits for replies to a request any more."""
+        del self._open[queue.inbox]
 
     async def call(
         self,
@@ -241,6 +244,9 @@ class ReplyMultiplexer:
         headers = (span or Span.here()).headers
         if new:
             headers[subjects.NEW_HEADER] = "1"
+        own_words = key is None and secret is None
+        if own_words and send_directly(self._client, waiting.subject, waiting.inbox, payload, headers):
+            return
         if key is not None:
             headers[subjects.KEY_HEADER] = key
         if secret is not None:

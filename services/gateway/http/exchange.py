@@ -72,12 +72,17 @@ class Reply:
     def at_once(self, answer: Callable[[bytes], bool], head: bytes, body: bytes) -> bool:
         """Sends a reply of status 200, whose `head` lacks what is added and the empty line, by `answer`;
         False if that did not, and the usual way is to be gone."""
+        self.complete = self.begin_at_once(lambda whole: answer(whole + body), head)
+        return self.complete
+
+    def begin_at_once(self, begin: Callable[[bytes], bool], head: bytes) -> bool:
+        """Sends such a head by `begin`, of a reply that comes in pieces; False as `at_once`."""
         if not self.added.keys() <= OWN_HEADERS:
             return False
-        added = b"".join(b"%s: %s\r\n" % header for header in self.added.items())
-        if not answer(b"%s%s\r\n%s" % (head, added, body)):
+        added = b"".join([b"%s: %s\r\n" % header for header in self.added.items()])
+        if not begin(b"%s%s\r\n" % (head, added)):
             return False
-        self.status, self.complete, self._head = 200, True, head
+        self.status, self._head = 200, head
         return True
 
 

@@ -10,13 +10,16 @@ from starlette.types import Message, Receive, Scope, Send
 from schemas.errors import ChoirError, InternalError
 from services.chassis.logs import get_logger
 from services.chassis.process.cancelling import ended
+from services.gateway.http.connection.protocol import connection_of
 from services.gateway.http.errors import stopping
+from services.gateway.http.exchange import Reply
 from services.gateway.settings import GatewaySection
 
 log = get_logger("gateway.streaming")
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
+HEAD = b"HTTP/1.1 200 OK\r\n%stransfer-encoding: chunked\r\n"
 LAST: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -45,18 +48,19 @@ class StreamedReply:
         self._settings = settings
         self._heartbeat = heartbeat
         self._on_error = on_error
-        said = {
+        self._said = {
             "content-type": media_type,
             "cache-control": "no-store",
             "x-accel-buffering": "no",
             **(headers or {}),
         }
-        self._headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in said.items()]
+        self._made_head = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the reply."""
         loop = asyncio.get_running_loop()
-        self._send, self._now = send, loop.time
+        self._scope, self._send, self._now = scope, send, loop.time
+        loop.call_soon(self._head)
         self._begun = False
         self._beating: asyncio.Task[None] | None = None
         silent = loop.call_later(self._settings.first_byte_s, self._start_beating)
@@ -79,7 +83,23 @@ class StreamedReply:
 
     async def _begin(self) -> None:
         self._begun, self._written_s = True, self._now()
+        if isinstance(self._send, Reply) and self._send.begin_at_once(self._begin_here, self._head()):
+            return
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+
+    def _begin_here(self, head: bytes) -> bool:
+        connection = connection_of(self._scope)
+        return connection is not None and connection.begin(self._scope, head)
+
+    @property
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._said.items()]
+
+    def _head(self) -> bytes:
+        """The head as its bytes, without what the exchange adds; made once, before the first frame comes."""
+        if not self._made_head:
+            self._made_head = HEAD % b"".join([b"%s: %s\r\n" % header for header in self._headers])
+        return self._made_head
 
     async def _write_all(self) -> None:
         """All frames; an error before the beginning is raised."""

@@ -34,7 +34,8 @@ class Connection:
     When it goes `on_gone` is called, which is for the request that came last, and `on_left`, for the one that
     is being answered. `whole` says that nothing is missing of any body that has begun. `on_head` is to be
     called before the head of a reply is sent that has a body. `answer` sends a reply that is there as a
-    whole, as its bytes, to the request of a scope; False where it has to go the usual way.
+    whole, as its bytes, to the request of a scope, and `begin` the head of one that comes in pieces, which
+    goes with the first of them; False where it has to go the usual way.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Connection:
         self.on_left: Callable[[], None] = _nothing
         self.on_head: Callable[[], None] = _nothing
         self.answer: Callable[[Scope, bytes], bool] = _not_here
+        self.begin: Callable[[Scope, bytes], bool] = _not_here
 
     def go(self) -> None:
         """It is lost, or closed in order."""
@@ -81,6 +83,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_refused = False
         super().__init__(config, state, {CONNECTION: self._connection})
         self._connection.answer = self._answer
+        self._connection.begin = self._begin
         self._limits = limits
         self._in_head = True
         self._within_body = False  # of what came last, a part belongs to a body
@@ -185,19 +188,35 @@ class LimitedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _answer(self, scope: Scope, reply: bytes) -> bool:
-        """Sends all of a reply at once. Not to one of several requests that came together, to a slow reader,
-        nor where the connection ends with it: uvicorn knows what is to be done then."""
+        """Sends all of a reply at once."""
+        if not self._is_plain(scope):
+            return False
         cycle = self.cycle
-        if cycle.scope is not scope or cycle.response_started or not cycle.keep_alive:
-            return False
-        if cycle.disconnected or self.flow.write_paused:
-            return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         cycle.message_event.set()
         self.transport.write(reply)
         cycle.on_response()
         return True
+
+    def _begin(self, scope: Scope, head: bytes) -> bool:
+        """Begins a reply whose head says that chunks come."""
+        if not self._is_plain(scope) or scope["method"] == "HEAD":
+            return False
+        cycle = self.cycle
+        cycle.response_started = cycle.chunked_encoding = True
+        cycle.waiting_for_100_continue = False
+        self._client.hold()
+        self.transport.write(head)
+        return True
+
+    def _is_plain(self, scope: Scope) -> bool:
+        """Whether a reply may be written past uvicorn. Not to one of several requests that came together, to
+        a slow reader, nor where the connection ends with it: uvicorn knows what is to be done then."""
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.response_started or not cycle.keep_alive:
+            return False
+        return not (cycle.disconnected or self.flow.write_paused)
 
     def _await_head(self) -> None:
         self._deadline = self.loop.call_later(self._limits.head_timeout_s, self._refuse, TOO_SLOW)

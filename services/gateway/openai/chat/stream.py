@@ -6,6 +6,7 @@ end with an empty delta; then, without a choice, the usage: a later chunk would 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
@@ -32,16 +33,16 @@ async def chat_events(
     had: Place | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The frames of the stream of one completion, without the events that its client has `had`. What comes
-    of one reply of the mesh is one frame: the first text need not wait until the role has been sent."""
-    track = Track(request_id, had)
-    chunks = ChatChunks(body, request_id, created_s, track)
-    shown = Shown()
-    begun = False
+    of one reply of the mesh is one frame: the first text need not wait until the role has been sent. What
+    the first event takes is made ready while the mesh is at work."""
+    track, shown = Track(request_id, had), Shown()
+    ready = _Ready(body, request_id, created_s, track)
+    asyncio.get_running_loop().call_soon(ready.make)
+    chunks: ChatChunks | None = None
     async for reply in replies:
         said = b""
-        if not begun:
-            begun = True
-            said = chunks.role(0) if track.begin(0) else b""
+        if chunks is None:
+            chunks, said = ready.make()
         if isinstance(reply, Result):
             for frame in chunks.end(reply, shown):
                 yield said + frame
@@ -55,6 +56,21 @@ async def chat_events(
             said += chunks.text_of_tokens(text, tokens) if body.logprobs else chunks.text(text)
         if said:
             yield said
+
+
+class _Ready:
+    """What the first event of a stream takes."""
+
+    def __init__(self, body: ChatBody, request_id: str, created_s: int, track: Track) -> None:
+        self._of = body, request_id, created_s, track
+        self._made: tuple[ChatChunks, bytes] | None = None
+
+    def make(self) -> tuple[ChatChunks, bytes]:
+        """The chunks, and the event that begins them: nothing if the client has had that."""
+        if self._made is None:
+            chunks, track = ChatChunks(*self._of), self._of[-1]
+            self._made = chunks, chunks.role(0) if track.begin(0) else b""
+        return self._made
 
 
 class ChatChunks:

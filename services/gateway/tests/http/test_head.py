@@ -17,6 +17,7 @@ from services.gateway.tests.serving import serving
 ASKED = b" / HTTP/1.1\r\nhost: localhost\r\n"
 END = b"\r\n\r\n"
 WITHOUT_ID = re.compile(rb"(?<=choir-request-id: )\w+|(?<=chatcmpl-)\w+")
+OWN_WORDS = re.compile(rb'id: \w+:|"created":\d+,')
 
 
 @pytest_asyncio.fixture
@@ -61,15 +62,44 @@ async def test_a_reply_that_is_ready_is_on_the_wire_as_any_other(gateway: httpx.
                 assert told(head + body) == written
 
 
+async def test_a_stream_begins_on_the_wire_as_uvicorn_would_begin_it(gateway: httpx.URL) -> None:
+    # Given a stream whose head is written past uvicorn, and two whose head is not
+    plain, closed, shared = [
+        await streamed(gateway, more)
+        for more in (b"", b"connection: close\r\n", b"origin: http://localhost\r\n")
+    ]
+
+    # Then they differ by what was asked for alone, and the text is the same
+    assert b"transfer-encoding: chunked" in plain[0]
+    assert [line for line in closed[0] if line != b"connection: close"] == plain[0]
+    assert {line for line in shared[0] if not line.startswith((b"access-control-", b"vary:"))} == set(
+        plain[0]
+    )
+    assert plain[1] == closed[1] == shared[1] and plain[1].endswith(b"data: [DONE]\n\n")
+
+
+async def streamed(gateway: httpx.URL, more: bytes) -> tuple[list[bytes], bytes]:
+    """The lines of a stream's head, in no order, and the events without what each request has of its own."""
+    async with connected(gateway) as (reader, writer):
+        writer.write(chat(b"choir-cache: off\r\n" + more, stream=True))
+        async with asyncio.timeout(DEADLINE_S):
+            head, body = await reader.readuntil(END), b""
+            while size := int(await reader.readline(), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+    return told(head)[0], OWN_WORDS.sub(b"", WITHOUT_ID.sub(b"ID", body))
+
+
 def told(reply: bytes) -> tuple[list[bytes], bytes]:
     """The lines of a reply's head, in no order, and its body."""
     head, _, body = WITHOUT_ID.sub(b"ID", reply).partition(END)
     return sorted(head.split(b"\r\n")), body
 
 
-def chat(more: bytes) -> bytes:
-    """A chat completion whose answer is the same each time; the question is another one for each `more`."""
-    said = {"model": "choir-one", "messages": [{"role": "user", "content": more.decode() or "?"}]}
+def chat(more: bytes, *, stream: bool = False) -> bytes:
+    """A chat completion whose answer is the same each time; the question is another one for each `more`,
+    unless it is a stream."""
+    question = "?" if stream else more.decode() or "?"
+    said = {"model": "choir-one", "messages": [{"role": "user", "content": question}], "stream": stream}
     body = json.dumps({**said, "temperature": 0}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return head + more + b"content-length: %d\r\n\r\n%s" % (len(body), body)
