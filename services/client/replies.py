@@ -20,8 +20,8 @@ from schemas.errors import ChoirError, InternalError, MeshUnreachable, error_fro
 from schemas.message import Message
 from schemas.replies import ErrorReply, Result
 from services.chassis.nats.connecting.address import why
-from services.chassis.nats.direct_hearing import hear_directly
-from services.chassis.nats.direct_sending import send_directly
+from services.chassis.nats.direct.hearing import hear_directly
+from services.chassis.nats.direct.sending import send_directly
 from services.chassis.telemetry.tracing import Span
 from services.client.connection import check_payload
 

@@ -35,7 +35,7 @@ from schemas.requests.keys import ApiKey
 from services.chassis.identity import Identity
 from services.chassis.logs import get_logger
 from services.chassis.nats.connection import envelope_bytes
-from services.chassis.nats.direct_hearing import reply_of, stop_taking, take_directly
+from services.chassis.nats.direct.hearing import reply_of, stop_taking, take_directly
 from services.chassis.nats.error_replies import FULL, REFUSAL, error_headers
 from services.chassis.nats.sharing import Places, Rounds
 from services.chassis.plain_words import first_fault

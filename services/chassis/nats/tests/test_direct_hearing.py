@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from infra.testing.plugin import connect
-from services.chassis.nats.direct_hearing import (
+from services.chassis.nats.direct.hearing import (
     DirectParser,
     headers_bytes,
     hear_directly,

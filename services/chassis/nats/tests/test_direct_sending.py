@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.testing.plugin import all_read
-from services.chassis.nats.direct_sending import send_directly
+from services.chassis.nats.direct.sending import send_directly
 
 DEADLINE_S = 180.0
 INFO = b'INFO {"server_id":"x","version":"2.10.0","proto":1,"headers":true,"max_payload":1048576}\r\n'
