@@ -20,8 +20,9 @@ from services.gateway.settings import GatewaySection
 
 MAX_DEPTH = 64
 """How deep a body may be nested."""
-MAYBE_TOO_LARGE = re.compile(rb"[0-9](?:[eE][+]?[0-9]{3}|[0-9]{308})")
-"""What is there wherever a number is too large for a computer's."""
+MAYBE_TOO_LARGE = re.compile(rb"(?<![0-9])[0-9]{309}|[0-9][eE][+]?[0-9]{3}")
+"""What is there wherever a number is too large for a computer's. Digits are counted from the first of a run
+only: from each of them a body of many runs would take a second of a MiB."""
 
 
 class Body(BaseModel):

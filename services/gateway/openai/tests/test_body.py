@@ -40,9 +40,11 @@ def test_what_is_not_said_is_as_openai_has_it() -> None:
         ('{"a":"\\ud800"}', "is no JSON"),
         ('{"a":NaN}', "is no JSON"),
         ('{"a":[1e999]}', "a number that is too large"),
+        ('{"a":-1E+0400}', "a number that is too large"),
+        ('{"a":1' + "0" * 309 + ".5}", "a number that is too large"),
         ("[]", "must be a JSON object"),
     ],
-    ids=["deep", "deeper", "surrogate", "no number", "too large", "list"],
+    ids=["deep", "deeper", "surrogate", "no number", "too large", "too small", "too long", "list"],
 )
 def test_arguments_that_nobody_can_write_down_are_refused_in_words(arguments: str, why: str) -> None:
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
