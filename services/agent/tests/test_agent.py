@@ -23,6 +23,8 @@ from schemas.commands import ChatMessage, CountTokens
 from schemas.events import AnyEvent, Event, RequestCompleted, TaskCompleted, TaskPulled, TaskRetried
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk, TokenCount
 from schemas.requests.sampling import Sampling
+from services.agent.backends.backend import Generated
+from services.agent.backends.instant import Instant
 from services.agent.file_hash import FileHash
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, ModelSection
@@ -170,13 +172,22 @@ async def test_a_member_is_not_asked_any_more_when_the_request_has_its_result(co
     assert await answer_of(mesh, "r1") is None
 
 
-async def test_of_two_agents_at_the_same_task_the_first_one_s_answer_stays(connection: Client) -> None:
-    mesh = open_mesh(connection)
+async def test_of_two_agents_at_the_same_task_the_first_one_s_answer_stays(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, stored, say = open_mesh(connection), asyncio.Event(), Instant.generate
+
+    async def say_later(self: Instant, *arguments: Any) -> Generated:
+        await stored.wait()
+        return await say(self, *arguments)
+
+    monkeypatch.setattr(Instant, "generate", say_later)
     pulled = await connection.subscribe(subjects.event("agent", "task_pulled"))
-    async with serving(connection, instant(delay_ms=300)):
+    async with serving(connection, instant()):
         await enqueue(mesh, generate("r1"))
         await pulled.next_msg(60)
         await mesh.storage.store_once(subjects.result("r1"), b"the first")
+        stored.set()
         await eventually(lambda: queue_is_empty(connection))
     assert await bodies(connection, subjects.RESULTS_STREAM) == [b"the first"]
 

@@ -72,8 +72,10 @@ async def test_an_agent_whose_inference_fails_says_why_and_ends_and_another_one_
     fault: str, reason: str, connection: Client, mesh_url: str, model_path: Path, spawn_service: SpawnService
 ) -> None:
     mesh, leases = open_mesh(connection), await heard_leases(connection)
-    own = section(model_path, step_limit_s=1.0).model_dump(mode="json")
-    faulty = spawn_service("agent", "faulty", agent=own, env={"FAULT": fault}, command=FAULTY)
+    sound = section(model_path)
+    hasty = section(model_path, step_limit_s=1.0) if fault == "hangs" else sound
+    own, said = hasty.model_dump(mode="json"), {"FAULT": fault}
+    faulty = spawn_service("agent", "faulty", agent=own, env=said, command=FAULTY)
     await eventually(lambda: any(lease.state == "ready" for lease in leases))
 
     await enqueue(mesh, generate("r1", sampling=SHORT))
@@ -84,7 +86,7 @@ async def test_an_agent_whose_inference_fails_says_why_and_ends_and_another_one_
     assert reason in broken[-1].problem.message
     assert await result_of(mesh, "r1") is None
 
-    spawn_service("agent", "sound", agent=own)
+    spawn_service("agent", "sound", agent=sound.model_dump(mode="json"))
     result = await eventually(lambda: result_of(mesh, "r1"))
     assert result.error is None
     assert result.answers[0].instance == "sound"

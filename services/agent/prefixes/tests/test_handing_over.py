@@ -21,6 +21,7 @@ from schemas.events import TaskCompleted, TaskPulled
 from schemas.nodes.prefixes import PREFIX_SIGNAL, ClaimTask, DeclineTask, OfferTask
 from schemas.replies import Result
 from schemas.requests.sampling import Sampling
+from services.agent.backends.llama_cpp import LlamaCpp
 from services.agent.prefixes import choice
 from services.agent.prefixes.handing_over import HandingOver
 from services.agent.service import Agent
@@ -37,6 +38,7 @@ from services.chassis.tests.mesh import (
     settled,
 )
 from services.chassis.work.tests.test_loop import impatient_model
+from services.engine.decode.batch import Batch
 
 SYSTEM = ChatMessage(role="system", content="You know all animals and what they eat. " * 40)
 FIRST = (SYSTEM, ChatMessage(role="user", content="What is the tallest animal? Say why. " * 8))
@@ -53,6 +55,8 @@ MORE_THAN_ITS_PLACES = 8
 """More tasks than a holder of two slots can have asked the broker for."""
 PATIENT_S = 150.0
 """Longer than any machine stands still: who waits so long has waited for a word."""
+STEP_S = 0.05
+"""So that ENDLESS tokens take most of a minute."""
 SLOW_BLOCK_S, QUICK_BLOCK_S = 1_000.0, 0.05
 """What a block of a prompt takes: a task waits for PATIENT_S, or for some tenths of a second."""
 
@@ -151,6 +155,20 @@ async def mesh(connection: Client, model_path: Path, monkeypatch: pytest.MonkeyP
         mesh = Mesh(connection, model_path, stack)
         await mesh.listen()
         yield mesh
+
+
+def slow_down(agent: Agent, model: str) -> None:
+    """Each step of a model takes some time from now on: a text of many tokens does not end by itself."""
+    serving = next(one for one in agent._serving if one.model.name == model)
+    assert isinstance(serving.backend, LlamaCpp)
+    context = serving.backend._engine._context
+    decode = context.decode
+
+    def decode_slowly(batch: Batch) -> int:
+        time.sleep(STEP_S)
+        return decode(batch)
+
+    context.decode = decode_slowly  # type: ignore[method-assign]
 
 
 async def until(condition: Callable[[], object], attempt: Callable[[int], Any]) -> None:
@@ -308,6 +326,7 @@ async def test_an_agent_that_does_not_keep_it_any_more_says_so_at_once(
 async def test_a_full_agent_has_it_when_a_slot_falls_free_in_time(mesh: Mesh) -> None:
     holder = await mesh.agent(HOLDER, slots=1)
     assert await mesh.answered("first", FIRST) == HOLDER
+    slow_down(holder, mesh.model)
     await mesh.ask("long", SECOND, sampling=ENDLESS)
     await eventually(lambda: holder.load().busy)
     await mesh.knows(await mesh.agent(OTHER), HOLDER)
@@ -320,6 +339,7 @@ async def test_a_full_agent_has_it_when_a_slot_falls_free_in_time(mesh: Mesh) ->
 async def test_nobody_starves_while_the_agent_that_is_waited_for_is_full(mesh: Mesh) -> None:
     holder = await mesh.agent(HOLDER, slots=1)
     assert await mesh.answered("first", FIRST) == HOLDER
+    slow_down(holder, mesh.model)
     await mesh.ask("long", SECOND, sampling=ENDLESS)
     await eventually(lambda: holder.load().busy)
     other = await mesh.agent(OTHER)

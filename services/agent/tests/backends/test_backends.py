@@ -78,15 +78,18 @@ def say(text: str) -> tuple[ChatMessage, ...]:
 
 
 class Listener:
-    """Takes the pieces of a text."""
+    """Takes the pieces of a text; one that `holds` never returns from the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, holds: bool = False) -> None:
         self.pieces: list[str] = []
         self.began = asyncio.Event()
+        self._holds = holds
 
     async def hear(self, piece: Piece) -> None:
         self.pieces.append(piece.text)
         self.began.set()
+        if self._holds:
+            await asyncio.Event().wait()
 
 
 async def test_it_generates_a_text_and_says_how_it_ended(backend: Backend) -> None:
@@ -152,7 +155,7 @@ async def test_two_at_a_time_do_not_mix(backend: Backend) -> None:
 
 async def test_a_cancelled_generation_stops_and_leaves_the_backend_as_it_was(backend: Backend) -> None:
     before = await backend.generate(say("hi"), Sampling(max_tokens=6), None)
-    listener = Listener()
+    listener = Listener(holds=True)  # so that it does not end before it is cancelled
     long = asyncio.create_task(backend.generate(say("hi"), Sampling(max_tokens=200), listener.hear))
     await asyncio.wait_for(listener.began.wait(), PATIENCE_S)
     long.cancel()

@@ -328,15 +328,20 @@ async def test_interactive_work_goes_first_and_free_workers_share_what_there_is(
         mesh = open_mesh(connection)
         for number in range(20):
             await enqueue(mesh, generate(f"batch{number}", priority="batch"))
+        # Given workers that are all at work on the batch when it comes
+        for server in servers:
+            server.may_chat.clear()
         await register(connection, worker(first, "a"), worker(second, "b"))
         await usable(agent, "a", "b")
         await eventually(lambda: sum(server.chats for server in servers) >= 4)
         await enqueue(mesh, generate("asked"))
+        for server in servers:
+            server.may_chat.set()
         asked = await result_of(connection, "asked")
-        done = (await connection.jetstream().stream_info(subjects.RESULTS_STREAM)).state.messages
         await eventually(lambda: queue_is_empty(connection))
     assert asked.error is None
-    assert done < 16, "it waited behind the batch"
+    stored = await mesh.storage.last(subjects.RESULTS_STREAM, subjects.result("asked"))
+    assert stored is not None and stored.sequence < 16, "it waited behind the batch"
     assert min(server.chats for server in servers) >= 6
 
 

@@ -120,7 +120,7 @@ class LmStudio:
 
     `mood` is what it does with a chat: "well", "500", "hang" (a head, and then nothing), "half" (breaks off
     in the midst of a text), "garbage", "html", "slow" (a word every 50 ms). A list of models is held back
-    while `may_list` is not set.
+    while `may_list` is not set, and an answer to a chat while `may_chat` is not.
     """
 
     def __init__(self, text: str = "the tall giraffe", mood: str = "well") -> None:
@@ -130,6 +130,8 @@ class LmStudio:
         self.may_list = asyncio.Event()
         self.may_list.set()
         self.asked_for_list = asyncio.Event()
+        self.may_chat = asyncio.Event()
+        self.may_chat.set()
         self.began = asyncio.Event()
         self.chats = 0
 
@@ -142,6 +144,7 @@ class LmStudio:
         elif request.path == "/v1/chat/completions":
             self.chats += 1
             self.began.set()
+            await self.may_chat.wait()
             await self._chat(request, reply)
         else:
             await reply.whole(b"<html>gone fishing</html>", 200, "text/html")
