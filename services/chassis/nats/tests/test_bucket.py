@@ -173,11 +173,18 @@ async def test_a_key_that_has_run_out_is_gone_from_a_view(
     leases = BucketSpec("test_leases", "test", storage="memory", ttl_s=1, republished=True)
     monkeypatch.setattr(catalog, "BUCKETS", (leases,))
     await provision(connection, [])
-    copy = Copy(connection, "test_leases")
-    await copy.bucket.watch()
+    told: list[tuple[str, bytes | None]] = []
+    watched = Bucket(
+        connection,
+        "test_leases",
+        BYTES,
+        lambda key, value: told.append((key, value)),
+        lambda key: told.append((key, None)),
+    )
+    await watched.watch()
     await (await connection.jetstream().key_value("test_leases")).put("agent.a", b"1")
-    await eventually(lambda: copy.values == {"agent.a": b"1"})
-    await eventually(lambda: copy.values == {})
+    await eventually(lambda: len(told) == 2)
+    assert told == [("agent.a", b"1"), ("agent.a", None)]
 
 
 async def test_a_bucket_that_was_made_before_its_updates_were_told_is_refused_and_the_way_out_named(

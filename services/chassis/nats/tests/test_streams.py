@@ -18,7 +18,7 @@ from services.chassis.nats import reading
 from services.chassis.nats import streams as storage_module
 from services.chassis.nats.streams import Storage
 from services.chassis.tests.lost_words import LostWords
-from services.chassis.tests.mesh import bodies, state
+from services.chassis.tests.mesh import DEADLINE_S, bodies, state
 
 QUEUE = subjects.generate("interactive", "alpha", "r1")
 RESULT = subjects.result("r1")
@@ -206,7 +206,7 @@ async def test_the_largest_command_can_be_kept_in_dead_too_with_as_much_of_its_r
     command = b"x" * (connection.max_payload - spare_bytes)
     lost: list[bool] = []
     connection._disconnected_cb = _note(lost)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_S):
         await storage.dead_letter("agent", "r1", command, "it is not a Generate: " + "why " * 200)
     dead = await connection.jetstream().get_msg(subjects.DEAD_STREAM, seq=1)
     reason = (dead.headers or {})[subjects.REASON_HEADER]
