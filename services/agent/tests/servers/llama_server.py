@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.broker.local_cluster import free_ports
 from infra.host.children.processes import PREEXEC, last_lines
 
 READY_DEADLINE_S = 180.0
@@ -32,11 +32,9 @@ class LlamaServer:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now, and that the kernel gives to nobody who asks for any."""
+    (port,) = free_ports(1)
+    return port
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
 from infra.broker.broker import Broker
+from infra.broker.local_cluster import free_ports
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Answer, Result
@@ -25,12 +25,6 @@ AGENT: dict[str, Any] = {
     "models": [{"name": "alpha", "slots": 2, "reply": "la la", "delay_ms": 0}],
 }
 SLOW = AGENT | {"models": [{"name": "alpha", "slots": 1, "reply": "la la", "delay_ms": 1500}]}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 async def http_get(port: int, path: str) -> tuple[int, bytes]:
@@ -134,7 +128,7 @@ async def test_prompts_and_answers_are_in_no_log_and_no_event(
 async def test_health_is_there_for_whoever_watches_over_http(
     connection: Client, spawn_service: SpawnService
 ) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     process = spawn_service("agent", agent=AGENT, env={"CHOIR_HEALTH__PORT": str(port)})
     await process.wait_ready(connection)
 
@@ -152,7 +146,7 @@ async def test_health_is_there_for_whoever_watches_over_http(
 async def test_health_says_when_nothing_can_be_served(
     connection: Client, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     broken = {"name": "mute", "models": [{"name": "alpha", "path": str(tmp_path / "missing.gguf")}]}
     process = spawn_service("agent", agent=broken, env={"CHOIR_HEALTH__PORT": str(port)})
     lease = await process.wait_state(connection, "broken")
@@ -198,10 +192,9 @@ async def test_without_a_broker_it_waits_for_one(own_broker: Broker, spawn_servi
     await client.close()
 
 
-@pytest.mark.parametrize("health", [{}, {"CHOIR_HEALTH__PORT": str(free_port())}], ids=["", "health"])
-async def test_it_can_be_ended_while_it_waits_for_a_broker(
-    health: dict[str, str], spawn_service: SpawnService
-) -> None:
+@pytest.mark.parametrize("ports", [0, 1], ids=["", "health"])
+async def test_it_can_be_ended_while_it_waits_for_a_broker(ports: int, spawn_service: SpawnService) -> None:
+    health = {"CHOIR_HEALTH__PORT": str(port) for port in free_ports(ports)}
     process = spawn_service("router", url="nats://127.0.0.1:1", env=health)
     await process.logged("refused", 180)
     await process.stop(30)
