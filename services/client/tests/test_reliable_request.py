@@ -25,6 +25,7 @@ from schemas.errors import (
 )
 from schemas.message import Message
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
+from services.chassis.tests.mesh import eventually
 from services.client import reliable_request, silence
 from services.client.client import Choir
 from services.client.request_builder import build_ask
@@ -121,14 +122,18 @@ async def test_when_the_router_falls_silent_the_result_is_fetched(mesh_url: str,
 
 
 async def test_a_request_that_nobody_knows_of_is_asked_again_under_its_id(
-    mesh_url: str, connection: Client
+    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a router that dies before it has stored the request, and a second one that has never heard of it
     async def answer(router: Client, msg: Msg) -> None:
         await send(router, msg, a_result(Ask.model_validate_json(msg.data).request_id or ""))
 
+    async def unknown(router: Client, msg: Msg) -> None:
+        monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)  # the second one is only slow, if at all
+        await send_error(router, msg, UnknownRequest("no such request"))
+
     router = StubRouter(connection)
-    await router.serve([nothing, answer], [an_error(UnknownRequest("no such request"))])
+    await router.serve([nothing, answer], [unknown])
     # When the client asks, then it asks twice, and it is one request
     async with Choir(mesh_url) as mesh:
         result = await mesh.ask("Capital of France?", model="alpha")
@@ -179,8 +184,10 @@ async def test_a_stream_goes_on_where_it_stopped(
 
 
 async def test_a_text_that_another_agent_generates_anew_is_the_result_s_in_the_end(
-    mesh_url: str, connection: Client
+    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)
+
     async def two_attempts(router: Client, msg: Msg) -> None:
         request_id = Ask.model_validate_json(msg.data).request_id or ""
         for attempt, words in ((1, ("The ", "city ", "of ")), (900, ("The ", "town ", "is ", "Paris"))):
@@ -209,8 +216,10 @@ async def test_without_a_router_the_mesh_is_unreachable_when_the_time_of_the_req
 
 
 async def test_a_request_waits_for_a_router_as_long_as_it_said_and_tells_so_once(
-    mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture
+    mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)  # that nobody is there, the broker says at once
+
     # Given a broker without a router, and clients with a minute's patience
     async def answer(router: Client, msg: Msg) -> None:
         await send(router, msg, a_result(Ask.model_validate_json(msg.data).request_id or ""))
@@ -220,6 +229,7 @@ async def test_a_request_waits_for_a_router_as_long_as_it_said_and_tells_so_once
         asked = [asyncio.create_task(mesh.ask("Hi", model="alpha", timeout_s=60)) for _ in range(3)]
         # When the first router comes later than a call that only looks would wait
         await asyncio.sleep(2)
+        await eventually(lambda: caplog.records)
         said = [record.getMessage() for record in caplog.records]
         assert not any(task.done() for task in asked)
         await router.serve([answer], [nothing])
@@ -338,8 +348,10 @@ async def test_a_killed_router_and_a_broker_that_restarts_cost_time_and_nothing_
 
 
 async def test_a_stream_that_ends_without_its_result_is_resumed_at_once(
-    mesh_url: str, connection: Client
+    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)
+
     async def only_the_end(router: Client, msg: Msg) -> None:
         await router.publish(msg.reply, b"")
 
