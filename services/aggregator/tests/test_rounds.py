@@ -141,8 +141,8 @@ async def test_a_late_answer_that_differs_still_opens_the_debate(connection: Cli
     said: dict[str, Said] = {name: by_round({QUESTION: "B", DEBATE: "C"}) for name in ("alpha", "beta")}
     said["gamma"] = by_round({DEBATE: "C"})
     async with aggregating(connection) as mesh, members(connection, said):
-        question = closed("r1", "debate", timeout_s=8.0)
-        await enqueue(mesh, question.model_copy(update={"accepted_at_s": question.accepted_at_s - 8.0}))
+        question = closed("r1", "debate", timeout_s=120.0)
+        await enqueue(mesh, question.model_copy(update={"accepted_at_s": question.accepted_at_s - 120.0}))
         await eventually(lambda: answered(mesh, "beta"))
         await store_answer(mesh, "r1", "gamma", "A")
         (decision,) = (await result_of(mesh, "r1")).decisions

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import nats
+import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
@@ -14,6 +15,7 @@ from schemas.errors import ErrorBody
 from schemas.replies import Result, Tokenized
 from schemas.subjects import ASK, FETCH, STREAM_ASK, TOKENIZE, door
 from services.chassis.tests.mesh import DEADLINE_S, eventually
+from services.router.endpoints import tokenizing
 from services.router.endpoints.tokenizing import AT_ONCE
 from services.router.queued import queued_command
 from services.router.tests.front import Stream, open_front
@@ -120,8 +122,9 @@ async def test_places_of_clients_who_have_vanished_are_free_again(connection: Cl
 
 
 async def test_a_tenant_who_has_ever_more_tokenized_keeps_nobody_else_waiting(
-    connection: Client, mesh_url: str
+    connection: Client, mesh_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tokenizing, "TOKENIZE_TIMEOUT_S", DEADLINE_S)
     async with open_front(connection, mesh_url) as front:
         # Given an agent that has not answered yet
         questions = await connection.subscribe(subjects.tokenizer("alpha"))
