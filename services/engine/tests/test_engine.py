@@ -19,6 +19,7 @@ from services.engine import ChatMessage, Engine, Finished, TokenEvent
 from services.engine.engine import sensible_threads, usable_cores
 
 SHORT = Sampling(max_tokens=8)
+DEADLINE_S = 180.0
 PROMPTS = [
     "hi",
     "The quick brown fox jumps over the lazy dog. " * 5,
@@ -137,7 +138,7 @@ def test_what_is_in_work_serves_others_that_begin_alike(own_engine: Engine) -> N
         lambda event: begun.set() if isinstance(event, TokenEvent) else None,
         Origin("ann"),
     )
-    assert begun.wait(180)
+    assert begun.wait(DEADLINE_S)
     other = said(own_engine, beginning + "And the mouse?")
     stranger = said(own_engine, beginning + "And the mouse?", "bob")
     long.cancel()
@@ -164,24 +165,36 @@ def test_the_same_prompt_again_reads_its_last_token_and_says_the_same(own_engine
 
 
 def test_a_cancelled_generation_ends_with_what_it_has_said(engine: Engine) -> None:
-    speaking = threading.Event()
-    generation = engine.submit("Go on", Sampling(max_tokens=480), lambda _: speaking.set())
-    assert speaking.wait(10)
+    speaking, cancelled = threading.Event(), threading.Event()
+
+    def hold(_event: TokenEvent | Finished) -> None:
+        speaking.set()
+        cancelled.wait(DEADLINE_S)
+
+    generation = engine.submit("Go on", Sampling(max_tokens=480), hold)
+    assert speaking.wait(DEADLINE_S)
     generation.cancel()
-    finished = generation.wait(10)
+    cancelled.set()
+    finished = generation.wait(DEADLINE_S)
     assert finished.finish_reason == "cancelled"
     assert 0 < finished.generated_tokens < 480
 
 
 def test_a_generation_can_be_cancelled_while_it_waits(engine: Engine) -> None:
-    running = [engine.submit(f"Busy {i}", Sampling(max_tokens=200)) for i in range(4)]
+    cancelled = threading.Event()
+
+    def hold(_event: TokenEvent | Finished) -> None:
+        cancelled.wait(DEADLINE_S)
+
+    running = [engine.submit(f"Busy {i}", Sampling(max_tokens=200), hold) for i in range(4)]
     waiting = engine.submit("Never mind", SHORT)
     waiting.cancel()
-    finished = waiting.wait(10)
+    cancelled.set()
+    finished = waiting.wait(DEADLINE_S)
     assert (finished.finish_reason, finished.generated_tokens, finished.first_token_ns) == ("cancelled", 0, 0)
     for generation in running:
         generation.cancel()
-        generation.wait(10)
+        generation.wait(DEADLINE_S)
 
 
 def test_a_full_context_ends_the_text(engine: Engine) -> None:
@@ -234,7 +247,7 @@ def test_closing_ends_what_is_not_done_with_an_error(model_path: Path) -> None:
     generations = [engine.submit(f"Prompt {i}", Sampling(max_tokens=4_000)) for i in range(3)]
     engine.close()
     engine.close()
-    outcomes = [generation.wait(10) for generation in generations]
+    outcomes = [generation.wait(DEADLINE_S) for generation in generations]
     assert {type(outcome.error) for outcome in outcomes} == {GenerationFailed}
     with pytest.raises(GenerationFailed, match="closed"):
         engine.submit("Too late", SHORT)
