@@ -25,8 +25,9 @@ pytestmark = pytest.mark.long
 # `just kill-metrics` kills it 20 times while it stores 100,000 events.
 KILLS = int(os.environ.get("CHOIR_TEST_METRICS_KILLS", "2"))
 EVENTS = int(os.environ.get("CHOIR_TEST_METRICS_EVENTS", "8000"))
-SMALL_BATCH = 100
-"""Batches this small make a kill between any two steps of one likely."""
+SMALL_BATCH = 20
+"""Batches this small make a kill between any two steps of one likely, and to store all of them takes long: a
+test that gets a processor late has looked before that is over."""
 
 
 def stored_in(folder: Path) -> int:

@@ -58,7 +58,7 @@ async def stores(
 ) -> list[ServiceProcess]:
     """The stores `first` and `second`, which know the hub."""
     both = [
-        spawn_store(spawn_service, name, tmp_path / name, hub=hub.url, token=TOKEN, patience_s=3)
+        spawn_store(spawn_service, name, tmp_path / name, hub=hub.url, token=TOKEN, patience_s=60)
         for name in ("first", "second")
     ]
     await asyncio.gather(*(store.wait_ready(connection) for store in both))

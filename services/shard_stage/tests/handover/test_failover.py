@@ -16,7 +16,7 @@ from schemas import subjects
 from schemas.replies import Result
 from schemas.requests.sampling import Sampling
 from services.chassis.tests.mesh import eventually, queue_is_empty
-from services.shard_stage.tests.helpers.pipeline_mesh import PipelineMesh
+from services.shard_stage.tests.helpers.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import engine_says
 
 pytestmark = pytest.mark.long
@@ -86,8 +86,12 @@ async def test_a_killed_stage_is_replaced_and_every_text_goes_on(
     results = await asked_while(mesh, kill)
 
     await assert_each_has_its_text_once(mesh, results, undisturbed)
-    plan = await mesh.now()
-    assert plan.stages[victim].instance == "standby" and plan.epoch > 1
+
+    async def replaced() -> bool:
+        plan = await mesh.now()
+        return plan.stages[victim].instance == "standby" and plan.epoch > 1
+
+    await eventually(replaced, READY_DEADLINE_S)
 
 
 async def test_a_stage_that_was_paused_beyond_its_lease_wakes_up_and_steps_down(

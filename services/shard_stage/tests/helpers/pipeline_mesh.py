@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from infra.demo_models.checksums import digest
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
+from schemas.errors import MeshUnreachable
 from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
 from schemas.pipelines.stage_wire import Token, unpack
@@ -142,8 +143,16 @@ class PipelineMesh:
 
     async def lease(self, instance: str) -> NodeLease | None:
         """The lease of an instance, None if it has none."""
-        async with Choir(self.url) as client:
-            nodes = await client.nodes()
+
+        async def told() -> tuple[NodeLease, ...]:
+            """By a router that may stand still for a while, as on a busy host."""
+            try:
+                async with Choir(self.url) as client:
+                    return await client.nodes()
+            except MeshUnreachable:
+                return ()
+
+        nodes = await eventually(told, READY_DEADLINE_S)
         return next((lease for lease in nodes if lease.instance == instance), None)
 
     async def lease_gone(self, instance: str) -> None:
