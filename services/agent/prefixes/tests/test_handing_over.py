@@ -227,6 +227,7 @@ async def test_an_agent_that_is_gone_costs_the_short_wait(mesh: Mesh) -> None:
     assert await mesh.answered("r1", SECOND) == OTHER
     assert time.monotonic() - started_s > mesh.said(OfferTask)[0].wait_s
     assert not handing_over._offered
+    await eventually(lambda: queue_is_empty(mesh.client))
     pulled = [one for one in await events(mesh.client) if isinstance(one, TaskPulled)]
     assert [one.delivery for one in pulled if one.request_id == "r1"] == [1]
 

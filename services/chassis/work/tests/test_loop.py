@@ -492,10 +492,10 @@ async def test_after_a_crash_of_the_broker_it_asks_again_for_work(
     options = connection_options(MeshSection(url=own_broker.url), Identity("agent", "a"), connection_events)
     client = await nats.connect(**(options | {"reconnect_time_wait": 0.05}))
     mesh = ServiceContext(client, Identity("agent", "a"), connection_events)
-    fresh: dict[str, bool] = {}
+    told: list[tuple[str, bool]] = []
 
     async def note(command: Generate, delivery: Delivery) -> None:
-        fresh[command.request_id] = delivery.fresh
+        told.append((command.request_id, delivery.fresh))
 
     worker = CommandHandler(note)
     async with working(mesh, worker) as loop:
@@ -509,8 +509,9 @@ async def test_after_a_crash_of_the_broker_it_asks_again_for_work(
         await enqueue(mesh, generate("after"))
         await eventually(lambda: "after" in worker.handled)
     await client.close()
-    assert fresh["before"]
-    assert worker.handled == ["before", "after"]
+    assert told[0] == ("before", True) and set(worker.handled) == {"before", "after"}
+    # What was acknowledged in the moment before the crash may come again, and is not fresh then
+    assert ("before", True) not in told[1:]
 
 
 async def test_a_command_that_was_there_before_the_loop_does_not_count_as_fresh(connection: Client) -> None:
