@@ -35,12 +35,18 @@ Reply = Callable[[Client, Msg], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not taken for silence; that nobody is there at all is noticed soon."""
+    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)
+    monkeypatch.setattr(silence, "NOTICE_AFTER_S", 0.3)
+    monkeypatch.setattr("services.client.client.CALL_PATIENCE_S", 1.0)
+
+
+@pytest.fixture
+def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is noticed soon."""
     monkeypatch.setattr(reliable_request, "SLICE_S", 0.3)
     monkeypatch.setattr(reliable_request, "REPLY_MARGIN_S", 0.2)
-    monkeypatch.setattr(silence, "NOTICE_AFTER_S", 0.3)
-    monkeypatch.setattr("services.client.client.CALL_PATIENCE_S", 1.0)
 
 
 def a_result(request_id: str, text: str = "Paris") -> Result:
@@ -112,6 +118,7 @@ def an_error(error: ChoirError) -> Reply:
     return reply
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_when_the_router_falls_silent_the_result_is_fetched(mesh_url: str, connection: Client) -> None:
     router = StubRouter(connection)
     await router.serve([nothing], [the_result])
@@ -121,6 +128,7 @@ async def test_when_the_router_falls_silent_the_result_is_fetched(mesh_url: str,
     assert {fetch.request_id for fetch in router.fetches} == {router.asks[0].request_id}
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_request_that_nobody_knows_of_is_asked_again_under_its_id(
     mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,9 +157,7 @@ async def test_a_passing_error_is_not_the_end(mesh_url: str, connection: Client,
     assert len(router.asks) == 1
 
 
-async def test_a_stream_goes_on_where_it_stopped(
-    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stream_goes_on_where_it_stopped(mesh_url: str, connection: Client) -> None:
     def chunk(request_id: str, index: int, text: str) -> TokenChunk:
         return TokenChunk(request_id=request_id, agent="alpha", index=index, text=text, sequence=10 + index)
 
@@ -166,8 +172,7 @@ async def test_a_stream_goes_on_where_it_stopped(
             await send(router, msg, chunk(request_id, index, text))
         await send(router, msg, a_result(request_id, "The city is Paris"))
 
-    # When the connection is lost for a moment after two pieces; silence alone would end sooner than they came
-    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)
+    # When the connection is lost for a moment after two pieces
     router = StubRouter(connection)
     await router.serve([half], [rest])
     replies: list[TokenChunk | Result] = []
@@ -184,10 +189,8 @@ async def test_a_stream_goes_on_where_it_stopped(
 
 
 async def test_a_text_that_another_agent_generates_anew_is_the_result_s_in_the_end(
-    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
+    mesh_url: str, connection: Client
 ) -> None:
-    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)
-
     async def two_attempts(router: Client, msg: Msg) -> None:
         request_id = Ask.model_validate_json(msg.data).request_id or ""
         for attempt, words in ((1, ("The ", "city ", "of ")), (900, ("The ", "town ", "is ", "Paris"))):
@@ -216,10 +219,8 @@ async def test_without_a_router_the_mesh_is_unreachable_when_the_time_of_the_req
 
 
 async def test_a_request_waits_for_a_router_as_long_as_it_said_and_tells_so_once(
-    mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)  # that nobody is there, the broker says at once
-
     # Given a broker without a router, and clients with a minute's patience
     async def answer(router: Client, msg: Msg) -> None:
         await send(router, msg, a_result(Ask.model_validate_json(msg.data).request_id or ""))
@@ -258,6 +259,7 @@ async def test_a_request_that_takes_long_is_no_router_that_does_not_answer(
     assert [record.getMessage() for record in caplog.records] == []
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_router_that_does_not_say_either_that_there_is_no_result_is_told_of(
     mesh_url: str, connection: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -268,6 +270,7 @@ async def test_a_router_that_does_not_say_either_that_there_is_no_result_is_told
     assert said.startswith("no router answers yet; waiting until ")
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_fetch_waits_for_a_router_as_long_as_it_said(mesh_url: str, connection: Client) -> None:
     router = StubRouter(connection)
     async with Choir(mesh_url) as mesh:
@@ -284,6 +287,7 @@ async def test_a_call_that_only_looks_says_soon_that_nobody_answers(mesh_url: st
             await mesh.models()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_router_that_never_answers_does_not_hold_the_client_for_ever(
     mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +312,7 @@ AGENT = {
 }
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_killed_router_and_a_broker_that_restarts_cost_time_and_nothing_else(
     own_broker: Broker, spawn_service: SpawnService
 ) -> None:
@@ -348,10 +353,8 @@ async def test_a_killed_router_and_a_broker_that_restarts_cost_time_and_nothing_
 
 
 async def test_a_stream_that_ends_without_its_result_is_resumed_at_once(
-    mesh_url: str, connection: Client, monkeypatch: pytest.MonkeyPatch
+    mesh_url: str, connection: Client
 ) -> None:
-    monkeypatch.setattr(reliable_request, "SLICE_S", 180.0)
-
     async def only_the_end(router: Client, msg: Msg) -> None:
         await router.publish(msg.reply, b"")
 
