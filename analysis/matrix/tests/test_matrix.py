@@ -101,6 +101,11 @@ def test_a_failed_cell_has_its_error_and_no_figures() -> None:
     assert values["total_time_s"] is None
 
 
+def test_a_cell_that_took_less_than_two_clocks_are_apart_took_no_time_and_not_less() -> None:
+    values = row(record(cells(OPTIONS)[0], seconds=-0.01))
+    assert (values["success"], values["total_time_s"]) == (True, 0.0)
+
+
 def test_a_pair_s_means_leave_failures_out() -> None:
     plan = [cell for cell in cells(OPTIONS) if (cell.generator, cell.summarizer) == ("a", "c")]
     (pair,) = pair_averages([row(record(plan[0], 1.0)), row(record(plan[1], 2.0)), row(failed(plan[2]))])
