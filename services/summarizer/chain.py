@@ -58,6 +58,9 @@ class Chain:
         ]
 
     async def _ping(self, answer: Answer) -> int | None:
+        """The round trip to who has answered; None at once if that is no agent, or has gone meanwhile."""
+        if all(agent.instance != answer.instance for agent in self._directory.of("agent")):
+            return None
         return await ping_agent(self._mesh.client, answer.instance)
 
     async def _step(self, step: int, text: str) -> StepRecord:

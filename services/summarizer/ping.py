@@ -11,7 +11,8 @@ from nats.aio.client import Client
 
 from schemas import subjects
 
-PATIENCE_S = 0.25
+PATIENCE_S = 2.0
+"""For an agent that lives: where much else goes on its answer, or our reading of it, may wait for a moment."""
 
 
 async def ping_agent(client: Client, instance: str) -> int | None:
