@@ -76,11 +76,14 @@ class BrokerClock:
         except (nats.errors.Error, ValueError, KeyError) as error:
             log.warning("the broker does not say what time it is", why=str(error) or type(error).__name__)
 
-    async def measure(self) -> None:
-        """Asks once. Every answer of the JetStream API about a stream carries the time."""
+    async def measure(self, timeout_s: float = MEASURE_TIMEOUT_S) -> None:
+        """Asks once. Every answer of the JetStream API about a stream carries the time.
+
+        Raises nats.errors.Error if there is none within `timeout_s`.
+        """
         asked_s = time.monotonic()
         reply = await self._client.request(
-            subjects.stream_info(subjects.bucket_stream(subjects.NODES_BUCKET)), b"", MEASURE_TIMEOUT_S
+            subjects.stream_info(subjects.bucket_stream(subjects.NODES_BUCKET)), b"", timeout_s
         )
         came_s = time.monotonic()
         self._take(asked_s, datetime.fromisoformat(json.loads(reply.data)["ts"]).timestamp(), came_s)

@@ -27,6 +27,7 @@ from services.gateway.settings import GatewaySection
 
 STOP_PATIENCE_S = 2.0
 ACCEPTED_DEADLINE_S = 180.0
+MEASURED_DEADLINE_S = 180.0
 
 
 @asynccontextmanager
@@ -43,7 +44,7 @@ async def listening(mesh_url: str, **settings: Any) -> AsyncIterator[Listener]:
     async with inside(mesh_url) as (mesh, connection):
         events = events_of(connection)
         clock = BrokerClock(connection)
-        await clock.measure()
+        await clock.measure(MEASURED_DEADLINE_S)
         context = GatewayContext(mesh, section, connection, events, clock.now)
         await context.keyring.start()
         app = build_app(context)

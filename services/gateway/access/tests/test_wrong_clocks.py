@@ -31,7 +31,7 @@ async def test_its_words_are_of_the_moment_that_others_have(
     """Otherwise a key would be locked everywhere for an hour, or what it has in work count for nothing."""
     real, clock = time.time, BrokerClock(connection)
     monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
-    await clock.measure()
+    await clock.measure(180.0)
     keyring = Keyring(connection, clock.now)
     use = keyring.use_of(KEY)
     uses = Bucket(connection, subjects.KEY_USES_BUCKET, BYTES)

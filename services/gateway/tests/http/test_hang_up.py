@@ -12,7 +12,6 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
-from nats.js import JetStreamContext
 
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
@@ -72,7 +71,7 @@ class Agents:
     async def pieces(self, begun: TaskPulled) -> int:
         """How many pieces of a text there are."""
         subject = subjects.tokens_of(str(begun.request_id))
-        info = JetStreamContext(self._connection).stream_info
+        info = self._connection.jetstream().stream_info
         return sum(((await info(subjects.TOKENS_STREAM, subject)).state.subjects or {}).values())
 
 
@@ -80,7 +79,9 @@ class Agents:
 async def agents(live_mesh: str) -> AsyncIterator[Agents]:
     """The agents of the mesh."""
     connection = await connect_inside(live_mesh)
-    yield Agents(connection, await connection.subscribe(subjects.events_of("agent")))
+    told = await connection.subscribe(subjects.events_of("agent"))
+    await connection.flush()
+    yield Agents(connection, told)
     await connection.close()
 
 

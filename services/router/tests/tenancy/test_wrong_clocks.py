@@ -40,7 +40,7 @@ async def front(
 ) -> AsyncIterator[Front]:
     monkeypatch.setattr(time, "time", lambda: REAL() + ahead_s)
     async with open_front(connection, mesh_url, **SOON) as opened:
-        await opened.mesh.clock.measure()
+        await opened.mesh.clock.measure(180.0)
         yield opened
 
 
