@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import nats
 import pytest
 from nats.aio.client import Client
 
 from infra.host.children.fork_server import FORKS
 from infra.host.credentials import Credentials
 from infra.testing import forked_services
+from infra.testing.plugin import PatientClient
 from services.client.finding.local_mesh import RunningMesh, running_mesh
 
 UP_DEADLINE_S = 240.0
@@ -110,9 +110,10 @@ def choir_command(*arguments: str) -> list[str]:
 
 
 async def connect_inside(url: str) -> Client:
-    """A client that may do what the supervisor of the mesh at `url` may; on other brokers whoever comes."""
-    key = KEYS.get(url)
-    return await nats.connect(url) if key is None else await nats.connect(url, nkeys_seed=key)
+    """A patient client that may do what the supervisor of the mesh at `url` may; elsewhere whoever comes."""
+    client = PatientClient()
+    await client.connect(url, nkeys_seed=KEYS.get(url))
+    return client
 
 
 def wait_until_up(state: Path, process: subprocess.Popen[bytes]) -> RunningMesh:
@@ -172,12 +173,6 @@ def instant_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the mesh of `live_mesh` keeps its state folder."""
     return tmp_path_factory.mktemp("state")
-
-
-@pytest.fixture(scope="session")
-def inside_key(live_state: Path) -> str:
-    """The file of the key that lets a test see and do what the supervisor of `live_mesh` may."""
-    return str(Credentials(live_state / "choir").operator)
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,15 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-import nats
 import pytest
 from nats.aio.msg import Msg
 
-from infra.testing.choir_up import QUARTET, choir_command
+from infra.testing.choir_up import QUARTET, connect_inside
 from schemas import subjects
 from schemas.errors import UnknownModel
 from services.cli.tests.batch.test_batch_documents import write_pdf
@@ -128,11 +128,11 @@ def test_with_json_the_summary_is_one_document(cli: Cli, papers: Path) -> None:
     assert json.loads(outcome.out)["successful"] == 1
 
 
-def tasks_pulled(url: str, key: str, since: float) -> Counter[str]:
+def tasks_pulled(url: str, since: float) -> Counter[str]:
     """How often each request of a batch has been pulled by an agent."""
 
     async def count() -> Counter[str]:
-        client = await nats.connect(url, nkeys_seed=key)
+        client = await connect_inside(url)
         pulled: Counter[str] = Counter()
         ended = asyncio.Event()
 
@@ -158,15 +158,39 @@ def lines_with(path: Path, what: str) -> int:
     return sum(what in line for line in path.read_text().splitlines()) if path.exists() else 0
 
 
+STANDS_STILL = """
+import asyncio, sys, time
+from services.cli.__main__ import main
+from services.cli.batch.journal import BatchJournal
+
+keep, most, done = BatchJournal.keep, int(sys.argv.pop(1)), []
+
+def stand_still(journal, task, record):
+    keep(journal, task, record)
+    done.append(task)
+    while len(done) == most and not any(each.cancelling() for each in asyncio.all_tasks()):
+        time.sleep(0.01)
+
+BatchJournal.keep = stand_still
+main()
+"""
+
+
+def standing_still(*command: str, after: int) -> list[str]:
+    """`choir`, whose batch stands still when so many tasks are done, until it is interrupted or killed: a fast
+    one would be over before a busy machine comes to that."""
+    return [sys.executable, "-c", STANDS_STILL, str(after), *command]
+
+
 def test_a_batch_that_was_killed_goes_on_and_asks_nothing_twice(
-    live_mesh: str, cli: Cli, tmp_path: Path, inside_key: str
+    live_mesh: str, cli: Cli, tmp_path: Path
 ) -> None:
     (tmp_path / "texts").mkdir()
     for number in range(60):
         (tmp_path / "texts" / f"{number:02}.txt").write_text(f"Text {number}.")
     command = ("batch", "-i", "texts", "--preset", "summary", "-o", "r.json", "-m", "choir-four")
     started_s = time.time()
-    process = subprocess.Popen(choir_command(*command), cwd=tmp_path)
+    process = subprocess.Popen(standing_still(*command, after=10), cwd=tmp_path)
     journal = tmp_path / ".r.json.journal"
     while lines_with(journal, '"done"') < 10:
         assert time.time() < started_s + DEADLINE_S
@@ -183,7 +207,7 @@ def test_a_batch_that_was_killed_goes_on_and_asks_nothing_twice(
     results = json.loads((tmp_path / "r.json").read_text())["results"]
     assert [entry["success"] for entry in results] == [True] * 60
     assert {entry["attempt"] for entry in results} == {1}
-    while len(pulled := tasks_pulled(live_mesh, inside_key, started_s)) < 60:
+    while len(pulled := tasks_pulled(live_mesh, started_s)) < 60:
         assert time.time() < started_s + DEADLINE_S, f"{len(pulled)} of 60 events"
         time.sleep(0.1)
     assert set(pulled.values()) == {1}
@@ -192,8 +216,9 @@ def test_a_batch_that_was_killed_goes_on_and_asks_nothing_twice(
 def test_a_batch_that_is_interrupted_keeps_what_it_has(live_mesh: str, tmp_path: Path) -> None:
     for number in range(40):
         (tmp_path / f"{number:02}.txt").write_text(f"Text {number}, which is interrupted.")
+    command = ("batch", "-i", ".", "--preset", "summary", "-o", "r.json", "-m", "choir-four")
     process = subprocess.Popen(
-        choir_command("batch", "-i", ".", "--preset", "summary", "-o", "r.json", "-m", "choir-four"),
+        standing_still(*command, after=5),
         cwd=tmp_path,
         env={**os.environ, "CHOIR_MESH__URL": live_mesh},
         stderr=subprocess.PIPE,

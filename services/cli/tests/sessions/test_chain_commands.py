@@ -8,13 +8,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-import nats
 import pytest
 
-from infra.testing.choir_up import choir_command
+from infra.testing.choir_up import choir_command, connect_inside
 from schemas import subjects
 from schemas.errors import Cancelled
 from schemas.events import ANY_EVENT, TaskCancelled, TaskPulled
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.long
 
 CHAIN = ("ask", "Capital of France?", "--model", "choir-four", "--summarize-with", "choir-one")
 SHORT = ("matrix", "-g", "choir-one,choir-two", "-s", "choir-three", "-p", "Capital of France?", "-n", "2")
-KILL_DEADLINE_S = 180.0
+DEADLINE_S = 180.0
 
 
 def test_ask_a_chain_prints_the_summary_and_nothing_else(cli: Cli) -> None:
@@ -67,12 +67,13 @@ async def test_the_client_asks_a_chain_as_it_asks_a_model(live_mesh: str) -> Non
     assert (result.text, [step.model for step in result.steps]) == ("Paris.", ["choir-four", "choir-two"])
 
 
-async def test_a_cancelled_chain_frees_the_slot_of_the_peer_at_work(live_mesh: str, inside_key: str) -> None:
-    connection = await nats.connect(live_mesh, nkeys_seed=inside_key)
+async def test_a_cancelled_chain_frees_the_slot_of_the_peer_at_work(live_mesh: str) -> None:
+    connection = await connect_inside(live_mesh)
     told = await connection.subscribe(subjects.event("agent", "*"))
+    await connection.flush()
 
     async def agent_tells(kind: type[TaskPulled | TaskCancelled]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             async for msg in told.messages:
                 event = ANY_EVENT.validate_json(msg.data)
                 if isinstance(event, kind) and (event.request_id, event.model) == (request_id, "choir-slow"):
@@ -83,7 +84,7 @@ async def test_a_cancelled_chain_frees_the_slot_of_the_peer_at_work(live_mesh: s
         await agent_tells(TaskPulled)
         assert await mesh.cancel(request_id)
         with pytest.raises(Cancelled):
-            await mesh.fetch(request_id, wait_s=20)
+            await mesh.fetch(request_id, wait_s=DEADLINE_S)
     await agent_tells(TaskCancelled)
     await connection.close()
 
@@ -139,7 +140,12 @@ def test_a_matrix_measures_every_pair_and_prints_a_table(cli: Cli, tmp_path: Pat
         ("choir-one", "choir-three", "2"),
         ("choir-two", "choir-three", "2"),
     ]
-    assert [row for row in rows if row["success"] != "True" or float(row["total_time_s"]) <= 0] == []
+    assert [row for row in rows if row["success"] != "True"] == []
+    kept = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    results = [json.loads(line)["result"] for line in kept]
+    # by the clocks of router and summarizer, which are not known well yet in a mesh that has just begun
+    took_s = [max(0.0, result["completed_at_s"] - result["accepted_at_s"]) for result in results]
+    assert [float(row["total_time_s"]) for row in rows] == took_s
     assert all(int(row["network_latency_ns"]) > 0 for row in rows)
     lines = outcome.out.splitlines()
     assert lines[0].split()[:4] == ["generator", "summarizer", "cells", "failed"]
@@ -151,15 +157,22 @@ def test_a_matrix_measures_every_pair_and_prints_a_table(cli: Cli, tmp_path: Pat
 
 
 def test_a_cell_that_fails_is_a_row_with_its_error_and_the_others_go_on(cli: Cli, tmp_path: Path) -> None:
-    arguments = ("-g", "choir-slow,choir-one", "-s", "choir-one", "-p", "Hi", "--timeout", "0.6")
+    arguments = ("-g", "choir-short,choir-one", "-s", "choir-one", "-p", "word " * 200)
     outcome = cli("matrix", *arguments, "-o", "out", "--json")
     assert outcome.code == 1
-    slow, one = rows_of(tmp_path / "out")
-    assert (slow["success"], slow["error_code"]) == ("False", "deadline_exceeded")
+    short, one = rows_of(tmp_path / "out")
+    assert (short["success"], short["error_code"]) == ("False", "context_exceeded")
     assert (one["success"], one["error_code"]) == ("True", "")
     report = json.loads(outcome.out)
     assert [pair["failed"] for pair in report["pairs"]] == [1, 0]
     assert report["charts"] == ["total_time.png", "tokens_per_s.png"]
+
+
+def test_a_cell_has_the_time_that_is_given_for_a_chain(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("matrix", "-g", "choir-slow", "-s", "choir-one", "-p", "Hi", "--timeout", "0.6", "-o", "out")
+    assert outcome.code == 1
+    (slow,) = rows_of(tmp_path / "out")
+    assert (slow["success"], slow["error_code"]) == ("False", "deadline_exceeded")
 
 
 @pytest.mark.parametrize(
@@ -194,25 +207,46 @@ def test_without_a_prompt_there_is_nothing_to_ask(cli: Cli) -> None:
     assert (outcome.code, "prompts: there is none" in outcome.err) == (2, True)
 
 
+STANDS_STILL = """
+import asyncio
+from analysis.matrix.plan import ask
+from analysis.matrix.runner import MatrixRunner
+from services.cli.__main__ import main
+
+measure = MatrixRunner._measure
+
+async def stand_still(runner, cell):
+    run = runner._folder.run
+    if len(runner._folder.records) < 2:
+        return await measure(runner, cell)
+    await runner._mesh.submit_ask(ask(run.run_id, cell, run.options))
+    print("asked", flush=True)
+    await asyncio.Event().wait()
+
+MatrixRunner._measure = stand_still
+main()
+"""
+"""A matrix that has asked its third chain does not look at the answer: it is killed then, however late."""
+
+
 def test_a_matrix_that_was_killed_goes_on_and_asks_nothing_twice(
     cli: Cli, live_mesh: str, tmp_path: Path
 ) -> None:
     arguments = ("matrix", "-g", "choir-four", "-s", "choir-four", "-p", "Hi", "-n", "8", "-o", "out")
     results = tmp_path / "out" / "results.jsonl"
     before = stored_results(live_mesh)
-    process = subprocess.Popen(
-        choir_command(*arguments),
+    with subprocess.Popen(
+        [sys.executable, "-c", STANDS_STILL, *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    end_s = time.monotonic() + KILL_DEADLINE_S
-    while time.monotonic() < end_s and not (results.exists() and results.read_bytes().count(b"\n") >= 2):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait(KILL_DEADLINE_S)
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"asked\n"
+        process.send_signal(signal.SIGKILL)
     done = results.read_bytes()
-    assert 2 <= done.count(b"\n") < 8
+    assert done.count(b"\n") == 2
     results.write_bytes(done + b'{"request_id": "matrix-')  # a line that the crash has cut off
 
     outcome = cli(*arguments)
@@ -234,11 +268,11 @@ def test_ctrl_c_says_how_far_a_matrix_has_come_and_how_to_go_on(live_mesh: str, 
         cwd=tmp_path, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     results = tmp_path / "out" / "results.jsonl"
-    end_s = time.monotonic() + KILL_DEADLINE_S
+    end_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < end_s and not (results.exists() and results.read_bytes().count(b"\n") >= 2):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=KILL_DEADLINE_S)
+    _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     measured = results.read_bytes().count(b"\n")
     assert f"interrupted: {measured} of 500 chains are measured" in errors
