@@ -27,6 +27,8 @@ from services.chassis.settings import MeshSection
 from services.client.finding.local_mesh import RunningMesh
 
 CONNECT_DEADLINE_S = 5.0
+SILENCE_DEADLINE_S = 15.0
+"""While nobody says no: a broker on a busy host may stand still for a moment."""
 AGREE_DEADLINE_S = 600.0
 """The hosts of a cluster are started one after another, by people."""
 AGREE_LOOK_S = 2.0
@@ -69,7 +71,7 @@ async def connect_operator(
         await on_reconnect()
 
     try:
-        async with attempt.within(CONNECT_DEADLINE_S):
+        async with attempt.within(CONNECT_DEADLINE_S, SILENCE_DEADLINE_S):
             await client.connect(
                 url.split(","),
                 dont_randomize=True,

@@ -77,7 +77,7 @@ async def test_a_broker_whose_disk_was_full_is_started_anew_as_soon_as_there_is_
     async with Broker(disk / "store", prepare=lambda url: provision_at(url, ())) as broker:
         client = await connect(broker.url)
         async with watched(broker, 0, said) as directory:
-            assert await stores(client)
+            assert await eventually(lambda: stores(client))
             filler, pid = await asyncio.to_thread(fill_disk, disk), broker.pid
             await eventually(lambda: "the broker's disk is full" in problems(directory))
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -450,8 +451,10 @@ async def test_no_process_outlives_the_supervisor(
         )
     try:
         assert await until(lambda: "ready at" in log.read_text(), DEADLINE_S), log.read_text()
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) == 1 + FORKS + aggregators
+        supervisor = psutil.Process(process.pid)
+        running = partial(supervisor.children, recursive=True)  # some last for a moment only
+        assert await until(lambda: len(running()) == 1 + FORKS + aggregators, DEADLINE_S), running()
+        children = running()
         # When it is told to stop, or killed
         process.send_signal(number)
         assert await ended(process, DEADLINE_S)
