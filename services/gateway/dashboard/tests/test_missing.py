@@ -12,6 +12,7 @@ import pytest
 from infra.broker.broker import Broker
 from infra.testing.plugin import SpawnService
 from services.chassis.tests.mesh import eventually
+from services.client.reliable_request import REPLY_MARGIN_S
 from services.gateway.tests.serving import serving
 
 MODEL = "alpha"
@@ -59,6 +60,7 @@ async def test_without_metrics_a_router_or_a_broker_every_page_says_so_and_has_t
     own_broker: Broker, spawn_service: SpawnService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.client.client.CALL_PATIENCE_S", 0.2)  # a page asks for four seconds
+    monkeypatch.setattr("services.client.client.REPLY_MARGIN_S", 30.0)  # who is there may be slow
     router = spawn_service("router", url=own_broker.url)
     agent = {"name": "attic", "backend": "instant", "models": [{"name": MODEL, "reply": "Paris"}]}
     spawn_service("agent", "attic", url=own_broker.url, agent=agent)
@@ -89,6 +91,7 @@ async def test_without_metrics_a_router_or_a_broker_every_page_says_so_and_has_t
         assert told["waterfall_error"]["code"] == "mesh_unreachable"
         assert MODEL in seen["/dashboard"] and MODEL in seen["/dashboard/ask"]
 
+        monkeypatch.setattr("services.client.client.REPLY_MARGIN_S", REPLY_MARGIN_S)
         for lost in (router.kill, own_broker.kill):
             lost()
 
