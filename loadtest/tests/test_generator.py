@@ -73,12 +73,15 @@ def test_waiting_times_are_those_of_queueing_theory(
     assert low <= theory_s <= high, (low, theory_s, high)
 
 
-async def test_a_stall_shows_from_the_intended_start_and_hides_from_the_actual_one(tmp_path: Path) -> None:
+def test_a_stall_shows_from_the_intended_start_and_hides_from_the_actual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Coordinated omission: with one connection the client waits for the server that it measures."""
     plan = LoadPlan(
         "run", ASK, arrivals="constant", rate=Rate(100.0), duration_s=3.0, max_in_flight=1, seed=1
     )
-    found = await measured(StallingServer(stall_s=1.0, service_s=0.0005), plan, tmp_path)
+    server = StallingServer(stall_s=1.0, service_s=0.0005)
+    found = simulated(measured(server, plan, tmp_path), monkeypatch)
     assert len(found) == 300
     actual, intended = e2e(found), e2e_intended(found)
     assert np.percentile(actual, 99) < 100, "one request of 300 has waited, as far as its own clock says"
