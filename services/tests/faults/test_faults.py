@@ -122,6 +122,14 @@ async def test_a_poison_command_ends_in_dead_and_its_request_in_an_error(
 
     results = await run_under_load(mesh, poison, fault_seed)
 
+    async def told() -> bool:
+        """Whether both have their result and lie in the grave."""
+        results = await js.stream_info(subjects.RESULTS_STREAM, subjects_filter=subjects.ALL_RESULTS)
+        dead = await js.stream_info(subjects.DEAD_STREAM, subjects_filter=subjects.ALL_DEAD)
+        ended = {subjects.result("poison-1"), subjects.result("poison-2")}
+        return ended <= set(results.state.subjects or {}) and len(dead.state.subjects or {}) >= 2
+
+    assert await eventually(told, 180.0)
     async with Choir(mesh.url) as client:
         for request_id in ("poison-1", "poison-2"):
             stored = await js.get_last_msg(subjects.RESULTS_STREAM, subjects.result(request_id), direct=True)

@@ -206,7 +206,7 @@ async def test_an_agent_that_dies_mid_run_abstains_from_then_on_and_nothing_is_l
 ) -> None:
     services = start(spawn_service, 500, MODELS[:3], MODELS[3:])
     await ready(services, connection)
-    asked = build_options(options(samples=8, timeout_s=2.0, strategies=("majority", "weighted")))
+    asked = build_options(options(samples=8, timeout_s=4.0, strategies=("majority", "weighted")))
     folder_made = new_folder(tmp_path, asked)
     run = asyncio.create_task(ask_all(folder_made, asked, OUT, url=mesh_url, concurrency=4))
     await eventually(lambda: any(path.stat().st_size for path in tmp_path.glob("run_*/journal.jsonl")))
