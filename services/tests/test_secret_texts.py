@@ -163,7 +163,7 @@ async def ask_a_gateway(http: httpx.AsyncClient, secret: str) -> None:
         ("/dashboard/ask/answers", {"prompt": PROMPT, "models": ["choir-one"]}, 200),
     ):
         if status is None:
-            with suppress(httpx.ReadTimeout):  # the mesh tries again for a while: this client hangs up
+            with suppress(httpx.TimeoutException):  # the mesh tries again for a while: this client hangs up
                 await http.post(path, json=body, headers=key, timeout=1.0)
             continue
         reply = await http.post(path, json=body, headers=key)

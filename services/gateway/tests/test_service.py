@@ -26,7 +26,8 @@ async def test_with_an_access_log_each_request_has_one_line_and_nobody_writes_an
     gateway = spawn_service("gateway", "gateway-1", env=env)
     await gateway.wait_ready(connection)
     chat = {"model": "nobody", "messages": "a secret question"}
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{env['CHOIR_GATEWAY__PORT']}") as http:
+    url = f"http://127.0.0.1:{env['CHOIR_GATEWAY__PORT']}"
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         await http.get("/?token=secret")
         await http.get("/v1/v1/models", headers={"authorization": f"Bearer {secret}"})
         await http.get(f"/dashboard/static/{secret}")
@@ -75,7 +76,7 @@ async def test_a_taken_port_is_told_and_used_as_soon_as_it_is_free(
 
     # Then it listens when the other one has gone
     await gateway.wait_ready(connection)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         assert (await http.get("/")).text == "Ollama is running"
 
         # And whoever is refused writes no line of its own into the log

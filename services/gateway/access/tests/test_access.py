@@ -353,7 +353,7 @@ async def test_who_guesses_keys_is_made_to_wait_and_a_valid_key_is_not(
 
 
 async def test_on_this_host_no_key_is_needed_and_a_wrong_one_is_refused_all_the_same(live_mesh: str) -> None:
-    async with serving(live_mesh) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(live_mesh) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
         assert (await http.get("/v1/models")).status_code == 200
         assert (await http.get("/v1/models", headers=bearer("ollama"))).status_code == 200
         assert (await http.get("/v1/models", headers=bearer("choir-k-0-gone"))).status_code == 401

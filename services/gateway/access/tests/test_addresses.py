@@ -59,15 +59,15 @@ async def test_it_speaks_https_and_nothing_older(live_mesh: str, certificate: tu
     made, key = certificate
     async with serving(live_mesh, tls_certificate=made, tls_key=key) as url:
         https = url.replace("http:", "https:")
-        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=made)) as http:
+        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=made), timeout=60) as http:
             assert (await http.get(f"{https}/v1/models")).status_code == 200
             with pytest.raises(httpx.TransportError):
                 await http.get(f"{url}/v1/models")
         old = ssl.create_default_context(cafile=made)
         old.maximum_version = ssl.TLSVersion.TLSv1_2
-        async with httpx.AsyncClient(verify=old) as http:
+        async with httpx.AsyncClient(verify=old, timeout=60) as http:
             assert (await http.get(f"{https}/v1/models")).status_code == 200
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             with pytest.raises(httpx.ConnectError):
                 await http.get(f"{https}/v1/models")
 
@@ -85,7 +85,7 @@ async def test_of_a_proxy_that_is_trusted_the_address_is_believed(
 ) -> None:
     told: dict[bool, str] = {}
     for trusted in ((), ("127.0.0.1",)):
-        async with serving(live_mesh, trusted_proxies=trusted) as url, httpx.AsyncClient() as http:
+        async with serving(live_mesh, trusted_proxies=trusted) as url, httpx.AsyncClient(timeout=60) as http:
             await http.get(f"{url}/nothing", headers={"x-forwarded-for": "203.0.113.9"})
         told[bool(trusted)] = capsys.readouterr().out
     assert "203.0.113.9" not in told[False]

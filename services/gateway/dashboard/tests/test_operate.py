@@ -83,7 +83,7 @@ async def test_what_operates_the_mesh_needs_a_login_that_is_fresh(
         action = "/dashboard/actions/keys/end"
         assert (await locked.post(action, json=ACTIONS[action], headers=headers)).status_code == 400
     # And where no keys are needed there is nobody to log in
-    async with serving(live_mesh) as url, httpx.AsyncClient(base_url=url) as open_to_all:
+    async with serving(live_mesh) as url, httpx.AsyncClient(base_url=url, timeout=60) as open_to_all:
         assert (await open_to_all.get("/dashboard/admin")).status_code == 200
 
 

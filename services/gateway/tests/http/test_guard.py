@@ -20,7 +20,7 @@ EVERY_PATH = ("/", "/api/tags", "/api/chat", "/v1/models", "/v1/chat/completions
 async def guarded(live_mesh: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway that has one more name, and that one page may ask."""
     settings = {"hosts": ("choir.example",), "origins": ("https://chat.example",)}
-    async with serving(live_mesh, **settings) as url, httpx.AsyncClient(base_url=url) as client:
+    async with serving(live_mesh, **settings) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
         yield client
 
 
