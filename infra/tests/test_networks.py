@@ -12,9 +12,12 @@ from infra.testing.networks import LOSS_NEEDED, Network, Networks, allowed, can_
 SENT, AT_ONCE = 1_000, 20
 LOSSES_PERCENT = ((30, 30), (50, 0), (0, 50), (100, 0), (0, 100))
 PATIENCE_S, SILENCE_S = 180.0, 1.0
-ECHO = """
+ROOM = 33
+"""SO_RCVBUFFORCE: what comes while a process is not at work waits for it, however much it is."""
+ECHO = f"""
 import socket
 heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+heard.setsockopt(socket.SOL_SOCKET, {ROOM}, 1 << 24)
 heard.bind(("", 4000))
 print("ready", flush=True)
 while True:
@@ -25,6 +28,7 @@ ASK = f"""
 import socket, sys
 address, patience_s = (sys.argv[1], 4000), float(sys.argv[2])
 asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asking.setsockopt(socket.SOL_SOCKET, {ROOM}, 1 << 24)
 came = 0
 
 def hear(until, patience_s):
