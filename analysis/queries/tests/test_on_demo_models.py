@@ -91,10 +91,14 @@ async def do_everything(mesh: Choir, inside: MeshSection) -> str:
 
 
 async def until_told(mesh: Choir) -> None:
-    """Returns when the last things that were done are rows."""
+    """Returns when what each service tells of it is rows: none waits for another."""
     wanted = "SELECT (SELECT count(*) FROM message_died), (SELECT count(*) FROM stage_stepped),"
     wanted += (
         " (SELECT count(*) FROM node_sampled), (SELECT count(*) FROM errors WHERE request_id <> 'poison-1')"
+    )
+    wanted += (
+        ", (SELECT count(*) >= 8 FROM request_completed), (SELECT count(*) >= 6 FROM request_replied),"
+        " (SELECT count(*) >= 2 FROM decision_made)"
     )
     ends_s = time.monotonic() + DEADLINE_S
     while not all((await mesh.sql(wanted)).rows[0]):
