@@ -109,6 +109,28 @@ def choir_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "services.cli", *arguments]
 
 
+STANDS_STILL = """
+import asyncio, runpy, sys
+from infra.host.running.services import HostServices
+
+start = HostServices.start
+
+async def stand_still(*arguments):
+    await start(*arguments)
+    await asyncio.Event().wait()
+
+HostServices.start = stand_still
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def starting_for_ever(command: list[str]) -> list[str]:
+    """The same command of `choir`, whose host starts its services and is never ready: whoever ends a start in
+    its middle may come late on a busy machine."""
+    python, _, module, *arguments = command
+    return [python, "-c", STANDS_STILL, module, *arguments]
+
+
 async def connect_inside(url: str) -> Client:
     """A patient client that may do what the supervisor of the mesh at `url` may; elsewhere whoever comes."""
     client = PatientClient()

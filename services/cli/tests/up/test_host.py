@@ -15,7 +15,13 @@ import pytest
 
 from infra.broker.local_cluster import free_ports
 from infra.demo_models.family import FAMILY
-from infra.testing.choir_up import choir_command, clean_environment, quick_choir, wait_until_up
+from infra.testing.choir_up import (
+    choir_command,
+    clean_environment,
+    quick_choir,
+    starting_for_ever,
+    wait_until_up,
+)
 from services.cli.demo.questions import QUESTIONS, STRATEGIES
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
@@ -137,7 +143,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     quartet_config: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     environment = clean_environment(tmp_path, TMPDIR=str(tmp_path))
-    with on_terminal(choir_command("demo", "--config", str(quartet_config)), environment, columns=80) as t:
+    demo = starting_for_ever(choir_command("demo", "--config", str(quartet_config)))
+    with on_terminal(demo, environment, columns=80) as t:
         # Given a demo whose processes are running
         t.wait_for("starting")
         children: list[psutil.Process] = []

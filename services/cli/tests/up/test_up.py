@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.spinner import Spinner
 
 from infra.host.children.forward import Forward
-from infra.testing.choir_up import choir_command, clean_environment, quick_choir
+from infra.testing.choir_up import choir_command, clean_environment, quick_choir, starting_for_ever
 from infra.testing.switched_off import switched_off
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
@@ -83,25 +83,8 @@ def test_a_person_is_told_what_runs_what_is_wrong_and_what_to_type(config: Path,
         assert "stopping" in t.text and t.text.rstrip().endswith("stopped")
 
 
-STANDS_STILL = """
-import asyncio, runpy, sys
-from infra.host.running.services import HostServices
-
-start = HostServices.start
-
-async def stand_still(*arguments):
-    await start(*arguments)
-    await asyncio.Event().wait()
-
-HostServices.start = stand_still
-runpy.run_module(sys.argv.pop(1), run_name="__main__")
-"""
-"""A start that does not come to its end: on a busy machine it would be over before Ctrl-C is typed."""
-
-
 def test_ctrl_c_in_the_middle_of_the_start_stops_what_was_started(config: Path, tmp_path: Path) -> None:
-    python, _, module, *arguments = quick_choir("up", "--config", str(config))
-    up = [python, "-c", STANDS_STILL, module, *arguments]
+    up = starting_for_ever(quick_choir("up", "--config", str(config)))
     with on_terminal(up, clean_environment(tmp_path), 80) as t:
         t.wait_for("starting")
         children: list[psutil.Process] = []
