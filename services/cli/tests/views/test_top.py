@@ -124,7 +124,7 @@ def test_once_as_json_is_one_document_of_what_is_there(cli: Cli) -> None:
     assert {"router", "agent", "aggregator", "metrics"} <= set(shown.services)
     quartet = next(node for node in shown.nodes if node.instance == "quartet")
     assert quartet.tokens_per_s is not None and quartet.tokens_per_s > 0
-    assert quartet.broker_rtt_ms is None or 0 < quartet.broker_rtt_ms < 1000
+    assert quartet.broker_rtt_ms is None or 0 < quartet.broker_rtt_ms < 60_000
 
 
 def test_without_a_terminal_it_looks_once(cli: Cli) -> None:
