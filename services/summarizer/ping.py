@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from schemas import subjects
 
 PATIENCE_S = 2.0
-"""For an agent that lives: where much else goes on its answer, or our reading of it, may wait for a moment."""
+"""For an agent that lives: on a busy host its answer, or our reading of it, may wait for a moment."""
 
 
 async def ping_agent(client: Client, instance: str) -> int | None:

@@ -177,8 +177,10 @@ main()
 
 
 def standing_still(*command: str, after: int) -> list[str]:
-    """`choir`, whose batch stands still when so many tasks are done, until it is interrupted or killed: a fast
-    one would be over before a busy machine comes to that."""
+    """`choir`, whose batch stands still when so many tasks are done, until it is interrupted or killed.
+
+    A fast one would be over before a busy machine comes to that.
+    """
     return [sys.executable, "-c", STANDS_STILL, str(after), *command]
 
 

@@ -169,7 +169,9 @@ def test_a_cell_that_fails_is_a_row_with_its_error_and_the_others_go_on(cli: Cli
 
 
 def test_a_cell_has_the_time_that_is_given_for_a_chain(cli: Cli, tmp_path: Path) -> None:
-    outcome = cli("matrix", "-g", "choir-slow", "-s", "choir-one", "-p", "Hi", "--timeout", "0.6", "-o", "out")
+    outcome = cli(
+        "matrix", "-g", "choir-slow", "-s", "choir-one", "-p", "Hi", "--timeout", "0.6", "-o", "out"
+    )
     assert outcome.code == 1
     (slow,) = rows_of(tmp_path / "out")
     assert (slow["success"], slow["error_code"]) == ("False", "deadline_exceeded")

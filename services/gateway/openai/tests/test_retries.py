@@ -63,8 +63,10 @@ class LossyProxy:
 async def lossy(
     gateways: list[str], losses: int, taken: Callable[[], Awaitable[None]] | None = None
 ) -> AsyncIterator[tuple[AsyncOpenAI, LossyProxy]]:
-    """The official client behind such a proxy, with as many retries as there are losses: on a busy machine one
-    request may meet more of them than the two retries that are usual."""
+    """The official client behind such a proxy, with as many retries as there are losses.
+
+    On a busy machine one request may meet more of them than the two retries that are usual.
+    """
     proxy = LossyProxy(gateways, losses, taken)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"

@@ -50,8 +50,10 @@ class Agents:
         self._told = told.messages
 
     async def begin(self) -> TaskPulled:
-        """Returns when one of them has begun with the long text. What an agent has begun for a test before this
-        one is told some tenths of a second later, when that test is over.
+        """Returns when one of them has begun with the long text.
+
+        What an agent has begun for a test before this one is told some tenths of a second later, when that
+        test is over.
         """
         async with asyncio.timeout(WAIT_S):
             while True:

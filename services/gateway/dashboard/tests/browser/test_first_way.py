@@ -28,7 +28,7 @@ async def test_somebody_looks_at_the_mesh_asks_and_finds_the_request_again(live_
         await page.get_by_role("checkbox", name="weighted").check()
         await page.get_by_role("button", name="Ask").click()
         await page.get_by_role("status").get_by_text("decided").wait_for()
-        await page.get_by_role("heading", name="choir-three").wait_for()  # there is one: of two this complains
+        await page.get_by_role("heading", name="choir-three").wait_for()  # of two this would complain
         await page.get_by_role("link", name="This request's page").click()
         await page.get_by_role("heading", name=re.compile("^Request ")).wait_for()
         for strategy in ("weighted", "isp", "dawid_skene"):  # what the others decide is told without a word
