@@ -73,7 +73,7 @@ class InferenceLoop:
         self._submitted: deque[Sequence] = deque()
         self._changed = threading.Condition()
         self._reading: tuple[Sequence, ...] = ()
-        self._was_interrupted = False
+        self._undone: set[Sequence] = set()
         self._stopping = False
         self._speed: deque[tuple[int, int]] = deque(maxlen=SPEED_WINDOW_STEPS)
         self._step_began_s: float | None = None
@@ -93,8 +93,8 @@ class InferenceLoop:
 
     def wake(self) -> None:
         """Makes the loop look for cancelled sequences. A step that reads the prompt of one ends now: alone
-        that may take seconds. The step after such a one is done to its end, so that those who hang up all the
-        time keep nobody else waiting."""
+        that may take seconds. A step with others whose last one has ended so is done to its end: those who
+        hang up all the time keep nobody else waiting."""
         with self._changed:
             if any(sequence.cancelled for sequence in self._reading):
                 self._context.interrupt()
@@ -215,12 +215,14 @@ class InferenceLoop:
     def _decode(self, parts: list[Part[Sequence]]) -> int:
         """Evaluates the batch, unless nobody wants a prompt any more that it has a piece of."""
         prompts = tuple(part.sequence for part in parts if not part.decodes)
+        self._undone = {sequence for sequence in self._undone if not sequence.cancelled}
         with self._changed:
-            self._reading = () if self._was_interrupted else prompts
+            self._reading = () if any(part.sequence in self._undone for part in parts) else prompts
             self._context.interrupt(any(sequence.cancelled for sequence in self._reading))
         status = self._context.decode(self._batch)
         with self._changed:
-            self._reading, self._was_interrupted = (), status == INTERRUPTED
+            self._reading = ()
+        self._undone.difference_update(part.sequence for part in parts)
         return status
 
     def _undo(self, parts: list[Part[Sequence]]) -> None:
@@ -228,6 +230,7 @@ class InferenceLoop:
         for part in parts:
             self._context.forget(part.sequence.slot, part.position)
             part.sequence.fed = part.position
+            self._undone.add(part.sequence)
 
     def _fill_batch(self, parts: list[Part[Sequence]]) -> list[int]:
         """The row of each part's last token. Neighbouring slots stand together: llama.cpp evaluates runs of

@@ -192,6 +192,16 @@ def test_clients_that_hang_up_all_the_time_keep_nobody_from_speaking(bench: Benc
     assert speaker.finished
 
 
+def test_who_hangs_up_after_another_ends_a_step_as_well(bench: Bench) -> None:
+    for number in range(3):
+        long = bench.submit(f"{number} " + "y" * 900)
+        bench.meanwhile = [long.cancel]
+        bench.step()
+        assert not bench.loop.stats().kv_cells_used, "the step was not interrupted"
+        bench.step()
+        assert long.wait(0).finish_reason == "cancelled"
+
+
 def test_a_prompt_that_is_begun_after_an_interrupted_one_is_read_to_its_end(bench: Bench) -> None:
     expected = bench.submit("z" * 600)
     bench.step(10)
