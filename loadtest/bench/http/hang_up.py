@@ -3,7 +3,8 @@
 A client closes its connection while its text is generated, or while a long prompt is read. The agent's event
 `task_cancelled` says when the model's slot was free again; both clocks are this machine's. What is asked: an
 instant model that speaks slowly, and a large one that really generates; streamed and plain; by each dialect,
-and as OpenAI's own clients ask, whose work goes on for `retry_grace_s` in case they try again.
+and as OpenAI's own clients ask, whose work goes on for `retry_grace_s` in case they try again. Clients hang
+up one right after another: none of them may make the next one's agent slower.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ def ways(prompt: str = SHORT) -> tuple[Asked, ...]:
     found = []
     for kind, stream in (("stream", True), ("plain", False)):
         openai = {**chat, "stream": stream}
+        responses = {"input": prompt, "max_output_tokens": LONGEST, "temperature": 0, "stream": stream}
         found += [
             Asked(f"ollama {kind}", "/api/chat", {**ollama, "stream": stream}),
             Asked(f"openai {kind}", "/v1/chat/completions", openai),
             Asked(f"openai's client {kind}", "/v1/chat/completions", openai, RETRIES),
+            Asked(f"openai responses {kind}", "/v1/responses", responses),
             Asked(f"anthropic {kind}", "/v1/messages", openai),
         ]
     return tuple(found)
@@ -92,7 +95,7 @@ async def measure(folder: Path) -> dict[str, Any]:
                     took = stops.setdefault(f"{model}, {asked.name}", [])
                     took.append(await _stop_s(port, model, asked, events))
         for _ in range(TURNS[LARGE]):
-            for asked in ways(LONG)[:2]:
+            for asked in ways(LONG):
                 took = stops.setdefault(f"{LARGE}, prompt is read, {asked.name}", [])
                 took.append(await _stop_s(port, LARGE, asked, events))
     return {

@@ -30,13 +30,16 @@ one that has nothing else to do is measured by `loadtest.bench hang-up`."""
 WAIT_S = 180.0
 MESSAGES = [{"role": "user", "content": "When?"}]
 CHAT = {"messages": MESSAGES, "max_tokens": LONG_TEXT_TOKENS}
+RESPONSE = {"input": "When?", "max_output_tokens": LONG_TEXT_TOKENS}
 AS_OPENAI_ASKS = {"x-stainless-retry-count": "0"}
+MEMBERS = ("choir-long", "choir-one")
 WAYS: list[Any] = [
     pytest.param("/api/generate", {"prompt": "When?"}, {}, id="ollama generate"),
     pytest.param("/api/chat", {"messages": MESSAGES}, {}, id="ollama chat"),
     pytest.param("/v1/chat/completions", CHAT, {}, id="openai chat"),
     pytest.param("/v1/chat/completions", CHAT, AS_OPENAI_ASKS, id="openai's own client"),
     pytest.param("/v1/completions", {"prompt": "When?", "max_tokens": 100}, {}, id="openai completion"),
+    pytest.param("/v1/responses", RESPONSE, {}, id="openai responses"),
     pytest.param("/v1/messages", CHAT, {}, id="anthropic"),
 ]
 
@@ -104,7 +107,7 @@ async def mesh(live_mesh: str) -> AsyncIterator[Choir]:
 @pytest_asyncio.fixture
 async def http(live_mesh: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway that begins a stream soon."""
-    quick = {"first_byte_s": 0.05, "heartbeat_s": 0.05}
+    quick: dict[str, Any] = {"first_byte_s": 0.05, "heartbeat_s": 0.05, "sets": {"late": MEMBERS}}
     async with serving(live_mesh, **quick) as url, httpx.AsyncClient(base_url=url, timeout=WAIT_S) as client:
         yield client
 
@@ -142,6 +145,25 @@ async def test_the_agent_stops_with_a_reply_that_nobody_waits_for(
 
     assert stopped.at_s - left_s < SLOW_MACHINE_S
     assert stopped.total_duration_ns < LONG_TEXT_S * 1e9
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/v1/chat/completions", CHAT), ("/api/chat", {"messages": MESSAGES})]
+)
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
+async def test_the_members_of_an_ensemble_stop_that_nobody_waits_for(
+    http: httpx.AsyncClient, mesh: Choir, agents: Agents, path: str, asked: dict[str, Any], *, stream: bool
+) -> None:
+    body, key = {"model": "choir/majority@late", "stream": stream, **asked}, f"ensemble {path} {stream}"
+    waiting = asyncio.create_task(http.post(path, json=body, headers={KEY_HEADER: key}))
+    begun = await agents.begin()
+    waiting.cancel()
+    left_s = time.time()
+    stopped = await agents.stop(begun)
+
+    assert stopped.at_s - left_s < SLOW_MACHINE_S
+    with pytest.raises(Cancelled):
+        await mesh.fetch(id_of_key(key, path, ""), wait_s=WAIT_S)
 
 
 async def test_of_several_prompts_none_goes_on_when_one_cannot_be(
