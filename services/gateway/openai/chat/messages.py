@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import count
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -64,12 +66,13 @@ def conversation(messages: list[MessageBody], field: str = "messages") -> tuple[
     clients do not repeat.
     """
     names: dict[str, str] = {}
+    unnamed = count()
     turns = []
     for number, message in enumerate(messages):
         place = f"{field}.{number}"
         if message.role in ("system", "developer") and not message.content:
             continue
-        turn = turn_of(_fields(message, place, names), place)
+        turn = turn_of(_fields(message, place, names, unnamed), place)
         names |= {call.id: call.name for call in turn.tool_calls}
         turns.append(turn)
     return tuple(turns)
@@ -93,7 +96,9 @@ def turn_of(fields: dict[str, Any], place: str) -> ChatMessage:
         raise refused(f"{place}.{field}", why) from error
 
 
-def _fields(message: MessageBody, place: str, names: dict[str, str]) -> dict[str, Any]:
+def _fields(
+    message: MessageBody, place: str, names: dict[str, str], unnamed: Iterator[int]
+) -> dict[str, Any]:
     role = "tool" if message.role == "function" else message.role
     fields: dict[str, Any] = {"role": role, "content": content_of(message.content, f"{place}.content")}
     if role == "tool":
@@ -102,15 +107,15 @@ def _fields(message: MessageBody, place: str, names: dict[str, str]) -> dict[str
     if role == "assistant":
         fields["thinking"] = message.reasoning_content
         fields["tool_calls"] = [
-            _call(call, index, f"{place}.tool_calls.{index}")
+            _call(call, unnamed, f"{place}.tool_calls.{index}")
             for index, call in enumerate(message.tool_calls or ())
         ]
     return fields
 
 
-def _call(call: ToolCallPart, index: int, place: str) -> dict[str, Any]:
+def _call(call: ToolCallPart, unnamed: Iterator[int], place: str) -> dict[str, Any]:
     arguments = arguments_of(call.function.arguments, f"{place}.function.arguments")
-    return {"id": call.id or f"call_{index}", "name": call.function.name, "arguments": arguments}
+    return {"id": call.id or f"call_{next(unnamed)}", "name": call.function.name, "arguments": arguments}
 
 
 def arguments_of(text: str, place: str) -> dict[str, Any]:

@@ -164,6 +164,16 @@ def test_messages_come_in_all_their_forms() -> None:
     assert (tool.content, tool.tool_call_id, tool.name) == ("sunny", "call_7", "weather")
 
 
+def test_calls_without_an_id_have_each_one_of_their_own() -> None:
+    call = {key: value for key, value in CALL.items() if key != "id"}
+    turn = {"role": "assistant", "content": None, "tool_calls": [call, CALL, call]}
+
+    first, second = ask_of(messages=[turn, turn], tools=[WEATHER]).messages
+
+    assert [call.id for call in first.tool_calls] == ["call_0", "call_7", "call_1"]
+    assert [call.id for call in second.tool_calls] == ["call_2", "call_7", "call_3"]
+
+
 def test_an_image_travels_inside_the_request() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,AAAA"}}
 
