@@ -18,7 +18,7 @@ from services.gateway.http.exchange import header_of
 
 HEADER = "last-event-id"
 FORM = re.compile(
-    r"(?P<request>[A-Za-z0-9_-]{1,64}):(\d{1,3})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,4})\.([0-9a-f]{1,8})"
+    r"(?P<request>[A-Za-z0-9_-]{1,64}):(\d{1,6})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,4})\.([0-9a-f]{1,8})"
 )
 
 

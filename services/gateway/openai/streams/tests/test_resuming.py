@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from schemas.errors import GenerationFailed, InvalidRequest
 from schemas.replies import Result, Sample, TokenChunk
 from schemas.requests.chat import ToolCall
+from schemas.requests.sampling import MAX_SAMPLES
 from services.gateway.http.body import checked
 from services.gateway.openai.chat.body import ChatBody
 from services.gateway.openai.chat.stream import chat_events
+from services.gateway.openai.completions.body import MAX_PROMPTS
 from services.gateway.openai.streams.place import Place
+from services.gateway.openai.streams.track import Track
 from services.gateway.openai.tests.results import chunk, result
 
 BODY = checked(
@@ -114,6 +117,18 @@ async def test_a_stream_goes_on_after_any_event(
             assert said(frames[:count] + rest) == said(frames)
             assert not set(ids[:count]) & {frame.split(b"\n")[0] for frame in rest[:-1]}
             assert rest[-1] == frames[-1]
+
+
+@pytest.mark.parametrize("choice", [999, 1_000, MAX_PROMPTS * MAX_SAMPLES - 1, MAX_PROMPTS * MAX_SAMPLES])
+def test_each_of_the_texts_that_a_request_may_have_is_a_place(choice: int) -> None:
+    """The number behind the last one is the usage."""
+    track = Track("r")
+    track.begin(choice)
+    had = place_of(track.stamp(b"data: {}"))
+
+    assert had.choice == choice
+    again = Track("r", had)
+    assert not again.begin(choice) and again.begin(choice + 1)
 
 
 @pytest.mark.parametrize("other", ["Good day", "Hell", "Hellish"])
