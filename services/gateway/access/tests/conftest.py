@@ -46,17 +46,22 @@ def make_key(live_mesh: str, locked: httpx.AsyncClient) -> MakeKey:
         )
         async with Choir(live_mesh) as mesh:
             await mesh.keys(ManageKeys(action="add", key=key))
-        await until_status(locked, secret, lambda status: status != 401)
+        await until_status(locked, secret, lambda status: status not in (401, 429))
         return secret
 
     return make
 
 
 async def until_status(http: httpx.AsyncClient, secret: str, wanted: Callable[[int], bool]) -> None:
-    """Returns when the gateway answers this key as is wanted."""
-    async with asyncio.timeout(HEARD_WITHIN_S):
+    """Returns when the gateway answers this key as is wanted. It asks from another address: what it shows in
+    vain is not counted with the failures of the test."""
+    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+    async with (
+        asyncio.timeout(HEARD_WITHIN_S),
+        httpx.AsyncClient(base_url=http.base_url, transport=elsewhere, timeout=60) as asking,
+    ):
         while True:
-            reply = await http.get("/v1/models", headers=bearer(secret))
+            reply = await asking.get("/v1/models", headers=bearer(secret))
             if wanted(reply.status_code):
                 return
             await asyncio.sleep(0.02)
