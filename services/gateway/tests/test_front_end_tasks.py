@@ -16,6 +16,31 @@ Generate a concise, 3-5 word title with an emoji summarizing the chat history.
 <chat_history>
 USER: What is the capital of France?
 </chat_history>"""
+TAGS = """### Task:
+Generate 1-3 broad tags categorizing the main themes of the chat history, along with more specific ones.
+
+### Guidelines:
+- Use only ["General"] where the content is too short
+
+### Output:
+JSON format: { "tags": ["tag1", "tag2", "tag3"] }
+
+### Chat History:
+<chat_history>
+USER: What is the capital of France?
+ASSISTANT: Paris
+</chat_history>"""
+FOLLOW_UPS = """### Task:
+Suggest 3-5 relevant follow-up questions that the user might naturally ask next as a **user**.
+### Guidelines:
+- Write them from the user\u2019s point of view, directed to the assistant.
+### Output:
+JSON format: { "follow_ups": ["Question 1?", "Question 2?", "Question 3?"] }
+### Chat History:
+<chat_history>
+USER: What is the capital of France?
+ASSISTANT: Paris
+</chat_history>"""
 QUESTION = "What is ### Task: and <chat_history>?"
 
 
@@ -29,10 +54,11 @@ async def topology(http: httpx.AsyncClient, path: str, content: str, model: str)
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
-async def test_a_title_is_the_work_of_the_task_model(live_mesh: str, path: str) -> None:
+async def test_titles_tags_and_questions_are_the_work_of_the_task_model(live_mesh: str, path: str) -> None:
     settings: dict[str, Any] = {"sets": {"four": QUARTET}, "task_model": "choir-two"}
     async with serving(live_mesh, **settings) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:
-        assert await topology(http, path, TITLE, "choir/majority@four") == "single 1"
+        for task in (TITLE, TAGS, FOLLOW_UPS):
+            assert await topology(http, path, task, "choir/majority@four") == "single 1"
         assert await topology(http, path, QUESTION, "choir/majority@four") == "ensemble 4"
         assert await topology(http, path, TITLE, "choir-one") == "single 1"
 

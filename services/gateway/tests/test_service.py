@@ -12,6 +12,15 @@ from nats.js.errors import KeyNotFoundError
 
 from infra.testing.plugin import SpawnService
 from schemas import subjects
+from services.gateway.settings import GatewaySection
+
+
+def test_by_default_it_is_there_and_for_this_host_alone() -> None:
+    section = GatewaySection()
+
+    assert (section.enabled, section.host, section.port) == (True, "127.0.0.1", 11_435)
+    assert section.address == "http://127.0.0.1:11435"
+    assert not section.keys_needed
 
 
 async def test_with_an_access_log_each_request_has_one_line_and_nobody_writes_another(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 
 import httpx
@@ -12,7 +13,7 @@ from starlette.routing import Route
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from schemas.ensembles.kept import ManageEnsembles
-from schemas.requests.keys import KEY_SCOPES, KeyChange, ManageKeys, id_in
+from schemas.requests.keys import KEY_SCOPES, KeyChange, ManageKeys, digest_of, id_in, new_secret
 from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import BYTES, Bucket, messages
 from services.chassis.tests.mesh import eventually
@@ -20,6 +21,7 @@ from services.client.client import Choir
 from services.gateway.access.scopes import NEEDS, need_of, takes_tokens
 from services.gateway.access.tests.conftest import HEARD_WITHIN_S, MakeKey, bearer, until_status
 from services.gateway.http.app import DIALECTS
+from services.gateway.requests.identity import ID_HEADER
 from services.gateway.tests.serving import serving
 
 CHAT = {"model": "choir-one", "messages": [{"role": "user", "content": "Capital?"}], "max_tokens": 5}
@@ -178,6 +180,58 @@ async def test_a_revoked_a_changed_and_an_ended_key(
         await until_status(locked, secret, lambda status: status == 401)
         await mesh.keys(ManageKeys(action="change", id=known.id, change=later))
         assert (await locked.get("/v1/models", headers=bearer(secret))).status_code == 401
+
+
+async def test_a_key_that_is_not_good_is_refused_in_the_same_words_whatever_is_wrong_with_it(
+    live_mesh: str, locked: httpx.AsyncClient, make_key: MakeKey
+) -> None:
+    # Given keys of which one is good, one ends, one is revoked, and one's tenant is let in no more
+    good, ended, revoked = [await make_key() for _ in range(3)]
+    shut_out = await make_key(tenant="geology")
+    async with Choir(live_mesh) as mesh:
+        past = KeyChange(expires_at_s=time.time() - 1)
+        await mesh.keys(ManageKeys(action="change", id=id_in(ended), change=past))
+        await mesh.keys(ManageKeys(action="revoke", id=id_in(revoked)))
+    connection = await connect_inside(live_mesh)
+    try:
+        tenants = Bucket(connection, subjects.TENANTS_BUCKET, messages(Tenant))
+        gone = Tenant(name="geology", role="ask", revoked_at_s=time.time() - 1)
+        await tenants.put(subjects.tenant_key("geology"), gone)
+        for secret in (ended, revoked, shut_out):
+            await until_status(locked, secret, lambda status: status == 401)
+        await tenants.delete(subjects.tenant_key("geology"))
+    finally:
+        await connection.close()
+    other_letter = good[:-1] + ("A" if good[-1] != "A" else "B")
+    # When each is shown, and others that never were any
+    shown = (ended, revoked, other_letter, good.upper(), new_secret("k-nobody"), "sk-none", good + "x")
+    for path, body in (("/v1/chat/completions", CHAT), ("/api/chat", CHAT)):
+        replies = [await locked.post(path, json=body, headers=bearer(secret)) for secret in shown]
+        # Then nobody can tell by the reply what is wrong
+        assert {reply.status_code for reply in replies} == {401}
+        assert len({reply.content for reply in replies}) == 1, {reply.text for reply in replies}
+        assert len({frozenset(reply.headers.items() - _times(reply)) for reply in replies}) == 1
+
+
+def _times(reply: httpx.Response) -> set[tuple[str, str]]:
+    return {field for field in reply.headers.items() if field[0] in ("date", ID_HEADER)}
+
+
+async def test_secrets_are_compared_in_a_time_that_says_nothing(
+    locked: httpx.AsyncClient, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function that takes the same time for all is left as it is, and listened to."""
+    secret = await make_key()
+    compared: list[tuple[object, object]] = []
+    compare = hmac.compare_digest
+
+    def listened(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", listened)
+    assert (await locked.get("/v1/models", headers=bearer(secret))).status_code == 200
+    assert compared == [(digest_of(secret), digest_of(secret))]
 
 
 async def test_a_key_at_its_limit_is_told_when_to_come_back_and_others_notice_nothing(

@@ -46,6 +46,42 @@ async def test_responses_files_batches_and_requests_of_others_are_unknown(
     assert (await locked.get("/v1/batches", headers=other)).json()["data"] == []
 
 
+async def test_a_stream_of_another_is_not_taken_up(locked: httpx.AsyncClient, make_key: MakeKey) -> None:
+    own, other = bearer(await make_key(tenant="physics")), bearer(await make_key(tenant="chemistry"))
+    path, hello = "/v1/chat/completions", [{"role": "user", "content": "Capital?"}]
+    chat = {"model": "choir-four", "messages": hello, "stream": True, "background": True}
+    # Given a stream of which its client had some of the text
+    whole = (await locked.post(path, headers=own, json=chat)).text
+    places = [line.removeprefix("id: ") for line in whole.splitlines() if line.startswith("id: ")]
+    request_id, _, place = places[2].partition(":")
+    rest = (await locked.post(path, headers={**own, "last-event-id": places[2]}, json=chat)).text
+    assert "course" in rest and "It" not in rest
+    # When another tenant sends that place with a question of its own, to another model
+    asked = {**chat, "model": "choir-one"}
+    told = []
+    for said in (request_id, "nobodys-request"):
+        reply = await locked.post(path, headers={**other, "last-event-id": f"{said}:{place}"}, json=asked)
+        told.append(reply.text)
+    # Then it is told what any place is that is none of its own
+    assert told[0] == told[1] and "differs" in told[0]
+    assert "course" not in told[0] and "content" not in told[0]
+
+    # And a response that goes on in the background has no stream for another
+    background = {**ASK, "model": "choir-four", "background": True}
+    response = (await locked.post("/v1/responses", headers=own, json=background)).json()["id"]
+    streamed = {"stream": "true", "starting_after": "1"}
+    seen = await locked.get(f"/v1/responses/{response}", headers=own, params=streamed)
+    assert seen.status_code == 200 and "course" in seen.text
+    unknown = response[:-4] + "0000"
+    foreign, nothing = [
+        await locked.get(f"/v1/responses/{one}", headers=other, params=streamed)
+        for one in (response, unknown)
+    ]
+    assert (foreign.status_code, nothing.status_code) == (404, 404)
+    assert foreign.text.replace(response, "") == nothing.text.replace(unknown, "")
+    assert "course" not in foreign.text
+
+
 async def test_a_list_of_requests_has_the_own_ones_alone_but_for_operators(
     locked: httpx.AsyncClient, make_key: MakeKey
 ) -> None:

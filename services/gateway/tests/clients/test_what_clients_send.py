@@ -25,6 +25,14 @@ OF_OPEN_WEBUI = {
     "X-OpenWebUI-Chat-Id": "8c1e-../*>",
     "X-OpenWebUI-Message-Id": "77",
 }
+SILENT = [("", False)] * SIGNS
+WAITING: dict[str, dict[str, Any]] = {
+    "/api/chat": {"messages": HELLO},
+    "/api/generate": {"prompt": "Hello"},
+    "/v1/chat/completions": {"messages": HELLO},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 64},
+    "/v1/responses": {"input": "Hello"},
+}
 PATHS: dict[str, dict[str, Any]] = {
     "/api/chat": {"messages": HELLO, "stream": False},
     "/v1/chat/completions": {"messages": HELLO},
@@ -86,13 +94,19 @@ async def test_who_waits_for_an_ensemble_hears_of_it_long_before_giving_up(live_
     quick: dict[str, Any] = {"first_byte_s": 0.05, "heartbeat_s": 0.05}
     sets = {"late": ["choir-one", "choir-slow"]}
     async with serving(live_mesh, sets=sets, **quick) as url, httpx.AsyncClient(base_url=url) as client:
-        body = {"model": "choir/majority@late", "messages": HELLO, "stream": True}
-        for path in ("/api/chat", "/v1/chat/completions"):
+        for path, asked in WAITING.items():
+            body = {"model": "choir/majority@late", "stream": True, **asked}
             async with client.stream("POST", path, json=body, timeout=180) as reply:
                 lines = [line async for line in _first(reply.aiter_lines())]
-            if path == "/api/chat":
+            assert reply.status_code == 200
+            if path.startswith("/api/"):
                 signs = [json.loads(line) for line in lines]
-                assert [(sign["message"]["content"], sign["done"]) for sign in signs] == [("", False)] * SIGNS
+                texts = [
+                    sign["message"]["content"] if "message" in sign else sign["response"] for sign in signs
+                ]
+                assert [(text, sign["done"]) for text, sign in zip(texts, signs, strict=True)] == SILENT
+            elif path == "/v1/messages":
+                assert lines == ["event: ping", 'data: {"type":"ping"}', "event: ping"]
             else:
                 assert all(line.startswith((":", "data: {")) for line in lines)
                 assert not any(line.startswith(": ping") for line in lines), "Continue would lose what it has"
