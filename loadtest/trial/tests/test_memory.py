@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from loadtest.generate.progress import Snapshot
-from loadtest.trial.memory import MIB, Growth, MemoryWatch, Sample, growth
-from loadtest.trial.soak import ProgressLines
+from loadtest.trial.memory import LEAST_GROWTH_BYTES, MIB, Growth, MemoryWatch, Sample, growth
+from loadtest.trial.soak import ProgressLines, own_limits
 
 RATE = 100.0
 
@@ -82,18 +82,28 @@ def test_a_soak_says_on_its_way_what_it_has_seen() -> None:
     lines = ProgressLines(watch, 60.0, written.append)
     counts: dict[str, Any] = {
         "sent": 9,
-        "in_flight": 0,
         "tokens": 0,
-        "e2e_ms": [],
         "ttft_ms": [],
         "lag_ms": [],
     }
-    for at_s in (1.0, 10.5, 12.0, 25.0):
+    for at_s, in_flight, e2e_ms in ((1.0, 4, [900.0]), (10.5, 2, [7.0]), (12.0, 1, [5.0]), (25.0, 3, [8.0])):
         shot = counts | {"at_s": at_s, "ended": 9, "failed": 3, "errors": {"overloaded": 2, "internal": 1}}
+        shot |= {"in_flight": in_flight, "e2e_ms": e2e_ms}
         lines.take([cast(Snapshot, shot)])
     assert len(written) == 2
-    assert written[0].startswith("10 of 60 s: 6 answered, errors: 1 internal, 2 overloaded; MiB")
+    assert written[0].startswith("10 of 60 s: 6 answered, errors: 1 internal, 2 overloaded; at most 4")
+    assert "4 at once so far, 900 ms since the last line; MiB (and" in written[0]
     assert "services.router" in written[0]
+    assert "4 at once so far, 8 ms since the last line; MiB (and" in written[1]
+    assert own_limits(lines.most_in_flight)["services.router"][1] > LEAST_GROWTH_BYTES
+
+
+def test_a_router_may_keep_room_for_as_many_as_have_waited_at_once() -> None:
+    """Stalls of the machine make it larger, each longer one a little more, and that is no leak."""
+    sizes = [Sample(at_s, (30 + 4 * (at_s // 20)) * MIB) for at_s in range(100)]
+    for most_in_flight, flat in ((16, False), (1_000, True)):
+        grown = growth("services.router", 1, sizes, RATE, *own_limits(most_in_flight)["services.router"])
+        assert grown is not None and grown.flat is flat
 
 
 def test_a_process_that_was_there_for_a_moment_says_nothing() -> None:
