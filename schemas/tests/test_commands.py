@@ -104,6 +104,7 @@ def field_of(refused: ValidationError) -> str:
         ("sampling.logprobs", {"sampling": {"logprobs": 21}}),
         ("sampling.stop", {"sampling": {"stop": [""]}}),
         ("sampling.stop", {"sampling": {"stop": ["x" * 257]}}),
+        ("sampling.stop", {"sampling": {"stop": ["x" * 200 + str(number) for number in range(3_000)]}}),
         ("sampling.grammar", {"sampling": {"grammar": "root ::= 'x'", "json_schema": {}}}),
         ("sampling.mirostat", {"sampling": {"mirostat": 2}}),
         ("summarize_with", {"summarize_with": ["alto"]}),

@@ -26,7 +26,7 @@ class MetricsSection(Section):
     ingest, get `memory_mb`; `queries_at_once` of one tenant run at the same time, four times as many wait,
     and one more thread is left to other tenants. Beside the
     thread of each statement `threads` less one help all of them, and what does not fit into the memory takes
-    at most `spill_mb` of the disk.
+    at most `spill_mb` of the disk: of all statements of those who see all rows, and once more of all others.
     """
 
     enabled: bool = True
@@ -44,6 +44,16 @@ class MetricsSection(Section):
     memory_mb: int = Field(default=192, ge=64)
     threads: int = Field(default=2, ge=1, le=256)
     spill_mb: int = Field(default=1024, ge=0)
+
+    @property
+    def threads_of_statements(self) -> int:
+        """How many statements run at the same time, whoever asks."""
+        return self.queries_at_once + 1
+
+    @property
+    def spill_mb_of_a_tenants(self) -> int:
+        """How much of the disk one statement takes that has a process of its own."""
+        return self.spill_mb // self.threads_of_statements
 
 
 class MetricsSettings(ServiceSettings):

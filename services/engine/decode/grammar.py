@@ -26,8 +26,9 @@ ANY_CHARACTER = r'char ::= [^"\\] |'
 NO_CONTROL_CHARACTER = r'char ::= [^"\\\x00-\x1F\x7F] |'
 """What stands in a string without being escaped: for the converter any character, for JSON no line break."""
 
-_LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
-_PATTERN_REPETITION = re.compile(r"\{[^}]*?(\d+)\s*,?\s*\}")
+# One that is never closed reaches to the end. Were it none, each quotation mark in it might be a beginning.
+_LITERALS = re.compile(r'"(?:\\.|[^"\\])*(?:"|\\?\Z)|\[(?:\\.|[^\]\\])*(?:\]|\\?\Z)|#[^\n]*', re.DOTALL)
+_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def constraint_field(sampling: Sampling) -> str:
@@ -75,9 +76,18 @@ def _check_repetitions(part: dict[str, Any]) -> None:
     pattern = part.get("pattern")
     if isinstance(pattern, str):
         # Repetitions inside repetitions multiply; whether these are is not known here.
-        bounds.append(prod(int(number[-9:]) or 1 for number in _PATTERN_REPETITION.findall(pattern)))
+        bounds.append(prod(_most(braces) for braces in _BRACES.findall(pattern)))
     if any(not 0 <= bound <= MAX_REPETITIONS for bound in bounds):
         raise InvalidRequest(f"the JSON schema repeats more than {MAX_REPETITIONS} times", field=SCHEMA_FIELD)
+
+
+def _most(braces: str) -> int:
+    """How often "3", "1,3" or "3," repeats at least what is before it; 1 for what is no repetition."""
+    number = braces.rstrip().removesuffix(",").rstrip()
+    begin = len(number)
+    while begin and number[begin - 1].isdecimal():
+        begin -= 1
+    return int(number[begin:][-9:] or 1) or 1
 
 
 def _check_grammar(grammar: str, field: str) -> None:

@@ -69,7 +69,7 @@ class Questions:
         self._database = database
         self._settings = settings
         self._end = end
-        self._threads = ThreadPoolExecutor(settings.queries_at_once + 1, thread_name_prefix="sql")
+        self._threads = ThreadPoolExecutor(settings.threads_of_statements, thread_name_prefix="sql")
         self._places = Places(settings.queries_at_once * (1 + WAITING_PER_THREAD))
         self._turns = Turns(settings.queries_at_once)
         self._running: dict[asyncio.Future[Rows], StatementRun] = {}
@@ -114,7 +114,8 @@ class Questions:
         if self._sees_all(tenant) and (key is None or "observe" in key.scopes):
             run = OperatorRun(self._database, sql, room)
         else:
-            run = TenantRun(self._database, sql, room, tenant, left_s)
+            spill_mb = self._settings.spill_mb_of_a_tenants
+            run = TenantRun(self._database, sql, room, tenant, left_s, spill_mb)
         work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
         self._running[work] = run
         work.add_done_callback(self._running.pop)

@@ -52,12 +52,15 @@ class Child:
 
 
 class TenantRun(StatementRun):
-    """One statement that sees one tenant's rows, for at most `limit_s` of time."""
+    """One statement that sees one tenant's rows, for at most `limit_s` of time and `spill_mb` of the disk."""
 
-    def __init__(self, database: Database, sql: Sql, max_bytes: int, tenant: str, limit_s: float) -> None:
+    def __init__(
+        self, database: Database, sql: Sql, max_bytes: int, tenant: str, limit_s: float, spill_mb: int
+    ) -> None:
         super().__init__(database, sql, max_bytes)
         self._tenant = tenant
         self._limit_s = limit_s
+        self._spill_mb = spill_mb
 
     def _read(self) -> Rows:
         with self._child() as child, self._cut_off.reaches(child):
@@ -81,7 +84,7 @@ class TenantRun(StatementRun):
             views=self._database.views,
             spill=spill,
             memory_mb=max(LEAST_MEMORY_MB, self._database.memory_mb // MEMORY_SHARE),
-            spill_mb=self._database.spill_mb,
+            spill_mb=self._spill_mb,
             max_bytes=self._max_bytes,
             limit_s=self._limit_s,
         )

@@ -6,6 +6,7 @@ One process writes the file, and while it is open no other can even read it: who
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -50,7 +51,7 @@ class Database:
         self.views = views
         self.memory_mb = memory_mb
         self._threads = threads
-        self.spill_mb = spill_mb
+        self._spill_mb = spill_mb
         self._lending = Lending()
         self.set_aside: str | None = None
 
@@ -70,6 +71,7 @@ class Database:
         Raises ConfigurationError if the folder cannot be written or another process holds the file.
         """
         self._make_folders()
+        began_s = time.time()
         try:
             self._open()
         except OtherShape as error:
@@ -84,6 +86,7 @@ class Database:
             if no_room(error):
                 raise
             self._begin_anew(first_line(error))
+        self._clear_spill(began_s)
 
     def begin_anew(self, why: str) -> None:
         """Sets the file aside that turned out to be damaged while it was used, and begins a new one."""
@@ -139,7 +142,7 @@ class Database:
                 "memory_limit": f"{self.memory_mb}MB",
                 "threads": str(self._threads),
                 "temp_directory": str(self.folder / SPILL_FOLDER),
-                "max_temp_directory_size": f"{self.spill_mb}MiB",
+                "max_temp_directory_size": f"{self._spill_mb}MiB",
             },
         )
         try:
@@ -155,6 +158,16 @@ class Database:
             connection.close()
             raise
         self._lending.open(connection)
+
+    def _clear_spill(self, before_s: float) -> None:
+        """Removes what is older: whoever left it was killed, for the file is this process's alone by now."""
+        for left in (self.folder / SPILL_FOLDER).iterdir():
+            if left.stat().st_mtime >= before_s:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     def _begin_anew(self, why: str) -> None:
         kept = self.path.with_name(f"{FILE_NAME}.set-aside-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns()}")

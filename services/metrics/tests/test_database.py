@@ -13,7 +13,7 @@ import pytest
 
 from schemas.errors import InternalError, NotReady
 from services.metrics.store import database as database_module
-from services.metrics.store.database import Database
+from services.metrics.store.database import SPILL_FOLDER, Database
 from services.metrics.tests.test_parquet import opened
 
 
@@ -77,4 +77,16 @@ def test_closing_cuts_off_what_is_at_work_and_the_file_can_be_opened_again(tmp_p
     with database.cursor() as cursor:
         notes = cursor.execute("SELECT note FROM database_notes WHERE note LIKE '%not what was%'").fetchall()
     assert len(notes) == 1, "this is the new database"
+    database.close()
+
+
+def test_what_the_statements_of_a_killed_service_left_on_the_disk_is_gone_when_it_is_opened_again(
+    tmp_path: Path,
+) -> None:
+    left = tmp_path / SPILL_FOLDER / "statement"
+    left.mkdir(parents=True)
+    (left / "of-a-tenant.tmp").write_bytes(bytes(1024))
+    (left.parent / "of-all.tmp").write_bytes(bytes(1024))
+    database, _ = opened(tmp_path)
+    assert not list(left.parent.iterdir())
     database.close()

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 
 from infra.broker.broker import Broker
 from infra.broker.provision import provision, provision_at
+from infra.testing.hostile_statements import ENDLESS
 from infra.testing.plugin import ServiceProcess, SpawnService, connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, MeshUnreachable, NotReady, QueryFailed
@@ -29,7 +30,6 @@ from services.metrics.store.tables import definitions
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value
 from services.metrics.tests.test_parquet import opened, rows_in
 from services.metrics.tests.test_parquet import stored as stored_events
-from services.metrics.tests.test_sandbox import ENDLESS
 
 pytestmark = pytest.mark.long
 

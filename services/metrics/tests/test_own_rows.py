@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.seeding import seed_tenants
+from infra.testing.hostile_statements import ENDLESS, GREEDY
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, QueryFailed, QueryRefused
@@ -25,7 +26,6 @@ from services.client.client import Choir
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
 from services.metrics.tests.mesh import fill, has, task_completed
-from services.metrics.tests.test_sandbox import ENDLESS, GREEDY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

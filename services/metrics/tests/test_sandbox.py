@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.testing.hostile_statements import ENDLESS, GREEDY
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.errors import (
@@ -122,19 +123,7 @@ SETTINGS = (
     "SELECT '\ud7ff' || chr(0) FROM nowhere",
     "SELECT " + "(" * 5_000 + "1" + ")" * 5_000,
 )
-ENDLESS = (
-    "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r",
-    "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE hash(a.range, b.range) = 1",
-    "SELECT sum(hash(range)) FROM range(1000000000000)",
-    "FROM tasks a, tasks b, tasks c, tasks d, tasks e, tasks f "
-    "SELECT sum(hash(a.task_id, b.task_id, c.task_id, d.task_id, e.task_id, f.task_id))",
-)
 STUCK = "SELECT jaro_similarity(repeat('ab', 4000000), repeat('ba', 4000000))"
-GREEDY = (
-    "SELECT list(range) FROM range(1000000000)",
-    "SELECT string_agg(repeat('x', 1000), '') FROM range(10000000)",
-    "SELECT a.range FROM range(100000000) a ORDER BY hash(a.range)",
-)
 
 
 @pytest_asyncio.fixture
@@ -232,6 +221,13 @@ def test_statements_have_bounds_on_the_disk_and_on_the_cores(tmp_path: Path) -> 
         found = cursor.execute(settings).fetchone()
     database.close()
     assert found == ("8.0 MiB", 1)
+
+
+def test_all_statements_of_tenants_share_one_bound_on_the_disk() -> None:
+    """Each has a process of its own, and as many run side by side as there are threads."""
+    section = MetricsSection(spill_mb=1_000, queries_at_once=4)
+    assert section.threads_of_statements == 5
+    assert section.spill_mb_of_a_tenants == 200
 
 
 async def test_a_statement_that_cannot_be_cut_off_ends_the_process_and_not_the_events(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.testing.hostile_sampling import EXPLODES, HOSTILE, REPEATED, UNCLOSED
 from schemas.errors import InvalidRequest
 from schemas.requests.sampling import Sampling
 from services.engine import Engine, Finished, TokenEvent
@@ -16,27 +17,6 @@ from services.engine.decode import grammar_process
 from services.engine.decode.grammar_process import GrammarProcesses
 from services.engine.decode.grammar_protocol import STEP_LIMIT_S
 
-EXPLODES = f'root ::= {"a " * 400}\na ::= "N"? [a-z ]?'
-"""Of one thread's time it takes minutes for a single token: the fourth power of its length, about."""
-UNCLOSED = 'root ::= "' + '\\"' * 30_000
-"""Looking for the ends of its literals takes half a minute, if each quotation mark may be a beginning."""
-REPEATED = {"type": "string", "pattern": "{" * 200_000}
-MOST_TOKENS = 8
-HOSTILE = {
-    "2,000 optional parts": Sampling(grammar=f'root ::= {"a " * 2_000}\na ::= "N"?', max_tokens=MOST_TOKENS),
-    "stars in stars": Sampling(grammar=f'root ::= {"(" * 60}"a"{")*" * 60}', max_tokens=MOST_TOKENS),
-    "a chain of rules of 62 kB": Sampling(
-        grammar="root ::= r0\n" + "".join(f"r{n} ::= r{n + 1}\n" for n in range(4_000)) + 'r4000 ::= "a"',
-        max_tokens=MOST_TOKENS,
-    ),
-    "a pattern of repetitions": Sampling(
-        json_schema={"type": "string", "pattern": "^((a{1,99}){1,99}){1,99}$"}, max_tokens=MOST_TOKENS
-    ),
-    "100,000 values": Sampling(
-        json_schema={"enum": [f"v{n}" for n in range(100_000)]}, max_tokens=MOST_TOKENS
-    ),
-}
-"""What has burnt other servers, or would: each ends, in an answer or in an error that names the field."""
 LONG_S = 120.0
 SHORT_LIMIT_S = STEP_LIMIT_S / 8
 
@@ -99,11 +79,21 @@ def test_a_cancelled_generation_does_not_wait_for_its_grammar(
         engine._model.grammars.close()
 
 
-@pytest.mark.parametrize("sampling", [Sampling(grammar=UNCLOSED), Sampling(json_schema=REPEATED)])
-def test_a_constraint_that_takes_long_to_check_is_an_invalid_request(
-    engine: Engine, sampling: Sampling
+@pytest.mark.parametrize(
+    ("sampling", "reason"),
+    [
+        (Sampling(grammar=UNCLOSED), "syntax error"),
+        (Sampling(grammar=UNCLOSED + "\\"), "syntax error"),
+        (Sampling(grammar="root ::= [" + "[" * 60_000), "syntax error"),
+        (Sampling(json_schema=REPEATED), "schema cannot be used"),
+        (Sampling(json_schema={"type": "string", "pattern": "{" + "1" * 200_000}), "schema cannot be used"),
+    ],
+    ids=["literal", "escape", "characters", "braces", "digits"],
+)
+def test_what_is_never_closed_is_told_so_and_not_that_it_took_too_long(
+    engine: Engine, sampling: Sampling, reason: str
 ) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest, match=reason) as caught:
         engine.submit("Well?", sampling)
     assert caught.value.field in ("sampling.grammar", "sampling.json_schema")
 
@@ -118,7 +108,7 @@ def test_whatever_is_asked_for_ends_and_the_next_one_is_answered(
     except InvalidRequest as error:
         assert error.field in ("sampling.grammar", "sampling.json_schema")
     else:
-        assert generated <= MOST_TOKENS
+        assert generated <= sampling.max_tokens
     assert engine.generate("What?", Sampling(max_tokens=4)).generated_tokens
 
 

@@ -30,7 +30,7 @@ import uvloop
 from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
 from infra.testing.switched_off import switched_off
-from loadtest.bench.hostile_servers import MODEL
+from loadtest.bench.abuse.hostile_servers import MODEL
 from loadtest.bench.report import Report, at_most
 from schemas.errors import ChoirError
 from schemas.nodes.workers import ManageWorkers, Worker
@@ -63,7 +63,7 @@ models = [{ name = "choir-llama", path = "demo:choir-llama", slots = 1 }]
 async def hostile_servers() -> AsyncIterator[dict[str, int]]:
     """Their ports by their names."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "loadtest.bench.hostile_servers",
+        sys.executable, "-m", "loadtest.bench.abuse.hostile_servers",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None

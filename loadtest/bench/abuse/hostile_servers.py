@@ -1,4 +1,4 @@
-"""`python -m loadtest.bench.hostile_servers`: five servers that do an agent all the harm they can.
+"""`python -m loadtest.bench.abuse.hostile_servers`: five servers that do an agent all the harm they can.
 
 A line of JSON says their ports by their names. They end with their stdin. They have a process of their own at
 a low priority: what is measured is what they cost an agent, not what they take of the machine.

@@ -1,0 +1,1 @@
+"""Benchmarks of abuse: what others notice of somebody who means harm."""
