@@ -17,6 +17,7 @@ from schemas.subjects import inbox_prefix
 from services.chassis.nats.connecting.address import why, without_password
 from services.chassis.nats.connecting.attempt import Attempt
 from services.chassis.nats.connecting.ending import end_in_time
+from services.chassis.nats.connecting.key_file import read_key_anew
 from services.chassis.settings import MeshSection
 
 CONNECT_PATIENCE_S = 2.0
@@ -51,6 +52,7 @@ async def open_connection(
         check_url(url)
     end_in_time()
     client = Client()
+    read_key_anew(client)
     attempt = Attempt(mesh)
 
     async def failed(error: Exception) -> None:
