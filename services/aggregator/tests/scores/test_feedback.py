@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from nats.aio.client import Client
 
 from schemas import subjects
@@ -16,7 +17,8 @@ from schemas.replies import ErrorReply, FeedbackCounted
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.scores.store import Scores
 from services.aggregator.tests.ensemble import aggregating, members, result_of, store_result
-from services.chassis.tests.mesh import enqueue, events, eventually, gather
+from services.chassis.tests.broker_reads import BrokerReads
+from services.chassis.tests.mesh import enqueue, events, eventually, gather, generate
 
 SAID: dict[str, str | ChoirError] = {
     "alpha": "Paris.",
@@ -143,6 +145,23 @@ async def test_a_tenant_gives_feedback_on_its_own_requests_alone(connection: Cli
         counted = await connection.request(subjects.door("alice", subjects.FEEDBACK), said, timeout=60)
     reply = FeedbackCounted.model_validate_json(counted.data)
     assert (reply.request_id, reply.right) == ("r1", ("alpha", "beta"))
+
+
+async def test_an_id_of_another_takes_the_same_reads_as_one_that_does_not_exist(
+    connection: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with aggregating(connection) as mesh:
+        await store_result(mesh, "alice=finished", SAID)
+        await enqueue(mesh, generate("alice=queued"))
+        reads = BrokerReads(monkeypatch)
+        for said in ({"correct": "Paris"}, {"wrong": "Rome", "topic": "capitals"}):
+            nothing, queued, finished = [
+                await reads.way_of(connection, subjects.door("bob", subjects.FEEDBACK), one, **said)
+                for one in ("nothing", "queued", "finished")
+            ]
+            assert nothing[0] and b"unknown_request" in nothing[1]
+            assert nothing == queued == finished
+    assert await histories(connection) == {}
 
 
 async def test_what_cannot_be_read_as_an_answer_is_refused_and_counts_nothing(connection: Client) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nats.aio.client import Client
 
 from schemas import subjects
 from schemas.nodes.lease import TenantLoad
 from schemas.replies import Accepted, Cancelled, NodesReply, Result, StatusReply
 from services.chassis.identity import Identity
-from services.chassis.nats.streams import Storage
 from services.chassis.registry.lease import Lease, Load
+from services.chassis.tests.broker_reads import BrokerReads
 from services.chassis.tests.mesh import events, eventually
 from services.router.tests.front import Front, Stream
 
@@ -94,35 +92,12 @@ async def test_an_id_of_another_takes_the_same_reads_as_one_that_does_not_exist(
     await submit(front, ALICE, request_id="finished")
     await front.finish("alice=finished")
 
-    read: list[tuple[str, ...]] = []
-
-    def recorded(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
-        async def record(self: Any, *arguments: Any, **named: Any) -> Any:
-            read.append((name, *(str(argument) for argument in arguments)))
-            return await do(self, *arguments, **named)
-
-        return record
-
-    for name in ("last", "next", "at"):
-        monkeypatch.setattr(Storage, name, recorded(name, getattr(Storage, name)))
-    monkeypatch.setattr(Client, "request", recorded("request", Client.request))
-
-    paths = {}
-    for request_id in ("queued", "finished", "nothing"):
-        read.clear()
-        inbox = front.client.new_inbox()
-        replies = await front.client.subscribe(inbox)
-        asked = f'{{"request_id": "{request_id}"}}'.encode()
-        await front.client.publish(at(BOB, subject), asked, reply=inbox)
-        reply = await replies.next_msg(60)
-        assert b"unknown_request" in reply.data
-        named = [tuple(part.replace(request_id, "ID") for part in one) for one in read]
-        paths[request_id] = (
-            [one for one in named if "ID" in str(one)],
-            reply.data.replace(request_id.encode(), b"ID"),
-        )
-    assert paths["queued"][0]
-    assert paths["queued"] == paths["finished"] == paths["nothing"]
+    reads = BrokerReads(monkeypatch)
+    ways = [
+        await reads.way_of(front.client, at(BOB, subject), one) for one in ("nothing", "queued", "finished")
+    ]
+    assert ways[0][0] and b"unknown_request" in ways[0][1]
+    assert ways[0] == ways[1] == ways[2]
 
 
 async def test_every_event_of_a_request_says_whose_it_is(front: Front) -> None:
