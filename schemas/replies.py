@@ -168,10 +168,9 @@ class ChainStep(Struct):
     `round_trip_ns` is how long the step took for the summarizer that asked: from the first task that it
     stored until the last answer was there, by its own clock; null if another summarizer began the step and
     died. `ping_ns` is a measured round trip between summarizer and agent through the broker, by the
-    summarizer's clock; null if the agent did not answer one. `network_latency_ns` is how long a text is on
-    its way from the peer before to this one: half of the one's ping and half of the other's, as a text goes
-    through the broker and the summarizer. So no two clocks are ever compared; what is assumed is that both
-    ways of a ping take alike.
+    summarizer's clock; null if the agent did not answer one. `network_latency_ns` is
+    the estimated one-way latency from the peer before: half the sum of both round trips. One clock measures
+    both; each round trip is assumed to take as long there as back.
     """
 
     agent: Name

@@ -13,7 +13,7 @@ ID_LENGTH = 24
 
 
 class Cell(Struct):
-    """One measurement: a pair of peers, a prompt (its number counts from 1), and the how-manieth time."""
+    """One measurement: a pair of peers, a prompt (its number counts from 1), and which repetition of it."""
 
     generator: str
     summarizer: str

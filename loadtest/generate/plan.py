@@ -57,8 +57,8 @@ class LoadPlan:
             raise WrongOption(f"--warm-up is {self.warm_up_s:g} of {self.duration_s:g} seconds: too long")
 
     def share(self, process: int) -> Iterator[Planned]:
-        """What one of the processes sends, in order. All processes draw the same requests and each takes
-        every so-manieth, so that their number does not change what is asked."""
+        """What one of the processes sends, in order. All processes draw the same requests; of `processes`
+        requests in a row each takes one, so their number does not change what is asked."""
         return islice(self._all(), process, None, self.processes)
 
     def users(self, process: int) -> int:

@@ -17,7 +17,7 @@ TIMEOUT_S = 300.0
 WARM_UP = 20
 
 Call = Callable[[int], Awaitable[int]]
-"""Sends the so-manieth request and waits for its answer; how many tokens it has."""
+"""Sends the request of this number and waits for its answer; how many tokens the answer has."""
 
 
 @dataclass(frozen=True)

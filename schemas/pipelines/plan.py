@@ -192,7 +192,7 @@ class PipelinePlan(Message):
     `predicted_ms` is the time of a token of a single stream, hops included; `whole_ms` is what the fastest
     node that could hold the whole model would take, None if there is none. `wanted` is what was asked for,
     for whoever plans anew. `since_epoch` is the first epoch with these layers, this file and this dtype (this
-    epoch, where it is None): what stages were sent before it means something else now. `moved` is the last
+    epoch, where it is None); frames of earlier epochs must not be replayed. `moved` is the last
     move of the cut, and `moving` the next one: the stages load for it what they lack, while they go on.
     """
 

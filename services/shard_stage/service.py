@@ -287,7 +287,7 @@ class ShardStage:
             self._tasks.append(task)
 
     async def _fail(self, runtime: StageRuntime, error: ChoirError) -> None:
-        """This instance cannot hold its place: it says why, and falls silent there, so that another comes."""
+        """This instance cannot hold its place: it tells the reason and stops, so that another is placed."""
         log.error(
             "a stage failed", model=runtime.plan.model, stage=runtime.assignment.stage, why=error.message
         )

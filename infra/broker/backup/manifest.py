@@ -15,7 +15,6 @@ from schemas.errors import ConfigurationError
 FILE = "manifest.json"
 VERSION = 1
 """Higher by one with each change of what a backup is."""
-CHUNK_BYTES = 1 << 20
 PRIVATE = 0o600
 """Prompts and answers are in it."""
 
@@ -106,11 +105,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 def sha256_of(path: Path) -> str:
     """The checksum of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def entry_of(folder: Path, path: Path) -> Entry:

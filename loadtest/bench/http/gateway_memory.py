@@ -40,7 +40,7 @@ SETTINGS = {"CHOIR_GATEWAY__CACHE_BYTES": str(MIB)}
 
 
 def body(number: int) -> tuple[bytes, bool]:
-    """The so-manieth request, and whether it streams."""
+    """The request of this number, and whether it streams."""
     asked: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": f"question {number}"}]}
     kind = number % 4
     if kind == 1:

@@ -193,7 +193,7 @@ class ExternalWorker:
             self._task_failed(error)
             raise WorkerFailed(f"worker {self.worker.id}: {error.message}") from error
         except asyncio.CancelledError:
-            if not heard.is_set():  # cut off at its deadline, it may be, and not by whoever asked
+            if not heard.is_set():  # its own deadline may have ended it, not the client
                 self._doubtful = True
                 self._look_now.set()
             raise

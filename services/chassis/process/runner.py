@@ -95,7 +95,7 @@ class ServiceRunner:
         ]
         import uvicorn  # a tenth of the start of a service that has no health port
 
-        # When uvicorn is done it raises the signal that ended it once more: by then there is nothing to end.
+        # uvicorn raises the signal that ended it again when it has stopped: nothing is left to end then.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         config = uvicorn.Config(
             app.as_asgi(routes), host=health.host, port=health.port, log_config=None, log_level="warning"

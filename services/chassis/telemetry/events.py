@@ -29,7 +29,8 @@ from services.chassis.telemetry.acknowledged import Acknowledged, Unsent
 from services.chassis.telemetry.tracing import Span, Work, current_span
 
 LINGER_S = 0.1
-"""So rarely that the median request meets no flush, neither here nor at the other services on its way."""
+"""Events wait so long for one another before they are sent: the median request meets no flush, neither at
+this service nor at the others on its way."""
 AT_ONCE = 8
 """After so many events the event loop sees to its other work, which is somebody's request."""
 MAX_OPEN_SPANS = 10_000

@@ -309,8 +309,8 @@ class WorkLoop(Generic[CommandT]):
         if not self._takes_work:
             await self._hand_back(msg)
         elif self.free == 0:
-            # Demanded from several sources when there was room. Given back, it would come again at once, and
-            # every time counts as a failed attempt: it is held until a slot is free.
+            # Both queues were asked for the same free slots, so more may come than fit. A message that is
+            # given back is delivered again at once, and each delivery counts as an attempt.
             self._held.append(msg)
         else:
             self._take(msg)

@@ -26,8 +26,8 @@ Python around llama.cpp."""
 TRIES = 3
 """A number of sequences is judged by its steps after so many; the first ones take longer."""
 HOPE = 0.9999
-"""A step that is not taken is thought to have become this much shorter with each one that is, so that every
-number of sequences is tried again in time."""
+"""Optimism: the estimate for a batch size that is not taken shrinks by this factor with each step that is, so
+that every size is tried again in time."""
 PROMPT_SHARE = 0.4
 """Of the time of a single token, as long as no prompt has been timed."""
 

@@ -30,7 +30,7 @@ from services.router.placement.cost_model import (
 from services.router.placement.search import best_split
 
 LEAST_GAIN = 0.1
-"""More stages must be worth it: the fewest are taken that reach the best throughput but for this share."""
+"""The fewest stages are taken whose throughput is within this share of the best."""
 MB = 1e6
 SHOWN_CUTS = 12
 

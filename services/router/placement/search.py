@@ -1,7 +1,7 @@
 """The search for the best split of a model over nodes.
 
-The best one has the least slowest stage, of those the least time of a token, and of
-those the most even stages.
+The search minimises, in this order: the time of the slowest stage, the time of a token, and how uneven the
+stages are.
 
 To place contiguous blocks on unequal nodes is NP-hard (Benoit & Robert, "Mapping pipeline skeletons onto
 heterogeneous platforms", JPDC 2008), so this is a search with a bound. For a limit on the slowest stage, a

@@ -21,7 +21,7 @@ LEFT_SHARE = 0.7
 LOOK_INTERVAL_S = 10.0
 WRITE_ONCE_STREAMS = (subjects.ANSWERS_STREAM, subjects.RESULTS_STREAM)
 
-log = get_logger("router.room")
+log = get_logger("router.stream_trimmer")
 
 
 def bytes_to_free(state: api.StreamState, max_bytes: int) -> int:

@@ -32,8 +32,8 @@ from services.shard_stage.pipeline.step_stats import StepStats
 
 MOST_RESUMPTIONS = 4
 FAIR_CHANCE_S = 1.0
-"""An epoch that was over sooner says nothing of the sequences in it: several stages that have lost their
-connection begin one each."""
+"""A shorter epoch does not count towards MOST_RESUMPTIONS: after a failure of the network each stage may
+begin one."""
 LEAST_PREFIX = 64
 """A shorter beginning that two prompts share is evaluated again, which takes a step. What is not sent is not
 in the log either: a stage that is replaced does not find it there."""

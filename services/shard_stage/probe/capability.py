@@ -41,7 +41,7 @@ PROBE_CONTEXT_TOKENS = 64  # at least PROBE_STEPS * MOST_ROUNDS
 NANOSECONDS_PER_MS = 1e6
 MS_PER_S = 1e3
 
-log = get_logger("shard_stage.offer")
+log = get_logger("shard_stage.capability")
 
 
 class Speed(NamedTuple):

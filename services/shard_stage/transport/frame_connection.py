@@ -31,7 +31,7 @@ DEFAULT_PORT = 4222
 PING_INTERVAL_S = 20.0
 MOST_UNSENT_BYTES = 64 * 1024 * 1024
 
-log = get_logger("shard_stage.frame_link")
+log = get_logger("shard_stage.frame_connection")
 
 
 async def _nothing() -> None:
@@ -194,7 +194,7 @@ class FrameLink:
         self._addresses = cycle(self._options.addresses)
         if self._task is None:
             wire = await self._connected()
-            self._task = asyncio.create_task(self._keep(wire), name="frame link")
+            self._task = asyncio.create_task(self._keep(wire), name="frame connection")
             self._task.add_done_callback(self._ended)
 
     @property

@@ -20,7 +20,7 @@ NO_SECOND_ROUND = "no second answer came in time that could be read: decided fro
 def debate(ballots: Sequence[Ballot], context: StrategyContext) -> Tally:
     """The majority of the last answer of each agent that could be read.
 
-    Who gave no such second answer is still of its first opinion; the note says who.
+    A member without such a second answer keeps its first one; the note names these members.
     """
     weights = {ballot.agent: 1.0 for ballot in ballots}
     if unanimous(ballots):

@@ -22,9 +22,9 @@ from services.aggregator.scores.history import Confusion
 from services.aggregator.strategies.ballot import Ballot, StrategyContext, Tally, choose, tally, votes
 
 IMAGINED = 4.0
-"""How many questions are imagined for each option before the real ones: of these an agent has answered half
-rightly that it would not have by chance, and the wrong answers alike. That agents are better than chance
-is what tells the right naming of options from its permutations."""
+"""The pseudo-count of the Dirichlet prior, per option. The mean accuracy of the prior lies halfway between
+chance and 1, and its errors are uniform. Agents are taken to be better than chance: that settles which of the
+permutations of the options is the right one."""
 
 OPEN_QUESTION = "error rates are known for closed questions only: decided as majority"
 MOST_ROUNDS = 200

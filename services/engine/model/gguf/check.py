@@ -37,7 +37,6 @@ REFUSED_TYPES = {kind.value: kind.name for kind in TensorType if kind not in RUN
 MAX_LAYERS = 512
 POSITIVE_INTEGERS = {"block_count": MAX_LAYERS, "embedding_length": 1 << 20, "context_length": 1 << 31}
 MAX_VOCABULARY = 1 << 22
-TOKEN_TYPE_TYPES = frozenset({ValueType.UINT32, ValueType.INT32})
 
 
 def check_model_file(path: Path) -> GgufHeader:

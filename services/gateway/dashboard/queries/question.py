@@ -15,7 +15,6 @@ from services.client.client import Choir
 
 PREFIX = "p."
 """Before the names of parameters in an address."""
-OF_ONE_REQUEST = frozenset({"waterfall"})
 MOST_ROWS = 100_000
 TIMEOUT_S = 30.0
 
