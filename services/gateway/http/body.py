@@ -91,16 +91,23 @@ async def _parts(request: Request, limits: GatewaySection) -> bytes:
     parts: list[bytes] = []
     size, more = 0, True
     while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise InvalidRequest("the body ended before its end")
-        part = message.get("body", b"")
+        part, more = await next_part(request)
         size += len(part)
         if size > limits.max_body_bytes:
             raise _too_large(limits)
         parts.append(part)
-        more = message.get("more_body", False)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def next_part(request: Request) -> tuple[bytes, bool]:
+    """The bytes of a body that have come since the last ones, and whether there are more of them.
+    InvalidRequest if the body ends before its end."""
+    message = await request.receive()
+    more = message.get("more_body", False)
+    connection = connection_of(request.scope)
+    if message["type"] == "http.disconnect" or (more and connection is not None and connection.ended):
+        raise InvalidRequest("the body ended before its end")
+    return message.get("body", b""), more
 
 
 def _too_large(limits: GatewaySection) -> PayloadTooLarge:

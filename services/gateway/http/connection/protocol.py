@@ -32,15 +32,17 @@ class Connection:
     """What requests know of the connection that they came on: whether it is gone.
 
     When it goes `on_gone` is called, which is for the request that came last, and `on_left`, for the one that
-    is being answered. `whole` says that nothing is missing of any body that has begun. `on_head` is to be
-    called before the head of a reply is sent that has a body. `answer` sends a reply that is there as a
-    whole, as its bytes, to the request of a scope, and `begin` the head of one that comes in pieces, which
-    goes with the first of them; False where it has to go the usual way.
+    is being answered. `whole` says that nothing is missing of any body that has begun, `ended` that what is
+    missing will not come: its client has closed its half. `on_head` is to be called before the head of a
+    reply is sent that has a body. `answer` sends a reply that is there as a whole, as its bytes, to the
+    request of a scope, and `begin` the head of one that comes in pieces, which goes with the first of them;
+    False where it has to go the usual way.
     """
 
     def __init__(self) -> None:
         self.gone = False
         self.whole = False
+        self.ended = False
         self.on_gone: Callable[[], None] = _nothing
         self.on_left: Callable[[], None] = _nothing
         self.on_head: Callable[[], None] = _nothing
@@ -95,7 +97,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first head is awaited from now on."""
         self._client = ClientTransport(
-            transport, lambda: self._is_refused or not self._in_head or self._head_bytes > 0
+            transport,
+            lambda: (
+                (self._is_refused or not self._in_head or self._head_bytes > 0) and not self._connection.ended
+            ),
         )
         self._connection.on_head = self._client.hold
         super().connection_made(self._client)  # type: ignore[arg-type]  # all that is used of one
@@ -141,6 +146,22 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(TOO_LARGE)
             elif self._deadline is None:
                 self._await_body()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client has closed its half: whether the connection stays open, for a reply.
+
+        It does within a body that a handler may be reading, which says then what is wrong. Anywhere else such
+        a client cannot be told from one that has gone. TLS has no half of a connection.
+        """
+        cycle = self.cycle
+        if self.transport.is_closing() or self._in_head or cycle is None or cycle.response_started:
+            return False
+        if self.pipeline or self.transport.get_extra_info("sslcontext") is not None:
+            return False
+        self._connection.ended = True
+        cycle.keep_alive = False
+        cycle.message_event.set()
+        return True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes a field of a head. One behind a body says nothing: what a request may do has been decided."""
@@ -227,7 +248,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _leave_body(self) -> None:
         """Closes the connection if its request was answered: until then whoever reads the body waits for the
         rest, and says what is to be said."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or self._connection.ended:
             self._deadline = None
             self.transport.close()
         else:

@@ -8,12 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from schemas.errors import ChoirError, InvalidRequest, PayloadTooLarge
 from schemas.requests.files import FileRecord
+from services.gateway.http.body import next_part
 from services.gateway.http.context import GatewayContext
 from services.gateway.openai.chat.messages import refused
 from services.gateway.openai.files.listing import page
@@ -54,8 +55,6 @@ class Files:
                 record = await self._store_upload(_limited(request, limits), boundary)
         except TimeoutError as error:
             raise InvalidRequest(f"the body was not there within {limits.body_timeout_s:g} s") from error
-        except ClientDisconnect as error:
-            raise InvalidRequest("the body ended before its end") from error
         return _json(file_object(record))
 
     async def _store_upload(self, body: AsyncIterator[bytes], boundary: bytes) -> FileRecord:
@@ -133,8 +132,9 @@ class _Content:
 
 
 async def _limited(request: Request, limits: GatewaySection) -> AsyncIterator[bytes]:
-    size = 0
-    async for part in request.stream():
+    size, more = 0, True
+    while more:
+        part, more = await next_part(request)
         size += len(part)
         if size > limits.max_file_bytes:
             raise PayloadTooLarge(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import httpx
@@ -193,22 +192,3 @@ async def until_known(mesh: Choir, request_id: str) -> None:
                 return
             except UnknownRequest:
                 await asyncio.sleep(0.02)
-
-
-async def test_a_body_that_never_ends_ends_nothing_else(gateway: str) -> None:
-    host, port = gateway.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /v1{URL} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 500\r\n\r\n"
-
-    # Given a connection that is half closed within its body
-    writer.write(head.encode() + b'{"model"')
-    writer.write_eof()
-    async with asyncio.timeout(30):
-        said = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-
-    # Then it is closed, and others are answered
-    assert b"500 Internal" not in said
-    async with httpx.AsyncClient(base_url=gateway, timeout=60) as http:
-        assert json.loads((await http.get("/v1/models")).content)["data"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -25,12 +27,44 @@ from services.gateway.tests.serving import serving
 HEAD, BODY, MUCH = 2_048, 4_096, 32 << 20
 WHOLE = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 START = b"POST /api/show HTTP/1.1\r\nhost: localhost\r\n"
+OF_OPENAI = {"error": {"message", "type", "param", "code"}}
+SHAPES: dict[str, Any] = {
+    "/api/chat": {"error"},
+    "/v1/chat/completions": OF_OPENAI,
+    "/v1/responses": OF_OPENAI,
+    "/v1/messages": {"type", "error"},
+}
+"""What a client of each dialect finds in an error."""
+
+
+def start_of(path: str) -> bytes:
+    """The head of a request of a dialect, but for the length of its body."""
+    return b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" % path.encode()
+
+
+def problem_of(path: str, status: int, reply: bytes) -> str:
+    """What an error says that has this status and the shape of the path's dialect."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), (path, reply)
+    error = json.loads(body)
+    if SHAPES[path] is OF_OPENAI:
+        assert {"error": set(error["error"])} == OF_OPENAI, (path, error)
+        assert error["error"]["type"] == "invalid_request_error", (path, error)
+        return str(error["error"]["message"])
+    assert set(error) == SHAPES[path], (path, error)
+    said = error["error"]
+    if path == "/v1/messages":
+        assert (error["type"], set(said)) == ("error", {"type", "message"}), error
+        said = said["message"]
+    assert isinstance(said, str), (path, error)
+    return said
 
 
 @pytest_asyncio.fixture
 async def small(live_mesh: str) -> AsyncIterator[httpx.URL]:
-    """A gateway that takes little."""
-    async with serving(live_mesh, max_head_bytes=HEAD, max_body_bytes=BODY) as url:
+    """A gateway that takes little, and waits for ever."""
+    patient = {"head_timeout_s": 3_600.0, "body_timeout_s": 3_600.0}
+    async with serving(live_mesh, max_head_bytes=HEAD, max_body_bytes=BODY, **patient) as url:
         yield httpx.URL(url)
 
 
@@ -78,9 +112,37 @@ async def test_a_head_that_comes_byte_by_byte_has_one_deadline(impatient: httpx.
 
 async def test_a_body_that_does_not_come_is_not_waited_for(live_mesh: str) -> None:
     async with serving(live_mesh, body_timeout_s=0.3) as url:
-        reply = await exchange(httpx.URL(url), START + b"content-length: 100\r\n\r\n{")
-    assert reply.startswith(b"HTTP/1.1 400 ")
-    assert b"was not there within 0.3 s" in reply
+        replies = await asyncio.gather(
+            *(exchange(httpx.URL(url), start_of(path) + b"content-length: 100\r\n\r\n{") for path in SHAPES)
+        )
+    for path, reply in zip(SHAPES, replies, strict=True):
+        assert "was not there within 0.3 s" in problem_of(path, 400, reply)
+
+
+@pytest.mark.parametrize(
+    "framing", [b"content-length: 500\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"]
+)
+async def test_who_ends_within_a_body_is_told_so_and_others_are_answered(
+    small: httpx.URL, framing: bytes
+) -> None:
+    for path in SHAPES:
+        async with connected(small) as (reader, writer), asyncio.timeout(DEADLINE_S):
+            # When a client closes its half of the connection within a body
+            writer.write(start_of(path) + framing)
+            writer.write_eof()
+
+            # Then it reads what is wrong, and that is the end
+            assert "the body ended before its end" in problem_of(path, 400, await reader.read())
+    assert (await exchange(small, WHOLE)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("sent", [b"", WHOLE[:20], WHOLE, START + b"content-length: 2\r\n\r\n{}"])
+async def test_who_ends_anywhere_else_is_left_at_once(small: httpx.URL, sent: bytes) -> None:
+    """A client that has closed its half cannot be told from one that has gone and wants nothing more."""
+    async with connected(small) as (reader, writer), asyncio.timeout(DEADLINE_S):
+        writer.write(sent)
+        writer.write_eof()
+        assert (await reader.read())[:9] in (b"", b"HTTP/1.1 ")
 
 
 CHUNKED = START + b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -139,11 +201,12 @@ async def test_a_body_that_goes_on_after_its_reply_has_a_deadline(live_mesh: str
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_there(small: httpx.URL) -> None:
-    declared = await exchange(small, START + b"content-length: %d\r\n\r\n" % (BODY + 1))
-    assert declared.startswith(b"HTTP/1.1 413 ")
+    declared = b"content-length: %d\r\n\r\n" % (BODY + 1)
     chunk = b"%x\r\n" % (BODY + 1) + b" " * (BODY + 1) + b"\r\n"
-    in_chunks = await exchange(small, START + b"transfer-encoding: chunked\r\n\r\n" + chunk)
-    assert in_chunks.startswith(b"HTTP/1.1 413 ")
+    for path in SHAPES:
+        for framing in (declared, b"transfer-encoding: chunked\r\n\r\n" + chunk):
+            reply = await exchange(small, start_of(path) + framing)
+            assert f"more than {BODY} bytes" in problem_of(path, 413, reply)
 
 
 @pytest.mark.parametrize(

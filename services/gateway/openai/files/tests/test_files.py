@@ -15,6 +15,7 @@ from schemas import subjects
 from schemas.requests.files import FileRecord
 from services.chassis.nats.bucket import Bucket, messages
 from services.gateway.openai.files.store import PIECE_BYTES
+from services.gateway.tests.raw import DEADLINE_S, connected
 from services.gateway.tests.serving import serving
 
 CONTENT = bytes(range(256)) * (PIECE_BYTES // 256 * 2 + 3)
@@ -82,6 +83,14 @@ async def test_an_upload_that_fails_behind_its_file_leaves_nothing(gateway: str,
     pieces = await connection.jetstream().stream_info(subjects.bucket_stream(subjects.FILE_PIECES_BUCKET))
     await connection.close()
     assert pieces.state.bytes < PIECE_BYTES
+
+
+async def test_an_upload_that_is_half_closed_is_told_so(gateway: str) -> None:
+    head = b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+    async with connected(httpx.URL(gateway)) as (reader, writer), asyncio.timeout(DEADLINE_S):
+        writer.write(head + b"content-length: 5000\r\n\r\n" + HEAD + CONTENT[:100])
+        writer.write_eof()
+        assert b"the body ended before its end" in await reader.read()
 
 
 HEAD = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
