@@ -64,6 +64,8 @@ Choice = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 """One option of a closed question, as it is shown to whoever answers."""
 
 
+MAX_MESSAGES = 4_096
+"""A client's; what services make of them on the way may be one more."""
 MAX_PROMPT_TOKENS = 262_144
 MAX_INPUTS = 2_048
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -78,7 +80,10 @@ class RawPrompt(Struct):
     tokens are read as such, or token ids, to which nothing is added."""
 
     text: Annotated[str, StringConstraints(min_length=1)] | None = None
-    tokens: Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)] | None = None
+    tokens: (
+        Annotated[tuple[TokenId, ...], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPT_TOKENS)]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> RawPrompt:
@@ -147,7 +152,7 @@ class Ask(Message):
 
     request_id: RequestId | None = None
     prompt: Annotated[str, StringConstraints(min_length=1, pattern=r"\S")] | None = None
-    messages: tuple[ChatMessage, ...] = ()
+    messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] = ()
     raw: Annotated[RawPrompt | None, Field(exclude_if=is_none)] = None
     embed: Annotated[Embed | None, Field(exclude_if=is_none)] = None
     tools: Tools = ()
@@ -500,9 +505,9 @@ class Tokenize(Message):
 
     model: Name
     text: str | None = None
-    messages: tuple[ChatMessage, ...] = ()
+    messages: Annotated[tuple[ChatMessage, ...], Field(max_length=MAX_MESSAGES)] = ()
     tools: Tools = ()
-    tokens: Annotated[tuple[TokenId, ...], Field(max_length=MAX_PROMPT_TOKENS)] | None = None
+    tokens: Annotated[tuple[TokenId, ...], Field(fail_fast=True, max_length=MAX_PROMPT_TOKENS)] | None = None
     special: bool = True
     bos: bool = False
 

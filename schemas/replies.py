@@ -79,7 +79,8 @@ class Answer(Message):
     those of all. `prompt_logprobs` has an entry for each token of the prompt, like those of `logprobs`; the
     first has no `logprob`. `embeddings` are there instead of a text where vectors were asked for.
     `stop_string` is the one of the request's that ended the text, if one did and that is known.
-    `prompt_tokens_reused` of the prompt's tokens were in the cache of the model already.
+    `prompt_tokens_reused` of the prompt's tokens were in the cache of the model already; `prompt_tokens_cut`
+    are none of them: tokens at the ends of texts that were too long for a vector, and were not read.
 
     `option_probabilities` is how probable the agent held each option of a closed question, by its letter,
     as the aggregator read it from `logprobs`. `model_sha256` is that of the model's file, of a split one of
@@ -95,6 +96,7 @@ class Answer(Message):
     finish_reason: FinishReason
     prompt_tokens: int = 0
     prompt_tokens_reused: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
+    prompt_tokens_cut: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
     generated_tokens: int = 0
     timings: Timings = Timings()
     logprobs: tuple[dict[str, Any], ...] = ()

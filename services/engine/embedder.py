@@ -20,10 +20,11 @@ POOLING_NONE = 0
 
 @dataclass(frozen=True)
 class Embedded:
-    """The vector of a text, and how many tokens of it were read."""
+    """The vector of a text, how many tokens of it were read, and how many at its end were not."""
 
     vector: tuple[float, ...]
     tokens: int
+    cut: int = 0
 
 
 class Embedder:
@@ -52,7 +53,7 @@ class Embedder:
                 f"the text has {len(tokens)} tokens; the context of the model holds {self._context_tokens}",
                 field="embed.inputs",
             )
-        tokens = tokens[: self._context_tokens]
+        given, tokens = len(tokens), tokens[: self._context_tokens]
         if not len(tokens):
             raise InvalidRequest("embed.inputs: a text has no tokens", field="embed.inputs")
         with self._lock:
@@ -63,7 +64,7 @@ class Embedder:
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or length == 0:
             raise GenerationFailed("the model computed no vector for this text")
-        return Embedded(tuple((vector / length).tolist()), len(tokens))
+        return Embedded(tuple((vector / length).tolist()), len(tokens), given - len(tokens))
 
     def close(self) -> None:
         """Frees the context, after the text at hand."""

@@ -63,6 +63,7 @@ class Generated:
     finish_reason: FinishReason
     prompt_tokens: int = 0
     prompt_tokens_reused: int = 0
+    prompt_tokens_cut: int = 0
     generated_tokens: int = 0
     queue_ns: int = 0
     load_ns: int = 0
@@ -215,6 +216,7 @@ class GenerateWorker(ABC):
             finish_reason=generated.finish_reason,
             prompt_tokens=generated.prompt_tokens,
             prompt_tokens_reused=generated.prompt_tokens_reused,
+            prompt_tokens_cut=generated.prompt_tokens_cut,
             generated_tokens=generated.generated_tokens,
             timings=Timings(
                 total_duration_ns=time.perf_counter_ns() - started_ns,

@@ -219,6 +219,7 @@ EMBEDDED = Answer(
     instance="agent-1",
     finish_reason="stop",
     prompt_tokens=7,
+    prompt_tokens_cut=3,
     embeddings=Embeddings.of(((0.6, 0.8), (1.0, 0.0))),
 )
 GENERATED = Answer(

@@ -134,6 +134,7 @@ class LlamaCpp:
             text="",
             finish_reason="stop",
             prompt_tokens=sum(one.tokens for one in done),
+            prompt_tokens_cut=sum(one.cut for one in done),
             prompt_eval_ns=time.perf_counter_ns() - started_ns,
             embeddings=Embeddings.of(one.vector for one in done),
         )

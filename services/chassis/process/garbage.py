@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import atexit
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 RARE = 500_000
 """Objects made since the last search, more than all imports of a service make at a time."""
@@ -22,6 +24,18 @@ gc.set_threshold(RARE, *_USUAL[1:])
 def end_without_search() -> None:
     """For a program that ends now: all that it has goes with it, so nothing is searched once more."""
     gc.freeze()
+
+
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """For a moment in which much is made that is needed."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def search_while_serving() -> None:

@@ -151,7 +151,9 @@ def test_vectors_can_be_cut_and_texts_too(llama: Engine) -> None:
     whole, cut = llama.embed("a giraffe").vector, llama.embed("a giraffe", dimensions=8).vector
     assert np.allclose(np.array(whole[:8]) / np.linalg.norm(whole[:8]), cut)
     long = "word " * 2 * CONTEXT_TOKENS
-    assert llama.embed(long, truncate=True).tokens == CONTEXT_TOKENS
+    read = llama.embed(long, truncate=True)
+    assert read.tokens == CONTEXT_TOKENS
+    assert read.tokens + read.cut == len(tokens_of(llama, long)) > 2 * CONTEXT_TOKENS
     with pytest.raises(ContextExceeded, match=f"holds {CONTEXT_TOKENS}"):
         llama.embed(long)
     with pytest.raises(InvalidRequest, match="have 192 numbers"):

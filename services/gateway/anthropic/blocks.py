@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from schemas.errors import InvalidRequest
 from schemas.requests.chat import ChatMessage
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, Many
 from services.gateway.openai.chat.messages import refused, turn_of
 
 FAILED = "The call failed: "
@@ -32,7 +32,7 @@ class BlockBody(Body):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: str | list[BlockBody] | None = None
+    content: str | Many[BlockBody] | None = None
     is_error: bool | None = None
     thinking: str | None = None
 
@@ -41,7 +41,7 @@ class MessageBody(Body):
     """One message of a conversation."""
 
     role: Literal["user", "assistant", "system"]
-    content: str | list[BlockBody]
+    content: str | Many[BlockBody]
 
 
 def conversation(messages: Sequence[MessageBody]) -> tuple[ChatMessage, ...]:

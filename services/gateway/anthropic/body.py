@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.commands import Ask
-from schemas.requests.chat import ChatMessage
+from schemas.commands import MAX_MESSAGES, Ask
+from schemas.requests.chat import MAX_TOOLS, ChatMessage
 from schemas.requests.sampling import Think
 from services.gateway.anthropic.blocks import BlockBody, MessageBody, conversation, system_turn
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, Many
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.sampling import DEFAULTS, EFFORTS, MOST_TOKENS, Effort
 from services.gateway.openai.chat.messages import refused
@@ -63,9 +63,9 @@ class CountBody(Body):
     """What a prompt is made of."""
 
     model: str
-    messages: list[MessageBody] = Field(min_length=1)
-    system: str | list[BlockBody] | None = None
-    tools: list[ToolBody] | None = None
+    messages: Many[MessageBody] = Field(min_length=1, max_length=MAX_MESSAGES)
+    system: str | Many[BlockBody] | None = None
+    tools: Many[ToolBody] | None = Field(default=None, max_length=MAX_TOOLS)
 
     @property
     def turns(self) -> tuple[ChatMessage, ...]:
@@ -86,7 +86,7 @@ class MessagesBody(CountBody):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: Many[str] | None = None
     tool_choice: ToolChoiceBody | None = None
     thinking: ThinkingBody | None = None
     output_config: OutputBody | None = None

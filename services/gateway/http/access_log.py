@@ -1,4 +1,5 @@
-"""One line of the log for each request: who asked for what, what came of it, and how long that took.
+"""One line of the log for each request: who asked for what, what came of it, how much that was, and how
+long it took.
 
 No line holds what a client chose to say: of a path that is served it has the pattern, of any other no part
 that could be a secret; no query, no header, no text.
@@ -46,6 +47,7 @@ class AccessLog:
             route=route or scope.get(ROUTE) or told_of(scope["path"]),
             status=reply.status or GONE,
             ms=round((time.perf_counter() - began_s) * 1000, 1),
+            bytes=0 if scope["method"] == "HEAD" else reply.bytes,
             tenant=None if caller.refused is not None else caller.tenant,
             key=None if caller.key is None else caller.key.id,
             address=(scope.get("client") or ("",))[0],

@@ -91,7 +91,7 @@ class Application:
         reply = Reply(send, connection.on_head if connection is not None and holds else None)
         caller = self._identities.caller(scope)
         current_caller.set(caller)
-        exchange = Exchange(scope, reply, partial(self._give_up, caller))
+        exchange = Exchange(scope, reply, partial(self._give_up, caller), self._figures.pass_over_field)
         current_exchange.set(exchange)
         if connection is not None:
             connection.on_left = exchange.leave

@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from itertools import accumulate
 from math import isinf
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError, from_json
 from starlette.requests import Request
 
 from schemas.errors import InvalidRequest, PayloadTooLarge
 from services.chassis.plain_words import first_fault
+from services.chassis.process.garbage import unsearched
 from services.gateway.http.connection.protocol import connection_of
-from services.gateway.http.exchange import header_of
+from services.gateway.http.exchange import current_exchange, header_of
 from services.gateway.settings import GatewaySection
 
 MAX_DEPTH = 64
 """How deep a body may be nested."""
+MANY_PARTS = 10_000
+"""A body of more lists and objects is read without a search for garbage: that took most of the time."""
 MAYBE_TOO_LARGE = re.compile(rb"(?<![0-9])[0-9]{309}|[0-9][eE][+]?[0-9]{3}")
 """What is there wherever a number is too large for a computer's. Digits are counted from the first of a run
 only: from each of them a body of many runs would take a second of a MiB."""
+A_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+STEPS = bytes.maketrans(b"[{]}", b"\1\1\0\0")
+NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 
 
 class Body(BaseModel):
@@ -32,6 +41,25 @@ class Body(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
+
+
+ItemT = TypeVar("ItemT")
+Many = Annotated[list[ItemT], Field(fail_fast=True)]
+"""A list in a body. What is wrong with its first wrong item is told, and no further one is looked at: a MiB
+has half a million, and to say of each what is wrong takes seconds."""
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Has a list or an object of more entries refused before any of them is looked at."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, list | dict) and len(given) > count:
+            raise PydanticCustomError(
+                "too_long", "it may have {max_length} entries at most", {"max_length": count}
+            )
+        return given
+
+    return BeforeValidator(check)
 
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -135,13 +163,15 @@ def json_object(data: bytes) -> dict[str, Any]:
     JSON`."""
     if not data.strip():
         return {}
+    opened = data.count(b"{") + data.count(b"[")
     try:
-        value = from_json(data, allow_inf_nan=False)
+        with unsearched() if opened > MANY_PARTS else nullcontext():
+            value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ValueError("is no JSON") from error
     if not isinstance(value, dict):
         raise ValueError("must be a JSON object")
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+    if opened > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
     if MAYBE_TOO_LARGE.search(data) is not None and _has_too_large(value):
         raise ValueError("has a number that is too large")
@@ -156,20 +186,31 @@ def _has_too_large(value: object) -> bool:
     return any(map(_has_too_large, inner))
 
 
-def _deeper_than(value: object, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels <= 0 or any(_deeper_than(part, levels - 1) for part in inner)
+def _depth(data: bytes) -> int:
+    """How deep JSON is nested, counted by its brackets: many times faster than a walk through its values."""
+    brackets = A_TEXT.sub(b"", data).translate(STEPS, delete=NO_BRACKETS)
+    return max(accumulate(brackets, lambda depth, step: depth + 1 if step else depth - 1, initial=0))
 
 
 def checked(fields: dict[str, Any], model: type[BodyT]) -> BodyT:
-    """The fields of a body as what they should be. InvalidRequest names the first that is wrong."""
+    """The fields of a body as what they should be. InvalidRequest names the first that is wrong; fields that
+    nobody declared are counted, by name, with the request that is being answered."""
     try:
-        return model.model_validate(fields)
+        body = model.model_validate(fields)
     except ValidationError as error:
         field, what = first_fault(error, whole="body")
         raise InvalidRequest(f"{field}: {what}", field=field) from error
+    unknown = fields.keys() - _names(model)
+    if unknown and (exchange := current_exchange.get()) is not None:
+        for name in unknown:
+            exchange.pass_over(name)
+    return body
+
+
+@cache
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    """What the fields of a model are called in a body."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
 def asked(request: Request, model: type[BodyT]) -> BodyT:

@@ -38,13 +38,15 @@ def header_of(scope: Scope, name: str) -> str | None:
 
 class Reply:
     """The `send` of one exchange. `status` is 0 until there is one; `added` are headers that the reply gets
-    besides its own. `on_head` is told before the head is sent, unless nothing comes after it."""
+    besides its own, `bytes` what has been sent of its body. `on_head` is told before the head is sent, unless
+    nothing comes after it."""
 
     def __init__(self, send: Send, on_head: Callable[[], None] | None = None) -> None:
         self._send = send
         self._on_head = on_head
         self.status = 0
         self.complete = False
+        self.bytes = 0
         self.added: dict[bytes, bytes] = {}
         self._headers: Iterable[tuple[bytes, bytes]] = ()
         self._head = b""
@@ -65,14 +67,16 @@ class Reply:
                 self._on_head()
             if self.added:
                 message = {**message, "headers": [*message.get("headers", ()), *self.added.items()]}
-        elif not message.get("more_body", False):
-            self.complete = True
+        else:
+            self.bytes += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
         await self._send(message)
 
     def at_once(self, answer: Callable[[bytes], bool], head: bytes, body: bytes) -> bool:
         """Sends a reply of status 200, whose `head` lacks what is added and the empty line, by `answer`;
         False if that did not, and the usual way is to be gone."""
         self.complete = self.begin_at_once(lambda whole: answer(whole + body), head)
+        self.bytes = len(body) if self.complete else 0
         return self.complete
 
     def begin_at_once(self, begin: Callable[[bytes], bool], head: bytes) -> bool:
@@ -86,14 +90,25 @@ class Reply:
         return True
 
 
+def _nobody_counts(_name: str) -> None:
+    """Nobody wants to know."""
+
+
 class Exchange:
     """What the mesh does for one HTTP request: `in_work` has the ids of requests whose result is not there
     yet. `give_up` is told these when the client has gone. `made` has the ids that were made for this
     exchange, until the mesh is asked under them. `said` is the id of a request that may have been sent
     before, and a hash of what it says. `known` is of a request that was answered from memory: whose result it
-    got, and until when that is kept. `began_ns` is when it came, by `perf_counter_ns`."""
+    got, and until when that is kept. `began_ns` is when it came, by `perf_counter_ns`. `pass_over` is told
+    the name of each field of its body that nobody here knows."""
 
-    def __init__(self, scope: Scope, reply: Reply, give_up: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        reply: Reply,
+        give_up: Callable[[str], None],
+        pass_over: Callable[[str], None] = _nobody_counts,
+    ) -> None:
         handler = asyncio.current_task()
         assert handler is not None
         self._handler = handler
@@ -101,6 +116,7 @@ class Exchange:
         self._scope = scope
         self._reply = reply
         self._give_up = give_up
+        self.pass_over = pass_over
         self.in_work: set[str] = set()
         self.made: set[str] = set()
         self.said: tuple[str, str] | None = None

@@ -15,8 +15,8 @@ Sample = tuple[Mapping[str, str], float]
 
 
 class Figures:
-    """The counts of one gateway since it began. `passed_over` has options that nobody here knows, by name:
-    the first few names, for clients choose them."""
+    """The counts of one gateway since it began. `passed_over` has options that nobody here knows, by name,
+    `fields_passed_over` such fields of bodies: the first few names, for clients choose them."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -25,6 +25,7 @@ class Figures:
         self.cache: Counter[str] = Counter()
         self.cache_bytes = 0
         self.passed_over: Counter[str] = Counter()
+        self.fields_passed_over: Counter[str] = Counter()
 
     def answered(self, dialect: str, status: int, took_s: float) -> None:
         """A request of a dialect was answered with a status, to its end after so many seconds."""
@@ -33,9 +34,17 @@ class Figures:
 
     def pass_over(self, name: str) -> None:
         """An option was not looked at."""
-        name = name[:LONGEST_NAME]
-        known = name in self.passed_over or len(self.passed_over) < MOST_NAMES
-        self.passed_over[name if known else OTHERS] += 1
+        _count(self.passed_over, name)
+
+    def pass_over_field(self, name: str) -> None:
+        """A field of a body was not looked at."""
+        _count(self.fields_passed_over, name)
+
+
+def _count(names: Counter[str], name: str) -> None:
+    name = name[:LONGEST_NAME]
+    known = name in names or len(names) < MOST_NAMES
+    names[name if known else OTHERS] += 1
 
 
 def exposition(figures: Figures, status: StatusReply | None) -> str:
@@ -60,7 +69,11 @@ def _lines(figures: Figures, status: StatusReply | None) -> Iterator[str]:
     yield from _metric(
         "choir_gateway_cache_bytes", "gauge", "Results that are kept here", [({}, figures.cache_bytes)]
     )
+    fields = [({"field": name}, float(count)) for name, count in figures.fields_passed_over.items()]
     yield from _metric("choir_gateway_options_passed_over_total", "counter", "Unknown options", options)
+    yield from _metric(
+        "choir_gateway_fields_passed_over_total", "counter", "Unknown fields of bodies", fields
+    )
     yield from _metric("choir_up", "gauge", "Whether the mesh answers", [({}, float(status is not None))])
     if status is not None:
         services = [({"service": name}, float(count)) for name, count in status.services.items()]

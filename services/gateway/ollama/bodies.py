@@ -6,10 +6,13 @@ import re
 from math import isfinite
 from typing import Any
 
-from schemas.commands import Ask
+from pydantic import Field
+
+from schemas.commands import MAX_MESSAGES, Ask
 from schemas.errors import InvalidRequest
+from schemas.requests.chat import MAX_TOOLS
 from services.client.request_builder import build
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, Many
 from services.gateway.http.context import GatewayContext
 from services.gateway.ollama.messages import Message, ToolBody, chat_messages, images, tools
 from services.gateway.ollama.options import read_options, sampling_fields
@@ -96,8 +99,8 @@ class GenerationBody(LoadingBody):
 class ChatBody(GenerationBody):
     """`POST /api/chat`"""
 
-    messages: list[Message] | None = None
-    tools: list[ToolBody] | None = None
+    messages: Many[Message] | None = Field(default=None, max_length=MAX_MESSAGES)
+    tools: Many[ToolBody] | None = Field(default=None, max_length=MAX_TOOLS)
 
 
 class GenerateBody(GenerationBody):
@@ -107,8 +110,8 @@ class GenerateBody(GenerationBody):
     suffix: str | None = None
     system: str | None = None
     raw: bool | None = None
-    images: list[str] | None = None
-    context: list[int] | None = None
+    images: Many[str] | None = None
+    context: Many[int] | None = None
 
 
 def chat_ask(context: GatewayContext, body: ChatBody, target: Target, request_id: str) -> Ask:

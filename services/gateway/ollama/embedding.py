@@ -9,22 +9,29 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.commands import Ask
+from schemas.commands import MAX_INPUTS, Ask
 from schemas.errors import InternalError, InvalidRequest
 from schemas.replies import Answer, Result
+from services.chassis.logs import get_logger
 from services.client.request_builder import build
-from services.gateway.http.body import checked, read_json, takes
+from services.gateway.http.body import Many, checked, read_json, takes
 from services.gateway.http.context import GatewayContext
 from services.gateway.ollama.bodies import LoadingBody
 from services.gateway.ollama.replies import json_reply
 from services.gateway.requests.identity import ID_HEADER
 from services.gateway.requests.models import Target
 
+TRUNCATED_HEADER = "choir-truncated"
+"""Tokens of the texts that were not read, of all: `60 of 200`. Ollama's clients pass over what they do not
+know."""
+
+log = get_logger("gateway.embedding")
+
 
 class EmbedBody(LoadingBody):
     """`POST /api/embed`"""
 
-    input: str | list[str] | None = None
+    input: str | Many[str] | None = None
     truncate: bool | None = None
     dimensions: int | None = None
 
@@ -43,10 +50,13 @@ class Embedding:
 
     @takes(EmbedBody)
     async def embed(self, request: Request) -> Response:
-        """A vector of length 1 for each text."""
+        """A vector of length 1 for each text. Of texts that are too long the end is not read, unless
+        `truncate` is false; a header says then how many tokens that were, of how many."""
         fields = await read_json(request, self._context.settings)
         body = checked(fields, EmbedBody)
         texts = [body.input] if isinstance(body.input, str) else body.input or []
+        if len(texts) > MAX_INPUTS:
+            raise InvalidRequest(f"input: it may have {MAX_INPUTS} entries at most", field="input")
         target = await self._context.models.find(body.named)
         if not [text for text in texts if text]:
             return json_reply({"model": body.named, "embeddings": []})
@@ -55,17 +65,22 @@ class Embedding:
         answer = _answer(result)
         vectors = [unit(vector) for vector in _vectors(answer)]
         said = {"model": body.named, "embeddings": vectors, **_counts(result, answer)}
-        return json_reply(said, headers={ID_HEADER: result.request_id})
+        headers = {ID_HEADER: result.request_id}
+        if cut := answer.prompt_tokens_cut:
+            headers[TRUNCATED_HEADER] = f"{cut} of {cut + answer.prompt_tokens}"
+            log.info("texts were cut", request=result.request_id, tokens=cut, read=answer.prompt_tokens)
+        return json_reply(said, headers=headers)
 
     @takes(EmbeddingsBody)
     async def embeddings(self, request: Request) -> Response:
-        """One vector, as the model gives it."""
+        """One vector, as the model gives it. A text that is too long is refused: nobody could say here
+        whether it may be cut."""
         fields = await read_json(request, self._context.settings)
         body = checked(fields, EmbeddingsBody)
         target = await self._context.models.find(body.named)
         if not body.prompt:
             return json_reply({"embedding": []})
-        result = await self._ask(request, fields, target, body, {"inputs": [body.prompt], "truncate": True})
+        result = await self._ask(request, fields, target, body, {"inputs": [body.prompt]})
         vector = _vectors(_answer(result))[0]
         return json_reply({"embedding": vector}, headers={ID_HEADER: result.request_id})
 

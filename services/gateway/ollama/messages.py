@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.errors import InvalidRequest
 from schemas.requests.chat import ToolCall
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, Many
 
 MEDIA_TYPES = {"/9j/": "image/jpeg", "UklGR": "image/webp", "R0lGOD": "image/gif"}
 """What the base64 of a picture begins with; any other is taken for PNG."""
@@ -34,8 +34,8 @@ class Message(Body):
     role: str
     content: str | None = None
     thinking: str | None = None
-    images: list[str] | None = None
-    tool_calls: list[Call] | None = None
+    images: Many[str] | None = None
+    tool_calls: Many[Call] | None = None
     tool_call_id: str | None = None
     tool_name: str | None = None
     name: str | None = None

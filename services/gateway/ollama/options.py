@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from schemas.errors import InvalidRequest
 from services.chassis.plain_words import first_fault
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, Many
 from services.gateway.requests.identity import seed_of
 
 MOST_TOKENS = 32_768
@@ -45,7 +45,7 @@ class Options(Body):
     min_p: float | None = None
     seed: int | None = None
     num_predict: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from schemas.commands import MAX_INPUTS, Ask
 from schemas.replies import Result
-from services.gateway.http.body import Body, checked, read_json, takes
+from services.gateway.http.body import Body, Many, checked, read_json, takes
 from services.gateway.http.context import GatewayContext
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.many import part_id, results_of
@@ -21,7 +21,7 @@ from services.gateway.requests.models import Target
 
 TEXTS_A_REQUEST = 32
 """So many vectors fit into one message, also those of large models."""
-TEXTS: TypeAdapter[str | list[str]] = TypeAdapter(str | list[str])
+TEXTS: TypeAdapter[str | Many[str]] = TypeAdapter(str | Many[str])
 
 
 class EmbeddingsBody(Body):

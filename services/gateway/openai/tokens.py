@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.commands import Tokenize
-from schemas.errors import InvalidRequest
 from schemas.replies import Tokenized
-from services.gateway.http.body import Body, checked, read_json, takes
+from services.chassis.plain_words import first_fault
+from services.gateway.http.body import Body, Many, checked, read_json, takes
 from services.gateway.http.context import GatewayContext
 from services.gateway.openai.chat.messages import MessageBody, conversation, refused
 
@@ -29,7 +29,7 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[MessageBody] | None = None
+    messages: Many[MessageBody] | None = None
     add_special_tokens: bool = True
 
 
@@ -37,7 +37,7 @@ class DetokenizeBody(Body):
     """Token ids."""
 
     model: str | None = None
-    tokens: list[int] = Field()
+    tokens: Many[int] = Field()
 
 
 class Tokens:
@@ -98,8 +98,9 @@ class Tokens:
     async def _ask(self, model: str, **fields: Any) -> Tokenized:
         try:
             request = Tokenize.model_validate({"model": model, **fields})
-        except ValueError as error:
-            raise InvalidRequest("tokens: they must be ids of tokens", field="tokens") from error
+        except ValidationError as error:
+            field, why = first_fault(error, whole="tokens")
+            raise refused(field, why) from error
         return await self._context.mesh.tokenize(request)
 
 

@@ -37,12 +37,16 @@ async def test_with_an_access_log_each_request_has_one_line_and_nobody_writes_an
     chat = {"model": "nobody", "messages": "a secret question"}
     url = f"http://127.0.0.1:{env['CHOIR_GATEWAY__PORT']}"
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        await http.get("/?token=secret")
-        await http.get("/v1/v1/models", headers={"authorization": f"Bearer {secret}"})
-        await http.get(f"/dashboard/static/{secret}")
-        await http.get(f"/nothing/{secret}/x%0A%7B%22event%22%3A%22forged%22%7D%1B%5B31m")
-        await http.request("OPTIONS", "/" + "x" * 5_000)
-        await http.post("/v1/chat/completions", json=chat)
+        replies = [
+            await http.get("/?token=secret"),
+            await http.get("/v1/v1/models", headers={"authorization": f"Bearer {secret}"}),
+            await http.get(f"/dashboard/static/{secret}"),
+            await http.get(f"/nothing/{secret}/x%0A%7B%22event%22%3A%22forged%22%7D%1B%5B31m"),
+            await http.request("OPTIONS", "/" + "x" * 5_000),
+            await http.post("/v1/chat/completions", json=chat),
+            await http.head("/api/version"),
+        ]
+        sizes = [len(reply.content) for reply in replies]
     assert await gateway.stop() == 0
 
     log = [json.loads(line) for line in gateway.log().splitlines()]
@@ -55,8 +59,10 @@ async def test_with_an_access_log_each_request_has_one_line_and_nobody_writes_an
         ("refused", "GET", '/nothing/(not told)/x\\x0a{"event":"forged"}\\x1b[31m', 404, "local"),
         ("refused", "OPTIONS", "/(not told)", 404, "local"),
         ("refused", "POST", "/v1/chat/completions", 400, "local"),
+        ("answered", "HEAD", "/api/version", 200, "local"),
     ]
     assert all(line["ms"] >= 0 and line["address"] == "127.0.0.1" for line in lines)
+    assert [line["bytes"] for line in lines] == sizes
     assert "secret" not in gateway.log() and "forged" not in {line["event"] for line in log}
 
 

@@ -163,10 +163,27 @@ async def test_requests_are_counted_for_prometheus(http: httpx.AsyncClient) -> N
     await http.post(
         "/api/generate", json={"model": "choir-one", "prompt": "x", "stream": False, "options": {"tau": 1}}
     )
+    hello = [{"role": "user", "content": "Hi"}]
+    many = {f"field {number}": number for number in range(1_000)}
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        body = {
+            "model": "choir-one",
+            "max_tokens": 1,
+            "messages": hello,
+            "service_tier": "auto",
+            "api_base": 5,
+        }
+        assert (await http.post(path, json=body)).status_code == 200
     figures = (await http.get("/metrics")).text
     assert 'choir_gateway_requests_total{dialect="ollama",status="404"} 1\n' in figures
     assert 'choir_gateway_requests_total{dialect="ollama",status="200"} 1\n' in figures
     assert 'choir_gateway_options_passed_over_total{option="tau"} 1\n' in figures
+    for name in ("service_tier", "api_base"):
+        assert f'choir_gateway_fields_passed_over_total{{field="{name}"}} 2\n' in figures
+    assert '{field="model"}' not in figures and '{field="messages"}' not in figures
+    assert (await http.post("/api/show", json={"model": "choir-one", **many})).status_code == 200
+    told = [line for line in (await http.get("/metrics")).text.splitlines() if "{field=" in line]
+    assert len(told) == MOST_NAMES + 1 and sum(float(line.split()[-1]) for line in told) == 1_004
     assert "choir_up 1\n" in figures and "choir_slots " in figures
 
 
@@ -176,6 +193,7 @@ def test_names_that_clients_choose_are_bounded_and_do_no_harm() -> None:
         figures.pass_over(f'{number}"\n# TYPE x')
     assert len(figures.passed_over) == MOST_NAMES + 1
     assert figures.passed_over[OTHERS] == 50
+    assert not figures.fields_passed_over
     queues = {'a"b\n# TYPE x': ModelQueue(waiting=2, in_work=1)}
     status = StatusReply(
         services={}, models=(), slots=0, busy=0, queued=0, results=0, problems=(), queues=queues

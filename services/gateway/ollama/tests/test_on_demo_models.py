@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
+import httpx
 import ollama
 import pytest
 import pytest_asyncio
@@ -141,6 +142,25 @@ async def test_vectors_have_length_one_and_like_texts_lie_near(client: ollama.As
     assert _dot(near, again) == pytest.approx(1, abs=1e-3)
     old = (await client.embeddings("choir-qwen", texts[0])).embedding
     assert len(old) == len(near)
+
+
+async def test_a_text_that_is_too_long_for_a_vector_is_cut_where_that_is_told_and_else_refused(
+    client: ollama.AsyncClient, demo_url: str
+) -> None:
+    long = "word " * 4_000
+    reply = await client.embed("choir-qwen", long)
+    for refused in (client.embed("choir-qwen", long, truncate=False), client.embeddings("choir-qwen", long)):
+        with pytest.raises(ollama.ResponseError, match=r"has \d+ tokens; .* holds \d+") as raised:
+            await refused
+        assert raised.value.status_code == 400
+
+    async with serving(demo_url) as url, httpx.AsyncClient(base_url=url, timeout=180) as http:
+        told = await http.post("/api/embed", json={"model": "choir-qwen", "input": [long, "short"]})
+        whole = await http.post("/api/embed", json={"model": "choir-qwen", "input": "short"})
+    cut, given = map(int, told.headers["choir-truncated"].split(" of "))
+    assert 0 < cut < given and told.json()["prompt_eval_count"] == given - cut
+    assert given - cut == (reply.prompt_eval_count or 0) + whole.json()["prompt_eval_count"]
+    assert "choir-truncated" not in whole.headers
 
 
 def _dot(one: Sequence[float], other: Sequence[float]) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.requests.sampling import Think
-from services.gateway.http.body import Body
+from schemas.requests.sampling import MAX_BIASES, Think
+from services.gateway.http.body import Body, Many, at_most
 from services.gateway.openai.chat.messages import refused
 from services.gateway.requests.identity import seed_of
 
@@ -34,10 +34,10 @@ class SamplingBody(Body):
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, float] | None, at_most(MAX_BIASES)] = None
     top_k: int | None = None
     min_p: float | None = None
     repeat_penalty: float | None = None

@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import Field
 
-from schemas.commands import Ask
+from schemas.commands import MAX_MESSAGES, Ask
 from schemas.ensembles.effort import Effort as AskEffort
+from schemas.requests.chat import MAX_TOOLS
 from schemas.requests.sampling import MAX_SAMPLES
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, Many
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.sampling import (
     EFFORTS,
@@ -39,7 +40,7 @@ class ChatBody(SamplingBody):
     """
 
     model: str
-    messages: list[MessageBody] = Field(min_length=1)
+    messages: Many[MessageBody] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
@@ -48,7 +49,7 @@ class ChatBody(SamplingBody):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[ToolBody] | None = None
+    tools: Many[ToolBody] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: ToolChoiceBody | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None

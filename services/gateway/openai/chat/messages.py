@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from schemas.errors import InvalidRequest
-from schemas.requests.chat import ChatMessage
+from schemas.requests.chat import MAX_TOOLS, ChatMessage
 from services.chassis.plain_words import first_fault
-from services.gateway.http.body import Body, json_object
+from services.gateway.http.body import Body, Many, json_object
 
 TEXTS = ("text", "input_text", "output_text", "refusal")
 IMAGES = ("image_url", "input_image")
@@ -52,9 +52,9 @@ class MessageBody(Body):
     """One message of a request."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | Many[ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[ToolCallPart] | None = None
+    tool_calls: Many[ToolCallPart] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 

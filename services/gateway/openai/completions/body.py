@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from schemas.commands import Ask
 from schemas.requests.sampling import MAX_SAMPLES
+from services.gateway.http.body import Many
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.many import part_id
 from services.gateway.openai.asking.sampling import ResponseFormat, SamplingBody, sampling_fields, schema_of
@@ -18,8 +19,8 @@ from services.gateway.requests.models import Target
 DEFAULT_TOKENS = 16
 MAX_PROMPTS = 256
 
-Prompt = str | list[int]
-PROMPTS: TypeAdapter[Prompt | list[Prompt]] = TypeAdapter(Prompt | list[Prompt])
+Prompt = str | Many[int]
+PROMPTS: TypeAdapter[Prompt | Many[Prompt]] = TypeAdapter(Prompt | Many[Prompt])
 
 
 class CompletionBody(SamplingBody):

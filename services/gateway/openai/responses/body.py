@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.requests.chat import ChatMessage
+from schemas.commands import MAX_MESSAGES
+from schemas.requests.chat import MAX_TOOLS, ChatMessage
 from schemas.requests.responses import ResponseRecord
-from services.gateway.http.body import Body
+from services.gateway.http.body import Body, Many, at_most
+from services.gateway.openai.asking.ask import OWN_NAMES as NAMES_OF_ALL
 from services.gateway.openai.asking.ask import build
 from services.gateway.openai.asking.sampling import (
     EFFORTS,
@@ -32,6 +34,7 @@ from services.gateway.openai.chat.tools import ToolBody, ToolChoiceBody, tool_fi
 from services.gateway.openai.responses.identity import request_of
 from services.gateway.requests.models import Target
 
+OWN_NAMES = {**NAMES_OF_ALL, "messages": "input", "json_schema": "text.format"}
 ECHOED = (
     "instructions",
     "max_output_tokens",
@@ -50,11 +53,11 @@ class InputItem(Body):
 
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[ContentPart] | None = None
+    content: str | Many[ContentPart] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[ContentPart] | None = None
+    output: str | Many[ContentPart] | None = None
 
 
 class TextBody(Body):
@@ -73,18 +76,18 @@ class ResponseBody(SamplingBody):
     """What a request for a response may say, of which all but `model` and `input` may be left out."""
 
     model: str
-    input: str | list[InputItem]
+    input: Annotated[str | Many[InputItem], at_most(MAX_MESSAGES)]
     instructions: str | None = None
     max_output_tokens: int | None = None
     previous_response_id: str | None = None
     background: bool | None = None
     stream: bool | None = None
     store: bool | None = None
-    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    metadata: Annotated[dict[str, str] | None, at_most(16)] = None
     parallel_tool_calls: bool | None = None
     text: TextBody | None = None
     reasoning: ReasoningBody | None = None
-    tools: list[ToolBody] | None = None
+    tools: Many[ToolBody] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: ToolChoiceBody | None = None
     user: str | None = None
 
@@ -121,7 +124,7 @@ def record_of(
         **tool_fields(body.tools, body.tool_choice),
     }
     return ResponseRecord(
-        ask=build(fields, target, request_id, timeout_s),
+        ask=build(fields, target, request_id, timeout_s, OWN_NAMES),
         conversation=talk,
         created_at_s=round(time.time(), 3),
         model=body.model,

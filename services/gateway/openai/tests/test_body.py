@@ -9,6 +9,8 @@ import pytest
 from schemas.commands import Ask
 from schemas.errors import InvalidRequest
 from services.gateway.http.body import checked
+from services.gateway.http.exchange import Exchange, Reply, current_exchange
+from services.gateway.openai.asking.sampling import ResponseFormat
 from services.gateway.openai.chat.body import ChatBody, chat_ask
 from services.gateway.openai.tests.results import ENSEMBLE, ONE_MODEL
 
@@ -104,6 +106,14 @@ def test_fields_that_nobody_knows_are_passed_over() -> None:
     }
 
     assert ask_of(**body).messages[0].content == "Hello"
+
+
+async def test_such_fields_are_counted_by_name_and_those_of_another_name_here_are_not() -> None:
+    names: list[str] = []
+    nobody: Any = None
+    current_exchange.set(Exchange({}, Reply(nobody), nobody, names.append))
+    checked({"type": "json_schema", "schema": {}, "schema_": {}, "strict": True}, ResponseFormat)
+    assert sorted(names) == ["schema_", "strict"]
 
 
 @pytest.mark.parametrize(
