@@ -85,7 +85,11 @@ class Drawing:
         process = self._process
         if process is None or process.returncode is not None:
             process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", MODULE, stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE
+                # -P: the folder in which the gateway was started may have a folder `analysis` of its own.
+                *(sys.executable, "-P", "-m", MODULE),
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=LONGEST_LINE,
             )
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(question + b"\n")

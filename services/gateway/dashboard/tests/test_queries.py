@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq
+import pytest
 
 from analysis.charts.drawing.server import answer
 from services.gateway.dashboard.queries.question import Question, shipped
@@ -68,10 +70,18 @@ def test_rows_of_any_kind_are_drawn_and_others_are_told() -> None:
     )
 
 
-async def test_what_cannot_be_drawn_is_told_and_the_next_chart_is_drawn() -> None:
+async def test_a_chart_is_drawn_and_nothing_in_the_folder_of_the_gateway_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap = 'from pathlib import Path\nPath(__file__).with_name("ran").touch()\n'
+    for program in ("altair.py", "analysis/__init__.py"):
+        (tmp_path / program).parent.mkdir(exist_ok=True)
+        (tmp_path / program).write_text(trap)
+    monkeypatch.chdir(tmp_path)
     drawing = Drawing()
     try:
         first = await drawing.of_query("", [{"busy": 1}])
         assert first["mark"]["type"] == "point"
     finally:
         await drawing.close()
+        assert not list(tmp_path.rglob("ran"))
