@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar, overload
 
 import nats.errors
 from nats.aio.client import Client
 from nats.js.api import StreamState
+from nats.js.errors import NotFoundError
 
 from schemas import subjects
+from schemas.broker import catalog
 from schemas.commands import ChatMessage, Gather, Generate
 from schemas.errors import BrokerUnavailable
 from schemas.events import ANY_EVENT, AnyEvent, RequestCompleted
@@ -156,6 +159,22 @@ async def bodies(client: Client, stream: str) -> list[bytes]:
         if held.messages
     ]
     return [message.data or b"" for message in messages]
+
+
+async def all_kept(client: Client) -> str:
+    """Every message of every stream and bucket: subjects, headers and bodies."""
+    js, told = client.jetstream(), []
+    names = [
+        *(spec.name for spec in catalog.STREAMS),
+        *(subjects.bucket_stream(spec.name) for spec in catalog.BUCKETS),
+    ]
+    for name in names:
+        held = await state(client, name)
+        for sequence in range(held.first_seq, held.last_seq + 1) if held.messages else ():
+            with suppress(NotFoundError):  # another one was put in its place
+                message = await js.get_msg(name, seq=sequence)
+                told.append(f"{message.subject} {message.headers} {(message.data or b'').decode()}")
+    return "\n".join(told)
 
 
 async def events(client: Client) -> list[AnyEvent]:

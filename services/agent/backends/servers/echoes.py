@@ -1,6 +1,7 @@
 """Takes out of a server's words what it repeats of a request: what users write is for no log, event or lease.
 
-Servers quote in their errors what they were sent: a field that they refuse, a prompt that is too long.
+Nor is the key that a server was shown. Servers quote in their errors what they were sent: a field that they refuse, a prompt that is too long, a key
+that they do not know.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from itertools import groupby
 from typing import Any
@@ -26,11 +28,13 @@ LETTER = re.compile(r"\\+u(?P<code>[0-9a-fA-F]{4})|\\+.|(?P<plain>[^\W_])")
 """A letter or digit, or what stands for a character in JSON."""
 
 _sent: ContextVar[bytes] = ContextVar("sent", default=b"")
+_shown: ContextVar[str] = ContextVar("shown", default="")
 
 
 def note_sent(request: httpx.Request) -> None:
-    """Keeps what this task has sent to a server last."""
+    """Keeps what this task has sent to a server last, and the key that went with it."""
     _sent.set(request.content)
+    _shown.set(request.headers.get("authorization", "").partition(" ")[2])
 
 
 def without_echo(said: str) -> str:
@@ -68,12 +72,11 @@ def _mark(echoed: list[bool], letters: str, text: str) -> None:
 
 
 def _texts() -> Iterator[str]:
-    """The letters and digits of each text that was sent, also as they are found if it has backslashes."""
-    try:
-        request = json.loads(_sent.get() or b"null")
-    except ValueError:
-        return
-    texts = set(_strings(request))
+    """The letters and digits of the key and of each text that was sent, also as they are found if it has
+    backslashes."""
+    texts = {_shown.get()}
+    with suppress(ValueError):
+        texts |= set(_strings(json.loads(_sent.get() or b"null")))
     found = {"".join(map(_letter, LETTER.finditer(text))) for text in texts if "\\" in text}
     for letters in found.union("".join(filter(str.isalnum, text)) for text in texts):
         if len(letters) >= SHORTEST_TEXT:

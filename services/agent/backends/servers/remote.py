@@ -163,10 +163,10 @@ def hooks(server: ServerSection) -> dict[str, list[Hook]]:
     known when the server repeats it."""
 
     async def only_its_key(request: httpx.Request) -> None:
-        note_sent(request)
         mine = server.key is not None and origin(str(request.url)) == origin(server.url)
         for header in (*ACCOUNT_HEADERS, *(() if mine else ("authorization",))):
             request.headers.pop(header, None)
+        note_sent(request)
 
     return {"request": [only_its_key], "response": [check_content]}
 

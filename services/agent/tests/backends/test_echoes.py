@@ -68,6 +68,16 @@ async def test_what_was_no_json_and_what_was_never_sent_leaves_words_as_they_are
     assert without_echo("no json, it says") == "no json, it says"
 
 
+async def test_a_key_is_left_out_also_where_a_part_of_it_is_quoted_or_nothing_else_was_sent() -> None:
+    key = "sk-Proj_0123456789-abcdefghij"
+    headers = {"authorization": f"Bearer {key}"}
+    note_sent(httpx.Request("GET", "http://mac:1234/v1/models", headers=headers))
+    assert without_echo(f"no such key: Bearer {key}.") == f"no such key: Bearer {LEFT_OUT}."
+    assert without_echo(f"no such key: {key[:20]}...") == f"no such key: {LEFT_OUT}..."
+    note_sent(httpx.Request("GET", "http://mac:1234/v1/models"))
+    assert without_echo(key) == key
+
+
 async def test_an_excerpt_is_one_line_without_the_prompt() -> None:
     send(PROMPT)
     assert excerpt(f"bad\ninput: {PROMPT} " + "x" * 1_000).startswith(f"bad input: {LEFT_OUT}")

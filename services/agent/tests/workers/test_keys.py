@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,17 @@ from services.agent.keys import with_key
 from services.agent.settings import KeySection, ModelSection
 from services.agent.tests.servers.http_server import HttpServer, Reply, Request, http_server
 from services.agent.tests.servers.ollama_server import ollama
-from services.agent.tests.workers.worker_mesh import QUICK, LmStudio, host, register, served, usable, worker
-from services.chassis.tests.mesh import eventually
+from services.agent.tests.workers.worker_mesh import (
+    QUICK,
+    LmStudio,
+    host,
+    register,
+    result_of,
+    served,
+    usable,
+    worker,
+)
+from services.chassis.tests.mesh import all_kept, enqueue, eventually, generate, open_mesh
 from services.cli.workers.trial import try_worker
 
 SECRETS = {
@@ -29,6 +39,7 @@ SECRETS = {
     "PATH_TO_HEAVEN": "canary-of-something",
 }
 FREE = "VARIABLE_OF_A_KEY"
+REFUSED = "not a key of this house"
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +69,12 @@ async def problem_of(agent: object, worker_id: str) -> ErrorBody:
     return await eventually(said)
 
 
+async def kept_with(client: Client, *words: str) -> str | None:
+    """All that the mesh has stored, once these words are in it."""
+    kept = await all_kept(client)
+    return kept if all(word in kept for word in words) else None
+
+
 async def test_no_variable_of_an_agent_can_be_had_by_naming_it(connection: Client) -> None:
     async with http_server(LmStudio().handle) as one, http_server(ollama) as other:
         names = [*SECRETS, FREE]
@@ -79,22 +96,52 @@ async def test_no_variable_of_an_agent_can_be_had_by_naming_it(connection: Clien
     assert leaked(one) == leaked(other) == []
 
 
-async def test_a_key_goes_to_its_server_and_to_no_other(connection: Client) -> None:
-    async with http_server(LmStudio().handle) as mine, http_server(LmStudio().handle) as theirs:
+class QuotesKeys(LmStudio):
+    """Refuses keys, once it `refuses`, and says in the refusal what it was sent, as many a server does."""
+
+    refuses = False
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        """Answers one request."""
+        if self.refuses and "authorization" in request.headers:
+            said = f"{REFUSED}: got {request.headers['authorization']}"
+            await reply.json({"error": {"message": said}}, 401)
+        else:
+            await super().handle(request, reply)
+
+
+async def test_a_key_goes_to_its_server_and_to_no_other(
+    connection: Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    quoting = QuotesKeys()
+    async with http_server(quoting.handle) as mine, http_server(LmStudio().handle) as theirs:
         settings = QUICK.model_copy(update={"keys": {"LAB": key(mine.url)}})
         async with host(connection, settings=settings) as agent:
             await register(
                 connection,
                 worker(mine, "mine", key_variable="LAB"),
                 worker(theirs, "theirs", key_variable="LAB"),
-                worker(mine, "keyless"),
             )
             problem = await problem_of(agent, "theirs")
-            await usable(agent, "mine", "keyless")
+            await usable(agent, "mine")
+            # When a task is refused with the words of the server, and another worker does it
+            quoting.refuses = True
+            await enqueue(open_mesh(connection), generate("r1"))
+            quoted = await problem_of(agent, "mine")
+            await register(connection, worker(mine, "keyless"))
+            await usable(agent, "keyless")
+            result = await result_of(connection, "r1")
+            kept = await eventually(partial(kept_with, connection, REFUSED, '"keyless"'))
     assert (problem.code, problem.field) == ("model_unusable", "key_variable")
     assert f"is not for {theirs.url}" in problem.message and mine.url in problem.message
     assert leaked(theirs) == []
     assert set(leaked(mine)) == {"authorization: Bearer the-key"}
+    # Then the key is in no lease, event, result or log, and what the server said besides is
+    assert result.answers[0].instance == "keyless"
+    assert REFUSED in quoted.message
+    printed = capfd.readouterr()
+    for told in (quoted.message, kept, printed.out + printed.err):
+        assert told and "the-key" not in told
 
 
 @pytest.mark.parametrize("kind", ["lm_studio", "ollama"])
