@@ -1,7 +1,7 @@
 """Takes out of a server's words what it repeats of a request: what users write is for no log, event or lease.
 
-Nor is the key that a server was shown. Servers quote in their errors what they were sent: a field that they refuse, a prompt that is too long, a key
-that they do not know.
+Nor is the key that a server was shown. Servers quote in their errors what they were sent: a field that they
+refuse, a prompt that is too long, a key that they do not know.
 """
 
 from __future__ import annotations
