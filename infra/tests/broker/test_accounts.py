@@ -429,27 +429,66 @@ async def test_several_replies_and_their_end_come_to_a_tenant(
     await user.client.close()
 
 
+ONE_OF_EACH = (
+    subjects.gather("interactive", "r1"),
+    subjects.answer("r1", 1, "alpha"),
+    subjects.result("r1"),
+    subjects.event("router", "test"),
+    subjects.bucket_key(subjects.SCORES_BUCKET, "some.key"),
+    f"$JS.API.STREAM.PURGE.{subjects.RESULTS_STREAM}",
+)
+"""A command, what is stored of work, an event, a key of a bucket, and what empties a stream."""
+
+
+async def last_stored(client: Client) -> dict[str, int]:
+    """How much was ever stored in each stream and bucket."""
+    js = client.jetstream()
+    names = [
+        *(spec.name for spec in catalog.STREAMS),
+        *(subjects.bucket_stream(spec.name) for spec in catalog.BUCKETS),
+    ]
+    return {name: (await js.stream_info(name)).state.last_seq for name in names}
+
+
 async def test_a_reply_subject_points_at_nothing_inside(guarded: Guarded, doorkeeper: list[str]) -> None:
-    # Given somebody who sees all that passes between the services
+    # Given somebody who sees all that passes between the services, and who answers at every door and may
+    # publish anything: what holds the replies back is the broker, and nobody's good will
     inside = await guarded.operator()
     seen: list[str] = []
 
     async def see(msg: Msg) -> None:
         seen.append(msg.subject)
 
+    async def answer(msg: Msg) -> None:
+        if msg.reply:
+            await inside.publish(msg.reply, b"forged")
+
     await inside.subscribe(">", cb=see)
+    for opened in (*(endpoint.doors for endpoint in ENDPOINTS), "$SRV.>"):
+        await inside.subscribe(opened, cb=answer)
     await all_read(inside)
-    # When a tenant has its replies sent there
+    before = await last_stored(inside)
+    seen.clear()
+    # When a tenant has its replies sent there, from wherever it may ask
     user = await guarded.tenant("carol")
     targets = [*KEPT, *KEYS, *(subject for _, subject in READ)]
     for target in targets:
         await user.client.publish(subjects.ASK, BODY, reply=target)
         await user.client.publish("$SRV.PING", b"", reply=target)
+    endpoints = catalog.endpoints_of(ROLES["carol"])
+    for endpoint in endpoints:
+        for target in ONE_OF_EACH:
+            await user.client.publish(endpoint.subject, BODY, reply=target)
+    await all_read(user.client)
+    # Then all of that has come in
+    asked = {subjects.door("carol", endpoint.subject) for endpoint in endpoints} | {"$SRV.PING"}
+    assert await until(lambda: all(seen.count(one) >= len(ONE_OF_EACH) for one in asked), DEADLINE_S)
     await user.client.request(subjects.ASK, BODY, timeout=60)
     await all_read(inside)
-    # Then nothing comes there
-    assert [subject for subject in seen if subject in targets] == []
+    # And the answers have come nowhere inside, and nothing is stored
+    assert [subject for subject in seen if subject in {*targets, *ONE_OF_EACH}] == []
     assert not {subject for subject in seen if subject.startswith(("$KV.", "$JS.API.", "choir.result."))}
+    assert await last_stored(inside) == before
     await user.client.close()
     await inside.close()
 

@@ -25,7 +25,7 @@ from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.errors import ConfigurationError
-from services.chassis.tests.mesh import settled
+from services.chassis.tests.mesh import all_kept, eventually, settled
 
 pytestmark = pytest.mark.long
 
@@ -42,6 +42,18 @@ STREAM_SUBJECTS = {
     subjects.ALL_DEAD: subjects.dead("router", "r1"),
 }
 """A subject of each kind that is kept in a stream."""
+
+
+REPLIES_INSIDE = (
+    subjects.gather("interactive", "stolen"),
+    subjects.answer("stolen", 1, "alpha"),
+    subjects.result("stolen"),
+    subjects.event("router", "stolen"),
+    subjects.bucket_key(subjects.SCORES_BUCKET, "stolen"),
+    f"$JS.API.STREAM.PURGE.{subjects.RESULTS_STREAM}",
+)
+"""Where services publish: a command, what is stored of work, an event, a key; and what empties a stream."""
+GUESSED = "guess-of-a-stranger"
 
 
 class Session:
@@ -188,6 +200,8 @@ async def test_a_guarded_mesh_answers(guarded: str, spawn_service: SpawnService)
             ("agent", "b", "beta"),
         )
     ]
+    guessing = guarded.replace("nats://", f"nats://summarizer:{GUESSED}@")
+    stranger = spawn_service("summarizer", "stranger", url=guessing)
     await asyncio.gather(*(service.wait_ready(operator, 180) for service in services))
     # When a client asks one model, an ensemble, and a chain whose text has to be counted to know that it fits
     nc = await Session(CLIENT).connect(guarded)
@@ -199,15 +213,44 @@ async def test_a_guarded_mesh_answers(guarded: str, spawn_service: SpawnService)
     status = json.loads((await nc.request(subjects.STATUS, b"", timeout=60)).data)
     learnt = json.loads((await nc.request(subjects.FEEDBACK, feedback, timeout=60)).data)
     ping = json.loads((await nc.request("$SRV.PING", b"", timeout=60)).data)
+    # And has replies sent to where services alone may publish
+    for endpoint in catalog.ENDPOINTS:
+        for target in REPLIES_INSIDE:
+            await nc.publish(endpoint.subject, b"{}", reply=target)
+    for asked in ("PING", "INFO", "STATS"):
+        for target in REPLIES_INSIDE:
+            await nc.publish(f"$SRV.{asked}", b"", reply=target)
+    await settled(nc)
+    doors = {endpoint.doors for endpoint in catalog.ENDPOINTS}
+
+    async def counted() -> bool:
+        """Whether the router says of each endpoint that it has dropped what came there."""
+        stats = json.loads((await nc.request("$SRV.STATS.router", b"", timeout=60)).data)
+        dropped = {one["num_errors"] for one in stats["endpoints"] if one["subject"] in doors}
+        return dropped == {len(REPLIES_INSIDE)}
+
+    await eventually(counted)
+    await asyncio.gather(*(service.wait_ready(operator, 180) for service in services))
+    kept = await all_kept(operator)
     # Then it is answered, and the broker has refused nobody anything
     assert (one["text"], many["text"], chained["text"]) == ("blue", "blue", "blue")
     assert all(step["ping_ns"] > 0 for step in chained["steps"])
     assert status["results"] == 3
     assert "error" not in learnt, learnt
     assert ping["type"] == "io.nats.micro.v1.ping_response"
+    assert [await service.stop() for service in services] == [0] * len(services)
+    await stranger.exited()
+    # And nothing was stored in answer to who wanted it there, or tried
+    kept_then = await all_kept(operator)
+    assert "stolen" not in kept_then
     for service in services:
-        assert await service.stop() == 0
         assert "ermissions" not in service.log()
+    assert sum(line.startswith(subjects.result("")) for line in kept_then.splitlines()) == 3
+    # And no password of the broker's is told or stored anywhere
+    told = [kept, kept_then, stranger.log(), *(service.log() for service in services)]
+    assert all(told)
+    for password in (*PASSWORDS.values(), GUESSED):
+        assert not [words for words in told if password in words]
     await nc.close()
     await operator.close()
 

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-import nats.micro
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -49,6 +48,8 @@ QUICK_LIMIT = 1_024
 BEGUN_AT_ONCE = 16
 """So many requests of one tenant begin before those of others have their turn."""
 CUT_MESSAGE_CHARACTERS = 2_000
+DROPPED = "dropped a request whose replies are to go to no inbox"
+"""What the log and `$SRV.STATS` say of one."""
 ERROR_ENVELOPE_BYTES = 1_024
 """The headers of an error reply: a line of its message, its code, and the trace."""
 
@@ -155,6 +156,28 @@ class Caller:
         await self._client.publish(self.inbox, payload, headers=headers)
 
 
+class GuardedService(Service):
+    """A service's part of the services API: it tells of itself in inboxes, and nowhere else."""
+
+    async def _handle_ping_request(self, msg: Msg) -> None:
+        if _may_be_answered(msg):
+            await super()._handle_ping_request(msg)
+
+    async def _handle_info_request(self, msg: Msg) -> None:
+        if _may_be_answered(msg):
+            await super()._handle_info_request(msg)
+
+    async def _handle_stats_request(self, msg: Msg) -> None:
+        if _may_be_answered(msg):
+            await super()._handle_stats_request(msg)
+
+
+def _may_be_answered(msg: Msg) -> bool:
+    if msg.reply and not is_inbox(msg.reply):
+        log.warning(DROPPED, reply=msg.reply, asked=msg.subject)
+    return is_inbox(msg.reply)
+
+
 def is_inbox(reply: str) -> bool:
     """Whether replies may go there: to an inbox, or to where the broker leads into another account.
 
@@ -235,13 +258,16 @@ class Endpoints:
 
     async def start(self) -> None:
         """Registers the service: from now on `$SRV.PING`, `INFO` and `STATS` see it."""
-        config = ServiceConfig(
-            name=self._identity.service,
-            version=self._identity.version,
-            description=self._description,
-            metadata={"instance": self._identity.instance, "host": self._identity.host},
+        self._service = GuardedService(
+            self._client,
+            ServiceConfig(
+                name=self._identity.service,
+                version=self._identity.version,
+                description=self._description,
+                metadata={"instance": self._identity.instance, "host": self._identity.host},
+            ),
         )
-        self._service = await nats.micro.add_service(self._client, config)
+        await self._service.start()
 
     async def stop(self, patience_s: float = ENDPOINTS_PATIENCE_S) -> None:
         """Takes no more requests and gives those that are open a little time."""
@@ -297,9 +323,7 @@ class Endpoints:
         async def take(request: Request) -> None:
             inbox, tenant = request._msg.reply, subjects.tenant_at(request.subject)
             if inbox and not is_inbox(inbox):
-                log.warning(
-                    "dropped a request whose replies are to go to no inbox", reply=inbox, tenant=tenant
-                )
+                self._drop(subject, inbox, tenant)
                 return
             said = request.headers or {}
             new, key = subjects.NEW_HEADER in said, None
@@ -327,6 +351,15 @@ class Endpoints:
         heard = self._service._endpoints[-1]._subscription
         take_directly(self._client, heard, partial(self._refuse_unread, quick, streams))
         self._heard.append(heard)
+
+    def _drop(self, subject: str, inbox: str, tenant: str) -> None:
+        """Does nothing of a request on `subject`, and says so to whoever operates the mesh, nobody else:
+        `$SRV.STATS` counts it."""
+        log.warning(DROPPED, reply=inbox, tenant=tenant)
+        for endpoint in self._service._endpoints if self._service is not None else ():
+            if endpoint._subject == subject:
+                endpoint._num_errors += 1
+                endpoint._last_error = DROPPED
 
     def _refuse_unread(
         self, quick: bool, streams: bool, words: list[bytes], _read: bytes, _begin: int, _end: int

@@ -163,17 +163,17 @@ async def bodies(client: Client, stream: str) -> list[bytes]:
 
 async def all_kept(client: Client) -> str:
     """Every message of every stream and bucket: subjects, headers and bodies."""
-    js, told = client.jetstream(), []
+    js, told = client.jetstream(timeout=DEADLINE_S), []
     names = [
         *(spec.name for spec in catalog.STREAMS),
         *(subjects.bucket_stream(spec.name) for spec in catalog.BUCKETS),
     ]
     for name in names:
-        held = await state(client, name)
+        held = (await js.stream_info(name)).state
         for sequence in range(held.first_seq, held.last_seq + 1) if held.messages else ():
             with suppress(NotFoundError):  # another one was put in its place
                 message = await js.get_msg(name, seq=sequence)
-                told.append(f"{message.subject} {message.headers} {(message.data or b'').decode()}")
+                told.append(f"{message.subject} {message.headers} {message.data!r}")
     return "\n".join(told)
 
 

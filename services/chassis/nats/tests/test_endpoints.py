@@ -449,9 +449,17 @@ async def test_a_request_whose_replies_are_to_go_elsewhere_than_to_an_inbox_is_d
     heard = await connection.subscribe(reply)
     async with answering(connection, take):
         await connection.publish(subjects.ASK, b'{"prompt": "hi", "request_id": "bad"}', reply=reply)
+        for asked in ("PING", "INFO", "STATS", "PING.router", "INFO.router", "STATS.router"):
+            await connection.publish(f"$SRV.{asked}", b"", reply=reply)
         await connection.request(subjects.ASK, b'{"prompt": "hi", "request_id": "good"}', timeout=60)
+        stats = json.loads((await connection.request("$SRV.STATS.router", b"", timeout=60)).data)
+        await connection.request("$SRV.INFO", b"", timeout=60)
     assert taken == ["good"]
     assert heard.pending_msgs == 0
+    # And whoever operates the mesh sees how often that happened
+    (endpoint,) = stats["endpoints"]
+    assert (endpoint["num_requests"], endpoint["num_errors"]) == (2, 1)
+    assert endpoint["last_error"] == module.DROPPED
 
 
 async def test_a_tenant_that_sends_many_at_once_delays_the_one_of_another_by_a_few(
