@@ -92,10 +92,10 @@ fuzz-http *OPTIONS:
 kill-metrics:
     CHOIR_TEST_METRICS_KILLS=20 CHOIR_TEST_METRICS_EVENTS=100000 uv run pytest services/metrics/tests/test_exactly_once.py -k killed
 
-# ten thousand messages of nonsense on every endpoint: all are answered, nobody falls, memory stays
+# ten thousand messages of nonsense on all that a tenant reaches: all are answered, nobody falls, memory stays
 [group('measure')]
 fuzz MESSAGES="10000":
-    CHOIR_TEST_FUZZ_MESSAGES={{ MESSAGES }} uv run pytest services/tests/test_fuzz.py
+    CHOIR_TEST_FUZZ_MESSAGES={{ MESSAGES }} uv run pytest -rP services/tests/test_fuzz.py
 
 # three hosts in networks of their own, under faults of every kind, and what their streams say afterwards (root)
 [group('measure')]

@@ -1,6 +1,8 @@
-"""Messages of all kinds of nonsense on every endpoint of the client surface: each is answered, nobody falls.
+"""Messages of all kinds of nonsense on every subject that a tenant reaches: each is answered, nobody falls.
 
-`CHOIR_TEST_FUZZ_MESSAGES` says how many (300); `just fuzz` sends ten thousand.
+The tenant comes in by its own account, with the rights of an operator, as on any mesh of `choir up`.
+`CHOIR_TEST_FUZZ_MESSAGES` says how many messages (300); `just fuzz` sends ten thousand, and prints by how
+much each process has grown.
 """
 
 from __future__ import annotations
@@ -10,23 +12,32 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nats
 import psutil
+import pytest
+import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.broker.access.accounts import ServiceUser, accounts
+from infra.broker.access.keys import KeyRing
+from infra.broker.access.permissions import OPERATOR, Scope
+from infra.broker.broker import Broker
+from infra.broker.provision import provision
 from infra.members.tests.desks import start_desk
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
-from schemas.broker.catalog import ENDPOINTS
+from schemas.broker.catalog import ACCESS, endpoints_of
 from schemas.replies import ErrorReply
+from schemas.requests.tenants import Tenant
 from schemas.tests.golden.samples import SAMPLES
 from services.metrics.tests.mesh import spawn_metrics
 from services.modelstore.tests.stores import spawn_store
-from services.tests.load import SmallMesh
+from services.tests.load import MODELS, SmallMesh
 
 MESSAGES = int(os.environ.get("CHOIR_TEST_FUZZ_MESSAGES", "300"))
 AT_ONCE = 50
@@ -34,6 +45,21 @@ ANSWER_DEADLINE_S = 120.0
 MOST_GROWTH = 96 * 1024**2
 WARM_MESSAGES = 100
 CLOSED_PORT = 9
+
+TENANT = Tenant(name="fuzzer", role="operate")
+ENDPOINTS = endpoints_of(TENANT.role)
+SERVICES_API = tuple(
+    f"$SRV.{verb}{of}" for verb in ("PING", "INFO", "STATS") for of in ("", ".router", ".agent", ".metrics")
+)
+SUBJECTS = (*(endpoint.subject for endpoint in ENDPOINTS), *SERVICES_API)
+"""What whoever may observe reaches besides: it takes no request, and is answered whatever that is."""
+INSTANCES = {
+    "router": ("router-1",),
+    "aggregator": ("aggregator-1",),
+    "agent": ("agent-1", "agent-2"),
+    "metrics": ("metrics-1",),
+    "modelstore": ("store-1",),
+}
 
 ODD: tuple[Any, ...] = (
     None, True, -1, 0, 0.5, 10**40, -(10**40), 1e308, "", " ", "\x00", "\x1b[2J", "\u202e", "../../etc/hosts",
@@ -72,7 +98,10 @@ class Fuzz:
     def messages(self, count: int) -> Iterator[tuple[str, bytes, dict[str, str] | None]]:
         """Subject, payload, headers."""
         for _ in range(count):
-            subject = self._chance.choice(ENDPOINTS).subject
+            subject = self._chance.choice(SUBJECTS)
+            if subject in SERVICES_API:
+                yield subject, self._whole(subject), self._chance.choice(HEADERS)
+                continue
             spoil = self._chance.choice(
                 (self._whole, self._cut, self._flipped, self._field, self._field, self._more)
             )
@@ -165,24 +194,63 @@ def memory_of(services: list[ServiceProcess]) -> dict[str, int]:
     return {service.instance: psutil.Process(service.pid).memory_info().rss for service in services}
 
 
-async def test_nonsense_is_answered_and_nobody_falls(
-    mesh_url: str, connection: Client, spawn_service: SpawnService, tmp_path: Path
-) -> None:
-    mesh = SmallMesh(spawn_service, mesh_url)
-    metrics = spawn_metrics(spawn_service, tmp_path / "metrics", mesh_url)
-    hub = f"http://127.0.0.1:{CLOSED_PORT}"
-    store = spawn_store(spawn_service, "store-1", tmp_path / "store", mesh_url, hub=hub, patience_s=1.0)
-    await mesh.wait_ready(connection)
-    await metrics.wait_ready(connection)
-    await store.wait_ready(connection)
-    await start_desk(connection, tmp_path / "desk")
-    services = [mesh.router, mesh.aggregator, metrics, store, *mesh.agents]
-    pids = [service.pid for service in services]
-    fuzz, answers = Fuzz(7), Answers(connection)
+def accounts_of(keys: KeyRing) -> str:
+    """The accounts of the broker: an instance of each service that is asked, and the tenant that asks."""
+    users = [
+        ServiceUser(access, Scope(instance, MODELS), keys.public_key(instance))
+        for access in ACCESS
+        for instance in INSTANCES.get(access.service, ())
+    ]
+    tenant = TENANT.model_copy(update={"public_keys": (keys.public_key(TENANT.name),)})
+    return accounts(keys.public_key(OPERATOR), users, [tenant])
 
-    await answers.send_all(fuzz.messages(WARM_MESSAGES))
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyRing:
+    return KeyRing(tmp_path / "keys")
+
+
+@pytest_asyncio.fixture
+async def guarded(tmp_path: Path, keys: KeyRing) -> AsyncIterator[str]:
+    """The URL of a broker with accounts."""
+    async with Broker(tmp_path / "broker", accounts=accounts_of(keys)) as broker:
+        yield broker.url
+
+
+async def test_nonsense_is_answered_and_nobody_falls(
+    guarded: str, keys: KeyRing, spawn_service: SpawnService, tmp_path: Path
+) -> None:
+    def spawn(
+        service: str, instance: str | None = None, *, env: Mapping[str, str] | None = None, **more: Any
+    ) -> ServiceProcess:
+        key = {"CHOIR_MESH__NKEY": str(keys.path(instance or service))}
+        return spawn_service(service, instance, env={**key, **(env or {})}, **more)
+
+    inside = await nats.connect(guarded, nkeys_seed=str(keys.path(OPERATOR)))
+    await provision(inside, MODELS)
+    mesh = SmallMesh(spawn, guarded)
+    metrics = spawn_metrics(spawn, tmp_path / "metrics", guarded)
+    hub = f"http://127.0.0.1:{CLOSED_PORT}"
+    store = spawn_store(spawn, "store-1", tmp_path / "store", guarded, hub=hub, patience_s=1.0)
+    services = [mesh.router, mesh.aggregator, metrics, store, *mesh.agents]
+    await asyncio.gather(*(service.wait_ready(inside) for service in services))
+    await start_desk(inside, tmp_path / "desk")
+    tenant = await nats.connect(guarded, nkeys_seed=str(keys.path(TENANT.name)))
+    try:
+        await fuzz(tenant, services)
+    finally:
+        await tenant.close()
+        await inside.close()
+
+
+async def fuzz(tenant: Client, services: list[ServiceProcess]) -> None:
+    """Sends it all, and looks at what became of the services."""
+    pids = [service.pid for service in services]
+    messages, answers = Fuzz(7), Answers(tenant)
+
+    await answers.send_all(messages.messages(WARM_MESSAGES))
     before = memory_of(services)
-    await answers.send_all(fuzz.messages(MESSAGES - WARM_MESSAGES))
+    await answers.send_all(messages.messages(MESSAGES - WARM_MESSAGES))
 
     # Then each has an answer, none of which is a defect of ours
     assert not answers.silent
@@ -190,7 +258,11 @@ async def test_nonsense_is_answered_and_nobody_falls(
     assert answers.codes["invalid_request"] > MESSAGES // 4, answers.codes
     # And everybody is there, with the memory of before
     assert [service.pid for service in services if service.alive] == pids
-    grown = {name: now - before[name] for name, now in memory_of(services).items()}
+    after = memory_of(services)
+    grown = {name: now - before[name] for name, now in after.items()}
+    print(f"{MESSAGES} messages: {dict(answers.codes)}")  # noqa: T201
+    for name, growth in grown.items():
+        print(f"{name}: {growth / 1e6:+.1f} MB, to {after[name] / 1e6:.0f} MB")  # noqa: T201
     assert all(growth < MOST_GROWTH for growth in grown.values()), grown
-    reply = await connection.request(subjects.ASK, b'{"prompt": "hi", "model": "alpha"}', ANSWER_DEADLINE_S)
+    reply = await tenant.request(subjects.ASK, b'{"prompt": "hi", "model": "alpha"}', ANSWER_DEADLINE_S)
     assert json.loads(reply.data)["text"] == "alpha says Paris"
