@@ -31,12 +31,15 @@ from loadtest.session import Session
 from loadtest.trial.checker import check
 from loadtest.trial.hosts import MODELS, Hosts
 from loadtest.trial.messages import inside
+from loadtest.trial.registered import half_registered
 from loadtest.trial.report import of_verdict
 from loadtest.trial.starving import effects
 from loadtest.trial.strikes import Strikes
 
 WHOLE, BROKEN = 0, 1
 
+SLOW_FLAPS = "flap-slowly"
+FLAP_FOR_S = 20.0
 LOSSY, DEAF, MUTE = "lossy-link", "deaf-host", "mute-host"
 LOSING = (LOSSY, DEAF, MUTE)
 KINDS: dict[str, tuple[str, str, float]] = {
@@ -50,6 +53,7 @@ KINDS: dict[str, tuple[str, str, float]] = {
     "elect-leader": ("elect", "broker", 0.0),
     "partition-host": ("partition", "host", 5.0),
     "flap-link": ("flap", "host", 3.0),
+    SLOW_FLAPS: ("sway", "host", FLAP_FOR_S),
     LOSSY: ("lose", "host", 10.0),
     DEAF: ("deafen", "host", 5.0),
     MUTE: ("mute", "host", 5.0),
@@ -66,16 +70,25 @@ start."""
 END = "end-host"
 
 
-def plan_faults(kinds: Sequence[str], rounds: int, duration_s: float, seed: int, *, end: bool) -> list[Fault]:
+def plan_faults(
+    kinds: Sequence[str],
+    rounds: int,
+    duration_s: float,
+    seed: int,
+    *,
+    end: bool,
+    flap_for_s: float = FLAP_FOR_S,
+) -> list[Fault]:
     """Every kind in every round, in an order and at moments that the seed decides. With `end` one host goes
-    for good after the others."""
+    for good after the others. Slow flaps last `flap_for_s`."""
+    known = KINDS | {SLOW_FLAPS: (*KINDS[SLOW_FLAPS][:2], flap_for_s)}
     drawn = random.Random(seed)
     names = [kind for _ in range(rounds) for kind in drawn.sample(kinds, len(kinds))]
     busy_s = duration_s * (0.75 if end else 0.9)
     step_s = busy_s / max(1, len(names))
     faults = [
         Fault(verb, whom, (number + drawn.random()) * step_s, pause_s)
-        for number, (verb, whom, pause_s) in enumerate(KINDS[name] for name in names)
+        for number, (verb, whom, pause_s) in enumerate(known[name] for name in names)
     ]
     return [*faults, Fault("end", "host", duration_s * 0.8)] if end else faults
 
@@ -100,14 +113,18 @@ async def trial(options: argparse.Namespace, kinds: Sequence[str], folder: Path)
             duration_s=duration_s + 1,
             seed=options.seed,
         )
-        faults = plan_faults(kinds, options.rounds, duration_s, options.seed, end=options.end)
+        faults = plan_faults(
+            kinds, options.rounds, duration_s, options.seed, end=options.end, flap_for_s=options.flap_for
+        )
         session = Session(hosts.url, folder, (), quiet=True, verbs=strikes.verbs)
         outcome = await session.run(plan, faults)
+        console.print("looking who is there ...")
+        unlike = await half_registered(hosts.living)
         console.print("reading the streams ...")
         client = await inside(",".join(host.url for host in hosts.living))
         try:
             verdict = await check(
-                client, run, outcome.measured, strikes.messages.poisoned, strikes.messages.newer
+                client, run, outcome.measured, strikes.messages.poisoned, strikes.messages.newer, unlike
             )
         finally:
             await client.close()
@@ -133,6 +150,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rounds", type=int, default=1, help="how often each kind of fault comes (1)")
     options.add_argument("--kinds", default="", help=f"only these, with commas: {', '.join(KINDS)}")
     options.add_argument("--end", action="store_true", help="in the end one host goes for good")
+    options.add_argument(
+        "--flap-for",
+        type=float,
+        default=FLAP_FOR_S,
+        metavar="S",
+        help=f"how long {SLOW_FLAPS} lasts ({FLAP_FOR_S:g})",
+    )
     options.add_argument(
         "--skew", type=float, default=3_600.0, metavar="S", help="the clock of host 3 (an hour ahead)"
     )

@@ -29,11 +29,12 @@ FETCH = 1_000
 
 @dataclass
 class Verdict:
-    """What came of a run. Each of the first six has to be empty or 0.
+    """What came of a run. Each of the first seven has to be empty or 0.
 
     `lost` were taken and have no result, `doubled` have more than one, `different` were answered to their
     clients in more than one way, `left_over` are commands that nobody works on any more, `missing` are
-    results without an event, `not_in_dead` are messages that nobody can read and that are not in DEAD.
+    results without an event, `not_in_dead` are messages that nobody can read and that are not in DEAD,
+    `half_registered` is what the mesh does not know of what runs, or knows of what does not.
     `refused` are requests that were turned away at the door with an error that says so, by its code: those
     are whole.
     """
@@ -44,6 +45,7 @@ class Verdict:
     left_over: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     not_in_dead: list[str] = field(default_factory=list)
+    half_registered: list[str] = field(default_factory=list)
     sent: int = 0
     answered: int = 0
     failed: dict[str, int] = field(default_factory=dict)
@@ -55,8 +57,11 @@ class Verdict:
     @property
     def whole(self) -> bool:
         """Whether nothing was lost, and nothing came twice."""
-        return not (
-            self.lost or self.doubled or self.different or self.left_over or self.missing or self.not_in_dead
+        return not any(
+            (
+                *(self.lost, self.doubled, self.different, self.left_over, self.missing),
+                *(self.not_in_dead, self.half_registered),
+            )
         )
 
     def figures(self) -> dict[str, object]:
@@ -70,8 +75,10 @@ async def check(
     measured: Measurements,
     poisoned: Collection[str] = (),
     newer: Collection[str] = (),
+    half_registered: Collection[str] = (),
 ) -> Verdict:
-    """Reads the streams of the mesh, when its queues are empty or SETTLE_PATIENCE_S is over."""
+    """Reads the streams of the mesh, when its queues are empty or SETTLE_PATIENCE_S is over. What is
+    `half_registered` somebody else has found out."""
     js = client.jetstream(timeout=10)
     ids = {int(number): f"{run}-{number}" for number in measured.number}
     errors = {
@@ -96,6 +103,7 @@ async def check(
         left_over=left_over,
         missing=[one for one in of_run if not completed[one]],
         not_in_dead=[one for one in poisoned if one not in in_dead],
+        half_registered=list(half_registered),
         sent=len(ids),
         answered=int(measured.good.sum()),
         failed=dict(Counter(errors[one] for one in of_run if errors[one])),

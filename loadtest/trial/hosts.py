@@ -48,6 +48,7 @@ min_free_bytes = 0
 replicas = 0
 [metrics]
 enabled = {metrics}
+min_free_bytes = 0
 folder = "{folder}/metrics-disk/events"
 [gateway]
 enabled = false

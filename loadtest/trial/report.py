@@ -14,6 +14,7 @@ COUNTS = {
     "left_over": "commands that nobody works on",
     "missing": "results without an event",
     "not_in_dead": "unreadable, and not in DEAD",
+    "half_registered": "of what runs, and of what the mesh knows, not in the other",
 }
 """What a whole run has none of, and what that means."""
 SHOWN = 5

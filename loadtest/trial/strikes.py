@@ -28,6 +28,8 @@ from loadtest.trial.starving import Starved, starve
 from services.client.finding.mesh_url import find_mesh
 
 FLAPS = 6
+FLAP_S = 5.0
+"""How long a link that flaps slowly is away, and then there."""
 LOST_PERCENT = 30
 
 
@@ -51,6 +53,7 @@ class Strikes:
             "restart": self._restart,
             "partition": self._partition,
             "flap": self._flap,
+            "sway": self._flap_slowly,
             "lose": self._lose,
             "deafen": self._deafen,
             "mute": self._mute,
@@ -84,17 +87,24 @@ class Strikes:
         return f"cut {host.name} off for {fault.pause_s:g} s"
 
     async def _flap(self, fault: Fault) -> str:
+        return await self._flapped(fault, FLAPS, fault.pause_s / FLAPS / 2)
+
+    async def _flap_slowly(self, fault: Fault) -> str:
+        """Each time long enough for others to notice, and to notice that it is back."""
+        return await self._flapped(fault, max(1, round(fault.pause_s / FLAP_S / 2)), FLAP_S)
+
+    async def _flapped(self, fault: Fault, times: int, pause_s: float) -> str:
         async with self._one_cable:
             host = self._host()
             try:
-                for _ in range(FLAPS):
+                for _ in range(times):
                     host.set_link(False)
-                    await asyncio.sleep(fault.pause_s / FLAPS / 2)
+                    await asyncio.sleep(pause_s)
                     host.set_link(True)
-                    await asyncio.sleep(fault.pause_s / FLAPS / 2)
+                    await asyncio.sleep(pause_s)
             finally:
                 host.set_link(True)
-        return f"the link of {host.name} went {FLAPS} times within {fault.pause_s:g} s"
+        return f"the link of {host.name} went {times} times within {fault.pause_s:g} s"
 
     async def _lose(self, fault: Fault) -> str:
         """A bad cable: TCP sends again and again, ever more seldom, and connections stay."""

@@ -26,8 +26,10 @@ from loadtest.trial.__main__ import KINDS, main, plan_faults
 from loadtest.trial.checker import check
 from loadtest.trial.hosts import MODELS
 from loadtest.trial.messages import MessageStrikes
+from loadtest.trial.registered import Running, differences
 from loadtest.trial.soak import main as soak_main
 from schemas import subjects
+from schemas.nodes.lease import NodeLease, NodeState, ServedModel
 from services.chassis.nats.streams import Storage
 from services.chassis.telemetry.events import written
 
@@ -70,7 +72,9 @@ async def test_what_is_wrong_is_named(
         await store(connection, f"run-{number}", told=told)
     left = subjects.generate("interactive", "alpha", "run-9")
     await connection.jetstream().publish(left, b"{}")
-    verdict = await check(connection, "run", measured, poisoned=["run-poison-1"])
+    verdict = await check(
+        connection, "run", measured, poisoned=["run-poison-1"], half_registered=["host1 serves alpha"]
+    )
     assert not verdict.whole
     assert verdict.lost == ["run-1"]
     assert verdict.doubled == ["run-2"]
@@ -78,6 +82,45 @@ async def test_what_is_wrong_is_named(
     assert verdict.different == ["run-4"]
     assert verdict.left_over == [left]
     assert verdict.not_in_dead == ["run-poison-1"]
+    assert verdict.half_registered == ["host1 serves alpha"]
+
+
+def lease(service: str, pid: int, *models: str, state: NodeState = "ready") -> NodeLease:
+    return NodeLease(
+        service=service, instance=f"{service}-{pid}", host="one", pid=pid, version="1", state=state,
+        started_at_s=0.0, seen_at_s=0.0,
+        models=tuple(ServedModel(name=name, backend="instant", slots=1) for name in models),
+    )  # fmt: skip
+
+
+def test_a_mesh_that_knows_what_runs_and_nothing_else_has_no_half_of_a_host() -> None:
+    running = [Running("host1", "router", 1), Running("host1", "agent", 2), Running("host1", "agent", 3)]
+    known = [lease("router", 1), lease("agent", 2, "alpha"), lease("agent", 3, "beta")]
+    assert differences(running, known) == []
+
+
+def test_whoever_is_there_by_half_is_named() -> None:
+    """After a partition: gone and still there, there and not known, known twice, without a model."""
+    running = [
+        *(Running("host1", "router", 1), Running("host1", "agent", 2), Running("host2", "aggregator", 4)),
+        *(Running("host2", "router", 5), Running("host2", "metrics", 7)),
+    ]
+    twice = lease("router", 5).model_copy(update={"instance": "router-of-before"})
+    known = [lease("agent", 2, "alpha"), lease("aggregator", 4, state="draining"), lease("router", 5), twice]
+    assert differences(running, [*known, lease("agent", 6, "alpha", "beta"), lease("router", 7)]) == [
+        "router of host1, process 1, runs and is not there",
+        "aggregator of host2, process 4, is draining",
+        "router of host2, process 5, is there 2 times",
+        "metrics of host2, process 7, runs and is not there",
+        "agent agent-6, process 6, is there and does not run",
+        "router router-7, process 7, is there and does not run",
+        "host1 serves alpha",
+    ]
+
+
+def test_slow_flaps_last_as_long_as_the_option_says() -> None:
+    (fault,) = plan_faults(["flap-slowly"], 1, 900.0, 1, end=False, flap_for_s=600.0)
+    assert (fault.verb, fault.pause_s) == ("sway", 600.0)
 
 
 @pytest.mark.soak
