@@ -648,6 +648,16 @@ def model_file_key(sha256: str) -> str:
     return encode_token(sha256)
 
 
+def other_model_file_key(sha256: str, instance: str) -> str:
+    """The key of what a store says of the chunks of a file, where that is not what another said before."""
+    return f"{encode_token(sha256)}.{encode_token(instance)}"
+
+
+def other_model_file_keys(sha256: str) -> str:
+    """The pattern of the keys of all that stores say otherwise of the chunks of a file."""
+    return f"{encode_token(sha256)}.*"
+
+
 def model_copy_key(sha256: str, instance: str) -> str:
     """The key of a store's copy of a file."""
     return f"{encode_token(sha256)}.{encode_token(instance)}"

@@ -380,6 +380,13 @@ STORED_VALUES: tuple[Channel, ...] = (
         model_store.FileChunks,
     ),
     *_values(
+        s.MODEL_FILES_BUCKET,
+        "other-model-file",
+        address(s.other_model_file_key),
+        "the chunks of a file, as a store says that contradicts the one before it",
+        model_store.FileChunks,
+    ),
+    *_values(
         s.MODEL_COPIES_BUCKET,
         "model-copy",
         address(s.model_copy_key),

@@ -145,10 +145,7 @@ class Copies:
         await self._catalogue.models_bucket.delete(subjects.stored_model_key(name))
         for sha256 in dict.fromkeys(file.sha256 for file in model.files):
             if not await self._holdings.needed(sha256, but=name):
-                await self._catalogue.files_bucket.delete(subjects.model_file_key(sha256))
-                for copy in await self._catalogue.copies(sha256):
-                    key = subjects.model_copy_key(sha256, copy.instance)
-                    await self._catalogue.copies_bucket.delete(key)
+                await self._catalogue.forget_file(sha256)
 
     async def keep(self) -> None:
         """Looks again and again whether a model has too few copies, and makes one if it is this host's

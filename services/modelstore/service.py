@@ -85,7 +85,6 @@ class ModelStore:
             mesh.client,
             self._identity.instance,
             self._settings,
-            catalogue,
             self._known,
             self._holdings,
             self._puller,

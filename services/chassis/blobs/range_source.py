@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from nats.aio.client import Client
 
 from schemas.errors import ModelUnusable, PullFailed
-from schemas.nodes.model_store import StoredModel
+from schemas.nodes.model_store import FileChunks, ModelFile, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.blobs.chunks import ChunkTable
 from services.chassis.blobs.transfer import PATIENCE_S, Transfer
@@ -111,7 +111,21 @@ async def open_kept(client: Client, name: str) -> tuple[StoredModel, RangeSource
             f"{name} is kept in {len(model.files)} files: a stage takes its layers from models of one file",
             field="path",
         )
-    chunks = await catalogue.chunks(model.files[0].sha256)
-    if chunks is None:
-        raise ModelUnusable(f"the catalogue does not know the chunks of {name}", field="path")
-    return model, RangeSource(client, catalogue, ChunkTable(chunks))
+    return model, RangeSource(client, catalogue, ChunkTable(await _only_chunks(catalogue, model.files[0])))
+
+
+async def _only_chunks(catalogue: ModelCatalogue, file: ModelFile) -> FileChunks:
+    """The one table of a file: whoever reads a part of it cannot tell which of two is right."""
+    tables = await catalogue.tables(file.sha256)
+    held = [table for table in tables if table.holders]
+    if len(held) > 1:
+        said = " and ".join(", ".join(table.holders) for table in held)
+        raise ModelUnusable(
+            f"the stores {said} contradict each other about the chunks of {file.name}: remove the copy "
+            "that is wrong (`choir model rm --store`); a pull at another host finds out which it is",
+            field="path",
+        )
+    found = next(iter(held or tables), None)
+    if found is None or found.chunks.size_bytes != file.size_bytes:
+        raise ModelUnusable(f"the catalogue does not know the chunks of {file.name}", field="path")
+    return found.chunks

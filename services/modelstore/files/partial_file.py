@@ -22,17 +22,18 @@ from services.modelstore.files.known_files import sync_folder
 
 RECORD = struct.Struct("<I32s")
 READ_BYTES = 1 << 20
+CAUGHT_UP_BYTES = 8 << 20
+"""So much that came before its turn is hashed at a time: others wait for it."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PartialFile:
     """One of them; `size_bytes` is what the whole file will have. Everything that it does blocks.
 
-    Of one that comes `in_order` the SHA-256 of the whole is made while it comes.
+    The SHA-256 of the whole is made while it comes, as far as it comes in order.
     """
 
-    def __init__(self, folder: Path, sha256: str, size_bytes: int, *, in_order: bool = False) -> None:
-        self._in_order = in_order
+    def __init__(self, folder: Path, sha256: str, size_bytes: int) -> None:
         self._lock = threading.Lock()  # a closed descriptor may be another file's a moment later
         self.sha256 = sha256
         self.size_bytes = size_bytes
@@ -112,12 +113,23 @@ class PartialFile:
                 records.append(RECORD.pack(chunk, digest))
                 self._learn(chunk, digest, part)
             os.write(self._journal, b"".join(records))
+            self._catch_up()
         except OSError as error:
             raise no_room(error, self.path.parent) from error
 
     def _learn(self, chunk: int, digest: bytes, content: bytes | memoryview) -> None:
         self._digests[chunk] = digest
-        if self._in_order and chunk * self.chunk_bytes == self._hashed:
+        if chunk * self.chunk_bytes == self._hashed:
+            self._whole.update(content)
+            self._hashed += len(content)
+
+    def _catch_up(self) -> None:
+        """Hashes what came before its turn."""
+        for _ in range(max(1, CAUGHT_UP_BYTES // self.chunk_bytes)):
+            chunk, rest = divmod(self._hashed, self.chunk_bytes)
+            if rest or chunk not in self._digests:
+                return
+            content = os.pread(self._file, self.length(chunk), chunk * self.chunk_bytes)
             self._whole.update(content)
             self._hashed += len(content)
 

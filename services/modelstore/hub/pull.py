@@ -9,9 +9,8 @@ from dataclasses import replace
 from nats.aio.client import Client
 
 from schemas import subjects
-from schemas.errors import ModelUnusable
+from schemas.errors import ModelUnusable, PullFailed
 from schemas.nodes.model_store import FetchClaim, ModelFile, Origin, StoredModel
-from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.clock import BrokerClock
 from services.modelstore.catalogue.gguf_facts import facts_of
@@ -39,7 +38,6 @@ class HubPuller:
         client: Client,
         instance: str,
         settings: ModelStoreSection,
-        catalogue: ModelCatalogue,
         known: KnownFiles,
         holdings: Holdings,
         puller: Puller,
@@ -47,7 +45,6 @@ class HubPuller:
     ) -> None:
         self._instance = instance
         self._settings = settings
-        self._catalogue = catalogue
         self._known = known
         self._holdings = holdings
         self._puller = puller
@@ -91,9 +88,14 @@ class HubPuller:
         """From another store if one has all of it; else from the hub, unless another store is at it."""
         sha256 = one.file.sha256
         while True:
-            if await self._held(sha256):
-                await self._puller.from_peers(job, one.file)
-                return
+            if await self._held(one.file):
+                try:
+                    await self._puller.from_peers(job, one.file)
+                    return
+                except PullFailed:
+                    if await self._held(one.file):
+                        raise
+                    continue  # who has lied, or holds it no more, is no reason to do without the hub
             async with self._puller.alone(sha256):
                 claim = Claim(self._claims, sha256, self._instance)
                 if await claim.take():
@@ -102,18 +104,18 @@ class HubPuller:
                     continue
             await asyncio.sleep(LOOK_S)
 
-    async def _held(self, sha256: str) -> bool:
-        """Whether the file is here, or another store has all of it and its chunks are known."""
-        if self._known.get(sha256) is not None:
+    async def _held(self, file: ModelFile) -> bool:
+        """Whether the file is here, or another store that was not found to lie has all of it."""
+        if self._known.get(file.sha256) is not None:
             return True
-        holders = await self._catalogue.holders(sha256, but=self._instance)
-        return bool(holders and await self._catalogue.chunks(sha256))
+        try:
+            return any(table.holders for table in await self._puller.tables(file))
+        except PullFailed:
+            return False
 
     async def _fetch(self, job: Job, one: HubFile) -> None:
         file = one.file
-        part = await asyncio.to_thread(
-            PartialFile, self._puller.folder / PARTS, file.sha256, file.size_bytes, in_order=True
-        )
+        part = await asyncio.to_thread(PartialFile, self._puller.folder / PARTS, file.sha256, file.size_bytes)
         try:
             await asyncio.to_thread(part.resume, None, job.found)
             download = Download(self._settings, one, part, job.advance)
@@ -152,7 +154,7 @@ class HubPuller:
         return has_come
 
     async def _fetch_missing(self, job: Job, one: HubFile) -> bool:
-        if await self._held(one.file.sha256):  # another may have finished between the two looks
+        if await self._held(one.file):  # another may have finished between the two looks
             return False
         await self._fetch(job, one)
         return True

@@ -26,8 +26,7 @@ class Holdings:
 
     async def announce(self, chunks: FileChunks) -> None:
         """A file is here, all of it."""
-        bucket = self._catalogue.files_bucket
-        await bucket.change(subjects.model_file_key(chunks.sha256), lambda there: there or chunks)
+        await self._catalogue.say(chunks, self._identity.instance)
         copy = FileCopy(
             sha256=chunks.sha256, instance=self._identity.instance, host=self._identity.host,
             at_s=self._clock.now(),
@@ -37,6 +36,7 @@ class Holdings:
     async def take_back(self, sha256: str) -> None:
         """A file is here no more."""
         await self._catalogue.copies_bucket.delete(self._key(sha256))
+        await self._catalogue.unsay(sha256, self._identity.instance)
 
     async def describe(self, model: StoredModel) -> StoredModel:
         """Puts a model into the catalogue, and returns what stands there. InvalidRequest if another model has

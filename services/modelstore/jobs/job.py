@@ -40,6 +40,15 @@ class Job:
         """So many bytes are there already: they count, and say nothing of the speed."""
         self._done_bytes += more_bytes
 
+    @property
+    def done_bytes(self) -> int:
+        """How many bytes are there."""
+        return self._done_bytes
+
+    def go_back(self, done_bytes: int) -> None:
+        """No more than these are there after all, or the others are counted again."""
+        self._done_bytes = done_bytes
+
     def advance(self, more_bytes: int) -> None:
         """So many bytes more are done."""
         self._done_bytes += more_bytes

@@ -9,10 +9,11 @@ from pathlib import Path
 from nats.aio.client import Client
 
 from schemas.errors import PullFailed
-from schemas.nodes.model_store import ModelFile
-from services.chassis.blobs.catalogue import ModelCatalogue
+from schemas.nodes.model_store import FileChunks, ModelFile
+from services.chassis.blobs.catalogue import FileTable, ModelCatalogue
 from services.chassis.blobs.chunks import ChunkTable
 from services.chassis.blobs.transfer import Transfer
+from services.chassis.logs import get_logger
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.files.partial_file import PartialFile
 from services.modelstore.jobs.holdings import Holdings
@@ -20,6 +21,8 @@ from services.modelstore.jobs.job import Job
 from services.modelstore.jobs.space import Space
 
 BLOBS, PARTS = "blobs", "parts"
+
+log = get_logger("modelstore.pulling")
 
 
 class Puller:
@@ -48,6 +51,7 @@ class Puller:
         self._space = space
         self.allowed = allowed
         self._busy: dict[str, asyncio.Lock] = {}
+        self._false: set[FileChunks] = set()
         self.partial: dict[str, PartialFile] = {}
 
     async def pull(self, job: Job) -> None:
@@ -85,32 +89,72 @@ class Puller:
                 job.found(file.size_bytes)
                 await self._holdings.announce(known.chunks)
                 return
-            chunks = await self._catalogue.chunks(file.sha256)
-            if chunks is None or chunks.size_bytes != file.size_bytes:
-                raise PullFailed(f"the catalogue does not know the chunks of {file.name}", field="sha256")
-            table = ChunkTable(chunks)
-            part = await asyncio.to_thread(PartialFile, self.folder / PARTS, file.sha256, file.size_bytes)
+            problem = PullFailed(f"the catalogue does not know the chunks of {file.name}", field="sha256")
+            for table in await self.tables(file):
+                try:
+                    await self._by_table(job, file, table)
+                    return
+                except PullFailed as error:
+                    log.error("a file has not come", file=file.name, holders=table.holders, why=error.message)
+                    problem = error
+            raise problem
+
+    async def tables(self, file: ModelFile) -> tuple[FileTable, ...]:
+        """What others say that the chunks of a file are, without those that were found out to be false."""
+        tables = [
+            table
+            for table in await self._catalogue.tables(file.sha256, but=self._instance)
+            if table.chunks.size_bytes == file.size_bytes
+        ]
+        right = [table for table in tables if table.chunks not in self._false]
+        if tables and not right:
+            raise _false(file, tables[0])
+        return tuple([table for table in right if table.holders] or right)
+
+    async def _by_table(self, job: Job, file: ModelFile, said: FileTable) -> None:
+        """The file, from those who say the same of its chunks. PullFailed, and nothing is kept, if what comes
+        by their word is not the file."""
+        table, done_bytes = ChunkTable(said.chunks), job.done_bytes
+        part = await asyncio.to_thread(PartialFile, self.folder / PARTS, file.sha256, file.size_bytes)
+        try:
+            await asyncio.to_thread(part.resume, table, job.found)
+            self.partial[file.sha256] = part
+
+            async def holders() -> Sequence[str]:
+                tables = await self._catalogue.tables(file.sha256, but=self._instance)
+                return next((one.holders for one in tables if one.chunks == said.chunks), ())
+
+            def sink(segment: range, content: bytes) -> None:
+                part.write(segment, content, table)
+                job.advance(len(content))
+
+            transfer = Transfer(self._client, table, holders, sink, self.patience_s)
+            await transfer.fetch(part.missing())
             try:
-                await asyncio.to_thread(part.resume, table, job.found)
-                self.partial[file.sha256] = part
-
-                async def holders() -> Sequence[str]:
-                    return await self._catalogue.holders(file.sha256, but=self._instance)
-
-                def sink(segment: range, content: bytes) -> None:
-                    part.write(segment, content, table)
-                    job.advance(len(content))
-
-                transfer = Transfer(self._client, table, holders, sink, self.patience_s)
-                await transfer.fetch(part.missing())
-                final = self.final(file.sha256)
-                await asyncio.to_thread(part.finish, final)
-            finally:
-                self.partial.pop(file.sha256, None)
-                part.close()
-            await asyncio.to_thread(self._known.put, final, chunks, own=True)
-            await self._holdings.announce(chunks)
+                chunks = await asyncio.to_thread(part.check)
+            except PullFailed as error:
+                self._false.add(said.chunks)
+                raise _false(file, said) from error
+            final = self.final(file.sha256)
+            await asyncio.to_thread(part.finish, final)
+        except PullFailed:
+            job.go_back(done_bytes)
+            raise
+        finally:
+            self.partial.pop(file.sha256, None)
+            part.close()
+        await asyncio.to_thread(self._known.put, final, chunks, own=True)
+        await self._holdings.announce(chunks)
 
     def final(self, sha256: str) -> Path:
         """Where a file of the store's own lies."""
         return self.folder / BLOBS / sha256
+
+
+def _false(file: ModelFile, said: FileTable) -> PullFailed:
+    who = ", ".join(said.holders) or "a store that holds it no more"
+    return PullFailed(
+        f"what {who} says of the chunks of {file.name} is false: the file that comes by that has another "
+        f"SHA-256 than {file.sha256}. Nothing of it is kept; remove that copy (`choir model rm --store`)",
+        field="sha256",
+    )

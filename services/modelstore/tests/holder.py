@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +13,13 @@ from schemas.nodes.model_store import MIN_CHUNK_BYTES, ManageStore
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.identity import Identity
 from services.chassis.tests.mesh import open_mesh
+from services.modelstore.catalogue.gguf_facts import facts_of
+from services.modelstore.catalogue.sources import found_at
+from services.modelstore.files.hashing import hashed
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.files.partial_file import RECORD, PartialFile
 from services.modelstore.files.range_server import RangeServer
-from services.modelstore.jobs.adding import add
+from services.modelstore.jobs.adding import add, described
 from services.modelstore.jobs.holdings import Holdings
 from services.modelstore.jobs.job import Job
 
@@ -36,7 +40,7 @@ class _CountedRanges(RangeServer):
 
 class Holder:
     """Holds a file, and stands in the catalogue. `asked` are the ranges it was
-    asked for, as (offset, length).
+    asked for, as (offset, length). `sha256` is the file that it lies about.
 
     After `most` of them it gives nothing until `go_on` is set; one that `lies` changes a byte of each. It has
     no lease: it is asked for ranges alone.
@@ -48,6 +52,7 @@ class Holder:
         self.name = name
         self.most = most
         self.lies = lies
+        self.sha256 = ""
         self.asked: list[tuple[int, int]] = []
         self.go_on = threading.Event()
         mesh = open_mesh(client, "modelstore", name)
@@ -66,6 +71,24 @@ class Holder:
         job = Job("j-1", ManageStore(action="add", path=str(path)), self.name, self._identity.host)
         await add(job, self.known, self.holdings, self._clock)
         await self._ranges.start()
+
+    async def hold_other_bytes(self, model: Path, other: Path) -> None:
+        """Answers for a model with the bytes of a file that is made at `other`, and says of its chunks what
+        those of that file are."""
+        content = bytearray(model.read_bytes())
+        content[-1] ^= 1
+        other.write_bytes(content)
+        self.sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+        chunks = hashed(other).model_copy(update={"sha256": self.sha256})
+        self.known.put(other, chunks, own=False)
+        await self.holdings.announce(chunks)
+        await self._ranges.start()
+
+    async def describe(self, path: Path) -> None:
+        """Puts a model into the catalogue without a copy of it."""
+        (found,) = found_at(path)
+        entry = described(found.name, found, facts_of([path]), [hashed(path)], self._clock.now())
+        await self.holdings.describe(entry)
 
     async def stop(self) -> None:
         """Answers nobody."""

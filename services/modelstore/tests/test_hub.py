@@ -14,7 +14,7 @@ from infra.testing.plugin import ServiceProcess, SpawnService, fill_disk
 from schemas.errors import InvalidRequest, NoRoom
 from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
-from services.modelstore.tests.holder import CHUNK_BYTES, verified_chunks
+from services.modelstore.tests.holder import CHUNK_BYTES, Holder, verified_chunks
 from services.modelstore.tests.hub_server import HubServer, hub_server
 from services.modelstore.tests.stores import (
     ask,
@@ -96,7 +96,12 @@ async def test_of_two_hosts_that_pull_one_fetches_each_byte_and_the_other_takes_
 
 
 async def test_a_hub_that_lies_is_refused_and_nothing_has_a_final_name(
-    choir: Choir, stores: list[ServiceProcess], hub: HubServer, tmp_path: Path
+    choir: Choir,
+    connection: Client,
+    stores: list[ServiceProcess],
+    hub: HubServer,
+    content: bytes,
+    tmp_path: Path,
 ) -> None:
     assert stores
     for fault, said in (
@@ -119,6 +124,13 @@ async def test_a_hub_that_lies_is_refused_and_nothing_has_a_final_name(
         refused = await failure_of(choir, await ask(choir, "pull", "first", name=name))
         assert isinstance(refused, InvalidRequest) and said in refused.message
     assert (await ask(choir, "list")).models == ()
+    # A store that lies about the file's chunks is no reason to do without the hub
+    liar = Holder(connection, "liar", tmp_path)
+    (tmp_path / "little.gguf").write_bytes(content)
+    await liar.hold_other_bytes(tmp_path / "little.gguf", tmp_path / "other.gguf")
+    await job_of(choir, await ask(choir, "pull", "first", name=f"hf:{REPOSITORY}:Q8_0"))
+    assert liar.asked and list(whole_files(tmp_path / "first").values()) == [content]
+    await liar.stop()
 
 
 async def test_a_disk_that_gets_full_while_a_hub_sends_keeps_what_has_come(

@@ -17,11 +17,12 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.testing.plugin import SpawnService, connect, fill_disk
 from schemas import subjects
-from schemas.errors import InvalidRequest, NoRoom
+from schemas.errors import InvalidRequest, ModelUnusable, NoRoom
 from schemas.nodes.lease import LoadingOffer
 from schemas.nodes.model_store import FetchClaim, FileCopy, ManageStore, ModelFile
 from schemas.replies import ErrorReply
-from services.chassis.blobs.catalogue import ModelCatalogue
+from services.chassis.blobs.catalogue import FileTable, ModelCatalogue
+from services.chassis.blobs.range_source import open_kept
 from services.chassis.blobs.transfer import FRAME_BYTES, WORKERS
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.client.client import Choir
@@ -169,6 +170,39 @@ async def test_of_several_holders_one_that_lies_is_left_and_two_pulls_at_one_sto
         await holder.stop()
 
 
+async def test_a_store_that_lies_about_the_chunks_of_a_file_is_found_out_and_named(
+    choir: Choir, connection: Client, spawn_service: SpawnService, model: Path, tmp_path: Path
+) -> None:
+    honest, liar = (Holder(connection, name, tmp_path) for name in ("honest", "liar"))
+    store = spawn_store(spawn_service, "second", tmp_path / "second")
+    await store.wait_ready(connection)
+    # Given a store that has said first what the chunks of a model are, and whose bytes are as it says
+    await liar.hold_other_bytes(model, tmp_path / "other.gguf")
+    await honest.describe(model)
+    # When it is the only one, its bytes are not taken for the model's
+    error = await failure_of(choir, await ask(choir, "pull", "second", name="little"))
+    assert (error.code, "liar" in error.message) == ("pull_failed", True), error.message
+    assert whole_files(tmp_path / "second") == {}
+    assert list((tmp_path / "second" / "parts").iterdir()) == []
+    # And with another one that holds the model, the pull goes on by that one's word
+    await honest.hold(model)
+    third = spawn_store(spawn_service, "third", tmp_path / "third")
+    await third.wait_ready(connection)
+    for name in ("second", "third"):
+        liar.asked.clear()
+        job = await job_of(choir, await ask(choir, "pull", name, name="little"))
+        assert job.done_bytes == job.total_bytes == model.stat().st_size
+        assert list(whole_files(tmp_path / name).values()) == [model.read_bytes()]
+    # A stage cannot tell which of the two is right, and takes neither
+    with pytest.raises(ModelUnusable, match="liar"):
+        await open_kept(connection, "little")
+    await liar.stop()
+    await liar.holdings.take_back(liar.sha256)
+    _, source = await open_kept(connection, "little")
+    assert await asyncio.to_thread(source.read, 0, source.size) == model.read_bytes()
+    await honest.stop()
+
+
 class _Hub:
     """The hub's part of the store `second`, that is to fetch a model from outside. `taken` is what would be
     pulled from another store."""
@@ -177,13 +211,18 @@ class _Hub:
         mesh, catalogue = open_mesh(client, "modelstore", "second"), ModelCatalogue(client)
         known = KnownFiles(folder / "second")
         self.taken: list[ModelFile] = []
+        self._catalogue = catalogue
         self.puller = HubPuller(
-            client, "second", ModelStoreSection(folder=folder / "second"), catalogue, known,
+            client, "second", ModelStoreSection(folder=folder / "second"), known,
             Holdings(catalogue, known, mesh.identity, mesh.clock), cast(Puller, self), mesh.clock,
         )  # fmt: skip
         sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
         self.file = ModelFile(name=model.name, size_bytes=model.stat().st_size, sha256=sha256)
         self._job = Job("j-2", ManageStore(action="pull", name="hf:org/little"), "second", mesh.identity.host)
+
+    async def tables(self, file: ModelFile) -> tuple[FileTable, ...]:
+        """Who holds it."""
+        return await self._catalogue.tables(file.sha256)
 
     async def from_peers(self, _job: Job, file: ModelFile) -> None:
         """Takes note."""
