@@ -39,6 +39,7 @@ BENCHES = {
     "speculation": "loadtest.bench.inference.speculation",
     "sql-beside": "loadtest.bench.abuse.sql_beside",
     "scaling": "loadtest.bench.mesh.scaling",
+    "unknown-ids": "loadtest.bench.mesh.tenants.unknown_ids",
     "way": "loadtest.bench.way",
 }
 TARGET_MISSED = 1

@@ -1,1 +1,1 @@
-"""Benchmarks of tenants: what their accounts cost, and what one costs its neighbour."""
+"""Benchmarks of tenants: what accounts cost, what one costs its neighbour, and what one learns of another."""
