@@ -1,9 +1,14 @@
-"""Streams whose gateway, agents and broker are killed again and again: all comes, and nothing comes twice."""
+"""Streams whose gateway, agents and broker are killed again and again: all comes, and nothing comes twice.
+
+Every other one is a chat completion, taken up by `Last-Event-ID`; those between are responses in the
+background, taken up after the number of their last event.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -13,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +29,7 @@ from infra.testing.choir_up import STOP_DEADLINE_S, choir_command, clean_environ
 from schemas.errors import ChoirError
 from services.client import Choir
 from services.gateway.openai.tests.test_broken_streams import Broken, Reader
+from services.gateway.requests.identity import ID_HEADER, KEY_HEADER
 
 STREAMS = int(os.environ.get("CHOIR_TEST_BROKEN_STREAMS", "200"))
 AT_ONCE = 20
@@ -49,6 +56,71 @@ PAUSES_S = (6.0, 12.0)
 PATIENCE_S = 1_500.0
 
 
+class ResponseReader:
+    """A client that reads the stream of a response in the background, and comes back with the number of its
+    last event."""
+
+    def __init__(self, key: str, model: str) -> None:
+        self._headers = {KEY_HEADER: key}
+        self._body = {"model": model, "input": "Count", "stream": True, "background": True}
+        self._response_id = ""
+        self.request_id = ""
+        self.ids: list[int] = []
+        self.text = ""
+        self.done = False
+
+    async def read(self, gateway: str) -> None:
+        """Reads on at a gateway, to the end or as far as it gets."""
+        async with (
+            httpx.AsyncClient(base_url=gateway, timeout=60) as http,
+            self._asked(http) as reply,
+        ):
+            if reply.status_code != 200:
+                raise Broken((await reply.aread()).decode())
+            self.request_id = reply.headers[ID_HEADER]
+            data = ""
+            async for line in reply.aiter_lines():
+                if line.startswith("data: "):
+                    data = line.removeprefix("data: ")
+                elif not line and data:
+                    self._take(json.loads(data))
+                    data = ""
+
+    def _asked(self, http: httpx.AsyncClient) -> contextlib.AbstractAsyncContextManager[httpx.Response]:
+        if not self.ids:
+            return http.stream("POST", "/v1/responses", json=self._body, headers=self._headers)
+        after = {"stream": "true", "starting_after": str(self.ids[-1])}
+        return http.stream("GET", f"/v1/responses/{self._response_id}", params=after)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        """An event counts when it is complete, with its blank line; one without a number is an error of the
+        stream itself."""
+        if "sequence_number" not in event:
+            raise Broken(json.dumps(event))
+        self.ids.append(event["sequence_number"])
+        match event["type"]:
+            case "response.created":
+                self._response_id = event["response"]["id"]
+            case "response.output_text.delta":
+                self.text += event["delta"]
+            case "response.output_text.done":
+                assert event["text"] == self.text
+            case "response.completed":
+                self.done = True
+            case "response.failed" | "response.incomplete":
+                raise AssertionError(event)
+
+
+AnyReader = Reader | ResponseReader
+
+
+def reader(number: int) -> AnyReader:
+    """The client of one stream."""
+    if number % 2:
+        return ResponseReader(f"response {number}", "long")
+    return Reader("/v1/chat/completions", f"stream {number}", model="long")
+
+
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The addresses of a mesh and of its gateway, which is started again at the same port."""
@@ -72,10 +144,10 @@ def report(what: str, began_s: float) -> None:
         file.write(f"{what}, after {time.monotonic() - began_s:.0f} s\n")
 
 
-async def kill_again_and_again(url: str, seed: int, killed: Counter[str], readers: list[Reader]) -> None:
+async def kill_again_and_again(url: str, seed: int, killed: Counter[str], readers: list[AnyReader]) -> None:
     """Kills one process after the other, with pauses between: first a gateway in the midst of a stream."""
     chance, victim = random.Random(seed), "gateway"
-    while not any(reader.ids and not reader.done for reader in readers):  # noqa: ASYNC110
+    while not any(one.ids and not one.done for one in readers):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     while True:
         pid = await asyncio.to_thread(broker_of, url) if victim == "broker" else await one_of(url, victim)
@@ -104,7 +176,7 @@ async def one_of(url: str, service: str) -> int | None:
     return next((pid for pid in pids if psutil.pid_exists(pid)), None)
 
 
-async def read_to_the_end(reader: Reader, gateway: str, room: asyncio.Semaphore) -> int:
+async def read_to_the_end(reader: AnyReader, gateway: str, room: asyncio.Semaphore) -> int:
     """Reads a stream, and comes back as often as it breaks; says how often that was."""
     async with room:
         for breaks in range(10_000):
@@ -124,7 +196,7 @@ async def read_to_the_end(reader: Reader, gateway: str, room: asyncio.Semaphore)
 async def test_streams_go_on_whatever_is_killed(mesh: tuple[str, str], fault_seed: int) -> None:
     url, gateway = mesh
     killed: Counter[str] = Counter()
-    readers = [Reader("/v1/chat/completions", f"stream {n}", model="long") for n in range(STREAMS)]
+    readers = [reader(number) for number in range(STREAMS)]
     room = asyncio.Semaphore(AT_ONCE)
     began_s = time.monotonic()
 
@@ -135,12 +207,15 @@ async def test_streams_go_on_whatever_is_killed(mesh: tuple[str, str], fault_see
     finally:
         killer.cancel()
         await asyncio.wait([killer])
-        done = sum(reader.done for reader in readers)
+        done = sum(one.done for one in readers)
         report(f"{done} of {STREAMS} streams at their end, killed {dict(killed)}", began_s)
 
     async with Choir(url) as choir:
-        for reader in readers:
-            assert reader.text == (await choir.fetch(reader.request_id, wait_s=180)).text == TEXT
-            assert len(set(reader.ids)) == len(reader.ids)
-    report(f"{STREAMS} streams are the texts of their results, {sum(breaks)} breaks", began_s)
-    assert sum(breaks) > 0
+        for one in readers:
+            assert one.text == (await choir.fetch(one.request_id, wait_s=180)).text == TEXT
+            assert len(set(one.ids)) == len(one.ids)
+            if isinstance(one, ResponseReader):
+                assert one.ids == list(range(len(one.ids)))
+    chats, responses = sum(breaks[::2]), sum(breaks[1::2])
+    report(f"{STREAMS} streams are the texts of their results, {chats} + {responses} breaks", began_s)
+    assert chats > 0 and responses > 0
