@@ -12,11 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from schemas.errors import (
-    BrokerUnavailable,
     ChoirError,
-    InternalError,
     InvalidRequest,
-    MeshUnreachable,
     NotReady,
     RequestIdConflict,
     ResultEvicted,
@@ -38,17 +35,6 @@ from services.gateway.openai.responses.records import Keeping, Records
 from services.gateway.openai.responses.response_object import failed, finished, unfinished
 from services.gateway.requests.identity import ID_HEADER
 from services.gateway.requests.shown import Shown, begun_again
-
-NOT_OF_THE_RESULT = (
-    BrokerUnavailable,
-    InternalError,
-    MeshUnreachable,
-    NotReady,
-    RequestIdConflict,
-    ResultEvicted,
-    UnknownRequest,
-)
-"""What goes wrong while a result is fetched; any other error is the result."""
 
 
 class Responses:
@@ -113,7 +99,7 @@ class Responses:
             raise InvalidRequest(
                 "starting_after: it must be a whole number", field="starting_after"
             ) from error
-        coming = _events(record, self._context.mesh.resume(record.ask), early=True)
+        coming = events_of(record, self._context.mesh.resume(record.ask), early=True)
         return self._stream(record, _frames(coming, number))
 
     async def cancel(self, request: Request) -> Response:
@@ -150,9 +136,9 @@ class Responses:
             result = await self._context.mesh.fetch(_request_id(record))
         except NotReady:
             return unfinished(record)
-        except NOT_OF_THE_RESULT:
-            raise
         except ChoirError as error:
+            if error.result is None:  # it went wrong on the way
+                raise
             return failed(record, error.body(record.ask.request_id), record.created_at_s)
         return finished(record, result)
 
@@ -165,7 +151,7 @@ class Responses:
             replies = self._context.mesh.resume(record.ask)
         else:
             replies = keeping.follow(self._context.follow(record.ask, share=False))
-        return _frames(_events(keeping.told, replies, early=record.background))
+        return _frames(events_of(keeping.told, replies, early=record.background))
 
 
 async def _frames(events: AsyncGenerator[Event, None], after: int = -1) -> AsyncGenerator[bytes, None]:
@@ -176,12 +162,14 @@ async def _frames(events: AsyncGenerator[Event, None], after: int = -1) -> Async
                 yield sse.named_event(event["type"], event)
 
 
-async def _events(
+async def events_of(
     record: ResponseRecord, replies: AsyncGenerator[TokenChunk | Result, None], *, early: bool
 ) -> AsyncGenerator[Event, None]:
     """All events of a response. `early`: it was taken, so the first ones wait for nothing.
 
-    A failure after the first event is one more event; one before it is raised.
+    A result that is a failure is one more event after the first ones. What goes wrong before these, or on the
+    way (a mesh that is full, a text that was begun again), is raised: the response goes on, and whoever comes
+    back for it goes on with the next event.
     """
     events, shown = ResponseEvents(record), Shown()
     begun = early
@@ -198,7 +186,7 @@ async def _events(
                 for event in _next(events, shown, reply):
                     yield event
     except ChoirError as error:
-        if not begun or isinstance(error, NOT_OF_THE_RESULT):
+        if not begun or error.result is None:
             raise
         yield events.failure(error.body(record.ask.request_id), record.created_at_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 from typing import Any
 
@@ -14,12 +15,13 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from schemas.commands import Ask
-from schemas.errors import GenerationFailed
-from schemas.replies import Result
+from schemas.errors import ChoirError, GenerationFailed, Overloaded
+from schemas.replies import Result, TokenChunk
 from schemas.requests.chat import ToolCall
 from schemas.requests.responses import ResponseRecord
 from services.gateway.openai.responses.events import ResponseEvents, TextChanged
-from services.gateway.openai.tests.results import result
+from services.gateway.openai.responses.routes import events_of
+from services.gateway.openai.tests.results import chunk, result
 
 ASK = Ask(request_id="r", prompt="Hello", model="small")
 ECHO = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
@@ -98,3 +100,24 @@ def test_a_failure_and_a_text_that_was_cut_off_have_endings_of_their_own() -> No
         {"reason": "max_output_tokens"},
     )
     assert (failed["type"], failed["response"]["error"]["message"]) == ("response.failed", "no luck")
+
+
+async def replies(error: ChoirError) -> AsyncGenerator[TokenChunk | Result, None]:
+    """The beginning of a text, and what goes wrong then."""
+    yield chunk("Hel")
+    raise error
+
+
+async def test_what_goes_wrong_on_the_way_is_not_the_end_of_a_response() -> None:
+    """Whoever comes back for it goes on with the number after the last one."""
+    events = []
+    with pytest.raises(Overloaded):
+        async for event in events_of(RECORD, replies(Overloaded("full")), early=True):
+            events.append(event)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert "response.failed" not in {event["type"] for event in events}
+
+    failure = GenerationFailed("no luck")
+    failure.result = result("").model_copy(update={"error": failure.body("r"), "text": None})
+    told = [event["type"] async for event in events_of(RECORD, replies(failure), early=True)]
+    assert told == [*(event["type"] for event in events), "response.failed"]

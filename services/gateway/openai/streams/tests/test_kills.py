@@ -108,7 +108,7 @@ class ResponseReader:
             case "response.completed":
                 self.done = True
             case "response.failed" | "response.incomplete":
-                raise AssertionError(event)
+                raise AssertionError(event["response"].get("error") or event)
 
 
 AnyReader = Reader | ResponseReader
