@@ -20,6 +20,7 @@ import nats.errors
 import numpy as np
 import uvloop
 
+from loadtest.bench.bare import ECHO
 from loadtest.bench.processes import BenchMesh, bench_mesh
 from loadtest.bench.report import Report, at_least, at_most
 from loadtest.generate.arrivals import Rate
@@ -32,7 +33,6 @@ from loadtest.outcome.metrics import e2e, lag
 from loadtest.targets.mesh_target import MeshTarget
 from schemas import subjects
 
-ECHO = "bench.echo"
 MODEL = "alpha"
 TARGET_RATE = 5_000.0
 USERS = 64
@@ -101,7 +101,7 @@ def rate_of(m: Measurements) -> float:
 @asynccontextmanager
 async def echoing(mesh: BenchMesh) -> AsyncIterator[None]:
     """The bare responder."""
-    mesh.spawn("loadtest.bench.echo", mesh.url, ECHO)
+    mesh.spawn("loadtest.bench.bare", mesh.url, "echo")
     async with asyncio.timeout(READY_S):
         while not await _echoes(mesh):  # noqa: ASYNC110  (the responder is asked)
             await asyncio.sleep(0.05)
