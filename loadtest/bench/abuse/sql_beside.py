@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import statistics
 import tempfile
 import time
@@ -65,6 +66,7 @@ ROLES: dict[str, Role] = {"tenant": "observe", "operator": "operate"}
 STATEMENTS = (*ENDLESS, *GREEDY)
 SUBJECT = subjects.event("agent", "task_completed")
 MIB = 1024**2
+BLOCK_BYTES = 512
 SPILL_MIB = MetricsSection().spill_mb
 CEILING_MB = (MetricsSection().memory_mb * MIB + CEILING_BYTES) / 1e6
 
@@ -171,9 +173,10 @@ async def sizes(service: psutil.Process, spill: Path, seen: Seen) -> None:
 
 def _on_disk(folder: Path) -> int:
     taken = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # such files come and go
-            taken += path.stat().st_blocks * 512
+    for within, _, names in os.walk(folder):  # what goes meanwhile is left out
+        for name in names:
+            with contextlib.suppress(OSError):
+                taken += Path(within, name).stat().st_blocks * BLOCK_BYTES
     return taken
 
 

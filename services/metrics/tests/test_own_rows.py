@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from schemas.subjects import owned_id
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
+from services.metrics.query.tenant_child import NICENESS
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
 from services.metrics.tests.mesh import fill, has, task_completed
@@ -32,6 +35,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECRET = "alices-secret"
 """In every row of alice, as her model."""
 STUCK = "SELECT jaro_similarity(repeat('ab', 1000000), repeat('ba', 1000000))"
+LEAST_PRIORITY = 19
 ROWS = {"alice": 5, "bob": 3, "local": 4}
 ANSWERED = (
     "SELECT * FROM task_completed",
@@ -185,6 +189,21 @@ async def test_a_statement_that_nothing_can_cut_off_ends_with_its_own_process(me
         assert await has(bob, "task_completed", ROWS["bob"])
     # each was killed, so nothing computes any more; and the service did not end, for this test is its process
     await eventually(lambda: not multiprocessing.active_children())
+
+
+async def test_a_statement_of_a_tenant_computes_after_whoever_stores_events(mesh: Choir) -> None:
+    asking = asyncio.create_task(mesh.as_tenant("bob").sql(STUCK, timeout_s=120))
+    behind = min(LEAST_PRIORITY, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+
+    def priorities() -> list[int]:
+        pids = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+        return [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids]
+
+    await eventually(lambda: priorities() == [behind], 180)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(QueryFailed):
+        await asking
 
 
 async def test_a_tenants_statement_that_wants_too_much_memory_fails_alone(mesh: Choir) -> None:
