@@ -151,12 +151,14 @@ class Retries:
                 await sent.back.wait()
                 return True
         key = subjects.retry_key(sent.said, sent.request_id)
-        noted = (await self._noted.get(key)).value
-        if noted is not None and _read(noted)[0] > count:
-            return True
-        self._forget(sent)
-        await self._noted.delete(key)
-        return False
+        while True:
+            noted = await self._noted.get(key)
+            if sent.back.is_set() or (noted.value is not None and _read(noted.value)[0] > count):
+                return True  # it has come meanwhile, here or to another gateway
+            self._forget(sent)
+            with contextlib.suppress(WrongRevision):
+                await self._noted.delete(key, noted.revision)
+                return False
 
     async def _lost_here(self, said: str, count: int) -> list[_Sent]:
         """Requests whose connection has gone, the newest first."""
@@ -243,7 +245,8 @@ class Retries:
             self._forget(first)
 
     def _forget(self, sent: _Sent) -> None:
-        self._sent.pop(sent.request_id, None)
+        if self._sent.get(sent.request_id) is sent:
+            del self._sent[sent.request_id]
         alike = self._alike.get(sent.said, [])
         if sent in alike:
             alike.remove(sent)

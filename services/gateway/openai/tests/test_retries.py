@@ -10,6 +10,7 @@ import pytest
 from nats.aio.client import Client
 from openai import APIStatusError, AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
+from starlette.requests import Request
 
 from infra.testing.choir_up import connect_inside
 from schemas import subjects
@@ -17,7 +18,8 @@ from schemas.errors import NotReady
 from services.chassis.nats.bucket import BYTES, Bucket
 from services.client import Choir
 from services.gateway.openai.tests.test_endpoint import until_known
-from services.gateway.tests.serving import serving
+from services.gateway.requests.retries import COUNT_HEADER, Retries
+from services.gateway.tests.serving import inside, serving
 
 AT_ONCE = 12
 
@@ -104,6 +106,33 @@ async def test_equal_requests_whose_replies_are_lost_are_done_once_each(
         assert len({reply.id for reply in replies}) == AT_ONCE
         assert await results_in(connection) - before == AT_ONCE
         await connection.close()
+
+
+def asked(count: int) -> Request:
+    """A request, as a client sends it that has tried so often before."""
+    headers = [(COUNT_HEADER.encode(), str(count).encode())]
+    return Request({"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers})
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same gateway", "another gateway"])
+async def test_a_retry_that_comes_as_its_request_is_given_up_is_that_one_or_a_new_one(
+    live_mesh: str, *, elsewhere: bool
+) -> None:
+    """Never one that is cancelled under it."""
+    async with inside(live_mesh) as (mesh, connection), inside(live_mesh) as (_, further):
+        one = Retries(lambda: mesh, connection, grace_s=0.0)
+        other = Retries(lambda: mesh, further, grace_s=0.0) if elsewhere else one
+        for number in range(24):
+            body = {"said": f"{elsewhere} {number}"}
+            first = await one.id_of(asked(0), body)
+            await connection.flush()
+            giving_up = asyncio.create_task(one.comes_back(first))
+            for _ in range(number % 8):
+                await asyncio.sleep(0)
+
+            again = await other.id_of(asked(1), body)
+
+            assert await giving_up == (again == first)
 
 
 async def test_work_goes_on_for_a_client_that_comes_back(live_mesh: str) -> None:
