@@ -19,6 +19,8 @@ from services.chassis.blobs.chunks import ChunkTable
 from services.chassis.blobs.transfer import PATIENCE_S, Transfer
 
 KEPT_BYTES = 16 * 1024 * 1024
+AHEAD_BYTES = 8 * 1024 * 1024
+"""So much of what is known to be read soon is fetched at a time, from all holders: a tensor may be small."""
 GRACE_S = 10.0
 
 
@@ -40,6 +42,9 @@ class RangeSource:
         self._pinned = 0
         self._chunks: OrderedDict[int, bytes] = OrderedDict()
         self._kept = max(4, KEPT_BYTES // table.chunk_bytes)
+        self._ahead = max(2, AHEAD_BYTES // table.chunk_bytes)
+        self._foreseen: list[int] = []
+        self._banned: dict[str, str] = {}
         self.fetched_bytes = 0
 
     @property
@@ -56,6 +61,12 @@ class RangeSource:
         """The bytes before `end` are kept once they were read."""
         self._pinned = self._table.covering(0, end).stop
 
+    def foresee(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """These ranges, each an offset and a length, are read next, in this order: their chunks are fetched
+        with those before them. Holders that have sent other bytes have another chance."""
+        self._banned.clear()
+        self._foreseen = list(dict.fromkeys(c for one in ranges for c in self._table.covering(*one)))
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`. Blocks its thread; raises PullFailed if nobody sends them."""
         chunks = self._table.covering(offset, length)
@@ -64,11 +75,20 @@ class RangeSource:
         missing = [chunk for chunk in chunks if chunk not in self._chunks]
         fetched = {chunk: self._chunks[chunk] for chunk in chunks if chunk in self._chunks}
         if missing:
-            fetched |= self._fetched(missing)
-        self._remember(fetched)
+            come = self._fetched([*missing, *self._soon(missing[-1])])
+            self._remember({chunk: content for chunk, content in come.items() if chunk not in chunks})
+            fetched |= come
+        self._remember({chunk: fetched[chunk] for chunk in chunks})
         content = b"".join(fetched[chunk] for chunk in chunks)
         start = offset - chunks.start * self._table.chunk_bytes
         return content[start : start + length]
+
+    def _soon(self, chunk: int) -> list[int]:
+        """What is read after a chunk, as far as that is known, and is not here."""
+        if chunk not in self._foreseen:
+            return []
+        after = self._foreseen.index(chunk) + 1
+        return [one for one in self._foreseen[after : after + self._ahead] if one not in self._chunks]
 
     def _fetched(self, missing: list[int]) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
@@ -81,7 +101,7 @@ class RangeSource:
         async def holders() -> Sequence[str]:
             return await self._catalogue.holders(self.sha256)
 
-        transfer = Transfer(self._client, self._table, holders, sink, self._patience_s)
+        transfer = Transfer(self._client, self._table, holders, sink, self._patience_s, self._banned)
         future = asyncio.run_coroutine_threadsafe(transfer.fetch(missing), self._loop)
         try:
             future.result(self._patience_s * (1 + len(missing)) + GRACE_S)

@@ -74,7 +74,7 @@ class Transfer:
     """The chunks of one file that are to come, and those who send them.
 
     `holders` tells who has the file now; `sink` takes what has come. `fetched_bytes` counts what came over
-    the wire.
+    the wire. `banned` are those that have sent other bytes, with what: transfers of one file may share it.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Transfer:
         holders: Holders,
         sink: Sink,
         patience_s: float = PATIENCE_S,
+        banned: dict[str, str] | None = None,
     ) -> None:
         self._client = client
         self._table = table
@@ -91,7 +92,7 @@ class Transfer:
         self._sink = sink
         self._patience_s = patience_s
         self._wanted: deque[range] = deque()
-        self._banned: dict[str, str] = {}
+        self._banned = {} if banned is None else banned
         self._rests: dict[str, tuple[float, float]] = {}
         self._last_word = "no host holds it"
         self.fetched_bytes = 0
@@ -143,12 +144,18 @@ class Transfer:
             self._last_word = error.message
             return
         now_s = time.monotonic()
-        for holder in holders:
-            rests_until_s, _ = self._rests.get(holder, (0.0, 0.0))
-            if holder in busy or holder in self._banned or now_s < rests_until_s:
-                continue
-            for _ in range(self._workers):
+        free = [
+            holder
+            for holder in holders
+            if holder not in busy and holder not in self._banned and now_s >= self._rests_until_s(holder)
+        ]
+        for _ in range(self._workers):
+            for holder in free:  # in turns: what is wanted may be less than all of one have hands for
                 workers[asyncio.create_task(self._work(holder), name=f"from {holder}")] = holder
+
+    def _rests_until_s(self, holder: str) -> float:
+        until_s, _ = self._rests.get(holder, (0.0, 0.0))
+        return until_s
 
     async def _wait(self, workers: dict[asyncio.Task[None], str]) -> None:
         if not workers:

@@ -26,6 +26,8 @@ from services.chassis.blobs.range_source import open_kept
 from services.chassis.blobs.transfer import FRAME_BYTES, WORKERS
 from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.client.client import Choir
+from services.engine.model.gguf.check import check_model
+from services.engine.model.slicing import slice_file, write_slice
 from services.modelstore.copies import LOOKS_BEFORE_REPAIR, Copies
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.hub import claim as claiming
@@ -201,6 +203,38 @@ async def test_a_store_that_lies_about_the_chunks_of_a_file_is_found_out_and_nam
     _, source = await open_kept(connection, "little")
     assert await asyncio.to_thread(source.read, 0, source.size) == model.read_bytes()
     await honest.stop()
+
+
+async def test_a_slice_comes_from_all_holders_at_once_without_the_one_that_lies(
+    connection: Client, model: Path, tmp_path: Path
+) -> None:
+    holders = [
+        Holder(connection, name, tmp_path, lies=name == "liar") for name in ("honest", "liar", "other")
+    ]
+    for holder in holders:
+        await holder.hold(model)
+    honest, liar, other = holders
+    # Given a source of which the header was read
+    _, source = await open_kept(connection, "little")
+    header = await asyncio.to_thread(check_model, source)
+    source.pin(header.data_offset)
+    before = source.fetched_bytes
+    for holder in holders:
+        holder.asked.clear()
+    # When layers are fetched, of which no tensor is as large as what is asked for at a time
+    layers = range(2, 6)
+    origin = await asyncio.to_thread(
+        write_slice, source, layers, tmp_path / "far.gguf", source_sha256=source.sha256
+    )
+    # Then both that are honest were asked, and who has lied for no more than its workers had begun
+    assert honest.asked and other.asked and len(liar.asked) <= 2 * WORKERS
+    assert await asyncio.to_thread(slice_file, model, layers, tmp_path / "near.gguf") == origin
+    near = (tmp_path / "near.gguf").read_bytes()
+    assert (tmp_path / "far.gguf").read_bytes() == near
+    # And hardly more came than the slice has
+    assert source.fetched_bytes - before <= len(near) + 4 * CHUNK_BYTES
+    for holder in holders:
+        await holder.stop()
 
 
 class _Hub:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from services.engine.model.gguf.tables import DEFAULT_ALIGNMENT, FILE_TYPES, MAGIC, VERSION, ValueType
 
@@ -64,6 +64,14 @@ class ByteSource(Protocol):
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end."""
+
+
+@runtime_checkable
+class ForeseeingSource(ByteSource, Protocol):
+    """One that is far away, and fetches what will be read before it is."""
+
+    def foresee(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """These ranges, each an offset and a length, are read next, in this order."""
 
 
 class FileSource:

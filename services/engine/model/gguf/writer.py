@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.engine.model.gguf.header import ByteSource, GgufFault, Scalar
+from services.engine.model.gguf.header import ByteSource, ForeseeingSource, GgufFault, Scalar
 from services.engine.model.gguf.tables import TensorType, ValueType
 
 COPY_BYTES = 1 << 20
@@ -64,6 +64,8 @@ def write_gguf(
         writer.write_ti_data_to_file()
         [file] = writer.fout
         writer.write_padding(file, file.tell())
+        if isinstance(source, ForeseeingSource):
+            source.foresee([(one.position, one.nbytes) for one in tensors if one.position is not None])
         for tensor in tensors:
             if tensor.position is None:
                 file.seek(tensor.nbytes, os.SEEK_CUR)
