@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 PIECE_BYTES = 65_536
-Fault = Literal["", "html", "elsewhere", "more", "other", "vanishes", "page_for_metadata"]
+Fault = Literal["", "html", "elsewhere", "more", "other", "vanishes", "page_for_metadata", "leads_on"]
 
 
 class HubServer(ThreadingHTTPServer):
     """`files` of one repository. `fault` is what it does wrong; `asked` is with which byte of a file each
     request began, `served` are the byte ranges that it has sent, one every `pace_s`, and `tokens` what was
-    shown to it. Before byte `stops_at` of a file it waits until `goes_on` is set."""
+    shown to it. Before byte `stops_at` of a file it waits until `goes_on` is set. One that `leads_on` says
+    that files are at `leads_to`."""
 
     daemon_threads = True
 
@@ -30,6 +31,7 @@ class HubServer(ThreadingHTTPServer):
         self.repository = repository
         self.files = files
         self.fault: Fault = ""
+        self.leads_to = ""
         self.asked: list[tuple[str, int]] = []
         self.served: list[tuple[str, int, int]] = []
         self.pace_s = 0.0
@@ -90,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"<html>log in</html>", "text/html; charset=utf-8")
         elif hub.fault == "elsewhere":
             self._send(302, b"", "text/plain", location="http://169.254.169.254/latest/secrets")
+        elif hub.fault == "leads_on":
+            self._send(302, b"", "text/plain", location=hub.leads_to + self.path)
         else:
             self._file(name, hub.files[name])
 

@@ -133,6 +133,32 @@ async def test_a_hub_that_lies_is_refused_and_nothing_has_a_final_name(
     await liar.stop()
 
 
+async def test_the_token_does_not_go_where_a_hub_leads_to(
+    choir: Choir,
+    connection: Client,
+    hub: HubServer,
+    spawn_service: SpawnService,
+    content: bytes,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "third"
+    store = spawn_store(spawn_service, "third", folder, hub=hub.url, token=TOKEN, redirects='["localhost"]')
+    await store.wait_ready(connection)
+    # Given a hub that has its files at another host, as the real one has
+    with hub_server(REPOSITORY, hub.files) as elsewhere:
+        hub.fault, hub.leads_to = "leads_on", f"http://localhost:{elsewhere.server_port}"
+        await job_of(choir, await ask(choir, "pull", "third", name=f"hf:{REPOSITORY}:Q8_0"))
+        # Then the file comes from there, and the token has gone to the hub alone
+        assert list(whole_files(folder).values()) == [content]
+        assert (hub.tokens, hub.served) == ({f"Bearer {TOKEN}"}, [])
+        assert elsewhere.served and elsewhere.tokens == {""}
+    # And files that a hub calls as nothing may be called are refused
+    for name in ("a\x1b[2Jb-Q8_0.gguf", "a..b-Q8_0.gguf", "a\\b-Q8_0.gguf"):
+        hub.files = {name: content}
+        error = await failure_of(choir, await ask(choir, "pull", "third", name=f"hf:{REPOSITORY}:Q8_0"))
+        assert (error.code, error.field) == ("invalid_request", "name"), (name, error.message)
+
+
 async def test_a_disk_that_gets_full_while_a_hub_sends_keeps_what_has_come(
     choir: Choir,
     connection: Client,

@@ -19,7 +19,7 @@ from infra.testing.plugin import SpawnService, connect, fill_disk
 from schemas import subjects
 from schemas.errors import InvalidRequest, ModelUnusable, NoRoom
 from schemas.nodes.lease import LoadingOffer
-from schemas.nodes.model_store import FetchClaim, FileCopy, ManageStore, ModelFile
+from schemas.nodes.model_store import FetchClaim, FileCopy, ManageStore, ModelFile, StoredModel
 from schemas.replies import ErrorReply
 from services.chassis.blobs.catalogue import FileTable, ModelCatalogue
 from services.chassis.blobs.range_source import open_kept
@@ -328,6 +328,41 @@ async def test_who_has_lost_its_claim_leaves_the_hub_to_the_store_that_has_it(
     await asyncio.wait_for(pulling, JOB_DEADLINE_S)
     assert hub.taken == [hub.file] and await hub.claim() == other
     await holder.stop()
+
+
+async def test_of_two_copies_that_are_removed_at_once_neither_counts_the_other(
+    connection: Client, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two hosts that hold a model, both of which count the others at the same moment
+    catalogue, live = ModelCatalogue(connection), {"first": "a", "second": "b"}
+    holders = [Holder(connection, name, tmp_path) for name in live]
+    both, count = asyncio.Barrier(2), Copies._others
+
+    async def count_together(copies: Copies, described: StoredModel) -> list[str]:
+        async with asyncio.timeout(JOB_DEADLINE_S):
+            await both.wait()
+        return await count(copies, described)
+
+    monkeypatch.setattr(Copies, "_others", count_together)
+    stores = []
+    for holder in holders:
+        await holder.hold(model)
+        stores.append(
+            Copies(
+                holder.name, catalogue, holder.known, NamedParts(tmp_path / "named"), holder.holdings,
+                lambda: live, lambda _model: None, lambda: 0, tuple,
+            )
+        )  # fmt: skip
+    sha256 = (await catalogue.model("little")).files[0].sha256
+    # When both are told to give up their copy
+    removals = (store.remove("little", last=False) for store in stores)
+    told = await asyncio.gather(*removals, return_exceptions=True)
+    # Then at least one of them stays, and is said to be there
+    assert any(isinstance(one, InvalidRequest) for one in told), told
+    kept = {holder.name for holder in holders if holder.known.all}
+    assert kept and set(await catalogue.holders(sha256)) == kept
+    for holder in holders:
+        await holder.stop()
 
 
 async def test_a_copy_is_made_again_when_a_host_has_gone_for_a_while(
