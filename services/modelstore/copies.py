@@ -12,6 +12,7 @@ from schemas.nodes.model_store import CopyPlace, FileCopy, ManageStore, ModelCop
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.logs import get_logger
 from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.files.named_parts import NamedParts
 from services.modelstore.jobs.holdings import Holdings
 from services.modelstore.places import places_for
 
@@ -31,6 +32,7 @@ class Copies:
         instance: str,
         catalogue: ModelCatalogue,
         known: KnownFiles,
+        named: NamedParts,
         holdings: Holdings,
         live: Callable[[], dict[str, str]],
         pull: Callable[[str], object],
@@ -40,6 +42,7 @@ class Copies:
         self._instance = instance
         self._catalogue = catalogue
         self._known = known
+        self._named = named
         self._holdings = holdings
         self._live = live
         self._pull = pull
@@ -129,6 +132,8 @@ class Copies:
             )
         for sha256 in held:
             await asyncio.to_thread(self._known.forget, sha256)
+        if held:
+            await asyncio.to_thread(self._named.remove, model)
         log.warning("a copy was removed", model=name, others=others)
 
     async def _others(self, model: StoredModel) -> list[str]:

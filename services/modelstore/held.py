@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.logs import get_logger
 from services.chassis.nats.endpoints import Caller, is_inbox, parse
 from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.files.named_parts import NamedParts
 
 LOOKED_UP_FOR_S = 10.0
 """So long the catalogue is not read again, unless something is done here."""
@@ -25,11 +27,19 @@ log = get_logger("modelstore.held")
 class HeldModelsEndpoint:
     """The endpoint `choir.signal.held.<instance>`."""
 
-    def __init__(self, client: Client, instance: str, catalogue: ModelCatalogue, known: KnownFiles) -> None:
+    def __init__(
+        self,
+        client: Client,
+        instance: str,
+        catalogue: ModelCatalogue,
+        known: KnownFiles,
+        named: NamedParts,
+    ) -> None:
         self._client = client
         self._instance = instance
         self._catalogue = catalogue
         self._known = known
+        self._named = named
         self._models: tuple[StoredModel, ...] = ()
         self._looked_up_s = float("-inf")
 
@@ -61,17 +71,18 @@ class HeldModelsEndpoint:
         if time.monotonic() > self._looked_up_s + LOOKED_UP_FOR_S:
             self._looked_up_s = time.monotonic()
             self._models = await self._catalogue.models()
-        return tuple(held for model in self._models if (held := self._held_as(model)) is not None)
+        held = [await asyncio.to_thread(self._held_as, model) for model in self._models]
+        return tuple(one for one in held if one is not None)
 
     def _held_as(self, model: StoredModel) -> HeldModel | None:
-        known = [self._known.get(file.sha256) for file in model.files]
-        paths = tuple(str(one.path) for one in known if one is not None)
-        if len(paths) < len(model.files):
+        found = (self._known.get(file.sha256) for file in model.files)
+        known = [one for one in found if one is not None]
+        if len(known) < len(model.files):
             return None
         return HeldModel(
             name=model.name,
             file=model.files[0].name,
-            paths=paths,
+            paths=tuple(map(str, self._named.paths(model, known))),
             sha256=model.files[0].sha256,
             size_bytes=model.size_bytes,
             parameters=model.parameters,

@@ -17,6 +17,7 @@ from services.chassis.registry.directory import Directory
 from services.chassis.registry.lease import Load
 from services.modelstore.copies import Copies
 from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.files.named_parts import NamedParts
 from services.modelstore.files.range_server import RangeServer
 from services.modelstore.held import HeldModelsEndpoint
 from services.modelstore.hub.pull import HubPuller
@@ -30,7 +31,7 @@ from services.modelstore.requests import HUB_PREFIX, SERVICE, StoreRequests
 from services.modelstore.settings import ModelStoreSection
 
 DESCRIPTION = "Keeps models, and gives their bytes to whoever needs them"
-KNOWN, JOBS = "known", "jobs"
+KNOWN, JOBS, NAMED = "known", "jobs", "named"
 
 log = get_logger("modelstore")
 
@@ -42,6 +43,7 @@ class ModelStore:
         self._settings = settings
         self._identity = identity
         self._known = KnownFiles(settings.folder / KNOWN)
+        self._named = NamedParts(settings.folder / NAMED)
         self._space = Space(settings, self._known)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -64,6 +66,7 @@ class ModelStore:
             self._identity.instance,
             catalogue,
             self._known,
+            self._named,
             self._holdings,
             self._live,
             self._pull_soon,
@@ -92,7 +95,9 @@ class ModelStore:
         )
         self._ranges = RangeServer(mesh.client, self._identity.instance, self._known, self._puller.partial)
         await self._ranges.start()
-        self._held = HeldModelsEndpoint(mesh.client, self._identity.instance, catalogue, self._known)
+        self._held = HeldModelsEndpoint(
+            mesh.client, self._identity.instance, catalogue, self._known, self._named
+        )
         await self._held.start()
         self._jobs = JobQueue(self._settings.folder / JOBS, self._identity, self._work)
         requests = StoreRequests(

@@ -30,6 +30,7 @@ from services.engine.model.gguf.check import check_model
 from services.engine.model.slicing import slice_file, write_slice
 from services.modelstore.copies import LOOKS_BEFORE_REPAIR, Copies
 from services.modelstore.files.known_files import KnownFiles
+from services.modelstore.files.named_parts import NamedParts
 from services.modelstore.hub import claim as claiming
 from services.modelstore.hub.claim import Claim
 from services.modelstore.hub.pull import HubPuller
@@ -382,7 +383,7 @@ async def test_a_copy_is_made_again_when_a_host_has_gone_for_a_while(
     def store(name: str, room: int) -> Copies:
         own = Holder(connection, name, tmp_path)
         return Copies(
-            name, catalogue, own.known, own.holdings, lambda: live,
+            name, catalogue, own.known, NamedParts(tmp_path / "named"), own.holdings, lambda: live,
             lambda model: pulls.append((name, model)), lambda: room, lambda: leases,
         )  # fmt: skip
 
