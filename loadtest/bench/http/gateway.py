@@ -3,7 +3,11 @@
 U is an instant HTTP server asked directly (uvicorn, as the gateway), N is `choir.ask` of an instant model, G
 is the same model asked through the gateway, and H an equal question again and again, which its cache answers.
 Everything has a process of its own on one host, file streams are synced on every write, and the four
-alternate in one run. Clients ask again as soon as they are answered (a closed loop).
+alternate in one run.
+
+Latencies are those of an open loop: requests are due at a fixed rate, half of what `choir.ask` does with as
+many clients in the same run, and each is counted from when it was due, also where its client was not free
+then. Rates are those of clients that ask again as soon as they are answered: they tell how much there can be.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ PATH = "/v1/chat/completions"
 ROUNDS = 3
 ONE_CLIENT, SIXTEEN, SIXTY_FOUR = 150, 1_000, 2_000
 CLIENTS, FEWER = 64, 16
+LEAD_S = 0.05
+"""Before the first request is due."""
 STREAMS = 64
 WORDS = 200
 TOKENS_PER_S = 100
@@ -82,18 +88,35 @@ async def native_callers(url: str, count: int) -> AsyncIterator[list[Call]]:
         yield [ask(connection, SINGLE) for connection in connections]
 
 
-async def latencies(calls: Sequence[Call], count: int) -> list[float]:
-    """Milliseconds of `count` requests of clients that each ask again as soon as they are answered."""
-    turns, taken = iter(range(count)), []
+async def latencies(calls: Sequence[Call], count: int, per_s: float) -> list[float]:
+    """Milliseconds of `count` requests from when each was due, at a rate; whichever client is free takes the
+    next one. A thread says when: timers of a loop are a millisecond late."""
+    loop, due = asyncio.get_running_loop(), asyncio.Queue[float]()
+    began_s, turns, taken = time.perf_counter() + LEAD_S, iter(range(count)), []
+
+    def tick() -> None:
+        for number in range(count):
+            due_s = began_s + number / per_s
+            time.sleep(max(0.0, due_s - time.perf_counter()))
+            loop.call_soon_threadsafe(due.put_nowait, due_s)
 
     async def client(call: Call) -> None:
         for _ in turns:
-            started = time.perf_counter()
+            due_s = await due.get()
             require(await call(), "a request was not answered")
-            taken.append((time.perf_counter() - started) * 1000)
+            taken.append((time.perf_counter() - due_s) * 1000)
 
-    await asyncio.gather(*(client(call) for call in calls))
+    await asyncio.gather(asyncio.to_thread(tick), *(client(call) for call in calls))
     return taken
+
+
+async def half_rate(opened: Callers, count: int, requests: int) -> float:
+    """Requests a second, half of what so many clients get that ask again as soon as they are answered."""
+    async with opened(count) as calls:
+        await rate_per_s(calls, WARM_UP)
+        rate, failed = await rate_per_s(calls, requests)
+    require(not failed, f"{failed} requests were not answered")
+    return rate / 2
 
 
 def p99(values: Sequence[float]) -> float:
@@ -117,14 +140,16 @@ async def measure(folder: Path) -> dict[str, Any]:
         one: dict[str, list[float]] = {name: [] for name in callers}
         sixteen: dict[str, list[float]] = {name: [] for name in callers}
         rates: dict[str, list[float]] = {name: [] for name in callers}
+        per_s = {1: await half_rate(callers["N"], 1, ONE_CLIENT)}
+        per_s[FEWER] = await half_rate(callers["N"], FEWER, SIXTEEN)
         plain_us = []
         for _ in range(ROUNDS):
             for name, opened in callers.items():
                 async with opened(1) as calls:
-                    await latencies(calls, WARM_UP)
-                    one[name].append(statistics.median(await latencies(calls, ONE_CLIENT)))
+                    await rate_per_s(calls, WARM_UP)
+                    one[name].append(statistics.median(await latencies(calls, ONE_CLIENT, per_s[1])))
                 async with opened(FEWER) as calls:
-                    sixteen[name].append(p99(await latencies(calls, SIXTEEN)))
+                    sixteen[name].append(p99(await latencies(calls, SIXTEEN, per_s[FEWER])))
                 async with opened(CLIENTS) as calls:
                     used_s = cpu_seconds(pid)
                     rate, failed = await rate_per_s(calls, SIXTY_FOUR)
@@ -134,6 +159,7 @@ async def measure(folder: Path) -> dict[str, Any]:
                     plain_us.append((cpu_seconds(pid) - used_s) / SIXTY_FOUR * 1e6)
         streams = await _measure_streams(mesh.url, gateway, pid)
     return {
+        "requests_due_per_s": {f"{count} clients": rate for count, rate in per_s.items()},
         "p50_ms_at_one_client": {name: statistics.median(values) for name, values in one.items()},
         "p99_ms_at_sixteen_clients": {name: statistics.median(values) for name, values in sixteen.items()},
         f"requests_per_s_of_{CLIENTS}_clients": {n: statistics.median(v) for n, v in rates.items()},
@@ -245,5 +271,7 @@ def run() -> Report:
         notes=(
             "U: an instant HTTP server; N: choir.ask; G: the gateway; H: the same, from its cache. All share "
             "the cores of one machine, so the gateway's own work lowers the rate of everything behind it.",
+            "Latencies: an open loop at half the rate that N has with as many clients, counted from when "
+            "each request was due. Rates: saturation, clients that ask again as soon as they are answered.",
         ),
     )

@@ -2,7 +2,9 @@
 
 OpenAI's official clients try again by themselves, and say only how often they have
 (`x-stainless-retry-count`). A request with the path, key and body of another one, that says one more, is that
-one again: it gets its id, and so its result. Two equal requests that both come for the first time are two.
+one again: it gets its id, and so its result. So is one that says several more, if the connection of that one
+is gone: the tries between may have come to nothing on the way. Two equal requests that both come for the
+first time are two.
 
 What came for the first time is also noted in the bucket `choir_retries`, without waiting for the broker: so a
 retry is recognised by any gateway, also after the one that had the request was killed.
@@ -161,20 +163,19 @@ class Retries:
                 return False
 
     async def _lost_here(self, said: str, count: int) -> list[_Sent]:
-        """Requests whose connection has gone, the newest first."""
-        return [sent for sent in self._before(said, count) if sent.gone]
+        """Requests whose connection has gone: first what came last, the newest first."""
+        lost = [sent for sent in reversed(self._alike.get(said, ())) if sent.gone and sent.count < count]
+        return sorted(lost, key=lambda sent: sent.count, reverse=True)
 
     async def _answered_here(self, said: str, count: int) -> list[_Sent]:
         """Requests whose connection is there: something between the client and it may have gone."""
-        return [sent for sent in self._before(said, count) if not sent.gone]
-
-    def _before(self, said: str, count: int) -> list[_Sent]:
-        return [sent for sent in reversed(self._alike.get(said, ())) if sent.count == count - 1]
+        alike = reversed(self._alike.get(said, ()))
+        return [sent for sent in alike if not sent.gone and sent.count == count - 1]
 
     async def _lost_elsewhere(self, said: str, count: int) -> list[_Sent]:
         """What other gateways have noted, also of what came here before: first what they say is lost, the
         newest first."""
-        found: list[tuple[bool, str, _Sent]] = []
+        found: list[tuple[bool, int, str, _Sent]] = []
         for key in await self._noted.keys(subjects.retry_keys(said)):
             request_id = subjects.request_of_retry(key)
             entry = await self._noted.get(key)
@@ -182,16 +183,16 @@ class Retries:
                 continue
             noted, gone = _read(entry.value)
             own = self._sent.get(request_id)
-            if noted != count - 1 or (own is not None and own.count >= noted):
+            if not _may_be(noted, count, gone) or (own is not None and own.count >= noted):
                 continue
             sent = own or _Sent(request_id, said, noted, time.monotonic())
-            sent.count, sent.revision = noted, entry.revision
-            found.append((gone, request_id, sent))
-        return [sent for _, _, sent in sorted(found, key=lambda one: one[:2], reverse=True)]
+            sent.count, sent.gone, sent.revision = noted, gone, entry.revision
+            found.append((gone, noted, request_id, sent))
+        return [sent for *_, sent in sorted(found, key=lambda one: one[:3], reverse=True)]
 
     async def _join(self, sent: _Sent, count: int) -> bool:
         """Whether a request is sent again with this; another retry may have been faster."""
-        if sent.count != count - 1 or self._sent.get(sent.request_id, sent) is not sent:
+        if not _may_be(sent.count, count, sent.gone) or self._sent.get(sent.request_id, sent) is not sent:
             return False
         sent.count, sent.gone = count, False
         sent.back.set()
@@ -201,16 +202,21 @@ class Retries:
         return await self._is_worth_it(sent.request_id)
 
     async def _note(self, sent: _Sent) -> bool:
-        """Tells the other gateways of a retry; False if one of them has had it first."""
+        """Tells the other gateways of a retry; False if one of them has had it first. That one of them notes
+        just now that the connection is gone takes it from nobody."""
         key = subjects.retry_key(sent.said, sent.request_id)
         if sent.revision is None:
             await self._noted.put(key, _written(sent))
             return True
-        try:
-            await self._noted.update(key, _written(sent), sent.revision)
-        except WrongRevision:
-            return False
-        sent.revision = None
+        while sent.revision is not None:
+            try:
+                await self._noted.update(key, _written(sent), sent.revision)
+                sent.revision = None
+            except WrongRevision:
+                entry = await self._noted.get(key)
+                if entry.value is None or _read(entry.value)[0] >= sent.count:
+                    return False
+                sent.revision = entry.revision
         return True
 
     async def _publish(self, sent: _Sent) -> None:
@@ -252,6 +258,12 @@ class Retries:
             alike.remove(sent)
         if not alike:
             self._alike.pop(sent.said, None)
+
+
+def _may_be(earlier: int, count: int, gone: bool) -> bool:
+    """Whether a retry may repeat a request that came `earlier` times before: one whose connection is there
+    has no try missing between."""
+    return earlier < count if gone else earlier == count - 1
 
 
 def _written(sent: _Sent) -> bytes:

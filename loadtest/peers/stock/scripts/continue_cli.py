@@ -15,6 +15,7 @@ from harness import QUESTION, TOO_LONG, WORDS, Mesh, run
 MODULES = Path(os.environ["CHOIR_NODE_MODULES"])
 LONGEST_ARGUMENT = 100_000
 """The system takes no longer ones."""
+PROVIDERS = ("openai", "ollama")
 CN = str(MODULES / ".bin" / "cn")
 VERSION = json.loads((MODULES / "@continuedev" / "cli" / "package.json").read_text())["version"]
 
@@ -61,14 +62,15 @@ def end(going: subprocess.Popen[str]) -> None:
 
 
 def stream(mesh: Mesh) -> None:
-    for provider in ("openai", "ollama"):
+    for provider in PROVIDERS:
         text = said(mesh, provider, mesh.slow)
         assert WORDS in text, (provider, text)
 
 
 def unknown(mesh: Mesh) -> str:
-    text = said(mesh, "openai", "nobody")
-    assert "nobody" in text and "not found" in text, text
+    for provider in PROVIDERS:
+        text = said(mesh, provider, "nobody")
+        assert "nobody" in text and "not found" in text, (provider, text)
     return text[:160]
 
 
@@ -79,8 +81,8 @@ def connected(mesh: Mesh) -> bool:
     return any(row[2].endswith(port) and row[3] == "01" for row in rows)
 
 
-def begun(mesh: Mesh) -> subprocess.Popen[str]:
-    going = command(mesh, "openai", mesh.slow)
+def begun(mesh: Mesh, provider: str) -> subprocess.Popen[str]:
+    going = command(mesh, provider, mesh.slow)
     end_s = time.monotonic() + 60
     while not connected(mesh):
         assert time.monotonic() < end_s and going.poll() is None, "it asked nothing"
@@ -90,24 +92,29 @@ def begun(mesh: Mesh) -> subprocess.Popen[str]:
 
 
 def hang_up(mesh: Mesh) -> None:
-    with mesh.left():
-        end(begun(mesh))
+    for provider in PROVIDERS:
+        with mesh.left(provider):
+            end(begun(mesh, provider))
 
 
 def restart(mesh: Mesh) -> str:
-    going = begun(mesh)
-    mesh.restart()
-    try:
-        text, _ = going.communicate(timeout=180)
-    finally:
-        end(going)
-    assert WORDS in said(mesh, "openai", mesh.slow)
-    return f"exit {going.returncode}: {' '.join(text.split())[-100:]}"
+    told = []
+    for provider in PROVIDERS:
+        going = begun(mesh, provider)
+        mesh.restart()
+        try:
+            text, _ = going.communicate(timeout=180)
+        finally:
+            end(going)
+        assert WORDS in said(mesh, provider, mesh.slow), provider
+        told.append(f"{provider}: exit {going.returncode}: {' '.join(text.split())[-100:]}")
+    return ", ".join(told)
 
 
 def oversize(mesh: Mesh) -> str:
-    text = said(mesh, "openai", mesh.model, question=TOO_LONG[:LONGEST_ARGUMENT])
-    assert "context" in text, text[-600:]
+    for provider in PROVIDERS:
+        text = said(mesh, provider, mesh.model, question=TOO_LONG[:LONGEST_ARGUMENT])
+        assert "context" in text, (provider, text[-600:])
     return text[-160:]
 
 

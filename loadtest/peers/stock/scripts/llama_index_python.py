@@ -1,4 +1,4 @@
-"""LlamaIndex, by its Ollama and by its OpenAI-like class."""
+"""LlamaIndex, by its Ollama and by its OpenAI-like class, of which that asks chats and completions."""
 
 from __future__ import annotations
 
@@ -34,11 +34,19 @@ def both(mesh: Mesh, model: str | None = None, key: str = "any") -> list[Any]:
     ]
 
 
+def completing(mesh: Mesh, model: str | None = None) -> OpenAILike:
+    """The same class where it is told of no chat model, which is its default: it asks `/v1/completions`."""
+    told = {"api_base": f"{mesh.address}/v1", "api_key": "any", "max_retries": 0, "timeout": 60}
+    return OpenAILike(model=model or mesh.model, temperature=0, is_chat_model=False, max_tokens=300, **told)
+
+
 def plain(mesh: Mesh) -> str:
     for name in (mesh.model, mesh.ensemble):
         for one in both(mesh, name):
             reply = one.complete(QUESTION)
             assert reply.text, one
+    text = completing(mesh).complete("The capital of").text
+    assert text, "a completion says nothing"
     return reply.text
 
 
@@ -47,6 +55,9 @@ def stream(mesh: Mesh) -> None:
         for one in both(mesh, name):
             text = "".join(part.delta or "" for part in one.stream_complete(QUESTION))
             assert text == one.complete(QUESTION).text, (one, text)
+    one = completing(mesh)
+    text = "".join(part.delta or "" for part in one.stream_complete("The capital of"))
+    assert text and text == one.complete("The capital of").text, text
 
 
 def tools(mesh: Mesh) -> None:
@@ -79,11 +90,12 @@ def unknown(mesh: Mesh) -> str:
     first, second = both(mesh, "nobody")
     first.context_window = 4096
     must_fail(lambda: first.complete(QUESTION), "nobody")
+    must_fail(lambda: completing(mesh, "nobody").complete(QUESTION), "nobody")
     return must_fail(lambda: second.complete(QUESTION), "nobody")
 
 
 def hang_up(mesh: Mesh) -> None:
-    for one in both(mesh, mesh.slow):
+    for one in (*both(mesh, mesh.slow), completing(mesh, mesh.slow)):
         with mesh.left(type(one).__name__):
             parts = one.stream_complete(unheard())
             next(parts)
@@ -94,7 +106,7 @@ def hang_up(mesh: Mesh) -> None:
 
 def restart(mesh: Mesh) -> str:
     seen = []
-    for one in both(mesh, mesh.slow):
+    for one in (*both(mesh, mesh.slow), completing(mesh, mesh.slow)):
         seen.append(cut(one.stream_complete(unheard()), mesh))
         text = mesh.asked_again(lambda one=one: one.complete(unheard()).text)
         assert text == WORDS, text
@@ -105,7 +117,7 @@ VERSION = version("llama-index-core")
 
 
 def oversize(mesh: Mesh) -> str:
-    for one in both(mesh):
+    for one in (*both(mesh), completing(mesh)):
         if isinstance(one, Ollama):
             one.context_window = 4096
         said = must_fail(lambda one=one: one.complete(TOO_LONG), "tokens", "context", "400")

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import httpx
+import openai
 import pytest
 from nats.aio.client import Client
 from openai import APIStatusError, AsyncOpenAI
@@ -16,6 +18,7 @@ from infra.testing.choir_up import connect_inside
 from schemas import subjects
 from schemas.errors import NotReady
 from services.chassis.nats.bucket import BYTES, Bucket
+from services.chassis.tests.mesh import eventually
 from services.client import Choir
 from services.gateway.openai.tests.test_endpoint import until_known
 from services.gateway.requests.retries import COUNT_HEADER, Retries
@@ -25,12 +28,17 @@ AT_ONCE = 12
 
 
 class LossyProxy:
-    """Passes connections on. Of its first ones it swallows the reply, or breaks off as soon as
-    the request is `taken`."""
+    """Passes connections on. Of its first ones, or of each `every`-th at first, it swallows the reply, or
+    breaks off as soon as the request is `taken`."""
 
     def __init__(
-        self, gateways: list[str], losses: int, taken: Callable[[], Awaitable[None]] | None = None
+        self,
+        gateways: list[str],
+        losses: int,
+        taken: Callable[[], Awaitable[None]] | None = None,
+        every: int = 1,
     ) -> None:
+        self._every, self._came = every, 0
         self._ports = [int(url.rpartition(":")[2]) for url in gateways]
         self._losses = losses
         self._taken = taken
@@ -38,7 +46,8 @@ class LossyProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to the first gateway as long as there are losses, then to the last one."""
-        loses = self.lost < self._losses
+        self._came += 1
+        loses = self.lost < self._losses and self._came % self._every == 0
         self.lost += loses
         onward, back = await asyncio.open_connection("127.0.0.1", self._ports[0 if loses else -1])
         asking = asyncio.create_task(self._copy(reader, back))
@@ -63,18 +72,21 @@ class LossyProxy:
 
 @asynccontextmanager
 async def lossy(
-    gateways: list[str], losses: int, taken: Callable[[], Awaitable[None]] | None = None
+    gateways: list[str], losses: int, taken: Callable[[], Awaitable[None]] | None = None, every: int = 1
 ) -> AsyncIterator[tuple[AsyncOpenAI, LossyProxy]]:
     """The official client behind such a proxy, with as many retries as there are losses.
 
     On a busy machine one request may meet more of them than the two retries that are usual.
     """
-    proxy = LossyProxy(gateways, losses, taken)
+    proxy = LossyProxy(gateways, losses, taken, every)
+    one_request_each = openai.DefaultAsyncHttpxClient(limits=httpx.Limits(max_keepalive_connections=0))
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     async with (
         server,
-        AsyncOpenAI(base_url=url, api_key="none", timeout=60, max_retries=losses) as client,
+        AsyncOpenAI(
+            base_url=url, api_key="none", timeout=180, max_retries=losses, http_client=one_request_each
+        ) as client,
     ):
         yield client, proxy
 
@@ -133,6 +145,38 @@ async def test_a_retry_that_comes_as_its_request_is_given_up_is_that_one_or_a_ne
             again = await other.id_of(asked(1), body)
 
             assert await giving_up == (again == first)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same gateway", "another gateway"])
+async def test_a_retry_is_recognised_though_the_one_before_it_never_came(
+    live_mesh: str, *, elsewhere: bool
+) -> None:
+    body = {"model": "choir-one", "messages": [{"role": "user", "content": f"Hello again {elsewhere}"}]}
+    async with serving(live_mesh) as one, serving(live_mesh) as other:
+        connection = await connect_inside(live_mesh)
+        noted = Bucket(connection, subjects.RETRIES_BUCKET, BYTES)
+
+        async def asked(gateway: str, count: int) -> str:
+            async with httpx.AsyncClient(base_url=gateway, timeout=180) as http:
+                headers = {COUNT_HEADER: str(count)}
+                reply = await http.post("/v1/chat/completions", json=body, headers=headers)
+                return reply.headers["choir-request-id"]
+
+        async def lost(request_id: str, note: bytes) -> bool:
+            keys = [key for key in await noted.keys("*.*") if subjects.request_of_retry(key) == request_id]
+            return [(await noted.get(key)).value for key in keys] == [note]
+
+        # Given a request whose connection has gone
+        first = await asked(one, 0)
+        await eventually(lambda: lost(first, b"0-"))
+
+        # When its second retry comes, and not its first one, it is that request
+        assert await asked(other if elsewhere else one, 2) == first
+        await eventually(lambda: lost(first, b"2-"))
+
+        # And one that comes for the first time is another
+        assert await asked(one, 0) != first
+        await connection.close()
 
 
 async def test_work_goes_on_for_a_client_that_comes_back(live_mesh: str) -> None:
