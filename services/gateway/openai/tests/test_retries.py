@@ -25,6 +25,13 @@ from services.gateway.requests.retries import COUNT_HEADER, Retries
 from services.gateway.tests.serving import inside, serving
 
 AT_ONCE = 12
+MANY, MANY_AT_ONCE = 1_000, 32
+LOST_OF_MANY = 600
+COUNTS = """
+    SELECT (SELECT count(*) FROM completed_tasks WHERE model = 'choir-one'),
+           (SELECT count(DISTINCT request_id) FROM completed_tasks WHERE model = 'choir-one')
+"""
+"""Generations of the model, and requests that had one."""
 
 
 class LossyProxy:
@@ -177,6 +184,43 @@ async def test_a_retry_is_recognised_though_the_one_before_it_never_came(
         # And one that comes for the first time is another
         assert await asked(one, 0) != first
         await connection.close()
+
+
+@pytest.mark.soak
+async def test_a_thousand_requests_of_which_many_lose_their_replies_are_a_thousand_generations(
+    live_mesh: str,
+) -> None:
+    room = asyncio.Semaphore(MANY_AT_ONCE)
+    async with Choir(live_mesh) as mesh, serving(live_mesh) as one, serving(live_mesh) as other:
+
+        async def counted() -> list[int]:
+            ((*counts,),) = (await mesh.sql(COUNTS)).rows
+            return counts
+
+        marker = (await mesh.ask("Hello", model="choir-one")).request_id  # events are stored in their order
+
+        async def marked() -> bool:
+            told = await mesh.sql(f"SELECT count(*) FROM completed_tasks WHERE request_id = '{marker}'")
+            return bool(told.rows[0][0])
+
+        await eventually(marked)
+        before = await counted()
+        async with lossy([one, other], LOST_OF_MANY, every=2) as (client, proxy):
+
+            async def ask(number: int) -> str:
+                hello: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"Hello {number}"}]
+                async with room:
+                    return (await client.chat.completions.create(model="choir-one", messages=hello)).id
+
+            ids = set(await asyncio.gather(*(ask(number) for number in range(MANY))))
+        assert (proxy.lost, len(ids)) == (LOST_OF_MANY, MANY)
+
+        async def told() -> bool:
+            return all(now - then >= MANY for now, then in zip(await counted(), before, strict=True))
+
+        await eventually(told)
+        after = await counted()
+        assert [now - then for now, then in zip(after, before, strict=True)] == [MANY] * 2
 
 
 async def test_work_goes_on_for_a_client_that_comes_back(live_mesh: str) -> None:
