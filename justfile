@@ -117,6 +117,11 @@ greedy *OPTIONS:
 bench NAME *OPTIONS:
     uv run python -m loadtest.bench {{ NAME }} {{ OPTIONS }}
 
+# measure what the READMEs have figures of, and write them there: `just measured overhead engine`, `just measured --list`
+[group('measure')]
+measured *OPTIONS:
+    uv run python -m loadtest.measured {{ OPTIONS }}
+
 # train the demo models again (needs torch: see infra/training/README.md)
 [group('models')]
 train-models *OPTIONS:

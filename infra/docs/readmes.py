@@ -6,7 +6,8 @@ python -m infra.docs --check    # exit 1 if it is not what the code says
 The main README has the tables of `schemas/broker/catalog.py`, between `<!-- subjects:begin -->` and
 `<!-- subjects:end -->`; the README of a package has a table of its modules, between the markers of `files`;
 that of the engine has the architectures that can be cut, between those of `architectures`, and the
-shapes that were tried, between those of `shapes`.
+shapes that were tried, between those of `shapes`. Figures between markers of `measured` are written by
+`just measured`: here only the markers are checked, and that there are such benchmarks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import typer
 
 from infra.docs.architecture_tables import architecture_rows, shape_rows
 from infra.docs.file_tables import files_section
+from infra.docs.measured import check_places
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.broker.catalog import Access, BucketSpec, Endpoint, StreamSpec
@@ -152,10 +154,11 @@ def readmes(root: Path = ROOT) -> list[Path]:
 
 
 def renewed(readme: Path, root: Path = ROOT) -> str:
-    """The text of a README as it should be now."""
+    """The text of a README as it should be now. ConfigurationError if its markers are broken."""
     folder = readme.parent
     marker, section = (SUBJECTS, subjects_section()) if folder == root else (FILES, files_section(folder))
     text = with_section(readme.read_text(), marker, section)
+    check_places(text, root)
     if ARCHITECTURES_BEGIN not in text:
         return text
     return with_section(with_section(text, ARCHITECTURES, architectures_section()), SHAPES, shapes_section())

@@ -11,10 +11,9 @@ import argparse
 import sys
 from importlib import import_module
 
-import psutil
 from rich.console import Console
 
-from loadtest.bench.report import Report, show
+from loadtest.bench.report import Report, circumstances, show
 from loadtest.faults import WRONG_USAGE, LoadtestError
 
 # A bench is imported when it is run: what one needs may not be installed where another runs.
@@ -60,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.name not in BENCHES:
         sys.stderr.write(f"there is no bench {options.name!r}; there are: {', '.join(BENCHES)}\n")
         return WRONG_USAGE
-    load_before = round(psutil.getloadavg()[0], 2)
+    begun = circumstances()
     try:
         report: Report = import_module(BENCHES[options.name]).run()
-        report = report.model_copy(update={"load_before_1m": load_before})
+        report = report.model_copy(update=begun)
     except LoadtestError as error:
         sys.stderr.write(f"bench {options.name}: {error}\n")
         return NOT_DONE
@@ -73,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(report, Console())
     if options.check and not report.quiet:
         sys.stderr.write(
-            f"bench {options.name}: the load was {load_before} before: the figures do not count\n"
+            f"bench {options.name}: the load was {report.load_before_1m} before: the figures do not count\n"
         )
         return DOES_NOT_COUNT
     return TARGET_MISSED if options.check and not report.met else 0

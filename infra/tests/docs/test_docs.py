@@ -94,6 +94,39 @@ def test_a_file_without_markers_is_refused() -> None:
         with_section("no markers here", "files", "")
 
 
+MEASURED = "<!-- measured:{place}:begin -->\nwarm\n<!-- measured:{place}:end -->\n"
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (MEASURED.format(place="oven"), ""),
+        (MEASURED.format(place="oven/heat,time"), ""),
+        (
+            MEASURED.format(place="stove"),
+            "there is no bench 'stove' in loadtest/bench/__main__.py; there are: oven",
+        ),
+        (MEASURED.format(place="oven") * 2, "the markers oven:begin, oven:end, oven:begin, oven:end"),
+        ("<!-- measured:oven:begin -->\n", "the markers oven:begin: each place has one"),
+        (
+            MEASURED.format(place="oven").replace("warm", MEASURED.format(place="oven/heat")),
+            "the markers oven:begin, oven/heat:begin",
+        ),
+    ],
+    ids=["whole", "parts", "unknown", "twice", "endless", "nested"],
+)
+def test_places_of_measured_figures_are_checked_and_their_figures_are_not(
+    repository: Path, added: str, said: str
+) -> None:
+    write(repository / "loadtest" / "bench" / "__main__.py", 'BENCHES = {"oven": "loadtest.bench.oven"}\n')
+    assert run("--root", str(repository))[0] == 0
+    readme = repository / "README.md"
+    readme.write_text(readme.read_text() + added)
+    code, output = run("--check", "--root", str(repository))
+    assert (code, said in output) == (1 if said else 0, True)
+    assert readme.read_text().endswith(added)
+
+
 def test_the_readmes_say_what_the_code_says() -> None:
     assert run("--check") == (0, "all READMEs are up to date\n")
 
