@@ -1,1 +1,1 @@
-"""Pytest plugins: a real broker, real services, the conditions of a test."""
+"""Pytest plugins, and what tests of several packages share: a real broker, real services, a small mesh."""

@@ -31,9 +31,9 @@ from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.children.fork_server import FORKS
 from infra.host.children.processes import PREEXEC, ended, last_lines, pause, terminate, until
+from infra.testing.broker.renewal import make_new
 from infra.testing.forked_services import forking
 from infra.testing.nursery import Forked, Nursery
-from infra.testing.renewal import make_new
 from schemas import subjects
 from schemas.nodes.lease import NodeLease, NodeState
 

@@ -8,13 +8,13 @@ import json
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import eventually
 from loadtest.generate.generator import Generator
 from loadtest.generate.request_record import OK, RequestRecord
 from loadtest.targets.mesh_target import NOBODY, MeshTarget
 from schemas import subjects
 from schemas.errors import UnknownRequest
 from schemas.replies import ErrorReply, Result
-from services.chassis.tests.mesh import eventually
 
 
 async def flown(target: MeshTarget, timeout_s: float) -> RequestRecord:

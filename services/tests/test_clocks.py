@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 
 READY_S = 180.0

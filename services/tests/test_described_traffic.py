@@ -16,11 +16,11 @@ from nats.aio.msg import Msg
 from infra.demo_models.family import FOLDER
 from infra.host.children.processes import until
 from infra.members.tests.desks import start_desk
+from infra.testing.mesh import DEADLINE_S
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.tests.golden.shared import API_KEY
-from services.chassis.tests.mesh import DEADLINE_S
 from services.modelstore.tests.stores import spawn_store
 
 pytestmark = pytest.mark.long

@@ -7,6 +7,7 @@ import sys
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import DEADLINE_S
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Ask
@@ -17,7 +18,6 @@ from services.chassis.process.runner import open_spans
 from services.chassis.settings import OtlpSection
 from services.chassis.telemetry.tracing import Span
 from services.chassis.tests.collector import collector
-from services.chassis.tests.mesh import DEADLINE_S
 
 pytestmark = pytest.mark.long
 

@@ -23,6 +23,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.testing.choir_up import connect_inside
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas import subjects
 from schemas.errors import ChoirError
 from schemas.nodes.workers import ManageWorkers, Worker
@@ -30,7 +31,6 @@ from schemas.requests.dead_letters import ManageDeadLetters
 from schemas.requests.keys import KEY_SCOPES, ApiKey, ManageKeys, digest_of, new_secret
 from services.agent.tests.servers.http_server import Reply, Request, http_server
 from services.agent.tests.workers.worker_mesh import SSE, event
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.client.client import Choir
 from services.gateway.tests.serving import serving
 

@@ -13,6 +13,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.broker.streams.definitions import consumer_config
+from infra.testing.mesh import enqueue, eventually, generate, open_mesh, settled
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.broker.catalog import model_consumers
@@ -21,7 +22,6 @@ from schemas.requests.sampling import Sampling
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.agent.tests.workers.worker_mesh import result_of
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, settled
 from services.client.client import Choir
 from services.engine import check_model_file
 from services.engine.tests.made_models.variants import split_model

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.testing.mesh import DEADLINE_S, events, eventually
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Ask
@@ -26,7 +27,6 @@ from schemas.events import (
 )
 from schemas.nodes.lease import NodeLease, ServedModel
 from services.chassis.telemetry.tracing import Span
-from services.chassis.tests.mesh import DEADLINE_S, events, eventually
 from services.client.client import Choir
 
 pytestmark = pytest.mark.long

@@ -35,12 +35,12 @@ from infra.members.joining import join
 from infra.members.members import Members
 from infra.members.operations import operations
 from infra.settings import HostSettings, load_host_settings
+from infra.testing.mesh import settled
 from schemas import subjects
 from schemas.errors import ConfigurationError, MeshUnreachable
 from schemas.nodes.joining import Host
 from schemas.requests.tenants import LOCAL
 from services.chassis.settings import MeshSection
-from services.chassis.tests.mesh import settled
 from services.client.client import Choir
 from services.client.finding.broker_section import BrokerSection
 

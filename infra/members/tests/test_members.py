@@ -36,6 +36,8 @@ from infra.members.inviting import Whereabouts
 from infra.members.joining import CLIENT, join, join_once, leave
 from infra.members.members import Members
 from infra.members.operations import Operations
+from infra.testing.broker.cable import Cable
+from infra.testing.mesh import eventually
 from infra.testing.plugin import all_read
 from schemas import subjects
 from schemas.broker import catalog
@@ -56,8 +58,6 @@ from services.chassis.process.cancelling import ended
 from services.chassis.registry.ensembles import Ensembles
 from services.chassis.settings import MeshSection
 from services.chassis.telemetry.events import EventLog
-from services.chassis.tests.cable import Cable
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.client.finding.invite_line import BEGINNING, InviteLine, parse_line
 from services.client.finding.inviting import invite_from_elsewhere, new_seed

@@ -16,11 +16,11 @@ from infra.broker import broker_controller
 from infra.broker.broker import Broker
 from infra.broker.broker_controller import BrokerController
 from infra.broker.provision import provision_at
+from infra.testing.mesh import eventually
 from infra.testing.plugin import connect, fill_disk
 from schemas import subjects
 from services.chassis.process.cancelling import ended
 from services.chassis.registry.directory import Directory
-from services.chassis.tests.mesh import eventually
 
 MOST_BYTES = 2**62
 LARGE = bytes(500_000)

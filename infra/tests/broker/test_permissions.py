@@ -21,11 +21,11 @@ from infra.broker.access.permissions import CLIENT, OPERATOR, authorization, mai
 from infra.broker.broker import Broker
 from infra.broker.provision import provision
 from infra.host.children.processes import until
+from infra.testing.mesh import all_kept, eventually, settled
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.errors import ConfigurationError
-from services.chassis.tests.mesh import all_kept, eventually, settled
 
 pytestmark = pytest.mark.long
 

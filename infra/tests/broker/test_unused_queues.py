@@ -14,12 +14,12 @@ from infra.broker.streams import worker_queues
 from infra.broker.streams.definitions import consumer_config
 from infra.broker.streams.unused_queues import UNUSED_S, UnusedQueues
 from infra.broker.streams.worker_queues import WorkerQueues
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.nodes.workers import Worker
 from schemas.tests.golden.store_samples import MODEL as MODEL_OF_THE_STORE
 from services.chassis.process.cancelling import ended
-from services.chassis.tests.mesh import eventually
 
 MODEL = "org/mac-model:1b"
 QUEUE = subjects.generate_consumer("interactive", MODEL)

@@ -15,12 +15,12 @@ from infra.demo_models.bench_model import write_bench_model
 from infra.host import state
 from infra.host.running import services
 from infra.testing.choir_up import connect_inside, starting, wait_until_up
+from infra.testing.mesh import completions, eventually, queue_is_empty
 from infra.testing.switched_off import switched_off
 from schemas import subjects
 from schemas.replies import Result, TokenChunk
 from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.process.stopping import DRAIN_PATIENCE_S, ENDPOINTS_PATIENCE_S
-from services.chassis.tests.mesh import completions, eventually, queue_is_empty
 from services.client.client import Choir
 
 ROOT = Path(__file__).resolve().parents[3]

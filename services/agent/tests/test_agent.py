@@ -16,6 +16,18 @@ from nats.aio.msg import Msg
 
 from infra.broker.streams.definitions import consumer_config
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import (
+    bodies,
+    enqueue,
+    events,
+    eventually,
+    finished,
+    generate,
+    open_mesh,
+    queue_is_empty,
+    queued,
+    settled,
+)
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.broker.catalog import model_consumers
@@ -29,18 +41,6 @@ from services.agent.file_hash import FileHash
 from services.agent.service import Agent
 from services.agent.settings import AgentSection, ModelSection
 from services.chassis.context import ServiceContext
-from services.chassis.tests.mesh import (
-    bodies,
-    enqueue,
-    events,
-    eventually,
-    finished,
-    generate,
-    open_mesh,
-    queue_is_empty,
-    queued,
-    settled,
-)
 
 SLOW_MS = 60_000.0
 

@@ -7,10 +7,10 @@ import socket
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 from schemas import subjects
 from schemas.nodes.cordons import Cordon
 from services.agent.tests.test_agent import instant, result_of, serving
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 
 MINE, HOSTS = subjects.instance_cordon_key("agent-1"), subjects.host_cordon_key(socket.gethostname())
 

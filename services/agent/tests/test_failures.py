@@ -12,6 +12,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, settled
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage
@@ -22,7 +23,6 @@ from services.agent.backends.llama_cpp import LlamaCpp, open_backend
 from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.chassis.context import ServiceContext
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, settled
 from services.engine import Chat, Message
 from services.engine.model.chat.format import PreparedChat
 from services.engine.sequence.prompt import chat_of

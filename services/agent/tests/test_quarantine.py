@@ -8,13 +8,13 @@ from functools import partial
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import bodies, enqueue, eventually, generate, open_mesh, queue_is_empty
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage
 from schemas.nodes.lease import NodeLease
 from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.nats.bucket import Bucket, messages
-from services.chassis.tests.mesh import bodies, enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.chassis.work.tests.test_loop import impatient_model
 
 FRAGILE_AGENT = """

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, eventually, in_time, open_mesh, settled
 from schemas import subjects
 from schemas.commands import Gather, Generate
 from schemas.errors import ChoirError, DeadlineExceeded
@@ -16,7 +17,6 @@ from schemas.replies import Answer, Result, Topology
 from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSection
 from services.chassis.context import ServiceContext
-from services.chassis.tests.mesh import enqueue, eventually, in_time, open_mesh, settled
 from services.chassis.work.delivery import Delivery
 from services.chassis.work.loop import WorkLoop
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, events, eventually, gather
 from schemas.events import DecisionMade, RequestCompleted
 from services.aggregator.decide import confidence_of
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.strategies import Ballot, StrategyContext
 from services.aggregator.tests.ensemble import aggregating, members, result_of
-from services.chassis.tests.mesh import enqueue, events, eventually, gather
 
 FOUR = ("alpha", "beta", "gamma", "delta")
 CLOSED: dict[str, Any] = {"choices": ("cat", "dog", "cow", "hen")}

@@ -8,6 +8,17 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import (
+    bodies,
+    completions,
+    enqueue,
+    events,
+    eventually,
+    finished,
+    gather,
+    open_mesh,
+    queue_is_empty,
+)
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ContextExceeded, GenerationFailed, WorkerFailed
@@ -25,17 +36,6 @@ from services.aggregator.tests.ensemble import (
     result_of,
     store_answer,
     why_not,
-)
-from services.chassis.tests.mesh import (
-    bodies,
-    completions,
-    enqueue,
-    events,
-    eventually,
-    finished,
-    gather,
-    open_mesh,
-    queue_is_empty,
 )
 from services.chassis.work.delivery import Delivery, Retry
 from services.chassis.work.tests.test_loop import CommandHandler, working

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, eventually, gather, open_mesh, queue_is_empty
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Gather, Generate
@@ -32,7 +33,6 @@ from services.aggregator.tests.ensemble import (
     store_answer,
 )
 from services.chassis.context import ServiceContext
-from services.chassis.tests.mesh import enqueue, eventually, gather, open_mesh, queue_is_empty
 
 THREE = ("alpha", "beta", "gamma")
 CHOICES = ("Paris", "London", "Rome", "Oslo")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from infra.testing.mesh import gather
 from schemas.commands import ChatMessage
 from schemas.ensembles.rounds import DEBATE, PREDICTION, QUESTION, SAMPLES_FROM, purpose_of
 from schemas.requests.sampling import Sampling
 from services.aggregator.tasks import OPTION_LOGPROBS, debate_tasks, opening_tasks, said_next, sample_of
 from services.aggregator.tests.ensemble import answer
-from services.chassis.tests.mesh import gather
 
 TWO = ("alpha", "beta")
 

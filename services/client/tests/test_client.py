@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from infra.broker.broker import Broker
 from infra.testing.choir_up import QUARTET
+from infra.testing.mesh import eventually
 from schemas.commands import ChatMessage
 from schemas.errors import (
     Cancelled,
@@ -29,7 +30,6 @@ from schemas.errors import (
 from schemas.replies import Result, TokenChunk
 from services.chassis.identity import new_id
 from services.chassis.nats.connecting.attempt import Attempt
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 
 NOBODY = "nats://127.0.0.1:9"

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.broker.broker import Broker
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.commands import Ask, Fetch
@@ -25,7 +26,6 @@ from schemas.errors import (
 )
 from schemas.message import Message
 from schemas.replies import Answer, ErrorReply, Result, TokenChunk
-from services.chassis.tests.mesh import eventually
 from services.client import reliable_request, silence
 from services.client.client import Choir
 from services.client.request_builder import build_ask

@@ -12,10 +12,10 @@ import pytest
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.errors import MeshUnreachable
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.metrics.store.database import FILE_NAME
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed, value

@@ -15,10 +15,10 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.broker.provision import provision, provision_at
 from infra.testing.hostile_statements import ENDLESS
+from infra.testing.mesh import eventually, open_mesh
 from infra.testing.plugin import ServiceProcess, SpawnService, connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, MeshUnreachable, NotReady, QueryFailed
-from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stream_reader import StreamReader

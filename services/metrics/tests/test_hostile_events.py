@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually, open_mesh
 from schemas import subjects
 from schemas.events import Event
 from schemas.tests.golden.samples import SAMPLES
-from services.chassis.tests.mesh import eventually, open_mesh
 from services.metrics.ingest.decoding import Decoded, Decoder
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stored_event import StoredEvent

@@ -16,6 +16,7 @@ from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.seeding import seed_tenants
 from infra.testing.hostile_statements import ENDLESS, GREEDY
+from infra.testing.mesh import eventually, open_mesh
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import DeadlineExceeded, QueryFailed, QueryRefused
@@ -23,7 +24,6 @@ from schemas.requests.keys import ApiKey, KeyScope, digest_of, new_secret
 from schemas.requests.tenants import Tenant
 from schemas.subjects import owned_id
 from services.chassis.nats.bucket import Bucket, messages
-from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.query.tenant_child import NICENESS
 from services.metrics.service import Metrics

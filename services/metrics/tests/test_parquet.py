@@ -8,8 +8,8 @@ from pathlib import Path
 import duckdb
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
-from services.chassis.tests.mesh import eventually
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stored_event import StoredEvent
 from services.metrics.ingest.writer import Writer

@@ -11,6 +11,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.testing.hostile_statements import ENDLESS, GREEDY
+from infra.testing.mesh import eventually, open_mesh
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.errors import (
@@ -24,7 +25,6 @@ from schemas.errors import (
 from schemas.nodes.lease import NodeLease
 from schemas.requests.queries import Rows, Sql
 from schemas.subjects import SQL, door
-from services.chassis.tests.mesh import eventually, open_mesh
 from services.client.client import Choir
 from services.metrics.service import Metrics
 from services.metrics.settings import VIEWS_FOLDER, MetricsSection

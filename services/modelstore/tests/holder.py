@@ -9,10 +9,10 @@ from pathlib import Path
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import open_mesh
 from schemas.nodes.model_store import MIN_CHUNK_BYTES, ManageStore
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.identity import Identity
-from services.chassis.tests.mesh import open_mesh
 from services.modelstore.catalogue.gguf_facts import facts_of
 from services.modelstore.catalogue.sources import found_at
 from services.modelstore.files.hashing import hashed

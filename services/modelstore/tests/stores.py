@@ -11,6 +11,7 @@ import nats
 import psutil
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas.errors import ChoirError, error_from_body
 from schemas.nodes.lease import NodeLease
@@ -19,7 +20,6 @@ from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents
 from services.chassis.registry.lease import Lease
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.modelstore.requests import SERVICE
 from services.modelstore.service import ModelStore

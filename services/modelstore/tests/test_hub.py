@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService, fill_disk
 from schemas.errors import InvalidRequest, NoRoom
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.modelstore.tests.holder import CHUNK_BYTES, Holder, verified_chunks
 from services.modelstore.tests.hub_server import HubServer, hub_server

@@ -11,10 +11,10 @@ import pytest
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
+from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService, connect
 from schemas.errors import ChoirError
 from schemas.nodes.model_store import StoreReply
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.modelstore.tests.holder import CHUNK_BYTES, verified_chunks
 from services.modelstore.tests.hub_server import PIECE_BYTES, HubServer, hub_server

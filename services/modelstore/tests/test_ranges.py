@@ -15,6 +15,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
+from infra.testing.mesh import eventually, open_mesh, settled
 from infra.testing.plugin import SpawnService, connect, fill_disk
 from schemas import subjects
 from schemas.errors import InvalidRequest, ModelUnusable, NoRoom
@@ -24,7 +25,6 @@ from schemas.replies import ErrorReply
 from services.chassis.blobs.catalogue import FileTable, ModelCatalogue
 from services.chassis.blobs.range_source import open_kept
 from services.chassis.blobs.transfer import FRAME_BYTES, WORKERS
-from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.client.client import Choir
 from services.engine.model.gguf.check import check_model
 from services.engine.model.slicing import slice_file, write_slice

@@ -12,6 +12,7 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import DEADLINE_S, eventually, open_mesh, settled
 from schemas import subjects
 from schemas.commands import Gather, Generate, Summarize
 from schemas.ensembles.named import Ensemble
@@ -22,7 +23,6 @@ from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.registry.ensembles import Ensembles
 from services.chassis.registry.lease import Lease, Load
-from services.chassis.tests.mesh import DEADLINE_S, eventually, open_mesh, settled
 from services.router.queued import queued_command
 from services.router.service import Router
 from services.router.settings import RouterSection

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from nats.aio.client import Client
 
+from infra.testing.broker.cable import mesh_on_a_cable
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.message import Message
 from schemas.nodes.workers import ManageWorkers, Worker, WorkersReply
 from services.chassis.nats.endpoints import Caller
 from services.chassis.registry.directory import Directory
-from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.mesh import eventually
 from services.router.endpoints.workers import Workers
 
 

@@ -13,10 +13,10 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.host.parts.pipelines import place_when_possible
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.pipelines.plan import PipelinePlan, PipelineSummary, Shard, ShardReply
 from schemas.replies import ModelsReply, StatusReply
-from services.chassis.tests.mesh import eventually
 from services.router.placement.tests.offering import shardable, speeds, stage_memory, two_cores
 from services.router.tests.front import Front, open_front
 from services.router.tests.offering import (

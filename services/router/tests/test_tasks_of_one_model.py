@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from infra.testing.mesh import settled
 from schemas import subjects
 from schemas.commands import Gather, Generate
 from schemas.errors import InvalidRequest
 from schemas.replies import ErrorReply, Tokenized
 from services.chassis.nats.error_replies import error_headers
-from services.chassis.tests.mesh import settled
 from services.router.tests.front import CONTEXT_TOKENS, Front
 
 IMAGE = {"type": "image", "data": "aaaa"}

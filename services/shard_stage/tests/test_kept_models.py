@@ -13,12 +13,12 @@ from nats.aio.msg import Msg
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import eventually
 from infra.testing.networks import NEEDED, Networks, allowed
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.nodes.model_store import ManageStore, ReadRange, StoreJob
 from schemas.requests.sampling import Sampling
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.engine.model.gguf.check import check_model_file
 from services.shard_stage.probe.capability import _bytes_of, _layer_bytes

@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
 from schemas import subjects
 from schemas.nodes.lease import ServedModel
 from schemas.pipelines.plan import PipelinePlan, StageHeld
@@ -24,7 +25,6 @@ from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.nats.connection import connection_options
 from services.chassis.settings import MeshSection
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty
 from services.shard_stage.handover.assignment import Assignment, Handover
 from services.shard_stage.handover.journal import UnfinishedSequence
 from services.shard_stage.probe.capability import ModelSource, open_source

@@ -11,6 +11,7 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually, open_mesh, settled
 from schemas import subjects
 from schemas.commands import ChatMessage, CountTokens, Generate, Summarize
 from schemas.errors import ChoirError
@@ -20,7 +21,6 @@ from schemas.requests.sampling import Sampling
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.registry.lease import Lease, Load
-from services.chassis.tests.mesh import eventually, open_mesh, settled
 from services.chassis.work.delivery import Delivery
 from services.chassis.work.loop import WorkLoop
 from services.summarizer.service import Summarizer

@@ -8,14 +8,7 @@ from functools import partial
 import pytest
 from nats.aio.client import Client
 
-from schemas import subjects
-from schemas.commands import ChatMessage
-from schemas.errors import GenerationFailed, WorkerFailed
-from schemas.events import RequestSummarised, TaskQueued
-from schemas.replies import Result
-from schemas.requests.sampling import Sampling
-from services.chassis.context import ServiceContext
-from services.chassis.tests.mesh import (
+from infra.testing.mesh import (
     bodies,
     completions,
     enqueue,
@@ -26,6 +19,13 @@ from services.chassis.tests.mesh import (
     open_mesh,
     queue_is_empty,
 )
+from schemas import subjects
+from schemas.commands import ChatMessage
+from schemas.errors import GenerationFailed, WorkerFailed
+from schemas.events import RequestSummarised, TaskQueued
+from schemas.replies import Result
+from schemas.requests.sampling import Sampling
+from services.chassis.context import ServiceContext
 from services.chassis.work.delivery import Retry
 from services.summarizer import ping
 from services.summarizer.tests.peers import (

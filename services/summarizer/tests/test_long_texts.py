@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import open_mesh
 from schemas.commands import ChatMessage
 from schemas.errors import GenerationFailed
 from schemas.replies import Result
 from schemas.requests.sampling import Sampling
-from services.chassis.tests.mesh import open_mesh
 from services.summarizer.tests.peers import (
     CONTEXT_TOKENS,
     Peer,

@@ -7,13 +7,13 @@ import time
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually, generate, open_mesh
 from schemas import subjects
 from schemas.commands import Embed
 from schemas.errors import Cancelled
 from schemas.replies import Result
 from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
-from services.chassis.tests.mesh import eventually, generate, open_mesh
 from services.chassis.work.delivery import Delivery
 from services.tasks.generate import BackendWorker, Generated, OnPiece, Prompt
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.broker.cable import mesh_on_a_cable
+from infra.testing.broker.lost_words import LostWords
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from schemas.pipelines.plan import PipelinePlan
 from schemas.tests.golden.shared import PLAN
 from services.chassis.identity import Identity
-from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.lost_words import LostWords
-from services.chassis.tests.mesh import eventually
 from services.tasks.plan_store import PlanStore
 
 

@@ -9,11 +9,11 @@ import pytest
 from nats.aio.client import Client
 from pydantic import ValidationError
 
+from infra.testing.mesh import eventually, generate, open_mesh
 from schemas import subjects
 from schemas.errors import ChoirError, GenerationFailed
 from schemas.replies import Answer
 from services.chassis.context import ServiceContext
-from services.chassis.tests.mesh import eventually, generate, open_mesh
 from services.tasks.stored_replies import StoredReplies, answer_subject, stored_answers, usable
 
 ALL = ("alpha", "beta", "gamma")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from infra.testing.mesh import generate
 from schemas.commands import Waypoint
-from services.chassis.tests.mesh import generate
 from services.tasks.task_events import topology_of
 
 

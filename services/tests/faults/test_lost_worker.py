@@ -8,12 +8,12 @@ import json
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.replies import ModelsReply, Result
 from services.agent.tests.servers.http_server import http_server
 from services.agent.tests.workers.worker_mesh import LmStudio, register, worker
-from services.chassis.tests.mesh import eventually
 
 pytestmark = pytest.mark.long
 

@@ -15,6 +15,8 @@ from nats.aio.client import Client
 
 from infra.demo_models.bench_model import write_bench_model
 from infra.demo_models.checksums import digest
+from infra.testing.broker.cable import Cable, mesh_on_a_cable
+from infra.testing.mesh import enqueue, eventually, gather, generate, open_mesh
 from schemas import subjects
 from schemas.errors import Cancelled
 from schemas.replies import Result
@@ -24,8 +26,6 @@ from services.aggregator.service import Aggregator
 from services.aggregator.settings import AggregatorSection
 from services.chassis.context import ServiceContext
 from services.chassis.registry.lease import Load
-from services.chassis.tests.cable import Cable, mesh_on_a_cable
-from services.chassis.tests.mesh import enqueue, eventually, gather, generate, open_mesh
 from services.engine.decode.stage_context import StageContext
 from services.shard_stage.service import ShardStage
 from services.shard_stage.settings import StageSettings

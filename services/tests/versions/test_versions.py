@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import bodies, eventually, generate, queue_is_empty
 from infra.testing.plugin import REPOSITORY, SpawnService
 from schemas import subjects
 from schemas.broker.catalog import ENDPOINTS
@@ -28,7 +29,6 @@ from schemas.errors import UnsupportedVersion
 from schemas.replies import Result
 from schemas.tests.golden.samples import SAMPLES
 from schemas.tests.golden.shared import LEASE
-from services.chassis.tests.mesh import bodies, eventually, generate, queue_is_empty
 from services.client.client import Choir
 from services.tests.versions.older_schemas import FOLDER, first_samples, running_from, write_older
 

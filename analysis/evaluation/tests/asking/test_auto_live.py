@@ -12,8 +12,8 @@ from analysis.evaluation.asking.plan import Item, items
 from analysis.evaluation.asking.protocol import open_protocol
 from analysis.evaluation.options import build_options
 from infra.host.demo_mesh import demo_mesh
+from infra.testing.mesh import eventually
 from schemas.replies import Result
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 
 AUTO = "choir/auto"

@@ -27,11 +27,11 @@ from infra.broker.tls.names import LOOPBACK
 from infra.host.children.processes import until
 from infra.host.operator_connection import connect_operator
 from infra.settings import HostSettings
+from infra.testing.mesh import settled
 from schemas.errors import ConfigurationError, MeshUnreachable
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents, open_broker
 from services.chassis.settings import MeshSection
-from services.chassis.tests.mesh import settled
 from services.client.client import Choir
 from services.client.finding.broker_section import BrokerSection, BrokerTlsSection
 

@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 
 from infra.broker.streams.definitions import consumer_config
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import enqueue, eventually, generate, open_mesh, settled
 from schemas import subjects
 from schemas.broker.catalog import model_consumers
 from schemas.errors import ErrorBody
@@ -36,7 +37,6 @@ from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.context import ServiceContext
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, settled
 from services.engine import check_model_file
 from services.engine.model.devices import Devices, GpuDevice, gpu_devices
 from services.engine.model.memory.need import memory_need

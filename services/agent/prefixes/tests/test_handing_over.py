@@ -14,6 +14,15 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import (
+    enqueue,
+    events,
+    eventually,
+    generate,
+    open_mesh,
+    queue_is_empty,
+    settled,
+)
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
@@ -28,15 +37,6 @@ from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.agent.tests.test_agent import result_of
 from services.chassis.registry.lease import Lease
-from services.chassis.tests.mesh import (
-    enqueue,
-    events,
-    eventually,
-    generate,
-    open_mesh,
-    queue_is_empty,
-    settled,
-)
 from services.chassis.work.tests.test_loop import impatient_model
 from services.engine.decode.batch import Batch
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, eventually, generate, open_mesh
 from infra.testing.plugin import REPOSITORY
 from schemas.errors import BrokerUnavailable
 from services.agent.service import Agent
@@ -24,7 +25,6 @@ from services.agent.tests.workers.worker_mesh import (
     usable,
     worker,
 )
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh
 
 FIRST_LOOK = """
 import asyncio, sys

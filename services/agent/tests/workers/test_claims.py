@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.broker.lost_words import LostWords
+from infra.testing.mesh import eventually
 from schemas import subjects
 from services.agent.workers import claims as claims_module
 from services.agent.workers.claims import Claims
-from services.chassis.tests.lost_words import LostWords
-from services.chassis.tests.mesh import eventually
 
 
 async def test_claims_that_have_run_out_are_forgotten(

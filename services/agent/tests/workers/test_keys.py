@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 from pydantic import ValidationError
 
+from infra.testing.mesh import all_kept, enqueue, eventually, generate, open_mesh
 from schemas.errors import ErrorBody, ModelUnusable
 from schemas.nodes.workers import Worker
 from services.agent.keys import with_key
@@ -27,7 +28,6 @@ from services.agent.tests.workers.worker_mesh import (
     usable,
     worker,
 )
-from services.chassis.tests.mesh import all_kept, enqueue, eventually, generate, open_mesh
 from services.cli.workers.trial import try_worker
 
 SECRETS = {

@@ -7,6 +7,15 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.broker.cable import mesh_on_a_cable
+from infra.testing.mesh import (
+    enqueue,
+    events,
+    eventually,
+    generate,
+    open_mesh,
+    queue_is_empty,
+)
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.events import TaskRetried
@@ -23,15 +32,6 @@ from services.agent.tests.workers.worker_mesh import (
     unregister,
     usable,
     worker,
-)
-from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.mesh import (
-    enqueue,
-    events,
-    eventually,
-    generate,
-    open_mesh,
-    queue_is_empty,
 )
 
 CHAT = "/v1/chat/completions"

@@ -11,6 +11,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually, open_mesh, settled
 from schemas import subjects
 from schemas.nodes.lease import ServedModel
 from schemas.nodes.workers import Worker, WorkerState
@@ -20,7 +21,6 @@ from services.agent.settings import AgentSection, WorkersSection
 from services.agent.tests.servers.http_server import HttpServer, Reply, Request
 from services.chassis.context import ServiceContext
 from services.chassis.registry.lease import Lease
-from services.chassis.tests.mesh import eventually, open_mesh, settled
 
 MODEL = "alpha"
 QUICK = WorkersSection(

@@ -7,6 +7,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, events, eventually, gather, open_mesh, queue_is_empty
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.commands import Generate
@@ -24,7 +25,6 @@ from services.aggregator.tests.ensemble import (
     store_answer,
 )
 from services.aggregator.tests.test_rounds import deliver_again_soon
-from services.chassis.tests.mesh import enqueue, events, eventually, gather, open_mesh, queue_is_empty
 
 FOUR = ("alpha", "beta", "gamma", "delta")
 CHOICES = ("cat", "dog", "cow", "hen")

@@ -9,6 +9,7 @@ import nkeys
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, gather
 from schemas.ensembles.receipts import Known, Receipt
 from schemas.ensembles.scores import Score
 from schemas.errors import Undecided
@@ -22,7 +23,6 @@ from services.aggregator.scores.history import History
 from services.aggregator.scores.learning import learn_answers, learn_label
 from services.aggregator.scores.score_codec import unlabelled_from_bytes, unlabelled_to_bytes
 from services.aggregator.tests.ensemble import Said, aggregating, answer, members, result_of
-from services.chassis.tests.mesh import enqueue, gather
 
 AGENTS = ("x", "y", "z", "w")
 NAMES = ("weighted", "topic", "isp", "ow_l", "dawid_skene", "majority")

@@ -6,11 +6,11 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, gather
 from schemas.commands import Generate
 from schemas.replies import Answer
 from schemas.requests.chat import Tool, ToolCall
 from services.aggregator.tests.ensemble import aggregating, answer, members, result_of
-from services.chassis.tests.mesh import enqueue, gather
 
 WEATHER = Tool(name="weather")
 

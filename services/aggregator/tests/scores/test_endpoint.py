@@ -7,10 +7,10 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, eventually, gather
 from schemas import subjects
 from schemas.replies import ErrorReply, ScoresReply
 from services.aggregator.tests.ensemble import aggregating, members, result_of
-from services.chassis.tests.mesh import enqueue, eventually, gather
 
 SAID = {"alpha": "A", "beta": "A", "gamma": "B"}
 

@@ -13,6 +13,8 @@ import pytest
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
+from infra.testing.broker.lost_words import LostWords
+from infra.testing.mesh import events, eventually, open_mesh
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import Overloaded
@@ -28,8 +30,6 @@ from services.aggregator.strategies import Ballot
 from services.aggregator.tests.ensemble import aggregating, store_result
 from services.aggregator.tests.scores.test_feedback import histories
 from services.aggregator.tests.scores.test_store import open_scores
-from services.chassis.tests.lost_words import LostWords
-from services.chassis.tests.mesh import events, eventually, open_mesh
 
 QUESTION, BALLOTS = Question("q", 4), [Ballot("x", "", "A"), Ballot("y", "", "A")]
 RIGHT, WRONG = AgentHistory(correct=1, asked=1), AgentHistory(correct=0, asked=1)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.broker.broker_reads import BrokerReads
+from infra.testing.mesh import enqueue, events, eventually, gather, generate
 from schemas import subjects
 from schemas.commands import ChatMessage
 from schemas.errors import ChoirError, GenerationFailed
@@ -17,8 +19,6 @@ from schemas.replies import ErrorReply, FeedbackCounted
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.scores.store import Scores
 from services.aggregator.tests.ensemble import aggregating, members, result_of, store_result
-from services.chassis.tests.broker_reads import BrokerReads
-from services.chassis.tests.mesh import enqueue, events, eventually, gather, generate
 
 SAID: dict[str, str | ChoirError] = {
     "alpha": "Paris.",

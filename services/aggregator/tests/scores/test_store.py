@@ -7,6 +7,8 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.broker.cable import mesh_on_a_cable
+from infra.testing.mesh import eventually
 from infra.testing.plugin import connect
 from schemas import subjects
 from services.aggregator.decide import Question
@@ -16,8 +18,6 @@ from services.aggregator.scores.ledger import FeedbackLedger
 from services.aggregator.scores.score_codec import FeedbackLesson
 from services.aggregator.scores.store import Scores
 from services.aggregator.strategies import Ballot
-from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.mesh import eventually
 
 
 async def open_scores(client: Client) -> Scores:

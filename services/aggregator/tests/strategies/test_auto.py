@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, eventually, gather
 from schemas import subjects
 from schemas.ensembles.effort import AutoChoice
 from schemas.errors import GenerationFailed
@@ -22,7 +23,6 @@ from services.aggregator.strategies.auto import FEWEST_JUDGED, auto, chance_of_v
 from services.aggregator.strategies.log_odds import log_odds_weight
 from services.aggregator.tests.ensemble import Answered, Said, aggregating, members, result_of
 from services.chassis.identity import new_id
-from services.chassis.tests.mesh import enqueue, eventually, gather
 
 THREE = ("alpha", "beta", "gamma")
 CHOICES = ("cat", "dog", "cow", "hen")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import enqueue, eventually, gather, queue_is_empty
 from schemas.commands import ChatMessage, Generate
 from schemas.ensembles.rounds import (
     COMPARISONS_FROM,
@@ -36,7 +37,6 @@ from services.aggregator.tests.ensemble import (
     result_in_time,
     result_of,
 )
-from services.chassis.tests.mesh import enqueue, eventually, gather, queue_is_empty
 
 THREE = ("alpha", "beta", "gamma")
 TEXTS = {"alpha": "Seas rise.", "beta": "Ice melts, so seas rise. [good]", "gamma": "I like boats."}

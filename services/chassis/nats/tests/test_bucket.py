@@ -12,6 +12,9 @@ from nats.js.kv import KeyValue
 
 from infra.broker.provision import provision
 from infra.broker.streams.definitions import bucket_config
+from infra.testing.broker.cable import mesh_on_a_cable
+from infra.testing.broker.lost_words import LostWords
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.broker.catalog import BucketSpec
@@ -19,9 +22,6 @@ from schemas.errors import BrokerUnavailable, ConfigurationError, Overloaded, Pa
 from schemas.nodes.workers import Worker
 from services.chassis.nats.bucket import BYTES, Bucket, Entry, WrongRevision, messages
 from services.chassis.nats.reading import Stored
-from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.lost_words import LostWords
-from services.chassis.tests.mesh import eventually
 
 
 class Copy:

@@ -14,6 +14,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.broker.broker import Broker
+from infra.testing.broker.cable import mesh_on_a_cable
+from infra.testing.mesh import DEADLINE_S, eventually, settled
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, PayloadTooLarge
@@ -30,8 +32,6 @@ from services.chassis.nats.connection import (
     read_at_once,
 )
 from services.chassis.settings import MeshSection
-from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.mesh import DEADLINE_S, eventually, settled
 
 
 def test_options_say_who_it_is_and_give_it_an_inbox_of_its_own() -> None:

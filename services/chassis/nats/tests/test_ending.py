@@ -17,6 +17,7 @@ from nats.aio.transport import TcpTransport
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.operator_connection import connect_operator
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas.errors import MeshUnreachable
 from services.chassis.identity import Identity
 from services.chassis.nats import connection as connection_module
@@ -24,7 +25,6 @@ from services.chassis.nats.connecting.ending import EndingTransport
 from services.chassis.nats.connection import ConnectionEvents, connection_options, open_broker
 from services.chassis.process.cancelling import ended
 from services.chassis.settings import MeshSection
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 
 NOBODY = MeshSection(url="nats://127.0.0.1:1")
 WANTS_TLS = {"server_id": "still", "version": "2.12.0", "max_payload": 1 << 20, "tls_required": True}

@@ -12,6 +12,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas import subjects
 from schemas.commands import Ask
 from schemas.errors import InvalidRequest, Overloaded, UnknownModel
@@ -21,7 +22,6 @@ from services.chassis.identity import Identity
 from services.chassis.nats import endpoints as module
 from services.chassis.nats.endpoints import Caller, Endpoints, parse
 from services.chassis.nats.error_replies import HTTP_LIKE
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 
 Handle = Callable[[Ask, Caller], Awaitable[None]]
 

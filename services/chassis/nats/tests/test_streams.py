@@ -11,14 +11,14 @@ import pytest
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
+from infra.testing.broker.lost_words import LostWords
+from infra.testing.mesh import DEADLINE_S, bodies, state
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import BrokerUnavailable, Overloaded, PayloadTooLarge
 from services.chassis.nats import reading
 from services.chassis.nats import streams as storage_module
 from services.chassis.nats.streams import Storage
-from services.chassis.tests.lost_words import LostWords
-from services.chassis.tests.mesh import DEADLINE_S, bodies, state
 
 QUEUE = subjects.generate("interactive", "alpha", "r1")
 RESULT = subjects.result("r1")

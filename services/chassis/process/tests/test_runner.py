@@ -14,10 +14,10 @@ from nats.errors import NoRespondersError
 
 from infra.broker.broker import Broker
 from infra.broker.local_cluster import free_ports
+from infra.testing.mesh import enqueue, events, eventually, generate, open_mesh, queue_is_empty
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Answer, Result
-from services.chassis.tests.mesh import enqueue, events, eventually, generate, open_mesh, queue_is_empty
 
 AGENT: dict[str, Any] = {
     "name": "singer",

@@ -11,12 +11,12 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import REPOSITORY, SpawnService
 from schemas import subjects
 from schemas.nodes.workers import Worker
 from services.chassis.process.supervise import Loops
 from services.chassis.process.tests.test_runner import AGENT
-from services.chassis.tests.mesh import eventually
 
 BROKEN = """
 from {module} import {name}

@@ -8,13 +8,13 @@ import pytest
 from nats.aio.client import Client
 
 from infra.broker.provision import provision
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.ensembles.kept import EnsembleWord, NamedEnsemble
 from schemas.ensembles.named import MAX_ENSEMBLES, Ensemble
 from schemas.errors import BrokerUnavailable, InvalidRequest
 from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.registry.ensembles import Ensembles, with_word
-from services.chassis.tests.mesh import eventually
 
 ONE = Ensemble(name="council", members=("alpha", "beta"))
 TWO = Ensemble(name="council", members=("beta",))

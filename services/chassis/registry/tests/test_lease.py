@@ -15,6 +15,7 @@ from nats.js.kv import KV_OP
 
 from infra.broker.broker import Broker
 from infra.broker.provision import provision
+from infra.testing.mesh import eventually
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.broker.catalog import LEASE_TTL_S
@@ -26,7 +27,6 @@ from services.chassis.registry import lease as lease_module
 from services.chassis.registry.directory import SILENCE_S, Directory
 from services.chassis.registry.lease import RENEW_INTERVAL_S, Lease, Load
 from services.chassis.registry.lease_size import fitting
-from services.chassis.tests.mesh import eventually
 
 ALPHA = ServedModel(name="alpha", backend="instant", slots=2)
 BROKEN = ServedModel.model_validate(

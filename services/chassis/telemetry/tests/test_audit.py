@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import DEADLINE_S
 from schemas import subjects
 from schemas.events import MeshChanged
 from schemas.nodes.model_store import ManageStore, StoreReply
@@ -17,7 +18,6 @@ from services.chassis.identity import Identity
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.endpoints import Caller, Endpoints
 from services.chassis.telemetry.events import EventLog
-from services.chassis.tests.mesh import DEADLINE_S
 
 VICTIM = "victim"
 OPENS: tuple[KeyScope, ...] = ("operate",)

@@ -7,6 +7,7 @@ import time
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import events, eventually, open_mesh, state
 from infra.testing.plugin import connect
 from schemas import subjects
 from schemas.errors import Overloaded
@@ -14,7 +15,6 @@ from schemas.events import ANY_EVENT, Event, RequestRefused, ServiceStarted, Ser
 from schemas.tests.golden.samples import SAMPLES
 from services.chassis.identity import Identity
 from services.chassis.telemetry.events import EventLog, kind_of, written
-from services.chassis.tests.mesh import events, eventually, open_mesh, state
 
 
 async def test_facts_are_kept_in_order_with_who_and_when(connection: Client) -> None:

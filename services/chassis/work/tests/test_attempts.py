@@ -5,12 +5,12 @@ from __future__ import annotations
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import enqueue, eventually, generate, in_time, open_mesh, queue_is_empty
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import ChoirError, DeadlineExceeded, Overloaded, WorkerFailed
 from services.chassis.nats.bucket import BYTES, Bucket
 from services.chassis.nats.streams import REASON_CHARACTERS
-from services.chassis.tests.mesh import enqueue, eventually, generate, in_time, open_mesh, queue_is_empty
 from services.chassis.work.attempts import Past, last_error, note, out_of_time, past
 from services.chassis.work.delivery import Delivery, Retry
 from services.chassis.work.tests.test_loop import CommandHandler, working

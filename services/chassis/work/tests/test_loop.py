@@ -20,17 +20,8 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from infra.broker.broker import Broker
-from infra.testing.plugin import connect
-from schemas import subjects
-from schemas.commands import Generate
-from schemas.errors import BrokerUnavailable, ChoirError, GenerationFailed, Overloaded
-from schemas.events import MessageDied, TaskRetried
-from services.chassis.context import ServiceContext
-from services.chassis.identity import Identity
-from services.chassis.nats.connection import ConnectionEvents, connection_options
-from services.chassis.settings import MeshSection
-from services.chassis.tests.cable import mesh_on_a_cable
-from services.chassis.tests.mesh import (
+from infra.testing.broker.cable import mesh_on_a_cable
+from infra.testing.mesh import (
     bodies,
     enqueue,
     events,
@@ -41,6 +32,15 @@ from services.chassis.tests.mesh import (
     queue_is_empty,
     queued,
 )
+from infra.testing.plugin import connect
+from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import BrokerUnavailable, ChoirError, GenerationFailed, Overloaded
+from schemas.events import MessageDied, TaskRetried
+from services.chassis.context import ServiceContext
+from services.chassis.identity import Identity
+from services.chassis.nats.connection import ConnectionEvents, connection_options
+from services.chassis.settings import MeshSection
 from services.chassis.work import loop as work_loop
 from services.chassis.work import processing
 from services.chassis.work.attempts import Past, past

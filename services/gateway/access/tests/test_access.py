@@ -11,12 +11,12 @@ import pytest
 from starlette.routing import Route
 
 from infra.testing.choir_up import connect_inside
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.ensembles.kept import ManageEnsembles
 from schemas.requests.keys import KEY_SCOPES, KeyChange, ManageKeys, digest_of, id_in, new_secret
 from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import BYTES, Bucket, messages
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.access.scopes import NEEDS, need_of, takes_tokens
 from services.gateway.access.tests.conftest import HEARD_WITHIN_S, MakeKey, bearer, until_status

@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 
+from infra.testing.mesh import eventually
 from schemas.nodes.loading import ManageLoaded
 from schemas.requests.keys import KEY_SCOPES, ManageKeys
 from schemas.requests.tenants import ManageTenants
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.access.tests.conftest import MakeKey, bearer, refused_with
 

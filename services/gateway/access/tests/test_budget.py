@@ -8,11 +8,11 @@ import time
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.errors import Overloaded
 from schemas.requests.keys import ApiKey, KeyLimits
 from services.chassis.nats.bucket import BYTES, Bucket
-from services.chassis.tests.mesh import eventually
 from services.gateway.access.budget import Budgets
 
 KEY = ApiKey(

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from infra.testing.choir_up import connect_inside
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.errors import ErrorBody
 from schemas.events import RequestCompleted, TaskRetried
 from schemas.replies import Answer, Result
 from services.chassis.identity import new_id
-from services.chassis.tests.mesh import eventually
 from services.gateway.access.tests.conftest import MakeKey, bearer, logged_in
 from services.gateway.tests.serving import events_of
 

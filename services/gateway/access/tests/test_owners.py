@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from services.chassis.tests.mesh import eventually
+from infra.testing.mesh import eventually
 from services.gateway.access.tests.conftest import MakeKey, bearer
 
 ASK = {"model": "choir-one", "input": "Capital?"}

@@ -8,10 +8,10 @@ import time
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.errors import Overloaded
 from services.chassis.nats.bucket import BYTES, Bucket
-from services.chassis.tests.mesh import eventually
 from services.gateway.access.places import Places, read_held, written_held
 
 KEY = "placed"

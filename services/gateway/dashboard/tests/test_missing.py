@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from infra.broker.broker import Broker
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
-from services.chassis.tests.mesh import eventually
 from services.client.reliable_request import REPLY_MARGIN_S
 from services.gateway.tests.serving import serving
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
 from schemas.errors import ModelUnusable, Overloaded
 from schemas.nodes.lease import NodeLease, ServedModel
@@ -23,7 +24,6 @@ from schemas.nodes.model_store import (
 from schemas.nodes.workers import WorkerState
 from schemas.pipelines.plan import PipelineSummary, StageSummary
 from schemas.replies import StatusReply
-from services.chassis.tests.mesh import eventually
 from services.gateway.dashboard.mesh.advice import advised
 from services.gateway.dashboard.mesh.map import drawing_of
 from services.gateway.dashboard.mesh.page import parts_of

@@ -15,11 +15,11 @@ import pytest
 from nats.aio.client import Client
 
 from infra.members.tests.desks import start_desk
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas import subjects
 from schemas.nodes.joining import Host, HostedInstance
 from schemas.requests.keys import KEY_SCOPES
 from schemas.requests.tenants import Tenant
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.client.finding.invite_line import parse_line
 from services.gateway.access.fresh_login import login_of
 from services.gateway.access.tests.conftest import MakeKey, bearer, logged_in

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from infra.testing.choir_up import QUARTET
+from infra.testing.mesh import eventually
 from schemas.replies import ModelQueue, StatusReply
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.distributed.looking_back import FIGURES
 from services.gateway.http.figures import MOST_NAMES, OTHERS, Figures, exposition

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
 from schemas.nodes.model_store import ManageStore, StoreEntry
 from schemas.requests.keys import ApiKey, ManageKeys, digest_of, new_secret
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.gateway.requests.hub_names import hub_name
 from services.gateway.tests.serving import serving

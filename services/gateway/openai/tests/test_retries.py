@@ -15,10 +15,10 @@ from openai.types.chat import ChatCompletionMessageParam
 from starlette.requests import Request
 
 from infra.testing.choir_up import connect_inside
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.errors import NotReady
 from services.chassis.nats.bucket import BYTES, Bucket
-from services.chassis.tests.mesh import eventually
 from services.client import Choir
 from services.gateway.openai.tests.test_endpoint import until_known
 from services.gateway.requests.retries import COUNT_HEADER, Retries

@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
+from infra.testing.mesh import eventually
 from services.chassis.process.supervise import Loops
-from services.chassis.tests.mesh import eventually
 from services.gateway.http.connection import transport
 from services.gateway.http.connection.addresses import Addresses
 from services.gateway.http.connection.listener import Listener

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from infra.testing.mesh import DEADLINE_S, events, eventually, settled
 from schemas import subjects
 from schemas.commands import ChatMessage, Generate
 from schemas.errors import NotReady
@@ -16,7 +17,6 @@ from schemas.nodes.workers import WorkerState
 from schemas.replies import Accepted, ErrorReply, TokenCount
 from services.chassis.identity import Identity
 from services.chassis.registry.lease import Lease, Load
-from services.chassis.tests.mesh import DEADLINE_S, events, eventually, settled
 from services.router.admission import controller
 from services.router.endpoints import handlers
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, Front

@@ -9,12 +9,12 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas import subjects
 from schemas.commands import Tokenize
 from schemas.errors import ErrorBody
 from schemas.replies import Result, Tokenized
 from schemas.subjects import ASK, FETCH, STREAM_ASK, TOKENIZE, door
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.router.endpoints import tokenizing
 from services.router.endpoints.tokenizing import AT_ONCE
 from services.router.queued import queued_command

@@ -8,6 +8,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.commands import Ask
 from schemas.errors import GenerationFailed
@@ -15,7 +16,6 @@ from schemas.events import RequestShared
 from schemas.replies import Cancelled, Result
 from schemas.requests.cache import CacheEntry
 from services.chassis.nats.bucket import Bucket, messages
-from services.chassis.tests.mesh import eventually
 from services.router.admission.equal_requests import said_by
 from services.router.queued import parse_command, queued_message
 from services.router.tests.front import Front, Stream, open_front

@@ -10,6 +10,7 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.broker.broker import Broker
+from infra.testing.mesh import eventually, settled
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.commands import Gather
@@ -17,7 +18,6 @@ from schemas.ensembles.kept import EnsemblesReply
 from schemas.ensembles.named import Ensemble
 from schemas.replies import ModelsReply, StatusReply
 from services.chassis.registry.ensembles import Ensembles
-from services.chassis.tests.mesh import eventually, settled
 from services.router.tests.front import Front, open_front
 
 COUNCIL = Ensemble(name="council", members=("alpha", "beta"), strategies=("weighted", "majority"), quorum=1)

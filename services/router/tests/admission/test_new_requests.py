@@ -7,9 +7,9 @@ import json
 
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import DEADLINE_S
 from schemas import subjects
 from schemas.replies import Result
-from services.chassis.tests.mesh import DEADLINE_S
 from services.router.tests.front import Front
 
 NEW = {subjects.NEW_HEADER: "1"}

@@ -7,11 +7,11 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.nodes.cordons import CordonsReply
 from schemas.nodes.lease import NodeLease
 from schemas.replies import NodesReply, StatusReply
-from services.chassis.tests.mesh import eventually
 from services.router.tests.front import Front, open_front
 
 

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
+from infra.testing.mesh import events, eventually, in_time
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import WorkerFailed
 from schemas.events import RequestCancelled
 from schemas.replies import Cancelled, Result
-from services.chassis.tests.mesh import events, eventually, in_time
 from services.chassis.work.delivery import Delivery, Retry
 from services.chassis.work.tests.test_loop import CommandHandler, working
 from services.router.endpoints import handlers

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, InvalidRequest, ModelUnusable, UnknownModel
 from schemas.nodes.lease import NodeLease, OnDemand, ServedModel
 from schemas.nodes.loading import LoadedAt, LoadedReply, ManageLoaded
 from schemas.tests.golden.shared import LEASE
-from services.chassis.tests.mesh import eventually
 from services.router.endpoints.loading import chosen_of
 from services.router.tests.front import Front
 

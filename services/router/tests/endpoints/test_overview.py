@@ -10,6 +10,7 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 
+from infra.testing.mesh import eventually
 from schemas import subjects
 from schemas.errors import ModelUnusable, Overloaded
 from schemas.nodes.lease import NodeLease, ServedModel
@@ -17,7 +18,6 @@ from schemas.replies import ModelQueue, ModelsReply, NodesReply, StatusReply
 from services.chassis.identity import Identity
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.registry.lease import Lease, Load
-from services.chassis.tests.mesh import eventually
 from services.router.endpoints.overview import glances, node_lists, problems, summarize_model
 from services.router.tests.front import CONTEXT_TOKENS, MODELS, PREFIX, Front
 

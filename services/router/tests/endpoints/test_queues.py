@@ -8,9 +8,9 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas import subjects
 from schemas.replies import ModelQueue, StatusReply
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.router.endpoints import queues as module
 from services.router.endpoints.queues import Queues
 from services.router.tenancy.fair_queue import LEAST_WINDOW

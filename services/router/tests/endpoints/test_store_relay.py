@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import DEADLINE_S
 from schemas import subjects
 from schemas.errors import MeshUnreachable
 from schemas.nodes.lease import NodeLease
@@ -15,7 +16,6 @@ from schemas.nodes.model_store import ManageStore, StoreReply
 from schemas.subjects import LOCAL_TENANT
 from schemas.tests.golden.shared import LEASE
 from services.chassis.nats.endpoints import Caller
-from services.chassis.tests.mesh import DEADLINE_S
 from services.router.endpoints import store_relay
 from services.router.endpoints.store_relay import STORE_SERVICE, StoreRelay
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from infra.testing.broker.lost_words import LostWords
+from infra.testing.mesh import events, eventually
 from schemas import subjects
 from schemas.errors import ErrorBody
 from schemas.events import WorkerChanged
 from schemas.nodes.workers import WorkersReply
-from services.chassis.tests.lost_words import LostWords
-from services.chassis.tests.mesh import events, eventually
 from services.router.tests.front import Front
 
 

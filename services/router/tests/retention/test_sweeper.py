@@ -9,12 +9,7 @@ from nats.aio.client import Client
 from nats.errors import TimeoutError as NothingCame
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from schemas import subjects
-from schemas.commands import Generate
-from schemas.errors import ErrorBody, WorkerFailed
-from schemas.events import MessageDied
-from schemas.replies import Answer, Result
-from services.chassis.tests.mesh import (
+from infra.testing.mesh import (
     enqueue,
     events,
     eventually,
@@ -26,6 +21,11 @@ from services.chassis.tests.mesh import (
     queue_is_empty,
     queued,
 )
+from schemas import subjects
+from schemas.commands import Generate
+from schemas.errors import ErrorBody, WorkerFailed
+from schemas.events import MessageDied
+from schemas.replies import Answer, Result
 from services.chassis.work.delivery import Delivery, Retry
 from services.chassis.work.tests.test_loop import CommandHandler, working
 from services.router.retention import sweeper

@@ -10,11 +10,11 @@ from typing import Any
 import nats
 import pytest
 
+from infra.testing.mesh import eventually, open_mesh
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.replies import Cancelled, Result
 from schemas.requests.tenants import Tenant
-from services.chassis.tests.mesh import eventually, open_mesh
 from services.chassis.work.delivery import Delivery
 from services.chassis.work.tests.test_loop import CommandHandler, working
 from services.router.service import Router

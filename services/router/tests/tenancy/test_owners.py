@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from infra.testing.broker.broker_reads import BrokerReads
+from infra.testing.mesh import events, eventually
 from schemas import subjects
 from schemas.nodes.lease import TenantLoad
 from schemas.replies import Accepted, Cancelled, NodesReply, Result, StatusReply
 from services.chassis.identity import Identity
 from services.chassis.registry.lease import Lease, Load
-from services.chassis.tests.broker_reads import BrokerReads
-from services.chassis.tests.mesh import events, eventually
 from services.router.tests.front import Front, Stream
 
 ALICE, BOB = "alice", "bob"

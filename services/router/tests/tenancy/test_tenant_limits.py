@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas import subjects
 from schemas.errors import NotPermitted, Overloaded
 from schemas.nodes.lease import NodeLease, TenantLoad
@@ -19,7 +20,6 @@ from services.chassis.context import ServiceContext
 from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.registry.directory import Directory
 from services.chassis.registry.tenants import Tenants
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.router.tenancy import limits as module
 from services.router.tenancy.fair_queue import FairQueue
 from services.router.tenancy.limits import LOOK_S, LOOKED_AT_A_SECOND, OPEN_BESIDES, TenantLimits

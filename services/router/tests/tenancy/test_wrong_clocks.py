@@ -10,12 +10,12 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.testing.mesh import DEADLINE_S, eventually
 from schemas import subjects
 from schemas.replies import ErrorReply
 from schemas.requests.keys import ApiKey, digest_of, new_secret
 from schemas.requests.tenants import Tenant
 from services.chassis.nats.bucket import Bucket, messages
-from services.chassis.tests.mesh import DEADLINE_S, eventually
 from services.router.placement.tests.offering import LAYERS, shardable
 from services.router.tests.front import Front, open_front
 from services.router.tests.offering import offered, open_offering

@@ -8,11 +8,11 @@ import pytest
 from nats.aio.client import Client
 
 from infra.demo_models.family import FOLDER
+from infra.testing.mesh import open_mesh
 from schemas import subjects
 from schemas.nodes.lease import NodeLease
 from schemas.pipelines.plan import StageHeld, StageOffer
 from services.chassis.nats.bucket import Bucket, messages
-from services.chassis.tests.mesh import open_mesh
 from services.shard_stage.failure_detector import SILENCE_S, TICK_S, FailureDetector
 from services.shard_stage.handover.assignment import holds_place
 from services.shard_stage.service import Pipeline, ShardStage

@@ -11,11 +11,11 @@ from nats.aio.client import Client
 
 from infra.broker.broker import Broker
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import eventually, queue_is_empty
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
 from schemas.replies import Result
 from schemas.requests.sampling import Sampling
-from services.chassis.tests.mesh import eventually, queue_is_empty
 from services.shard_stage.tests.helpers.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import engine_says
 

@@ -8,10 +8,10 @@ import time
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually, state
 from schemas import subjects
 from schemas.errors import BrokerUnavailable
 from schemas.pipelines.stage_wire import Token
-from services.chassis.tests.mesh import eventually, state
 from services.shard_stage.handover.log_reader import BATCH_MESSAGES, read_items, read_log
 
 SUBJECT = subjects.stage(7, 1)

@@ -19,13 +19,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from schemas.events import ANY_EVENT, CutMoved
 from schemas.pipelines.plan import CutMove, PipelinePlan, PipelineSummary
 from schemas.replies import TokenChunk
 from schemas.requests.sampling import Sampling
-from services.chassis.tests.mesh import eventually
 from services.cli.views.tables.pipeline_tables import pipeline_lines
 from services.client.client import Choir
 from services.shard_stage.pipeline.first_stage import LEAST_PREFIX

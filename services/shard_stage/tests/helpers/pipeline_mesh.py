@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from infra.demo_models.checksums import digest
+from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import MeshUnreachable
@@ -23,7 +24,6 @@ from schemas.pipelines.plan import PipelinePlan, Shard, StagePlan
 from schemas.pipelines.stage_wire import Token, unpack
 from schemas.replies import Result
 from schemas.requests.sampling import Sampling
-from services.chassis.tests.mesh import eventually
 from services.client.client import Choir
 from services.engine.model.cuts import even_layers
 from services.engine.model.gguf.check import check_model_file

@@ -8,12 +8,12 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 from schemas import subjects
 from schemas.commands import Generate
 from schemas.errors import BrokerUnavailable
 from services.chassis.context import ServiceContext
 from services.chassis.nats.streams import Storage
-from services.chassis.tests.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 from services.chassis.work.delivery import Delivery
 from services.engine.model.gguf.check import check_model_file
 from services.engine.tests.made_models.variants import demo_model

@@ -17,9 +17,9 @@ from nats.aio.client import Client
 
 from infra.broker.broker import Broker
 from infra.broker.server.binary import server_binary
+from infra.testing.mesh import eventually
 from infra.testing.plugin import connect
 from schemas.errors import BrokerUnavailable, ConfigurationError, PayloadTooLarge
-from services.chassis.tests.mesh import eventually
 from services.shard_stage.handover.log_reader import client_for_reading
 from services.shard_stage.transport.frame_connection import FrameLink, LinkOptions, Wire
 

@@ -10,11 +10,11 @@ from urllib.parse import urlparse
 
 import nats
 
+from infra.testing.mesh import eventually
 from services.chassis.context import ServiceContext
 from services.chassis.identity import Identity
 from services.chassis.nats.connection import ConnectionEvents, connection_options
 from services.chassis.settings import MeshSection
-from services.chassis.tests.mesh import eventually
 
 READ_BYTES = 64 * 1024
 
