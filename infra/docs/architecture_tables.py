@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from infra.testing.made_models.published_shapes import PUBLISHED
 from services.engine.model.architectures.table import ARCHITECTURES, Architecture
-from services.engine.tests.made_models.published_shapes import PUBLISHED
 
 
 def architecture_rows() -> Iterator[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ from nats.aio.client import Client
 
 from infra.testing.mesh import DEADLINE_S
 from infra.testing.plugin import SpawnService
+from infra.testing.stand_ins.collector import collector
 from schemas import subjects
 from schemas.commands import Ask
 from schemas.errors import ConfigurationError
@@ -17,7 +18,6 @@ from services.chassis.process import runner as chassis_service
 from services.chassis.process.runner import open_spans
 from services.chassis.settings import OtlpSection
 from services.chassis.telemetry.tracing import Span
-from services.chassis.tests.collector import collector
 
 pytestmark = pytest.mark.long
 

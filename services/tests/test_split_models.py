@@ -13,8 +13,10 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from infra.broker.streams.definitions import consumer_config
+from infra.testing.made_models.variants import split_model
 from infra.testing.mesh import enqueue, eventually, generate, open_mesh, settled
 from infra.testing.plugin import SpawnService
+from infra.testing.stand_ins.hub_server import hub_server
 from schemas import subjects
 from schemas.broker.catalog import model_consumers
 from schemas.nodes.model_store import HeldModel, HeldModels, ListHeld
@@ -24,8 +26,6 @@ from services.agent.settings import AgentSection
 from services.agent.tests.workers.worker_mesh import result_of
 from services.client.client import Choir
 from services.engine import check_model_file
-from services.engine.tests.made_models.variants import split_model
-from services.modelstore.tests.hub_server import hub_server
 from services.modelstore.tests.stores import ask, job_of, small_model, spawn_store
 
 pytestmark = pytest.mark.long

@@ -21,6 +21,7 @@ FOLDER = re.compile(r"`([\w.-]+/(?:[\w.-]+/)*)`")
 MODULE = re.compile(r"python -m ((?:schemas|services|infra|loadtest|analysis)[\w.]*)")
 NAME = re.compile(r"`((?:schemas|services|infra|loadtest|analysis)(?:\.[A-Za-z_]\w*)+)`")
 IMPORT = re.compile(r"^from ((?:schemas|services|infra|loadtest|analysis)[\w.]*) import (.+)$", re.MULTILINE)
+IMPORT_OF_TESTS = re.compile(r"^\s*(?:from|import) [\w.]+\.tests\b", re.MULTILINE)
 DEFINITION = re.compile(r"`([A-Za-z_][\w.]*)`")
 OUTSIDE = ("http://", "https://")
 COMMAND_LINES = (ROOT / "services" / "cli" / "README.md").read_text()
@@ -174,3 +175,9 @@ def test_a_folder_has_at_most_twelve_siblings() -> None:
     assert [
         name for name, found in crowded.items() if len(found) > MOST_SIBLINGS and name not in LARGER
     ] == []
+
+
+def test_nothing_but_tests_imports_tests() -> None:
+    modules = [path for top in PACKAGES for path in (ROOT / top).rglob("*.py") if "tests" not in path.parts]
+    assert len(modules) > 100
+    assert [str(path.relative_to(ROOT)) for path in modules if IMPORT_OF_TESTS.search(path.read_text())] == []

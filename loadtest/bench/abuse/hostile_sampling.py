@@ -1,7 +1,7 @@
 """What hostile options of generation cost those who ask the same model, and how soon each of these ends.
 
 An engine with a demo model, as an agent has it. One client sends each entry of
-`infra.testing.hostile_sampling`, one after another: to its end, and then again to cancel it at several
+`infra.testing.hostile.sampling`, one after another: to its end, and then again to cancel it at several
 moments. Another client asks short questions all the while, one after another, and waits for the first text
 of each.
 
@@ -25,7 +25,7 @@ import numpy as np
 import uvloop
 
 from infra.demo_models.checksums import model_path
-from infra.testing.hostile_sampling import HOSTILE
+from infra.testing.hostile.sampling import HOSTILE
 from loadtest.bench.report import Report, at_most
 from schemas.commands import RawPrompt
 from schemas.errors import ChoirError, InvalidRequest

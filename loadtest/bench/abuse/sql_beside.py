@@ -34,7 +34,7 @@ import uvloop
 from nats.aio.client import Client
 
 from infra.host.seeding import seed_tenants
-from infra.testing.hostile_statements import ENDLESS, GREEDY
+from infra.testing.hostile.statements import ENDLESS, GREEDY
 from loadtest.bench.mesh.ingest import peak_mb, start_service
 from loadtest.bench.processes import BenchMesh, bench_mesh, cpu_seconds
 from loadtest.bench.report import Report, at_most

@@ -1,6 +1,6 @@
 """One stream through a pipeline that guesses tokens ahead, against the same pipeline without, in turns.
 
-How many guesses are right is set by a proposer that knows the text (`shard_stage/tests/helpers/knowing.py`).
+How many guesses are right is set by a proposer that knows the text (`infra/testing/stand_ins/knowing.py`).
 Each stage has a core of its own where there are as many; else they share, and the report says so. The limit
 with S stages and guesses that are right with probability a is S / (a + (1 - a) S). `CHOIR_BENCH_STAGES` are
 the numbers of stages, `2,3` by default. Each of them has as many rounds as end within BUDGET_S, up to
@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.stand_ins.knowing_stage import tell
 from loadtest.bench.inference.engine_alone import EngineNode
 from loadtest.bench.inference.pipeline_nodes import Nodes, nodes
 from loadtest.bench.report import Report, Target, at_least, rounds_within
 from loadtest.faults import LoadtestError
 from schemas.pipelines.plan import PipelinePlan
-from services.shard_stage.tests.helpers.knowing_stage import tell
 
 STAGES_VARIABLE = "CHOIR_BENCH_STAGES"
-SERVICE = "services.shard_stage.tests.helpers.knowing_stage"
+SERVICE = "infra.testing.stand_ins.knowing_stage"
 SLOTS, CONTEXT_TOKENS = 1, 512
 PROMPT = "Sequence 0 reads:"
 TOKENS = 160

@@ -32,12 +32,12 @@ from starlette.routing import Route
 from infra.host.children.processes import PREEXEC, last_lines
 from infra.settings import DEMO_MODELS
 from infra.testing.choir_up import choir_command, clean_environment, typed
+from infra.testing.stand_ins.hub_server import hub_server
 from loadtest.peers.environments import CannotStart
 from loadtest.peers.servers import free_port
 from schemas.errors import ChoirError
 from services.client import Choir
 from services.client.finding.local_mesh import running_mesh
-from services.modelstore.tests.hub_server import hub_server
 
 UP_DEADLINE_S = 240.0
 BACK_DEADLINE_S = 180.0

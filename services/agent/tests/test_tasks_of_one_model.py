@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.testing.made_models.variants import demo_model
 from infra.testing.mesh import enqueue, generate, open_mesh, settled
 from schemas import subjects
 from schemas.commands import ChatMessage, Embed, Generate, RawPrompt, Tokenize
@@ -18,7 +19,6 @@ from services.agent.service import Agent
 from services.agent.settings import AgentSection
 from services.agent.tests.workers.worker_mesh import result_of
 from services.chassis.context import ServiceContext
-from services.engine.tests.made_models.variants import demo_model
 
 SHORT = Sampling(max_tokens=4)
 CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}

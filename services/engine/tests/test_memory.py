@@ -13,18 +13,18 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from infra.demo_models.bench_model import write_bench_model
-from services.engine.decode.context import Context
-from services.engine.model.gguf.check import check_model_file, tensor_nbytes
-from services.engine.model.memory.need import BATCH_TOKENS, memory_need
-from services.engine.model.model import Weights
-from services.engine.tests.made_models.random_models import (
+from infra.testing.made_models.random_models import (
     DEEPSEEK_LITE,
     RECIPES,
     Recipe,
     Shape,
     write_random_model,
 )
-from services.engine.tests.made_models.variants import quantised
+from infra.testing.made_models.variants import quantised
+from services.engine.decode.context import Context
+from services.engine.model.gguf.check import check_model_file, tensor_nbytes
+from services.engine.model.memory.need import BATCH_TOKENS, memory_need
+from services.engine.model.model import Weights
 
 MIB = 1024 * 1024
 DEADLINE_S = 180

@@ -10,14 +10,14 @@ import pytest
 from gguf import GGUFReader
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.made_models.bert import write_bert
+from infra.testing.made_models.variants import demo_model
 from schemas.commands import Tokenize
 from schemas.errors import ContextExceeded, InvalidRequest
 from schemas.requests.chat import ChatMessage, NamedTool, Tool
 from schemas.requests.sampling import Sampling
 from services.engine import Chat, Engine, Finished, TokenEvent, TokenPrompt
 from services.engine.sequence.generation import FirstToken, TokenLogprob
-from services.engine.tests.made_models.bert import write_bert
-from services.engine.tests.made_models.variants import demo_model
 
 CONTEXT_TOKENS = 512
 WEATHER = Tool(

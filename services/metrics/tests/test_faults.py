@@ -14,7 +14,7 @@ from nats.aio.client import Client
 
 from infra.broker.broker import Broker
 from infra.broker.provision import provision, provision_at
-from infra.testing.hostile_statements import ENDLESS
+from infra.testing.hostile.statements import ENDLESS
 from infra.testing.mesh import eventually, open_mesh
 from infra.testing.plugin import ServiceProcess, SpawnService, connect
 from schemas import subjects

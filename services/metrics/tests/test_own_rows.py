@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.host.seeding import seed_tenants
-from infra.testing.hostile_statements import ENDLESS, GREEDY
+from infra.testing.hostile.statements import ENDLESS, GREEDY
 from infra.testing.mesh import eventually, open_mesh
 from infra.testing.plugin import connect
 from schemas import subjects

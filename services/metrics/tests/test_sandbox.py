@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from infra.testing.hostile_statements import ENDLESS, GREEDY
+from infra.testing.hostile.statements import ENDLESS, GREEDY
 from infra.testing.mesh import eventually, open_mesh
 from infra.testing.plugin import SpawnService
 from schemas import subjects

@@ -12,10 +12,10 @@ from nats.aio.client import Client
 
 from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService, fill_disk
+from infra.testing.stand_ins.hub_server import HubServer, hub_server
 from schemas.errors import InvalidRequest, NoRoom
 from services.client.client import Choir
 from services.modelstore.tests.holder import CHUNK_BYTES, Holder, verified_chunks
-from services.modelstore.tests.hub_server import HubServer, hub_server
 from services.modelstore.tests.stores import (
     ask,
     failure_of,

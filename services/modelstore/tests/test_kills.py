@@ -13,11 +13,11 @@ from nats.aio.client import Client
 from infra.broker.broker import Broker
 from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService, connect
+from infra.testing.stand_ins.hub_server import PIECE_BYTES, HubServer, hub_server
 from schemas.errors import ChoirError
 from schemas.nodes.model_store import StoreReply
 from services.client.client import Choir
 from services.modelstore.tests.holder import CHUNK_BYTES, verified_chunks
-from services.modelstore.tests.hub_server import PIECE_BYTES, HubServer, hub_server
 from services.modelstore.tests.stores import JOB_DEADLINE_S, ask, small_model, spawn_store
 
 pytestmark = pytest.mark.long

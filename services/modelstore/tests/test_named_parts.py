@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.testing.made_models.variants import split_model
 from schemas.nodes.model_store import FileChunks, ModelFile, Origin, StoredModel
 from services.engine import check_model_file
-from services.engine.tests.made_models.variants import split_model
 from services.modelstore.files.hashing import hashed
 from services.modelstore.files.known_files import KnownFile
 from services.modelstore.files.named_parts import NamedParts, names_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from infra.testing.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from infra.testing.plugin import SpawnService
 from schemas.pipelines.plan import Shard
-from services.engine.tests.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.tests.helpers.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import GREEDY, QUESTIONS, engine_says
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from gguf import GGMLQuantizationType
 
+from infra.testing.made_models.random_models import RECIPES, Shape, write_random_model
 from schemas.nodes.model_store import HeldModel
 from services.agent.demand.loadable import loadable_of
 from services.agent.settings import OnDemandSection
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.memory.need import memory_need
-from services.engine.tests.made_models.random_models import RECIPES, Shape, write_random_model
 
 
 def test_what_is_too_large_says_of_what_its_memory_is_made(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 
 from infra.broker.streams.definitions import consumer_config
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.made_models.variants import split_model
 from infra.testing.mesh import enqueue, eventually, generate, open_mesh, settled
 from schemas import subjects
 from schemas.broker.catalog import model_consumers
@@ -40,7 +41,6 @@ from services.chassis.context import ServiceContext
 from services.engine import check_model_file
 from services.engine.model.devices import Devices, GpuDevice, gpu_devices
 from services.engine.model.memory.need import memory_need
-from services.engine.tests.made_models.variants import split_model
 
 STORE = "attic-modelstore"
 NAMES = ("a", "b", "c", "d", "e", "f")

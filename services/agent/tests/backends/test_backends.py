@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from infra.testing.made_models.variants import split_model
 from schemas.commands import ChatMessage
 from schemas.errors import ContextExceeded, ModelUnusable
 from schemas.requests.sampling import Sampling
@@ -23,7 +24,6 @@ from services.agent.tests.conftest import CONTEXT_TOKENS
 from services.agent.tests.servers.http_server import http_server
 from services.agent.tests.servers.llama_server import LlamaServer
 from services.agent.tests.servers.ollama_server import ollama
-from services.engine.tests.made_models.variants import split_model
 from services.tasks.token_stream import Piece
 
 PATIENCE_S = 180.0

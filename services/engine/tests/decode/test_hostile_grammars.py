@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.testing.hostile_sampling import EXPLODES, HOSTILE, REPEATED, UNCLOSED
+from infra.testing.hostile.sampling import EXPLODES, HOSTILE, REPEATED, UNCLOSED
 from schemas.errors import InvalidRequest
 from schemas.requests.sampling import Sampling
 from services.engine import Engine, Finished, TokenEvent

@@ -10,6 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.testing.made_models.variants import (
+    DEMO_MODELS,
+    demo_model,
+    fixture_model,
+    random_q8_0,
+    write_variant,
+)
 from schemas.errors import ContextExceeded, GenerationFailed, InvalidRequest, ModelUnusable
 from schemas.requests.sampling import Sampling
 from services.engine import Engine
@@ -23,13 +30,6 @@ from services.engine.model.cuts import even_layers
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.model import Model, Tokens, Weights
 from services.engine.model.slicing import slice_file
-from services.engine.tests.made_models.variants import (
-    DEMO_MODELS,
-    demo_model,
-    fixture_model,
-    random_q8_0,
-    write_variant,
-)
 
 TOKENS = 24
 SLOTS, CONTEXT_TOKENS, BATCH_TOKENS = 8, 256, 64

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from llama_cpp import _ggml
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.made_models.random_models import RECIPES, write_random_model
 from schemas.errors import ModelUnusable
 from services.engine.model.gguf.check import RUNNABLE_TYPES, check_model, check_model_file
 from services.engine.model.gguf.header import GgufFault, GgufHeader
 from services.engine.tests.gguf.bytes_source import BytesSource
-from services.engine.tests.made_models.random_models import RECIPES, write_random_model
 
 F64, I32, UNKNOWN_TYPE = 28, 26, 77
 MAX_MEMORY_BYTES = 8 << 20

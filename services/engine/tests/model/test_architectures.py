@@ -13,6 +13,16 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
+from infra.testing.made_models.published_shapes import PUBLISHED, Published
+from infra.testing.made_models.random_models import (
+    BLOCKS,
+    DEEPSEEK_LITE,
+    RECIPES,
+    Recipe,
+    Shape,
+    write_random_model,
+)
+from infra.testing.made_models.variants import quantised
 from services.engine.decode.context import Logits
 from services.engine.decode.rows import Integers, Part, Rows
 from services.engine.decode.stage_context import StageContext
@@ -21,16 +31,6 @@ from services.engine.model.cuts import allowed_cuts, layer_count
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.model import Weights
 from services.engine.model.slicing import slice_file
-from services.engine.tests.made_models.published_shapes import PUBLISHED, Published
-from services.engine.tests.made_models.random_models import (
-    BLOCKS,
-    DEEPSEEK_LITE,
-    RECIPES,
-    Recipe,
-    Shape,
-    write_random_model,
-)
-from services.engine.tests.made_models.variants import quantised
 
 STEPS = 3
 SLOTS, PROMPT_TOKENS, BATCH_TOKENS, CONTEXT_TOKENS = 3, 20, 32, 64

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.testing.made_models.random_models import RECIPES, write_random_model
 from schemas.errors import ModelUnusable
 from services.engine.model.identity import SAMPLE_BYTES, SAMPLES, checksum, file_identity
-from services.engine.tests.made_models.random_models import RECIPES, write_random_model
 
 
 def test_a_copy_has_the_same_identity_and_other_weights_have_another(tmp_path: Path) -> None:

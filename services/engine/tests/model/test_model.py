@@ -8,9 +8,9 @@ import gguf
 import pytest
 
 from infra.demo_models.bench_model import vocabulary
+from infra.testing.made_models.variants import demo_model
 from schemas.errors import GenerationFailed, InvalidRequest, ModelUnusable
 from services.engine.model.model import Model
-from services.engine.tests.made_models.variants import demo_model
 
 
 def test_a_text_survives_tokens_and_back(model: Model) -> None:

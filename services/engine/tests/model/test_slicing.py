@@ -13,6 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.testing.made_models.random_models import RECIPES, Recipe, Shape, write_random_model
+from infra.testing.made_models.variants import (
+    DEMO_MODELS,
+    demo_model,
+    fixture_model,
+    random_q8_0,
+    write_variant,
+)
 from schemas.errors import InvalidRequest, ModelUnusable
 from services.engine import Engine
 from services.engine.model.gguf.check import check_model_file, tensor_nbytes
@@ -25,14 +33,6 @@ from services.engine.model.gguf.header import (
 )
 from services.engine.model.slicing import SliceOrigin, slice_file, slice_origin, write_slice
 from services.engine.tests.gguf.bytes_source import BytesSource
-from services.engine.tests.made_models.random_models import RECIPES, Recipe, Shape, write_random_model
-from services.engine.tests.made_models.variants import (
-    DEMO_MODELS,
-    demo_model,
-    fixture_model,
-    random_q8_0,
-    write_variant,
-)
 
 SHA256 = "5a" * 32
 WIDTH, VOCABULARY = 192, 2560

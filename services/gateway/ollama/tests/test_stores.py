@@ -14,12 +14,12 @@ from nats.aio.client import Client
 
 from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
+from infra.testing.stand_ins.hub_server import HubServer, hub_server
 from schemas.nodes.model_store import ManageStore, StoreEntry
 from schemas.requests.keys import ApiKey, ManageKeys, digest_of, new_secret
 from services.client.client import Choir
 from services.gateway.requests.hub_names import hub_name
 from services.gateway.tests.serving import serving
-from services.modelstore.tests.hub_server import HubServer, hub_server
 from services.modelstore.tests.stores import small_model, spawn_store
 
 pytestmark = pytest.mark.long

@@ -14,12 +14,12 @@ from nats.aio.msg import Msg
 
 from infra.demo_models.bench_model import write_bench_model
 from infra.testing.plugin import SpawnService
+from infra.testing.stand_ins.knowing_stage import tell
 from schemas import subjects
 from schemas.pipelines.activations import Frame, Speculation
 from schemas.pipelines.plan import Shard
 from schemas.pipelines.stage_wire import unpack
 from schemas.requests.sampling import Sampling
-from services.shard_stage.tests.helpers.knowing_stage import tell
 from services.shard_stage.tests.helpers.line import Line, text_of
 from services.shard_stage.tests.helpers.pipeline_mesh import MODEL, READY_DEADLINE_S, PipelineMesh
 
@@ -31,7 +31,7 @@ CONTEXT_TOKENS = 512
 GREEDY = Sampling(max_tokens=300)
 RANDOM = Sampling(max_tokens=300, temperature=1.1, seed=3)
 GUESSING: dict[str, Any] = {"wanted": Shard(model=MODEL, assign=STAGES, draft="lookup")}
-KNOWING = [sys.executable, "-m", "services.shard_stage.tests.helpers.knowing_stage"]
+KNOWING = [sys.executable, "-m", "infra.testing.stand_ins.knowing_stage"]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from infra.testing.made_models.variants import demo_model
 from infra.testing.mesh import enqueue, eventually, generate, open_mesh, queue_is_empty, queued
 from schemas import subjects
 from schemas.commands import Generate
@@ -16,7 +17,6 @@ from services.chassis.context import ServiceContext
 from services.chassis.nats.streams import Storage
 from services.chassis.work.delivery import Delivery
 from services.engine.model.gguf.check import check_model_file
-from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.intake.intake import Intake
 from services.shard_stage.intake.pipeline_generator import PipelineGenerator
 from services.shard_stage.tests.helpers.line import plan_of

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from schemas.errors import GenerationFailed
 from schemas.pipelines.activations import Dtype, Frame
 from schemas.pipelines.stage_wire import unpack
 from schemas.requests.chat import Tool
 from schemas.requests.sampling import Sampling
 from services.engine import Chat, ChatMessage, Engine, Finished
-from services.engine.tests.made_models.variants import DEMO_MODELS, demo_model, write_variant
 from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.tests.helpers.line import CONTEXT_TOKENS, EPOCH_S, SLOTS, Line, text_of
 

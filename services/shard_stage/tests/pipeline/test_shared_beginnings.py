@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.made_models.variants import demo_model
 from schemas.pipelines.activations import Frame
 from schemas.pipelines.stage_wire import unpack
 from schemas.requests.sampling import Sampling
-from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.pipeline.first_stage import LEAST_PREFIX
 from services.shard_stage.pipeline.sequence_state import SequenceState
 from services.shard_stage.tests.helpers.line import SLOTS, Line, text_of

@@ -13,14 +13,14 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.made_models.variants import demo_model
+from infra.testing.stand_ins.knowing import Knowing
 from schemas.pipelines.activations import Frame
 from schemas.pipelines.stage_wire import unpack
 from schemas.requests.sampling import Sampling
 from services.engine import ChatMessage, Engine, Finished
-from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.pipeline.drafts import Lookup
 from services.shard_stage.pipeline.sequence_state import SequenceState
-from services.shard_stage.tests.helpers.knowing import Knowing
 from services.shard_stage.tests.helpers.line import CONTEXT_TOKENS, Line
 from services.shard_stage.tests.pipeline.test_line import CONSTRAINED, QUESTIONS, line
 

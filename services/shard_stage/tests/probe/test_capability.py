@@ -15,6 +15,8 @@ from gguf import GGMLQuantizationType
 from nats.aio.client import Client
 
 from infra.demo_models.family import FOLDER
+from infra.testing.made_models.random_models import RECIPES, Shape, write_random_model
+from infra.testing.made_models.variants import quantised
 from infra.testing.plugin import SpawnService
 from schemas.errors import ModelUnusable
 from services.engine.model.cuts import layer_count
@@ -22,8 +24,6 @@ from services.engine.model.devices import GpuDevice
 from services.engine.model.gguf.check import check_model_file
 from services.engine.model.model import Weights
 from services.engine.model.slicing import slice_file
-from services.engine.tests.made_models.random_models import RECIPES, Shape, write_random_model
-from services.engine.tests.made_models.variants import quantised
 from services.shard_stage.probe.capability import (
     LEAST_ROUNDS,
     MOST_ROUNDS,

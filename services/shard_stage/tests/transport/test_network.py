@@ -16,8 +16,8 @@ from nats.aio.client import Client
 
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
+from infra.testing.made_models.variants import demo_model
 from infra.testing.plugin import SpawnService, connect
-from services.engine.tests.made_models.variants import demo_model
 from services.shard_stage.tests.helpers.pipeline_mesh import PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import GREEDY, QUESTIONS, engine_says
 

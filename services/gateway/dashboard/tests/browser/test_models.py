@@ -10,9 +10,9 @@ import pytest
 from playwright.async_api import Page
 
 from infra.testing.plugin import SpawnService
+from infra.testing.stand_ins.hub_server import PIECE_BYTES, hub_server
 from services.gateway.dashboard.tests.browser.browsing import needs_chromium, opened
 from services.gateway.tests.serving import serving
-from services.modelstore.tests.hub_server import PIECE_BYTES, hub_server
 from services.modelstore.tests.stores import small_model, spawn_store, store_elsewhere, whole_files
 
 pytestmark = [needs_chromium, pytest.mark.soak]

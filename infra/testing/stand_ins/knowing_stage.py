@@ -1,4 +1,4 @@
-"""`python -m services.shard_stage.tests.helpers.knowing_stage`: a stage whose guesses are as good as is told.
+"""`python -m infra.testing.stand_ins.knowing_stage`: a stage whose guesses are as good as is told.
 
 What it knows lies in its cache folder, and is read for each text: see tell().
 """
@@ -11,8 +11,8 @@ import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.testing.stand_ins.knowing import Knowing
 from services.shard_stage.pipeline.drafts import PROPOSERS
-from services.shard_stage.tests.helpers.knowing import Knowing
 
 FILE = "known.json"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from gguf import GGMLQuantizationType
 
-from services.engine.tests.made_models.random_models import (
+from infra.testing.made_models.random_models import (
     DEEPSEEK_LITE,
     EXPERTS,
     LLAMA,

@@ -1,0 +1,1 @@
+"""What hostile users send: statements and options of generation, for tests and benchmarks."""
