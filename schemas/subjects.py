@@ -577,7 +577,7 @@ def unlabelled_score_key(options: int) -> str:
 
 
 def options_of_score(key: str) -> int | None:
-    """How many options the questions had whose lessons are under a key of the scores bucket; None for other
+    """How many options the questions had whose updates are under a key of the scores bucket; None for other
     keys."""
     kind, _, token = key.partition(".")
     return int(token) if kind == "closed" else None

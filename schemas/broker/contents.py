@@ -87,7 +87,7 @@ ENDING = Content(
 LEARNT = Content(
     "Learnt", "the aggregators' own: `choir.scores` tells it to clients", schema={"type": "object"}
 )
-LESSON = Content("Lesson", "the aggregators' own", schema={"type": "object"})
+FEEDBACK_UPDATE = Content("FeedbackUpdate", "the aggregators' own", schema={"type": "object"})
 COUNTED = Content(
     "Counted", "eight bytes in hexadecimal, of who counted it", "text/plain", {"type": "string"}
 )

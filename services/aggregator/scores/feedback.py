@@ -10,7 +10,7 @@ from schemas.replies import FeedbackCounted, Result
 from services.aggregator.reading.ballots import normalise, read_answer
 from services.aggregator.scores.history import judge
 from services.aggregator.scores.ledger import FeedbackLedger
-from services.aggregator.scores.score_codec import FeedbackLesson
+from services.aggregator.scores.score_codec import FeedbackUpdate
 from services.chassis.context import ServiceContext
 from services.chassis.nats.endpoints import Caller
 
@@ -35,7 +35,7 @@ class FeedbackHandler:
         strategies_right, strategies_wrong = judge(*verdicts(result, said))
         if feedback.correct is None:  # who gave another answer than the wrong one may be right or not
             right, wrong, strategies_right, strategies_wrong = (), right, (), strategies_right
-        lesson = FeedbackLesson(
+        update = FeedbackUpdate(
             request_id=request_id,
             right=right,
             wrong=wrong,
@@ -43,7 +43,7 @@ class FeedbackHandler:
             strategies_right=strategies_right,
             strategies_wrong=strategies_wrong,
         )
-        counted = await self._ledger.count(lesson)
+        counted = await self._ledger.count(update)
         await caller.send(
             FeedbackCounted(
                 request_id=feedback.request_id, right=right, wrong=wrong, already_counted=not counted
@@ -65,15 +65,15 @@ class FeedbackHandler:
         return result
 
 
-def emit_counted(mesh: ServiceContext, lesson: FeedbackLesson) -> None:
+def emit_counted(mesh: ServiceContext, update: FeedbackUpdate) -> None:
     """The event of feedback that has been counted."""
     mesh.events.publish(
         FeedbackReceived,
-        request_id=lesson.request_id,
-        right=lesson.right,
-        wrong=lesson.wrong,
-        strategies_right=lesson.strategies_right,
-        strategies_wrong=lesson.strategies_wrong,
+        request_id=update.request_id,
+        right=update.right,
+        wrong=update.wrong,
+        strategies_right=update.strategies_right,
+        strategies_wrong=update.strategies_wrong,
     )
 
 

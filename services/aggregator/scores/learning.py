@@ -18,11 +18,11 @@ from services.aggregator.strategies.votes.isp import isp
 def learn_answers(history: History, ballots: Sequence[Ballot], question: Question) -> None:
     """Adds to `history` what a question's answers tell without its right one: closed questions only."""
     if question.options is not None:
-        lesson = unlabelled_lesson(history, ballots, question)
-        history.closed.setdefault(question.options, Unlabelled()).add(lesson)
+        update = unlabelled_update(history, ballots, question)
+        history.closed.setdefault(question.options, Unlabelled()).add(update)
 
 
-def unlabelled_lesson(history: History, ballots: Sequence[Ballot], question: Question) -> Unlabelled:
+def unlabelled_update(history: History, ballots: Sequence[Ballot], question: Question) -> Unlabelled:
     """What a closed question's answers tell of its agents, given what was known before it.
 
     An agent alone teaches nothing: nobody agreed with it or did not.

@@ -1,11 +1,11 @@
 """The ledger of feedback: the feedback on a request is counted once, whatever dies in the middle.
 
 1. What it teaches is put under a key that says that it is pending.
-2. Every history that it changes is changed. Each of them knows which lessons it holds, so doing this again
+2. Every history that it changes is changed. Each of them knows which updates it holds, so doing this again
    changes nothing.
 3. The request is marked as counted, and nothing of it is pending any more.
 
-Whoever finds a lesson pending goes on with it: the client's next attempt at once, and any aggregator when it
+Whoever finds an update pending goes on with it: the client's next attempt at once, and any aggregator when it
 has seen it for a while.
 """
 
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from schemas import subjects
 from schemas.errors import ChoirError
-from services.aggregator.scores.score_codec import FeedbackLesson
+from services.aggregator.scores.score_codec import FeedbackUpdate
 from services.aggregator.scores.store import Scores, full
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket
@@ -35,13 +35,13 @@ log = get_logger("aggregator.ledger")
 
 
 class FeedbackLedger:
-    """Counts feedback. `on_counted` is told of each lesson that this aggregator has brought to its end."""
+    """Counts feedback. `on_counted` is told of each update that this aggregator has brought to its end."""
 
     def __init__(
         self,
         client: Client,
         scores: Scores,
-        on_counted: Callable[[FeedbackLesson], None] = lambda _: None,
+        on_counted: Callable[[FeedbackUpdate], None] = lambda _: None,
         loops: Loops | None = None,
     ) -> None:
         self._loops = loops or Loops()
@@ -61,31 +61,31 @@ class FeedbackLedger:
         if self._sweeper is not None:
             await ended([self._sweeper])
 
-    async def count(self, lesson: FeedbackLesson) -> bool:
+    async def count(self, update: FeedbackUpdate) -> bool:
         """Returns when the feedback on the request is counted; False if it was before, or by another one.
 
-        Of two lessons on one request the first one counts. Raises BrokerUnavailable, or Overloaded if a
+        Of two updates on one request the first one counts. Raises BrokerUnavailable, or Overloaded if a
         bucket is full; to ask again is safe.
         """
-        request_id = lesson.request_id
-        pending, wanted = subjects.pending_feedback_key(request_id), lesson.to_bytes()
+        request_id = update.request_id
+        pending, wanted = subjects.pending_feedback_key(request_id), update.to_bytes()
         stands = await self._bucket.change(pending, lambda stored: stored or wanted)
         if (await self._bucket.get(subjects.feedback_key(request_id))).value is not None:
             await self._bucket.purge(pending)
             return False
-        return await self._finish(_read(stands) or lesson)
+        return await self._finish(_read(stands) or update)
 
-    async def _finish(self, lesson: FeedbackLesson) -> bool:
+    async def _finish(self, update: FeedbackUpdate) -> bool:
         """Steps 2 and 3; True if it was this call that marked the request."""
-        topic = lesson.topic
-        for agent in (*lesson.right, *lesson.wrong):
-            await self._scores.record(agent, agent in lesson.right, topic, lesson.request_id)
+        topic = update.topic
+        for agent in (*update.right, *update.wrong):
+            await self._scores.record(agent, agent in update.right, topic, update.request_id)
         mine = secrets.token_hex(8).encode()
-        key = subjects.feedback_key(lesson.request_id)
+        key = subjects.feedback_key(update.request_id)
         first = await self._bucket.change(key, lambda stored: stored or mine) == mine
-        await self._bucket.purge(subjects.pending_feedback_key(lesson.request_id))
+        await self._bucket.purge(subjects.pending_feedback_key(update.request_id))
         if first:
-            self._on_counted(lesson)
+            self._on_counted(update)
         return first
 
     async def _sweep_for_ever(self) -> None:
@@ -104,16 +104,16 @@ class FeedbackLedger:
             stored = (await self._bucket.get(key)).value
             if stored is None:
                 continue
-            lesson = _read(stored)
-            if lesson is None:
+            update = _read(stored)
+            if update is None:
                 await self._bucket.purge(key)
-            elif await self.count(lesson):
-                log.info("feedback that was left is counted", request_id=lesson.request_id)
+            elif await self.count(update):
+                log.info("feedback that was left is counted", request_id=update.request_id)
 
 
-def _read(stored: bytes) -> FeedbackLesson | None:
+def _read(stored: bytes) -> FeedbackUpdate | None:
     try:
-        return FeedbackLesson.model_validate_json(stored)
+        return FeedbackUpdate.model_validate_json(stored)
     except ValidationError as error:
         log.warning("unreadable pending feedback", faults=error.error_count())
         return None

@@ -15,13 +15,13 @@ from schemas.replies import ScoresReply
 from services.aggregator.scores.agreement import Agreement, Pair
 from services.aggregator.scores.history import NO_HISTORY, AgentHistory, History, Unlabelled
 
-LESSONS_KEPT = 128
-"""How many lessons a value knows again: more than can come while one of them is in doubt."""
+UPDATES_KEPT = 128
+"""How many updates a value knows again: more than can come while one of them is in doubt."""
 DECIMALS = 4
 """Of expected counts: one question in ten thousand is less than they can tell."""
 
 
-class FeedbackLesson(Struct):
+class FeedbackUpdate(Struct):
     """What the feedback on a request teaches, as it is kept while it is being counted."""
 
     request_id: str
@@ -37,9 +37,9 @@ class FeedbackLesson(Struct):
 
 
 class StoredHistory(Struct):
-    """An agent's history as the bucket holds it; `counted` are the lessons that came to it last.
+    """An agent's history as the bucket holds it; `counted` are the updates that came to it last.
 
-    A lesson that is counted again, because nobody knew that it was, is found there.
+    An update that is counted again, because nobody knew that it was, is found there.
     """
 
     correct: Annotated[int, Field(ge=0)] = 0
@@ -77,9 +77,9 @@ def _part_of(name: str, part: int, of_name: str, whole: int) -> None:
         raise ValueError(f"{name} is greater than {of_name}")
 
 
-def short_id(lesson_id: str) -> str:
-    """What is kept of a lesson's id: 64 bits of it."""
-    return urlsafe_b64encode(blake2b(lesson_id.encode(), digest_size=8).digest()).decode().rstrip("=")
+def short_id(update_id: str) -> str:
+    """What is kept of an update's id: 64 bits of it."""
+    return urlsafe_b64encode(blake2b(update_id.encode(), digest_size=8).digest()).decode().rstrip("=")
 
 
 def history_from_bytes(data: bytes) -> AgentHistory:
@@ -87,28 +87,28 @@ def history_from_bytes(data: bytes) -> AgentHistory:
     return StoredHistory.model_validate_json(data).history()
 
 
-def with_answer(stored: bytes | None, lesson_id: str, *, right: bool) -> bytes:
-    """A history and one more question, in their stored form; the same history if it holds that lesson."""
+def with_answer(stored: bytes | None, update_id: str, *, right: bool) -> bytes:
+    """A history and one more question, in their stored form; the same history if it holds that update."""
     known = StoredHistory.model_validate_json(stored) if stored else StoredHistory()
-    if stored and short_id(lesson_id) in known.counted:
+    if stored and short_id(update_id) in known.counted:
         return stored
     after = known.history().after(right=right)
-    counted = _with(known.counted, lesson_id)
+    counted = _with(known.counted, update_id)
     return StoredHistory(correct=after.correct, asked=after.asked, counted=counted).model_dump_json().encode()
 
 
-def with_lesson(stored: bytes | None, lesson_id: str, lesson: Unlabelled) -> bytes:
-    """What is stored of questions of K options, and one more lesson; the same if it holds that lesson."""
+def with_update(stored: bytes | None, update_id: str, update: Unlabelled) -> bytes:
+    """What is stored of questions of K options, and one more update; the same if it holds that update."""
     counted = StoredUnlabelled.model_validate_json(stored).counted if stored else ()
-    if stored and short_id(lesson_id) in counted:
+    if stored and short_id(update_id) in counted:
         return stored
     known = unlabelled_from_bytes(stored) if stored else Unlabelled()
-    known.add(lesson)
-    return unlabelled_to_bytes(known, _with(counted, lesson_id))
+    known.add(update)
+    return unlabelled_to_bytes(known, _with(counted, update_id))
 
 
-def _with(counted: tuple[str, ...], lesson_id: str) -> tuple[str, ...]:
-    return (*counted, short_id(lesson_id))[-LESSONS_KEPT:]
+def _with(counted: tuple[str, ...], update_id: str) -> tuple[str, ...]:
+    return (*counted, short_id(update_id))[-UPDATES_KEPT:]
 
 
 def unlabelled_to_bytes(known: Unlabelled, counted: tuple[str, ...] = ()) -> bytes:

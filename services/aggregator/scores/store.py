@@ -16,12 +16,12 @@ from schemas import subjects
 from schemas.errors import ChoirError, ErrorBody, Overloaded
 from services.aggregator.decide import Question
 from services.aggregator.scores.history import History, Unlabelled
-from services.aggregator.scores.learning import unlabelled_lesson
+from services.aggregator.scores.learning import unlabelled_update
 from services.aggregator.scores.score_codec import (
     history_from_bytes,
     unlabelled_from_bytes,
     with_answer,
-    with_lesson,
+    with_update,
 )
 from services.aggregator.strategies import Ballot
 from services.chassis.logs import get_logger
@@ -31,7 +31,7 @@ from services.chassis.process.supervise import Loops
 
 MAX_TOPICS = 256
 WRITE_INTERVAL_S = 0.2
-"""Lessons without right answers come with every closed question: those of this time are written together."""
+"""Updates without right answers come with every closed question: those of this time are written together."""
 RETRY_INTERVAL_S = 2.0
 
 Change = Callable[[bytes | None], bytes]
@@ -59,7 +59,7 @@ class Scores:
         self._bucket = Bucket(
             client, subjects.SCORES_BUCKET, BYTES, self._take, self._drop, full=full(subjects.SCORES_BUCKET)
         )
-        self._lessons: dict[int, Unlabelled] = {}
+        self._updates: dict[int, Unlabelled] = {}
         self._tried: dict[int, tuple[str, Unlabelled]] = {}
         self._one_write = asyncio.Lock()
         self._learnt = asyncio.Event()
@@ -105,21 +105,21 @@ class Scores:
             self.history.closed.pop(options, None)
 
     async def record(
-        self, agent: str, right: bool, topic: str | None = None, lesson_id: str | None = None
+        self, agent: str, right: bool, topic: str | None = None, update_id: str | None = None
     ) -> None:
         """Adds one question to an agent's history, overall and on its topic, whoever else does so now.
 
-        What has the `lesson_id` of one that is counted already changes nothing.
+        What has the `update_id` of one that is counted already changes nothing.
         """
         if self._writer is None:
             raise RuntimeError("start() comes first")
-        lesson_id = lesson_id or secrets.token_hex(8)
+        update_id = update_id or secrets.token_hex(8)
         keys = [subjects.score_key(agent)]
         if topic is not None:
             await self._make_room_for(topic)
             keys.append(subjects.topic_score_key(agent, topic))
         for key in keys:
-            await self._bucket.change(key, _readable(partial(with_answer, lesson_id=lesson_id, right=right)))
+            await self._bucket.change(key, _readable(partial(with_answer, update_id=update_id, right=right)))
 
     async def _make_room_for(self, topic: str) -> None:
         """Forgets the topic on which least was asked if this is one too many: topics are a client's words."""
@@ -134,12 +134,12 @@ class Scores:
     def learn(self, ballots: Sequence[Ballot], question: Question) -> None:
         """Takes note of what a closed question tells of its agents without its right answer.
 
-        All aggregators know it a moment later; one that is killed before loses the lessons of that moment.
+        All aggregators know it a moment later; one that is killed before loses the updates of that moment.
         """
         if question.options is None:
             return
-        lesson = unlabelled_lesson(self.history, ballots, question)
-        self._lessons.setdefault(question.options, Unlabelled()).add(lesson)
+        update = unlabelled_update(self.history, ballots, question)
+        self._updates.setdefault(question.options, Unlabelled()).add(update)
         self._learnt.set()
 
     async def _write_for_ever(self) -> None:
@@ -149,7 +149,7 @@ class Scores:
             try:
                 await self.write()
             except (ChoirError, nats.errors.Error, nats.js.errors.Error) as error:
-                log.warning("lessons not written yet", why=str(error) or type(error).__name__)
+                log.warning("updates not written yet", why=str(error) or type(error).__name__)
                 self.problem = error.body() if isinstance(error, Overloaded) else None
                 self._learnt.set()
                 await asyncio.sleep(RETRY_INTERVAL_S)
@@ -157,28 +157,28 @@ class Scores:
                 self.problem = None
 
     async def write(self) -> None:
-        """Adds the lessons of late to the bucket; what is not known to be written is kept for the next time.
+        """Adds the updates of late to the bucket; what is not known to be written is kept for the next time.
 
         It is kept under the id under which it was tried: if it was written after all, it is not added again.
         """
         async with self._one_write:
             self._learnt.clear()
-            for options in {*self._tried, *self._lessons}:
+            for options in {*self._tried, *self._updates}:
                 await self._write_tried(options)
-                if options in self._lessons:
-                    self._tried[options] = (secrets.token_hex(8), self._lessons.pop(options))
+                if options in self._updates:
+                    self._tried[options] = (secrets.token_hex(8), self._updates.pop(options))
                     await self._write_tried(options)
 
     async def _write_tried(self, options: int) -> None:
         if options in self._tried:
-            lesson_id, lesson = self._tried[options]
-            change = _readable(partial(with_lesson, lesson_id=lesson_id, lesson=lesson))
+            update_id, update = self._tried[options]
+            change = _readable(partial(with_update, update_id=update_id, update=update))
             await self._bucket.change(subjects.unlabelled_score_key(options), change)
             self._tried.pop(options, None)
 
     async def reset(self) -> None:
         """Forgets everything that was learnt. Feedback that was counted is not counted again."""
-        self._lessons.clear()
+        self._updates.clear()
         self._tried.clear()
         for key in await self._bucket.keys(">"):
             await self._bucket.purge(key)

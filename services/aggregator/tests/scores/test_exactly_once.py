@@ -47,7 +47,7 @@ async def test_a_right_answer_counts_once_though_the_word_of_it_was_lost(
     assert await histories(connection) == {"alpha": AgentHistory(correct=1, asked=2)}
 
 
-async def test_a_lesson_counts_once_though_the_word_of_it_was_lost(
+async def test_an_update_counts_once_though_the_word_of_it_was_lost(
     connection: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = await open_scores(connection)

@@ -9,7 +9,7 @@ from services.aggregator.scores.score_codec import (
     history_from_bytes,
     unlabelled_from_bytes,
     with_answer,
-    with_lesson,
+    with_update,
 )
 
 
@@ -33,17 +33,17 @@ def test_what_is_not_a_history_is_refused(data: bytes) -> None:
         history_from_bytes(data)
 
 
-def test_a_lesson_that_is_in_a_value_already_does_not_change_it() -> None:
+def test_an_update_that_is_in_a_value_already_does_not_change_it() -> None:
     once = with_answer(None, "r1", right=True)
     assert with_answer(once, "r1", right=True) == once
     assert history_from_bytes(with_answer(once, "r2", right=False)) == AgentHistory(correct=1, asked=2)
-    lesson = Unlabelled(isp={"alto": AgentHistory(correct=1, asked=1)})
-    known = with_lesson(None, "l1", lesson)
-    assert with_lesson(known, "l1", lesson) == known
-    assert unlabelled_from_bytes(with_lesson(known, "l2", lesson)).isp["alto"].asked == 2
+    update = Unlabelled(isp={"alto": AgentHistory(correct=1, asked=1)})
+    known = with_update(None, "l1", update)
+    assert with_update(known, "l1", update) == known
+    assert unlabelled_from_bytes(with_update(known, "l2", update)).isp["alto"].asked == 2
 
 
-def test_a_value_does_not_grow_with_the_lessons_that_it_knows() -> None:
+def test_a_value_does_not_grow_with_the_updates_that_it_knows() -> None:
     value = None
     for number in range(1_000):
         value = with_answer(value, f"r{number}", right=True)

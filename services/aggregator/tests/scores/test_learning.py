@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.aggregator.decide import Question
 from services.aggregator.scores.agreement import Agreement
 from services.aggregator.scores.history import AgentHistory, History, Unlabelled
-from services.aggregator.scores.learning import learn_answers, learn_label, unlabelled_lesson
+from services.aggregator.scores.learning import learn_answers, learn_label, unlabelled_update
 from services.aggregator.scores.score_codec import scores_reply, unlabelled_from_bytes, unlabelled_to_bytes
 from services.aggregator.strategies import Ballot
 
@@ -39,7 +39,7 @@ def test_answers_teach_who_agrees_with_whom_and_with_isp() -> None:
 
 @pytest.mark.parametrize("answers", [["A", None, None], [None, None, None], ["18", "18", "17"]])
 def test_an_agent_alone_and_answers_that_are_no_options_teach_nothing(answers: list[str | None]) -> None:
-    assert unlabelled_lesson(History(), cast(*answers), QUESTION) == Unlabelled()
+    assert unlabelled_update(History(), cast(*answers), QUESTION) == Unlabelled()
 
 
 def test_open_questions_teach_only_with_their_right_answer() -> None:
@@ -60,7 +60,7 @@ def test_a_label_counts_overall_and_on_its_topic() -> None:
 
 
 @given(st.lists(letters, max_size=6), st.lists(letters, max_size=6))
-def test_lessons_that_were_learnt_apart_add_up(
+def test_updates_that_were_learnt_apart_add_up(
     one: list[list[str | None]], other: list[list[str | None]]
 ) -> None:
     together = taught(*one).closed.get(3, Unlabelled())
@@ -73,7 +73,7 @@ def test_lessons_that_were_learnt_apart_add_up(
 
 
 @given(st.lists(letters, max_size=6))
-def test_lessons_come_back_from_their_stored_form(questions: list[list[str | None]]) -> None:
+def test_updates_come_back_from_their_stored_form(questions: list[list[str | None]]) -> None:
     known = taught(*questions).closed.get(3, Unlabelled())
     found = unlabelled_from_bytes(unlabelled_to_bytes(known))
     assert (found.agreement, found.isp) == (known.agreement, known.isp)
@@ -82,7 +82,7 @@ def test_lessons_come_back_from_their_stored_form(questions: list[list[str | Non
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"agents": 3}', b'{"lessons": []}'])
-def test_what_is_no_lesson_is_refused(data: bytes) -> None:
+def test_what_is_no_update_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         unlabelled_from_bytes(data)
 

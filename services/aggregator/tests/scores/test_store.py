@@ -15,7 +15,7 @@ from services.aggregator.decide import Question
 from services.aggregator.scores.agreement import Agreement
 from services.aggregator.scores.history import AgentHistory
 from services.aggregator.scores.ledger import FeedbackLedger
-from services.aggregator.scores.score_codec import FeedbackLesson
+from services.aggregator.scores.score_codec import FeedbackUpdate
 from services.aggregator.scores.store import Scores
 from services.aggregator.strategies import Ballot
 
@@ -66,8 +66,8 @@ async def test_the_feedback_on_a_request_is_counted_once_whoever_counts_it(
     ledgers = [FeedbackLedger(connection, one), FeedbackLedger(other_connection, other)]
     for ledger in ledgers:
         await ledger.start()
-    lesson = FeedbackLesson(request_id="r1", right=("alpha",), wrong=("beta",))
-    counted = await asyncio.gather(*(ledger.count(lesson) for ledger in ledgers for _ in range(4)))
+    update = FeedbackUpdate(request_id="r1", right=("alpha",), wrong=("beta",))
+    counted = await asyncio.gather(*(ledger.count(update) for ledger in ledgers for _ in range(4)))
     assert sum(counted) == 1
     await eventually(lambda: one.history.agents.keys() == {"alpha", "beta"})
     assert {history.asked for history in one.history.agents.values()} == {1}
