@@ -13,7 +13,7 @@ from analysis.evaluation.benchmarks.question import LETTERS, Kind
 from schemas.errors import InvalidRequest
 from services.aggregator.reading.ballots import normalise
 from services.aggregator.reading.number_answer import last_number, strict_number
-from services.aggregator.reading.plain_text import spoken
+from services.aggregator.reading.plain_text import without_thinking
 
 Extraction = Callable[[str, Sequence[str]], str | None]
 
@@ -23,7 +23,7 @@ _FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 def strict_choice(text: str, choices: Sequence[str]) -> str | None:
     """A letter and nothing else, but `Answer:`, brackets and a stop: what a prompt for a letter asks for."""
-    found = _STRICT_LETTER.fullmatch(spoken(text))
+    found = _STRICT_LETTER.fullmatch(without_thinking(text))
     letter = found[1].upper() if found else ""
     return letter if letter and LETTERS.index(letter) < len(choices) else None
 
@@ -35,7 +35,7 @@ def flexible_choice(text: str, choices: Sequence[str]) -> str | None:
 
 def flexible_number(text: str, _choices: Sequence[str] = ()) -> str | None:
     """The last number that GSM8K's usual pattern finds: in `18 dollars for 7 days` that is 7."""
-    found = [match[0] or match[1] for match in _FLEXIBLE_NUMBER.findall(spoken(text))]
+    found = [match[0] or match[1] for match in _FLEXIBLE_NUMBER.findall(without_thinking(text))]
     return last_number(found[-1]) if found else None
 
 

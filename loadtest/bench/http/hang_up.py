@@ -2,7 +2,7 @@
 
 A client closes its connection while its text is generated, or while a long prompt is read. The agent's event
 `task_cancelled` says when the model's slot was free again; both clocks are this machine's. What is asked: an
-instant model that speaks slowly, and a large one that really generates; streamed and plain; by each dialect,
+instant model that answers slowly, and a large one that really generates; streamed and plain; by each dialect,
 and as OpenAI's own clients ask, whose work goes on for `retry_grace_s` in case they try again. Clients hang
 up one right after another: none of them may make the next one's agent slower.
 """

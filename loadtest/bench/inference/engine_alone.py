@@ -28,7 +28,7 @@ class EngineNode:
         self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_pin, initargs=(cores,))
 
     def tokens_per_s(self, model: Path, sequences: int, tokens: int) -> float:
-        """The rate of so many sequences while all of them speak."""
+        """The rate of so many sequences while all of them decode."""
         return self._pool.submit(_decode, model, self._size, sequences, tokens).result()
 
     def prompts(self, model: Path, sequences: int) -> list[list[int]]:

@@ -212,12 +212,12 @@ def _tokens(sequences: int) -> int:
 
 
 async def _decode_once(pair: Nodes, plan: PipelinePlan, sequences: int) -> tuple[float, list[float]]:
-    """Tokens per second while all sequences speak, and the mean micro-batch of each stage."""
+    """Tokens per second while all sequences decode, and the mean micro-batch of each stage."""
     prompts = [f"Sequence {number} reads:" for number in range(sequences)]
     async with pair.journal(plan) as journal:
         await pair.ask(prompts, _tokens(sequences))
         await asyncio.sleep(SETTLE_S)
-    return journal.tokens_per_s(), [journal.speaking_batch(stage) for stage in range(len(plan.stages))]
+    return journal.tokens_per_s(), [journal.decode_batch(stage) for stage in range(len(plan.stages))]
 
 
 async def _prefill(pair: Nodes, model: Path, limits: Limits, measured: Measured) -> None:
@@ -255,7 +255,7 @@ async def _memory(pair: Nodes, plan: PipelinePlan, model: Path, measured: Measur
 
 
 async def _recovery(pair: Nodes, plan: PipelinePlan, limits: Limits, measured: Measured) -> None:
-    """The last stage is killed while eight sequences speak; a standby is there."""
+    """The last stage is killed while eight sequences decode; a standby is there."""
     pair.start("standby", CORES[1])
     await pair.offered("standby")
     prompts = [f"Sequence {number} reads:" for number in range(8)]

@@ -95,7 +95,7 @@ async def _under_load(
 
 
 async def balanced(folder: Path, model: Path, size: dict[str, int], cores: Sequence[int]) -> dict[str, Any]:
-    """All layers but one begin on the second of two nodes, while eight streams speak all the time.
+    """All layers but one begin on the second of two nodes, while eight streams decode all the time.
 
     Seconds are those since the first stream began; a move counts when its stages are ready. `after` is the
     rate of the last CALM_S seconds, and the silence of a move the longest time without a token around it.

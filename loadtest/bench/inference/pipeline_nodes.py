@@ -133,20 +133,20 @@ class Journal:
             self.steps.append(event)
 
     def tokens_per_s(self) -> float:
-        """The rate while all sequences spoke."""
-        spoken = {sequence for _, sequence in self.tokens}
-        first = {s: min(t for t, q in self.tokens if q == s) for s in spoken}
-        last = {s: max(t for t, q in self.tokens if q == s) for s in spoken}
+        """The rate while all sequences decoded."""
+        decoded = {sequence for _, sequence in self.tokens}
+        first = {s: min(t for t, q in self.tokens if q == s) for s in decoded}
+        last = {s: max(t for t, q in self.tokens if q == s) for s in decoded}
         start_s, end_s = max(first.values()), min(last.values())
         inside = sum(start_s < at_s <= end_s for at_s, _ in self.tokens)
         return inside / (end_s - start_s) if end_s > start_s else 0.0
 
-    def speaking_batch(self, stage: int) -> float:
+    def decode_batch(self, stage: int) -> float:
         """The mean number of sequences in a stage's step, of events without prompts if there are any."""
         own = [event for event in self.steps if event.stage == stage]
-        speaking = [event for event in own if event.tokens == event.batch_size] or own
-        steps = sum(event.steps for event in speaking)
-        return sum(event.batch_size for event in speaking) / steps if steps else 1.0
+        decoding = [event for event in own if event.tokens == event.batch_size] or own
+        steps = sum(event.steps for event in decoding)
+        return sum(event.batch_size for event in decoding) / steps if steps else 1.0
 
     async def has_tokens(self, count: int) -> None:
         """Waits until so many tokens have come."""

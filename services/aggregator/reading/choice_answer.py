@@ -7,7 +7,7 @@ import string
 from collections.abc import Sequence
 from functools import lru_cache
 
-from services.aggregator.reading.plain_text import WINDOW, clean, end_of, fold, last_match, spoken
+from services.aggregator.reading.plain_text import WINDOW, clean, end_of, fold, last_match, without_thinking
 from services.aggregator.reading.struck import hedges, without_options, without_ruled_out
 from services.aggregator.reading.text_answer import open_answer, plain_words
 
@@ -52,7 +52,7 @@ def choice(text: str, choices: Sequence[str] = ()) -> str | None:
 
 
 def _choice(text: str, choices: tuple[str, ...]) -> str | None:
-    said = spoken(text)
+    said = without_thinking(text)
     options = _options(choices)
     whole = clean(said) if len(said) <= WINDOW else f"{clean(said[:WINDOW])}\n{end_of(said)}"
     if (exact := options.equal(whole)) is not None and not options.contradicts(whole):

@@ -9,7 +9,7 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-from services.aggregator.reading.plain_text import end_of, last_match, spoken
+from services.aggregator.reading.plain_text import end_of, last_match, without_thinking
 
 _LONGEST_NUMBER = 128
 
@@ -47,7 +47,7 @@ def number(text: str) -> str | None:
     decimal comma) gives None, never an earlier number. Units, currencies and the percent sign are
     dropped: `50%` is 50.
     """
-    end = _plain_figures(end_of(spoken(text)))
+    end = _plain_figures(end_of(without_thinking(text)))
     marked = last_match(_MARKED_FIGURE, end)
     if marked:
         return None if _OTHER_FIGURE.match(end, marked.end()) else _read_figure(marked.group(1))
@@ -56,7 +56,7 @@ def number(text: str) -> str | None:
 
 def strict_number(text: str) -> str | None:
     """The number after the last `####`, as in the GSM8K data set, and nothing else."""
-    hashed = last_match(_HASHED_FIGURE, _plain_figures(end_of(spoken(text))))
+    hashed = last_match(_HASHED_FIGURE, _plain_figures(end_of(without_thinking(text))))
     return _read_figure(hashed.group(1)) if hashed else None
 
 
@@ -65,7 +65,7 @@ def last_number(text: str) -> str | None:
 
     `not 12` says what it is not, and `12 or 13` does not say which.
     """
-    end = _plain_figures(end_of(spoken(text)))
+    end = _plain_figures(end_of(without_thinking(text)))
     last = last_match(_FIGURE, end)
     if last is None or _NOT_MEANT.search(end[max(0, last.start() - _LOOK_BACK) : last.start()]):
         return None

@@ -56,7 +56,7 @@ _OPENING = re.compile(r"\s*<(think|thinking|reasoning)>", re.IGNORECASE)
 _CLOSING = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 
 
-def spoken(text: str) -> str:
+def without_thinking(text: str) -> str:
     """What stands after the last end of a reasoning; nothing of one that was begun and never ended.
 
     A chat template may have written the beginning, so an end alone is enough.

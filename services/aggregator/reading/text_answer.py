@@ -7,14 +7,14 @@ import re
 import unicodedata
 
 from services.aggregator.reading.number_answer import bare_number
-from services.aggregator.reading.plain_text import WINDOW, fold, spoken
+from services.aggregator.reading.plain_text import WINDOW, fold, without_thinking
 
 _LONGEST_ANSWER = 256
 
 
 def open_answer(text: str) -> str | None:
     """The answer to an open question of unknown kind: a number if the text is hardly more, else its words."""
-    said = spoken(text)
+    said = without_thinking(text)
     return bare_number(said) or short_text(said)
 
 
@@ -25,7 +25,7 @@ def short_text(text: str) -> str | None:
     and `%` after a word (`C#`, `50%`). An answer of more than 256 characters is given by its
     beginning and a digest of the whole, so that only equal long texts are equal answers.
     """
-    text = spoken(text)
+    text = without_thinking(text)
     head = plain_words(fold(text[:WINDOW]))
     rest = text[WINDOW:].strip()
     if not head and not rest:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 PIECE_BYTES = 64
 NO_TOKEN = -1
 NO_VOCABULARY = 0
-SPOKEN_WORDS = (
+ANSWER_MARKERS = (
     THINKING_BEGINS,
     THINKING_ENDS,
     ARGUMENTS_BEGIN,
@@ -221,20 +221,20 @@ class Model(Weights):
         return b"".join(self._piece(token, special=special) for token in tokens).decode("utf-8", "replace")
 
     @cached_property
-    def spoken(self) -> dict[int, bytes]:
+    def markers(self) -> dict[int, bytes]:
         """The control tokens that say how an answer goes on, such as [TOOL_CALLS], and their names."""
         names: dict[int, bytes] = {}
-        for word in SPOKEN_WORDS:
+        for word in ANSWER_MARKERS:
             tokens = self.tokenize(word, bos=False)
             if len(tokens) == 1:
                 names[int(tokens[0])] = word.encode()
         return names
 
-    def piece(self, token: int, *, spoken: bool = False) -> bytes:
-        """The bytes that a token stands for; none for a control token, unless it is `spoken` and says how the
-        answer goes on."""
-        if spoken and token in self.spoken:
-            return self.spoken[token]
+    def piece(self, token: int, *, markers: bool = False) -> bytes:
+        """The bytes that a token stands for; none for a control token, unless it is one of the `markers` and
+        these are wanted."""
+        if markers and token in self.markers:
+            return self.markers[token]
         piece = self._pieces.get(token)
         if piece is None:
             piece = self._pieces[token] = self._piece(token, special=False)

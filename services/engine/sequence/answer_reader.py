@@ -15,7 +15,7 @@ State = Literal["start", "thinking", "text", "call", "object"]
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class DecodedPiece:
     """Pieces of an answer: of its text, of the thinking before it, and whole calls."""
 
     text: str = ""
@@ -51,16 +51,16 @@ class AnswerReader:
         self._after_thinking = False
         self._thought = False
 
-    def feed(self, piece: str) -> Spoken:
+    def feed(self, piece: str) -> DecodedPiece:
         """What is known to be what, after the next piece."""
         self._held += piece
         return self._read(last=False)
 
-    def flush(self) -> Spoken:
+    def flush(self) -> DecodedPiece:
         """The rest, once nothing more comes. A call that was not finished, or is none, is text."""
         return self._read(last=True)
 
-    def _read(self, *, last: bool) -> Spoken:
+    def _read(self, *, last: bool) -> DecodedPiece:
         texts: list[str] = []
         thoughts: list[str] = []
         calls: list[ToolCall] = []
@@ -70,15 +70,15 @@ class AnswerReader:
                 case "start":
                     self._begin(last=last)
                 case "thinking":
-                    thoughts.append(self._think(last=last))
+                    thoughts.append(self._read_thinking(last=last))
                 case "text":
-                    texts.append(self._speak(last=last))
+                    texts.append(self._read_text(last=last))
                 case "call" | "object":
-                    text, called = self._call(last=last)
+                    text, called = self._read_call(last=last)
                     texts.append(text)
                     calls += called
             if before == (self._state, self._held):
-                return Spoken("".join(texts), "".join(thoughts), tuple(calls))
+                return DecodedPiece("".join(texts), "".join(thoughts), tuple(calls))
 
     def _begin(self, *, last: bool) -> None:
         """White space before the first word says nothing of what comes."""
@@ -93,7 +93,7 @@ class AnswerReader:
     def _may_become_thinking(self, said: str) -> bool:
         return self._form.thinks and not self._thought and THINKING_BEGINS.startswith(said)
 
-    def _think(self, *, last: bool) -> str:
+    def _read_thinking(self, *, last: bool) -> str:
         if not self._thought:
             self._held = self._held.lstrip()
             self._thought = bool(self._held)
@@ -107,7 +107,7 @@ class AnswerReader:
             return thought.rstrip()
         return self._release(_undecided(thought, (THINKING_ENDS,), hold_space=True))
 
-    def _speak(self, *, last: bool) -> str:
+    def _read_text(self, *, last: bool) -> str:
         if not self._form.tools:
             return self._release(0)
         found = [(at, opener) for opener in OPENERS if (at := self._held.find(opener)) >= 0]
@@ -124,7 +124,7 @@ class AnswerReader:
         said, self._held = self._held[:at], self._held[at:]
         return said
 
-    def _call(self, *, last: bool) -> tuple[str, tuple[ToolCall, ...]]:
+    def _read_call(self, *, last: bool) -> tuple[str, tuple[ToolCall, ...]]:
         """A call that is complete, and what turned out to be text."""
         if self._state == "object":
             if not last:

@@ -12,7 +12,7 @@ from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.engine.decode.sampler import TokenSampler
 from services.engine.model.model import Model, Tokens
-from services.engine.sequence.answer_reader import AnswerForm, Spoken
+from services.engine.sequence.answer_reader import AnswerForm, DecodedPiece
 from services.engine.sequence.generation import (
     Finished,
     FinishReason,
@@ -118,8 +118,8 @@ class Sequence:
             return Ending("stop", "grammar_end")
         if model.ends_generation(token):
             return Ending("stop", "end_of_generation")
-        piece = model.piece(token, spoken=self.reads)
-        stop = self.say(token, piece, None if logprob is None else logprob(token))
+        piece = model.piece(token, markers=self.reads)
+        stop = self.append_token(token, piece, None if logprob is None else logprob(token))
         if stop is not None:
             return Ending("stop", "stop_string", stop)
         if self.generated >= self.sampling.max_tokens:
@@ -128,15 +128,15 @@ class Sequence:
             return Ending("length", "context_full")
         return None
 
-    def say(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> str | None:
+    def append_token(self, token: int, piece: bytes, logprob: TokenLogprob | None) -> str | None:
         """Adds a token to the text and tells the listener; the stop string that was met, if any."""
         self.tokens.append(token)
         self.generated += 1
         self.note_first_token()
         if logprob is not None:
             self._logprobs.append(logprob)
-        spoken, stop = self._stream.feed(piece)
-        self._emit_decoded(spoken)
+        decoded, stop = self._stream.feed(piece)
+        self._emit_decoded(decoded)
         return stop
 
     def note_end(self, logprob: TokenLogprob) -> None:
@@ -202,12 +202,12 @@ class Sequence:
             prompt_logprobs=tuple(self.prompt_logprobs),
         )
 
-    def _emit_decoded(self, spoken: Spoken) -> None:
-        if not (spoken.text or spoken.thinking or spoken.calls):
+    def _emit_decoded(self, decoded: DecodedPiece) -> None:
+        if not (decoded.text or decoded.thinking or decoded.calls):
             return
         new = tuple(self._logprobs[self._logprobs_sent :])
         self._logprobs_sent = len(self._logprobs)
-        self._emit(TokenEvent(spoken.text, self.generated, new, spoken.thinking, spoken.calls))
+        self._emit(TokenEvent(decoded.text, self.generated, new, decoded.thinking, decoded.calls))
 
     def _emit(self, event: TokenEvent | Finished) -> None:
         """Calls the listener. It is foreign code on the inference thread: should it fail, that is logged

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 
 from schemas.requests.chat import ToolCall
-from services.engine.sequence.answer_reader import AnswerForm, AnswerReader, Spoken
+from services.engine.sequence.answer_reader import AnswerForm, AnswerReader, DecodedPiece
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -39,27 +39,27 @@ class TextStream:
         """Whether more than text is looked for."""
         return self._reader is not None
 
-    def feed(self, piece: bytes) -> tuple[Spoken, str | None]:
+    def feed(self, piece: bytes) -> tuple[DecodedPiece, str | None]:
         """What to show after a token's bytes, and the stop string that was met, if any."""
         text = self._decoder.decode(piece)
-        return self._take(Spoken(text) if self._reader is None else self._reader.feed(text))
+        return self._take(DecodedPiece(text) if self._reader is None else self._reader.feed(text))
 
-    def flush(self) -> Spoken:
+    def flush(self) -> DecodedPiece:
         """What to show at the end: what was held back, but no half of a character."""
-        left = Spoken() if self._reader is None else self._reader.flush()
+        left = DecodedPiece() if self._reader is None else self._reader.flush()
         shown, stop = self._take(left)
         held = "" if stop is not None else self._stops.flush()
         self._shown.append(held)
-        return Spoken(shown.text + held, shown.thinking, shown.calls)
+        return DecodedPiece(shown.text + held, shown.thinking, shown.calls)
 
-    def _take(self, spoken: Spoken) -> tuple[Spoken, str | None]:
+    def _take(self, decoded: DecodedPiece) -> tuple[DecodedPiece, str | None]:
         """Calls that come after a stop string are not made."""
-        shown, stop = self._stops.feed(spoken.text) if spoken.text else ("", None)
-        calls = spoken.calls if stop is None else ()
+        shown, stop = self._stops.feed(decoded.text) if decoded.text else ("", None)
+        calls = decoded.calls if stop is None else ()
         self._shown.append(shown)
-        self._thoughts.append(spoken.thinking)
+        self._thoughts.append(decoded.thinking)
         self.calls += calls
-        return Spoken(shown, spoken.thinking, calls), stop
+        return DecodedPiece(shown, decoded.thinking, calls), stop
 
 
 class StopStrings:

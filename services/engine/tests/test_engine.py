@@ -165,14 +165,14 @@ def test_the_same_prompt_again_reads_its_last_token_and_says_the_same(own_engine
 
 
 def test_a_cancelled_generation_ends_with_what_it_has_said(engine: Engine) -> None:
-    speaking, cancelled = threading.Event(), threading.Event()
+    decoding, cancelled = threading.Event(), threading.Event()
 
     def hold(_event: TokenEvent | Finished) -> None:
-        speaking.set()
+        decoding.set()
         cancelled.wait(DEADLINE_S)
 
     generation = engine.submit("Go on", Sampling(max_tokens=480), hold)
-    assert speaking.wait(DEADLINE_S)
+    assert decoding.wait(DEADLINE_S)
     generation.cancel()
     cancelled.set()
     finished = generation.wait(DEADLINE_S)

@@ -34,7 +34,7 @@ BEGINNING = "The capital of France is"
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen", "gemma", "phi"])
-def speaker(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each of the demo models."""
     with Engine.load(demo_model(request.param), slots=2, context_tokens=CONTEXT_TOKENS, threads=1) as engine:
         yield engine
@@ -48,10 +48,10 @@ def llama() -> Iterator[Engine]:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_a_required_call_is_one_of_the_tools_with_arguments_of_its_schema(
-    speaker: Engine, temperature: float
+    engine: Engine, temperature: float
 ) -> None:
     sampling = Sampling(max_tokens=120, temperature=temperature, seed=1)
-    finished = speaker.generate(Chat(ASKED, (WEATHER, CLOCK), "required"), sampling)
+    finished = engine.generate(Chat(ASKED, (WEATHER, CLOCK), "required"), sampling)
     (call,) = finished.calls
     assert finished.text == ""
     if call.name == "weather":
@@ -79,12 +79,12 @@ def test_tools_that_may_be_called_leave_the_answer_as_it_is(llama: Engine) -> No
     assert llama.generate(Chat(ASKED, (WEATHER,), "none"), Sampling(max_tokens=8)).text == "Paris"
 
 
-def test_a_text_is_scored_as_it_was_generated(speaker: Engine) -> None:
+def test_a_text_is_scored_as_it_was_generated(engine: Engine) -> None:
     """Every probability to the last bit, with all tokens of the prompt and exactly one more."""
-    tokens = tokens_of(speaker, BEGINNING)
-    generated = speaker.generate(TokenPrompt(tokens), Sampling(max_tokens=12, logprobs=1))
+    tokens = tokens_of(engine, BEGINNING)
+    generated = engine.generate(TokenPrompt(tokens), Sampling(max_tokens=12, logprobs=1))
     said = [one.token_id for one in generated.logprobs]
-    scored = speaker.generate(
+    scored = engine.generate(
         TokenPrompt([*tokens, *said]), Sampling(max_tokens=1, logprobs=1, prompt_logprobs=True)
     )
     assert scored.prompt_tokens == len(scored.prompt_logprobs) == len(tokens) + len(said)
@@ -140,9 +140,9 @@ def test_a_score_can_be_cancelled_before_it_is_done(llama: Engine) -> None:
     assert {score.wait(60).finish_reason for score in scores} <= {"cancelled", "stop", "length"}
 
 
-def test_vectors_have_length_one_and_say_the_same_of_the_same_text(speaker: Engine) -> None:
-    first, again, other = (speaker.embed(text).vector for text in ("a giraffe", "a giraffe", "the moon"))
-    assert len(first) == speaker._model.width
+def test_vectors_have_length_one_and_say_the_same_of_the_same_text(engine: Engine) -> None:
+    first, again, other = (engine.embed(text).vector for text in ("a giraffe", "a giraffe", "the moon"))
+    assert len(first) == engine._model.width
     assert np.linalg.norm(first) == pytest.approx(1.0)
     assert first == again != other
 

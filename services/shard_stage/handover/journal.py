@@ -13,17 +13,17 @@ from schemas.pipelines.stages import SequenceStart
 
 @dataclass
 class UnfinishedSequence:
-    """A sequence that has begun and not ended, with its tokens by position. `spoke`: one has come since the
-    last start."""
+    """A sequence that has begun and not ended, with its tokens by position. `has_decoded`: one has come
+    since the last start."""
 
     id: int
     start: SequenceStart
-    spoke: bool = False
+    has_decoded: bool = False
     tokens: dict[int, Token] = field(default_factory=dict)
 
     def note(self, token: Token) -> None:
         """Takes a token; one that is known already is none."""
-        self.spoke = self.spoke or token.position not in self.tokens
+        self.has_decoded = self.has_decoded or token.position not in self.tokens
         self.tokens.setdefault(token.position, token)
 
     @property
@@ -59,7 +59,7 @@ class Journal:
             return
         if body.command is not None:
             left = self._left.setdefault(start.sequence, UnfinishedSequence(start.sequence, body))
-            left.start, left.spoke = body, False
+            left.start, left.has_decoded = body, False
 
     @property
     def left(self) -> tuple[UnfinishedSequence, ...]:

@@ -108,7 +108,7 @@ class PipelineGenerator:
         sequence = entry.sequence
         if len(sequence.prompt) != left.start.prompt_tokens:
             return None
-        sequence.resumed = 0 if left.spoke else left.start.resumed
+        sequence.resumed = 0 if left.has_decoded else left.start.resumed
         sequence.admit(0)
         self._adopted[command.task_id] = entry
         for token in left.generated:

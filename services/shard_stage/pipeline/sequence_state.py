@@ -68,7 +68,7 @@ class SequenceState(Sequence):
         """How many tokens the other stages have certainly evaluated: all but the newest, which came back."""
         if not self.started:
             return 0
-        return min(self.fed, len(self.tokens) - 1 if self.has_spoken else self.resumed_at)
+        return min(self.fed, len(self.tokens) - 1 if self.has_decoded else self.resumed_at)
 
     def start(self, *, journal: bool) -> SequenceStart:
         """The start for the other stages; for the journal, with everything that a new stage 0 needs."""
@@ -88,13 +88,13 @@ class SequenceState(Sequence):
         )
 
     @property
-    def has_spoken(self) -> bool:
+    def has_decoded(self) -> bool:
         """Whether a token has come in this epoch."""
         return len(self.tokens) != self.tokens_at_resume
 
     def note_resumption(self) -> None:
         """Another epoch has come: counts those in a row that brought no token."""
-        self.resumed = 0 if self.has_spoken else self.resumed + 1
+        self.resumed = 0 if self.has_decoded else self.resumed + 1
 
     def resume_at(self, position: int, chunk: int) -> None:
         """In a new epoch the tokens from `position` on are fed again, `chunk` at a time."""
@@ -121,7 +121,7 @@ class SequenceState(Sequence):
     def guess(self, most: int, context_tokens: int) -> int | None:
         """A token to send after those that were sent, while `most` guesses may be on their way: None where
         there is no guess, or its successor would be of no use."""
-        rows_on_their_way = self.has_spoken and not self.due and not self.held
+        rows_on_their_way = self.has_decoded and not self.due and not self.held
         if self.drafts is None or not rows_on_their_way:
             return None
         guessed = len(self.drafts.sent)

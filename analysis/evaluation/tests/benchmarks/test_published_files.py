@@ -195,7 +195,7 @@ def test_examples_can_be_turns_of_a_conversation(tmp_path: Path) -> None:
         "dev": {"gsm8k": written(tmp_path / "train.jsonl", *train)}, "few_shot": 2, "few_shot_turns": True,
     }  # fmt: skip
     item = first_item("gsm8k", test, system="Be brief.", **said)
-    spoken = [
+    published = [
         ("system", "Be brief."),
         ("user", "Question: How many 0?\nAnswer:"),
         ("assistant", "0\n#### 0"),
@@ -203,7 +203,7 @@ def test_examples_can_be_turns_of_a_conversation(tmp_path: Path) -> None:
         ("assistant", "1\n#### 1"),
         ("user", "Question: How many in all?\nAnswer:"),
     ]
-    assert [(turn.role, turn.content) for turn in item.conversation] == spoken
+    assert [(turn.role, turn.content) for turn in item.conversation] == published
     options = build_options({"strategies": ("majority",)})
     (call,) = questions("run", item, ("one", "two"), options)
     assert call.ask.conversation == item.conversation
@@ -212,7 +212,7 @@ def test_examples_can_be_turns_of_a_conversation(tmp_path: Path) -> None:
     told = raw_records(
         [exchange(call, ("one",), 0.0, 0.0, Overloaded("no").body())], {"gsm8k": "numeric"}, {}
     )
-    assert [(each["role"], each["content"]) for each in json.loads(told[0]["prompt"])] == spoken
+    assert [(each["role"], each["content"]) for each in json.loads(told[0]["prompt"])] == published
     with pytest.raises(InvalidRequest, match="turns of a conversation need the model's template"):
         build_options({"few_shot_turns": True, "chat_template": False, "strategies": ("majority",)})
 

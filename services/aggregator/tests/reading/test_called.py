@@ -53,8 +53,8 @@ async def test_where_a_text_wins_nothing_is_called(connection: Client) -> None:
 async def test_thinking_casts_no_vote(connection: Client) -> None:
     def thinking(text: str, thought: str) -> Any:
         def think(command: Generate) -> Answer:
-            spoken = answer(command.request_id, command.agent, text)
-            return spoken.model_copy(update={"thinking": thought})
+            answered = answer(command.request_id, command.agent, text)
+            return answered.model_copy(update={"thinking": thought})
 
         return think
 

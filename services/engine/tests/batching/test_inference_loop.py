@@ -77,15 +77,15 @@ def bench(model_path: Path) -> Iterator[Bench]:
     model.close()
 
 
-def test_a_long_prompt_does_not_keep_others_from_speaking(bench: Bench) -> None:
-    speaker = bench.submit("short", max_tokens=30)
+def test_a_long_prompt_does_not_keep_others_from_decoding(bench: Bench) -> None:
+    decoding = bench.submit("short", max_tokens=30)
     bench.step()
     bench.submit("x" * 900)
-    spoken_before = bench.loop.stats().generated_tokens
+    before = bench.loop.stats().generated_tokens
     bench.step(4)
-    assert bench.loop.stats().generated_tokens == spoken_before + 4
+    assert bench.loop.stats().generated_tokens == before + 4
     assert bench.batch_sizes[1:] == [1 + PROMPT_TOKENS_BESIDE_DECODING] * 4
-    assert not speaker.finished
+    assert not decoding.finished
 
 
 def test_alone_a_prompt_is_read_in_pieces_as_long_as_a_batch(bench: Bench) -> None:
@@ -121,16 +121,16 @@ def test_texts_take_turns_where_steps_of_one_are_faster_than_one_of_all(bench: B
     assert bench.batch_sizes[-20:].count(2) > 15
     # When they take nearly three times as long, that is learnt, and both texts go on in turns
     bench.step_ms = SLOW_PAIRS
-    speakers = [bench.submit(f"text {number}", max_tokens=200) for number in range(2)]
+    in_turns = [bench.submit(f"text {number}", max_tokens=200) for number in range(2)]
     bench.step(120)
-    spoken = bench.loop.stats().generated_tokens
+    generated = bench.loop.stats().generated_tokens
     bench.step(20)
     assert bench.batch_sizes[-20:] == [1] * 20
-    assert bench.loop.stats().generated_tokens == spoken + 20
+    assert bench.loop.stats().generated_tokens == generated + 20
     assert bench.loop.stats().decode_tokens_per_s == pytest.approx(1e3 / SLOW_PAIRS[1], rel=0.05)
     bench.step(300)
     # And no text notices
-    for before, now in zip(undisturbed, speakers, strict=True):
+    for before, now in zip(undisturbed, in_turns, strict=True):
         assert now.wait(0).text.startswith(before.wait(0).text)
 
 
@@ -146,8 +146,8 @@ def test_beside_a_prompt_all_texts_go_on(bench: Bench) -> None:
     assert bench.batch_sizes[-2:] == [2 + PROMPT_TOKENS_BESIDE_DECODING] * 2
 
 
-def test_without_room_the_prompts_fail_and_who_speaks_goes_on(bench: Bench) -> None:
-    speaker = bench.submit("hello", max_tokens=6)
+def test_without_room_the_prompts_fail_and_texts_that_decode_go_on(bench: Bench) -> None:
+    decoding = bench.submit("hello", max_tokens=6)
     bench.step()
     newcomer = bench.submit("another")
     bench.statuses = [NO_KV_SPACE]
@@ -155,14 +155,14 @@ def test_without_room_the_prompts_fail_and_who_speaks_goes_on(bench: Bench) -> N
     assert newcomer.wait().finish_reason == "error"
     assert isinstance(newcomer.wait().error, GenerationFailed)
     assert "no room in the KV cache" in str(newcomer.wait().error)
-    assert speaker.wait().finish_reason == "length"
+    assert decoding.wait().finish_reason == "length"
 
 
 def test_nobody_waits_for_a_prompt_to_be_read_that_was_given_up(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     LLAMA_LOG.install()
-    speaker, alone = bench.submit("hello", max_tokens=8), bench.submit("hello", max_tokens=8)
+    decoding, alone = bench.submit("hello", max_tokens=8), bench.submit("hello", max_tokens=8)
     bench.step(12)
     bench.submit("x" * 600).cancel()  # so that the next two have new slots
     again = bench.submit("hello", max_tokens=8)
@@ -179,17 +179,17 @@ def test_nobody_waits_for_a_prompt_to_be_read_that_was_given_up(
     bench.step()
     assert long.wait(0).finish_reason == "cancelled"
     bench.step(12)
-    assert again.wait(0).text == alone.wait(0).text == speaker.wait(0).text
+    assert again.wait(0).text == alone.wait(0).text == decoding.wait(0).text
 
 
-def test_clients_that_hang_up_all_the_time_keep_nobody_from_speaking(bench: Bench) -> None:
-    speaker = bench.submit("hello", max_tokens=8)
+def test_clients_that_hang_up_all_the_time_keep_nobody_from_decoding(bench: Bench) -> None:
+    decoding = bench.submit("hello", max_tokens=8)
     bench.step()
     for number in range(20):
         given_up = bench.submit(f"{number} " + "y" * 900)
         bench.meanwhile = [given_up.cancel]
         bench.step()
-    assert speaker.finished
+    assert decoding.finished
 
 
 def test_who_hangs_up_after_another_ends_a_step_as_well(bench: Bench) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.engine.sequence.answer_reader import AnswerForm, AnswerReader, Spoken
+from services.engine.sequence.answer_reader import AnswerForm, AnswerReader, DecodedPiece
 
 WEATHER = {"city": "Paris", "days": 2}
 TOOLS = AnswerForm(tools=frozenset({"weather", "time"}))
@@ -23,20 +23,20 @@ MISTRAL_LIST = '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris",
 MISTRAL_NAMED = '[TOOL_CALLS]weather[ARGS]{"city": "Paris", "days": 2}'
 
 
-def read(form: AnswerForm, text: str, cut: int = 1) -> Spoken:
+def read(form: AnswerForm, text: str, cut: int = 1) -> DecodedPiece:
     """All that is made of a text that comes in pieces of `cut` characters."""
     reader = AnswerReader(form)
-    spoken = [reader.feed(text[at : at + cut]) for at in range(0, len(text), cut)]
-    spoken.append(reader.flush())
-    return Spoken(
-        "".join(one.text for one in spoken),
-        "".join(one.thinking for one in spoken),
-        tuple(call for one in spoken for call in one.calls),
+    decoded = [reader.feed(text[at : at + cut]) for at in range(0, len(text), cut)]
+    decoded.append(reader.flush())
+    return DecodedPiece(
+        "".join(one.text for one in decoded),
+        "".join(one.thinking for one in decoded),
+        tuple(call for one in decoded for call in one.calls),
     )
 
 
-def called(spoken: Spoken) -> list[tuple[str, dict[str, object]]]:
-    return [(call.name, call.arguments) for call in spoken.calls]
+def called(decoded: DecodedPiece) -> list[tuple[str, dict[str, object]]]:
+    return [(call.name, call.arguments) for call in decoded.calls]
 
 
 @pytest.mark.parametrize("cut", [1, 3, 7, 1000])
@@ -57,9 +57,9 @@ def called(spoken: Spoken) -> list[tuple[str, dict[str, object]]]:
     ],
 )
 def test_a_call_is_read_as_each_family_writes_it(form: AnswerForm, written: str, text: str, cut: int) -> None:
-    spoken = read(form, written, cut)
-    assert called(spoken) == [("weather", WEATHER)]
-    assert spoken.text == text
+    decoded = read(form, written, cut)
+    assert called(decoded) == [("weather", WEATHER)]
+    assert decoded.text == text
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_a_call_is_read_as_each_family_writes_it(form: AnswerForm, written: str,
 def test_several_calls_are_read_in_their_order_and_have_ids_of_their_own(
     form: AnswerForm, written: str
 ) -> None:
-    spoken = read(form, written)
-    assert called(spoken) == [("weather", WEATHER), ("time", {})]
-    assert len({call.id for call in spoken.calls}) == 2
-    assert all(len(call.id) == 9 and call.id.isalnum() for call in spoken.calls)
+    decoded = read(form, written)
+    assert called(decoded) == [("weather", WEATHER), ("time", {})]
+    assert len({call.id for call in decoded.calls}) == 2
+    assert all(len(call.id) == 9 and call.id.isalnum() for call in decoded.calls)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_several_calls_are_read_in_their_order_and_have_ids_of_their_own(
     ],
 )
 def test_what_is_no_call_and_no_thinking_is_text(form: AnswerForm, written: str) -> None:
-    spoken = read(form, written, 5)
-    assert (spoken.text, spoken.calls, spoken.thinking) == (written, (), "")
+    decoded = read(form, written, 5)
+    assert (decoded.text, decoded.calls, decoded.thinking) == (written, (), "")
 
 
 @pytest.mark.parametrize("cut", [1, 4, 1000])
@@ -113,18 +113,18 @@ def test_what_is_no_call_and_no_thinking_is_text(form: AnswerForm, written: str)
     ],
 )
 def test_thinking_is_kept_apart_from_the_answer(form: AnswerForm, written: str, cut: int) -> None:
-    spoken = read(form, written, cut)
-    assert (spoken.thinking, spoken.text) == ("First.\nThen.", "Paris")
+    decoded = read(form, written, cut)
+    assert (decoded.thinking, decoded.text) == ("First.\nThen.", "Paris")
 
 
 def test_thinking_that_is_cut_off_is_no_answer() -> None:
-    assert read(THINKING, "<think>\nFirst. ") == Spoken(thinking="First.")
+    assert read(THINKING, "<think>\nFirst. ") == DecodedPiece(thinking="First.")
 
 
 def test_a_call_after_thinking_is_a_call() -> None:
-    spoken = read(BOTH, f"<think>\nA call: {HERMES}\n</think>\n\n{HERMES}")
-    assert called(spoken) == [("weather", WEATHER)]
-    assert (spoken.text, spoken.thinking) == ("", f"A call: {HERMES}")
+    decoded = read(BOTH, f"<think>\nA call: {HERMES}\n</think>\n\n{HERMES}")
+    assert called(decoded) == [("weather", WEATHER)]
+    assert (decoded.text, decoded.thinking) == ("", f"A call: {HERMES}")
 
 
 def test_text_is_told_before_the_end() -> None:

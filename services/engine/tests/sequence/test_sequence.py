@@ -20,9 +20,9 @@ def sequence(events: Events, sampling: Sampling) -> Sequence:
 def test_tokens_without_text_to_show_share_the_next_event() -> None:
     events: Events = []
     one = sequence(events, Sampling())
-    one.say(7, "é".encode()[:1], None)
+    one.append_token(7, "é".encode()[:1], None)
     assert events == []
-    one.say(8, "é".encode()[1:], None)
+    one.append_token(8, "é".encode()[1:], None)
     assert events == [TokenEvent("é", generated_tokens=2)]
     one.finish("length", detail="max_tokens")
 
@@ -30,7 +30,7 @@ def test_tokens_without_text_to_show_share_the_next_event() -> None:
 def test_what_was_held_back_is_told_before_the_end() -> None:
     events: Events = []
     one = sequence(events, Sampling(stop=("END",)))
-    assert one.say(7, b"the EN", None) is None
+    assert one.append_token(7, b"the EN", None) is None
     one.finish("length", detail="max_tokens")
     assert [event.text for event in events] == ["the ", "EN", "the EN"]
     assert isinstance(events[-1], Finished) and events[-1] is one.generation.finished
@@ -39,7 +39,7 @@ def test_what_was_held_back_is_told_before_the_end() -> None:
 def test_a_stop_string_is_not_told() -> None:
     events: Events = []
     one = sequence(events, Sampling(stop=("END",)))
-    assert one.say(7, b"the END of", None) == "END"
+    assert one.append_token(7, b"the END of", None) == "END"
     one.finish("stop", detail="stop_string", stop_string="END")
     finished = one.generation.wait()
     assert (finished.text, finished.stop_string, finished.generated_tokens) == ("the ", "END", 1)
@@ -63,7 +63,7 @@ def test_a_listener_that_fails_is_not_called_again(caplog: pytest.LogCaptureFixt
 
     one = sequence([], Sampling())
     one._on_event = fails
-    one.say(7, b"a", None)
+    one.append_token(7, b"a", None)
     one.finish("cancelled")
     assert len(calls) == 1 and one.cancelled
     assert "the listener of a generation failed" in caplog.text

@@ -3,28 +3,28 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.engine.sequence.answer_reader import Spoken
+from services.engine.sequence.answer_reader import DecodedPiece
 from services.engine.sequence.text_stream import TextStream
 
 
 def test_a_character_is_shown_when_its_last_byte_has_come() -> None:
     stream = TextStream(())
     first, last = "é".encode()[:1], "é".encode()[1:]
-    assert stream.feed(first) == (Spoken(), None)
-    assert stream.feed(last) == (Spoken("é"), None)
+    assert stream.feed(first) == (DecodedPiece(), None)
+    assert stream.feed(last) == (DecodedPiece("é"), None)
 
 
 def test_half_a_character_at_the_end_is_left_out() -> None:
     stream = TextStream(())
     stream.feed(b"caf")
     stream.feed("é".encode()[:1])
-    assert stream.flush() == Spoken()
+    assert stream.flush() == DecodedPiece()
     assert stream.text == "caf"
 
 
 def test_bytes_that_are_no_utf8_become_replacement_characters() -> None:
     stream = TextStream(())
-    assert stream.feed(b"a\xffb") == (Spoken("a�b"), None)
+    assert stream.feed(b"a\xffb") == (DecodedPiece("a�b"), None)
 
 
 def test_a_stop_string_is_found_across_pieces_and_characters() -> None:

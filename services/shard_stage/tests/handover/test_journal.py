@@ -38,11 +38,11 @@ def test_a_token_that_was_sampled_again_in_a_later_epoch_counts_once() -> None:
     assert len(left.generated) == 1
 
 
-def test_it_is_known_whether_a_sequence_has_spoken_since_its_last_start() -> None:
+def test_it_is_known_whether_a_sequence_has_decoded_since_its_last_start() -> None:
     again = replace(START, epoch=2)
-    assert journal(START, FIRST).left[0].spoke
-    assert not journal(START, FIRST, again, replace(FIRST, epoch=2)).left[0].spoke
-    assert journal(START, FIRST, again, replace(FIRST, position=22)).left[0].spoke
+    assert journal(START, FIRST).left[0].has_decoded
+    assert not journal(START, FIRST, again, replace(FIRST, epoch=2)).left[0].has_decoded
+    assert journal(START, FIRST, again, replace(FIRST, position=22)).left[0].has_decoded
 
 
 def test_what_has_ended_is_not_left() -> None:

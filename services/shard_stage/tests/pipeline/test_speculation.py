@@ -133,7 +133,7 @@ def test_streams_that_keep_all_stages_busy_leave_nothing_to_guess(model: Path, t
         while all(sequence.finished is None for sequence in found):
             before = guesses(pipeline)
             pipeline.wander(Random(1), 1)
-            assert guesses(pipeline) == before or not all(s.has_spoken for s in found)
+            assert guesses(pipeline) == before or not all(s.has_decoded for s in found)
         pipeline.wander(Random(2))
         assert_same(found, known)
 
@@ -194,7 +194,7 @@ def test_a_guess_that_is_lost_on_the_way_is_noticed_and_computed_again(model: Pa
             while sequence.finished is None:
                 pipeline.wander(chance, chance.randrange(120))
                 wire = chance.choice(pipeline.wires)
-                if wire and sequence.has_spoken and pipeline.plan.epoch < 6:
+                if wire and sequence.has_decoded and pipeline.plan.epoch < 6:
                     wire.popleft()
                 pipeline.wander(chance)
                 if sequence.finished is None:  # lost, or all stages rest and wait
