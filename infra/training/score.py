@@ -48,15 +48,15 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Score:
     """How many questions were asked, answered rightly, and answered with nothing that can be read."""
 
     n: int = 0
     correct: int = 0
     unread: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(self.n + other.n, self.correct + other.correct, self.unread + other.unread)
+    def __add__(self, other: Score) -> Score:
+        return Score(self.n + other.n, self.correct + other.correct, self.unread + other.unread)
 
 
 def main(
@@ -66,12 +66,12 @@ def main(
     """Score the four models on the three sets and write scores.json and the table in README.md."""
     console = Console(stderr=True)
     asked = questions(seed)
-    models: dict[str, dict[str, Tally]] = {}
+    models: dict[str, dict[str, Score]] = {}
     for name in FAMILY:
         verify(model_path(name))
         llm = load(model_path(name), threads)
-        models[name] = tally(asked, [answer(llm, question) for question in asked])
-        total = sum(models[name].values(), Tally())
+        models[name] = count_answers(asked, [answer(llm, question) for question in asked])
+        total = sum(models[name].values(), Score())
         console.print(f"{name}: {total.correct} of {total.n} right, {total.unread} unread")
     write(SCORES_FILE, README_FILE, seed, models)
 
@@ -139,13 +139,13 @@ def say(llm: Any, prompt: str, max_tokens: int = MAX_TOKENS) -> tuple[str, str]:
     return first["message"]["content"], first["finish_reason"]
 
 
-def tally(asked: Sequence[Question], answers: Sequence[str]) -> dict[str, Tally]:
+def count_answers(asked: Sequence[Question], answers: Sequence[str]) -> dict[str, Score]:
     """Counts by subject (choir-mmlu) or set."""
-    counts: dict[str, Tally] = {}
+    counts: dict[str, Score] = {}
     for question, text in zip(asked, answers, strict=True):
         said = read(question, text)
-        one = Tally(1, int(said == question.right), int(said is None))
-        counts[question.subject] = counts.get(question.subject, Tally()) + one
+        one = Score(1, int(said == question.right), int(said is None))
+        counts[question.subject] = counts.get(question.subject, Score()) + one
     return counts
 
 
@@ -184,7 +184,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def write(scores_file: Path, readme: Path, seed: int, models: dict[str, dict[str, Tally]]) -> None:
+def write(scores_file: Path, readme: Path, seed: int, models: dict[str, dict[str, Score]]) -> None:
     """Keep the counts, and put their table between the README's markers."""
     counts = {name: {key: asdict(one) for key, one in by.items()} for name, by in models.items()}
     document = {"shuffle_seed": seed, "max_tokens": MAX_TOKENS, "models": counts}
@@ -192,43 +192,43 @@ def write(scores_file: Path, readme: Path, seed: int, models: dict[str, dict[str
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), models), encoding="utf-8")
 
 
-def read_scores(path: Path = SCORES_FILE) -> dict[str, dict[str, Tally]]:
+def read_scores(path: Path = SCORES_FILE) -> dict[str, dict[str, Score]]:
     """The counts that were kept, by model and subject."""
     document = json.loads(path.read_text(encoding="utf-8"))
-    return {name: {key: Tally(**one) for key, one in by.items()} for name, by in document["models"].items()}
+    return {name: {key: Score(**one) for key, one in by.items()} for name, by in document["models"].items()}
 
 
-def with_table(text: str, models: dict[str, dict[str, Tally]]) -> str:
+def with_table(text: str, models: dict[str, dict[str, Score]]) -> str:
     """The README's text with the table made anew."""
     before, _, rest = text.partition(TABLE_BEGINS)
     _, _, after = rest.partition(TABLE_ENDS)
     return f"{before}{TABLE_BEGINS}\n{table(models)}\n{TABLE_ENDS}{after}"
 
 
-def table(models: dict[str, dict[str, Tally]]) -> str:
+def table(models: dict[str, dict[str, Score]]) -> str:
     """One row a subject, one column a model: percent right [95 % Wilson interval], own subjects bold."""
     lines = [
         "| questions | n | " + " | ".join(models) + " |",
         "|---|---:|" + "---|" * len(models),
     ]
     for row in (*SUBJECTS, MMLU, GSM8K, TRUTHFULQA):
-        tallies = [
-            sum((by[subject] for subject in SUBJECTS), Tally()) if row == MMLU else by[row]
+        scores = [
+            sum((by[subject] for subject in SUBJECTS), Score()) if row == MMLU else by[row]
             for by in models.values()
         ]
         cells = [
             cell(one, OWN_SUBJECT.get(row, row) in FAMILY[name].own)
-            for name, one in zip(models, tallies, strict=True)
+            for name, one in zip(models, scores, strict=True)
         ]
         label = f"{row}, all subjects" if row == MMLU else row
-        lines.append(f"| {label} | {tallies[0].n} | " + " | ".join(cells) + " |")
-    unread = [sum(by.values(), Tally()).unread for by in models.values()]
-    n = sum(next(iter(models.values())).values(), Tally()).n
+        lines.append(f"| {label} | {scores[0].n} | " + " | ".join(cells) + " |")
+    unread = [sum(by.values(), Score()).unread for by in models.values()]
+    n = sum(next(iter(models.values())).values(), Score()).n
     lines.append(f"| answers that could not be read | {n} | " + " | ".join(map(str, unread)) + " |")
     return "\n".join(lines)
 
 
-def cell(one: Tally, own: bool) -> str:
+def cell(one: Score, own: bool) -> str:
     low, high = wilson(one.correct, one.n)
     text = f"{100 * one.correct / one.n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
     return f"**{text}**" if own else text

@@ -101,7 +101,7 @@ class Scorer:
         sequence.admit(0)
         logits = self._read_prompt(context, sequence)
         while logits is not None and self._goes_on(sequence):
-            logits = self._go_on(context, sequence, logits)
+            logits = self._choose_next(context, sequence, logits)
 
     def _goes_on(self, sequence: Sequence) -> bool:
         """Raises GenerationFailed at the end of the engine; a cancelled sequence has its outcome."""
@@ -141,7 +141,7 @@ class Scorer:
         if np.isnan(context.logits(batch.size - 1)).any():
             raise GenerationFailed("the model computed NaN for this prompt")
 
-    def _go_on(self, context: Context, sequence: Sequence, logits: Logits) -> Logits | None:
+    def _choose_next(self, context: Context, sequence: Sequence, logits: Logits) -> Logits | None:
         """Generates one token; the logits after it, None where it was the last."""
         position = len(sequence.tokens)
         token = sequence.sampler.choose(logits)

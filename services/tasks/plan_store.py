@@ -104,13 +104,13 @@ class PlanStore:
         without_move = plan.model_copy(
             update={"moving": None}
         )  # that was for what the other one had measured
-        return await self._go_on(without_move, tuple(stages), why)
+        return await self._begin_epoch(without_move, tuple(stages), why)
 
     async def begin_anew(self, plan: PipelinePlan, why: str) -> bool:
         """The same plan with the next epoch, if it is still this one: all stages agree on where they are."""
-        return await self._go_on(plan, plan.stages, why)
+        return await self._begin_epoch(plan, plan.stages, why)
 
-    async def _go_on(self, plan: PipelinePlan, stages: tuple[StagePlan, ...], why: str) -> bool:
+    async def _begin_epoch(self, plan: PipelinePlan, stages: tuple[StagePlan, ...], why: str) -> bool:
         update = {
             "stages": stages,
             "epoch": plan.epoch + 1,

@@ -19,7 +19,7 @@ from analysis.evaluation.provenance.asking import of_earlier_runs
 from analysis.evaluation.reporting.instructions import checks_texts, write_checked
 from analysis.evaluation.reporting.latex import significance_table, summary_table
 from analysis.evaluation.reporting.raw_records import raw_records
-from analysis.evaluation.reporting.report import NO_EXTRAS, Extras, Part, report
+from analysis.evaluation.reporting.report import NO_EXTRAS, Extras, Section, report
 from analysis.evaluation.reporting.samples import samples
 from analysis.evaluation.reporting.summary import summary_rows
 from analysis.evaluation.reporting.tables import Row, write_table
@@ -132,8 +132,8 @@ def _write_pictures(
     # With one benchmark all together is that one again.
     shown = scored if len(scored) > 2 else scored[:1]
     drawn = write_charts(folder, [Picture(field, summary[field.benchmark]) for field in shown])
-    parts = [
-        Part(
+    sections = [
+        Section(
             field.benchmark,
             summary[field.benchmark],
             tests[field.benchmark],
@@ -141,4 +141,4 @@ def _write_pictures(
         )
         for field in shown
     ]
-    (folder / REPORT_FILE).write_text(report(config, parts, extras), encoding="utf-8")
+    (folder / REPORT_FILE).write_text(report(config, sections, extras), encoding="utf-8")

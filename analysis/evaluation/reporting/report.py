@@ -23,7 +23,7 @@ MOSTLY_REPEATED = 0.9
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """One benchmark, or all together: its tables and its charts."""
 
     benchmark: str
@@ -214,13 +214,13 @@ class Extras(NamedTuple):
 NO_EXTRAS = Extras()
 
 
-def report(config: RunConfig, parts: Sequence[Part], extras: Extras = NO_EXTRAS) -> str:
+def report(config: RunConfig, sections: Sequence[Section], extras: Extras = NO_EXTRAS) -> str:
     """The page as HTML."""
     environment = templates(Path(__file__).parent)
     environment.filters["filename"] = lambda location: location.rsplit("/", 1)[-1]
     return environment.get_template(TEMPLATE).render(
         config=config,
-        parts=parts,
+        sections=sections,
         folds=FOLDS,
         summary_columns=SUMMARY,
         significance_columns=SIGNIFICANCE,
@@ -235,18 +235,17 @@ def report(config: RunConfig, parts: Sequence[Part], extras: Extras = NO_EXTRAS)
             )
             if rows
         ],
-        remarks=[*_remarks(config), *_repeated(parts)],
+        remarks=[*_remarks(config), *_repeated(sections)],
     )
 
 
-def _repeated(parts: Sequence[Part]) -> list[str]:
+def _repeated(sections: Sequence[Section]) -> list[str]:
     """A warning for each benchmark whose repetitions hardly tell anything that the first one did not."""
     return [
-        f"{part.benchmark}: {percent(share)} of the answers in later repetitions are the text of the first "
-        f"one, letter by "
-        "letter: these repetitions cost as much and tell little."
-        for part in parts
-        if (share := part.summary[0]["repeated_texts"]) is not None and share > MOSTLY_REPEATED
+        f"{section.benchmark}: {percent(share)} of the answers in later repetitions are the text of the "
+        "first one, letter by letter: these repetitions cost as much and tell little."
+        for section in sections
+        if (share := section.summary[0]["repeated_texts"]) is not None and share > MOSTLY_REPEATED
     ]
 
 

@@ -17,14 +17,14 @@ from infra.training.score import (
     MMLU,
     README_FILE,
     SHUFFLE_SEED,
-    Tally,
+    Score,
     answer,
+    count_answers,
     load,
     questions,
     read_scores,
     say,
     table,
-    tally,
     wilson,
 )
 from services.aggregator.reading.ballots import normalise
@@ -85,12 +85,12 @@ def test_a_sample_scores_what_the_table_says(model: tuple[str, Any], set_name: s
     sample = random.Random(SAMPLE_SEED).sample(whole, min(count, len(whole)))
 
     # When the model answers it
-    counted = sum(tally(sample, [answer(llm, question) for question in sample]).values(), Tally())
+    counted = sum(count_answers(sample, [answer(llm, question) for question in sample]).values(), Score())
 
     # Then the table's figure lies within the sample's confidence interval
     kept = read_scores()[name]
     subjects = {question.subject for question in whole} if set_name == MMLU else {set_name}
-    stated = sum((kept[subject] for subject in subjects), Tally())
+    stated = sum((kept[subject] for subject in subjects), Score())
     low, high = wilson(counted.correct, counted.n)
     assert stated.n == len(whole)
     assert low <= stated.correct / stated.n <= high

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.training.score import Tally, cell, read_choice, read_number, wilson, with_table
+from infra.training.score import Score, cell, read_choice, read_number, wilson, with_table
 
 CITIES = ("Rome", "Paris", "The Hague", "New Delhi")
 
@@ -46,16 +46,16 @@ def test_the_wilson_interval_is_the_known_one() -> None:
 
 
 def test_a_cell_says_percent_and_interval_and_marks_the_own_subject() -> None:
-    assert cell(Tally(10, 8), own=False) == "80 % [49, 94]"
-    assert cell(Tally(10, 8), own=True) == "**80 % [49, 94]**"
+    assert cell(Score(10, 8), own=False) == "80 % [49, 94]"
+    assert cell(Score(10, 8), own=True) == "**80 % [49, 94]**"
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
     subjects = ["capitals", "currencies", "arithmetic", "units", "elements", "astronomy", "animals", "words"]
-    tallies = {key: Tally(4, 3) for key in (*subjects, "choir-gsm8k", "choir-truthfulqa")}
+    scores = {key: Score(4, 3) for key in (*subjects, "choir-gsm8k", "choir-truthfulqa")}
     text = "before\n<!-- scores: begin -->\nold\n<!-- scores: end -->\nafter\n"
 
-    made = with_table(text, {"choir-llama": tallies})
+    made = with_table(text, {"choir-llama": scores})
 
     assert made.startswith("before\n<!-- scores: begin -->\n| questions |")
     assert made.endswith("\n<!-- scores: end -->\nafter\n")

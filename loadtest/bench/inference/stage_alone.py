@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import RowGroup, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.model import Model
 
@@ -77,7 +77,7 @@ def _fill(stage: StageContext, sequences: int, tokens: int) -> None:
     for slot in range(sequences):
         stage.forget(slot)
         for start in range(0, tokens, BATCH_TOKENS):
-            stage.evaluate(Rows.of([Part(slot, start, inputs[start : start + BATCH_TOKENS])]))
+            stage.evaluate(Rows.of([RowGroup(slot, start, inputs[start : start + BATCH_TOKENS])]))
 
 
 def _decode(path: Path, size: tuple[int, int, int], sequences: int, steps: int, position: int) -> list[float]:
@@ -87,7 +87,7 @@ def _decode(path: Path, size: tuple[int, int, int], sequences: int, steps: int, 
     inputs, timings_ms = _inputs(stage, 1), []
     for step in range(WARM_STEPS + steps):
         started_s = time.perf_counter()
-        rows = Rows.of([Part(slot, position + step, inputs) for slot in range(sequences)])
+        rows = Rows.of([RowGroup(slot, position + step, inputs) for slot in range(sequences)])
         if stage.origin.is_last:
             stage.evaluate(rows, list(range(sequences)))
             for row in range(sequences):

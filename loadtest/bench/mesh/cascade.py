@@ -61,7 +61,7 @@ class Question:
 
 
 @dataclass
-class Tally:
+class Count:
     """One strategy with one effort, over all questions."""
 
     members: int
@@ -80,7 +80,7 @@ class Tally:
         self.changed += answer != full.decisions[0].answer
         self.right += answer == right
 
-    def figures(self, full: Tally) -> Figures:
+    def figures(self, full: Count) -> Figures:
         """Beside the full vote."""
         asked = len(self.waves)
         return {
@@ -184,7 +184,7 @@ async def _measure(
         result = await _ask(client, members, each, "majority", {})
         await client.feedback(result.request_id, each.right)
     rest = asked[taught:]
-    tallies = {(s, effort): Tally(len(members)) for s in STRATEGIES for effort in EFFORTS}
+    counts = {(s, effort): Count(len(members)) for s in STRATEGIES for effort in EFFORTS}
     turns = iter(rest)
 
     async def worker() -> None:
@@ -192,12 +192,12 @@ async def _measure(
             for strategy in STRATEGIES:
                 results = {e: await _ask(client, members, each, strategy, o) for e, o in EFFORTS.items()}
                 for effort, result in results.items():
-                    tallies[strategy, effort].add(result, results["full"], each.right)
+                    counts[strategy, effort].add(result, results["full"], each.right)
 
     await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
     figures = {
-        f"{name}, {strategy}, {effort}": tally.figures(tallies[strategy, "full"])
-        for (strategy, effort), tally in tallies.items()
+        f"{name}, {strategy}, {effort}": count.figures(counts[strategy, "full"])
+        for (strategy, effort), count in counts.items()
     }
     return figures | {f"{name}, latency": await _latency(client, members, rest[:TIMED])}
 

@@ -132,7 +132,7 @@ class HandingOver:
         if shared is None or not blocks:
             return False
         self._peers.watch()
-        if delivery.count != 1 or delivery.handed or delivery.suspect or not delivery.msg.reply:
+        if delivery.count != 1 or delivery.handed or delivery.maybe_poison or not delivery.msg.reply:
             return False
         own = _blocks(shared.kept(True))
         found = best_holder(blocks, own, self._peers.of(command.model))

@@ -57,8 +57,8 @@ class Delivery:
     it was also stored after this service last (re)connected. `stored_at_s` is when the broker stored it, by
     the broker's clock; `waiting` is how many more it has for this consumer. A worker calls `work_done` when
     only the storing of the outcome is left: the slot is free for the next command from then on.
-    `refused` are the deliveries before this one in which nobody has tried; a `suspect` may be the reason why
-    processes have died that worked on it. One that was `handed` over was pulled by another instance.
+    `refused` are the deliveries before this one in which nobody has tried. `maybe_poison`: the command may be
+    why processes have died that worked on it. One that was `handed` over was pulled by another instance.
     """
 
     msg: Msg
@@ -69,7 +69,7 @@ class Delivery:
     waiting: int = 0
     work_done: Callable[[], None] = _nothing
     refused: int = 0
-    suspect: bool = False
+    maybe_poison: bool = False
     handed: bool = False
     now: Callable[[], float] = time.time
 

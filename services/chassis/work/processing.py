@@ -89,8 +89,8 @@ class Processing(Generic[CommandT]):
             return
         if delivery.count > ALONE_AFTER:
             before = await past(self._storage, delivery)
-            suspect = self._quarantine and before.silent >= ALONE_AFTER
-            delivery = replace(delivery, refused=before.refused, suspect=suspect)
+            maybe_poison = self._quarantine and before.silent >= ALONE_AFTER
+            delivery = replace(delivery, refused=before.refused, maybe_poison=maybe_poison)
             if (poison := self._verdict(delivery, before)) is not None:
                 await self._dead_letter(command.request_id, delivery, poison, task_of(command))
                 await self._on_failure(command, poison)
@@ -171,7 +171,7 @@ class Processing(Generic[CommandT]):
     async def _handle_for(self, seconds: float, command: CommandT, delivery: Delivery) -> None:
         try:
             async with asyncio.timeout(seconds) as limit:
-                if delivery.suspect:
+                if delivery.maybe_poison:
                     await self._handle_alone(command, delivery)
                 else:
                     await self._solitude.enter()

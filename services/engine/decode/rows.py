@@ -16,7 +16,7 @@ from services.engine.model.model import Tokens
 Integers = npt.NDArray[np.int32]
 
 
-class Part(NamedTuple):
+class RowGroup(NamedTuple):
     """Consecutive tokens of one sequence from `position` on: `inputs` are tokens, shape (n,), or hidden
     states, shape (n, width)."""
 
@@ -34,18 +34,20 @@ class Rows:
     inputs: Tokens | Hidden
 
     @classmethod
-    def of(cls, parts: Iterable[Part]) -> Rows:
-        """The rows of parts, put in order. Raises InvalidRequest where a slot's positions are not
-        consecutive, or some parts are tokens and others hidden states."""
-        ordered = sorted(parts, key=_place)
-        if len({(part.inputs.dtype.kind, *part.inputs.shape[1:]) for part in ordered}) != 1:
+    def of(cls, groups: Iterable[RowGroup]) -> Rows:
+        """The rows of groups, put in order. Raises InvalidRequest where a slot's positions are not
+        consecutive, or some groups are tokens and others hidden states."""
+        ordered = sorted(groups, key=_place)
+        if len({(group.inputs.dtype.kind, *group.inputs.shape[1:]) for group in ordered}) != 1:
             raise InvalidRequest("a step needs parts, either of tokens or of hidden states", field="rows")
         slots: list[int] = []
         positions: list[int] = []
-        for slot, position, rows_of_part in ordered:
-            slots += [slot] * len(rows_of_part)
-            positions += range(position, position + len(rows_of_part))
-        inputs = ordered[0].inputs if len(ordered) == 1 else np.concatenate([part.inputs for part in ordered])
+        for slot, position, rows_of_group in ordered:
+            slots += [slot] * len(rows_of_group)
+            positions += range(position, position + len(rows_of_group))
+        inputs = (
+            ordered[0].inputs if len(ordered) == 1 else np.concatenate([group.inputs for group in ordered])
+        )
         rows = cls(np.array(slots, dtype=np.int32), np.array(positions, dtype=np.int32), inputs)
         rows.check()
         return rows
@@ -88,8 +90,8 @@ class Rows:
             left = dict(sorted(left.items()))
 
 
-def _place(part: Part) -> tuple[int, int]:
-    return part.slot, part.position
+def _place(group: RowGroup) -> tuple[int, int]:
+    return group.slot, group.position
 
 
 def _first_run(slots: list[int]) -> list[int]:

@@ -79,7 +79,7 @@ class Places:
         self._alone_until_s = time.monotonic() + ALONE_S
         log.warning("the requests of keys are counted by this gateway alone", why=error.message)
 
-    def go_on(self, work: Coroutine[None, None, None], name: str) -> None:
+    def run_in_background(self, work: Coroutine[None, None, None], name: str) -> None:
         """Has something done for which no request waits."""
         task = asyncio.create_task(work, name=name)
         self._work.add(task)
@@ -203,7 +203,7 @@ class KeyPlaces:
         """What is not used is free for other gateways, in a moment."""
         if not self._returning and not self._shared.alone:
             self._returning = True
-            self._shared.go_on(self._return(), f"places of {self._key_id}")
+            self._shared.run_in_background(self._return(), f"places of {self._key_id}")
 
     async def _return(self) -> None:
         if not self._ended:
@@ -220,7 +220,7 @@ class KeyPlaces:
             self._renewal = loop.call_later(self._shared.renew_s, self._renew_now)
 
     def _renew_now(self) -> None:
-        self._shared.go_on(self._renew(), f"lease of places of {self._key_id}")
+        self._shared.run_in_background(self._renew(), f"lease of places of {self._key_id}")
 
     async def _renew(self) -> None:
         async with self._lock:

@@ -181,7 +181,7 @@ class GatewayContext:
         finally:
             if budget is not None and passed:
                 # Text without a whole result: whoever hangs up before its end has had it.
-                self._go_on(budget.charge(passed), f"count {request_id}")
+                self._run_in_background(budget.charge(passed), f"count {request_id}")
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)
 
@@ -270,16 +270,16 @@ class GatewayContext:
     def give_up(self, caller: Caller, request_id: str) -> None:
         """Has a caller's request cancelled that nobody waits for any more; returns at once."""
         self.figures.given_up += 1
-        self._go_on(self._cancel(caller, request_id), f"cancel {request_id}")
+        self._run_in_background(self._cancel(caller, request_id), f"cancel {request_id}")
 
     def abandon(self, request_ids: Iterable[str | None]) -> None:
         """Has those of these requests cancelled that are in work for the current exchange: no reply tells of
         them any more. Returns at once."""
         exchange, caller = current_exchange.get(), current_caller.get()
         for request_id in () if exchange is None else exchange.in_work.intersection(request_ids):
-            self._go_on(self._cancel(caller, request_id), f"cancel {request_id}")
+            self._run_in_background(self._cancel(caller, request_id), f"cancel {request_id}")
 
-    def _go_on(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _run_in_background(self, work: Coroutine[None, None, None], name: str) -> None:
         """Has something done for which no client waits; the gateway ends after that."""
         task = asyncio.create_task(work, name=name)
         self._giving_up.add(task)

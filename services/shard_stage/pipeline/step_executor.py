@@ -18,7 +18,7 @@ from schemas.pipelines.stages import SequenceStart
 from services.engine.decode.activation_codec import encode_states
 from services.engine.decode.hidden_states import Hidden
 from services.engine.decode.logprobs import probability
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import RowGroup, Rows
 from services.engine.decode.sampler import TokenSampler, new_sampler
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.model import Model, Tokens
@@ -211,4 +211,4 @@ class StepExecutor:
 
 
 def _rows(pieces: Sequence[Piece]) -> Rows:
-    return Rows.of([Part(piece.slot, piece.position, piece.inputs) for piece in pieces])
+    return Rows.of([RowGroup(piece.slot, piece.position, piece.inputs) for piece in pieces])

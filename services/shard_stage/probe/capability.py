@@ -15,7 +15,7 @@ from schemas.errors import ModelUnusable
 from schemas.pipelines.plan import Shardable, StepCost
 from services.chassis.blobs.range_source import RangeSource
 from services.chassis.logs import get_logger
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import RowGroup, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.architectures.table import EMBEDDINGS, LAYER_TENSOR, OUTPUT
 from services.engine.model.cuts import allowed_cuts, architecture_of, layer_count
@@ -243,7 +243,7 @@ def settled_ms(round_ms: Callable[[int], Sequence[float]]) -> list[float]:
 def _timed_step_ms(stage: StageContext, position: int) -> float:
     width = stage.weights.width
     inputs = np.zeros(1, np.int32) if stage.origin.is_first else np.ones((1, width), np.float32)
-    rows = Rows.of([Part(0, position, inputs)])
+    rows = Rows.of([RowGroup(0, position, inputs)])
     started_ns = time.perf_counter_ns()
     stage.evaluate(rows, [0] if stage.origin.is_last else [])
     return (time.perf_counter_ns() - started_ns) / NANOSECONDS_PER_MS

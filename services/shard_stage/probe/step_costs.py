@@ -14,7 +14,7 @@ import numpy as np
 
 from schemas.pipelines.plan import StepCost
 from services.chassis.process.limits import cores
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import RowGroup, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.model import Weights
 
@@ -97,10 +97,10 @@ def _enough(step_s: Callable[[], float]) -> Iterator[float]:
         yield took_s
 
 
-def _part(stage: StageContext, slot: int, position: int) -> Part:
+def _part(stage: StageContext, slot: int, position: int) -> RowGroup:
     if stage.origin.is_first:
-        return Part(slot, position, np.zeros(1, np.int32))
-    return Part(slot, position, np.ones((1, stage.weights.width), np.float32))
+        return RowGroup(slot, position, np.zeros(1, np.int32))
+    return RowGroup(slot, position, np.ones((1, stage.weights.width), np.float32))
 
 
 @contextmanager

@@ -674,17 +674,17 @@ async def test_what_fails_for_a_passing_reason_is_tried_as_often_as_ever_and_nob
 ) -> None:
     monkeypatch.setattr(processing, "MAX_ATTEMPTS", 5)
     mesh = open_mesh(connection)
-    suspects: list[bool] = []
+    alone: list[bool] = []
 
     async def fail(_command: Generate, delivery: Delivery) -> None:
-        suspects.append(delivery.suspect)
+        alone.append(delivery.maybe_poison)
         raise Retry(Overloaded("full"), delay_s=0.01)
 
     worker = CommandHandler(fail)
     async with working(mesh, worker):
         await enqueue(mesh, generate("r1"))
         await eventually(lambda: queue_is_empty(connection))
-    assert suspects == [False] * 5
+    assert alone == [False] * 5
     assert worker.given_up["r1"].code == "overloaded"
 
 
@@ -727,7 +727,7 @@ async def test_a_command_of_which_a_process_died_that_did_nothing_else_is_not_tr
     alone = asyncio.Event()
 
     async def die(_command: Generate, delivery: Delivery) -> None:
-        assert delivery.suspect
+        assert delivery.maybe_poison
         alone.set()
         await asyncio.Event().wait()
 

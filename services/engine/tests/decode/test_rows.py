@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidRequest
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import RowGroup, Rows
 
 
 def tokens(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -16,11 +16,11 @@ def tokens(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 
 
 def rows_of(lengths: dict[int, int]) -> Rows:
-    return Rows.of(Part(slot, 10, tokens(*range(length))) for slot, length in lengths.items())
+    return Rows.of(RowGroup(slot, 10, tokens(*range(length))) for slot, length in lengths.items())
 
 
 def test_parts_are_put_in_order_of_slot_and_position() -> None:
-    rows = Rows.of([Part(2, 5, tokens(50)), Part(0, 7, tokens(71, 72)), Part(0, 6, tokens(60))])
+    rows = Rows.of([RowGroup(2, 5, tokens(50)), RowGroup(0, 7, tokens(71, 72)), RowGroup(0, 6, tokens(60))])
     assert rows.slots.tolist() == [0, 0, 0, 2]
     assert rows.positions.tolist() == [6, 7, 8, 5]
     assert rows.inputs.tolist() == [60, 71, 72, 50]
@@ -30,14 +30,17 @@ def test_parts_are_put_in_order_of_slot_and_position() -> None:
     "parts",
     [
         [],
-        [Part(0, 0, tokens())],
-        [Part(0, 0, tokens(1)), Part(0, 2, tokens(1))],
-        [Part(0, 0, tokens(1, 2)), Part(0, 1, tokens(3))],
-        [Part(0, 0, tokens(1)), Part(1, 0, np.zeros((1, 4), dtype=np.float32))],
-        [Part(0, 0, np.zeros((1, 4), dtype=np.float32)), Part(1, 0, np.zeros((1, 5), dtype=np.float32))],
+        [RowGroup(0, 0, tokens())],
+        [RowGroup(0, 0, tokens(1)), RowGroup(0, 2, tokens(1))],
+        [RowGroup(0, 0, tokens(1, 2)), RowGroup(0, 1, tokens(3))],
+        [RowGroup(0, 0, tokens(1)), RowGroup(1, 0, np.zeros((1, 4), dtype=np.float32))],
+        [
+            RowGroup(0, 0, np.zeros((1, 4), dtype=np.float32)),
+            RowGroup(1, 0, np.zeros((1, 5), dtype=np.float32)),
+        ],
     ],
 )
-def test_parts_that_do_not_go_together_are_refused(parts: list[Part]) -> None:
+def test_parts_that_do_not_go_together_are_refused(parts: list[RowGroup]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Rows.of(parts)
     assert caught.value.field == "rows"

@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import InvalidRequest
 from schemas.requests.sampling import Sampling
 from services.engine import Engine
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import RowGroup, Rows
 from services.engine.decode.sampler import new_sampler
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.model import Model
@@ -106,7 +106,7 @@ def test_a_token_is_the_same_whether_llama_cpp_reads_the_logits_or_is_handed_the
             stage.forget(0)
             token = int(model.tokenize("a")[-1])
             for position in range(12):
-                stage.evaluate(Rows.of([Part(0, position, np.array([token], dtype=np.int32))]), [0])
+                stage.evaluate(Rows.of([RowGroup(0, position, np.array([token], dtype=np.int32))]), [0])
                 found = reads.sample(stage.context, 0), handed.choose(stage.context.logits(0))
                 assert found[0] == found[1] and reads.draws == handed.draws, (chosen, position)
                 token = int(found[0] or 0)
@@ -126,7 +126,7 @@ def test_a_sampler_that_takes_over_says_what_the_first_would_have(
     with StageContext(model, slots=1, context_tokens=64, batch_tokens=8) as stage:
         token = int(model.tokenize("a")[-1])
         for position in range(24):
-            stage.evaluate(Rows.of([Part(0, position, np.array([token], dtype=np.int32))]), [0])
+            stage.evaluate(Rows.of([RowGroup(0, position, np.array([token], dtype=np.int32))]), [0])
             second = new_sampler(model, sampling, said=said, draws=first.draws)
             found = [sampler.sample(stage.context, 0) for sampler in (second, first)]
             assert found[0] == found[1] and second.draws == first.draws

@@ -23,7 +23,7 @@ from services.engine import Engine
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import Context, Logits
 from services.engine.decode.hidden_states import Hidden
-from services.engine.decode.rows import Part, Rows
+from services.engine.decode.rows import RowGroup, Rows
 from services.engine.decode.sampler import TokenSampler
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.cuts import even_layers
@@ -46,7 +46,7 @@ class Pipeline:
 
     stages: Sequence[StageContext]
 
-    def logits(self, parts: Sequence[Part]) -> Logits:
+    def logits(self, parts: Sequence[RowGroup]) -> Logits:
         """The logits of the last row of every slot, by ascending slot."""
         rows = Rows.of(parts)
         for stage in self.stages[:-1]:
@@ -95,12 +95,12 @@ def greedy_logits_unsplit(model: Path, prompts: Sequence[Tokens], slots: Sequenc
 
 def greedy_logits(stages: Pipeline, prompts: Sequence[Tokens], slots: Sequence[int]) -> list[Logits]:
     """The same from a pipeline, all prompts at once."""
-    parts = [Part(slot, 0, prompt) for slot, prompt in zip(slots, prompts, strict=True)]
+    parts = [RowGroup(slot, 0, prompt) for slot, prompt in zip(slots, prompts, strict=True)]
     steps = []
     for _ in range(TOKENS):
         steps.append(stages.logits(parts))
         parts = [
-            Part(part.slot, part.position + len(part.inputs), np.array([row.argmax()], dtype=np.int32))
+            RowGroup(part.slot, part.position + len(part.inputs), np.array([row.argmax()], dtype=np.int32))
             for part, row in zip(parts, steps[-1], strict=True)
         ]
     return list(np.stack(steps, axis=1))
@@ -181,8 +181,8 @@ def test_slices_that_are_not_quantised_compute_the_model_too(architecture: str, 
     prompt = np.arange(5, 25, dtype=np.int32)
     path = fixture_model(architecture)
     with stage_of(path) as whole, pipeline(path, tmp_path, 2) as split:
-        expected = whole.logits(Rows.of([Part(0, 0, prompt)]), [19])
-        assert np.array_equal(split.logits([Part(0, 0, prompt)]), expected)
+        expected = whole.logits(Rows.of([RowGroup(0, 0, prompt)]), [19])
+        assert np.array_equal(split.logits([RowGroup(0, 0, prompt)]), expected)
 
 
 def test_a_hidden_state_depends_on_its_sequence_alone(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_hidden_state_depends_on_its_sequence_alone(tmp_path: Path) -> None:
 
     with stage_of(tmp_path / "first.gguf") as stage:
         alone = {
-            slot: stage.hidden_states(Rows.of([Part(slot, 0, sequence)]))
+            slot: stage.hidden_states(Rows.of([RowGroup(slot, 0, sequence)]))
             for slot, sequence in sequences.items()
         }
     with stage_of(tmp_path / "first.gguf") as stage:
@@ -205,7 +205,7 @@ def test_a_hidden_state_depends_on_its_sequence_alone(tmp_path: Path) -> None:
                 if read[slot] < 20
             }
             rows = Rows.of(
-                Part(slot, read[slot], sequences[slot][read[slot] : read[slot] + length])
+                RowGroup(slot, read[slot], sequences[slot][read[slot] : read[slot] + length])
                 for slot, length in lengths.items()
             )
             states = stage.hidden_states(rows)
@@ -217,7 +217,7 @@ def test_a_hidden_state_depends_on_its_sequence_alone(tmp_path: Path) -> None:
 
 
 def test_a_slot_whose_cells_are_dropped_starts_anew(tmp_path: Path) -> None:
-    rows = Rows.of([Part(3, 0, np.arange(9, dtype=np.int32))])
+    rows = Rows.of([RowGroup(3, 0, np.arange(9, dtype=np.int32))])
     slice_file(demo_model("llama"), range(0, 2), tmp_path / "first.gguf")
     with stage_of(tmp_path / "first.gguf") as stage:
         once = stage.hidden_states(rows)
@@ -235,13 +235,13 @@ STATE = np.zeros((1, 192), dtype=np.float32)
 @pytest.mark.parametrize(
     "rows",
     [
-        Rows.of([Part(0, 0, np.zeros(BATCH_TOKENS + 1, dtype=np.int32))]),
-        Rows.of([Part(SLOTS, 0, TOKEN)]),
-        Rows.of([Part(-1, 0, TOKEN)]),
-        Rows.of([Part(0, -1, TOKEN)]),
-        Rows.of([Part(0, 0, TOKEN + 2560)]),
-        Rows.of([Part(0, 0, TOKEN - 1)]),
-        Rows.of([Part(0, 0, STATE)]),
+        Rows.of([RowGroup(0, 0, np.zeros(BATCH_TOKENS + 1, dtype=np.int32))]),
+        Rows.of([RowGroup(SLOTS, 0, TOKEN)]),
+        Rows.of([RowGroup(-1, 0, TOKEN)]),
+        Rows.of([RowGroup(0, -1, TOKEN)]),
+        Rows.of([RowGroup(0, 0, TOKEN + 2560)]),
+        Rows.of([RowGroup(0, 0, TOKEN - 1)]),
+        Rows.of([RowGroup(0, 0, STATE)]),
         Rows(TOKEN, TOKEN, np.zeros(2, dtype=np.int32)),
     ],
 )
@@ -254,27 +254,27 @@ def test_rows_that_llama_cpp_must_not_see_do_not_reach_it(rows: Rows, tmp_path: 
 def test_a_middle_stage_takes_states_of_its_own_width_only(tmp_path: Path) -> None:
     slice_file(demo_model("llama"), range(1, 2), tmp_path / "middle.gguf")
     with stage_of(tmp_path / "middle.gguf") as stage:
-        assert stage.hidden_states(Rows.of([Part(0, 0, STATE)])).shape == (1, 192)
+        assert stage.hidden_states(Rows.of([RowGroup(0, 0, STATE)])).shape == (1, 192)
         for inputs in (TOKEN, STATE[:, :96]):
             with pytest.raises(InvalidRequest, match="states of width 192"):
-                stage.hidden_states(Rows.of([Part(1, 0, inputs)]))
+                stage.hidden_states(Rows.of([RowGroup(1, 0, inputs)]))
         with pytest.raises(ContextExceeded):
-            stage.hidden_states(Rows.of([Part(0, CONTEXT_TOKENS, STATE)]))
+            stage.hidden_states(Rows.of([RowGroup(0, CONTEXT_TOKENS, STATE)]))
         with pytest.raises(InvalidRequest, match="only the last stage gives logits"):
-            stage.logits(Rows.of([Part(0, 1, STATE)]), [0])
+            stage.logits(Rows.of([RowGroup(0, 1, STATE)]), [0])
 
 
 def test_the_last_stage_gives_logits_of_rows_that_are_there(tmp_path: Path) -> None:
     slice_file(demo_model("llama"), range(3, 4), tmp_path / "last.gguf")
     with stage_of(tmp_path / "last.gguf", slots=2) as stage:
-        rows = Rows.of([Part(0, 0, np.zeros((3, 192), dtype=np.float32))])
+        rows = Rows.of([RowGroup(0, 0, np.zeros((3, 192), dtype=np.float32))])
         with pytest.raises(InvalidRequest, match="not hidden states"):
             stage.hidden_states(rows)
         for wanted in ([3], [-1], [0, 0], [0, 1, 2]):
             with pytest.raises(InvalidRequest, match="logits are wanted"):
                 stage.logits(rows, wanted)
         assert stage.logits(rows, []).shape == (0, 2560)
-        logits = stage.logits(Rows.of([Part(0, 3, STATE), Part(1, 0, STATE)]), [1, 0])
+        logits = stage.logits(Rows.of([RowGroup(0, 3, STATE), RowGroup(1, 0, STATE)]), [1, 0])
         assert np.isfinite(logits).all()
         sampler = TokenSampler(Sampling(temperature=0))
         assert [sampler.sample(stage.context, row) for row in (1, 0)] == logits.argmax(axis=1).tolist()
@@ -284,7 +284,7 @@ def test_the_last_stage_gives_logits_of_rows_that_are_there(tmp_path: Path) -> N
 def test_states_that_did_not_all_go_into_the_graph_are_a_failure(tmp_path: Path) -> None:
     """Gemma's are put there in pieces, as llama.cpp cuts a step: one that it cuts otherwise must not pass."""
     slice_file(demo_model("gemma"), range(2, 4), tmp_path / "last.gguf")
-    rows = Rows.of([Part(slot, 0, np.zeros((2 + slot, 256), dtype=np.float32)) for slot in (0, 3)])
+    rows = Rows.of([RowGroup(slot, 0, np.zeros((2 + slot, 256), dtype=np.float32)) for slot in (0, 3)])
     with stage_of(tmp_path / "last.gguf") as stage:
         assert np.isfinite(stage.logits(rows, [1, 6])).all()
         for pieces in ([np.arange(7)], [np.arange(2)], [np.arange(2), np.arange(2, 7), np.arange(1)]):

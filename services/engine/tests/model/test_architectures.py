@@ -24,7 +24,7 @@ from infra.testing.made_models.random_models import (
 )
 from infra.testing.made_models.variants import quantised
 from services.engine.decode.context import Logits
-from services.engine.decode.rows import Integers, Part, Rows
+from services.engine.decode.rows import Integers, RowGroup, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.architectures.table import ARCHITECTURES
 from services.engine.model.cuts import allowed_cuts, layer_count
@@ -62,7 +62,7 @@ def logits_of(files: Sequence[Path], window: int = 0) -> Logits:
     }
     with ExitStack() as opened:
         stages = [opened.enter_context(StageContext(Weights(file), **size)) for file in files]
-        parts = [Part(slot, 0, prompt) for slot, prompt in prompts_over(window).items()]
+        parts = [RowGroup(slot, 0, prompt) for slot, prompt in prompts_over(window).items()]
         found = []
         for _ in range(STEPS):
             rows = Rows.of(parts)
@@ -71,7 +71,9 @@ def logits_of(files: Sequence[Path], window: int = 0) -> Logits:
             last = [*np.flatnonzero(np.diff(rows.slots)).tolist(), len(rows) - 1]
             found.append(stages[-1].logits(rows, last))
             parts = [
-                Part(part.slot, part.position + len(part.inputs), row.argmax(keepdims=True).astype(np.int32))
+                RowGroup(
+                    part.slot, part.position + len(part.inputs), row.argmax(keepdims=True).astype(np.int32)
+                )
                 for part, row in zip(parts, found[-1], strict=True)
             ]
         return np.array(found)

@@ -107,6 +107,6 @@ def time_html(fall: Waterfall | None) -> str:
     if fall is None:
         return ""
     shown = lines(fall)
-    kinds = {part.kind for line in shown for part in line.parts}
+    kinds = {bar.kind for line in shown for bar in line.bars}
     legend = [(kind, words) for kind, words in LEGEND if kind in kinds]
     return fragment("requests/time.html.j2", fall=fall, lines=shown, costs=costs(fall), legend=legend)

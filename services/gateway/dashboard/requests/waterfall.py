@@ -34,7 +34,7 @@ FAINT = frozenset({"collect", "summarise"})
 
 
 @dataclass(frozen=True)
-class Part:
+class Bar:
     """A stretch of a line, in percent of the width of all."""
 
     kind: str
@@ -52,7 +52,7 @@ class Line:
 
     name: str
     where: str
-    parts: tuple[Part, ...]
+    bars: tuple[Bar, ...]
     busy_ms: float
 
 
@@ -94,12 +94,12 @@ def costs(fall: Waterfall) -> tuple[Cost, ...]:
 
 
 def _line(actor: str, pieces: Sequence[Piece], first_s: float, span_s: float, last_s: float) -> Line:
-    parts = []
+    bars = []
     for piece in pieces:
         ended_s = last_s if piece.ended_s is None else piece.ended_s
         took_s = max(0.0, ended_s - piece.started_s)
-        parts.append(
-            Part(
+        bars.append(
+            Bar(
                 KINDS.get(piece.what, "work"),
                 piece.label,
                 100 * (piece.started_s - first_s) / span_s,
@@ -112,6 +112,6 @@ def _line(actor: str, pieces: Sequence[Piece], first_s: float, span_s: float, la
     doers = [piece for piece in pieces if piece.what in COMPUTATION] or pieces
     where = dict.fromkeys(f"{piece.host or '-'}: {piece.instance}" for piece in doers)
     # What is faint lies beneath.
-    parts.sort(key=lambda part: not part.faint)
-    busy_ms = sum(part.ms for part in parts if not part.faint)
-    return Line(actor, ", ".join(where), tuple(parts), busy_ms)
+    bars.sort(key=lambda bar: not bar.faint)
+    busy_ms = sum(bar.ms for bar in bars if not bar.faint)
+    return Line(actor, ", ".join(where), tuple(bars), busy_ms)

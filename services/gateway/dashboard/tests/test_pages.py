@@ -321,7 +321,7 @@ def test_the_lines_of_a_request_lie_on_one_axis_and_every_moment_is_named() -> N
     assert fall is not None
     drawn = lines(fall)
     assert [line.name for line in drawn] == ["router", "one", "one stage 1", "one r2"]
-    assert [(part.kind, round(part.start), round(part.width)) for part in drawn[1].parts] == [
+    assert [(bar.kind, round(bar.start), round(bar.width)) for bar in drawn[1].bars] == [
         ("queue", 10, 10), ("eval", 20, 40),
     ]  # fmt: skip
     assert drawn[2].where == "g: s1"

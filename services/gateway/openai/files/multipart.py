@@ -16,7 +16,7 @@ ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True)
-class Part:
+class FormPart:
     """A part begins: what it is called, and the name of the file that it is, if it is one."""
 
     name: str
@@ -33,7 +33,7 @@ def boundary_of(content_type: str) -> bytes:
     return boundary.encode()
 
 
-async def parts_of(stream: AsyncIterable[bytes], boundary: bytes) -> AsyncIterator[Part | bytes]:
+async def parts_of(stream: AsyncIterable[bytes], boundary: bytes) -> AsyncIterator[FormPart | bytes]:
     """Each part, followed by what is in it piece by piece. InvalidRequest for what is no such body."""
     delimiter = b"\r\n--" + boundary
     buffer = bytearray(b"\r\n")
@@ -68,11 +68,11 @@ async def parts_of(stream: AsyncIterable[bytes], boundary: bytes) -> AsyncIterat
     raise InvalidRequest("the body ended before its end")
 
 
-def _part(head: bytes) -> Part:
+def _part(head: bytes) -> FormPart:
     told = {name: _unescaped(value) for name, value in PARAMETER.findall(_disposition(head))}
     if "name" not in told:
         raise InvalidRequest("a part has no name")
-    return Part(told["name"], told.get("filename"))
+    return FormPart(told["name"], told.get("filename"))
 
 
 def _disposition(head: bytes) -> str:

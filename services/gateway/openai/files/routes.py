@@ -18,7 +18,7 @@ from services.gateway.http.body import next_part
 from services.gateway.http.context import GatewayContext
 from services.gateway.openai.chat.messages import refused
 from services.gateway.openai.files.listing import page
-from services.gateway.openai.files.multipart import Part, boundary_of, parts_of
+from services.gateway.openai.files.multipart import FormPart, boundary_of, parts_of
 from services.gateway.openai.files.store import FileStore
 from services.gateway.settings import GatewaySection
 
@@ -65,7 +65,7 @@ class Files:
         stored: FileRecord | None = None
         try:
             part = await anext(parts, None)
-            while isinstance(part, Part):
+            while isinstance(part, FormPart):
                 came = _Content(parts)
                 if part.name == "file" and stored is None:
                     stored = await self._store.add(came, _name(part), "")
@@ -110,13 +110,13 @@ class Files:
 class _Content:
     """What is in a part, until the `next` one."""
 
-    def __init__(self, parts: AsyncIterator[Part | bytes]) -> None:
+    def __init__(self, parts: AsyncIterator[FormPart | bytes]) -> None:
         self._parts = parts
-        self.next: Part | bytes | None = None
+        self.next: FormPart | bytes | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._parts:
-            if isinstance(piece, Part):
+            if isinstance(piece, FormPart):
                 self.next = piece
                 return
             yield piece
@@ -145,7 +145,7 @@ async def _limited(request: Request, limits: GatewaySection) -> AsyncIterator[by
         yield part
 
 
-def _name(part: Part) -> str:
+def _name(part: FormPart) -> str:
     return (part.filename or "file")[:LONGEST_NAME]
 
 
