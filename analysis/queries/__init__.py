@@ -1,1 +1,1 @@
-"""Questions to the event database, one in each file, and the runner that asks a mesh or Parquet files."""
+"""The runner of shipped queries: asks a mesh, or Parquet files without one."""

@@ -13,12 +13,12 @@ import typer
 from duckdb import DuckDBPyConnection
 
 from analysis.queries.offline import open_parquet
-from analysis.queries.query_file import SHIPPED, QueryFile, given_values, read, shipped
 from schemas.errors import ChoirError, InvalidRequest
 from schemas.requests.queries import RowColumn, Rows
 from services.cli.views.tables.rows_view import as_table
 from services.cli.views.terminal import console
 from services.client.client import Choir
+from services.client.queries.query_file import SHIPPED, QueryFile, given_values, read, shipped
 from services.metrics.query.json_values import plain
 
 

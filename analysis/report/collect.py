@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.queries.query_file import shipped
 from analysis.report.sections import LEFT_OUT, Section, sections
 from analysis.report.span import TimeSpan
-from analysis.trace.document import PieceDocument, document
-from analysis.trace.look_up import look_up
 from schemas.requests.queries import Rows as Reply
 from schemas.requests.queries import Scalar
 from services.client.client import Choir
 from services.client.missing_service import check_metrics
+from services.client.queries.query_file import shipped
+from services.client.queries.trace.document import PieceDocument, document
+from services.client.queries.trace.look_up import look_up
 
 QUERY_TIMEOUT_S = 30.0
 SLOWEST_QUERY = "slowest_requests"

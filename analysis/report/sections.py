@@ -13,7 +13,7 @@ OBJECTIVE = 0.99
 
 @dataclass(frozen=True)
 class Section:
-    """A query of `analysis/queries`, the chart of `analysis/charts/mesh.py` that draws it, if one does.
+    """A query of `services/client/queries`, and the chart of `analysis/charts/mesh.py` that draws its rows.
 
     `parameters` are those besides `since` and `until`; `empty` is what is said when there are no rows.
     """

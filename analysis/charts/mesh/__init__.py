@@ -20,7 +20,7 @@ from analysis.charts.mesh.tokens_by_node import tokens_by_node
 
 @dataclass(frozen=True)
 class MeshChart:
-    """A chart, and the query in `analysis/queries` whose rows it draws."""
+    """A chart, and the query in `services/client/queries` whose rows it draws."""
 
     query: str
     draw: Callable[[Rows], alt.typing.ChartType]

@@ -14,7 +14,7 @@ from analysis.charts.drawing.rows import unpivoted, utc, written
 from analysis.charts.mesh import MESH_CHARTS
 from analysis.charts.mesh.activity import activity, with_ends
 from analysis.charts.mesh.request_timeline import kind_of, request_timeline
-from analysis.queries.query_file import SHIPPED, shipped
+from services.client.queries.query_file import SHIPPED, shipped
 
 PERCENTILES = {"p50_ms": 12.5, "p95_ms": 30.0, "p99_ms": 44.0}
 ROWS: dict[str, list[dict[str, Any]]] = {

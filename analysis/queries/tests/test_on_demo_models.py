@@ -12,13 +12,13 @@ import pytest
 import pytest_asyncio
 
 from analysis.queries.__main__ import chosen
-from analysis.queries.query_file import SHIPPED, read
 from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
 from schemas import subjects
 from schemas.errors import DeadlineExceeded
 from services.chassis.settings import MeshSection
 from services.client.client import Choir
+from services.client.queries.query_file import SHIPPED, read
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 

@@ -15,12 +15,12 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from analysis.queries.__main__ import chosen, from_parquet
-from analysis.queries.query_file import SHIPPED, read, shipped
 from analysis.queries.tests.day import a_day
 from analysis.queries.tests.golden_results import GOLDEN, PARAMETERS, document
 from infra.testing.mesh import eventually, open_mesh
 from schemas.errors import ConfigurationError, InvalidRequest
 from services.client.client import Choir
+from services.client.queries.query_file import SHIPPED, read, shipped
 from services.metrics.service import Metrics
 from services.metrics.settings import VIEWS_FOLDER, MetricsSection
 from services.metrics.sql import __main__ as schema

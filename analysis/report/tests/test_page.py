@@ -12,16 +12,16 @@ import pytest
 
 from analysis.charts.mesh import MESH_CHARTS
 from analysis.charts.tests.test_mesh_charts import PIECE, ROWS
-from analysis.queries.query_file import shipped
 from analysis.queries.tests.golden_results import GOLDEN
 from analysis.report.collect import Answered, Findings
 from analysis.report.headings import heading
 from analysis.report.page import headline, page, share, shown, table
 from analysis.report.sections import Section, sections
 from analysis.report.span import TimeSpan, time_span
-from analysis.trace.document import PieceDocument
 from schemas.errors import InvalidRequest
 from services.client.moment import moment
+from services.client.queries.query_file import shipped
+from services.client.queries.trace.document import PieceDocument
 
 pytestmark = pytest.mark.long
 

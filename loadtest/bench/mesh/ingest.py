@@ -25,7 +25,6 @@ import psutil
 import uvloop
 from nats.aio.client import Client
 
-from analysis.queries.query_file import SHIPPED, read
 from loadtest.bench.mesh.synthetic_tasks import fill_database
 from loadtest.bench.processes import BenchMesh, bench_mesh
 from loadtest.bench.report import Report, at_least, at_most
@@ -34,6 +33,7 @@ from schemas.errors import ChoirError
 from schemas.events import TaskCompleted
 from schemas.replies import Timings
 from services.client.client import Choir
+from services.client.queries.query_file import SHIPPED, read
 from services.metrics.ingest.decoding import Decoder
 from services.metrics.ingest.position import Position
 from services.metrics.ingest.stored_event import StoredEvent

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
-from analysis.queries.query_file import shipped
 from schemas.errors import ConfigurationError, InternalError
 from schemas.requests.queries import Rows
 from services.cli.views.tables.rows_view import csv_lines
 from services.client.client import Choir
+from services.client.queries.query_file import shipped
 
 QUERY = "peer_log"
 PAGE_ROWS = 2_000

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.queries.query_file import shipped
 from schemas.errors import ChoirError
 from schemas.message import Struct
 from schemas.nodes.lease import NodeLease
@@ -23,6 +22,7 @@ from services.cli.top.rows import (
 )
 from services.client.client import Choir
 from services.client.missing_service import METRICS
+from services.client.queries.query_file import shipped
 
 QUERY_TIMEOUT_S = 3.0
 NO_METRICS = "requests/s, tokens/s, latency, errors: no metrics service is live"

@@ -8,10 +8,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from analysis.trace.breakdown import Share, Stretch, shares, stretches
-from analysis.trace.pieces import COMPUTATION, Piece, Waterfall
 from services.cli.views.tables.overview_tables import table
 from services.cli.views.terminal import plain
+from services.client.queries.trace.breakdown import Share, Stretch, shares, stretches
+from services.client.queries.trace.pieces import COMPUTATION, Piece, Waterfall
 
 MOST_ACTOR, MOST_LABEL, TIME_WIDTH = 24, 31, 8
 PADDING = 6

@@ -15,12 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from analysis.queries.query_file import shipped
-from analysis.trace.document import document
 from schemas import subjects
 from schemas.errors import ChoirError
 from schemas.requests.queries import Scalar
 from services.client.missing_service import check_metrics
+from services.client.queries.query_file import shipped
+from services.client.queries.trace.document import document
 from services.gateway.distributed.replies import error_body, json_reply
 from services.gateway.history.filter import Filter
 from services.gateway.history.found_results import result_under

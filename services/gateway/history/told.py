@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from analysis.trace.pieces import Waterfall
 from schemas.errors import ChoirError, ErrorBody, error_from_body
 from schemas.replies import Answer, Result
+from services.client.queries.trace.pieces import Waterfall
 from services.gateway.http.errors import line_of, sees_servers, words_of
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.trace.pieces import QUERY, Waterfall, waterfall
 from services.client.client import Choir
+from services.client.queries.trace.pieces import QUERY, Waterfall, waterfall
 from services.gateway.history.owning import NamedRequest
 from services.gateway.history.told import told_way
 

@@ -13,8 +13,8 @@ from services.cli.commands.looking.overview import JsonFlag
 from services.cli.views.terminal import console
 
 if TYPE_CHECKING:
-    from analysis.queries.query_file import QueryFile
     from schemas.requests.queries import Rows, Scalar
+    from services.client.queries.query_file import QueryFile
 
 Format = Literal["table", "csv", "json"]
 FROM_STDIN = "-"
@@ -43,7 +43,7 @@ def sql(
 
     `choir sql "SHOW TABLES"` lists the tables and views; `choir sql` alone opens a prompt.
     """
-    from analysis.queries.query_file import parse
+    from services.client.queries.query_file import parse
 
     if queries:
         _list_queries()
@@ -72,14 +72,14 @@ def _typed(statement: str | None) -> str:
 
 
 def _from_file(path: Path) -> QueryFile:
-    from analysis.queries.query_file import SHIPPED, read
+    from services.client.queries.query_file import SHIPPED, read
 
     return read(path if path.is_file() else SHIPPED.get(path.name.removesuffix(".sql"), path))
 
 
 async def _ask(query: QueryFile, given: list[str], max_rows: int, timeout_s: float) -> Rows:
-    from analysis.queries.query_file import given_values
     from services.client.client import Choir
+    from services.client.queries.query_file import given_values
 
     values: dict[str, Scalar] = {**given_values(given)}
     if query.parameters:
@@ -100,8 +100,8 @@ def _show(rows: Rows, output: Format) -> None:
 
 
 def _list_queries() -> None:
-    from analysis.queries.query_file import SHIPPED, read
     from services.cli.views.tables.overview_tables import table
+    from services.client.queries.query_file import SHIPPED, read
 
     grid = table("query", "question", "parameters")
     for name, path in SHIPPED.items():

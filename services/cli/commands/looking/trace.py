@@ -23,13 +23,13 @@ def trace(
     ] = False,
 ) -> None:
     """Show where the time of one request went: each hop and computation as a bar, the gaps named."""
-    from analysis.trace.document import document
-    from analysis.trace.look_up import look_up
-    from analysis.trace.pieces import Waterfall
     from services.cli.sessions.last_request import chosen
     from services.cli.shell.written_file import check_writable
     from services.cli.views.trace_view import view
     from services.client.client import Choir
+    from services.client.queries.trace.document import document
+    from services.client.queries.trace.look_up import look_up
+    from services.client.queries.trace.pieces import Waterfall
 
     if png is not None:
         check_writable(png, "png")

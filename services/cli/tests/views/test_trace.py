@@ -11,9 +11,6 @@ from typing import Any
 import duckdb
 import pytest
 
-from analysis.trace.breakdown import stretches
-from analysis.trace.document import TraceDocument
-from analysis.trace.pieces import QUERY, Waterfall, waterfall
 from infra.testing.choir_up import choir_command, clean_environment
 from schemas.errors import ErrorBody
 from schemas.events import (
@@ -30,6 +27,9 @@ from schemas.events import (
 from schemas.replies import Timings
 from services.cli.tests.conftest import Cli
 from services.cli.tests.pseudo_terminal import on_terminal
+from services.client.queries.trace.breakdown import stretches
+from services.client.queries.trace.document import TraceDocument
+from services.client.queries.trace.pieces import QUERY, Waterfall, waterfall
 from services.metrics.store.tables import create, definitions, event_tables
 
 pytestmark = pytest.mark.long

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from analysis.trace.breakdown import shares, stretches
-from analysis.trace.document import document
-from analysis.trace.pieces import LABELS, Piece, Waterfall, waterfall
 from services.cli.views.trace_view import milliseconds, view
+from services.client.queries.trace.breakdown import shares, stretches
+from services.client.queries.trace.document import document
+from services.client.queries.trace.pieces import LABELS, Piece, Waterfall, waterfall
 
 COLUMNS = (
     *("what", "service", "instance", "host", "task_id", "model", "round", "delivery"),

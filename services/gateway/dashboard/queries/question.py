@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from analysis.queries.query_file import SHIPPED, QueryFile, read
 from schemas.errors import InvalidRequest
 from schemas.requests.queries import Rows, Scalar
 from services.client.client import Choir
+from services.client.queries.query_file import SHIPPED, QueryFile, read
 
 PREFIX = "p."
 """Before the names of parameters in an address."""

@@ -7,11 +7,11 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from analysis.trace.pieces import Waterfall
 from schemas.errors import ChoirError, NotReady, UnknownRequest
 from schemas.replies import Result
 from schemas.requests.queries import Rows
 from services.client.client import Choir
+from services.client.queries.trace.pieces import Waterfall
 from services.gateway.dashboard.requests.parts import result_html, time_html
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY, fragment

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from analysis.trace.pieces import Waterfall
 from schemas.ensembles.rounds import QUESTION, Purpose, purpose_of
 from schemas.replies import Answer, Result
+from services.client.queries.trace.pieces import Waterfall
 from services.gateway.dashboard.ask.feedback import verdicts
 from services.gateway.dashboard.requests.waterfall import LEGEND, costs, lines
 from services.gateway.dashboard.shell.pages import fragment

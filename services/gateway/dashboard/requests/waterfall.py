@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.trace.breakdown import shares, stretches
-from analysis.trace.pieces import COMPUTATION, Piece, Waterfall
+from services.client.queries.trace.breakdown import shares, stretches
+from services.client.queries.trace.pieces import COMPUTATION, Piece, Waterfall
 
 KINDS = {
     **dict.fromkeys(("queue", "redelivery", "collect", "summarise"), "queue"),

@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from analysis.queries.query_file import shipped
 from schemas.errors import ChoirError
 from schemas.requests.queries import Scalar
+from services.client.queries.query_file import shipped
 from services.gateway.dashboard.shell.drawing import Drawing
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY

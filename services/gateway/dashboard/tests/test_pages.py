@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from analysis.trace.pieces import waterfall
 from infra.testing.mesh import eventually
 from schemas.errors import InvalidRequest
 from schemas.nodes.lease import NodeLease
 from schemas.replies import ModelQueue, StatusReply
 from schemas.requests.keys import ManageKeys
 from services.client.client import Choir
+from services.client.queries.trace.pieces import waterfall
 from services.gateway.access.tests.conftest import MakeKey
 from services.gateway.dashboard.ask.page import AskBody, ask_of
 from services.gateway.dashboard.mesh.map import drawing_of

@@ -1,4 +1,4 @@
-"""The pieces of a request's way, as `analysis/queries/requests/waterfall.sql` gives them."""
+"""The pieces of a request's way, as `services/client/queries/requests/waterfall.sql` gives them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.queries.query_file import SHIPPED
+from services.client.queries.query_file import SHIPPED
 
 QUERY = SHIPPED["waterfall"]
 

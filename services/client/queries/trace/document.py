@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from analysis.trace.breakdown import shares, stretches
-from analysis.trace.pieces import Waterfall
 from schemas.message import Struct
+from services.client.queries.trace.breakdown import shares, stretches
+from services.client.queries.trace.pieces import Waterfall
 
 
 class PieceDocument(Struct):

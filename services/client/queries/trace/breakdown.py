@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from analysis.trace.pieces import COMPUTATION, LABELS, Piece, Waterfall
+from services.client.queries.trace.pieces import COMPUTATION, LABELS, Piece, Waterfall
 
 INNERMOST = (
     *("decide", "prompt", "generate", "load", "slot", "agent", "stage", "store", "redelivery", "queue"),

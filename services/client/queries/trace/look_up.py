@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from analysis.trace.pieces import QUERY, Waterfall, waterfall
 from schemas.errors import UnknownRequest
 from services.client.client import Choir
 from services.client.missing_service import check_metrics
+from services.client.queries.trace.pieces import QUERY, Waterfall, waterfall
 
 PATIENCE_S = 3.0
 """Events are visible within a second, on a busy host a little later: a request that was answered just now is
