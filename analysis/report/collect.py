@@ -61,5 +61,4 @@ async def _ask(mesh: Choir, section: Section, span: TimeSpan) -> Answered:
 
 def answered(section: Section, reply: Reply) -> Answered:
     """The rows of a reply by the names of their columns."""
-    columns = tuple(column.name for column in reply.columns)
-    return Answered(section, columns, tuple(dict(zip(columns, row, strict=True)) for row in reply.rows))
+    return Answered(section, tuple(reply.names), tuple(reply.by_name()))

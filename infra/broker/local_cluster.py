@@ -107,6 +107,12 @@ def free_ports(count: int) -> Sequence[int]:
     return found
 
 
+def free_port() -> int:
+    """A port that nobody listens on now, and that the kernel gives to nobody who asks for any."""
+    (port,) = free_ports(1)
+    return port
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -26,7 +26,7 @@ def verify(path: Path) -> None:
         raise ModelUnusable(f"{path} has no checksum in {path.parent / SUMS_FILE}")
     if not path.is_file():
         raise ModelUnusable(f"{path} is missing; fetch it again or train it anew")
-    found = digest(path)
+    found = sha256_of(path)
     if found != sums[path.name]:
         raise ModelUnusable(
             f"{path} is damaged: its SHA-256 is {found}, it should be {sums[path.name]}; fetch the file again"
@@ -55,11 +55,11 @@ def read(folder: Path) -> dict[str, str]:
 def record(folder: Path) -> None:
     """Write the list for every model file of a folder."""
     files = sorted(folder.glob("*.gguf"))
-    text = "".join(f"{digest(file)}  {file.name}\n" for file in files)
+    text = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     (folder / SUMS_FILE).write_text(text, encoding="utf-8")
 
 
-def digest(path: Path) -> str:
-    """SHA-256 in hexadecimal."""
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

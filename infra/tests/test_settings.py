@@ -144,7 +144,7 @@ def test_the_demo_is_four_models_of_which_every_file_is_there() -> None:
     assert settings.models == ("choir-llama", "choir-qwen", "choir-phi", "choir-gemma")
     models = [model for agent in settings.agents for model in agent.models]
     assert all(model.path is not None and model.path.is_file() for model in models)
-    assert all(model.path is None or model.sha256 == checksums.digest(model.path) for model in models)
+    assert all(model.path is None or model.sha256 == checksums.sha256_of(model.path) for model in models)
 
 
 def test_every_preset_of_the_demo_file_is_valid(tmp_path: Path) -> None:

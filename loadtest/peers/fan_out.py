@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from infra.broker.local_cluster import free_port
 from loadtest.bench.processes import bench_mesh
 from loadtest.peers.clients import Latency, Load, differing, http_calls
 from loadtest.peers.environments import environment, version_in
 from loadtest.peers.hops import PROMPT, measured
-from loadtest.peers.servers import free_port, server
+from loadtest.peers.servers import server
 from services.client.client import Choir
 
 RAY = ("ray[serve]>=2.44,<3",)

@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from infra.broker.local_cluster import free_port
 from loadtest.bench.http.gateway import http_callers
 from loadtest.bench.http.http_client import require, until_listening
 from loadtest.bench.mesh.overhead import rate_per_s
 from loadtest.bench.processes import bench_mesh
 from loadtest.peers.hops import chat_body, litellm_proxy
 from loadtest.peers.instant_server import MODEL
-from loadtest.peers.servers import free_port
 
 CLIENTS, REQUESTS, WARM_UP = 64, 2_000, 200
 

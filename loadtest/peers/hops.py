@@ -14,11 +14,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from infra.broker.local_cluster import free_port
 from loadtest.bench.processes import bench_mesh
 from loadtest.peers.clients import Call, Latency, Load, differing, http_calls, latency, load
 from loadtest.peers.environments import environment, version_in
 from loadtest.peers.instant_server import MODEL
-from loadtest.peers.servers import free_port, server
+from loadtest.peers.servers import server
 from services.client.client import Choir
 
 LITELLM = ("litellm[proxy]>=1.70,<2",)

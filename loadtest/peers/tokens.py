@@ -12,10 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from infra.broker.local_cluster import free_port
 from loadtest.bench.processes import bench_mesh
 from loadtest.peers.clients import Call, Load, differing, http_calls, load
 from loadtest.peers.environments import environment
-from loadtest.peers.servers import free_port, server
+from loadtest.peers.servers import server
 from services.client.client import Choir
 
 CONCURRENCIES = (1, 4, 8, 16)

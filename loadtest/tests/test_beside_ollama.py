@@ -15,8 +15,8 @@ import httpx
 import ollama
 import pytest
 
+from infra.broker.local_cluster import free_port
 from infra.demo_models.checksums import model_path
-from loadtest.peers.servers import free_port
 from loadtest.peers.stock.catalogue import ollama_command
 from loadtest.peers.stock.mesh import shown_mesh
 

@@ -50,3 +50,13 @@ class Rows(Message):
     row_count: Annotated[int, Field(ge=0)]
     truncated: bool = False
     elapsed_ms: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return [column.name for column in self.columns]
+
+    def by_name(self) -> list[dict[str, Any]]:
+        """Each row by the names of its columns."""
+        names = self.names
+        return [dict(zip(names, row, strict=True)) for row in self.rows]

@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 
+from infra.demo_models.checksums import sha256_of
 from schemas.errors import InvalidRequest
 
 Row = dict[str, Any]
@@ -61,7 +62,7 @@ def read(location: str) -> Source:
     rows = tuple(_rows(path, location))
     if not rows:
         raise InvalidRequest(f"data: {location} has no rows", field="data")
-    return Source(location=location, sha256=_digest(path), rows=rows)
+    return Source(location=location, sha256=sha256_of(path), rows=rows)
 
 
 def _folder(folder: Path, location: str) -> Source:
@@ -138,8 +139,3 @@ def _downloaded(url: str) -> Path:
 def cache_folder() -> Path:
     """Where files from URLs are kept: `$XDG_CACHE_HOME/choir/benchmarks`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "choir" / "benchmarks"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

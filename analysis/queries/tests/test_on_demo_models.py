@@ -114,8 +114,7 @@ async def ask_all(mesh: Choir, request_id: str) -> dict[str, list[Row]]:
     for name, query in queries.items():
         needed = {p.name: request_id for p in query.parameters if p.name == "request_id"}
         answer = await mesh.sql(query.statement, query.values(needed))
-        names = [column.name for column in answer.columns]
-        found[name] = [dict(zip(names, row, strict=True)) for row in answer.rows]
+        found[name] = answer.by_name()
     return found
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infra.demo_models.checksums import sha256_of
 from schemas.broker import catalog
 from schemas.errors import ConfigurationError
 
@@ -101,12 +101,6 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise ConfigurationError(f"{path} is missing: this backup cannot be restored")
         if path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256:
             raise ConfigurationError(f"{path} is damaged: it is not what was written into the backup")
-
-
-def sha256_of(path: Path) -> str:
-    """The checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def entry_of(folder: Path, path: Path) -> Entry:

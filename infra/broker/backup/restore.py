@@ -13,9 +13,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from infra.broker.backup.into_cluster import broker_of_cluster, restore_streams
-from infra.broker.backup.manifest import Manifest, check_files, read_manifest, sha256_of
+from infra.broker.backup.manifest import Manifest, check_files, read_manifest
 from infra.broker.backup.stream_copy import differs, make_stream
 from infra.broker.broker import Broker
+from infra.demo_models.checksums import sha256_of
 from infra.host.operator_connection import connect_operator
 from infra.host.state import Claim
 from infra.members.brokers import settings_of_broker_host, shared_by_brokers

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.broker import broker
-from infra.broker.local_cluster import free_ports
+from infra.broker.local_cluster import free_port
 from infra.demo_models.bench_model import write_bench_model
 from infra.host import state
 from infra.host.running import services
@@ -89,7 +89,7 @@ async def test_a_host_that_is_stopped_in_the_midst_of_a_long_text_gives_it_back_
     tmp_path: Path,
 ) -> None:
     """Who asked waits on, and is answered once, by the agent that is there after the restart."""
-    (port,) = free_ports(1)
+    port = free_port()
     model = write_bench_model(tmp_path / "red.gguf", layers=12, width=1024)
     busy, quick = tmp_path / "busy.toml", tmp_path / "quick.toml"
     long = BUSY.format(path=model, context_tokens=CONTEXT_TOKENS)

@@ -23,7 +23,7 @@ import httpx
 import uvloop
 from nats.aio.client import Client
 
-from loadtest.bench.http.gateway import free_port
+from infra.broker.local_cluster import free_port
 from loadtest.bench.http.http_client import require, until_listening
 from loadtest.bench.mesh.overhead import MODELS, SINGLE, ask
 from loadtest.bench.mesh.synthetic_tasks import TABLES, TASKS_OF_A_REQUEST, fill_database
@@ -142,7 +142,8 @@ async def page_ms(http: httpx.AsyncClient, path: str) -> tuple[float, int]:
 
 async def measure(folder: Path) -> dict[str, Any]:
     """Page times, weights, and what open dashboards cost."""
-    port, database = free_port(), folder / "metrics"
+    port = free_port()
+    database = folder / "metrics"
     await asyncio.to_thread(fill_database, database / FILE_NAME, REQUESTS * TASKS_OF_A_REQUEST)
     await asyncio.to_thread(make_recent, database / FILE_NAME)
     async with AsyncExitStack() as stack:

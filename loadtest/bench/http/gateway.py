@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 import uvloop
 
+from infra.broker.local_cluster import free_ports
 from loadtest.bench.http.http_client import HttpConnection, http_connection, require, said, until_listening
 from loadtest.bench.mesh.overhead import SINGLE, Call, ask, rate_per_s
 from loadtest.bench.processes import BenchMesh, bench_mesh, clients, cpu_seconds
@@ -54,14 +54,6 @@ PLAIN = json.dumps({"model": MODEL, **QUESTION}).encode()
 CACHED = json.dumps({"model": MODEL, **QUESTION, "temperature": 0}).encode()
 Callers = Callable[[int], AbstractAsyncContextManager[list[Call]]]
 STREAMED = json.dumps({"model": TALKER, "stream": True, **QUESTION}).encode()
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def post(connection: HttpConnection, body: bytes = PLAIN) -> Call:
@@ -126,7 +118,7 @@ def p99(values: Sequence[float]) -> float:
 
 async def measure(folder: Path) -> dict[str, Any]:
     """Latencies, rates and processor time of one run."""
-    upstream, gateway = free_port(), free_port()
+    upstream, gateway = free_ports(2)
     async with bench_mesh(folder, (MODEL, TALKER)) as mesh:
         mesh.spawn("loadtest.peers.instant_server", str(upstream))
         pid = await _start(mesh, gateway)

@@ -21,7 +21,8 @@ import numpy as np
 import psutil
 import uvloop
 
-from loadtest.bench.http.gateway import MODEL, PATH, free_port
+from infra.broker.local_cluster import free_port
+from loadtest.bench.http.gateway import MODEL, PATH
 from loadtest.bench.http.http_client import HttpConnection, http_connection, require, until_listening
 from loadtest.bench.processes import bench_mesh
 from loadtest.bench.report import Report, at_least, at_most

@@ -22,8 +22,8 @@ from typing import Any
 
 import uvloop
 
+from infra.broker.local_cluster import free_port
 from infra.demo_models.bench_model import write_bench_model
-from loadtest.bench.http.gateway import free_port
 from loadtest.bench.http.http_client import http_connection, require, until_listening
 from loadtest.bench.processes import bench_mesh
 from loadtest.bench.report import Report, at_most

@@ -16,9 +16,10 @@ from llama_cpp import GGML_TYPE_F16, GGML_TYPE_Q8_0
 from rich.console import Console
 from rich.table import Table
 
+from infra.broker.local_cluster import free_port
 from infra.host.children.processes import PREEXEC
 from loadtest.peers.environments import CannotStart
-from loadtest.peers.servers import free_port, server
+from loadtest.peers.servers import server
 from loadtest.peers.stock.catalogue import CLIENTS, SCRIPTS
 from loadtest.peers.stock.mesh import Shown, shown_mesh
 

@@ -29,12 +29,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from infra.broker.local_cluster import free_ports
 from infra.host.children.processes import PREEXEC, last_lines
 from infra.settings import DEMO_MODELS
 from infra.testing.choir_up import choir_command, clean_environment, typed
 from infra.testing.stand_ins.hub_server import hub_server
 from loadtest.peers.environments import CannotStart
-from loadtest.peers.servers import free_port
 from schemas.errors import ChoirError
 from services.client import Choir
 from services.client.finding.local_mesh import running_mesh
@@ -121,7 +121,7 @@ async def shown_mesh(folder: Path, config: str = CONFIG) -> AsyncIterator[Shown]
     up."""
     wanted = DEMO if config is CONFIG else frozenset(("quick", "other"))
     stores = "true" if config is CONFIG else "false"
-    gateway, control = free_port(), free_port()
+    gateway, control = free_ports(2)
     path, begun = folder / "choir.toml", begun_model(folder)
     hubs = ExitStack()
     hub = hubs.enter_context(hub_server(REPOSITORY, {"little-Q8_0.gguf": little_model()}))

@@ -67,7 +67,7 @@ async def pages(mesh: Choir, since: str, until: str) -> AsyncIterator[Rows]:
 
 def page_text(page: Rows, output: Literal["csv", "json"], *, header: bool) -> str:
     """One page as lines of the file."""
-    names = [column.name for column in page.columns[: -len(PLACE)]]
+    names = page.names[: -len(PLACE)]
     rows = tuple(row[: -len(PLACE)] for row in page.rows)
     if output == "csv":
         return csv_lines(names if header else [], rows)

@@ -93,19 +93,13 @@ async def look(mesh: Choir, url: str, window_s: float) -> Snapshot:
 
 async def _lately(mesh: Choir, at_s: float, window_s: float) -> tuple[Rates, dict[str, dict[str, Any]]]:
     since = {"since_s": at_s - window_s}
-    (mesh_row,) = dicts(await _query(mesh, "recent_rates", since))
-    instances = {str(row["instance"]): row for row in dicts(await _query(mesh, "recent_instances", since))}
+    (mesh_row,) = (await _query(mesh, "recent_rates", since)).by_name()
+    instances = {row["instance"]: row for row in (await _query(mesh, "recent_instances", since)).by_name()}
     return rates_of(mesh_row, window_s), instances
 
 
 async def _query(mesh: Choir, name: str, parameters: dict[str, Any]) -> Rows:
     return await mesh.sql(shipped(name).statement, parameters, timeout_s=QUERY_TIMEOUT_S)
-
-
-def dicts(rows: Rows) -> list[dict[str, Any]]:
-    """Rows by the names of their columns."""
-    names = [column.name for column in rows.columns]
-    return [dict(zip(names, row, strict=True)) for row in rows.rows]
 
 
 def rates_of(row: Mapping[str, Any], window_s: float) -> Rates:

@@ -26,7 +26,6 @@ from services.gateway.history.filter import Filter
 from services.gateway.history.found_results import result_under
 from services.gateway.history.latest import latest
 from services.gateway.history.owning import NamedRequest, named, sees_all
-from services.gateway.history.rows import rows_of
 from services.gateway.history.way import way_of
 from services.gateway.http.body import Query, asked, asks
 from services.gateway.http.context import GatewayContext
@@ -91,7 +90,7 @@ class LookingBack:
         parameters = {**Filter(**texts, tenant=tenant).parameters, "within_s": wanted.within_s}
         await check_metrics(self._context.mesh)
         rows = await latest(self._context.mesh, parameters, wanted.limit)
-        return json_reply({"requests": [self._with_tenant(dict(row)) for row in rows]})
+        return json_reply({"requests": [self._with_tenant(row) for row in rows]})
 
     def _tenant_of_rows(self, wanted: str | None) -> str | None:
         """The tenant whose requests are listed, empty for all that the caller is given; None for another
@@ -157,4 +156,4 @@ class LookingBack:
         given = {"since_s": str(since_s), "since": moment}
         taken = {one.name: given[one.name] for one in query.parameters if one.name in given}
         values: dict[str, Scalar] = query.values(taken)
-        return [dict(row) for row in rows_of(await self._context.mesh.sql(query.statement, values))]
+        return (await self._context.mesh.sql(query.statement, values)).by_name()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas.requests.queries import Scalar
 from services.client.client import Choir
 from services.gateway.history.filter import CONDITION
-from services.gateway.history.rows import Rows, rows_of
 
 STATEMENT = f"""
 SELECT
@@ -18,9 +19,9 @@ LIMIT $most::BIGINT
 """
 
 
-async def latest(mesh: Choir, parameters: dict[str, Scalar], most: int) -> Rows:
+async def latest(mesh: Choir, parameters: dict[str, Scalar], most: int) -> list[dict[str, Any]]:
     """At most so many requests that the parameters of `CONDITION` let through, the newest first.
 
     Raises MeshUnreachable where there is no metrics service.
     """
-    return rows_of(await mesh.sql(STATEMENT, {**parameters, "most": most}, max_rows=most))
+    return (await mesh.sql(STATEMENT, {**parameters, "most": most}, max_rows=most)).by_name()

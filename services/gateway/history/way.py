@@ -18,4 +18,4 @@ async def way_of(mesh: Choir, request: NamedRequest) -> Waterfall | None:
     Raises MeshUnreachable where there is no metrics service.
     """
     pieces = await mesh.sql(PIECES, {"request_id": request.row_id})
-    return told_way(waterfall(request.id, [column.name for column in pieces.columns], pieces.rows))
+    return told_way(waterfall(request.id, pieces.names, pieces.rows))

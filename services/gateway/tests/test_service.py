@@ -10,6 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import KeyNotFoundError
 
+from infra.broker.local_cluster import free_port
 from infra.testing.plugin import SpawnService
 from schemas import subjects
 from services.gateway.settings import GatewaySection
@@ -64,14 +65,6 @@ async def test_with_an_access_log_each_request_has_one_line_and_nobody_writes_an
     assert all(line["ms"] >= 0 and line["address"] == "127.0.0.1" for line in lines)
     assert [line["bytes"] for line in lines] == sizes
     assert "secret" not in gateway.log() and "forged" not in {line["event"] for line in log}
-
-
-def free_port() -> int:
-    """A port that nobody has a moment ago."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 async def test_a_taken_port_is_told_and_used_as_soon_as_it_is_free(

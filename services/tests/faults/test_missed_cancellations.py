@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from infra.demo_models.bench_model import write_bench_model
-from infra.demo_models.checksums import digest
+from infra.demo_models.checksums import sha256_of
 from infra.testing.broker.cable import Cable, mesh_on_a_cable
 from infra.testing.mesh import enqueue, eventually, gather, generate, open_mesh
 from schemas import subjects
@@ -82,7 +82,7 @@ def service_of(kind: str, url: str, model: Path, folder: Path) -> Service:
 
 async def place(client: Client, model: Path) -> None:
     """A pipeline of one stage."""
-    plan = plan_of(model, 1, sha256=digest(model))
+    plan = plan_of(model, 1, sha256=sha256_of(model))
     plans = await client.jetstream().key_value(subjects.PIPELINES_BUCKET)
     await plans.put(subjects.pipeline_key("alpha"), plan.to_bytes())
 

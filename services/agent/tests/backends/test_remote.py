@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import ollama as ollama_client
 import pytest
 
+from infra.broker.local_cluster import free_port
 from infra.host.children.processes import PREEXEC, until
 from schemas.commands import ChatMessage, Embed
 from schemas.errors import ChoirError, ContextExceeded, InvalidRequest, ModelUnusable, WorkerFailed
@@ -21,7 +22,7 @@ from services.agent.backends.servers.presets import parameters
 from services.agent.settings import ModelSection
 from services.agent.tests.conftest import DEMO
 from services.agent.tests.servers.http_server import Reply, Request, http_server
-from services.agent.tests.servers.llama_server import LlamaServer, free_port
+from services.agent.tests.servers.llama_server import LlamaServer
 from services.agent.tests.servers.ollama_server import NDJSON, frames, line, ollama
 
 HI = (ChatMessage(role="user", content="hi"),)

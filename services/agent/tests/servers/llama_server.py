@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.broker.local_cluster import free_ports
+from infra.broker.local_cluster import free_port
 from infra.host.children.processes import PREEXEC, last_lines
 
 READY_DEADLINE_S = 180.0
@@ -29,12 +29,6 @@ class LlamaServer:
     url: str
     port: int
     process: subprocess.Popen[bytes]
-
-
-def free_port() -> int:
-    """A port that nobody listens on now, and that the kernel gives to nobody who asks for any."""
-    (port,) = free_ports(1)
-    return port
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
 from infra.broker.broker import Broker
-from infra.broker.local_cluster import free_ports
+from infra.broker.local_cluster import free_port
 from infra.testing.mesh import enqueue, events, eventually, generate, open_mesh, queue_is_empty
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
@@ -128,7 +128,7 @@ async def test_prompts_and_answers_are_in_no_log_and_no_event(
 async def test_health_is_there_for_whoever_watches_over_http(
     connection: Client, spawn_service: SpawnService
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     process = spawn_service("agent", agent=AGENT, env={"CHOIR_HEALTH__PORT": str(port)})
     await process.wait_ready(connection)
 
@@ -146,7 +146,7 @@ async def test_health_is_there_for_whoever_watches_over_http(
 async def test_health_says_when_nothing_can_be_served(
     connection: Client, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     broken = {"name": "mute", "models": [{"name": "alpha", "path": str(tmp_path / "missing.gguf")}]}
     process = spawn_service("agent", agent=broken, env={"CHOIR_HEALTH__PORT": str(port)})
     lease = await process.wait_state(connection, "broken")
@@ -196,7 +196,7 @@ async def test_without_a_broker_it_waits_for_one(own_broker: Broker, spawn_servi
 async def test_it_can_be_ended_while_it_waits_for_a_broker(
     serves_health: bool, spawn_service: SpawnService
 ) -> None:
-    health = {"CHOIR_HEALTH__PORT": str(free_ports(1)[0])} if serves_health else {}
+    health = {"CHOIR_HEALTH__PORT": str(free_port())} if serves_health else {}
     process = spawn_service("router", url="nats://127.0.0.1:1", env=health)
     await process.logged("refused", 180)
     await process.stop(30)

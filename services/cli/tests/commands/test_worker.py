@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from infra.broker.local_cluster import free_port
 from infra.demo_models.family import FOLDER
 from schemas.errors import WorkerFailed
 from schemas.nodes.workers import Worker, WorkerState, WorkerStatus
-from services.agent.tests.servers.llama_server import LlamaServer, free_port, llama_server
+from services.agent.tests.servers.llama_server import LlamaServer, llama_server
 from services.cli.tests.conftest import Cli
 from services.cli.workers.tables import workers_table
 

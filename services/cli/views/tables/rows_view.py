@@ -20,10 +20,9 @@ DIGITS = 6
 
 def as_table(rows: Rows, console: Console) -> None:
     """Prints a table, and beneath it how many rows there are."""
-    names = [column.name for column in rows.columns]
     right = [column.name for column in rows.columns if column.type.startswith(NUMBERS)]
     # Two columns may have one name: the table takes them in order.
-    grid = table(*names, right=right)
+    grid = table(*rows.names, right=right)
     for row in rows.rows:
         grid.add_row(*(plain(cell(value)) for value in row))
     console.print(grid)
@@ -39,7 +38,7 @@ def summary(rows: Rows) -> str:
 
 def as_csv(rows: Rows) -> str:
     """A header and a line for each row, as RFC 4180 has it; null is empty."""
-    return csv_lines([column.name for column in rows.columns], rows.rows)
+    return csv_lines(rows.names, rows.rows)
 
 
 def csv_lines(names: list[str], rows: tuple[tuple[Any, ...], ...]) -> str:

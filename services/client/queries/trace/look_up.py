@@ -26,7 +26,7 @@ async def look_up(mesh: Choir, request_id: str) -> Waterfall:
     statement, end_s = QUERY.read_text(encoding="utf-8"), time.monotonic() + PATIENCE_S
     while True:
         rows = await mesh.sql(statement, {"request_id": request_id}, timeout_s=QUERY_TIMEOUT_S)
-        found = waterfall(request_id, [column.name for column in rows.columns], rows.rows)
+        found = waterfall(request_id, rows.names, rows.rows)
         if (found is not None and found.is_over) or time.monotonic() > end_s:
             break
         await asyncio.sleep(PAUSE_S)

@@ -26,7 +26,7 @@ def as_csv(rows: Rows) -> bytes:
     """A header and a line for each row, as RFC 4180 has it; null is empty, lists and structs are JSON."""
     sink = io.StringIO()
     writer = csv.writer(sink)
-    writer.writerow([column.name for column in rows.columns])
+    writer.writerow(rows.names)
     writer.writerows([_value(value) for value in row] for row in rows.rows)
     return sink.getvalue().encode()
 

@@ -14,7 +14,6 @@ from services.gateway.dashboard.queries.question import Question, shipped
 from services.gateway.dashboard.shell.drawing import Drawing
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY
-from services.gateway.history.rows import rows_of
 
 MOST_SHOWN = 200
 NO_ROWS = "there are no rows"
@@ -50,7 +49,7 @@ class QueriesPage:
         """The rows as a specification: the chart of `analysis` that is drawn from this query, or columns."""
         question = self._asked(request)
         try:
-            rows = rows_of(await question.rows(self._frame.context.mesh, most=MOST_SHOWN * 10))
+            rows = (await question.rows(self._frame.context.mesh, most=MOST_SHOWN * 10)).by_name()
             told: dict[str, object] = {"words": NO_ROWS}
             if rows:
                 spec = await self._drawing.of_query(question.name, rows)

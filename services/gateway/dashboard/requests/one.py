@@ -17,7 +17,6 @@ from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY, fragment
 from services.gateway.history.found_results import result_under
 from services.gateway.history.owning import NamedRequest, named
-from services.gateway.history.rows import rows_of
 from services.gateway.history.way import PIECES, way_of
 from services.gateway.http.streaming import StreamedReply
 
@@ -53,7 +52,7 @@ class OneRequest:
         self._parts = {
             "answer": "" if result is None else result_html(result, own_page=True),
             "time": time_html(fall),
-            "events": fragment("requests/events.html.j2", events=() if events is None else rows_of(events)),
+            "events": fragment("requests/events.html.j2", events=() if events is None else events.by_name()),
             "waiting": fragment(
                 "requests/waiting.html.j2",
                 request=self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,7 +14,6 @@ from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import fragment
 from services.gateway.history.filter import CONDITION, REFUSED, STATES, WITHIN, Filter
 from services.gateway.history.latest import STATEMENT, latest
-from services.gateway.history.rows import Rows, rows_of
 from services.gateway.http.streaming import StreamedReply
 
 MOST = 100
@@ -64,13 +65,13 @@ class RequestsPage:
         return self._frame.live(("requests", wanted), look, LOOK_EVERY_S)
 
     async def _parts(self, wanted: Filter, mesh: Choir | None = None) -> dict[str, str]:
-        rows: Rows = ()
-        codes: Rows = ()
+        rows: list[dict[str, Any]] = []
+        codes: list[dict[str, Any]] = []
         problem = None
         mesh = mesh or self._frame.context.mesh
         try:
             rows = await latest(mesh, wanted.parameters, MOST)
-            codes = rows_of(await mesh.sql(CODES, wanted.parameters))
+            codes = (await mesh.sql(CODES, wanted.parameters)).by_name()
         except ChoirError as error:
             problem = error.message
         return {

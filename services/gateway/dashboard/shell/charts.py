@@ -17,7 +17,6 @@ from services.gateway.dashboard.shell.drawing import Drawing
 from services.gateway.dashboard.shell.frame import Frame
 from services.gateway.dashboard.shell.pages import SECURITY
 from services.gateway.history.filter import Filter
-from services.gateway.history.rows import rows_of
 
 QUERY_OF = {
     "activity": "activity",
@@ -53,7 +52,7 @@ class Charts:
         taken = {parameter.name for parameter in query.parameters}
         parameters = {key: value for key, value in every.items() if key in taken}
         try:
-            rows = rows_of(await self._frame.context.mesh.sql(query.statement, parameters))
+            rows = (await self._frame.context.mesh.sql(query.statement, parameters)).by_name()
             if not rows:
                 return self._said({"words": NOTHING})
             spec = await self._drawing.chart(name, rows)

@@ -14,7 +14,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from infra.demo_models.checksums import digest
+from infra.demo_models.checksums import sha256_of
 from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
@@ -33,7 +33,7 @@ SLOTS, CONTEXT_TOKENS = 8, 256
 READY_DEADLINE_S = 180.0
 
 
-sha256_of = cache(digest)
+hash_of = cache(sha256_of)
 
 
 class PipelineMesh:
@@ -101,7 +101,7 @@ class PipelineMesh:
             "model": model,
             "number": self._number,
             "epoch": 1,
-            "sha256": sha256_of(path),
+            "sha256": hash_of(path),
             "architecture": architecture,
             "layers": layers[-1].stop,
             "width": header.integer(f"{architecture}.embedding_length"),
