@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.evaluation.asking.journal import read_journal
-from analysis.evaluation.asking.progress import Reporter
 from analysis.evaluation.asking.run_folder import CONFIG_FILE, RunFolder, run_id
 from analysis.evaluation.asking.session import ask_all, new_folder, resumed
 from analysis.evaluation.benchmarks.benchmark import SCORED
@@ -17,6 +16,7 @@ from analysis.evaluation.options import EvalOptions, build_options
 from analysis.evaluation.provenance.cache import AnswerCache
 from analysis.evaluation.reporting.outputs import write_outputs
 from schemas.errors import InvalidRequest
+from services.client.bulk.progress import Reporter
 
 REPLAYABLE = ("strategies", "seed", "name", "extraction", "effort", "orders")
 """What a replay may say differently from the run that it decides again."""

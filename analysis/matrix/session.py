@@ -7,7 +7,6 @@ from contextlib import aclosing
 from pathlib import Path
 
 from analysis.charts.heatmaps import write_heatmaps
-from analysis.evaluation.asking.progress import Reporter
 from analysis.matrix.averages import MatrixReport, pair_averages
 from analysis.matrix.folder import CSV_FILE, MatrixFolder
 from analysis.matrix.options import MatrixOptions
@@ -15,6 +14,7 @@ from analysis.matrix.plan import cells
 from analysis.matrix.record import row
 from analysis.matrix.runner import MatrixRunner
 from schemas.errors import UnknownModel
+from services.client.bulk.progress import Reporter
 from services.client.client import Choir
 
 CLIENT_NAME = "choir-matrix"

@@ -11,7 +11,6 @@ from analysis.evaluation.asking import plan
 from analysis.evaluation.asking.journal import EvalJournal
 from analysis.evaluation.asking.machine import machine, versions
 from analysis.evaluation.asking.mesh import members, open_mesh
-from analysis.evaluation.asking.progress import Reporter
 from analysis.evaluation.asking.protocol import Protocol, open_protocol
 from analysis.evaluation.asking.run_folder import RunConfig, RunFolder, run_id
 from analysis.evaluation.asking.runner import Runner
@@ -28,6 +27,7 @@ from analysis.evaluation.scoring.reading import read_run
 from schemas.errors import InvalidRequest
 from schemas.replies import ModelSummary
 from services.chassis.identity import new_id
+from services.client.bulk.progress import Reporter
 from services.client.client import Choir
 
 QUEUED_PER_SLOT = 4

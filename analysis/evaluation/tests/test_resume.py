@@ -10,12 +10,12 @@ import pytest
 
 from analysis.evaluation.asking import plan
 from analysis.evaluation.asking.journal import read_journal
-from analysis.evaluation.asking.progress import PlainReporter
 from analysis.evaluation.asking.protocol import open_protocol
 from analysis.evaluation.asking.run_folder import RunConfig, RunFolder, run_id
 from analysis.evaluation.asking.session import Members, ask_all, new_folder
 from analysis.evaluation.options import build_options
 from schemas.errors import InvalidRequest
+from services.client.bulk.progress import PlainReporter
 
 
 @pytest.fixture

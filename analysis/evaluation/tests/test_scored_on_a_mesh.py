@@ -17,7 +17,6 @@ from nats.aio.client import Client
 
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.asking.journal import read_journal
-from analysis.evaluation.asking.progress import PlainReporter
 from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.asking.session import ask_all, new_folder
 from analysis.evaluation.contestants.reaggregation import reaggregate
@@ -31,6 +30,7 @@ from analysis.evaluation.tests.benchmarks.test_published_files import ARC_HUB, H
 from infra.demo_models.family import FOLDER
 from infra.testing.plugin import SpawnService
 from schemas import subjects
+from services.client.bulk.progress import PlainReporter
 from services.engine.model.identity import file_identity
 
 pytestmark = pytest.mark.long

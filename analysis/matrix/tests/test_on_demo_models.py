@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from analysis.evaluation.asking.progress import PlainReporter
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.session import measure
 from infra.host.supervisor import Supervisor
 from infra.settings import load_host_settings
+from services.client.bulk.progress import PlainReporter
 from services.client.client import Choir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -7,9 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from analysis.evaluation.asking.progress import PlainReporter
 from analysis.matrix.options import MatrixOptions
 from analysis.matrix.session import measure
+from services.client.bulk.progress import PlainReporter
 
 KEPT = Path(__file__).parent / "kept"
 OPTIONS = MatrixOptions(

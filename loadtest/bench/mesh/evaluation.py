@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.evaluation.asking.journal import read_journal
-from analysis.evaluation.asking.progress import PlainReporter
 from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.asking.session import ask_all, new_folder
 from analysis.evaluation.options import EvalOptions, build_options
@@ -22,6 +21,7 @@ from infra.demo_models.bench_model import write_bench_model
 from infra.host.demo_mesh import demo_mesh
 from infra.settings import DEMO_CONFIG
 from loadtest.bench.report import Report, at_most
+from services.client.bulk.progress import PlainReporter
 
 SLOTS = 4
 DELAY_MS = 250

@@ -16,7 +16,6 @@ from nats.aio.client import Client
 
 from analysis.evaluation.asking.exchange import Exchange
 from analysis.evaluation.asking.journal import read_journal
-from analysis.evaluation.asking.progress import PlainReporter
 from analysis.evaluation.asking.run_folder import RunFolder
 from analysis.evaluation.asking.session import ask_all, new_folder, resumed
 from analysis.evaluation.command import evaluate
@@ -27,6 +26,7 @@ from infra.host.demo_mesh import demo_mesh
 from infra.testing.plugin import REPOSITORY, ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import InvalidRequest, MeshUnreachable, UnknownModel, UnknownStrategy
+from services.client.bulk.progress import PlainReporter
 from services.client.client import Choir
 
 pytestmark = pytest.mark.long

@@ -125,10 +125,10 @@ def evaluate(
     twice.
     """
     # The one place where the command line reaches into `analysis`, which is a client of the mesh itself.
-    from analysis.evaluation.asking.progress import reporter
     from analysis.evaluation.command import evaluate as run
     from analysis.evaluation.reporting.shown import show
     from schemas.errors import InvalidRequest
+    from services.client.bulk.progress import reporter
 
     if resume is not None and replay is not None:
         raise InvalidRequest("replay: a run is either resumed or replayed", field="replay")

@@ -56,11 +56,11 @@ def matrix(
 
     The same command goes on where it was interrupted, and measures nothing twice.
     """
-    from analysis.evaluation.asking.progress import reporter
     from analysis.matrix.options import matrix_options, read_prompts
     from analysis.matrix.session import measure
     from services.cli.shell.written_file import named_folder
     from services.cli.views.tables.matrix_table import pairs_table
+    from services.client.bulk.progress import reporter
 
     template = {} if summary_prompt is None else {"summary_prompt": summary_prompt}
     options = matrix_options(

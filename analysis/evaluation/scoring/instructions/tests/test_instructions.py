@@ -19,7 +19,6 @@ from scipy import stats
 
 from analysis.evaluation import benchmarks
 from analysis.evaluation.asking.journal import read_journal
-from analysis.evaluation.asking.progress import PlainReporter
 from analysis.evaluation.asking.protocol import open_protocol
 from analysis.evaluation.asking.session import ask_all, new_folder
 from analysis.evaluation.benchmarks.question import Instruction
@@ -32,6 +31,7 @@ from analysis.evaluation.scoring.instructions.table import Marked, instruction_r
 from analysis.evaluation.tests.benchmarks.test_published_files import written
 from analysis.evaluation.tests.kept import exchange
 from schemas.errors import ChoirError, InvalidRequest
+from services.client.bulk.progress import PlainReporter
 
 LM_EVAL = importlib.util.find_spec("lm_eval") is not None
 needs_checks = pytest.mark.skipif(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from analysis.evaluation.asking.progress import LiveReporter, PlainReporter, duration, line, reporter
+from services.client.bulk.progress import LiveReporter, PlainReporter, duration, line, reporter
 
 
 class Terminal(io.StringIO):
