@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import ChoirError, MeshUnreachable
@@ -26,14 +25,6 @@ from services.client.bulk.runner import run_bulk
 from services.client.client import Choir
 
 DEFAULT_MAX_TOKENS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A task has been done in this run; `left` are still to be."""
-
-    record: TaskRecord
-    left: int
 
 
 class BatchRun:
@@ -63,13 +54,13 @@ class BatchRun:
         """Raises UnknownModel for a model that is wanted and not there."""
         await self._models.require_all()
 
-    async def work(self, on_step: Callable[[Step], None]) -> None:
+    async def work(self, on_done: Callable[[TaskRecord], None]) -> None:
         """Does what is left, after `check`. MeshUnreachable if the mesh goes; what is done is kept."""
         done = run_bulk(self._plan.tasks(), self._do, self._journal, lambda task: task.key, self._models.room)
         async with self._watched(), aclosing(done):
             async for record in done:
                 self.left -= 1
-                on_step(Step(record, self.left))
+                on_done(record)
 
     def write_results(self) -> Totals:
         """Writes the outputs with all that is done so far, by this run and those before it."""

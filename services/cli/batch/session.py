@@ -12,9 +12,10 @@ import typer
 from services.cli.batch.journal import BatchJournal
 from services.cli.batch.outputs import Totals
 from services.cli.batch.plan import Plan
-from services.cli.batch.progress import duration, failure_line, progress
+from services.cli.batch.progress import failure_line, progress
 from services.cli.batch.run import BatchRun, new_head
 from services.cli.views.terminal import print_json
+from services.client.bulk.progress import duration
 from services.client.client import Choir
 
 LISTED_FAILURES = 20
@@ -43,8 +44,8 @@ class BatchSession:
             + (f", {total - batch.left} of them done before" if batch.left < total else "")
         )
         try:
-            with progress(total, total - batch.left) as display:
-                await batch.work(display.step)
+            with progress(total, total - batch.left) as note:
+                await batch.work(note)
         finally:
             before_s = batch.seconds_before
             totals = batch.write_results()

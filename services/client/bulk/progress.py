@@ -1,9 +1,10 @@
-"""How far an evaluation is: live with an ETA on a terminal, plain lines elsewhere; on standard error."""
+"""How far a bulk run is: live with an ETA on a terminal, plain lines elsewhere; on standard error."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
@@ -19,13 +20,14 @@ from rich.progress import (
 )
 
 PLAIN_INTERVAL_S = 5.0
+RATE_OVER_S = 30.0
 
 Advance = Callable[[bool], None]
 """Told once for each request that came back: whether it failed."""
 
 
 class Reporter(Protocol):
-    """Where an evaluation says how far it is."""
+    """Where a bulk run says how far it is."""
 
     def say(self, line: str) -> None:
         """Something that is worth a line of its own."""
@@ -75,7 +77,7 @@ class LiveReporter:
 
 
 class PlainReporter:
-    """A line now and then."""
+    """A line now and then, with the rate of the last half minute and the time that the rest takes at it."""
 
     def __init__(
         self,
@@ -94,7 +96,8 @@ class PlainReporter:
     @contextmanager
     def phase(self, name: str, total: int, done: int) -> Iterator[Advance]:
         """A line at the start if something is there already, one every few seconds, and one at the end."""
-        started_s = said_s = self._clock()
+        said_s = self._clock()
+        rate = RecentRate(self._clock)
         count = failures = 0
         if done:
             self.say(f"{name}: {done} of {total} are there already")
@@ -103,19 +106,41 @@ class PlainReporter:
             nonlocal count, failures, said_s
             count += 1
             failures += failed
+            rate.tick()
             now_s = self._clock()
             if now_s - said_s >= self._interval_s:
                 said_s = now_s
-                self.say(line(name, done + count, total, count, now_s - started_s, failures))
+                self.say(line(name, done + count, total, rate.per_s, failures))
 
         yield advance
         if count:
-            self.say(line(name, done + count, total, count, self._clock() - started_s, failures))
+            self.say(line(name, done + count, total, rate.per_s, failures))
 
 
-def line(name: str, there: int, total: int, came: int, elapsed_s: float, failures: int) -> str:
+class RecentRate:
+    """How many a second came within the last half minute."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque()
+        self._started_s = clock()
+
+    def tick(self) -> None:
+        """One more has come."""
+        now_s = self._clock()
+        self._times.append(now_s)
+        while self._times[0] <= now_s - RATE_OVER_S:
+            self._times.popleft()
+
+    @property
+    def per_s(self) -> float:
+        """As many each second; 0 if none has come."""
+        passed_s = min(RATE_OVER_S, self._clock() - self._started_s)
+        return len(self._times) / passed_s if passed_s > 0 else 0.0
+
+
+def line(name: str, there: int, total: int, rate: float, failures: int) -> str:
     """`questions: 120 of 1306, 38.1 a second, about 31 s left, 2 failed`"""
-    rate = came / elapsed_s if elapsed_s > 0 else 0.0
     parts = [f"{name}: {there} of {total}"]
     if rate:
         parts.append(f"{rate:.1f} a second")
@@ -127,10 +152,10 @@ def line(name: str, there: int, total: int, came: int, elapsed_s: float, failure
 
 
 def duration(seconds: float) -> str:
-    """`31 s`, `4 min 10 s`, `2 h 5 min`."""
+    """`31 s`, `4 min 05 s`, `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

@@ -44,8 +44,25 @@ def test_a_file_is_no_terminal() -> None:
 
 
 def test_nothing_is_foretold_before_anything_came_back() -> None:
-    assert line("questions", 0, 40, 0, 0.0, 0) == "questions: 0 of 40"
+    assert line("questions", 0, 40, 0.0, 0) == "questions: 0 of 40"
 
 
 def test_durations_are_for_people() -> None:
-    assert [duration(seconds) for seconds in (31.2, 250, 7500)] == ["31 s", "4 min 10 s", "2 h 5 min"]
+    told = [duration(seconds) for seconds in (0.2, 31.2, 185, 7500)]
+    assert told == ["0 s", "31 s", "3 min 05 s", "2 h 05 min"]
+
+
+def test_the_rate_is_that_of_the_last_half_minute() -> None:
+    now_s = 0.0
+    out = io.StringIO()
+    with PlainReporter(out, clock=lambda: now_s, interval_s=30.0).phase("tasks", 600, 0) as advance:
+        for n in range(1, 301):
+            now_s = n * 0.1
+            advance(False)
+        for n in range(1, 31):
+            now_s = 30.0 + n
+            advance(False)
+    assert out.getvalue().splitlines()[:2] == [
+        "tasks: 300 of 600, 10.0 a second, about 30 s left",
+        "tasks: 330 of 600, 1.0 a second, about 4 min 30 s left",
+    ]

@@ -12,7 +12,6 @@ from schemas.errors import InvalidRequest
 from services.cli.batch.documents.files import Document
 from services.cli.batch.documents.map_reduce import joining
 from services.cli.batch.plan import Plan
-from services.cli.batch.progress import duration
 from services.cli.batch.prompts import PRESETS, Prompt, chosen_prompts
 from services.client.bulk.bounded import Gate, spread, together
 
@@ -84,15 +83,6 @@ def test_a_batch_is_the_same_while_what_is_asked_is_the_same() -> None:
     assert plan().settings == plan(options={"max_tokens": 64, "timeout_s": 9.0}).settings
     others = [plan(models=("a",)), plan(options={"max_tokens": 65}), plan(prompts=PRESETS["summary"])]
     assert len({plan().settings, *(other.settings for other in others)}) == 4
-
-
-def test_durations_are_said_in_two_units() -> None:
-    assert [duration(seconds) for seconds in (0.2, 59.4, 185, 7380)] == [
-        "0 s",
-        "59 s",
-        "3 min 05 s",
-        "2 h 03 min",
-    ]
 
 
 async def settle() -> None:
