@@ -5,11 +5,13 @@ mesh_models       override it in a test module: the models whose queues exist
 connection        a nats-py client of that mesh, closed after the test
 own_broker        a broker of the test's own, provisioned, to kill, pause and restart
 spawn_service     starts `python -m services.<name>`; what still runs at the end is ended
+compared_digests  what was compared by the function that takes the same time for all, which is left as it is
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import os
 import signal
@@ -42,6 +44,17 @@ READY_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 180.0
 JETSTREAM_TIMEOUT_S = 60.0
 FLUSH_TIMEOUT_S = 60
+
+INSIDE = (
+    subjects.gather("interactive", "stolen"),
+    subjects.answer("stolen", 1, "alpha"),
+    subjects.result("stolen"),
+    subjects.event("router", "stolen"),
+    subjects.bucket_key(subjects.SCORES_BUCKET, "stolen"),
+    f"$JS.API.STREAM.PURGE.{subjects.RESULTS_STREAM}",
+)
+"""Where services alone publish: a command, what is stored of work, an event, a key of a bucket; and what
+empties a stream."""
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -221,6 +234,20 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs a user who may mount a small disk (tmpfs)")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def compared_digests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The pairs that `hmac.compare_digest` has compared since the test began."""
+    compared: list[tuple[str, str]] = []
+    compare = hmac.compare_digest
+
+    def listened(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", listened)
+    return compared
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -31,18 +29,13 @@ from nats.aio.client import Client
 from rich.console import Console
 from rich.table import Table
 
-from infra.broker.access.keys import KeyRing
-from infra.host.supervisor import Supervisor
-from infra.settings import load_host_settings
-from infra.testing.switched_off import switched_off
 from loadtest.bench.flood import ANSWERED, OVERLOADED, Order, Outcome
+from loadtest.bench.mesh.tenants.two_tenants import FAST, SLOW, flooding, two_tenants
 from loadtest.faults import LoadtestError, WrongOption, complain
 from schemas import subjects
 from schemas.errors import ChoirError
 
 KEPT, BROKEN = 0, 1
-NEIGHBOUR = "neighbour"
-FAST, SLOW = "alpha", "slow"
 LASTING_S = 600
 """So long a request of the greedy tenant would wait."""
 FREE_WITHIN_S = 10.0
@@ -57,28 +50,8 @@ MOST_PLACES = 4_096
 """More than one tenant has at a router."""
 ASKS, SUBMITS, OTHERS, OVER_S, LIMIT = 5_000, 20_000, 20_000, 2.0, 16
 OVERLOADED_CODE = b'"code":"overloaded"'
-CONFIG = """
-[broker]
-port = 0
-[[agents]]
-name = "alpha"
-backend = "instant"
-models = [{{ name = "alpha" }}]
-[[agents]]
-name = "slow"
-backend = "instant"
-models = [{{ name = "slow", delay_ms = 3600000 }}]
-[[tenants]]
-name = "local"
-role = "operate"
-{limits}
-[[tenants]]
-name = "neighbour"
-role = "operate"
-public_keys = ["{key}"]
-""" + switched_off("summarizer", "gateway", "modelstore")
-
-Call = Callable[[], Awaitable[None]]
+OFF = ("summarizer", "gateway", "modelstore")
+OPERATES = 'role = "operate"'
 
 
 def _ask(**fields: Any) -> str:
@@ -120,26 +93,6 @@ FLOODS: dict[str, Flood] = {
     "sql": Flood(subjects.SQL, '{"statement": "SELECT 1"}'),
     "scores": Flood(subjects.SCORES),
 }
-
-
-@asynccontextmanager
-async def flooding(url: str, order: Order) -> AsyncIterator[asyncio.Task[bytes]]:
-    """A flood that has just begun, of a client without credentials; its outcome is there when it ends."""
-    address = urlsplit(url)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "loadtest.bench.flood", address.hostname or "", str(address.port),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(order.model_dump_json().encode())
-    process.stdin.close()
-    await process.stdout.readline()
-    try:
-        yield asyncio.create_task(process.stdout.readline())
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 @dataclass
@@ -222,35 +175,18 @@ async def places_free_after_s(url: str) -> float:
         await client.close()
 
 
-@asynccontextmanager
-async def greedy_mesh(folder: Path, limit: int | None) -> AsyncIterator[tuple[Supervisor, Client]]:
-    """A mesh with two tenants, and the connection of the one that is not greedy. The other one may have
-    `limit` requests in flight."""
-    keys = KeyRing(folder / "keys")
-    limits = "" if limit is None else f"limits = {{ requests_in_flight = {limit} }}"
-    text = CONFIG.format(limits=limits, key=keys.public_key(NEIGHBOUR))
-    (folder / "choir.toml").write_text(text)
-    settings = load_host_settings(folder / "choir.toml")
-    async with AsyncExitStack() as stack:
-        supervisor = Supervisor(settings, state=folder / "state", forward=lambda *_: None)
-        await supervisor.start()
-        stack.push_async_callback(supervisor.stop)
-        client = await nats.connect(supervisor.url, nkeys_seed=str(keys.path(NEIGHBOUR)))
-        stack.push_async_callback(client.close)
-        yield supervisor, client
-
-
 async def one_flood(flood: Flood, order: Order, limit: int | None, folder: Path) -> dict[str, Any]:
     """One flood on a mesh of its own: what became of it, and what the neighbour saw before, beside and after
     it."""
-    async with greedy_mesh(folder, limit) as (supervisor, client):
-        neighbour = Neighbour(client)
+    limits = "" if limit is None else f"\nlimits = {{ requests_in_flight = {limit} }}"
+    async with two_tenants(folder, without=OFF, local=OPERATES + limits, other=OPERATES) as mesh:
+        neighbour = Neighbour(mesh.other)
         seen = {"quiet": await neighbour.work(asyncio.create_task(asyncio.sleep(QUIET_S)))}
-        async with flooding(supervisor.url, order) as ended:
+        async with flooding(mesh.supervisor.url, order) as ended:
             seen["beside"] = await neighbour.work(ended)
         outcome = Outcome.model_validate_json(ended.result())
         waits = flood.deaf and limit is None  # what is in flight counts against a limit until it is done
-        free_after_s = await places_free_after_s(supervisor.url) if waits else None
+        free_after_s = await places_free_after_s(mesh.supervisor.url) if waits else None
         seen["after"] = await neighbour.work(asyncio.create_task(asyncio.sleep(0)))
     return {
         "flood": outcome.model_dump(),

@@ -24,7 +24,7 @@ from infra.broker.provision import provision
 from infra.host.children.processes import until
 from infra.host.credentials import Credentials
 from infra.settings import HostSettings
-from infra.testing.plugin import all_read
+from infra.testing.plugin import INSIDE, all_read
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.broker.catalog import ACCESS, ENDPOINTS, Access
@@ -429,17 +429,6 @@ async def test_several_replies_and_their_end_come_to_a_tenant(
     await user.client.close()
 
 
-ONE_OF_EACH = (
-    subjects.gather("interactive", "r1"),
-    subjects.answer("r1", 1, "alpha"),
-    subjects.result("r1"),
-    subjects.event("router", "test"),
-    subjects.bucket_key(subjects.SCORES_BUCKET, "some.key"),
-    f"$JS.API.STREAM.PURGE.{subjects.RESULTS_STREAM}",
-)
-"""A command, what is stored of work, an event, a key of a bucket, and what empties a stream."""
-
-
 async def last_stored(client: Client) -> dict[str, int]:
     """How much was ever stored in each stream and bucket."""
     js = client.jetstream()
@@ -477,16 +466,16 @@ async def test_a_reply_subject_points_at_nothing_inside(guarded: Guarded, doorke
         await user.client.publish("$SRV.PING", b"", reply=target)
     endpoints = catalog.endpoints_of(ROLES["carol"])
     for endpoint in endpoints:
-        for target in ONE_OF_EACH:
+        for target in INSIDE:
             await user.client.publish(endpoint.subject, BODY, reply=target)
     await all_read(user.client)
     # Then all of that has come in
     asked = {subjects.door("carol", endpoint.subject) for endpoint in endpoints} | {"$SRV.PING"}
-    assert await until(lambda: all(seen.count(one) >= len(ONE_OF_EACH) for one in asked), DEADLINE_S)
+    assert await until(lambda: all(seen.count(one) >= len(INSIDE) for one in asked), DEADLINE_S)
     await user.client.request(subjects.ASK, BODY, timeout=60)
     await all_read(inside)
     # And the answers have come nowhere inside, and nothing is stored
-    assert [subject for subject in seen if subject in {*targets, *ONE_OF_EACH}] == []
+    assert [subject for subject in seen if subject in {*targets, *INSIDE}] == []
     assert not {subject for subject in seen if subject.startswith(("$KV.", "$JS.API.", "choir.result."))}
     assert await last_stored(inside) == before
     await user.client.close()

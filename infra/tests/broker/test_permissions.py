@@ -22,7 +22,7 @@ from infra.broker.broker import Broker
 from infra.broker.provision import provision
 from infra.host.children.processes import until
 from infra.testing.mesh import all_kept, eventually, settled
-from infra.testing.plugin import SpawnService
+from infra.testing.plugin import INSIDE, SpawnService
 from schemas import subjects
 from schemas.broker import catalog
 from schemas.errors import ConfigurationError
@@ -43,16 +43,6 @@ STREAM_SUBJECTS = {
 }
 """A subject of each kind that is kept in a stream."""
 
-
-REPLIES_INSIDE = (
-    subjects.gather("interactive", "stolen"),
-    subjects.answer("stolen", 1, "alpha"),
-    subjects.result("stolen"),
-    subjects.event("router", "stolen"),
-    subjects.bucket_key(subjects.SCORES_BUCKET, "stolen"),
-    f"$JS.API.STREAM.PURGE.{subjects.RESULTS_STREAM}",
-)
-"""Where services publish: a command, what is stored of work, an event, a key; and what empties a stream."""
 GUESSED = "guess-of-a-stranger"
 
 
@@ -215,10 +205,10 @@ async def test_a_guarded_mesh_answers(guarded: str, spawn_service: SpawnService)
     ping = json.loads((await nc.request("$SRV.PING", b"", timeout=60)).data)
     # And has replies sent to where services alone may publish
     for endpoint in catalog.ENDPOINTS:
-        for target in REPLIES_INSIDE:
+        for target in INSIDE:
             await nc.publish(endpoint.subject, b"{}", reply=target)
     for asked in ("PING", "INFO", "STATS"):
-        for target in REPLIES_INSIDE:
+        for target in INSIDE:
             await nc.publish(f"$SRV.{asked}", b"", reply=target)
     await settled(nc)
     doors = {endpoint.doors for endpoint in catalog.ENDPOINTS}
@@ -227,7 +217,7 @@ async def test_a_guarded_mesh_answers(guarded: str, spawn_service: SpawnService)
         """Whether the router says of each endpoint that it has dropped what came there."""
         stats = json.loads((await nc.request("$SRV.STATS.router", b"", timeout=60)).data)
         dropped = {one["num_errors"] for one in stats["endpoints"] if one["subject"] in doors}
-        return dropped == {len(REPLIES_INSIDE)}
+        return dropped == {len(INSIDE)}
 
     await eventually(counted)
     await asyncio.gather(*(service.wait_ready(operator, 180) for service in services))

@@ -44,6 +44,7 @@ class RangeSource:
         self._kept = max(4, KEPT_BYTES // table.chunk_bytes)
         self._ahead = max(2, AHEAD_BYTES // table.chunk_bytes)
         self._foreseen: list[int] = []
+        self._places: dict[int, int] = {}  # of each chunk in the list of those that are read next
         self._banned: dict[str, str] = {}
         self.fetched_bytes = 0
 
@@ -66,6 +67,7 @@ class RangeSource:
         with those before them. Holders that have sent other bytes have another chance."""
         self._banned.clear()
         self._foreseen = list(dict.fromkeys(c for one in ranges for c in self._table.covering(*one)))
+        self._places = {chunk: place for place, chunk in enumerate(self._foreseen)}
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`. Blocks its thread; raises PullFailed if nobody sends them."""
@@ -85,9 +87,9 @@ class RangeSource:
 
     def _soon(self, chunk: int) -> list[int]:
         """What is read after a chunk, as far as that is known, and is not here."""
-        if chunk not in self._foreseen:
+        if chunk not in self._places:
             return []
-        after = self._foreseen.index(chunk) + 1
+        after = self._places[chunk] + 1
         return [one for one in self._foreseen[after : after + self._ahead] if one not in self._chunks]
 
     def _fetched(self, missing: list[int]) -> dict[int, bytes]:

@@ -10,74 +10,24 @@ import asyncio
 import json
 import math
 import statistics
-import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import nats
 import uvloop
 
-from infra.broker.access.keys import KeyRing
-from infra.host.supervisor import Supervisor
-from infra.settings import HostSettings, load_host_settings
-from infra.testing.switched_off import switched_off
 from loadtest.bench.flood import Order, Outcome
 from loadtest.bench.mesh.overhead import SINGLE, TIMEOUT_S, WARM_UP, Call, ask, latencies_ms
+from loadtest.bench.mesh.tenants.two_tenants import SLOW, flooding, two_tenants
 from loadtest.bench.report import Report, at_most
 from schemas import subjects
 from schemas.replies import Accepted
 
-NEIGHBOUR = "neighbour"
 ROUNDS = 5
 REQUESTS, OVER_S = 20_000, 2.0
 REST_S = 1.0
-LASTING = {"prompt": "Wait.", "model": "slow", "timeout_s": 3600}
-CONFIG = """
-[broker]
-port = 0
-[[agents]]
-name = "alpha"
-backend = "instant"
-models = [{{ name = "alpha" }}]
-[[agents]]
-name = "slow"
-backend = "instant"
-models = [{{ name = "slow", delay_ms = 3600000 }}]
-[[tenants]]
-name = "local"
-limits = {{ requests_in_flight = 1 }}
-[[tenants]]
-name = "{name}"
-public_keys = ["{key}"]
-""" + switched_off("aggregator", "summarizer", "metrics", "gateway", "modelstore")
-
-
-def settings_in(folder: Path, key: str) -> HostSettings:
-    """A mesh of two tenants: `local` may have one request in flight, the other one comes with a key."""
-    (folder / "choir.toml").write_text(CONFIG.format(name=NEIGHBOUR, key=key))
-    return load_host_settings(folder / "choir.toml")
-
-
-@asynccontextmanager
-async def flood(url: str) -> AsyncIterator[asyncio.Task[bytes]]:
-    """A flood that has just begun, whose outcome is there when all is answered."""
-    address = urlsplit(url)
-    arguments = (address.hostname or "", str(address.port))
-    order = Order(subject=subjects.ASK, body=SINGLE.decode(), count=REQUESTS, over_s=OVER_S)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "loadtest.bench.flood", *arguments,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(order.model_dump_json().encode())
-    process.stdin.close()
-    await process.stdout.readline()
-    yield asyncio.create_task(process.stdout.readline())
-    await process.wait()
+LASTING = {"prompt": "Wait.", "model": SLOW, "timeout_s": 3600}
+OFF = ("aggregator", "summarizer", "metrics", "gateway", "modelstore")
 
 
 async def until_done(call: Call, task: asyncio.Task[Any]) -> list[float]:
@@ -91,24 +41,17 @@ async def until_done(call: Call, task: asyncio.Task[Any]) -> list[float]:
 
 async def measure(folder: Path) -> dict[str, Any]:
     """Latencies of the neighbour's asks, and what became of the flood, of one run."""
-    keys = KeyRing(folder / "keys")
-    async with AsyncExitStack() as stack:
-        settings = settings_in(folder, keys.public_key(NEIGHBOUR))
-        supervisor = Supervisor(settings, state=folder / "state", forward=lambda *_: None)
-        await supervisor.start()
-        stack.push_async_callback(supervisor.stop)
-        greedy = await nats.connect(supervisor.url)
-        stack.push_async_callback(greedy.close)
-        neighbour = await nats.connect(supervisor.url, nkeys_seed=str(keys.path(NEIGHBOUR)))
-        stack.push_async_callback(neighbour.close)
-        lasting = await greedy.request(subjects.SUBMIT, json.dumps(LASTING).encode(), timeout=TIMEOUT_S)
+    limits = "limits = { requests_in_flight = 1 }"
+    order = Order(subject=subjects.ASK, body=SINGLE.decode(), count=REQUESTS, over_s=OVER_S)
+    async with two_tenants(folder, without=OFF, local=limits) as mesh:
+        lasting = await mesh.local.request(subjects.SUBMIT, json.dumps(LASTING).encode(), timeout=TIMEOUT_S)
         Accepted.read(lasting.data)  # from now on the tenant is at its limit
-        call = ask(neighbour, SINGLE)
+        call = ask(mesh.other, SINGLE)
         await latencies_ms(call, WARM_UP)
         quiet, beside, floods = [], [], []
         for _ in range(ROUNDS):
             quiet += await until_done(call, asyncio.create_task(asyncio.sleep(OVER_S)))
-            async with flood(supervisor.url) as answered:
+            async with flooding(mesh.supervisor.url, order) as answered:
                 beside += await until_done(call, answered)
             floods.append(Outcome.model_validate_json(answered.result()))
             await asyncio.sleep(REST_S)

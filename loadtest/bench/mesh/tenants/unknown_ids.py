@@ -13,26 +13,20 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import nats
 import numpy as np
 import uvloop
 from nats.aio.client import Client
 
-from infra.broker.access.keys import KeyRing
-from infra.host.supervisor import Supervisor
-from infra.settings import HostSettings, load_host_settings
-from infra.testing.switched_off import switched_off
+from loadtest.bench.mesh.tenants.two_tenants import FAST, SLOW, two_tenants
 from loadtest.bench.report import Report, at_most
 from schemas import subjects
 from schemas.errors import UnknownRequest
 from schemas.replies import Accepted, ErrorReply, Result
 from services.chassis.identity import new_id
 
-CURIOUS = "curious"
 PAIRS, WARM_UP = 1_000, 50
 AT_ONCE = 32
 TIMEOUT_S = 30.0
@@ -44,27 +38,7 @@ ASKED: dict[str, tuple[str, dict[str, str]]] = {
     "cancel": (subjects.CANCEL, {}),
     "feedback": (subjects.FEEDBACK, {"correct": "Paris"}),
 }
-CONFIG = """
-[broker]
-port = 0
-[[agents]]
-name = "alpha"
-backend = "instant"
-models = [{{ name = "alpha" }}]
-[[agents]]
-name = "slow"
-backend = "instant"
-models = [{{ name = "slow", delay_ms = 3600000 }}]
-[[tenants]]
-name = "{name}"
-public_keys = ["{key}"]
-""" + switched_off("summarizer", "metrics", "gateway", "modelstore")
-
-
-def settings_in(folder: Path, key: str) -> HostSettings:
-    """A mesh of two tenants: `local` asks, the other one comes with a key."""
-    (folder / "choir.toml").write_text(CONFIG.format(name=CURIOUS, key=key))
-    return load_host_settings(folder / "choir.toml")
+OFF = ("summarizer", "metrics", "gateway", "modelstore")
 
 
 async def ids_of_another(owner: Client, count: int) -> list[str]:
@@ -74,7 +48,7 @@ async def ids_of_another(owner: Client, count: int) -> list[str]:
     async def ask() -> None:
         for number in turns:
             waits = number % 2 == 1
-            asked = {"prompt": "Wait.", "model": "slow" if waits else "alpha", "request_id": ids[number]}
+            asked = {"prompt": "Wait.", "model": SLOW if waits else FAST, "request_id": ids[number]}
             subject = subjects.SUBMIT if waits else subjects.ASK
             body = json.dumps(asked | {"timeout_s": LASTING_S}).encode()
             reply = await owner.request(subject, body, timeout=TIMEOUT_S)
@@ -115,24 +89,16 @@ def difference(another: Sequence[float], none: Sequence[float]) -> dict[str, flo
 
 async def measure(folder: Path) -> dict[str, Any]:
     """Medians and their differences for each operation, and replies that said anything else, of one run."""
-    keys, dice = KeyRing(folder / "keys"), random.Random(SEED)
-    async with AsyncExitStack() as stack:
-        settings = settings_in(folder, keys.public_key(CURIOUS))
-        supervisor = Supervisor(settings, state=folder / "state", forward=lambda *_: None)
-        await supervisor.start()
-        stack.push_async_callback(supervisor.stop)
-        owner = await nats.connect(supervisor.url)
-        stack.push_async_callback(owner.close)
-        curious = await nats.connect(supervisor.url, nkeys_seed=str(keys.path(CURIOUS)))
-        stack.push_async_callback(curious.close)
-        theirs = await ids_of_another(owner, PAIRS + WARM_UP)
+    dice = random.Random(SEED)
+    async with two_tenants(folder, without=OFF) as mesh:
+        theirs = await ids_of_another(mesh.local, PAIRS + WARM_UP)
         taken: dict[str, dict[str, list[float]]] = {name: {"another": [], "none": []} for name in ASKED}
         wrong = 0
         for number, another in enumerate(theirs):
             ids = {"another": another, "none": new_id()}
             for operation in ASKED:
                 for whose in dice.sample(sorted(ids), len(ids)):
-                    taken_us, right = await refusal_us(curious, operation, ids[whose])
+                    taken_us, right = await refusal_us(mesh.other, operation, ids[whose])
                     wrong += not right
                     if number >= WARM_UP:
                         taken[operation][whose].append(taken_us)
