@@ -32,6 +32,8 @@ from services.tasks.generate import BackendWorker
 
 DESCRIPTION = "Generates answers with the models that it serves"
 WATCH_INTERVAL_S = 0.25
+IDLE_WATCH_INTERVAL_S = 1.0
+"""Between two looks at models that have no work: each wakes the process."""
 
 log = get_logger("agent")
 
@@ -133,7 +135,8 @@ class Agent:
         """Raises the failure of a model that has failed for good, which ends the process: whoever keeps it
         starts it anew."""
         while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
+            at_work = any(serving.loop is not None and serving.loop.busy for serving in self._all)
+            await asyncio.sleep(WATCH_INTERVAL_S if at_work else IDLE_WATCH_INTERVAL_S)
             for serving in self._all:
                 if serving.backend is None or serving.loop is None:
                     continue

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from infra.host.children.child import Child
 from services.chassis.registry.directory import Directory
 
-LOOK_INTERVAL_S = 0.5
+LOOK_INTERVAL_S = 2.0
 LONGEST_STEP_S = 2 * LOOK_INTERVAL_S
 """What counts between two looks: while this process, or its host, stood still, nobody could be heard."""
 HUNG_AFTER_S = 60.0
