@@ -17,6 +17,7 @@ from duckdb import DuckDBPyConnection
 
 from schemas.subjects import LOCAL_TENANT, owned_id
 from services.metrics.query.sandbox import tables_in
+from services.metrics.store.database import limit_spill
 from services.metrics.store.tables import create, definitions, event_tables, literal, quoted
 from services.metrics.store.views import install
 
@@ -39,10 +40,10 @@ def own_database(views: Path, spill: Path, memory_mb: int, spill_mb: int) -> Ite
             "memory_limit": f"{memory_mb}MB",
             "threads": "1",
             "temp_directory": str(spill),
-            "max_temp_directory_size": f"{spill_mb}MiB",
         },
     )
     try:
+        limit_spill(copy, spill_mb)
         copy.execute("SET TimeZone = 'UTC'")
         # DuckDB takes a forked process for one that somebody looks at.
         copy.execute("SET enable_progress_bar = false")

@@ -38,6 +38,12 @@ HELD_BY_ANOTHER = "conflicting lock"
 log = get_logger("metrics.database")
 
 
+def limit_spill(connection: DuckDBPyConnection, spill_mb: int) -> None:
+    """What does not fit into the memory may take `spill_mb` of the disk (MiB). Given to DuckDB 2.0 as it
+    connects, the limit is shown and not kept."""
+    connection.execute(f"SET max_temp_directory_size = '{spill_mb}MiB'")
+
+
 class Database:
     """The event database of one folder. Open it once; every query gets a cursor of its own.
 
@@ -142,10 +148,10 @@ class Database:
                 "memory_limit": f"{self.memory_mb}MB",
                 "threads": str(self._threads),
                 "temp_directory": str(self.folder / SPILL_FOLDER),
-                "max_temp_directory_size": f"{self._spill_mb}MiB",
             },
         )
         try:
+            limit_spill(connection, self._spill_mb)
             connection.execute("SET TimeZone = 'UTC'")
             migrate(connection)
             install(connection, self.views)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import duckdb
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
@@ -26,12 +27,15 @@ from schemas.nodes.lease import NodeLease
 from schemas.requests.queries import Rows, Sql
 from schemas.subjects import SQL, door
 from services.client.client import Choir
+from services.metrics.query.own_rows import own_database
 from services.metrics.service import Metrics
 from services.metrics.settings import VIEWS_FOLDER, MetricsSection
 from services.metrics.store.database import Database
 from services.metrics.tests.mesh import asking, count_of, fill, has, spawn_metrics, task_completed
 
 ROWS = 50
+SORTED = "SELECT range FROM range(20000000) ORDER BY hash(range)"
+"""What takes more than 100 MiB."""
 
 WRITES = (
     "CREATE TABLE mine (a INTEGER)",
@@ -217,10 +221,17 @@ def test_statements_have_bounds_on_the_disk_and_on_the_cores(tmp_path: Path) -> 
     database = Database(tmp_path, VIEWS_FOLDER, memory_mb=64, threads=1, spill_mb=8)
     database.open()
     with database.cursor() as cursor:
-        settings = "SELECT current_setting('max_temp_directory_size'), current_setting('threads')"
-        found = cursor.execute(settings).fetchone()
+        found = cursor.execute("SELECT current_setting('threads')").fetchone()
+        with pytest.raises(duckdb.OutOfMemoryException, match=r"8\.0 MiB"):
+            cursor.execute(SORTED).fetchmany(1)
     database.close()
-    assert found == ("8.0 MiB", 1)
+    assert found == (1,)
+
+
+def test_a_tenants_statement_takes_no_more_of_the_disk_than_its_part(tmp_path: Path) -> None:
+    bounded = own_database(VIEWS_FOLDER, tmp_path, memory_mb=64, spill_mb=8)
+    with bounded as copy, pytest.raises(duckdb.OutOfMemoryException, match=r"8\.0 MiB"):
+        copy.execute(SORTED).fetchmany(1)
 
 
 def test_all_statements_of_tenants_share_one_bound_on_the_disk() -> None:
