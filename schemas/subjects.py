@@ -693,6 +693,16 @@ def key_places(key_id: str) -> str:
     return f"{encode_token(key_id)}.places"
 
 
+def key_batch_places(key_id: str) -> str:
+    """The key of what an API key has in work of the class batch at which gateway."""
+    return f"{encode_token(key_id)}.batch"
+
+
+def key_requests(key_id: str) -> str:
+    """The key of how many requests an API key has asked."""
+    return f"{encode_token(key_id)}.requests"
+
+
 def retry_key(said: str, request_id: str) -> str:
     """The key of a request that may be sent again; `said` is a hash of what it says."""
     return f"{said}.{request_id}"

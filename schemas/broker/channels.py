@@ -27,6 +27,7 @@ from schemas.broker.contents import (
     FILE_RANGE,
     HOLDER,
     KEY_PLACES,
+    KEY_REQUESTS,
     KEY_USE,
     LEARNT,
     PONG,
@@ -335,6 +336,14 @@ STORED_VALUES: tuple[Channel, ...] = (
     ),
     *_values(s.KEY_USES_BUCKET, "key-use", address(s.key_use), "what an API key used", KEY_USE),
     *_values(s.KEY_USES_BUCKET, "key-places", address(s.key_places), "where it has requests", KEY_PLACES),
+    *_values(
+        s.KEY_USES_BUCKET,
+        "key-batch-places",
+        address(s.key_batch_places),
+        "where it has batch work",
+        KEY_PLACES,
+    ),
+    *_values(s.KEY_USES_BUCKET, "key-requests", address(s.key_requests), "how often it asked", KEY_REQUESTS),
     *_values(s.RETRIES_BUCKET, "retry", address(s.retry_key), "how often it was sent again", RETRIED),
     *_values(s.KEYS_BUCKET, "api-key", address(s.api_key), "a key that opens the gateway", keys.ApiKey),
     *_values(

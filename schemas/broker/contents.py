@@ -66,6 +66,9 @@ HOLDER = Content("Holder", "the name of the agent's instance", "text/plain", {"t
 KEY_USE = Content(
     "KeyUse", "tokens by the second, as `1700000000:12 1700000001:7`", "text/plain", {"type": "string"}
 )
+KEY_REQUESTS = Content(
+    "KeyRequests", "requests by the second, as `1700000000:2 1700000001:1`", "text/plain", {"type": "string"}
+)
 KEY_PLACES = Content(
     "KeyPlaces",
     "for each gateway how many requests, and until when that holds, as `3f2a90c1b2d4:2:1700000030`",

@@ -14,8 +14,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.message import Act, Message, Name, Struct, field_error
-from schemas.subjects import LOCAL_TENANT
+from schemas.message import Act, Message, Name, Struct, field_error, is_none
+from schemas.requests.tenants import BatchShare
+from schemas.subjects import LOCAL_TENANT, Priority
 
 KeyScope = Literal["models", "generate", "embed", "observe", "operate"]
 """`models`: see what can be asked. `generate`: have text generated, and what belongs to it. `embed`: vectors.
@@ -33,22 +34,31 @@ Label = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\
 
 
 class KeyLimits(Struct):
-    """At most so many requests at a time, and tokens a minute, at all gateways together; None: no limit of
-    its own.
+    """How much a key may take, at all gateways together; None: no limit of its own.
 
-    The limits of the tenant hold besides.
+    `requests_in_flight` are those at a time; `requests_per_minute` counts what a model is to read or write
+    for, `tokens_per_minute` what it has read and written; `batch_share` is the part of the queue that the
+    key's batch work may fill. The limits of the tenant hold besides.
     """
 
     requests_in_flight: Annotated[int, Field(ge=1, le=100_000)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=is_none)
+    batch_share: BatchShare | None = Field(default=None, exclude_if=is_none)
+
+
+def _is_usual(priority: object) -> bool:
+    """For `exclude_if`: a key that says nothing of its priority reads as keys always did."""
+    return priority == "interactive"
 
 
 class ApiKey(Message):
     """One key. `digest` is the SHA-256 of its secret in hexadecimal digits, `ending` its last four
     characters, so that people know it again.
 
-    It opens `scopes`, and of the models those in `models`, all if that is empty. It ends at `expires_at_s`
-    (Unix time), and at once when it is `revoked`. With `cache` false nothing is answered from the cache.
+    It opens `scopes`, and of the models those in `models`, all if that is empty. With the `priority` batch
+    all that is asked by it waits for what others ask interactively. It ends at `expires_at_s` (Unix time),
+    and at once when it is `revoked`. With `cache` false nothing is answered from the cache.
     """
 
     id: KeyId
@@ -59,6 +69,7 @@ class ApiKey(Message):
     scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] = USUAL_SCOPES
     models: Annotated[tuple[Name, ...], Field(max_length=200)] = ()
     limits: KeyLimits = KeyLimits()
+    priority: Annotated[Priority, Field(exclude_if=_is_usual)] = "interactive"
     cache: bool = True
     created_at_s: float
     expires_at_s: float | None = None
@@ -79,11 +90,11 @@ class ApiKey(Message):
             return "models"
         if _is_more(other.expires_at_s, self.expires_at_s):
             return "expires_at_s"
-        of_others, own = other.limits, self.limits
-        if _is_more(of_others.requests_in_flight, own.requests_in_flight):
-            return "limits.requests_in_flight"
-        if _is_more(of_others.tokens_per_minute, own.tokens_per_minute):
-            return "limits.tokens_per_minute"
+        if self.priority == "batch" and other.priority != "batch":
+            return "priority"
+        for name in KeyLimits.model_fields:
+            if _is_more(getattr(other.limits, name), getattr(self.limits, name)):
+                return f"limits.{name}"
         return None
 
 
@@ -105,6 +116,7 @@ class KeyChange(Struct):
     scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] | None = None
     models: Annotated[tuple[Name, ...], Field(max_length=200)] | None = None
     limits: KeyLimits | None = None
+    priority: Annotated[Priority | None, Field(exclude_if=is_none)] = None
     cache: bool | None = None
     expires_at_s: float | None = None
 

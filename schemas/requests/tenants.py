@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from schemas import subjects
+from schemas.broker import catalog
 from schemas.broker.catalog import Role
 from schemas.message import Act, Message, Struct, field_error, is_none
 from schemas.subjects import LOCAL_TENANT
@@ -33,6 +35,19 @@ PublicKey = Annotated[str, StringConstraints(pattern=r"^U[A-Z2-7]{55}$")]
 """The public half of an nkey of a user. The seed stays with whoever made it."""
 
 
+BatchShare = Annotated[float, Field(gt=0, le=1)]
+"""A part of the queue, for work of the class batch."""
+
+QUEUE_LENGTH = next(spec.max_messages for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
+"""How many requests the queue has room for."""
+
+
+def most_of_batch(share: float) -> int:
+    """How many requests of the class batch may be in work at a time for whoever has this part of the queue:
+    one at least."""
+    return max(1, int(share * QUEUE_LENGTH))
+
+
 class TenantLimits(Struct):
     """How much a tenant may take, over all routers. Null: as much as there is.
 
@@ -43,7 +58,7 @@ class TenantLimits(Struct):
 
     requests_in_flight: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=is_none)
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=is_none)
-    batch_share: Annotated[float, Field(gt=0, le=1)] | None = Field(default=None, exclude_if=is_none)
+    batch_share: BatchShare | None = Field(default=None, exclude_if=is_none)
     connections: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=is_none)
 
 

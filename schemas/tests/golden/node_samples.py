@@ -188,6 +188,12 @@ NODE_SAMPLES: dict[str, Message] = {
             expires_at_s=1_790_000_000.0,
         ),
     ),
+    "key_of_batch_work": API_KEY.model_copy(
+        update={"limits": KeyLimits(requests_per_minute=120, batch_share=0.01), "priority": "batch"}
+    ),
+    "change_key_to_batch_work": ManageKeys(
+        action="change", id="k-7f3a21", change=KeyChange(priority="batch")
+    ),
     "keys_reply": KeysReply(keys=(API_KEY.model_copy(update={"revoked": True}),), left_out=1),
     "cordon": CORDON,
     "host_cordon": Cordon(host="alpha", at_s=ACCEPTED_AT_S),

@@ -136,7 +136,8 @@ def permitted(path: str, method: str) -> AbstractContextManager[KeyEntry | None]
         raise Unauthenticated(STALE)
     if caller.key is None or caller.use is None:
         return NOTHING
-    return caller.use.request(caller.key, takes_tokens=takes_tokens(path, method))
+    batch = caller.priority == "batch"
+    return caller.use.request(caller.key, takes_tokens=takes_tokens(path, method), batch=batch)
 
 
 def allowed(path: str, method: str) -> bool:

@@ -20,12 +20,10 @@ from schemas.errors import BrokerUnavailable, ChoirError, Overloaded
 from schemas.requests.keys import ApiKey
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, WrongRevision
+from services.gateway.access.alone import Alone
+from services.gateway.access.minute import Used, read_used, room_after_s, with_more, within, written_used
 
-MINUTE_S = 60
 log = get_logger("gateway.budget")
-
-Used = dict[int, int]
-"""How many tokens in which second (Unix time)."""
 
 
 class Budgets:
@@ -39,7 +37,7 @@ class Budgets:
         self._adding: dict[str, asyncio.Lock] = {}
         self._pending: dict[str, int] = {}
         self._storing: set[asyncio.Task[None]] = set()
-        self._alone_until_s = 0.0
+        self._alone = Alone("tokens")
 
     async def check(self, key: ApiKey) -> None:
         """Raises Overloaded for a key that has used what it may, and says when there is room again."""
@@ -52,25 +50,25 @@ class Budgets:
         if taken >= most:
             raise Overloaded(
                 f"this key used {taken} tokens within a minute, and may use {most}",
-                retry_after_s=_room_after_s(used, taken, most, now_s),
+                retry_after_s=room_after_s(used, most, now_s),
             )
 
     async def _used(self, key_id: str, now_s: float) -> Used:
         """What all gateways have counted, with what this one is about to; or this one alone."""
-        if time.monotonic() >= self._alone_until_s:
+        if not self._alone:
             try:
                 entry = await self._bucket.get(subjects.key_use(key_id))
             except BrokerUnavailable as error:
-                self._go_alone(error)
+                self._alone.begin(error)
             else:
-                return _with(_within(_read(entry.value), now_s), self._pending.get(key_id, 0), now_s)
-        return _within(self._own.get(key_id, {}), now_s)
+                return with_more(within(read_used(entry.value), now_s), self._pending.get(key_id, 0), now_s)
+        return within(self._own.get(key_id, {}), now_s)
 
     async def charge(self, key: ApiKey, tokens: int) -> None:
         """So many tokens were used; returns when every gateway knows, and is done also for who waits for that
         no more. What cannot be stored is logged, and counted here alone: the answer is there."""
         now_s = self._now()
-        self._own[key.id] = _with(_within(self._own.get(key.id, {}), now_s), tokens, now_s)
+        self._own[key.id] = with_more(within(self._own.get(key.id, {}), now_s), tokens, now_s)
         self._pending[key.id] = self._pending.get(key.id, 0) + tokens
         storing = asyncio.create_task(self._store(key.id), name=f"tokens of {key.id}")
         self._storing.add(storing)
@@ -84,27 +82,22 @@ class Budgets:
             if not tokens:
                 return
             try:
-                if time.monotonic() >= self._alone_until_s:
+                if not self._alone:
                     await self._add(subjects.key_use(key_id), tokens)
             except BrokerUnavailable as error:
-                self._go_alone(error)
+                self._alone.begin(error)
             except ChoirError as error:
                 log.warning("tokens of a key were not counted", key=key_id, tokens=tokens, code=error.code)
             finally:
                 if key_id in self._pending:
                     self._pending[key_id] -= tokens
 
-    def _go_alone(self, error: BrokerUnavailable) -> None:
-        """For a minute nobody waits for what the mesh cannot say."""
-        self._alone_until_s = time.monotonic() + MINUTE_S
-        log.warning("the tokens of keys are counted by this gateway alone", why=error.message)
-
     async def _add(self, place: str, tokens: int) -> None:
         while True:  # each time that another gateway was faster, it has counted something
             entry, now_s = await self._bucket.get(place), self._now()
-            used = _with(_within(_read(entry.value), now_s), tokens, now_s)
+            used = with_more(within(read_used(entry.value), now_s), tokens, now_s)
             try:
-                await self._bucket.update(place, _written(used), entry.revision)
+                await self._bucket.update(place, written_used(used), entry.revision)
             except WrongRevision:
                 continue
             return
@@ -113,32 +106,3 @@ class Budgets:
         """A key is there no more."""
         for of_key in (self._own, self._adding, self._pending):
             of_key.pop(key_id, None)
-
-
-def _within(used: Used, now_s: float) -> Used:
-    """What is not a minute old, to the second."""
-    return {second: tokens for second, tokens in used.items() if second + MINUTE_S > int(now_s)}
-
-
-def _with(used: Used, tokens: int, now_s: float) -> Used:
-    """The same, and so many tokens now."""
-    return {**used, int(now_s): used.get(int(now_s), 0) + tokens} if tokens else used
-
-
-def _room_after_s(used: Used, taken: int, most: int, now_s: float) -> float:
-    """When enough of what was used is a minute old."""
-    for second, tokens in sorted(used.items()):
-        taken -= tokens
-        if taken < most:
-            return max(1.0, second + MINUTE_S - now_s)
-    return float(MINUTE_S)
-
-
-def _read(written: bytes | None) -> Used:
-    """From `1700000000:12 1700000001:7`."""
-    parts = (part.split(b":") for part in (written or b"").split())
-    return {int(second): int(tokens) for second, tokens in parts}
-
-
-def _written(used: Used) -> bytes:
-    return b" ".join(b"%d:%d" % one for one in sorted(used.items()))

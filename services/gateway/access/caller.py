@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from schemas.broker.catalog import Role
 from schemas.errors import ChoirError
 from schemas.requests.keys import ApiKey
-from schemas.subjects import LOCAL_TENANT
+from schemas.subjects import LOCAL_TENANT, Priority
 from services.gateway.access.limits import KeyBudget, KeyUse
 
 
@@ -19,7 +19,8 @@ class Caller:
 
     `role` is the tenant's. `refused` is why nobody knows who asks. A browser whose cookie has the key
     operates the mesh until `fresh_until_s` (monotonic time), a while after it showed the key; then it is
-    `stale`. The key's `secret` goes on to whoever does what the gateway may not do by itself.
+    `stale`. The key's `secret` goes on to whoever does what the gateway may not do by itself. `work` is
+    `batch` for the lines of a batch.
     """
 
     tenant: str = LOCAL_TENANT
@@ -29,6 +30,7 @@ class Caller:
     refused: ChoirError | None = None
     fresh_until_s: float | None = None
     secret: str | None = field(default=None, repr=False)
+    work: Priority = "interactive"
 
     @property
     def stale(self) -> bool:
@@ -39,6 +41,11 @@ class Caller:
     def budget(self) -> KeyBudget | None:
         """The tokens a minute of its key, if they are limited."""
         return None if self.key is None or self.use is None else self.use.budget(self.key)
+
+    @property
+    def priority(self) -> Priority:
+        """The class of what is asked: that of the key, and of a batch `batch` whatever the key says."""
+        return self.work if self.key is None or self.work == "batch" else self.key.priority
 
     def may_ask(self, model: str) -> bool:
         """Whether the key opens a model, or an ensemble."""

@@ -18,6 +18,7 @@ from services.chassis.registry.tenants import Tenants
 from services.gateway.access.budget import Budgets
 from services.gateway.access.limits import KeyUse
 from services.gateway.access.places import Places
+from services.gateway.access.rate import Rates
 
 
 class Keyring:
@@ -34,6 +35,7 @@ class Keyring:
         self._uses: dict[str, KeyUse] = {}
         self._budgets = Budgets(client, now)
         self._places = Places(client, now=now)
+        self._rates = Rates(client, now)
         self.tenants = Tenants(client, now)
         self._bucket = Bucket(client, subjects.KEYS_BUCKET, messages(ApiKey), self._on_put, self._on_delete)
 
@@ -62,6 +64,7 @@ class Keyring:
         self._uses.pop(key_id, None)
         self._budgets.forget(key_id)
         self._places.forget(key_id)
+        self._rates.forget(key_id)
 
     def _forget(self, key_id: str) -> None:
         if (digest := self._digests.pop(key_id, None)) is not None:
@@ -84,4 +87,4 @@ class Keyring:
 
     def use_of(self, key: ApiKey) -> KeyUse:
         """What a key uses here; that of before when its limits have changed."""
-        return self._uses.setdefault(key.id, KeyUse(self._budgets, self._places))
+        return self._uses.setdefault(key.id, KeyUse(self._budgets, self._places, self._rates))

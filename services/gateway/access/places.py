@@ -1,10 +1,11 @@
-"""Requests that a key with a limit of them has in work, counted over the mesh.
+"""Requests that a key with a limit of them has in work, counted over the mesh, and so its batch work.
 
-All gateways write how many places they hold into one entry for each key, in the bucket `choir_key_uses`, and
-each only if nobody has changed what it has read: so together they never hold more than the key may have.
-Places are leased: those of a gateway that was killed are free after `LEASE_S`. A place that a request leaves
-stays with its gateway for a moment, for the next one: whoever asks one thing after the other waits for the
-broker once. Who finds all of them held, some elsewhere, looks again for half a second before it is refused.
+All gateways write how many places they hold into one entry for each key and kind, in the bucket
+`choir_key_uses`, and each only if nobody has changed what it has read: so together they never hold more than
+the key may have. Places are leased: those of a gateway that was killed are free after `LEASE_S`. A place
+that a request leaves stays with its gateway for a moment, for the next one: whoever asks one thing after the
+other waits for the broker once. Who finds all of them held, some elsewhere, looks again for half a second
+before it is refused.
 
 Where the mesh cannot say who holds what (a broker whose host has an older Choir has no place for it) each
 gateway counts for itself; so do gateways of an older version. One that stood still for longer than its lease
@@ -17,6 +18,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 
 from nats.aio.client import Client
 
@@ -25,6 +27,7 @@ from schemas.errors import BrokerUnavailable, ChoirError, Overloaded
 from services.chassis.logs import get_logger
 from services.chassis.nats.bucket import BYTES, Bucket, Entry, WrongRevision
 from services.chassis.process.cancelling import ended
+from services.gateway.access.alone import Alone
 
 LEASE_S = 30.0
 RENEW_S = 8.0
@@ -33,7 +36,6 @@ LINGER_S = 0.05
 LOOK_S = 0.05
 LOOKS = 10
 """How often who finds no place looks, and the pause between."""
-ALONE_S = 60.0
 END_PATIENCE_S = 1.0
 SOON_S = 1.0
 
@@ -41,6 +43,21 @@ log = get_logger("gateway.places")
 
 Held = dict[str, tuple[int, int]]
 """For each gateway: how many places it holds, and until when (Unix time)."""
+
+
+@dataclass(frozen=True)
+class PlaceKind:
+    """What places are of: where the mesh knows them of a key, and what a key is told that has them all."""
+
+    key: Callable[[str], str]
+    full: str
+
+
+ALL = PlaceKind(subjects.key_places, "this key has as many requests in work as it may have at a time: {most}")
+BATCH = PlaceKind(
+    subjects.key_batch_places,
+    "this key has as many requests of the class batch in work as its part of the queue has room for: {most}",
+)
 
 
 class Places:
@@ -55,29 +72,20 @@ class Places:
         self.lease_s = lease_s
         self.renew_s = lease_s * RENEW_S / LEASE_S
         self._work: set[asyncio.Task[None]] = set()
-        self._of: dict[str, KeyPlaces] = {}
-        self._alone_until_s = 0.0
+        self._of: dict[tuple[str, PlaceKind], KeyPlaces] = {}
+        self.alone = Alone("requests in work")
 
-    def of(self, key_id: str) -> KeyPlaces:
+    def of(self, key_id: str, kind: PlaceKind = ALL) -> KeyPlaces:
         """Those of one key."""
-        if key_id not in self._of:
-            self._of[key_id] = KeyPlaces(self, self._bucket, key_id)
-        return self._of[key_id]
+        if (key_id, kind) not in self._of:
+            self._of[key_id, kind] = KeyPlaces(self, self._bucket, key_id, kind)
+        return self._of[key_id, kind]
 
     def forget(self, key_id: str) -> None:
         """A key is there no more: what it still holds runs out."""
-        if (places := self._of.pop(key_id, None)) is not None:
-            places.end()
-
-    @property
-    def alone(self) -> bool:
-        """Whether this gateway counts for itself."""
-        return time.monotonic() < self._alone_until_s
-
-    def go_alone(self, error: BrokerUnavailable) -> None:
-        """For a minute nobody waits for what the mesh cannot say."""
-        self._alone_until_s = time.monotonic() + ALONE_S
-        log.warning("the requests of keys are counted by this gateway alone", why=error.message)
+        for kind in (ALL, BATCH):
+            if (places := self._of.pop((key_id, kind), None)) is not None:
+                places.end()
 
     def run_in_background(self, work: Coroutine[None, None, None], name: str) -> None:
         """Has something done for which no request waits."""
@@ -95,14 +103,15 @@ class Places:
 
 
 class KeyPlaces:
-    """The places of one key at one gateway: how many are `used` by requests, and for how many it has `told`
-    the mesh that it holds them; None if that is not sure."""
+    """The places of one key and kind at one gateway: how many are `used` by requests, and for how many it has
+    `told` the mesh that it holds them; None if that is not sure."""
 
-    def __init__(self, shared: Places, bucket: Bucket[bytes], key_id: str) -> None:
+    def __init__(self, shared: Places, bucket: Bucket[bytes], key_id: str, kind: PlaceKind) -> None:
         self._shared = shared
         self._bucket = bucket
         self._key_id = key_id
-        self._place = subjects.key_places(key_id)
+        self._kind = kind
+        self._place = kind.key(key_id)
         self._lock = asyncio.Lock()
         self._entry: Entry[bytes] | None = None
         self._used = 0
@@ -144,9 +153,7 @@ class KeyPlaces:
         self._return_soon()
 
     def _full(self, most: int) -> Overloaded:
-        return Overloaded(
-            f"this key has as many requests in work as it may have at a time: {most}", retry_after_s=SOON_S
-        )
+        return Overloaded(self._kind.full.format(most=most), retry_after_s=SOON_S)
 
     def _has_one(self) -> bool:
         if self._shared.alone:
@@ -173,7 +180,7 @@ class KeyPlaces:
                     looks += 1
                     await asyncio.sleep(LOOK_S)
         except BrokerUnavailable as error:
-            self._shared.go_alone(error)
+            self._shared.alone.begin(error)
 
     async def _read(self) -> tuple[Held, int]:
         """What other gateways hold, and the revision of that."""
@@ -234,7 +241,7 @@ class KeyPlaces:
                 others, revision = await self._read()
                 await self._tell(wanted, others, revision)
         except BrokerUnavailable as error:
-            self._shared.go_alone(error)
+            self._shared.alone.begin(error)
         except ChoirError as error:
             log.warning("places of a key were not told of", key=self._key_id, code=error.code)
 

@@ -22,7 +22,7 @@ from services.chassis.telemetry.events import EventLog
 from services.client.client import Choir
 from services.gateway.access.caller import Caller, current_caller
 from services.gateway.access.keyring import Keyring
-from services.gateway.http.exchange import Exchange, current_exchange, work_priority
+from services.gateway.http.exchange import Exchange, current_exchange
 from services.gateway.http.figures import Figures
 from services.gateway.requests.ensembles import without_tag
 from services.gateway.requests.front_end_tasks import is_front_end_task
@@ -120,7 +120,7 @@ class GatewayContext:
         If the HTTP client hangs up meanwhile, the request is cancelled, unless it is for the `background`.
         Unless it has to have a result of its own (`share`) it may be answered by an equal one's.
         """
-        ask, known = self._shared(_of_its_class(ask), share=share and not background)
+        ask, known = self._shared(of_its_class(ask), share=share and not background)
         if known is not None:
             return _only(known)
         new = is_new(ask.request_id)
@@ -188,7 +188,7 @@ class GatewayContext:
     async def result_of(self, ask: Ask, *, background: bool = False, share: bool = True) -> Result:
         """The result of a request that has an id; its error is raised. Cancelled and shared as `follow`
         says."""
-        ask, known = self._shared(_of_its_class(ask), share=share and not background)
+        ask, known = self._shared(of_its_class(ask), share=share and not background)
         if known is not None:
             return known
         exchange, request_id = None if background else current_exchange.get(), ask.request_id
@@ -259,13 +259,21 @@ class GatewayContext:
             self.figures.cache_bytes = self.kept.bytes
 
     def check_background(self) -> None:
-        """Raises InvalidRequest for a key whose tokens are counted: background work would go uncounted."""
-        key = current_caller.get().key
-        if key is not None and key.limits.tokens_per_minute is not None:
-            raise InvalidRequest(
-                "background: a key with a limit of tokens has no work done in the background",
-                field="background",
-            )
+        """Raises InvalidRequest for a key whose tokens are counted, or its batch work: what goes on in the
+        background would go uncounted."""
+        caller = current_caller.get()
+        if caller.key is None:
+            return
+        limits = caller.key.limits
+        if limits.tokens_per_minute is not None:
+            limited = "a limit of tokens"
+        elif limits.batch_share is not None and caller.priority == "batch":
+            limited = "a part of the queue for its batch work"
+        else:
+            return
+        raise InvalidRequest(
+            f"background: a key with {limited} has no work done in the background", field="background"
+        )
 
     def give_up(self, caller: Caller, request_id: str) -> None:
         """Has a caller's request cancelled that nobody waits for any more; returns at once."""
@@ -311,9 +319,9 @@ class GatewayContext:
         log.warning("the mesh does not answer", code=error.code)
 
 
-def _of_its_class(ask: Ask) -> Ask:
-    """The same request among the work that is done here."""
-    priority = work_priority.get()
+def of_its_class(ask: Ask) -> Ask:
+    """The same request, of the class of the work for whoever asks."""
+    priority = current_caller.get().priority
     return ask if priority == ask.priority else ask.model_copy(update={"priority": priority})
 
 

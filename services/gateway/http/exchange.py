@@ -13,8 +13,6 @@ from contextvars import ContextVar
 
 from starlette.types import Message, Scope, Send
 
-from schemas.subjects import Priority
-
 ID_HEADER = b"choir-request-id"
 CACHE_HEADER = b"choir-cache"
 CACHED_FROM_HEADER = b"choir-cached-from"
@@ -23,8 +21,6 @@ OWN_HEADERS = frozenset((CACHE_HEADER, CACHED_FROM_HEADER))
 CACHE_USES = ("off", "miss", "shared", "hit")
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
-work_priority: ContextVar[Priority] = ContextVar("work_priority", default="interactive")
-"""The class of all work that is asked for here."""
 
 
 def header_of(scope: Scope, name: str) -> str | None:

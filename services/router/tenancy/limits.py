@@ -29,7 +29,7 @@ from schemas.broker import catalog
 from schemas.errors import Overloaded
 from schemas.nodes.lease import NodeLease, TenantLoad
 from schemas.replies import Result
-from schemas.requests.tenants import Tenant
+from schemas.requests.tenants import QUEUE_LENGTH, Tenant, most_of_batch
 from schemas.subjects import Priority
 from services.chassis.logs import get_logger
 from services.chassis.nats.sharing import GREED
@@ -47,8 +47,7 @@ LOOKED_AT_A_SECOND = 64
 """So many requests of a tenant over its limit are looked at; what it asks for further within a second of the
 first of them is refused unread."""
 LOOK_S = 1.0
-_QUEUE = next(spec for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
-QUEUE_LENGTH, QUEUE_BYTES = _QUEUE.max_messages, _QUEUE.max_bytes
+QUEUE_BYTES = next(spec.max_bytes for spec in catalog.STREAMS if spec.name == subjects.COMMANDS_STREAM)
 LITTLE = QUEUE_LENGTH // 32
 """Of a router that has let in less than this the queue is not full."""
 
@@ -239,7 +238,7 @@ class TenantLimits:
             what = f"{limits.requests_in_flight} requests at a time"
             self._check_count(tenant.name, limits.requests_in_flight, lambda load: load.in_flight, what)
         if batch and limits.batch_share is not None:
-            most = max(1, int(limits.batch_share * QUEUE_LENGTH))
+            most = most_of_batch(limits.batch_share)
             what = f"{most} requests of the class batch at a time"
             self._check_count(tenant.name, most, lambda load: load.batch, what)
 

@@ -43,6 +43,20 @@ InFlightOption = Annotated[
     int | None, typer.Option("--in-flight", help="At most so many requests at a time.")
 ]
 TokensOption = Annotated[int | None, typer.Option("--tokens-per-minute", help="At most so many tokens.")]
+RequestsOption = Annotated[
+    int | None, typer.Option("--requests-per-minute", help="At most so many requests of models.")
+]
+ShareOption = Annotated[
+    float | None, typer.Option("--batch-share", help="Of the queue, for its batch work: 0.01 is 1 %.")
+]
+PriorityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--priority",
+        metavar="CLASS",
+        help="interactive, or batch: all that is asked by it waits for what others ask.",
+    ),
+]
 ExpiresOption = Annotated[
     str | None, typer.Option("--expires", metavar="TIME", help="After that it opens nothing: 12h, 90d.")
 ]
@@ -58,6 +72,9 @@ def add(
     model: ModelOption = None,
     in_flight: InFlightOption = None,
     tokens: TokensOption = None,
+    requests: RequestsOption = None,
+    batch_share: ShareOption = None,
+    priority: PriorityOption = None,
     expires: ExpiresOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
@@ -80,7 +97,8 @@ def add(
         "ending": secret[-ENDING_LENGTH:],
         "scopes": tuple(scope) if scope else USUAL_SCOPES,
         "models": tuple(model or ()),
-        "limits": {"requests_in_flight": in_flight, "tokens_per_minute": tokens},
+        "limits": _limits(in_flight, tokens, requests, batch_share),
+        "priority": priority or "interactive",
         "cache": cache is not False,
         "created_at_s": now_s,
         "expires_at_s": None if expires is None else now_s + span_s(expires, "expires"),
@@ -115,6 +133,9 @@ def change(
     all_models: Annotated[bool, typer.Option("--all-models", help="All models again.")] = False,
     in_flight: InFlightOption = None,
     tokens: TokensOption = None,
+    requests: RequestsOption = None,
+    batch_share: ShareOption = None,
+    priority: PriorityOption = None,
     expires: ExpiresOption = None,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
@@ -122,12 +143,13 @@ def change(
     """Change what a key opens. Gateways follow within a second; limits that are not named are gone."""
     from services.client.moment import span_s
 
-    limits = {"requests_in_flight": in_flight, "tokens_per_minute": tokens}
+    limits = _limits(in_flight, tokens, requests, batch_share)
     said = {
         "label": label,
         "scopes": tuple(scope) if scope else None,
         "models": () if all_models else (tuple(model) if model else None),
-        "limits": limits if in_flight is not None or tokens is not None else None,
+        "limits": limits or None,
+        "priority": priority,
         "cache": cache,
         "expires_at_s": None if expires is None else time.time() + span_s(expires, "expires"),
     }
@@ -158,6 +180,19 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 def build_keys_app() -> typer.Typer:
     """`choir keys` with its commands."""
     return command_group(COMMANDS, "API keys, which people and programs show to the gateway.")
+
+
+def _limits(
+    in_flight: int | None, tokens: int | None, requests: int | None, batch_share: float | None
+) -> dict[str, float]:
+    """The limits that were named."""
+    said = {
+        "requests_in_flight": in_flight,
+        "tokens_per_minute": tokens,
+        "requests_per_minute": requests,
+        "batch_share": batch_share,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _change_and_show(key_id: str, action: str, as_json: bool, what: dict[str, Any] | None = None) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from schemas.requests.keys import digest_of
+from schemas.requests.keys import ApiKey, digest_of
 from services.cli.tests.conftest import Cli
+from services.cli.views.tables.keys_view import limits_of
 
 
 def _made(cli: Cli, *options: str) -> dict[str, Any]:
@@ -44,7 +45,17 @@ def test_people_get_the_secret_alone_on_standard_output(cli: Cli) -> None:
 
 
 def test_what_a_key_opens_is_changed_and_ended(cli: Cli) -> None:
-    key_id = _made(cli, "--tokens-per-minute", "600")["key"]["id"]
+    limits = ("--tokens-per-minute", "600", "--requests-per-minute", "120", "--batch-share", "0.01")
+    key_id = _made(cli, *limits, "--priority", "batch")["key"]["id"]
+    made = _listed(cli)[key_id]
+    assert made["limits"] == {"tokens_per_minute": 600, "requests_per_minute": 120, "batch_share": 0.01}
+    assert made["priority"] == "batch"
+    told = limits_of(ApiKey.model_validate(made))
+    assert told == ["120 requests/min", "600 tokens/min", "0.01 of the queue", "all is batch work"]
+    table = cli("keys", "list").out
+    assert all(limit in table for limit in told)
+    assert cli("keys", "change", key_id, "--priority", "interactive").code == 0
+    assert "priority" not in _listed(cli)[key_id], "it is as keys usually are"
     assert cli("keys", "change", key_id, "--in-flight", "4", "--no-cache", "--model", "choir-one").code == 0
     changed = _listed(cli)[key_id]
     assert changed["limits"] == {"requests_in_flight": 4}
@@ -63,6 +74,9 @@ def test_what_a_key_opens_is_changed_and_ended(cli: Cli) -> None:
         (("add", "--scope", "everything"), "scopes.0"),
         (("add", "--expires", "soon"), "expires: 'soon' is no length of time"),
         (("add", "--in-flight", "0"), "requests_in_flight"),
+        (("add", "--requests-per-minute", "0"), "requests_per_minute"),
+        (("add", "--batch-share", "2"), "batch_share"),
+        (("add", "--priority", "urgent"), "priority"),
         (("revoke", "k-nobody"), "there is no key 'k-nobody'"),
         (("revoke", "K nobody"), "id:"),
     ],

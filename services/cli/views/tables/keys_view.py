@@ -32,21 +32,27 @@ def keys_table(keys: Iterable[ApiKey]) -> Table:
             key.tenant,
             ", ".join(key.scopes),
             ", ".join(map(plain, key.models)) or "all",
-            limits_text(key),
+            "\n".join(limits_of(key)) or "-",
             state_text(key, now_s),
             ago(now_s - key.created_at_s),
         )
     return rows
 
 
-def limits_text(key: ApiKey) -> str:
-    """`8 at a time, 60,000 tokens/min`."""
+def limits_of(key: ApiKey) -> list[str]:
+    """`8 at a time`, `120 requests/min`, `60,000 tokens/min`, `0.01 of the queue`, `all is batch work`."""
     parts = []
     if key.limits.requests_in_flight is not None:
         parts.append(f"{key.limits.requests_in_flight:,} at a time")
+    if key.limits.requests_per_minute is not None:
+        parts.append(f"{key.limits.requests_per_minute:,} requests/min")
     if key.limits.tokens_per_minute is not None:
         parts.append(f"{key.limits.tokens_per_minute:,} tokens/min")
-    return ", ".join(parts) or "-"
+    if key.limits.batch_share is not None:
+        parts.append(f"{key.limits.batch_share:g} of the queue")
+    if key.priority == "batch":
+        parts.append("all is batch work")
+    return parts
 
 
 def state_text(key: ApiKey, now_s: float) -> str:

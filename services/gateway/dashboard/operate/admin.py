@@ -30,7 +30,7 @@ from schemas.requests.keys import (
     new_secret,
 )
 from schemas.requests.tenants import ManageTenants, Tenant, TenantLimits, TenantName
-from schemas.subjects import LOCAL_TENANT
+from schemas.subjects import LOCAL_TENANT, PRIORITIES, Priority
 from services.client.client import Choir
 from services.client.finding.inviting import invite_from_elsewhere
 from services.client.request_builder import build
@@ -56,6 +56,7 @@ class NewKey(Form):
     scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)] = USUAL_SCOPES
     models: Annotated[tuple[Name, ...], Field(max_length=200)] = ()
     limits: KeyLimits = KeyLimits()
+    priority: Priority = "interactive"
     days: Annotated[float, Field(gt=0, le=3_650)] | None = None
 
 
@@ -108,6 +109,7 @@ class AdminPage:
             scopes=KEY_SCOPES,
             usual=USUAL_SCOPES,
             roles=ROLES,
+            priorities=PRIORITIES,
         )
 
     async def live(self, _request: Request) -> StreamedReply:

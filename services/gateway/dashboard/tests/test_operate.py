@@ -154,12 +154,27 @@ async def test_a_key_is_shown_once_used_and_revoked(locked: httpx.AsyncClient, m
 async def test_a_key_makes_none_that_may_do_more_than_itself(
     locked: httpx.AsyncClient, make_key: MakeKey
 ) -> None:
-    limits: dict[str, Any] = {"requests_in_flight": 2, "tokens_per_minute": 100}
+    limits: dict[str, Any] = {
+        "requests_in_flight": 2,
+        "tokens_per_minute": 100,
+        "requests_per_minute": 10,
+        "batch_share": 0.5,
+    }
     own = await make_key(
-        scopes=("generate", "operate"), models=("choir-one",), limits=limits, expires_at_s=time.time() + 3600
+        scopes=("generate", "operate"),
+        models=("choir-one",),
+        limits=limits,
+        priority="batch",
+        expires_at_s=time.time() + 3600,
     )
     operates = logged_in(own)
-    within = {"scopes": ["generate"], "models": ["choir-one"], "limits": limits, "days": 0.01}
+    within = {
+        "scopes": ["generate"],
+        "models": ["choir-one"],
+        "limits": limits,
+        "priority": "batch",
+        "days": 0.01,
+    }
     assert (await add_key(locked, operates, within)).status_code == 200
     for field, value, named in (
         ("scopes", ["generate", "observe"], "scopes"),
@@ -169,6 +184,9 @@ async def test_a_key_makes_none_that_may_do_more_than_itself(
         ("days", 1, "expires_at_s"),
         ("limits", {"tokens_per_minute": 100}, "limits.requests_in_flight"),
         ("limits", limits | {"tokens_per_minute": 101}, "limits.tokens_per_minute"),
+        ("limits", limits | {"requests_per_minute": 11}, "limits.requests_per_minute"),
+        ("limits", limits | {"batch_share": 0.6}, "limits.batch_share"),
+        ("priority", "interactive", "priority"),
     ):
         refused = await add_key(locked, operates, within | {field: value})
         assert refused.status_code == 403, (field, refused.text)

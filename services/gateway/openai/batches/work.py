@@ -24,7 +24,6 @@ from services.chassis.process.cancelling import ended
 from services.gateway.access.caller import Caller, current_caller
 from services.gateway.http.connection.protocol import Connection
 from services.gateway.http.context import GatewayContext
-from services.gateway.http.exchange import work_priority
 from services.gateway.openai.batches.inside import Reply, post
 from services.gateway.openai.batches.line import LINE_ROOM, Line, answered, read_line, unanswered
 from services.gateway.openai.files.store import FileStore
@@ -74,7 +73,6 @@ class BatchWork:
     async def run(self) -> None:
         """Works until the batch has ended. Raises Lost, and ChoirError if the mesh does not answer."""
         current_caller.set(self._caller())
-        work_priority.set("batch")
         work = asyncio.create_task(self._ask_all(), name=f"lines of {self._record.id}")
         beat = asyncio.create_task(self._beat(), name=f"beat of {self._record.id}")
         try:
@@ -96,13 +94,13 @@ class BatchWork:
         """In whose name the lines are asked: a key that is good no longer has its lines refused."""
         record = self._record
         if record.key_id is None:
-            return Caller(record.tenant)
+            return Caller(record.tenant, work="batch")
         key = self._context.keyring.with_id(record.key_id)
         if key is None:
             return Caller(
                 record.tenant, refused=Unauthenticated("the key of this batch is not valid any more")
             )
-        return Caller(record.tenant, key, self._context.keyring.use_of(key))
+        return Caller(record.tenant, key, self._context.keyring.use_of(key), work="batch")
 
     async def release(self) -> None:
         """Leaves the batch to whoever comes: this gateway stops."""

@@ -23,7 +23,7 @@ from schemas.replies import Result, TokenChunk
 from schemas.requests.chat import ChatMessage
 from schemas.requests.responses import ResponseRecord
 from services.gateway.http.body import checked, read_json, takes
-from services.gateway.http.context import GatewayContext
+from services.gateway.http.context import GatewayContext, of_its_class
 from services.gateway.http.streaming import StreamedReply
 from services.gateway.openai.chat.endpoint import event_stream
 from services.gateway.openai.replying import sse
@@ -82,7 +82,7 @@ class Responses:
     async def _submit(self, record: ResponseRecord) -> None:
         """Has the work done in the background; a request that repeats another one has it done already."""
         try:
-            await self._context.mesh.submit_ask(record.ask)
+            await self._context.mesh.submit_ask(of_its_class(record.ask))
         except RequestIdConflict:
             if not await self._context.retries.repeats():
                 raise

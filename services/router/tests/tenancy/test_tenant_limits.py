@@ -14,7 +14,7 @@ from schemas import subjects
 from schemas.errors import NotPermitted, Overloaded
 from schemas.nodes.lease import NodeLease, TenantLoad
 from schemas.replies import Answer, ErrorReply, Result
-from schemas.requests.tenants import Tenant
+from schemas.requests.tenants import QUEUE_LENGTH, Tenant
 from schemas.requests.tenants import TenantLimits as Limits
 from services.chassis.context import ServiceContext
 from services.chassis.nats.bucket import Bucket, messages
@@ -220,7 +220,7 @@ async def test_text_that_is_fetched_again_is_counted_once(front: Front) -> None:
 
 
 async def test_the_class_batch_has_a_part_of_the_queue_and_leaves_the_other_class_alone(front: Front) -> None:
-    await limited(front, batch_share=2.1 / module.QUEUE_LENGTH)
+    await limited(front, batch_share=2.1 / QUEUE_LENGTH)
 
     async def refused() -> bool:
         return await submitted(front, ALICE, "b3", "batch") == "overloaded"
