@@ -113,7 +113,9 @@ def _said_last_by_user(messages: tuple[ChatMessage, ...]) -> str:
 
 
 _SAMPLED = {"auto", "best_single", "synthesize_samples"}
-_DELIVERY = {"request_id", "stream", "timeout_s", "priority", "partition", "cache", "keep_alive_s"}
+_DELIVERY = {
+    "request_id", "stream", "timeout_s", "priority", "partition", "cache", "cache_settled", "keep_alive_s"
+}  # fmt: skip
 _NO_PART_OF_LOTS = {"effort", "epsilon", "min_confidence", "receipt"}
 
 KeepAlive = Annotated[float, Field(ge=-1, le=10_000_000, allow_inf_nan=False)]
@@ -137,8 +139,9 @@ class Ask(Message):
     is over. `request_id` is the client's idempotency key: the same request under the same id is one
     request. `partition` says how a pipeline of stages works on a long prompt; without it the pipeline's
     plan says so. With `cache` the result of an equal request of the same tenant will do, of one that is
-    still in work too; it is for requests whose answer is the same each time. `effort` spares members of
-    an ensemble whose answers are not needed for its decision; `bounded` needs `epsilon`. With
+    still in work too; it is for requests whose answer is the same each time. With `cache_settled` besides
+    it has to be there already, and is stored under this request's id before the reply. `effort` spares
+    members of an ensemble whose answers are not needed for its decision; `bounded` needs `epsilon`. With
     `min_confidence` an ensemble whose answer is right less probably, as votes and history tell, is
     `undecided`: an error, and all answers are in the result. With `receipt` the result of an ensemble has
     a receipt, by which anybody can decide again. `keep_alive_s` says how long a `model` of the store
@@ -176,6 +179,7 @@ class Ask(Message):
     partition: Partition | None = None
     stream: bool = False
     cache: Annotated[bool, Field(exclude_if=not_)] = False
+    cache_settled: Annotated[bool, Field(exclude_if=not_)] = False
     effort: Annotated[Effort | None, Field(exclude_if=is_none)] = None
     epsilon: Annotated[Epsilon | None, Field(exclude_if=is_none)] = None
     keep_alive_s: Annotated[KeepAlive | None, Field(exclude_if=is_none)] = None
@@ -215,6 +219,8 @@ class Ask(Message):
             raise field_error("embedder", "only nearest compares vectors: name it in strategies")
         if (self.effort == "bounded") != (self.epsilon is not None):
             raise field_error("epsilon", "it goes with effort bounded, and effort bounded with it")
+        if self.cache_settled and not self.cache:
+            raise field_error("cache_settled", "it says which results of others will do: give cache, too")
         return self
 
     def _check_model_alone(self) -> None:

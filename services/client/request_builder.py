@@ -48,6 +48,7 @@ class AskOptions(TypedDict, total=False):
     receipt: bool
     timeout_s: float
     cache: bool
+    cache_settled: bool
     priority: Priority
     max_tokens: int
     temperature: float

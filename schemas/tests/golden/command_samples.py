@@ -80,6 +80,9 @@ COMMAND_SAMPLES: dict[str, Message] = {
     "ask_that_takes_an_equal_result": Ask(
         prompt="What is the capital of France?", model="choir-alto", cache=True
     ),
+    "ask_that_takes_a_settled_result": Ask(
+        prompt="What is the capital of France?", model="choir-alto", cache=True, cache_settled=True
+    ),
     "ask_with_less_effort": Ask(
         prompt="What is the capital of France?", strategies=("majority",), effort="bounded", epsilon=0.05
     ),

@@ -113,14 +113,15 @@ class GatewayContext:
         return ask.model_copy(update=one)
 
     def follow(
-        self, ask: Ask, *, background: bool = False, share: bool = True
+        self, ask: Ask, *, background: bool = False, share: bool = True, settled: bool = False
     ) -> AsyncGenerator[TokenChunk | Result, None]:
         """The replies to a request with an id: chunks if it streams, then the result; its error is raised.
 
         If the HTTP client hangs up meanwhile, the request is cancelled, unless it is for the `background`.
-        Unless it has to have a result of its own (`share`) it may be answered by an equal one's.
+        Unless it has to have a result of its own (`share`) it may be answered by an equal one's; where its
+        client comes back to it, by one that is `settled`: there already, and under this id too by then.
         """
-        ask, known = self._shared(of_its_class(ask), share=share and not background)
+        ask, known = self._shared(of_its_class(ask), share=share and not background, settled=settled)
         if known is not None:
             return _only(known)
         new = is_new(ask.request_id)
@@ -185,10 +186,12 @@ class GatewayContext:
             if exchange is not None and request_id is not None:
                 exchange.in_work.discard(request_id)
 
-    async def result_of(self, ask: Ask, *, background: bool = False, share: bool = True) -> Result:
+    async def result_of(
+        self, ask: Ask, *, background: bool = False, share: bool = True, settled: bool = False
+    ) -> Result:
         """The result of a request that has an id; its error is raised. Cancelled and shared as `follow`
         says."""
-        ask, known = self._shared(of_its_class(ask), share=share and not background)
+        ask, known = self._shared(of_its_class(ask), share=share and not background, settled=settled)
         if known is not None:
             return known
         exchange, request_id = None if background else current_exchange.get(), ask.request_id
@@ -206,7 +209,7 @@ class GatewayContext:
         await _charge(result)
         return result
 
-    def _shared(self, ask: Ask, *, share: bool) -> tuple[Ask, Result | None]:
+    def _shared(self, ask: Ask, *, share: bool, settled: bool) -> tuple[Ask, Result | None]:
         """The request as the mesh is asked it, and its result if there is an equal one's here."""
         if ask.cache or (same := same_each_time(ask)) is None:
             _note_cache_use("off")
@@ -217,10 +220,10 @@ class GatewayContext:
             return same, None
         tenant, request_id = current_caller.get().tenant, same.request_id or ""
         known = None
-        if exchange.has_made(request_id):
+        if exchange.has_made(request_id) and not settled:
             known = self.results.get(tenant, same, self.models.identity(same.model))
         if known is None:
-            return same.model_copy(update={"cache": True}), None
+            return same.model_copy(update={"cache": True, "cache_settled": settled}), None
         found = known[0].standing_for(request_id, "hit")
         source = found.cached_from or ""
         exchange.known = (source, known[1])

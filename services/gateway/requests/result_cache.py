@@ -14,6 +14,8 @@ from schemas.replies import Result
 from services.gateway.requests.identity import seed_of
 from services.gateway.requests.kept import Kept
 
+CACHE_FIELDS = ("cache", "cache_settled")
+
 
 def same_each_time(ask: Ask) -> Ask | None:
     """A request whose answer is the same each time it is asked; None for any other.
@@ -33,11 +35,11 @@ def same_each_time(ask: Ask) -> Ask | None:
 
 
 def without_cache(ask: Ask, error: InvalidRequest) -> Ask:
-    """The same request for a router that is older than this gateway, and has refused the field `cache`; what
-    it has refused otherwise is raised again."""
-    if not ask.cache or error.field != "cache":
+    """The same request for a router that is older than this gateway, and has refused the field `cache` or
+    `cache_settled`; what it has refused otherwise is raised again."""
+    if not ask.cache or error.field not in CACHE_FIELDS:
         raise error
-    return ask.model_copy(update={"cache": False})
+    return ask.model_copy(update=dict.fromkeys(CACHE_FIELDS, False))
 
 
 class ResultCache:

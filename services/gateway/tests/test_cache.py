@@ -30,7 +30,7 @@ from services.gateway.requests.result_cache import ResultCache, same_each_time
 from services.gateway.tests.serving import accepted, serving
 
 WAIT_S = 180.0
-CHAT = "/v1/chat/completions"
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
 
 def question(model: str = "choir-one", **fields: Any) -> dict[str, Any]:
@@ -149,6 +149,54 @@ async def test_a_stream_from_the_cache_is_a_stream_with_the_same_text(
     texts = {text for _, text in streams}
     assert len(texts) == 1
     assert all(texts)
+
+
+async def test_a_response_from_the_cache_is_one_of_its_own_that_clients_come_back_to(
+    two: tuple[httpx.AsyncClient, ...],
+) -> None:
+    asked: dict[str, Any] = {"model": "choir-four", "input": f"What is {uuid.uuid4()}?", "temperature": 0}
+    first = await two[0].post(RESPONSES, json=asked)
+    assert (first.status_code, told(first)) == (200, ("miss", None))
+    for client, other in (two, two[::-1]):
+        # Given a hit, any gateway has the response at once
+        reply = await client.post(RESPONSES, json=asked)
+        assert told(reply) == ("hit", first.headers[ID_HEADER])
+        made, path = reply.json(), f"{RESPONSES}/{reply.json()['id']}"
+        assert made["id"] != first.json()["id"] and made["completed_at"] >= made["created_at"]
+        assert said(made) == said(first.json()) != ""
+        assert (await other.get(path)).json() == made
+        # And it can be heard as a stream, and gone on from
+        events = await events_in(other, "GET", f"{path}?stream=true")
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        assert said(events[-1]["response"]) == said(made)
+        goes_on = asked | {"input": "Why?", "previous_response_id": made["id"]}
+        assert (await other.post(RESPONSES, json=goes_on)).status_code == 200
+    # A stream is one too; and what is not kept may be answered from a gateway's memory
+    for way in ({"stream": True}, {"store": False}, {"stream": True, "store": False}):
+        reply = await two[0].post(RESPONSES, json=asked | way)
+        assert told(reply)[0] == "hit", way
+    # Who wants none gets none, nor what goes on in the background, nor what is drawn
+    for body, headers in (
+        (asked, {"choir-cache": "off"}),
+        (asked | {"background": True}, {}),
+        (asked | {"temperature": 1.0}, {}),
+    ):
+        reply = await two[0].post(RESPONSES, json=body, headers=headers)
+        assert reply.status_code == 200
+        assert reply.headers.get("choir-cache", "off") == "off", body
+
+
+def said(response: dict[str, Any]) -> str:
+    """The text of a response."""
+    parts = (part for item in response["output"] for part in item.get("content", ()))
+    return "".join(part["text"] for part in parts)
+
+
+async def events_in(client: httpx.AsyncClient, method: str, path: str) -> list[dict[str, Any]]:
+    """The events of a stream."""
+    async with client.stream(method, path) as reply:
+        lines = [line async for line in reply.aiter_lines()]
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
 
 async def streamed(client: httpx.AsyncClient, body: dict[str, Any]) -> tuple[str | None, str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -17,17 +18,16 @@ from schemas.replies import Answer, ErrorReply, ModelsReply, ModelSummary, Resul
 from schemas.subjects import LOCAL_TENANT, door
 from services.gateway.tests.serving import serving
 
-CACHE = "cache"
 
-
-@pytest_asyncio.fixture
-async def older(connection: Client) -> AsyncIterator[None]:
-    """What a router says that was made before there was a field `cache`."""
+@pytest_asyncio.fixture(params=["cache", "cache_settled"])
+async def older(connection: Client, request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """What a router says that was made before there was this field."""
+    unknown: str = request.param
 
     async def ask(msg: Msg) -> None:
         asked = json.loads(msg.data)
-        if CACHE in asked:
-            error = InvalidRequest(f"{CACHE}: it is not known", field=CACHE)
+        if unknown in asked:
+            error = InvalidRequest(f"{unknown}: it is not known", field=unknown)
             reply = ErrorReply(error=error.body())
             await connection.publish(msg.reply, reply.to_bytes(), headers={subjects.KIND_HEADER: "error"})
             return
@@ -71,3 +71,7 @@ async def test_a_router_that_knows_nothing_of_the_cache_is_asked_as_before(
         assert whole.headers["choir-cache"] == "off"
         stream = await client.post("/v1/chat/completions", json={**body, "seed": 1, "stream": True})
         assert "Paris" in stream.text and stream.text.endswith("data: [DONE]\n\n")
+        asked = {"model": "one", "input": "Where?", "temperature": 0}
+        response = await client.post("/v1/responses", json=asked)
+        assert response.json()["output"][0]["content"][0]["text"] == "Paris"
+        assert response.headers["choir-cache"] == "off"

@@ -103,22 +103,24 @@ class EqualRequests:
                     continue
                 return (await own(len(failed))).model_copy(update={"cache": "miss"})
             assert leader is not None
+            if ask.cache_settled and await self._pending.stored(leader) is None:
+                return (await own(len(failed))).model_copy(update={"cache": "miss"})
             result, cache = await self._follow(leader, ask, request_id, caller, len(failed), until_s)
             if result is not None and result.error is None:
                 return result.standing_for(request_id, cache)
             failed.append(leader)
 
-    async def keep(self, result: Result, took_ns: int, *, new: bool) -> None:
-        """Stores an equal request's result, as a client was given it, under the id of its own, and tells of
-        it. Where that fails the client has its answer all the same."""
+    async def keep(self, result: Result, took_ns: int, *, new: bool) -> bool:
+        """Stores an equal request's result under the id of whoever gets it, and tells of it. False where that
+        fails: it is an answer all the same."""
         subject = subjects.result(result.request_id)
         try:
             if not new and await self._pending.stored(result.request_id) is not None:
-                return
+                return True
             stored = await self._storage.store_once(subject, result.to_bytes(), KEEP_PATIENCE_S)
         except (BrokerUnavailable, PayloadTooLarge) as error:
             log.warning("not stored under its own id", request_id=result.request_id, why=str(error))
-            return
+            return False
         if stored:
             tenant = subjects.owner_of(result.request_id)
             self._mesh.events.publish(
@@ -130,6 +132,7 @@ class EqualRequests:
                 cached_from=subjects.owned_id(tenant, result.cached_from or ""),
                 total_duration_ns=took_ns,
             )
+        return True
 
     def _said(self, ask: Ask) -> str:
         """A hash of what a request says, and of who would answer it."""

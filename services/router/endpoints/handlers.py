@@ -69,11 +69,19 @@ class Handlers:
         own = partial(self._own_result, ask, request_id, caller)
         result = await (self._equal.result_for(ask, request_id, caller, own) if ask.cache else own())
         check_same(ask, request_id, result.fingerprint)
+        if ask.cache_settled and not await self._keep(result, started, caller):
+            result = await own()
         await caller.send_result(result)
         if result.cached_from is None:
             self._emit_replied(result, started)
-        else:
-            await self._equal.keep(result, time.perf_counter_ns() - started, new=caller.new)
+        elif not ask.cache_settled:
+            await self._keep(result, started, caller)
+
+    async def _keep(self, result: Result, started_ns: int, caller: Caller) -> bool:
+        """Stores a result that is an equal request's under the id of this one; False where that fails."""
+        if result.cached_from is None:
+            return True
+        return await self._equal.keep(result, time.perf_counter_ns() - started_ns, new=caller.new)
 
     async def _own_result(
         self, ask: Ask, request_id: str, caller: Caller, attempts_before: int = 0

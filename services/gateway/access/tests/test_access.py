@@ -437,6 +437,7 @@ async def test_tenants_share_no_answers_and_a_key_may_take_none_from_the_cache(
     locked: httpx.AsyncClient, make_key: MakeKey
 ) -> None:
     question = {**CHAT, "temperature": 0, "seed": time.time_ns() % 2**32}
+    as_response = {key: question[key] for key in ("model", "temperature", "seed")} | {"input": "Capital?"}
     uses = []
     for fields in (
         {"tenant": "alice"},
@@ -445,6 +446,9 @@ async def test_tenants_share_no_answers_and_a_key_may_take_none_from_the_cache(
         {"tenant": "bob", "cache": False},
     ):
         headers = bearer(await make_key(**fields))
-        reply = await locked.post("/v1/chat/completions", headers=headers, json=question)
-        uses.append(reply.headers.get("choir-cache"))
-    assert uses == ["miss", "miss", "hit", "off"]
+        replies = (
+            await locked.post("/v1/chat/completions", headers=headers, json=question),
+            await locked.post("/v1/responses", headers=headers, json=as_response),
+        )
+        uses.append(tuple(reply.headers.get("choir-cache") for reply in replies))
+    assert uses == [(use, use) for use in ("miss", "miss", "hit", "off")]

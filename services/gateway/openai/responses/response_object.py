@@ -29,7 +29,8 @@ def finished(record: ResponseRecord, result: Result) -> dict[str, Any]:
     cut = choices(result)[0].finish_reason == "length"
     response = _object(record, "incomplete" if cut else "completed", output_of(response_id(record), result))
     response["usage"] = _usage(result)
-    response["completed_at"] = result.completed_at_s
+    # A result that was there already is older than the response that it answers
+    response["completed_at"] = max(result.completed_at_s, record.created_at_s)
     if cut:
         response["incomplete_details"] = {"reason": INCOMPLETE}
     return response

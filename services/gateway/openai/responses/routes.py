@@ -71,11 +71,11 @@ class Responses:
                 await self._submit(record)
                 await keeping.taken()
         if body.stream:
-            return self._stream(record, self._new_frames(record, keeping))
+            return self._stream(record, self._new_frames(record, keeping, kept=body.kept))
         if body.background:
             return _json(unfinished(keeping.told, "queued"), record)
         async with keeping.asking():
-            result = await self._context.result_of(record.ask, share=False)
+            result = await self._context.result_of(record.ask, settled=body.kept)
             await keeping.taken()
         return _json(finished(keeping.told, result), record)
 
@@ -145,12 +145,14 @@ class Responses:
     def _stream(self, record: ResponseRecord, frames: AsyncGenerator[bytes, None]) -> StreamedReply:
         return event_stream(self._context, frames, {ID_HEADER: _request_id(record)})
 
-    def _new_frames(self, record: ResponseRecord, keeping: Keeping) -> AsyncGenerator[bytes, None]:
+    def _new_frames(
+        self, record: ResponseRecord, keeping: Keeping, *, kept: bool
+    ) -> AsyncGenerator[bytes, None]:
         """All events of a response that is asked for now, or goes on in the background."""
         if record.background:
             replies = self._context.mesh.resume(record.ask)
         else:
-            replies = keeping.follow(self._context.follow(record.ask, share=False))
+            replies = keeping.follow(self._context.follow(record.ask, settled=kept))
         return _frames(events_of(keeping.told, replies, early=record.background))
 
 

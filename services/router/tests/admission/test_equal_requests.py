@@ -117,6 +117,22 @@ async def test_equal_requests_in_work_are_one(front: Front) -> None:
     assert await front.stored() == 1
 
 
+async def test_who_comes_back_to_its_id_waits_for_none_in_work_and_finds_its_result_there(
+    front: Front,
+) -> None:
+    leader = asking(front, "r1")
+    await front.command("r1")
+    own = asking(front, "r2", cache_settled=True)
+    await front.finish("r2", "the zebra")
+    assert ((await own).cache, (await own).text) == ("miss", "the zebra")
+    await front.finish("r1")
+    await leader
+    hit = await asking(front, "r3", cache_settled=True)
+    assert (hit.cache, hit.cached_from, hit.text) == ("hit", "r1", "the giraffe")
+    stored = await front.mesh.storage.last(subjects.RESULTS_STREAM, subjects.result("r3"))
+    assert stored is not None and Result.read(stored.data) == hit, "before the reply, not after it"
+
+
 async def test_another_question_and_another_tenant_get_answers_of_their_own(front: Front) -> None:
     first = asking(front, "r1")
     await front.finish("r1")
