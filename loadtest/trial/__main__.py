@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ KINDS: dict[str, tuple[str, str, float]] = {
     "duplicate-commands": ("duplicate", "commands", 0.0),
     "poison-command": ("poison", "commands", 0.0),
     "newer-command": ("outdate", "commands", 0.0),
+    "mixed-versions": ("mix", "host", 10.0),
 }
 """Kind of fault -> what is done, to whom, and for how many seconds. A clock that is wrong is one from the
 start."""
@@ -138,6 +140,7 @@ async def trial(options: argparse.Namespace, kinds: Sequence[str], folder: Path)
         "latency_ms": {name: found.model_dump() for name, found in outcome.summary.metrics.items()},
         "faults": [{"at_s": round(mark.at_s, 2), "what": mark.text} for mark in outcome.marks],
         "out_of_memory": effects(strikes.starved),
+        "mixed_versions": [asdict(one) for one in strikes.set_back],
         **verdict.figures(),
     }
 

@@ -27,6 +27,7 @@ from infra.members.brokers import cluster_secrets, take_secrets
 from infra.settings import load_host_settings
 from infra.testing.networks import Network, Networks, quietly, run
 from loadtest.faults import NoMesh, WrongOption
+from loadtest.trial import upgrading
 from services.client.finding.local_mesh import running_mesh
 
 PORT = 4222
@@ -107,6 +108,12 @@ class Host:
         return self.folder / "up.log"
 
     @property
+    def version(self) -> Path:
+        """Where the schemas are that services have which begin now; those of this repository if it is not
+        there."""
+        return self.folder / "version"
+
+    @property
     def broker_disk(self) -> Path:
         """A small disk that only its broker writes to."""
         return self.folder / "broker-disk"
@@ -127,7 +134,7 @@ class Host:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(*self.network.inside, sys.executable, "-m", "services.cli"),
+                    *(*self.network.inside, sys.executable, "-m", upgrading.MODULE, str(self.version)),
                     *("up", "--verbose", "--config", str(self.config)),
                 ],
                 env=environment | own,
@@ -184,7 +191,7 @@ class Hosts:
         if os.geteuid() != 0:
             raise WrongOption("hosts in networks of their own take root's rights (ip netns)")
         self._networks = Networks(count)
-        self._folder = folder
+        self.folder = folder
         self._password = secrets.token_hex(8)
         self.hosts = [
             Host(f"host{number}", network, folder / f"host{number}", skewed if number == count else 0.0)

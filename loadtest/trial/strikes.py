@@ -1,4 +1,4 @@
-"""Faults that take more than a signal: of hosts, links, disks, clocks, memory, leaders and messages.
+"""Faults that take more than a signal: of hosts, links, disks, clocks, memory, leaders, messages, versions.
 
 Each is one function of the table VERBS, in the form of those of loadtest/chaos.py, which strikes at the
 times of a plan. A strike returns when what it did is undone; what it says is what happened.
@@ -25,6 +25,7 @@ from loadtest.chaos import Fault, Verb
 from loadtest.trial.hosts import MODELS, Host, Hosts
 from loadtest.trial.messages import MessageStrikes, for_chaos
 from loadtest.trial.starving import Starved, starve
+from loadtest.trial.versions import SetBack, older_schemas, set_back
 from services.client.finding.mesh_url import find_mesh
 
 FLAPS = 6
@@ -36,7 +37,8 @@ LOST_PERCENT = 30
 class Strikes:
     """What can be done to hosts, and with `messages` to what they send. `seed` decides whom it meets.
 
-    `starved` says of each process that was given no memory what it did.
+    `starved` says of each process that was given no memory what it did, `set_back` of each host that was of
+    an older version for a while how many of its services were.
     """
 
     def __init__(self, hosts: Hosts, seed: int, run: str) -> None:
@@ -44,7 +46,9 @@ class Strikes:
         self._random = random.Random(seed)
         self.messages = MessageStrikes(hosts.url, run)
         self._one_cable = asyncio.Lock()
+        self._one_upgrade = asyncio.Lock()
         self.starved: list[Starved] = []
+        self.set_back: list[SetBack] = []
 
     @property
     def verbs(self) -> Mapping[str, Verb]:
@@ -60,6 +64,7 @@ class Strikes:
             "fill": self._fill,
             "stall": self._stall,
             "starve": self._starve,
+            "mix": self._mix,
             "end": self._end,
         }
         return {**self.messages.verbs, **{verb: for_chaos(strike) for verb, strike in own.items()}}
@@ -168,6 +173,15 @@ class Strikes:
         starved = await starve(victim, who, host.log, self._hosts.url, MODELS, fault.pause_s)
         self.starved.append(starved)
         return str(starved)
+
+    async def _mix(self, fault: Fault) -> str:
+        """One at a time: the other hosts have the present version."""
+        async with self._one_upgrade:
+            host = self._host()
+            schemas = await asyncio.to_thread(older_schemas, self._hosts.folder)
+            found = await set_back(host, schemas, self._hosts.url, fault.pause_s)
+        self.set_back.append(found)
+        return str(found)
 
     async def _end(self, _fault: Fault) -> str:
         """The last host: the first one has the event database."""

@@ -3,6 +3,8 @@
 The first golden file of each kind of message shows the form that it began with; what came later stands in the
 further ones, and there alone. So the older version has of each class the fields of that file, and those that
 were never optional.
+
+`python -m services.tests.versions.older_schemas FOLDER` writes it: for programs, which import no tests.
 """
 
 from __future__ import annotations
@@ -85,3 +87,7 @@ def running_from(folder: Path, service: str) -> dict[str, Any]:
     """
     command = [sys.executable, "-P", "-m", f"services.{service}"]
     return {"command": command, "env": {"PYTHONPATH": str(folder)}}
+
+
+if __name__ == "__main__":
+    write_older(Path(sys.argv[1]))
