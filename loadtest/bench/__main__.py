@@ -40,6 +40,7 @@ BENCHES = {
     "speculation": "loadtest.bench.inference.speculation",
     "sql-beside": "loadtest.bench.abuse.sql_beside",
     "scaling": "loadtest.bench.mesh.scaling",
+    "shared-cores": "loadtest.bench.inference.shared_cores",
     "unknown-ids": "loadtest.bench.mesh.tenants.unknown_ids",
     "way": "loadtest.bench.way",
 }

@@ -98,7 +98,8 @@ class ModelSection(Section):
     `reply` and `delay_ms` are what the `instant` backend says and after how long. `context_tokens` is per
     sequence and defaults to what the model was made for. A step of its inference (`llama_cpp`: one token of
     each sequence, or up to 512 tokens of prompts) that takes longer than `step_limit_s` counts as one that
-    never ends: the agent ends then, and is started anew.
+    never ends: the agent ends then, and is started anew. Steps have fewer than the agent's `threads` where
+    those are faster, as beside other programs, unless `fixed_threads` (`llama_cpp`).
     """
 
     name: Name
@@ -108,6 +109,7 @@ class ModelSection(Section):
     context_tokens: int | None = Field(default=None, ge=32)
     gpu_layers: int = Field(default=0, ge=-1)
     step_limit_s: float = Field(default=STEP_LIMIT_S, gt=0, le=86_400)
+    fixed_threads: bool = False
     server: ServerSection | None = None
     reply: str = "ok"
     delay_ms: float = Field(default=0.0, ge=0)
@@ -121,8 +123,8 @@ class OnDemandSection(Section):
     -1, and both with some layers there. One that nobody asks any more is unloaded after
     `keep_alive_s`, with -1 only when another one needs its room; a request may say otherwise. Who waits for a
     model that does not fit beside those that are asked all the time waits for `wait_limit_s`, and then one of
-    these is given up. `slots`, `context_tokens`, `gpu_layers` and `step_limit_s` are as in `models`, for each
-    of them. `store` is the instance of the store; `choir up` says it.
+    these is given up. `slots`, `context_tokens`, `gpu_layers`, `step_limit_s` and `fixed_threads` are as in
+    `models`, for each of them. `store` is the instance of the store; `choir up` says it.
     """
 
     models: tuple[Name, ...] = ()
@@ -133,6 +135,7 @@ class OnDemandSection(Section):
     context_tokens: int | None = Field(default=None, ge=32)
     gpu_layers: int = Field(default=0, ge=-1)
     step_limit_s: float = Field(default=STEP_LIMIT_S, gt=0, le=86_400)
+    fixed_threads: bool = False
     store: Name | None = None
 
 

@@ -21,6 +21,7 @@ from schemas.replies import Tokenized
 from schemas.requests.origin import NOBODY, Origin
 from schemas.requests.sampling import Sampling
 from services.engine.batching.inference_loop import InferenceLoop
+from services.engine.batching.thread_count import ThreadTuner
 from services.engine.decode.context import Context
 from services.engine.embedder import Embedded, Embedder
 from services.engine.model.chat.format import ChatFormat
@@ -81,11 +82,13 @@ class Engine:
         context_tokens: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
         threads: int | None = None,
+        fixed_threads: bool = False,
         gpu_layers: int = 0,
     ) -> Engine:
         """Loads a model file, blocking. `slots` sequences run at a time, each with room for `context_tokens`:
         by default 4096, and never more than the model was trained for. `batch_tokens` is the most that one
-        step evaluates. `threads` is by default as many of the cores as a model of this size makes use of.
+        step evaluates. `threads` is by default as many of the cores as a model of this size makes use of;
+        steps have fewer where those are faster, as beside other programs, unless `fixed_threads`.
 
         Raises ModelUnusable with a sentence that names the file and what is wrong with it, and
         ConfigurationError for numbers that cannot be.
@@ -107,7 +110,14 @@ class Engine:
                 threads=threads,
                 exact=exact,
             )
-            loop = InferenceLoop(model, context, slots=slots, context_tokens=room, batch_tokens=batch_tokens)
+            loop = InferenceLoop(
+                model,
+                context,
+                slots=slots,
+                context_tokens=room,
+                batch_tokens=batch_tokens,
+                threads=None if fixed_threads or threads == 1 or not exact else ThreadTuner(threads),
+            )
             scorer = Scorer(
                 model, context_tokens=room, batch_tokens=batch_tokens, threads=threads, exact=exact
             )

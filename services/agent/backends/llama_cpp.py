@@ -223,6 +223,7 @@ async def open_backend(model: ModelSection, threads: int | None) -> Backend:
         slots=model.slots,
         context_tokens=model.context_tokens,
         threads=threads,
+        fixed_threads=model.fixed_threads,
         gpu_layers=model.gpu_layers,
     )
     engine = await asyncio.to_thread(load)

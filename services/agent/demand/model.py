@@ -107,6 +107,7 @@ class DemandModel:
             context_tokens=section.context_tokens,
             gpu_layers=section.gpu_layers,
             step_limit_s=section.step_limit_s,
+            fixed_threads=section.fixed_threads,
         )
         worker = _Worker(mesh, self)
         consumers = [subjects.generate_consumer(priority, held.name) for priority in subjects.PRIORITIES]

@@ -20,6 +20,7 @@ from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerF
 from schemas.requests.origin import Origin
 from services.engine.batching.batch_size import BatchSizeTuner, neighbours
 from services.engine.batching.scheduler import Part, Scheduler
+from services.engine.batching.thread_count import ThreadTuner
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import DECODED, INTERRUPTED, NO_KV_SPACE, Context, Logits
 from services.engine.decode.logprobs import token_logprob
@@ -50,9 +51,11 @@ class InferenceLoop:
         slots: int,
         context_tokens: int,
         batch_tokens: int,
+        threads: ThreadTuner | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        """`clock_ns` times steps: how many texts share one is decided by that."""
+        """`clock_ns` times steps: how many texts share one is decided by that, and how many `threads` it has;
+        without them always the context's."""
         self._model = model
         self._context = context
         self._slots = slots
@@ -67,6 +70,7 @@ class InferenceLoop:
             copy=context.copy if context.copies else None,
         )
         self._sizes = BatchSizeTuner()
+        self._threads = threads
         self._clock_ns = clock_ns
         self._held_up: dict[Sequence, GrammarSampler] = {}
         self._batch = Batch(batch_tokens)
@@ -121,6 +125,7 @@ class InferenceLoop:
             prompt_tokens=scheduler.prompt_tokens,
             prefix_tokens_reused=scheduler.reused_tokens,
             generated_tokens=self._generated_tokens,
+            threads=self._context.threads,
         )
 
     def kept(self, *, idle: bool) -> tuple[Origin, ...]:
@@ -219,10 +224,24 @@ class InferenceLoop:
         with self._changed:
             self._reading = () if any(part.sequence in self._undone for part in parts) else prompts
             self._context.interrupt(any(sequence.cancelled for sequence in self._reading))
-        status = self._context.decode(self._batch)
+        status = self._evaluate(decodes=not prompts)
         with self._changed:
             self._reading = ()
         self._undone.difference_update(part.sequence for part in parts)
+        return status
+
+    def _evaluate(self, *, decodes: bool) -> int:
+        """Evaluates the batch with the number of threads that is fastest. Steps that only decode tell which
+        that is; one that reads a prompt follows those of its size, and has all where there are none."""
+        if self._threads is None:
+            return self._context.decode(self._batch)
+        rows = self._batch.size
+        threads = self._threads.next(rows) if decodes else self._threads.settled(rows)
+        self._context.use_threads(threads)
+        started_ns = self._clock_ns()
+        status = self._context.decode(self._batch)
+        if decodes and status == DECODED:
+            self._threads.note(rows, threads, (self._clock_ns() - started_ns) / NANOSECONDS_PER_MS)
         return status
 
     def _undo(self, parts: list[Part[Sequence]]) -> None:

@@ -52,6 +52,7 @@ class Context:
         or puts such in.
         Raises ModelUnusable where there is no memory for it."""
         self.model = model
+        self.threads = threads
         self._tap = tap
         if not model.gpu_layers:
             _require_memory(model, slots * context_tokens)
@@ -80,6 +81,13 @@ class Context:
     def decode(self, batch: Batch) -> int:
         """Evaluates a batch; llama_decode's status: 0 done, 1 no KV space, 2 interrupted, else a failure."""
         return int(llama_cpp.llama_decode(self.handle, batch.filled()))
+
+    def use_threads(self, threads: int) -> None:
+        """Has decode() compute with so many threads from now on. An exact context gives the same numbers with
+        any."""
+        if threads != self.threads:
+            llama_cpp.llama_set_n_threads(self.handle, threads, threads)
+            self.threads = threads
 
     def interrupt(self, wanted: bool = True) -> None:
         """Has decode() end as interrupted before its next operation, from any thread, until it is not

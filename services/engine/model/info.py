@@ -37,7 +37,8 @@ class ModelInfo:
 class EngineStats:
     """The state of an engine at one moment, and totals since it was loaded.
 
-    `decode_tokens_per_s` is over the last steps that only generated, 0 before the first.
+    `decode_tokens_per_s` is over the last steps that only generated, 0 before the first. `threads` are those
+    of the latest step.
     """
 
     active: int
@@ -49,6 +50,7 @@ class EngineStats:
     prompt_tokens: int
     prefix_tokens_reused: int
     generated_tokens: int
+    threads: int
 
 
 def describe(model: Model, context_tokens: int) -> ModelInfo:

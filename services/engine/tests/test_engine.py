@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -265,8 +266,9 @@ def test_the_context_is_what_was_asked_for_and_at_most_what_was_trained(model_pa
 
 @pytest.mark.parametrize("field", ["slots", "context_tokens", "batch_tokens", "threads"])
 def test_numbers_that_cannot_be_are_named(model_path: Path, field: str) -> None:
+    numbers: dict[str, Any] = {field: 0}
     with pytest.raises(ConfigurationError) as caught:
-        Engine.load(model_path, **{field: 0})
+        Engine.load(model_path, **numbers)
     assert caught.value.field == field
 
 
@@ -287,3 +289,14 @@ def test_a_model_whose_template_is_broken_is_named(model_path: Path, tmp_path: P
 def test_a_small_model_gets_one_thread_and_a_large_one_all_cores() -> None:
     assert sensible_threads(8_000_000) == 1
     assert sensible_threads(10**12) == usable_cores()
+
+
+@pytest.mark.parametrize(
+    ("threads", "fixed", "tried"), [(2, False, True), (2, True, False), (1, False, False)]
+)
+def test_how_many_threads_are_fastest_is_tried_unless_their_number_is_fixed(
+    model_path: Path, threads: int, fixed: bool, tried: bool
+) -> None:
+    with Engine.load(model_path, slots=1, context_tokens=64, threads=threads, fixed_threads=fixed) as engine:
+        assert engine.stats().threads == threads
+        assert (engine._loop._threads is not None) == tried

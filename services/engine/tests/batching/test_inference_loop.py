@@ -12,6 +12,7 @@ import pytest
 from schemas.errors import GenerationFailed, WorkerFailed
 from schemas.requests.sampling import Sampling
 from services.engine.batching.inference_loop import PROMPT_TOKENS_BESIDE_DECODING, InferenceLoop
+from services.engine.batching.thread_count import FIRST_LOOK, ThreadTuner
 from services.engine.decode.batch import Batch
 from services.engine.decode.context import NO_KV_SPACE, Context, Logits
 from services.engine.decode.sampler import new_sampler
@@ -27,20 +28,25 @@ CONTEXT_TOKENS = 1024
 class Bench:
     """A loop whose steps the test takes itself, and whose context it can make fail."""
 
-    def __init__(self, model: Model, slots: int) -> None:
+    def __init__(self, model: Model, slots: int, threads: int = 1) -> None:
         self.model = model
-        self.context = Context(model, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256, threads=1)
+        self.context = Context(
+            model, slots=slots, context_tokens=CONTEXT_TOKENS, batch_tokens=256, threads=threads
+        )
         self.now_ms = 0.0
         self.step_ms: dict[int, float] = {}
+        self.times_by_threads = {1: 1.0}
         self.loop = InferenceLoop(
             model,
             self.context,
             slots=slots,
             context_tokens=CONTEXT_TOKENS,
             batch_tokens=256,
+            threads=ThreadTuner(threads),
             clock_ns=lambda: round(self.now_ms * 1e6),
         )
         self.batch_sizes: list[int] = []
+        self.threads: list[int] = []
         self.statuses: list[int] = []
         self.meanwhile: list[Callable[[], None]] = []
         self._decode: Callable[[Batch], int] = self.context.decode
@@ -48,7 +54,9 @@ class Bench:
 
     def decode(self, batch: Batch) -> int:
         self.batch_sizes.append(batch.size)
-        self.now_ms += self.step_ms.get(batch.size, batch.size)
+        self.threads.append(self.context.threads)
+        times = self.times_by_threads[self.context.threads]
+        self.now_ms += times * self.step_ms.get(batch.size, batch.size)
         if self.meanwhile:
             self.meanwhile.pop(0)()
         status = self.statuses.pop(0) if self.statuses else 0
@@ -68,9 +76,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(model_path: Path) -> Iterator[Bench]:
+def bench(model_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """With one thread, or as many as its parameter says."""
     model = Model(model_path)
-    bench = Bench(model, slots=3)
+    bench = Bench(model, slots=3, threads=getattr(request, "param", 1))
     yield bench
     bench.loop.end_all(GenerationFailed("the test is over"))
     bench.context.close()
@@ -132,6 +141,25 @@ def test_texts_take_turns_where_steps_of_one_are_faster_than_one_of_all(bench: B
     # And no text notices
     for before, now in zip(undisturbed, in_turns, strict=True):
         assert now.wait(0).text.startswith(before.wait(0).text)
+
+
+@pytest.mark.parametrize("bench", [2], indirect=True)
+def test_a_text_is_the_same_while_the_number_of_threads_changes(bench: Bench) -> None:
+    """Given others on the cores, so that a step takes longer with two threads than with one."""
+    bench.times_by_threads = {1: 1.0, 2: 4.0}
+    text = bench.submit("Once upon a time", max_tokens=2 * FIRST_LOOK)
+    bench.step(2 * FIRST_LOOK)
+    assert bench.threads[:FIRST_LOOK] == [2] * FIRST_LOOK
+    assert bench.threads[-1] == bench.loop.stats().threads == 1
+    # A prompt has both all the same
+    bench.submit("x" * 200, max_tokens=1)
+    bench.step()
+    assert bench.threads[-1] == 2
+    bench.loop._threads = None
+    bench.context.use_threads(1)
+    alone = bench.submit("Once upon a time", max_tokens=2 * FIRST_LOOK)
+    bench.step(2 * FIRST_LOOK)
+    assert alone.wait(0).text == text.wait(0).text
 
 
 def test_beside_a_prompt_all_texts_go_on(bench: Bench) -> None:

@@ -17,10 +17,13 @@ CONTEXT_TOKENS = 512
 PROMPT: Tokens = np.random.default_rng(1).integers(0, 256, 300).astype(np.int32)
 
 
-def last_logits(model: Model, *, chunk: int, slot: int, neighbours: tuple[int, ...], threads: int) -> Logits:
-    """The logits after PROMPT, read in chunks while neighbours decode a token of their own in every batch."""
+def last_logits(
+    model: Model, *, chunk: int, slot: int, neighbours: tuple[int, ...], threads: tuple[int, ...]
+) -> Logits:
+    """The logits after PROMPT, read in chunks while neighbours decode a token of their own in every batch,
+    with these numbers of threads in turn."""
     context = Context(
-        model, slots=4, context_tokens=CONTEXT_TOKENS, batch_tokens=CONTEXT_TOKENS, threads=threads
+        model, slots=4, context_tokens=CONTEXT_TOKENS, batch_tokens=CONTEXT_TOKENS, threads=max(threads)
     )
     batch, row = Batch(CONTEXT_TOKENS), 0
     for step, start in enumerate(range(0, len(PROMPT), chunk)):
@@ -28,6 +31,7 @@ def last_logits(model: Model, *, chunk: int, slot: int, neighbours: tuple[int, .
         for neighbour in neighbours:
             batch.add_token(neighbour, step, int(PROMPT[-step]))
         row = batch.add_chunk(slot, start, PROMPT[start : start + chunk], want_last=True)
+        context.use_threads(threads[step % len(threads)])
         assert context.decode(batch) == 0
     logits = context.logits(row).copy()
     context.close()
@@ -39,13 +43,13 @@ def test_logits_are_the_same_to_the_last_bit_however_a_prompt_is_read(
     model: Model, monkeypatch: pytest.MonkeyPatch, types: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(context_module, "cache_types_of", lambda header, *, exact: types)
-    alone = last_logits(model, chunk=1, slot=0, neighbours=(), threads=1)
+    alone = last_logits(model, chunk=1, slot=0, neighbours=(), threads=(1,))
     for chunk, slot, neighbours, threads in [
-        (CONTEXT_TOKENS, 0, (), 1),
-        (64, 0, (), 2),
-        (7, 3, (0, 1), 1),
-        (100, 1, (0, 2, 3), 2),
-        (1, 2, (1,), 1),
+        (CONTEXT_TOKENS, 0, (), (1,)),
+        (64, 0, (), (2, 1)),
+        (7, 3, (0, 1), (1,)),
+        (100, 1, (0, 2, 3), (2,)),
+        (1, 2, (1,), (1,)),
     ]:
         other = last_logits(model, chunk=chunk, slot=slot, neighbours=neighbours, threads=threads)
         assert np.array_equal(alone, other)
