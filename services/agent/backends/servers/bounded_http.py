@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
@@ -27,22 +30,51 @@ MOST_ERROR_BYTES = 64 * 1024
 """Of an error; the rest of it is not read."""
 TOKEN_BYTES = 8 * 1024
 """Of a stream, for each token that was asked for: its text, and the most probable ones in its place."""
+LINE_BYTES = 256 * 1024
+"""Of a line of a stream, beside LINE_TOKEN_BYTES for each token: the client's library keeps a line until its
+end has come, several times over."""
+LINE_TOKEN_BYTES = 64
 HTTP_ERROR = 400
 UNPACKED = ("", "identity")
 
-_most_bytes: ContextVar[int] = ContextVar("most_bytes", default=MOST_BYTES)
+
+@dataclass(frozen=True)
+class Room:
+    """How many bytes an answer may have, and each of its lines; None: as many as all of it."""
+
+    most: int = MOST_BYTES
+    most_of_a_line: int | None = None
+
+
+USUAL = Room()
+_room: ContextVar[Room] = ContextVar("room", default=USUAL)
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
 
 @contextmanager
 def room_for(tokens: int) -> Iterator[None]:
-    """Within it an answer may be as long as a text of so many tokens."""
-    token = _most_bytes.set(MOST_BYTES + tokens * TOKEN_BYTES)
+    """Within it an answer may be as long as what is said of so many tokens."""
+    with _given(Room(MOST_BYTES + tokens * TOKEN_BYTES)):
+        yield
+
+
+@contextmanager
+def room_for_stream(tokens: int, *, logprobs: bool) -> Iterator[None]:
+    """Within it an answer may be as long as a text of so many tokens, in lines: one of them may have all of
+    it, where a server does not stream."""
+    line_bytes = LINE_BYTES + tokens * (TOKEN_BYTES if logprobs else LINE_TOKEN_BYTES)
+    with _given(Room(MOST_BYTES + tokens * TOKEN_BYTES, line_bytes)):
+        yield
+
+
+@contextmanager
+def _given(room: Room) -> Iterator[None]:
+    token = _room.set(room)
     try:
         yield
     finally:
-        _most_bytes.reset(token)
+        _room.reset(token)
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):
@@ -66,9 +98,7 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             response.status_code,
             headers=response.headers,
-            stream=_ErrorBody(response.stream)
-            if failed
-            else _Body(response.stream, _most_bytes.get(), server),
+            stream=_ErrorBody(response.stream) if failed else _Body(response.stream, _room.get(), server),
             extensions=response.extensions,
         )
 
@@ -78,19 +108,27 @@ class BoundedTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """Bytes of a stream; WorkerFailed when there are too many."""
+    """Bytes of a stream; WorkerFailed when there are too many of them, or of one line."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, most: int, server: str) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, room: Room, server: str) -> None:
         self._stream = stream
-        self._most = most
+        self._room = room
         self._server = server
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = self._most
+        taken = line_bytes = 0
+        most_of_a_line = self._room.most_of_a_line
         async for piece in self._stream:
-            left -= len(piece)
-            if left < 0:
-                raise WorkerFailed(f"{self._server} says more than {self._most} bytes, and was cut off")
+            taken += len(piece)
+            if taken > self._room.most:
+                raise WorkerFailed(f"{self._server} says more than {self._room.most} bytes, and was cut off")
+            if most_of_a_line is not None:
+                ended = max(piece.rfind(b"\n"), piece.rfind(b"\r")) + 1
+                line_bytes = len(piece) - ended + (0 if ended else line_bytes)
+                if line_bytes > most_of_a_line:
+                    raise WorkerFailed(
+                        f"{self._server} says more than {most_of_a_line} bytes in a line, and was cut off"
+                    )
             yield piece
 
     async def aclose(self) -> None:
@@ -157,6 +195,13 @@ async def _addresses(host: str, port: int, timeout: float | None) -> tuple[str, 
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
+@cache
+def trusted(environment: bool) -> ssl.SSLContext:
+    """The authorities that are trusted, those of the `environment` too: read once, which takes 20 ms and
+    0.7 MiB, and not for each server."""
+    return httpx.create_ssl_context(trust_env=environment)
+
+
 def transport(
     url: str, limits: httpx.Limits, networks: Networks | None, *, proxies: bool
 ) -> httpx.AsyncBaseTransport:
@@ -164,8 +209,8 @@ def transport(
     `proxies`: a proxy that the environment names is used; that one has to know where it may go."""
     proxy = _proxy(url) if proxies else None
     if proxy is not None:
-        return BoundedTransport(httpx.AsyncHTTPTransport(limits=limits, proxy=proxy))
-    inner = httpx.AsyncHTTPTransport(limits=limits, trust_env=proxies)
+        return BoundedTransport(httpx.AsyncHTTPTransport(verify=trusted(True), limits=limits, proxy=proxy))
+    inner = httpx.AsyncHTTPTransport(verify=trusted(proxies), limits=limits, trust_env=proxies)
     if networks is not None:
         pool = inner._pool
         assert isinstance(pool, httpcore.AsyncConnectionPool)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import copy
 
 import httpx
 from pydantic import ValidationError
@@ -51,7 +52,9 @@ def transport_fault(server: str, error: Exception) -> ChoirError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ChoirError):
-            return cause
+            return copy(
+                cause
+            )  # raised from what was raised from itself, it would live until garbage is searched
         if isinstance(cause, httpx.ConnectTimeout | httpx.PoolTimeout):
             return WorkerFailed(f"{server} does not take the connection in time")
         if isinstance(cause, httpx.ConnectError):

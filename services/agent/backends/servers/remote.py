@@ -18,7 +18,7 @@ from schemas.requests.origin import Origin
 from schemas.requests.sampling import Sampling
 from services.agent.backends.backend import Backend, BackendInfo, Generated, OnPiece
 from services.agent.backends.servers.accumulator import SpeedMeter, StreamAccumulator
-from services.agent.backends.servers.bounded_http import room_for
+from services.agent.backends.servers.bounded_http import room_for, room_for_stream
 from services.agent.backends.servers.bounds import MOST_KNOWN, bounded_text
 from services.agent.backends.servers.echoes import note_sent
 from services.agent.backends.servers.faults import check_content, check_json
@@ -90,7 +90,7 @@ class ServedModel(ABC):
         generated = None
         try:
             async with self._faults():
-                with room_for(sampling.max_tokens):
+                with room_for_stream(sampling.max_tokens, logprobs=bool(sampling.logprobs)):
                     accumulated = StreamAccumulator(self._server.url, sampling.max_tokens, on_piece)
                     generated = await receive(accumulated)
         finally:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import resource
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any
 
+import httpx
 import pytest
 
 from schemas.commands import ChatMessage
 from schemas.errors import ChoirError, WorkerFailed
 from schemas.requests.sampling import Sampling
-from services.agent.backends.servers.bounded_http import MOST_BYTES, MOST_ERROR_BYTES
+from services.agent.backends.servers.bounded_http import (
+    LINE_BYTES,
+    LINE_TOKEN_BYTES,
+    MOST_BYTES,
+    MOST_ERROR_BYTES,
+    transport,
+)
+from services.agent.backends.servers.faults import transport_fault
 from services.agent.backends.servers.ollama import Ollama
 from services.agent.backends.servers.openai import OpenAI
 from services.agent.settings import ModelSection
@@ -161,14 +171,58 @@ async def test_a_text_that_goes_on_after_max_tokens_is_cut_off(kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_line_without_end_is_cut_off(kind: str) -> None:
+async def test_a_line_without_end_is_cut_off_long_before_the_text_would_be(kind: str) -> None:
+    """The client's library has a line several times over until its end has come."""
+
     async def answer(request: Request, reply: Reply) -> None:
         await reply.head(200, NDJSON if kind == "ollama" else SSE)
         while True:
             await reply.send(b"x" * 65_536)
 
     error = await failure(kind, answer, "generate")
-    assert isinstance(error, WorkerFailed) and "cut off" in error.message
+    most = LINE_BYTES + SHORT.max_tokens * LINE_TOKEN_BYTES
+    assert isinstance(error, WorkerFailed) and f"more than {most} bytes in a line" in error.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", [b"\n", b"\r"])
+async def test_many_lines_are_no_long_one(kind: str, end: bytes) -> None:
+    async def answer(request: Request, reply: Reply) -> None:
+        await reply.head(200, NDJSON if kind == "ollama" else SSE)
+        while True:
+            await reply.send((b" " * 1_023 + end) * 64)
+
+    error = await failure(kind, answer, "generate")
+    assert isinstance(error, WorkerFailed) and "in a line" not in error.message
+
+
+def test_an_error_of_ours_within_a_librarys_is_free_as_soon_as_it_is_forgotten() -> None:
+    """In a circle of causes it would keep what the server has said until garbage is searched."""
+
+    def fail() -> weakref.ref[WorkerFailed]:
+        try:
+            try:
+                try:
+                    raise WorkerFailed("cut off")
+                except WorkerFailed as inner:
+                    kept = weakref.ref(inner)
+                    raise ValueError("broken") from inner
+            except ValueError as error:
+                raise transport_fault("http://server.test", error) from error
+        except WorkerFailed as error:
+            assert error.message == "cut off"
+        return kept
+
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
+
+
+def test_authorities_are_read_once_for_all_servers() -> None:
+    one, other = (transport("https://server.test", httpx.Limits(), None, proxies=False) for _ in range(2))
+    assert one._inner._pool._ssl_context is other._inner._pool._ssl_context  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", KINDS)
