@@ -72,7 +72,7 @@ loadtest *OPTIONS:
 loadtest-compare A B *OPTIONS:
     uv run python -m loadtest compare {{ A }} {{ B }} {{ OPTIONS }}
 
-# Choir beside LiteLLM, Ray Serve and llama_cpp.server, each installed into an environment of its own
+# Choir beside LiteLLM, Ray Serve, llama_cpp.server and llama.cpp RPC, each installed or built for itself
 [group('measure')]
 bench-peers *OPTIONS:
     uv run python -m loadtest.peers {{ OPTIONS }}

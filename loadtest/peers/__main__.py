@@ -1,4 +1,7 @@
-"""`python -m loadtest.peers [--json] [--only hop,gateways]`: Choir and its peers in one run."""
+"""`python -m loadtest.peers [--json] [--only hop,gateways]`: Choir and its peers in one run.
+
+The report has the load before and after, and says which targets are met.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from infra.demo_models.bench_model import write_bench_model
 from infra.settings import DEMO_MODELS
-from loadtest.bench.report import Report, show
+from loadtest.bench.report import Report, Target, show
 from loadtest.peers import fan_out, gateways, hops, tokens
 from loadtest.peers.clients import Latency, Load
 from loadtest.peers.environments import CannotStart
+from loadtest.peers.llama_rpc import in_turns as rpc
 from schemas.errors import ChoirError
 
 Raw = dict[str, Any]
@@ -103,6 +108,8 @@ SETTINGS = (
         f"tokens, {name}: answers of at most {most} tokens, {each} for each stream"
         for name, _, most, each in MODELS
     ),
+    f"rpc: the large random weights on two nodes, which are the cores {rpc.CORES[0]} and {rpc.CORES[1]}; the "
+    "ratio is the median of rounds, over the faster way of llama.cpp at each number of streams.",
 )
 """What was measured how; told with the figures."""
 
@@ -111,7 +118,10 @@ COMPARISONS: dict[str, Callable[[Path], Awaitable[Raw]]] = {
     "gateways": gateways_at_64,
     "fan-out": fan_out_of_four,
     "tokens": tokens_of_streams,
+    "rpc": lambda folder: rpc.in_turns(folder / "rpc"),
 }
+TARGETS: dict[str, Callable[[Raw], tuple[Target, ...]]] = {"rpc": rpc.targets}
+"""What the figures of a comparison have to be, where there is an aim."""
 
 
 async def _or_why(
@@ -141,12 +151,16 @@ def _streams(loads: list[Load]) -> Raw:
 
 async def run(chosen: list[str]) -> Report:
     """All comparisons that are chosen, one after the other, on an otherwise idle machine."""
+    load_before = round(psutil.getloadavg()[0], 2)
     raw: Raw = {}
+    targets: tuple[Target, ...] = ()
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
-            for peer, figures in (await COMPARISONS[name](Path(folder))).items():
-                raw[f"{name}: {peer}"] = figures
-    return Report(bench="peers", raw=raw, notes=SETTINGS)
+            found = await COMPARISONS[name](Path(folder))
+            raw |= {f"{name}: {peer}": figures for peer, figures in found.items()}
+            if name in TARGETS:
+                targets += TARGETS[name](found)
+    return Report(bench="peers", raw=raw, targets=targets, notes=SETTINGS, load_before_1m=load_before)
 
 
 def main(arguments: list[str] | None = None) -> int:

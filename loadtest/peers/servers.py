@@ -1,4 +1,4 @@
-"""HTTP servers on loopback, each a process that is started, waited for and ended."""
+"""Servers on loopback, each a process that is started, waited for and ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,12 +29,50 @@ async def server(
 
     CannotStart, with the last thing that it wrote, if it ends before or is not ready in time.
     """
+    once = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(limits=once) as client:
+
+        async def answers() -> bool:
+            try:
+                return (await client.get(url + ready, timeout=5.0)).is_success
+            except httpx.HTTPError:
+                return False  # it does not listen yet
+
+        async with _running(command, answers, env):
+            yield url
+
+
+@asynccontextmanager
+async def listener(
+    command: Sequence[str], port: int, env: Mapping[str, str] | None = None
+) -> AsyncIterator[None]:
+    """Runs `command` until the context ends, which begins once somebody takes connections at `port`.
+
+    CannotStart as for `server`.
+    """
+
+    async def listens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async with _running(command, listens, env):
+        yield
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str], ready: Callable[[], Awaitable[bool]], env: Mapping[str, str] | None
+) -> AsyncIterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         process = _start(command, log, {**os.environ, **(env or {})})
         try:
-            await _until_ready(process, url + ready, log)
-            yield url
+            await _until_ready(process, ready, log)
+            yield
         finally:
             await asyncio.to_thread(_end_group, process)
 
@@ -52,16 +90,14 @@ def _start(command: Sequence[str], log: Path, env: Mapping[str, str]) -> subproc
         )
 
 
-async def _until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+async def _until_ready(
+    process: subprocess.Popen[bytes], ready: Callable[[], Awaitable[bool]], log: Path
+) -> None:
     end_s = time.monotonic() + READY_DEADLINE_S
-    async with httpx.AsyncClient() as client:
-        while time.monotonic() < end_s and process.poll() is None:
-            try:
-                if (await client.get(url, timeout=5.0)).is_success:
-                    return
-            except httpx.HTTPError:
-                pass  # it does not listen yet
-            await asyncio.sleep(0.2)
+    while time.monotonic() < end_s and process.poll() is None:
+        if await ready():
+            return
+        await asyncio.sleep(0.2)
     why = "it ended" if process.poll() is not None else f"it was not ready after {READY_DEADLINE_S:g} s"
     raise CannotStart(f"{why}: {' '.join(last_lines(log, count=3).split())}")
 

@@ -3,8 +3,8 @@
 `CHOIR_BENCH_PARTS` chooses parts, all of them by default:
 
 - hop: a frame from one process to another;
-- decode: two nodes and one node with the whole model, in turns at a few numbers of streams: five minutes;
-- limit: the pipeline against its limit, in turns at more numbers of streams: ten minutes. The limit is each
+- decode: two nodes and one node with the whole model, in turns at 1 to 32 streams: five to ten minutes;
+- limit: the pipeline against its limit, in turns at 1 to 64 streams: fifteen minutes. The limit is each
   stage alone, in-process, on its core, at the micro-batch that it got: for one stream the sum of both stages'
   steps, for several the slower stage. Nodes that share a machine share its memory: what both stages reach at
   the same time, in-process, is told beside it;
@@ -33,7 +33,7 @@ from infra.demo_models.bench_model import write_bench_model
 from loadtest.bench.inference.engine_alone import EngineNode
 from loadtest.bench.inference.pipeline_balance import WATCHED_S, balanced, beside_a_spinner
 from loadtest.bench.inference.pipeline_limits import Limits
-from loadtest.bench.inference.pipeline_nodes import Nodes, memory_mb, nodes
+from loadtest.bench.inference.pipeline_nodes import SETTLE_S, Nodes, memory_mb, nodes, tokens_of
 from loadtest.bench.inference.stage_hop import hops_us
 from loadtest.bench.report import Report, Target, at_least, at_most
 from schemas.pipelines.plan import PipelinePlan
@@ -42,16 +42,15 @@ from services.engine.model.memory.cells import cell_bytes
 
 PARTS_VARIABLE = "CHOIR_BENCH_PARTS"
 PARTS = ("hop", "balance", "busy", "decode", "limit", "prefill", "memory", "recovery", "peers")
-SEQUENCES = (1, 2, 4, 8, 16, 32)
-DECODE_SEQUENCES = (1, 4, 16)
+SEQUENCES = (1, 2, 4, 8, 16, 32, 64)
+DECODE_SEQUENCES = (1, 2, 4, 8, 16, 32)
 CORES = (0, 1)
-SLOTS = 32
+SLOTS, SLOTS_OF_MOVED = max(SEQUENCES), 32
 CONTEXT_TOKENS = 1280
 ROUNDS = 3
 DECODE_S, LEAST_DECODE_ROUNDS = 150.0, 2
 """Rounds of two nodes and one begin for so long, and there are so many at least."""
 PREFILL_ROUNDS = 2
-LEAST_TOKENS, MOST_TOKENS = 24, 64
 LONG_PROMPT_TOKENS = 1000
 LEAST_SINGLE_RATIO, LEAST_RATIO = 0.93, 0.90
 LEAST_OVER_ONE_NODE, OVERLAPPING = 1.0, 4
@@ -61,7 +60,6 @@ MOST_HOP_RATIO = 1.5
 MOST_EXTRA_MB = 250.0
 MOST_RECOVERY_S = 2.0
 MOST_BALANCED_S = 60.0
-SETTLE_S = 1.2
 RECOVERY_TOKENS = 60
 
 
@@ -93,12 +91,13 @@ def run() -> Report:
 
 async def _measure(model: Path, folder: Path, chosen: list[str], measured: Measured) -> None:
     size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS}
+    moved = {**size, "slots": SLOTS_OF_MOVED}
     if "peers" in chosen:
         await asyncio.to_thread(_peers, model, measured)
     if "balance" in chosen:
-        await _balance(model, folder, size, measured)
+        await _balance(model, folder, moved, measured)
     if "busy" in chosen:
-        measured.raw["busy"] = await beside_a_spinner(folder / "busy", model, size, CORES)
+        measured.raw["busy"] = await beside_a_spinner(folder / "busy", model, moved, CORES)
     async with nodes(folder, model, size) as pair:
         if "hop" in chosen:
             await _hop(pair, measured)
@@ -153,10 +152,11 @@ async def _decode(pair: Nodes, plan: PipelinePlan, model: Path, measured: Measur
         until_s, number = time.monotonic() + DECODE_S, 0
         while number <= LEAST_DECODE_ROUNDS or time.monotonic() < until_s:
             for sequences in DECODE_SEQUENCES:
-                two, batches[sequences] = await _decode_once(pair, plan, sequences)
-                one = await asyncio.to_thread(alone.tokens_per_s, model, sequences, _tokens(sequences))
+                two = await pair.decode(plan, sequences)
+                batches[sequences] = two.micro_batches
+                one = await asyncio.to_thread(alone.tokens_per_s, model, sequences, tokens_of(sequences))
                 if number > 0:
-                    speeds[sequences].append((two, one))
+                    speeds[sequences].append((two.tokens_per_s, one))
             number += 1
     ratios = {n: [two / one for two, one in pairs] for n, pairs in speeds.items()}
     measured.raw["two_nodes_tokens_per_s"] = {
@@ -184,10 +184,10 @@ async def _limit(pair: Nodes, plan: PipelinePlan, limits: Limits, measured: Meas
     batches: dict[int, list[float]] = {}
     for _ in range(ROUNDS):
         for sequences in SEQUENCES:
-            speed, found = await _decode_once(pair, plan, sequences)
-            batches[sequences] = found
-            speeds[sequences].append(speed)
-            top, both = await limits.rates(found, sequences, _tokens(sequences))
+            found = await pair.decode(plan, sequences)
+            batches[sequences] = found.micro_batches
+            speeds[sequences].append(found.tokens_per_s)
+            top, both = await limits.rates(found.micro_batches, sequences, tokens_of(sequences))
             tops[sequences].append(top)
             together[sequences].append(both)
     ratios = {n: statistics.median(s / t for s, t in zip(speeds[n], tops[n], strict=True)) for n in SEQUENCES}
@@ -205,19 +205,6 @@ async def _limit(pair: Nodes, plan: PipelinePlan, limits: Limits, measured: Meas
     for n, ratio in ratios.items():
         least = LEAST_SINGLE_RATIO if n == 1 else LEAST_RATIO
         measured.targets.append(at_least(f"pipeline_over_limit_{n}", ratio, least))
-
-
-def _tokens(sequences: int) -> int:
-    return max(LEAST_TOKENS, MOST_TOKENS - 2 * sequences)
-
-
-async def _decode_once(pair: Nodes, plan: PipelinePlan, sequences: int) -> tuple[float, list[float]]:
-    """Tokens per second while all sequences decode, and the mean micro-batch of each stage."""
-    prompts = [f"Sequence {number} reads:" for number in range(sequences)]
-    async with pair.journal(plan) as journal:
-        await pair.ask(prompts, _tokens(sequences))
-        await asyncio.sleep(SETTLE_S)
-    return journal.tokens_per_s(), [journal.decode_batch(stage) for stage in range(len(plan.stages))]
 
 
 async def _prefill(pair: Nodes, model: Path, limits: Limits, measured: Measured) -> None:
@@ -282,6 +269,6 @@ def _peers(model: Path, measured: Measured) -> None:
     """The unsplit engine: on one node, and on both cores."""
     for name, cores in (("one_node", CORES[:1]), ("one_process_both_cores", CORES)):
         engine = EngineNode(cores, SLOTS, CONTEXT_TOKENS)
-        found = {str(n): engine.tokens_per_s(model, n, _tokens(n)) for n in SEQUENCES}
+        found = {str(n): engine.tokens_per_s(model, n, tokens_of(n)) for n in SEQUENCES}
         engine.close()
         measured.raw[f"{name}_tokens_per_s"] = found

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -24,9 +25,27 @@ from services.client.client import Choir
 
 MODEL = "bench"
 READY_DEADLINE_S = 90.0
-PATIENCE_S = 200.0
+PATIENCE_S = 600.0
 POLL_S = 0.05
+SETTLE_S = 1.2
+"""Within this time stages tell of their last steps."""
+LEAST_TOKENS, MOST_TOKENS = 24, 64
 SERVICE = "services.shard_stage"
+
+
+def tokens_of(sequences: int) -> int:
+    """How many tokens each of so many sequences decodes, so that no measurement takes long."""
+    return max(LEAST_TOKENS, MOST_TOKENS - 2 * sequences)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Tokens per second while all sequences decoded, the mean micro-batch of each stage, and how many tokens
+    the longest prompt has."""
+
+    tokens_per_s: float
+    micro_batches: list[float]
+    prompt_tokens: int
 
 
 class Nodes:
@@ -92,6 +111,18 @@ class Nodes:
                 for prompt in prompts
             ]
             return list(await asyncio.gather(*asks))
+
+    async def decode(self, plan: PipelinePlan, sequences: int) -> Decoded:
+        """What the pipeline does when so many sequences begin at once."""
+        prompts = [f"Sequence {number} reads:" for number in range(sequences)]
+        async with self.journal(plan) as journal:
+            results = await self.ask(prompts, tokens_of(sequences))
+            await asyncio.sleep(SETTLE_S)
+        return Decoded(
+            journal.tokens_per_s(),
+            [journal.decode_batch(stage) for stage in range(len(plan.stages))],
+            max(result.answers[0].prompt_tokens for result in results),
+        )
 
     @asynccontextmanager
     async def journal(self, plan: PipelinePlan) -> AsyncIterator[Journal]:
@@ -172,4 +203,4 @@ def memory_mb(process: psutil.Process) -> float:
     return float(process.memory_info().rss / 1e6)
 
 
-__all__ = ["MODEL", "Journal", "Nodes", "memory_mb", "nodes"]
+__all__ = ["MODEL", "SETTLE_S", "Decoded", "Journal", "Nodes", "memory_mb", "nodes", "tokens_of"]
