@@ -70,7 +70,9 @@ class ModelFile(Struct):
 
 
 class StoredModel(Message):
-    """An entry of the bucket of models: what a model is, as its files say. `licence_text` may be cut.
+    """An entry of the bucket of models: what a model is, as its files say. `licence_text` may be cut. Of a
+    model in several files `joined_sha256` is the SHA-256 of all of them, one after another, once a store has
+    read them.
 
     There should be at least `min_copies` of it, on so many hosts, and no store makes more than `max_copies`.
     """
@@ -88,11 +90,18 @@ class StoredModel(Message):
     added_at_s: float
     min_copies: Annotated[int, Field(ge=1, le=MAX_COPIES)] = 1
     max_copies: Annotated[int, Field(ge=1, le=MAX_COPIES)] = MAX_COPIES
+    joined_sha256: Annotated[Sha256 | None, Field(exclude_if=is_none)] = None
 
     @property
     def size_bytes(self) -> int:
         """All of its files together."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def whole_sha256(self) -> str | None:
+        """The SHA-256 of its bytes, all files one after another, by which answers and plans name a model.
+        None for one in several files of which no store has said that."""
+        return self.files[0].sha256 if len(self.files) == 1 else self.joined_sha256
 
 
 class FileChunks(Message):
@@ -156,8 +165,8 @@ class ListHeld(Message):
 
 class HeldModel(Struct):
     """A model that a host holds: its files lie at `paths` of that host, the parts of a split one in their
-    order. The first one's content has the `sha256`, and it is called `file`. `repository` is that of the hub
-    that it comes from."""
+    order. The first one's content has the `sha256`, and it is called `file`; of several files `joined_sha256`
+    is that of all of them, one after another. `repository` is that of the hub that it comes from."""
 
     name: ModelName
     file: FileName
@@ -167,6 +176,7 @@ class HeldModel(Struct):
     parameters: int | None = None
     quantisation: Text | None = None
     repository: Annotated[Text | None, Field(exclude_if=is_none)] = None
+    joined_sha256: Annotated[Sha256 | None, Field(exclude_if=is_none)] = None
 
 
 class HeldModels(Message):

@@ -88,6 +88,7 @@ class HeldModelsEndpoint:
             parameters=model.parameters,
             quantisation=model.quantisation,
             repository=model.origin.place if model.origin.kind == "hugging_face" else None,
+            joined_sha256=model.joined_sha256,
         )
 
 

@@ -61,9 +61,9 @@ def _same_host(one: NodeLease, other: NodeLease) -> bool:
 
 
 def _offers(lease: NodeLease, model: StoredModel) -> bool:
-    """Whether a stage could hold layers of this very file."""
-    first = model.files[0].sha256
-    return lease.stage is not None and any(one.sha256 == first for one in lease.stage.models)
+    """Whether a stage could hold layers of this very model."""
+    known = model.whole_sha256
+    return lease.stage is not None and any(one.sha256 == known for one in lease.stage.models)
 
 
 def _rank(place: CopyPlace) -> int:

@@ -36,6 +36,7 @@ from services.shard_stage.failure_detector import BEAT_INTERVAL_S, TICK_S, Failu
 from services.shard_stage.handover.assignment import Assignment, Handover, holds_place
 from services.shard_stage.handover.next_slice import NextSlice
 from services.shard_stage.probe.capability import ModelSource, open_kept_source, open_source
+from services.shard_stage.probe.kept_model import KeptModel
 from services.shard_stage.probe.latency_probe import measured_hop_ms
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.settings import StageModelSection, StageSettings
@@ -146,11 +147,8 @@ class ShardStage:
         name, gpu_layers = str(model.path), self._section.gpu_layers
         if not name.startswith(STORE_PREFIX):
             return await asyncio.to_thread(open_source, model, self._slices, self._threads, gpu_layers)
-        found, kept = await open_kept(self._mesh.client, name.removeprefix(STORE_PREFIX))
-        file = found.files[0].name
-        return await asyncio.to_thread(
-            open_kept_source, model, kept, file, self._slices, self._threads, gpu_layers
-        )
+        kept = KeptModel(*await open_kept(self._mesh.client, name.removeprefix(STORE_PREFIX)))
+        return await asyncio.to_thread(open_kept_source, model, kept, self._slices, self._threads, gpu_layers)
 
     async def _renew_own_places(self) -> None:
         """Plans of now that name this instance mean a process that is gone: the stages begin anew."""

@@ -72,10 +72,10 @@ def write_variant(
     return path
 
 
-def split_model(model: Path, path: Path) -> list[Path]:
-    """The same model in parts of eight tensors beside `path`, in their order."""
+def split_model(model: Path, path: Path, tensors: int = 8) -> list[Path]:
+    """The same model in parts of so many tensors beside `path`, in their order."""
     architecture = gguf.GGUFReader(model).fields["general.architecture"].contents()
-    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=8)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors)
     copy_with_new_metadata(gguf.GGUFReader(model), writer, {}, [])
     return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
 

@@ -48,6 +48,7 @@ MODEL = StoredModel(
 )
 STORE_SAMPLES: dict[str, Message] = {
     "stored_model": MODEL,
+    "stored_model_read_in_parts": MODEL.model_copy(update={"joined_sha256": "5e" * 32}),
     "file_chunks": FileChunks(
         sha256=SHA256,
         size_bytes=100_000,
@@ -72,6 +73,18 @@ STORE_SAMPLES: dict[str, Message] = {
             ),
         ),
         left_out=1,
+    ),
+    "held_models_in_parts": HeldModels(
+        models=(
+            HeldModel(
+                name="llama3.2:3b",
+                file="llama-00001-of-00002.gguf",
+                paths=("/srv/models/llama-00001-of-00002.gguf", "/srv/models/llama-00002-of-00002.gguf"),
+                sha256=SHA256,
+                size_bytes=170_000,
+                joined_sha256="5e" * 32,
+            ),
+        ),
     ),
     "manage_store": ManageStore(
         action="copies", store=STORE, name="llama3.2:3b", min_copies=2, max_copies=3, forwarded=True

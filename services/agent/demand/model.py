@@ -124,9 +124,11 @@ class DemandModel:
 
     @property
     def sha256(self) -> str | None:
-        """That of its file, which the store has read; of a split one that of all parts, one after another, as
-        soon as they were read here."""
-        return self.held.sha256 if len(self.held.paths) == 1 else self.serving.model_sha256
+        """That of its file, which the store has read; of a split one that of all parts, one after another.
+        Where the store does not know that, it is there as soon as they were read here."""
+        if len(self.held.paths) == 1:
+            return self.held.sha256
+        return self.held.joined_sha256 or self.serving.model_sha256
 
     @property
     def use(self) -> ModelUse:
@@ -325,8 +327,10 @@ class DemandModel:
             raise _no_memory(self.name, self.need_bytes - self._gpu_bytes, left_bytes, "in its memory")
 
     async def _hash_parts(self) -> None:
-        """Reads the parts of a split model once: the store knows each by its own hash, not all together."""
-        if len(self.held.paths) > 1 and self.serving.file_hash is None:
+        """Reads the parts of a split model once, if the store does not know the hash of all together."""
+        if len(self.held.paths) == 1 or self.held.joined_sha256 is not None:
+            return
+        if self.serving.file_hash is None:
             self.serving.file_hash = FileHash(self.serving.model)
             await self.serving.file_hash.read()
 

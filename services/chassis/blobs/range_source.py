@@ -7,7 +7,6 @@ the file's beginning for good once they are pinned: a header is read again and a
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from nats.aio.client import Client
@@ -16,32 +15,32 @@ from schemas.errors import ModelUnusable, PullFailed
 from schemas.nodes.model_store import FileChunks, ModelFile, StoredModel
 from services.chassis.blobs.catalogue import ModelCatalogue
 from services.chassis.blobs.chunks import ChunkTable
+from services.chassis.blobs.kept_chunks import KeptChunks
 from services.chassis.blobs.transfer import PATIENCE_S, Transfer
 
-KEPT_BYTES = 16 * 1024 * 1024
 AHEAD_BYTES = 8 * 1024 * 1024
 """So much of what is known to be read soon is fetched at a time, from all holders: a tensor may be small."""
 GRACE_S = 10.0
 
 
 class RangeSource:
-    """Bytes of one file, as `read` gives them; `fetched_bytes` counts what came over the wire."""
+    """Bytes of one file, as `read` gives them; `fetched_bytes` counts what came over the wire. Files of one
+    model share what is `kept`."""
 
     def __init__(
         self,
         client: Client,
         catalogue: ModelCatalogue,
         table: ChunkTable,
+        kept: KeptChunks,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._client = client
         self._catalogue = catalogue
         self._table = table
+        self._kept = kept
         self._patience_s = patience_s
         self._loop = asyncio.get_running_loop()
-        self._pinned = 0
-        self._chunks: OrderedDict[int, bytes] = OrderedDict()
-        self._kept = max(4, KEPT_BYTES // table.chunk_bytes)
         self._ahead = max(2, AHEAD_BYTES // table.chunk_bytes)
         self._foreseen: list[int] = []
         self._places: dict[int, int] = {}  # of each chunk in the list of those that are read next
@@ -60,7 +59,7 @@ class RangeSource:
 
     def pin(self, end: int) -> None:
         """The bytes before `end` are kept once they were read."""
-        self._pinned = self._table.covering(0, end).stop
+        self._kept.pin(self.sha256, self._table.covering(0, end).stop)
 
     def foresee(self, ranges: Sequence[tuple[int, int]]) -> None:
         """These ranges, each an offset and a length, are read next, in this order: their chunks are fetched
@@ -74,13 +73,15 @@ class RangeSource:
         chunks = self._table.covering(offset, length)
         if not chunks:
             return b""
-        missing = [chunk for chunk in chunks if chunk not in self._chunks]
-        fetched = {chunk: self._chunks[chunk] for chunk in chunks if chunk in self._chunks}
+        here = {chunk: self._kept.get(self.sha256, chunk) for chunk in chunks}
+        fetched = {chunk: content for chunk, content in here.items() if content is not None}
+        missing = [chunk for chunk in chunks if chunk not in fetched]
         if missing:
             come = self._fetched([*missing, *self._soon(missing[-1])])
-            self._remember({chunk: content for chunk, content in come.items() if chunk not in chunks})
+            soon = {chunk: content for chunk, content in come.items() if chunk not in chunks}
+            self._kept.put(self.sha256, soon)
             fetched |= come
-        self._remember({chunk: fetched[chunk] for chunk in chunks})
+        self._kept.put(self.sha256, {chunk: fetched[chunk] for chunk in chunks})
         content = b"".join(fetched[chunk] for chunk in chunks)
         start = offset - chunks.start * self._table.chunk_bytes
         return content[start : start + length]
@@ -90,7 +91,8 @@ class RangeSource:
         if chunk not in self._places:
             return []
         after = self._places[chunk] + 1
-        return [one for one in self._foreseen[after : after + self._ahead] if one not in self._chunks]
+        soon = self._foreseen[after : after + self._ahead]
+        return [one for one in soon if not self._kept.has(self.sha256, one)]
 
     def _fetched(self, missing: list[int]) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
@@ -113,27 +115,14 @@ class RangeSource:
         self.fetched_bytes += transfer.fetched_bytes
         return found
 
-    def _remember(self, chunks: dict[int, bytes]) -> None:
-        for chunk, content in chunks.items():
-            self._chunks[chunk] = content
-            self._chunks.move_to_end(chunk)
-        for chunk in [one for one in self._chunks if one >= self._pinned]:
-            if len(self._chunks) <= self._kept + self._pinned:
-                break
-            del self._chunks[chunk]
 
-
-async def open_kept(client: Client, name: str) -> tuple[StoredModel, RangeSource]:
-    """A model of the store, whichever host has it. Raises UnknownModel, and ModelUnusable for one in several
-    files."""
-    catalogue = ModelCatalogue(client)
+async def open_kept(client: Client, name: str) -> tuple[StoredModel, tuple[RangeSource, ...]]:
+    """A model of the store, whichever hosts have it, and each of its files. Raises UnknownModel, and
+    ModelUnusable where the chunks of a file are not known or in dispute."""
+    catalogue, kept = ModelCatalogue(client), KeptChunks()
     model = await catalogue.model(name)
-    if len(model.files) > 1:
-        raise ModelUnusable(
-            f"{name} is kept in {len(model.files)} files: a stage takes its layers from models of one file",
-            field="path",
-        )
-    return model, RangeSource(client, catalogue, ChunkTable(await _only_chunks(catalogue, model.files[0])))
+    tables = [ChunkTable(await _only_chunks(catalogue, file)) for file in model.files]
+    return model, tuple(RangeSource(client, catalogue, table, kept) for table in tables)
 
 
 async def _only_chunks(catalogue: ModelCatalogue, file: ModelFile) -> FileChunks:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from schemas.errors import ModelUnusable
 from schemas.nodes.model_store import FileChunks
 from services.chassis.blobs.chunks import chunk_bytes_of, chunks_of
-
-READ_BYTES = 1 << 20
-
-Progress = Callable[[int], None]
-"""Told how many bytes more are done."""
+from services.modelstore.files.joined_hash import READ_BYTES, JoinedHash, Progress
 
 
-def hashed(path: Path, progress: Progress = lambda _more: None) -> FileChunks:
-    """Reads a file once, and says what it is. Blocks; ModelUnusable if it cannot be read, or has changed
-    meanwhile."""
+def hashed(
+    path: Path, progress: Progress = lambda _more: None, joined: JoinedHash | None = None
+) -> FileChunks:
+    """Reads a file once, and says what it is; of one of several files it is the next for `joined`. Blocks;
+    ModelUnusable if it cannot be read, or has changed meanwhile."""
     whole, digests = hashlib.sha256(), []
+    part = None if joined is None else joined.part()
     try:
         with path.open("rb", buffering=0) as file:
             before = os.fstat(file.fileno())
@@ -35,6 +33,8 @@ def hashed(path: Path, progress: Progress = lambda _more: None) -> FileChunks:
                         raise ModelUnusable(f"{path} has become shorter while it was read", field="path")
                     chunk.update(piece)
                     whole.update(piece)
+                    if part is not None:
+                        part.update(piece)
                     in_chunk -= len(piece)
                     left -= len(piece)
                     progress(len(piece))
@@ -46,4 +46,6 @@ def hashed(path: Path, progress: Progress = lambda _more: None) -> FileChunks:
         raise ModelUnusable(f"{path} has changed while it was read", field="path")
     if before.st_size == 0:
         raise ModelUnusable(f"{path} is empty", field="path")
+    if part is not None:
+        part.end()
     return chunks_of(whole.hexdigest(), before.st_size, digests)

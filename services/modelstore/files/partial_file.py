@@ -17,7 +17,7 @@ from pathlib import Path
 from schemas.errors import NoRoom, PullFailed
 from schemas.nodes.model_store import FileChunks
 from services.chassis.blobs.chunks import ChunkTable, chunk_bytes_of, chunks_of
-from services.modelstore.files.hashing import Progress
+from services.modelstore.files.joined_hash import JoinedHash, Progress
 from services.modelstore.files.known_files import sync_folder
 
 RECORD = struct.Struct("<I32s")
@@ -30,10 +30,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class PartialFile:
     """One of them; `size_bytes` is what the whole file will have. Everything that it does blocks.
 
-    The SHA-256 of the whole is made while it comes, as far as it comes in order.
+    The SHA-256 of the whole is made while it comes, as far as it comes in order; so is the `joined` one of a
+    model of which it is the next file.
     """
 
-    def __init__(self, folder: Path, sha256: str, size_bytes: int) -> None:
+    def __init__(self, folder: Path, sha256: str, size_bytes: int, joined: JoinedHash | None = None) -> None:
         self._lock = threading.Lock()  # a closed descriptor may be another file's a moment later
         self.sha256 = sha256
         self.size_bytes = size_bytes
@@ -41,6 +42,7 @@ class PartialFile:
         self.count = -(-size_bytes // self.chunk_bytes)
         self._digests: dict[int, bytes] = {}
         self._whole = hashlib.sha256()
+        self._joined = None if joined is None else joined.part()
         self._hashed = 0
         self.path = folder / f"{sha256}.part"
         self._journal_path = folder / f"{sha256}.journal"
@@ -120,8 +122,13 @@ class PartialFile:
     def _learn(self, chunk: int, digest: bytes, content: bytes | memoryview) -> None:
         self._digests[chunk] = digest
         if chunk * self.chunk_bytes == self._hashed:
-            self._whole.update(content)
-            self._hashed += len(content)
+            self._hash(content)
+
+    def _hash(self, content: bytes | memoryview) -> None:
+        self._whole.update(content)
+        if self._joined is not None:
+            self._joined.update(content)
+        self._hashed += len(content)
 
     def _catch_up(self) -> None:
         """Hashes what came before its turn."""
@@ -129,9 +136,7 @@ class PartialFile:
             chunk, rest = divmod(self._hashed, self.chunk_bytes)
             if rest or chunk not in self._digests:
                 return
-            content = os.pread(self._file, self.length(chunk), chunk * self.chunk_bytes)
-            self._whole.update(content)
-            self._hashed += len(content)
+            self._hash(os.pread(self._file, self.length(chunk), chunk * self.chunk_bytes))
 
     def check(self) -> FileChunks:
         """What the file is, now that all of it is there. PullFailed, and nothing is kept, if it is not what
@@ -140,8 +145,7 @@ class PartialFile:
             piece = os.pread(self._file, min(READ_BYTES, self.size_bytes - self._hashed), self._hashed)
             if not piece:
                 break
-            self._whole.update(piece)
-            self._hashed += len(piece)
+            self._hash(piece)
         found = self._whole.hexdigest()
         if found != self.sha256:
             self.discard()
@@ -150,6 +154,8 @@ class PartialFile:
                 "is kept",
                 field="sha256",
             )
+        if self._joined is not None:
+            self._joined.end()
         return chunks_of(found, self.size_bytes, (self._digests[chunk] for chunk in range(self.count)))
 
     def finish(self, path: Path) -> None:

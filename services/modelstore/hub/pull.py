@@ -15,6 +15,7 @@ from services.chassis.nats.bucket import Bucket, messages
 from services.chassis.nats.clock import BrokerClock
 from services.modelstore.catalogue.gguf_facts import facts_of
 from services.modelstore.catalogue.sources import Found
+from services.modelstore.files.joined_hash import JoinedHash
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.files.partial_file import PartialFile
 from services.modelstore.hub.claim import Claim
@@ -60,11 +61,17 @@ class HubPuller:
         job.sha256 = files[0].sha256
         job.expect(sum(file.size_bytes for file in files))
         self._puller.check_room(files, model.name)
+        joined_sha256 = None
+        if len(files) > 1:
+            joined_sha256 = await self._holdings.joined_sha256(file.sha256 for file in files)
+            job.joined = JoinedHash() if joined_sha256 is None else None
         for one in model.files:
             await self._file(job, one)
-        job.models = ((await self._described(model)).name,)
+        if job.joined is not None:
+            joined_sha256 = job.joined.hexdigest()
+        job.models = ((await self._described(model, joined_sha256)).name,)
 
-    async def _described(self, model: HubModel) -> StoredModel:
+    async def _described(self, model: HubModel, joined_sha256: str | None) -> StoredModel:
         here = [self._known.get(one.file.sha256) for one in model.files]
         whole = [known for known in here if known is not None]
         try:
@@ -82,7 +89,9 @@ class HubPuller:
         found = Found(model.name, files, origin, text)
         facts = replace(facts, licence=facts.licence or model.licence)
         chunks = [known.chunks for known in whole]
-        return await self._holdings.describe(described(model.name, found, facts, chunks, self._clock.now()))
+        return await self._holdings.describe(
+            described(model.name, found, facts, chunks, self._clock.now(), joined_sha256)
+        )
 
     async def _file(self, job: Job, one: HubFile) -> None:
         """From another store if one has all of it; else from the hub, unless another store is at it."""
@@ -115,7 +124,9 @@ class HubPuller:
 
     async def _fetch(self, job: Job, one: HubFile) -> None:
         file = one.file
-        part = await asyncio.to_thread(PartialFile, self._puller.folder / PARTS, file.sha256, file.size_bytes)
+        part = await asyncio.to_thread(
+            PartialFile, self._puller.folder / PARTS, file.sha256, file.size_bytes, job.joined
+        )
         try:
             await asyncio.to_thread(part.resume, None, job.found)
             download = Download(self._settings, one, part, job.advance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.errors import InvalidRequest, ModelUnusable
@@ -12,6 +13,7 @@ from services.chassis.nats.clock import BrokerClock
 from services.modelstore.catalogue.gguf_facts import Facts, facts_of
 from services.modelstore.catalogue.sources import DIGEST, Found, checked_name, found_at
 from services.modelstore.files.hashing import hashed
+from services.modelstore.files.joined_hash import JoinedHash
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.jobs.holdings import Holdings
 from services.modelstore.jobs.job import Job
@@ -55,27 +57,50 @@ async def _added(
     checked_name(name)
     paths = [path.resolve() for _, path in found.files]
     facts = await asyncio.to_thread(facts_of, paths)
-    chunks = [await asyncio.to_thread(_identity, path, known, job) for path in paths]
+    joined_sha256 = await _joined_known(paths, known, holdings)
+    joined = JoinedHash() if len(paths) > 1 and joined_sha256 is None else None
+    chunks = [await asyncio.to_thread(_identity, path, known, job, joined) for path in paths]
+    if joined is not None:
+        joined_sha256 = joined.hexdigest()
     for path, one in zip(paths, chunks, strict=True):
         await asyncio.to_thread(known.put, path, one, own=False)
         await holdings.announce(one)
-    return await holdings.describe(described(name, found, facts, chunks, clock.now()))
+    return await holdings.describe(described(name, found, facts, chunks, clock.now(), joined_sha256))
 
 
-def _identity(path: Path, known: KnownFiles, job: Job) -> FileChunks:
+async def _joined_known(paths: Sequence[Path], known: KnownFiles, holdings: Holdings) -> str | None:
+    """The SHA-256 of several files together, if all of them were read before and the catalogue says it."""
+    if len(paths) == 1:
+        return None
+    there = [await asyncio.to_thread(known.same_as, path) for path in paths]
+    files = [one.sha256 for one in there if one is not None]
+    return await holdings.joined_sha256(files) if len(files) == len(paths) else None
+
+
+def _identity(path: Path, known: KnownFiles, job: Job, joined: JoinedHash | None) -> FileChunks:
     there = known.same_as(path)
     if there is not None:
-        job.found(there.size_bytes)
+        if joined is None:
+            job.found(there.size_bytes)
+        else:
+            joined.read(path, job.advance)
         return there
-    chunks = hashed(path, job.advance)
+    chunks = hashed(path, job.advance, joined)
     named = DIGEST.fullmatch(path.name)
     if named is not None and named["hex"] != chunks.sha256:
         raise ModelUnusable(f"{path} is damaged: its SHA-256 is {chunks.sha256}", field="path")
     return chunks
 
 
-def described(name: str, found: Found, facts: Facts, chunks: list[FileChunks], at_s: float) -> StoredModel:
-    """The entry of a model."""
+def described(
+    name: str,
+    found: Found,
+    facts: Facts,
+    chunks: Sequence[FileChunks],
+    at_s: float,
+    joined_sha256: str | None = None,
+) -> StoredModel:
+    """The entry of a model; one in several files has the SHA-256 of all together."""
     files = tuple(
         ModelFile(name=file_name, size_bytes=one.size_bytes, sha256=one.sha256)
         for (file_name, _), one in zip(found.files, chunks, strict=True)
@@ -92,4 +117,5 @@ def described(name: str, found: Found, facts: Facts, chunks: list[FileChunks], a
         licence_text=found.licence_text or facts.licence_text,
         origin=found.origin,
         added_at_s=at_s,
+        joined_sha256=joined_sha256,
     )

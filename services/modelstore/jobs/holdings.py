@@ -51,9 +51,18 @@ class Holdings:
                     "name (--name)",
                     field="name",
                 )
+            if there.joined_sha256 is None:
+                return there.model_copy(update={"joined_sha256": model.joined_sha256})
             return there
 
         return await self._catalogue.models_bucket.change(subjects.stored_model_key(model.name), change)
+
+    async def joined_sha256(self, files: Iterable[str]) -> str | None:
+        """The SHA-256 of files by theirs, one after another, if a model of just these says it."""
+        wanted = list(files)
+        models: Iterable[StoredModel] = await self._catalogue.models()
+        same = (model for model in models if [file.sha256 for file in model.files] == wanted)
+        return next((model.joined_sha256 for model in same if model.joined_sha256 is not None), None)
 
     async def reconcile(self) -> None:
         """After a start, or a reconnection: the catalogue says what is here, neither more nor less."""

@@ -7,12 +7,14 @@ from collections import deque
 
 from schemas.errors import ErrorBody
 from schemas.nodes.model_store import JobState, ManageStore, StoreJob
+from services.modelstore.files.joined_hash import JoinedHash
 
 SPEED_WINDOW_S = 5.0
 
 
 class Job:
-    """What was asked, and how far it is. `advance` may be called from any thread."""
+    """What was asked, and how far it is. `advance` may be called from any thread. `joined` is there while
+    files of a model pass of which nobody knows the hash of all together."""
 
     def __init__(self, job_id: str, request: ManageStore, instance: str, host: str) -> None:
         self.id = job_id
@@ -21,6 +23,7 @@ class Job:
         self.state: JobState = "waiting"
         self.models: tuple[str, ...] = ()
         self.sha256: str | None = None
+        self.joined: JoinedHash | None = None
         self.problem: ErrorBody | None = None
         self._instance = instance
         self._host = host
@@ -31,6 +34,7 @@ class Job:
         """The work on it begins, from what is there."""
         self.state = "running"
         self.total_bytes = self._done_bytes = 0
+        self.joined = None
 
     def expect(self, more_bytes: int) -> None:
         """So many bytes more belong to the job."""

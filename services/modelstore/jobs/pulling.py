@@ -14,6 +14,7 @@ from services.chassis.blobs.catalogue import FileTable, ModelCatalogue
 from services.chassis.blobs.chunks import ChunkTable
 from services.chassis.blobs.transfer import Transfer
 from services.chassis.logs import get_logger
+from services.modelstore.files.joined_hash import JoinedHash
 from services.modelstore.files.known_files import KnownFiles
 from services.modelstore.files.partial_file import PartialFile
 from services.modelstore.jobs.holdings import Holdings
@@ -62,8 +63,12 @@ class Puller:
         job.sha256 = model.files[0].sha256
         job.expect(model.size_bytes)
         self.check_room(model.files, model.name)
+        job.joined = JoinedHash() if model.whole_sha256 is None else None
         for file in model.files:
             await self.from_peers(job, file)
+        if job.joined is not None:
+            joined_sha256 = job.joined.hexdigest()
+            await self._holdings.describe(model.model_copy(update={"joined_sha256": joined_sha256}))
         job.models = (model.name,)
 
     def check_room(self, files: Sequence[ModelFile], model: str) -> None:
@@ -86,7 +91,10 @@ class Puller:
         async with self.alone(file.sha256):
             known = self._known.get(file.sha256)
             if known is not None:
-                job.found(file.size_bytes)
+                if job.joined is None:
+                    job.found(file.size_bytes)
+                else:
+                    await asyncio.to_thread(job.joined.read, known.path, job.advance)
                 await self._holdings.announce(known.chunks)
                 return
             problem = PullFailed(f"the catalogue does not know the chunks of {file.name}", field="sha256")
@@ -115,7 +123,9 @@ class Puller:
         """The file, from those who say the same of its chunks. PullFailed, and nothing is kept, if what comes
         by their word is not the file."""
         table, done_bytes = ChunkTable(said.chunks), job.done_bytes
-        part = await asyncio.to_thread(PartialFile, self.folder / PARTS, file.sha256, file.size_bytes)
+        part = await asyncio.to_thread(
+            PartialFile, self.folder / PARTS, file.sha256, file.size_bytes, job.joined
+        )
         try:
             await asyncio.to_thread(part.resume, table, job.found)
             self.partial[file.sha256] = part

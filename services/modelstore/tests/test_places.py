@@ -60,6 +60,20 @@ def test_a_host_without_memory_or_without_anybody_who_could_serve_the_model_is_t
     assert set(hosts[:2]) == {"cellar", "dock"} and set(hosts[2:4]) == {"attic", "barn"}, hosts
 
 
+def test_a_stage_that_offers_a_split_model_is_known_by_the_hash_of_all_its_files() -> None:
+    files = tuple(MODEL.files[0].model_copy(update={"sha256": sha256}) for sha256 in (SHA256, "cd" * 32))
+    split = MODEL.model_copy(update={"files": files, "joined_sha256": "ef" * 32})
+    leases = [store("attic"), stage("attic", "ef" * 32), store("barn"), stage("barn", SHA256)]
+    stores = {"attic-store": "attic", "barn-store": "barn"}
+
+    def told(model: StoredModel) -> dict[str, str | None]:
+        return {place.host: place.lacks for place in places_for(model, stores, leases)}
+
+    assert told(split) == {"attic": None, "barn": "server"}
+    # Where nobody has said that hash, no stage is known to offer the model
+    assert set(told(split.model_copy(update={"joined_sha256": None})).values()) == {"server"}
+
+
 def test_what_agents_say_that_a_model_takes_counts_with_its_cache_and_not_the_weights_alone() -> None:
     def serving(memory_bytes: int) -> Any:
         state = OnDemand(state="unloaded", memory_bytes=memory_bytes, budget_bytes=20 * GB)

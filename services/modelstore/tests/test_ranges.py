@@ -201,7 +201,7 @@ async def test_a_store_that_lies_about_the_chunks_of_a_file_is_found_out_and_nam
         await open_kept(connection, "little")
     await liar.stop()
     await liar.holdings.take_back(liar.sha256)
-    _, source = await open_kept(connection, "little")
+    _, (source,) = await open_kept(connection, "little")
     assert await asyncio.to_thread(source.read, 0, source.size) == model.read_bytes()
     await honest.stop()
 
@@ -216,7 +216,7 @@ async def test_a_slice_comes_from_all_holders_at_once_without_the_one_that_lies(
         await holder.hold(model)
     honest, liar, other = holders
     # Given a source of which the header was read
-    _, source = await open_kept(connection, "little")
+    _, (source,) = await open_kept(connection, "little")
     header = await asyncio.to_thread(check_model, source)
     source.pin(header.data_offset)
     before = source.fetched_bytes

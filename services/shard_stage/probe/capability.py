@@ -13,14 +13,13 @@ import numpy as np
 
 from schemas.errors import ModelUnusable
 from schemas.pipelines.plan import Shardable, StepCost
-from services.chassis.blobs.range_source import RangeSource
 from services.chassis.logs import get_logger
 from services.engine.decode.rows import RowGroup, Rows
 from services.engine.decode.stage_context import StageContext
 from services.engine.model.architectures.table import EMBEDDINGS, LAYER_TENSOR, OUTPUT
 from services.engine.model.cuts import allowed_cuts, architecture_of, layer_count
-from services.engine.model.gguf.check import check_model, check_model_file, tensor_nbytes
-from services.engine.model.gguf.header import GgufFault, GgufHeader, TensorInfo
+from services.engine.model.gguf.check import check_model_file, tensor_nbytes
+from services.engine.model.gguf.header import ByteSource, GgufFault, GgufHeader, TensorInfo
 from services.engine.model.gguf.split_files import size_of
 from services.engine.model.identity import checksum
 from services.engine.model.memory.cells import cell_bytes
@@ -28,6 +27,7 @@ from services.engine.model.memory.repacking import Repacking
 from services.engine.model.model import Weights
 from services.engine.model.slicing import hole_for
 from services.shard_stage.probe.host_lock import host_lock
+from services.shard_stage.probe.kept_model import KeptModel
 from services.shard_stage.probe.slice_cache import SliceCache
 from services.shard_stage.probe.step_costs import step_costs
 from services.shard_stage.settings import StageModelSection
@@ -56,17 +56,17 @@ class Speed(NamedTuple):
 @dataclass(frozen=True)
 class ModelSource:
     """A model that slices are made of, and what the lease says of it. One that is `kept` elsewhere is read
-    from there; `path` is the name of its file then. `gpu_layers` is as in the stage's settings."""
+    from there; `path` is the name of its first file then. `gpu_layers` is as in the stage's settings."""
 
     path: Path
     shardable: Shardable
-    kept: RangeSource | None = None
+    kept: KeptModel | None = None
     gpu_layers: int = 0
 
     @property
-    def content(self) -> Path | RangeSource:
+    def content(self) -> Path | ByteSource:
         """Where its bytes are."""
-        return self.kept or self.path
+        return self.path if self.kept is None else self.kept.source
 
     @property
     def size_bytes(self) -> int:
@@ -90,12 +90,7 @@ def open_source(
 
 
 def open_kept_source(
-    model: StageModelSection,
-    kept: RangeSource,
-    file: str,
-    slices: SliceCache,
-    threads: int,
-    gpu_layers: int = 0,
+    model: StageModelSection, kept: KeptModel, slices: SliceCache, threads: int, gpu_layers: int = 0
 ) -> ModelSource:
     """The same for a model of the store, of which only the header is read: layers of its shapes are measured.
     Blocks; raises ModelUnusable, and PullFailed if nobody sends the header."""
@@ -104,14 +99,14 @@ def open_kept_source(
             f"{model.path} has the SHA-256 {kept.sha256}, it should be {model.sha256}", field="path"
         )
     try:
-        header = check_model(kept)
+        header = kept.checked()
     except GgufFault as fault:
         raise ModelUnusable(f"{model.path} is not usable: {fault}", field="path") from fault
-    kept.pin(header.data_offset)
+    zeros = kept.without_weights()
     made: list[Path] = []
 
     def without_weights(layers: range) -> Path:
-        made.append(slices.without_weights(kept, kept.sha256, layers, header.data_offset))
+        made.append(slices.without_weights(zeros, kept.sha256, layers))
         return made[-1]
 
     try:
@@ -120,7 +115,7 @@ def open_kept_source(
         for path in made:
             path.unlink(missing_ok=True)
     shardable = shardable_of(model, kept.sha256, header, speed)
-    return ModelSource(Path(file), shardable, kept, gpu_layers)
+    return ModelSource(Path(kept.file), shardable, kept, gpu_layers)
 
 
 def shardable_of(model: StageModelSection, sha256: str, header: GgufHeader, speed: Speed) -> Shardable:

@@ -19,21 +19,6 @@ UNUSED_S = 3600.0
 SLICE = re.compile(r"([0-9a-f]{64})-(\d+)-(\d+)\.gguf")
 
 
-class ZeroWeights:
-    """A model's header, and zeros where its tensors are: nothing of these is read."""
-
-    def __init__(self, model: ByteSource, data_offset: int) -> None:
-        self._model = model
-        self._data_offset = data_offset
-        self.size = model.size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset`."""
-        length = max(0, min(length, self.size - offset))
-        in_header = max(0, min(length, self._data_offset - offset))
-        return (self._model.read(offset, in_header) if in_header else b"") + bytes(length - in_header)
-
-
 class SliceCache:
     """A folder of slices, named after the source's checksum and the layers."""
 
@@ -66,10 +51,10 @@ class SliceCache:
                 if time.time() - path.stat().st_mtime > UNUSED_S:
                     path.unlink()
 
-    def without_weights(self, model: ByteSource, sha256: str, layers: range, data_offset: int) -> Path:
-        """A slice as large and as slow as that with these layers, whose weights are all zero."""
+    def without_weights(self, zeros: ByteSource, sha256: str, layers: range) -> Path:
+        """A slice as large and as slow as that with these layers, of a model whose weights are all zero."""
         path = self._folder / f"{sha256}-{layers.start}-{layers.stop}-zeros.gguf"
-        self._write(ZeroWeights(model, data_offset), sha256, layers, path)
+        self._write(zeros, sha256, layers, path)
         return path
 
     def _write(self, model: Path | ByteSource, sha256: str, layers: range, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,14 +14,16 @@ from nats.aio.msg import Msg
 from infra.broker.broker import Broker
 from infra.broker.provision import provision_at
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.made_models.variants import split_model
 from infra.testing.mesh import eventually
 from infra.testing.networks import NEEDED, Networks, allowed
 from infra.testing.plugin import SpawnService, connect
 from schemas import subjects
-from schemas.nodes.model_store import ManageStore, ReadRange, StoreJob
+from schemas.nodes.model_store import MIN_CHUNK_BYTES, ManageStore, ReadRange, StoreJob
 from schemas.requests.sampling import Sampling
 from services.client.client import Choir
 from services.engine.model.gguf.check import check_model_file
+from services.engine.model.gguf.header import FileSource, read_header
 from services.shard_stage.probe.capability import _bytes_of, _layer_bytes
 from services.shard_stage.tests.helpers.pipeline_mesh import (
     CONTEXT_TOKENS,
@@ -36,6 +39,8 @@ LAYERS = 12
 ALLOWED = 1.05
 """Of the header and its layers, so much may come over the wire."""
 PROMPT = "Tell me a story."
+TENSORS = 40
+"""In each part of a split model: three parts."""
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +60,33 @@ async def add(choir: Choir, model: Path) -> None:
     await eventually(added)
 
 
+def joined_sha256(files: list[Path]) -> str:
+    """Of all files, one after another."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def headers_bytes(files: list[Path]) -> int:
+    """The headers of all files of a model."""
+    total = 0
+    for file in files:
+        with FileSource(file) as source:
+            total += read_header(source).data_offset
+    return total
+
+
+@pytest.mark.parametrize("parts", [1, pytest.param(3, marks=pytest.mark.soak)])
 async def test_each_stage_fetches_its_own_layers_and_says_what_the_whole_model_says(
-    model: Path, connection: Client, mesh_url: str, spawn_service: SpawnService, tmp_path: Path
+    parts: int, model: Path, connection: Client, mesh_url: str, spawn_service: SpawnService, tmp_path: Path
 ) -> None:
     # Given one host with a store that has the model, and two with nothing but an empty cache each
+    files = [model] if parts == 1 else split_model(model, tmp_path / "parts.gguf", TENSORS)
+    assert len(files) == parts
     folder = {"CHOIR_MODELSTORE__FOLDER": str(tmp_path / "attic")}
     store = spawn_service("modelstore", "attic", env=folder)
     mesh = PipelineMesh(spawn_service, connection, mesh_url, model, tmp_path)
     await store.wait_ready(connection)
     async with Choir(mesh_url) as choir:
-        await add(choir, model)
+        await add(choir, files[0])
     asked: Counter[str] = Counter()
 
     async def count(msg: Msg) -> None:
@@ -79,20 +101,22 @@ async def test_each_stage_fetches_its_own_layers_and_says_what_the_whole_model_s
         mesh.start(name, models=[kept], cache=str(tmp_path / name))
     for process in mesh.instances.values():
         await process.wait_ready(connection, READY_DEADLINE_S)
-    header = check_model_file(model)
+    header, headers = check_model_file(model), headers_bytes(files)
     before = Counter(asked)
-    assert max(before.values()) < header.data_offset + 3 * 65_536, "to offer a model takes its header alone"
-    await mesh.place("one", "two")
+    offer_bytes = headers + (2 + parts) * MIN_CHUNK_BYTES
+    assert max(before.values()) < offer_bytes, "to offer a model takes its header alone"
+    await mesh.place("one", "two", sha256=joined_sha256(files))
 
     # Then each has fetched its own layers, and hardly more
     layers, half = _layer_bytes(header, LAYERS), LAYERS // 2
     embeddings = _bytes_of(header, "token_embd.weight")
     own = {
-        "one": header.data_offset + sum(layers[:half]) + embeddings,
-        "two": header.data_offset + sum(layers[half:]) + (_bytes_of(header, "output.weight") or embeddings),
+        "one": headers + sum(layers[:half]) + embeddings,
+        "two": headers + sum(layers[half:]) + (_bytes_of(header, "output.weight") or embeddings),
     }
     for name, size in own.items():
-        assert size <= asked[name] <= ALLOWED * size, (name, asked[name] / size)
+        most = ALLOWED * size + (parts - 1) * MIN_CHUNK_BYTES  # each header comes in whole chunks
+        assert size <= asked[name] <= most, (name, asked[name] / size)
     # And together they are the model
     async with Choir(mesh_url) as choir:
         result = await choir.ask(PROMPT, model=MODEL, max_tokens=12)

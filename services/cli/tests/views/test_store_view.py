@@ -67,6 +67,18 @@ def test_a_model_of_the_store_says_why_a_copy_is_missing() -> None:
     assert list(missing_lines(StoreEntry(model=enough, copies=(ATTIC,)))) == []
 
 
+def test_a_model_in_several_files_is_shown_with_the_hash_of_each_and_of_all() -> None:
+    files = tuple(MODEL.files[0].model_copy(update={"sha256": sha256}) for sha256 in ("ab" * 32, "cd" * 32))
+    split = MODEL.model_copy(update={"files": files, "joined_sha256": "ef" * 32})
+    told = list(model_lines(StoreEntry(model=split, copies=(ATTIC,))))
+    assert told[2:5] == [
+        f"  llama-3.2-3b.gguf  8.0 GB  sha256 {'ab' * 32}",
+        f"  llama-3.2-3b.gguf  8.0 GB  sha256 {'cd' * 32}",
+        f"  all files, one after another: sha256 {'ef' * 32}",
+    ]
+    assert not any("one after another" in line for line in model_lines(StoreEntry(model=MODEL)))
+
+
 def test_the_text_of_a_licence_is_shown_as_it_stands() -> None:
     text = shown(list(model_lines(StoreEntry(model=MODEL, copies=(ATTIC,)))))
     assert "licence: llama3.2" in text

@@ -66,6 +66,8 @@ def model_lines(entry: StoreEntry) -> Iterator[str]:
     yield f"from {origin.kind.replace('_', ' ')}: {plain(origin.place)}{at}"
     for file in model.files:
         yield f"  {plain(file.name)}  {size_text(file.size_bytes)}  sha256 {file.sha256}"
+    if model.joined_sha256:
+        yield f"  all files, one after another: sha256 {model.joined_sha256}"
     yield (f"copies: {copies_text(entry)}, at most {model.max_copies}; on {hosts_text(entry.copies)}")
     yield from missing_lines(entry)
     if model.licence:

@@ -10,7 +10,14 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from services.engine.model.gguf.header import ByteSource, FileSource, GgufFault, GgufHeader, read_header
+from services.engine.model.gguf.header import (
+    ByteSource,
+    FileSource,
+    ForeseeingSource,
+    GgufFault,
+    GgufHeader,
+    read_header,
+)
 
 PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
 MAX_PARTS = 512
@@ -34,6 +41,13 @@ class JoinedSource:
             if begin < end:
                 pieces.append(part.read(begin - start, end - begin))
         return b"".join(pieces)
+
+    def foresee(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """These ranges, each an offset and a length, are read next; parts that are far away hear of it."""
+        for part, start in zip(self.parts, self.starts, strict=False):
+            if isinstance(part, ForeseeingSource):
+                own = ((max(at, start), min(at + length, start + part.size)) for at, length in ranges)
+                part.foresee([(begin - start, end - begin) for begin, end in own if begin < end])
 
 
 def part_name(named: re.Match[str], number: int) -> str:
