@@ -1,17 +1,24 @@
-"""The tables of the engine's README: the architectures that can be cut, and the shapes that are tested."""
+"""The tables of the engine's README: architectures that are cut, the others, and shapes that are tested."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from infra.testing.made_models.published_shapes import PUBLISHED
-from services.engine.model.architectures.table import ARCHITECTURES, Architecture
+from services.engine.model.architectures.table import ARCHITECTURES, REFUSED, UNTRIED, Architecture
 
 
 def architecture_rows() -> Iterator[tuple[str, str, str]]:
     """For each architecture its name, where its slices may begin, and what there is to know."""
     for name, entry in ARCHITECTURES.items():
         yield f"`{name}`", _where(entry), "; ".join(_notes(entry))
+
+
+def refused_rows() -> Iterator[tuple[str, str]]:
+    """For each reason not to cut the architectures that have it."""
+    for reason in dict.fromkeys(REFUSED.values()):
+        yield _names(name for name, why in REFUSED.items() if why == reason), reason
+    yield _names(UNTRIED), "nobody has tried"
 
 
 def shape_rows() -> Iterator[tuple[str, ...]]:
@@ -29,9 +36,14 @@ def shape_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def _where(entry: Architecture) -> str:
     if entry.step_key:
-        return f"at multiples of {entry.index_period} and of `{entry.step_key}`"
+        periods = [str(entry.index_period)] if entry.index_period > 1 else []
+        return f"at multiples of {' and of '.join([*periods, f'`{entry.step_key}`'])}"
     if entry.index_period > 1:
         return f"at multiples of {entry.index_period}"
     return "at every layer with a window" if entry.window_period else "at every layer"

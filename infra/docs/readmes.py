@@ -5,9 +5,10 @@ python -m infra.docs --check    # exit 1 if it is not what the code says
 
 The main README has the tables of `schemas/broker/catalog.py`, between `<!-- subjects:begin -->` and
 `<!-- subjects:end -->`; the README of a package has a table of its modules, between the markers of `files`;
-that of the engine has the architectures that can be cut, between those of `architectures`, and the
-shapes that were tried, between those of `shapes`. Figures between markers of `measured` are written by
-`just measured`: here only the markers are checked, and that there are such benchmarks.
+that of the engine has the architectures that can be cut, between those of `architectures`, those that are
+not, between those of `refused`, and the shapes that were tried, between those of `shapes`. Figures between
+markers of `measured` are written by `just measured`: here only the markers are checked, and that there are
+such benchmarks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from infra.docs.architecture_tables import architecture_rows, shape_rows
+from infra.docs.architecture_tables import architecture_rows, refused_rows, shape_rows
 from infra.docs.file_tables import files_section
 from infra.docs.measured import check_places
 from schemas import subjects
@@ -28,7 +29,8 @@ from schemas.errors import ChoirError, ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schemas", "services", "infra", "loadtest", "analysis")
-SUBJECTS, FILES, ARCHITECTURES, SHAPES = "subjects", "files", "architectures", "shapes"
+SUBJECTS, FILES = "subjects", "files"
+ARCHITECTURES, REFUSED, SHAPES = "architectures", "refused", "shapes"
 ARCHITECTURES_BEGIN = f"<!-- {ARCHITECTURES}:begin -->"
 GIB = 1024 * catalog.MIB
 MINUTE_S = 60.0
@@ -142,6 +144,11 @@ def architectures_section() -> str:
     return table(("architecture", "slices begin", "to know"), architecture_rows())
 
 
+def refused_section() -> str:
+    """The architectures that llama.cpp knows and that are not cut."""
+    return table(("not cut", "why"), refused_rows())
+
+
 def shapes_section() -> str:
     """The shapes of published models in which cuts are tested."""
     heads = ("model", "architecture", "width", "heads", "network", "window", "layers", "otherwise")
@@ -161,7 +168,13 @@ def renewed(readme: Path, root: Path = ROOT) -> str:
     check_places(text, root)
     if ARCHITECTURES_BEGIN not in text:
         return text
-    return with_section(with_section(text, ARCHITECTURES, architectures_section()), SHAPES, shapes_section())
+    for marker, told in (
+        (ARCHITECTURES, architectures_section()),
+        (REFUSED, refused_section()),
+        (SHAPES, shapes_section()),
+    ):
+        text = with_section(text, marker, told)
+    return text
 
 
 def with_section(text: str, marker: str, section: str) -> str:

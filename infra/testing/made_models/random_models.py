@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 Value = int | float | str | bool | list[int] | list[float]
 
 WINDOW = 8
+OF_NO_ARCHITECTURE = "xielu."
+"""How keys begin that have no architecture before them."""
 BLOCK = 32
 QKV, GATED, PLAIN = "attn_q attn_k attn_v attn_output", "ffn_gate ffn_up ffn_down", "ffn_up ffn_down"
 LLAMA = f"attn_norm {QKV} ffn_norm {GATED}"
@@ -148,13 +150,33 @@ _DEEPSEEK2: dict[str, Value] = {
 _WIDE_EXPERTS = Shape(expert=96)
 _GEMMA2 = f"{LLAMA} post_attention_norm post_ffw_norm"
 _DEEPSEEK_MOE = f"{EXPERTS} {SHARED_EXPERTS}"
+_QK_NORMS = f"{LLAMA} attn_q_norm attn_k_norm"
+_FUSED = "attn_norm attn_qkv attn_output attn_q_norm attn_k_norm ffn_norm"
+_GATING: dict[str, Value] = {**_SHARED, "expert_gating_func": 2}
+_XIELU: dict[str, Value] = {
+    "xielu.alpha_n": [0.3, 0.5, 0.7, 0.9, 1.1], "xielu.alpha_p": [1.2, 1.0, 0.8, 0.6, 0.4],
+    "xielu.beta": [0.4, 0.5, 0.6, 0.7, 0.8], "xielu.eps": [-1e-6] * 5,
+}  # fmt: skip
 _GLM_MOE = f"attn_norm {QKV} attn_q_norm attn_k_norm post_attention_norm"
 _BIASED_QKV = f"{biased('attn_q attn_k attn_v')} attn_output"
 
 RECIPES: Mapping[str, Recipe] = {
+    "apertus": Recipe(
+        f"attn_norm {QKV} attn_q_norm attn_k_norm ffn_norm {PLAIN}", "output_norm output", _XIELU
+    ),
     "arcee": Recipe(f"attn_norm {QKV} ffn_norm {PLAIN}"),
+    "bailingmoe": Recipe(f"attn_norm {QKV} ffn_norm {_DEEPSEEK_MOE}", "output_norm output", _SHARED),
+    "bailingmoe2": Recipe(
+        f"{_FUSED} {_DEEPSEEK_MOE} exp_probs_b", "output_norm output",
+        {**_GATING, "leading_dense_block_count": 1}, dense=1, dense_layer=f"{_FUSED} {GATED}",
+    ),
+    "chatglm": Recipe("attn_norm attn_qkv+ attn_output ffn_norm ffn_up=w,2f ffn_down"),
     "cohere2": Recipe(f"attn_norm {QKV} {GATED}", keys={**_WINDOW, "logit_scale": 0.25}, layers=8),
     "command-r": Recipe(f"attn_norm {QKV} {GATED}", keys={"logit_scale": 0.25}),
+    "dbrx": Recipe(
+        f"attn_norm attn_qkv attn_output attn_output_norm {EXPERTS}", "output_norm output",
+        {**_MOE, "attention.clamp_kqv": 8.0}, shape=_WIDE_EXPERTS,
+    ),
     "deepseek": Recipe(
         f"attn_norm {QKV} ffn_norm {_DEEPSEEK_MOE}",
         keys={**_SHARED, "leading_dense_block_count": 2}, dense=2, dense_layer=LLAMA,
@@ -162,8 +184,27 @@ RECIPES: Mapping[str, Recipe] = {
     "deepseek2": Recipe(
         f"{MLA} {_DEEPSEEK_MOE} exp_probs_b", keys=_DEEPSEEK2, dense=2, dense_layer=f"{MLA} {GATED}", nextn=1
     ),
+    "dots1": Recipe(
+        f"attn_norm {QKV} attn_q_norm attn_k_norm ffn_norm {_DEEPSEEK_MOE} exp_probs_b", "output_norm output",
+        {**_GATING, "leading_dense_block_count": 2}, dense=2, dense_layer=_QK_NORMS, shape=Shape(key_heads=2),
+    ),
     "ernie4_5": Recipe(),
+    "ernie4_5-moe": Recipe(
+        f"attn_norm {QKV} ffn_norm {_DEEPSEEK_MOE} exp_probs_b",
+        keys={
+            **_EXPERT, "expert_shared_feed_forward_length": 32, "interleave_moe_layer_step": 1,
+            "leading_dense_block_count": 2,
+        },
+        dense=2, dense_layer=LLAMA,
+    ),
     "exaone": Recipe(),
+    "exaone-moe": Recipe(
+        f"attn_norm {QKV} attn_q_norm attn_k_norm ffn_norm {_DEEPSEEK_MOE} exp_probs_b", "output_norm output",
+        {
+            **_GATING, **_WINDOW, "expert_shared_feed_forward_length": 32, "leading_dense_block_count": 1,
+        },
+        layers=8, dense=1, dense_layer=_QK_NORMS,
+    ),
     "exaone4": Recipe(f"{QKV} attn_q_norm attn_k_norm post_attention_norm {GATED} post_ffw_norm"),
     "falcon": Recipe(f"attn_norm+ attn_norm_2+ attn_qkv attn_output {PLAIN}", "output_norm+"),
     "gemma": Recipe(),
@@ -181,10 +222,20 @@ RECIPES: Mapping[str, Recipe] = {
         f"attn_norm post_attention_norm {biased(QKV)} attn_sinks {biased(EXPERTS)}",
         "output_norm output", {**_EXPERT, **_WINDOW},
     ),
+    "gptneox": Recipe(
+        f"attn_norm+ attn_qkv+ attn_output+ ffn_norm+ {biased(PLAIN)}", "output_norm+ output",
+        {"use_parallel_residual": True},
+    ),
     "granite": Recipe(keys=_SCALES),
     "granitemoe": Recipe(
         f"attn_norm {QKV} ffn_norm {EXPERTS} {SHARED_EXPERTS}",
         keys={**_SCALES, **_MOE, "expert_shared_feed_forward_length": 96}, shape=_WIDE_EXPERTS,
+    ),
+    "hunyuan-dense": Recipe(_QK_NORMS),
+    "hunyuan-moe": Recipe(
+        f"attn_norm {QKV} attn_q_norm attn_k_norm ffn_norm {_DEEPSEEK_MOE}",
+        keys={**_MOE, "expert_feed_forward_length": 96, "expert_shared_feed_forward_length": 96},
+        shape=_WIDE_EXPERTS,
     ),
     "internlm2": Recipe(ends="output_norm output"),
     "llama": Recipe(ends="output_norm output"),
@@ -192,7 +243,12 @@ RECIPES: Mapping[str, Recipe] = {
         f"attn_norm {QKV} ffn_norm {_DEEPSEEK_MOE}", keys={**_EXPERT, "interleave_moe_layer_step": 2},
         layers=12, every=2, dense_layer=LLAMA,
     ),
+    "maincoder": Recipe(_QK_NORMS),
     "minicpm": Recipe(),
+    "minimax-m2": Recipe(
+        f"attn_norm {QKV} attn_q_norm=q attn_k_norm=k ffn_norm {EXPERTS} exp_probs_b", "output_norm output",
+        {**_MOE, "expert_feed_forward_length": 96, "expert_gating_func": 2}, shape=_WIDE_EXPERTS,
+    ),
     "mistral3": Recipe(keys={"attention.temperature_scale": 0.1, "rope.scaling.original_context_length": 8}),
     "mistral4": Recipe(
         f"{MLA} {_DEEPSEEK_MOE} exp_probs_b", keys=_DEEPSEEK2, dense=2, dense_layer=f"{MLA} {GATED}", nextn=1
@@ -207,6 +263,8 @@ RECIPES: Mapping[str, Recipe] = {
         f"attn_norm {QKV} attn_q_norm=w attn_k_norm=w ffn_norm {EXPERTS}", "output_norm output", _MOE,
         shape=Shape(expert=96, key_heads=2),
     ),
+    "orion": Recipe(f"attn_norm+ {QKV} ffn_norm+ {GATED}", "output_norm+ output"),
+    "pangu-embedded": Recipe(f"attn_norm {biased(QKV)} ffn_norm {GATED}"),
     "phi2": Recipe(f"attn_norm+ {biased(QKV)} {biased(PLAIN)}", "output_norm+ output+"),
     "phi3": Recipe(
         "attn_norm attn_qkv attn_output ffn_norm ffn_up=w,2f ffn_down",
@@ -215,17 +273,22 @@ RECIPES: Mapping[str, Recipe] = {
     "phimoe": Recipe(
         f"attn_norm+ {biased(QKV)} ffn_norm+ {EXPERTS}", "output_norm+ output+", _MOE, shape=_WIDE_EXPERTS
     ),
+    "qwen": Recipe(
+        f"attn_norm attn_qkv+ attn_output ffn_norm {GATED}", "output_norm output",
+        {"feed_forward_length": 192}, shape=Shape(key_heads=2),
+    ),
     "qwen2": Recipe(f"attn_norm {_BIASED_QKV} ffn_norm {GATED}"),
     "qwen2moe": Recipe(
         f"attn_norm {_BIASED_QKV} ffn_norm {EXPERTS} {SHARED_EXPERTS} ffn_gate_inp_shexp",
         "output_norm output", {**_EXPERT, "expert_shared_feed_forward_length": 32},
     ),
-    "qwen3": Recipe(f"{LLAMA} attn_q_norm attn_k_norm"),
+    "qwen3": Recipe(_QK_NORMS),
     "qwen3moe": Recipe(f"attn_norm {QKV} attn_q_norm attn_k_norm ffn_norm {EXPERTS}", keys=_EXPERT),
     "seed_oss": Recipe(f"attn_norm {_BIASED_QKV} post_attention_norm {GATED}"),
     "smollm3": Recipe(layers=12),
     "stablelm": Recipe(f"attn_norm+ {QKV} ffn_norm+ {GATED}", "output_norm+ output"),
     "starcoder2": Recipe(f"attn_norm+ {biased(QKV)} ffn_norm+ {biased(PLAIN)}", "output_norm+"),
+    "xverse": Recipe(ends="output_norm output"),
 }  # fmt: skip
 _LITE = "attn_norm attn_q=w,c attn_kv_a_mqa=w,a attn_kv_a_norm=l attn_kv_b=l,b attn_output=z,w ffn_norm"
 DEEPSEEK_LITE = Recipe(
@@ -258,7 +321,7 @@ def write_random_model(
     it; in parts of `split_tensors` tensors if not 0."""
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split_tensors)
     for key, value in _keys(recipe).items():
-        _add(writer, f"{architecture}.{key}", value)
+        _add(writer, key if key.startswith(OF_NO_ARCHITECTURE) else f"{architecture}.{key}", value)
     writer.add_tokenizer_model("none")
     random = np.random.default_rng(len(architecture))
     for name, symbols in recipe.tensors():

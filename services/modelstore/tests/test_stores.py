@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from infra.testing.mesh import eventually
 from infra.testing.plugin import ServiceProcess, SpawnService
 from schemas import subjects
 from schemas.errors import InvalidRequest, NoRoom, UnknownModel
 from schemas.nodes.model_store import HeldModels, ListHeld
 from services.client.client import Choir
 from services.modelstore.tests.stores import (
+    JOB_DEADLINE_S,
     ask,
     bytes_read,
     failure_of,
@@ -131,8 +134,54 @@ async def test_what_cannot_be_is_refused_by_name_and_leaves_nothing(
     damaged.write_bytes(model.read_bytes()[:-100_000])
     error = await failure_of(choir, await ask(choir, "add", "first", path=str(damaged)))
     assert error.code == "model_unusable" and "reaches" in error.message and "past the end" in error.message
+    # A blob of Ollama that is not what its name says
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{'ab' * 32}"}
+    manifest = tmp_path / "ollama" / "manifests" / "registry.ollama.ai" / "library" / "little" / "latest"
+    blob = tmp_path / "ollama" / "blobs" / f"sha256-{'ab' * 32}"
+    for path, content in ((manifest, json.dumps({"layers": [layer]}).encode()), (blob, model.read_bytes())):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    error = await failure_of(choir, await ask(choir, "add", "first", path=str(tmp_path / "ollama")))
+    assert error.code == "model_unusable" and "is damaged: its SHA-256 is" in error.message
     assert (await ask(choir, "list")).models == ()
     assert whole_files(tmp_path / "second") == {}
+    # And another model under a name that is taken
+    await job_of(choir, await ask(choir, "add", "first", path=str(model)))
+    other = small_model(tmp_path / "other.gguf", layers=2, width=64)
+    error = await failure_of(choir, await ask(choir, "add", "second", path=str(other), name="little"))
+    assert (error.code, error.field) == ("invalid_request", "name") and "is another model" in error.message
+    (entry,) = (await ask(choir, "list")).models
+    assert entry.model.files[0].sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+@pytest.mark.soak
+async def test_a_copy_is_made_by_itself_when_a_host_that_held_one_is_killed(
+    choir: Choir,
+    connection: Client,
+    stores: tuple[ServiceProcess, ServiceProcess],
+    spawn_service: SpawnService,
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    """Some 25 s: a lease runs out, and three looks are waited for; who is started again costs no copy."""
+    third = spawn_store(spawn_service, "third", tmp_path / "third")
+    await third.wait_ready(connection)
+    # Given two copies of a model of which there are to be two
+    await job_of(choir, await ask(choir, "add", "first", path=str(model)))
+    await job_of(choir, await ask(choir, "pull", "second", name="little"))
+    await ask(choir, "copies", "first", name="little", min_copies=2)
+    assert whole_files(tmp_path / "third") == {}
+    # When one of their hosts dies
+    stores[1].kill()
+    # Then the third one fetches the model, unasked, and the catalogue says so
+    await eventually(lambda: whole_files(tmp_path / "third"), JOB_DEADLINE_S)
+    assert list(whole_files(tmp_path / "third").values()) == [model.read_bytes()]
+
+    async def holders() -> bool:
+        (entry,) = (await ask(choir, "show", "first", name="little")).models
+        return {copy.instance for copy in entry.copies if copy.whole and copy.live} == {"first", "third"}
+
+    await eventually(holders, JOB_DEADLINE_S)
 
 
 async def test_a_store_without_room_says_both_numbers(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-
-from rich.console import Console
-
+from schemas.errors import ErrorBody
 from schemas.nodes.model_store import (
     CopyPlace,
     ModelCopy,
@@ -14,8 +11,17 @@ from schemas.nodes.model_store import (
     StoredModel,
     StoreEntry,
     StoreJob,
+    StoreSpace,
 )
-from services.cli.views.tables.store_view import missing_lines, model_lines, progress_line
+from services.cli.tests.views.shown import lines_of
+from services.cli.views.tables.store_view import (
+    jobs_table,
+    missing_lines,
+    model_lines,
+    models_table,
+    progress_line,
+    spaces_table,
+)
 
 GB = 10**9
 MODEL = StoredModel(
@@ -29,15 +35,6 @@ MODEL = StoredModel(
     min_copies=2,
 )
 ATTIC = ModelCopy(instance="attic-store", host="attic", whole=True, live=True)
-
-
-def shown(lines: list[str]) -> str:
-    """On a terminal of 80 columns."""
-    out = Console(width=80, markup=False, highlight=False, file=io.StringIO())
-    for line in lines:
-        out.print(line)
-    assert isinstance(out.file, io.StringIO)
-    return out.file.getvalue()
 
 
 def test_a_model_of_the_store_says_why_a_copy_is_missing() -> None:
@@ -80,12 +77,44 @@ def test_a_model_in_several_files_is_shown_with_the_hash_of_each_and_of_all() ->
 
 
 def test_the_text_of_a_licence_is_shown_as_it_stands() -> None:
-    text = shown(list(model_lines(StoreEntry(model=MODEL, copies=(ATTIC,)))))
-    assert "licence: llama3.2" in text
-    lines = text.splitlines()
+    lines = lines_of(*model_lines(StoreEntry(model=MODEL, copies=(ATTIC,))))
+    assert "licence: llama3.2" in lines
     begins = lines.index("LLAMA 3.2 COMMUNITY LICENSE AGREEMENT")
     assert lines[begins + 1] == "" and lines[begins + 2].startswith("You may [red]not[/red]")
-    assert "\x1b" not in text
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_models_of_the_store_are_a_table_with_copies_and_who_has_them() -> None:
+    barn = ATTIC.model_copy(update={"instance": "barn-store", "host": "barn", "live": False})
+    part = ATTIC.model_copy(update={"instance": "dock-store", "host": "dock", "whole": False})
+    split = MODEL.model_copy(
+        update={"name": "big", "files": MODEL.files * 2, "quantisation": "Q4_K_M", "min_copies": 1}
+    )
+    entries = [StoreEntry(model=MODEL, copies=(ATTIC, barn, part)), StoreEntry(model=split)]
+    assert lines_of(models_table(entries)) == [
+        "model        architecture  size     weights  files  copies  on",
+        "llama3.2:3b  llama         8.0 GB   -        1      1 of 2  attic, barn (away)",
+        "big          llama         16.0 GB  Q4_K_M   2      0 of 1  nobody",
+    ]
+
+
+def test_jobs_and_the_room_of_stores_are_tables() -> None:
+    running = StoreJob(
+        id="j-1", kind="pull", model="big", instance="attic-store", host="attic", state="running",
+        done_bytes=3 * GB, total_bytes=12 * GB, bytes_per_s=112_000_000,
+    )  # fmt: skip
+    problem = ErrorBody(code="no_room", message="no room \x1b[31mhere")
+    failed = running.model_copy(update={"id": "j-2", "kind": "add", "state": "failed", "problem": problem})
+    assert lines_of(jobs_table([running, failed])) == [
+        "job  what  model  host   state    so far",
+        "j-1  pull  big    attic  running  3.0 GB of 12.0 GB  112.0 MB/s, 80 s left",
+        "j-2  add   big    attic  failed   3.0 GB of 12.0 GB  no room [31mhere",
+    ]
+    space = StoreSpace(instance="attic-store", host="attic", used_bytes=170_000, free_bytes=2 * GB)
+    assert lines_of(spaces_table([space])) == [
+        "store        host   pulled    room",
+        "attic-store  attic  170.0 kB  2.0 GB",
+    ]
 
 
 def test_how_far_a_job_is_stands_in_one_line_of_80_columns() -> None:

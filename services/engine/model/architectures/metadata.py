@@ -23,6 +23,7 @@ PER_LAYER_KEYS = (
     "swiglu_clamp_exp",
     "swiglu_clamp_shexp",
 )
+PER_LAYER_KEYS_OF_NO_ARCHITECTURE = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 WHOLE_ARRAYS = ("rope.dimension_sections", "classifier.output_labels")
 
 # DeepSeek's ways to weigh experts, as llama.cpp numbers them, and what it tells the models by.
@@ -43,7 +44,7 @@ def changed_entries(header: GgufHeader, layers: range) -> dict[str, Entry]:
         if plain != key and isinstance(value, MetadataArray) and plain not in PER_LAYER_KEYS + WHOLE_ARRAYS:
             raise GgufFault(f"it is not known whether {key} has a number for each layer")
     entries = {f"{name}.{key}": _number(f"{name}.{key}", number) for key, number in numbers.items()}
-    for key in (f"{name}.{plain}" for plain in PER_LAYER_KEYS):
+    for key in (*(f"{name}.{plain}" for plain in PER_LAYER_KEYS), *PER_LAYER_KEYS_OF_NO_ARCHITECTURE):
         array = header.array(key)
         if array is not None:
             entries[key] = _layers_of(key, array, header, layers)

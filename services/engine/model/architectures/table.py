@@ -72,15 +72,23 @@ _DEEPSEEK2 = Architecture(
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "apertus": Architecture(needs_output=_UNTIED),
     "arcee": Architecture(),
+    "bailingmoe": Architecture(needs_output=_UNTIED),
+    "bailingmoe2": Architecture(needs_output=_UNTIED),
+    "chatglm": Architecture(),
     "cohere2": Architecture(window_period=4),
     "command-r": Architecture(
         layer_counts=(LayerCount(64, "Command R+, whose keys and queries have norms", or_more=True),)
     ),
+    "dbrx": Architecture(needs_output=_UNTIED),
     "deepseek": Architecture(),
     "deepseek2": _DEEPSEEK2,
+    "dots1": Architecture(needs_output=_UNTIED),
     "ernie4_5": Architecture(),
+    "ernie4_5-moe": Architecture(step_key="interleave_moe_layer_step"),
     "exaone": Architecture(),
+    "exaone-moe": Architecture(window_period=4, needs_output=_UNTIED),
     "exaone4": Architecture(layer_counts=(LayerCount(64, "the 32B form, which has sliding windows"),)),
     "falcon": Architecture(),
     "gemma": Architecture(entry=SCALED),
@@ -91,21 +99,29 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "glm4": Architecture(entry=EMBEDDED),
     "glm4moe": Architecture(entry=EMBEDDED),
     "gpt-oss": Architecture(window_period=2, needs_output=_UNTIED),
+    "gptneox": Architecture(needs_output=_UNTIED),
     "granite": Architecture(scales_embeddings=True),
     "granitemoe": Architecture(scales_embeddings=True),
+    "hunyuan-dense": Architecture(),
+    "hunyuan-moe": Architecture(),
     "internlm2": Architecture(needs_output=_UNTIED),
     "llama": Architecture(),
     "llama4": Architecture(window_period=4, index_period=4, step_key="interleave_moe_layer_step"),
+    "maincoder": Architecture(),
     "minicpm": Architecture(scales_embeddings=True),
+    "minimax-m2": Architecture(needs_output=_UNTIED),
     "mistral3": Architecture(),
     "mistral4": _DEEPSEEK2,
     "nemotron": Architecture(needs_output=_UNTIED),
     "olmo": Architecture(),
     "olmo2": Architecture(window_period=4, window_is_named=True, needs_output=_UNTIED),
     "olmoe": Architecture(needs_output=_UNTIED),
+    "orion": Architecture(needs_output=_UNTIED),
+    "pangu-embedded": Architecture(),
     "phi2": Architecture(needs_output=(OUTPUT, OUTPUT_BIAS)),
     "phi3": Architecture(),
     "phimoe": Architecture(needs_output=(OUTPUT, OUTPUT_BIAS)),
+    "qwen": Architecture(needs_output=_UNTIED),
     "qwen2": Architecture(),
     "qwen2moe": Architecture(needs_output=_UNTIED),
     "qwen3": Architecture(),
@@ -114,6 +130,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "smollm3": Architecture(index_period=4),
     "stablelm": Architecture(needs_output=_UNTIED),
     "starcoder2": Architecture(),
+    "xverse": Architecture(needs_output=_UNTIED),
 }
 
 
@@ -139,8 +156,22 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("jina-bert-v2", "jina-bert-v3", "eurobert", "gemma-embedding"), _NO_DECODER),
     **dict.fromkeys(("llama-embed", "t5", "t5encoder", "clip", "wavtokenizer-dec"), _NO_DECODER),
     **dict.fromkeys(("hrm_text", "nanbeige"), _LOOPS),
+    "baichuan": "llama.cpp takes from its number of layers, 32 or 40, how positions are told, and tells none "
+    "where there are others",
 }
 """Why an architecture that llama.cpp knows cannot be cut."""
+
+UNTRIED: tuple[str, ...] = (
+    *("afmoe", "arctic", "bitnet", "bloom", "chameleon", "codeshell", "cogvlm", "cohere2moe"),
+    *("deci", "deepseek2-ocr", "deepseek32", "dflash", "dots3note", "dream", "eagle3"),
+    *("gemma4-assistant", "glm-dsa", "glm5-next", "gpt2", "gptj", "granite_swa", "graniteswitch"),
+    *("grok", "grovemoe", "hunyuan_vl", "hy_v3", "hy_v4", "jais", "jais2", "laguna", "llada"),
+    *("llada-moe", "maple", "mellum", "mimo2", "minicpm3", "minimax-m3", "mpt", "muse-glimmer"),
+    *("openelm", "paddleocr", "plamo", "plamo3", "plm", "pockettts", "qwen2vl", "qwen3tts"),
+    *("qwen3vl", "qwen3vlmoe", "refact", "rnd1", "smallthinker", "spark2_5", "starcoder", "step35"),
+    "talkie",
+)
+"""What llama.cpp knows besides: nobody has read its sources for these, and none was cut."""
 
 
 def trunk_layers(header: GgufHeader) -> int:

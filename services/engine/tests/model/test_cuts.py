@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import struct
+from pathlib import Path
+
+import llama_cpp
 import pytest
+from gguf import MODEL_ARCH_NAMES
 
 from schemas.errors import InvalidRequest, ModelUnusable
-from services.engine.model.architectures.table import ARCHITECTURES, REFUSED
+from services.engine.model.architectures.table import ARCHITECTURES, REFUSED, UNTRIED
 from services.engine.model.cuts import allowed_cuts, check_layers, even_layers, layer_count
 from services.engine.model.gguf.header import GgufHeader, MetadataArray, MetadataValue
+from services.engine.model.logs import LLAMA_LOG
 
 PATTERN = "attention__sliding_window_pattern"
 
@@ -105,13 +113,39 @@ def test_an_architecture_that_is_not_cut_is_refused_with_the_reason() -> None:
     for name, reason in (
         ("gemma3n", "gemma3n cannot be cut into stages: every layer is given an input of its own"),
         ("mamba", "keep a state that cannot be taken back"),
+        ("baichuan", "from its number of layers"),
         ("bert", "no model that goes on with texts"),
-        ("altogether-new", "that was tried with none; with these it was: arcee, cohere2"),
+        ("altogether-new", "that was tried with none; with these it was: apertus, arcee"),
     ):
         with pytest.raises(ModelUnusable, match=reason):
             check_layers(header(name, 4), range(0, 2))
         with pytest.raises(ModelUnusable, match=reason):
             allowed_cuts(header(name, 4))
+
+
+@pytest.mark.parametrize("looks_for_others", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_every_architecture_that_the_pinned_llama_cpp_knows_is_cut_or_said_not_to_be(
+    looks_for_others: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked to load a model of an architecture, it says if it knows that. All names are among the texts of
+    its library; most are in the gguf package as well."""
+    LLAMA_LOG.install()
+    caplog.set_level(logging.CRITICAL, "llama.cpp")
+    said = [*ARCHITECTURES, *REFUSED, *UNTRIED]
+    assert len(set(said)) == len(said)
+    library = Path(llama_cpp.llama_cpp._lib._name).read_bytes() if looks_for_others else b""
+    texts = re.findall(rb"(?<=\0)[a-z][a-z0-9_.-]{1,24}(?=\0)", library)
+    path, key, params = tmp_path / "m.gguf", b"general.architecture", llama_cpp.llama_model_default_params()
+    known = set()
+    for name in {*said, *MODEL_ARCH_NAMES.values(), *(text.decode() for text in texts)}:
+        entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(name)) + name.encode()
+        path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry + bytes(64))
+        LLAMA_LOG.forget_errors()
+        assert not llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        assert "error loading model" in LLAMA_LOG.first_error()
+        if "unknown model architecture" not in LLAMA_LOG.first_error():
+            known.add(name)
+    assert (known - set(said), set(said) - known) == (set(), set())
 
 
 def test_stages_are_as_even_as_the_cuts_make_possible() -> None:
