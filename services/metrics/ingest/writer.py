@@ -38,6 +38,7 @@ class Writer:
         self._database = database
         self._decoder = Decoder()
         self._cursor: DuckDBPyConnection | None = None
+        self._undisturbed = False
         self.reached = Position()
         self.missing: str | None = None
         self.stored = 0
@@ -76,7 +77,8 @@ class Writer:
     def write(self, events: Sequence[StoredEvent], position: Position) -> Position:
         """Stores all `events`, which follow `position`, and returns the position after them.
 
-        An event that cannot be made a row, or that the database does not take, is kept as unread. Raises
+        An event that cannot be made a row, or that the database does not take, is kept as unread. Where there
+        is no memory statements of users stand back, and then it is stored in smaller parts. Raises
         duckdb.Error or MemoryError for what is no event's fault; `reached` then says what is stored of them.
         """
         after = position.after(events[-1])
@@ -84,10 +86,15 @@ class Writer:
             decoded = self._decoder.decode(events, position.epoch)
             self._store(decoded, after, missing.missing_ranges(events, position))
         except NO_MEMORY:
+            if not self._undisturbed:
+                return self._write_undisturbed(events, position)
             if len(events) == 1:
                 raise
             return self._write_by_halves(events, position)
         except duckdb.Error as error:
+            if isinstance(error, duckdb.TransactionException) and not self._undisturbed:
+                # Where there is no memory for the end of a transaction, that is what it is called.
+                return self._write_undisturbed(events, position)
             if damaged(error) or isinstance(error, duckdb.TransactionException):
                 raise
             return self._write_apart(events, position, error)
@@ -123,14 +130,23 @@ class Writer:
         self.unread += 1
         return after
 
+    def _write_undisturbed(self, events: Sequence[StoredEvent], position: Position) -> Position:
+        """Once more, while no statement of a user has any memory."""
+        with self._database.undisturbed():
+            self._undisturbed = True
+            try:
+                return self.write(events, position)
+            finally:
+                self._undisturbed = False
+
     def _write_by_halves(self, events: Sequence[StoredEvent], position: Position) -> Position:
         middle = len(events) // 2
         return self.write(events[middle:], self.write(events[:middle], position))
 
     def _store(self, decoded: Decoded, after: Position, gone: Sequence[MissingRange]) -> None:
         cursor = self._open_cursor()
-        cursor.execute("BEGIN")
         try:
+            cursor.execute("BEGIN")  # it fails where there was no memory to roll the one before back
             missing.save(cursor, gone)
             for name, rows in decoded.by_table(UNREAD):
                 cursor.register(INCOMING, rows)

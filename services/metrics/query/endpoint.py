@@ -22,6 +22,7 @@ from services.chassis.logs import get_logger
 from services.chassis.nats.connection import ENVELOPE_BYTES
 from services.chassis.nats.endpoints import Caller
 from services.chassis.nats.sharing import Places, Turns
+from services.metrics.low_priority import lower_priority
 from services.metrics.query.sandbox import FIELD
 from services.metrics.query.statement_run import OperatorRun, StatementRun
 from services.metrics.query.stuck import StuckStatements
@@ -69,7 +70,9 @@ class Questions:
         self._database = database
         self._settings = settings
         self._end = end
-        self._threads = ThreadPoolExecutor(settings.threads_of_statements, thread_name_prefix="sql")
+        self._threads = ThreadPoolExecutor(
+            settings.threads_of_statements, thread_name_prefix="sql", initializer=lower_priority
+        )
         self._places = Places(settings.queries_at_once * (1 + WAITING_PER_THREAD))
         self._turns = Turns(settings.queries_at_once)
         self._running: dict[asyncio.Future[Rows], StatementRun] = {}

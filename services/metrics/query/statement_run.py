@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 
 import duckdb
 
+from schemas.errors import QueryFailed
 from schemas.requests.queries import Rows, Sql
 from services.metrics.query.cut_off import CutOff
 from services.metrics.query.reading import named, read
-from services.metrics.query.sandbox import check
+from services.metrics.query.sandbox import FIELD, check
 from services.metrics.store.database import Database
+from services.metrics.store.lending import StoodBack
 
 
 class StatementRun(ABC):
@@ -40,6 +42,8 @@ class StatementRun(ABC):
         started_s = time.perf_counter()
         try:
             rows = self._read()
+        except StoodBack as error:
+            raise _events_first() from error
         except duckdb.InterruptException as error:
             raise self._cut_off.error() from error
         except duckdb.Error as error:
@@ -51,10 +55,20 @@ class StatementRun(ABC):
         """The same, with errors of DuckDB as they are."""
 
 
+def _events_first() -> QueryFailed:
+    return QueryFailed(
+        f"{FIELD}: it was cut off, for events could not be stored beside it: statements took all the memory "
+        "of the event database; narrow it down (a time range, fewer groups), or raise memory_mb in section "
+        "[metrics]",
+        field=FIELD,
+    )
+
+
 class OperatorRun(StatementRun):
-    """A statement of somebody who sees all rows, in this process."""
+    """A statement of somebody who sees all rows, in this process. It stands back where events need its
+    memory."""
 
     def _read(self) -> Rows:
-        with self._database.cursor() as cursor, self._cut_off.reaches(cursor):
+        with self._database.statement_cursor() as cursor, self._cut_off.reaches(cursor):
             check(self._sql.statement, cursor)
             return read(cursor, self._sql, self._max_bytes)

@@ -29,15 +29,13 @@ KINDS, ROWS, ERROR = b"k", b"r", b"e"
 """The first byte of what it sends: kinds of events whose rows it needs, its own rows, why there are none."""
 BESIDE_BYTES = CEILING_BYTES // 4
 """Of a statement, beyond what its database counts: four at once take as much as the service itself."""
-NICENESS = 10
-"""Events are stored first: beside eight statements without an end they lay three times as long without it."""
 SPARE_CPU_S = 5
 """Beyond its time; then the kernel ends it, should whoever asked be gone without having killed it."""
 
 
 @dataclass(frozen=True)
 class TenantStatement:
-    """A statement and its limits; `spill` is a folder of its own."""
+    """A statement and its limits; `spill` is a folder of its own, `niceness` that of its process."""
 
     sql: Sql
     views: Path
@@ -46,6 +44,7 @@ class TenantStatement:
     spill_mb: int
     max_bytes: int
     limit_s: float
+    niceness: int
 
 
 def run(job: TenantStatement, connection: Connection) -> None:
@@ -67,7 +66,7 @@ def run(job: TenantStatement, connection: Connection) -> None:
 
 def _limit(job: TenantStatement) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the service, which may have work to finish
-    os.nice(NICENESS)
+    os.setpriority(os.PRIO_PROCESS, 0, job.niceness)
     limit_memory(job.memory_mb, BESIDE_BYTES + taken_bytes())
     seconds = ceil(job.limit_s) + SPARE_CPU_S
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from schemas.errors import ErrorBody, QueryFailed, error_from_body
 from schemas.requests.queries import Rows, Sql
+from services.metrics.low_priority import low_niceness
 from services.metrics.query.own_rows import BATCH_ROWS, own_rows
 from services.metrics.query.sandbox import FIELD
 from services.metrics.query.statement_run import StatementRun
@@ -87,6 +88,7 @@ class TenantRun(StatementRun):
             spill_mb=self._spill_mb,
             max_bytes=self._max_bytes,
             limit_s=self._limit_s,
+            niceness=low_niceness(),
         )
 
     def _answer(self, connection: Connection) -> Rows:

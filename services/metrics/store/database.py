@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from duckdb import DuckDBPyConnection
 
 from schemas.errors import ConfigurationError
 from services.chassis.logs import get_logger
+from services.metrics.low_priority import lower_priority
 from services.metrics.store.lending import Lending
 from services.metrics.store.tables import OtherShape, definitions, literal, migrations, quoted
 from services.metrics.store.views import install
@@ -33,6 +35,8 @@ DAMAGED = (
 )
 CUT_OFF_PATIENCE_S = 10.0
 """How long whoever works with the database may take to notice that it is closed."""
+STAND_BACK_PATIENCE_S = 1.0
+"""How long a batch that found no memory waits for statements to notice that they are cut off."""
 HELD_BY_ANOTHER = "conflicting lock"
 
 log = get_logger("metrics.database")
@@ -112,6 +116,16 @@ class Database:
         """
         return self._lending.cursor()
 
+    def statement_cursor(self) -> AbstractContextManager[DuckDBPyConnection]:
+        """The same for a user's statement, which is cut off where a batch finds no memory: StoodBack is then
+        raised where it works. Raises NotReady also while such a batch is stored."""
+        return self._lending.statement_cursor()
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """For the thread that writes, where it found no memory: no statement of a user has any until the
+        context ends, but those that do not notice in time that they are cut off."""
+        return self._lending.undisturbed(STAND_BACK_PATIENCE_S)
+
     def writing_cursor(self) -> DuckDBPyConnection:
         """A cursor for as long as the database is open, for the thread that writes and closes it."""
         return self._lending.kept_cursor()
@@ -138,18 +152,18 @@ class Database:
             ) from error
 
     def _open(self) -> None:
-        connection = duckdb.connect(
-            str(self.path),
-            config={
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "python_enable_replacements": "false",
-                "python_scan_all_frames": "false",
-                "memory_limit": f"{self.memory_mb}MB",
-                "threads": str(self._threads),
-                "temp_directory": str(self.folder / SPILL_FOLDER),
-            },
-        )
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
+            "python_scan_all_frames": "false",
+            "memory_limit": f"{self.memory_mb}MB",
+            "threads": str(self._threads),
+            "temp_directory": str(self.folder / SPILL_FOLDER),
+        }
+        # DuckDB's own threads, which help statements, have the priority of the thread that starts them.
+        with ThreadPoolExecutor(1, initializer=lower_priority) as low:
+            connection = low.submit(duckdb.connect, str(self.path), config=config).result()
         try:
             limit_spill(connection, self._spill_mb)
             connection.execute("SET TimeZone = 'UTC'")

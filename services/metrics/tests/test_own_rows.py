@@ -25,7 +25,7 @@ from schemas.requests.tenants import Tenant
 from schemas.subjects import owned_id
 from services.chassis.nats.bucket import Bucket, messages
 from services.client.client import Choir
-from services.metrics.query.tenant_child import NICENESS
+from services.metrics.low_priority import low_niceness
 from services.metrics.service import Metrics
 from services.metrics.settings import MetricsSection
 from services.metrics.tests.mesh import fill, has, task_completed
@@ -35,7 +35,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECRET = "alices-secret"
 """In every row of alice, as her model."""
 STUCK = "SELECT jaro_similarity(repeat('ab', 1000000), repeat('ba', 1000000))"
-LEAST_PRIORITY = 19
 ROWS = {"alice": 5, "bob": 3, "local": 4}
 ANSWERED = (
     "SELECT * FROM task_completed",
@@ -193,7 +192,7 @@ async def test_a_statement_that_nothing_can_cut_off_ends_with_its_own_process(me
 
 async def test_a_statement_of_a_tenant_computes_after_whoever_stores_events(mesh: Choir) -> None:
     asking = asyncio.create_task(mesh.as_tenant("bob").sql(STUCK, timeout_s=120))
-    behind = min(LEAST_PRIORITY, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    behind = low_niceness()
 
     def priorities() -> list[int]:
         pids = [child.pid for child in multiprocessing.active_children() if child.pid is not None]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from schemas.nodes.lease import NodeLease
 from schemas.requests.queries import Rows, Sql
 from schemas.subjects import SQL, door
 from services.client.client import Choir
+from services.metrics.low_priority import low_niceness
 from services.metrics.query.own_rows import own_database
 from services.metrics.service import Metrics
 from services.metrics.settings import VIEWS_FOLDER, MetricsSection
@@ -183,6 +186,13 @@ async def test_millions_of_rows_are_cut_to_what_was_asked_for_and_what_a_message
     assert (exact.row_count, exact.truncated) == (7, False)
     giant = await choir.sql("SELECT repeat('x', 2000000)")
     assert (giant.row_count, giant.truncated) == (0, True)
+
+
+async def test_a_statement_of_an_operator_computes_after_whoever_stores_events(choir: Choir) -> None:
+    assert (await choir.sql("SELECT 1")).row_count == 1
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("sql")]
+    ids = [thread.native_id for thread in threads if thread.native_id is not None]
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in ids} == {low_niceness()}
 
 
 async def test_what_is_no_request_is_answered_with_the_field(choir: Choir) -> None:
