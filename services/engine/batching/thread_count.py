@@ -10,18 +10,23 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-FIRST_LOOK = 8
+FIRST_LOOK = 4
 """After so many steps with a number of threads another one is tried."""
 PAIRS = 5
 """Steps of each kind in a trial, in turns: what else the host does then concerns both."""
 CLEAR_PAIRS = 3
 """A trial ends with so many, if even the longest step with one number is shorter than all with the other."""
+PLAIN_PAIRS = 2
+"""And with so many, if all steps with the present number take HOPELESS times as long: where threads wait for
+cores, a step may take seconds."""
 BETTER = 0.95
 """Another number of threads is taken if its median time is less than this share of the present one's."""
 HOPELESS = 1.5
 """A trial ends as soon as all steps with the other number take so many times as long as the present ones."""
 BUDGET = 0.01
 """Of all time, what trials may cost: the next one comes so many steps later."""
+AFTER_A_CHANGE = 32
+"""Steps until it is tried whether the way back is better by now, where no way goes on."""
 SHORTEST_WAIT, LONGEST_WAIT = 64, 512
 """Steps until the next trial, whatever the last one has cost: more threads that gain nothing cost others
 something, and one step may be long for any reason."""
@@ -59,6 +64,8 @@ class Trial:
             return None
         if min(self.other_ms) > HOPELESS * median(self.present_ms):
             return False
+        if len(self.other_ms) >= PLAIN_PAIRS and HOPELESS * max(self.other_ms) < min(self.present_ms):
+            return True
         if len(self.other_ms) >= CLEAR_PAIRS and max(self.other_ms) < BETTER * min(self.present_ms):
             return True
         if len(self.other_ms) < PAIRS:
@@ -151,7 +158,7 @@ class Choice:
         other one, so much later that this one's cost is what it may be."""
         if better:
             self.threads = trial.threads
-            self._begin_waiting(FIRST_LOOK)
+            self._begin_waiting(AFTER_A_CHANGE if self.threads in (1, self._most) else FIRST_LOOK)
         else:
             self._upwards = not self._upwards
             self._begin_waiting(_wait_after(trial))

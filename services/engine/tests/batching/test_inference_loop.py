@@ -147,8 +147,8 @@ def test_texts_take_turns_where_steps_of_one_are_faster_than_one_of_all(bench: B
 def test_a_text_is_the_same_while_the_number_of_threads_changes(bench: Bench) -> None:
     """Given others on the cores, so that a step takes longer with two threads than with one."""
     bench.times_by_threads = {1: 1.0, 2: 4.0}
-    text = bench.submit("Once upon a time", max_tokens=2 * FIRST_LOOK)
-    bench.step(2 * FIRST_LOOK)
+    text = bench.submit("Once upon a time", max_tokens=3 * FIRST_LOOK)
+    bench.step(3 * FIRST_LOOK)
     assert bench.threads[:FIRST_LOOK] == [2] * FIRST_LOOK
     assert bench.threads[-1] == bench.loop.stats().threads == 1
     # A prompt has both all the same
@@ -157,8 +157,8 @@ def test_a_text_is_the_same_while_the_number_of_threads_changes(bench: Bench) ->
     assert bench.threads[-1] == 2
     bench.loop._threads = None
     bench.context.use_threads(1)
-    alone = bench.submit("Once upon a time", max_tokens=2 * FIRST_LOOK)
-    bench.step(2 * FIRST_LOOK)
+    alone = bench.submit("Once upon a time", max_tokens=3 * FIRST_LOOK)
+    bench.step(3 * FIRST_LOOK)
     assert alone.wait(0).text == text.wait(0).text
 
 
