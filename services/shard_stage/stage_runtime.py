@@ -427,6 +427,8 @@ class StageRuntime:
         """Nobody waits for this request any more."""
         if self._intake is not None:
             self._intake.cancel(request_id)
+        elif isinstance(self._stage, LaterStage):
+            self._stage.hang_up(request_id)
 
     async def look_for_cancelled(self) -> None:
         """In case a cancellation was missed."""

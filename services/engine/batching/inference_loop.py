@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import wait
+from operator import attrgetter
 
 import numpy as np
 
 from schemas.errors import ChoirError, GenerationFailed, InvalidRequest, WorkerFailed
 from schemas.requests.origin import Origin
 from services.engine.batching.batch_size import BatchSizeTuner, neighbours
+from services.engine.batching.interruption import Interruption
 from services.engine.batching.scheduler import Part, Scheduler
 from services.engine.batching.thread_count import ThreadTuner
 from services.engine.decode.batch import Batch
@@ -76,8 +78,7 @@ class InferenceLoop:
         self._batch = Batch(batch_tokens)
         self._submitted: deque[Sequence] = deque()
         self._changed = threading.Condition()
-        self._reading: tuple[Sequence, ...] = ()
-        self._undone: set[Sequence] = set()
+        self._interruption: Interruption[Sequence] = Interruption(context.interrupt, attrgetter("cancelled"))
         self._stopping = False
         self._speed: deque[tuple[int, int]] = deque(maxlen=SPEED_WINDOW_STEPS)
         self._step_began_s: float | None = None
@@ -96,12 +97,9 @@ class InferenceLoop:
             self._changed.notify()
 
     def wake(self) -> None:
-        """Makes the loop look for cancelled sequences. A step that reads the prompt of one ends now: alone
-        that may take seconds. A step with others whose last one has ended so is done to its end: those who
-        hang up all the time keep nobody else waiting."""
+        """Makes the loop look for cancelled sequences. A step that reads the prompt of one ends now."""
+        self._interruption.look()
         with self._changed:
-            if any(sequence.cancelled for sequence in self._reading):
-                self._context.interrupt()
             self._changed.notify()
 
     def stop(self) -> None:
@@ -219,16 +217,9 @@ class InferenceLoop:
 
     def _decode(self, parts: list[Part[Sequence]]) -> int:
         """Evaluates the batch, unless nobody wants a prompt any more that it has a piece of."""
-        prompts = tuple(part.sequence for part in parts if not part.decodes)
-        self._undone = {sequence for sequence in self._undone if not sequence.cancelled}
-        with self._changed:
-            self._reading = () if any(part.sequence in self._undone for part in parts) else prompts
-            self._context.interrupt(any(sequence.cancelled for sequence in self._reading))
-        status = self._evaluate(decodes=not prompts)
-        with self._changed:
-            self._reading = ()
-        self._undone.difference_update(part.sequence for part in parts)
-        return status
+        prompts = [part.sequence for part in parts if not part.decodes]
+        with self._interruption.step([part.sequence for part in parts], prompts):
+            return self._evaluate(decodes=not prompts)
 
     def _evaluate(self, *, decodes: bool) -> int:
         """Evaluates the batch with the number of threads that is fastest. Steps that only decode tell which
@@ -249,7 +240,7 @@ class InferenceLoop:
         for part in parts:
             self._context.forget(part.sequence.slot, part.position)
             part.sequence.fed = part.position
-            self._undone.add(part.sequence)
+        self._interruption.undone([part.sequence for part in parts])
 
     def _fill_batch(self, parts: list[Part[Sequence]]) -> list[int]:
         """The row of each part's last token. Neighbouring slots stand together: llama.cpp evaluates runs of

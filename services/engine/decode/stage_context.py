@@ -10,13 +10,17 @@ import numpy as np
 
 from schemas.errors import ContextExceeded, GenerationFailed, InvalidRequest, ModelUnusable
 from services.engine.decode.batch import Batch
-from services.engine.decode.context import DECODED, Context, Logits
+from services.engine.decode.context import DECODED, INTERRUPTED, Context, Logits
 from services.engine.decode.hidden_states import Hidden, HiddenTap
 from services.engine.decode.rows import Integers, Rows
 from services.engine.model.cuts import architecture_of
 from services.engine.model.gguf.header import GgufFault
 from services.engine.model.model import Weights
 from services.engine.model.slicing import SliceOrigin, slice_origin
+
+
+class Interrupted(Exception):
+    """Raised when a step was interrupted: what the cells have of it is to be forgotten."""
 
 
 class StageContext:
@@ -60,6 +64,7 @@ class StageContext:
 
         Raises InvalidRequest for rows that are none of this stage's, ContextExceeded for a position beyond
         the context, and GenerationFailed where llama.cpp fails; the slots' cells are to be dropped then.
+        Interrupted where its context was interrupted meanwhile.
         """
         if self._tap is None or not self._tap.takes:
             raise InvalidRequest("the last stage gives logits, not hidden states", field="rows")
@@ -142,6 +147,8 @@ class StageContext:
             inputs = np.zeros(len(rows), dtype=np.int32)
         self._batch.fill(rows.slots, rows.positions, inputs, wanted)
         status = self.context.decode(self._batch)
+        if status == INTERRUPTED:
+            raise Interrupted
         if status != DECODED:
             raise GenerationFailed(f"llama.cpp cannot evaluate this step of a stage (status {status})")
         if tap is not None:

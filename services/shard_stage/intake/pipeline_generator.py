@@ -171,7 +171,11 @@ class PipelineGenerator:
             if command.stream or isinstance(event, Finished):
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        generation = Generation(lambda: self._thread.run_soon(lambda: self._stage.cancel(number)))
+        def cancel() -> None:
+            self._thread.run_soon(lambda: self._stage.cancel(number))
+            self._stage.hang_up()
+
+        generation = Generation(cancel)
         with self._model.reading():
             prepared = self._prompts.prepare(_prompt_of(command), command.sampling)
             tokens = self._prompts.tokens(prepared)

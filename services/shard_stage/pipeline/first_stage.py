@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from schemas.pipelines.plan import PipelinePlan
 from schemas.pipelines.stage_wire import Item, Outcome, Sent, Start, Token
 from services.chassis.logs import get_logger
 from services.engine.batching.batch_size import BatchSizeTuner, group_size, neighbours
+from services.engine.batching.interruption import Interruption
 from services.engine.batching.scheduler import Part, Scheduler
+from services.engine.decode.stage_context import Interrupted
 from services.engine.model.architectures.table import ARCHITECTURES
 from services.engine.model.model import Model
 from services.engine.sequence.generation import FinishReason
@@ -77,6 +80,9 @@ class FirstStage:
             batch_tokens=BATCH_TOKENS,
             prompt_tokens_beside=PROMPT_TOKENS_BESIDE_DECODING,
             least_prefix=executor.plan.context_tokens if self._windowed else LEAST_PREFIX,
+        )
+        self._interruption: Interruption[SequenceState] = Interruption(
+            executor.context.context.interrupt, attrgetter("cancelled")
         )
         self._ended: dict[int, int] = {}  # by slot: whose cells the other stages keep
         self._out: deque[Outgoing] = deque()
@@ -154,6 +160,11 @@ class FirstStage:
                 sequence.fed += count
         except GenerationFailed as error:
             self._scheduler.finish(sequence, "error", error)
+
+    def hang_up(self) -> None:
+        """Nobody waits for some sequence any more: a step that reads its prompt ends now. Any thread may say
+        so; cancel() has to follow, on this stage's own."""
+        self._interruption.look()
 
     def cancel(self, number: int) -> None:
         """Ends a sequence, if it still runs."""
@@ -300,11 +311,24 @@ class FirstStage:
         for part in parts:
             out += self._announced(part.sequence)
         started_ns = time.perf_counter_ns()
-        made = self._executor.run([_piece(part) for part in parts])
+        prompts = [part.sequence for part in parts if not part.decodes]
+        try:
+            with self._interruption.step([part.sequence for part in parts], prompts):
+                made = self._executor.run([_piece(part) for part in parts])
+        except Interrupted:
+            self._undo(parts)
+            return out
         elapsed_ns = time.perf_counter_ns() - started_ns
         out += self._sorted_out(made)
         self._note(parts, elapsed_ns)
         return out
+
+    def _undo(self, parts: Sequence[Part[SequenceState]]) -> None:
+        """A step was interrupted: what it has of each sequence is evaluated again, in another one."""
+        for part in parts:
+            self._executor.context.forget(part.sequence.slot, keep=part.position)
+            part.sequence.fed = part.position
+        self._interruption.undone([part.sequence for part in parts])
 
     def _group(self, decoding: Sequence[SequenceState]) -> list[SequenceState]:
         """Those of the sequences that decode that are sent on together."""

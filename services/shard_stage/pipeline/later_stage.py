@@ -15,8 +15,10 @@ from schemas.pipelines.plan import PipelinePlan
 from schemas.pipelines.stage_wire import Item, Sent, Start, Token
 from schemas.pipelines.stages import SequenceStart
 from services.engine.batching.batch_size import BatchSizeTuner
+from services.engine.batching.interruption import Interruption
 from services.engine.decode.activation_codec import decode_states
 from services.engine.decode.hidden_states import Hidden
+from services.engine.decode.stage_context import Interrupted
 from services.shard_stage.pipeline.sequence_slots import SequenceSlot, SequenceSlots
 from services.shard_stage.pipeline.step_executor import Outgoing, Piece, StepExecutor
 from services.shard_stage.pipeline.step_stats import StepStats
@@ -25,6 +27,8 @@ BATCH_TOKENS = 128
 """The most tokens that a stage evaluates in a step."""
 PROMPT_TOKENS_BESIDE_DECODING = 64
 NANOSECONDS_PER_MS = 1e6
+REMEMBERED_HANG_UPS = 64
+"""The start of a sequence may come later than the word that nobody waits for it any more."""
 
 
 class LaterStage:
@@ -38,6 +42,10 @@ class LaterStage:
         self._slots = SequenceSlots(executor.plan.slots)
         self._out: deque[Outgoing] = deque()
         self._arrival = 0
+        self._left: tuple[tuple[str, int], ...] = ()
+        self._interruption: Interruption[tuple[str, int]] = Interruption(
+            executor.context.context.interrupt, lambda wait: wait in self._left
+        )
         self.drops: Counter[str] = Counter()
         self.lost = False
 
@@ -68,6 +76,13 @@ class LaterStage:
     def slots(self) -> SequenceSlots:
         """The sequences that this stage knows; for the replay of a log."""
         return self._slots
+
+    def hang_up(self, request_id: str) -> None:
+        """Nobody waits for this request any more: what has come of it is not evaluated, and a step that reads
+        its prompt ends now. Any thread may say so, one at a time. Stage 0, which hears the same, tells of the
+        end; if it did not hear, it waits in vain, and feeds the sequence again in a new epoch."""
+        self._left = (*self._left, (request_id, self._executor.plan.epoch))[-REMEMBERED_HANG_UPS:]
+        self._interruption.look()
 
     def take(self, item: Item) -> None:
         """Takes what has arrived."""
@@ -127,6 +142,8 @@ class LaterStage:
             self.drops["stage"] += 1
         elif frame.count == 0:
             self._end(frame)
+        elif slot.awaited in self._left:
+            slot.pieces.clear()
         elif frame.width != executor.context.weights.width or frame.dtype is not executor.dtype:
             self.drops["shape"] += 1
         elif not self._is_of_attempt(slot, frame):
@@ -178,16 +195,35 @@ class LaterStage:
         out = list(self._out)
         self._out.clear()
         for slot in self._slots:
+            if slot.awaited in self._left:
+                slot.pieces.clear()
             if slot.pieces and self._executor.contradicts(slot.pieces[0]):
                 slot.refuse()
         pieces, decoding = self._choose()
         if not pieces:
             return out
+        known = [self._slots.get(piece.sequence) for piece in pieces]
+        awaited = [slot.awaited for slot in known if slot is not None]
         started_ns = time.perf_counter_ns()
-        out += self._executor.run(pieces)
+        try:
+            with self._interruption.step(awaited, awaited[decoding:]):
+                out += self._executor.run(pieces)
+        except Interrupted:
+            self._undo(pieces)
+            self._interruption.undone(awaited)
+            return out
         elapsed_ns = time.perf_counter_ns() - started_ns
         self._note(pieces, decoding, elapsed_ns)
         return out
+
+    def _undo(self, pieces: list[Piece]) -> None:
+        """A step was interrupted: its pieces are evaluated again, in another one."""
+        for piece in pieces:
+            self._executor.context.forget(piece.slot, keep=piece.position)
+            slot = self._slots.get(piece.sequence)
+            if slot is not None:
+                slot.cells = piece.position
+                slot.pieces.appendleft(piece)
 
     def _choose(self) -> tuple[list[Piece], int]:
         """The pieces of a step, and how many of them are single tokens of sequences that decode."""

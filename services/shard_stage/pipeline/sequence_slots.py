@@ -27,6 +27,11 @@ class SequenceSlot:
     pieces: deque[Piece] = field(default_factory=deque)
 
     @property
+    def awaited(self) -> tuple[str, int]:
+        """The request that waits for this sequence, and the epoch in which that was said last."""
+        return self.request_id, self.epoch
+
+    @property
     def expected(self) -> int:
         """The position that has to come next."""
         return self.pieces[-1].position + len(self.pieces[-1].inputs) if self.pieces else self.cells

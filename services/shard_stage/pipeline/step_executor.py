@@ -115,7 +115,8 @@ class StepExecutor:
             self._step_began_s = None
 
     def run(self, pieces: Sequence[Piece]) -> list[Outgoing]:
-        """Evaluates pieces, at most one of each slot. A failure becomes a token that says so, for each."""
+        """Evaluates pieces, at most one of each slot. A failure becomes a token that says so, for each.
+        Raises Interrupted as the context does."""
         ordered = sorted(pieces, key=lambda piece: piece.slot)
         self._step_began_s = time.monotonic()
         try:

@@ -1,4 +1,5 @@
-"""A step that takes long is waited for, and one that never ends costs the process in which it is stuck."""
+"""A step that takes long is waited for, unless nobody wants what it reads; one that never ends costs the
+process in which it is stuck."""
 
 from __future__ import annotations
 
@@ -11,10 +12,14 @@ import pytest
 from nats.aio.client import Client
 
 from infra.demo_models.bench_model import write_bench_model
+from infra.testing.mesh import eventually
 from infra.testing.plugin import SpawnService
 from schemas import subjects
+from schemas.errors import Cancelled
 from schemas.requests.sampling import Sampling
 from services.chassis.process.runner import EXIT_FAILED
+from services.client.client import Choir
+from services.engine.decode.context import INTERRUPTED
 from services.shard_stage.pipeline.rest import RESTING_BEATS
 from services.shard_stage.tests.helpers.pipeline_mesh import READY_DEADLINE_S, PipelineMesh
 from services.shard_stage.tests.pipeline.test_line import engine_says
@@ -22,7 +27,7 @@ from services.shard_stage.tests.pipeline.test_line import engine_says
 pytestmark = pytest.mark.long
 
 PROMPT = "Tell me a story."
-LONG = Sampling(max_tokens=60)
+LONG, SHORT = Sampling(max_tokens=60), Sampling(max_tokens=8)
 SLOW_S, FOR_EVER_S = 8.0, 3600.0
 BRIEF_S = 1.0
 ENDED_S = 180.0
@@ -39,6 +44,28 @@ def evaluate_some_time(self, *arguments):
     return evaluate(self, *arguments)
 
 StageContext.evaluate = evaluate_some_time
+runpy.run_module("services.shard_stage", run_name="__main__")
+"""
+
+STAGE_WITH_A_STEP_THAT_ENDS_WHEN_IT_IS_INTERRUPTED = """
+import os, runpy, sys, time
+from services.engine.decode.context import Context
+mark, seconds, decode = sys.argv[1], float(sys.argv[2]), Context.decode
+
+def decode_until_interrupted(self, batch):
+    if batch.size < 8 or not os.path.exists(mark):
+        return decode(self, batch)
+    os.replace(mark, mark + ".begun")
+    until_s = time.monotonic() + seconds
+    while self._interruption[0] == b"\\0" and time.monotonic() < until_s:
+        time.sleep(0.01)
+    status = decode(self, batch)
+    with open(mark + ".status.new", "w") as file:
+        file.write(str(status))
+    os.replace(mark + ".status.new", mark + ".status")
+    return status
+
+Context.decode = decode_until_interrupted
 runpy.run_module("services.shard_stage", run_name="__main__")
 """
 
@@ -108,6 +135,40 @@ async def test_no_epoch_begins_when_a_pipeline_is_asked_that_has_rested_for_long
         # Then it is waited for
         assert result.text and not mark.exists()
         assert (await mesh.now()).epoch == 1
+
+
+@pytest.mark.soak
+async def test_the_step_at_hand_of_each_stage_ends_when_a_client_hangs_up_while_its_prompt_is_read(
+    connection: Client, mesh_url: str, spawn_service: SpawnService, model: Path, tmp_path: Path
+) -> None:
+    names = ("stage-a", "stage-b", "stage-c")
+    prompts = [f"{name} " + "word " * 36 for name in names]
+    short, *long = engine_says(model, [PROMPT, *prompts], SHORT)
+    mesh = PipelineMesh(spawn_service, connection, mesh_url, model, tmp_path / "slices")
+    for name in names:
+        script = STAGE_WITH_A_STEP_THAT_ENDS_WHEN_IT_IS_INTERRUPTED
+        command = [sys.executable, "-c", script, str(tmp_path / name), str(ENDED_S)]
+        mesh.start(name, command=command)
+    for name in names:
+        await mesh.instances[name].wait_ready(connection, READY_DEADLINE_S)
+    await mesh.place(*names)
+    for name, prompt, wanted in zip(names, prompts, long, strict=True):
+        # Given a stage that is at a step of a long prompt, for as long as it is not interrupted
+        mark, begun, status = (tmp_path / f"{name}{end}" for end in ("", ".begun", ".status"))
+        mark.touch()
+        asked = asyncio.create_task(mesh.ask(prompt, SHORT, f"left-{name}"))
+        await eventually(begun.exists, ENDED_S)
+        # When its client hangs up
+        async with Choir(mesh_url) as client:
+            await client.cancel(f"left-{name}")
+        with pytest.raises(Cancelled):
+            await asked
+        # Then the step ends, the stages agree on where they are, and others get their texts
+        await eventually(status.exists, 2 * ENDED_S)
+        assert int(status.read_text()) == INTERRUPTED
+        assert (await mesh.ask(PROMPT, SHORT, f"short-{name}")).text == short.text
+        assert (await mesh.ask(prompt, SHORT, f"long-{name}")).text == wanted.text
+    assert (await mesh.now()).epoch == 1
 
 
 async def test_a_process_with_a_stuck_step_says_so_and_ends_and_another_takes_its_place(

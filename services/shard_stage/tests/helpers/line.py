@@ -87,6 +87,7 @@ class Line:
         self.wires: list[deque[bytes]] = [deque() for _ in range(stages)]
         self.later: dict[int, LaterStage] = {}
         self.now_s = 0.0
+        self._hung_up: list[int] = []
         self._executors: dict[int, StepExecutor] = {}
         self._number = 0
         for stage in reversed(range(stages)):
@@ -170,10 +171,21 @@ class Line:
         self.first.submit(sequence)
         return sequence
 
+    def hang_up(self, sequence: SequenceState) -> None:
+        """What all stages hear when nobody waits for a sequence any more, at a step or not; stage 0 ends it
+        before its next step."""
+        self._hung_up.append(sequence.id)
+        sequence.generation.cancel()
+        self.first.hang_up()
+        for stage in self.later.values():
+            stage.hang_up(sequence.command.request_id)
+
     def pump(self, turns: int = 10_000, until: Callable[[], bool] = lambda: False) -> int:
         """Delivers and steps until nothing is left, or for so many turns; how many there were."""
         for turn in range(turns):
             busy = False
+            while self._hung_up:
+                self.first.cancel(self._hung_up.pop())
             for number in range(len(self.wires)):
                 stage = self.later[number] if number else self.first
                 while self.wires[number]:
