@@ -1,8 +1,9 @@
 """The mesh that clients are shown: demo models with a gateway, and a control that kills the gateway.
 
 Beside the demo models it has `begun`, one of them that puts its first token before each text, `slow`, whose
-text takes twenty seconds, so that there is a middle to hang up in however busy the machine is, and `caller`,
-a worker that calls the first tool that it is given: the demo models know no tools. Its store fetches from a
+text takes twenty seconds, so that there is a middle to hang up in however busy the machine is, `caller`, a
+worker that calls the first tool that it is given: the demo models know no tools, and `clerk`, which writes
+titles and tags in the place of ensembles. Its store fetches from a
 hub that has one of them, `LITTLE`, which an agent loads when it is asked for.
 """
 
@@ -44,12 +45,15 @@ BACK_DEADLINE_S = 180.0
 STOP_DEADLINE_S = 180.0
 WORDS = " ".join(f"word{number}" for number in range(120))
 SLOW_MS = 20_000
+NOTES = json.dumps({"title": "A Big City", "tags": ["Geography"], "follow_ups": ["And of Peru?"]})
+"""What `clerk` says, whichever of them it is asked for."""
 CONFIG = """
 [broker]
 port = 0
 [gateway]
 port = {gateway}
 sets = {{ pair = ["choir-qwen", "choir-llama"] }}
+task_model = "clerk"
 [modelstore]
 enabled = true
 hub = "{hub}"
@@ -71,13 +75,17 @@ name = "slow"
 backend = "instant"
 models = [{{ name = "slow", reply = "{words}", delay_ms = {slow_ms}, context_tokens = 32768 }}]
 [[agents]]
+name = "clerk"
+backend = "instant"
+models = [{{ name = "clerk", reply = '{notes}', context_tokens = 32768 }}]
+[[agents]]
 name = "caller"
 backend = "openai"
 models = [{{ name = "caller", server = {{ type = "openai", url = "http://127.0.0.1:{control}" }} }}]
 """
 REPOSITORY = "choir/little-GGUF"
 LITTLE = f"hf.co/{REPOSITORY}:Q8_0"
-DEMO = frozenset(("choir-qwen", "choir-llama", "begun", "slow", "caller"))
+DEMO = frozenset(("choir-qwen", "choir-llama", "begun", "slow", "caller", "clerk"))
 INSTANT = """
 [broker]
 port = 0
@@ -127,7 +135,13 @@ async def shown_mesh(folder: Path, config: str = CONFIG) -> AsyncIterator[Shown]
     hub = hubs.enter_context(hub_server(REPOSITORY, {"little-Q8_0.gguf": little_model()}))
     path.write_text(
         config.format(
-            gateway=gateway, control=control, words=WORDS, slow_ms=SLOW_MS, begun=begun, hub=hub.url
+            gateway=gateway,
+            control=control,
+            words=WORDS,
+            slow_ms=SLOW_MS,
+            notes=NOTES,
+            begun=begun,
+            hub=hub.url,
         )
     )
     address = f"http://127.0.0.1:{gateway}"

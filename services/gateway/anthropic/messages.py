@@ -41,6 +41,7 @@ class Messages:
         target = await self._context.models.find(body.model)
         request_id = await self._context.retries.id_of(request, fields)
         ask = messages_ask(body, target, request_id, self._context.settings.timeout_s)
+        ask = await self._context.spared(ask, target)
         headers = {ID_HEADER: request_id, OWN_ID_HEADER: request_id}
         if body.stream:
             return StreamedReply(

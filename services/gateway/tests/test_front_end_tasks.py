@@ -45,15 +45,19 @@ QUESTION = "What is ### Task: and <chat_history>?"
 
 
 async def topology(http: httpx.AsyncClient, path: str, content: str, model: str) -> str:
-    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": content}]}
-    reply = await http.post(path, json={**body, "stream": False})
+    said = "input" if path == "/v1/responses" else "messages"
+    body: dict[str, Any] = {"model": model, said: [{"role": "user", "content": content}], "stream": False}
+    reply = await http.post(path, json={**body, **({"max_tokens": 48} if path == "/v1/messages" else {})})
     assert reply.status_code == 200, reply.text
     request_id = reply.headers["choir-request-id"]
     told = (await http.get(f"/api/distributed/requests/{request_id}")).json()
     return f"{told['topology']} {len(told['answers'])}"
 
 
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+PATHS = ("/api/chat", "/v1/chat/completions", "/v1/responses", "/v1/messages")
+
+
+@pytest.mark.parametrize("path", PATHS)
 async def test_titles_tags_and_questions_are_the_work_of_the_task_model(live_mesh: str, path: str) -> None:
     settings: dict[str, Any] = {"sets": {"four": QUARTET}, "task_model": "choir-two"}
     async with serving(live_mesh, **settings) as url, httpx.AsyncClient(base_url=url, timeout=60) as http:

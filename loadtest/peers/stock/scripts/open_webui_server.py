@@ -1,4 +1,5 @@
-"""Open WebUI itself, started as its users start it, with both kinds of connection to the gateway."""
+"""Open WebUI itself, started as its users start it, with all kinds of connection to the gateway: Ollama's,
+OpenAI's with chat completions, and OpenAI's with responses."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,11 @@ from typing import Any
 from harness import ASKED, CITY, TOO_LONG, WORDS, Mesh, cut, must_fail, run
 
 READY_DEADLINE_S = 240.0
+CHAT_DEADLINE_S = 240.0
+RESPONSES = "responses"
+"""What stands before the names of models whose connection is of that kind."""
+TITLE, TAGS, FOLLOW_UPS = "A Big City", ["Geography"], ["And of Peru?"]
+"""What the mesh's task model says."""
 
 
 def free_port() -> int:
@@ -41,8 +48,9 @@ class OpenWebUI:
             "WEBUI_AUTH": "False",
             "WEBUI_SECRET_KEY": "any",
             "OLLAMA_BASE_URL": Mesh.address,
-            "OPENAI_API_BASE_URL": f"{Mesh.address}/v1",
-            "OPENAI_API_KEY": "any",
+            "OPENAI_API_BASE_URLS": f"{Mesh.address}/v1;{Mesh.address}/v1",
+            "OPENAI_API_KEYS": "any;any",
+            "OPENAI_API_CONFIGS": json.dumps({"1": {"api_type": "responses", "prefix_id": RESPONSES}}),
             "OFFLINE_MODE": "true",
             "HF_HUB_OFFLINE": "1",
             "RAG_EMBEDDING_ENGINE": "ollama",
@@ -108,8 +116,12 @@ class OpenWebUI:
                     done = True
                     continue
                 part = json.loads(data)
-                if part.get("error"):
-                    raise RuntimeError(str(part["error"]))
+                if part.get("error") or part.get("type") == "response.failed":
+                    raise RuntimeError(str(part))
+                if "type" in part:
+                    done = done or part["type"] == "response.completed"
+                    yield part["delta"] if part["type"] == "response.output_text.delta" else ""
+                    continue
                 done = done or bool(part.get("done"))
                 choices = part.get("choices") or [{"delta": part.get("message", {})}]
                 done = done or bool(choices[0].get("finish_reason"))
@@ -117,18 +129,60 @@ class OpenWebUI:
         if not done:
             raise ConnectionError("the stream broke off")
 
+    def chatted(self, model: str) -> dict[str, Any]:
+        """A new chat, as its page begins one; returns it when all that the page asks for is there."""
+        asked, answered = str(uuid.uuid4()), str(uuid.uuid4())
+        question = {"id": asked, "parentId": None, "childrenIds": [answered], **ASKED[0], "models": [model]}
+        body = {
+            "model": model,
+            "messages": ASKED,
+            "stream": True,
+            "params": {"function_calling": "legacy", "temperature": 0, "max_tokens": 48},
+            "parent_id": None,
+            "user_message": question,
+            "id": answered,
+            "session_id": "any",
+            "background_tasks": {
+                "title_generation": True,
+                "tags_generation": True,
+                "follow_up_generation": True,
+            },
+        }
+        chat_id = self.ask(CHAT, body)["chat_id"]
+        end_s = time.monotonic() + CHAT_DEADLINE_S
+        while True:
+            chat = self.ask(f"/api/v1/chats/{chat_id}")
+            answer = chat["chat"]["history"]["messages"][answered]
+            if answer.get("error"):
+                raise RuntimeError(str(answer["error"]))
+            told = {
+                "title": chat["title"],
+                "tags": [tag["name"] for tag in self.ask(f"/api/v1/chats/{chat_id}/tags")],
+                "follow_ups": answer.get("followUps"),
+                "text": answer.get("content") if answer.get("done") else None,
+            }
+            if all(told.values()) and told["title"] != "New Chat":
+                return told
+            assert time.monotonic() < end_s, f"the chat stays unfinished: {told}"
+            time.sleep(0.2)
+
 
 ui = OpenWebUI()
 CHAT = "/api/chat/completions"
 GREEDY = {"temperature": 0, "max_tokens": 48}
 
 
+def ways(model: str) -> tuple[str, str, str]:
+    """A model's names, by each kind of connection."""
+    return f"{model}:latest", model, f"{RESPONSES}.{model}"
+
+
 def plain(mesh: Mesh) -> str:
     names = {model["id"] for model in ui.ask("/api/models")["data"]}
     tagged = f"{mesh.model}:latest"
-    assert {tagged, mesh.model} <= names, names
+    assert set(ways(mesh.model)) <= names, names
     assert ui.ask("/ollama/api/version")["version"]
-    for model in (tagged, mesh.model, f"{mesh.ensemble}:latest"):
+    for model in (*ways(mesh.model), *ways(mesh.ensemble)):
         reply = ui.ask(CHAT, {"model": model, "messages": ASKED, "stream": False, **GREEDY})
         assert reply["choices"][0]["message"]["content"], (model, reply)
     direct = ui.ask("/ollama/api/chat", {"model": tagged, "messages": ASKED, "stream": False})
@@ -137,13 +191,13 @@ def plain(mesh: Mesh) -> str:
 
 
 def stream(mesh: Mesh) -> None:
-    for model in (f"{mesh.slow}:latest", mesh.slow):
+    for model in ways(mesh.slow):
         assert "".join(ui.streamed(CHAT, {"model": model, "messages": ASKED})) == WORDS, model
 
 
 def tools(mesh: Mesh) -> None:
     weather = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
-    for model in (f"{mesh.caller}:latest", mesh.caller):
+    for model in ways(mesh.caller):
         body = {"model": model, "messages": ASKED, "tools": [weather], "stream": False}
         (call,) = ui.ask(CHAT, body)["choices"][0]["message"]["tool_calls"]
         assert call["function"]["name"] == "weather", call
@@ -169,7 +223,7 @@ def unknown(mesh: Mesh) -> str:
 
 
 def hang_up(mesh: Mesh) -> None:
-    for model in (f"{mesh.slow}:latest", mesh.slow):
+    for model in ways(mesh.slow):
         with mesh.left():
             reply = ui.opened(CHAT, {"model": model, "messages": ASKED, "stream": True})
             reply.read(40)
@@ -178,7 +232,7 @@ def hang_up(mesh: Mesh) -> None:
 
 def restart(mesh: Mesh) -> str:
     seen = []
-    for model in (f"{mesh.slow}:latest", mesh.slow):
+    for model in ways(mesh.slow):
         body = {"model": model, "messages": ASKED}
         seen.append(cut(ui.streamed(CHAT, body), mesh))
         assert mesh.asked_again(lambda body=body: "".join(ui.streamed(CHAT, body))) == WORDS
@@ -187,14 +241,24 @@ def restart(mesh: Mesh) -> str:
 
 def oversize(mesh: Mesh) -> str:
     long = [{"role": "user", "content": TOO_LONG}]
-    for model in (f"{mesh.model}:latest", mesh.model):
+    for model in ways(mesh.model):
         body = {"model": model, "messages": long, "stream": False}
         said = must_fail(lambda body=body: ui.ask(CHAT, body), "tokens", "context")
     return said
 
 
+def titles(mesh: Mesh) -> str:
+    """Titles, tags and further questions are asked of the chat's own model; of an ensemble's the mesh has its
+    task model write them."""
+    for model in ways(mesh.ensemble):
+        chat = ui.chatted(model)
+        assert (chat["title"], chat["tags"], chat["follow_ups"]) == (TITLE, TAGS, FOLLOW_UPS), chat
+        assert TITLE not in chat["text"], chat
+    return chat["text"]
+
+
 CLIENT = "open-webui"
-TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize)
+TALK = (plain, stream, tools, schema, embeddings, unknown, hang_up, restart, oversize, titles)
 ONE_KEY = "Open WebUI has one key for all who use it: `limited` would hold up the other scenarios"
 try:
     ui.start()

@@ -65,6 +65,7 @@ class Responses:
         said = await self._said(body.previous_response_id)
         request_id = await self._context.retries.id_of(request, given)
         record = record_of(body, given, said, target, request_id, self._context.settings.timeout_s)
+        record = record.model_copy(update={"ask": await self._context.spared(record.ask, target)})
         keeping = await self._records.keep(record) if body.kept else Keeping(self._context, record)
         if body.background:
             async with keeping.asking():
