@@ -70,9 +70,10 @@ class Questions:
         self._database = database
         self._settings = settings
         self._end = end
-        self._threads = ThreadPoolExecutor(
-            settings.threads_of_statements, thread_name_prefix="sql", initializer=lower_priority
-        )
+        count = settings.threads_of_statements
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="sql", initializer=lower_priority)
+        # Whoever starts the processes of tenants does not wait; these lower their priority by themselves.
+        self._starting = ThreadPoolExecutor(count, thread_name_prefix="tenants")
         self._places = Places(settings.queries_at_once * (1 + WAITING_PER_THREAD))
         self._turns = Turns(settings.queries_at_once)
         self._running: dict[asyncio.Future[Rows], StatementRun] = {}
@@ -114,12 +115,14 @@ class Questions:
         room = self._client.max_payload - ENVELOPE_BYTES - REPLY_FRAME_BYTES
         sql = sql.model_copy(update={"max_rows": min(sql.max_rows, self._settings.query_rows)})
         run: StatementRun
+        threads = self._threads
         if self._sees_all(tenant) and (key is None or "observe" in key.scopes):
             run = OperatorRun(self._database, sql, room)
         else:
             spill_mb = self._settings.spill_mb_of_a_tenants
             run = TenantRun(self._database, sql, room, tenant, left_s, spill_mb)
-        work = asyncio.get_running_loop().run_in_executor(self._threads, run.rows)
+            threads = self._starting
+        work = asyncio.get_running_loop().run_in_executor(threads, run.rows)
         self._running[work] = run
         work.add_done_callback(self._running.pop)
         done, _ = await asyncio.wait((work,), timeout=left_s)
@@ -158,7 +161,8 @@ class Questions:
         begun = tuple(work for work, run in self._running.items() if run.begun)
         for run in self._running.values():
             run.interrupt()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._starting):
+            threads.shutdown(wait=False, cancel_futures=True)
         if begun:
             await asyncio.wait(begun, timeout=GRACE_S)
             self._end_if_stuck(*begun)
