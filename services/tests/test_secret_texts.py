@@ -223,7 +223,8 @@ async def one_dies(http: httpx.AsyncClient, inside: Client, secret: str) -> None
 
     await eventually(spoil)
     await eventually(has_died)
-    assert (await http.post(f"/v1/responses/{made}/cancel", headers=key)).status_code == 200
+    reply = await http.post(f"/v1/responses/{made}/cancel", headers=key)
+    assert reply.status_code == 200, reply.text
 
 
 async def all_told(choir: Choir) -> bool:

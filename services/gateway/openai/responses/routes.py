@@ -15,6 +15,7 @@ from schemas.errors import (
     ChoirError,
     InvalidRequest,
     NotReady,
+    PoisonMessage,
     RequestIdConflict,
     ResultEvicted,
     UnknownRequest,
@@ -35,6 +36,9 @@ from services.gateway.openai.responses.records import Keeping, Records
 from services.gateway.openai.responses.response_object import failed, finished, unfinished
 from services.gateway.requests.identity import ID_HEADER
 from services.gateway.requests.shown import Shown, begun_again
+
+OVER = (UnknownRequest, ResultEvicted, PoisonMessage)
+"""What cannot be given up any more. A command that nobody can read is queued until its end is stored."""
 
 
 class Responses:
@@ -106,14 +110,14 @@ class Responses:
     async def cancel(self, request: Request) -> Response:
         """Gives a response up, unless it is complete."""
         record = await self._records.get(request.path_params["id"])
-        with suppress(UnknownRequest, ResultEvicted):
+        with suppress(*OVER):
             await self._context.mesh.cancel(_request_id(record))
         return _json(await self._as_it_is(record), record)
 
     async def delete(self, request: Request) -> Response:
         """Forgets a response, and gives it up if it is not complete."""
         record = await self._records.get(request.path_params["id"])
-        with suppress(UnknownRequest, ResultEvicted):
+        with suppress(*OVER):
             await self._context.mesh.cancel(_request_id(record))
         await self._records.delete(record)
         return _json({"id": response_id(record), "object": "response", "deleted": True}, record)
@@ -138,7 +142,7 @@ class Responses:
         except NotReady:
             return unfinished(record)
         except ChoirError as error:
-            if error.result is None:  # it went wrong on the way
+            if error.result is None and not isinstance(error, PoisonMessage):  # it went wrong on the way
                 raise
             return failed(record, error.body(record.ask.request_id), record.created_at_s)
         return finished(record, result)
