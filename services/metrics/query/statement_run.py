@@ -66,9 +66,15 @@ def _events_first() -> QueryFailed:
 
 class OperatorRun(StatementRun):
     """A statement of somebody who sees all rows, in this process. It stands back where events need its
-    memory."""
+    memory, and begins anew once: most that are cut off are not those that took it."""
 
     def _read(self) -> Rows:
+        try:
+            return self._read_once()
+        except StoodBack:
+            return self._read_once()
+
+    def _read_once(self) -> Rows:
         with self._database.statement_cursor() as cursor, self._cut_off.reaches(cursor):
             check(self._sql.statement, cursor)
             return read(cursor, self._sql, self._max_bytes)

@@ -132,6 +132,25 @@ def test_the_threads_that_duckdb_has_for_statements_have_a_low_priority(tmp_path
     database.close()
 
 
+def test_a_statement_that_stood_back_once_begins_anew(tmp_path: Path) -> None:
+    database, _ = opened(tmp_path)
+    lent, begun = database.statement_cursor, 0
+
+    @contextmanager
+    def cut_off_once() -> Iterator[duckdb.DuckDBPyConnection]:
+        nonlocal begun
+        begun += 1
+        with lent() as cursor:
+            if begun == 1:
+                raise StoodBack
+            yield cursor
+
+    database.statement_cursor = cut_off_once  # type: ignore[method-assign]
+    assert OperatorRun(database, statement("SELECT 7"), 1 << 20).rows().rows == ((7,),)
+    assert begun == 2
+    database.close()
+
+
 def test_who_has_to_stand_back_is_told_why_and_what_to_do(tmp_path: Path) -> None:
     database, _ = opened(tmp_path)
     with ThreadPoolExecutor(1) as threads:
